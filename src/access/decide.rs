@@ -1,0 +1,253 @@
+//! The decision: a pure function over one snapshot. Every guard, the check endpoint and the explanation call it.
+//!
+//! ```text
+//! gates   tenant active, member active and in the tenant, path canonical      any fails: deny
+//! base    an open role of the member holds an open permission that answers, or a direct grant matches
+//! ```
+
+use std::sync::Arc;
+
+use super::catalog::{Met, Slot};
+use super::path;
+use super::permission::Permission;
+use super::snapshot::{Right, Role, Snapshot, Status, Tenant};
+use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
+
+/// What is asked of a member in a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// `None` asks about the site as a whole: only a direct grant can answer that.
+    pub tenant: Option<OrganizationId>,
+    pub member: MemberId,
+    /// Do the member's rights over the site count? Not where a gateway vouches for it.
+    pub with_platform: bool,
+    pub ask: Ask<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Ask<'a> {
+    Route { app: &'a str, method: &'a str, path: &'a str },
+    Permission(&'a str),
+    Own(Permission),
+    Grant(Right<'a>),
+}
+
+macro_rules! reasons {
+    ($($name:ident $word:literal $allow:literal;)*) => {
+        /// Why: a closed set.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($name,)* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+            pub const fn word(self) -> &'static str { match self { $(Reason::$name => $word,)* } }
+            pub const fn allows(self) -> bool { match self { $(Reason::$name => $allow,)* } }
+        }
+    };
+}
+
+reasons! {
+    OkRole "ok_role" true;
+    OkGrant "ok_grant" true;
+    NoPermission "no_permission" false;
+    UnmappedRoute "unmapped_route" false;
+    MethodNotMapped "method_not_mapped" false;
+    PathNotCanonical "path_not_canonical" false;
+    MemberInactive "member_inactive" false;
+    NotAMember "not_a_member" false;
+    TenantInactive "tenant_inactive" false;
+    SnapshotUnavailable "snapshot_unavailable" false;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    pub allow: bool,
+    pub reason: Reason,
+    pub epoch: u64,
+}
+
+/// The rows that an answer rests on. Taking all cited rows away turns an allow into a deny.
+#[derive(Debug, Clone, Default)]
+pub struct Witness {
+    pub template: Option<String>,
+    /// Names of permissions of which any one answers.
+    pub permissions: Vec<Arc<str>>,
+    /// Roles the member holds in the tenant.
+    pub held: Vec<RoleId>,
+    /// Roles of which each one allows; the grant that allows.
+    pub allowed_by: Vec<Cited>,
+    pub grant: Option<GrantId>,
+    /// Open roles of the tenant that would have allowed it.
+    pub would_allow: Vec<Cited>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cited {
+    pub organization: OrganizationId,
+    pub role: RoleId,
+    pub role_key: Arc<str>,
+    pub permission: Arc<str>,
+}
+
+/// `scope_id` that means every scope of its type.
+const EVERY_SCOPE: &str = "*";
+
+/// Scope types whose `scope_id` names an organization: their rights end with it.
+const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
+
+pub fn decide(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
+    let reason = reason(snapshot, question);
+    Decision { allow: reason.allows(), reason, epoch: snapshot.epoch }
+}
+
+fn reason(snapshot: &Snapshot, question: &Question<'_>) -> Reason {
+    if let Err(gate) = gates(snapshot, question) {
+        return gate;
+    }
+    match question.ask {
+        Ask::Grant(right) => grant(snapshot, question.member, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
+        Ask::Own(own) => by_role(snapshot, question, &[snapshot.catalog.slot_of(own)]),
+        Ask::Permission(name) => match snapshot.catalog.find(name) {
+            Some(node) => by_role(snapshot, question, &[node.slot]),
+            None => Reason::NoPermission,
+        },
+        Ask::Route { app, method, path } => {
+            let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
+            match snapshot.catalog.route(app, method, &path) {
+                Met::Nothing => Reason::UnmappedRoute,
+                Met::NotThisMethod(_) => Reason::MethodNotMapped,
+                Met::Permissions(_, slots) => {
+                    let allowed = slots.iter().any(|slots| by_role(snapshot, question, slots) == Reason::OkRole);
+                    if allowed { Reason::OkRole } else { Reason::NoPermission }
+                }
+            }
+        }
+    }
+}
+
+fn gates(snapshot: &Snapshot, question: &Question<'_>) -> Result<(), Reason> {
+    let tenant = match question.tenant {
+        Some(id) => Some(snapshot.tenant(id).ok_or(Reason::NotAMember)?),
+        None => None,
+    };
+    if tenant.is_some_and(|tenant| !tenant.is_active) {
+        return Err(Reason::TenantInactive);
+    }
+    let person = snapshot.person(question.member).ok_or(Reason::NotAMember)?;
+    if person.status != Status::Active {
+        return Err(Reason::MemberInactive);
+    }
+    let is_in = |tenant: &Tenant| tenant.set_of(question.member).is_some();
+    let belongs = tenant.is_none_or(|tenant| is_in(tenant) || reaches_everywhere(snapshot, question));
+    if belongs { Ok(()) } else { Err(Reason::NotAMember) }
+}
+
+/// A platform administrator acts in every tenant.
+fn reaches_everywhere(snapshot: &Snapshot, question: &Question<'_>) -> bool {
+    question.with_platform && snapshot.is_platform_admin(question.member)
+}
+
+fn by_role(snapshot: &Snapshot, question: &Question<'_>, slots: &[Slot]) -> Reason {
+    let catalog = &*snapshot.catalog;
+    let Some(tenant) = question.tenant.and_then(|id| snapshot.tenant(id)) else { return Reason::NoPermission };
+    let mut open = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).peekable();
+    if open.peek().is_none() {
+        return Reason::NoPermission;
+    }
+    let here = tenant.set_of(question.member);
+    let holds = open.any(|slot| here.is_some_and(|set| set.holds(catalog, slot)));
+    if holds || reaches_everywhere(snapshot, question) { Reason::OkRole } else { Reason::NoPermission }
+}
+
+fn grant(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> Result<GrantId, Reason> {
+    if is_of_inactive_organization(snapshot, right) {
+        return Err(Reason::TenantInactive);
+    }
+    let everywhere = Right { scope_id: EVERY_SCOPE, ..*right };
+    [*right, everywhere].iter().find_map(|right| snapshot.grant(&right.key(member))).ok_or(Reason::NoPermission)
+}
+
+/// Does the right belong to an organization that is switched off? Such rights drop out at once.
+pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bool {
+    ORGANIZATION_SCOPES.contains(&right.scope_type)
+        && snapshot.tenant_named(right.scope_id).is_some_and(|tenant| !tenant.is_active)
+}
+
+/// All permissions that are in force for a member in a tenant; none when a gate denies.
+pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<Slot> {
+    // Any permission serves to ask the gates.
+    let question = Question { tenant: Some(tenant), member, with_platform, ask: Ask::Permission("") };
+    if gates(snapshot, &question).is_err() {
+        return Vec::new();
+    }
+    let catalog = &*snapshot.catalog;
+    let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(member));
+    let everywhere = reaches_everywhere(snapshot, &question);
+    let holds = |slot: Slot| catalog.is_open(slot) && (everywhere || here.is_some_and(|set| set.holds(catalog, slot)));
+    catalog.iter().map(|node| node.slot).filter(|slot| holds(*slot)).collect()
+}
+
+/// The witness of an answer; never on the path of a decision.
+pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
+    let catalog = &*snapshot.catalog;
+    let mut witness = Witness::default();
+    let slots: Vec<Slot> = match question.ask {
+        Ask::Grant(right) => {
+            witness.grant = grant(snapshot, question.member, &right).ok();
+            Vec::new()
+        }
+        Ask::Own(own) => vec![catalog.slot_of(own)],
+        Ask::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
+        Ask::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
+            Some(Met::Permissions(template, slots)) => {
+                witness.template = Some(template.to_owned());
+                slots.concat()
+            }
+            Some(Met::NotThisMethod(template)) => {
+                witness.template = Some(template.to_owned());
+                Vec::new()
+            }
+            Some(Met::Nothing) | None => Vec::new(),
+        },
+    };
+    let open: Vec<Slot> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
+    witness.permissions = slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
+    let here = question.tenant.and_then(|id| snapshot.tenant(id));
+    let allows = gates(snapshot, question).is_ok();
+    if let Some(tenant) = here {
+        witness.held = tenant.roles_of(question.member).map(|role| role.id).collect();
+        if allows {
+            witness.allowed_by = cited(snapshot, tenant, tenant.roles_of(question.member), &open);
+        }
+        witness.would_allow = cited(snapshot, tenant, tenant.roles(), &open);
+        witness.would_allow.retain(|cited| !witness.held.contains(&cited.role));
+    }
+    if allows && here.is_some() && reaches_everywhere(snapshot, question)
+        && let Some(platform) = snapshot.platform()
+        && here.is_none_or(|tenant| tenant.id != platform.id)
+    {
+        witness.allowed_by.extend(cited(snapshot, platform, platform.roles_of(question.member), &open));
+    }
+    witness
+}
+
+/// The open roles among these that hold one of the permissions.
+fn cited<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<Cited> {
+    let holds = |role: &Role, slot: Slot| match role.holds {
+        super::snapshot::Holds::Everything => true,
+        super::snapshot::Holds::Tenant => role.ticked.contains(slot) || snapshot.catalog.is_in_tenant(slot),
+        super::snapshot::Holds::Ticked => role.ticked.contains(slot),
+    };
+    roles
+        .filter(|role| role.is_open)
+        .filter_map(|role| {
+            let slot = open.iter().copied().find(|slot| holds(role, *slot))?;
+            Some(Cited {
+                organization: tenant.id,
+                role: role.id,
+                role_key: role.key.clone(),
+                permission: snapshot.catalog.get(slot)?.name.clone(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,132 @@
+//! Who may do what. `decide` is the one decision; `require` turns its answer into an error.
+//!
+//! A caller reaches either the whole site or one tenant. What lies outside its reach looks as if it were not there.
+
+pub mod caller;
+pub mod catalog;
+pub mod client;
+pub mod decide;
+pub mod path;
+pub mod permission;
+pub mod secret;
+pub mod shards;
+pub mod snapshot;
+pub mod store;
+pub mod token;
+
+use caller::{Identity, Who};
+use catalog::Slot;
+use decide::{Ask, Question, decide};
+use permission::Permission;
+use snapshot::{Holds, Role, Snapshot};
+
+use crate::error::{Cause, Error, Result};
+use crate::ids::OrganizationId;
+
+/// How far a caller's permission carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Site,
+    Tenant(OrganizationId),
+}
+
+impl Reach {
+    /// The one organization that is reached; `None` for all.
+    pub fn organization(self) -> Option<OrganizationId> {
+        match self {
+            Self::Site => None,
+            Self::Tenant(id) => Some(id),
+        }
+    }
+
+    pub fn includes(self, organization: OrganizationId) -> bool {
+        self.organization().is_none_or(|only| only == organization)
+    }
+}
+
+/// The guard: may the caller do this, and how far?
+pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
+    let own = permission.own();
+    match &caller.who {
+        Who::CommandLine | Who::Internal => reach_of_program(snapshot, caller),
+        Who::Client(client) => {
+            if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
+                return Err(Cause::ScopeNotAllowed.into());
+            }
+            caller::take(caller)?;
+            reach_of_program(snapshot, caller)
+        }
+        Who::Member(_) | Who::Asserted(_) if own.site_only => {
+            let platform = snapshot.platform().ok_or(Cause::Forbidden)?;
+            ask(snapshot, caller, platform.id, permission)?;
+            Ok(Reach::Site)
+        }
+        Who::Member(_) | Who::Asserted(_) => {
+            let tenant = caller.tenant(snapshot)?;
+            ask(snapshot, caller, tenant, permission)?;
+            let is_platform = snapshot.platform().is_some_and(|platform| platform.id == tenant);
+            Ok(if is_platform { Reach::Site } else { Reach::Tenant(tenant) })
+        }
+    }
+}
+
+fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {
+    match caller.named_tenant {
+        Some(_) => Ok(Reach::Tenant(caller.tenant(snapshot)?)),
+        None => Ok(Reach::Site),
+    }
+}
+
+/// The same for operations that always act in one tenant.
+pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<OrganizationId> {
+    let tenant = caller.tenant(snapshot)?;
+    require(snapshot, caller, permission)?;
+    Ok(tenant)
+}
+
+fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {
+    let Some(member) = caller.member() else { return Err(Cause::Forbidden.into()) };
+    let question = Question {
+        tenant: Some(tenant),
+        member,
+        with_platform: matches!(caller.who, Who::Member(_)),
+        ask: Ask::Own(permission),
+    };
+    let decision = decide(snapshot, &question);
+    if decision.allow {
+        return Ok(());
+    }
+    Err(Error::new(Cause::Forbidden).saying(format!("you lack the permission {}", permission.own().name)).because(decision.reason.word()))
+}
+
+/// Does the caller hold this permission in the tenant, so that it may give it away?
+pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: Slot) -> bool {
+    let catalog = &snapshot.catalog;
+    match &caller.who {
+        Who::CommandLine => true,
+        // A program with the scope acts for the tenant: all of the tenant's catalog, nothing of the site's.
+        Who::Client(_) | Who::Internal => catalog.is_in_tenant(slot),
+        Who::Member(id) | Who::Asserted(id) => {
+            let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(*id));
+            let everywhere = matches!(caller.who, Who::Member(_)) && snapshot.is_platform_admin(*id);
+            everywhere || here.is_some_and(|set| set.holds(catalog, slot))
+        }
+    }
+}
+
+/// Nobody gives what they do not hold: every permission of a role, to hand the role out.
+pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
+    let catalog = &snapshot.catalog;
+    let missing = match role.holds {
+        Holds::Ticked => role.ticked.iter().find(|slot| !holds(snapshot, caller, tenant, *slot)),
+        Holds::Tenant => catalog.iter().map(|n| n.slot).filter(|s| catalog.is_in_tenant(*s)).find(|s| !holds(snapshot, caller, tenant, *s)),
+        Holds::Everything => catalog.iter().map(|n| n.slot).find(|s| !holds(snapshot, caller, tenant, *s)),
+    };
+    match missing {
+        None => Ok(()),
+        Some(slot) => {
+            let name = catalog.get(slot).map_or("", |node| &node.name);
+            Err(Error::new(Cause::NotHeld).saying(format!("you cannot give {name}, which you do not hold yourself")))
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Roster's own operations as permissions: what each is called, where it lies, who holds it from the start.
+//!
+//! These are catalog entries like any other (application `roster`), so that the API guards itself with the same
+//! decision it gives to its neighbours. The table is also the grid of the system roles, kept as text so that a change
+//! of policy shows as a readable difference.
+
+/// The application that Roster's own entries belong to; no import may use it.
+pub const OWN_APP: &str = "roster";
+
+/// Role keys that the program makes and knows.
+pub const TENANT_OWNER: &str = "tenant_owner";
+pub const PLATFORM_ADMIN: &str = "platform_admin";
+/// The code of the organization whose rights are rights over the site.
+pub const PLATFORM_ORG_CODE: &str = "platform";
+
+/// The system roles of every organization, with the letter they have in the grid. `tenant_owner` needs no ticks: it
+/// holds the whole of its tenant's catalog.
+pub const SYSTEM_ROLES: [(&str, &str, char); 5] = [
+    (TENANT_OWNER, "Owner", 'o'),
+    ("tenant_admin", "Administrator", 'a'),
+    ("member_manager", "Member manager", 'm'),
+    ("member", "Member", 'u'),
+    ("viewer", "Viewer", 'v'),
+];
+
+/// One of Roster's own permissions.
+#[derive(Debug)]
+pub struct Own {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub method: &'static str,
+    /// Below the base path; empty with the method empty for a category.
+    pub path: &'static str,
+    /// The scope with which an API client may do it; none where a client never may.
+    pub scope: Option<&'static str>,
+    /// Held through the organization `platform` only.
+    pub site_only: bool,
+    /// Letters of the system roles that hold it.
+    pub roles: &'static str,
+}
+
+/// An index into [`OWN`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Permission(u16);
+
+impl Permission {
+    pub fn own(self) -> &'static Own {
+        &OWN[self.index()]
+    }
+
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..OWN.len()).filter_map(|n| u16::try_from(n).ok()).map(Self)
+    }
+}
+
+macro_rules! own {
+    ($($constant:ident $name:literal $method:literal $path:literal $scope:expr, $level:ident $roles:literal $about:literal;)*) => {
+        /// In the order of the tree: a category stands before what it holds.
+        pub const OWN: &[Own] = &[$(Own {
+            name: $name, about: $about, method: $method, path: $path, scope: $scope,
+            site_only: own!(@ $level), roles: $roles,
+        },)*];
+
+        #[repr(u16)]
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code, reason = "only counts the lines of the table")]
+        enum Line { $($constant,)* }
+
+        impl Permission {
+            $(#[doc = $about] pub const $constant: Self = Self(Line::$constant as u16);)*
+        }
+    };
+    (@ site) => { true };
+    (@ tenant) => { false };
+}
+
+/// The scopes an API client can have.
+pub const SCOPES: [&str; 16] = [
+    "members:read", "members:write", "organizations:read", "organizations:write", "permissions:read", "permissions:write",
+    "videos:read", "videos:write", "quotas:read", "quotas:write", "jobs:read", "jobs:write", "audit:read", "audit:write",
+    "permissions:check", "*",
+];
+
+own! {
+    // constant              name                              method   path                                             client scope               level  roles   what
+    ROOT                    "roster"                           ""       ""                                               None,                       tenant ""      "Roster itself";
+
+    MEMBERS                 "roster.member"                    ""       ""                                               None,                       tenant ""      "Members";
+    MEMBER_LIST             "roster.member.list"               "GET"    "/admin/members"                                 Some("members:read"),       tenant "oamv"  "List members";
+    MEMBER_CREATE           "roster.member.create"             "POST"   "/admin/members"                                 Some("members:write"),      tenant "oam"   "Create a member";
+    MEMBER_GET              "roster.member.get"                "GET"    "/admin/members/:id"                             Some("members:read"),       tenant "oamv"  "See a member";
+    MEMBER_UPDATE           "roster.member.update"             "PATCH"  "/admin/members/:id"                             Some("members:write"),      tenant "oam"   "Change a member";
+    MEMBER_DELETE           "roster.member.delete"             "DELETE" "/admin/members/:id"                             Some("members:write"),      tenant "oa"    "Erase a member's personal data";
+    MEMBER_ACTIVATE         "roster.member.activate"           "POST"   "/admin/members/:id/activate"                    Some("members:write"),      tenant "oam"   "Activate a member";
+    MEMBER_DEACTIVATE       "roster.member.deactivate"         "POST"   "/admin/members/:id/deactivate"                  Some("members:write"),      tenant "oam"   "Suspend a member";
+    MEMBERSHIP_LIST         "roster.member.list_organizations" "GET"    "/admin/members/:id/organizations"               Some("members:read"),       tenant "oamv"  "List a member's organizations";
+    MEMBERSHIP_CREATE       "roster.member.link"               "POST"   "/admin/members/:id/organizations/:org_id"       Some("members:write"),      site   ""      "Link a member to an organization";
+    MEMBERSHIP_DELETE       "roster.member.unlink"             "DELETE" "/admin/members/:id/organizations/:org_id"       Some("members:write"),      tenant "oam"   "Take a member out of an organization";
+
+    ORGANIZATIONS           "roster.organization"              ""       ""                                               None,                       tenant ""      "Organizations";
+    ORGANIZATION_LIST       "roster.organization.list"         "GET"    "/admin/organizations"                           Some("organizations:read"), tenant "oamuv" "List organizations";
+    ORGANIZATION_CREATE     "roster.organization.create"       "POST"   "/admin/organizations"                           Some("organizations:write"), site  ""      "Create an organization";
+    ORGANIZATION_GET        "roster.organization.get"          "GET"    "/admin/organizations/:id"                       Some("organizations:read"), tenant "oamuv" "See an organization";
+    ORGANIZATION_UPDATE     "roster.organization.update"       "PATCH"  "/admin/organizations/:id"                       Some("organizations:write"), tenant "o"    "Change an organization";
+    ORGANIZATION_ACTIVATE   "roster.organization.activate"     "POST"   "/admin/organizations/:id/activate"              Some("organizations:write"), site  ""      "Activate an organization";
+    ORGANIZATION_DEACTIVATE "roster.organization.deactivate"   "POST"   "/admin/organizations/:id/deactivate"            Some("organizations:write"), site  ""      "Deactivate an organization";
+
+    GRANTS                  "roster.grant"                     ""       ""                                               None,                       tenant ""      "Direct grants";
+    GRANT_CREATE            "roster.grant.create"              "POST"   "/admin/permissions/grant"                       Some("permissions:write"),  site   ""      "Grant a direct right";
+    GRANT_DELETE            "roster.grant.delete"              "POST"   "/admin/permissions/revoke"                      Some("permissions:write"),  site   ""      "Revoke a direct right";
+
+    ROLES                   "roster.role"                      ""       ""                                               None,                       tenant ""      "Roles";
+    ROLE_LIST               "roster.role.list"                 "GET"    "/permissions/roles"                             None,                       tenant "oamv"  "List roles";
+    ROLE_CREATE             "roster.role.create"               "POST"   "/permissions/roles"                             None,                       tenant "oa"    "Create a role";
+    ROLE_GET                "roster.role.get"                  "GET"    "/permissions/roles/:id"                         None,                       tenant "oamv"  "See a role";
+    ROLE_UPDATE             "roster.role.update"               "PATCH"  "/permissions/roles/:id"                         None,                       tenant "oa"    "Change a role";
+    ROLE_DELETE             "roster.role.delete"               "DELETE" "/permissions/roles/:id"                         None,                       tenant "oa"    "Delete a role";
+    ROLE_LIST_PERMISSIONS   "roster.role.list_permissions"     "GET"    "/permissions/roles/:id/permissions"             None,                       tenant "oamv"  "See what a role holds";
+    ROLE_GRANT              "roster.role.grant"                "PUT"    "/permissions/roles/:id/permissions"             None,                       tenant "oa"    "Replace what a role holds";
+    ROLE_LIST_MEMBERS       "roster.role.list_members"         "GET"    "/permissions/roles/:id/users"                   None,                       tenant "oamv"  "See who holds a role";
+
+    ASSIGNMENTS             "roster.assignment"                ""       ""                                               None,                       tenant ""      "Role assignments";
+    ASSIGNMENT_LIST         "roster.assignment.list"           "GET"    "/permissions/users/:uid/roles"                  None,                       tenant "oamv"  "See a member's roles";
+    ASSIGNMENT_CREATE       "roster.assignment.create"         "POST"   "/permissions/users/:uid/roles"                  None,                       tenant "oam"   "Assign a role";
+    ASSIGNMENT_DELETE       "roster.assignment.delete"         "DELETE" "/permissions/users/:uid/roles/:role_id"         None,                       tenant "oam"   "Revoke a role";
+    ASSIGNMENT_SYNC         "roster.assignment.sync"           "POST"   "/permissions/users/:uid/roles/sync"             Some("permissions:write"),  tenant "oa"    "Bring a member's roles in line with an external source";
+
+    MAPPINGS                "roster.mapping"                   ""       ""                                               None,                       tenant ""      "Role mappings";
+    MAPPING_LIST            "roster.mapping.list"              "GET"    "/permissions/role-mappings"                     None,                       tenant "oav"   "List role mappings";
+    MAPPING_REPLACE         "roster.mapping.replace"           "PUT"    "/permissions/role-mappings"                     None,                       tenant "oa"    "Set a role mapping";
+    MAPPING_DELETE          "roster.mapping.delete"            "DELETE" "/permissions/role-mappings"                     None,                       tenant "oa"    "Delete a role mapping";
+
+    POLICY                  "roster.policy"                    ""       ""                                               None,                       tenant ""      "Policy";
+    POLICY_CHECK            "roster.policy.check"              "POST"   "/permissions/check"                             Some("permissions:check"),  tenant "oamv"  "Ask whether a member may do something";
+    POLICY_RELOAD           "roster.policy.reload"             "POST"   "/permissions/policy/reload"                     None,                       tenant "oa"    "Rebuild the policy from the database";
+    CATALOG_IMPORT          "roster.policy.import_catalog"     "PUT"    "/permissions/catalog"                           None,                       site   ""      "Import a catalog";
+
+    CLIENTS                 "roster.client"                    ""       ""                                               None,                       tenant ""      "API clients";
+    CLIENT_LIST             "roster.client.list"               "GET"    "/admin/api-clients"                             None,                       site   ""      "List API clients";
+    CLIENT_CREATE           "roster.client.create"             "POST"   "/admin/api-clients"                             None,                       site   ""      "Create an API client";
+    CLIENT_GET              "roster.client.get"                "GET"    "/admin/api-clients/:client_key"                 None,                       site   ""      "See an API client";
+    CLIENT_UPDATE           "roster.client.update"             "PATCH"  "/admin/api-clients/:client_key"                 None,                       site   ""      "Change an API client";
+    CLIENT_DELETE           "roster.client.delete"             "DELETE" "/admin/api-clients/:client_key"                 None,                       site   ""      "Delete an API client";
+    CLIENT_ROTATE           "roster.client.rotate"             "POST"   "/admin/api-clients/:client_key/rotate"          None,                       site   ""      "Give an API client a new secret";
+
+    AUDIT                   "roster.audit"                     ""       ""                                               None,                       tenant ""      "Audit";
+    AUDIT_LIST              "roster.audit.list"                "GET"    "/admin/audit"                                   Some("audit:read"),         tenant "oa"    "Read the audit";
+    AUDIT_EXPORT            "roster.audit.export"              "GET"    "/admin/audit/export"                            Some("audit:read"),         tenant "oa"    "Export the audit";
+    AUDIT_VERIFY            "roster.audit.verify"              "GET"    "/admin/audit/verify"                            Some("audit:read"),         site   ""      "Verify the chain of the audit";
+}
+
+/// The name of the category that holds an own entry.
+pub fn parent(name: &str) -> Option<&str> {
+    name.rsplit_once('.').map(|(parent, _)| parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_stand_before_their_children_and_site_rights_are_in_no_tenant_role() {
+        for (n, own) in OWN.iter().enumerate() {
+            if let Some(parent) = parent(own.name) {
+                assert!(OWN[..n].iter().any(|earlier| earlier.name == parent), "{}", own.name);
+            }
+            assert!(!own.site_only || own.roles.is_empty(), "{}", own.name);
+            assert_eq!(own.method.is_empty(), own.path.is_empty(), "{}", own.name);
+            assert!(own.scope.is_none_or(|scope| SCOPES.contains(&scope)), "{}", own.name);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Secrets: made from the system's randomness, stored as hashes, compared in constant time.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::error::{Error, Result};
+
+pub type Hash = [u8; 32];
+
+/// 32 random bytes, which nobody guesses.
+pub fn random() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("the system gives no randomness: {e}")))?;
+    Ok(bytes)
+}
+
+/// A new secret with a prefix that says what it is: `rs_…`, 43 url-safe characters.
+pub fn token(prefix: &str) -> Result<String> {
+    Ok(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(random()?)))
+}
+
+pub fn hash(secret: &str) -> Hash {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+pub fn equal(left: &Hash, right: &Hash) -> bool {
+    left.ct_eq(right).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_differ_and_compare_by_hash() {
+        let (one, two) = (token("rs_").expect("random"), token("rs_").expect("random"));
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 46);
+        assert!(equal(&hash(&one), &hash(&one)));
+        assert!(!equal(&hash(&one), &hash(&two)));
+    }
+}

@@ -1,0 +1,486 @@
+//! All that decides, in memory: one immutable value that is swapped as a whole.
+//!
+//! **Invariant.** A snapshot is exactly one epoch. It is built by applying [`Change`]s, the first one to an empty
+//! snapshot at start, the others one by one as they are made: there is no second way to build it.
+//!
+//! Real sites have few distinct combinations of roles, so a member points to an interned *role set*, which owns the
+//! union of its roles' permissions: a check is one bit of one set.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::catalog::{Bits, Catalog, Slot};
+use super::client::Client;
+use super::permission::PLATFORM_ORG_CODE;
+use super::shards::{Key, Shards};
+use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
+
+impl Key for MemberId {
+    fn bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+/// A direct grant as a key: a digest of member and right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GrantKey([u8; 16]);
+
+impl Key for GrantKey {
+    fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// One direct scoped right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Right<'a> {
+    pub scope_type: &'a str,
+    pub scope_id: &'a str,
+    pub module: &'a str,
+    pub action: &'a str,
+}
+
+impl Right<'_> {
+    pub fn key(&self, member: MemberId) -> GrantKey {
+        let mut digest = Sha256::new();
+        digest.update(member.0.as_bytes());
+        for part in [self.scope_type, self.scope_id, self.module, self.action] {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        let full: [u8; 32] = digest.finalize().into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&full[..16]);
+        GrantKey(key)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Pending,
+    Active,
+    Suspended,
+    Deleted,
+}
+
+/// What is known of a member wherever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Person {
+    pub status: Status,
+    /// Tokens of an older generation are void.
+    pub generation: u32,
+    seats: Seats,
+}
+
+/// In which organizations a member is, as far as "the only one" goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seats {
+    None,
+    /// An index into the tenants.
+    One(u32),
+    Many,
+}
+
+/// What a role holds beside its ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Ticked,
+    /// Every permission of a tenant's catalog.
+    Tenant,
+    /// Everything there is.
+    Everything,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub id: RoleId,
+    pub key: Arc<str>,
+    pub is_open: bool,
+    pub holds: Holds,
+    pub ticked: Arc<Bits>,
+}
+
+/// A combination of roles that some member holds.
+#[derive(Debug, Clone, Default)]
+pub struct RoleSet {
+    /// Sorted indexes of roles, closed ones included.
+    roles: Box<[u32]>,
+    ticked: Bits,
+    holds_tenant: bool,
+    holds_everything: bool,
+}
+
+impl RoleSet {
+    /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
+    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
+        self.ticked.contains(slot) || self.holds_everything || (self.holds_tenant && catalog.is_in_tenant(slot))
+    }
+
+    pub fn holds_everything(&self) -> bool {
+        self.holds_everything
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct RoleSets {
+    all: Vec<Arc<RoleSet>>,
+    members: Vec<u32>,
+    index: HashMap<Box<[u32]>, u32>,
+    free: Vec<u32>,
+}
+
+/// One organization with its roles and the people in it.
+#[derive(Clone)]
+pub struct Tenant {
+    pub id: OrganizationId,
+    pub org_code: Arc<str>,
+    pub is_active: bool,
+    roles: Arc<Vec<Option<Role>>>,
+    role_index: Arc<HashMap<RoleId, u32>>,
+    sets: Arc<RoleSets>,
+    seats: Shards<MemberId, u32>,
+}
+
+/// One fact that changed, with all that a snapshot has to know of it.
+pub enum Change {
+    Person(MemberId, Status, u32),
+    Tenant(OrganizationId, Arc<str>, bool),
+    /// The roles a member holds in an organization; `None` when it does not belong to it.
+    Seat(OrganizationId, MemberId, Option<Vec<RoleId>>),
+    Role(OrganizationId, Role),
+    RoleGone(OrganizationId, RoleId),
+    Catalog(Arc<Catalog>),
+    Grant(GrantKey, Option<GrantId>),
+    Client(Box<Client>),
+    ClientGone(Arc<str>),
+}
+
+#[derive(Clone)]
+pub struct Snapshot {
+    pub epoch: u64,
+    pub catalog: Arc<Catalog>,
+    tenants: Arc<Vec<Arc<Tenant>>>,
+    tenant_index: Arc<HashMap<OrganizationId, u32>>,
+    org_codes: Arc<HashMap<Arc<str>, OrganizationId>>,
+    people: Shards<MemberId, Person>,
+    grants: Shards<GrantKey, GrantId>,
+    clients: Arc<HashMap<Arc<str>, Arc<Client>>>,
+}
+
+impl Snapshot {
+    pub fn empty(epoch: u64) -> Self {
+        Self {
+            epoch,
+            catalog: Arc::new(Catalog::build(Vec::new())),
+            tenants: Arc::default(),
+            tenant_index: Arc::default(),
+            org_codes: Arc::default(),
+            people: Shards::default(),
+            grants: Shards::default(),
+            clients: Arc::default(),
+        }
+    }
+
+    pub fn tenant(&self, id: OrganizationId) -> Option<&Tenant> {
+        self.tenant_index.get(&id).map(|index| &*self.tenants[*index as usize])
+    }
+
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.iter().map(|tenant| &**tenant)
+    }
+
+    /// The organization of an id or an `org_code`.
+    pub fn tenant_named(&self, text: &str) -> Option<&Tenant> {
+        let id = self.org_codes.get(text).copied().unwrap_or_else(|| OrganizationId::of(text));
+        self.tenant(id)
+    }
+
+    pub fn platform(&self) -> Option<&Tenant> {
+        self.tenant_named(PLATFORM_ORG_CODE)
+    }
+
+    pub fn person(&self, id: MemberId) -> Option<Person> {
+        self.people.get(&id).copied()
+    }
+
+    pub fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    pub fn grants(&self) -> usize {
+        self.grants.len()
+    }
+
+    /// The member's one organization, when there is exactly one.
+    pub fn only_tenant(&self, member: MemberId) -> Option<&Tenant> {
+        match self.people.get(&member)?.seats {
+            Seats::One(index) => self.tenants.get(index as usize).map(|tenant| &**tenant),
+            Seats::None | Seats::Many => None,
+        }
+    }
+
+    pub fn belongs_nowhere(&self, member: MemberId) -> bool {
+        self.people.get(&member).is_none_or(|person| person.seats == Seats::None)
+    }
+
+    pub fn grant(&self, key: &GrantKey) -> Option<GrantId> {
+        self.grants.get(key).copied()
+    }
+
+    pub fn client(&self, client_key: &str) -> Option<&Arc<Client>> {
+        self.clients.get(client_key)
+    }
+
+    pub fn clients(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.clients.values()
+    }
+
+    /// Does the member hold everything there is, by the organization `platform`?
+    pub fn is_platform_admin(&self, member: MemberId) -> bool {
+        let Some(platform) = self.platform() else { return false };
+        platform.is_active && platform.set_of(member).is_some_and(RoleSet::holds_everything)
+    }
+
+    /// Applies a change. It cannot fail: what is applied was read from rows that hold together.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Person(id, status, generation) => {
+                let seats = self.people.get(&id).map_or(Seats::None, |person| person.seats);
+                self.people.insert(id, Person { status, generation, seats });
+            }
+            Change::Tenant(id, org_code, is_active) => self.apply_tenant(id, org_code, is_active),
+            Change::Seat(tenant, member, roles) => self.apply_seat(tenant, member, roles),
+            Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
+            Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
+            Change::Catalog(catalog) => self.catalog = catalog,
+            Change::Grant(key, Some(id)) => drop(self.grants.insert(key, id)),
+            Change::Grant(key, None) => drop(self.grants.remove(&key)),
+            Change::Client(client) => self.apply_client(client),
+            Change::ClientGone(client_key) => drop(Arc::make_mut(&mut self.clients).remove(&client_key)),
+        }
+    }
+
+    fn apply_tenant(&mut self, id: OrganizationId, org_code: Arc<str>, is_active: bool) {
+        if self.tenant_index.contains_key(&id) {
+            return self.with_tenant(id, |tenant| tenant.is_active = is_active);
+        }
+        let index = u32::try_from(self.tenants.len()).unwrap_or(u32::MAX);
+        Arc::make_mut(&mut self.org_codes).insert(org_code.clone(), id);
+        Arc::make_mut(&mut self.tenant_index).insert(id, index);
+        Arc::make_mut(&mut self.tenants).push(Arc::new(Tenant {
+            id,
+            org_code,
+            is_active,
+            roles: Arc::default(),
+            role_index: Arc::default(),
+            sets: Arc::default(),
+            seats: Shards::default(),
+        }));
+    }
+
+    fn apply_seat(&mut self, tenant: OrganizationId, member: MemberId, roles: Option<Vec<RoleId>>) {
+        let Some(index) = self.tenant_index.get(&tenant).copied() else { return };
+        let was_in = self.tenants[index as usize].seats.get(&member).is_some();
+        let is_in = roles.is_some();
+        self.with_tenant(tenant, |tenant| tenant.seat(member, roles));
+        if was_in == is_in {
+            return;
+        }
+        let Some(mut person) = self.people.get(&member).copied() else { return };
+        person.seats = match (person.seats, is_in) {
+            (Seats::None, true) => Seats::One(index),
+            (_, true) => Seats::Many,
+            (Seats::One(_) | Seats::None, false) => Seats::None,
+            (Seats::Many, false) => self.counted_seats(member),
+        };
+        self.people.insert(member, person);
+    }
+
+    fn counted_seats(&self, member: MemberId) -> Seats {
+        let mut held = (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.seats.get(&member).is_some());
+        match (held.next(), held.next()) {
+            (None, _) => Seats::None,
+            (Some((index, _)), None) => Seats::One(index),
+            _ => Seats::Many,
+        }
+    }
+
+    /// Counters outlive an edit, unless the rate itself was edited.
+    fn apply_client(&mut self, mut client: Box<Client>) {
+        let clients = Arc::make_mut(&mut self.clients);
+        if let Some(former) = clients.get(&client.client_key)
+            && former.rate_limit_per_min == client.rate_limit_per_min
+        {
+            client.counters = former.counters.clone();
+        }
+        clients.insert(client.client_key.clone(), Arc::from(client));
+    }
+
+    fn with_tenant(&mut self, id: OrganizationId, change: impl FnOnce(&mut Tenant)) {
+        if let Some(index) = self.tenant_index.get(&id) {
+            change(Arc::make_mut(&mut Arc::make_mut(&mut self.tenants)[*index as usize]));
+        }
+    }
+
+    /// A digest of all that decides, whatever the order it was built in: equal policies, equal digests.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut sum = [0u64; 4];
+        let mut fact = |text: String| {
+            let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+            for (total, part) in sum.iter_mut().zip(digest.chunks_exact(8)) {
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(part);
+                *total = total.wrapping_add(u64::from_le_bytes(bytes));
+            }
+        };
+        for node in self.catalog.iter() {
+            fact(format!("node {node:?} {}", self.catalog.is_open(node.slot)));
+        }
+        for (id, person) in self.people.iter() {
+            let only = self.only_tenant(*id).map(|tenant| tenant.id);
+            fact(format!("person {id} {:?} {} {only:?}", person.status, person.generation));
+        }
+        for tenant in self.tenants() {
+            fact(format!("tenant {} {} {}", tenant.id, tenant.org_code, tenant.is_active));
+            for role in tenant.roles.iter().flatten() {
+                let ticked: Vec<Slot> = role.ticked.iter().collect();
+                fact(format!("role {} {} {} {} {:?} {ticked:?}", tenant.id, role.id, role.key, role.is_open, role.holds));
+            }
+            for (member, _) in tenant.seats.iter() {
+                let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
+                roles.sort_unstable();
+                let set = tenant.set_of(*member);
+                let ticked: Vec<Slot> = set.map(|set| set.ticked.iter().collect()).unwrap_or_default();
+                fact(format!("seat {} {member} {roles:?} {ticked:?} {:?}", tenant.id, set.map(|s| (s.holds_tenant, s.holds_everything))));
+            }
+        }
+        for (key, id) in self.grants.iter() {
+            fact(format!("grant {key:?} {id}"));
+        }
+        for client in self.clients() {
+            let c = client;
+            fact(format!(
+                "client {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                c.client_key, c.is_active, c.hash, c.previous, c.scopes, c.allowed_origins, c.allowed_ips, c.allowed_paths, c.expires_at, c.rate_limit_per_min
+            ));
+        }
+        let mut digest = [0; 32];
+        for (part, total) in digest.chunks_exact_mut(8).zip(sum) {
+            part.copy_from_slice(&total.to_le_bytes());
+        }
+        digest
+    }
+}
+
+impl Tenant {
+    /// The member's role set; `None` when it does not belong here.
+    pub fn set_of(&self, member: MemberId) -> Option<&RoleSet> {
+        self.seats.get(&member).map(|set| &*self.sets.all[*set as usize])
+    }
+
+    /// The roles a member holds here, closed ones included.
+    pub fn roles_of(&self, member: MemberId) -> impl Iterator<Item = &Role> {
+        let roles = self.set_of(member).map_or(&[][..], |set| &set.roles);
+        roles.iter().filter_map(|index| self.roles[*index as usize].as_ref())
+    }
+
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.iter().flatten()
+    }
+
+    pub fn role(&self, id: RoleId) -> Option<&Role> {
+        self.roles[*self.role_index.get(&id)? as usize].as_ref()
+    }
+
+    pub fn seats(&self) -> usize {
+        self.seats.len()
+    }
+
+    fn put_role(&mut self, role: Role) {
+        let roles = Arc::make_mut(&mut self.roles);
+        match self.role_index.get(&role.id).copied() {
+            Some(index) => {
+                roles[index as usize] = Some(role);
+                self.refold(index);
+            }
+            None => {
+                let index = u32::try_from(roles.len()).unwrap_or(u32::MAX);
+                Arc::make_mut(&mut self.role_index).insert(role.id, index);
+                roles.push(Some(role));
+            }
+        }
+    }
+
+    fn drop_role(&mut self, id: RoleId) {
+        if let Some(index) = Arc::make_mut(&mut self.role_index).remove(&id) {
+            Arc::make_mut(&mut self.roles)[index as usize] = None;
+            self.refold(index);
+        }
+    }
+
+    /// Computes again every set that contains the role.
+    fn refold(&mut self, index: u32) {
+        let roles = self.roles.clone();
+        for set in &mut Arc::make_mut(&mut self.sets).all {
+            if set.roles.contains(&index) {
+                *set = Arc::new(folded(&roles, set.roles.clone()));
+            }
+        }
+    }
+
+    fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
+        let entered = held.map(|held| {
+            let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
+            indexes.sort_unstable();
+            indexes.dedup();
+            self.enter_set(indexes.into())
+        });
+        let left = match entered {
+            Some(set) => self.seats.insert(member, set),
+            None => self.seats.remove(&member),
+        };
+        if let Some(set) = left {
+            self.leave_set(set);
+        }
+    }
+
+    fn enter_set(&mut self, roles: Box<[u32]>) -> u32 {
+        let sets = Arc::make_mut(&mut self.sets);
+        let set = sets.index.get(&roles).copied().unwrap_or_else(|| {
+            let folded = Arc::new(folded(&self.roles, roles.clone()));
+            let set = sets.free.pop().unwrap_or_else(|| {
+                sets.all.push(Arc::default());
+                sets.members.push(0);
+                u32::try_from(sets.all.len() - 1).unwrap_or(u32::MAX)
+            });
+            sets.all[set as usize] = folded;
+            sets.index.insert(roles, set);
+            set
+        });
+        sets.members[set as usize] += 1;
+        set
+    }
+
+    fn leave_set(&mut self, set: u32) {
+        let sets = Arc::make_mut(&mut self.sets);
+        let members = &mut sets.members[set as usize];
+        *members -= 1;
+        if *members == 0 {
+            let gone = std::mem::take(&mut sets.all[set as usize]);
+            sets.index.remove(&gone.roles);
+            sets.free.push(set);
+        }
+    }
+}
+
+fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
+    let mut set = RoleSet { roles: indexes, ..RoleSet::default() };
+    for role in set.roles.iter().filter_map(|index| roles[*index as usize].as_ref()).filter(|role| role.is_open) {
+        set.ticked.union(&role.ticked);
+        set.holds_tenant |= role.holds == Holds::Tenant;
+        set.holds_everything |= role.holds == Holds::Everything;
+    }
+    set
+}

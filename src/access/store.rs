@@ -1,0 +1,259 @@
+//! Reads the rows that decide, as [`Change`]s: all of them at start, single ones after a change. Writes nothing.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use rusqlite::Row;
+
+use super::catalog::{Bits, Catalog, Node, Slot, UserType};
+use super::client::{Client, Counters, network};
+use super::secret::Hash;
+use super::snapshot::{Change, Holds, Right, Role, Snapshot, Status};
+use super::token::StoredKey;
+use crate::db::Reader;
+use crate::error::{Error, Result};
+use crate::ids::{GrantId, MemberId, OrganizationId, RoleId, Timestamp};
+
+const EPOCH: &str = "select epoch from site where only = 1";
+
+pub fn epoch(r: &Reader<'_>) -> Result<u64> {
+    r.find(EPOCH, &[], |row| row.get::<_, i64>(0)).map(|epoch| epoch.and_then(|e| u64::try_from(e).ok()).unwrap_or(0))
+}
+
+/// The whole snapshot, from rows.
+pub fn load(r: &Reader<'_>) -> Result<Snapshot> {
+    let mut snapshot = Snapshot::empty(epoch(r)?);
+    snapshot.apply(catalog(r)?);
+    people(r, &mut snapshot)?;
+    tenants(r, &mut snapshot)?;
+    roles(r, &mut snapshot)?;
+    seats(r, &mut snapshot)?;
+    grants(r, &mut snapshot)?;
+    clients(r, &mut snapshot)?;
+    Ok(snapshot)
+}
+
+const LIST_PERMISSIONS: &str = "
+    select slot, name, app, parent_slot, http_methods, http_path, status = 'open', type = 'frontend_user', orphaned,
+           position
+    from permissions
+    order by slot";
+
+/// The catalog as it is stored now.
+pub fn catalog(r: &Reader<'_>) -> Result<Change> {
+    let nodes = r.all(LIST_PERMISSIONS, &[], |row| {
+        Ok(Node {
+            slot: row.get(0)?,
+            name: row.get::<_, String>(1)?.into(),
+            app: row.get::<_, String>(2)?.into(),
+            parent: row.get(3)?,
+            http_methods: row.get::<_, Option<String>>(4)?.map(Into::into),
+            http_path: row.get::<_, Option<String>>(5)?.map(Into::into),
+            is_open: row.get(6)?,
+            user_type: if row.get(7)? { UserType::Frontend } else { UserType::Backend },
+            orphaned: row.get(8)?,
+            position: row.get(9)?,
+        })
+    })?;
+    Ok(Change::Catalog(Arc::new(Catalog::build(nodes))))
+}
+
+const LIST_PEOPLE: &str = "select id, status, generation from members";
+
+fn people(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_PEOPLE, |row| {
+        snapshot.apply(Change::Person(row.get(0)?, status_of(row, 1)?, row.get(2)?));
+        Ok(())
+    })
+}
+
+const FIND_PERSON: &str = "select status, generation from members where id = :id";
+
+pub fn person(r: &Reader<'_>, id: MemberId) -> Result<Change> {
+    r.one(FIND_PERSON, &[(":id", &id)], |row| Ok(Change::Person(id, status_of(row, 0)?, row.get(1)?)))
+}
+
+fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
+    Ok(match row.get_ref(column)?.as_str()? {
+        "pending" => Status::Pending,
+        "active" => Status::Active,
+        "suspended" => Status::Suspended,
+        _ => Status::Deleted,
+    })
+}
+
+const LIST_TENANTS: &str = "select id, org_code, status = 'active' from organizations order by id";
+
+fn tenants(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_TENANTS, |row| {
+        snapshot.apply(Change::Tenant(row.get(0)?, row.get::<_, String>(1)?.into(), row.get(2)?));
+        Ok(())
+    })
+}
+
+const LIST_ROLES: &str = "
+    select organization_id, id, key, status = 'open', holds
+    from roles
+    order by organization_id, id";
+const LIST_TICKS: &str = "select permission_slot from role_permissions where role_id = :role_id";
+
+fn roles(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    let rows = r.all(LIST_ROLES, &[], |row| Ok((row.get(0)?, role_of(row, 1)?)))?;
+    for (organization, role) in rows {
+        let change = Change::Role(organization, Role { ticked: Arc::new(ticks(r, role.id)?), ..role });
+        snapshot.apply(change);
+    }
+    Ok(())
+}
+
+/// The ticks of a role; implied ancestors are not among them.
+pub fn ticks(r: &Reader<'_>, role: RoleId) -> Result<Bits> {
+    Ok(r.all(LIST_TICKS, &[(":role_id", &role)], |row| row.get::<_, Slot>(0))?.into_iter().collect())
+}
+
+const FIND_ROLE: &str = "select id, key, status = 'open', holds from roles where organization_id = :organization_id and id = :id";
+
+pub fn role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Change> {
+    let role = r.one(FIND_ROLE, &[(":organization_id", &organization), (":id", &id)], |row| role_of(row, 0))?;
+    Ok(Change::Role(organization, Role { ticked: Arc::new(ticks(r, id)?), ..role }))
+}
+
+fn role_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Role> {
+    let holds = match row.get_ref(first + 3)?.as_str()? {
+        "tenant" => Holds::Tenant,
+        "everything" => Holds::Everything,
+        _ => Holds::Ticked,
+    };
+    Ok(Role {
+        id: row.get(first)?,
+        key: row.get::<_, String>(first + 1)?.into(),
+        is_open: row.get(first + 2)?,
+        holds,
+        ticked: Arc::default(),
+    })
+}
+
+const LIST_SEATS: &str = "
+    select m.organization_id, m.member_id, a.role_id
+    from memberships m
+    left join role_assignments a on a.organization_id = m.organization_id and a.member_id = m.member_id
+    order by m.organization_id, m.member_id";
+
+fn seats(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    let mut open: Option<(OrganizationId, MemberId, Vec<RoleId>)> = None;
+    each(r, LIST_SEATS, |row| {
+        let (organization, member): (OrganizationId, MemberId) = (row.get(0)?, row.get(1)?);
+        let role: Option<RoleId> = row.get(2)?;
+        match &mut open {
+            Some((o, m, roles)) if *o == organization && *m == member => roles.extend(role),
+            other => {
+                if let Some((o, m, roles)) = other.replace((organization, member, role.into_iter().collect())) {
+                    snapshot.apply(Change::Seat(o, m, Some(roles)));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    if let Some((organization, member, roles)) = open {
+        snapshot.apply(Change::Seat(organization, member, Some(roles)));
+    }
+    Ok(())
+}
+
+const FIND_MEMBERSHIP: &str = "
+    select 1
+    from memberships
+    where organization_id = :organization_id and member_id = :member_id";
+const LIST_SEAT_ROLES: &str = "
+    select distinct role_id
+    from role_assignments
+    where organization_id = :organization_id and member_id = :member_id";
+
+/// A member's place in an organization.
+pub fn seat(r: &Reader<'_>, organization: OrganizationId, member: MemberId) -> Result<Change> {
+    let parameters: crate::db::sql::Parameters<'_> = &[(":organization_id", &organization), (":member_id", &member)];
+    let roles = match r.find(FIND_MEMBERSHIP, parameters, |_| Ok(()))? {
+        Some(()) => Some(r.all(LIST_SEAT_ROLES, parameters, |row| row.get(0))?),
+        None => None,
+    };
+    Ok(Change::Seat(organization, member, roles))
+}
+
+const LIST_GRANTS: &str = "select id, member_id, scope_type, scope_id, module, action from grants";
+
+fn grants(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_GRANTS, |row| {
+        let id: GrantId = row.get(0)?;
+        let right = Right {
+            scope_type: row.get_ref(2)?.as_str()?,
+            scope_id: row.get_ref(3)?.as_str()?,
+            module: row.get_ref(4)?.as_str()?,
+            action: row.get_ref(5)?.as_str()?,
+        };
+        snapshot.apply(Change::Grant(right.key(row.get(1)?), Some(id)));
+        Ok(())
+    })
+}
+
+const LIST_CLIENTS: &str = "
+    select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
+           allowed_ips, allowed_paths, rate_limit_per_min, expires_at
+    from api_clients";
+const FIND_CLIENT: &str = "
+    select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
+           allowed_ips, allowed_paths, rate_limit_per_min, expires_at
+    from api_clients
+    where client_key = :client_key";
+
+fn clients(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_CLIENTS, |row| {
+        snapshot.apply(Change::Client(Box::new(client_of(row)?)));
+        Ok(())
+    })
+}
+
+pub fn client(r: &Reader<'_>, client_key: &str) -> Result<Change> {
+    r.one(FIND_CLIENT, &[(":client_key", &client_key)], |row| client_of(row).map(Box::new).map(Change::Client))
+}
+
+fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
+    let list = |column: usize| -> rusqlite::Result<Vec<String>> {
+        let text = row.get_ref(column)?.as_str()?;
+        serde_json::from_str(text)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+    };
+    let former: Option<Hash> = row.get(3)?;
+    let until: Option<Timestamp> = row.get(4)?;
+    let rate_limit_per_min = row.get::<_, Option<u32>>(9)?.and_then(NonZeroU32::new);
+    Ok(Client {
+        client_key: row.get::<_, String>(0)?.into(),
+        is_active: row.get(1)?,
+        hash: row.get(2)?,
+        previous: former.zip(until),
+        scopes: list(5)?.into_iter().map(Into::into).collect(),
+        allowed_origins: list(6)?,
+        allowed_ips: list(7)?.iter().filter_map(|text| network(text)).collect(),
+        allowed_paths: list(8)?,
+        rate_limit_per_min,
+        expires_at: row.get(10)?,
+        counters: Arc::new(Counters::new(rate_limit_per_min)),
+    })
+}
+
+const LIST_KEYS: &str = "select id, private_key, public_key from signing_keys order by created_at desc";
+
+pub fn signing_keys(r: &Reader<'_>) -> Result<Vec<StoredKey>> {
+    r.all(LIST_KEYS, &[], |row| {
+        Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? })
+    })
+}
+
+/// Visits rows one by one, without holding them all.
+fn each(r: &Reader<'_>, statement: &str, mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) -> Result<()> {
+    let mut prepared = r.connection.prepare_cached(statement).map_err(crate::db::sql::failed)?;
+    let mut rows = prepared.query([]).map_err(crate::db::sql::failed)?;
+    while let Some(row) = rows.next().map_err(crate::db::sql::failed)? {
+        visit(row).map_err(|e| Error::internal(format!("a row cannot be read: {e}: {statement}")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Counters and gauges for `/metrics`. Counting never fails a request.
+
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use super::App;
+use crate::access::decide::Reason;
+use crate::error::{Error, Result};
+
+pub struct Figures {
+    registry: Registry,
+    /// By operation and status.
+    pub requests: IntCounterVec,
+    pub duration_s: Histogram,
+    /// One per [`Reason`], in its order.
+    decisions: Vec<IntCounter>,
+    /// By client and outcome.
+    pub clients: IntCounterVec,
+    pub panics: IntCounter,
+    gauges: Gauges,
+}
+
+struct Gauges {
+    epoch: IntGauge,
+    members: IntGauge,
+    queued: IntGauge,
+    jobs: IntGauge,
+    batches: IntGauge,
+    batch_largest: IntGauge,
+    queue_busy: IntGauge,
+    commit_failures: IntGauge,
+    writer_panics: IntGauge,
+}
+
+impl Figures {
+    pub fn new() -> Result<Self> {
+        let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be made: {e}"));
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec> {
+            let made = IntCounterVec::new(Opts::new(name, help), labels).map_err(failed)?;
+            registry.register(Box::new(made.clone())).map_err(failed)?;
+            Ok(made)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
+            let made = IntGauge::new(name, help).map_err(failed)?;
+            registry.register(Box::new(made.clone())).map_err(failed)?;
+            Ok(made)
+        };
+        let by_reason = counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
+        let panics = IntCounter::new("roster_panics_total", "Requests that panicked and were answered 500").map_err(failed)?;
+        registry.register(Box::new(panics.clone())).map_err(failed)?;
+        let buckets = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+        let options = HistogramOpts::new("roster_request_seconds", "From arrival to answer").buckets(buckets);
+        let duration_s = Histogram::with_opts(options).map_err(failed)?;
+        registry.register(Box::new(duration_s.clone())).map_err(failed)?;
+        Ok(Self {
+            requests: counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
+            clients: counters("roster_client_requests_total", "Requests of API clients", &["client", "outcome"])?,
+            decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),
+            duration_s,
+            panics,
+            gauges: Gauges {
+                epoch: gauge("roster_policy_epoch", "Epoch of the policy in force")?,
+                members: gauge("roster_members", "Members in the policy")?,
+                queued: gauge("roster_writer_queue", "Changes that wait for the writer now")?,
+                jobs: gauge("roster_writer_jobs", "Changes run since the start")?,
+                batches: gauge("roster_writer_batches", "Commits since the start")?,
+                batch_largest: gauge("roster_writer_batch_largest", "Most changes in one commit")?,
+                queue_busy: gauge("roster_writer_busy", "Changes refused because the queue was full")?,
+                commit_failures: gauge("roster_writer_commit_failures", "Commits that failed")?,
+                writer_panics: gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
+            },
+            registry,
+        })
+    }
+
+    pub fn count_decision(&self, reason: Reason) {
+        if let Some(counter) = Reason::ALL.iter().position(|known| *known == reason).and_then(|n| self.decisions.get(n)) {
+            counter.inc();
+        }
+    }
+}
+
+/// The text that Prometheus reads.
+pub fn render(app: &App) -> Result<String> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let (db, queued) = app.db_figures();
+    let gauges = &app.figures.gauges;
+    let snapshot = app.guard.snapshot.load();
+    let as_i64 = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    gauges.epoch.set(as_i64(snapshot.epoch));
+    gauges.members.set(as_i64(snapshot.people() as u64));
+    gauges.queued.set(as_i64(queued as u64));
+    gauges.jobs.set(as_i64(db.jobs.load(Relaxed)));
+    gauges.batches.set(as_i64(db.batches.load(Relaxed)));
+    gauges.batch_largest.set(as_i64(db.batch_largest.load(Relaxed)));
+    gauges.queue_busy.set(as_i64(db.queue_busy.load(Relaxed)));
+    gauges.commit_failures.set(as_i64(db.commit_failures.load(Relaxed)));
+    gauges.writer_panics.set(as_i64(db.panics.load(Relaxed)));
+    let mut text = Vec::new();
+    TextEncoder::new()
+        .encode(&app.figures.registry.gather(), &mut text)
+        .map_err(|e| Error::internal(format!("the metrics cannot be rendered: {e}")))?;
+    String::from_utf8(text).map_err(|e| Error::internal(e.to_string()))
+}

@@ -1,0 +1,422 @@
+//! All that an operation may touch. `read` and `change` are its only doors to data.
+//!
+//! **Invariant.** A change goes through [`App::change`]: the check, the write, the audit row and the next policy share
+//! one transaction, and the answer leaves after the commit and the publication. The `Db` is private, and `change`
+//! takes an answer only together with its audit entry, so an unaudited change does not compile.
+
+pub mod figures;
+mod store;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use poem_openapi::types::{ParseFromJSON, ToJSON};
+use tokio::sync::Semaphore;
+
+use crate::access::caller::{Exchange, Guard, Identity};
+use crate::access::secret::{self, Hash};
+use crate::access::snapshot::{Change, Snapshot};
+use crate::access::token::{self, Keys};
+use crate::config::Config;
+use crate::db::{Db, Reader, Writer};
+use crate::error::{Cause, Error, Result};
+use crate::ids::Timestamp;
+use crate::journal::{self, Entry, Outcome, Verified};
+use figures::Figures;
+
+/// The application: one per data directory.
+pub struct App {
+    db: Db<Snapshot>,
+    pub guard: Arc<Guard>,
+    pub config: Arc<Config>,
+    pub figures: Figures,
+    /// Turns at the password hash.
+    pub hashing: Arc<Semaphore>,
+    denials: Mutex<HashMap<Denied, Repeats>>,
+    reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
+}
+
+/// What a change answers, with what it did.
+pub struct Changed<T> {
+    pub answer: T,
+    /// Absent when there was nothing to change.
+    entry: Option<Entry>,
+    policy: Vec<Change>,
+}
+
+impl<T> Changed<T> {
+    pub fn new(answer: T, entry: Entry) -> Self {
+        Self { answer, entry: Some(entry), policy: Vec::new() }
+    }
+
+    /// It already was as asked.
+    pub fn nothing(answer: T) -> Self {
+        Self { answer, entry: None, policy: Vec::new() }
+    }
+
+    /// What the change means for decisions.
+    #[must_use]
+    pub fn policy(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
+        self.policy.extend(changes);
+        self
+    }
+}
+
+/// An answer that is committed and in force, with the epoch from which it is.
+pub struct Committed<T> {
+    pub answer: T,
+    pub epoch: u64,
+}
+
+/// The open transaction of a change: the rows, and the policy as the changes before it have left it.
+pub struct Transaction<'a> {
+    writer: &'a Writer<'a>,
+    snapshot: &'a Snapshot,
+}
+
+impl<'a> Transaction<'a> {
+    pub fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
+    }
+}
+
+impl<'a> std::ops::Deref for Transaction<'a> {
+    type Target = Writer<'a>;
+
+    fn deref(&self) -> &Writer<'a> {
+        self.writer
+    }
+}
+
+/// The answer to an earlier creating request.
+pub struct Remembered {
+    fingerprint: Hash,
+    /// `None` when it showed a secret.
+    answer: Option<String>,
+}
+
+/// May the answer to a creating request be kept for a repeat of it?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Answer,
+    /// It shows a secret.
+    FactOnly,
+}
+
+/// What a rebuild of the policy found.
+#[derive(Debug, Clone, Copy)]
+pub struct Reloaded {
+    pub old_epoch: u64,
+    pub new_epoch: u64,
+    /// Did the policy in memory differ from the rows?
+    pub changed: bool,
+}
+
+type Denied = (String, String, String);
+struct Repeats {
+    since: Timestamp,
+    count: u64,
+}
+
+/// Denials of one caller, operation and path within this time are one audit row.
+const DENIALS_COALESCED_MS: i64 = 60_000;
+/// More distinct denials than this are not remembered; each is then a row of its own.
+const DENIALS_REMEMBERED_MAX: usize = 4_096;
+
+impl App {
+    /// Opens the data directory's database, founds the site when it is new, and loads the policy.
+    pub async fn open(config: Config) -> Result<Arc<Self>> {
+        let cell = Arc::new(ArcSwap::from_pointee(Snapshot::empty(0)));
+        let published = cell.clone();
+        let publish = move |next: &Snapshot| {
+            if published.load().epoch != next.epoch {
+                published.store(Arc::new(next.clone()));
+            }
+        };
+        let db = Db::open(&config, crate::access::store::load, publish)?;
+        let first_key = token::new_key()?;
+        let keys = db
+            .write(move |w, snapshot| {
+                store::found_site(w)?;
+                if crate::access::store::signing_keys(w)?.is_empty() {
+                    store::insert_signing_key(w, &first_key)?;
+                }
+                snapshot.epoch = crate::access::store::epoch(w)?;
+                crate::access::store::signing_keys(w)
+            })
+            .await?;
+        let keys = Keys::new(&keys, &config.issuer(), &config.audience, config.access_token_ttl_s)?;
+        Ok(Arc::new(Self {
+            db,
+            guard: Arc::new(Guard::new(cell, keys, &config)),
+            figures: Figures::new()?,
+            hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
+            config: Arc::new(config),
+            denials: Mutex::default(),
+            reloaded: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// The policy of this moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.guard.snapshot.load_full()
+    }
+
+    /// Reads rows.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.db.read(query).await
+    }
+
+    /// Changes rows, and the policy with them.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        caller: &Identity,
+        action: &'static str,
+        change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
+    ) -> Result<Committed<T>> {
+        let caller = caller.clone();
+        self.db.write(move |w, snapshot| apply(w, snapshot, &caller, action, change)).await
+    }
+
+    /// A creating change: a repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
+    pub async fn create<T: ToJSON + ParseFromJSON + Send + 'static>(
+        &self,
+        caller: &Identity,
+        action: &'static str,
+        change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
+    ) -> Result<Committed<T>> {
+        self.once(caller, action, Keep::Answer, change).await
+    }
+
+    /// The same where the answer shows a secret, which is never kept: a repeat is refused.
+    pub async fn create_secret<T: ToJSON + ParseFromJSON + Send + 'static>(
+        &self,
+        caller: &Identity,
+        action: &'static str,
+        change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
+    ) -> Result<Committed<T>> {
+        self.once(caller, action, Keep::FactOnly, change).await
+    }
+
+    async fn once<T: ToJSON + ParseFromJSON + Send + 'static>(
+        &self,
+        caller: &Identity,
+        action: &'static str,
+        keep: Keep,
+        change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
+    ) -> Result<Committed<T>> {
+        let Some(wanted) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
+        let ttl_ms = ms(self.config.idempotency_ttl_s);
+        let change = move |t: &Transaction<'_>, caller: &Identity| {
+            let (kind, name) = caller.actor();
+            let actor = format!("{kind} {name}");
+            let place = (actor.as_str(), action, wanted.key.as_str());
+            if let Some(known) = store::find_remembered(t, place, t.now().plus_ms(-ttl_ms))? {
+                return repeated(known, &wanted.fingerprint).map(Changed::nothing);
+            }
+            let changed = change(t, caller)?;
+            let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
+            store::remember(t, place, &Remembered { fingerprint: wanted.fingerprint, answer })?;
+            Ok(changed)
+        };
+        self.change(caller, action, change).await
+    }
+
+    /// Housekeeping that no decision and no reader of the audit cares about: last use, forgotten keys.
+    pub async fn tend(&self, tidy: impl FnOnce(&Writer<'_>) -> Result<()> + Send + 'static) -> Result<()> {
+        self.db.write(move |w, _| tidy(w)).await
+    }
+
+    /// Forgets answers whose time is over.
+    pub async fn forget_old_requests(&self) -> Result<()> {
+        let ttl_ms = ms(self.config.idempotency_ttl_s);
+        self.tend(move |w| store::forget_remembered(w, w.now().plus_ms(-ttl_ms)).map(drop)).await
+    }
+
+    /// Records that a caller was refused a change; repeats within a minute are one row.
+    pub async fn record_denial(&self, exchange: &Exchange, action: &str, word: &str) -> Result<()> {
+        let nobody = ("nobody", String::new());
+        let (kind, name) = exchange.actor.get().unwrap_or(&nobody).clone();
+        let Some(repeats) = self.coalesced((format!("{kind} {name}"), action.to_owned(), exchange.path.clone())) else {
+            return Ok(());
+        };
+        let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
+        let address = exchange.address.map_or_else(|| "local".into(), |address| address.to_string());
+        let entry = Entry::new("path", &exchange.path).after(serde_json::json!({"detail": word, "repeats_before": repeats}));
+        self.tend(move |w| {
+            journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
+        })
+        .await
+    }
+
+    /// How many denials of this kind went by unrecorded before this one; `None` when this one does too.
+    fn coalesced(&self, denied: Denied) -> Option<u64> {
+        let now = Timestamp::now();
+        let mut known = self.denials.lock().ok()?;
+        if known.len() >= DENIALS_REMEMBERED_MAX {
+            known.retain(|_, repeats| repeats.since.plus_ms(DENIALS_COALESCED_MS) > now);
+        }
+        match known.get_mut(&denied) {
+            Some(repeats) if repeats.since.plus_ms(DENIALS_COALESCED_MS) > now => {
+                repeats.count += 1;
+                None
+            }
+            Some(repeats) => {
+                repeats.since = now;
+                Some(std::mem::take(&mut repeats.count))
+            }
+            None => {
+                if known.len() < DENIALS_REMEMBERED_MAX {
+                    known.insert(denied, Repeats { since: now, count: 0 });
+                }
+                Some(0)
+            }
+        }
+    }
+
+    /// Builds the policy anew from rows, off the path, and swaps it in if the one in memory differs.
+    ///
+    /// A caller that comes while a rebuild runs waits for it, and takes its answer if it began after the caller came.
+    pub async fn reload(&self) -> Result<Reloaded> {
+        let came = Timestamp::now();
+        let mut last = self.reloaded.lock().await;
+        if let Some((began, reloaded)) = *last
+            && began > came
+        {
+            return Ok(reloaded);
+        }
+        let began = Timestamp::now();
+        let reloaded = self.rebuild().await?;
+        *last = Some((began, reloaded));
+        Ok(reloaded)
+    }
+
+    async fn rebuild(&self) -> Result<Reloaded> {
+        let cell = self.guard.snapshot.clone();
+        let compared = self
+            .read(move |r| {
+                let fresh = crate::access::store::load(r)?;
+                // A change that was committed in between leaves two epochs, which cannot be compared.
+                let current = cell.load_full();
+                Ok((fresh.epoch == current.epoch).then(|| (current.epoch, fresh.digest() == current.digest())))
+            })
+            .await?;
+        if let Some((epoch, true)) = compared {
+            return Ok(Reloaded { old_epoch: epoch, new_epoch: epoch, changed: false });
+        }
+        self.db
+            .write(|w, snapshot| {
+                let mut fresh = crate::access::store::load(w)?;
+                let old_epoch = snapshot.epoch;
+                if fresh.digest() == snapshot.digest() {
+                    return Ok(Reloaded { old_epoch, new_epoch: old_epoch, changed: false });
+                }
+                tracing::error!(epoch = old_epoch, "the policy in memory differed from the rows and was replaced");
+                fresh.epoch = old_epoch.max(fresh.epoch) + 1;
+                store::raise_epoch(w, fresh.epoch)?;
+                let new_epoch = fresh.epoch;
+                *snapshot = fresh;
+                Ok(Reloaded { old_epoch, new_epoch, changed: true })
+            })
+            .await
+    }
+
+    /// Waits a moment for an epoch that a caller has heard of.
+    pub async fn wait_for_epoch(&self, epoch: u64) -> Result<()> {
+        const TRIES: u32 = 10;
+        const PAUSE: Duration = Duration::from_millis(5);
+        for _ in 0..TRIES {
+            if self.guard.snapshot.load().epoch >= epoch {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Error::new(Cause::EpochNotReached).retry_after(1))
+    }
+
+    /// Walks the audit's chain.
+    pub async fn verify_audit(&self) -> Result<Verified> {
+        self.read(journal::verify).await
+    }
+
+    /// A new one-time set-up link's token; the one before is void.
+    pub async fn new_setup_token(&self) -> Result<String> {
+        let token = secret::token("")?;
+        let (hash, ttl_ms) = (secret::hash(&token), ms(self.config.setup_link_ttl_s));
+        let caller = Identity::command_line();
+        self.change(&caller, "setup_link.create", move |t, _| {
+            store::set_setup(t, Some((hash, t.now().plus_ms(ttl_ms))))?;
+            Ok(Changed::new((), Entry::new("site", "setup link")))
+        })
+        .await?;
+        Ok(token)
+    }
+
+    /// Is the database usable for reading, and is the writer alive?
+    pub async fn is_healthy(&self) -> bool {
+        self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
+    }
+
+    pub fn db_figures(&self) -> (&crate::db::Figures, usize) {
+        (&self.db.figures, self.db.queued())
+    }
+
+    /// Finishes what waits and closes the file. Blocks.
+    pub fn close(&self) {
+        self.db.close();
+    }
+}
+
+/// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.
+pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
+    let (hash, until) = store::find_setup(t)?.ok_or(Cause::SetupToken)?;
+    if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < until)) {
+        return Err(Cause::SetupToken.into());
+    }
+    store::set_setup(t, None)
+}
+
+/// Is there a link, does this token open it, and is it still alive?
+pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
+    let found = store::find_setup(r)?;
+    Ok(found.is_some_and(|(hash, until)| secret::equal(&secret::hash(offered), &hash) & (Timestamp::now() < until)))
+}
+
+fn apply<T>(
+    w: &Writer<'_>,
+    snapshot: &mut Snapshot,
+    caller: &Identity,
+    action: &'static str,
+    change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
+) -> Result<Committed<T>> {
+    let Changed { answer, entry, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
+    if let Some(entry) = entry {
+        journal::record_done(w, caller, action, &entry)?;
+    }
+    if policy.is_empty() {
+        return Ok(Committed { answer, epoch: snapshot.epoch });
+    }
+    let epoch = snapshot.epoch + 1;
+    store::raise_epoch(w, epoch)?;
+    // From here on nothing fails: the state that the writer carries changes only together with the rows.
+    policy.into_iter().for_each(|change| snapshot.apply(change));
+    snapshot.epoch = epoch;
+    Ok(Committed { answer, epoch })
+}
+
+fn repeated<T: ParseFromJSON>(known: Remembered, fingerprint: &Hash) -> Result<T> {
+    if known.fingerprint != *fingerprint {
+        return Err(Cause::IdempotencyKeyReused.into());
+    }
+    let answer = known.answer.ok_or(Cause::SecretNotKept)?;
+    T::parse_from_json_string(&answer).map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
+}
+
+fn ms(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,92 @@
+//! SQL of the rows that belong to no wing: the site itself, its signing keys, remembered requests.
+
+use super::Remembered;
+use crate::access::secret::Hash;
+use crate::access::token::StoredKey;
+use crate::db::{Reader, Writer};
+use crate::error::Result;
+use crate::ids::Timestamp;
+
+const FOUND_SITE: &str = "
+    insert into site (only, epoch, created_at)
+    values (1, 1, :now)
+    on conflict (only) do nothing";
+
+pub fn found_site(w: &Writer<'_>) -> Result<()> {
+    w.execute(FOUND_SITE, &[(":now", &w.now())]).map(drop)
+}
+
+const RAISE_EPOCH: &str = "update site set epoch = :epoch where only = 1 and epoch < :epoch";
+
+pub fn raise_epoch(w: &Writer<'_>, epoch: u64) -> Result<()> {
+    w.execute(RAISE_EPOCH, &[(":epoch", &i64::try_from(epoch).unwrap_or(i64::MAX))]).map(drop)
+}
+
+const INSERT_KEY: &str = "
+    insert into signing_keys (id, private_key, public_key, created_at)
+    values (:id, :private_key, :public_key, :now)";
+
+pub fn insert_signing_key(w: &Writer<'_>, key: &StoredKey) -> Result<()> {
+    w.execute(
+        INSERT_KEY,
+        &[(":id", &key.id), (":private_key", &key.private_key), (":public_key", &key.public_key), (":now", &w.now())],
+    )
+    .map(drop)
+}
+
+const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";
+
+/// The pending set-up link and its end.
+pub fn find_setup(r: &Reader<'_>) -> Result<Option<(Hash, Timestamp)>> {
+    let found: Option<(Option<Hash>, Option<Timestamp>)> = r.find(FIND_SETUP, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.and_then(|(hash, until)| hash.zip(until)))
+}
+
+const SET_SETUP: &str = "update site set setup_hash = :hash, setup_expires_at = :until where only = 1";
+
+pub fn set_setup(w: &Writer<'_>, link: Option<(Hash, Timestamp)>) -> Result<()> {
+    let (hash, until) = link.unzip();
+    w.execute(SET_SETUP, &[(":hash", &hash), (":until", &until)]).map(drop)
+}
+
+const FIND_REMEMBERED: &str = "
+    select fingerprint, answer
+    from idempotency_keys
+    where caller = :caller and action = :action and key = :key and created_at > :since";
+
+pub fn find_remembered(
+    r: &Reader<'_>,
+    (caller, action, key): (&str, &str, &str),
+    since: Timestamp,
+) -> Result<Option<Remembered>> {
+    r.find(
+        FIND_REMEMBERED,
+        &[(":caller", &caller), (":action", &action), (":key", &key), (":since", &since)],
+        |row| Ok(Remembered { fingerprint: row.get(0)?, answer: row.get(1)? }),
+    )
+}
+
+const REMEMBER: &str = "
+    insert or replace into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
+    values (:caller, :action, :key, :fingerprint, :answer, :now)";
+
+pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &Remembered) -> Result<()> {
+    w.execute(
+        REMEMBER,
+        &[
+            (":caller", &caller),
+            (":action", &action),
+            (":key", &key),
+            (":fingerprint", &remembered.fingerprint),
+            (":answer", &remembered.answer),
+            (":now", &w.now()),
+        ],
+    )
+    .map(drop)
+}
+
+const FORGET: &str = "delete from idempotency_keys where created_at <= :since";
+
+pub fn forget_remembered(w: &Writer<'_>, since: Timestamp) -> Result<usize> {
+    w.execute(FORGET, &[(":since", &since)])
+}

@@ -1,0 +1,108 @@
+//! How a command reaches the operations: the server's local socket, or an endpoint in this process.
+
+use std::path::Path;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use poem::http::Method;
+use poem::{Body, Endpoint, Request};
+use serde_json::Value;
+
+use super::{Common, Failed, Site, directory, open};
+use crate::access::caller::FromCommandLine;
+
+/// An open door.
+pub enum Door {
+    Server(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
+    Here { site: Box<Site>, _lock: directory::Lock },
+}
+
+impl Door {
+    /// Opens the door of an existing data directory.
+    pub async fn open(common: &Common) -> Result<Self, Failed> {
+        if !directory::exists(&common.data) {
+            let data = common.data.display();
+            return Err(Failed(format!("{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`")));
+        }
+        match directory::lock(&common.data)? {
+            directory::Owner::Us(lock) => Self::here(common, lock).await,
+            directory::Owner::Server(socket) => Self::to(&socket).await,
+        }
+    }
+
+    /// Opens the site in this process.
+    pub async fn here(common: &Common, lock: directory::Lock) -> Result<Self, Failed> {
+        let site = open(common.load(None)?).await?;
+        Ok(Self::Here { site: Box::new(site), _lock: lock })
+    }
+
+    async fn to(socket: &Path) -> Result<Self, Failed> {
+        let busy = |e: &dyn std::fmt::Display| Failed(format!("another Roster has this data directory, but does not answer on {}: {e}", socket.display()));
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| busy(&e))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| busy(&e))?;
+        tokio::spawn(connection);
+        Ok(Self::Server(sender))
+    }
+
+    /// Asks an operation; answers its `data`.
+    pub async fn call(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Result<Value, Failed> {
+        let body = body.map(|value| value.to_string().into_bytes());
+        self.send(method, path, headers, "application/json", body).await
+    }
+
+    /// The same with a body of another kind.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        content_type: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Value, Failed> {
+        let bytes = match self {
+            Self::Server(sender) => {
+                let mut request = hyper::Request::builder().method(method).uri(path).header("host", "local");
+                request = request.header("content-type", content_type);
+                for (name, value) in headers {
+                    request = request.header(*name, *value);
+                }
+                let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(|e| Failed(e.to_string()))?;
+                let answer = sender.send_request(request).await.map_err(|e| Failed(format!("the server did not answer: {e}")))?;
+                answer.into_body().collect().await.map_err(|e| Failed(format!("the server's answer broke off: {e}")))?.to_bytes()
+            }
+            Self::Here { site, .. } => {
+                let mut request = Request::builder().method(method).uri_str(path).content_type(content_type);
+                for (name, value) in headers {
+                    request = request.header(*name, *value);
+                }
+                let mut request = request.body(Body::from(body.unwrap_or_default()));
+                request.extensions_mut().insert(FromCommandLine);
+                let answer = site.endpoint.call(request).await.map_err(|e| Failed(e.to_string()))?;
+                answer.into_body().into_bytes().await.map_err(|e| Failed(e.to_string()))?
+            }
+        };
+        let answer: Value = serde_json::from_slice(&bytes).map_err(|e| Failed(format!("the answer is not JSON: {e}")))?;
+        if answer["code"] == 102_000 {
+            return Ok(answer["data"].clone());
+        }
+        Err(Failed(explained(&answer)))
+    }
+
+    /// Finishes what was begun. Blocks a moment.
+    pub fn close(self) {
+        if let Self::Here { site, .. } = self {
+            site.app.close();
+        }
+    }
+}
+
+/// A failure's envelope as text for people.
+fn explained(answer: &Value) -> String {
+    let mut text = answer["message"].as_str().unwrap_or("it failed, and did not say why").to_owned();
+    for field in answer["fields"].as_array().into_iter().flatten() {
+        let location: Vec<&str> = field["location"].as_array().into_iter().flatten().skip(1).filter_map(Value::as_str).collect();
+        text.push_str(&format!("\n  {}: {}", location.join("."), field["message"].as_str().unwrap_or_default()));
+    }
+    text
+}

@@ -1,0 +1,180 @@
+//! The command line. Its commands are the operations of the API: over the local socket while a server runs, in this
+//! process otherwise. One path either way.
+
+mod commands;
+pub mod directory;
+mod door;
+mod serve;
+mod show;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use poem::endpoint::BoxEndpoint;
+
+use crate::app::App;
+use crate::config::{Config, Sources};
+use crate::error::Result;
+use crate::{organizations, permissions, routes};
+
+/// The member centre of a small site.
+///
+/// Keeps members, organizations, roles and API clients in one SQLite file and answers "may this member do that?" over
+/// REST. Without a command it serves ./roster-data.
+#[derive(Parser)]
+#[command(name = "roster", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  roster                                            serve ./roster-data on 127.0.0.1:8480
+  roster init --data /srv/roster --admin kim@example.org
+  roster org create acme 'Acme Studios'
+  roster client create portal --scopes members:read,permissions:check
+  roster catalog import gitea.yaml --app gitea --prefix gitea
+  roster audit verify
+
+Every command works while the server runs (over its local socket) and while it does not.";
+
+#[derive(Args, Clone)]
+struct Common {
+    /// The data directory
+    #[arg(long, global = true, env = "ROSTER_DATA", default_value = "roster-data", value_name = "DIR")]
+    data: PathBuf,
+    /// Settings from another file than roster.toml in the data directory
+    #[arg(long, global = true, env = "ROSTER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one line of JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve {
+        /// Where to listen; port 0 takes a free one
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Make a data directory and the first administrator
+    Init {
+        /// E-mail or username of the first administrator
+        #[arg(long, value_name = "LOGIN")]
+        admin: String,
+        #[command(flatten)]
+        password: commands::PasswordSource,
+    },
+    /// Print a new one-time link that makes the first administrator in a browser
+    SetupLink,
+    /// Check or show the settings
+    #[command(subcommand)]
+    Config(commands::ConfigCommand),
+    /// Members
+    #[command(subcommand)]
+    Member(commands::MemberCommand),
+    /// Organizations
+    #[command(subcommand)]
+    Org(commands::OrgCommand),
+    /// API clients
+    #[command(subcommand)]
+    Client(commands::ClientCommand),
+    /// The catalog of permissions
+    #[command(subcommand)]
+    Catalog(commands::CatalogCommand),
+    /// The audit
+    #[command(subcommand)]
+    Audit(commands::AuditCommand),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the version
+    Version,
+}
+
+/// What a command failed with: a sentence for people.
+#[derive(Debug)]
+pub struct Failed(pub String);
+
+impl From<crate::error::Error> for Failed {
+    fn from(error: crate::error::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let as_json = arguments.common.json;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&Failed(format!("the runtime did not start: {e}")), as_json),
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(code) => code,
+        Err(failed) => fail(&failed, as_json),
+    }
+}
+
+fn fail(failed: &Failed, as_json: bool) -> ExitCode {
+    if as_json {
+        eprintln!("{}", serde_json::json!({"error": failed.0}));
+    } else {
+        eprintln!("roster: {}", failed.0);
+    }
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
+    let common = arguments.common;
+    match arguments.command.unwrap_or(Command::Serve { listen: None }) {
+        Command::Serve { listen } => serve::run(&common, listen).await?,
+        Command::Init { admin, password } => commands::init(&common, &admin, &password).await?,
+        Command::SetupLink => commands::setup_link(&common).await?,
+        Command::Config(command) => commands::config(&common, &command)?,
+        Command::Member(command) => commands::member(&common, command).await?,
+        Command::Org(command) => commands::org(&common, command).await?,
+        Command::Client(command) => commands::client(&common, command).await?,
+        Command::Catalog(command) => return commands::catalog(&common, command).await,
+        Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
+        Command::Openapi => commands::openapi().await?,
+        Command::Version => show::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")})),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Common {
+    fn load(&self, listen: Option<SocketAddr>) -> Result<Config, Failed> {
+        let sources = Sources { data: self.data.clone(), file: self.config.clone(), listen };
+        Config::load(&sources).map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
+    }
+}
+
+/// A site that is open in this process.
+pub struct Site {
+    pub app: Arc<App>,
+    pub endpoint: BoxEndpoint<'static, poem::Response>,
+}
+
+/// Opens a data directory that is locked for this process: the database, its founding rows, the surface.
+pub async fn open(config: Config) -> Result<Site> {
+    directory::create_file(&config.database_file())?;
+    let app = App::open(config).await?;
+    permissions::seed(&app).await?;
+    organizations::found_platform(&app).await?;
+    let endpoint = routes::endpoint(&app)?;
+    Ok(Site { app, endpoint })
+}

@@ -1,0 +1,136 @@
+//! `roster serve`: the server, from lock to last commit.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use poem::listener::{Acceptor, AcceptorExt, Listener, TcpListener, UnixListener};
+use tracing_subscriber::EnvFilter;
+
+use super::{Common, Failed, Site, directory, open};
+use crate::app::App;
+use crate::config::{Config, LogFormat};
+use crate::{clients, members};
+
+/// How long requests may finish after a stop signal.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// An idle connection is closed after this.
+const IDLE_WAIT: Duration = Duration::from_secs(75);
+/// How often last use is written.
+const FLUSH_EVERY: Duration = Duration::from_secs(60);
+/// How often old answers are forgotten, and the policy is compared with the rows.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+
+pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Failed> {
+    directory::create(&common.data)?;
+    let mut lock = match directory::lock(&common.data)? {
+        directory::Owner::Us(lock) => lock,
+        directory::Owner::Server(_) => {
+            return Err(Failed(format!("another Roster serves {} already: stop it, or use another --data", common.data.display())));
+        }
+    };
+    let config = common.load(listen)?;
+    log_to_stderr(&config);
+    let address = config.listen;
+    let public_url = config.public_url.clone();
+    let Site { app, endpoint } = open(config).await?;
+    let socket = directory::socket_path(&common.data)?;
+    remove_stale(&socket)?;
+    let unix = UnixListener::bind(socket.clone()).with_permissions(std::fs::Permissions::from_mode(0o600)).into_acceptor().await;
+    let unix = unix.map_err(|e| Failed(format!("{} cannot be opened: {e}", socket.display())))?;
+    let tcp = TcpListener::bind(address).into_acceptor().await.map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
+    let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
+    lock.announce(&socket)?;
+    announce(common, &app, bound, &public_url).await?;
+    let upkeep = tokio::spawn(keep_up(app.clone()));
+    let served = poem::Server::new_with_acceptor(tcp.combine(unix))
+        .idle_timeout(IDLE_WAIT)
+        .run_with_graceful_shutdown(endpoint, stop_signal(), Some(STOP_WAIT))
+        .await;
+    upkeep.abort();
+    if let Err(e) = clients::flush_last_used(&app).await {
+        tracing::warn!(error = %e, "the last use of clients was not written");
+    }
+    app.close();
+    lock.announce(Path::new(""))?;
+    remove_stale(&socket)?;
+    Ok(served?)
+}
+
+fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failed(format!("{} cannot be removed: {e}", socket.display()))),
+        _ => Ok(()),
+    }
+}
+
+fn log_to_stderr(config: &Config) {
+    let level = if config.debug { "debug" } else { &config.log_level };
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process (a test) keeps the first one's log.
+    let _ = match config.log_format {
+        LogFormat::Text => base.with_ansi(false).try_init(),
+        LogFormat::Json => base.json().try_init(),
+    };
+}
+
+/// Says where the server listens, and how the first administrator is made.
+async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) -> Result<(), Failed> {
+    let url = if public_url.is_empty() { format!("http://{bound}") } else { public_url.to_owned() };
+    let setup_url = if members::is_set_up(app).await? { None } else { Some(format!("{url}/setup?token={}", app.new_setup_token().await?)) };
+    if common.json {
+        let mut line = serde_json::json!({"listening": bound.to_string()});
+        if let Some(setup_url) = setup_url {
+            line["setup_url"] = setup_url.into();
+        }
+        println!("{line}");
+        return Ok(());
+    }
+    println!("Roster {} serves {} on {url}", env!("CARGO_PKG_VERSION"), common.data.display());
+    println!("API documentation: {url}{}/docs", app.config.base_path);
+    if let Some(setup_url) = setup_url {
+        println!("\nMake the first administrator within {} minutes:\n  {setup_url}", app.config.setup_link_ttl_s.div_ceil(60));
+        println!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
+    }
+    Ok(())
+}
+
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(e) => {
+            tracing::warn!(error = %e, "SIGTERM cannot be heard: stop with Ctrl-C");
+            let _ = interrupt.await;
+        }
+    }
+    tracing::info!("stopping");
+}
+
+async fn keep_up(app: Arc<App>) {
+    let mut flush = tokio::time::interval(FLUSH_EVERY);
+    let mut tidy = tokio::time::interval(TIDY_EVERY);
+    // The first tick is immediate; there is nothing to do yet.
+    flush.tick().await;
+    tidy.tick().await;
+    loop {
+        let outcome = tokio::select! {
+            _ = flush.tick() => clients::flush_last_used(&app).await,
+            _ = tidy.tick() => match app.forget_old_requests().await {
+                Ok(()) => app.reload().await.map(drop),
+                failed => failed,
+            },
+        };
+        if let Err(e) = outcome {
+            tracing::warn!(error = %e, "upkeep failed and will be tried again");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Operations on API clients. A client never manages clients.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::{ApiClient, faults, store};
+use crate::access::caller::{Identity, Person};
+use crate::access::permission::Permission;
+use crate::access::secret;
+use crate::access::snapshot::Change;
+use crate::access::{self};
+use crate::app::{App, Changed, Transaction};
+use crate::error::{Error, Result};
+use crate::ids::Timestamp;
+use crate::journal::Entry;
+use crate::organizations::api::ActiveInactive;
+use crate::wire::{Body, Done, Page, Reply, Tag, Window, done, like, ok, require_version};
+
+crate::text! {
+    /// A name for people
+    ClientName 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
+    /// One entry of a list
+    ListEntry 1..=256 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+/// An API client, without its secret
+#[derive(Object)]
+#[oai(rename = "ApiClient")]
+struct ClientView {
+    client_key: String,
+    name: String,
+    status: ActiveInactive,
+    scopes: Vec<String>,
+    /// Empty: from everywhere
+    allowed_origins: Vec<String>,
+    /// Empty: from everywhere
+    allowed_ips: Vec<String>,
+    /// Empty: for every path its scopes cover
+    allowed_paths: Vec<String>,
+    #[oai(nullable)]
+    rate_limit_per_min: Option<u32>,
+    /// Unix milliseconds
+    #[oai(nullable)]
+    expires_at: Option<i64>,
+    /// Unix milliseconds; written every minute
+    #[oai(nullable)]
+    last_used_at: Option<i64>,
+    /// Unix milliseconds
+    created_at: i64,
+    /// Unix milliseconds
+    updated_at: i64,
+}
+
+impl From<ApiClient> for ClientView {
+    fn from(client: ApiClient) -> Self {
+        Self {
+            client_key: client.client_key,
+            name: client.name,
+            status: ActiveInactive::of(client.is_active),
+            scopes: client.scopes,
+            allowed_origins: client.allowed_origins,
+            allowed_ips: client.allowed_ips,
+            allowed_paths: client.allowed_paths,
+            rate_limit_per_min: client.rate_limit_per_min,
+            expires_at: client.expires_at.map(|at| at.0),
+            last_used_at: client.last_used_at.map(|at| at.0),
+            created_at: client.created_at.0,
+            updated_at: client.updated_at.0,
+        }
+    }
+}
+
+/// A client with its secret, which is shown this once
+#[derive(Object)]
+struct ClientSecret {
+    client_key: String,
+    /// For `X-API-Key`; only its hash is kept
+    api_key: String,
+    name: String,
+    scopes: Vec<String>,
+    /// Until when the former secret works too, in Unix milliseconds
+    #[oai(nullable)]
+    former_valid_until: Option<i64>,
+}
+
+/// A new API client
+#[derive(Object)]
+struct CreateClient {
+    name: ClientName,
+    /// Such as `members:read`; `*` is all of them
+    #[oai(validator(min_items = 1, max_items = 16))]
+    scopes: Vec<ListEntry>,
+    #[oai(validator(max_items = 100))]
+    allowed_origins: Option<Vec<ListEntry>>,
+    /// Addresses or CIDR ranges
+    #[oai(validator(max_items = 100))]
+    allowed_ips: Option<Vec<ListEntry>>,
+    /// Paths below the base path; `/admin/*` is all below
+    #[oai(validator(max_items = 100))]
+    allowed_paths: Option<Vec<ListEntry>>,
+    #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
+    rate_limit_per_min: Option<u32>,
+    /// Unix milliseconds
+    expires_at: Option<i64>,
+}
+
+/// What of a client can change
+#[derive(Object)]
+struct UpdateClient {
+    name: Option<ClientName>,
+    status: Option<ActiveInactive>,
+    #[oai(validator(min_items = 1, max_items = 16))]
+    scopes: Option<Vec<ListEntry>>,
+    #[oai(validator(max_items = 100))]
+    allowed_origins: Option<Vec<ListEntry>>,
+    #[oai(validator(max_items = 100))]
+    allowed_ips: Option<Vec<ListEntry>>,
+    #[oai(validator(max_items = 100))]
+    allowed_paths: Option<Vec<ListEntry>>,
+    /// Null takes it away
+    #[oai(nullable, validator(minimum(value = "1"), maximum(value = "1000000")))]
+    rate_limit_per_min: MaybeUndefined<u32>,
+    /// Unix milliseconds; null takes it away
+    #[oai(nullable)]
+    expires_at: MaybeUndefined<i64>,
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("CreateClient", r#"{"name":"portal","scopes":["members:read","permissions:check"],"allowed_ips":["10.0.0.0/8"],"rate_limit_per_min":600}"#),
+    ("UpdateClient", r#"{"status":"inactive"}"#),
+    ("ApiClient", r#"{"client_key":"rc_3q2-7w","name":"portal","status":"active","scopes":["members:read"],"allowed_origins":[],"allowed_ips":["10.0.0.0/8"],"allowed_paths":[],"rate_limit_per_min":600,"expires_at":null,"last_used_at":null,"created_at":1763740800000,"updated_at":1763740800000}"#),
+];
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/api-clients", tag = "Tag::Clients")]
+impl Api {
+    /// List API clients
+    #[oai(path = "/", method = "get", operation_id = "list_api_clients")]
+    async fn list_api_clients(
+        &self,
+        caller: Person,
+        /// Found in name and key
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<ClientView>> {
+        access::require(&self.app.snapshot(), &caller, Permission::CLIENT_LIST)?;
+        let (keyword, window) = (like(keyword.0.as_deref()), Window::new(limit.0, offset.0));
+        let (found, total) = self.app.read(move |r| store::list_clients(r, keyword.as_deref(), window)).await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+
+    /// Create an API client
+    ///
+    /// The secret is in this answer and nowhere else.
+    #[oai(path = "/", method = "post", operation_id = "create_api_client")]
+    async fn create_api_client(&self, caller: Person, body: Body<CreateClient>) -> Reply<ClientSecret> {
+        let body = body.0;
+        let clients_max = self.app.config.clients_max;
+        let (client_key, api_key) = (new_client_key()?, secret::token("rs_")?);
+        let make = move |t: &Transaction<'_>, caller: &Identity| {
+            access::require(t.snapshot(), caller, Permission::CLIENT_CREATE)?;
+            if t.snapshot().clients().count() as u64 >= clients_max {
+                return Err(Error::field("name", format!("the site has {clients_max} clients already (limits.api_clients)")));
+            }
+            let client = ApiClient {
+                client_key,
+                name: body.name.0,
+                is_active: true,
+                scopes: texts(body.scopes),
+                allowed_origins: texts(body.allowed_origins.unwrap_or_default()),
+                allowed_ips: texts(body.allowed_ips.unwrap_or_default()),
+                allowed_paths: texts(body.allowed_paths.unwrap_or_default()),
+                rate_limit_per_min: body.rate_limit_per_min,
+                expires_at: body.expires_at.map(Timestamp),
+                last_used_at: None,
+                version: 1,
+                created_at: t.now(),
+                updated_at: t.now(),
+            };
+            require_sound(&client, t.now())?;
+            store::insert_client(t, &client, &secret::hash(&api_key))?;
+            let entry = Entry::new("client", &client.client_key).after(described(&client));
+            let change = access::store::client(t, &client.client_key)?;
+            let ApiClient { client_key, name, scopes, .. } = client;
+            Ok(Changed::new(ClientSecret { client_key, api_key, name, scopes, former_valid_until: None }, entry).policy([change]))
+        };
+        let made = self.app.create_secret(&caller, "client.create", make).await?;
+        Ok(ok(made.answer).version(1).epoch(made.epoch))
+    }
+
+    /// See an API client
+    #[oai(path = "/:client_key", method = "get", operation_id = "get_api_client")]
+    async fn get_api_client(&self, caller: Person, client_key: Path<String>) -> Reply<ClientView> {
+        access::require(&self.app.snapshot(), &caller, Permission::CLIENT_GET)?;
+        let client = self.app.read(move |r| store::get_client(r, &client_key.0)).await?;
+        let version = client.version;
+        Ok(ok(client.into()).version(version))
+    }
+
+    /// Change an API client
+    #[oai(path = "/:client_key", method = "patch", operation_id = "update_api_client")]
+    async fn update_api_client(
+        &self,
+        caller: Person,
+        client_key: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateClient>,
+    ) -> Reply<ClientView> {
+        let edit = body.0;
+        let update = move |t: &Transaction<'_>, caller: &Identity| {
+            access::require(t.snapshot(), caller, Permission::CLIENT_UPDATE)?;
+            let former = store::get_client(t, &client_key.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let client = edited(former.clone(), edit);
+            if client == former {
+                return Ok(Changed::nothing(former));
+            }
+            // An end that has passed already may stay as it is; a new one must lie ahead.
+            let judged_at = if client.expires_at == former.expires_at { Timestamp(i64::MIN) } else { t.now() };
+            require_sound(&client, judged_at)?;
+            store::update_client(t, &client)?;
+            let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
+            let change = access::store::client(t, &client.client_key)?;
+            Ok(Changed::new(store::get_client(t, &client.client_key)?, entry).policy([change]))
+        };
+        let updated = self.app.change(&caller, "client.update", update).await?;
+        let version = updated.answer.version;
+        Ok(ok(updated.answer.into()).version(version).epoch(updated.epoch))
+    }
+
+    /// Delete an API client
+    #[oai(path = "/:client_key", method = "delete", operation_id = "delete_api_client")]
+    async fn delete_api_client(&self, caller: Person, client_key: Path<String>) -> Done {
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            access::require(t.snapshot(), caller, Permission::CLIENT_DELETE)?;
+            let client = store::get_client(t, &client_key.0)?;
+            store::delete_client(t, &client.client_key)?;
+            let entry = Entry::new("client", &client.client_key).before(described(&client));
+            Ok(Changed::new((), entry).policy([Change::ClientGone(client.client_key.into())]))
+        };
+        let deleted = self.app.change(&caller, "client.delete", delete).await?;
+        Ok(done().epoch(deleted.epoch))
+    }
+
+    /// Give an API client a new secret
+    ///
+    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now.
+    #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
+    async fn rotate_api_client(&self, caller: Person, client_key: Path<String>) -> Reply<ClientSecret> {
+        let overlap_ms = i64::try_from(self.app.config.client_rotation_overlap_s * 1_000).unwrap_or(i64::MAX);
+        let api_key = secret::token("rs_")?;
+        let rotate = move |t: &Transaction<'_>, caller: &Identity| {
+            access::require(t.snapshot(), caller, Permission::CLIENT_ROTATE)?;
+            let client = store::get_client(t, &client_key.0)?;
+            let until = t.now().plus_ms(overlap_ms);
+            store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
+            let entry = Entry::new("client", &client.client_key).after(json!({"former_valid_until": until.0}));
+            let change = access::store::client(t, &client.client_key)?;
+            let ApiClient { client_key, name, scopes, .. } = client;
+            let answer = ClientSecret { client_key, api_key, name, scopes, former_valid_until: Some(until.0) };
+            Ok(Changed::new(answer, entry).policy([change]))
+        };
+        let rotated = self.app.create_secret(&caller, "client.rotate", rotate).await?;
+        Ok(ok(rotated.answer).epoch(rotated.epoch))
+    }
+}
+
+fn new_client_key() -> Result<String> {
+    Ok(format!("rc_{}", hex::encode(&secret::random()?[..12])))
+}
+
+fn texts(list: Vec<ListEntry>) -> Vec<String> {
+    list.into_iter().map(|entry| entry.0).collect()
+}
+
+fn require_sound(client: &ApiClient, now: Timestamp) -> Result<()> {
+    let faults = faults(client, now);
+    if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
+}
+
+fn edited(mut client: ApiClient, edit: UpdateClient) -> ApiClient {
+    let list = |former: &mut Vec<String>, edit: Option<Vec<ListEntry>>| {
+        if let Some(edit) = edit {
+            *former = texts(edit);
+        }
+    };
+    list(&mut client.scopes, edit.scopes);
+    list(&mut client.allowed_origins, edit.allowed_origins);
+    list(&mut client.allowed_ips, edit.allowed_ips);
+    list(&mut client.allowed_paths, edit.allowed_paths);
+    if let Some(name) = edit.name {
+        client.name = name.0;
+    }
+    if let Some(status) = edit.status {
+        client.is_active = status.is_active();
+    }
+    match edit.rate_limit_per_min {
+        MaybeUndefined::Undefined => {}
+        MaybeUndefined::Null => client.rate_limit_per_min = None,
+        MaybeUndefined::Value(rate) => client.rate_limit_per_min = Some(rate),
+    }
+    match edit.expires_at {
+        MaybeUndefined::Undefined => {}
+        MaybeUndefined::Null => client.expires_at = None,
+        MaybeUndefined::Value(at) => client.expires_at = Some(Timestamp(at)),
+    }
+    client
+}
+
+fn described(client: &ApiClient) -> serde_json::Value {
+    json!({
+        "name": client.name,
+        "is_active": client.is_active,
+        "scopes": client.scopes,
+        "allowed_origins": client.allowed_origins,
+        "allowed_ips": client.allowed_ips,
+        "allowed_paths": client.allowed_paths,
+        "rate_limit_per_min": client.rate_limit_per_min,
+        "expires_at": client.expires_at.map(|at| at.0),
+    })
+}

@@ -1,0 +1,87 @@
+//! API clients: back-office programs with a key, a secret, and limits on where and for what they are used.
+
+pub mod api;
+pub mod store;
+
+use std::sync::atomic::Ordering;
+
+use crate::access::client::network;
+use crate::access::permission::SCOPES;
+use crate::app::App;
+use crate::error::{Field, Result};
+use crate::ids::Timestamp;
+
+/// A client as stored, without its hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiClient {
+    pub client_key: String,
+    pub name: String,
+    pub is_active: bool,
+    pub scopes: Vec<String>,
+    pub allowed_origins: Vec<String>,
+    pub allowed_ips: Vec<String>,
+    pub allowed_paths: Vec<String>,
+    pub rate_limit_per_min: Option<u32>,
+    pub expires_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// All that is wrong with a client's lists.
+pub fn faults(client: &ApiClient, now: Timestamp) -> Vec<Field> {
+    let mut faults = Vec::new();
+    let mut each = |name: &str, list: &[String], is_right: &dyn Fn(&str) -> bool, says: &str| {
+        for (n, entry) in list.iter().enumerate().filter(|(_, entry)| !is_right(entry)) {
+            faults.push(Field::at(&["body", name, &n.to_string()], format!("{entry:?} {says}")));
+        }
+    };
+    each("scopes", &client.scopes, &|text| SCOPES.contains(&text), &format!("is not a scope: use {}", SCOPES.join(", ")));
+    each("allowed_ips", &client.allowed_ips, &|text| network(text).is_some(), "is not an address or a CIDR range");
+    each("allowed_origins", &client.allowed_origins, &is_origin, "is not an exact origin like https://office.example.org");
+    each("allowed_paths", &client.allowed_paths, &is_path, "is not a path like /admin/members, or /admin/* for all below");
+    if client.expires_at.is_some_and(|at| at <= now) {
+        faults.push(Field::body("expires_at", "must lie in the future, in Unix milliseconds"));
+    }
+    faults
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', '@', ' ', '?', '#']))
+}
+
+fn is_path(text: &str) -> bool {
+    let fixed = text.strip_suffix("/*").unwrap_or(text);
+    text.starts_with('/') && !fixed.contains('*') && !text.contains("//") && !text.contains(['?', '#', ' '])
+}
+
+/// Writes when clients were last used; they are counted in memory until then.
+pub async fn flush_last_used(app: &App) -> Result<()> {
+    let snapshot = app.snapshot();
+    let used: Vec<(String, Timestamp)> = snapshot
+        .clients()
+        .filter_map(|client| match client.counters.last_used.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some((client.client_key.to_string(), Timestamp(at))),
+        })
+        .collect();
+    if used.is_empty() {
+        return Ok(());
+    }
+    app.tend(move |w| used.iter().try_for_each(|(client_key, at)| store::touch(w, client_key, *at))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_origin, is_path};
+
+    #[test]
+    fn origins_and_paths_are_exact() {
+        assert!(is_origin("https://office.example.org") && is_origin("http://localhost:8080"));
+        assert!(!is_origin("*") && !is_origin("https://*.example.org") && !is_origin("https://a/") && !is_origin("https://a@b"));
+        assert!(is_path("/admin/members") && is_path("/admin/*"));
+        assert!(!is_path("admin") && !is_path("/a*") && !is_path("/*/a") && !is_path("/a//b") && !is_path("/a?b"));
+    }
+}

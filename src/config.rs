@@ -1,0 +1,426 @@
+//! Every setting: its name, type, default, bounds and meaning, in one table.
+//!
+//! The only reader of the environment and of configuration files. A setting comes from its default, then
+//! `roster.toml`, then `ROSTER_…`, then the command line; a key that no setting has is refused.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use toml::Value;
+
+/// What can stand behind a setting's name.
+trait Setting: Sized {
+    const KIND: &'static str;
+    fn read(value: &Value) -> Result<Self, String>;
+    fn show(&self) -> String;
+    /// The same from the environment, where everything is text.
+    fn of_text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+}
+
+impl Setting for u64 {
+    const KIND: &'static str = "number";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| "must be a whole number, 0 or more".into())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn of_text(text: &str) -> Value {
+        text.parse::<i64>().map_or_else(|_| Value::String(text.to_owned()), Value::Integer)
+    }
+}
+
+impl Setting for bool {
+    const KIND: &'static str = "true or false";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| "must be true or false".into())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn of_text(text: &str) -> Value {
+        match text {
+            "true" | "1" => Value::Boolean(true),
+            "false" | "0" => Value::Boolean(false),
+            other => Value::String(other.to_owned()),
+        }
+    }
+}
+
+impl Setting for String {
+    const KIND: &'static str = "text";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| "must be text".into())
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Setting for PathBuf {
+    const KIND: &'static str = "path";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(PathBuf::from).ok_or_else(|| "must be a path".into())
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.display().to_string())
+    }
+}
+
+impl Setting for SocketAddr {
+    const KIND: &'static str = "address:port";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| "must be like 127.0.0.1:8480".into())
+    }
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for LogFormat {
+    const KIND: &'static str = "text or json";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("text") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            _ => Err("must be \"text\" or \"json\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Text => "\"text\"".into(),
+            Self::Json => "\"json\"".into(),
+        }
+    }
+}
+
+impl Setting for Vec<String> {
+    const KIND: &'static str = "list of text";
+    fn read(value: &Value) -> Result<Self, String> {
+        let wrong = || "must be a list of text".to_owned();
+        value.as_array().ok_or_else(wrong)?.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+    fn of_text(text: &str) -> Value {
+        Value::Array(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.into())).collect())
+    }
+}
+
+impl Setting for Vec<IpNet> {
+    const KIND: &'static str = "list of addresses or CIDR ranges";
+    fn read(value: &Value) -> Result<Self, String> {
+        Vec::<String>::read(value)?
+            .iter()
+            .map(|text| network(text).ok_or_else(|| format!("{text:?} is not an address or a CIDR range")))
+            .collect()
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+    fn of_text(text: &str) -> Value {
+        Vec::<String>::of_text(text)
+    }
+}
+
+/// A CIDR range, or one address as the range of itself.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// One line of the settings table.
+pub struct Described {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub default: String,
+    pub about: &'static str,
+}
+
+macro_rules! settings {
+    ($($field:ident $name:literal : $kind:ty = $default:expr, $bounds:expr, $about:literal;)*) => {
+        /// All settings of one run.
+        #[derive(Debug, Clone)]
+        pub struct Config {
+            /// The data directory; not a setting of the file that lies in it.
+            pub data: PathBuf,
+            /// Secrets of internal services, newest first; from the environment or `internal_secret_file`.
+            pub internal_secrets: Vec<String>,
+            /// Token that opens /metrics from elsewhere than loopback; from `metrics_token_file`.
+            pub metrics_token: Option<String>,
+            $(#[doc = $about] pub $field: $kind,)*
+        }
+
+        impl Config {
+            /// The defaults for a data directory.
+            pub fn of(data: &Path) -> Self {
+                Self { data: data.to_owned(), internal_secrets: Vec::new(), metrics_token: None, $($field: $default,)* }
+            }
+
+            /// The table of the README.
+            pub fn described() -> Vec<Described> {
+                vec![$(Described {
+                    name: $name,
+                    kind: <$kind as Setting>::KIND,
+                    default: { let value: $kind = $default; value.show() },
+                    about: $about,
+                },)*]
+            }
+
+            /// Every setting with its value, as lines of TOML. Secrets are files, so none can show.
+            pub fn shown(&self) -> Vec<(&'static str, String)> {
+                vec![$(($name, self.$field.show()),)*]
+            }
+
+            fn set(&mut self, name: &str, value: &Value, faults: &mut Vec<String>) {
+                match name {
+                    $($name => match <$kind as Setting>::read(value).and_then(|v| within(v, $bounds)) {
+                        Ok(value) => self.$field = value,
+                        Err(why) => faults.push(format!("{name} {why}")),
+                    },)*
+                    _ => faults.push(format!("{name} is not a setting: see `roster config show`")),
+                }
+            }
+
+            fn set_from_environment(&mut self, environment: &BTreeMap<String, String>, faults: &mut Vec<String>) {
+                $(if let Some(text) = environment.get(&variable($name)) {
+                    self.set($name, &<$kind as Setting>::of_text(text), faults);
+                })*
+            }
+        }
+    };
+}
+
+/// Bounds of a number; `()` for everything else.
+trait Bounds<T> {
+    fn check(&self, value: &T) -> Result<(), String>;
+}
+impl<T> Bounds<T> for () {
+    fn check(&self, _: &T) -> Result<(), String> {
+        Ok(())
+    }
+}
+impl Bounds<u64> for std::ops::RangeInclusive<u64> {
+    fn check(&self, value: &u64) -> Result<(), String> {
+        if self.contains(value) {
+            return Ok(());
+        }
+        Err(format!("must be from {} to {}", self.start(), self.end()))
+    }
+}
+fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
+    bounds.check(&value).map(|()| value)
+}
+
+fn variable(name: &str) -> String {
+    format!("ROSTER_{}", name.replace('.', "_").to_uppercase())
+}
+
+settings! {
+    listen "listen": SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8480)), (), "Where the server listens; port 0 takes a free one";
+    public_url "public_url": String = String::new(), (), "The address people use, without a slash at the end; empty means the listening address";
+    base_path "base_path": String = "/api/v1".into(), (), "Where the API lies under the public address";
+    debug "debug": bool = false, (), "Adds the internal cause to 500 answers and raises logging; never in production";
+    internal_secret_file "internal_secret_file": PathBuf = PathBuf::new(), (), "File with one or two secrets (one a line) for X-Internal-Secret; ROSTER_INTERNAL_SECRET (comma between two) wins";
+    metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics from elsewhere than loopback";
+    trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
+    cors_origins "cors.origins": Vec<String> = Vec::new(), (), "Exact origins that browsers may call from, with credentials";
+    log_format "log.format": LogFormat = LogFormat::Text, (), "How log lines look";
+    log_level "log.level": String = "info".into(), (), "error, warn, info, debug or trace; finer as in `info,roster=debug`";
+    issuer "auth.issuer": String = String::new(), (), "`iss` of access tokens; empty means the public address";
+    audience "auth.audience": String = "roster".into(), (), "`aud` of access tokens";
+    access_token_ttl_s "auth.access_token_ttl_s": u64 = 600, 1..=86_400, "Life of an access token in seconds";
+    setup_link_ttl_s "auth.setup_link_ttl_s": u64 = 1_800, 1..=86_400, "Life of the one-time set-up link in seconds";
+    client_rotation_overlap_s "auth.client_rotation_overlap_s": u64 = 86_400, 0..=2_592_000, "How long a client's former secret stays valid after a rotation, in seconds";
+    hash_memory_kib "password.memory_kib": u64 = 19_456, 64..=4_194_304, "argon2id memory of a new password hash in KiB";
+    hash_iterations "password.iterations": u64 = 2, 1..=100, "argon2id passes of a new password hash";
+    hash_parallelism "password.parallelism": u64 = 1, 1..=16, "argon2id lanes of a new password hash";
+    hashes_parallel_max "password.parallel_max": u64 = 2, 1..=64, "Password hashes computed at the same time; more wait";
+    hash_wait_ms "password.wait_ms": u64 = 5_000, 1..=60_000, "How long a sign-in waits for its turn to hash before it is told to come back";
+    body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
+    catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
+    catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
+    body_wait_ms "limits.body_wait_ms": u64 = 30_000, 10..=600_000, "How long a request body may take to arrive";
+    roles_max "limits.roles": u64 = 1_000, 5..=100_000, "Most roles of one organization";
+    mappings_max "limits.role_mappings": u64 = 10_000, 1..=1_000_000, "Most role mappings of one organization";
+    clients_max "limits.api_clients": u64 = 1_000, 1..=100_000, "Most API clients of the site";
+    grants_max "limits.grants": u64 = 5_000_000, 1..=100_000_000, "Most direct grants of the site";
+    readers "db.readers": u64 = 4, 1..=64, "Read connections to SQLite";
+    read_wait_ms "db.read_wait_ms": u64 = 2_000, 1..=60_000, "How long a read waits for a connection before it answers busy";
+    write_queue_max "db.write_queue": u64 = 1_024, 1..=100_000, "Changes that may wait for the writer";
+    write_wait_ms "db.write_wait_ms": u64 = 2_000, 1..=60_000, "How long a change waits for room in that queue before it answers busy";
+    write_batch_max "db.write_batch": u64 = 256, 1..=10_000, "Most changes in one commit";
+    idempotency_ttl_s "limits.idempotency_ttl_s": u64 = 86_400, 1..=604_800, "How long an Idempotency-Key is remembered, in seconds";
+}
+
+/// What the command line says about where settings come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    pub data: PathBuf,
+    /// Another file than `roster.toml` in the data directory; it must exist.
+    pub file: Option<PathBuf>,
+    pub listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads all sources. Every fault is named at once.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<String>> {
+        let mut config = Self::of(&sources.data);
+        let mut faults = Vec::new();
+        config.read_file(sources, &mut faults);
+        let environment: BTreeMap<String, String> = std::env::vars().filter(|(k, _)| k.starts_with("ROSTER_")).collect();
+        config.set_from_environment(&environment, &mut faults);
+        if let Some(listen) = sources.listen {
+            config.listen = listen;
+        }
+        config.read_secrets(&environment, &mut faults);
+        config.check(&mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    fn read_file(&mut self, sources: &Sources, faults: &mut Vec<String>) {
+        let path = sources.file.clone().unwrap_or_else(|| sources.data.join(FILE_NAME));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && sources.file.is_none() => return,
+            Err(e) => return faults.push(format!("{} cannot be read: {e}", path.display())),
+        };
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(e) => return faults.push(format!("{} is not TOML: {}", path.display(), e.message())),
+        };
+        for (name, value) in flattened("", &table) {
+            self.set(&name, &value, faults);
+        }
+    }
+
+    fn read_secrets(&mut self, environment: &BTreeMap<String, String>, faults: &mut Vec<String>) {
+        let secret_file = |path: &Path, faults: &mut Vec<String>| match std::fs::read_to_string(path) {
+            Ok(text) => text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect(),
+            Err(e) => {
+                faults.push(format!("{} cannot be read: {e}", path.display()));
+                Vec::new()
+            }
+        };
+        if let Some(text) = environment.get("ROSTER_INTERNAL_SECRET") {
+            self.internal_secrets = text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+        } else if !self.internal_secret_file.as_os_str().is_empty() {
+            self.internal_secrets = secret_file(&self.internal_secret_file, faults);
+        }
+        if self.internal_secrets.len() > 2 {
+            faults.push("at most two internal secrets can be valid at a time".into());
+        }
+        if self.internal_secrets.iter().any(|secret| secret.len() < INTERNAL_SECRET_BYTES_MIN) {
+            faults.push(format!("an internal secret must have at least {INTERNAL_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
+        }
+        if !self.metrics_token_file.as_os_str().is_empty() {
+            self.metrics_token = secret_file(&self.metrics_token_file, faults).into_iter().next();
+        }
+    }
+
+    fn check(&self, faults: &mut Vec<String>) {
+        if self.base_path != "" && (!self.base_path.starts_with('/') || self.base_path.ends_with('/')) {
+            faults.push("base_path must begin with a slash and not end with one".into());
+        }
+        if self.base_path.is_empty() {
+            faults.push("base_path must not be empty: the root is taken by the console and the short paths".into());
+        }
+        if self.public_url.ends_with('/') {
+            faults.push("public_url must not end with a slash".into());
+        }
+        for origin in &self.cors_origins {
+            let exact = origin.starts_with("http://") || origin.starts_with("https://");
+            if !exact || origin.contains('*') || origin.matches('/').count() != 2 {
+                faults.push(format!("cors.origins: {origin:?} is not an exact origin like https://portal.example.org"));
+            }
+        }
+        if self.audience.is_empty() {
+            faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());
+        }
+    }
+
+    /// `iss` of our tokens.
+    pub fn issuer(&self) -> String {
+        if self.issuer.is_empty() { self.public_url() } else { self.issuer.clone() }
+    }
+
+    pub fn public_url(&self) -> String {
+        if self.public_url.is_empty() { format!("http://{}", self.listen) } else { self.public_url.clone() }
+    }
+
+    pub fn database_file(&self) -> PathBuf {
+        self.data.join("roster.db")
+    }
+}
+
+pub const FILE_NAME: &str = "roster.toml";
+
+/// A guessable internal secret opens every member; 16 characters is what a careless hand still types.
+const INTERNAL_SECRET_BYTES_MIN: usize = 16;
+
+/// `roster.toml` as `init` writes it: every setting with its default, none active.
+pub fn template() -> String {
+    let mut text = String::from("# Settings of this Roster. Every line shows a default; take the # away to change one.\n");
+    for setting in Config::described() {
+        text.push_str(&format!("\n# {}\n# {} = {}\n", setting.about, setting.name, setting.default));
+    }
+    text
+}
+
+fn flattened(prefix: &str, table: &toml::Table) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for (key, value) in table {
+        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Table(inner) => all.extend(flattened(&name, inner)),
+            other => all.push((name, other.clone())),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Vec<String>> {
+        let mut config = Config::of(Path::new("data"));
+        let mut faults = Vec::new();
+        let table = text.parse::<toml::Table>().expect("the test's own TOML");
+        for (name, value) in flattened("", &table) {
+            config.set(&name, &value, &mut faults);
+        }
+        config.check(&mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    #[test]
+    fn the_template_sets_nothing_and_would_set_the_defaults() {
+        let active = template().lines().filter(|line| line.starts_with("# ") && line.contains(" = ")).map(|l| &l[2..]).collect::<Vec<_>>().join("\n");
+        assert_eq!(read(&template()).expect("template").shown(), Config::of(Path::new("data")).shown());
+        assert_eq!(read(&active).expect("uncommented").shown(), Config::of(Path::new("data")).shown());
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let faults = read("listne = 1\nlisten = \"here\"\nauth.access_token_ttl_s = 0\ncors.origins = [\"*\"]").expect_err("four faults");
+        assert_eq!(faults.len(), 4, "{faults:?}");
+    }
+
+    #[test]
+    fn numbers_hold_at_their_bounds_and_one_past_them() {
+        assert!(read("auth.access_token_ttl_s = 1").is_ok());
+        assert!(read("auth.access_token_ttl_s = 86400").is_ok());
+        assert!(read("auth.access_token_ttl_s = 86401").is_err());
+    }
+}

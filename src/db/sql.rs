@@ -1,0 +1,96 @@
+//! How statements are run, and the one place where a SQLite error becomes ours.
+//!
+//! Parameters are named and counted: SQLite reads a forgotten one as null, silently.
+
+use rusqlite::{Connection, Row, ToSql, ffi};
+
+use super::{Reader, Writer};
+use crate::error::{Cause, Error, Result};
+
+pub type Parameters<'p> = &'p [(&'p str, &'p dyn ToSql)];
+
+impl Reader<'_> {
+    /// At most one row.
+    pub fn find<T>(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+        row: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        let mut prepared = self.prepare(statement, parameters)?;
+        let mut rows = prepared.query(parameters).map_err(failed)?;
+        match rows.next().map_err(failed)? {
+            Some(found) => row(found).map(Some).map_err(failed),
+            None => Ok(None),
+        }
+    }
+
+    /// Exactly one row: counts, sums, the `site` row.
+    pub fn one<T>(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+        row: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.find(statement, parameters, row)?.ok_or_else(|| Error::internal(format!("no row from: {statement}")))
+    }
+
+    pub fn all<T>(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+        row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut prepared = self.prepare(statement, parameters)?;
+        let rows = prepared.query_map(parameters, row).map_err(failed)?;
+        rows.collect::<rusqlite::Result<Vec<T>>>().map_err(failed)
+    }
+
+    fn prepare(&self, statement: &str, parameters: Parameters<'_>) -> Result<rusqlite::CachedStatement<'_>> {
+        let prepared = self.connection.prepare_cached(statement).map_err(failed)?;
+        if prepared.parameter_count() != parameters.len() {
+            return Err(Error::internal(format!("parameters do not fit: {statement}")));
+        }
+        Ok(prepared)
+    }
+}
+
+impl Writer<'_> {
+    /// Runs a change; answers how many rows it touched.
+    pub fn execute(&self, statement: &str, parameters: Parameters<'_>) -> Result<usize> {
+        self.prepare(statement, parameters)?.execute(parameters).map_err(failed)
+    }
+
+    /// The same, where a unique index may refuse: the first cause whose index or columns SQLite names is the answer.
+    pub fn insert(&self, statement: &str, parameters: Parameters<'_>, unique: &[(&str, Cause)]) -> Result<()> {
+        let mut prepared = self.prepare(statement, parameters)?;
+        let Err(refused) = prepared.execute(parameters) else { return Ok(()) };
+        if let rusqlite::Error::SqliteFailure(code, Some(text)) = &refused
+            && matches!(code.extended_code, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+            && let Some((_, cause)) = unique.iter().find(|(column, _)| text.contains(column))
+        {
+            return Err(Error::new(*cause));
+        }
+        Err(failed(refused))
+    }
+}
+
+/// A statement without parameters or rows: transactions and savepoints.
+pub fn run(connection: &Connection, statement: &str) -> Result<()> {
+    connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed)
+}
+
+/// Our error for SQLite's, by extended result code.
+pub fn failed(error: rusqlite::Error) -> Error {
+    let cause = match &error {
+        rusqlite::Error::SqliteFailure(code, _) => match code.extended_code & 0xff {
+            ffi::SQLITE_FULL => Cause::DatabaseFull,
+            ffi::SQLITE_READONLY => Cause::DatabaseReadOnly,
+            ffi::SQLITE_IOERR if code.extended_code == ffi::SQLITE_IOERR_WRITE => Cause::DatabaseFull,
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => return Error::new(Cause::Busy).because(error.to_string()).retry_after(1),
+            _ => Cause::Database,
+        },
+        _ => Cause::Database,
+    };
+    Error::new(cause).because(error.to_string())
+}

@@ -1,0 +1,281 @@
+//! Every way an operation can fail, and what the caller is told about it.
+//!
+//! Owns the one table that ties a cause to its number, its word and its sentence. The HTTP status is computed from
+//! the number's category, so the two cannot disagree. Internal text (a SQLite message, a panic) travels in `source`
+//! to the log and never to a client.
+
+use std::borrow::Cow;
+
+/// One bad field of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Where it stands: `["body", "key"]`, `["query", "limit"]`, `["header", "X-Tenant-ID"]`.
+    pub location: Vec<String>,
+    pub message: String,
+}
+
+impl Field {
+    pub fn body(name: &str, message: impl Into<String>) -> Self {
+        Self::at(&["body", name], message)
+    }
+
+    pub fn at(location: &[&str], message: impl Into<String>) -> Self {
+        Self {
+            location: location.iter().map(|part| (*part).to_owned()).collect(),
+            message: message.into(),
+        }
+    }
+
+    /// The last part of the location: the field's own name.
+    pub fn name(&self) -> &str {
+        self.location.last().map_or("", String::as_str)
+    }
+}
+
+macro_rules! causes {
+    ($($name:ident $scope:literal $category:literal $word:literal $message:literal;)*) => {
+        /// What went wrong, without HTTP. A new cause only where a client would act differently.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Cause { $(#[doc = $message] $name,)* }
+
+        impl Cause {
+            pub const ALL: &'static [Cause] = &[$(Cause::$name,)*];
+
+            /// The code's scope; 0 means the scope of the area that was asked.
+            pub const fn scope(self) -> u32 { match self { $(Cause::$name => $scope,)* } }
+            pub const fn category(self) -> u32 { match self { $(Cause::$name => $category,)* } }
+            /// The stable word of the envelope's `detail`.
+            pub const fn word(self) -> &'static str { match self { $(Cause::$name => $word,)* } }
+            pub const fn message(self) -> &'static str { match self { $(Cause::$name => $message,)* } }
+        }
+    };
+}
+
+causes! {
+    BadInput 10 101 "bad_input" "the request is not valid: see `fields`";
+    MalformedBody 10 101 "malformed_body" "the body is not valid JSON";
+    RoleKey 31 101 "role_key" "a role key is 2 to 64 of a-z 0-9 _ . - beginning with a letter, and not `system.…` or `platform_…`";
+    AmbiguousCatalog 31 101 "ambiguous_catalog" "the catalog cannot be imported: see `fields`";
+    RouteNotFound 10 301 "route_not_found" "there is nothing at this address: see /api/v1/docs";
+    MethodNotAllowed 10 105 "method_not_allowed" "this address does not take that method: see the Allow header";
+    RequestTimeout 10 109 "request_timeout" "the request took too long to arrive";
+    TooLarge 10 113 "too_large" "the body is larger than this address takes";
+    MediaType 10 115 "media_type" "this address takes another Content-Type";
+
+    Unauthenticated 0 501 "unauthenticated" "sign in or send a credential that this address takes";
+    MissingBearer 28 501 "missing_bearer_token" "send `Authorization: Bearer <access token>`";
+    InvalidBearer 28 501 "invalid_bearer_token" "the access token is not valid any more: sign in again";
+    InvalidLogin 28 501 "invalid_login" "no such login, or the password is wrong";
+    SetupToken 28 501 "setup_token" "this set-up link is used up or too old: run `roster setup-link` for a new one";
+    SetupDone 28 309 "setup_done" "the first administrator exists already: sign in, or use the command line";
+    InvalidInternalSecret 29 501 "invalid_internal_secret" "X-Internal-Secret is not right";
+    InternalSecretNotConfigured 29 605 "internal_secret_not_configured" "set ROSTER_INTERNAL_SECRET or internal_secret_file to use /internal";
+    InvalidClient 32 501 "invalid_client" "X-Client-Key names no active client";
+    ClientExpired 32 501 "client_expired" "this client has expired";
+    InvalidApiKey 32 501 "invalid_api_key" "X-API-Key is not this client's secret";
+
+    Forbidden 0 505 "forbidden" "you lack the permission for this";
+    NotHeld 0 505 "not_held" "you cannot give what you do not hold yourself";
+    NotAMember 0 505 "not_a_member" "you belong to no organization, so there is nothing to act in";
+    OriginNotAllowed 32 505 "origin_not_allowed" "this client may not be used from that Origin";
+    IpNotAllowed 32 505 "ip_not_allowed" "this client may not be used from that address";
+    PathNotAllowed 32 505 "path_not_allowed" "this client may not be used for that path";
+    ScopeNotAllowed 32 505 "scope_not_allowed" "this client's scopes do not cover this operation";
+    RateLimited 32 604 "rate_limited" "too many requests: wait as long as Retry-After says";
+
+    MemberNotFound 29 301 "member_not_found" "there is no such member";
+    UserNotFound 29 301 "user_not_found" "there is no such member";
+    OrganizationNotFound 29 301 "organization_not_found" "there is no such organization";
+    MemberExists 29 303 "member_exists" "a member with this identity exists already";
+    EmailExists 29 303 "email_exists" "a member with this e-mail exists already";
+    UsernameExists 29 303 "username_exists" "a member with this username exists already";
+    OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
+    LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: make another one first";
+    BuiltInOrganization 29 309 "built_in_organization" "the organization `platform` is built in and stays active";
+    MemberDeleted 29 309 "member_deleted" "this member was deleted and cannot be changed";
+
+    RoleNotFound 31 301 "role_not_found" "there is no such role";
+    PermissionNotFound 31 301 "permission_not_found" "there is no such permission";
+    AssignmentNotFound 31 301 "assignment_not_found" "this member does not hold that role";
+    MappingNotFound 31 301 "mapping_not_found" "there is no such role mapping";
+    SubjectNotFound 31 301 "subject_not_found" "there is no such member in this organization";
+    RoleExists 31 303 "role_exists" "a role with this key exists";
+    RoleAlreadyAssigned 31 303 "role_already_assigned" "the member holds this role from this source already";
+    PermissionExists 31 303 "permission_exists" "a permission of another application has this name";
+    SystemRole 31 309 "system_role" "a system role cannot be changed in this way";
+    LastOwner 31 309 "last_owner" "this is the last owner of the organization: make another one first";
+    RoleInUse 31 312 "role_in_use" "the role is still assigned to members or used by a mapping";
+    EpochNotReached 31 606 "epoch_not_reached" "this policy epoch is not known here yet";
+
+    ClientNotFound 32 301 "client_not_found" "there is no such API client";
+
+    IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";
+    SecretNotKept 32 309 "secret_not_kept" "this request was answered before, and its secret is shown only once: rotate to get a new one";
+    VersionStale 10 310 "version_stale" "it was changed since you read it: read it again, then repeat the change";
+
+    Database 0 201 "database" "the database failed: nothing was changed";
+    DatabaseFull 0 201 "database_full" "the disk is full: nothing was changed, reading still works";
+    DatabaseReadOnly 0 201 "database_read_only" "the database cannot be written: nothing was changed, reading still works";
+    Internal 0 601 "internal" "something went wrong on our side: the log has it under this request_id";
+    NotConfigured 0 605 "not_configured" "this module is not configured";
+    Busy 35 606 "busy" "the server is busy: try again";
+}
+
+impl Cause {
+    /// The status that a category stands for (CONTRACT §1).
+    pub const fn status(self) -> u16 {
+        match self.category() {
+            101 => 400,
+            105 => 405,
+            109 => 408,
+            113 => 413,
+            115 => 415,
+            301 => 404,
+            303 | 309 | 312 => 409,
+            310 => 412,
+            501 => 401,
+            505 | 506 => 403,
+            602 => 502,
+            604 => 429,
+            605 => 501,
+            606 => 503,
+            _ => 500,
+        }
+    }
+}
+
+/// A failure on its way to the caller.
+#[derive(Debug, Clone)]
+pub struct Error {
+    pub cause: Cause,
+    pub fields: Vec<Field>,
+    /// Seconds after which a new try makes sense.
+    pub retry_after_s: Option<u64>,
+    /// Headers the answer carries beside the envelope (`RateLimit`, `Allow`, `ETag`).
+    pub headers: Vec<(&'static str, String)>,
+    /// What really happened, for the log only.
+    pub source: Option<Cow<'static, str>>,
+    /// A sentence that fits better than the table's.
+    pub message: Option<Cow<'static, str>>,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(cause: Cause) -> Self {
+        Self { cause, fields: Vec::new(), retry_after_s: None, headers: Vec::new(), source: None, message: None }
+    }
+
+    /// Bad input: all bad fields at once.
+    pub fn fields(fields: Vec<Field>) -> Self {
+        Self { fields, ..Self::new(Cause::BadInput) }
+    }
+
+    pub fn field(name: &str, message: impl Into<String>) -> Self {
+        Self::fields(vec![Field::body(name, message)])
+    }
+
+    pub fn header_field(name: &str, message: impl Into<String>) -> Self {
+        Self::fields(vec![Field::at(&["header", name], message)])
+    }
+
+    pub fn internal(source: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Cause::Internal).because(source)
+    }
+
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Cow<'static, str>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub fn saying(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn message(&self) -> &str {
+        self.message.as_deref().unwrap_or_else(|| self.cause.message())
+    }
+
+    pub fn is_denial(&self) -> bool {
+        self.cause.category() == 505
+    }
+}
+
+impl From<Cause> for Error {
+    fn from(cause: Cause) -> Self {
+        Self::new(cause)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.message())?;
+        for field in &self.fields {
+            write!(f, "; {}: {}", field.location.join("."), field.message)?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, " ({source})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The number of a failure in an area of the API.
+///
+/// A cause with scope 0 takes the area's. In the permission area every 401 and 403 has scope 31, whatever its
+/// cause: the gateway definition fixes 31501000, and its callers compare numbers.
+pub fn code(cause: Cause, area: u32) -> u32 {
+    const PERMISSIONS: u32 = 31;
+    let scope = match (cause.scope(), cause.category()) {
+        (0, _) => area,
+        (_, 501 | 505) if area == PERMISSIONS => PERMISSIONS,
+        (scope, _) => scope,
+    };
+    scope * 1_000_000 + cause.category() * 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_that_the_gateway_definition_fixes() {
+        assert_eq!(code(Cause::Unauthenticated, 31), 31_501_000);
+        assert_eq!(code(Cause::InvalidBearer, 31), 31_501_000);
+        assert_eq!(code(Cause::Database, 31), 31_201_000);
+        assert_eq!(code(Cause::Internal, 31), 31_601_000);
+        assert_eq!(code(Cause::NotConfigured, 31), 31_605_000);
+        assert_eq!(code(Cause::BadInput, 31), 10_101_000);
+        assert_eq!(code(Cause::RoleKey, 31), 31_101_000);
+        assert_eq!(code(Cause::RoleExists, 31), 31_303_000);
+        assert_eq!(code(Cause::SystemRole, 31), 31_309_000);
+        assert_eq!(code(Cause::RoleInUse, 31), 31_312_000);
+        assert_eq!(code(Cause::Forbidden, 31), 31_505_000);
+    }
+
+    #[test]
+    fn words_are_unique() {
+        let mut words: Vec<_> = Cause::ALL.iter().map(|cause| cause.word()).collect();
+        words.sort_unstable();
+        let all = words.len();
+        words.dedup();
+        assert_eq!(words.len(), all);
+    }
+}

@@ -1,0 +1,58 @@
+//! Roster: the member centre of a small site.
+//!
+//! One binary keeps members, organizations, roles, API clients and direct grants in one SQLite file and answers "may
+//! this member do that?" over REST. This page is the map.
+//!
+//! # The house
+//!
+//! An hourglass: wings above (one folder per feature), a kernel below, [`app`] the waist. Imports run downward only:
+//!
+//! ```text
+//! main → cli → routes → <feature>/api → app → journal → access → db → config, error, ids
+//! ```
+//!
+//! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
+//! another wing's `mod` only. `tests/it/tidy.rs` holds all of this.
+//!
+//! # What is promised
+//!
+//! 1. **One door for writes**: [`app::App::change`]. The permission check, the write, the audit row and the next
+//!    policy share one transaction.
+//! 2. **One decision**: [`access::decide`] is a pure function over one snapshot; every guard and the check operation
+//!    call it.
+//! 3. **Read your writes**: commit, publish the new snapshot, then answer.
+//! 4. **Fail closed**: what is unknown, ambiguous or not canonical is denied, with its reason.
+//! 5. **A tenant sees only itself**: what is foreign looks as if it were missing.
+//! 6. **Durable means durable**: an answered write survives a power cut; speed comes from group commit.
+//!
+//! # A change: `PUT /api/v1/permissions/roles/{id}/permissions`
+//!
+//! `routes` gives the request its id and its limits; `access::caller` says who calls; `permissions::api::roles` enters
+//! `app.change`; inside the writer's transaction `access::require` asks the decision, `store` writes, `journal` adds
+//! the audit row; the writer commits (with everybody who waited), swaps the snapshot, and only then answers.
+//!
+//! # A decision: `POST /api/v1/permissions/check`
+//!
+//! `routes` → `access::caller` → `permissions::api::policy` → `access::decide`: load the snapshot, route the canonical
+//! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache.
+
+pub mod cli;
+pub mod routes;
+
+pub mod members;
+pub mod organizations;
+pub mod permissions;
+pub mod sessions;
+pub mod clients;
+pub mod audit;
+pub mod console;
+
+pub mod app;
+
+pub mod journal;
+pub mod access;
+pub mod db;
+pub mod wire;
+pub mod config;
+pub mod error;
+pub mod ids;

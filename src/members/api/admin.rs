@@ -1,0 +1,452 @@
+//! Administration of members and of their memberships.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::{DisplayName, Email, MemberView, Password, Subject, Username};
+use crate::access::caller::{Identity, Office};
+use crate::access::permission::Permission;
+use crate::access::{self, Reach};
+use crate::app::{App, Changed, Committed, Transaction};
+use crate::error::{Cause, Error, Result};
+use crate::ids::{MemberId, OrganizationId};
+use crate::journal::Entry;
+use crate::members::store::{self, Filter, Membership};
+use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible};
+use crate::permissions;
+use crate::wire::{Body, Done, Page, Reply, Tag, Window, done, like, ok, require_version};
+
+/// A new member
+#[derive(Object)]
+struct CreateMember {
+    username: Option<Username>,
+    email: Option<Email>,
+    display_name: Option<DisplayName>,
+    /// The subject at Authentik
+    authentik_sub: Option<Subject>,
+    /// Authentik's own id of the account
+    authentik_user_id: Option<Subject>,
+    /// For members who sign in here
+    password: Option<Password>,
+    /// Active when absent
+    is_active: Option<bool>,
+}
+
+/// What of a member can change
+#[derive(Object)]
+struct UpdateMember {
+    /// Null takes it away
+    #[oai(nullable)]
+    username: MaybeUndefined<Username>,
+    /// Null takes it away
+    #[oai(nullable)]
+    email: MaybeUndefined<Email>,
+    /// Null takes it away
+    #[oai(nullable)]
+    display_name: MaybeUndefined<DisplayName>,
+    /// Authentik's own id of the account, where the member has an Authentik subject
+    authentik_user_id: Option<Subject>,
+    /// A new password ends all that was signed in
+    password: Option<Password>,
+    is_active: Option<bool>,
+}
+
+/// An organization that a member belongs to
+#[derive(Object)]
+pub struct MemberOrganization {
+    id: OrganizationId,
+    org_code: String,
+    name: String,
+    status: String,
+    /// When the member was linked, in Unix milliseconds
+    created_at: i64,
+}
+
+impl From<Membership> for MemberOrganization {
+    fn from(membership: Membership) -> Self {
+        Self {
+            id: membership.organization,
+            org_code: membership.org_code,
+            name: membership.name,
+            status: membership.status,
+            created_at: membership.created_at.0,
+        }
+    }
+}
+
+/// A member's link to an organization
+#[derive(Object)]
+struct MembershipView {
+    member_id: MemberId,
+    organization_id: OrganizationId,
+    /// Unix milliseconds
+    created_at: i64,
+}
+
+/// How many rows went
+#[derive(Object)]
+struct Deleted {
+    deleted: u64,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/members", tag = "Tag::Members")]
+impl Api {
+    /// List members
+    ///
+    /// All of the site for the platform and API clients; those of its organization for a member of one.
+    #[oai(path = "/", method = "get", operation_id = "list_members")]
+    async fn list_members(
+        &self,
+        caller: Office,
+        /// Found in username, e-mail and display name
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        is_active: Query<Option<bool>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<MemberView>> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
+        let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
+        let window = Window::new(limit.0, offset.0);
+        let (found, total) = self.app.read(move |r| store::list_members(r, &filter, window)).await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+
+    /// Create a member
+    ///
+    /// One that an organization's administrator creates belongs to that organization at once.
+    #[oai(path = "/", method = "post", operation_id = "create_member")]
+    async fn create_member(&self, caller: Office, body: Body<CreateMember>) -> Reply<MemberView> {
+        let body = body.0;
+        // Whoever may not create must not make the server hash.
+        access::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
+        if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
+            return Err(Error::field("username", "give the member a username, an e-mail or an authentik_sub").into());
+        }
+        if body.authentik_user_id.is_some() && body.authentik_sub.is_none() {
+            return Err(Error::field("authentik_user_id", "goes with an authentik_sub").into());
+        }
+        let new = NewMember {
+            username: body.username.map(|text| text.0),
+            email: body.email.map(|text| text.0),
+            display_name: body.display_name.map(|text| text.0),
+            authentik_sub: body.authentik_sub.map(|text| text.0),
+            authentik_user_id: body.authentik_user_id.map(|text| text.0),
+            password_hash: self.hashed(body.password).await?,
+            is_suspended: body.is_active == Some(false),
+        };
+        let make = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
+            let id = create(t, &new)?;
+            let mut entry = Entry::new("member", id).after(json!({"fields": named(&new)}));
+            let mut changes = vec![access::store::person(t, id)?];
+            if let Reach::Tenant(organization) = reach {
+                store::insert_membership(t, organization, id)?;
+                changes.push(access::store::seat(t, organization, id)?);
+                entry = entry.within(organization);
+            }
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes))
+        };
+        let made = self.app.create(&caller, "member.create", make).await?;
+        Ok(ok(made.answer).version(1).epoch(made.epoch))
+    }
+
+    /// See a member
+    #[oai(path = "/:id", method = "get", operation_id = "get_member")]
+    async fn get_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_GET)?;
+        let member = self.read_visible(reach, id.0, move |r| store::get_member(r, id.0)).await?;
+        let version = member.version;
+        Ok(ok(member.into()).version(version))
+    }
+
+    /// Change a member
+    ///
+    /// E-mail, username, password and status are changed by the platform, by an API client, or by the administrator
+    /// of the only organization that the member belongs to; never of a member who holds more than the caller.
+    #[oai(path = "/:id", method = "patch", operation_id = "update_member")]
+    async fn update_member(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateMember>,
+    ) -> Reply<MemberView> {
+        let mut edit = body.0;
+        access::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
+        let password_hash = self.hashed(edit.password.take()).await?;
+        let update = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            let former = alive(t, id.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let mut member = former.clone();
+            edited(&mut member.username, edit.username, |text| text.0);
+            edited(&mut member.email, edit.email, |text| text.0);
+            edited(&mut member.display_name, edit.display_name, |text| text.0);
+            let account = edit.authentik_user_id.map(|text| text.0).filter(|text| former.authentik_user_id.as_ref() != Some(text));
+            let is_active = edit.is_active.filter(|is_active| *is_active != former.is_active());
+            let is_sensitive = member.username != former.username
+                || member.email != former.email
+                || password_hash.is_some()
+                || account.is_some()
+                || is_active.is_some();
+            if is_sensitive {
+                require_may_change(t, caller, reach, id.0)?;
+            }
+            let mut fields = Vec::new();
+            if let Some(account) = &account {
+                if former.authentik_sub.is_none() {
+                    return Err(Error::field("authentik_user_id", "this member has no authentik_sub"));
+                }
+                store::set_account_id(t, id.0, AUTHENTIK, account)?;
+                fields.push("authentik_user_id");
+            }
+            if member != former {
+                fields.extend(differing(&former, &member));
+                store::update_names(t, &member)?;
+            }
+            if let Some(hash) = &password_hash {
+                store::set_password(t, id.0, hash)?;
+                fields.push("password");
+            }
+            if let Some(is_active) = is_active {
+                set_active(t, id.0, is_active)?;
+                fields.push("is_active");
+            }
+            finish(t, reach, id.0, fields)
+        };
+        answer(self.app.change(&caller, "member.update", update).await?)
+    }
+
+    /// Activate a member
+    #[oai(path = "/:id/activate", method = "post", operation_id = "activate_member")]
+    async fn activate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+        let activate = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBER_ACTIVATE)?;
+            switch(t, caller, reach, id.0, true)
+        };
+        answer(self.app.change(&caller, "member.activate", activate).await?)
+    }
+
+    /// Suspend a member
+    ///
+    /// From the next request on nothing of the member's is accepted; nothing is lost.
+    #[oai(path = "/:id/deactivate", method = "post", operation_id = "deactivate_member")]
+    async fn deactivate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+        let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBER_DEACTIVATE)?;
+            switch(t, caller, reach, id.0, false)
+        };
+        answer(self.app.change(&caller, "member.deactivate", deactivate).await?)
+    }
+
+    /// Erase a member
+    ///
+    /// Takes away all personal data, memberships, roles and grants for good; the id stays, for the audit.
+    #[oai(path = "/:id", method = "delete", operation_id = "delete_member")]
+    async fn delete_member(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
+        let erase = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBER_DELETE)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            let former = alive(t, id.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            require_may_change(t, caller, reach, id.0)?;
+            let held: Vec<OrganizationId> =
+                t.snapshot().tenants().filter(|tenant| tenant.set_of(id.0).is_some()).map(|tenant| tenant.id).collect();
+            let mut changes = Vec::new();
+            for organization in held {
+                permissions::leave(t, organization, id.0)?;
+                store::delete_membership(t, organization, id.0)?;
+                changes.push(access::store::seat(t, organization, id.0)?);
+            }
+            changes.extend(permissions::drop_grants(t, id.0)?);
+            store::erase_member(t, id.0)?;
+            changes.push(access::store::person(t, id.0)?);
+            let entry = within(Entry::new("member", id.0), reach).before(json!({"status": former.status}));
+            Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes))
+        };
+        let erased = self.app.change(&caller, "member.delete", erase).await?;
+        Ok(done().epoch(erased.epoch))
+    }
+
+    /// List a member's organizations
+    #[oai(path = "/:id/organizations", method = "get", operation_id = "list_member_organizations")]
+    async fn list_member_organizations(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<MemberOrganization>> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBERSHIP_LIST)?;
+        let window = Window::new(limit.0, offset.0);
+        let list = move |r: &crate::db::Reader<'_>| {
+            store::get_member(r, id.0)?;
+            store::list_memberships(r, id.0, reach.organization(), window)
+        };
+        let (found, total) = self.read_visible(reach, id.0, list).await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+
+    /// Link a member to an organization
+    ///
+    /// Gives no role. Linking twice is linking once.
+    #[oai(path = "/:id/organizations/:org_id", method = "post", operation_id = "link_member")]
+    async fn link_member(&self, caller: Office, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<MembershipView> {
+        let link = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBERSHIP_CREATE)?;
+            alive(t, id.0)?;
+            t.snapshot().tenant(org_id.0).filter(|tenant| reach.includes(tenant.id)).ok_or(Cause::OrganizationNotFound)?;
+            let view = |created_at: crate::ids::Timestamp| MembershipView {
+                member_id: id.0,
+                organization_id: org_id.0,
+                created_at: created_at.0,
+            };
+            if let Some(since) = store::find_membership(t, org_id.0, id.0)? {
+                return Ok(Changed::nothing(view(since)));
+            }
+            store::insert_membership(t, org_id.0, id.0)?;
+            let entry = Entry::new("member", id.0).within(org_id.0).after(json!({"organization": org_id.0}));
+            let change = access::store::seat(t, org_id.0, id.0)?;
+            Ok(Changed::new(view(t.now()), entry).policy([change]))
+        };
+        let made = self.app.change(&caller, "member.link", link).await?;
+        Ok(ok(made.answer).epoch(made.epoch))
+    }
+
+    /// Take a member out of an organization
+    ///
+    /// Its roles there go too. The last owner cannot be taken out.
+    #[oai(path = "/:id/organizations/:org_id", method = "delete", operation_id = "unlink_member")]
+    async fn unlink_member(&self, caller: Office, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<Deleted> {
+        let unlink = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBERSHIP_DELETE)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            store::get_member(t, id.0)?;
+            let tenant = t.snapshot().tenant(org_id.0).filter(|tenant| reach.includes(tenant.id)).ok_or(Cause::OrganizationNotFound)?;
+            for role in tenant.roles_of(id.0) {
+                access::require_held(t.snapshot(), caller, tenant.id, role)?;
+            }
+            permissions::leave(t, org_id.0, id.0)?;
+            let deleted = store::delete_membership(t, org_id.0, id.0)? as u64;
+            if deleted == 0 {
+                return Ok(Changed::nothing(Deleted { deleted }));
+            }
+            let entry = Entry::new("member", id.0).within(org_id.0).before(json!({"organization": org_id.0}));
+            let change = access::store::seat(t, org_id.0, id.0)?;
+            Ok(Changed::new(Deleted { deleted }, entry).policy([change]))
+        };
+        let gone = self.app.change(&caller, "member.unlink", unlink).await?;
+        Ok(ok(gone.answer).epoch(gone.epoch))
+    }
+}
+
+impl Api {
+    /// Hashes a new password, outside of any transaction.
+    async fn hashed(&self, password: Option<Password>) -> Result<Option<String>> {
+        let Some(password) = password else { return Ok(None) };
+        password::require_strong("password", &password)?;
+        password::hash(&self.app, password.0).await.map(Some)
+    }
+
+    /// Reads about a member that the caller can see.
+    async fn read_visible<T: Send + 'static>(
+        &self,
+        reach: Reach,
+        id: MemberId,
+        query: impl FnOnce(&crate::db::Reader<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        require_visible(&self.app.snapshot(), reach, id)?;
+        self.app.read(query).await
+    }
+}
+
+fn answer(committed: Committed<Member>) -> Reply<MemberView> {
+    let version = committed.answer.version;
+    Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
+}
+
+fn within(entry: Entry, reach: Reach) -> Entry {
+    match reach {
+        Reach::Site => entry,
+        Reach::Tenant(organization) => entry.within(organization),
+    }
+}
+
+/// A member that was not erased.
+fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
+    let member = store::get_member(t, id)?;
+    if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
+}
+
+fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnOnce(T) -> String) {
+    match edit {
+        MaybeUndefined::Undefined => {}
+        MaybeUndefined::Null => *field = None,
+        MaybeUndefined::Value(value) => *field = Some(text(value)),
+    }
+}
+
+/// Names of the fields that differ; never their values.
+fn differing(former: &Member, member: &Member) -> Vec<&'static str> {
+    let pairs = [
+        ("username", former.username != member.username),
+        ("email", former.email != member.email),
+        ("display_name", former.display_name != member.display_name),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+fn named(new: &NewMember) -> Vec<&'static str> {
+    let set = [
+        ("username", new.username.is_some()),
+        ("email", new.email.is_some()),
+        ("display_name", new.display_name.is_some()),
+        ("authentik_sub", new.authentik_sub.is_some()),
+        ("authentik_user_id", new.authentik_user_id.is_some()),
+        ("password", new.password_hash.is_some()),
+    ];
+    set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+}
+
+fn switch(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId, is_active: bool) -> Result<Changed<Member>> {
+    require_visible(t.snapshot(), reach, id)?;
+    let former = alive(t, id)?;
+    require_may_change(t, caller, reach, id)?;
+    if former.is_active() == is_active {
+        return Ok(Changed::nothing(former));
+    }
+    set_active(t, id, is_active)?;
+    finish(t, reach, id, vec!["is_active"])
+}
+
+fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<()> {
+    if !is_active {
+        permissions::require_not_last_anywhere(t, id)?;
+    }
+    store::set_status(t, id, if is_active { "active" } else { "suspended" })
+}
+
+fn finish(t: &Transaction<'_>, reach: Reach, id: MemberId, fields: Vec<&'static str>) -> Result<Changed<Member>> {
+    let member = store::get_member(t, id)?;
+    if fields.is_empty() {
+        return Ok(Changed::nothing(member));
+    }
+    let entry = within(Entry::new("member", id), reach).after(json!({"fields": fields, "status": member.status}));
+    let change = access::store::person(t, id)?;
+    Ok(Changed::new(member, entry).policy([change]))
+}

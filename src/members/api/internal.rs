@@ -1,0 +1,141 @@
+//! Lookups of members for the services of this site.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Path, Query};
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::admin::MemberOrganization;
+use super::{DisplayName, Email, MemberView, Subject, Username};
+use crate::access;
+use crate::access::caller::{Identity, Neighbour};
+use crate::access::permission::Permission;
+use crate::app::{App, Changed, Transaction};
+use crate::error::Cause;
+use crate::ids::MemberId;
+use crate::journal::Entry;
+use crate::members::store::{self, Filter};
+use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible};
+use crate::permissions;
+use crate::wire::{Body, Page, Reply, Tag, Window, like, ok};
+
+/// What a service knows of somebody who signed in there
+#[derive(Object)]
+struct UpsertBySub {
+    /// The subject at Authentik
+    sub: Subject,
+    username: Option<Username>,
+    email: Option<Email>,
+    display_name: Option<DisplayName>,
+    /// As it is when absent; active when new
+    is_active: Option<bool>,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/internal", tag = "Tag::Internal")]
+impl Api {
+    /// Create or update the member of a subject
+    ///
+    /// What is absent stays as it is. An e-mail that another member has is refused, never linked.
+    #[oai(path = "/users/upsert-by-sub", method = "post", operation_id = "upsert_member_by_sub")]
+    async fn upsert_member_by_sub(&self, caller: Neighbour, body: Body<UpsertBySub>) -> Reply<MemberView> {
+        let body = body.0;
+        let upsert = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
+            access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
+            let Some(former) = store::find_by_identity(t, AUTHENTIK, &body.sub)? else {
+                let new = NewMember {
+                    username: body.username.map(|text| text.0),
+                    email: body.email.map(|text| text.0),
+                    display_name: body.display_name.map(|text| text.0),
+                    authentik_sub: Some(body.sub.0),
+                    is_suspended: body.is_active == Some(false),
+                    ..NewMember::default()
+                };
+                let id = create(t, &new)?;
+                let entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
+                let change = access::store::person(t, id)?;
+                return Ok(Changed::new(store::get_member(t, id)?, entry).policy([change]));
+            };
+            let mut member: Member = former.clone();
+            member.username = body.username.map(|text| text.0).or(member.username);
+            member.email = body.email.map(|text| text.0).or(member.email);
+            member.display_name = body.display_name.map(|text| text.0).or(member.display_name);
+            let is_active = body.is_active.filter(|is_active| *is_active != former.is_active());
+            if member == former && is_active.is_none() {
+                return Ok(Changed::nothing(former));
+            }
+            require_may_change(t, caller, reach, former.id)?;
+            if member != former {
+                store::update_names(t, &member)?;
+            }
+            if let Some(is_active) = is_active {
+                if !is_active {
+                    permissions::require_not_last_anywhere(t, former.id)?;
+                }
+                store::set_status(t, former.id, if is_active { "active" } else { "suspended" })?;
+            }
+            let entry = Entry::new("member", former.id).after(json!({"updated_by_sub": true, "is_active": is_active}));
+            let change = access::store::person(t, former.id)?;
+            Ok(Changed::new(store::get_member(t, former.id)?, entry).policy([change]))
+        };
+        let made = self.app.change(&caller, "member.upsert_by_sub", upsert).await?;
+        let version = made.answer.version;
+        Ok(ok(made.answer.into()).version(version).epoch(made.epoch))
+    }
+
+    /// List members, for the services of this site
+    #[oai(path = "/members", method = "get", operation_id = "list_members_internal")]
+    async fn list_members_internal(
+        &self,
+        caller: Neighbour,
+        /// Found in username, e-mail and display name
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<MemberView>> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
+        let filter = Filter { organization: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
+        let window = Window::internal(limit.0, offset.0);
+        let (found, total) = self.app.read(move |r| store::list_members(r, &filter, window)).await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+
+    /// See the member of a subject, for the services of this site
+    #[oai(path = "/members/by-sub/:sub", method = "get", operation_id = "get_member_by_sub")]
+    async fn get_member_by_sub(&self, caller: Neighbour, sub: Path<String>) -> Reply<MemberView> {
+        let snapshot = self.app.snapshot();
+        let reach = access::require(&snapshot, &caller, Permission::MEMBER_GET)?;
+        let member = self.app.read(move |r| store::find_by_identity(r, AUTHENTIK, &sub.0)).await?.ok_or(Cause::MemberNotFound)?;
+        require_visible(&snapshot, reach, member.id)?;
+        Ok(ok(member.into()))
+    }
+
+    /// List a member's organizations, for the services of this site
+    #[oai(path = "/members/:member_id/organizations", method = "get", operation_id = "list_member_organizations_internal")]
+    async fn list_member_organizations_internal(
+        &self,
+        caller: Neighbour,
+        member_id: Path<MemberId>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<MemberOrganization>> {
+        let snapshot = self.app.snapshot();
+        let reach = access::require(&snapshot, &caller, Permission::MEMBERSHIP_LIST)?;
+        require_visible(&snapshot, reach, member_id.0)?;
+        let window = Window::internal(limit.0, offset.0);
+        let (found, total) = self
+            .app
+            .read(move |r| {
+                store::get_member(r, member_id.0)?;
+                store::list_memberships(r, member_id.0, reach.organization(), window)
+            })
+            .await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+}

@@ -1,0 +1,107 @@
+//! The signed-in member's own view.
+
+use std::sync::Arc;
+
+use poem_openapi::param::Header;
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::DisplayName;
+use super::admin::MemberOrganization;
+use crate::access;
+use crate::access::caller::{Identity, Person};
+use crate::app::{App, Changed, Transaction};
+use crate::error::{Cause, Error, Result};
+use crate::ids::MemberId;
+use crate::journal::Entry;
+use crate::members::{Member, store};
+use crate::wire::{Body, Reply, Tag, Window, ok, require_version};
+
+/// The signed-in member
+#[derive(Object)]
+struct Me {
+    /// The external subject; the member's own id where there is none
+    sub: String,
+    uid: MemberId,
+    #[oai(nullable)]
+    username: Option<String>,
+    #[oai(nullable)]
+    email: Option<String>,
+    #[oai(nullable)]
+    display_name: Option<String>,
+    organizations: Vec<MemberOrganization>,
+}
+
+/// What members can change of themselves
+#[derive(Object)]
+struct UpdateMe {
+    /// Null takes it away
+    #[oai(nullable)]
+    display_name: MaybeUndefined<DisplayName>,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/me", tag = "Tag::Me")]
+impl Api {
+    /// See oneself
+    #[oai(path = "/", method = "get", operation_id = "get_me")]
+    async fn get_me(&self, caller: Person) -> Reply<Me> {
+        let id = signed_in(&caller)?;
+        let (me, version) = self.app.read(move |r| me(r, id)).await?;
+        Ok(ok(me).version(version))
+    }
+
+    /// Change oneself
+    #[oai(path = "/", method = "patch", operation_id = "update_me")]
+    async fn update_me(
+        &self,
+        caller: Person,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateMe>,
+    ) -> Reply<Me> {
+        let id = signed_in(&caller)?;
+        let update = move |t: &Transaction<'_>, _: &Identity| {
+            let former = store::get_member(t, id)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let mut member: Member = former.clone();
+            match body.0.display_name {
+                MaybeUndefined::Undefined => {}
+                MaybeUndefined::Null => member.display_name = None,
+                MaybeUndefined::Value(name) => member.display_name = Some(name.0),
+            }
+            if member == former {
+                return Ok(Changed::nothing(()));
+            }
+            store::update_names(t, &member)?;
+            let entry = Entry::new("member", id).after(json!({"fields": ["display_name"]}));
+            Ok(Changed::new((), entry).policy([access::store::person(t, id)?]))
+        };
+        let updated = self.app.change(&caller, "member.update_self", update).await?;
+        let (me, version) = self.app.read(move |r| me(r, id)).await?;
+        Ok(ok(me).version(version).epoch(updated.epoch))
+    }
+}
+
+/// The member who is signed in; the command line is nobody.
+pub fn signed_in(caller: &Identity) -> Result<MemberId> {
+    caller.member().ok_or_else(|| Error::new(Cause::MissingBearer))
+}
+
+fn me(r: &crate::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {
+    let member = store::get_member(r, id)?;
+    let (organizations, _) = store::list_memberships(r, id, None, Window::internal(None, None))?;
+    let me = Me {
+        sub: member.authentik_sub.unwrap_or_else(|| id.to_string()),
+        uid: id,
+        username: member.username,
+        email: member.email,
+        display_name: member.display_name,
+        organizations: organizations.into_iter().map(Into::into).collect(),
+    };
+    Ok((me, member.version))
+}
+

@@ -1,0 +1,91 @@
+//! Operations on members.
+
+pub mod admin;
+pub mod internal;
+pub mod me;
+
+use poem_openapi::{Enum, Object};
+
+use super::Member;
+use crate::ids::MemberId;
+
+crate::text! {
+    /// A sign-in name: letters, digits, and . _ -
+    Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+    /// An e-mail address
+    Email 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
+    /// A name for people
+    DisplayName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
+    /// The subject of an external provider
+    Subject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
+    /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes
+    Password 1..=1024 "";
+}
+
+/// Where a member stands
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum MemberStatus {
+    Pending,
+    Active,
+    Suspended,
+    Deleted,
+}
+
+/// A member
+#[derive(Object)]
+#[oai(rename = "Member")]
+pub struct MemberView {
+    pub id: MemberId,
+    /// The same as `id`
+    pub uid: MemberId,
+    #[oai(nullable)]
+    pub authentik_sub: Option<String>,
+    #[oai(nullable)]
+    pub authentik_user_id: Option<String>,
+    #[oai(nullable)]
+    pub username: Option<String>,
+    #[oai(nullable)]
+    pub email: Option<String>,
+    #[oai(nullable)]
+    pub display_name: Option<String>,
+    pub status: MemberStatus,
+    pub is_active: bool,
+    /// Unix milliseconds
+    pub created_at: i64,
+    /// Unix milliseconds
+    pub updated_at: i64,
+}
+
+impl From<Member> for MemberView {
+    fn from(member: Member) -> Self {
+        let status = match member.status.as_str() {
+            "pending" => MemberStatus::Pending,
+            "active" => MemberStatus::Active,
+            "suspended" => MemberStatus::Suspended,
+            _ => MemberStatus::Deleted,
+        };
+        Self {
+            id: member.id,
+            uid: member.id,
+            is_active: member.is_active(),
+            authentik_sub: member.authentik_sub,
+            authentik_user_id: member.authentik_user_id,
+            username: member.username,
+            email: member.email,
+            display_name: member.display_name,
+            status,
+            created_at: member.created_at.0,
+            updated_at: member.updated_at.0,
+        }
+    }
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("CreateMember", r#"{"username":"kim","email":"kim@example.org","display_name":"Kim","password":"Correct-horse-7"}"#),
+    ("UpdateMember", r#"{"display_name":"Kim L.","is_active":true}"#),
+    ("UpdateMe", r#"{"display_name":"Kim L."}"#),
+    ("UpsertBySub", r#"{"sub":"a1b2c3","username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
+    ("Member", r#"{"id":"019abcde-0000-7000-8000-000000000002","uid":"019abcde-0000-7000-8000-000000000002","authentik_sub":"a1b2c3","authentik_user_id":null,"username":"kim","email":"kim@example.org","display_name":"Kim","status":"active","is_active":true,"created_at":1763740800000,"updated_at":1763740800000}"#),
+];

@@ -1,0 +1,160 @@
+//! Members: people, with the external names they are known by and the organizations they belong to.
+//!
+//! **Invariant.** A member is found by its own id or by (provider, subject), never linked by e-mail.
+
+pub mod api;
+pub mod password;
+pub mod store;
+
+use crate::access::caller::{Identity, Who};
+use crate::access::permission::PLATFORM_ADMIN;
+use crate::access::snapshot::Snapshot;
+use crate::access::{self, Reach};
+use crate::app::{App, Changed, Transaction, use_setup_token};
+use crate::db::{Reader, Writer};
+use crate::error::{Cause, Error, Result};
+use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::journal::Entry;
+use crate::permissions;
+
+/// The provider whose subject is `authentik_sub` on the wire.
+pub const AUTHENTIK: &str = "authentik";
+
+/// A member as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub id: MemberId,
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    /// `pending`, `active`, `suspended` or `deleted`
+    pub status: String,
+    pub authentik_sub: Option<String>,
+    pub authentik_user_id: Option<String>,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Member {
+    pub fn is_active(&self) -> bool {
+        self.status == "active"
+    }
+}
+
+/// What a new member begins with.
+#[derive(Debug, Clone, Default)]
+pub struct NewMember {
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    pub authentik_sub: Option<String>,
+    pub authentik_user_id: Option<String>,
+    pub password_hash: Option<String>,
+    pub is_suspended: bool,
+}
+
+/// Creates a member; the policy learns of it by `access::store::person`.
+pub fn create(w: &Writer<'_>, new: &NewMember) -> Result<MemberId> {
+    let id = MemberId::new();
+    store::insert_member(w, id, new)?;
+    if let Some(subject) = &new.authentik_sub {
+        store::insert_identity(w, id, AUTHENTIK, subject, new.authentik_user_id.as_deref())?;
+    }
+    Ok(id)
+}
+
+pub fn get(r: &Reader<'_>, id: MemberId) -> Result<Member> {
+    store::get_member(r, id)
+}
+
+pub fn find(r: &Reader<'_>, id: MemberId) -> Result<Option<Member>> {
+    store::find_member(r, id)
+}
+
+/// The member of an Authentik subject.
+pub fn find_by_sub(r: &Reader<'_>, subject: &str) -> Result<Option<Member>> {
+    store::find_by_identity(r, AUTHENTIK, subject)
+}
+
+/// What is known of a login: the member, its generation and its password's hash.
+#[derive(Debug)]
+pub struct Login {
+    pub member: Member,
+    pub generation: u32,
+    pub password_hash: Option<String>,
+}
+
+/// Finds the member of a login, which is an e-mail or a username.
+pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
+    store::find_login(r, login)
+}
+
+/// The form in which e-mails and usernames are compared.
+pub fn folded(text: &str) -> String {
+    text.trim().to_lowercase()
+}
+
+/// Fails when the member is out of the caller's reach, exactly as if it did not exist.
+pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
+    let visible = reach
+        .organization()
+        .is_none_or(|organization| snapshot.tenant(organization).is_some_and(|tenant| tenant.set_of(id).is_some()));
+    if visible { Ok(()) } else { Err(Cause::MemberNotFound.into()) }
+}
+
+/// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one
+/// organization that the member belongs to; and nobody of a member who holds more than they do.
+pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
+    if caller.member() == Some(id) && matches!(caller.who, Who::Member(_)) {
+        return Ok(());
+    }
+    let snapshot = t.snapshot();
+    if reach != Reach::Site && snapshot.only_tenant(id).is_none() {
+        let message = "this member belongs to other organizations too: only the platform can change this";
+        return Err(Error::new(Cause::Forbidden).saying(message));
+    }
+    for tenant in snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some()) {
+        for role in tenant.roles_of(id) {
+            access::require_held(snapshot, caller, tenant.id, role)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.
+pub async fn create_first_administrator(app: &App, login: &str, password: String, setup_token: Option<String>) -> Result<MemberId> {
+    password::require_strong("password", &password)?;
+    let login = login.trim().to_owned();
+    if login.is_empty() || login.len() > 254 || login.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(Error::field("login", "must be an e-mail or a username, without spaces"));
+    }
+    let hash = password::hash(app, password).await?;
+    let create_admin = move |t: &Transaction<'_>, _: &Identity| {
+        if let Some(token) = &setup_token {
+            use_setup_token(t, token)?;
+        }
+        let platform = t.snapshot().platform().ok_or(Cause::OrganizationNotFound)?;
+        if has_administrator(t, platform.id)? {
+            return Err(Cause::SetupDone.into());
+        }
+        let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
+        let id = create(t, &NewMember { email, username, password_hash: Some(hash), ..NewMember::default() })?;
+        store::insert_membership(t, platform.id, id)?;
+        permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
+        let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
+        let changes = [access::store::person(t, id)?, access::store::seat(t, platform.id, id)?];
+        Ok(Changed::new(id, entry).policy(changes))
+    };
+    app.change(&Identity::command_line(), "member.create_first_administrator", create_admin).await.map(|made| made.answer)
+}
+
+fn has_administrator(r: &Reader<'_>, platform: OrganizationId) -> Result<bool> {
+    permissions::has_active_holder(r, platform, PLATFORM_ADMIN)
+}
+
+/// Is there an active platform administrator?
+pub async fn is_set_up(app: &App) -> Result<bool> {
+    let Some(platform) = app.snapshot().platform().map(|platform| platform.id) else { return Ok(false) };
+    app.read(move |r| has_administrator(r, platform)).await
+}

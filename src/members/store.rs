@@ -1,0 +1,301 @@
+//! SQL of members, identities and memberships.
+
+use rusqlite::Row;
+
+use super::{Login, Member, NewMember, folded};
+use crate::db::{Reader, Writer};
+use crate::error::{Cause, Result};
+use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::wire::Window;
+
+const FIND_MEMBER: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+           m.updated_at
+    from members m
+    left join identities i on i.member_id = m.id and i.provider = 'authentik'
+    where m.id = :id";
+
+pub fn find_member(r: &Reader<'_>, id: MemberId) -> Result<Option<Member>> {
+    r.find(FIND_MEMBER, &[(":id", &id)], member_of)
+}
+
+pub fn get_member(r: &Reader<'_>, id: MemberId) -> Result<Member> {
+    find_member(r, id)?.ok_or_else(|| Cause::MemberNotFound.into())
+}
+
+const FIND_BY_IDENTITY: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+           m.updated_at
+    from identities i
+    join members m on m.id = i.member_id
+    where i.provider = :provider and i.subject = :subject";
+
+pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
+    r.find(FIND_BY_IDENTITY, &[(":provider", &provider), (":subject", &subject)], member_of)
+}
+
+const LIST_MEMBERS: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+           m.updated_at
+    from members m
+    left join identities i on i.member_id = m.id and i.provider = 'authentik'
+    where m.status <> 'deleted'
+      and (:organization_id is null
+           or exists (select 1 from memberships s where s.organization_id = :organization_id and s.member_id = m.id))
+      and (:is_active is null or (m.status = 'active') = :is_active)
+      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+           or m.display_name like :keyword escape '\\')
+    order by m.id
+    limit :limit offset :offset";
+const COUNT_MEMBERS: &str = "
+    select count(*)
+    from members m
+    where m.status <> 'deleted'
+      and (:organization_id is null
+           or exists (select 1 from memberships s where s.organization_id = :organization_id and s.member_id = m.id))
+      and (:is_active is null or (m.status = 'active') = :is_active)
+      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+           or m.display_name like :keyword escape '\\')";
+
+/// What a list of members is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub organization: Option<OrganizationId>,
+    pub is_active: Option<bool>,
+    /// As `wire::like` makes it.
+    pub keyword: Option<String>,
+}
+
+pub fn list_members(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Member>, u64)> {
+    let Filter { organization, is_active, keyword } = filter;
+    let rows = r.all(
+        LIST_MEMBERS,
+        &[
+            (":organization_id", organization),
+            (":is_active", is_active),
+            (":keyword", keyword),
+            (":limit", &(window.limit as i64)),
+            (":offset", &(window.offset as i64)),
+        ],
+        member_of,
+    )?;
+    let total = r.one(
+        COUNT_MEMBERS,
+        &[(":organization_id", organization), (":is_active", is_active), (":keyword", keyword)],
+        |row| row.get::<_, i64>(0),
+    )?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
+    Ok(Member {
+        id: row.get(0)?,
+        username: row.get(1)?,
+        email: row.get(2)?,
+        display_name: row.get(3)?,
+        status: row.get(4)?,
+        authentik_sub: row.get(5)?,
+        authentik_user_id: row.get(6)?,
+        version: row.get(7)?,
+        created_at: row.get(8)?,
+        updated_at: row.get(9)?,
+    })
+}
+
+const FIND_LOGIN: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+           m.updated_at, m.generation, m.password_hash
+    from members m
+    left join identities i on i.member_id = m.id and i.provider = 'authentik'
+    where m.email_folded = :login or m.username_folded = :login";
+
+pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
+    r.find(FIND_LOGIN, &[(":login", &folded(login))], |row| {
+        Ok(Login { member: member_of(row)?, generation: row.get(10)?, password_hash: row.get(11)? })
+    })
+}
+
+const INSERT_MEMBER: &str = "
+    insert into members (id, username, username_folded, email, email_folded, display_name, status, password_hash,
+                         created_at, updated_at)
+    values (:id, :username, :username_folded, :email, :email_folded, :display_name, :status, :password_hash, :now, :now)";
+
+/// Which unique index stands for which cause.
+const UNIQUE: &[(&str, Cause)] =
+    &[("members.email_folded", Cause::EmailExists), ("members.username_folded", Cause::UsernameExists)];
+
+pub fn insert_member(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
+    let status = if new.is_suspended { "suspended" } else { "active" };
+    w.insert(
+        INSERT_MEMBER,
+        &[
+            (":id", &id),
+            (":username", &new.username),
+            (":username_folded", &new.username.as_deref().map(folded)),
+            (":email", &new.email),
+            (":email_folded", &new.email.as_deref().map(folded)),
+            (":display_name", &new.display_name),
+            (":status", &status),
+            (":password_hash", &new.password_hash),
+            (":now", &w.now()),
+        ],
+        UNIQUE,
+    )
+}
+
+const UPDATE_MEMBER: &str = "
+    update members
+    set username = :username, username_folded = :username_folded, email = :email, email_folded = :email_folded,
+        display_name = :display_name, version = version + 1, updated_at = :now
+    where id = :id";
+
+/// The names of a member: username, e-mail, display name.
+pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
+    w.insert(
+        UPDATE_MEMBER,
+        &[
+            (":username", &member.username),
+            (":username_folded", &member.username.as_deref().map(folded)),
+            (":email", &member.email),
+            (":email_folded", &member.email.as_deref().map(folded)),
+            (":display_name", &member.display_name),
+            (":now", &w.now()),
+            (":id", &member.id),
+        ],
+        UNIQUE,
+    )
+}
+
+const SET_STATUS: &str = "
+    update members
+    set status = :status, generation = generation + :ends_tokens, version = version + 1, updated_at = :now
+    where id = :id";
+
+/// Suspending ends every token of the member.
+pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
+    let ends_tokens = status != "active";
+    w.execute(SET_STATUS, &[(":status", &status), (":ends_tokens", &ends_tokens), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const SET_PASSWORD: &str = "
+    update members
+    set password_hash = :password_hash, generation = generation + 1, version = version + 1, updated_at = :now
+    where id = :id";
+
+pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
+    w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const ERASE_MEMBER: &str = "
+    update members
+    set username = null, username_folded = null, email = null, email_folded = null, display_name = null,
+        password_hash = null, status = 'deleted', generation = generation + 1, version = version + 1, updated_at = :now
+    where id = :id";
+const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
+const DELETE_GRANTS: &str = "delete from grants where member_id = :id";
+
+/// Takes away all that names the person; memberships must be gone already.
+pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
+    w.execute(DELETE_IDENTITIES, &[(":id", &id)])?;
+    w.execute(DELETE_GRANTS, &[(":id", &id)])?;
+    w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const INSERT_IDENTITY: &str = "
+    insert into identities (provider, subject, member_id, account_id, created_at)
+    values (:provider, :subject, :member_id, :account_id, :now)";
+
+pub fn insert_identity(w: &Writer<'_>, id: MemberId, provider: &str, subject: &str, account_id: Option<&str>) -> Result<()> {
+    w.insert(
+        INSERT_IDENTITY,
+        &[
+            (":provider", &provider),
+            (":subject", &subject),
+            (":member_id", &id),
+            (":account_id", &account_id),
+            (":now", &w.now()),
+        ],
+        &[("identities", Cause::MemberExists)],
+    )
+}
+
+const SET_ACCOUNT_ID: &str = "
+    update identities
+    set account_id = :account_id
+    where member_id = :member_id and provider = :provider";
+
+pub fn set_account_id(w: &Writer<'_>, id: MemberId, provider: &str, account_id: &str) -> Result<()> {
+    w.execute(SET_ACCOUNT_ID, &[(":account_id", &account_id), (":member_id", &id), (":provider", &provider)]).map(drop)
+}
+
+// ── memberships ──
+
+/// An organization that a member belongs to.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    pub organization: OrganizationId,
+    pub org_code: String,
+    pub name: String,
+    pub status: String,
+    pub created_at: Timestamp,
+}
+
+const LIST_MEMBERSHIPS: &str = "
+    select o.id, o.org_code, o.name, o.status, s.created_at
+    from memberships s
+    join organizations o on o.id = s.organization_id
+    where s.member_id = :member_id and (:only is null or s.organization_id = :only)
+    order by o.org_code
+    limit :limit offset :offset";
+const COUNT_MEMBERSHIPS: &str = "
+    select count(*)
+    from memberships
+    where member_id = :member_id and (:only is null or organization_id = :only)";
+
+pub fn list_memberships(
+    r: &Reader<'_>,
+    member: MemberId,
+    only: Option<OrganizationId>,
+    window: Window,
+) -> Result<(Vec<Membership>, u64)> {
+    let rows = r.all(
+        LIST_MEMBERSHIPS,
+        &[(":member_id", &member), (":only", &only), (":limit", &(window.limit as i64)), (":offset", &(window.offset as i64))],
+        |row| {
+            Ok(Membership {
+                organization: row.get(0)?,
+                org_code: row.get(1)?,
+                name: row.get(2)?,
+                status: row.get(3)?,
+                created_at: row.get(4)?,
+            })
+        },
+    )?;
+    let total = r.one(COUNT_MEMBERSHIPS, &[(":member_id", &member), (":only", &only)], |row| row.get::<_, i64>(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+const FIND_MEMBERSHIP: &str = "
+    select created_at
+    from memberships
+    where organization_id = :organization_id and member_id = :member_id";
+
+pub fn find_membership(r: &Reader<'_>, organization: OrganizationId, member: MemberId) -> Result<Option<Timestamp>> {
+    r.find(FIND_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member)], |row| row.get(0))
+}
+
+const INSERT_MEMBERSHIP: &str = "
+    insert into memberships (organization_id, member_id, created_at)
+    values (:organization_id, :member_id, :now)";
+
+pub fn insert_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
+    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())]).map(drop)
+}
+
+const DELETE_MEMBERSHIP: &str = "
+    delete from memberships
+    where organization_id = :organization_id and member_id = :member_id";
+
+pub fn delete_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<usize> {
+    w.execute(DELETE_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member)])
+}

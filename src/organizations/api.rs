@@ -1,0 +1,304 @@
+//! Operations on organizations.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Enum, Object, OpenApi};
+use serde_json::json;
+
+use super::store::{self, Filter};
+use super::{Organization, create};
+use crate::access::caller::{Identity, Neighbour, Office};
+use crate::access::permission::{PLATFORM_ORG_CODE, Permission};
+use crate::access::snapshot::Change;
+use crate::access::{self, Reach};
+use crate::app::{App, Changed, Committed, Transaction};
+use crate::error::{Cause, Result};
+use crate::ids::OrganizationId;
+use crate::journal::Entry;
+use crate::wire::{Body, Page, Reply, Tag, Window, like, ok, require_version};
+
+crate::text! {
+    /// Unique, never changes
+    OrgCode 1..=64 "^[a-z0-9][a-z0-9._-]*$";
+    /// A name for people
+    OrganizationName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
+    /// Not unique: branches share one
+    TaxId 1..=64 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+/// Whether an organization takes part in decisions
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum ActiveInactive {
+    Active,
+    Inactive,
+}
+
+impl ActiveInactive {
+    pub fn of(is_active: bool) -> Self {
+        if is_active { Self::Active } else { Self::Inactive }
+    }
+
+    pub fn is_active(self) -> bool {
+        self == Self::Active
+    }
+}
+
+/// An organization, which is a tenant
+#[derive(Object)]
+#[oai(rename = "Organization")]
+struct OrganizationView {
+    id: OrganizationId,
+    org_code: String,
+    name: String,
+    #[oai(nullable)]
+    tax_id: Option<String>,
+    status: ActiveInactive,
+    /// Unix milliseconds
+    created_at: i64,
+    /// Unix milliseconds
+    updated_at: i64,
+}
+
+impl From<Organization> for OrganizationView {
+    fn from(organization: Organization) -> Self {
+        Self {
+            id: organization.id,
+            org_code: organization.org_code,
+            name: organization.name,
+            tax_id: organization.tax_id,
+            status: ActiveInactive::of(organization.is_active),
+            created_at: organization.created_at.0,
+            updated_at: organization.updated_at.0,
+        }
+    }
+}
+
+/// A new organization
+#[derive(Object)]
+struct CreateOrganization {
+    org_code: OrgCode,
+    name: OrganizationName,
+    tax_id: Option<TaxId>,
+    /// `active` when absent
+    status: Option<ActiveInactive>,
+}
+
+/// What of an organization can change
+#[derive(Object)]
+struct UpdateOrganization {
+    name: Option<OrganizationName>,
+    /// Null takes it away
+    #[oai(nullable)]
+    tax_id: MaybeUndefined<TaxId>,
+    status: Option<ActiveInactive>,
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("CreateOrganization", r#"{"org_code":"acme","name":"Acme Studios","tax_id":"12345678"}"#),
+    ("UpdateOrganization", r#"{"name":"Acme Pictures"}"#),
+    ("Organization", r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","created_at":1763740800000,"updated_at":1763740800000}"#),
+];
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(tag = "Tag::Organizations")]
+impl Api {
+    /// List organizations
+    ///
+    /// All of the site for the platform and API clients; its own for a member of one.
+    #[oai(path = "/admin/organizations", method = "get", operation_id = "list_organizations")]
+    async fn list_organizations(
+        &self,
+        caller: Office,
+        /// Found in code and name
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        status: Query<Option<ActiveInactive>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<OrganizationView>> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_LIST)?;
+        let filter = Filter {
+            only: reach.organization(),
+            is_active: status.0.map(ActiveInactive::is_active),
+            keyword: like(keyword.0.as_deref()),
+        };
+        self.page(filter, Window::new(limit.0, offset.0)).await
+    }
+
+    /// Create an organization
+    ///
+    /// With its system roles: `tenant_owner`, `tenant_admin`, `member_manager`, `member`, `viewer`.
+    #[oai(path = "/admin/organizations", method = "post", operation_id = "create_organization")]
+    async fn create_organization(&self, caller: Office, body: Body<CreateOrganization>) -> Reply<OrganizationView> {
+        let make = move |t: &Transaction<'_>, caller: &Identity| {
+            access::require(t.snapshot(), caller, Permission::ORGANIZATION_CREATE)?;
+            let organization = Organization {
+                id: OrganizationId::new(),
+                org_code: body.0.org_code.0,
+                name: body.0.name.0,
+                tax_id: body.0.tax_id.map(|text| text.0),
+                is_active: body.0.status.is_none_or(ActiveInactive::is_active),
+                version: 1,
+                created_at: t.now(),
+                updated_at: t.now(),
+            };
+            let changes = create(t, &organization)?;
+            let entry = Entry::new("organization", organization.id).within(organization.id).after(described(&organization));
+            Ok(Changed::new(OrganizationView::from(organization), entry).policy(changes))
+        };
+        let made = self.app.create(&caller, "organization.create", make).await?;
+        Ok(ok(made.answer).version(1).epoch(made.epoch))
+    }
+
+    /// See an organization
+    #[oai(path = "/admin/organizations/:id", method = "get", operation_id = "get_organization")]
+    async fn get_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_GET)?;
+        require_reached(reach, id.0)?;
+        let organization = self.app.read(move |r| store::get_organization(r, id.0)).await?;
+        let version = organization.version;
+        Ok(ok(organization.into()).version(version))
+    }
+
+    /// Change an organization
+    ///
+    /// Its status only by the platform or an API client.
+    #[oai(path = "/admin/organizations/:id", method = "patch", operation_id = "update_organization")]
+    async fn update_organization(
+        &self,
+        caller: Office,
+        id: Path<OrganizationId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateOrganization>,
+    ) -> Reply<OrganizationView> {
+        let edit = body.0;
+        let update = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::ORGANIZATION_UPDATE)?;
+            require_reached(reach, id.0)?;
+            if let Some(status) = edit.status {
+                let needed = if status.is_active() { Permission::ORGANIZATION_ACTIVATE } else { Permission::ORGANIZATION_DEACTIVATE };
+                access::require(t.snapshot(), caller, needed)?;
+            }
+            change(t, id.0, if_match.0.as_deref(), |organization| {
+                if let Some(name) = edit.name {
+                    organization.name = name.0;
+                }
+                match edit.tax_id {
+                    MaybeUndefined::Undefined => {}
+                    MaybeUndefined::Null => organization.tax_id = None,
+                    MaybeUndefined::Value(tax_id) => organization.tax_id = Some(tax_id.0),
+                }
+                if let Some(status) = edit.status {
+                    organization.is_active = status.is_active();
+                }
+            })
+        };
+        answer(self.app.change(&caller, "organization.update", update).await?)
+    }
+
+    /// Activate an organization
+    #[oai(path = "/admin/organizations/:id/activate", method = "post", operation_id = "activate_organization")]
+    async fn activate_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
+        let activate = move |t: &Transaction<'_>, caller: &Identity| {
+            require_reached(access::require(t.snapshot(), caller, Permission::ORGANIZATION_ACTIVATE)?, id.0)?;
+            change(t, id.0, None, |organization| organization.is_active = true)
+        };
+        answer(self.app.change(&caller, "organization.activate", activate).await?)
+    }
+
+    /// Deactivate an organization
+    ///
+    /// Everything in it is denied from the next request on; nothing is lost.
+    #[oai(path = "/admin/organizations/:id/deactivate", method = "post", operation_id = "deactivate_organization")]
+    async fn deactivate_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
+        let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
+            require_reached(access::require(t.snapshot(), caller, Permission::ORGANIZATION_DEACTIVATE)?, id.0)?;
+            change(t, id.0, None, |organization| organization.is_active = false)
+        };
+        answer(self.app.change(&caller, "organization.deactivate", deactivate).await?)
+    }
+
+    /// List organizations, for the services of this site
+    #[oai(path = "/internal/organizations", method = "get", operation_id = "list_organizations_internal", tag = "Tag::Internal")]
+    async fn list_organizations_internal(
+        &self,
+        caller: Neighbour,
+        /// Found in code and name
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<OrganizationView>> {
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_LIST)?;
+        let filter = Filter { only: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
+        self.page(filter, Window::internal(limit.0, offset.0)).await
+    }
+
+    /// See the organization of a code, for the services of this site
+    #[oai(path = "/internal/organizations/by-code/:org_code", method = "get", operation_id = "get_organization_by_code", tag = "Tag::Internal")]
+    async fn get_organization_by_code(&self, caller: Neighbour, org_code: Path<String>) -> Reply<OrganizationView> {
+        let snapshot = self.app.snapshot();
+        let reach = access::require(&snapshot, &caller, Permission::ORGANIZATION_GET)?;
+        let named = snapshot.tenant_named(&org_code.0).filter(|tenant| *tenant.org_code == *org_code.0);
+        let id = named.ok_or(Cause::OrganizationNotFound)?.id;
+        require_reached(reach, id)?;
+        let organization = self.app.read(move |r| store::get_organization(r, id)).await?;
+        Ok(ok(organization.into()))
+    }
+}
+
+impl Api {
+    async fn page(&self, filter: Filter, window: Window) -> Reply<Page<OrganizationView>> {
+        let (found, total) = self.app.read(move |r| store::list_organizations(r, &filter, window)).await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+}
+
+fn answer(committed: Committed<Organization>) -> Reply<OrganizationView> {
+    let version = committed.answer.version;
+    Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
+}
+
+/// What is not reached looks as if it were not there.
+fn require_reached(reach: Reach, id: OrganizationId) -> Result<()> {
+    if reach.includes(id) { Ok(()) } else { Err(Cause::OrganizationNotFound.into()) }
+}
+
+fn change(
+    t: &Transaction<'_>,
+    id: OrganizationId,
+    if_match: Option<&str>,
+    edit: impl FnOnce(&mut Organization),
+) -> Result<Changed<Organization>> {
+    let former = store::get_organization(t, id)?;
+    require_version(if_match, former.version)?;
+    let mut organization = former.clone();
+    edit(&mut organization);
+    if organization == former {
+        return Ok(Changed::nothing(former));
+    }
+    if former.org_code == PLATFORM_ORG_CODE && !organization.is_active {
+        return Err(Cause::BuiltInOrganization.into());
+    }
+    store::update_organization(t, &organization)?;
+    let organization = store::get_organization(t, id)?;
+    let entry = Entry::new("organization", id).within(id).before(described(&former)).after(described(&organization));
+    let policy = Change::Tenant(id, organization.org_code.as_str().into(), organization.is_active);
+    Ok(Changed::new(organization, entry).policy([policy]))
+}
+
+fn described(organization: &Organization) -> serde_json::Value {
+    json!({
+        "org_code": organization.org_code,
+        "name": organization.name,
+        "tax_id": organization.tax_id,
+        "is_active": organization.is_active,
+    })
+}

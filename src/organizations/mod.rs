@@ -1,0 +1,58 @@
+//! Organizations: the customers of the site, each a tenant.
+
+pub mod api;
+pub mod store;
+
+use crate::access::permission::PLATFORM_ORG_CODE;
+use crate::access::snapshot::Change;
+use crate::app::{App, Changed, Transaction};
+use crate::error::Result;
+use crate::ids::{OrganizationId, Timestamp};
+use crate::journal::Entry;
+use crate::permissions;
+
+/// An organization as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Organization {
+    pub id: OrganizationId,
+    pub org_code: String,
+    pub name: String,
+    pub tax_id: Option<String>,
+    pub is_active: bool,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Creates an organization with its system roles.
+pub fn create(t: &Transaction<'_>, organization: &Organization) -> Result<Vec<Change>> {
+    store::insert_organization(t, organization)?;
+    let id = organization.id;
+    let mut changes = vec![Change::Tenant(id, organization.org_code.as_str().into(), organization.is_active)];
+    changes.extend(permissions::create_system_roles(t, id, &organization.org_code)?);
+    Ok(changes)
+}
+
+/// Makes the built-in organization `platform`, whose rights are rights over the site; does nothing when it is there.
+pub async fn found_platform(app: &App) -> Result<()> {
+    let caller = crate::access::caller::Identity::command_line();
+    app.change(&caller, "organization.found_platform", |t, _| {
+        if t.snapshot().platform().is_some() {
+            return Ok(Changed::nothing(()));
+        }
+        let platform = Organization {
+            id: OrganizationId::new(),
+            org_code: PLATFORM_ORG_CODE.into(),
+            name: "Platform".into(),
+            tax_id: None,
+            is_active: true,
+            version: 1,
+            created_at: t.now(),
+            updated_at: t.now(),
+        };
+        let changes = create(t, &platform)?;
+        Ok(Changed::new((), Entry::new("organization", platform.id).within(platform.id)).policy(changes))
+    })
+    .await
+    .map(drop)
+}

@@ -1,0 +1,115 @@
+//! SQL of organizations.
+
+use rusqlite::Row;
+
+use super::Organization;
+use crate::db::{Reader, Writer};
+use crate::error::{Cause, Result};
+use crate::ids::OrganizationId;
+use crate::wire::Window;
+
+const GET_ORGANIZATION: &str = "
+    select id, org_code, name, tax_id, status = 'active', version, created_at, updated_at
+    from organizations
+    where id = :id";
+
+pub fn get_organization(r: &Reader<'_>, id: OrganizationId) -> Result<Organization> {
+    r.find(GET_ORGANIZATION, &[(":id", &id)], organization_of)?.ok_or_else(|| Cause::OrganizationNotFound.into())
+}
+
+const LIST_ORGANIZATIONS: &str = "
+    select id, org_code, name, tax_id, status = 'active', version, created_at, updated_at
+    from organizations
+    where (:only is null or id = :only)
+      and (:is_active is null or (status = 'active') = :is_active)
+      and (:keyword is null or org_code like :keyword escape '\\' or name like :keyword escape '\\')
+    order by org_code
+    limit :limit offset :offset";
+const COUNT_ORGANIZATIONS: &str = "
+    select count(*)
+    from organizations
+    where (:only is null or id = :only)
+      and (:is_active is null or (status = 'active') = :is_active)
+      and (:keyword is null or org_code like :keyword escape '\\' or name like :keyword escape '\\')";
+
+/// What a list of organizations is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub only: Option<OrganizationId>,
+    pub is_active: Option<bool>,
+    /// As `wire::like` makes it.
+    pub keyword: Option<String>,
+}
+
+pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Organization>, u64)> {
+    let Filter { only, is_active, keyword } = filter;
+    let rows = r.all(
+        LIST_ORGANIZATIONS,
+        &[
+            (":only", only),
+            (":is_active", is_active),
+            (":keyword", keyword),
+            (":limit", &(window.limit as i64)),
+            (":offset", &(window.offset as i64)),
+        ],
+        organization_of,
+    )?;
+    let total =
+        r.one(COUNT_ORGANIZATIONS, &[(":only", only), (":is_active", is_active), (":keyword", keyword)], |row| row.get::<_, i64>(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+fn organization_of(row: &Row<'_>) -> rusqlite::Result<Organization> {
+    Ok(Organization {
+        id: row.get(0)?,
+        org_code: row.get(1)?,
+        name: row.get(2)?,
+        tax_id: row.get(3)?,
+        is_active: row.get(4)?,
+        version: row.get(5)?,
+        created_at: row.get(6)?,
+        updated_at: row.get(7)?,
+    })
+}
+
+fn status(is_active: bool) -> &'static str {
+    if is_active { "active" } else { "inactive" }
+}
+
+const INSERT_ORGANIZATION: &str = "
+    insert into organizations (id, org_code, name, tax_id, status, created_at, updated_at)
+    values (:id, :org_code, :name, :tax_id, :status, :now, :now)";
+
+pub fn insert_organization(w: &Writer<'_>, organization: &Organization) -> Result<()> {
+    w.insert(
+        INSERT_ORGANIZATION,
+        &[
+            (":id", &organization.id),
+            (":org_code", &organization.org_code),
+            (":name", &organization.name),
+            (":tax_id", &organization.tax_id),
+            (":status", &status(organization.is_active)),
+            (":now", &w.now()),
+        ],
+        &[("organizations.org_code", Cause::OrganizationExists)],
+    )
+}
+
+const UPDATE_ORGANIZATION: &str = "
+    update organizations
+    set name = :name, tax_id = :tax_id, status = :status, version = version + 1, updated_at = :now
+    where id = :id";
+
+pub fn update_organization(w: &Writer<'_>, organization: &Organization) -> Result<()> {
+    w.execute(
+        UPDATE_ORGANIZATION,
+        &[
+            (":name", &organization.name),
+            (":tax_id", &organization.tax_id),
+            (":status", &status(organization.is_active)),
+            (":now", &w.now()),
+            (":id", &organization.id),
+        ],
+    )
+    .map(drop)
+}

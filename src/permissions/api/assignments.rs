@@ -1,0 +1,204 @@
+//! Operations on the roles that members hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use poem_openapi::param::Path;
+use poem_openapi::types::Any;
+use poem_openapi::{Object, OpenApi};
+use serde_json::{Value, json};
+
+use super::AssignmentSource;
+use crate::access::permission::Permission;
+use crate::access::{self, caller::Gate, caller::GateOrClient, caller::Identity};
+use crate::app::{App, Changed, Transaction};
+use crate::error::{Cause, Result};
+use crate::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
+use crate::journal::Entry;
+use crate::permissions::sync::{Synced, keys_of_claim, sync};
+use crate::permissions::{Assignment, Source, known_role, require_not_last, store};
+use crate::wire::{Body, Done, Reply, Tag, done, ok};
+
+crate::text! {
+    /// A group, role or claim value of an external source
+    ExternalKey 1..=256 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+/// A role held by a member, from one source
+#[derive(Object)]
+#[oai(rename = "UserRole")]
+struct UserRoleView {
+    id: AssignmentId,
+    tenant_id: OrganizationId,
+    uid: MemberId,
+    role_id: RoleId,
+    role_key: String,
+    role_display_name: String,
+    source: String,
+    /// Unix milliseconds
+    create_at: i64,
+    /// Unix milliseconds
+    update_at: i64,
+}
+
+impl From<Assignment> for UserRoleView {
+    fn from(held: Assignment) -> Self {
+        Self {
+            id: held.id,
+            tenant_id: held.organization,
+            uid: held.member,
+            role_id: held.role,
+            role_key: held.role_key,
+            role_display_name: held.role_display_name,
+            source: held.source.word().into(),
+            create_at: held.created_at.0,
+            update_at: held.updated_at.0,
+        }
+    }
+}
+
+/// The roles a member holds
+#[derive(Object)]
+struct UserRoleList {
+    user_roles: Vec<UserRoleView>,
+}
+
+/// The role to assign
+#[derive(Object)]
+struct AssignUserRole {
+    role_id: RoleId,
+    /// `manual` when absent; any other needs the permission to sync
+    source: Option<AssignmentSource>,
+}
+
+/// What an external source says of a member
+#[derive(Object)]
+struct SyncUserRoles {
+    source: AssignmentSource,
+    /// The member's groups or roles over there; an empty list takes away all roles of this source
+    #[oai(validator(max_items = 1_000))]
+    external_keys: Vec<ExternalKey>,
+    /// Claims whose values are external keys too: text, list, or object with the keys as names
+    claims: Option<BTreeMap<String, Any<Value>>>,
+    /// Only say what would be done
+    dry_run: Option<bool>,
+}
+
+/// What a sync did, by role key
+#[derive(Object)]
+struct SyncResult {
+    added: Vec<String>,
+    removed: Vec<String>,
+    kept: Vec<String>,
+    /// External keys that no mapping knows
+    unknown: Vec<String>,
+}
+
+impl From<Synced> for SyncResult {
+    fn from(synced: Synced) -> Self {
+        Self { added: synced.added, removed: synced.removed, kept: synced.kept, unknown: synced.unknown }
+    }
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+impl Api {
+    /// List a member's roles
+    ///
+    /// A role from two sources is listed twice. An unknown member has none.
+    #[oai(path = "/users/:uid/roles", method = "get", operation_id = "list_user_roles")]
+    async fn list_user_roles(&self, caller: Gate, uid: Path<MemberId>) -> Reply<UserRoleList> {
+        let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::ASSIGNMENT_LIST)?;
+        let held = self.app.read(move |r| store::list_assignments(r, tenant, uid.0)).await?;
+        Ok(ok(UserRoleList { user_roles: held.into_iter().map(Into::into).collect() }))
+    }
+
+    /// Assign a role to a member
+    ///
+    /// The member must belong to the organization, and the caller must hold all that the role gives.
+    #[oai(path = "/users/:uid/roles", method = "post", operation_id = "assign_user_role")]
+    async fn assign_user_role(&self, caller: Gate, uid: Path<MemberId>, body: Body<AssignUserRole>) -> Reply<UserRoleView> {
+        let source: Source = body.0.source.unwrap_or(AssignmentSource::Manual).into();
+        let assign = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_CREATE)?;
+            if source != Source::Manual {
+                access::require(t.snapshot(), caller, Permission::ASSIGNMENT_SYNC)?;
+            }
+            let role = store::get_role(t, tenant, body.0.role_id)?;
+            require_in(t, tenant, uid.0)?;
+            access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            store::insert_assignment(t, tenant, uid.0, role.id, source)?;
+            let made = store::list_assignments(t, tenant, uid.0)?
+                .into_iter()
+                .find(|held| held.role == role.id && held.source == source)
+                .ok_or(Cause::AssignmentNotFound)?;
+            let entry = Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
+            let change = access::store::seat(t, tenant, uid.0)?;
+            Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
+        };
+        let made = self.app.create(&caller, "assignment.create", assign).await?;
+        Ok(ok(made.answer).epoch(made.epoch))
+    }
+
+    /// Revoke a role of a member
+    ///
+    /// From all its sources; the next sync of a source may bring it back. The last owner cannot be revoked, and
+    /// nobody can revoke a role that gives more than they hold.
+    #[oai(path = "/users/:uid/roles/:role_id", method = "delete", operation_id = "revoke_user_role")]
+    async fn revoke_user_role(&self, caller: Gate, uid: Path<MemberId>, role_id: Path<RoleId>) -> Done {
+        let revoke = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
+            let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
+            let role = store::get_role(t, tenant, held.ok_or(Cause::AssignmentNotFound)?.role)?;
+            access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            if role.is_protected() {
+                require_not_last(t, tenant, uid.0)?;
+            }
+            store::delete_assignments(t, tenant, uid.0, role.id)?;
+            let entry = Entry::new("member", uid.0).within(tenant).before(json!({"role": role.key}));
+            let change = access::store::seat(t, tenant, uid.0)?;
+            Ok(Changed::new((), entry).policy([change]))
+        };
+        let revoked = self.app.change(&caller, "assignment.delete", revoke).await?;
+        Ok(done().epoch(revoked.epoch))
+    }
+
+    /// Bring a member's roles in line with an external source
+    ///
+    /// Mappings turn the external keys into roles; only assignments of this source change. `manual` cannot be synced.
+    #[oai(path = "/users/:uid/roles/sync", method = "post", operation_id = "sync_user_roles")]
+    async fn sync_user_roles(&self, caller: GateOrClient, uid: Path<MemberId>, body: Body<SyncUserRoles>) -> Reply<SyncResult> {
+        let request = body.0;
+        let source: Source = request.source.into();
+        let dry_run = request.dry_run.unwrap_or(false);
+        let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
+        keys.extend(request.claims.into_iter().flatten().flat_map(|(_, claim)| keys_of_claim(&claim.0)));
+        let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_SYNC)?;
+            if source == Source::Manual {
+                return Err(crate::error::Error::field("source", "must be an external source"));
+            }
+            require_in(t, tenant, uid.0)?;
+            let synced = sync(t, caller, (tenant, uid.0), source, &keys, dry_run)?;
+            if dry_run || (synced.added.is_empty() && synced.removed.is_empty()) {
+                return Ok(Changed::nothing(synced));
+            }
+            let entry = Entry::new("member", uid.0)
+                .within(tenant)
+                .after(json!({"source": source.word(), "added": synced.added, "removed": synced.removed}));
+            let change = access::store::seat(t, tenant, uid.0)?;
+            Ok(Changed::new(synced, entry).policy([change]))
+        };
+        let synced = self.app.change(&caller, "assignment.sync", synchronize).await?;
+        Ok(ok(synced.answer.into()).epoch(synced.epoch))
+    }
+}
+
+/// A member outside the organization looks like a missing one.
+fn require_in(t: &Transaction<'_>, tenant: OrganizationId, member: MemberId) -> Result<()> {
+    let is_in = t.snapshot().tenant(tenant).is_some_and(|tenant| tenant.set_of(member).is_some());
+    if is_in { Ok(()) } else { Err(Cause::SubjectNotFound.into()) }
+}

@@ -1,0 +1,215 @@
+//! Operations on role mappings: external key of a source → role.
+
+use std::sync::Arc;
+
+use poem_openapi::param::Query;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::MappingSource;
+use super::assignments::ExternalKey;
+use super::roles::RoleKey;
+use crate::access::permission::Permission;
+use crate::access::{self, caller::Gate, caller::Identity};
+use crate::app::{App, Changed, Transaction};
+use crate::error::{Cause, Error, Field};
+use crate::ids::{MappingId, OrganizationId, RoleId};
+use crate::journal::Entry;
+use crate::permissions::{Mapping, Source, known_role, store};
+use crate::wire::{Body, Done, Reply, Tag, Window, done, inputs, ok};
+
+/// An external key and the role it stands for
+#[derive(Object)]
+#[oai(rename = "RoleMapping")]
+struct RoleMappingView {
+    id: MappingId,
+    tenant_id: OrganizationId,
+    external_source: String,
+    external_key: String,
+    internal_role_id: RoleId,
+    internal_role_key: String,
+    /// Unix milliseconds
+    create_at: i64,
+    /// Unix milliseconds
+    update_at: i64,
+}
+
+impl From<Mapping> for RoleMappingView {
+    fn from(mapping: Mapping) -> Self {
+        Self {
+            id: mapping.id,
+            tenant_id: mapping.organization,
+            external_source: mapping.source.word().into(),
+            external_key: mapping.external_key,
+            internal_role_id: mapping.role,
+            internal_role_key: mapping.role_key,
+            create_at: mapping.created_at.0,
+            update_at: mapping.updated_at.0,
+        }
+    }
+}
+
+/// A page of role mappings
+#[derive(Object)]
+struct RoleMappingList {
+    mappings: Vec<RoleMappingView>,
+    total: u64,
+    offset: u64,
+    limit: u64,
+}
+
+/// An external key and the role it shall stand for
+#[derive(Object)]
+struct UpsertRoleMapping {
+    external_source: MappingSource,
+    external_key: ExternalKey,
+    /// Must exist; never an owner or platform administrator
+    internal_role_key: RoleKey,
+}
+
+/// Which mapping to delete; the query can say it instead
+#[derive(Object)]
+struct DeleteRoleMapping {
+    external_source: MappingSource,
+    external_key: ExternalKey,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+impl Api {
+    /// List role mappings
+    #[oai(path = "/role-mappings", method = "get", operation_id = "list_role_mappings")]
+    async fn list_role_mappings(
+        &self,
+        caller: Gate,
+        source: Query<Option<MappingSource>>,
+        offset: Query<Option<u64>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+    ) -> Reply<RoleMappingList> {
+        let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::MAPPING_LIST)?;
+        let window = Window::new(limit.0, offset.0);
+        let source = source.0.map(Source::from);
+        let (mappings, total) = self.app.read(move |r| store::list_mappings(r, tenant, source, window)).await?;
+        let mappings = mappings.into_iter().map(Into::into).collect();
+        Ok(ok(RoleMappingList { mappings, total, offset: window.offset, limit: window.limit }))
+    }
+
+    /// Set a role mapping
+    ///
+    /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives.
+    #[oai(path = "/role-mappings", method = "put", operation_id = "upsert_role_mapping")]
+    async fn upsert_role_mapping(&self, caller: Gate, body: Body<UpsertRoleMapping>) -> Reply<RoleMappingView> {
+        let mappings_max = self.app.config.mappings_max;
+        let upsert = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_REPLACE)?;
+            let (source, key): (Source, &str) = (body.0.external_source.into(), &body.0.external_key);
+            let role = store::find_role_by_key(t, tenant, &body.0.internal_role_key)?.ok_or(Cause::RoleNotFound)?;
+            if role.is_protected() {
+                return Err(Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator"));
+            }
+            access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            let former = store::find_mapping(t, tenant, source, key)?;
+            if former.is_none() && store::list_mappings(t, tenant, None, Window::new(Some(1), None))?.1 >= mappings_max {
+                let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
+                return Err(Error::field("external_key", message));
+            }
+            store::put_mapping(t, tenant, source, key, role.id)?;
+            let made = store::find_mapping(t, tenant, source, key)?.ok_or(Cause::MappingNotFound)?;
+            let mut entry = Entry::new("role_mapping", made.id)
+                .within(tenant)
+                .after(json!({"source": source.word(), "external_key": key, "role": role.key}));
+            if let Some(former) = former {
+                entry = entry.before(json!({"role": former.role_key}));
+            }
+            Ok(Changed::new(made, entry))
+        };
+        let made = self.app.change(&caller, "mapping.replace", upsert).await?;
+        Ok(ok(made.answer.into()).epoch(made.epoch))
+    }
+
+    /// Delete a role mapping
+    ///
+    /// Named by a JSON body or by the query. Roles that members hold through it stay until the next sync.
+    #[oai(path = "/role-mappings", method = "delete", operation_id = "delete_role_mapping")]
+    async fn delete_role_mapping(
+        &self,
+        caller: Gate,
+        request: &poem::Request,
+        external_source: Query<Option<MappingSource>>,
+        external_key: Query<Option<String>>,
+        body: super::mappings::OptionalBody,
+    ) -> Done {
+        let (source, key) = match (external_source.0, external_key.0) {
+            (Some(source), Some(key)) => (source, key),
+            _ => {
+                let named = body.read(request)?;
+                (named.external_source, named.external_key.0)
+            }
+        };
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
+            let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(Cause::MappingNotFound)?;
+            store::delete_mapping(t, former.id)?;
+            let entry = Entry::new("role_mapping", former.id)
+                .within(tenant)
+                .before(json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}));
+            Ok(Changed::new((), entry))
+        };
+        let deleted = self.app.change(&caller, "mapping.delete", delete).await?;
+        Ok(done().epoch(deleted.epoch))
+    }
+}
+
+/// The body of a DELETE, which clients and proxies may drop: read only where the query does not say it.
+pub struct OptionalBody(Vec<u8>);
+
+impl OptionalBody {
+    fn read(&self, request: &poem::Request) -> crate::error::Result<DeleteRoleMapping> {
+        use poem_openapi::types::{ParseFromJSON, Type};
+        if self.0.is_empty() {
+            return Err(Error::fields(vec![
+                Field::at(&["query", "external_source"], "name the mapping in the query or in a JSON body"),
+                Field::at(&["query", "external_key"], "name the mapping in the query or in a JSON body"),
+            ]));
+        }
+        let value = inputs::parse(&self.0)?;
+        let rules = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
+        let faults = rules.check_body(&DeleteRoleMapping::name(), &value);
+        if !faults.is_empty() {
+            return Err(Error::fields(faults));
+        }
+        DeleteRoleMapping::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+    }
+}
+
+impl<'a> poem_openapi::ApiExtractor<'a> for OptionalBody {
+    const TYPES: &'static [poem_openapi::ApiExtractorType] = &[poem_openapi::ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut poem_openapi::registry::Registry) {
+        <DeleteRoleMapping as poem_openapi::types::Type>::register(registry);
+    }
+
+    fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
+        Some(poem_openapi::registry::MetaRequest {
+            description: Some("Which mapping, where the query does not say it"),
+            content: vec![poem_openapi::registry::MetaMediaType {
+                content_type: "application/json",
+                schema: <DeleteRoleMapping as poem_openapi::types::Type>::schema_ref(),
+            }],
+            required: false,
+        })
+    }
+
+    async fn from_request(
+        _: &'a poem::Request,
+        body: &mut poem::RequestBody,
+        _: poem_openapi::ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(Self(body.take()?.into_vec().await?))
+    }
+}

@@ -1,0 +1,67 @@
+//! Direct scoped rights of members: (scope_type, scope_id, module, action). They belong to the site and only allow.
+
+use super::store;
+use crate::access::caller::{Identity, Who};
+use crate::access::decide::{Ask, Question, decide, is_of_inactive_organization};
+use crate::access::snapshot::{Change, Right, Snapshot};
+use crate::db::{Reader, Writer};
+use crate::error::{Cause, Result};
+use crate::ids::{GrantId, MemberId};
+
+/// A right with its own text.
+#[derive(Debug, Clone)]
+pub struct OwnedRight {
+    pub scope_type: String,
+    pub scope_id: String,
+    pub module: String,
+    pub action: String,
+}
+
+impl OwnedRight {
+    pub fn as_right(&self) -> Right<'_> {
+        Right { scope_type: &self.scope_type, scope_id: &self.scope_id, module: &self.module, action: &self.action }
+    }
+}
+
+/// The caller must hold the right itself, hold everything, or be a program with the scope for it.
+pub fn require_held(snapshot: &Snapshot, caller: &Identity, right: &Right<'_>) -> Result<()> {
+    let held = match &caller.who {
+        Who::CommandLine | Who::Client(_) | Who::Internal => true,
+        Who::Asserted(_) => false,
+        Who::Member(member) => {
+            let question = Question { tenant: None, member: *member, with_platform: true, ask: Ask::Grant(*right) };
+            snapshot.is_platform_admin(*member) || decide(snapshot, &question).allow
+        }
+    };
+    if held { Ok(()) } else { Err(Cause::NotHeld.into()) }
+}
+
+/// Grants the right; the same right twice is one grant. Answers its id, and the change when there was one.
+pub fn grant(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<(GrantId, Option<Change>)> {
+    if let Some(id) = store::find_grant(w, member, right)? {
+        return Ok((id, None));
+    }
+    let id = GrantId::new();
+    store::insert_grant(w, id, member, right)?;
+    Ok((id, Some(Change::Grant(right.key(member), Some(id)))))
+}
+
+/// Revokes the right; answers the change when there was something to revoke.
+pub fn revoke(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<Option<(GrantId, Change)>> {
+    let Some(id) = store::find_grant(w, member, right)? else { return Ok(None) };
+    store::delete_grant(w, id)?;
+    Ok(Some((id, Change::Grant(right.key(member), None))))
+}
+
+/// The member's rights that are in force.
+pub fn in_force(
+    r: &Reader<'_>,
+    snapshot: &Snapshot,
+    member: MemberId,
+    scope_type: Option<&str>,
+    module: Option<&str>,
+) -> Result<Vec<OwnedRight>> {
+    let rows = store::list_grants(r, member, scope_type, module)?;
+    let rights = rows.into_iter().map(|[scope_type, scope_id, module, action]| OwnedRight { scope_type, scope_id, module, action });
+    Ok(rights.filter(|right| !is_of_inactive_organization(snapshot, &right.as_right())).collect())
+}

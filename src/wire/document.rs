@@ -1,0 +1,129 @@
+//! The generated OpenAPI document, finished: what the framework's macros cannot say is added here, once, at start.
+
+use serde_json::{Map, Value, json};
+
+use crate::access::permission::OWN;
+use crate::error::{Error, Result};
+
+/// One operation of a document.
+pub struct Operation<'d> {
+    pub method: &'d str,
+    pub path: &'d str,
+    pub id: &'d str,
+    pub value: &'d Value,
+}
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+/// All operations, in the document's order.
+pub fn operations(document: &Value) -> Vec<Operation<'_>> {
+    let paths = document["paths"].as_object().into_iter().flatten();
+    paths
+        .flat_map(|(path, item)| {
+            METHODS.iter().filter_map(move |method| {
+                let value = item.get(*method)?;
+                Some(Operation { method, path, id: value["operationId"].as_str().unwrap_or_default(), value })
+            })
+        })
+        .collect()
+}
+
+/// Finishes what the framework generated.
+pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
+    let mut document: Value =
+        serde_json::from_str(generated).map_err(|e| Error::internal(format!("the generated document is not JSON: {e}")))?;
+    let inputs = request_schemas(&document);
+    for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        for method in METHODS {
+            if let Some(operation) = item.get_mut(method) {
+                finish_operation(operation);
+            }
+        }
+    }
+    name_permissions(&mut document);
+    let schemas = document["components"]["schemas"].as_object_mut().into_iter().flatten();
+    for (name, schema) in schemas {
+        if inputs.contains(name) && schema.get("properties").is_some() {
+            schema["additionalProperties"] = json!(false);
+        }
+        if let Some((_, example)) = examples.iter().find(|(schema, _)| schema == name) {
+            schema["example"] =
+                serde_json::from_str(example).map_err(|e| Error::internal(format!("the example of {name} is not JSON: {e}")))?;
+        }
+    }
+    Ok(document)
+}
+
+fn finish_operation(operation: &mut Value) {
+    match operation.get_mut("security").and_then(Value::as_array_mut) {
+        Some(schemes) => schemes.iter_mut().for_each(split_scheme),
+        // Nobody is asked who they are, so nobody can be refused for it.
+        None => {
+            if let Some(responses) = operation["responses"].as_object_mut() {
+                responses.remove("401");
+                responses.remove("403");
+            }
+        }
+    }
+    if operation.get("requestBody").is_none()
+        && let Some(responses) = operation["responses"].as_object_mut()
+    {
+        ["408", "413", "415"].iter().for_each(|status| drop(responses.remove(*status)));
+    }
+}
+
+/// `{"a+b": []}` stands for two headers that are needed together.
+fn split_scheme(scheme: &mut Value) {
+    let names: Vec<String> = scheme.as_object().into_iter().flat_map(Map::keys).cloned().collect();
+    let parts = names.iter().flat_map(|name| name.split('+')).map(|part| (part.to_owned(), json!([])));
+    *scheme = Value::Object(parts.collect());
+}
+
+/// Says which permission an operation needs, from the table that the guard uses.
+fn name_permissions(document: &mut Value) {
+    for own in OWN.iter().filter(|own| !own.method.is_empty()) {
+        let path = braced(own.path);
+        let Some(operation) = document["paths"].get_mut(&path).and_then(|item| item.get_mut(own.method.to_lowercase())) else {
+            continue;
+        };
+        operation["x-permission"] = json!(own.name);
+        if let Some(scope) = own.scope {
+            operation["x-client-scope"] = json!(scope);
+        }
+    }
+}
+
+/// `/a/:b` as `/a/{b}`.
+pub fn braced(path: &str) -> String {
+    let segment = |segment: &str| segment.strip_prefix(':').map_or_else(|| segment.to_owned(), |name| format!("{{{name}}}"));
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
+/// Names of all schemas that a request body reaches.
+fn request_schemas(document: &Value) -> Vec<String> {
+    let mut waiting: Vec<String> = Vec::new();
+    for operation in operations(document) {
+        references(&operation.value["requestBody"], &mut waiting);
+    }
+    let mut found: Vec<String> = Vec::new();
+    while let Some(name) = waiting.pop() {
+        if !found.contains(&name) {
+            references(&document["components"]["schemas"][&name], &mut waiting);
+            found.push(name);
+        }
+    }
+    found
+}
+
+fn references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()) {
+                found.push(name.to_owned());
+            }
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}

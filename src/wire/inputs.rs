@@ -1,0 +1,329 @@
+//! The generated document as the validator: every rule is written once, on a type, and checked from its schema.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, Validator};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Cause, Error, Field, Result};
+
+pub type Shared = Arc<Inputs>;
+
+/// More than this many faults in one request are not listed.
+const FAULTS_MAX: usize = 100;
+
+struct Parameter {
+    name: String,
+    /// `query`, `header` or `path`.
+    place: String,
+    required: bool,
+    is_integer: bool,
+    is_boolean: bool,
+    rule: Validator,
+}
+
+/// Compiled rules of all bodies, by schema name, and of all parameters, by operation id.
+pub struct Inputs {
+    bodies: HashMap<String, Validator>,
+    parameters: HashMap<String, Vec<Parameter>>,
+}
+
+impl Inputs {
+    /// Compiles the rules of a finished document.
+    pub fn new(document: &Value) -> Result<Self> {
+        let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
+        let definitions: Map<String, Value> = schemas.iter().map(|(name, schema)| (name.clone(), checkable(schema))).collect();
+        let rule = |schema: Value| {
+            let mut schema = schema;
+            schema["components"] = json!({"schemas": definitions});
+            compile(&schema)
+        };
+        let mut inputs = Self { bodies: HashMap::new(), parameters: HashMap::new() };
+        for operation in super::document::operations(document) {
+            let body = &operation.value["requestBody"]["content"]["application/json"]["schema"];
+            if let Some(name) = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
+                inputs.bodies.insert(name.to_owned(), rule(checkable(body))?);
+            }
+            let parameters = operation.value["parameters"].as_array().cloned().unwrap_or_default();
+            let read = parameters.iter().map(|parameter| {
+                let schema = &parameter["schema"];
+                Ok(Parameter {
+                    name: parameter["name"].as_str().unwrap_or_default().to_owned(),
+                    place: parameter["in"].as_str().unwrap_or_default().to_owned(),
+                    required: parameter["required"] == true,
+                    is_integer: schema["type"] == "integer",
+                    is_boolean: schema["type"] == "boolean",
+                    rule: rule(checkable(schema))?,
+                })
+            });
+            inputs.parameters.insert(operation.id.to_owned(), read.collect::<Result<_>>()?);
+        }
+        Ok(inputs)
+    }
+
+    /// All that is wrong with a body of this schema.
+    pub fn check_body(&self, schema: &str, value: &Value) -> Vec<Field> {
+        match self.bodies.get(schema) {
+            Some(rule) if rule.is_valid(value) => Vec::new(),
+            Some(rule) => faults(rule, value, "body"),
+            None => vec![Field::at(&["body"], "has no rules: please report this")],
+        }
+    }
+
+    /// All that is wrong with the parameters of a request that the framework refused.
+    pub fn check_parameters(&self, operation_id: &str, uri: &poem::http::Uri, headers: &poem::http::HeaderMap) -> Vec<Field> {
+        let query: Vec<(String, String)> =
+            uri.query().map(|text| serde_urlencoded(text)).unwrap_or_default();
+        let mut found = Vec::new();
+        for parameter in self.parameters.get(operation_id).map_or(&[][..], Vec::as_slice) {
+            let sent = match parameter.place.as_str() {
+                "query" => query.iter().find(|(name, _)| *name == parameter.name).map(|(_, text)| text.clone()),
+                "header" => headers.get(&parameter.name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+                // An id in a path is never malformed, only missing.
+                _ => continue,
+            };
+            let place = [parameter.place.as_str(), parameter.name.as_str()];
+            match sent {
+                None if parameter.required => found.push(Field::at(&place, "is missing")),
+                None => {}
+                Some(text) => found.extend(parameter.check(&text).map(|message| Field::at(&place, message))),
+            }
+        }
+        found
+    }
+}
+
+impl Parameter {
+    fn check(&self, text: &str) -> Option<String> {
+        let value = if self.is_integer {
+            match text.parse::<i64>() {
+                Ok(number) => json!(number),
+                Err(_) => return Some("must be a whole number".into()),
+            }
+        } else if self.is_boolean {
+            match text {
+                "true" => json!(true),
+                "false" => json!(false),
+                _ => return Some("must be true or false".into()),
+            }
+        } else {
+            json!(text)
+        };
+        faults(&self.rule, &value, "").into_iter().next().map(|field| field.message)
+    }
+}
+
+/// Names and values of a query string, percent-decoded.
+fn serde_urlencoded(query: &str) -> Vec<(String, String)> {
+    poem::http::Uri::builder()
+        .path_and_query(format!("/?{query}"))
+        .build()
+        .ok()
+        .and_then(|uri| {
+            let request = poem::Request::builder().uri(uri).finish();
+            request.params::<Vec<(String, String)>>().ok()
+        })
+        .unwrap_or_default()
+}
+
+fn compile(schema: &Value) -> Result<Validator> {
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft4)
+        .should_validate_formats(false)
+        .with_pattern_options(PatternOptions::regex())
+        .build(schema)
+        .map_err(|e| Error::internal(format!("a schema of the document is not usable: {e}")))
+}
+
+/// OpenAPI 3.0's dialect as Draft 4: `nullable` becomes a choice, integer formats become bounds.
+fn checkable(schema: &Value) -> Value {
+    let mut schema = match schema {
+        Value::Object(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), checkable(value))).collect()),
+        Value::Array(list) => Value::Array(list.iter().map(checkable).collect()),
+        other => return other.clone(),
+    };
+    let Some(map) = schema.as_object_mut() else { return schema };
+    let bounds = match map.get("format").and_then(Value::as_str) {
+        Some("int32") => Some((json!(i32::MIN), json!(i32::MAX))),
+        Some("int64") => Some((json!(i64::MIN), json!(i64::MAX))),
+        Some("uint32") => Some((json!(0), json!(u32::MAX))),
+        Some("uint64") => Some((json!(0), json!(u64::MAX))),
+        _ => None,
+    };
+    if let Some((low, high)) = bounds {
+        map.entry("minimum").or_insert(low);
+        map.entry("maximum").or_insert(high);
+    }
+    if map.remove("nullable") == Some(json!(true)) {
+        return json!({"anyOf": [{"type": "null"}, schema]});
+    }
+    schema
+}
+
+fn faults(rule: &Validator, value: &Value, place: &str) -> Vec<Field> {
+    let mut found = Vec::new();
+    for error in rule.iter_errors(value).take(FAULTS_MAX) {
+        collect(&error, place, &mut found);
+    }
+    found.truncate(FAULTS_MAX);
+    found
+}
+
+fn collect(error: &jsonschema::ValidationError<'_>, place: &str, found: &mut Vec<Field>) {
+    let mut location = vec![place.to_owned()];
+    let pointer = error.instance_path().to_string();
+    location.extend(pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")));
+    let mut at = |extra: Option<&str>, message: String| {
+        let mut location = location.clone();
+        location.extend(extra.map(str::to_owned));
+        found.push(Field { location, message });
+    };
+    match error.kind() {
+        ValidationErrorKind::AnyOf { context } => {
+            // The last branch is the real rule; the ones before it are `null`.
+            for inner in context.last().into_iter().flatten() {
+                collect(inner, place, found);
+            }
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            unexpected.iter().for_each(|name| at(Some(name), "is not a field of this request".into()));
+        }
+        ValidationErrorKind::Required { property } => at(property.as_str(), "is missing".into()),
+        kind => at(None, sentence(kind)),
+    }
+}
+
+/// Our words for a broken rule; the library's own text never reaches a caller.
+fn sentence(kind: &ValidationErrorKind) -> String {
+    match kind {
+        ValidationErrorKind::Type { kind } => format!("must be {}", type_name(kind)),
+        ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".into(),
+        ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
+        ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
+        ValidationErrorKind::Pattern { pattern } => format!("must match {pattern}"),
+        ValidationErrorKind::Minimum { limit } => format!("must be {limit} or more"),
+        ValidationErrorKind::Maximum { limit } => format!("must be {limit} or less"),
+        ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} entries"),
+        ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} entries"),
+        ValidationErrorKind::UniqueItems => "must not name anything twice".into(),
+        ValidationErrorKind::Enum { options } => {
+            let words: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            format!("must be one of {}", words.join(", "))
+        }
+        _ => "is not valid".into(),
+    }
+}
+
+fn type_name(kind: &jsonschema::error::TypeKind) -> String {
+    match kind {
+        jsonschema::error::TypeKind::Single(one) => match one.to_string().as_str() {
+            "string" => "text".into(),
+            "integer" => "a whole number".into(),
+            "boolean" => "true or false".into(),
+            "array" => "a list".into(),
+            "object" => "an object".into(),
+            other => other.to_owned(),
+        },
+        jsonschema::error::TypeKind::Multiple(_) => "of another type".into(),
+    }
+}
+
+/// Reads JSON and refuses what a policy document must not leave to chance: the same key twice.
+pub fn parse(bytes: &[u8]) -> Result<Value> {
+    let malformed = |why: String| Error::new(Cause::MalformedBody).saying(why);
+    if bytes.is_empty() {
+        return Err(malformed("the body is empty: send a JSON object".into()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| malformed(format!("the body is not UTF-8 after byte {}", e.valid_up_to())))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = Unrepeated.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    read.map_err(|e| {
+        let repeated = e.to_string().starts_with(REPEATED);
+        let what = if repeated { e.to_string() } else { format!("the body is not valid JSON at line {}, column {}", e.line(), e.column()) };
+        malformed(what)
+    })
+}
+
+const REPEATED: &str = "the body names the key";
+
+struct Unrepeated;
+
+impl<'de> DeserializeSeed<'de> for Unrepeated {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unrepeated {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(json!(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(json!(value))
+    }
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(json!(value))
+    }
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
+        Ok(json!(value))
+    }
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+    fn visit_string<E>(self, value: String) -> std::result::Result<Value, E> {
+        Ok(Value::String(value))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(value) = list.next_element_seed(Unrepeated)? {
+            all.push(value);
+        }
+        Ok(Value::Array(all))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Unrepeated)?;
+            if all.contains_key(&key) {
+                return Err(A::Error::custom(format!("{REPEATED} {key:?} twice")));
+            }
+            all.insert(key, value);
+        }
+        Ok(Value::Object(all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_not_one_json_value_says_where() {
+        for (bytes, says) in [
+            (&b""[..], "empty"),
+            (b"{\"a\":1,\"a\":2}", "\"a\" twice"),
+            (b"{\"a\":{\"b\":1,\"b\":2}}", "\"b\" twice"),
+            (b"{", "line 1, column 1"),
+            (b"{} {}", "line 1"),
+            (b"\xff\xfe", "UTF-8"),
+        ] {
+            let error = parse(bytes).expect_err("malformed");
+            assert!(error.message().contains(says), "{}", error.message());
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(parse(deep.as_bytes()).expect_err("too deep").cause, Cause::MalformedBody);
+        assert_eq!(parse(b"{\"a\":[1,null,\"x\",1.5,true]}").expect("fine"), json!({"a": [1, null, "x", 1.5, true]}));
+    }
+}
