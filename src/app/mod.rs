@@ -366,9 +366,9 @@ impl App {
         (&self.db.figures, self.db.queued())
     }
 
-    /// Finishes what waits and closes the file. Blocks.
-    pub fn close(&self) {
-        self.db.close();
+    /// Finishes what waits and closes the file.
+    pub async fn close(&self) {
+        self.db.close().await;
     }
 }
 

@@ -213,7 +213,7 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
     };
     let site = open(common.load(None)?).await?;
     let made = members::create_first_administrator(&site.app, admin, password, None).await;
-    site.app.close();
+    site.app.close().await;
     let uid = made?;
     if common.json {
         show::line(true, &json!({"uid": uid}));
@@ -290,7 +290,7 @@ async fn link(common: &Common, uid: &str, organization: &str, roles: &[String]) 
         let path = format!("{base}/permissions/users/{}/roles", segment(uid));
         door.call(Method::POST, &path, &tenant, Some(json!({"role_id": role["id"]}))).await?;
     }
-    door.close();
+    door.close().await;
     show::line(common.json, &linked);
     Ok(())
 }
@@ -314,7 +314,7 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
     let mut door = Door::open(common).await?;
     let id = organization_id(&mut door, &organization).await?;
     let answer = door.call(method, &format!("/admin/organizations/{id}{rest}"), &[], None).await?;
-    door.close();
+    door.close().await;
     show::line(common.json, &answer);
     Ok(())
 }
@@ -372,7 +372,7 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     }
     let mut door = Door::open(common).await?;
     let difference = door.send(Method::PUT, &format!("{base}/permissions/catalog?{query}"), &[], content_type, Some(bytes)).await;
-    door.close();
+    door.close().await;
     let difference = difference?;
     if common.json {
         println!("{difference}");
@@ -420,7 +420,7 @@ pub(super) async fn openapi() -> Result<(), Failed> {
     let scratch = directory::Scratch::new()?;
     let site = open(crate::config::Config::of(scratch.path())).await?;
     let document = crate::routes::documented(&site.app)?.0;
-    site.app.close();
+    site.app.close().await;
     println!("{}", serde_json::to_string_pretty(&document).map_err(|e| Failed(e.to_string()))?);
     Ok(())
 }
@@ -429,7 +429,7 @@ pub(super) async fn openapi() -> Result<(), Failed> {
 async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let mut door = Door::open(common).await?;
     let answer = door.call(method, path, &[], body).await;
-    door.close();
+    door.close().await;
     answer
 }
 

@@ -89,10 +89,10 @@ impl Door {
         Err(Failed(explained(&answer)))
     }
 
-    /// Finishes what was begun. Blocks a moment.
-    pub fn close(self) {
+    /// Finishes what was begun.
+    pub async fn close(self) {
         if let Self::Here { site, .. } = self {
-            site.app.close();
+            site.app.close().await;
         }
     }
 }

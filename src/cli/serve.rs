@@ -53,7 +53,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     if let Err(e) = clients::flush_last_used(&app).await {
         tracing::warn!(error = %e, "the last use of clients was not written");
     }
-    app.close();
+    app.close().await;
     lock.announce(Path::new(""))?;
     remove_stale(&socket)?;
     Ok(served?)

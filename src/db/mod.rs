@@ -174,10 +174,12 @@ impl<S: Clone + Send + 'static> Db<S> {
         self.queue_capacity - self.queue.capacity()
     }
 
-    /// Lets the writer finish what waits, then ends it; later changes fail. Blocks.
-    pub fn close(&self) {
+    /// Lets the writer finish what waits, then ends it; later changes fail.
+    pub async fn close(&self) {
         let Some(handle) = self.writer.lock().ok().and_then(|mut slot| slot.take()) else { return };
-        if self.queue.blocking_send(None).is_err() || handle.join().is_err() {
+        let was_alive = self.queue.send(None).await.is_ok();
+        let ended = tokio::task::spawn_blocking(move || handle.join().is_ok()).await.unwrap_or(false);
+        if !(was_alive && ended) {
             tracing::error!("the writer thread had panicked");
         }
     }
