@@ -1,1 +1,7 @@
-fn main(){}
+//! The one test binary: linking once is most of the time that separate binaries would cost.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines, reason = "a test that cannot go on shall stop")]
+
+mod site;
+
+mod organizations;
