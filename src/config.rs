@@ -108,7 +108,9 @@ impl Setting for Vec<String> {
         format!("{self:?}")
     }
     fn of_text(text: &str) -> Value {
-        Value::Array(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.into())).collect())
+        Value::Array(
+            text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.into())).collect(),
+        )
     }
 }
 
@@ -278,7 +280,8 @@ impl Config {
         let mut config = Self::of(&sources.data);
         let mut faults = Vec::new();
         config.read_file(sources, &mut faults);
-        let environment: BTreeMap<String, String> = std::env::vars().filter(|(k, _)| k.starts_with("ROSTER_")).collect();
+        let environment: BTreeMap<String, String> =
+            std::env::vars().filter(|(k, _)| k.starts_with("ROSTER_")).collect();
         config.set_from_environment(&environment, &mut faults);
         if let Some(listen) = sources.listen {
             config.listen = listen;
@@ -313,7 +316,8 @@ impl Config {
             }
         };
         if let Some(text) = environment.get("ROSTER_INTERNAL_SECRET") {
-            self.internal_secrets = text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+            self.internal_secrets =
+                text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
         } else if !self.internal_secret_file.as_os_str().is_empty() {
             self.internal_secrets = secret_file(&self.internal_secret_file, faults);
         }
@@ -370,7 +374,8 @@ const INTERNAL_SECRET_BYTES_MIN: usize = 16;
 
 /// `roster.toml` as `init` writes it: every setting with its default, none active.
 pub fn template() -> String {
-    let mut text = String::from("# Settings of this Roster. Every line shows a default; take the # away to change one.\n");
+    let mut text =
+        String::from("# Settings of this Roster. Every line shows a default; take the # away to change one.\n");
     for setting in Config::described() {
         text.push_str(&format!("\n# {}\n# {} = {}\n", setting.about, setting.name, setting.default));
     }
@@ -406,14 +411,20 @@ mod tests {
 
     #[test]
     fn the_template_sets_nothing_and_would_set_the_defaults() {
-        let active = template().lines().filter(|line| line.starts_with("# ") && line.contains(" = ")).map(|l| &l[2..]).collect::<Vec<_>>().join("\n");
+        let active = template()
+            .lines()
+            .filter(|line| line.starts_with("# ") && line.contains(" = "))
+            .map(|l| &l[2..])
+            .collect::<Vec<_>>()
+            .join("\n");
         assert_eq!(read(&template()).expect("template").shown(), Config::of(Path::new("data")).shown());
         assert_eq!(read(&active).expect("uncommented").shown(), Config::of(Path::new("data")).shown());
     }
 
     #[test]
     fn every_fault_is_named_at_once() {
-        let faults = read("listne = 1\nlisten = \"here\"\nauth.access_token_ttl_s = 0\ncors.origins = [\"*\"]").expect_err("four faults");
+        let faults = read("listne = 1\nlisten = \"here\"\nauth.access_token_ttl_s = 0\ncors.origins = [\"*\"]")
+            .expect_err("four faults");
         assert_eq!(faults.len(), 4, "{faults:?}");
     }
 

@@ -20,10 +20,7 @@ impl Field {
     }
 
     pub fn at(location: &[&str], message: impl Into<String>) -> Self {
-        Self {
-            location: location.iter().map(|part| (*part).to_owned()).collect(),
-            message: message.into(),
-        }
+        Self { location: location.iter().map(|part| (*part).to_owned()).collect(), message: message.into() }
     }
 
     /// The last part of the location: the field's own name.
@@ -114,7 +111,7 @@ causes! {
     VersionStale 10 310 "version_stale" "it was changed since you read it: read it again, then repeat the change";
 
     Database 0 201 "database" "the database failed: nothing was changed";
-    DatabaseFull 0 201 "database_full" "the disk is full: nothing was changed, reading still works";
+    DatabaseFull 0 201 "database_full" "the disk is full or fails: nothing was changed, reading still works";
     DatabaseReadOnly 0 201 "database_read_only" "the database cannot be written: nothing was changed, reading still works";
     Internal 0 601 "internal" "something went wrong on our side: the log has it under this request_id";
     NotConfigured 0 605 "not_configured" "this module is not configured";

@@ -39,20 +39,20 @@
 pub mod cli;
 pub mod routes;
 
+pub mod audit;
+pub mod clients;
+pub mod console;
 pub mod members;
 pub mod organizations;
 pub mod permissions;
 pub mod sessions;
-pub mod clients;
-pub mod audit;
-pub mod console;
 
 pub mod app;
 
-pub mod journal;
 pub mod access;
-pub mod db;
-pub mod wire;
 pub mod config;
+pub mod db;
 pub mod error;
 pub mod ids;
+pub mod journal;
+pub mod wire;

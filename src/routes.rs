@@ -17,7 +17,7 @@ use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 
 use crate::access::caller::{Exchange, FromCommandLine, Idempotency};
-use crate::access::{permission, secret};
+use crate::access::secret;
 use crate::app::{App, figures};
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
@@ -47,7 +47,11 @@ type Apis = (
 fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
     let app = || app.clone();
     let apis: Apis = (
-        (members::api::admin::Api { app: app() }, members::api::me::Api { app: app() }, members::api::internal::Api { app: app() }),
+        (
+            members::api::admin::Api { app: app() },
+            members::api::me::Api { app: app() },
+            members::api::internal::Api { app: app() },
+        ),
         organizations::api::Api { app: app() },
         (
             permissions::api::roles::Api { app: app() },
@@ -117,8 +121,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
 }
 
 /// The page is one inline script by Swagger UI; it may talk to this server only.
-const DOCS_POLICY: &str =
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
 
 /// The program itself.
 struct System;
@@ -150,7 +153,8 @@ async fn readyz(app: poem::web::Data<&Arc<App>>) -> Response {
 }
 
 fn health(is_well: bool) -> Response {
-    let (status, word) = if is_well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
+    let (status, word) =
+        if is_well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
     Response::builder().status(status).content_type("application/json").body(json!({"status": word}).to_string())
 }
 
@@ -160,11 +164,14 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
     let is_forwarded = ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
     let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
     let is_local = !is_forwarded && peer.is_none_or(|address| address.is_loopback());
-    let offered = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let offered =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let token = app.config.metrics_token.as_deref().map(secret::hash);
     let is_holder = offered.zip(token).is_some_and(|(offered, token)| secret::equal(&secret::hash(offered), &token));
     if !is_local && !is_holder {
-        return Err(Error::new(Cause::Unauthenticated).saying("metrics are for this machine, or for a bearer of the metrics token").into());
+        return Err(Error::new(Cause::Unauthenticated)
+            .saying("metrics are for this machine, or for a bearer of the metrics token")
+            .into());
     }
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
 }
@@ -267,7 +274,9 @@ impl Operations {
             .map_err(|_| Error::new(Cause::RequestTimeout))??;
         if let Some(key) = request.headers().get("idempotency-key") {
             let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
-            let key = key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
+            let key = key
+                .ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?
+                .to_owned();
             let text = format!("{} {} {}", request.method(), request.original_uri(), String::from_utf8_lossy(&bytes));
             let fingerprint = secret::hash(&text);
             request.extensions_mut().insert(Idempotency { key, fingerprint });
@@ -284,7 +293,8 @@ async fn read_limited(body: Body, bytes_max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut total = 0;
     while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|e| Error::new(Cause::MalformedBody).saying("the body broke off").because(e.to_string()))?;
+        let piece =
+            piece.map_err(|e| Error::new(Cause::MalformedBody).saying("the body broke off").because(e.to_string()))?;
         total += piece.len() as u64;
         if total <= bytes_max {
             bytes.extend_from_slice(&piece);
@@ -325,7 +335,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let address = client_address(&request, &self.app.config.trusted_proxies);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let is_preflight = method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_preflight =
+            method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let exchange = Arc::new(Exchange::new(request_id.clone(), address, &path));
         request.extensions_mut().insert(exchange.clone());
         let mut response = if is_preflight {
@@ -421,14 +432,22 @@ impl<E> Edge<E> {
             }
         }
         set("vary", "Origin");
-        let allowed = origin.and_then(|origin| origin.to_str().ok()).filter(|origin| self.app.config.cors_origins.iter().any(|o| o == origin));
+        let allowed = origin
+            .and_then(|origin| origin.to_str().ok())
+            .filter(|origin| self.app.config.cors_origins.iter().any(|o| o == origin));
         let Some(origin) = allowed else { return };
         set("access-control-allow-origin", origin);
         set("access-control-allow-credentials", "true");
-        set("access-control-expose-headers", "etag, x-request-id, x-policy-epoch, retry-after, ratelimit, ratelimit-policy");
+        set(
+            "access-control-expose-headers",
+            "etag, x-request-id, x-policy-epoch, retry-after, ratelimit, ratelimit-policy",
+        );
         if is_preflight {
             set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE");
-            set("access-control-allow-headers", "authorization, content-type, if-match, if-none-match, idempotency-key, x-client-key, x-api-key, x-tenant-id, x-request-id");
+            set(
+                "access-control-allow-headers",
+                "authorization, content-type, if-match, if-none-match, idempotency-key, x-client-key, x-api-key, x-tenant-id, x-request-id",
+            );
             set("access-control-max-age", "600");
         }
     }
@@ -480,7 +499,8 @@ fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr>
         return Some(peer);
     }
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<IpAddr> = forwarded.flat_map(|text| text.split(',')).map_while(|hop| hop.trim().parse().ok()).collect();
+    let hops: Vec<IpAddr> =
+        forwarded.flat_map(|text| text.split(',')).map_while(|hop| hop.trim().parse().ok()).collect();
     Some(hops.into_iter().rev().find(|hop| !is_trusted(hop)).unwrap_or(peer))
 }
 
@@ -489,7 +509,8 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for operation in document::operations(document) {
         let short = ["/auth", "/me", "/admin", "/internal"].iter().any(|top| operation.path.starts_with(top));
-        for path in std::iter::once(format!("{base}{}", operation.path)).chain(short.then(|| operation.path.to_owned())) {
+        for path in std::iter::once(format!("{base}{}", operation.path)).chain(short.then(|| operation.path.to_owned()))
+        {
             let known = methods.entry(path).or_default();
             known.push(operation.method.to_uppercase());
         }
@@ -501,16 +522,6 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
         }
     }
     router
-}
-
-/// Every code that can be answered, for the README.
-pub fn codes() -> Vec<(Cause, u32)> {
-    Cause::ALL.iter().map(|cause| (*cause, crate::error::code(*cause, if cause.scope() == 0 { 35 } else { cause.scope() }))).collect()
-}
-
-/// Roster's own permissions, for the README.
-pub fn own_permissions() -> impl Iterator<Item = &'static permission::Own> {
-    permission::OWN.iter().filter(|own| !own.method.is_empty())
 }
 
 #[cfg(test)]

@@ -163,7 +163,10 @@ impl Identity {
         }
         match snapshot.platform().filter(|platform| platform.set_of(member).is_some()) {
             Some(platform) => Ok(platform.id),
-            None => Err(Error::header_field("X-Tenant-ID", "you belong to several organizations: say which, by id or org_code")),
+            None => Err(Error::header_field(
+                "X-Tenant-ID",
+                "you belong to several organizations: say which, by id or org_code",
+            )),
         }
     }
 
@@ -262,7 +265,8 @@ fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
         // Known to the log and the audit even when it is turned away.
         let _ = exchange.actor.set(("client", client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
         Who::Client(client(guard, &snapshot, request, client_key, header("x-api-key").unwrap_or(""), &exchange)?)
-    } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && header("x-internal-secret").is_some()) {
+    } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && header("x-internal-secret").is_some())
+    {
         internal(guard, header("x-internal-secret").unwrap_or(""))?;
         Who::Asserted(asserted(&snapshot, uid)?)
     } else if let Some(offered) = header("x-internal-secret").filter(|_| takes & INTERNAL != 0) {

@@ -38,7 +38,9 @@ impl Bits {
 
     pub fn iter(&self) -> impl Iterator<Item = Slot> {
         let words = self.0.iter().enumerate();
-        words.flat_map(|(n, word)| (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n as Slot * 64 + bit))
+        words.flat_map(|(n, word)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n as Slot * 64 + bit)
+        })
     }
 }
 
@@ -114,7 +116,9 @@ impl Template {
                 Some(name) if is_name(name) => None,
                 Some(_) => return wrong("has a parameter without a plain name"),
                 None if !is_literal(segment) => {
-                    return wrong(&format!("has the segment {segment:?}, which is neither a literal nor one whole parameter"));
+                    return wrong(&format!(
+                        "has the segment {segment:?}, which is neither a literal nor one whole parameter"
+                    ));
                 }
                 None => Some(segment.into()),
             });
@@ -162,7 +166,9 @@ fn is_literal(segment: &str) -> bool {
 pub fn methods(text: &str) -> Result<Vec<&str>, String> {
     let tokens: Vec<&str> = text.split('|').collect();
     for token in &tokens {
-        if *token != "*" && (token.is_empty() || token.len() > 20 || !token.bytes().all(|byte| byte.is_ascii_uppercase())) {
+        if *token != "*"
+            && (token.is_empty() || token.len() > 20 || !token.bytes().all(|byte| byte.is_ascii_uppercase()))
+        {
             return Err(format!("the methods {text:?} are not upper-case names joined with |, or *"));
         }
     }
@@ -296,7 +302,8 @@ impl Catalog {
         let own = route.slots(method);
         let get: &[Slot] = if method == "HEAD" && !route.lists_head { route.slots("GET") } else { &[] };
         // A method that is no upper-case token is none that `*` could mean.
-        let any: &[Slot] = if methods(method).is_ok_and(|tokens| tokens == [method] && method != "*") { &route.any } else { &[] };
+        let any: &[Slot] =
+            if methods(method).is_ok_and(|tokens| tokens == [method] && method != "*") { &route.any } else { &[] };
         if own.is_empty() && get.is_empty() && any.is_empty() {
             return Met::NotThisMethod(&route.text);
         }
@@ -316,7 +323,13 @@ impl Catalog {
             let (Ok(template), Ok(tokens)) = (Template::parse(text), methods(tokens)) else { continue };
             let routes = apps.entry(node.app.clone()).or_default();
             let index = *known.entry((node.app.clone(), template.shape())).or_insert_with(|| {
-                routes.push(Route { template, text: text.clone(), methods: Vec::new(), any: Vec::new(), lists_head: false });
+                routes.push(Route {
+                    template,
+                    text: text.clone(),
+                    methods: Vec::new(),
+                    any: Vec::new(),
+                    lists_head: false,
+                });
                 routes.len() - 1
             });
             for token in tokens {
@@ -434,7 +447,9 @@ mod tests {
         for text in ["", "a", "/a//b", "/a/../b", "/a%20", "/a/*rest/b", "/{a}.json", "/:", "/{}", "/a b", "/a?x"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
-        for (text, shape) in [("/", "/"), ("/a/:b/{c}", "/a/{p1}/{p2}"), ("/a/", "/a"), ("/*", "/{*rest}"), ("/a/*x", "/a/{*rest}")] {
+        for (text, shape) in
+            [("/", "/"), ("/a/:b/{c}", "/a/{p1}/{p2}"), ("/a/", "/a"), ("/*", "/{*rest}"), ("/a/*x", "/a/{*rest}")]
+        {
             assert_eq!(Template::parse(text).expect(text).shape(), shape);
         }
         for text in ["", "get", "GET|", "GET|GET", "GET|*", "GET POST", "G.T"] {
@@ -444,7 +459,8 @@ mod tests {
 
     #[test]
     fn a_closed_category_closes_its_subtree_and_an_orphan_answers_nothing() {
-        let mut rows = vec![node(0, "area", "", ""), node(1, "area.read", "GET", "/a"), node(2, "area.old", "GET", "/b")];
+        let mut rows =
+            vec![node(0, "area", "", ""), node(1, "area.read", "GET", "/a"), node(2, "area.old", "GET", "/b")];
         rows[1].parent = Some(0);
         rows[2].orphaned = true;
         assert!(Catalog::build(rows.clone()).is_open(1));

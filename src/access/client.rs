@@ -114,7 +114,8 @@ impl Client {
         match limiter.check() {
             Ok(snapshot) => {
                 let left = snapshot.remaining_burst_capacity();
-                let refill_s = (u64::from(per_min.get() - left.min(per_min.get())) * 60).div_ceil(u64::from(per_min.get()));
+                let refill_s =
+                    (u64::from(per_min.get() - left.min(per_min.get())) * 60).div_ceil(u64::from(per_min.get()));
                 Ok(Some(Rate { policy, state: format!("\"client\";r={left};t={refill_s}") }))
             }
             Err(not_until) => {

@@ -222,7 +222,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
         witness.would_allow = cited(snapshot, tenant, tenant.roles(), &open);
         witness.would_allow.retain(|cited| !witness.held.contains(&cited.role));
     }
-    if allows && here.is_some() && reaches_everywhere(snapshot, question)
+    if allows
+        && here.is_some()
+        && reaches_everywhere(snapshot, question)
         && let Some(platform) = snapshot.platform()
         && here.is_none_or(|tenant| tenant.id != platform.id)
     {

@@ -96,7 +96,9 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
     if decision.allow {
         return Ok(());
     }
-    Err(Error::new(Cause::Forbidden).saying(format!("you lack the permission {}", permission.own().name)).because(decision.reason.word()))
+    Err(Error::new(Cause::Forbidden)
+        .saying(format!("you lack the permission {}", permission.own().name))
+        .because(decision.reason.word()))
 }
 
 /// Does the caller hold this permission in the tenant, so that it may give it away?
@@ -119,7 +121,11 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
     let catalog = &snapshot.catalog;
     let missing = match role.holds {
         Holds::Ticked => role.ticked.iter().find(|slot| !holds(snapshot, caller, tenant, *slot)),
-        Holds::Tenant => catalog.iter().map(|n| n.slot).filter(|s| catalog.is_in_tenant(*s)).find(|s| !holds(snapshot, caller, tenant, *s)),
+        Holds::Tenant => catalog
+            .iter()
+            .map(|n| n.slot)
+            .filter(|s| catalog.is_in_tenant(*s))
+            .find(|s| !holds(snapshot, caller, tenant, *s)),
         Holds::Everything => catalog.iter().map(|n| n.slot).find(|s| !holds(snapshot, caller, tenant, *s)),
     };
     match missing {

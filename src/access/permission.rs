@@ -79,9 +79,22 @@ macro_rules! own {
 
 /// The scopes an API client can have.
 pub const SCOPES: [&str; 16] = [
-    "members:read", "members:write", "organizations:read", "organizations:write", "permissions:read", "permissions:write",
-    "videos:read", "videos:write", "quotas:read", "quotas:write", "jobs:read", "jobs:write", "audit:read", "audit:write",
-    "permissions:check", "*",
+    "members:read",
+    "members:write",
+    "organizations:read",
+    "organizations:write",
+    "permissions:read",
+    "permissions:write",
+    "videos:read",
+    "videos:write",
+    "quotas:read",
+    "quotas:write",
+    "jobs:read",
+    "jobs:write",
+    "audit:read",
+    "audit:write",
+    "permissions:check",
+    "*",
 ];
 
 own! {

@@ -346,14 +346,21 @@ impl Snapshot {
             fact(format!("tenant {} {} {}", tenant.id, tenant.org_code, tenant.is_active));
             for role in tenant.roles.iter().flatten() {
                 let ticked: Vec<Slot> = role.ticked.iter().collect();
-                fact(format!("role {} {} {} {} {:?} {ticked:?}", tenant.id, role.id, role.key, role.is_open, role.holds));
+                fact(format!(
+                    "role {} {} {} {} {:?} {ticked:?}",
+                    tenant.id, role.id, role.key, role.is_open, role.holds
+                ));
             }
             for (member, _) in tenant.seats.iter() {
                 let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
                 roles.sort_unstable();
                 let set = tenant.set_of(*member);
                 let ticked: Vec<Slot> = set.map(|set| set.ticked.iter().collect()).unwrap_or_default();
-                fact(format!("seat {} {member} {roles:?} {ticked:?} {:?}", tenant.id, set.map(|s| (s.holds_tenant, s.holds_everything))));
+                fact(format!(
+                    "seat {} {member} {roles:?} {ticked:?} {:?}",
+                    tenant.id,
+                    set.map(|s| (s.holds_tenant, s.holds_everything))
+                ));
             }
         }
         for (key, id) in self.grants.iter() {
@@ -363,7 +370,16 @@ impl Snapshot {
             let c = client;
             fact(format!(
                 "client {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-                c.client_key, c.is_active, c.hash, c.previous, c.scopes, c.allowed_origins, c.allowed_ips, c.allowed_paths, c.expires_at, c.rate_limit_per_min
+                c.client_key,
+                c.is_active,
+                c.hash,
+                c.previous,
+                c.scopes,
+                c.allowed_origins,
+                c.allowed_ips,
+                c.allowed_paths,
+                c.expires_at,
+                c.rate_limit_per_min
             ));
         }
         let mut digest = [0; 32];

@@ -111,7 +111,8 @@ pub fn ticks(r: &Reader<'_>, role: RoleId) -> Result<Bits> {
     Ok(r.all(LIST_TICKS, &[(":role_id", &role)], |row| row.get::<_, Slot>(0))?.into_iter().collect())
 }
 
-const FIND_ROLE: &str = "select id, key, status = 'open', holds from roles where organization_id = :organization_id and id = :id";
+const FIND_ROLE: &str =
+    "select id, key, status = 'open', holds from roles where organization_id = :organization_id and id = :id";
 
 pub fn role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Change> {
     let role = r.one(FIND_ROLE, &[(":organization_id", &organization), (":id", &id)], |row| role_of(row, 0))?;
@@ -243,9 +244,7 @@ fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
 const LIST_KEYS: &str = "select id, private_key, public_key from signing_keys order by created_at desc";
 
 pub fn signing_keys(r: &Reader<'_>) -> Result<Vec<StoredKey>> {
-    r.all(LIST_KEYS, &[], |row| {
-        Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? })
-    })
+    r.all(LIST_KEYS, &[], |row| Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? }))
 }
 
 /// Visits rows one by one, without holding them all.

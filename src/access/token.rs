@@ -133,7 +133,11 @@ mod tests {
     use super::*;
 
     fn keys(stored: &StoredKey, audience: &str) -> Keys {
-        let stored = StoredKey { id: stored.id.clone(), private_key: stored.private_key.clone(), public_key: stored.public_key.clone() };
+        let stored = StoredKey {
+            id: stored.id.clone(),
+            private_key: stored.private_key.clone(),
+            public_key: stored.public_key.clone(),
+        };
         Keys::new(&[stored], "https://roster.example.org", audience, 60).expect("keys")
     }
 
@@ -154,7 +158,11 @@ mod tests {
         for cut in [0, 1, token.len() / 2, token.len() - 1] {
             assert!(keys(&ours, "roster").verify(&token[..cut], now).is_err());
         }
-        let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"typ":"at+jwt","alg":"none"}"#), token.split('.').nth(1).expect("claims"));
+        let none = format!(
+            "{}.{}.",
+            URL_SAFE_NO_PAD.encode(r#"{"typ":"at+jwt","alg":"none"}"#),
+            token.split('.').nth(1).expect("claims")
+        );
         assert!(keys(&ours, "roster").verify(&none, now).is_err());
     }
 }

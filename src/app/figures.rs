@@ -46,7 +46,8 @@ impl Figures {
             Ok(made)
         };
         let by_reason = counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
-        let panics = IntCounter::new("roster_panics_total", "Requests that panicked and were answered 500").map_err(failed)?;
+        let panics =
+            IntCounter::new("roster_panics_total", "Requests that panicked and were answered 500").map_err(failed)?;
         registry.register(Box::new(panics.clone())).map_err(failed)?;
         let buckets = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
         let options = HistogramOpts::new("roster_request_seconds", "From arrival to answer").buckets(buckets);
@@ -74,7 +75,8 @@ impl Figures {
     }
 
     pub fn count_decision(&self, reason: Reason) {
-        if let Some(counter) = Reason::ALL.iter().position(|known| *known == reason).and_then(|n| self.decisions.get(n)) {
+        if let Some(counter) = Reason::ALL.iter().position(|known| *known == reason).and_then(|n| self.decisions.get(n))
+        {
             counter.inc();
         }
     }

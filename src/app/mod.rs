@@ -247,11 +247,10 @@ impl App {
         };
         let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
         let address = exchange.address.map_or_else(|| "local".into(), |address| address.to_string());
-        let entry = Entry::new("path", &exchange.path).after(serde_json::json!({"detail": word, "repeats_before": repeats}));
-        self.tend(move |w| {
-            journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
-        })
-        .await
+        let entry =
+            Entry::new("path", &exchange.path).after(serde_json::json!({"detail": word, "repeats_before": repeats}));
+        self.tend(move |w| journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry))
+            .await
     }
 
     /// How many denials of this kind went by unrecorded before this one; `None` when this one does too.
@@ -414,7 +413,8 @@ fn repeated<T: ParseFromJSON>(known: Remembered, fingerprint: &Hash) -> Result<T
         return Err(Cause::IdempotencyKeyReused.into());
     }
     let answer = known.answer.ok_or(Cause::SecretNotKept)?;
-    T::parse_from_json_string(&answer).map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
+    T::parse_from_json_string(&answer)
+        .map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
 }
 
 fn ms(seconds: u64) -> i64 {

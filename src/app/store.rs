@@ -38,7 +38,8 @@ const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where on
 
 /// The pending set-up link and its end.
 pub fn find_setup(r: &Reader<'_>) -> Result<Option<(Hash, Timestamp)>> {
-    let found: Option<(Option<Hash>, Option<Timestamp>)> = r.find(FIND_SETUP, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Option<(Option<Hash>, Option<Timestamp>)> =
+        r.find(FIND_SETUP, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(found.and_then(|(hash, until)| hash.zip(until)))
 }
 
@@ -59,11 +60,9 @@ pub fn find_remembered(
     (caller, action, key): (&str, &str, &str),
     since: Timestamp,
 ) -> Result<Option<Remembered>> {
-    r.find(
-        FIND_REMEMBERED,
-        &[(":caller", &caller), (":action", &action), (":key", &key), (":since", &since)],
-        |row| Ok(Remembered { fingerprint: row.get(0)?, answer: row.get(1)? }),
-    )
+    r.find(FIND_REMEMBERED, &[(":caller", &caller), (":action", &action), (":key", &key), (":since", &since)], |row| {
+        Ok(Remembered { fingerprint: row.get(0)?, answer: row.get(1)? })
+    })
 }
 
 const REMEMBER: &str = "

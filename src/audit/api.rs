@@ -116,7 +116,10 @@ impl ApiResponse for Lines {
 }
 
 /// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[("AuditVerification", r#"{"ok":true,"entries":42,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}"#)];
+pub const EXAMPLES: &[(&str, &str)] = &[(
+    "AuditVerification",
+    r#"{"ok":true,"entries":42,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}"#,
+)];
 
 pub struct Api {
     pub app: Arc<App>,
@@ -180,7 +183,12 @@ impl Api {
         organization: Query<Option<OrganizationId>>,
     ) -> Result<Lines, Failure> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::AUDIT_EXPORT)?;
-        let filter = Filter { organization: narrowed(reach, organization.0)?, since: since.0, until: until.0, ..Filter::default() };
+        let filter = Filter {
+            organization: narrowed(reach, organization.0)?,
+            since: since.0,
+            until: until.0,
+            ..Filter::default()
+        };
         let app = self.app.clone();
         let steps = stream::try_unfold(0, move |after| {
             let (app, filter) = (app.clone(), filter.clone());
@@ -190,7 +198,8 @@ impl Api {
                     .await
                     .map_err(|e| std::io::Error::other(e.to_string()))?;
                 let Some(last) = entries.last().map(|entry| entry.id) else { return Ok::<_, std::io::Error>(None) };
-                let lines: String = entries.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
+                let lines: String =
+                    entries.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
                 Ok(Some((lines, last)))
             }
         });

@@ -30,7 +30,8 @@ impl PasswordSource {
 
     fn read(&self) -> Result<String, Failed> {
         if let Some(path) = &self.password_file {
-            let text = std::fs::read_to_string(path).map_err(|e| Failed(format!("{} cannot be read: {e}", path.display())))?;
+            let text =
+                std::fs::read_to_string(path).map_err(|e| Failed(format!("{} cannot be read: {e}", path.display())))?;
             return Ok(text.lines().next().unwrap_or_default().to_owned());
         }
         if self.password_stdin {
@@ -39,7 +40,9 @@ impl PasswordSource {
             return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
         }
         if !std::io::stdin().is_terminal() {
-            return Err(Failed("there is no terminal to ask for the password on: use --password-stdin or --password-file".into()));
+            return Err(Failed(
+                "there is no terminal to ask for the password on: use --password-stdin or --password-file".into(),
+            ));
         }
         let first = rpassword::prompt_password("Password: ")?;
         let second = rpassword::prompt_password("Once more: ")?;
@@ -203,7 +206,9 @@ pub(super) enum AuditCommand {
 pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource) -> Result<(), Failed> {
     if directory::exists(&common.data) || common.data.join(crate::config::FILE_NAME).exists() {
         let data = common.data.display();
-        return Err(Failed(format!("{data} is a Roster data directory already: use `roster setup-link --data {data}` for its first administrator")));
+        return Err(Failed(format!(
+            "{data} is a Roster data directory already: use `roster setup-link --data {data}` for its first administrator"
+        )));
     }
     let password = password.read()?;
     members::password::require_strong("password", &password)?;
@@ -238,7 +243,8 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
         ConfigCommand::Check if common.json => println!("{}", json!({"ok": true})),
         ConfigCommand::Check => println!("The settings are right."),
         ConfigCommand::Show if common.json => {
-            let shown: serde_json::Map<String, Value> = config.shown().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            let shown: serde_json::Map<String, Value> =
+                config.shown().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
             println!("{}", Value::Object(shown));
         }
         ConfigCommand::Show => config.shown().iter().for_each(|(name, value)| println!("{name} = {value}")),
@@ -256,7 +262,9 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         }
         MemberCommand::Create { username, email, name, password } => {
             let password = if password.is_given() { Some(password.read()?) } else { None };
-            let body = without_nulls(json!({"username": username, "email": email, "display_name": name, "password": password}));
+            let body = without_nulls(
+                json!({"username": username, "email": email, "display_name": name, "password": password}),
+            );
             ask(common, Method::POST, "/admin/members", Some(body)).await?
         }
         MemberCommand::Show { uid } => ask(common, Method::GET, &at(&uid, ""), None).await?,
@@ -324,7 +332,8 @@ async fn organization_id(door: &mut Door, named: &str) -> Result<String, Failed>
     if !crate::ids::OrganizationId::of(named).is_nil() {
         return Ok(named.to_owned());
     }
-    let found = door.call(Method::GET, &format!("/internal/organizations/by-code/{}", segment(named)), &[], None).await?;
+    let found =
+        door.call(Method::GET, &format!("/internal/organizations/by-code/{}", segment(named)), &[], None).await?;
     Ok(found["id"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -344,8 +353,12 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
             ask(common, Method::POST, "/admin/api-clients", Some(body)).await?
         }
         ClientCommand::Rotate { client_key } => ask(common, Method::POST, &at(&client_key, "/rotate"), None).await?,
-        ClientCommand::Disable { client_key } => ask(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "inactive"}))).await?,
-        ClientCommand::Enable { client_key } => ask(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "active"}))).await?,
+        ClientCommand::Disable { client_key } => {
+            ask(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "inactive"}))).await?
+        }
+        ClientCommand::Enable { client_key } => {
+            ask(common, Method::PATCH, &at(&client_key, ""), Some(json!({"status": "active"}))).await?
+        }
         ClientCommand::Delete { client_key } => {
             ask(common, Method::DELETE, &at(&client_key, ""), None).await?;
             json!({"client_key": client_key, "deleted": true})
@@ -362,7 +375,8 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
         CatalogCommand::Diff(document) => (document, true),
         CatalogCommand::Export { app } => return export(common, &base, &app).await,
     };
-    let bytes = std::fs::read(&document.file).map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
+    let bytes = std::fs::read(&document.file)
+        .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
     let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
     let mut query = format!("dry_run={dry_run}");
     for (name, value) in [("app", &document.app), ("prefix", &document.prefix), ("base", &document.base)] {
@@ -371,7 +385,8 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
         }
     }
     let mut door = Door::open(common).await?;
-    let difference = door.send(Method::PUT, &format!("{base}/permissions/catalog?{query}"), &[], content_type, Some(bytes)).await;
+    let difference =
+        door.send(Method::PUT, &format!("{base}/permissions/catalog?{query}"), &[], content_type, Some(bytes)).await;
     door.close().await;
     let difference = difference?;
     if common.json {
@@ -384,7 +399,9 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
         let count = |kind: &str| difference[kind].as_array().map_or(0, Vec::len);
         println!("{} added, {} changed, {} orphaned", count("added"), count("changed"), count("orphaned"));
     }
-    let differs = ["added", "changed", "orphaned"].iter().any(|kind| difference[kind].as_array().is_some_and(|names| !names.is_empty()));
+    let differs = ["added", "changed", "orphaned"]
+        .iter()
+        .any(|kind| difference[kind].as_array().is_some_and(|names| !names.is_empty()));
     Ok(if dry_run && differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -11,11 +11,17 @@ use crate::error::{Error, Result};
 
 /// Creates the directory (0700) with a `roster.toml` that sets nothing (0600); leaves what is there.
 pub fn create(data: &Path) -> Result<(), Failed> {
-    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|e| Failed(format!("{} cannot be made: {e}", data.display())))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .map_err(|e| Failed(format!("{} cannot be made: {e}", data.display())))?;
     let settings = data.join(config::FILE_NAME);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&settings);
     match made {
-        Ok(mut file) => file.write_all(config::template().as_bytes()).map_err(|e| Failed(format!("{}: {e}", settings.display()))),
+        Ok(mut file) => {
+            file.write_all(config::template().as_bytes()).map_err(|e| Failed(format!("{}: {e}", settings.display())))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(Failed(format!("{} cannot be written: {e}", settings.display()))),
     }
@@ -30,7 +36,10 @@ pub fn create_file(path: &Path) -> Result<()> {
         .open(path)
         .map(drop)
         .or_else(|e| if path.exists() { Ok(()) } else { Err(e) })
-        .map_err(|e| Error::internal(format!("{}: {e}", path.display())).saying(format!("{} cannot be made: {e}", path.display())))
+        .map_err(|e| {
+            Error::internal(format!("{}: {e}", path.display()))
+                .saying(format!("{} cannot be made: {e}", path.display()))
+        })
 }
 
 pub fn exists(data: &Path) -> bool {
@@ -53,8 +62,14 @@ pub enum Owner {
 pub fn lock(data: &Path) -> Result<Owner, Failed> {
     let path = data.join("roster.lock");
     let failed = |e: &dyn std::fmt::Display| Failed(format!("{} cannot be used: {e}", path.display()));
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|e| failed(&e))?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| failed(&e))?;
     match file.try_lock() {
         Ok(()) => Ok(Owner::Us(Lock { file })),
         Err(std::fs::TryLockError::WouldBlock) => {

@@ -23,7 +23,9 @@ impl Door {
     pub async fn open(common: &Common) -> Result<Self, Failed> {
         if !directory::exists(&common.data) {
             let data = common.data.display();
-            return Err(Failed(format!("{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`")));
+            return Err(Failed(format!(
+                "{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`"
+            )));
         }
         match directory::lock(&common.data)? {
             directory::Owner::Us(lock) => Self::here(common, lock).await,
@@ -38,15 +40,24 @@ impl Door {
     }
 
     async fn to(socket: &Path) -> Result<Self, Failed> {
-        let busy = |e: &dyn std::fmt::Display| Failed(format!("another Roster has this data directory, but does not answer on {}: {e}", socket.display()));
+        let busy = |e: &dyn std::fmt::Display| {
+            Failed(format!("another Roster has this data directory, but does not answer on {}: {e}", socket.display()))
+        };
         let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| busy(&e))?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| busy(&e))?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| busy(&e))?;
         tokio::spawn(connection);
         Ok(Self::Server(sender))
     }
 
     /// Asks an operation; answers its `data`.
-    pub async fn call(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Result<Value, Failed> {
+    pub async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, Failed> {
         let body = body.map(|value| value.to_string().into_bytes());
         self.send(method, path, headers, "application/json", body).await
     }
@@ -67,9 +78,19 @@ impl Door {
                 for (name, value) in headers {
                     request = request.header(*name, *value);
                 }
-                let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(|e| Failed(e.to_string()))?;
-                let answer = sender.send_request(request).await.map_err(|e| Failed(format!("the server did not answer: {e}")))?;
-                answer.into_body().collect().await.map_err(|e| Failed(format!("the server's answer broke off: {e}")))?.to_bytes()
+                let request = request
+                    .body(Full::new(Bytes::from(body.unwrap_or_default())))
+                    .map_err(|e| Failed(e.to_string()))?;
+                let answer = sender
+                    .send_request(request)
+                    .await
+                    .map_err(|e| Failed(format!("the server did not answer: {e}")))?;
+                answer
+                    .into_body()
+                    .collect()
+                    .await
+                    .map_err(|e| Failed(format!("the server's answer broke off: {e}")))?
+                    .to_bytes()
             }
             Self::Here { site, .. } => {
                 let mut request = Request::builder().method(method).uri_str(path).content_type(content_type);
@@ -82,7 +103,8 @@ impl Door {
                 answer.into_body().into_bytes().await.map_err(|e| Failed(e.to_string()))?
             }
         };
-        let answer: Value = serde_json::from_slice(&bytes).map_err(|e| Failed(format!("the answer is not JSON: {e}")))?;
+        let answer: Value =
+            serde_json::from_slice(&bytes).map_err(|e| Failed(format!("the answer is not JSON: {e}")))?;
         if answer["code"] == 102_000 {
             return Ok(answer["data"].clone());
         }
@@ -101,7 +123,8 @@ impl Door {
 fn explained(answer: &Value) -> String {
     let mut text = answer["message"].as_str().unwrap_or("it failed, and did not say why").to_owned();
     for field in answer["fields"].as_array().into_iter().flatten() {
-        let location: Vec<&str> = field["location"].as_array().into_iter().flatten().skip(1).filter_map(Value::as_str).collect();
+        let location: Vec<&str> =
+            field["location"].as_array().into_iter().flatten().skip(1).filter_map(Value::as_str).collect();
         text.push_str(&format!("\n  {}: {}", location.join("."), field["message"].as_str().unwrap_or_default()));
     }
     text

@@ -6,6 +6,7 @@ pub mod directory;
 mod door;
 mod serve;
 mod show;
+mod tables;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use poem::endpoint::BoxEndpoint;
 
 use crate::app::App;
+pub use tables::tables;
 use crate::config::{Config, Sources};
 use crate::error::Result;
 use crate::{organizations, permissions, routes};
@@ -151,7 +153,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         Command::Openapi => commands::openapi().await?,
-        Command::Version => show::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")})),
+        Command::Version => {
+            show::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")}))
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -159,7 +163,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
 impl Common {
     fn load(&self, listen: Option<SocketAddr>) -> Result<Config, Failed> {
         let sources = Sources { data: self.data.clone(), file: self.config.clone(), listen };
-        Config::load(&sources).map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
+        Config::load(&sources)
+            .map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
     }
 }
 

@@ -28,7 +28,10 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     let mut lock = match directory::lock(&common.data)? {
         directory::Owner::Us(lock) => lock,
         directory::Owner::Server(_) => {
-            return Err(Failed(format!("another Roster serves {} already: stop it, or use another --data", common.data.display())));
+            return Err(Failed(format!(
+                "another Roster serves {} already: stop it, or use another --data",
+                common.data.display()
+            )));
         }
     };
     let config = common.load(listen)?;
@@ -38,9 +41,15 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     let Site { app, endpoint } = open(config).await?;
     let socket = directory::socket_path(&common.data)?;
     remove_stale(&socket)?;
-    let unix = UnixListener::bind(socket.clone()).with_permissions(std::fs::Permissions::from_mode(0o600)).into_acceptor().await;
+    let unix = UnixListener::bind(socket.clone())
+        .with_permissions(std::fs::Permissions::from_mode(0o600))
+        .into_acceptor()
+        .await;
     let unix = unix.map_err(|e| Failed(format!("{} cannot be opened: {e}", socket.display())))?;
-    let tcp = TcpListener::bind(address).into_acceptor().await.map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
+    let tcp = TcpListener::bind(address)
+        .into_acceptor()
+        .await
+        .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
@@ -61,7 +70,9 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
 
 fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
     match std::fs::remove_file(socket) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failed(format!("{} cannot be removed: {e}", socket.display()))),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failed(format!("{} cannot be removed: {e}", socket.display())))
+        }
         _ => Ok(()),
     }
 }
@@ -80,7 +91,11 @@ fn log_to_stderr(config: &Config) {
 /// Says where the server listens, and how the first administrator is made.
 async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) -> Result<(), Failed> {
     let url = if public_url.is_empty() { format!("http://{bound}") } else { public_url.to_owned() };
-    let setup_url = if members::is_set_up(app).await? { None } else { Some(format!("{url}/setup?token={}", app.new_setup_token().await?)) };
+    let setup_url = if members::is_set_up(app).await? {
+        None
+    } else {
+        Some(format!("{url}/setup?token={}", app.new_setup_token().await?))
+    };
     if common.json {
         let mut line = serde_json::json!({"listening": bound.to_string()});
         if let Some(setup_url) = setup_url {
@@ -92,7 +107,10 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
     println!("Roster {} serves {} on {url}", env!("CARGO_PKG_VERSION"), common.data.display());
     println!("API documentation: {url}{}/docs", app.config.base_path);
     if let Some(setup_url) = setup_url {
-        println!("\nMake the first administrator within {} minutes:\n  {setup_url}", app.config.setup_link_ttl_s.div_ceil(60));
+        println!(
+            "\nMake the first administrator within {} minutes:\n  {setup_url}",
+            app.config.setup_link_ttl_s.div_ceil(60)
+        );
         println!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
     }
     Ok(())

@@ -8,7 +8,8 @@ pub fn line(as_json: bool, value: &Value) {
         println!("{value}");
         return;
     }
-    let pairs: Vec<(&String, String)> = value.as_object().into_iter().flatten().map(|(name, value)| (name, text(value))).collect();
+    let pairs: Vec<(&String, String)> =
+        value.as_object().into_iter().flatten().map(|(name, value)| (name, text(value))).collect();
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in pairs {
         println!("{name:width$}  {value}");
@@ -21,8 +22,12 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
         println!("{page}");
         return;
     }
-    let rows: Vec<Vec<String>> =
-        page["items"].as_array().into_iter().flatten().map(|item| columns.iter().map(|column| text(&item[column])).collect()).collect();
+    let rows: Vec<Vec<String>> = page["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| columns.iter().map(|column| text(&item[column])).collect())
+        .collect();
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([columns[n].len()]).max().unwrap_or(0);
     let print = |cells: &[String]| {
         let padded: Vec<String> = cells.iter().enumerate().map(|(n, cell)| format!("{cell:0$}", width(n))).collect();

@@ -131,9 +131,15 @@ struct UpdateClient {
 
 /// Examples of this area's schemas, for the document.
 pub const EXAMPLES: &[(&str, &str)] = &[
-    ("CreateClient", r#"{"name":"portal","scopes":["members:read","permissions:check"],"allowed_ips":["10.0.0.0/8"],"rate_limit_per_min":600}"#),
+    (
+        "CreateClient",
+        r#"{"name":"portal","scopes":["members:read","permissions:check"],"allowed_ips":["10.0.0.0/8"],"rate_limit_per_min":600}"#,
+    ),
     ("UpdateClient", r#"{"status":"inactive"}"#),
-    ("ApiClient", r#"{"client_key":"rc_3q2-7w","name":"portal","status":"active","scopes":["members:read"],"allowed_origins":[],"allowed_ips":["10.0.0.0/8"],"allowed_paths":[],"rate_limit_per_min":600,"expires_at":null,"last_used_at":null,"created_at":1763740800000,"updated_at":1763740800000}"#),
+    (
+        "ApiClient",
+        r#"{"client_key":"rc_3q2-7w","name":"portal","status":"active","scopes":["members:read"],"allowed_origins":[],"allowed_ips":["10.0.0.0/8"],"allowed_paths":[],"rate_limit_per_min":600,"expires_at":null,"last_used_at":null,"created_at":1763740800000,"updated_at":1763740800000}"#,
+    ),
 ];
 
 pub struct Api {
@@ -170,7 +176,10 @@ impl Api {
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CLIENT_CREATE)?;
             if t.snapshot().clients().count() as u64 >= clients_max {
-                return Err(Error::field("name", format!("the site has {clients_max} clients already (limits.api_clients)")));
+                return Err(Error::field(
+                    "name",
+                    format!("the site has {clients_max} clients already (limits.api_clients)"),
+                ));
             }
             let client = ApiClient {
                 client_key,
@@ -192,7 +201,8 @@ impl Api {
             let entry = Entry::new("client", &client.client_key).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
-            Ok(Changed::new(ClientSecret { client_key, api_key, name, scopes, former_valid_until: None }, entry).policy([change]))
+            Ok(Changed::new(ClientSecret { client_key, api_key, name, scopes, former_valid_until: None }, entry)
+                .policy([change]))
         };
         let made = self.app.create_secret(&caller, "client.create", make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))

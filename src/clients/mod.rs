@@ -37,10 +37,25 @@ pub fn faults(client: &ApiClient, now: Timestamp) -> Vec<Field> {
             faults.push(Field::at(&["body", name, &n.to_string()], format!("{entry:?} {says}")));
         }
     };
-    each("scopes", &client.scopes, &|text| SCOPES.contains(&text), &format!("is not a scope: use {}", SCOPES.join(", ")));
+    each(
+        "scopes",
+        &client.scopes,
+        &|text| SCOPES.contains(&text),
+        &format!("is not a scope: use {}", SCOPES.join(", ")),
+    );
     each("allowed_ips", &client.allowed_ips, &|text| network(text).is_some(), "is not an address or a CIDR range");
-    each("allowed_origins", &client.allowed_origins, &is_origin, "is not an exact origin like https://office.example.org");
-    each("allowed_paths", &client.allowed_paths, &is_path, "is not a path like /admin/members, or /admin/* for all below");
+    each(
+        "allowed_origins",
+        &client.allowed_origins,
+        &is_origin,
+        "is not an exact origin like https://office.example.org",
+    );
+    each(
+        "allowed_paths",
+        &client.allowed_paths,
+        &is_path,
+        "is not a path like /admin/members, or /admin/* for all below",
+    );
     if client.expires_at.is_some_and(|at| at <= now) {
         faults.push(Field::body("expires_at", "must lie in the future, in Unix milliseconds"));
     }
@@ -80,7 +95,12 @@ mod tests {
     #[test]
     fn origins_and_paths_are_exact() {
         assert!(is_origin("https://office.example.org") && is_origin("http://localhost:8080"));
-        assert!(!is_origin("*") && !is_origin("https://*.example.org") && !is_origin("https://a/") && !is_origin("https://a@b"));
+        assert!(
+            !is_origin("*")
+                && !is_origin("https://*.example.org")
+                && !is_origin("https://a/")
+                && !is_origin("https://a@b")
+        );
         assert!(is_path("/admin/members") && is_path("/admin/*"));
         assert!(!is_path("admin") && !is_path("/a*") && !is_path("/*/a") && !is_path("/a//b") && !is_path("/a?b"));
     }

@@ -44,7 +44,8 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     let Submitted { token, login, password } = submitted.0;
     // The form is ours: a browser that comes from elsewhere was sent here.
-    let from_elsewhere = request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    let from_elsewhere =
+        request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
     if from_elsewhere {
         return refusal(&Error::new(Cause::Forbidden));
     }
@@ -53,9 +54,17 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         return refusal(&refused);
     }
     match members::create_first_administrator(&app, &login, password, Some(token.clone())).await {
-        Ok(_) => page(StatusCode::OK, &format!("<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}/docs\">API documentation</a></p>", escaped(&login), app.config.base_path)),
+        Ok(_) => page(
+            StatusCode::OK,
+            &format!(
+                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}/docs\">API documentation</a></p>",
+                escaped(&login),
+                app.config.base_path
+            ),
+        ),
         Err(e) if e.cause == Cause::BadInput => {
-            let faults: Vec<String> = e.fields.iter().map(|field| format!("The {} {}.", field.name(), field.message)).collect();
+            let faults: Vec<String> =
+                e.fields.iter().map(|field| format!("The {} {}.", field.name(), field.message)).collect();
             page(StatusCode::BAD_REQUEST, &form_html(&token, &login, &faults))
         }
         Err(e) => refusal(&e),
@@ -91,7 +100,8 @@ fn refusal(error: &Error) -> Response {
 }
 
 fn form_html(token: &str, login: &str, faults: &[String]) -> String {
-    let faults: String = faults.iter().map(|fault| format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(fault))).collect();
+    let faults: String =
+        faults.iter().map(|fault| format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(fault))).collect();
     format!(
         r#"<h1>Welcome to Roster</h1>
 <p>Make the first administrator of this site. This link works once.</p>{faults}
@@ -123,7 +133,10 @@ fn page(status: StatusCode, body: &str) -> Response {
     Response::builder()
         .status(status)
         .content_type("text/html; charset=utf-8")
-        .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'")
+        .header(
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+        )
         .header(header::REFERRER_POLICY, "no-referrer")
         .header(header::CACHE_CONTROL, "no-store")
         .body(html)

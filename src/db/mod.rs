@@ -194,9 +194,8 @@ fn busy(why: &'static str) -> Error {
 }
 
 fn readers(file: &Path, config: &Config) -> Result<r2d2::Pool<SqliteConnectionManager>> {
-    let manager = SqliteConnectionManager::file(file)
-        .with_flags(schema::reader_flags())
-        .with_init(schema::prepare_reader);
+    let manager =
+        SqliteConnectionManager::file(file).with_flags(schema::reader_flags()).with_init(schema::prepare_reader);
     r2d2::Pool::builder()
         .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
         .min_idle(Some(1))

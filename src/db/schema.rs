@@ -87,12 +87,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 /// What SQLite's own checks say; empty when all is well.
 pub fn faults(connection: &Connection) -> Result<Vec<String>> {
     let mut statement = connection.prepare("pragma integrity_check").map_err(failed)?;
-    let said: Vec<String> =
-        statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
+    let said: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
     let mut faults: Vec<String> = said.into_iter().filter(|line| line != "ok").collect();
     let mut statement = connection.prepare("pragma foreign_key_check").map_err(failed)?;
-    let orphans: Vec<String> =
-        statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
+    let orphans: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
     faults.extend(orphans.into_iter().map(|table| format!("{table}: a row points to nothing")));
     Ok(faults)
 }

@@ -87,7 +87,9 @@ pub fn failed(error: rusqlite::Error) -> Error {
             ffi::SQLITE_FULL => Cause::DatabaseFull,
             ffi::SQLITE_READONLY => Cause::DatabaseReadOnly,
             ffi::SQLITE_IOERR if code.extended_code == ffi::SQLITE_IOERR_WRITE => Cause::DatabaseFull,
-            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => return Error::new(Cause::Busy).because(error.to_string()).retry_after(1),
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+                return Error::new(Cause::Busy).because(error.to_string()).retry_after(1);
+            }
             _ => Cause::Database,
         },
         _ => Cause::Database,

@@ -123,7 +123,12 @@ pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, 
 }
 
 /// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.
-pub async fn create_first_administrator(app: &App, login: &str, password: String, setup_token: Option<String>) -> Result<MemberId> {
+pub async fn create_first_administrator(
+    app: &App,
+    login: &str,
+    password: String,
+    setup_token: Option<String>,
+) -> Result<MemberId> {
     password::require_strong("password", &password)?;
     let login = login.trim().to_owned();
     if login.is_empty() || login.len() > 254 || login.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -146,7 +151,9 @@ pub async fn create_first_administrator(app: &App, login: &str, password: String
         let changes = [access::store::person(t, id)?, access::store::seat(t, platform.id, id)?];
         Ok(Changed::new(id, entry).policy(changes))
     };
-    app.change(&Identity::command_line(), "member.create_first_administrator", create_admin).await.map(|made| made.answer)
+    app.change(&Identity::command_line(), "member.create_first_administrator", create_admin)
+        .await
+        .map(|made| made.answer)
 }
 
 fn has_administrator(r: &Reader<'_>, platform: OrganizationId) -> Result<bool> {

@@ -39,16 +39,17 @@ pub fn faults(password: &str) -> Vec<&'static str> {
 /// Refuses a weak password, naming the field it came in.
 pub fn require_strong(field: &str, password: &str) -> Result<()> {
     let faults = faults(password);
-    if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults.into_iter().map(|fault| Field::body(field, fault)).collect())) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::fields(faults.into_iter().map(|fault| Field::body(field, fault)).collect()))
+    }
 }
 
 /// The hash to store: argon2id, with the parameters of the settings.
 pub async fn hash(app: &App, password: String) -> Result<String> {
     let argon2 = argon2(&app.config)?;
-    in_turn(app, move || {
-        hashed(&argon2, password.as_bytes())
-    })
-    .await
+    in_turn(app, move || hashed(&argon2, password.as_bytes())).await
 }
 
 /// Is it the password of this hash? Without a hash the same work is done, and the answer is no.
@@ -87,8 +88,13 @@ fn hashed(argon2: &Argon2<'_>, password: &[u8]) -> Result<String> {
 
 fn argon2(config: &Config) -> Result<Argon2<'static>> {
     let number = |setting: u64| u32::try_from(setting).unwrap_or(u32::MAX);
-    let params = Params::new(number(config.hash_memory_kib), number(config.hash_iterations), number(config.hash_parallelism), None)
-        .map_err(|e| Error::internal(format!("the password.* settings do not fit together: {e}")))?;
+    let params = Params::new(
+        number(config.hash_memory_kib),
+        number(config.hash_iterations),
+        number(config.hash_parallelism),
+        None,
+    )
+    .map_err(|e| Error::internal(format!("the password.* settings do not fit together: {e}")))?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 

@@ -174,7 +174,8 @@ const SET_STATUS: &str = "
 /// Suspending ends every token of the member.
 pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
     let ends_tokens = status != "active";
-    w.execute(SET_STATUS, &[(":status", &status), (":ends_tokens", &ends_tokens), (":now", &w.now()), (":id", &id)]).map(drop)
+    w.execute(SET_STATUS, &[(":status", &status), (":ends_tokens", &ends_tokens), (":now", &w.now()), (":id", &id)])
+        .map(drop)
 }
 
 const SET_PASSWORD: &str = "
@@ -205,7 +206,13 @@ const INSERT_IDENTITY: &str = "
     insert into identities (provider, subject, member_id, account_id, created_at)
     values (:provider, :subject, :member_id, :account_id, :now)";
 
-pub fn insert_identity(w: &Writer<'_>, id: MemberId, provider: &str, subject: &str, account_id: Option<&str>) -> Result<()> {
+pub fn insert_identity(
+    w: &Writer<'_>,
+    id: MemberId,
+    provider: &str,
+    subject: &str,
+    account_id: Option<&str>,
+) -> Result<()> {
     w.insert(
         INSERT_IDENTITY,
         &[
@@ -260,7 +267,12 @@ pub fn list_memberships(
 ) -> Result<(Vec<Membership>, u64)> {
     let rows = r.all(
         LIST_MEMBERSHIPS,
-        &[(":member_id", &member), (":only", &only), (":limit", &(window.limit as i64)), (":offset", &(window.offset as i64))],
+        &[
+            (":member_id", &member),
+            (":only", &only),
+            (":limit", &(window.limit as i64)),
+            (":offset", &(window.offset as i64)),
+        ],
         |row| {
             Ok(Membership {
                 organization: row.get(0)?,
@@ -289,7 +301,8 @@ const INSERT_MEMBERSHIP: &str = "
     values (:organization_id, :member_id, :now)";
 
 pub fn insert_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
-    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())]).map(drop)
+    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())])
+        .map(drop)
 }
 
 const DELETE_MEMBERSHIP: &str = "

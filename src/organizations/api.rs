@@ -100,7 +100,10 @@ struct UpdateOrganization {
 pub const EXAMPLES: &[(&str, &str)] = &[
     ("CreateOrganization", r#"{"org_code":"acme","name":"Acme Studios","tax_id":"12345678"}"#),
     ("UpdateOrganization", r#"{"name":"Acme Pictures"}"#),
-    ("Organization", r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","created_at":1763740800000,"updated_at":1763740800000}"#),
+    (
+        "Organization",
+        r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","created_at":1763740800000,"updated_at":1763740800000}"#,
+    ),
 ];
 
 pub struct Api {
@@ -150,7 +153,8 @@ impl Api {
                 updated_at: t.now(),
             };
             let changes = create(t, &organization)?;
-            let entry = Entry::new("organization", organization.id).within(organization.id).after(described(&organization));
+            let entry =
+                Entry::new("organization", organization.id).within(organization.id).after(described(&organization));
             Ok(Changed::new(OrganizationView::from(organization), entry).policy(changes))
         };
         let made = self.app.create(&caller, "organization.create", make).await?;
@@ -183,7 +187,11 @@ impl Api {
             let reach = access::require(t.snapshot(), caller, Permission::ORGANIZATION_UPDATE)?;
             require_reached(reach, id.0)?;
             if let Some(status) = edit.status {
-                let needed = if status.is_active() { Permission::ORGANIZATION_ACTIVATE } else { Permission::ORGANIZATION_DEACTIVATE };
+                let needed = if status.is_active() {
+                    Permission::ORGANIZATION_ACTIVATE
+                } else {
+                    Permission::ORGANIZATION_DEACTIVATE
+                };
                 access::require(t.snapshot(), caller, needed)?;
             }
             change(t, id.0, if_match.0.as_deref(), |organization| {
@@ -226,7 +234,12 @@ impl Api {
     }
 
     /// List organizations, for the services of this site
-    #[oai(path = "/internal/organizations", method = "get", operation_id = "list_organizations_internal", tag = "Tag::Internal")]
+    #[oai(
+        path = "/internal/organizations",
+        method = "get",
+        operation_id = "list_organizations_internal",
+        tag = "Tag::Internal"
+    )]
     async fn list_organizations_internal(
         &self,
         caller: Neighbour,
@@ -242,7 +255,12 @@ impl Api {
     }
 
     /// See the organization of a code, for the services of this site
-    #[oai(path = "/internal/organizations/by-code/:org_code", method = "get", operation_id = "get_organization_by_code", tag = "Tag::Internal")]
+    #[oai(
+        path = "/internal/organizations/by-code/:org_code",
+        method = "get",
+        operation_id = "get_organization_by_code",
+        tag = "Tag::Internal"
+    )]
     async fn get_organization_by_code(&self, caller: Neighbour, org_code: Path<String>) -> Reply<OrganizationView> {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::ORGANIZATION_GET)?;

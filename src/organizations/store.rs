@@ -55,7 +55,9 @@ pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: Window) -> Re
         organization_of,
     )?;
     let total =
-        r.one(COUNT_ORGANIZATIONS, &[(":only", only), (":is_active", is_active), (":keyword", keyword)], |row| row.get::<_, i64>(0))?;
+        r.one(COUNT_ORGANIZATIONS, &[(":only", only), (":is_active", is_active), (":keyword", keyword)], |row| {
+            row.get::<_, i64>(0)
+        })?;
     Ok((rows, u64::try_from(total).unwrap_or_default()))
 }
 

@@ -62,6 +62,11 @@ pub fn in_force(
     module: Option<&str>,
 ) -> Result<Vec<OwnedRight>> {
     let rows = store::list_grants(r, member, scope_type, module)?;
-    let rights = rows.into_iter().map(|[scope_type, scope_id, module, action]| OwnedRight { scope_type, scope_id, module, action });
+    let rights = rows.into_iter().map(|[scope_type, scope_id, module, action]| OwnedRight {
+        scope_type,
+        scope_id,
+        module,
+        action,
+    });
     Ok(rights.filter(|right| !is_of_inactive_organization(snapshot, &right.as_right())).collect())
 }

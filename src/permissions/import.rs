@@ -63,7 +63,8 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
         return crate::wire::inputs::parse(bytes);
     }
     let value: Value = serde_norway::from_slice(bytes).map_err(|e| {
-        let place = e.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
+        let place =
+            e.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
         malformed(format!("the document is neither JSON nor YAML{place}"))
     })?;
     if value.is_object() { Ok(value) } else { Err(malformed("the document must be an object".into())) }
@@ -154,7 +155,8 @@ fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: 
         }
     };
     let (name, parent) = (text("name"), text("parent"));
-    let (http_methods, http_path, status, user_type) = (text("http_methods"), text("http_path"), text("status"), text("type"));
+    let (http_methods, http_path, status, user_type) =
+        (text("http_methods"), text("http_path"), text("status"), text("type"));
     let is_open = match status.as_deref() {
         None => None,
         Some("open") => Some(true),
@@ -176,7 +178,15 @@ fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: 
         faults.add(&format!("{place}\u{1f}name"), "is missing");
         return None;
     };
-    Some(Entry { name: prefixed(&name), parent: parent.map(|p| prefixed(&p)), http_methods, http_path, is_open, user_type, place })
+    Some(Entry {
+        name: prefixed(&name),
+        parent: parent.map(|p| prefixed(&p)),
+        http_methods,
+        http_path,
+        is_open,
+        user_type,
+        place,
+    })
 }
 
 // ── OpenAPI ──
@@ -198,7 +208,11 @@ fn openapi(document: &Value, options: &Options, faults: &mut Faults) -> Vec<Entr
         for method in OPERATIONS {
             let Some(operation) = item.get(method).filter(|value| value.is_object()) else { continue };
             let base = options.base.clone().unwrap_or_else(|| base_path(&[operation, item, document]));
-            let tag = operation["tags"][0].as_str().map(plain).filter(|tag| !tag.is_empty()).unwrap_or_else(|| "untagged".into());
+            let tag = operation["tags"][0]
+                .as_str()
+                .map(plain)
+                .filter(|tag| !tag.is_empty())
+                .unwrap_or_else(|| "untagged".into());
             let id = operation["operationId"].as_str().map_or_else(|| plain(&format!("{method}_{path}")), plain);
             let category = prefix.as_ref().map_or_else(|| tag.clone(), |prefix| format!("{prefix}.{tag}"));
             categories.insert(category.clone(), prefix.clone());
@@ -257,10 +271,16 @@ fn check(entries: &[Entry], faults: &mut Faults) {
     let mut routes: HashMap<(String, &str), &Entry> = HashMap::new();
     for entry in entries {
         if !is_word(&entry.name, NAME_BYTES_MAX) {
-            faults.add(&entry.place, format!("the name {:?} must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}", entry.name));
+            faults.add(
+                &entry.place,
+                format!("the name {:?} must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}", entry.name),
+            );
         }
         if let Some(other) = names.insert(&entry.name, entry) {
-            faults.add(&entry.place, format!("{} is named twice: here and at {}", entry.name, other.place.replace('\u{1f}', ".")));
+            faults.add(
+                &entry.place,
+                format!("{} is named twice: here and at {}", entry.name, other.place.replace('\u{1f}', ".")),
+            );
         }
         check_route(entry, &mut routes, faults);
     }
@@ -279,7 +299,10 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<(String, &'e str), &'e
     let (text, tokens) = match (&entry.http_path, &entry.http_methods) {
         (None, None) => return,
         (Some(path), Some(tokens)) => (path, tokens),
-        _ => return faults.add(&entry.place, format!("{} needs both http_methods and http_path, or neither", entry.name)),
+        _ => {
+            return faults
+                .add(&entry.place, format!("{} needs both http_methods and http_path, or neither", entry.name));
+        }
     };
     let template = Template::parse(text);
     let tokens = methods(tokens);
@@ -290,7 +313,9 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<(String, &'e str), &'e
     let shape = template.shape();
     for token in tokens {
         let same = routes.get(&(shape.clone(), token)).or_else(|| routes.get(&(shape.clone(), "*"))).copied();
-        let under = (token == "*").then(|| routes.iter().find(|((other, _), _)| *other == shape).map(|(_, other)| *other)).flatten();
+        let under = (token == "*")
+            .then(|| routes.iter().find(|((other, _), _)| *other == shape).map(|(_, other)| *other))
+            .flatten();
         if let Some(other) = same.or(under) {
             faults.add(
                 &entry.place,
@@ -304,7 +329,12 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<(String, &'e str), &'e
 // ── writing ──
 
 /// Writes an import and answers what it did. With `dry_run` it only answers.
-pub fn write(t: &Transaction<'_>, import: &Import, entries_max: u64, dry_run: bool) -> Result<(Imported, Option<Change>)> {
+pub fn write(
+    t: &Transaction<'_>,
+    import: &Import,
+    entries_max: u64,
+    dry_run: bool,
+) -> Result<(Imported, Option<Change>)> {
     let catalog = &t.snapshot().catalog;
     let imported = compare(catalog, import)?;
     let total = catalog.len() as u64 + imported.added.len() as u64;
@@ -353,7 +383,10 @@ fn compare(catalog: &Catalog, import: &Import) -> Result<Imported> {
         match catalog.find(&entry.name) {
             None => imported.added.push(entry.name.clone()),
             Some(node) if *node.app != *import.app => {
-                faults.add(&entry.place, format!("{} is a permission of the application {} already: use a prefix", entry.name, node.app));
+                faults.add(
+                    &entry.place,
+                    format!("{} is a permission of the application {} already: use a prefix", entry.name, node.app),
+                );
             }
             Some(node) if differs(catalog, node, entry) => imported.changed.push(entry.name.clone()),
             Some(_) => {}
@@ -428,14 +461,18 @@ mod tests {
         }});
         let options = Options { app: Some("files".into()), prefix: Some("Files".into()), base: None };
         let import = read(&document, &options).expect("import");
-        let seen: Vec<_> = import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
-        assert_eq!(seen, [
-            ("files", None, None),
-            ("files.untagged", Some("files"), None),
-            ("files.user_apis", Some("files"), None),
-            ("files.untagged.post_ping", Some("files.untagged"), Some("/ping")),
-            ("files.user_apis.getuser_byid", Some("files.user_apis"), Some("/api/v2/users/{id}")),
-        ]);
+        let seen: Vec<_> =
+            import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("files", None, None),
+                ("files.untagged", Some("files"), None),
+                ("files.user_apis", Some("files"), None),
+                ("files.untagged.post_ping", Some("files.untagged"), Some("/ping")),
+                ("files.user_apis.getuser_byid", Some("files.user_apis"), Some("/api/v2/users/{id}")),
+            ]
+        );
     }
 
     #[test]

@@ -203,7 +203,13 @@ const INSERT_ASSIGNMENT: &str = "
     insert into role_assignments (id, organization_id, member_id, role_id, source, created_at, updated_at)
     values (:id, :organization_id, :member_id, :role_id, :source, :now, :now)";
 
-pub fn insert_assignment(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId, source: Source) -> Result<()> {
+pub fn insert_assignment(
+    w: &Writer<'_>,
+    organization: OrganizationId,
+    member: MemberId,
+    role: RoleId,
+    source: Source,
+) -> Result<()> {
     w.insert(
         INSERT_ASSIGNMENT,
         &[
@@ -223,7 +229,12 @@ const DELETE_ASSIGNMENTS: &str = "
     where organization_id = :organization_id and member_id = :member_id and role_id = :role_id";
 
 /// From all sources.
-pub fn delete_assignments(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<usize> {
+pub fn delete_assignments(
+    w: &Writer<'_>,
+    organization: OrganizationId,
+    member: MemberId,
+    role: RoleId,
+) -> Result<usize> {
     w.execute(DELETE_ASSIGNMENTS, &[(":organization_id", &organization), (":member_id", &member), (":role_id", &role)])
 }
 
@@ -267,12 +278,15 @@ const OTHER_ACTIVE_HOLDER: &str = "
         where r.organization_id = :organization_id and r.key = :key and m.status = 'active' and a.member_id <> :member_id)";
 
 /// Does an active member other than this one hold the role of this key?
-pub fn has_other_active_holder(r: &Reader<'_>, organization: OrganizationId, key: &str, member: MemberId) -> Result<bool> {
-    r.one(
-        OTHER_ACTIVE_HOLDER,
-        &[(":organization_id", &organization), (":key", &key), (":member_id", &member)],
-        |row| row.get(0),
-    )
+pub fn has_other_active_holder(
+    r: &Reader<'_>,
+    organization: OrganizationId,
+    key: &str,
+    member: MemberId,
+) -> Result<bool> {
+    r.one(OTHER_ACTIVE_HOLDER, &[(":organization_id", &organization), (":key", &key), (":member_id", &member)], |row| {
+        row.get(0)
+    })
 }
 
 // ── mappings ──
@@ -328,7 +342,12 @@ const FIND_MAPPING: &str = "
     join roles r on r.id = m.role_id
     where m.organization_id = :organization_id and m.source = :source and m.external_key = :external_key";
 
-pub fn find_mapping(r: &Reader<'_>, organization: OrganizationId, source: Source, external_key: &str) -> Result<Option<Mapping>> {
+pub fn find_mapping(
+    r: &Reader<'_>,
+    organization: OrganizationId,
+    source: Source,
+    external_key: &str,
+) -> Result<Option<Mapping>> {
     r.find(
         FIND_MAPPING,
         &[(":organization_id", &organization), (":source", &source.word()), (":external_key", &external_key)],
@@ -341,7 +360,13 @@ const PUT_MAPPING: &str = "
     values (:id, :organization_id, :source, :external_key, :role_id, :now, :now)
     on conflict (organization_id, source, external_key) do update set role_id = excluded.role_id, updated_at = excluded.updated_at";
 
-pub fn put_mapping(w: &Writer<'_>, organization: OrganizationId, source: Source, external_key: &str, role: RoleId) -> Result<()> {
+pub fn put_mapping(
+    w: &Writer<'_>,
+    organization: OrganizationId,
+    source: Source,
+    external_key: &str,
+    role: RoleId,
+) -> Result<()> {
     w.execute(
         PUT_MAPPING,
         &[
@@ -418,7 +443,12 @@ const LIST_GRANTS: &str = "
     order by scope_type, scope_id, module, action";
 
 /// Scope type, scope id, module and action of each grant.
-pub fn list_grants(r: &Reader<'_>, member: MemberId, scope_type: Option<&str>, module: Option<&str>) -> Result<Vec<[String; 4]>> {
+pub fn list_grants(
+    r: &Reader<'_>,
+    member: MemberId,
+    scope_type: Option<&str>,
+    module: Option<&str>,
+) -> Result<Vec<[String; 4]>> {
     r.all(LIST_GRANTS, &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)], |row| {
         Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
     })
@@ -473,7 +503,8 @@ pub fn set_parent(w: &Writer<'_>, name: &str, parent: Option<&str>) -> Result<()
     w.execute(SET_PARENT, &[(":parent", &parent), (":name", &name)]).map(drop)
 }
 
-const ORPHAN_PERMISSION: &str = "update permissions set orphaned = 1, updated_at = :now where name = :name and orphaned = 0";
+const ORPHAN_PERMISSION: &str =
+    "update permissions set orphaned = 1, updated_at = :now where name = :name and orphaned = 0";
 
 pub fn orphan_permission(w: &Writer<'_>, name: &str) -> Result<()> {
     w.execute(ORPHAN_PERMISSION, &[(":now", &w.now()), (":name", &name)]).map(drop)

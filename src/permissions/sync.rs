@@ -61,7 +61,12 @@ pub fn sync(
             synced.kept.push(role.key.clone());
             continue;
         }
-        access::require_held(t.snapshot(), caller, organization, super::known_role(t.snapshot(), organization, role.id)?)?;
+        access::require_held(
+            t.snapshot(),
+            caller,
+            organization,
+            super::known_role(t.snapshot(), organization, role.id)?,
+        )?;
         synced.added.push(role.key.clone());
         if !dry_run {
             store::insert_assignment(t, organization, member, role.id, source)?;

@@ -34,7 +34,8 @@ struct TokenAnswer {
 }
 
 /// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[("LoginRequest", r#"{"login":"kim@example.org","password":"Correct-horse-7"}"#)];
+pub const EXAMPLES: &[(&str, &str)] =
+    &[("LoginRequest", r#"{"login":"kim@example.org","password":"Correct-horse-7"}"#)];
 
 pub struct Api {
     pub app: Arc<App>,

@@ -30,8 +30,8 @@ pub fn operations(document: &Value) -> Vec<Operation<'_>> {
 
 /// Finishes what the framework generated.
 pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
-    let mut document: Value =
-        serde_json::from_str(generated).map_err(|e| Error::internal(format!("the generated document is not JSON: {e}")))?;
+    let mut document: Value = serde_json::from_str(generated)
+        .map_err(|e| Error::internal(format!("the generated document is not JSON: {e}")))?;
     let inputs = request_schemas(&document);
     for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         for method in METHODS {
@@ -47,8 +47,8 @@ pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
             schema["additionalProperties"] = json!(false);
         }
         if let Some((_, example)) = examples.iter().find(|(schema, _)| schema == name) {
-            schema["example"] =
-                serde_json::from_str(example).map_err(|e| Error::internal(format!("the example of {name} is not JSON: {e}")))?;
+            schema["example"] = serde_json::from_str(example)
+                .map_err(|e| Error::internal(format!("the example of {name} is not JSON: {e}")))?;
         }
     }
     Ok(document)
@@ -83,7 +83,8 @@ fn split_scheme(scheme: &mut Value) {
 fn name_permissions(document: &mut Value) {
     for own in OWN.iter().filter(|own| !own.method.is_empty()) {
         let path = braced(own.path);
-        let Some(operation) = document["paths"].get_mut(&path).and_then(|item| item.get_mut(own.method.to_lowercase())) else {
+        let Some(operation) = document["paths"].get_mut(&path).and_then(|item| item.get_mut(own.method.to_lowercase()))
+        else {
             continue;
         };
         operation["x-permission"] = json!(own.name);
@@ -95,7 +96,8 @@ fn name_permissions(document: &mut Value) {
 
 /// `/a/:b` as `/a/{b}`.
 pub fn braced(path: &str) -> String {
-    let segment = |segment: &str| segment.strip_prefix(':').map_or_else(|| segment.to_owned(), |name| format!("{{{name}}}"));
+    let segment =
+        |segment: &str| segment.strip_prefix(':').map_or_else(|| segment.to_owned(), |name| format!("{{{name}}}"));
     path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 

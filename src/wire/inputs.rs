@@ -35,7 +35,8 @@ impl Inputs {
     /// Compiles the rules of a finished document.
     pub fn new(document: &Value) -> Result<Self> {
         let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
-        let definitions: Map<String, Value> = schemas.iter().map(|(name, schema)| (name.clone(), checkable(schema))).collect();
+        let definitions: Map<String, Value> =
+            schemas.iter().map(|(name, schema)| (name.clone(), checkable(schema))).collect();
         let rule = |schema: Value| {
             let mut schema = schema;
             schema["components"] = json!({"schemas": definitions});
@@ -74,14 +75,20 @@ impl Inputs {
     }
 
     /// All that is wrong with the parameters of a request that the framework refused.
-    pub fn check_parameters(&self, operation_id: &str, uri: &poem::http::Uri, headers: &poem::http::HeaderMap) -> Vec<Field> {
-        let query: Vec<(String, String)> =
-            uri.query().map(|text| serde_urlencoded(text)).unwrap_or_default();
+    pub fn check_parameters(
+        &self,
+        operation_id: &str,
+        uri: &poem::http::Uri,
+        headers: &poem::http::HeaderMap,
+    ) -> Vec<Field> {
+        let query: Vec<(String, String)> = uri.query().map(|text| serde_urlencoded(text)).unwrap_or_default();
         let mut found = Vec::new();
         for parameter in self.parameters.get(operation_id).map_or(&[][..], Vec::as_slice) {
             let sent = match parameter.place.as_str() {
                 "query" => query.iter().find(|(name, _)| *name == parameter.name).map(|(_, text)| text.clone()),
-                "header" => headers.get(&parameter.name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+                "header" => {
+                    headers.get(&parameter.name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                }
                 // An id in a path is never malformed, only missing.
                 _ => continue,
             };
@@ -237,12 +244,17 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
     if bytes.is_empty() {
         return Err(malformed("the body is empty: send a JSON object".into()));
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| malformed(format!("the body is not UTF-8 after byte {}", e.valid_up_to())))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| malformed(format!("the body is not UTF-8 after byte {}", e.valid_up_to())))?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = Unrepeated.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     read.map_err(|e| {
         let repeated = e.to_string().starts_with(REPEATED);
-        let what = if repeated { e.to_string() } else { format!("the body is not valid JSON at line {}, column {}", e.line(), e.column()) };
+        let what = if repeated {
+            e.to_string()
+        } else {
+            format!("the body is not valid JSON at line {}, column {}", e.line(), e.column())
+        };
         malformed(what)
     })
 }

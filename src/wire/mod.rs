@@ -8,7 +8,9 @@ pub mod inputs;
 use poem::http::{HeaderName, StatusCode, header};
 use poem::{IntoResponse, Request, RequestBody, Response};
 use poem_openapi::payload::{ParsePayload, Payload};
-use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Object, Tags};
 use serde_json::{Value, json};
@@ -85,7 +87,8 @@ pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool
         "request_id": request_id,
     });
     if !error.fields.is_empty() {
-        let fields = error.fields.iter().map(|f| json!({"field": f.name(), "location": f.location, "message": f.message}));
+        let fields =
+            error.fields.iter().map(|f| json!({"field": f.name(), "location": f.location, "message": f.message}));
         body["fields"] = fields.collect();
     }
     if with_cause && let Some(source) = &error.source {
@@ -300,8 +303,12 @@ impl<D: Datum> IntoResponse for Success<D> {
 
 impl<D: Datum> ApiResponse for Success<D> {
     fn meta() -> MetaResponses {
-        let number = MetaSchemaRef::Inline(Box::new(MetaSchema { example: Some(json!(SUCCESS)), ..MetaSchema::new_with_format("integer", "int32") }));
-        let text = MetaSchemaRef::Inline(Box::new(MetaSchema { example: Some(json!("ok")), ..MetaSchema::new("string") }));
+        let number = MetaSchemaRef::Inline(Box::new(MetaSchema {
+            example: Some(json!(SUCCESS)),
+            ..MetaSchema::new_with_format("integer", "int32")
+        }));
+        let text =
+            MetaSchemaRef::Inline(Box::new(MetaSchema { example: Some(json!("ok")), ..MetaSchema::new("string") }));
         let mut properties = vec![("code", number), ("message", text)];
         let mut required = vec!["code", "message"];
         if let Some(schema) = D::schema() {

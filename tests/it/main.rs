@@ -5,3 +5,8 @@
 mod site;
 
 mod organizations;
+mod cli;
+mod crash;
+mod openapi;
+mod schema;
+mod tidy;

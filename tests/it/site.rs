@@ -68,14 +68,45 @@ impl Site {
         self.launch();
     }
 
-    /// Takes its life without a warning, and starts it again.
-    pub async fn kill_and_restart(&mut self) {
+    /// Takes its life without a warning.
+    pub fn kill(&mut self) {
         self.stop("KILL");
+    }
+
+    pub fn start_again(&mut self) {
         self.launch();
     }
 
+    /// Runs a command while no server runs, and starts the server again.
+    pub fn command_while_stopped(&mut self, arguments: &[&str]) -> Value {
+        self.stop("TERM");
+        let answer = self.command(arguments);
+        self.launch();
+        answer
+    }
+
+    /// From now on the server cannot make any file longer than its longest one is: a full disk, as far as it can tell.
+    pub fn limit_file_size(&self) {
+        let files = std::fs::read_dir(self.path()).expect("folder");
+        let longest = files.map(|file| file.expect("file").metadata().expect("metadata").len()).max().expect("a file");
+        self.set_file_size_limit(&longest.to_string());
+    }
+
+    pub fn unlimit_file_size(&self) {
+        self.set_file_size_limit("unlimited");
+    }
+
+    fn set_file_size_limit(&self, bytes: &str) {
+        let pid = self.child.as_ref().expect("a server").id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
+        assert!(status.expect("prlimit (util-linux)").success());
+    }
+
     fn launch(&mut self) {
-        let mut child = Command::new(binary())
+        // A write past a file size limit shall fail, not kill: the shell's choice is inherited.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(self.directory.path())
             .env("ROSTER_INTERNAL_SECRET", INTERNAL_SECRET)

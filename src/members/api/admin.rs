@@ -114,7 +114,8 @@ impl Api {
         offset: Query<Option<u64>>,
     ) -> Reply<Page<MemberView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
-        let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
+        let filter =
+            Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
         let window = Window::new(limit.0, offset.0);
         let (found, total) = self.app.read(move |r| store::list_members(r, &filter, window)).await?;
         Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
@@ -192,7 +193,10 @@ impl Api {
             edited(&mut member.username, edit.username, |text| text.0);
             edited(&mut member.email, edit.email, |text| text.0);
             edited(&mut member.display_name, edit.display_name, |text| text.0);
-            let account = edit.authentik_user_id.map(|text| text.0).filter(|text| former.authentik_user_id.as_ref() != Some(text));
+            let account = edit
+                .authentik_user_id
+                .map(|text| text.0)
+                .filter(|text| former.authentik_user_id.as_ref() != Some(text));
             let is_active = edit.is_active.filter(|is_active| *is_active != former.is_active());
             let is_sensitive = member.username != former.username
                 || member.email != former.email
@@ -306,11 +310,19 @@ impl Api {
     ///
     /// Gives no role. Linking twice is linking once.
     #[oai(path = "/:id/organizations/:org_id", method = "post", operation_id = "link_member")]
-    async fn link_member(&self, caller: Office, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<MembershipView> {
+    async fn link_member(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        org_id: Path<OrganizationId>,
+    ) -> Reply<MembershipView> {
         let link = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBERSHIP_CREATE)?;
             alive(t, id.0)?;
-            t.snapshot().tenant(org_id.0).filter(|tenant| reach.includes(tenant.id)).ok_or(Cause::OrganizationNotFound)?;
+            t.snapshot()
+                .tenant(org_id.0)
+                .filter(|tenant| reach.includes(tenant.id))
+                .ok_or(Cause::OrganizationNotFound)?;
             let view = |created_at: crate::ids::Timestamp| MembershipView {
                 member_id: id.0,
                 organization_id: org_id.0,
@@ -337,7 +349,11 @@ impl Api {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBERSHIP_DELETE)?;
             require_visible(t.snapshot(), reach, id.0)?;
             store::get_member(t, id.0)?;
-            let tenant = t.snapshot().tenant(org_id.0).filter(|tenant| reach.includes(tenant.id)).ok_or(Cause::OrganizationNotFound)?;
+            let tenant = t
+                .snapshot()
+                .tenant(org_id.0)
+                .filter(|tenant| reach.includes(tenant.id))
+                .ok_or(Cause::OrganizationNotFound)?;
             for role in tenant.roles_of(id.0) {
                 access::require_held(t.snapshot(), caller, tenant.id, role)?;
             }
@@ -423,7 +439,13 @@ fn named(new: &NewMember) -> Vec<&'static str> {
     set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
 }
 
-fn switch(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId, is_active: bool) -> Result<Changed<Member>> {
+fn switch(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    reach: Reach,
+    id: MemberId,
+    is_active: bool,
+) -> Result<Changed<Member>> {
     require_visible(t.snapshot(), reach, id)?;
     let former = alive(t, id)?;
     require_may_change(t, caller, reach, id)?;

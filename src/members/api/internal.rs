@@ -100,7 +100,8 @@ impl Api {
         offset: Query<Option<u64>>,
     ) -> Reply<Page<MemberView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
-        let filter = Filter { organization: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
+        let filter =
+            Filter { organization: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
         let window = Window::internal(limit.0, offset.0);
         let (found, total) = self.app.read(move |r| store::list_members(r, &filter, window)).await?;
         Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
@@ -111,13 +112,21 @@ impl Api {
     async fn get_member_by_sub(&self, caller: Neighbour, sub: Path<String>) -> Reply<MemberView> {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::MEMBER_GET)?;
-        let member = self.app.read(move |r| store::find_by_identity(r, AUTHENTIK, &sub.0)).await?.ok_or(Cause::MemberNotFound)?;
+        let member = self
+            .app
+            .read(move |r| store::find_by_identity(r, AUTHENTIK, &sub.0))
+            .await?
+            .ok_or(Cause::MemberNotFound)?;
         require_visible(&snapshot, reach, member.id)?;
         Ok(ok(member.into()))
     }
 
     /// List a member's organizations, for the services of this site
-    #[oai(path = "/members/:member_id/organizations", method = "get", operation_id = "list_member_organizations_internal")]
+    #[oai(
+        path = "/members/:member_id/organizations",
+        method = "get",
+        operation_id = "list_member_organizations_internal"
+    )]
     async fn list_member_organizations_internal(
         &self,
         caller: Neighbour,

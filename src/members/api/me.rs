@@ -104,4 +104,3 @@ fn me(r: &crate::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {
     };
     Ok((me, member.version))
 }
-

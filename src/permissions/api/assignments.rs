@@ -120,7 +120,12 @@ impl Api {
     ///
     /// The member must belong to the organization, and the caller must hold all that the role gives.
     #[oai(path = "/users/:uid/roles", method = "post", operation_id = "assign_user_role")]
-    async fn assign_user_role(&self, caller: Gate, uid: Path<MemberId>, body: Body<AssignUserRole>) -> Reply<UserRoleView> {
+    async fn assign_user_role(
+        &self,
+        caller: Gate,
+        uid: Path<MemberId>,
+        body: Body<AssignUserRole>,
+    ) -> Reply<UserRoleView> {
         let source: Source = body.0.source.unwrap_or(AssignmentSource::Manual).into();
         let assign = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_CREATE)?;
@@ -135,7 +140,8 @@ impl Api {
                 .into_iter()
                 .find(|held| held.role == role.id && held.source == source)
                 .ok_or(Cause::AssignmentNotFound)?;
-            let entry = Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
+            let entry =
+                Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
             let change = access::store::seat(t, tenant, uid.0)?;
             Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
         };
@@ -170,7 +176,12 @@ impl Api {
     ///
     /// Mappings turn the external keys into roles; only assignments of this source change. `manual` cannot be synced.
     #[oai(path = "/users/:uid/roles/sync", method = "post", operation_id = "sync_user_roles")]
-    async fn sync_user_roles(&self, caller: GateOrClient, uid: Path<MemberId>, body: Body<SyncUserRoles>) -> Reply<SyncResult> {
+    async fn sync_user_roles(
+        &self,
+        caller: GateOrClient,
+        uid: Path<MemberId>,
+        body: Body<SyncUserRoles>,
+    ) -> Reply<SyncResult> {
         let request = body.0;
         let source: Source = request.source.into();
         let dry_run = request.dry_run.unwrap_or(false);

@@ -150,7 +150,10 @@ impl Api {
             };
             let (id, change) = grants::grant(t, member, &right.as_right())?;
             if change.is_some() && t.snapshot().grants() as u64 >= grants_max {
-                return Err(Error::field("scope_id", format!("the site has {grants_max} grants already (limits.grants)")));
+                return Err(Error::field(
+                    "scope_id",
+                    format!("the site has {grants_max} grants already (limits.grants)"),
+                ));
             }
             let answer = Granted { permission_id: id, result: "granted".into() };
             let Some(change) = change else { return Ok(Changed::nothing(answer)) };
@@ -203,7 +206,12 @@ impl Api {
     }
 
     /// See all rights of a subject, for the services of this site
-    #[oai(path = "/internal/permissions/:authentik_sub/snapshot", method = "get", operation_id = "get_rights_by_sub", tag = "Tag::Internal")]
+    #[oai(
+        path = "/internal/permissions/:authentik_sub/snapshot",
+        method = "get",
+        operation_id = "get_rights_by_sub",
+        tag = "Tag::Internal"
+    )]
     async fn get_rights_by_sub(
         &self,
         caller: Neighbour,

@@ -108,11 +108,14 @@ impl Api {
             let (source, key): (Source, &str) = (body.0.external_source.into(), &body.0.external_key);
             let role = store::find_role_by_key(t, tenant, &body.0.internal_role_key)?.ok_or(Cause::RoleNotFound)?;
             if role.is_protected() {
-                return Err(Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator"));
+                return Err(
+                    Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator")
+                );
             }
             access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
-            if former.is_none() && store::list_mappings(t, tenant, None, Window::new(Some(1), None))?.1 >= mappings_max {
+            if former.is_none() && store::list_mappings(t, tenant, None, Window::new(Some(1), None))?.1 >= mappings_max
+            {
                 let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
                 return Err(Error::field("external_key", message));
             }
@@ -153,9 +156,9 @@ impl Api {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(Cause::MappingNotFound)?;
             store::delete_mapping(t, former.id)?;
-            let entry = Entry::new("role_mapping", former.id)
-                .within(tenant)
-                .before(json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}));
+            let entry = Entry::new("role_mapping", former.id).within(tenant).before(
+                json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}),
+            );
             Ok(Changed::new((), entry))
         };
         let deleted = self.app.change(&caller, "mapping.delete", delete).await?;
@@ -181,7 +184,8 @@ impl OptionalBody {
         if !faults.is_empty() {
             return Err(Error::fields(faults));
         }
-        DeleteRoleMapping::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+        DeleteRoleMapping::parse_from_json(Some(value))
+            .map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
     }
 }
 

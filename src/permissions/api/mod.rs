@@ -167,11 +167,26 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("SyncUserRoles", r#"{"source":"zitadel","external_keys":["editors"],"dry_run":true}"#),
     ("UpsertRoleMapping", r#"{"external_source":"zitadel","external_key":"editors","internal_role_key":"editor"}"#),
     ("PolicyReload", r#"{}"#),
-    ("CheckRequest", r#"{"uid":"019abcde-0000-7000-8000-000000000002","method":"DELETE","path":"/videos/7","explain":true}"#),
-    ("GrantRequest", r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#),
-    ("RevokeRequest", r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#),
-    ("PermissionNode", r#"{"id":"video.delete","parent":"video","name":"video.delete","http_methods":"DELETE","http_path":"/videos/:id","status":"open","type":"backend_user"}"#),
-    ("Role", r#"{"id":"019abcde-0000-7000-8000-000000000001","tenant_id":"019abcde-0000-7000-8000-000000000003","key":"editor","display_name":"Editor","status":"open","is_system":false,"create_at":1763740800000,"update_at":1763740800000}"#),
+    (
+        "CheckRequest",
+        r#"{"uid":"019abcde-0000-7000-8000-000000000002","method":"DELETE","path":"/videos/7","explain":true}"#,
+    ),
+    (
+        "GrantRequest",
+        r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
+    ),
+    (
+        "RevokeRequest",
+        r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
+    ),
+    (
+        "PermissionNode",
+        r#"{"id":"video.delete","parent":"video","name":"video.delete","http_methods":"DELETE","http_path":"/videos/:id","status":"open","type":"backend_user"}"#,
+    ),
+    (
+        "Role",
+        r#"{"id":"019abcde-0000-7000-8000-000000000001","tenant_id":"019abcde-0000-7000-8000-000000000003","key":"editor","display_name":"Editor","status":"open","is_system":false,"create_at":1763740800000,"update_at":1763740800000}"#,
+    ),
     ("CheckAnswer", r#"{"allow":true,"reason":"ok_role","epoch":42}"#),
     ("CatalogDifference", r#"{"added":["video","video.delete"],"changed":[],"orphaned":[]}"#),
 ];

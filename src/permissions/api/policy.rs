@@ -242,7 +242,11 @@ impl Api {
     ///
     /// For menus: `include_tree` adds the tree of what is held, with the ancestors it hangs on.
     #[oai(path = "/me", method = "get", operation_id = "get_my_permissions")]
-    async fn get_my_permissions(&self, caller: Gate, include_tree: Query<Option<bool>>) -> RenderedReply<MyPermissions> {
+    async fn get_my_permissions(
+        &self,
+        caller: Gate,
+        include_tree: Query<Option<bool>>,
+    ) -> RenderedReply<MyPermissions> {
         let snapshot = self.app.guard.snapshot.load();
         let tenant = caller.tenant(&snapshot)?;
         let member = caller.member().ok_or(Cause::Unauthenticated)?;
@@ -276,7 +280,13 @@ impl Api {
         };
         let found = self.app.reload().await?;
         let ts = Timestamp::now().0;
-        Ok(ok(PolicyReloaded { tenant, ts, old_epoch: found.old_epoch, new_epoch: found.new_epoch, changed: found.changed }))
+        Ok(ok(PolicyReloaded {
+            tenant,
+            ts,
+            old_epoch: found.old_epoch,
+            new_epoch: found.new_epoch,
+            changed: found.changed,
+        }))
     }
 
     /// Ask whether a member may do something
@@ -290,7 +300,9 @@ impl Api {
         access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
         let questions = questions(body.0)?;
         let tenant = match (&caller.who, caller.named_tenant) {
-            (Who::Client(_) | Who::CommandLine, None) if questions.list.iter().all(CheckQuestion::is_about_a_grant) => None,
+            (Who::Client(_) | Who::CommandLine, None) if questions.list.iter().all(CheckQuestion::is_about_a_grant) => {
+                None
+            }
             _ => Some(caller.tenant(&snapshot)?),
         };
         drop(snapshot);
@@ -307,7 +319,13 @@ impl Api {
             let decision = decide(&snapshot, &question.asked(tenant));
             self.app.figures.count_decision(decision.reason);
             let comma = if json.is_empty() { "" } else { "," };
-            let _ = write!(json, r#"{comma}{{"allow":{},"reason":"{}","epoch":{}}}"#, decision.allow, decision.reason.word(), decision.epoch);
+            let _ = write!(
+                json,
+                r#"{comma}{{"allow":{},"reason":"{}","epoch":{}}}"#,
+                decision.allow,
+                decision.reason.word(),
+                decision.epoch
+            );
         }
         Ok(rendered(if questions.is_batch { format!(r#"{{"decisions":[{json}]}}"#) } else { json }))
     }
@@ -340,8 +358,21 @@ impl CheckQuestion {
     }
 
     fn is_empty(&self) -> bool {
-        let texts = [&self.uid, &self.method, &self.path, &self.app, &self.permission, &self.scope_type, &self.scope_id, &self.module, &self.action];
-        texts.iter().all(|text| text.is_none()) && self.context.is_none() && self.explain.is_none() && self.min_epoch.is_none()
+        let texts = [
+            &self.uid,
+            &self.method,
+            &self.path,
+            &self.app,
+            &self.permission,
+            &self.scope_type,
+            &self.scope_id,
+            &self.module,
+            &self.action,
+        ];
+        texts.iter().all(|text| text.is_none())
+            && self.context.is_none()
+            && self.explain.is_none()
+            && self.min_epoch.is_none()
     }
 
     /// Why it is not exactly one question.
@@ -387,12 +418,17 @@ impl Api {
             .app
             .read(move |r| {
                 let snapshot = cell.load_full();
-                questions.list.iter().map(|question| explained(r, &snapshot, tenant, question)).collect::<Result<Vec<_>>>()
+                questions
+                    .list
+                    .iter()
+                    .map(|question| explained(r, &snapshot, tenant, question))
+                    .collect::<Result<Vec<_>>>()
             })
             .await?;
         let single = |mut answers: Vec<CheckAnswer>| answers.pop().map(|answer| answer.to_json_string());
         let json = if is_batch {
-            CheckAnswer { allow: None, reason: None, epoch: None, because: None, decisions: Some(answers) }.to_json_string()
+            CheckAnswer { allow: None, reason: None, epoch: None, because: None, decisions: Some(answers) }
+                .to_json_string()
         } else {
             single(answers).unwrap_or_default()
         };
@@ -454,7 +490,10 @@ fn explanation(
             });
         }
     }
-    let is_gate = matches!(reason, Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical);
+    let is_gate = matches!(
+        reason,
+        Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical
+    );
     let stage = |stage: &str, verdict: &str| Stage { stage: stage.into(), verdict: verdict.into() };
     let (gate, base) = if is_gate { (reason.word(), "not_asked") } else { ("pass", reason.word()) };
     Ok(Explanation {
@@ -491,7 +530,8 @@ fn rendered_rights(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId
 /// A catalog to import, as JSON or YAML.
 pub struct CatalogDocument(Vec<u8>);
 
-const CATALOG_TYPES: [&str; 5] = ["application/json", "application/yaml", "application/x-yaml", "text/yaml", "application/openapi+yaml"];
+const CATALOG_TYPES: [&str; 5] =
+    ["application/json", "application/yaml", "application/x-yaml", "text/yaml", "application/openapi+yaml"];
 
 /// A catalog in our own form; an OpenAPI 3 document is taken as well
 #[derive(Object)]
@@ -546,7 +586,8 @@ impl<'a> ApiExtractor<'a> for CatalogDocument {
         body: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let essence = request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim().to_ascii_lowercase();
+        let essence =
+            request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim().to_ascii_lowercase();
         if !CATALOG_TYPES.contains(&essence.as_str()) {
             let message = "send the catalog as application/json or application/yaml";
             return Err(Error::new(Cause::MediaType).saying(message).into());

@@ -136,7 +136,10 @@ impl Api {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ROLE_CREATE)?;
             require_role_key(&body.0.key)?;
             if store::count_roles(t, tenant)? >= roles_max {
-                return Err(Error::field("key", format!("this organization has {roles_max} roles already (limits.roles)")));
+                return Err(Error::field(
+                    "key",
+                    format!("this organization has {roles_max} roles already (limits.roles)"),
+                ));
             }
             let role = RoleRecord {
                 id: RoleId::new(),
@@ -250,7 +253,8 @@ impl Api {
         let tenant = access::require_in_tenant(&snapshot, &caller, Permission::ROLE_LIST_PERMISSIONS)?;
         let role = self.app.read(move |r| store::get_role(r, tenant, id.0)).await?;
         let slots = held_slots(&snapshot, tenant, role.id)?;
-        Ok(ok(RolePermissions { permissions: flat(&snapshot.catalog, slots.into_iter()) }).version(role.permissions_version))
+        Ok(ok(RolePermissions { permissions: flat(&snapshot.catalog, slots.into_iter()) })
+            .version(role.permissions_version))
     }
 
     /// Replace what a role holds
@@ -278,7 +282,10 @@ impl Api {
             store::replace_ticks(t, role.id, &ticked)?;
             let before = names_of(&t.snapshot().catalog, known_role(t.snapshot(), tenant, role.id)?.ticked.iter());
             let after = names_of(&t.snapshot().catalog, ticked.into_iter());
-            let entry = Entry::new("role", role.id).within(tenant).before(json!({"permissions": before})).after(json!({"permissions": after}));
+            let entry = Entry::new("role", role.id)
+                .within(tenant)
+                .before(json!({"permissions": before}))
+                .after(json!({"permissions": after}));
             let change = access::store::role(t, tenant, role.id)?;
             Ok(Changed::new(role.permissions_version + 1, entry).policy([change]))
         };
@@ -345,7 +352,9 @@ fn ticks<'n>(
     let (snapshot, catalog) = (t.snapshot(), &t.snapshot().catalog);
     let mut sent: BTreeSet<Slot> = BTreeSet::new();
     for name in names {
-        let node = catalog.find(name).ok_or_else(|| Error::new(Cause::PermissionNotFound).saying(format!("there is no permission {name}")))?;
+        let node = catalog
+            .find(name)
+            .ok_or_else(|| Error::new(Cause::PermissionNotFound).saying(format!("there is no permission {name}")))?;
         sent.insert(node.slot);
     }
     let former = &known_role(snapshot, tenant, role)?.ticked;
@@ -356,11 +365,14 @@ fn ticks<'n>(
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
         let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;
         // A category opens nothing, so that holding something below it is enough to hand it on.
-        let implied = node.http_path.is_none() && catalog.iter().any(|below| {
-            catalog.ancestors(below.slot).any(|above| above == slot) && access::holds(snapshot, caller, tenant, below.slot)
-        });
+        let implied = node.http_path.is_none()
+            && catalog.iter().any(|below| {
+                catalog.ancestors(below.slot).any(|above| above == slot)
+                    && access::holds(snapshot, caller, tenant, below.slot)
+            });
         if !implied && !access::holds(snapshot, caller, tenant, slot) {
-            return Err(Error::new(Cause::NotHeld).saying(format!("you cannot give {}, which you do not hold yourself", node.name)));
+            return Err(Error::new(Cause::NotHeld)
+                .saying(format!("you cannot give {}, which you do not hold yourself", node.name)));
         }
     }
     Ok(sent.into_iter().collect())

@@ -1,0 +1,73 @@
+//! The tables of the README, written by the program so that they cannot lie.
+
+use clap::CommandFactory;
+
+use super::Arguments;
+use crate::access::permission::OWN;
+use crate::config::Config;
+use crate::error::{Cause, code};
+
+/// The scope that stands for "of the area" in the table of codes.
+const OWN_AREA: u32 = 35;
+
+/// Each table with its name.
+pub fn tables() -> Vec<(&'static str, String)> {
+    vec![("commands", commands()), ("settings", settings()), ("permissions", permissions()), ("codes", codes())]
+}
+
+fn table(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
+    let line = |cells: [String; 3]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+    let head = [line(head.map(str::to_owned)), "| --- | --- | --- |\n".to_owned()];
+    head.into_iter().chain(rows.map(line)).collect()
+}
+
+fn commands() -> String {
+    let program = Arguments::command();
+    let mut rows = Vec::new();
+    for command in program.get_subcommands() {
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
+        let inner: Vec<&clap::Command> = command.get_subcommands().collect();
+        if inner.is_empty() {
+            rows.push([format!("`roster {}`", command.get_name()), about(command), options(command)]);
+        }
+        for sub in inner {
+            rows.push([format!("`roster {} {}`", command.get_name(), sub.get_name()), about(sub), options(sub)]);
+        }
+    }
+    table(["Command", "What it does", "Takes"], rows.into_iter())
+}
+
+fn options(command: &clap::Command) -> String {
+    let own = command.get_arguments().filter(|argument| !argument.is_hide_set() && argument.get_id() != "help");
+    let shown = own.map(|argument| match argument.get_long() {
+        Some(long) => format!("`--{long}`"),
+        None => format!("`{}`", argument.get_id().as_str().to_uppercase()),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn settings() -> String {
+    let row = |s: crate::config::Described| [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)];
+    table(["Setting", "Meaning", "Default"], Config::described().into_iter().map(row))
+}
+
+fn permissions() -> String {
+    let operations = OWN.iter().filter(|own| !own.method.is_empty());
+    let row = |own: &crate::access::permission::Own| {
+        let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
+        let site = if own.site_only { ", by the platform" } else { "" };
+        [format!("`{}`", own.name), format!("{}{site}{scope}", own.about), format!("`{} {}`", own.method, own.path)]
+    };
+    table(["Permission", "What it allows", "Operation"], operations.map(row))
+}
+
+fn codes() -> String {
+    let row = |cause: &Cause| {
+        let number = match cause.scope() {
+            0 => format!("…{:06}", code(*cause, OWN_AREA) % 1_000_000),
+            scope => code(*cause, scope).to_string(),
+        };
+        [number, format!("{} `{}`", cause.status(), cause.word()), cause.message().to_owned()]
+    };
+    table(["Code", "Status and word", "Message"], Cause::ALL.iter().map(row))
+}

@@ -1,0 +1,105 @@
+//! Power cuts: the server is killed while it writes. What was answered is there, and nothing is half done.
+//!
+//! A short run is always on; `ROSTER_SOAK_KILLS=1000` makes it long.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::site::Site;
+
+const WRITERS: usize = 8;
+
+/// Grants one right after the other until the server is gone; answers what was acknowledged, by `scope_id`.
+async fn grant_until_gone(
+    url: String,
+    headers: Vec<(String, String)>,
+    uid: String,
+    name: String,
+    stop: Arc<AtomicBool>,
+) -> Vec<String> {
+    let http = reqwest::Client::builder().no_proxy().build().expect("client");
+    let mut acknowledged = Vec::new();
+    for n in 0.. {
+        let scope_id = format!("{name}-{n}");
+        let body = json!({"uid": uid, "scope_type": "site", "scope_id": scope_id, "module": "camera", "action": "view"});
+        let mut request = http.post(format!("{url}/admin/permissions/grant")).json(&body);
+        for (name, value) in &headers {
+            request = request.header(name, value);
+        }
+        match request.send().await {
+            Ok(answer) if answer.status() == 200 => acknowledged.push(scope_id),
+            Ok(answer) => panic!("{}", answer.status()),
+            Err(_) => break,
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_is_killed() {
+    let kills = std::env::var("ROSTER_SOAK_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let mut site = Site::start().await;
+    let made = site.command(&["client", "create", "writer", "--scopes", "*"]);
+    let text = |name: &str| made[name].as_str().expect("text").to_owned();
+    let headers = vec![("x-client-key".to_owned(), text("client_key")), ("x-api-key".to_owned(), text("api_key"))];
+    let member = site.admin().post("/admin/members", json!({"username": "kim"})).await.data();
+    let uid = member["uid"].as_str().expect("uid").to_owned();
+    let mut acknowledged: BTreeSet<String> = BTreeSet::new();
+    for round in 0..kills {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|n| tokio::spawn(grant_until_gone(site.url.clone(), headers.clone(), uid.clone(), format!("{round}-{n}"), stop.clone())))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(150 + 37 * round)).await;
+        site.kill();
+        for writer in writers {
+            acknowledged.extend(writer.await.expect("a writer"));
+        }
+        site.start_again();
+        let rows = site.rows();
+        let mut all = rows.prepare("select scope_id from grants").expect("grants");
+        let kept: BTreeSet<String> = all.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+        let lost: Vec<&String> = acknowledged.difference(&kept).collect();
+        assert!(lost.is_empty(), "lost after kill {round}: {lost:?}");
+        let audited: i64 = rows
+            .query_row("select count(*) from audit where action = 'grant.create' and outcome = 'done'", [], |row| row.get(0))
+            .expect("count");
+        assert_eq!(audited as usize, kept.len(), "a grant without its audit row, or the other way round");
+        assert_eq!(site.command(&["audit", "verify"])["ok"], true);
+        let reloaded = site.admin().post("/api/v1/permissions/policy/reload", json!({})).await.data();
+        assert_eq!(reloaded["changed"], Value::Bool(false));
+    }
+    assert!(acknowledged.len() > WRITERS, "the test wrote nothing");
+}
+
+// Linux can lower the limit of a running process; elsewhere the same code runs, untested.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_still_reads() {
+    let site = Site::start().await;
+    let member = site.admin().post("/admin/members", json!({"username": "kim"})).await.data();
+    site.limit_file_size();
+    // The write-ahead log may still have room for a little: it must run out within a bounded number of changes.
+    let mut refused = None;
+    for n in 0..2_000 {
+        let reply = site.admin().post("/admin/organizations", json!({"org_code": format!("o{n}"), "name": "x".repeat(200)})).await;
+        if reply.status != 200 {
+            refused = Some(reply);
+            break;
+        }
+    }
+    let refused = refused.expect("the disk was never full");
+    assert_eq!(refused.status, 500);
+    assert_eq!(refused.word(), "database_full");
+    let read = site.admin().get(&format!("/admin/members/{}", member["uid"].as_str().expect("uid"))).await.data();
+    assert_eq!(read["username"], "kim");
+    site.unlimit_file_size();
+    site.admin().post("/admin/organizations", json!({"org_code": "after", "name": "After"})).await.done();
+}

@@ -1,0 +1,129 @@
+//! The schema and the statements.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+fn fresh() -> Connection {
+    let connection = Connection::open_in_memory().expect("memory");
+    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection
+}
+
+/// Every statement of the source: constants in upper case that hold SQL.
+fn statements() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = waiting.pop() {
+        for entry in std::fs::read_dir(folder).expect("folder") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            for piece in text.split("\nconst ").skip(1).filter(|piece| piece.contains(": &str =")) {
+                let name = piece.split(':').next().unwrap_or_default().to_owned();
+                let Some(body) = piece.split('"').nth(1) else { continue };
+                let sql = body.replace("\\'", "'").replace("\\\\", "\\");
+                let first = sql.split_whitespace().next().unwrap_or_default();
+                if ["select", "insert", "update", "delete"].contains(&first) {
+                    found.push((format!("{}: {name}", path.display()), sql));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_statement_fits_the_schema() {
+    let connection = fresh();
+    let all = statements();
+    assert!(all.len() > 60, "{}", all.len());
+    for (name, sql) in all {
+        if let Err(e) = connection.prepare(&sql) {
+            panic!("{name}: {e}: {sql}");
+        }
+    }
+}
+
+#[test]
+fn no_statement_reads_a_whole_table_but_those_that_must() {
+    // Loads at start, walks and exports of the audit, lists that are counted, and tables of a row or a handful.
+    const WHOLE: [&str; 23] = [
+        "LIST_PEOPLE", "LIST_TENANTS", "LIST_ROLES", "LIST_SEATS", "LIST_GRANTS", "LIST_CLIENTS", "LIST_KEYS",
+        "LIST_PERMISSIONS", "WALK", "EXPORT_ENTRIES", "LIST_ENTRIES", "COUNT_ENTRIES", "LIST_MEMBERS", "COUNT_MEMBERS",
+        "LIST_ORGANIZATIONS", "COUNT_ORGANIZATIONS", "COUNT_CLIENTS", "LIST_SYSTEM_ROLES", "EPOCH", "FIND_SETUP",
+        "LAST_LINK", "SET_SETUP", "RAISE_EPOCH",
+    ];
+    let connection = fresh();
+    for (name, sql) in statements() {
+        if WHOLE.iter().any(|whole| name.ends_with(&format!(": {whole}"))) {
+            continue;
+        }
+        let mut plan = connection.prepare(&format!("explain query plan {sql}")).expect("plan");
+        let unbound = plan.parameter_count();
+        for n in 1..=unbound {
+            plan.raw_bind_parameter(n, "x").expect("bind");
+        }
+        let mut rows = plan.raw_query();
+        while let Some(row) = rows.next().expect("row") {
+            let step: String = row.get(3).expect("step");
+            let is_scan = step.starts_with("SCAN") && !step.contains("CONSTANT ROW") && !step.contains("USING");
+            assert!(!is_scan, "{name}: {step}");
+        }
+    }
+}
+
+#[test]
+fn tables_are_strict_and_foreign_keys_are_indexed() {
+    let connection = fresh();
+    let mut tables = connection.prepare("select name, strict from pragma_table_list where schema = 'main'").expect("list");
+    let tables: Vec<(String, bool)> = tables
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("rows")
+        .map(|row| row.expect("row"))
+        .filter(|(name, _): &(String, bool)| !name.starts_with("sqlite_"))
+        .collect();
+    assert!(tables.len() >= 13);
+    for (table, is_strict) in tables {
+        assert!(is_strict, "{table} is not strict");
+        let mut keys = connection.prepare("select \"from\" from pragma_foreign_key_list(?1) where seq = 0").expect("keys");
+        let columns: Vec<String> = keys.query_map([&table], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+        for column in columns {
+            let sql = "select count(*) from pragma_index_list(?1) i join pragma_index_info(i.name) c where c.seqno = 0 and c.name = ?2";
+            let indexed: i64 = connection.query_row(sql, [&table, &column], |row| row.get(0)).expect("count");
+            assert!(indexed > 0, "{table}.{column} points elsewhere and has no index");
+        }
+    }
+}
+
+#[test]
+fn a_newer_file_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    drop(roster::db::schema::open_writer(&file).expect("created"));
+    let newer = roster::db::schema::version() + 1;
+    Connection::open(&file).expect("open").pragma_update(None, "user_version", newer).expect("raised");
+    let refused = roster::db::schema::open_writer(&file).expect_err("refused");
+    assert!(refused.message().contains("newer Roster"), "{}", refused.message());
+    let kept: i64 = Connection::open(&file).expect("open").pragma_query_value(None, "user_version", |row| row.get(0)).expect("version");
+    assert_eq!(kept, newer);
+}
+
+#[test]
+fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
+    let objects = |connection: &Connection| -> Vec<String> {
+        let mut all = connection.prepare("select sql from sqlite_schema where sql is not null order by name").expect("list");
+        all.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect()
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let oldest = Connection::open(&file).expect("open");
+    oldest.execute_batch(include_str!("schema_1.sql")).expect("the oldest schema");
+    oldest.pragma_update(None, "user_version", 1).expect("version 1");
+    drop(oldest);
+    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    assert_eq!(objects(&upgraded), objects(&fresh()));
+}

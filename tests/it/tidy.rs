@@ -1,0 +1,171 @@
+//! The rules of the house that a compiler does not know: who may use what, how long a file may be, what every file
+//! opens with. Read off the source as text.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder, with its text.
+fn files(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root().join(folder)];
+    while let Some(folder) = waiting.pop() {
+        for entry in std::fs::read_dir(folder).expect("folder") {
+            let path: PathBuf = entry.expect("entry").path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).expect("inside").display().to_string();
+                found.push((name, std::fs::read_to_string(&path).expect("text")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The part of a file that is shipped.
+fn shipped(text: &str) -> &str {
+    text.split("\n#[cfg(test)]").next().unwrap_or(text)
+}
+
+/// `src/a/b.rs` as `a/b.rs`.
+fn below_src(name: &str) -> &str {
+    name.strip_prefix("src/").unwrap_or(name)
+}
+
+#[test]
+fn a_crate_has_its_rooms_and_no_others() {
+    let walls: [(&str, &dyn Fn(&str) -> bool); 7] = [
+        ("rusqlite", &|f| f.starts_with("db/") || f == "ids.rs" || f == "journal.rs" || f.ends_with("store.rs")),
+        ("r2d2", &|f| f.starts_with("db/")),
+        ("argon2", &|f| f == "members/password.rs"),
+        ("jsonwebtoken", &|f| f == "access/token.rs"),
+        ("std::env", &|f| f == "config.rs"),
+        ("SystemTime", &|f| f == "ids.rs"),
+        ("poem", &|f| {
+            let rooms = ["app/", "wire/", "console/", "cli/"];
+            rooms.iter().any(|room| f.starts_with(room))
+                || ["routes.rs", "ids.rs", "access/caller.rs"].contains(&f)
+                || f.ends_with("/api.rs")
+                || f.contains("/api/")
+        }),
+    ];
+    for (name, text) in files("src") {
+        for (what, may) in &walls {
+            let uses = shipped(&text).lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
+                let path = format!("{what}::");
+                line.contains(&path) || line.contains(&format!("use {what}"))
+            });
+            assert!(!uses || may(below_src(&name)), "{name} uses {what}");
+        }
+    }
+}
+
+#[test]
+fn imports_run_downward() {
+    const FLOORS: [&[&str]; 7] = [
+        &["cli"],
+        &["routes"],
+        &["members", "organizations", "permissions", "sessions", "clients", "audit", "console"],
+        &["app"],
+        &["journal"],
+        &["access", "wire"],
+        &["db", "config", "error", "ids"],
+    ];
+    let floor = |module: &str| FLOORS.iter().position(|floor| floor.contains(&module));
+    for (name, text) in files("src") {
+        let own = below_src(&name).split(['/', '.']).next().expect("a name").to_owned();
+        let Some(own_floor) = floor(&own) else { continue };
+        for used in text.match_indices("crate::").map(|(at, _)| &text[at + 7..]) {
+            let module: String = used.chars().take_while(|c| c.is_ascii_lowercase()).collect();
+            let Some(used_floor) = floor(&module) else { continue };
+            assert!(used_floor >= own_floor, "{name} looks up to {module}");
+        }
+    }
+}
+
+#[test]
+fn a_wing_uses_only_the_front_room_of_another() {
+    const WINGS: [&str; 7] = ["members", "organizations", "permissions", "sessions", "clients", "audit", "console"];
+    for (name, text) in files("src") {
+        let own = below_src(&name).split('/').next().expect("a name").to_owned();
+        if !WINGS.contains(&own.as_str()) {
+            continue;
+        }
+        for wing in WINGS.iter().filter(|wing| **wing != own) {
+            for room in ["store", "api"] {
+                assert!(!text.contains(&format!("{wing}::{room}")), "{name} enters {wing}::{room}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_and_functions_stay_short_and_say_what_they_are() {
+    const FILE_LINES_MAX: usize = 600;
+    const FUNCTION_LINES_MAX: usize = 70;
+    for (name, text) in files("src") {
+        assert!(text.starts_with("//!"), "{name} does not say what it owns");
+        let lines = shipped(&text).lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines");
+        let mut begun: Option<(usize, usize, String)> = None;
+        for (n, line) in shipped(&text).lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            match &begun {
+                Some((start, depth, what)) if line.trim_end() == format!("{}}}", " ".repeat(*depth)) => {
+                    assert!(n - start <= FUNCTION_LINES_MAX, "{name}: {what} has {} lines", n - start);
+                    begun = None;
+                }
+                Some(_) => {}
+                None => {
+                    let is_function = ["fn ", "pub fn ", "async fn ", "pub async fn "].iter().any(|s| line.trim_start().starts_with(s));
+                    if is_function && !line.trim_end().ends_with(';') && !line.contains('}') {
+                        begun = Some((n, indent, line.trim().to_owned()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_was_proved_to_fail_is_used() {
+    const BANNED: [(&str, &str); 6] = [
+        ("validator(pattern", "compiles the expression anew for every value"),
+        ("bad_request_handler", "turns a bad token into 400"),
+        ("SizeLimit", "refuses every request without a length"),
+        ("cfg(debug_assertions)", "the program tested is the program shipped"),
+        ("dbg!(", "left over"),
+        ("unimplemented!(", "a stub that pretends"),
+    ];
+    for (name, text) in files("src") {
+        for (what, why) in BANNED {
+            assert!(!text.contains(what), "{name} has {what}: {why}");
+        }
+        let in_api = name.ends_with("api.rs") || name.contains("/api/");
+        assert!(!in_api || !text.contains(": Json<"), "{name} takes Json: Body checks the whole schema");
+    }
+}
+
+#[test]
+fn every_table_of_the_readme_is_true() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let tables = roster::cli::tables();
+    for (name, table) in &tables {
+        let begin = format!("<!-- {name} -->\n");
+        let end = format!("<!-- /{name} -->");
+        let shown = readme.split(&begin).nth(1).and_then(|rest| rest.split(&end).next());
+        if shown == Some(table.as_str()) {
+            continue;
+        }
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            let (before, rest) = readme.split_once(&begin).unwrap_or_else(|| panic!("README.md has no table {name}"));
+            let (_, after) = rest.split_once(&end).expect("the table's end");
+            std::fs::write(root().join("README.md"), format!("{before}{begin}{table}{end}{after}")).expect("written");
+        }
+        panic!("the table {name} of README.md is not true: run the tests again with UPDATE_EXPECT=1");
+    }
+}
