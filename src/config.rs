@@ -280,6 +280,7 @@ impl Config {
         let mut config = Self::of(&sources.data);
         let mut faults = Vec::new();
         config.read_file(sources, &mut faults);
+        #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
         let environment: BTreeMap<String, String> =
             std::env::vars().filter(|(k, _)| k.starts_with("ROSTER_")).collect();
         config.set_from_environment(&environment, &mut faults);
@@ -333,7 +334,7 @@ impl Config {
     }
 
     fn check(&self, faults: &mut Vec<String>) {
-        if self.base_path != "" && (!self.base_path.starts_with('/') || self.base_path.ends_with('/')) {
+        if !self.base_path.is_empty() && (!self.base_path.starts_with('/') || self.base_path.ends_with('/')) {
             faults.push("base_path must begin with a slash and not end with one".into());
         }
         if self.base_path.is_empty() {

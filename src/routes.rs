@@ -377,7 +377,7 @@ impl<E> Edge<E> {
                 }
                 response
             }
-            Err(finished) => finished,
+            Err(finished) => *finished,
         }
     }
 
@@ -454,12 +454,12 @@ impl<E> Edge<E> {
 }
 
 /// Our error for one of the framework's; a finished answer passes as it is.
-fn converted(error: poem::Error) -> std::result::Result<Error, Response> {
+fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     if let Some(Failure(failure)) = error.downcast_ref::<Failure>() {
         return Ok(failure.clone());
     }
     if error.is_from_response() {
-        return Err(error.into_response());
+        return Err(Box::new(error.into_response()));
     }
     let text = error.to_string();
     let cause = match error.status() {

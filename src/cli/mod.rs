@@ -17,10 +17,10 @@ use clap::{Args, Parser, Subcommand};
 use poem::endpoint::BoxEndpoint;
 
 use crate::app::App;
-pub use tables::tables;
 use crate::config::{Config, Sources};
 use crate::error::Result;
 use crate::{organizations, permissions, routes};
+pub use tables::tables;
 
 /// The member centre of a small site.
 ///

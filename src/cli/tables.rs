@@ -47,7 +47,9 @@ fn options(command: &clap::Command) -> String {
 }
 
 fn settings() -> String {
-    let row = |s: crate::config::Described| [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)];
+    let row = |s: crate::config::Described| {
+        [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)]
+    };
     table(["Setting", "Meaning", "Default"], Config::described().into_iter().map(row))
 }
 

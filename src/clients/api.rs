@@ -17,8 +17,7 @@ use crate::app::{App, Changed, Transaction};
 use crate::error::{Error, Result};
 use crate::ids::Timestamp;
 use crate::journal::Entry;
-use crate::organizations::api::ActiveInactive;
-use crate::wire::{Body, Done, Page, Reply, Tag, Window, done, like, ok, require_version};
+use crate::wire::{ActiveInactive, Body, Done, Page, Reply, Tag, Window, done, like, ok, require_version};
 
 crate::text! {
     /// A name for people

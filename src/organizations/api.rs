@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::MaybeUndefined;
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::store::{self, Filter};
@@ -17,7 +17,7 @@ use crate::app::{App, Changed, Committed, Transaction};
 use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
 use crate::journal::Entry;
-use crate::wire::{Body, Page, Reply, Tag, Window, like, ok, require_version};
+use crate::wire::{ActiveInactive, Body, Page, Reply, Tag, Window, like, ok, require_version};
 
 crate::text! {
     /// Unique, never changes
@@ -26,24 +26,6 @@ crate::text! {
     OrganizationName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
     /// Not unique: branches share one
     TaxId 1..=64 "^[^\\x00-\\x1f\\x7f]+$";
-}
-
-/// Whether an organization takes part in decisions
-#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
-pub enum ActiveInactive {
-    Active,
-    Inactive,
-}
-
-impl ActiveInactive {
-    pub fn of(is_active: bool) -> Self {
-        if is_active { Self::Active } else { Self::Inactive }
-    }
-
-    pub fn is_active(self) -> bool {
-        self == Self::Active
-    }
 }
 
 /// An organization, which is a tenant

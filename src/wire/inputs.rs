@@ -81,7 +81,7 @@ impl Inputs {
         uri: &poem::http::Uri,
         headers: &poem::http::HeaderMap,
     ) -> Vec<Field> {
-        let query: Vec<(String, String)> = uri.query().map(|text| serde_urlencoded(text)).unwrap_or_default();
+        let query: Vec<(String, String)> = uri.query().map(query_pairs).unwrap_or_default();
         let mut found = Vec::new();
         for parameter in self.parameters.get(operation_id).map_or(&[][..], Vec::as_slice) {
             let sent = match parameter.place.as_str() {
@@ -124,7 +124,7 @@ impl Parameter {
 }
 
 /// Names and values of a query string, percent-decoded.
-fn serde_urlencoded(query: &str) -> Vec<(String, String)> {
+fn query_pairs(query: &str) -> Vec<(String, String)> {
     poem::http::Uri::builder()
         .path_and_query(format!("/?{query}"))
         .build()

@@ -12,7 +12,7 @@ use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
-use poem_openapi::{ApiResponse, Object, Tags};
+use poem_openapi::{ApiResponse, Enum, Object, Tags};
 use serde_json::{Value, json};
 
 use crate::error::{Cause, Error};
@@ -390,6 +390,24 @@ pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
     pub total: u64,
     pub limit: u64,
     pub offset: u64,
+}
+
+/// Whether an organization or a client is switched on
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum ActiveInactive {
+    Active,
+    Inactive,
+}
+
+impl ActiveInactive {
+    pub fn of(is_active: bool) -> Self {
+        if is_active { Self::Active } else { Self::Inactive }
+    }
+
+    pub fn is_active(self) -> bool {
+        self == Self::Active
+    }
 }
 
 /// Which part of a list is wanted; `limit` is capped, not refused.

@@ -1,1 +1,160 @@
-fn main(){}
+//! The benchmark: one run on one machine, and figures that are ratios within it, so that they mean the same elsewhere.
+//!
+//! In memory, `decide` against a bare trie; over HTTP, each operation against a handler that does nothing, behind the
+//! same server, asked by the same client with the same requests. The two sides take turns and the best of each counts,
+//! so that a busy machine hurts both. `tests/bench/run` builds and starts it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
+
+mod bare;
+mod decide;
+mod driver;
+mod figures;
+mod process;
+mod site;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use driver::{Make, Measured};
+use figures::{Figures, progress};
+use process::Process;
+use site::Site;
+
+const IN_FLIGHT: usize = 64;
+const ROUNDS: usize = 3;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some(bare::ARGUMENT) => bare::serve(Path::new(&arguments[1])),
+        Some(decide::MILLION_ARGUMENT) => decide::million(),
+        // `cargo bench` adds an argument of its own.
+        _ => return run(arguments.iter().any(|argument| argument == "--json")),
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(as_json: bool) -> ExitCode {
+    let mut figures = Figures::default();
+    decide::run(&mut figures);
+    let directory = tempfile::tempdir().expect("a directory");
+    figures.add("fsync_us", fsync_us(directory.path()));
+    let site = Site::make(&directory.path().join("site"));
+    let server = site.start(&mut figures);
+    let bare = bare::start(directory.path());
+    let mut stand = Stand { site: &site, server: &server, bare: &bare, figures, failed: 0 };
+    stand.reads();
+    stand.writes();
+    let (failed, figures) = (stand.failed, stand.figures);
+    if failed > 0 {
+        eprintln!("{}", server.logged());
+    }
+    server.stop();
+    if as_json {
+        println!("{}", figures.into_json());
+    }
+    if failed == 0 {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{failed} requests failed");
+    ExitCode::FAILURE
+}
+
+/// The two servers side by side.
+struct Stand<'a> {
+    site: &'a Site,
+    server: &'a Process,
+    bare: &'a Process,
+    figures: Figures,
+    failed: u64,
+}
+
+impl Stand<'_> {
+    fn reads(&mut self) {
+        let site = self.site;
+        let check = |n: u64, request: &mut Vec<u8>| site::check_request(site, n, request);
+        self.answers(&check, r#""allow":true"#);
+        let (ours, bare) = self.side_by_side("check", &check);
+        self.figures.add("check_vs_bare", ours / bare);
+        self.figures.add("check_per_s", ours);
+        self.figures.add("bare_post_per_s", bare);
+        for (path, needle, ratio, absolute) in [
+            (site::MY_PERMISSIONS, r#""videos.read":"open""#, "me_vs_bare", "me_per_s"),
+            (site::ME, r#""username":"u0""#, "bearer_me_vs_bare", "bearer_me_per_s"),
+        ] {
+            let whole = driver::request("GET", path, &site.bearer, "");
+            let make = |_: u64, request: &mut Vec<u8>| request.extend_from_slice(&whole);
+            self.answers(&make, needle);
+            let (ours, bare) = self.side_by_side(path, &make);
+            self.figures.add(ratio, ours / bare);
+            self.figures.add(absolute, ours);
+            if path == site::ME {
+                self.figures.add("bare_per_s", bare);
+            }
+        }
+    }
+
+    fn writes(&mut self) {
+        let (mut many, mut one, mut bare, mut answered) = (0.0_f64, 0.0_f64, 0.0_f64, 0);
+        let site = self.site;
+        for round in 0..ROUNDS {
+            progress(&format!("grants, round {} of {ROUNDS}", round + 1));
+            let make = |series: usize| move |n: u64, request: &mut Vec<u8>| site::grant_request(site, series, n, request);
+            bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, &make(2 * round)).per_s);
+            let at_64 = self.measured(self.server.address, IN_FLIGHT, &make(2 * round));
+            let at_1 = self.measured(self.server.address, 1, &make(2 * round + 1));
+            answered += at_64.answered + at_1.answered;
+            (many, one) = (many.max(at_64.per_s), one.max(at_1.per_s));
+        }
+        // What was answered is there, each with its audit row: otherwise it was not a write that was measured.
+        assert_eq!(self.site.granted(), (answered, answered), "grants and their audit rows");
+        self.figures.add("group_commit_gain", many / one);
+        self.figures.add("write_vs_bare", many / bare);
+        self.figures.add("grants_64_per_s", many);
+        self.figures.add("grants_1_per_s", one);
+    }
+
+    /// The best rate of the server and of the bare handler, taken in turns.
+    fn side_by_side(&mut self, name: &str, make: Make<'_>) -> (f64, f64) {
+        let (mut ours, mut bare) = (0.0_f64, 0.0_f64);
+        for round in 0..ROUNDS {
+            progress(&format!("{name}, round {} of {ROUNDS}", round + 1));
+            bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, make).per_s);
+            ours = ours.max(self.measured(self.server.address, IN_FLIGHT, make).per_s);
+        }
+        (ours, bare)
+    }
+
+    fn measured(&mut self, address: SocketAddr, in_flight: usize, make: Make<'_>) -> Measured {
+        let measured = driver::measure(address, in_flight, make);
+        self.failed += measured.failed;
+        if let Some(complaint) = &measured.complaint {
+            eprintln!("{} requests failed, the first one: {complaint}", measured.failed);
+        }
+        measured
+    }
+
+    /// What is measured is what is meant: the server's answer says so.
+    fn answers(&self, make: Make<'_>, needle: &str) {
+        let mut request = Vec::new();
+        make(0, &mut request);
+        let body = driver::all(self.server.address, &[request]).remove(0);
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains(needle), "{text}");
+    }
+}
+
+/// How long this disk takes to keep a page for good: group commit gains the more, the longer it is.
+fn fsync_us(directory: &Path) -> f64 {
+    use std::io::Write;
+    const TIMES: u32 = 50;
+    let mut file = std::fs::File::create(directory.join("fsync")).expect("a file");
+    let began = Instant::now();
+    for _ in 0..TIMES {
+        file.write_all(&[7; 4_096]).expect("written");
+        file.sync_data().expect("synced");
+    }
+    began.elapsed().as_micros() as f64 / f64::from(TIMES)
+}

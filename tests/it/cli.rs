@@ -33,6 +33,13 @@ fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
+/// What the client of this answer gets for a list of members.
+async fn status(site: &Site, made: &Value) -> u16 {
+    let text = |name: &str| made[name].as_str().expect("text").to_owned();
+    let caller = site.nobody().with("x-client-key", &text("client_key")).with("x-api-key", &text("api_key"));
+    caller.get("/admin/members").await.status
+}
+
 fn init(data: &Path) -> Output {
     roster(&["init", "--admin", "kim", "--password-stdin", "--json"], data, PASSWORD)
 }
@@ -78,11 +85,6 @@ async fn a_client_is_made_while_the_server_runs_and_while_it_does_not() {
     let make = ["client", "create", "portal", "--scopes", "members:read,members:write"];
     let online = site.command(&make);
     assert_eq!(online["scopes"], json!(["members:read", "members:write"]));
-    let status = |site: &Site, made: &Value| {
-        let text = |name: &str| made[name].as_str().expect("text").to_owned();
-        let caller = site.nobody().with("x-client-key", &text("client_key")).with("x-api-key", &text("api_key"));
-        async move { caller.get("/admin/members").await.status }
-    };
     assert_eq!(status(&site, &online).await, 200);
     let offline = site.command_while_stopped(&make);
     assert_eq!(status(&site, &offline).await, 200);

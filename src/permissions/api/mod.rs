@@ -166,6 +166,11 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("AssignUserRole", r#"{"role_id":"019abcde-0000-7000-8000-000000000001","source":"manual"}"#),
     ("SyncUserRoles", r#"{"source":"zitadel","external_keys":["editors"],"dry_run":true}"#),
     ("UpsertRoleMapping", r#"{"external_source":"zitadel","external_key":"editors","internal_role_key":"editor"}"#),
+    (
+        "Catalog",
+        r#"{"app":"main","permissions":[{"name":"video"},{"name":"video.delete","parent":"video","http_methods":"DELETE","http_path":"/videos/:id"}]}"#,
+    ),
+    ("DeleteRoleMapping", r#"{"external_source":"zitadel","external_key":"editors"}"#),
     ("PolicyReload", r#"{}"#),
     (
         "CheckRequest",

@@ -1,0 +1,54 @@
+//! What everything over HTTP is measured against: a poem handler that does nothing, served exactly as Roster serves.
+//!
+//! Acceptor, idle time and runtime are those of `src/cli/serve.rs` and `src/cli/mod.rs`, so that a ratio shows what
+//! Roster adds, not how a socket was opened.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
+use poem::{Route, handler};
+
+use crate::process::Process;
+use crate::site;
+
+/// The argument that makes this program the bare server.
+pub const ARGUMENT: &str = "--bare";
+
+#[handler]
+fn bare() -> &'static str {
+    "ok"
+}
+
+/// Starts the bare server in a process of its own.
+pub fn start(directory: &Path) -> Process {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.arg(ARGUMENT).arg(directory.join("bare.sock"));
+    Process::start(&mut command, &directory.join("bare.log"))
+}
+
+/// Serves until the parent closes standard input, however it ends.
+pub fn serve(socket: &Path) {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let unix = UnixListener::bind(socket.to_owned()).into_acceptor().await.expect("a socket");
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let tcp = TcpListener::bind(address).into_acceptor().await.expect("a port");
+        let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).expect("an address");
+        let routes = site::PATHS.iter().fold(Route::new(), |routes, path| routes.at(*path, bare));
+        println!("{}", serde_json::json!({"listening": bound.to_string()}));
+        let server = poem::Server::new_with_acceptor(acceptor(tcp, unix)).idle_timeout(Duration::from_secs(75));
+        server.run(routes).await.expect("served");
+    });
+}
+
+fn acceptor(tcp: impl Acceptor, unix: impl Acceptor) -> impl Acceptor {
+    use poem::listener::AcceptorExt;
+    tcp.combine(unix)
+}

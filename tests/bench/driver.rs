@@ -1,0 +1,171 @@
+//! The client of the benchmark: HTTP/1.1 over kept-alive connections, all on one thread, as `wrk -t1 -c64` does it.
+//!
+//! The same code asks the server under test and the bare handler, so that its own cost hurts both. It reads as little
+//! of an answer as it takes to find the next one, and it takes nothing on trust: every answer must be 200.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Requests before the measurement, so that caches and pools are as they stay.
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURED: Duration = Duration::from_millis(2_500);
+/// Longest wait for what should take seconds: a server that hangs must not hang the benchmark.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Larger than any head that is expected.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Writes the request with this number into the empty buffer.
+pub type Make<'a> = &'a dyn Fn(u64, &mut Vec<u8>);
+
+/// What a run of requests came to.
+#[derive(Debug, Default)]
+pub struct Measured {
+    pub per_s: f64,
+    /// All that were answered 200, warm-up included.
+    pub answered: u64,
+    pub failed: u64,
+    /// What the first failure said.
+    pub complaint: Option<String>,
+}
+
+/// A request as text; `headers` are whole lines.
+pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = match method {
+        "GET" => String::new(),
+        _ => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
+    };
+    format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{headers}{length}\r\n{body}").into_bytes()
+}
+
+/// Keeps so many requests in flight for the warm-up and the measured time.
+pub fn measure(address: SocketAddr, in_flight: usize, make: Make<'_>) -> Measured {
+    let began = Instant::now();
+    let (from, until) = (began + WARM_UP, began + WARM_UP + MEASURED);
+    let next = Cell::new(0);
+    let counted = Cell::new(0u64);
+    let measured = RefCell::new(Measured::default());
+    let client = || async {
+        let mut connection = Connection::open(address).await?;
+        let mut request = Vec::new();
+        while Instant::now() < until {
+            request.clear();
+            make(next.replace(next.get() + 1), &mut request);
+            let (status, body) = connection.exchange(&request).await?;
+            if status != 200 {
+                let text = String::from_utf8_lossy(body).into_owned();
+                note(&measured, format!("status {status}: {text}"));
+                continue;
+            }
+            measured.borrow_mut().answered += 1;
+            let now = Instant::now();
+            counted.set(counted.get() + u64::from(now >= from && now < until));
+        }
+        Ok(())
+    };
+    let clients = (0..in_flight).map(|_| async {
+        if let Err(broken) = client().await {
+            note(&measured, broken);
+        }
+    });
+    block_on(join_all(clients));
+    let per_s = counted.get() as f64 / MEASURED.as_secs_f64();
+    Measured { per_s, ..measured.into_inner() }
+}
+
+fn note(measured: &RefCell<Measured>, complaint: String) {
+    let mut measured = measured.borrow_mut();
+    measured.failed += 1;
+    measured.complaint.get_or_insert(complaint);
+}
+
+/// Makes all these requests, 64 at a time, and answers the bodies in the same order; for setting up.
+pub fn all(address: SocketAddr, requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    const IN_FLIGHT: usize = 64;
+    let next = Cell::new(0);
+    let bodies = RefCell::new(vec![Vec::new(); requests.len()]);
+    let client = || async {
+        let mut connection = Connection::open(address).await.expect("a connection");
+        while let Some(request) = requests.get(next.get()) {
+            let index = next.replace(next.get() + 1);
+            let (status, body) = connection.exchange(request).await.expect("an answer");
+            assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+            bodies.borrow_mut()[index] = body.to_vec();
+        }
+    };
+    block_on(join_all((0..IN_FLIGHT.min(requests.len())).map(|_| client())));
+    bodies.into_inner()
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("answers in time") })
+}
+
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Result<Self, String> {
+        let stream = TcpStream::connect(address).await.map_err(|e| format!("no connection: {e}"))?;
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        Ok(Self { stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
+    }
+
+    /// One request and its answer: status and body.
+    async fn exchange(&mut self, request: &[u8]) -> Result<(u16, &[u8]), String> {
+        self.stream.write_all(request).await.map_err(|e| format!("cannot write: {e}"))?;
+        self.buffer.clear();
+        let head = loop {
+            self.fill().await?;
+            match head(&self.buffer)? {
+                Some(head) => break head,
+                None if self.buffer.len() > HEAD_BYTES_MAX => return Err("the head of an answer does not end".into()),
+                None => {}
+            }
+        };
+        let end = head.bytes + head.body_bytes;
+        while self.buffer.len() < end {
+            self.fill().await?;
+        }
+        if self.buffer.len() > end {
+            return Err("an answer is longer than it says".into());
+        }
+        Ok((head.status, &self.buffer[head.bytes..end]))
+    }
+
+    async fn fill(&mut self) -> Result<(), String> {
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(0) => Err("the server closed the connection".into()),
+            Ok(_) => Ok(()),
+            Err(e) => Err(format!("cannot read: {e}")),
+        }
+    }
+}
+
+struct Head {
+    status: u16,
+    bytes: usize,
+    body_bytes: usize,
+}
+
+/// The head of an answer, once all of it is there. Its body must say how long it is.
+fn head(received: &[u8]) -> Result<Option<Head>, String> {
+    let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let text = std::str::from_utf8(&received[..end]).map_err(|e| e.to_string())?;
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
+    let status = status.ok_or_else(|| format!("not an answer: {text}"))?;
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())
+    });
+    let body_bytes = length.flatten().ok_or_else(|| format!("an answer without a plain length: {text}"))?;
+    Ok(Some(Head { status, bytes: end + 4, body_bytes }))
+}

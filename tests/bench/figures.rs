@@ -1,0 +1,60 @@
+//! The figures of a run: their names, what is wanted of them, and how they are shown.
+
+use serde_json::{Map, Value, json};
+
+enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+use Wanted::{AtLeast, AtMost};
+
+/// A miss is marked, not an error: the machine may be busy with something else.
+const WANTED: [(&str, Wanted); 8] = [
+    ("decide_vs_trie_10k", AtMost(4.0)),
+    ("group_commit_gain", AtLeast(4.0)),
+    ("write_vs_bare", AtLeast(0.12)),
+    ("check_vs_bare", AtLeast(0.6)),
+    ("me_vs_bare", AtLeast(0.35)),
+    ("bearer_me_vs_bare", AtLeast(0.35)),
+    ("idle_mb", AtMost(40.0)),
+    ("start_ms", AtMost(200.0)),
+];
+
+#[derive(Default)]
+pub struct Figures {
+    all: Map<String, Value>,
+}
+
+impl Figures {
+    /// Keeps a figure and shows it.
+    pub fn add(&mut self, name: &str, value: f64) {
+        let wanted = WANTED.iter().find(|(known, _)| *known == name).map(|(_, wanted)| wanted);
+        let (is_met, bound) = match wanted {
+            Some(AtLeast(least)) => (value >= *least, format!("at least {least}")),
+            Some(AtMost(most)) => (value <= *most, format!("at most {most}")),
+            None => (true, String::new()),
+        };
+        let mark = if is_met { "" } else { "   MISSED" };
+        println!("{name:<24}{:>12}   {bound}{mark}", shown(value));
+        self.all.insert(name.to_owned(), json!(rounded(value)));
+    }
+
+    pub fn into_json(self) -> Value {
+        Value::Object(self.all)
+    }
+}
+
+/// Four digits are more than a run repeats.
+fn rounded(value: f64) -> f64 {
+    if value >= 1_000.0 { value.round() } else { format!("{value:.3e}").parse().unwrap_or(value) }
+}
+
+fn shown(value: f64) -> String {
+    rounded(value).to_string()
+}
+
+/// What is being done, for whoever waits.
+pub fn progress(text: &str) {
+    eprintln!("… {text}");
+}

@@ -1,0 +1,199 @@
+//! A site of 10 000 members on the release binary: made through the API, then started afresh and measured.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::driver;
+use crate::figures::{Figures, progress};
+use crate::process::Process;
+
+pub const CHECK: &str = "/api/v1/permissions/check";
+pub const MY_PERMISSIONS: &str = "/api/v1/permissions/me";
+pub const ME: &str = "/me";
+pub const GRANT: &str = "/admin/permissions/grant";
+/// All that is measured; the bare server answers under the same paths.
+pub const PATHS: [&str; 4] = [CHECK, MY_PERMISSIONS, ME, GRANT];
+
+const MEMBERS: usize = 10_000;
+const ADMIN: &str = "admin@example.org";
+const PASSWORD: &str = "Correct-horse-7";
+/// Cheap hashes for a quick set-up; all else is as it is by default.
+const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n";
+const STARTS: usize = 5;
+/// What a fresh server still does in the background is over by then.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// The data directory and the callers that are known in it.
+pub struct Site {
+    directory: PathBuf,
+    /// Header lines of an API client that may do everything.
+    pub client: String,
+    /// The same, in the one organization.
+    pub client_in_tenant: String,
+    /// Header line of a member of the organization.
+    pub bearer: String,
+    pub uids: Vec<String>,
+}
+
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_roster"))
+}
+
+/// Somebody who makes single requests while the site is set up.
+struct Setup {
+    address: SocketAddr,
+    admin: String,
+    tenant: String,
+}
+
+impl Site {
+    pub fn make(directory: &Path) -> Self {
+        progress("a site of 10 000 members");
+        init(directory);
+        let server = launch(directory);
+        let address = server.address;
+        let mut setup = Setup { address, admin: String::new(), tenant: String::new() };
+        setup.admin = setup.signed_in(ADMIN);
+        let made = setup.send("POST", "/admin/api-clients", &json!({"name": "bench", "scopes": ["*"]}));
+        let client = format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]));
+        let made = setup.send("POST", "/admin/organizations", &json!({"org_code": "acme", "name": "Acme"}));
+        setup.tenant = format!("x-tenant-id: {}\r\n", text(&made["id"]));
+        let role = setup.role();
+        let client_in_tenant = format!("{client}{}", setup.tenant);
+        let uids = members(address, &client_in_tenant);
+        setup.assign(&uids, &role);
+        let bearer = setup.signed_in("u0");
+        server.stop();
+        Self { directory: directory.to_owned(), client, client_in_tenant, bearer, uids }
+    }
+
+    /// Starts the finished site several times and leaves it running.
+    pub fn start(&self, figures: &mut Figures) -> Process {
+        progress("starting it");
+        let mut server = launch(&self.directory);
+        let mut best = server.started_in;
+        for _ in 1..STARTS {
+            server.stop();
+            server = launch(&self.directory);
+            best = best.min(server.started_in);
+        }
+        figures.add("start_ms", best.as_secs_f64() * 1e3);
+        std::thread::sleep(SETTLING);
+        figures.add("idle_mb", server.resident_mb());
+        let size = std::fs::metadata(binary()).expect("the binary").len();
+        figures.add("binary_mb", size as f64 / 1e6);
+        server
+    }
+
+    /// Grants, and audit rows of grants, that are in the file.
+    pub fn granted(&self) -> (u64, u64) {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let rows = rusqlite::Connection::open_with_flags(self.directory.join("roster.db"), flags).expect("the file");
+        let count = |sql: &str| rows.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").cast_unsigned();
+        let audited = "select count(*) from audit where action = 'grant.create' and outcome = 'done'";
+        (count("select count(*) from grants"), count(audited))
+    }
+}
+
+fn init(directory: &Path) {
+    let mut child = Command::new(binary())
+        .args(["init", "--admin", ADMIN, "--password-stdin", "--json", "--data"])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("roster init");
+    writeln!(child.stdin.take().expect("stdin"), "{PASSWORD}").expect("write");
+    assert!(child.wait().expect("status").success());
+    std::fs::write(directory.join("roster.toml"), SETTINGS).expect("settings");
+}
+
+fn launch(directory: &Path) -> Process {
+    let mut command = Command::new(binary());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(directory);
+    Process::start(&mut command, &directory.join("log"))
+}
+
+impl Setup {
+    fn send(&self, method: &str, path: &str, body: &Value) -> Value {
+        let headers = format!("{}{}", self.admin, self.tenant);
+        let request = driver::request(method, path, &headers, &body.to_string());
+        data(&driver::all(self.address, &[request])[0])
+    }
+
+    /// Signs in; answers the header line.
+    fn signed_in(&self, login: &str) -> String {
+        let tokens = self.send("POST", "/auth/login", &json!({"login": login, "password": PASSWORD}));
+        format!("authorization: Bearer {}\r\n", text(&tokens["access_token"]))
+    }
+
+    /// A small catalog, and a role that ticks all of its reading.
+    fn role(&self) -> String {
+        let mut entries = Vec::new();
+        for area in ["videos", "albums", "comments", "orders", "reports"] {
+            for (word, method, rest) in
+                [("list", "GET", ""), ("read", "GET", "/:id"), ("write", "PUT|PATCH", "/:id"), ("delete", "DELETE", "/:id")]
+            {
+                let (name, path) = (format!("{area}.{word}"), format!("/{area}{rest}"));
+                entries.push(json!({"name": name, "http_methods": method, "http_path": path}));
+            }
+        }
+        let names: Vec<&Value> = entries.iter().filter(|entry| entry["http_methods"] == "GET").map(|entry| &entry["name"]).collect();
+        let ticks = json!({"permission_ids": names});
+        self.send("PUT", "/api/v1/permissions/catalog", &json!({"permissions": entries}));
+        let role = self.send("POST", "/api/v1/permissions/roles", &json!({"key": "reader"}));
+        let id = text(&role["id"]).to_owned();
+        self.send("PUT", &format!("/api/v1/permissions/roles/{id}/permissions"), &ticks);
+        id
+    }
+
+    fn assign(&self, uids: &[String], role: &str) {
+        let headers = format!("{}{}", self.admin, self.tenant);
+        let body = json!({"role_id": role}).to_string();
+        let path = |uid: &String| format!("/api/v1/permissions/users/{uid}/roles");
+        let requests: Vec<_> = uids.iter().map(|uid| driver::request("POST", &path(uid), &headers, &body)).collect();
+        driver::all(self.address, &requests);
+    }
+}
+
+/// Members of the organization; the first one can sign in.
+fn members(address: SocketAddr, client_in_tenant: &str) -> Vec<String> {
+    let body = |n: usize| match n {
+        0 => json!({"username": "u0", "password": PASSWORD}),
+        _ => json!({"username": format!("u{n}")}),
+    };
+    let request = |n| driver::request("POST", "/admin/members", client_in_tenant, &body(n).to_string());
+    let made = driver::all(address, &(0..MEMBERS).map(request).collect::<Vec<_>>());
+    made.iter().map(|body| text(&data(body)["uid"]).to_owned()).collect()
+}
+
+/// The question that the role allows, about one of the members.
+pub fn check_request(site: &Site, n: u64, request: &mut Vec<u8>) {
+    let uid = &site.uids[usize::try_from(n * 7_919 % MEMBERS as u64).unwrap_or_default()];
+    let body = format!(r#"{{"uid":"{uid}","method":"GET","path":"/videos/{n}"}}"#);
+    request.extend(driver::request("POST", CHECK, &site.client_in_tenant, &body));
+}
+
+/// A grant that does not exist yet: `series` keeps the runs apart.
+pub fn grant_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) {
+    let uid = &site.uids[usize::try_from(n % MEMBERS as u64).unwrap_or_default()];
+    let mut body = String::with_capacity(160);
+    let _ = write!(body, r#"{{"uid":"{uid}","scope_type":"project","scope_id":"p{series}-{n}","#);
+    body.push_str(r#""module":"videos","action":"edit"}"#);
+    request.extend(driver::request("POST", GRANT, &site.client, &body));
+}
+
+fn data(body: &[u8]) -> Value {
+    let answer: Value = serde_json::from_slice(body).expect("JSON");
+    answer["data"].clone()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}
