@@ -36,6 +36,7 @@ type Apis = (
         permissions::api::assignments::Api,
         permissions::api::mappings::Api,
         permissions::api::policy::Api,
+        permissions::api::check::Api,
         permissions::api::grants::Api,
     ),
     sessions::api::Api,
@@ -58,6 +59,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             permissions::api::assignments::Api { app: app() },
             permissions::api::mappings::Api { app: app() },
             permissions::api::policy::Api { app: app() },
+            permissions::api::check::Api { app: app() },
             permissions::api::grants::Api { app: app() },
         ),
         sessions::api::Api { app: app() },
@@ -231,7 +233,7 @@ impl Operations {
             self.take_body(&mut request).await?;
         }
         request.extensions_mut().insert(self.inputs.clone());
-        let (uri, headers) = (request.original_uri().clone(), request.headers().clone());
+        let uri = request.original_uri().clone();
         let exchange = request.data::<Arc<Exchange>>().cloned();
         let (operation, answer) = match self.inner.call(request).await {
             Ok(response) => {
@@ -249,7 +251,7 @@ impl Operations {
         if is_parameter_error(&error)
             && let Some(id) = operation
         {
-            let faults = self.inputs.check_parameters(id, &uri, &headers);
+            let faults = self.inputs.check_query(id, &uri);
             let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
             return Err(Error::fields(faults).because(error.to_string()).into());
         }

@@ -302,8 +302,8 @@ impl Catalog {
         let own = route.slots(method);
         let get: &[Slot] = if method == "HEAD" && !route.lists_head { route.slots("GET") } else { &[] };
         // A method that is no upper-case token is none that `*` could mean.
-        let any: &[Slot] =
-            if methods(method).is_ok_and(|tokens| tokens == [method] && method != "*") { &route.any } else { &[] };
+        let is_token = |method: &str| methods(method).is_ok_and(|tokens| tokens == [method] && method != "*");
+        let any: &[Slot] = if !route.any.is_empty() && is_token(method) { &route.any } else { &[] };
         if own.is_empty() && get.is_empty() && any.is_empty() {
             return Met::NotThisMethod(&route.text);
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::catalog::{Met, Slot};
 use super::path;
 use super::permission::Permission;
-use super::snapshot::{Right, Role, Snapshot, Status, Tenant};
+use super::snapshot::{Holds, Right, Role, RoleSet, Snapshot, Status, Tenant};
 use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
 
 /// What is asked of a member in a tenant.
@@ -101,31 +101,48 @@ pub fn decide(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
 }
 
 fn reason(snapshot: &Snapshot, question: &Question<'_>) -> Reason {
-    if let Err(gate) = gates(snapshot, question) {
-        return gate;
-    }
+    let standing = match gates(snapshot, question) {
+        Ok(standing) => standing,
+        Err(gate) => return gate,
+    };
+    let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
     match question.ask {
         Ask::Grant(right) => grant(snapshot, question.member, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
-        Ask::Own(own) => by_role(snapshot, question, &[snapshot.catalog.slot_of(own)]),
-        Ask::Permission(name) => match snapshot.catalog.find(name) {
-            Some(node) => by_role(snapshot, question, &[node.slot]),
-            None => Reason::NoPermission,
-        },
+        Ask::Own(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
+        Ask::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
         Ask::Route { app, method, path } => {
             let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
             match snapshot.catalog.route(app, method, &path) {
                 Met::Nothing => Reason::UnmappedRoute,
                 Met::NotThisMethod(_) => Reason::MethodNotMapped,
-                Met::Permissions(_, slots) => {
-                    let allowed = slots.iter().any(|slots| by_role(snapshot, question, slots) == Reason::OkRole);
-                    if allowed { Reason::OkRole } else { Reason::NoPermission }
-                }
+                Met::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| standing.holds(*slot))),
             }
         }
     }
 }
 
-fn gates(snapshot: &Snapshot, question: &Question<'_>) -> Result<(), Reason> {
+/// A member who passed the gates, and what it holds.
+struct Standing<'s> {
+    snapshot: &'s Snapshot,
+    /// The member's roles in the tenant; none when only its rights over the site let it in, or no tenant was named.
+    set: Option<&'s RoleSet>,
+    /// May the member be a platform administrator, who holds everything everywhere?
+    administrator: Option<MemberId>,
+    has_tenant: bool,
+}
+
+impl Standing<'_> {
+    /// Is the permission open, and held?
+    fn holds(&self, slot: Slot) -> bool {
+        let catalog = &self.snapshot.catalog;
+        self.has_tenant
+            && catalog.is_open(slot)
+            && (self.set.is_some_and(|set| set.holds(catalog, slot))
+                || self.administrator.is_some_and(|member| self.snapshot.is_platform_admin(member)))
+    }
+}
+
+fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing<'s>, Reason> {
     let tenant = match question.tenant {
         Some(id) => Some(snapshot.tenant(id).ok_or(Reason::NotAMember)?),
         None => None,
@@ -137,26 +154,19 @@ fn gates(snapshot: &Snapshot, question: &Question<'_>) -> Result<(), Reason> {
     if person.status != Status::Active {
         return Err(Reason::MemberInactive);
     }
-    let is_in = |tenant: &Tenant| tenant.set_of(question.member).is_some();
-    let belongs = tenant.is_none_or(|tenant| is_in(tenant) || reaches_everywhere(snapshot, question));
-    if belongs { Ok(()) } else { Err(Reason::NotAMember) }
+    let standing = Standing {
+        snapshot,
+        set: tenant.and_then(|tenant| tenant.set_of(question.member)),
+        administrator: question.with_platform.then_some(question.member),
+        has_tenant: tenant.is_some(),
+    };
+    let belongs = tenant.is_none() || standing.set.is_some() || reaches_everywhere(snapshot, question);
+    if belongs { Ok(standing) } else { Err(Reason::NotAMember) }
 }
 
 /// A platform administrator acts in every tenant.
 fn reaches_everywhere(snapshot: &Snapshot, question: &Question<'_>) -> bool {
     question.with_platform && snapshot.is_platform_admin(question.member)
-}
-
-fn by_role(snapshot: &Snapshot, question: &Question<'_>, slots: &[Slot]) -> Reason {
-    let catalog = &*snapshot.catalog;
-    let Some(tenant) = question.tenant.and_then(|id| snapshot.tenant(id)) else { return Reason::NoPermission };
-    let mut open = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).peekable();
-    if open.peek().is_none() {
-        return Reason::NoPermission;
-    }
-    let here = tenant.set_of(question.member);
-    let holds = open.any(|slot| here.is_some_and(|set| set.holds(catalog, slot)));
-    if holds || reaches_everywhere(snapshot, question) { Reason::OkRole } else { Reason::NoPermission }
 }
 
 fn grant(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> Result<GrantId, Reason> {
@@ -177,14 +187,8 @@ pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bo
 pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<Slot> {
     // Any permission serves to ask the gates.
     let question = Question { tenant: Some(tenant), member, with_platform, ask: Ask::Permission("") };
-    if gates(snapshot, &question).is_err() {
-        return Vec::new();
-    }
-    let catalog = &*snapshot.catalog;
-    let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(member));
-    let everywhere = reaches_everywhere(snapshot, &question);
-    let holds = |slot: Slot| catalog.is_open(slot) && (everywhere || here.is_some_and(|set| set.holds(catalog, slot)));
-    catalog.iter().map(|node| node.slot).filter(|slot| holds(*slot)).collect()
+    let Ok(standing) = gates(snapshot, &question) else { return Vec::new() };
+    snapshot.catalog.iter().map(|node| node.slot).filter(|slot| standing.holds(*slot)).collect()
 }
 
 /// The witness of an answer; never on the path of a decision.
@@ -236,9 +240,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
 /// The open roles among these that hold one of the permissions.
 fn cited<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<Cited> {
     let holds = |role: &Role, slot: Slot| match role.holds {
-        super::snapshot::Holds::Everything => true,
-        super::snapshot::Holds::Tenant => role.ticked.contains(slot) || snapshot.catalog.is_in_tenant(slot),
-        super::snapshot::Holds::Ticked => role.ticked.contains(slot),
+        Holds::Everything => true,
+        Holds::Tenant => role.ticked.contains(slot) || snapshot.catalog.is_in_tenant(slot),
+        Holds::Ticked => role.ticked.contains(slot),
     };
     roles
         .filter(|role| role.is_open)

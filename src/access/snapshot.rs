@@ -7,6 +7,7 @@
 //! union of its roles' permissions: a check is one bit of one set.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::catalog::{Bits, Catalog, Slot};
 use super::client::Client;
 use super::permission::PLATFORM_ORG_CODE;
-use super::shards::{Key, Shards};
+use super::shards::{Key, Shards, Spread};
 use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
 
 impl Key for MemberId {
@@ -162,8 +163,10 @@ pub struct Snapshot {
     pub epoch: u64,
     pub catalog: Arc<Catalog>,
     tenants: Arc<Vec<Arc<Tenant>>>,
-    tenant_index: Arc<HashMap<OrganizationId, u32>>,
+    tenant_index: Arc<HashMap<OrganizationId, u32, BuildHasherDefault<Spread>>>,
     org_codes: Arc<HashMap<Arc<str>, OrganizationId>>,
+    /// The index of the organization `platform`.
+    platform: Option<u32>,
     people: Shards<MemberId, Person>,
     grants: Shards<GrantKey, GrantId>,
     clients: Arc<HashMap<Arc<str>, Arc<Client>>>,
@@ -177,6 +180,7 @@ impl Snapshot {
             tenants: Arc::default(),
             tenant_index: Arc::default(),
             org_codes: Arc::default(),
+            platform: None,
             people: Shards::default(),
             grants: Shards::default(),
             clients: Arc::default(),
@@ -198,7 +202,7 @@ impl Snapshot {
     }
 
     pub fn platform(&self) -> Option<&Tenant> {
-        self.tenant_named(PLATFORM_ORG_CODE)
+        self.platform.map(|index| &*self.tenants[index as usize])
     }
 
     pub fn person(&self, id: MemberId) -> Option<Person> {
@@ -267,6 +271,9 @@ impl Snapshot {
             return self.with_tenant(id, |tenant| tenant.is_active = is_active);
         }
         let index = u32::try_from(self.tenants.len()).unwrap_or(u32::MAX);
+        if &*org_code == PLATFORM_ORG_CODE {
+            self.platform = Some(index);
+        }
         Arc::make_mut(&mut self.org_codes).insert(org_code.clone(), id);
         Arc::make_mut(&mut self.tenant_index).insert(id, index);
         Arc::make_mut(&mut self.tenants).push(Arc::new(Tenant {

@@ -36,7 +36,7 @@ pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
     for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         for method in METHODS {
             if let Some(operation) = item.get_mut(method) {
-                finish_operation(operation);
+                finish_operation(method, operation);
             }
         }
     }
@@ -54,7 +54,8 @@ pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
     Ok(document)
 }
 
-fn finish_operation(operation: &mut Value) {
+fn finish_operation(method: &str, operation: &mut Value) {
+    name_shared_headers(method, operation);
     match operation.get_mut("security").and_then(Value::as_array_mut) {
         Some(schemes) => schemes.iter_mut().for_each(split_scheme),
         // Nobody is asked who they are, so nobody can be refused for it.
@@ -69,6 +70,22 @@ fn finish_operation(operation: &mut Value) {
         && let Some(responses) = operation["responses"].as_object_mut()
     {
         ["408", "413", "415"].iter().for_each(|status| drop(responses.remove(*status)));
+    }
+}
+
+/// Headers that every guarded operation reads, and every one that changes something.
+fn name_shared_headers(method: &str, operation: &mut Value) {
+    let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": false, "description": description, "schema": {"type": "string"}});
+    let is_guarded = operation.get("security").is_some();
+    let Some(map) = operation.as_object_mut() else { return };
+    let parameters = map.entry("parameters").or_insert_with(|| json!([]));
+    let Some(parameters) = parameters.as_array_mut() else { return };
+    if is_guarded {
+        parameters
+            .push(header("X-Tenant-ID", "The organization to act in, by id or org_code, where it is not the only one"));
+    }
+    if is_guarded && method == "post" {
+        parameters.push(header("Idempotency-Key", "A creating request with the same key happens once"));
     }
 }
 

@@ -15,17 +15,16 @@ pub type Shared = Arc<Inputs>;
 /// More than this many faults in one request are not listed.
 const FAULTS_MAX: usize = 100;
 
+/// A parameter of the query.
 struct Parameter {
     name: String,
-    /// `query`, `header` or `path`.
-    place: String,
     required: bool,
     is_integer: bool,
     is_boolean: bool,
     rule: Validator,
 }
 
-/// Compiled rules of all bodies, by schema name, and of all parameters, by operation id.
+/// Compiled rules of all bodies, by schema name, and of all query parameters, by operation id.
 pub struct Inputs {
     bodies: HashMap<String, Validator>,
     parameters: HashMap<String, Vec<Parameter>>,
@@ -49,11 +48,10 @@ impl Inputs {
                 inputs.bodies.insert(name.to_owned(), rule(checkable(body))?);
             }
             let parameters = operation.value["parameters"].as_array().cloned().unwrap_or_default();
-            let read = parameters.iter().map(|parameter| {
+            let read = parameters.iter().filter(|parameter| parameter["in"] == "query").map(|parameter| {
                 let schema = &parameter["schema"];
                 Ok(Parameter {
                     name: parameter["name"].as_str().unwrap_or_default().to_owned(),
-                    place: parameter["in"].as_str().unwrap_or_default().to_owned(),
                     required: parameter["required"] == true,
                     is_integer: schema["type"] == "integer",
                     is_boolean: schema["type"] == "boolean",
@@ -74,29 +72,17 @@ impl Inputs {
         }
     }
 
-    /// All that is wrong with the parameters of a request that the framework refused.
-    pub fn check_parameters(
-        &self,
-        operation_id: &str,
-        uri: &poem::http::Uri,
-        headers: &poem::http::HeaderMap,
-    ) -> Vec<Field> {
+    /// All that is wrong with the query of a request that the framework refused. (Ids in paths are never malformed, only
+    /// missing, and headers are read as text.)
+    pub fn check_query(&self, operation_id: &str, uri: &poem::http::Uri) -> Vec<Field> {
         let query: Vec<(String, String)> = uri.query().map(query_pairs).unwrap_or_default();
         let mut found = Vec::new();
         for parameter in self.parameters.get(operation_id).map_or(&[][..], Vec::as_slice) {
-            let sent = match parameter.place.as_str() {
-                "query" => query.iter().find(|(name, _)| *name == parameter.name).map(|(_, text)| text.clone()),
-                "header" => {
-                    headers.get(&parameter.name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-                }
-                // An id in a path is never malformed, only missing.
-                _ => continue,
-            };
-            let place = [parameter.place.as_str(), parameter.name.as_str()];
-            match sent {
+            let place = ["query", parameter.name.as_str()];
+            match query.iter().find(|(name, _)| *name == parameter.name) {
                 None if parameter.required => found.push(Field::at(&place, "is missing")),
                 None => {}
-                Some(text) => found.extend(parameter.check(&text).map(|message| Field::at(&place, message))),
+                Some((_, text)) => found.extend(parameter.check(text).map(|message| Field::at(&place, message))),
             }
         }
         found
@@ -211,8 +197,8 @@ fn sentence(kind: &ValidationErrorKind) -> String {
         ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
         ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
         ValidationErrorKind::Pattern { pattern } => format!("must match {pattern}"),
-        ValidationErrorKind::Minimum { limit } => format!("must be {limit} or more"),
-        ValidationErrorKind::Maximum { limit } => format!("must be {limit} or less"),
+        ValidationErrorKind::Minimum { limit } => format!("must be {} or more", whole(limit)),
+        ValidationErrorKind::Maximum { limit } => format!("must be {} or less", whole(limit)),
         ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} entries"),
         ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} entries"),
         ValidationErrorKind::UniqueItems => "must not name anything twice".into(),
@@ -222,6 +208,11 @@ fn sentence(kind: &ValidationErrorKind) -> String {
         }
         _ => "is not valid".into(),
     }
+}
+
+/// The framework prints bounds as floats.
+fn whole(limit: &Value) -> String {
+    limit.as_f64().map_or_else(|| limit.to_string(), |number| number.to_string())
 }
 
 fn type_name(kind: &jsonschema::error::TypeKind) -> String {

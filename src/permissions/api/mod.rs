@@ -1,6 +1,7 @@
 //! The permission area: fifteen operations as the gateway definition has them, and ours beside them.
 
 pub mod assignments;
+pub mod check;
 pub mod grants;
 pub mod mappings;
 pub mod policy;

@@ -1,27 +1,26 @@
-//! Operations on the catalog, one's own rights, and the decision itself.
+//! Operations on the catalog, on one's own rights, and on the policy as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use poem_openapi::param::Query;
-use poem_openapi::types::{Any, ToJSON};
+use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{OpenClose, PermissionNode, PermissionType, flat, tree};
-use crate::access::caller::{Gate, GateOrClient, Identity, Person, Who};
+use crate::access::caller::{Gate, Identity, Person, Who};
 use crate::access::catalog::Slot;
-use crate::access::decide::{Ask, Question, Witness, decide, effective, explain};
+use crate::access::decide::effective;
 use crate::access::permission::Permission;
-use crate::access::snapshot::{Right, Snapshot};
+use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Transaction};
-use crate::error::{Cause, Error, Field, Result};
+use crate::error::{Cause, Error};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
-use crate::permissions::import::{self, DEFAULT_APP};
-use crate::permissions::store;
+use crate::permissions::import;
 use crate::wire::{Body, RenderedReply, Reply, Tag, ok, rendered};
 
 /// The catalog, in the form that was asked for
@@ -72,98 +71,6 @@ struct PolicyReloaded {
     new_epoch: u64,
     /// Did the policy in memory differ from the database?
     changed: bool,
-}
-
-/// A question: exactly one of method and path, permission, or scope_type, scope_id, module and action
-#[derive(Object)]
-struct CheckQuestion {
-    /// The member
-    #[oai(validator(max_length = 64))]
-    uid: Option<String>,
-    #[oai(validator(max_length = 64))]
-    method: Option<String>,
-    #[oai(validator(max_length = 8_192))]
-    path: Option<String>,
-    /// The application of the path; `main` when absent
-    #[oai(validator(max_length = 64))]
-    app: Option<String>,
-    #[oai(validator(max_length = 190))]
-    permission: Option<String>,
-    #[oai(validator(max_length = 64))]
-    scope_type: Option<String>,
-    #[oai(validator(max_length = 128))]
-    scope_id: Option<String>,
-    #[oai(validator(max_length = 64))]
-    module: Option<String>,
-    #[oai(validator(max_length = 64))]
-    action: Option<String>,
-    /// Facts for the organization's own rules
-    context: Option<BTreeMap<String, Any<Value>>>,
-    /// Say why, naming rows
-    explain: Option<bool>,
-    /// Decide at this epoch or a newer one
-    min_epoch: Option<u64>,
-}
-
-/// One question, or up to 100
-#[derive(Object)]
-struct CheckRequest {
-    #[oai(flatten)]
-    one: CheckQuestion,
-    /// Instead of all the others: several questions, answered in order
-    #[oai(validator(min_items = 1, max_items = 100))]
-    questions: Option<Vec<CheckQuestion>>,
-}
-
-/// A role that allows
-#[derive(Object)]
-struct Because {
-    organization_id: OrganizationId,
-    role_id: crate::ids::RoleId,
-    role_key: String,
-    permission: String,
-    /// Where the member's assignment comes from
-    sources: Vec<String>,
-}
-
-/// One step of a decision
-#[derive(Object)]
-struct Stage {
-    /// `gate`, `base` or `plugin`
-    stage: String,
-    verdict: String,
-}
-
-/// Why a question was answered as it was
-#[derive(Object)]
-#[oai(skip_serializing_if_is_none)]
-struct Explanation {
-    stages: Vec<Stage>,
-    /// The template that decided
-    template: Option<String>,
-    /// Permissions of which any one answers
-    permissions: Vec<String>,
-    /// Roles the member holds in the organization
-    roles: Vec<Because>,
-    /// Those that allow
-    allowed_by: Vec<Because>,
-    /// The direct grant that allows
-    grant_id: Option<crate::ids::GrantId>,
-    /// Roles of the organization that would have allowed it
-    would_allow: Vec<Because>,
-}
-
-/// The answer to one question, or `decisions` for several
-#[derive(Object)]
-#[oai(skip_serializing_if_is_none)]
-struct CheckAnswer {
-    allow: Option<bool>,
-    /// One of a closed set of words
-    reason: Option<String>,
-    /// The epoch of the policy that decided
-    epoch: Option<u64>,
-    because: Option<Explanation>,
-    decisions: Option<Vec<CheckAnswer>>,
 }
 
 pub struct Api {
@@ -254,7 +161,7 @@ impl Api {
         let mut json = rendered_rights(&snapshot, tenant, member, &slots);
         if include_tree.0.unwrap_or(false) {
             let catalog = &snapshot.catalog;
-            let shown: std::collections::BTreeSet<Slot> =
+            let shown: BTreeSet<Slot> =
                 slots.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect();
             // The object is closed again behind the tree.
             json.pop();
@@ -288,223 +195,6 @@ impl Api {
             changed: found.changed,
         }))
     }
-
-    /// Ask whether a member may do something
-    ///
-    /// The organization is the caller's own, or the one that `X-Tenant-ID` names. A denial is an answer, not a
-    /// failure: 200 with `allow:false` and the reason, also for odd methods and paths. An API client that names no
-    /// organization asks about direct grants only.
-    #[oai(path = "/check", method = "post", operation_id = "check_permission")]
-    async fn check_permission(&self, caller: GateOrClient, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
-        let snapshot = self.app.guard.snapshot.load();
-        access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
-        let questions = questions(body.0)?;
-        let tenant = match (&caller.who, caller.named_tenant) {
-            (Who::Client(_) | Who::CommandLine, None) if questions.list.iter().all(CheckQuestion::is_about_a_grant) => {
-                None
-            }
-            _ => Some(caller.tenant(&snapshot)?),
-        };
-        drop(snapshot);
-        if let Some(epoch) = questions.list.iter().filter_map(|question| question.min_epoch).max() {
-            self.app.wait_for_epoch(epoch).await?;
-        }
-        if questions.list.iter().any(|question| question.explain.unwrap_or(false)) {
-            return self.explained(tenant, questions).await;
-        }
-        // One snapshot answers all questions of a request.
-        let snapshot = self.app.guard.snapshot.load();
-        let mut json = String::with_capacity(64 * questions.list.len());
-        for question in &questions.list {
-            let decision = decide(&snapshot, &question.asked(tenant));
-            self.app.figures.count_decision(decision.reason);
-            let comma = if json.is_empty() { "" } else { "," };
-            let _ = write!(
-                json,
-                r#"{comma}{{"allow":{},"reason":"{}","epoch":{}}}"#,
-                decision.allow,
-                decision.reason.word(),
-                decision.epoch
-            );
-        }
-        Ok(rendered(if questions.is_batch { format!(r#"{{"decisions":[{json}]}}"#) } else { json }))
-    }
-}
-
-/// The questions of a request, and whether it was written as a list.
-struct Questions {
-    list: Vec<CheckQuestion>,
-    is_batch: bool,
-}
-
-fn questions(request: CheckRequest) -> Result<Questions> {
-    let is_batch = request.questions.is_some();
-    if is_batch && !request.one.is_empty() {
-        return Err(Error::field("questions", "stands alone: put the other fields into each question"));
-    }
-    let list = request.questions.unwrap_or_else(|| vec![request.one]);
-    let mut faults = Vec::new();
-    for (n, question) in list.iter().enumerate() {
-        let place = n.to_string();
-        let location: &[&str] = if is_batch { &["body", "questions", &place] } else { &["body"] };
-        faults.extend(question.fault().map(|message| Field::at(location, message)));
-    }
-    if faults.is_empty() { Ok(Questions { list, is_batch }) } else { Err(Error::fields(faults)) }
-}
-
-impl CheckQuestion {
-    fn is_about_a_grant(&self) -> bool {
-        self.scope_type.is_some()
-    }
-
-    fn is_empty(&self) -> bool {
-        let texts = [
-            &self.uid,
-            &self.method,
-            &self.path,
-            &self.app,
-            &self.permission,
-            &self.scope_type,
-            &self.scope_id,
-            &self.module,
-            &self.action,
-        ];
-        texts.iter().all(|text| text.is_none())
-            && self.context.is_none()
-            && self.explain.is_none()
-            && self.min_epoch.is_none()
-    }
-
-    /// Why it is not exactly one question.
-    fn fault(&self) -> Option<&'static str> {
-        if self.uid.is_none() {
-            return Some("must have the uid of a member");
-        }
-        let route = [self.method.is_some(), self.path.is_some()];
-        let grant = [self.scope_type.is_some(), self.scope_id.is_some(), self.module.is_some(), self.action.is_some()];
-        let begun = [route.contains(&true), self.permission.is_some(), grant.contains(&true)];
-        let whole = [!route.contains(&false), self.permission.is_some(), !grant.contains(&false)];
-        let is_one = begun == whole && begun.iter().filter(|kind| **kind).count() == 1;
-        if !is_one {
-            return Some("must have method and path, or permission, or scope_type, scope_id, module and action");
-        }
-        (self.app.is_some() && !begun[0]).then_some("has an app, which only a method and path have")
-    }
-
-    fn asked(&self, tenant: Option<OrganizationId>) -> Question<'_> {
-        let ask = match (&self.permission, &self.scope_type) {
-            (Some(permission), _) => Ask::Permission(permission),
-            (None, Some(scope_type)) => Ask::Grant(Right {
-                scope_type,
-                scope_id: self.scope_id.as_deref().unwrap_or_default(),
-                module: self.module.as_deref().unwrap_or_default(),
-                action: self.action.as_deref().unwrap_or_default(),
-            }),
-            (None, None) => Ask::Route {
-                app: self.app.as_deref().unwrap_or(DEFAULT_APP),
-                method: self.method.as_deref().unwrap_or_default(),
-                path: self.path.as_deref().unwrap_or_default(),
-            },
-        };
-        Question { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform: true, ask }
-    }
-}
-
-impl Api {
-    async fn explained(&self, tenant: Option<OrganizationId>, questions: Questions) -> RenderedReply<CheckAnswer> {
-        let cell = self.app.guard.snapshot.clone();
-        let is_batch = questions.is_batch;
-        let answers = self
-            .app
-            .read(move |r| {
-                let snapshot = cell.load_full();
-                questions
-                    .list
-                    .iter()
-                    .map(|question| explained(r, &snapshot, tenant, question))
-                    .collect::<Result<Vec<_>>>()
-            })
-            .await?;
-        let single = |mut answers: Vec<CheckAnswer>| answers.pop().map(|answer| answer.to_json_string());
-        let json = if is_batch {
-            CheckAnswer { allow: None, reason: None, epoch: None, because: None, decisions: Some(answers) }
-                .to_json_string()
-        } else {
-            single(answers).unwrap_or_default()
-        };
-        Ok(rendered(json))
-    }
-}
-
-fn explained(
-    r: &crate::db::Reader<'_>,
-    snapshot: &Snapshot,
-    tenant: Option<OrganizationId>,
-    question: &CheckQuestion,
-) -> Result<CheckAnswer> {
-    let asked = question.asked(tenant);
-    let decision = decide(snapshot, &asked);
-    let because = match question.explain {
-        Some(true) => Some(explanation(r, snapshot, &asked, explain(snapshot, &asked), decision.reason)?),
-        _ => None,
-    };
-    Ok(CheckAnswer {
-        allow: Some(decision.allow),
-        reason: Some(decision.reason.word().into()),
-        epoch: Some(decision.epoch),
-        because,
-        decisions: None,
-    })
-}
-
-fn explanation(
-    r: &crate::db::Reader<'_>,
-    snapshot: &Snapshot,
-    asked: &Question<'_>,
-    witness: Witness,
-    reason: crate::access::decide::Reason,
-) -> Result<Explanation> {
-    use crate::access::decide::{Cited, Reason};
-    let sources = |organization: OrganizationId, role: crate::ids::RoleId| -> Result<Vec<String>> {
-        let held = store::list_assignments(r, organization, asked.member)?;
-        Ok(held.iter().filter(|held| held.role == role).map(|held| held.source.word().to_owned()).collect())
-    };
-    let cite = |cited: Cited| -> Result<Because> {
-        Ok(Because {
-            organization_id: cited.organization,
-            sources: sources(cited.organization, cited.role)?,
-            role_id: cited.role,
-            role_key: cited.role_key.to_string(),
-            permission: cited.permission.to_string(),
-        })
-    };
-    let mut roles = Vec::new();
-    if let Some(tenant) = asked.tenant.and_then(|id| snapshot.tenant(id)) {
-        for role in witness.held.iter().filter_map(|id| tenant.role(*id)) {
-            roles.push(Because {
-                organization_id: tenant.id,
-                role_id: role.id,
-                role_key: role.key.to_string(),
-                permission: String::new(),
-                sources: sources(tenant.id, role.id)?,
-            });
-        }
-    }
-    let is_gate = matches!(
-        reason,
-        Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical
-    );
-    let stage = |stage: &str, verdict: &str| Stage { stage: stage.into(), verdict: verdict.into() };
-    let (gate, base) = if is_gate { (reason.word(), "not_asked") } else { ("pass", reason.word()) };
-    Ok(Explanation {
-        stages: vec![stage("gate", gate), stage("base", base), stage("plugin", "none_bound")],
-        template: witness.template,
-        permissions: witness.permissions.iter().map(ToString::to_string).collect(),
-        roles,
-        allowed_by: witness.allowed_by.into_iter().map(cite).collect::<Result<_>>()?,
-        grant_id: witness.grant,
-        would_allow: witness.would_allow.into_iter().map(cite).collect::<Result<_>>()?,
-    })
 }
 
 /// `MyPermissions` without its tree, as JSON. Names and keys hold nothing that JSON would escape.
