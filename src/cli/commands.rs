@@ -211,7 +211,7 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
         )));
     }
     let password = password.read()?;
-    members::password::require_strong("password", &password)?;
+    members::require_first(admin, &password)?;
     directory::create(&common.data)?;
     let directory::Owner::Us(_lock) = directory::lock(&common.data)? else {
         return Err(Failed(format!("another Roster uses {}", common.data.display())));

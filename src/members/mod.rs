@@ -122,6 +122,17 @@ pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, 
     Ok(())
 }
 
+/// Are this login and this password good enough for a first administrator?
+pub fn require_first(login: &str, password: &str) -> Result<()> {
+    const LOGIN_BYTES_MAX: usize = 254;
+    let login = login.trim();
+    let is_odd = |c: char| c.is_control() || c.is_whitespace();
+    if login.is_empty() || login.len() > LOGIN_BYTES_MAX || login.chars().any(is_odd) {
+        return Err(Error::field("login", "must be an e-mail or a username, without spaces"));
+    }
+    password::require_strong("password", password)
+}
+
 /// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.
 pub async fn create_first_administrator(
     app: &App,
@@ -129,11 +140,8 @@ pub async fn create_first_administrator(
     password: String,
     setup_token: Option<String>,
 ) -> Result<MemberId> {
-    password::require_strong("password", &password)?;
+    require_first(login, &password)?;
     let login = login.trim().to_owned();
-    if login.is_empty() || login.len() > 254 || login.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(Error::field("login", "must be an e-mail or a username, without spaces"));
-    }
     let hash = password::hash(app, password).await?;
     let create_admin = move |t: &Transaction<'_>, _: &Identity| {
         if let Some(token) = &setup_token {

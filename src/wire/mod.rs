@@ -517,3 +517,12 @@ macro_rules! text {
         }
     )*};
 }
+
+crate::text! {
+    /// An e-mail address
+    Email 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
+    /// A person's name for people
+    DisplayName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
+    /// The subject of an external provider
+    Subject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
+}

@@ -7,7 +7,7 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{DisplayName, Email, MemberView, Password, Subject, Username};
+use super::{MemberView, Password, Username};
 use crate::access::caller::{Identity, Office};
 use crate::access::permission::Permission;
 use crate::access::{self, Reach};
@@ -18,7 +18,7 @@ use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible};
 use crate::permissions;
-use crate::wire::{Body, Done, Page, Reply, Tag, Window, done, like, ok, require_version};
+use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, Window, done, like, ok, require_version};
 
 /// A new member
 #[derive(Object)]
@@ -146,6 +146,11 @@ impl Api {
         };
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
+            if reach != Reach::Site && new.authentik_sub.is_some() {
+                // Whoever could claim a subject before its owner comes would own the account.
+                let message = "an external identity is linked by the platform, or by its owner's first sign-in";
+                return Err(Error::new(Cause::Forbidden).saying(message));
+            }
             let id = create(t, &new)?;
             let mut entry = Entry::new("member", id).after(json!({"fields": named(&new)}));
             let mut changes = vec![access::store::person(t, id)?];

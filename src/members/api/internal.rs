@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::admin::MemberOrganization;
-use super::{DisplayName, Email, MemberView, Subject, Username};
+use super::{MemberView, Username};
 use crate::access;
 use crate::access::caller::{Identity, Neighbour};
 use crate::access::permission::Permission;
@@ -18,7 +18,7 @@ use crate::journal::Entry;
 use crate::members::store::{self, Filter};
 use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible};
 use crate::permissions;
-use crate::wire::{Body, Page, Reply, Tag, Window, like, ok};
+use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Window, like, ok};
 
 /// What a service knows of somebody who signed in there
 #[derive(Object)]

@@ -7,7 +7,6 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::DisplayName;
 use super::admin::MemberOrganization;
 use crate::access;
 use crate::access::caller::{Identity, Person};
@@ -16,7 +15,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::{Member, store};
-use crate::wire::{Body, Reply, Tag, Window, ok, require_version};
+use crate::wire::{Body, DisplayName, Reply, Tag, Window, ok, require_version};
 
 /// The signed-in member
 #[derive(Object)]

@@ -12,12 +12,6 @@ use crate::ids::MemberId;
 crate::text! {
     /// A sign-in name: letters, digits, and . _ -
     Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-    /// An e-mail address
-    Email 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
-    /// A name for people
-    DisplayName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
-    /// The subject of an external provider
-    Subject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
     /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes
     Password 1..=1024 "";
 }

@@ -18,32 +18,26 @@ use crate::ids::{GrantId, MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::members::{self, Member, NewMember};
 use crate::permissions::grants::{self, OwnedRight};
-use crate::wire::{Body, Reply, Tag, ok, unchanged};
+use crate::wire::{Body, DisplayName, Email, Reply, Subject, Tag, ok, unchanged};
 
 crate::text! {
     /// A word of a direct right
     ScopeWord 1..=64 "^[a-z0-9][a-z0-9._-]{0,63}$";
     /// What the right is about; `*` is all of its type
     ScopeId 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
-    /// The subject of an external provider
-    GrantSubject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
-    /// An e-mail address
-    GrantEmail 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
-    /// A name for people
-    GrantName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
 }
 
 /// A direct right to grant; a subject that is not known becomes a member
 #[derive(Object)]
 struct GrantRequest {
     /// The subject at Authentik; or say `uid`
-    authentik_sub: Option<GrantSubject>,
+    authentik_sub: Option<Subject>,
     /// The member's own id, instead of `authentik_sub`
     uid: Option<MemberId>,
     /// For a new member
-    email: Option<GrantEmail>,
+    email: Option<Email>,
     /// For a new member
-    display_name: Option<GrantName>,
+    display_name: Option<DisplayName>,
     scope_type: ScopeWord,
     scope_id: ScopeId,
     module: ScopeWord,
@@ -54,7 +48,7 @@ struct GrantRequest {
 #[derive(Object)]
 struct RevokeRequest {
     /// The subject at Authentik; or say `uid`
-    authentik_sub: Option<GrantSubject>,
+    authentik_sub: Option<Subject>,
     /// The member's own id, instead of `authentik_sub`
     uid: Option<MemberId>,
     scope_type: ScopeWord,

@@ -364,6 +364,10 @@ fn ticks<'n>(
     sent.retain(|slot| !(was_implied.contains(slot) && is_implied.contains(slot)));
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
         let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;
+        if !catalog.is_in_tenant(slot) && snapshot.platform().is_none_or(|platform| platform.id != tenant) {
+            let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
+            return Err(Error::new(Cause::NotHeld).saying(message));
+        }
         // A category opens nothing, so that holding something below it is enough to hand it on.
         let implied = node.http_path.is_none()
             && catalog.iter().any(|below| {
