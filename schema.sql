@@ -10,6 +10,8 @@ create table site (
     -- The version of the site's policy: grows with each change that touches a decision, never goes back.
     epoch integer not null check (epoch >= 1),
     created_at integer not null,
+    -- Random; keys digests that must tell nothing of what was digested.
+    server_key blob not null check (length(server_key) = 32),
     -- The pending one-time set-up link, as SHA-256; null when there is none.
     setup_hash blob,
     setup_expires_at integer
@@ -207,8 +209,6 @@ create table audit (
     -- SHA-256 over the previous row's hash and this row.
     hash blob not null check (length(hash) = 32)
 ) strict;
-create index audit_organization_id on audit (organization_id, id);
-create index audit_actor on audit (actor, id);
 
 -- Answers to creating requests that carried an Idempotency-Key.
 create table idempotency_keys (

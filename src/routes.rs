@@ -164,7 +164,7 @@ fn health(is_well: bool) -> Response {
 #[handler]
 async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
     let is_forwarded = ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
-    let peer = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
+    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
     let is_local = !is_forwarded && peer.is_none_or(|address| address.is_loopback());
     let offered =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
@@ -228,10 +228,7 @@ struct Operations {
 
 impl Operations {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let is_change = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if is_change {
-            self.take_body(&mut request).await?;
-        }
+        let is_change = is_change(request.method());
         request.extensions_mut().insert(self.inputs.clone());
         let uri = request.original_uri().clone();
         let exchange = request.data::<Arc<Exchange>>().cloned();
@@ -264,28 +261,30 @@ impl Operations {
         }
         Err(error)
     }
+}
 
-    /// Reads the body within its limits, and puts it back as one piece.
-    async fn take_body(&self, request: &mut Request) -> Result<()> {
-        let is_catalog = request.uri().path().ends_with("/permissions/catalog");
-        let config = &self.app.config;
-        let bytes_max = if is_catalog { config.catalog_bytes_max } else { config.body_bytes_max };
-        let reading = read_limited(request.take_body(), bytes_max);
-        let bytes = tokio::time::timeout(Duration::from_millis(config.body_wait_ms), reading)
-            .await
-            .map_err(|_| Error::new(Cause::RequestTimeout))??;
-        if let Some(key) = request.headers().get("idempotency-key") {
-            let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
-            let key = key
-                .ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?
-                .to_owned();
-            let text = format!("{} {} {}", request.method(), request.original_uri(), String::from_utf8_lossy(&bytes));
-            let fingerprint = secret::hash(&text);
-            request.extensions_mut().insert(Idempotency { key, fingerprint });
-        }
-        request.set_body(bytes);
-        Ok(())
+/// Reads the body within its limits, and puts it back as one piece.
+async fn take_body(app: &App, request: &mut Request) -> Result<()> {
+    let is_catalog = request.uri().path().ends_with("/permissions/catalog");
+    let config = &app.config;
+    let bytes_max = if is_catalog { config.catalog_bytes_max } else { config.body_bytes_max };
+    let reading = read_limited(request.take_body(), bytes_max);
+    let bytes = tokio::time::timeout(Duration::from_millis(config.body_wait_ms), reading)
+        .await
+        .map_err(|_| Error::new(Cause::RequestTimeout).header("Connection", "close"))??;
+    if let Some(key) = request.headers().get("idempotency-key") {
+        let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+        let key = key
+            .ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?
+            .to_owned();
+        let tenant = request.headers().get("x-tenant-id").map(HeaderValue::as_bytes).unwrap_or_default();
+        let (tenant, body) = (String::from_utf8_lossy(tenant), String::from_utf8_lossy(&bytes));
+        let text = format!("{} {} {tenant}\n{body}", request.method(), request.original_uri());
+        let fingerprint = app.fingerprint(&text);
+        request.extensions_mut().insert(Idempotency { key, fingerprint });
     }
+    request.set_body(bytes);
+    Ok(())
 }
 
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -312,6 +311,10 @@ async fn read_limited(body: Body, bytes_max: u64) -> Result<Vec<u8>> {
 
 fn too_large(bytes_max: u64) -> String {
     format!("the body is larger than the {bytes_max} bytes that this address takes")
+}
+
+fn is_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 fn is_parameter_error(error: &poem::Error) -> bool {
@@ -345,7 +348,13 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
             let span = tracing::debug_span!("request", request_id, %method, path);
-            let call = tracing::Instrument::instrument(self.inner.call(request), span);
+            let answer = async {
+                if is_change(&method) {
+                    take_body(&self.app, &mut request).await?;
+                }
+                self.inner.call(request).await
+            };
+            let call = tracing::Instrument::instrument(answer, span);
             match AssertUnwindSafe(call).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => self.rendered(error, &method, &exchange),
@@ -493,17 +502,24 @@ fn incoming_id(request: &Request) -> Option<String> {
     (is_plain && (1..=ID_BYTES_MAX).contains(&id.len())).then(|| id.to_owned())
 }
 
-/// Where the request comes from: the peer, or what trusted proxies say of it (the right-most hop they vouch for).
+/// Where the request comes from: the peer, or what trusted proxies say of it (the right-most hop they vouch for). A hop
+/// that is no address is nobody's, so that no allow-list admits it.
 fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
-    let peer = request.remote_addr().as_socket_addr()?.ip();
+    let peer = request.remote_addr().as_socket_addr()?.ip().to_canonical();
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     if !is_trusted(&peer) {
         return Some(peer);
     }
-    let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<IpAddr> =
-        forwarded.flat_map(|text| text.split(',')).map_while(|hop| hop.trim().parse().ok()).collect();
-    Some(hops.into_iter().rev().find(|hop| !is_trusted(hop)).unwrap_or(peer))
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
+    let hops: Vec<&str> = forwarded.flat_map(|text| text.split(',')).map(str::trim).collect();
+    for hop in hops.into_iter().rev() {
+        match hop.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(address) if is_trusted(&address) => {}
+            Ok(address) => return Some(address),
+            Err(_) => return None,
+        }
+    }
+    Some(peer)
 }
 
 /// Which methods each address takes, for the `Allow` header.

@@ -68,11 +68,13 @@ pub struct Exchange {
     pub rate: OnceLock<(String, String)>,
     /// Kind and name of the caller, once it is known.
     pub actor: OnceLock<(&'static str, String)>,
+    /// The tenant in which the caller acts, once it was asked for.
+    pub tenant: OnceLock<OrganizationId>,
 }
 
 impl Exchange {
     pub fn new(request_id: String, address: Option<IpAddr>, path: &str) -> Self {
-        Self { request_id, address, path: path.to_owned(), rate: OnceLock::new(), actor: OnceLock::new() }
+        Self { request_id, address, path: path.to_owned(), rate: OnceLock::new(), actor: OnceLock::new(), tenant: OnceLock::new() }
     }
 }
 
@@ -109,6 +111,7 @@ pub struct Guard {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub keys: Keys,
     internal_secrets: Vec<Hash>,
+    gateways: Vec<ipnet::IpNet>,
     base_path: String,
 }
 
@@ -118,6 +121,7 @@ impl Guard {
             snapshot,
             keys,
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
+            gateways: config.gateways.clone(),
             base_path: config.base_path.clone(),
         }
     }
@@ -149,6 +153,13 @@ impl Identity {
 
     /// The tenant in which the caller acts: the one it names, or the only one it has.
     pub fn tenant(&self, snapshot: &Snapshot) -> Result<OrganizationId> {
+        let tenant = self.resolved_tenant(snapshot)?;
+        // Asked for twice, it is the same.
+        let _ = self.exchange.tenant.set(tenant);
+        Ok(tenant)
+    }
+
+    fn resolved_tenant(&self, snapshot: &Snapshot) -> Result<OrganizationId> {
         if let Some(named) = self.named_tenant {
             return self.named(snapshot, named);
         }
@@ -175,7 +186,7 @@ impl Identity {
         let tenant = snapshot.tenant(named).ok_or(Cause::OrganizationNotFound)?;
         let visible = match self.who {
             Who::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
-            Who::Asserted(id) => tenant.set_of(id).is_some() && snapshot.platform().is_none_or(|p| p.id != tenant.id),
+            Who::Asserted(id) => tenant.set_of(id).is_some() && !snapshot.is_platform(tenant.id),
             Who::Client(_) | Who::Internal | Who::CommandLine => true,
         };
         if visible { Ok(tenant.id) } else { Err(Cause::OrganizationNotFound.into()) }
@@ -193,7 +204,11 @@ impl Identity {
     }
 
     pub fn address(&self) -> String {
-        self.exchange.address.map_or_else(|| "local".into(), |address| address.to_string())
+        match (&self.who, self.exchange.address) {
+            (Who::CommandLine, _) => "local".into(),
+            (_, Some(address)) => address.to_string(),
+            (_, None) => "unknown".into(),
+        }
     }
 }
 
@@ -265,9 +280,12 @@ fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
         // Known to the log and the audit even when it is turned away.
         let _ = exchange.actor.set(("client", client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
         Who::Client(client(guard, &snapshot, request, client_key, header("x-api-key").unwrap_or(""), &exchange)?)
-    } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && header("x-internal-secret").is_some())
-    {
-        internal(guard, header("x-internal-secret").unwrap_or(""))?;
+    } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
+        if let Some(offered) = header("x-internal-secret") {
+            internal(guard, offered)?;
+        }
+        // The pair is the credential: a gateway says who, and where.
+        header("x-tenant-id").ok_or(Cause::Unauthenticated)?;
         Who::Asserted(asserted(&snapshot, uid)?)
     } else if let Some(offered) = header("x-internal-secret").filter(|_| takes & INTERNAL != 0) {
         internal(guard, offered)?;
@@ -302,6 +320,12 @@ fn internal(guard: &Guard, offered: &str) -> Result<()> {
         return Err(Cause::InternalSecretNotConfigured.into());
     }
     if guard.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
+}
+
+/// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.
+fn is_gateway(guard: &Guard, request: &Request) -> bool {
+    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
+    request.headers().contains_key("x-internal-secret") || peer.is_some_and(|peer| guard.gateways.iter().any(|net| net.contains(&peer)))
 }
 
 fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {

@@ -131,13 +131,12 @@ impl Client {
 
     /// May the client do what needs this scope? Writing includes reading; `*` is all scopes.
     pub fn has_scope(&self, scope: &str) -> bool {
-        self.scopes.contains("*")
-            || self.scopes.contains(scope)
-            || scope.strip_suffix(":read").is_some_and(|area| self.scopes.contains(format!("{area}:write").as_str()))
+        self.scopes.iter().any(|held| covers(held, scope))
     }
 }
 
-/// Reads an allow-list entry of addresses.
-pub fn network(text: &str) -> Option<IpNet> {
-    crate::config::network(text)
+/// Does holding one scope mean having the other?
+pub fn covers(held: &str, scope: &str) -> bool {
+    let area = |scope: &str, right: &str| scope.strip_suffix(right).map(str::to_owned);
+    held == "*" || held == scope || area(held, ":write").is_some_and(|held| area(scope, ":read") == Some(held))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::catalog::{Met, Slot};
 use super::path;
 use super::permission::Permission;
-use super::snapshot::{Holds, Right, Role, RoleSet, Snapshot, Status, Tenant};
+use super::snapshot::{Right, Role, RoleSet, Snapshot, Status, Tenant};
 use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
 
 /// What is asked of a member in a tenant.
@@ -74,9 +74,9 @@ pub struct Witness {
     pub permissions: Vec<Arc<str>>,
     /// Roles the member holds in the tenant.
     pub held: Vec<RoleId>,
-    /// Roles of which each one allows; the grant that allows.
+    /// Roles of which each one allows; grants of which each one allows.
     pub allowed_by: Vec<Cited>,
-    pub grant: Option<GrantId>,
+    pub grants: Vec<GrantId>,
     /// Open roles of the tenant that would have allowed it.
     pub would_allow: Vec<Cited>,
 }
@@ -143,6 +143,9 @@ impl Standing<'_> {
 }
 
 fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing<'s>, Reason> {
+    if !snapshot.is_available() {
+        return Err(Reason::SnapshotUnavailable);
+    }
     let tenant = match question.tenant {
         Some(id) => Some(snapshot.tenant(id).ok_or(Reason::NotAMember)?),
         None => None,
@@ -151,9 +154,6 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing
         return Err(Reason::TenantInactive);
     }
     let person = snapshot.person(question.member).ok_or(Reason::NotAMember)?;
-    if person.status != Status::Active {
-        return Err(Reason::MemberInactive);
-    }
     let standing = Standing {
         snapshot,
         set: tenant.and_then(|tenant| tenant.set_of(question.member)),
@@ -161,7 +161,12 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing
         has_tenant: tenant.is_some(),
     };
     let belongs = tenant.is_none() || standing.set.is_some() || reaches_everywhere(snapshot, question);
-    if belongs { Ok(standing) } else { Err(Reason::NotAMember) }
+    // Belonging comes first: whether a stranger is suspended is nobody's business here.
+    match (belongs, person.status) {
+        (false, _) => Err(Reason::NotAMember),
+        (true, Status::Active) => Ok(standing),
+        (true, _) => Err(Reason::MemberInactive),
+    }
 }
 
 /// A platform administrator acts in every tenant.
@@ -169,12 +174,18 @@ fn reaches_everywhere(snapshot: &Snapshot, question: &Question<'_>) -> bool {
     question.with_platform && snapshot.is_platform_admin(question.member)
 }
 
+/// The grant that answers; one that is found in an organization that is switched off does not.
 fn grant(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> Result<GrantId, Reason> {
-    if is_of_inactive_organization(snapshot, right) {
-        return Err(Reason::TenantInactive);
-    }
+    let found = matching_grants(snapshot, member, right).next().ok_or(Reason::NoPermission)?;
+    if is_of_inactive_organization(snapshot, right) { Err(Reason::TenantInactive) } else { Ok(found) }
+}
+
+fn matching_grants(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> impl Iterator<Item = GrantId> {
+    let exact = snapshot.grant(&right.key(member));
     let everywhere = Right { scope_id: EVERY_SCOPE, ..*right };
-    [*right, everywhere].iter().find_map(|right| snapshot.grant(&right.key(member))).ok_or(Reason::NoPermission)
+    // Asked for every scope, the two are one.
+    let every = if right.scope_id == EVERY_SCOPE { None } else { snapshot.grant(&everywhere.key(member)) };
+    exact.into_iter().chain(every)
 }
 
 /// Does the right belong to an organization that is switched off? Such rights drop out at once.
@@ -197,7 +208,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
     let mut witness = Witness::default();
     let slots: Vec<Slot> = match question.ask {
         Ask::Grant(right) => {
-            witness.grant = grant(snapshot, question.member, &right).ok();
+            if decide(snapshot, question).allow {
+                witness.grants = matching_grants(snapshot, question.member, &right).collect();
+            }
             Vec::new()
         }
         Ask::Own(own) => vec![catalog.slot_of(own)],
@@ -239,15 +252,10 @@ pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
 
 /// The open roles among these that hold one of the permissions.
 fn cited<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<Cited> {
-    let holds = |role: &Role, slot: Slot| match role.holds {
-        Holds::Everything => true,
-        Holds::Tenant => role.ticked.contains(slot) || snapshot.catalog.is_in_tenant(slot),
-        Holds::Ticked => role.ticked.contains(slot),
-    };
     roles
         .filter(|role| role.is_open)
         .filter_map(|role| {
-            let slot = open.iter().copied().find(|slot| holds(role, *slot))?;
+            let slot = open.iter().copied().find(|slot| role.holds(&snapshot.catalog, *slot))?;
             Some(Cited {
                 organization: tenant.id,
                 role: role.id,

@@ -17,8 +17,8 @@ pub mod token;
 use caller::{Identity, Who};
 use catalog::Slot;
 use decide::{Ask, Question, decide};
-use permission::Permission;
-use snapshot::{Holds, Role, Snapshot};
+use permission::{OWN, Permission};
+use snapshot::{Role, Snapshot};
 
 use crate::error::{Cause, Error, Result};
 use crate::ids::OrganizationId;
@@ -56,7 +56,8 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
             caller::take(caller)?;
             reach_of_program(snapshot, caller)
         }
-        Who::Member(_) | Who::Asserted(_) if own.site_only => {
+        Who::Asserted(_) if own.site_only => Err(Cause::Forbidden.into()),
+        Who::Member(_) if own.site_only => {
             let platform = snapshot.platform().ok_or(Cause::Forbidden)?;
             ask(snapshot, caller, platform.id, permission)?;
             Ok(Reach::Site)
@@ -106,8 +107,9 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
     let catalog = &snapshot.catalog;
     match &caller.who {
         Who::CommandLine => true,
-        // A program with the scope acts for the tenant: all of the tenant's catalog, nothing of the site's.
-        Who::Client(_) | Who::Internal => catalog.is_in_tenant(slot),
+        // A program with the scope acts for a tenant: all of the tenant's catalog. In `platform` the same permissions
+        // are rights over the site, which no program has to give.
+        Who::Client(_) | Who::Internal => !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot),
         Who::Member(id) | Who::Asserted(id) => {
             let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(*id));
             let everywhere = matches!(caller.who, Who::Member(_)) && snapshot.is_platform_admin(*id);
@@ -119,20 +121,35 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
 /// Nobody gives what they do not hold: every permission of a role, to hand the role out.
 pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
     let catalog = &snapshot.catalog;
-    let missing = match role.holds {
-        Holds::Ticked => role.ticked.iter().find(|slot| !holds(snapshot, caller, tenant, *slot)),
-        Holds::Tenant => catalog
-            .iter()
-            .map(|n| n.slot)
-            .filter(|s| catalog.is_in_tenant(*s))
-            .find(|s| !holds(snapshot, caller, tenant, *s)),
-        Holds::Everything => catalog.iter().map(|n| n.slot).find(|s| !holds(snapshot, caller, tenant, *s)),
-    };
+    let given = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, *slot));
+    let missing = given.into_iter().find(|slot| !holds(snapshot, caller, tenant, *slot));
     match missing {
         None => Ok(()),
         Some(slot) => {
             let name = catalog.get(slot).map_or("", |node| &node.name);
             Err(Error::new(Cause::NotHeld).saying(format!("you cannot give {name}, which you do not hold yourself")))
         }
+    }
+}
+
+/// The same for the scopes of a client: whoever gives one holds, over the site, all that it opens.
+pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[String]) -> Result<()> {
+    let everything = match &caller.who {
+        Who::CommandLine => true,
+        Who::Member(id) => snapshot.is_platform_admin(*id),
+        Who::Asserted(_) | Who::Client(_) | Who::Internal => false,
+    };
+    let holds_site = |permission: Permission| {
+        let slot = snapshot.catalog.slot_of(permission);
+        snapshot.platform().is_some_and(|platform| holds(snapshot, caller, platform.id, slot))
+    };
+    let may_give = |scope: &String| {
+        let mut opened = Permission::all().filter(|p| OWN[p.index()].scope.is_some_and(|own| client::covers(scope, own))).peekable();
+        // A scope that opens nothing yet will open something: only who holds everything can give it ahead.
+        opened.peek().is_some() && opened.all(holds_site)
+    };
+    match scopes.iter().find(|scope| !everything && !may_give(scope)) {
+        None => Ok(()),
+        Some(scope) => Err(Error::new(Cause::NotHeld).saying(format!("you cannot give the scope {scope}, which opens more than you hold"))),
     }
 }

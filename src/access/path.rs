@@ -23,11 +23,12 @@ pub fn canonical(target: &str) -> Option<Cow<'_, str>> {
         }
     }
     let plain = if encoded { Cow::Owned(decoded(path)?) } else { Cow::Borrowed(path) };
-    let plain = without_trailing_slash(plain);
-    if &*plain != "/" && plain[1..].split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+    let inner = plain[1..].strip_suffix('/').unwrap_or(&plain[1..]);
+    let is_root = &*plain == "/";
+    if !is_root && inner.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return None;
     }
-    Some(plain)
+    Some(without_trailing_slash(plain))
 }
 
 fn without_trailing_slash(path: Cow<'_, str>) -> Cow<'_, str> {

@@ -103,6 +103,17 @@ pub struct Role {
     pub ticked: Arc<Bits>,
 }
 
+impl Role {
+    /// Does the role give the permission, by a tick or by its nature?
+    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
+        match self.holds {
+            Holds::Everything => true,
+            Holds::Tenant => self.ticked.contains(slot) || catalog.is_in_tenant(slot),
+            Holds::Ticked => self.ticked.contains(slot),
+        }
+    }
+}
+
 /// A combination of roles that some member holds.
 #[derive(Debug, Clone, Default)]
 pub struct RoleSet {
@@ -187,6 +198,11 @@ impl Snapshot {
         }
     }
 
+    /// Is there a policy at all? Epoch 0 is none: everything is denied.
+    pub fn is_available(&self) -> bool {
+        self.epoch > 0
+    }
+
     pub fn tenant(&self, id: OrganizationId) -> Option<&Tenant> {
         self.tenant_index.get(&id).map(|index| &*self.tenants[*index as usize])
     }
@@ -203,6 +219,10 @@ impl Snapshot {
 
     pub fn platform(&self) -> Option<&Tenant> {
         self.platform.map(|index| &*self.tenants[index as usize])
+    }
+
+    pub fn is_platform(&self, id: OrganizationId) -> bool {
+        self.platform().is_some_and(|platform| platform.id == id)
     }
 
     pub fn person(&self, id: MemberId) -> Option<Person> {
@@ -417,10 +437,6 @@ impl Tenant {
         self.roles[*self.role_index.get(&id)? as usize].as_ref()
     }
 
-    pub fn seats(&self) -> usize {
-        self.seats.len()
-    }
-
     fn put_role(&mut self, role: Role) {
         let roles = Arc::make_mut(&mut self.roles);
         match self.role_index.get(&role.id).copied() {
@@ -429,9 +445,14 @@ impl Tenant {
                 self.refold(index);
             }
             None => {
-                let index = u32::try_from(roles.len()).unwrap_or(u32::MAX);
+                // A deleted role's place is free again: nobody held it, so that no set names it.
+                let place = roles.iter().position(Option::is_none).unwrap_or(roles.len());
+                let index = u32::try_from(place).unwrap_or(u32::MAX);
                 Arc::make_mut(&mut self.role_index).insert(role.id, index);
-                roles.push(Some(role));
+                if place == roles.len() {
+                    roles.push(None);
+                }
+                roles[place] = Some(role);
             }
         }
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, Slot, UserType};
-use super::client::{Client, Counters, network};
+use super::client::{Client, Counters};
 use super::secret::Hash;
 use super::snapshot::{Change, Holds, Right, Role, Snapshot, Status};
 use super::token::StoredKey;
+use crate::config;
 use crate::db::Reader;
 use crate::error::{Error, Result};
 use crate::ids::{GrantId, MemberId, OrganizationId, RoleId, Timestamp};
@@ -233,7 +234,7 @@ fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
         previous: former.zip(until),
         scopes: list(5)?.into_iter().map(Into::into).collect(),
         allowed_origins: list(6)?,
-        allowed_ips: list(7)?.iter().filter_map(|text| network(text)).collect(),
+        allowed_ips: list(7)?.iter().filter_map(|text| config::network(text)).collect(),
         allowed_paths: list(8)?,
         rate_limit_per_min,
         expires_at: row.get(10)?,

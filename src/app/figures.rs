@@ -74,9 +74,9 @@ impl Figures {
         })
     }
 
-    pub fn count_decision(&self, reason: Reason) {
-        if let Some(counter) = Reason::ALL.iter().position(|known| *known == reason).and_then(|n| self.decisions.get(n))
-        {
+    /// By the reason's word.
+    pub fn count_decision(&self, word: &str) {
+        if let Some(counter) = Reason::ALL.iter().position(|reason| reason.word() == word).and_then(|n| self.decisions.get(n)) {
             counter.inc();
         }
     }

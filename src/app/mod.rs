@@ -8,21 +8,23 @@ pub mod figures;
 mod store;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use tokio::sync::Semaphore;
 
+use crate::access;
 use crate::access::caller::{Exchange, Guard, Identity};
+use crate::access::permission::Permission;
 use crate::access::secret::{self, Hash};
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::token::{self, Keys};
 use crate::config::Config;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
-use crate::ids::Timestamp;
+use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::{self, Entry, Outcome, Verified};
 use figures::Figures;
 
@@ -34,6 +36,10 @@ pub struct App {
     pub figures: Figures,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
+    /// Keys digests of request bodies, which may hold a password.
+    server_key: [u8; 32],
+    /// Where the server answers, once it does.
+    pub url: OnceLock<String>,
     denials: Mutex<HashMap<Denied, Repeats>>,
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
 }
@@ -114,7 +120,8 @@ pub struct Reloaded {
     pub changed: bool,
 }
 
-type Denied = (String, String, String);
+/// Caller, operation and tenant. What a caller can choose freely is not among them.
+type Denied = (String, String, Option<OrganizationId>);
 struct Repeats {
     since: Timestamp,
     count: u64,
@@ -122,7 +129,7 @@ struct Repeats {
 
 /// Denials of one caller, operation and path within this time are one audit row.
 const DENIALS_COALESCED_MS: i64 = 60_000;
-/// More distinct denials than this are not remembered; each is then a row of its own.
+/// More kinds of denials than this at a time are only counted, in one entry for all.
 const DENIALS_REMEMBERED_MAX: usize = 4_096;
 
 impl App {
@@ -135,16 +142,16 @@ impl App {
                 published.store(Arc::new(next.clone()));
             }
         };
-        let db = Db::open(&config, crate::access::store::load, publish)?;
-        let first_key = token::new_key()?;
-        let keys = db
+        let db = Db::open(&config, crate::access::store::load, recovered, publish)?;
+        let (first_key, server_key) = (token::new_key()?, secret::random()?);
+        let (keys, server_key) = db
             .write(move |w, snapshot| {
-                store::found_site(w)?;
+                store::found_site(w, &server_key)?;
                 if crate::access::store::signing_keys(w)?.is_empty() {
                     store::insert_signing_key(w, &first_key)?;
                 }
                 snapshot.epoch = crate::access::store::epoch(w)?;
-                crate::access::store::signing_keys(w)
+                Ok((crate::access::store::signing_keys(w)?, store::server_key(w)?))
             })
             .await?;
         let keys = Keys::new(&keys, &config.issuer(), &config.audience, config.access_token_ttl_s)?;
@@ -154,6 +161,8 @@ impl App {
             figures: Figures::new()?,
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             config: Arc::new(config),
+            server_key,
+            url: OnceLock::new(),
             denials: Mutex::default(),
             reloaded: tokio::sync::Mutex::default(),
         }))
@@ -184,13 +193,16 @@ impl App {
     }
 
     /// A creating change: a repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
+    ///
+    /// The guard comes first: who lost the permission gets no answer of former days.
     pub async fn create<T: ToJSON + ParseFromJSON + Send + 'static>(
         &self,
         caller: &Identity,
         action: &'static str,
+        permission: Permission,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.once(caller, action, Keep::Answer, change).await
+        self.once(caller, action, (permission, Keep::Answer), change).await
     }
 
     /// The same where the answer shows a secret, which is never kept: a repeat is refused.
@@ -198,21 +210,23 @@ impl App {
         &self,
         caller: &Identity,
         action: &'static str,
+        permission: Permission,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.once(caller, action, Keep::FactOnly, change).await
+        self.once(caller, action, (permission, Keep::FactOnly), change).await
     }
 
     async fn once<T: ToJSON + ParseFromJSON + Send + 'static>(
         &self,
         caller: &Identity,
         action: &'static str,
-        keep: Keep,
+        (permission, keep): (Permission, Keep),
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
         let Some(wanted) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
         let ttl_ms = ms(self.config.idempotency_ttl_s);
         let change = move |t: &Transaction<'_>, caller: &Identity| {
+            access::require(t.snapshot(), caller, permission)?;
             let (kind, name) = caller.actor();
             let actor = format!("{kind} {name}");
             let place = (actor.as_str(), action, wanted.key.as_str());
@@ -232,6 +246,11 @@ impl App {
         self.db.write(move |w, _| tidy(w)).await
     }
 
+    /// A digest of a request that tells nothing of its text.
+    pub fn fingerprint(&self, text: &str) -> Hash {
+        secret::hash(&format!("{}{text}", hex::encode(self.server_key)))
+    }
+
     /// Forgets answers whose time is over.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = ms(self.config.idempotency_ttl_s);
@@ -242,13 +261,15 @@ impl App {
     pub async fn record_denial(&self, exchange: &Exchange, action: &str, word: &str) -> Result<()> {
         let nobody = ("nobody", String::new());
         let (kind, name) = exchange.actor.get().unwrap_or(&nobody).clone();
-        let Some(repeats) = self.coalesced((format!("{kind} {name}"), action.to_owned(), exchange.path.clone())) else {
+        let tenant = exchange.tenant.get().copied();
+        let Some(repeats) = self.coalesced((format!("{kind} {name}"), action.to_owned(), tenant)) else {
             return Ok(());
         };
         let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
-        let address = exchange.address.map_or_else(|| "local".into(), |address| address.to_string());
-        let entry =
+        let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
+        let mut entry =
             Entry::new("path", &exchange.path).after(serde_json::json!({"detail": word, "repeats_before": repeats}));
+        entry.organization = tenant;
         self.tend(move |w| journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry))
             .await
     }
@@ -258,24 +279,21 @@ impl App {
         let now = Timestamp::now();
         let mut known = self.denials.lock().ok()?;
         if known.len() >= DENIALS_REMEMBERED_MAX {
-            known.retain(|_, repeats| repeats.since.plus_ms(DENIALS_COALESCED_MS) > now);
+            known.retain(|_, repeats| repeats.count > 0 || repeats.since.plus_ms(DENIALS_COALESCED_MS) > now);
         }
-        match known.get_mut(&denied) {
-            Some(repeats) if repeats.since.plus_ms(DENIALS_COALESCED_MS) > now => {
-                repeats.count += 1;
-                None
-            }
-            Some(repeats) => {
-                repeats.since = now;
-                Some(std::mem::take(&mut repeats.count))
-            }
-            None => {
-                if known.len() < DENIALS_REMEMBERED_MAX {
-                    known.insert(denied, Repeats { since: now, count: 0 });
-                }
-                Some(0)
-            }
+        if !known.contains_key(&denied) && known.len() >= DENIALS_REMEMBERED_MAX {
+            // Beyond the limit they all count as one.
+            let rest = ("others".to_owned(), String::new(), None);
+            known.entry(rest).or_insert(Repeats { since: now, count: 0 }).count += 1;
+            return None;
         }
+        let repeats = known.entry(denied).or_insert(Repeats { since: Timestamp(i64::MIN), count: 0 });
+        if repeats.since.plus_ms(DENIALS_COALESCED_MS) > now {
+            repeats.count += 1;
+            return None;
+        }
+        repeats.since = now;
+        Some(std::mem::take(&mut repeats.count))
     }
 
     /// Builds the policy anew from rows, off the path, and swaps it in if the one in memory differs.
@@ -296,18 +314,26 @@ impl App {
     }
 
     async fn rebuild(&self) -> Result<Reloaded> {
-        let cell = self.guard.snapshot.clone();
-        let compared = self
-            .read(move |r| {
+        const TRIES: usize = 3;
+        for _ in 0..TRIES {
+            let cell = self.guard.snapshot.clone();
+            let compare = move |r: &Reader<'_>| {
                 let fresh = crate::access::store::load(r)?;
                 // A change that was committed in between leaves two epochs, which cannot be compared.
                 let current = cell.load_full();
                 Ok((fresh.epoch == current.epoch).then(|| (current.epoch, fresh.digest() == current.digest())))
-            })
-            .await?;
-        if let Some((epoch, true)) = compared {
-            return Ok(Reloaded { old_epoch: epoch, new_epoch: epoch, changed: false });
+            };
+            match self.read(compare).await? {
+                Some((epoch, true)) => return Ok(Reloaded { old_epoch: epoch, new_epoch: epoch, changed: false }),
+                Some((_, false)) => break,
+                None => {}
+            }
         }
+        self.replace_policy().await
+    }
+
+    /// The last word: compares and replaces while nothing else can change.
+    async fn replace_policy(&self) -> Result<Reloaded> {
         self.db
             .write(|w, snapshot| {
                 let mut fresh = crate::access::store::load(w)?;
@@ -318,6 +344,8 @@ impl App {
                 tracing::error!(epoch = old_epoch, "the policy in memory differed from the rows and was replaced");
                 fresh.epoch = old_epoch.max(fresh.epoch) + 1;
                 store::raise_epoch(w, fresh.epoch)?;
+                let entry = Entry::new("policy", "memory").after(serde_json::json!({"replaced": true}));
+                journal::record_done(w, &Identity::command_line(), "policy.replace", &entry)?;
                 let new_epoch = fresh.epoch;
                 *snapshot = fresh;
                 Ok(Reloaded { old_epoch, new_epoch, changed: true })
@@ -358,7 +386,7 @@ impl App {
 
     /// Is the database usable for reading, and is the writer alive?
     pub async fn is_healthy(&self) -> bool {
-        self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
+        self.db.is_alive() && self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
     }
 
     pub fn db_figures(&self) -> (&crate::db::Figures, usize) {
@@ -369,6 +397,23 @@ impl App {
     pub async fn close(&self) {
         self.db.close().await;
     }
+}
+
+/// The policy after a failed commit: as before, if the rows say that nothing was kept; from the rows, if it was; and
+/// none at all, which denies everything, if they cannot be read.
+fn recovered(r: &Reader<'_>, before: Snapshot) -> Snapshot {
+    match crate::access::store::epoch(r) {
+        Ok(epoch) if epoch == before.epoch => before,
+        _ => crate::access::store::load(r).unwrap_or_else(|e| {
+            tracing::error!(error = %e, "the policy cannot be read: everything is denied until it can");
+            Snapshot::empty(0)
+        }),
+    }
+}
+
+/// Forgets answers that name something, because it was erased.
+pub fn forget_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
+    store::forget_answers_naming(t, &id.to_string())
 }
 
 /// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.

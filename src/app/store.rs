@@ -8,12 +8,18 @@ use crate::error::Result;
 use crate::ids::Timestamp;
 
 const FOUND_SITE: &str = "
-    insert into site (only, epoch, created_at)
-    values (1, 1, :now)
+    insert into site (only, epoch, created_at, server_key)
+    values (1, 1, :now, :server_key)
     on conflict (only) do nothing";
 
-pub fn found_site(w: &Writer<'_>) -> Result<()> {
-    w.execute(FOUND_SITE, &[(":now", &w.now())]).map(drop)
+pub fn found_site(w: &Writer<'_>, server_key: &[u8; 32]) -> Result<()> {
+    w.execute(FOUND_SITE, &[(":now", &w.now()), (":server_key", server_key)]).map(drop)
+}
+
+const SERVER_KEY: &str = "select server_key from site where only = 1";
+
+pub fn server_key(r: &Reader<'_>) -> Result<[u8; 32]> {
+    r.one(SERVER_KEY, &[], |row| row.get(0))
 }
 
 const RAISE_EPOCH: &str = "update site set epoch = :epoch where only = 1 and epoch < :epoch";
@@ -82,6 +88,12 @@ pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remem
         ],
     )
     .map(drop)
+}
+
+const FORGET_NAMING: &str = "delete from idempotency_keys where instr(answer, :text) > 0";
+
+pub fn forget_answers_naming(w: &Writer<'_>, text: &str) -> Result<()> {
+    w.execute(FORGET_NAMING, &[(":text", &text)]).map(drop)
 }
 
 const FORGET: &str = "delete from idempotency_keys where created_at <= :since";

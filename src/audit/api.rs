@@ -17,7 +17,8 @@ use crate::access::permission::Permission;
 use crate::app::App;
 use crate::error::Cause;
 use crate::ids::OrganizationId;
-use crate::wire::{Failure, Page, Reply, Tag, Window, ok};
+use crate::db::Window;
+use crate::wire::{Failure, Page, Reply, Tag, ok};
 
 /// Whether it was done or refused
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]

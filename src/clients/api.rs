@@ -17,7 +17,8 @@ use crate::app::{App, Changed, Transaction};
 use crate::error::{Error, Result};
 use crate::ids::Timestamp;
 use crate::journal::Entry;
-use crate::wire::{ActiveInactive, Body, Done, Page, Reply, Tag, Window, done, like, ok, require_version};
+use crate::db::Window;
+use crate::wire::{ActiveInactive, Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 
 crate::text! {
     /// A name for people
@@ -196,6 +197,7 @@ impl Api {
                 updated_at: t.now(),
             };
             require_sound(&client, t.now())?;
+            access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
@@ -203,7 +205,7 @@ impl Api {
             Ok(Changed::new(ClientSecret { client_key, api_key, name, scopes, former_valid_until: None }, entry)
                 .policy([change]))
         };
-        let made = self.app.create_secret(&caller, "client.create", make).await?;
+        let made = self.app.create_secret(&caller, "client.create", Permission::CLIENT_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
@@ -237,6 +239,8 @@ impl Api {
             // An end that has passed already may stay as it is; a new one must lie ahead.
             let judged_at = if client.expires_at == former.expires_at { Timestamp(i64::MIN) } else { t.now() };
             require_sound(&client, judged_at)?;
+            access::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
+            access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::update_client(t, &client)?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
@@ -271,6 +275,7 @@ impl Api {
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CLIENT_ROTATE)?;
             let client = store::get_client(t, &client_key.0)?;
+            access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let until = t.now().plus_ms(overlap_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
             let entry = Entry::new("client", &client.client_key).after(json!({"former_valid_until": until.0}));
@@ -279,7 +284,7 @@ impl Api {
             let answer = ClientSecret { client_key, api_key, name, scopes, former_valid_until: Some(until.0) };
             Ok(Changed::new(answer, entry).policy([change]))
         };
-        let rotated = self.app.create_secret(&caller, "client.rotate", rotate).await?;
+        let rotated = self.app.create_secret(&caller, "client.rotate", Permission::CLIENT_ROTATE, rotate).await?;
         Ok(ok(rotated.answer).epoch(rotated.epoch))
     }
 }

@@ -5,9 +5,9 @@ pub mod store;
 
 use std::sync::atomic::Ordering;
 
-use crate::access::client::network;
 use crate::access::permission::SCOPES;
 use crate::app::App;
+use crate::config;
 use crate::error::{Field, Result};
 use crate::ids::Timestamp;
 
@@ -43,7 +43,7 @@ pub fn faults(client: &ApiClient, now: Timestamp) -> Vec<Field> {
         &|text| SCOPES.contains(&text),
         &format!("is not a scope: use {}", SCOPES.join(", ")),
     );
-    each("allowed_ips", &client.allowed_ips, &|text| network(text).is_some(), "is not an address or a CIDR range");
+    each("allowed_ips", &client.allowed_ips, &|text| config::network(text).is_some(), "is not an address or a CIDR range");
     each(
         "allowed_origins",
         &client.allowed_origins,

@@ -7,7 +7,7 @@ use crate::access::secret::Hash;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::Timestamp;
-use crate::wire::Window;
+use crate::db::Window;
 
 const GET_CLIENT: &str = "
     select client_key, name, status = 'active', scopes, allowed_origins, allowed_ips, allowed_paths, rate_limit_per_min,

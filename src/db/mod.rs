@@ -65,6 +65,8 @@ struct Batch<'a, S> {
     connection: &'a Connection,
     state: &'a mut S,
     figures: &'a Figures,
+    /// Set by a job after which the batch as a whole cannot be kept.
+    broken: &'a mut Option<Error>,
 }
 
 /// Runs in the batch's transaction (or in none, where none could be opened), and returns what is to be done when the
@@ -89,7 +91,12 @@ impl<S: Clone + Send + 'static> Db<S> {
     /// Opens (or creates) the file, makes the first state from it and starts the writer.
     ///
     /// `publish` runs on the writer thread after each commit that changed the state.
-    pub fn open<P>(config: &Config, load: fn(&Reader<'_>) -> Result<S>, publish: P) -> Result<Self>
+    pub fn open<P>(
+        config: &Config,
+        load: fn(&Reader<'_>) -> Result<S>,
+        recover: Recover<S>,
+        publish: P,
+    ) -> Result<Self>
     where
         P: Fn(&S) + Send + 'static,
     {
@@ -103,7 +110,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         let loops = WriterLoop {
             connection,
             state,
-            load,
+            recover,
             publish,
             figures: figures.clone(),
             batch_max: size(config.write_batch_max),
@@ -169,6 +176,11 @@ impl<S: Clone + Send + 'static> Db<S> {
         answered.await.map_err(|_| Error::internal("the writer has stopped"))?
     }
 
+    /// Can changes still be made?
+    pub fn is_alive(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Changes that wait for the writer now.
     pub fn queued(&self) -> usize {
         self.queue_capacity - self.queue.capacity()
@@ -206,17 +218,23 @@ fn readers(file: &Path, config: &Config) -> Result<r2d2::Pool<SqliteConnectionMa
 }
 
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
-    let Batch { connection, state, figures } = batch;
+    let Batch { connection, state, figures, broken } = batch;
     sql::run(connection, "savepoint job")?;
     let writer = Writer { reader: Reader { connection }, now: Timestamp::now() };
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
         figures.panics.fetch_add(1, Ordering::Relaxed);
-        Err(Error::internal(format!("a change panicked: {}", panic_text(&panic))))
+        let error = Error::internal(format!("a change panicked: {}", panic_text(&panic)));
+        // Rows can be rolled back to the savepoint, but nobody knows how far the state got.
+        *broken = Some(error.clone());
+        Err(error)
     });
-    if result.is_err() {
-        sql::run(connection, "rollback to job")?;
+    let undone = if result.is_err() { sql::run(connection, "rollback to job") } else { Ok(()) };
+    let ended = undone.and_then(|()| sql::run(connection, "release job"));
+    // A full disk makes SQLite roll back the whole transaction, not the savepoint alone.
+    if ended.is_err() || connection.is_autocommit() {
+        let first = result.as_ref().err().cloned().or(ended.err());
+        *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
     }
-    sql::run(connection, "release job")?;
     result
 }
 
@@ -232,11 +250,14 @@ pub fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
 struct WriterLoop<S, P> {
     connection: Connection,
     state: S,
-    load: fn(&Reader<'_>) -> Result<S>,
+    recover: Recover<S>,
     publish: P,
     figures: Arc<Figures>,
     batch_max: usize,
 }
+
+/// Makes the state again after a commit failed, from the rows and from the state before the batch.
+pub type Recover<S> = fn(&Reader<'_>, S) -> S;
 
 impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
     fn run(mut self, mut jobs: mpsc::Receiver<Option<Job<S>>>) {
@@ -266,40 +287,58 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         self.figures.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         self.figures.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
+        let begun = sql::run(&self.connection, "begin immediate");
         let before = self.state.clone();
-        let (answers, outcome) = match sql::run(&self.connection, "begin immediate") {
-            Ok(()) => {
-                let answers: Vec<Answer> = batch.into_iter().map(|job| job(Some(self.batch()))).collect();
-                (answers, sql::run(&self.connection, "commit"))
-            }
-            Err(failure) => (batch.into_iter().map(|job| job(None)).collect(), Err(failure)),
-        };
-        match &outcome {
-            Ok(()) => (self.publish)(&self.state),
-            Err(failure) => {
-                self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
-                self.recover(before);
+        let mut broken = begun.as_ref().err().cloned();
+        let mut answers = Vec::with_capacity(batch.len());
+        for job in batch {
+            let (connection, state, figures) = (&self.connection, &mut self.state, &*self.figures);
+            let open = broken.is_none().then_some(Batch { connection, state, figures, broken: &mut broken });
+            answers.push(job(open));
+        }
+        let outcome = broken.map_or_else(|| sql::run(&self.connection, "commit"), Err);
+        if let Err(failure) = &outcome {
+            self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
+            if begun.is_ok() {
+                self.undo(before);
             }
         }
+        (self.publish)(&self.state);
         for answer in answers {
             answer(outcome.clone());
         }
     }
 
-    fn batch(&mut self) -> Batch<'_, S> {
-        Batch { connection: &self.connection, state: &mut self.state, figures: &self.figures }
-    }
-
-    /// Back to what is committed: the rows by rollback, the state from before the batch.
-    fn recover(&mut self, before: S) {
+    /// Back to what is committed.
+    fn undo(&mut self, before: S) {
         if !self.connection.is_autocommit()
             && let Err(e) = sql::run(&self.connection, "rollback")
         {
             tracing::error!(error = %e, "the rollback failed");
         }
-        // A commit that reports failure may still have reached the disk, so the file decides, not our memory.
-        self.state = (self.load)(&Reader { connection: &self.connection }).unwrap_or(before);
-        (self.publish)(&self.state);
+        self.state = (self.recover)(&Reader { connection: &self.connection }, before);
+    }
+}
+
+/// Which part of a list is wanted; `limit` is capped, not refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub limit: u64,
+    pub offset: u64,
+}
+
+impl Window {
+    const DEFAULT: u64 = 50;
+    const MAX: u64 = 200;
+    /// The services of this site fetch whole lists.
+    const INTERNAL_MAX: u64 = 500;
+
+    pub fn new(limit: Option<u64>, offset: Option<u64>) -> Self {
+        Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset: offset.unwrap_or(0).min(i64::MAX as u64) }
+    }
+
+    pub fn internal(limit: Option<u64>, offset: Option<u64>) -> Self {
+        Self { limit: limit.unwrap_or(Self::INTERNAL_MAX).min(Self::INTERNAL_MAX), ..Self::new(limit, offset) }
     }
 }

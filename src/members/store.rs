@@ -6,7 +6,7 @@ use super::{Login, Member, NewMember, folded};
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
-use crate::wire::Window;
+use crate::db::Window;
 
 const FIND_MEMBER: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,

@@ -17,7 +17,8 @@ use crate::app::{App, Changed, Committed, Transaction};
 use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
 use crate::journal::Entry;
-use crate::wire::{ActiveInactive, Body, Page, Reply, Tag, Window, like, ok, require_version};
+use crate::db::Window;
+use crate::wire::{ActiveInactive, Body, Page, Reply, Tag, like, ok, require_version};
 
 crate::text! {
     /// Unique, never changes
@@ -139,7 +140,7 @@ impl Api {
                 Entry::new("organization", organization.id).within(organization.id).after(described(&organization));
             Ok(Changed::new(OrganizationView::from(organization), entry).policy(changes))
         };
-        let made = self.app.create(&caller, "organization.create", make).await?;
+        let made = self.app.create(&caller, "organization.create", Permission::ORGANIZATION_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 

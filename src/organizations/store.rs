@@ -6,7 +6,7 @@ use super::Organization;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
-use crate::wire::Window;
+use crate::db::Window;
 
 const GET_ORGANIZATION: &str = "
     select id, org_code, name, tax_id, status = 'active', version, created_at, updated_at

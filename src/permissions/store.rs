@@ -176,7 +176,7 @@ const LIST_HOLDERS: &str = "
     limit :limit offset :offset";
 const COUNT_HOLDERS: &str = "select count(*) from role_assignments where role_id = :role_id";
 
-pub fn list_holders(r: &Reader<'_>, role: RoleId, window: crate::wire::Window) -> Result<(Vec<Assignment>, u64)> {
+pub fn list_holders(r: &Reader<'_>, role: RoleId, window: crate::db::Window) -> Result<(Vec<Assignment>, u64)> {
     let rows = r.all(
         LIST_HOLDERS,
         &[(":role_id", &role), (":limit", &(window.limit as i64)), (":offset", &(window.offset as i64))],
@@ -307,7 +307,7 @@ pub fn list_mappings(
     r: &Reader<'_>,
     organization: OrganizationId,
     source: Option<Source>,
-    window: crate::wire::Window,
+    window: crate::db::Window,
 ) -> Result<(Vec<Mapping>, u64)> {
     let source = source.map(Source::word);
     let rows = r.all(

@@ -73,6 +73,7 @@ pub fn sync(
         }
     }
     for (id, key) in held.iter().filter(|(id, _)| !wanted.iter().any(|role| role.id == *id)) {
+        access::require_held(t.snapshot(), caller, organization, super::known_role(t.snapshot(), organization, *id)?)?;
         synced.removed.push(key.clone());
         if !dry_run {
             store::delete_sourced_assignment(t, organization, member, *id, source)?;

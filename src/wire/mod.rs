@@ -15,6 +15,7 @@ use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Enum, Object, Tags};
 use serde_json::{Value, json};
 
+use crate::db::Window;
 use crate::error::{Cause, Error};
 
 /// The areas of the API: each is a folder, a tag, and a file of tests.
@@ -366,21 +367,58 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(request: &Request, body: &mut RequestBody) -> poem::Result<Self> {
-        let bytes = body.take()?.into_bytes().await?;
-        let value = inputs::parse(&bytes)?;
-        let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
-        let faults = inputs.check_body(&T::name(), &value);
-        if !faults.is_empty() {
-            return Err(Error::fields(faults).into());
-        }
-        T::parse_from_json(Some(value)).map(Body).map_err(|e| {
-            // The schema let something through that the type refuses: our fault, but still the caller's input.
-            Error::field("body", "cannot be read").because(e.into_message()).into()
-        })
+        Ok(Self(read_body(request, &body.take()?.into_bytes().await?)?))
     }
 }
 
+fn read_body<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T, Error> {
+    let value = inputs::parse(bytes)?;
+    let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
+    let faults = inputs.check_body(&T::name(), &value);
+    if !faults.is_empty() {
+        return Err(Error::fields(faults));
+    }
+    // The schema let something through that the type refuses: our fault, but still the caller's input.
+    T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+}
+
 poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
+
+/// A body that may be missing: some clients and proxies drop one, and some operations do without.
+pub struct OptionalBody<T>(Vec<u8>, std::marker::PhantomData<fn() -> T>);
+
+impl<T: ParseFromJSON> OptionalBody<T> {
+    /// The body, checked like any other; `None` where there is none.
+    pub fn read(&self, request: &Request) -> Result<Option<T>, Error> {
+        if self.0.is_empty() { Ok(None) } else { read_body(request, &self.0).map(Some) }
+    }
+}
+
+impl<'a, T: ParseFromJSON> poem_openapi::ApiExtractor<'a> for OptionalBody<T> {
+    const TYPES: &'static [poem_openapi::ApiExtractorType] = &[poem_openapi::ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
+        Some(poem_openapi::registry::MetaRequest {
+            description: Some("May be left out"),
+            content: vec![media("application/json", T::schema_ref())],
+            required: false,
+        })
+    }
+
+    async fn from_request(
+        _: &'a Request,
+        body: &mut RequestBody,
+        _: poem_openapi::ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(Self(body.take()?.into_vec().await?, std::marker::PhantomData))
+    }
+}
 
 /// One page of a list
 #[derive(Object)]
@@ -410,27 +448,7 @@ impl ActiveInactive {
     }
 }
 
-/// Which part of a list is wanted; `limit` is capped, not refused.
-#[derive(Debug, Clone, Copy)]
-pub struct Window {
-    pub limit: u64,
-    pub offset: u64,
-}
-
 impl Window {
-    const DEFAULT: u64 = 50;
-    const MAX: u64 = 200;
-    /// The services of this site fetch whole lists.
-    const INTERNAL_MAX: u64 = 500;
-
-    pub fn new(limit: Option<u64>, offset: Option<u64>) -> Self {
-        Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset: offset.unwrap_or(0).min(i64::MAX as u64) }
-    }
-
-    pub fn internal(limit: Option<u64>, offset: Option<u64>) -> Self {
-        Self { limit: limit.unwrap_or(Self::INTERNAL_MAX).min(Self::INTERNAL_MAX), ..Self::new(limit, offset) }
-    }
-
     pub fn page<T: ParseFromJSON + ToJSON + Send + Sync>(self, (items, total): (Vec<T>, u64)) -> Page<T> {
         Page { items, total, limit: self.limit, offset: self.offset }
     }
@@ -439,7 +457,7 @@ impl Window {
 /// A keyword for `like … escape '\'`, found anywhere.
 pub fn like(keyword: Option<&str>) -> Option<String> {
     let keyword = keyword.filter(|text| !text.is_empty())?;
-    let escaped = keyword.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    let escaped = keyword.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     Some(format!("%{escaped}%"))
 }
 

@@ -76,7 +76,8 @@ impl World {
         let roles: Vec<RoleId> = (0..ROLES).map(|_| RoleId::new()).collect();
         let role_sets = (0..ROLE_SETS).map(|_| (0..ROLES_HELD).map(|_| *dice.pick(&roles)).collect()).collect();
         let members: Vec<MemberId> = (0..members).map(|_| MemberId::new()).collect();
-        let lines: Vec<_> = (0..HOT_LINES).map(|n| (*dice.pick(&METHODS), path(dice.pick(&templates), n))).collect();
+        let lines: Vec<_> =
+            (0..HOT_LINES).map(|n| (*dice.pick(&METHODS), path(dice.pick::<String>(&templates), n))).collect();
         let ask = |dice: &mut Dice| (*dice.pick(&members), u32::try_from(dice.roll(HOT_LINES)).expect("small"));
         let questions = (0..QUESTIONS).map(|_| ask(&mut dice)).collect();
         Self { templates, tenant: OrganizationId::new(), roles, role_sets, members, lines, questions }

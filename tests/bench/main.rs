@@ -101,7 +101,8 @@ impl Stand<'_> {
         let site = self.site;
         for round in 0..ROUNDS {
             progress(&format!("grants, round {} of {ROUNDS}", round + 1));
-            let make = |series: usize| move |n: u64, request: &mut Vec<u8>| site::grant_request(site, series, n, request);
+            let make =
+                |series: usize| move |n: u64, request: &mut Vec<u8>| site::grant_request(site, series, n, request);
             bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, &make(2 * round)).per_s);
             let at_64 = self.measured(self.server.address, IN_FLIGHT, &make(2 * round));
             let at_1 = self.measured(self.server.address, 1, &make(2 * round + 1));

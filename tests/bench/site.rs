@@ -61,7 +61,8 @@ impl Site {
         let mut setup = Setup { address, admin: String::new(), tenant: String::new() };
         setup.admin = setup.signed_in(ADMIN);
         let made = setup.send("POST", "/admin/api-clients", &json!({"name": "bench", "scopes": ["*"]}));
-        let client = format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]));
+        let client =
+            format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]));
         let made = setup.send("POST", "/admin/organizations", &json!({"org_code": "acme", "name": "Acme"}));
         setup.tenant = format!("x-tenant-id: {}\r\n", text(&made["id"]));
         let role = setup.role();
@@ -137,14 +138,18 @@ impl Setup {
     fn role(&self) -> String {
         let mut entries = Vec::new();
         for area in ["videos", "albums", "comments", "orders", "reports"] {
-            for (word, method, rest) in
-                [("list", "GET", ""), ("read", "GET", "/:id"), ("write", "PUT|PATCH", "/:id"), ("delete", "DELETE", "/:id")]
-            {
+            for (word, method, rest) in [
+                ("list", "GET", ""),
+                ("read", "GET", "/:id"),
+                ("write", "PUT|PATCH", "/:id"),
+                ("delete", "DELETE", "/:id"),
+            ] {
                 let (name, path) = (format!("{area}.{word}"), format!("/{area}{rest}"));
                 entries.push(json!({"name": name, "http_methods": method, "http_path": path}));
             }
         }
-        let names: Vec<&Value> = entries.iter().filter(|entry| entry["http_methods"] == "GET").map(|entry| &entry["name"]).collect();
+        let names: Vec<&Value> =
+            entries.iter().filter(|entry| entry["http_methods"] == "GET").map(|entry| &entry["name"]).collect();
         let ticks = json!({"permission_ids": names});
         self.send("PUT", "/api/v1/permissions/catalog", &json!({"permissions": entries}));
         let role = self.send("POST", "/api/v1/permissions/roles", &json!({"key": "reader"}));

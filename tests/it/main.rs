@@ -4,9 +4,21 @@
 
 mod site;
 
+mod audit;
+mod clients;
+mod grants;
+mod members;
+mod setup;
+mod http;
+mod sessions;
 mod organizations;
 mod cli;
 mod crash;
 mod openapi;
 mod schema;
 mod tidy;
+mod permissions;
+mod checks;
+mod matrix;
+mod grid;
+mod decisions;

@@ -18,7 +18,8 @@ use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible};
 use crate::permissions;
-use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, Window, done, like, ok, require_version};
+use crate::db::Window;
+use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
 
 /// A new member
 #[derive(Object)]
@@ -161,7 +162,7 @@ impl Api {
             }
             Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes))
         };
-        let made = self.app.create(&caller, "member.create", make).await?;
+        let made = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 

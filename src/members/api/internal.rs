@@ -18,7 +18,8 @@ use crate::journal::Entry;
 use crate::members::store::{self, Filter};
 use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible};
 use crate::permissions;
-use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Window, like, ok};
+use crate::db::Window;
+use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, like, ok};
 
 /// What a service knows of somebody who signed in there
 #[derive(Object)]

@@ -15,7 +15,8 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::{Member, store};
-use crate::wire::{Body, DisplayName, Reply, Tag, Window, ok, require_version};
+use crate::db::Window;
+use crate::wire::{Body, DisplayName, Reply, Tag, ok, require_version};
 
 /// The signed-in member
 #[derive(Object)]

@@ -12,7 +12,7 @@ use super::AssignmentSource;
 use crate::access::permission::Permission;
 use crate::access::{self, caller::Gate, caller::GateOrClient, caller::Identity};
 use crate::app::{App, Changed, Transaction};
-use crate::error::{Cause, Result};
+use crate::error::{Cause, Error, Result};
 use crate::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 use crate::journal::Entry;
 use crate::permissions::sync::{Synced, keys_of_claim, sync};
@@ -100,6 +100,10 @@ impl From<Synced> for SyncResult {
     }
 }
 
+/// Keys of one sync, claims included.
+const EXTERNAL_KEYS_MAX: usize = 1_000;
+const EXTERNAL_KEY_BYTES_MAX: usize = 1_024;
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -134,6 +138,10 @@ impl Api {
             }
             let role = store::get_role(t, tenant, body.0.role_id)?;
             require_in(t, tenant, uid.0)?;
+            if role.is_protected() && source != Source::Manual {
+                // The next sync of that source would take it away again, and with it the last owner.
+                return Err(Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand"));
+            }
             access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
             let made = store::list_assignments(t, tenant, uid.0)?
@@ -145,7 +153,7 @@ impl Api {
             let change = access::store::seat(t, tenant, uid.0)?;
             Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
         };
-        let made = self.app.create(&caller, "assignment.create", assign).await?;
+        let made = self.app.create(&caller, "assignment.create", Permission::ASSIGNMENT_CREATE, assign).await?;
         Ok(ok(made.answer).epoch(made.epoch))
     }
 
@@ -187,10 +195,14 @@ impl Api {
         let dry_run = request.dry_run.unwrap_or(false);
         let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
         keys.extend(request.claims.into_iter().flatten().flat_map(|(_, claim)| keys_of_claim(&claim.0)));
+        if keys.len() > EXTERNAL_KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > EXTERNAL_KEY_BYTES_MAX) {
+            let message = format!("has more than {EXTERNAL_KEYS_MAX} keys, or one that is empty or longer than {EXTERNAL_KEY_BYTES_MAX} bytes");
+            return Err(Error::field("claims", message).into());
+        }
         let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_SYNC)?;
             if source == Source::Manual {
-                return Err(crate::error::Error::field("source", "must be an external source"));
+                return Err(Error::field("source", "must be an external source"));
             }
             require_in(t, tenant, uid.0)?;
             let synced = sync(t, caller, (tenant, uid.0), source, &keys, dry_run)?;

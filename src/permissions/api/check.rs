@@ -95,8 +95,8 @@ struct Explanation {
     roles: Vec<Because>,
     /// Those that allow
     allowed_by: Vec<Because>,
-    /// The direct grant that allows
-    grant_id: Option<GrantId>,
+    /// Direct grants of which each one allows
+    grant_ids: Vec<GrantId>,
     /// For a denial: roles of the organization that would have allowed it
     would_allow: Vec<Because>,
 }
@@ -148,7 +148,7 @@ impl Api {
         let mut json = String::with_capacity(64 * questions.list.len());
         for question in &questions.list {
             let decision = decide(&snapshot, &question.asked(tenant));
-            self.app.figures.count_decision(decision.reason);
+            self.app.figures.count_decision(decision.reason.word());
             let comma = if json.is_empty() { "" } else { "," };
             let _ = write!(
                 json,
@@ -256,6 +256,9 @@ impl Api {
                     .collect::<Result<Vec<_>>>()
             })
             .await?;
+        for answer in &answers {
+            self.app.figures.count_decision(answer.reason.as_deref().unwrap_or_default());
+        }
         let single = |mut answers: Vec<CheckAnswer>| answers.pop().map(|answer| answer.to_json_string());
         let json = if is_batch {
             CheckAnswer { allow: None, reason: None, epoch: None, because: None, decisions: Some(answers) }
@@ -295,18 +298,20 @@ fn explanation(
     witness: Witness,
     reason: Reason,
 ) -> Result<Explanation> {
-    let sources = |organization: OrganizationId, role: RoleId| -> Result<Vec<String>> {
-        let held = store::list_assignments(r, organization, asked.member)?;
-        Ok(held.iter().filter(|held| held.role == role).map(|held| held.source.word().to_owned()).collect())
+    let platform = snapshot.platform().map(|platform| platform.id);
+    let mut assignments = Vec::new();
+    for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
+        assignments.extend(store::list_assignments(r, organization, asked.member)?);
+    }
+    let sources = |role: RoleId| -> Vec<String> {
+        assignments.iter().filter(|held| held.role == role).map(|held| held.source.word().to_owned()).collect()
     };
-    let cite = |cited: Cited| -> Result<Because> {
-        Ok(Because {
-            organization_id: cited.organization,
-            sources: sources(cited.organization, cited.role)?,
-            role_id: cited.role,
-            role_key: cited.role_key.to_string(),
-            permission: Some(cited.permission.to_string()),
-        })
+    let cite = |cited: Cited| Because {
+        organization_id: cited.organization,
+        sources: sources(cited.role),
+        role_id: cited.role,
+        role_key: cited.role_key.to_string(),
+        permission: Some(cited.permission.to_string()),
     };
     let mut roles = Vec::new();
     if let Some(tenant) = asked.tenant.and_then(|id| snapshot.tenant(id)) {
@@ -316,7 +321,7 @@ fn explanation(
                 role_id: role.id,
                 role_key: role.key.to_string(),
                 permission: None,
-                sources: sources(tenant.id, role.id)?,
+                sources: sources(role.id),
             });
         }
     }
@@ -331,8 +336,8 @@ fn explanation(
         template: witness.template,
         permissions: witness.permissions.iter().map(ToString::to_string).collect(),
         roles,
-        allowed_by: witness.allowed_by.into_iter().map(cite).collect::<Result<_>>()?,
-        grant_id: witness.grant,
-        would_allow: witness.would_allow.into_iter().filter(|_| !reason.allows()).map(cite).collect::<Result<_>>()?,
+        allowed_by: witness.allowed_by.into_iter().map(cite).collect(),
+        grant_ids: witness.grants,
+        would_allow: witness.would_allow.into_iter().filter(|_| !reason.allows()).map(cite).collect(),
     })
 }

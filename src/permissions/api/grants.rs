@@ -155,7 +155,7 @@ impl Api {
             let entry = Entry::new("member", member).after(described(&right, id));
             Ok(Changed::new(answer, entry).policy(changes))
         };
-        let granted = self.app.create(&caller, "grant.create", grant).await?;
+        let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;
         Ok(ok(granted.answer).epoch(granted.epoch))
     }
 

@@ -16,7 +16,8 @@ use crate::error::{Cause, Error, Field};
 use crate::ids::{MappingId, OrganizationId, RoleId};
 use crate::journal::Entry;
 use crate::permissions::{Mapping, Source, known_role, store};
-use crate::wire::{Body, Done, Reply, Tag, Window, done, inputs, ok};
+use crate::db::Window;
+use crate::wire::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 
 /// An external key and the role it stands for
 #[derive(Object)]
@@ -143,12 +144,14 @@ impl Api {
         request: &poem::Request,
         external_source: Query<Option<MappingSource>>,
         external_key: Query<Option<String>>,
-        body: super::mappings::OptionalBody,
+        body: OptionalBody<DeleteRoleMapping>,
     ) -> Done {
         let (source, key) = match (external_source.0, external_key.0) {
             (Some(source), Some(key)) => (source, key),
             _ => {
-                let named = body.read(request)?;
+                let missing = |name: &str| Field::at(&["query", name], "name the mapping in the query or in a JSON body");
+                let unnamed = || Error::fields(vec![missing("external_source"), missing("external_key")]);
+                let named = body.read(request)?.ok_or_else(unnamed)?;
                 (named.external_source, named.external_key.0)
             }
         };
@@ -163,57 +166,5 @@ impl Api {
         };
         let deleted = self.app.change(&caller, "mapping.delete", delete).await?;
         Ok(done().epoch(deleted.epoch))
-    }
-}
-
-/// The body of a DELETE, which clients and proxies may drop: read only where the query does not say it.
-pub struct OptionalBody(Vec<u8>);
-
-impl OptionalBody {
-    fn read(&self, request: &poem::Request) -> crate::error::Result<DeleteRoleMapping> {
-        use poem_openapi::types::{ParseFromJSON, Type};
-        if self.0.is_empty() {
-            return Err(Error::fields(vec![
-                Field::at(&["query", "external_source"], "name the mapping in the query or in a JSON body"),
-                Field::at(&["query", "external_key"], "name the mapping in the query or in a JSON body"),
-            ]));
-        }
-        let value = inputs::parse(&self.0)?;
-        let rules = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
-        let faults = rules.check_body(&DeleteRoleMapping::name(), &value);
-        if !faults.is_empty() {
-            return Err(Error::fields(faults));
-        }
-        DeleteRoleMapping::parse_from_json(Some(value))
-            .map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
-    }
-}
-
-impl<'a> poem_openapi::ApiExtractor<'a> for OptionalBody {
-    const TYPES: &'static [poem_openapi::ApiExtractorType] = &[poem_openapi::ApiExtractorType::RequestObject];
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut poem_openapi::registry::Registry) {
-        <DeleteRoleMapping as poem_openapi::types::Type>::register(registry);
-    }
-
-    fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
-        Some(poem_openapi::registry::MetaRequest {
-            description: Some("Which mapping, where the query does not say it"),
-            content: vec![poem_openapi::registry::MetaMediaType {
-                content_type: "application/json",
-                schema: <DeleteRoleMapping as poem_openapi::types::Type>::schema_ref(),
-            }],
-            required: false,
-        })
-    }
-
-    async fn from_request(
-        _: &'a poem::Request,
-        body: &mut poem::RequestBody,
-        _: poem_openapi::ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(Self(body.take()?.into_vec().await?))
     }
 }

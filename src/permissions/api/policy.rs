@@ -21,7 +21,7 @@ use crate::error::{Cause, Error};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions::import;
-use crate::wire::{Body, RenderedReply, Reply, Tag, ok, rendered};
+use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered};
 
 /// The catalog, in the form that was asked for
 #[derive(Object)]
@@ -56,7 +56,7 @@ struct MyPermissions {
 /// Which organizations to rebuild
 #[derive(Object)]
 struct PolicyReload {
-    /// All that the caller reaches when absent
+    /// All that the caller reaches when absent or empty
     tenant_id: Option<String>,
 }
 
@@ -174,10 +174,16 @@ impl Api {
     ///
     /// Off the path of decisions; swapped in only where it differs, which it never should.
     #[oai(path = "/policy/reload", method = "post", operation_id = "reload_policy")]
-    async fn reload_policy(&self, caller: Gate, body: Body<PolicyReload>) -> Reply<PolicyReloaded> {
+    async fn reload_policy(
+        &self,
+        caller: Gate,
+        request: &poem::Request,
+        body: OptionalBody<PolicyReload>,
+    ) -> Reply<PolicyReloaded> {
+        let named = body.read(request)?.and_then(|body| body.tenant_id).filter(|named| !named.is_empty());
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::POLICY_RELOAD)?;
-        let tenant = match (&body.0.tenant_id, reach) {
+        let tenant = match (&named, reach) {
             (Some(named), _) => {
                 let tenant = snapshot.tenant_named(named).filter(|tenant| reach.includes(tenant.id));
                 tenant.ok_or(Cause::OrganizationNotFound)?.id.to_string()

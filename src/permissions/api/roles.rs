@@ -17,7 +17,8 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, RoleId};
 use crate::journal::Entry;
 use crate::permissions::{RoleRecord, known_role, require_role_key, store};
-use crate::wire::{Body, Done, Page, Reply, Tag, Window, done, ok, require_version};
+use crate::db::Window;
+use crate::wire::{Body, Done, Page, Reply, Tag, done, ok, require_version};
 
 crate::text! {
     /// A role's key; its grammar is checked apart, because it has a code of its own
@@ -159,7 +160,7 @@ impl Api {
             let change = access::store::role(t, tenant, role.id)?;
             Ok(Changed::new(RoleView::of(role), entry).policy([change]))
         };
-        let made = self.app.create(&caller, "role.create", create).await?;
+        let made = self.app.create(&caller, "role.create", Permission::ROLE_CREATE, create).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
@@ -332,12 +333,7 @@ fn names_of(catalog: &Catalog, slots: impl Iterator<Item = Slot>) -> Vec<String>
 fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<Slot>> {
     let catalog = &snapshot.catalog;
     let role = known_role(snapshot, tenant, role)?;
-    let holds = |slot: Slot| match role.holds {
-        crate::access::snapshot::Holds::Everything => true,
-        crate::access::snapshot::Holds::Tenant => catalog.is_in_tenant(slot) || role.ticked.contains(slot),
-        crate::access::snapshot::Holds::Ticked => role.ticked.contains(slot),
-    };
-    let held: BTreeSet<Slot> = catalog.iter().map(|node| node.slot).filter(|slot| holds(*slot)).collect();
+    let held: BTreeSet<Slot> = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, *slot)).collect();
     Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
 }
 
@@ -364,19 +360,19 @@ fn ticks<'n>(
     sent.retain(|slot| !(was_implied.contains(slot) && is_implied.contains(slot)));
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
         let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;
-        if !catalog.is_in_tenant(slot) && snapshot.platform().is_none_or(|platform| platform.id != tenant) {
+        if !catalog.is_in_tenant(slot) && !snapshot.is_platform(tenant) {
             let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
             return Err(Error::new(Cause::NotHeld).saying(message));
         }
+        if access::holds(snapshot, caller, tenant, slot) {
+            continue;
+        }
         // A category opens nothing, so that holding something below it is enough to hand it on.
-        let implied = node.http_path.is_none()
-            && catalog.iter().any(|below| {
-                catalog.ancestors(below.slot).any(|above| above == slot)
-                    && access::holds(snapshot, caller, tenant, below.slot)
-            });
-        if !implied && !access::holds(snapshot, caller, tenant, slot) {
-            return Err(Error::new(Cause::NotHeld)
-                .saying(format!("you cannot give {}, which you do not hold yourself", node.name)));
+        let is_above = |below: Slot| catalog.ancestors(below).any(|above| above == slot);
+        let may_below = |below: Slot| is_above(below) && access::holds(snapshot, caller, tenant, below);
+        if node.http_path.is_some() || !catalog.iter().any(|below| may_below(below.slot)) {
+            let message = format!("you cannot give {}, which you do not hold yourself", node.name);
+            return Err(Error::new(Cause::NotHeld).saying(message));
         }
     }
     Ok(sent.into_iter().collect())

@@ -1,0 +1,363 @@
+//! The audit: what was done and what was refused, without secrets and without persons, chained so that it shows.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::site::{INTERNAL_SECRET, PASSWORD, Site, binary};
+
+async fn entries(site: &Site, query: &str) -> Vec<Value> {
+    let page = site.admin().get(&format!("/admin/audit?{query}")).await.data();
+    page["items"].as_array().expect("items").clone()
+}
+
+fn column<'e>(entries: &'e [Value], name: &str) -> Vec<&'e str> {
+    entries.iter().map(|entry| entry[name].as_str().expect("text")).collect()
+}
+
+/// What `roster audit verify` says, and its exit code.
+fn verified(site: &Site) -> (Option<i32>, Value) {
+    let output = Command::new(binary()).args(["audit", "verify", "--json", "--data"]).arg(site.path()).output().expect("roster");
+    (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+/// Somebody with the file in their hands.
+fn tamper(site: &Site, sql: &str) {
+    let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
+    rows.busy_timeout(std::time::Duration::from_secs(5)).expect("time-out");
+    rows.execute_batch(sql).expect("tampering");
+}
+
+// ── who may ──
+
+#[tokio::test]
+async fn the_audit_is_for_whoever_has_the_right() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let viewer = acme.member_with_role("viewer").await;
+    let (client, reader) = (site.client(&["members:read"]).await, site.client(&["audit:read"]).await);
+
+    for path in ["/admin/audit", "/admin/audit/export", "/admin/audit/verify"] {
+        assert_eq!(site.nobody().get(path).await.is(35_501_000).word(), "unauthenticated");
+        assert_eq!(viewer.caller().get(path).await.is(35_505_000).word(), "forbidden");
+        assert_eq!(client.get(path).await.is(32_505_000).word(), "scope_not_allowed");
+        assert_eq!(reader.get(path).await.status, 200);
+    }
+    acme.owner().get("/admin/audit").await.done();
+    assert_eq!(acme.owner().get("/admin/audit/verify").await.is(35_505_000).word(), "forbidden");
+}
+
+#[tokio::test]
+async fn an_owner_reads_what_concerns_its_organization() {
+    let site = Site::start().await;
+    let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
+
+    let page = acme.owner().get("/admin/audit").await.data();
+    let exported = acme.owner().get("/admin/audit/export").await;
+    let foreign = acme.owner().get(&format!("/admin/audit?organization={}", globex.id)).await;
+
+    let of_acme = |entry: &Value| entry["organization_id"] == acme.id;
+    assert!(page["items"].as_array().unwrap().iter().all(of_acme));
+    assert!(lines(&exported.body).iter().all(of_acme));
+    assert_eq!(lines(&exported.body).len() as u64, page["total"].as_u64().unwrap());
+    assert_eq!(foreign.is(29_301_000).word(), "organization_not_found");
+    let by_target = acme.owner().get(&format!("/admin/audit?target={}", globex.id)).await.data();
+    assert_eq!(by_target["total"], 0);
+}
+
+// ── what is recorded ──
+
+#[tokio::test]
+async fn an_entry_says_who_did_what_to_what_from_where() {
+    let site = Site::start().await;
+    let admin = site.admin().get("/me").await.data()["uid"].clone();
+    let caller = site.admin().with("x-request-id", "from-a-test-1");
+
+    let acme = caller.post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await.data();
+
+    let entry = site.last_audit_entry().await;
+    assert_eq!((&entry["actor_kind"], &entry["actor"], &entry["action"]), (&json!("member"), &admin, &json!("organization.create")));
+    assert_eq!(entry["target"], format!("organization {}", acme["id"].as_str().unwrap()));
+    assert_eq!((&entry["organization_id"], &entry["outcome"]), (&acme["id"], &json!("done")));
+    assert_eq!((&entry["request_id"], &entry["address"]), (&json!("from-a-test-1"), &json!("127.0.0.1")));
+    assert_eq!((&entry["before"], &entry["after"]["org_code"]), (&Value::Null, &json!("acme")));
+    assert_eq!(entry["hash"].as_str().map(str::len), Some(64));
+}
+
+#[tokio::test]
+async fn each_kind_of_caller_is_recorded_as_what_it_is() {
+    let site = Site::start().await;
+    let client = site.client(&["organizations:write"]).await;
+    let client_key = site.last_audit_entry().await["target"].as_str().unwrap().strip_prefix("client ").unwrap().to_owned();
+
+    client.post("/admin/organizations", json!({"org_code": "one", "name": "One"})).await.done();
+    let by_client = site.last_audit_entry().await;
+    site.internal().post("/internal/users/upsert-by-sub", json!({"sub": "sub-1"})).await.done();
+    let by_service = site.last_audit_entry().await;
+    site.command(&["org", "create", "two", "Two"]);
+    let by_command = site.last_audit_entry().await;
+
+    let actor = |entry: &Value| format!("{} {}", entry["actor_kind"].as_str().unwrap(), entry["actor"].as_str().unwrap());
+    assert_eq!(actor(&by_client), format!("client {client_key}"));
+    assert_eq!(actor(&by_service), "internal internal");
+    assert_eq!((actor(&by_command), &by_command["address"]), ("cli cli".to_owned(), &json!("local")));
+}
+
+#[tokio::test]
+async fn a_change_of_a_client_is_recorded_with_before_and_after() {
+    let site = Site::start().await;
+    let body = json!({"name": "portal", "scopes": ["members:read"]});
+    let made = site.admin().post("/admin/api-clients", body).await.data();
+    let at = format!("/admin/api-clients/{}", made["client_key"].as_str().unwrap());
+
+    site.admin().patch(&at, json!({"scopes": ["*"]})).await.done();
+    let edited = site.last_audit_entry().await;
+    site.admin().delete(&at).await.done();
+    let deleted = site.last_audit_entry().await;
+
+    assert_eq!((&edited["before"]["scopes"], &edited["after"]["scopes"]), (&json!(["members:read"]), &json!(["*"])));
+    assert_eq!((&deleted["action"], &deleted["before"], &deleted["after"]), (&json!("client.delete"), &edited["after"], &Value::Null));
+}
+
+#[tokio::test]
+async fn repeated_denials_are_one_entry() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (plain, other) = (acme.member().await, acme.member().await);
+    let body = json!({"org_code": "globex", "name": "Globex"});
+
+    for _ in 0..3 {
+        plain.caller().post("/admin/organizations", body.clone()).await.is(29_505_000);
+    }
+    other.caller().post("/admin/organizations", body.clone()).await.is(29_505_000);
+    plain.caller().post("/api/v1/admin/organizations", body.clone()).await.is(29_505_000);
+    plain.caller().post("/admin/api-clients", json!({"name": "x", "scopes": ["*"]})).await.is(32_505_000);
+
+    let denied = entries(&site, "outcome=denied").await;
+    assert_eq!(column(&denied, "actor"), [&plain.uid, &plain.uid, &other.uid, &plain.uid]);
+    assert_eq!(column(&denied, "action"), ["create_api_client", "create_organization", "create_organization", "create_organization"]);
+    assert_eq!(denied[3]["after"], json!({"detail": "forbidden", "repeats_before": 0}));
+    assert_eq!((&denied[3]["target"], &denied[3]["before"]), (&json!("path /admin/organizations"), &Value::Null));
+}
+
+#[tokio::test]
+async fn reading_is_not_recorded_refused_or_not() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let plain = acme.member().await;
+    let last = site.last_audit_entry().await;
+
+    plain.caller().get("/admin/members").await.is(29_505_000);
+    site.admin().get("/admin/members").await.done();
+    site.nobody().post("/admin/members", json!({"username": "kim"})).await.is(29_501_000);
+    site.admin().post("/admin/members", json!({"username": "-"})).await.is(10_101_000);
+
+    assert_eq!(site.last_audit_entry().await, last);
+}
+
+#[tokio::test]
+async fn what_was_not_done_is_not_recorded_as_done() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    let last = site.last_audit_entry().await;
+
+    let reply = site.admin().post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await;
+
+    assert_eq!(reply.is(29_303_000).word(), "organization_exists");
+    assert_eq!(site.last_audit_entry().await, last);
+}
+
+#[tokio::test]
+async fn neither_secrets_nor_persons_enter_the_audit() {
+    let site = Site::start().await;
+    let body = json!({"username": "kim-example", "email": "kim@example.org", "display_name": "Kim Example",
+        "authentik_sub": "subject-1", "authentik_user_id": "account-1", "password": "Unheard-of-horse-9"});
+    let uid = site.admin().post("/admin/members", body).await.data()["uid"].as_str().unwrap().to_owned();
+    let at = format!("/admin/members/{uid}");
+    let edit = json!({"email": "kim.l@example.org", "display_name": "Kim Lee Example", "password": PASSWORD});
+    site.admin().patch(&at, edit).await.done();
+    let right = json!({"authentik_sub": "subject-2", "email": "lee@example.org", "display_name": "Lee Example",
+        "scope_type": "video", "scope_id": "v1", "module": "player", "action": "watch"});
+    site.admin().post("/admin/permissions/grant", right).await.done();
+    let upsert = json!({"sub": "subject-3", "email": "max@example.org", "display_name": "Max Example"});
+    site.internal().post("/internal/users/upsert-by-sub", upsert).await.done();
+    let client = site.admin().post("/admin/api-clients", json!({"name": "portal", "scopes": ["*"]})).await.data();
+    site.admin().delete(&at).await.done();
+
+    let all = site.admin().get("/admin/audit/export").await.body.to_string();
+
+    let words = ["kim-example", "@example.org", "Example", "subject-", "account-1", "Unheard", PASSWORD, INTERNAL_SECRET];
+    for word in words.into_iter().chain([client["api_key"].as_str().unwrap(), site.admin_token.as_str()]) {
+        assert!(!all.contains(word), "{word}");
+    }
+}
+
+// ── filters ──
+
+#[tokio::test]
+async fn entries_are_found_by_every_filter() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let admin = site.admin().get("/me").await.data()["uid"].as_str().unwrap().to_owned();
+    let made = entries(&site, "action=organization.create").await;
+    let (at, target) = (made[0]["at"].as_i64().unwrap(), format!("organization%20{}", acme.id));
+    for (query, finds) in [
+        (format!("target={target}"), 1),
+        (format!("target={}", acme.id), 1),
+        (format!("action=organization.create&actor={admin}"), 1),
+        (format!("action=organization.create&organization={}", acme.id), 1),
+        (format!("action=organization.create&since={at}"), 1),
+        (format!("action=organization.create&since={}", at + 1), 0),
+        (format!("action=organization.create&until={at}"), 0),
+        (format!("action=organization.create&until={}", at + 1), 1),
+        ("action=organization.create&outcome=denied".to_owned(), 0),
+        ("action=organization.%25".to_owned(), 0),
+        ("actor=nobody-i-know".to_owned(), 0),
+    ] {
+        let page = site.admin().get(&format!("/admin/audit?{query}")).await.data();
+        assert_eq!((&page["total"], page["items"].as_array().map(Vec::len)), (&json!(finds), Some(finds)), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn entries_come_newest_first_in_pages() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+
+    let all = entries(&site, "limit=200").await;
+    let second = entries(&site, "limit=2&offset=2").await;
+
+    let ids: Vec<i64> = all.iter().map(|entry| entry["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, (1..=ids.len() as i64).rev().collect::<Vec<_>>());
+    assert_eq!(second, all[2..4]);
+}
+
+#[tokio::test]
+async fn every_bad_filter_is_named_at_once() {
+    let site = Site::start().await;
+    let long = "a".repeat(201);
+
+    let query = format!("since=x&until=1.5&actor={long}&action={long}&target={long}&outcome=maybe&limit=0&offset=-1");
+    let reply = site.admin().get(&format!("/admin/audit?{query}")).await;
+
+    let all = ["action", "actor", "limit", "offset", "outcome", "since", "target", "until"];
+    assert_eq!(reply.is(10_101_000).fields(), all.map(|name| format!("query.{name}")));
+    assert_eq!(entries(&site, &format!("actor={}", &long[1..])).await, [json!(0); 0]);
+    let nowhere = site.admin().get("/admin/audit?organization=x").await;
+    assert!(nowhere.status == 200 && nowhere.data()["total"] == 0 || nowhere.word() == "organization_not_found");
+}
+
+// ── export ──
+
+fn lines(body: &Value) -> Vec<Value> {
+    body.as_str().expect("lines").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[tokio::test]
+async fn an_export_has_every_entry_oldest_first() {
+    let site = Site::start().await;
+    let client = site.client(&["permissions:write"]).await;
+    // More than the export reads at a time.
+    let grants = (0..510).map(|n| {
+        let client = client.clone();
+        let body = json!({"authentik_sub": "sub-1", "scope_type": "video", "scope_id": format!("{n}"), "module": "m", "action": "a"});
+        async move { client.post("/admin/permissions/grant", body).await.done() }
+    });
+    futures_util::future::join_all(grants).await;
+
+    let reply = site.admin().get("/admin/audit/export").await;
+
+    let exported = lines(&reply.body);
+    let ids: Vec<i64> = exported.iter().map(|entry| entry["id"].as_i64().unwrap()).collect();
+    assert!(ids.len() > 510);
+    assert_eq!(ids, (1..=ids.len() as i64).collect::<Vec<_>>());
+    assert_eq!(reply.header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(exported.last(), Some(&site.last_audit_entry().await));
+}
+
+#[tokio::test]
+async fn an_export_is_narrowed_by_time_and_organization() {
+    let site = Site::start().await;
+    let (acme, _globex) = (site.organization("acme").await, site.organization("globex").await);
+    let at = site.last_audit_entry().await["at"].as_i64().unwrap();
+    let count = async |query: &str| lines(&site.admin().get(&format!("/admin/audit/export?{query}")).await.body).len();
+
+    let of_acme = count(&format!("organization={}", acme.id)).await;
+
+    assert_eq!(of_acme, entries(&site, &format!("organization={}", acme.id)).await.len());
+    assert_eq!(count(&format!("since={}", at + 1)).await, 0);
+    assert_eq!(count(&format!("until={}", at + 1)).await, entries(&site, "limit=200").await.len());
+}
+
+// ── the chain ──
+
+#[tokio::test]
+async fn a_sound_chain_is_verified_and_its_end_can_be_noted() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+
+    let (code, found) = verified(&site);
+
+    let last = site.last_audit_entry().await;
+    assert_eq!((code, &found["ok"]), (Some(0), &json!(true)));
+    assert_eq!((&found["entries"], &found["last_hash"]), (&last["id"], &last["hash"]));
+    assert_eq!(site.admin().get("/admin/audit/verify").await.data(), found);
+}
+
+#[tokio::test]
+async fn a_changed_entry_shows_whatever_was_changed() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    let id = site.rows().query_row("select min(id) from audit where organization_id is not null and after is not null", [], |row| {
+        row.get::<_, i64>(0)
+    });
+    let id = id.unwrap();
+    tamper(&site, "create table kept as select * from audit");
+
+    for change in ["at = at + 1", "actor_kind = 'gateway'", "actor = 'mallory'", "action = 'x'", "target = 'x'",
+        "organization_id = null", "outcome = 'denied'", "before = '{}'", "after = null", "request_id = 'x'",
+        "address = '192.0.2.1'", "hash = zeroblob(32)"] {
+        tamper(&site, &format!("update audit set {change} where id = {id}"));
+        let (code, found) = verified(&site);
+        assert_eq!((code, &found["ok"], &found["broken_at"]), (Some(1), &json!(false), &json!(id)), "{change}");
+        tamper(&site, &format!("delete from audit where id = {id}; insert into audit select * from kept where id = {id}"));
+    }
+    tamper(&site, "drop table kept");
+    assert_eq!(verified(&site).0, Some(0));
+}
+
+#[tokio::test]
+async fn a_removed_entry_shows() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    let (_, whole) = verified(&site);
+    let last = whole["entries"].as_i64().unwrap();
+    tamper(&site, "create table kept as select * from audit");
+
+    for (removed, broken_at) in [("id = 1", json!(2)), ("id = 3", json!(4)), ("id between 2 and 3", json!(4))] {
+        tamper(&site, &format!("delete from audit where {removed}"));
+        let (code, found) = verified(&site);
+        assert_eq!((code, &found["broken_at"]), (Some(1), &broken_at), "{removed}");
+        tamper(&site, &format!("insert into audit select * from kept where {removed}"));
+    }
+    // A chain that was cut short fits in itself: it shows by the noted end only.
+    tamper(&site, &format!("delete from audit where id = {last}"));
+    let (code, cut) = verified(&site);
+    assert_eq!((code, &cut["entries"]), (Some(0), &json!(last - 1)));
+    assert_ne!(cut["last_hash"], whole["last_hash"]);
+    tamper(&site, &format!("insert into audit select * from kept where id = {last}; drop table kept"));
+}
+
+#[tokio::test]
+async fn parallel_changes_make_one_chain() {
+    let site = Site::start().await;
+    let changes = (0..30).map(|n| {
+        let admin = site.admin();
+        async move { admin.post("/admin/organizations", json!({"org_code": format!("o{n}"), "name": "O"})).await.done() }
+    });
+
+    futures_util::future::join_all(changes).await;
+
+    assert_eq!(site.admin().get("/admin/audit?action=organization.create").await.data()["total"], 30);
+    assert_eq!(verified(&site).0, Some(0));
+}

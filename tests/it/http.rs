@@ -1,0 +1,743 @@
+//! The HTTP surface around the operations: envelope, limits, origins, addresses, repeats, versions.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::site::{ADMIN, INTERNAL_SECRET, PASSWORD, Site};
+
+/// What the default limit of a body lets in.
+const BODY_BYTES_MAX: usize = 1_048_576;
+/// How much of a longer one is read away.
+const DRAIN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+/// An answer as it came over a socket, without a client's help.
+struct Plain {
+    status: u16,
+    head: String,
+    body: Value,
+}
+
+impl Plain {
+    fn header(&self, name: &str) -> Option<&str> {
+        let line = self.head.lines().find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)));
+        line.map(|(_, value)| value.trim())
+    }
+}
+
+/// Sends these bytes and reads one answer of JSON or of nothing.
+fn exchange(stream: &mut TcpStream, request: &[u8]) -> Plain {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("time-out");
+    stream.write_all(request).expect("a request");
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("a head");
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8(bytes).expect("a plain head");
+    let status = head.split(' ').nth(1).and_then(|text| text.parse().ok()).expect("a status");
+    let mut answer = Plain { status, head, body: Value::Null };
+    let length = answer.header("content-length").map_or(0, |text| text.parse().expect("a length"));
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("a body");
+    answer.body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    answer
+}
+
+fn connect(site: &Site) -> TcpStream {
+    TcpStream::connect(site.url.strip_prefix("http://").expect("http")).expect("a connection")
+}
+
+fn head(request_line: &str, headers: &str) -> Vec<u8> {
+    format!("{request_line} HTTP/1.1\r\nhost: site\r\n{headers}\r\n").into_bytes()
+}
+
+// ── the envelope ──
+
+#[tokio::test]
+async fn a_failure_has_one_shape_whatever_failed() {
+    let site = Site::start().await;
+
+    let reply = site.admin().post("/admin/members", json!({"username": "-"})).await;
+
+    assert_eq!(reply.status, 400);
+    let expected = json!({
+        "code": 10_101_000,
+        "message": "the request is not valid: see `fields`",
+        "error": {"biz_code": "10101000", "scope": 10, "category": 101, "detail": 0},
+        "detail": "bad_input",
+        "fields": [{"field": "username", "location": ["body", "username"], "message": "must match ^[A-Za-z0-9][A-Za-z0-9._-]*$"}],
+        "request_id": reply.header("x-request-id").unwrap(),
+    });
+    assert_eq!(reply.body, expected);
+}
+
+#[tokio::test]
+async fn a_success_has_one_shape_and_no_data_where_there_is_none() {
+    let site = Site::start().await;
+    let member = site.member().await;
+
+    let version = site.nobody().get("/api/v1/version").await;
+    let erased = site.admin().delete(&format!("/admin/members/{}", member.uid)).await;
+
+    let data = json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")});
+    assert_eq!(version.body, json!({"code": 102_000, "message": "ok", "data": data}));
+    assert_eq!(erased.body, json!({"code": 102_000, "message": "ok"}));
+    assert_eq!(version.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_the_answer_says_where_to_look() {
+    let site = Site::start().await;
+
+    for path in ["/", "/nowhere", "/api/v1/nowhere", "/api/v2/version", "/version", "/admin/nowhere", "/metrics/", "//me"] {
+        let reply = site.nobody().get(path).await;
+        assert_eq!(reply.is(10_301_000).word(), "route_not_found", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_text_is_a_path_to_nothing() {
+    let site = Site::start().await;
+
+    for path in ["/admin/members/%ff", "/admin/members/%00", "/admin/members/%2e%2e", "/admin/members/%F0%28%8C%28"] {
+        let reply = site.admin().get(path).await;
+        assert_eq!(reply.is(29_301_000).word(), "member_not_found", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_over_when_it_is_plain() {
+    let site = Site::start().await;
+    let answered = async |id: &str| {
+        let reply = site.nobody().with("x-request-id", id).get("/api/v1/version").await;
+        reply.header("x-request-id").unwrap().to_owned()
+    };
+
+    for plain in ["a", "A.b_c-9", &"x".repeat(64)] {
+        assert_eq!(answered(plain).await, plain);
+    }
+    for odd in ["", "a b", "a/b", "<b>", "a\"", &"x".repeat(65)] {
+        assert_eq!(uuid::Uuid::parse_str(&answered(odd).await).map(|id| id.get_version_num()), Ok(7), "{odd}");
+    }
+}
+
+// ── methods and addresses ──
+
+#[tokio::test]
+async fn a_wrong_method_is_answered_with_the_right_ones() {
+    let site = Site::start().await;
+    for (method, path, allow) in [
+        (Method::PUT, "/me", "GET, PATCH"),
+        (Method::PUT, "/api/v1/me", "GET, PATCH"),
+        (Method::DELETE, "/admin/members", "GET, POST"),
+        (Method::PUT, "/admin/members/x", "GET, PATCH, DELETE"),
+        (Method::GET, "/auth/login", "POST"),
+        (Method::PATCH, "/api/v1/version", "GET"),
+    ] {
+        let reply = site.nobody().send(method.clone(), path, None).await;
+        assert_eq!((reply.is(10_105_000).word(), reply.header("allow")), ("method_not_allowed", Some(allow)), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_beside_the_operations_is_answered_with_the_right_ones_too() {
+    let site = Site::start().await;
+    for (path, allow) in [
+        ("/healthz", "GET"),
+        ("/readyz", "GET"),
+        ("/metrics", "GET"),
+        ("/api/v1/docs", "GET"),
+        ("/api/v1/openapi.json", "GET"),
+        ("/setup", "GET, POST"),
+    ] {
+        let reply = site.nobody().send(Method::DELETE, path, None).await;
+        assert_eq!((reply.is(10_105_000).word(), reply.header("allow")), ("method_not_allowed", Some(allow)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_is_a_get_without_its_body() {
+    let site = Site::start().await;
+    let admin = format!("Bearer {}", site.admin_token);
+
+    for (path, status) in [("/me", 200), ("/healthz", 200), ("/api/v1/docs", 200), ("/nowhere", 404), ("/admin/members/x", 404)] {
+        let request = site.http.head(format!("{}{path}", site.url)).header("authorization", &admin);
+        let response = request.send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers().contains_key("x-request-id")), (status, true), "{path}");
+        assert_eq!(response.bytes().await.unwrap().len(), 0, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_member_operations_answer_at_the_root_and_below_the_base_path() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+
+    for path in ["/me", "/admin/members", "/admin/organizations", "/me/permissions/snapshot"] {
+        let (at_root, below) = (acme.owner().get(path).await, acme.owner().get(&format!("/api/v1{path}")).await);
+        assert_eq!(at_root.data(), below.data(), "{path}");
+    }
+    site.internal().get("/api/v1/internal/members").await.done();
+    let below = site.nobody().post("/api/v1/auth/login", json!({"login": ADMIN, "password": PASSWORD})).await;
+    assert_eq!(below.data()["token_type"], "Bearer");
+    assert_eq!(site.admin().get("/permissions/roles").await.is(10_301_000).word(), "route_not_found");
+}
+
+#[tokio::test]
+async fn the_base_path_is_a_setting() {
+    let site = Site::with("base_path = \"/roster/api\"").await;
+    let acme = site.admin().post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await.data();
+
+    let here = site.admin().with("x-tenant-id", "acme");
+
+    here.get("/roster/api/permissions/roles").await.done();
+    assert_eq!(here.get("/api/v1/permissions/roles").await.is(10_301_000).word(), "route_not_found");
+    assert_eq!(site.nobody().get("/roster/api/permissions/me").await.is(31_501_000).word(), "unauthenticated");
+    let document = site.nobody().get("/roster/api/openapi.json").await.body;
+    assert_eq!(document["servers"], json!([{"url": "/roster/api"}]));
+    let at = format!("/roster/api/admin/organizations/{}", acme["id"].as_str().unwrap());
+    assert_eq!(site.admin().get(&at).await.data(), acme);
+}
+
+// ── bodies ──
+
+#[tokio::test]
+async fn a_body_holds_at_its_limit_and_not_one_past_it() {
+    let site = Site::start().await;
+    let padded = |username: &str, length: usize| {
+        let mut body = json!({"username": username}).to_string().into_bytes();
+        body.resize(length, b' ');
+        body
+    };
+    let post = async |body: Vec<u8>| site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
+
+    post(padded("kim", BODY_BYTES_MAX)).await.done();
+    for length in [BODY_BYTES_MAX + 1, 4 * BODY_BYTES_MAX, DRAIN_BYTES_MAX] {
+        assert_eq!(post(padded("lee", length)).await.is(10_113_000).word(), "too_large", "{length}");
+    }
+    assert_eq!(site.admin().get("/admin/members?keyword=lee").await.data()["total"], 0);
+}
+
+#[tokio::test]
+async fn the_limit_of_bodies_is_a_setting() {
+    let site = Site::with("limits.body_bytes = 1024").await;
+    let body = |length: usize| vec![b' '; length];
+    let post = async |body: Vec<u8>| site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
+
+    assert_eq!(post(body(1_024)).await.is(10_101_000).word(), "malformed_body");
+    assert_eq!(post(body(1_025)).await.is(10_113_000).word(), "too_large");
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_away_and_the_connection_lives_on() {
+    let site = Site::start().await;
+    let mut stream = connect(&site);
+    let mut request = head("POST /auth/login", &format!("content-type: application/json\r\ncontent-length: {DRAIN_BYTES_MAX}\r\n"));
+    request.resize(request.len() + DRAIN_BYTES_MAX, b' ');
+
+    let refused = exchange(&mut stream, &request);
+    let next = exchange(&mut stream, &head("GET /api/v1/version", ""));
+
+    assert_eq!((refused.status, &refused.body["detail"], refused.header("connection")), (413, &json!("too_large"), None));
+    assert_eq!((next.status, &next.body["code"]), (200, &json!(102_000)));
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_answered_and_the_connection_closed() {
+    let site = Site::start().await;
+    let long = 64 * DRAIN_BYTES_MAX;
+    for (coding, frame) in [(format!("content-length: {long}"), String::new()), ("transfer-encoding: chunked".to_owned(), format!("{long:x}\r\n"))] {
+        let mut stream = connect(&site);
+        let mut request = head("POST /auth/login", &format!("content-type: application/json\r\n{coding}\r\n"));
+        request.extend(frame.bytes());
+        request.resize(request.len() + DRAIN_BYTES_MAX + 1, b' ');
+
+        let refused = exchange(&mut stream, &request);
+
+        assert_eq!((refused.status, &refused.body["detail"]), (413, &json!("too_large")), "{coding}");
+        assert_eq!(refused.header("connection"), Some("close"), "{coding}");
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "{coding}");
+    }
+}
+
+#[tokio::test]
+async fn every_address_that_reads_a_body_limits_it() {
+    let site = Site::start().await;
+    let body = vec![b'x'; BODY_BYTES_MAX + 1];
+
+    let form = site.nobody().send_raw(Method::POST, "/setup", "application/x-www-form-urlencoded", body.clone()).await;
+    let login = site.nobody().send_raw(Method::POST, "/auth/login", "application/json", body).await;
+
+    assert_eq!(login.status, 413);
+    assert_eq!(form.status, 413);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let site = Site::with("limits.body_wait_ms = 50").await;
+    let mut stream = connect(&site);
+
+    let late = exchange(&mut stream, &head("POST /auth/login", "content-type: application/json\r\ncontent-length: 9\r\n"));
+
+    assert_eq!((late.status, &late.body["code"], &late.body["detail"]), (408, &json!(10_109_000), &json!("request_timeout")));
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_one_json_value_is_malformed() {
+    let site = Site::start().await;
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth)).into_bytes();
+    for (body, why) in [
+        (b"".to_vec(), "empty"),
+        (b"{".to_vec(), "cut"),
+        (b"{} {}".to_vec(), "two values"),
+        (b"{\"username\": \"kim\",}".to_vec(), "a comma too many"),
+        (b"{'username': 'kim'}".to_vec(), "other quotes"),
+        (b"{\"username\": \"k\xff\"}".to_vec(), "bad UTF-8"),
+        (b"\xef\xbb\xbf{}".to_vec(), "a byte order mark"),
+        (b"{\"username\": \"\\ud800\"}".to_vec(), "half a surrogate pair"),
+        (b"{\"username\": \"a\nb\"}".to_vec(), "a bare line end"),
+        (b"{\"is_active\": NaN}".to_vec(), "not a number"),
+        (b"{\"username\": 1e999}".to_vec(), "no number of this world"),
+        (b"{\"username\": \"kim\", \"username\": \"lee\"}".to_vec(), "a key twice"),
+        (b"{\"username\": \"kim\", \"user\\u006eame\": \"lee\"}".to_vec(), "a key twice, spelled apart"),
+        (nested(128), "too deep"),
+        (nested(100_000), "far too deep"),
+    ] {
+        let reply = site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
+        assert_eq!(reply.is(10_101_000).word(), "malformed_body", "{why}");
+    }
+    let deep = site.admin().send_raw(Method::POST, "/admin/members", "application/json", nested(127)).await;
+    assert_eq!((deep.is(10_101_000).word(), deep.fields()), ("bad_input", vec!["body".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_object_is_a_bad_body() {
+    let site = Site::start().await;
+
+    for body in [json!(null), json!([]), json!("x"), json!(7), json!(true)] {
+        let reply = site.admin().post("/admin/members", body.clone()).await;
+        assert_eq!(reply.is(10_101_000).fields(), ["body"], "{body}");
+    }
+}
+
+#[tokio::test]
+async fn every_unknown_field_is_named_at_once() {
+    let site = Site::start().await;
+    let body = json!({"org_code": "acme", "a/b": 1, "c~d": 2, "": 3, "__proto__": {}, "é": 4});
+
+    let reply = site.admin().post("/admin/organizations", body).await;
+
+    assert_eq!(reply.is(10_101_000).fields(), ["body.", "body.__proto__", "body.a/b", "body.c~d", "body.name", "body.é"]);
+}
+
+#[tokio::test]
+async fn more_faults_than_anybody_reads_are_not_listed() {
+    let site = Site::start().await;
+    let body: serde_json::Map<String, Value> = (0..10_000).map(|n| (format!("f{n}"), json!(n))).collect();
+
+    let reply = site.admin().post("/admin/organizations", Value::Object(body)).await;
+
+    assert_eq!(reply.is(10_101_000).fields().len(), 100);
+}
+
+#[tokio::test]
+async fn only_json_is_taken_for_json() {
+    let site = Site::start().await;
+    let post = async |content_type: &str| {
+        let body = json!({"username": format!("u{}", uuid::Uuid::now_v7().simple())}).to_string().into_bytes();
+        site.admin().send_raw(Method::POST, "/admin/members", content_type, body).await
+    };
+
+    for json in ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json"] {
+        post(json).await.done();
+    }
+    for other in ["text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp", "json", ""] {
+        assert_eq!(post(other).await.is(10_115_000).word(), "media_type", "{other}");
+    }
+    let without = exchange(&mut connect(&site), &[head("POST /auth/login", "content-length: 2\r\n"), b"{}".to_vec()].concat());
+    assert_eq!((without.status, &without.body["detail"]), (415, &json!("media_type")));
+}
+
+// ── browsers ──
+
+#[tokio::test]
+async fn an_origin_that_is_listed_exactly_gets_its_headers_and_no_other_does() {
+    let site = Site::with("cors.origins = [\"https://portal.example.org\"]").await;
+    let asked = async |origin: &str| site.nobody().with("origin", origin).get("/me").await;
+
+    let listed = asked("https://portal.example.org").await;
+
+    assert_eq!((listed.word(), listed.header("vary")), ("missing_bearer_token", Some("Origin")));
+    assert_eq!(listed.header("access-control-allow-origin"), Some("https://portal.example.org"));
+    assert_eq!(listed.header("access-control-allow-credentials"), Some("true"));
+    for origin in ["https://portal.example.org.evil.example", "https://evil.example", "http://portal.example.org", "null", "*",
+        "https://portal.example.org:444", "https://PORTAL.example.org", "https://portal.example.org/", ""] {
+        let reply = asked(origin).await;
+        // Withheld, never refused: the answer is the same.
+        assert_eq!((reply.word(), reply.header("vary")), ("missing_bearer_token", Some("Origin")), "{origin}");
+        assert_eq!(reply.header("access-control-allow-origin"), None, "{origin}");
+        assert_eq!(reply.header("access-control-allow-credentials"), None, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_list_no_origin_gets_headers() {
+    let site = Site::start().await;
+
+    let reply = site.nobody().with("origin", &site.url).get("/api/v1/version").await;
+
+    reply.done();
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_for_whom_it_may_concern() {
+    let site = Site::with("cors.origins = [\"https://portal.example.org\"]").await;
+    let asked = async |origin: &str| {
+        let caller = site.nobody().with("origin", origin).with("access-control-request-method", "PATCH");
+        caller.send(Method::OPTIONS, "/admin/members/x", None).await
+    };
+
+    let (listed, unlisted) = (asked("https://portal.example.org").await, asked("https://evil.example").await);
+
+    assert_eq!((listed.status, listed.header("access-control-allow-origin")), (204, Some("https://portal.example.org")));
+    let listing = |name: &str| listed.header(name).unwrap().split(", ").map(str::to_owned).collect::<Vec<_>>();
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        assert!(listing("access-control-allow-methods").contains(&method.to_owned()), "{method}");
+    }
+    for header in ["authorization", "content-type", "if-match", "idempotency-key", "x-tenant-id"] {
+        assert!(listing("access-control-allow-headers").contains(&header.to_owned()), "{header}");
+    }
+    assert_eq!((unlisted.status, unlisted.header("access-control-allow-origin")), (204, None));
+    assert_eq!((unlisted.header("access-control-allow-methods"), unlisted.header("vary")), (None, Some("Origin")));
+}
+
+#[tokio::test]
+async fn a_star_is_no_origin_to_configure() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("roster.toml"), "cors.origins = [\"*\"]").unwrap();
+
+    let output = std::process::Command::new(crate::site::binary())
+        .args(["config", "check", "--data"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+}
+
+// ── addresses ──
+
+/// The address that the audit has for a change with this header.
+async fn recorded(site: &Site, forwarded: &[&str]) -> Value {
+    let mut caller = site.admin();
+    for value in forwarded {
+        caller = caller.with("x-forwarded-for", value);
+    }
+    let org_code = format!("o{}", uuid::Uuid::now_v7().simple());
+    caller.post("/admin/organizations", json!({"org_code": org_code, "name": "O"})).await.done();
+    site.last_audit_entry().await["address"].clone()
+}
+
+#[tokio::test]
+async fn nobody_says_where_they_come_from_unless_they_are_trusted() {
+    let site = Site::with("trusted_proxies = [\"10.0.0.0/8\"]").await;
+
+    for forwarded in ["203.0.113.7", "10.1.2.3", "127.0.0.1, 203.0.113.7"] {
+        assert_eq!(recorded(&site, &[forwarded]).await, "127.0.0.1", "{forwarded}");
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_believed_as_far_as_it_vouches() {
+    let site = Site::with("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").await;
+    for (forwarded, address) in [
+        (&["203.0.113.7"][..], "203.0.113.7"),
+        (&["192.0.2.1, 203.0.113.7"], "203.0.113.7"),
+        (&["192.0.2.1", "203.0.113.7"], "203.0.113.7"),
+        (&["192.0.2.1, 203.0.113.7, 10.1.1.1"], "203.0.113.7"),
+        (&["2001:db8::7"], "2001:db8::7"),
+        (&["10.1.1.1"], "127.0.0.1"),
+        (&[], "127.0.0.1"),
+    ] {
+        assert_eq!(recorded(&site, forwarded).await, address, "{forwarded:?}");
+    }
+}
+
+#[tokio::test]
+async fn nonsense_on_the_left_does_not_hide_an_address_on_the_right() {
+    let site = Site::with("trusted_proxies = [\"127.0.0.1\"]").await;
+
+    for forwarded in [&["nonsense, 203.0.113.7"][..], &["nonsense", "203.0.113.7"], &[", 203.0.113.7"], &["192.0.2.1, x, 203.0.113.7"]] {
+        assert_eq!(recorded(&site, forwarded).await, "203.0.113.7", "{forwarded:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_address_is_the_one_that_the_proxy_saw() {
+    let site = Site::with("trusted_proxies = [\"127.0.0.1\"]").await;
+    let body = json!({"name": "portal", "scopes": ["members:read"], "allowed_ips": ["127.0.0.0/8", "203.0.113.0/24"]});
+    let client = site.client_of(body).await;
+    let asked = async |forwarded: &str| client.clone().with("x-forwarded-for", forwarded).get("/admin/members").await;
+
+    asked("203.0.113.255").await.done();
+    assert_eq!(asked("203.0.114.0").await.is(32_505_000).word(), "ip_not_allowed");
+    assert_eq!(asked("203.0.113.7, 192.0.2.1").await.is(32_505_000).word(), "ip_not_allowed");
+    // Whoever comes through the proxy is not at the proxy's own address.
+    assert_eq!(asked("nonsense, 192.0.2.1").await.is(32_505_000).word(), "ip_not_allowed");
+}
+
+#[tokio::test]
+async fn the_host_that_a_request_names_appears_nowhere() {
+    let site = Site::start().await;
+    let caller = site.nobody().with("host", "evil.example").with("x-forwarded-host", "evil.example");
+
+    for path in ["/api/v1/openapi.json", "/api/v1/docs", "/setup", "/nowhere", "/admin/members", "/healthz"] {
+        let reply = caller.get(path).await;
+        let said = format!("{:?}{}", reply.headers, reply.body);
+        assert!(!said.contains("evil.example"), "{path}");
+    }
+}
+
+// ── the documentation ──
+
+#[tokio::test]
+async fn the_documentation_loads_nothing_from_elsewhere() {
+    let site = Site::start().await;
+
+    let reply = site.nobody().get("/api/v1/docs").await;
+
+    let page = reply.body.as_str().unwrap();
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    for attribute in ["src=", "href=", "url(", "@import", "action=", "srcset="] {
+        for (at, _) in page.match_indices(attribute) {
+            let value = page[at + attribute.len()..].trim_start_matches(['"', '\'', ' ', '\\']);
+            let is_foreign = ["http://", "https://", "//"].iter().any(|start| value.starts_with(start));
+            assert!(!is_foreign, "{}", value.chars().take(80).collect::<String>());
+        }
+    }
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
+    assert_eq!(reply.header("content-security-policy"), Some(policy));
+}
+
+#[tokio::test]
+async fn the_document_is_fetched_once() {
+    let site = Site::start().await;
+
+    for path in ["/api/v1/openapi.json", "/api/v1/docs"] {
+        let etag = site.nobody().get(path).await.header("etag").unwrap().to_owned();
+        for sent in [etag.clone(), format!("\"x\", {etag}"), format!("W/{etag}"), "*".to_owned()] {
+            let again = site.nobody().with("if-none-match", &sent).get(path).await;
+            assert_eq!((again.status, &again.body), (304, &json!("")), "{path} {sent}");
+        }
+        assert_eq!(site.nobody().with("if-none-match", "\"x\"").get(path).await.status, 200);
+    }
+}
+
+// ── the operator's addresses ──
+
+#[tokio::test]
+async fn a_healthy_site_says_so_in_the_form_that_others_expect() {
+    let site = Site::start().await;
+
+    for path in ["/healthz", "/readyz"] {
+        let reply = site.nobody().get(path).await;
+        assert_eq!((reply.status, &reply.body), (200, &json!({"status": "ok"})), "{path}");
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_for_this_machine_and_not_for_what_is_forwarded_to_it() {
+    let site = Site::start().await;
+
+    let near = site.nobody().get("/metrics").await;
+
+    assert_eq!((near.status, near.header("content-type")), (200, Some("text/plain; version=0.0.4")));
+    for (header, value) in [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", ""), ("forwarded", "for=127.0.0.1")] {
+        let reply = site.nobody().with(header, value).get("/metrics").await;
+        assert_eq!(reply.is(35_501_000).word(), "unauthenticated", "{header}");
+    }
+    let with_a_token = site.admin().with("x-forwarded-for", "127.0.0.1").get("/metrics").await;
+    assert_eq!(with_a_token.is(35_501_000).word(), "unauthenticated");
+}
+
+#[tokio::test]
+async fn the_metrics_token_opens_them_from_elsewhere() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a-token-for-metrics\n").unwrap();
+    let site = Site::with(&format!("metrics_token_file = {:?}", file.path())).await;
+    let asked = async |token: &str| site.bearer(token).with("x-forwarded-for", "192.0.2.1").get("/metrics").await;
+
+    assert_eq!(asked("a-token-for-metrics").await.status, 200);
+    for wrong in ["a-token-for-metricss", "a-token-for-metric", "", INTERNAL_SECRET] {
+        assert_eq!(asked(wrong).await.is(35_501_000).word(), "unauthenticated", "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_operation_and_never_by_who_asked() {
+    let site = Site::start().await;
+    let member = site.member().await;
+    site.admin().get(&format!("/admin/members/{}?x={}", member.uid, member.username)).await.done();
+
+    let text = site.nobody().get("/metrics").await.body.as_str().unwrap().to_owned();
+
+    assert!(text.lines().any(|line| line.contains("operation=\"get_member\"") && line.ends_with(" 1")), "{text}");
+    assert!(!text.contains(&member.uid) && !text.contains(&member.username));
+}
+
+#[tokio::test]
+async fn the_set_up_of_the_command_line_is_closed_to_the_network() {
+    let site = Site::start().await;
+
+    let reply = site.admin().post("/setup/link", json!({})).await;
+
+    assert_eq!(reply.is(10_301_000).word(), "route_not_found");
+}
+
+// ── repeats ──
+
+#[tokio::test]
+async fn a_repeat_gets_the_same_answer_and_changes_nothing() {
+    let site = Site::start().await;
+    let caller = site.admin().with("idempotency-key", "k1");
+    let body = json!({"org_code": "acme", "name": "Acme"});
+
+    let first = caller.post("/admin/organizations", body.clone()).await.data();
+    let second = caller.post("/admin/organizations", body).await.data();
+
+    assert_eq!(first, second);
+    assert_eq!(site.admin().get("/admin/audit?action=organization.create").await.data()["total"], 1);
+}
+
+#[tokio::test]
+async fn parallel_repeats_are_one_request() {
+    let site = Site::start().await;
+    let caller = site.admin().with("idempotency-key", "k1");
+    let posts = (0..8).map(|_| caller.post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})));
+
+    let replies = futures_util::future::join_all(posts).await;
+
+    let first = replies[0].data();
+    assert!(replies.iter().all(|reply| reply.data() == first));
+    assert_eq!(site.admin().get("/admin/organizations?keyword=acme").await.data()["total"], 1);
+}
+
+#[tokio::test]
+async fn a_key_is_for_one_request() {
+    let site = Site::start().await;
+    let caller = site.admin().with("idempotency-key", "k1");
+    caller.post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await.done();
+
+    let reused = caller.post("/admin/organizations", json!({"org_code": "globex", "name": "Globex"})).await;
+
+    assert_eq!(reused.is(10_309_000).word(), "idempotency_key_reused");
+    // Another operation and another caller have keys of their own.
+    caller.post("/admin/members", json!({"username": "kim"})).await.done();
+    let client = site.client(&["*"]).await.with("idempotency-key", "k1");
+    client.post("/admin/organizations", json!({"org_code": "globex", "name": "Globex"})).await.done();
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_in_one_tenant_makes_nothing_of_it_in_another() {
+    let site = Site::start().await;
+    let (acme, globex) = (site.organization("acme").await, site.organization("globex").await);
+    let body = json!({"key": "editor"});
+
+    let first = acme.admin().with("idempotency-key", "k1").post("/api/v1/permissions/roles", body.clone()).await.data();
+    let second = globex.admin().with("idempotency-key", "k1").post("/api/v1/permissions/roles", body).await;
+
+    // Refused as another request, or made where it was asked for: never the other tenant's role.
+    assert_ne!(second.body["data"]["id"], first["id"]);
+}
+
+#[tokio::test]
+async fn a_failure_is_not_remembered() {
+    let site = Site::start().await;
+    let caller = site.admin().with("idempotency-key", "k1");
+    site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
+
+    let taken = caller.post("/admin/members", json!({"username": "KIM"})).await;
+    let bad = caller.post("/admin/members", json!({"username": "-"})).await;
+    let free = caller.post("/admin/members", json!({"username": "lee"})).await;
+
+    assert_eq!(taken.is(29_303_000).word(), "username_exists");
+    assert_eq!(bad.is(10_101_000).fields(), ["body.username"]);
+    free.done();
+}
+
+#[tokio::test]
+async fn an_answer_that_showed_a_secret_is_not_repeated() {
+    let site = Site::start().await;
+    let caller = site.admin().with("idempotency-key", "k1");
+    let body = json!({"name": "portal", "scopes": ["*"]});
+    let made = caller.post("/admin/api-clients", body.clone()).await.data();
+    let rotate = format!("/admin/api-clients/{}/rotate", made["client_key"].as_str().unwrap());
+    caller.post(&rotate, json!({})).await.done();
+
+    for (path, body) in [("/admin/api-clients", body), (rotate.as_str(), json!({}))] {
+        assert_eq!(caller.post(path, body).await.is(32_309_000).word(), "secret_not_kept", "{path}");
+    }
+    let other = caller.post("/admin/api-clients", json!({"name": "other", "scopes": ["*"]})).await;
+    assert_eq!(other.is(10_309_000).word(), "idempotency_key_reused");
+    assert_eq!(site.admin().get("/admin/api-clients").await.data()["total"], 1);
+}
+
+#[tokio::test]
+async fn a_repeat_is_for_whoever_may_still_ask() {
+    let site = Site::start().await;
+    let client = site.client(&["organizations:write"]).await.with("idempotency-key", "k1");
+    let made = site.last_audit_entry().await["target"].as_str().unwrap().replace("client ", "");
+    let body = json!({"org_code": "acme", "name": "Acme"});
+    client.post("/admin/organizations", body.clone()).await.done();
+
+    site.admin().patch(&format!("/admin/api-clients/{made}"), json!({"scopes": ["audit:read"]})).await.done();
+
+    assert_eq!(client.post("/admin/organizations", body).await.is(32_505_000).word(), "scope_not_allowed");
+}
+
+#[tokio::test]
+async fn a_key_holds_at_its_limit_and_not_one_past_it() {
+    let site = Site::start().await;
+    let post = async |key: &str| {
+        let body = json!({"username": format!("u{}", uuid::Uuid::now_v7().simple())});
+        site.admin().with("idempotency-key", key).post("/admin/members", body).await
+    };
+
+    post("k").await.done();
+    post(&"k".repeat(128)).await.done();
+    for bad in [String::new(), "k".repeat(129)] {
+        assert_eq!(post(&bad).await.is(10_101_000).fields(), ["header.Idempotency-Key"], "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_remembered_across_a_restart() {
+    let mut site = Site::start().await;
+    let body = json!({"org_code": "acme", "name": "Acme"});
+    let first = site.admin().with("idempotency-key", "k1").post("/admin/organizations", body.clone()).await.data();
+
+    site.restart().await;
+
+    let again = site.admin().with("idempotency-key", "k1").post("/admin/organizations", body).await;
+    assert_eq!(again.data(), first);
+}
+
+// ── errors of ours ──
+
+#[tokio::test]
+async fn the_internal_cause_is_for_the_log_only() {
+    let site = Site::start().await;
+
+    let reply = site.bearer("x.y.z").get("/me").await;
+
+    let keys: Vec<&str> = reply.body.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["code", "detail", "error", "message", "request_id"]);
+    assert_eq!(reply.body["message"], "the access token is not valid any more: sign in again");
+}

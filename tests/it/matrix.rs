@@ -1,0 +1,367 @@
+//! Every operation of the document × every kind of wrong caller, and the right one.
+//!
+//! What is expected follows from the document: which credentials an operation takes, and which permission or scope it
+//! needs. A row gives a valid request, so that only the caller can be at fault. An operation without a row fails.
+
+use reqwest::Method;
+use roster::access::permission::SCOPES;
+use serde_json::{Value, json};
+
+use crate::site::{As, Member, Organization, Reply, Site};
+
+/// Operations that ask nobody who they are.
+const PUBLIC: [&str; 2] = ["login", "get_version"];
+
+/// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
+const OWN: [&str; 5] = ["get_me", "update_me", "get_my_rights", "get_my_permissions", "get_permission_catalog"];
+
+/// Operations of the services of this site, with the scope a client needs for them.
+const INTERNAL: [(&str, &str); 7] = [
+    ("list_members_internal", "members:read"),
+    ("get_member_by_sub", "members:read"),
+    ("list_member_organizations_internal", "members:read"),
+    ("list_organizations_internal", "organizations:read"),
+    ("get_organization_by_code", "organizations:read"),
+    ("get_rights_by_sub", "permissions:check"),
+    ("upsert_member_by_sub", "members:write"),
+];
+
+/// What the rows on clients give away, so that the right caller must hold it too.
+const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
+
+// ── the rows ──
+
+struct World<'s> {
+    site: &'s Site,
+    acme: &'s Organization<'s>,
+}
+
+fn fresh(prefix: &str) -> String {
+    format!("{prefix}{}", uuid::Uuid::now_v7().simple())
+}
+
+impl World<'_> {
+    async fn role(&self) -> String {
+        self.acme.role(&fresh("r"), &[]).await
+    }
+
+    async fn uid(&self) -> String {
+        self.acme.member().await.uid
+    }
+
+    async fn client_key(&self) -> String {
+        let made = self.site.admin().post("/admin/api-clients", json!({"name": "sample", "scopes": ["audit:read"]})).await.data();
+        made["client_key"].as_str().expect("key").to_owned()
+    }
+
+    async fn organization(&self) -> String {
+        let code = fresh("o");
+        let made = self.site.admin().post("/admin/organizations", json!({"org_code": code, "name": code})).await.data();
+        made["id"].as_str().expect("id").to_owned()
+    }
+
+    async fn subject(&self) -> String {
+        let subject = fresh("s");
+        self.site.admin().post("/admin/members", json!({"authentik_sub": subject})).await.done();
+        subject
+    }
+
+    /// A mapping's external key.
+    async fn mapping(&self) -> String {
+        let key = fresh("k");
+        let body = json!({"external_source": "ldap", "external_key": key, "internal_role_key": self.role_key().await});
+        self.acme.admin().put("/api/v1/permissions/role-mappings", body).await.done();
+        key
+    }
+
+    async fn role_key(&self) -> String {
+        let key = fresh("r");
+        self.acme.role(&key, &[]).await;
+        key
+    }
+
+    /// A request that only its caller can spoil: path below the base path, and body.
+    #[rustfmt::skip]
+    async fn row(&self, operation: &str) -> Option<(String, Option<Value>)> {
+        let id = &self.acme.id;
+        let right = |uid: String| json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
+        Some(match operation {
+            "list_members" => ("/admin/members".into(), None),
+            "create_member" => ("/admin/members".into(), Some(json!({"username": fresh("u")}))),
+            "get_member" => (format!("/admin/members/{}", self.uid().await), None),
+            "update_member" => (format!("/admin/members/{}", self.uid().await), Some(json!({"display_name": "New"}))),
+            "delete_member" => (format!("/admin/members/{}", self.uid().await), None),
+            "activate_member" => (format!("/admin/members/{}/activate", self.uid().await), None),
+            "deactivate_member" => (format!("/admin/members/{}/deactivate", self.uid().await), None),
+            "list_member_organizations" => (format!("/admin/members/{}/organizations", self.uid().await), None),
+            "link_member" => (format!("/admin/members/{}/organizations/{id}", self.uid().await), None),
+            "unlink_member" => (format!("/admin/members/{}/organizations/{id}", self.uid().await), None),
+
+            "list_organizations" => ("/admin/organizations".into(), None),
+            "create_organization" => ("/admin/organizations".into(), Some(json!({"org_code": fresh("o"), "name": "New"}))),
+            "get_organization" => (format!("/admin/organizations/{id}"), None),
+            "update_organization" => (format!("/admin/organizations/{id}"), Some(json!({"name": fresh("n")}))),
+            "activate_organization" => (format!("/admin/organizations/{}/activate", self.organization().await), None),
+            "deactivate_organization" => (format!("/admin/organizations/{}/deactivate", self.organization().await), None),
+
+            "grant_right" => ("/admin/permissions/grant".into(), Some(right(self.uid().await))),
+            "revoke_right" => ("/admin/permissions/revoke".into(), Some(right(self.uid().await))),
+
+            "list_api_clients" => ("/admin/api-clients".into(), None),
+            "create_api_client" => ("/admin/api-clients".into(), Some(json!({"name": "new", "scopes": ["audit:read"]}))),
+            "get_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
+            "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
+            "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
+            "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
+
+            "list_audit" => ("/admin/audit".into(), None),
+            "export_audit" => ("/admin/audit/export".into(), None),
+            "verify_audit" => ("/admin/audit/verify".into(), None),
+
+            "list_members_internal" => ("/internal/members".into(), None),
+            "get_member_by_sub" => (format!("/internal/members/by-sub/{}", self.subject().await), None),
+            "list_member_organizations_internal" => (format!("/internal/members/{}/organizations", self.uid().await), None),
+            "list_organizations_internal" => ("/internal/organizations".into(), None),
+            "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
+            "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
+            "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
+
+            "get_me" => ("/me".into(), None),
+            "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),
+            "get_my_rights" => ("/me/permissions/snapshot".into(), None),
+
+            "get_permission_catalog" => ("/permissions/catalog".into(), None),
+            "import_catalog" => ("/permissions/catalog?app=matrix".into(), Some(json!({"permissions": [{"name": fresh("p")}]}))),
+            "get_my_permissions" => ("/permissions/me".into(), None),
+            "check_permission" => ("/permissions/check".into(), Some(json!({"uid": self.uid().await, "permission": "roster.role.list"}))),
+            "reload_policy" => ("/permissions/policy/reload".into(), Some(json!({}))),
+            "list_role_mappings" => ("/permissions/role-mappings".into(), None),
+            "upsert_role_mapping" => ("/permissions/role-mappings".into(), Some(json!({"external_source": "ldap", "external_key": fresh("k"), "internal_role_key": self.role_key().await}))),
+            "delete_role_mapping" => (format!("/permissions/role-mappings?external_source=ldap&external_key={}", self.mapping().await), None),
+            "list_roles" => ("/permissions/roles".into(), None),
+            "create_role" => ("/permissions/roles".into(), Some(json!({"key": fresh("r")}))),
+            "get_role" => (format!("/permissions/roles/{}", self.role().await), None),
+            "update_role" => (format!("/permissions/roles/{}", self.role().await), Some(json!({"display_name": "New"}))),
+            "delete_role" => (format!("/permissions/roles/{}", self.role().await), None),
+            "list_role_permissions" => (format!("/permissions/roles/{}/permissions", self.role().await), None),
+            "replace_role_permissions" => (format!("/permissions/roles/{}/permissions", self.role().await), Some(json!({"permission_ids": []}))),
+            "list_role_members" => (format!("/permissions/roles/{}/users", self.role().await), None),
+            "list_user_roles" => (format!("/permissions/users/{}/roles", self.uid().await), None),
+            "assign_user_role" => (format!("/permissions/users/{}/roles", self.uid().await), Some(json!({"role_id": self.role().await}))),
+            "sync_user_roles" => (format!("/permissions/users/{}/roles/sync", self.uid().await), Some(json!({"source": "ldap", "external_keys": []}))),
+            "revoke_user_role" => {
+                let (uid, role) = (self.uid().await, self.role().await);
+                self.acme.assign(&uid, &role).await;
+                (format!("/permissions/users/{uid}/roles/{role}"), None)
+            }
+            _ => return None,
+        })
+    }
+}
+
+// ── the document ──
+
+struct Operation {
+    id: String,
+    method: Method,
+    area: u64,
+    permission: Option<String>,
+    scope: Option<String>,
+    takes_bearer: bool,
+    takes_client: bool,
+    takes_internal: bool,
+    takes_gateway: bool,
+}
+
+fn operations(document: &Value) -> Vec<Operation> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, value) in item.as_object().expect("an item").iter().filter(|(_, value)| value["operationId"].is_string()) {
+            let id = value["operationId"].as_str().expect("id").to_owned();
+            let takes = |name: &str| value["security"].as_array().is_some_and(|list| list.iter().any(|scheme| scheme.get(name).is_some()));
+            let text = |name: &str| value[name].as_str().map(str::to_owned);
+            let of_services = INTERNAL.iter().find(|(name, _)| *name == id).map(|(_, scope)| (*scope).to_owned());
+            found.push(Operation {
+                method: method.to_uppercase().parse().expect("a method"),
+                area: area(path),
+                permission: text("x-permission"),
+                scope: text("x-client-scope").or(of_services),
+                takes_bearer: takes("bearer"),
+                takes_client: takes("client_key"),
+                takes_internal: takes("internal_secret") && !takes("gateway_uid"),
+                takes_gateway: takes("gateway_uid"),
+                id,
+            });
+        }
+    }
+    found
+}
+
+/// The scope of codes of a path.
+fn area(path: &str) -> u64 {
+    let areas = [("/permissions", 31), ("/admin/api-clients", 32), ("/admin/audit", 35), ("/auth", 28), ("/me", 29), ("/admin", 29), ("/internal", 29)];
+    areas.iter().find(|(top, _)| path.starts_with(top)).map_or(35, |(_, area)| *area)
+}
+
+impl Operation {
+    /// A failure of this scope and category; the permission area has its own 401 and 403.
+    fn code(&self, scope: u64, category: u64) -> u64 {
+        let scope = if self.area == 31 && matches!(category, 501 | 505) { 31 } else { scope };
+        scope * 1_000_000 + category * 1_000
+    }
+
+    /// What a caller without any credential that counts here is told.
+    fn nobody(&self) -> u64 {
+        let only_bearer = self.takes_bearer && !self.takes_client && !self.takes_internal && !self.takes_gateway;
+        self.code(if only_bearer { 28 } else { self.area }, 501)
+    }
+
+    fn needs_no_right(&self) -> bool {
+        OWN.contains(&self.id.as_str())
+    }
+
+    /// All scopes that do not cover what is needed.
+    fn other_scopes(&self) -> Vec<&'static str> {
+        let needed = self.scope.as_deref().unwrap_or_default();
+        let covers = |scope: &str| scope == "*" || scope == needed || needed.strip_suffix(":read").is_some_and(|area| scope == format!("{area}:write"));
+        SCOPES.into_iter().filter(|scope| !covers(scope)).collect()
+    }
+}
+
+async fn call(caller: &As<'_>, operation: &Operation, row: &(String, Option<Value>)) -> Reply {
+    caller.send(operation.method.clone(), &format!("/api/v1{}", row.0), row.1.clone()).await
+}
+
+/// A member of the organization `platform` with exactly these permissions.
+async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s> {
+    let (admin, member) = (site.admin().with("x-tenant-id", "platform"), site.member().await);
+    let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
+    admin.post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({})).await.done();
+    let role = admin.post("/api/v1/permissions/roles", json!({"key": fresh("r")})).await.data()["id"].as_str().expect("id").to_owned();
+    admin.put(&format!("/api/v1/permissions/roles/{role}/permissions"), json!({"permission_ids": permissions})).await.done();
+    admin.post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": role})).await.done();
+    member
+}
+
+/// Roster's own permissions that open an operation: all of them, and those that a tenant can hold.
+async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) {
+    let list = acme.owner().get("/api/v1/permissions/catalog?app=roster").await.data();
+    let leaves = list["list"].as_array().expect("list").iter().filter(|node| node.get("http_path").is_some());
+    let all: Vec<String> = leaves.map(|node| node["id"].as_str().expect("id").to_owned()).collect();
+    let held = acme.owner().get("/api/v1/permissions/me").await.data();
+    let of_tenants = all.iter().filter(|name| held["permissions"].get(name.as_str()).is_some()).cloned().collect();
+    (all, of_tenants)
+}
+
+// ── the matrix ──
+
+#[tokio::test]
+async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
+    let site = Site::start().await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    let world = World { site: &site, acme: &acme };
+    let suspended = acme.member_with_role("tenant_owner").await;
+    site.admin().post(&format!("/admin/members/{}/deactivate", suspended.uid), json!({})).await.done();
+    let (all, of_tenants) = own_permissions(&acme).await;
+    let everything = site.admin().post("/admin/api-clients", json!({"name": "everything", "scopes": ["*"]})).await.data();
+    let disabled = site.client(&["*"]).await;
+    let list = site.admin().get("/admin/api-clients?keyword=test").await.data();
+    let key = list["items"][0]["client_key"].as_str().expect("key");
+    site.admin().patch(&format!("/admin/api-clients/{key}"), json!({"status": "inactive"})).await.done();
+    let with_secret = |key: &str, secret: &str| site.nobody().with("x-client-key", key).with("x-api-key", secret).with("x-tenant-id", "acme");
+    let document = site.nobody().get("/api/v1/openapi.json").await.body;
+    let mut wrong: Vec<String> = Vec::new();
+
+    for operation in operations(&document).iter().filter(|operation| !PUBLIC.contains(&operation.id.as_str())) {
+        let Some(row) = world.row(&operation.id).await else {
+            wrong.push(format!("{} has no row", operation.id));
+            continue;
+        };
+        let if_bearer = |code: u64| if operation.takes_bearer { code } else { operation.nobody() };
+        let if_client = |code: u64| if operation.takes_client { code } else { operation.nobody() };
+        let is_site = operation.permission.as_ref().is_some_and(|name| !of_tenants.contains(name));
+        let client_key = everything["client_key"].as_str().expect("key");
+        let lacking_scope = site.client(&operation.other_scopes()).await.with("x-tenant-id", "acme");
+
+        let mut refused = vec![
+            ("nobody", site.nobody(), operation.nobody()),
+            ("a garbage token", site.bearer("garbage"), if_bearer(operation.code(28, 501))),
+            ("a suspended member's token", site.bearer(&suspended.token), if_bearer(operation.code(28, 501))),
+            ("an unknown client", with_secret("rc_0123456789", "rs_nothing"), if_client(operation.code(32, 501))),
+            ("a client's wrong secret", with_secret(client_key, "rs_nothing"), if_client(operation.code(32, 501))),
+            ("a disabled client", disabled.clone(), if_client(operation.code(32, 501))),
+            ("a client without the scope", lacking_scope, if_client(operation.code(32, 505))),
+        ];
+        let false_secret = site.nobody().with("x-internal-secret", "a-wrong-secret-for-tests").with("x-uid", &suspended.uid).with("x-tenant-id", "acme");
+        let code = if operation.takes_internal || operation.takes_gateway { operation.code(29, 501) } else { operation.nobody() };
+        refused.push(("a wrong internal secret", false_secret, code));
+        if let Some(permission) = &operation.permission {
+            let code = if is_site { operation.code(operation.area, 505) } else { 29_301_000 };
+            refused.push(("a foreign owner", bolt.owner().with("x-tenant-id", &acme.id), code));
+            let others = |of: &[String]| of.iter().filter(|name| *name != permission).cloned().collect::<Vec<_>>();
+            let lacking = if is_site {
+                platform_member(&site, &others(&all).iter().map(String::as_str).collect::<Vec<_>>()).await
+            } else {
+                acme.member_with(&others(&of_tenants).iter().map(String::as_str).collect::<Vec<_>>()).await
+            };
+            refused.push(("a member without the permission", lacking.caller(), operation.code(operation.area, 505)));
+            if is_site {
+                refused.push(("an owner", acme.owner(), operation.code(operation.area, 505)));
+            }
+        } else if !operation.needs_no_right() && operation.scope.is_none() {
+            wrong.push(format!("{} needs no right, and is not on the list", operation.id));
+        }
+        for (who, caller, code) in refused {
+            let reply = call(&caller, operation, &row).await;
+            if reply.body["code"] != json!(code) {
+                wrong.push(format!("{}: {who}: {} {}, expected {code}", operation.id, reply.body["code"], reply.body["detail"]));
+            }
+        }
+
+        let mut served = Vec::new();
+        if operation.takes_bearer {
+            let member = match &operation.permission {
+                Some(permission) if operation.area == 32 => platform_member(&site, &[&GIVEN[..], &[permission.as_str()]].concat()).await,
+                Some(permission) if is_site => platform_member(&site, &[permission]).await,
+                Some(permission) => acme.member_with(&[permission]).await,
+                None => acme.member().await,
+            };
+            // Who hands a direct right on holds it.
+            let right = json!({"uid": member.uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
+            site.admin().post("/admin/permissions/grant", right).await.done();
+            if operation.takes_gateway && !is_site {
+                served.push(("a gateway for a member with the permission", site.internal().with("x-uid", &member.uid).with("x-tenant-id", "acme")));
+            }
+            served.push(("a member with the permission", member.caller()));
+        }
+        if let (true, Some(scope)) = (operation.takes_client, &operation.scope) {
+            let client = site.client(&[scope]).await;
+            served.push(("a client with the scope", if operation.area == 31 { client.with("x-tenant-id", "acme") } else { client }));
+        }
+        if operation.takes_internal {
+            served.push(("a service", site.internal()));
+        }
+        for (who, caller) in served {
+            let row = world.row(&operation.id).await.expect("a row");
+            let reply = call(&caller, operation, &row).await;
+            if reply.status != 200 || reply.body.get("code").is_some_and(|code| *code != json!(102_000)) {
+                wrong.push(format!("{}: {who}: {} {} {}", operation.id, reply.status, reply.body["code"], reply.body["message"]));
+            }
+        }
+    }
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn the_lists_of_this_file_name_only_what_there_is() {
+    let site = Site::start().await;
+    let document = site.nobody().get("/api/v1/openapi.json").await.body;
+    let known = operations(&document);
+    for id in PUBLIC.into_iter().chain(OWN).chain(INTERNAL.into_iter().map(|(id, _)| id)) {
+        assert!(known.iter().any(|operation| operation.id == id), "{id}");
+    }
+    for operation in known.iter().filter(|operation| PUBLIC.contains(&operation.id.as_str())) {
+        assert!(!operation.takes_bearer && !operation.takes_client && operation.permission.is_none(), "{}", operation.id);
+    }
+}
