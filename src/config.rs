@@ -254,6 +254,8 @@ settings! {
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
     body_wait_ms "limits.body_wait_ms": u64 = 30_000, 10..=600_000, "How long a request body may take to arrive";
+    members_max "limits.members": u64 = 1_000_000, 1..=100_000_000, "Most members of the site, erased ones included";
+    organizations_max "limits.organizations": u64 = 10_000, 1..=1_000_000, "Most organizations of the site";
     roles_max "limits.roles": u64 = 1_000, 5..=100_000, "Most roles of one organization";
     mappings_max "limits.role_mappings": u64 = 10_000, 1..=1_000_000, "Most role mappings of one organization";
     clients_max "limits.api_clients": u64 = 1_000, 1..=100_000, "Most API clients of the site";
@@ -282,8 +284,10 @@ impl Config {
         let mut faults = Vec::new();
         config.read_file(sources, &mut faults);
         #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
-        let environment: BTreeMap<String, String> =
-            std::env::vars().filter(|(k, _)| k.starts_with("ROSTER_")).collect();
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .filter(|(name, _)| name.starts_with("ROSTER_"))
+            .collect();
         config.set_from_environment(&environment, &mut faults);
         if let Some(listen) = sources.listen {
             config.listen = listen;
@@ -338,8 +342,12 @@ impl Config {
         if !self.base_path.is_empty() && (!self.base_path.starts_with('/') || self.base_path.ends_with('/')) {
             faults.push("base_path must begin with a slash and not end with one".into());
         }
-        if self.base_path.is_empty() {
-            faults.push("base_path must not be empty: the root is taken by the console and the short paths".into());
+        let top = self.base_path.split('/').nth(1).unwrap_or_default();
+        if ["", "auth", "me", "admin", "internal", "setup", "healthz", "readyz", "metrics"].contains(&top) {
+            faults.push("base_path must have a beginning of its own: the root and the short paths are taken".into());
+        }
+        if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
+            faults.push(format!("log.level is not understood: {e}"));
         }
         if self.public_url.ends_with('/') {
             faults.push("public_url must not end with a slash".into());
@@ -362,6 +370,17 @@ impl Config {
 
     pub fn public_url(&self) -> String {
         if self.public_url.is_empty() { format!("http://{}", self.listen) } else { self.public_url.clone() }
+    }
+
+    /// `ROSTER_…` variables that name no setting: a typing error, or another program's.
+    pub fn unknown_variables() -> Vec<String> {
+        const OTHERS: [&str; 3] = ["ROSTER_DATA", "ROSTER_CONFIG", "ROSTER_INTERNAL_SECRET"];
+        let known: Vec<String> = Self::described().iter().map(|setting| variable(setting.name)).collect();
+        #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        names
+            .filter(|name| name.starts_with("ROSTER_") && !OTHERS.contains(&name.as_str()) && !known.contains(name))
+            .collect()
     }
 
     pub fn database_file(&self) -> PathBuf {

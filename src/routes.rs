@@ -29,7 +29,7 @@ use crate::{audit, clients, members, organizations, permissions, sessions};
 const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 type Apis = (
-    (members::api::admin::Api, members::api::me::Api, members::api::internal::Api),
+    (members::api::admin::Api, members::api::me::Api, members::api::internal::Api, members::api::grants::Api),
     organizations::api::Api,
     (
         permissions::api::roles::Api,
@@ -37,7 +37,6 @@ type Apis = (
         permissions::api::mappings::Api,
         permissions::api::policy::Api,
         permissions::api::check::Api,
-        permissions::api::grants::Api,
     ),
     sessions::api::Api,
     clients::api::Api,
@@ -52,6 +51,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             members::api::admin::Api { app: app() },
             members::api::me::Api { app: app() },
             members::api::internal::Api { app: app() },
+            members::api::grants::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -60,7 +60,6 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             permissions::api::mappings::Api { app: app() },
             permissions::api::policy::Api { app: app() },
             permissions::api::check::Api { app: app() },
-            permissions::api::grants::Api { app: app() },
         ),
         sessions::api::Api { app: app() },
         clients::api::Api { app: app() },
@@ -274,9 +273,8 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         .map_err(|_| Error::new(Cause::RequestTimeout).header("Connection", "close"))??;
     if let Some(key) = request.headers().get("idempotency-key") {
         let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
-        let key = key
-            .ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?
-            .to_owned();
+        let key =
+            key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
         let tenant = request.headers().get("x-tenant-id").map(HeaderValue::as_bytes).unwrap_or_default();
         let (tenant, body) = (String::from_utf8_lossy(tenant), String::from_utf8_lossy(&bytes));
         let text = format!("{} {} {tenant}\n{body}", request.method(), request.original_uri());

@@ -74,7 +74,14 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn new(request_id: String, address: Option<IpAddr>, path: &str) -> Self {
-        Self { request_id, address, path: path.to_owned(), rate: OnceLock::new(), actor: OnceLock::new(), tenant: OnceLock::new() }
+        Self {
+            request_id,
+            address,
+            path: path.to_owned(),
+            rate: OnceLock::new(),
+            actor: OnceLock::new(),
+            tenant: OnceLock::new(),
+        }
     }
 }
 
@@ -325,7 +332,8 @@ fn internal(guard: &Guard, offered: &str) -> Result<()> {
 /// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.
 fn is_gateway(guard: &Guard, request: &Request) -> bool {
     let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
-    request.headers().contains_key("x-internal-secret") || peer.is_some_and(|peer| guard.gateways.iter().any(|net| net.contains(&peer)))
+    request.headers().contains_key("x-internal-secret")
+        || peer.is_some_and(|peer| guard.gateways.iter().any(|net| net.contains(&peer)))
 }
 
 fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {

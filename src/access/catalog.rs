@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::permission::{OWN, OWN_APP, Permission};
+use super::permission::{OWN, Permission};
 
 /// The bit that stands for a permission.
 pub type Slot = u32;
@@ -385,11 +385,6 @@ fn open_nodes(nodes: &[Option<Node>]) -> Bits {
         node.is_open && !node.orphaned && parents.take(nodes.len()).all(|parent| parent.is_open)
     };
     nodes.iter().flatten().filter(|node| stands(node)).map(|node| node.slot).collect()
-}
-
-/// May an import use this application's name?
-pub fn is_own_app(app: &str) -> bool {
-    app == OWN_APP
 }
 
 #[cfg(test)]

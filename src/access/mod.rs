@@ -144,12 +144,14 @@ pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[Str
         snapshot.platform().is_some_and(|platform| holds(snapshot, caller, platform.id, slot))
     };
     let may_give = |scope: &String| {
-        let mut opened = Permission::all().filter(|p| OWN[p.index()].scope.is_some_and(|own| client::covers(scope, own))).peekable();
+        let mut opened =
+            Permission::all().filter(|p| OWN[p.index()].scope.is_some_and(|own| client::covers(scope, own))).peekable();
         // A scope that opens nothing yet will open something: only who holds everything can give it ahead.
         opened.peek().is_some() && opened.all(holds_site)
     };
     match scopes.iter().find(|scope| !everything && !may_give(scope)) {
         None => Ok(()),
-        Some(scope) => Err(Error::new(Cause::NotHeld).saying(format!("you cannot give the scope {scope}, which opens more than you hold"))),
+        Some(scope) => Err(Error::new(Cause::NotHeld)
+            .saying(format!("you cannot give the scope {scope}, which opens more than you hold"))),
     }
 }

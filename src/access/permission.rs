@@ -111,6 +111,7 @@ own! {
     MEMBER_DEACTIVATE       "roster.member.deactivate"         "POST"   "/admin/members/:id/deactivate"                  Some("members:write"),      tenant "oam"   "Suspend a member";
     MEMBERSHIP_LIST         "roster.member.list_organizations" "GET"    "/admin/members/:id/organizations"               Some("members:read"),       tenant "oamv"  "List a member's organizations";
     MEMBERSHIP_CREATE       "roster.member.link"               "POST"   "/admin/members/:id/organizations/:org_id"       Some("members:write"),      site   ""      "Link a member to an organization";
+    MEMBERSHIP_ADD          "roster.member.link_by_name"       "POST"   "/admin/members/:id/organizations"               Some("members:write"),      site   ""      "Link a member to an organization that is named";
     MEMBERSHIP_DELETE       "roster.member.unlink"             "DELETE" "/admin/members/:id/organizations/:org_id"       Some("members:write"),      tenant "oam"   "Take a member out of an organization";
 
     ORGANIZATIONS           "roster.organization"              ""       ""                                               None,                       tenant ""      "Organizations";

@@ -76,7 +76,9 @@ impl Figures {
 
     /// By the reason's word.
     pub fn count_decision(&self, word: &str) {
-        if let Some(counter) = Reason::ALL.iter().position(|reason| reason.word() == word).and_then(|n| self.decisions.get(n)) {
+        if let Some(counter) =
+            Reason::ALL.iter().position(|reason| reason.word() == word).and_then(|n| self.decisions.get(n))
+        {
             counter.inc();
         }
     }

@@ -274,6 +274,36 @@ impl App {
             .await
     }
 
+    /// Records how often denials were repeated whose minute is over, so that none is forgotten.
+    pub async fn flush_denials(&self) -> Result<()> {
+        let now = Timestamp::now();
+        let over: Vec<(Denied, u64)> = match self.denials.lock() {
+            Ok(mut known) => {
+                let is_over = |r: &Repeats| r.since.plus_ms(DENIALS_COALESCED_MS) <= now;
+                let counted = known
+                    .iter()
+                    .filter(|(_, r)| r.count > 0 && is_over(r))
+                    .map(|(d, r)| (d.clone(), r.count))
+                    .collect();
+                known.retain(|_, repeats| !is_over(repeats));
+                counted
+            }
+            Err(_) => Vec::new(),
+        };
+        if over.is_empty() {
+            return Ok(());
+        }
+        self.tend(move |w| {
+            over.iter().try_for_each(|((actor, action, tenant), count)| {
+                let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
+                let mut entry = Entry::new("denials", "repeated").after(serde_json::json!({"repeats": count}));
+                entry.organization = *tenant;
+                journal::record(w, (kind, name), ("", "unknown"), action, Outcome::Denied, &entry)
+            })
+        })
+        .await
+    }
+
     /// How many denials of this kind went by unrecorded before this one; `None` when this one does too.
     fn coalesced(&self, denied: Denied) -> Option<u64> {
         let now = Timestamp::now();

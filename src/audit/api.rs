@@ -15,9 +15,9 @@ use crate::access;
 use crate::access::caller::Office;
 use crate::access::permission::Permission;
 use crate::app::App;
+use crate::db::Window;
 use crate::error::Cause;
 use crate::ids::OrganizationId;
-use crate::db::Window;
 use crate::wire::{Failure, Page, Reply, Tag, ok};
 
 /// Whether it was done or refused

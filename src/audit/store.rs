@@ -4,9 +4,9 @@ use rusqlite::Row;
 
 use super::{AuditEntry, Filter};
 use crate::db::Reader;
+use crate::db::Window;
 use crate::db::sql::Parameters;
 use crate::error::Result;
-use crate::db::Window;
 
 const LIST_ENTRIES: &str = "
     select id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address, hash

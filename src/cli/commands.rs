@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::door::Door;
 use super::{Common, Failed, directory, open, show};
+use crate::config::Config;
 use crate::members;
 
 /// Where a password comes from: a prompt, unless one of these says otherwise. Never an argument.
@@ -204,19 +205,21 @@ pub(super) enum AuditCommand {
 }
 
 pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource) -> Result<(), Failed> {
-    if directory::exists(&common.data) || common.data.join(crate::config::FILE_NAME).exists() {
+    if directory::exists(&common.data) {
         let data = common.data.display();
         return Err(Failed(format!(
             "{data} is a Roster data directory already: use `roster setup-link --data {data}` for its first administrator"
         )));
     }
     let password = password.read()?;
+    // Everything that can be wrong is found before anything is made.
     members::require_first(admin, &password)?;
+    let config = common.load(None)?;
     directory::create(&common.data)?;
     let directory::Owner::Us(_lock) = directory::lock(&common.data)? else {
         return Err(Failed(format!("another Roster uses {}", common.data.display())));
     };
-    let site = open(common.load(None)?).await?;
+    let site = open(config).await?;
     let made = members::create_first_administrator(&site.app, admin, password, None).await;
     site.app.close().await;
     let uid = made?;
@@ -230,21 +233,24 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
 }
 
 pub(super) async fn setup_link(common: &Common) -> Result<(), Failed> {
-    let public_url = common.load(None)?.public_url();
-    let answer = ask(common, Method::POST, "/setup/link", None).await?;
-    let url = format!("{public_url}{}", answer["path"].as_str().unwrap_or_default());
-    show::line(common.json, &json!({"setup_url": url, "expires_in": answer["expires_in"]}));
+    show::line(common.json, &ask(common, Method::POST, "/setup/link", None).await?);
     Ok(())
 }
 
 pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Failed> {
     let config = common.load(None)?;
+    let unknown = Config::unknown_variables();
+    if matches!(command, ConfigCommand::Check) && !unknown.is_empty() {
+        return Err(Failed(format!("no setting has these variables: {}", unknown.join(", "))));
+    }
     match command {
         ConfigCommand::Check if common.json => println!("{}", json!({"ok": true})),
         ConfigCommand::Check => println!("The settings are right."),
         ConfigCommand::Show if common.json => {
+            // A value is written as TOML; numbers, text and lists read the same as JSON.
+            let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
             let shown: serde_json::Map<String, Value> =
-                config.shown().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+                config.shown().into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect();
             println!("{}", Value::Object(shown));
         }
         ConfigCommand::Show => config.shown().iter().for_each(|(name, value)| println!("{name} = {value}")),

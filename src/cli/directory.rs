@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Failed;
@@ -16,6 +16,9 @@ pub fn create(data: &Path) -> Result<(), Failed> {
         .mode(0o700)
         .create(data)
         .map_err(|e| Failed(format!("{} cannot be made: {e}", data.display())))?;
+    // One that was there before may be open to others: what will lie in it is not for them.
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+        .map_err(|e| Failed(format!("{} cannot be made private: {e}", data.display())))?;
     let settings = data.join(config::FILE_NAME);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&settings);
     match made {
@@ -108,6 +111,21 @@ fn private_short_directory() -> Result<PathBuf, Failed> {
     let short = PathBuf::from("/tmp").join(format!("roster-{name}"));
     DirBuilder::new().mode(0o700).create(&short)?;
     Ok(short)
+}
+
+/// Removes the private directory of a socket that did not fit into the data directory.
+pub fn remove_short(socket: &Path) -> Result<(), Failed> {
+    match socket.parent() {
+        Some(parent) if parent.starts_with("/tmp") && parent.file_name().is_some_and(is_short) => {
+            Ok(std::fs::remove_dir(parent)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_short(name: &std::ffi::OsStr) -> bool {
+    let random = name.to_str().and_then(|name| name.strip_prefix("roster-"));
+    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// A directory that is gone when this is dropped.

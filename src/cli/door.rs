@@ -12,6 +12,10 @@ use serde_json::Value;
 use super::{Common, Failed, Site, directory, open};
 use crate::access::caller::FromCommandLine;
 
+/// How often, and after how long, a directory that another process has is tried again.
+const PATIENCE: u32 = 100;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// An open door.
 pub enum Door {
     Server(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
@@ -27,16 +31,18 @@ impl Door {
                 "{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`"
             )));
         }
-        match directory::lock(&common.data)? {
-            directory::Owner::Us(lock) => Self::here(common, lock).await,
-            directory::Owner::Server(socket) => Self::to(&socket).await,
+        // Another command, or a server that is about to answer, is done in a moment.
+        for _ in 0..PATIENCE {
+            match directory::lock(&common.data)? {
+                directory::Owner::Us(lock) => {
+                    let site = open(common.load(None)?).await?;
+                    return Ok(Self::Here { site: Box::new(site), _lock: lock });
+                }
+                directory::Owner::Server(socket) if !socket.as_os_str().is_empty() => return Self::to(&socket).await,
+                directory::Owner::Server(_) => tokio::time::sleep(PAUSE).await,
+            }
         }
-    }
-
-    /// Opens the site in this process.
-    pub async fn here(common: &Common, lock: directory::Lock) -> Result<Self, Failed> {
-        let site = open(common.load(None)?).await?;
-        Ok(Self::Here { site: Box::new(site), _lock: lock })
+        Err(Failed(format!("another Roster keeps {} to itself: is it hanging?", common.data.display())))
     }
 
     async fn to(socket: &Path) -> Result<Self, Failed> {

@@ -36,6 +36,9 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     };
     let config = common.load(listen)?;
     log_to_stderr(&config);
+    for name in Config::unknown_variables() {
+        tracing::warn!(name, "this variable names no setting and is ignored");
+    }
     let address = config.listen;
     let public_url = config.public_url.clone();
     let Site { app, endpoint } = open(config).await?;
@@ -59,12 +62,15 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .run_with_graceful_shutdown(endpoint, stop_signal(), Some(STOP_WAIT))
         .await;
     upkeep.abort();
-    if let Err(e) = clients::flush_last_used(&app).await {
-        tracing::warn!(error = %e, "the last use of clients was not written");
+    for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
+        if let Err(e) = flushed {
+            tracing::warn!(error = %e, "the last figures were not written");
+        }
     }
     app.close().await;
     lock.announce(Path::new(""))?;
     remove_stale(&socket)?;
+    directory::remove_short(&socket)?;
     Ok(served?)
 }
 
@@ -91,6 +97,8 @@ fn log_to_stderr(config: &Config) {
 /// Says where the server listens, and how the first administrator is made.
 async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) -> Result<(), Failed> {
     let url = if public_url.is_empty() { format!("http://{bound}") } else { public_url.to_owned() };
+    // Set once, here.
+    let _ = app.url.set(url.clone());
     let setup_url = if members::is_set_up(app).await? {
         None
     } else {
@@ -141,7 +149,10 @@ async fn keep_up(app: Arc<App>) {
     tidy.tick().await;
     loop {
         let outcome = tokio::select! {
-            _ = flush.tick() => clients::flush_last_used(&app).await,
+            _ = flush.tick() => match clients::flush_last_used(&app).await {
+                Ok(()) => app.flush_denials().await,
+                failed => failed,
+            },
             _ = tidy.tick() => match app.forget_old_requests().await {
                 Ok(()) => app.reload().await.map(drop),
                 failed => failed,

@@ -14,10 +14,10 @@ use crate::access::secret;
 use crate::access::snapshot::Change;
 use crate::access::{self};
 use crate::app::{App, Changed, Transaction};
+use crate::db::Window;
 use crate::error::{Error, Result};
 use crate::ids::Timestamp;
 use crate::journal::Entry;
-use crate::db::Window;
 use crate::wire::{ActiveInactive, Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 
 crate::text! {

@@ -43,7 +43,12 @@ pub fn faults(client: &ApiClient, now: Timestamp) -> Vec<Field> {
         &|text| SCOPES.contains(&text),
         &format!("is not a scope: use {}", SCOPES.join(", ")),
     );
-    each("allowed_ips", &client.allowed_ips, &|text| config::network(text).is_some(), "is not an address or a CIDR range");
+    each(
+        "allowed_ips",
+        &client.allowed_ips,
+        &|text| config::network(text).is_some(),
+        "is not an address or a CIDR range",
+    );
     each(
         "allowed_origins",
         &client.allowed_origins,

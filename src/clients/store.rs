@@ -4,10 +4,10 @@ use rusqlite::Row;
 
 use super::ApiClient;
 use crate::access::secret::Hash;
+use crate::db::Window;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::Timestamp;
-use crate::db::Window;
 
 const GET_CLIENT: &str = "
     select client_key, name, status = 'active', scopes, allowed_origins, allowed_ips, allowed_paths, rate_limit_per_min,

@@ -81,7 +81,8 @@ pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
         return Err(Cause::SetupDone.into());
     }
     let token = app.new_setup_token().await?;
-    let data = serde_json::json!({"path": format!("/setup?token={token}"), "expires_in": app.config.setup_link_ttl_s});
+    let url = app.url.get().cloned().unwrap_or_else(|| app.config.public_url());
+    let data = serde_json::json!({"setup_url": format!("{url}/setup?token={token}"), "expires_in": app.config.setup_link_ttl_s});
     let body = serde_json::json!({"code": 102_000, "message": "ok", "data": data});
     Ok(Response::builder().content_type("application/json").body(body.to_string()))
 }

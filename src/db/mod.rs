@@ -91,12 +91,7 @@ impl<S: Clone + Send + 'static> Db<S> {
     /// Opens (or creates) the file, makes the first state from it and starts the writer.
     ///
     /// `publish` runs on the writer thread after each commit that changed the state.
-    pub fn open<P>(
-        config: &Config,
-        load: fn(&Reader<'_>) -> Result<S>,
-        recover: Recover<S>,
-        publish: P,
-    ) -> Result<Self>
+    pub fn open<P>(config: &Config, load: fn(&Reader<'_>) -> Result<S>, recover: Recover<S>, publish: P) -> Result<Self>
     where
         P: Fn(&S) + Send + 'static,
     {

@@ -29,13 +29,24 @@ pub fn version() -> i64 {
 }
 
 /// The one writable connection, on a file of the newest schema.
+///
+/// After a stop that was none (the write-ahead log is still there) the file is checked before it is used.
 pub fn open_writer(file: &Path) -> Result<Connection> {
+    let log = file.with_extension("db-wal");
+    let was_killed = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     let mut connection = Connection::open(file).map_err(|e| cannot_open(file, &e))?;
     prepare(&connection).map_err(|e| cannot_open(file, &e))?;
     connection
         .execute_batch("pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;")
         .map_err(|e| cannot_open(file, &e))?;
     bring_up(&mut connection, file)?;
+    if was_killed {
+        let faults = faults(&connection)?;
+        if !faults.is_empty() {
+            let text = format!("{} is damaged: restore a backup. {}", file.display(), faults.join("; "));
+            return Err(Error::new(Cause::Database).because(text.clone()).saying(text));
+        }
+    }
     Ok(connection)
 }
 
@@ -86,7 +97,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// What SQLite's own checks say; empty when all is well.
 pub fn faults(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection.prepare("pragma integrity_check").map_err(failed)?;
+    let mut statement = connection.prepare("pragma quick_check").map_err(failed)?;
     let said: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
     let mut faults: Vec<String> = said.into_iter().filter(|line| line != "ok").collect();
     let mut statement = connection.prepare("pragma foreign_key_check").map_err(failed)?;

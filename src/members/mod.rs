@@ -119,7 +119,7 @@ pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, 
             access::require_held(snapshot, caller, tenant.id, role)?;
         }
     }
-    Ok(())
+    permissions::require_grants_held(t, caller, id)
 }
 
 /// Are this login and this password good enough for a first administrator?

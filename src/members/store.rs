@@ -3,10 +3,10 @@
 use rusqlite::Row;
 
 use super::{Login, Member, NewMember, folded};
+use crate::db::Window;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
-use crate::db::Window;
 
 const FIND_MEMBER: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
@@ -43,7 +43,7 @@ const LIST_MEMBERS: &str = "
       and (:organization_id is null
            or exists (select 1 from memberships s where s.organization_id = :organization_id and s.member_id = m.id))
       and (:is_active is null or (m.status = 'active') = :is_active)
-      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+      and (:keyword is null or m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
            or m.display_name like :keyword escape '\\')
     order by m.id
     limit :limit offset :offset";
@@ -54,7 +54,7 @@ const COUNT_MEMBERS: &str = "
       and (:organization_id is null
            or exists (select 1 from memberships s where s.organization_id = :organization_id and s.member_id = m.id))
       and (:is_active is null or (m.status = 'active') = :is_active)
-      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+      and (:keyword is null or m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
            or m.display_name like :keyword escape '\\')";
 
 /// What a list of members is narrowed to.
@@ -68,12 +68,14 @@ pub struct Filter {
 
 pub fn list_members(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Member>, u64)> {
     let Filter { organization, is_active, keyword } = filter;
+    let folded = keyword.as_ref().map(|keyword| keyword.to_lowercase());
     let rows = r.all(
         LIST_MEMBERS,
         &[
             (":organization_id", organization),
             (":is_active", is_active),
             (":keyword", keyword),
+            (":folded", &folded),
             (":limit", &(window.limit as i64)),
             (":offset", &(window.offset as i64)),
         ],
@@ -81,7 +83,7 @@ pub fn list_members(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(
     )?;
     let total = r.one(
         COUNT_MEMBERS,
-        &[(":organization_id", organization), (":is_active", is_active), (":keyword", keyword)],
+        &[(":organization_id", organization), (":is_active", is_active), (":keyword", keyword), (":folded", &folded)],
         |row| row.get::<_, i64>(0),
     )?;
     Ok((rows, u64::try_from(total).unwrap_or_default()))

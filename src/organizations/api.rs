@@ -14,10 +14,10 @@ use crate::access::permission::{PLATFORM_ORG_CODE, Permission};
 use crate::access::snapshot::Change;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Committed, Transaction};
-use crate::error::{Cause, Result};
+use crate::db::Window;
+use crate::error::{Cause, Error, Result};
 use crate::ids::OrganizationId;
 use crate::journal::Entry;
-use crate::db::Window;
 use crate::wire::{ActiveInactive, Body, Page, Reply, Tag, like, ok, require_version};
 
 crate::text! {
@@ -123,8 +123,16 @@ impl Api {
     /// With its system roles: `tenant_owner`, `tenant_admin`, `member_manager`, `member`, `viewer`.
     #[oai(path = "/admin/organizations", method = "post", operation_id = "create_organization")]
     async fn create_organization(&self, caller: Office, body: Body<CreateOrganization>) -> Reply<OrganizationView> {
+        let organizations_max = self.app.config.organizations_max;
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::ORGANIZATION_CREATE)?;
+            if !OrganizationId::of(&body.0.org_code).is_nil() {
+                return Err(Error::field("org_code", "must not look like an id: X-Tenant-ID takes both"));
+            }
+            if t.snapshot().tenants().count() as u64 >= organizations_max {
+                let message = format!("the site has {organizations_max} organizations already (limits.organizations)");
+                return Err(Error::field("org_code", message));
+            }
             let organization = Organization {
                 id: OrganizationId::new(),
                 org_code: body.0.org_code.0,

@@ -3,10 +3,10 @@
 use rusqlite::Row;
 
 use super::Organization;
+use crate::db::Window;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
-use crate::db::Window;
 
 const GET_ORGANIZATION: &str = "
     select id, org_code, name, tax_id, status = 'active', version, created_at, updated_at

@@ -3,13 +3,14 @@
 //! An import is the whole of one application: what it does not name any more is orphaned, not deleted, because roles
 //! may tick it. It is checked as a whole before anything is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
 use super::store::{self, PermissionRow};
 use crate::access;
-use crate::access::catalog::{Catalog, Node, Template, UserType, is_own_app, methods};
+use crate::access::catalog::{Catalog, Node, Template, UserType, methods};
+use crate::access::permission::OWN_APP;
 use crate::access::snapshot::Change;
 use crate::app::Transaction;
 use crate::error::{Cause, Error, Field, Result};
@@ -35,7 +36,7 @@ pub struct Import {
     pub entries: Vec<Entry>,
 }
 
-/// What an import did: names, sorted.
+/// What an import did: names, sorted. An orphan is named once, when it becomes one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     pub added: Vec<String>,
@@ -62,16 +63,18 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         return crate::wire::inputs::parse(bytes);
     }
-    let value: Value = serde_norway::from_slice(bytes).map_err(|e| {
+    // Through YAML's own value: it refuses a key that stands twice, where JSON's would take the last.
+    let value: serde_norway::Value = serde_norway::from_slice(bytes).map_err(|e| {
         let place =
             e.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
         malformed(format!("the document is neither JSON nor YAML{place}"))
     })?;
+    let value = serde_json::to_value(value).map_err(|_| malformed("the document has keys that are not text".into()))?;
     if value.is_object() { Ok(value) } else { Err(malformed("the document must be an object".into())) }
 }
 
 /// Turns a document into entries, and checks all that can be checked without the database.
-pub fn read(document: &Value, options: &Options) -> Result<Import> {
+pub fn read(document: &Value, options: &Options, entries_max: u64) -> Result<Import> {
     let mut faults = Faults::default();
     let is_openapi = document.get("openapi").is_some();
     if document.get("swagger").is_some() {
@@ -88,8 +91,12 @@ pub fn read(document: &Value, options: &Options) -> Result<Import> {
     };
     if !is_word(&app, APP_BYTES_MAX) {
         faults.add("app", "must be letters, digits, and . _ -");
-    } else if is_own_app(&app) {
+    } else if app == OWN_APP {
         faults.add("app", "`roster` is the name of this program's own entries");
+    }
+    if entries.len() as u64 > entries_max {
+        let message = format!("has {} entries, and limits.catalog_entries is {entries_max}", entries.len());
+        return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
     check(&entries, &mut faults);
     if faults.0.is_empty() { Ok(Import { app, entries }) } else { Err(faults.error()) }
@@ -205,6 +212,12 @@ fn openapi(document: &Value, options: &Options, faults: &mut Faults) -> Vec<Entr
     let mut categories: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut leaves = Vec::new();
     for (path, item) in paths {
+        if item.get("$ref").is_some() {
+            faults.add(
+                &format!("paths\u{1f}{path}"),
+                "stands in another place ($ref): put it here, so that nothing is left out",
+            );
+        }
         for method in OPERATIONS {
             let Some(operation) = item.get(method).filter(|value| value.is_object()) else { continue };
             let base = options.base.clone().unwrap_or_else(|| base_path(&[operation, item, document]));
@@ -266,42 +279,49 @@ fn plain(text: &str) -> String {
 
 // ── checks ──
 
+/// Categories are for people: deeper ones are a mistake, or an attack on what walks them.
+const DEPTH_MAX: usize = 16;
+
 fn check(entries: &[Entry], faults: &mut Faults) {
     let mut names: HashMap<&str, &Entry> = HashMap::new();
-    let mut routes: HashMap<(String, &str), &Entry> = HashMap::new();
+    let mut routes: HashMap<String, Vec<(&str, &Entry)>> = HashMap::new();
     for entry in entries {
         if !is_word(&entry.name, NAME_BYTES_MAX) {
-            faults.add(
-                &entry.place,
-                format!("the name {:?} must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}", entry.name),
-            );
+            let message = format!("must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}");
+            faults.add(&entry.place, format!("the name {:?} {message}", entry.name));
+        }
+        if entry.name == OWN_APP || entry.name.starts_with("roster.") {
+            faults.add(&entry.place, format!("{} is kept for this program's own entries", entry.name));
         }
         if let Some(other) = names.insert(&entry.name, entry) {
-            faults.add(
-                &entry.place,
-                format!("{} is named twice: here and at {}", entry.name, other.place.replace('\u{1f}', ".")),
-            );
+            let place = other.place.replace('\u{1f}', ".");
+            faults.add(&entry.place, format!("{} is named twice: here and at {place}", entry.name));
         }
         check_route(entry, &mut routes, faults);
     }
     for entry in entries {
         let Some(parent) = &entry.parent else { continue };
-        let mut chain = std::iter::successors(names.get(parent.as_str()), |above| names.get(above.parent.as_deref()?));
         if !names.contains_key(parent.as_str()) {
             faults.add(&entry.place, format!("the parent {parent} is not in this import"));
-        } else if chain.by_ref().take(entries.len() + 1).any(|above| above.name == entry.name) {
+            continue;
+        }
+        let chain = std::iter::successors(names.get(parent.as_str()), |above| names.get(above.parent.as_deref()?));
+        let above: Vec<&str> = chain.take(DEPTH_MAX).map(|above| above.name.as_str()).collect();
+        if above.contains(&entry.name.as_str()) {
             faults.add(&entry.place, format!("{} is its own ancestor", entry.name));
+        } else if above.len() == DEPTH_MAX {
+            faults.add(&entry.place, format!("{} lies deeper than {DEPTH_MAX} categories", entry.name));
         }
     }
 }
 
-fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<(String, &'e str), &'e Entry>, faults: &mut Faults) {
+fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<String, Vec<(&'e str, &'e Entry)>>, faults: &mut Faults) {
     let (text, tokens) = match (&entry.http_path, &entry.http_methods) {
         (None, None) => return,
         (Some(path), Some(tokens)) => (path, tokens),
         _ => {
-            return faults
-                .add(&entry.place, format!("{} needs both http_methods and http_path, or neither", entry.name));
+            let message = format!("{} needs both http_methods and http_path, or neither", entry.name);
+            return faults.add(&entry.place, message);
         }
     };
     let template = Template::parse(text);
@@ -310,20 +330,16 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<(String, &'e str), &'e
         faults.add(&entry.place, why.clone());
     }
     let (Ok(template), Ok(tokens)) = (template, tokens) else { return };
-    let shape = template.shape();
-    for token in tokens {
-        let same = routes.get(&(shape.clone(), token)).or_else(|| routes.get(&(shape.clone(), "*"))).copied();
-        let under = (token == "*")
-            .then(|| routes.iter().find(|((other, _), _)| *other == shape).map(|(_, other)| *other))
-            .flatten();
-        if let Some(other) = same.or(under) {
-            faults.add(
-                &entry.place,
-                format!("{} and {} both answer {token} {text}: the import is ambiguous", other.name, entry.name),
-            );
+    let known = routes.entry(template.shape()).or_default();
+    for token in &tokens {
+        let clashes = |other: &str| other == *token || other == "*" || *token == "*";
+        if let Some((_, other)) = known.iter().find(|(other, _)| clashes(other)) {
+            let message =
+                format!("{} and {} both answer {token} {text}: the import is ambiguous", other.name, entry.name);
+            faults.add(&entry.place, message);
         }
-        routes.insert((shape.clone(), token), entry);
     }
+    known.extend(tokens.into_iter().map(|token| (token, entry)));
 }
 
 // ── writing ──
@@ -342,11 +358,9 @@ pub fn write(
         let message = format!("the catalog would have {total} entries, and limits.catalog_entries is {entries_max}");
         return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
-    let is_new = |name: &str| imported.added.iter().any(|added| added == name);
-    let differs = |name: &str| is_new(name) || imported.changed.iter().any(|changed| changed == name);
-    let orphans: Vec<&String> =
-        imported.orphaned.iter().filter(|name| catalog.find(name).is_some_and(|node| !node.orphaned)).collect();
-    if dry_run || (imported.added.is_empty() && imported.changed.is_empty() && orphans.is_empty()) {
+    let touched: HashSet<&str> = imported.added.iter().chain(&imported.changed).map(String::as_str).collect();
+    let differs = |name: &str| touched.contains(name);
+    if dry_run || (touched.is_empty() && imported.orphaned.is_empty()) {
         return Ok((imported, None));
     }
     for (position, entry) in (0..).zip(&import.entries).filter(|(_, entry)| differs(&entry.name)) {
@@ -365,7 +379,7 @@ pub fn write(
     for entry in import.entries.iter().filter(|entry| differs(&entry.name)) {
         store::set_parent(t, &entry.name, entry.parent.as_deref())?;
     }
-    orphans.into_iter().try_for_each(|name| store::orphan_permission(t, name))?;
+    imported.orphaned.iter().try_for_each(|name| store::orphan_permission(t, name))?;
     Ok((imported, Some(access::store::catalog(t)?)))
 }
 
@@ -395,8 +409,8 @@ fn compare(catalog: &Catalog, import: &Import) -> Result<Imported> {
     if !faults.0.is_empty() {
         return Err(Error { fields: faults.0, ..Error::new(Cause::PermissionExists) });
     }
-    let named: std::collections::HashSet<&str> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
-    let of_app = catalog.iter().filter(|node| *node.app == *import.app);
+    let named: HashSet<&str> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
+    let of_app = catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned);
     imported.orphaned = of_app.filter(|node| !named.contains(&*node.name)).map(|node| node.name.to_string()).collect();
     for names in [&mut imported.added, &mut imported.changed, &mut imported.orphaned] {
         names.sort_unstable();
@@ -420,7 +434,12 @@ mod tests {
     use serde_json::json;
 
     fn faults(document: &Value) -> Vec<String> {
-        read(document, &Options::default()).expect_err("faulty").fields.into_iter().map(|field| field.message).collect()
+        read(document, &Options::default(), 100)
+            .expect_err("faulty")
+            .fields
+            .into_iter()
+            .map(|field| field.message)
+            .collect()
     }
 
     #[test]
@@ -460,7 +479,7 @@ mod tests {
             "/ping": {"post": {}, "servers": [{"url": "/"}]},
         }});
         let options = Options { app: Some("files".into()), prefix: Some("Files".into()), base: None };
-        let import = read(&document, &options).expect("import");
+        let import = read(&document, &options, 100).expect("import");
         let seen: Vec<_> =
             import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
         assert_eq!(

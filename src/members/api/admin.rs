@@ -8,17 +8,18 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{MemberView, Password, Username};
-use crate::access::caller::{Identity, Office};
+use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
+use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Committed, Transaction};
+use crate::app::{App, Changed, Committed, Transaction, forget_answers_naming};
+use crate::db::Window;
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId};
+use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible};
 use crate::permissions;
-use crate::db::Window;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
 
 /// A new member
@@ -79,6 +80,18 @@ impl From<Membership> for MemberOrganization {
     }
 }
 
+crate::text! {
+    /// An organization by id or org_code
+    OrganizationName 1..=64 "";
+}
+
+/// The organization to link to
+#[derive(Object)]
+struct LinkMember {
+    /// Its id or org_code
+    organization: OrganizationName,
+}
+
 /// A member's link to an organization
 #[derive(Object)]
 struct MembershipView {
@@ -128,6 +141,7 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "create_member")]
     async fn create_member(&self, caller: Office, body: Body<CreateMember>) -> Reply<MemberView> {
         let body = body.0;
+        let members_max = self.app.config.members_max;
         // Whoever may not create must not make the server hash.
         access::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
         if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
@@ -147,6 +161,12 @@ impl Api {
         };
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
+            if t.snapshot().people() as u64 >= members_max {
+                return Err(Error::field(
+                    "username",
+                    format!("the site has {members_max} members already (limits.members)"),
+                ));
+            }
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // Whoever could claim a subject before its owner comes would own the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
@@ -211,6 +231,9 @@ impl Api {
                 || is_active.is_some();
             if is_sensitive {
                 require_may_change(t, caller, reach, id.0)?;
+            }
+            if account.is_some() && reach != Reach::Site {
+                return Err(Error::new(Cause::Forbidden).saying("an external identity is linked by the platform"));
             }
             let mut fields = Vec::new();
             if let Some(account) = &account {
@@ -278,15 +301,20 @@ impl Api {
             let held: Vec<OrganizationId> =
                 t.snapshot().tenants().filter(|tenant| tenant.set_of(id.0).is_some()).map(|tenant| tenant.id).collect();
             let mut changes = Vec::new();
+            let mut lost = Vec::new();
             for organization in held {
+                lost.push(json!({"organization": organization, "roles": permissions::held_keys(t.snapshot(), organization, id.0)}));
                 permissions::leave(t, organization, id.0)?;
                 store::delete_membership(t, organization, id.0)?;
                 changes.push(access::store::seat(t, organization, id.0)?);
             }
-            changes.extend(permissions::drop_grants(t, id.0)?);
+            let grants = permissions::drop_grants(t, id.0)?;
+            let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
+            changes.extend(grants);
             store::erase_member(t, id.0)?;
+            forget_answers_naming(t, id.0)?;
             changes.push(access::store::person(t, id.0)?);
-            let entry = within(Entry::new("member", id.0), reach).before(json!({"status": former.status}));
+            let entry = within(Entry::new("member", id.0), reach).before(before);
             Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes))
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
@@ -322,28 +350,24 @@ impl Api {
         id: Path<MemberId>,
         org_id: Path<OrganizationId>,
     ) -> Reply<MembershipView> {
-        let link = move |t: &Transaction<'_>, caller: &Identity| {
-            let reach = access::require(t.snapshot(), caller, Permission::MEMBERSHIP_CREATE)?;
-            alive(t, id.0)?;
-            t.snapshot()
-                .tenant(org_id.0)
-                .filter(|tenant| reach.includes(tenant.id))
-                .ok_or(Cause::OrganizationNotFound)?;
-            let view = |created_at: crate::ids::Timestamp| MembershipView {
-                member_id: id.0,
-                organization_id: org_id.0,
-                created_at: created_at.0,
-            };
-            if let Some(since) = store::find_membership(t, org_id.0, id.0)? {
-                return Ok(Changed::nothing(view(since)));
-            }
-            store::insert_membership(t, org_id.0, id.0)?;
-            let entry = Entry::new("member", id.0).within(org_id.0).after(json!({"organization": org_id.0}));
-            let change = access::store::seat(t, org_id.0, id.0)?;
-            Ok(Changed::new(view(t.now()), entry).policy([change]))
+        self.link(caller, id.0, Permission::MEMBERSHIP_CREATE, move |_| Ok(org_id.0)).await
+    }
+
+    /// Link a member to an organization that the body names
+    ///
+    /// By id or org_code. Gives no role. Linking twice is linking once.
+    #[oai(path = "/:id/organizations", method = "post", operation_id = "link_member_by_name")]
+    async fn link_member_by_name(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        body: Body<LinkMember>,
+    ) -> Reply<MembershipView> {
+        let named = body.0.organization.0;
+        let find = move |snapshot: &Snapshot| {
+            snapshot.tenant_named(&named).map(|tenant| tenant.id).ok_or_else(|| Cause::OrganizationNotFound.into())
         };
-        let made = self.app.change(&caller, "member.link", link).await?;
-        Ok(ok(made.answer).epoch(made.epoch))
+        self.link(caller, id.0, Permission::MEMBERSHIP_ADD, find).await
     }
 
     /// Take a member out of an organization
@@ -363,12 +387,13 @@ impl Api {
             for role in tenant.roles_of(id.0) {
                 access::require_held(t.snapshot(), caller, tenant.id, role)?;
             }
+            let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
             permissions::leave(t, org_id.0, id.0)?;
             let deleted = store::delete_membership(t, org_id.0, id.0)? as u64;
             if deleted == 0 {
                 return Ok(Changed::nothing(Deleted { deleted }));
             }
-            let entry = Entry::new("member", id.0).within(org_id.0).before(json!({"organization": org_id.0}));
+            let entry = Entry::new("member", id.0).within(org_id.0).before(json!({"roles": roles}));
             let change = access::store::seat(t, org_id.0, id.0)?;
             Ok(Changed::new(Deleted { deleted }, entry).policy([change]))
         };
@@ -378,6 +403,38 @@ impl Api {
 }
 
 impl Api {
+    async fn link(
+        &self,
+        caller: Office,
+        member: MemberId,
+        permission: Permission,
+        find: impl FnOnce(&Snapshot) -> Result<OrganizationId> + Send + 'static,
+    ) -> Reply<MembershipView> {
+        let link = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, permission)?;
+            let organization = find(t.snapshot())?;
+            alive(t, member)?;
+            t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(Cause::OrganizationNotFound)?;
+            if t.snapshot().is_platform(organization) && matches!(caller.who, Who::Client(_)) {
+                return Err(Error::new(Cause::Forbidden).saying("no program puts members into `platform`"));
+            }
+            let view = |since: Timestamp| MembershipView {
+                member_id: member,
+                organization_id: organization,
+                created_at: since.0,
+            };
+            if let Some(since) = store::find_membership(t, organization, member)? {
+                return Ok(Changed::nothing(view(since)));
+            }
+            store::insert_membership(t, organization, member)?;
+            let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
+            let change = access::store::seat(t, organization, member)?;
+            Ok(Changed::new(view(t.now()), entry).policy([change]))
+        };
+        let made = self.app.change(&caller, "member.link", link).await?;
+        Ok(ok(made.answer).epoch(made.epoch))
+    }
+
     /// Hashes a new password, outside of any transaction.
     async fn hashed(&self, password: Option<Password>) -> Result<Option<String>> {
         let Some(password) = password else { return Ok(None) };
@@ -474,7 +531,9 @@ fn finish(t: &Transaction<'_>, reach: Reach, id: MemberId, fields: Vec<&'static 
     if fields.is_empty() {
         return Ok(Changed::nothing(member));
     }
-    let entry = within(Entry::new("member", id), reach).after(json!({"fields": fields, "status": member.status}));
-    let change = access::store::person(t, id)?;
-    Ok(Changed::new(member, entry).policy([change]))
+    let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields, "status": member.status}));
+    // A name decides nothing: the policy learns of status and credentials only.
+    let decides = fields.iter().any(|field| ["password", "is_active"].contains(field));
+    let change = decides.then(|| access::store::person(t, id)).transpose()?;
+    Ok(Changed::new(member, entry).policy(change))
 }

@@ -12,13 +12,13 @@ use crate::access;
 use crate::access::caller::{Identity, Neighbour};
 use crate::access::permission::Permission;
 use crate::app::{App, Changed, Transaction};
+use crate::db::Window;
 use crate::error::Cause;
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::store::{self, Filter};
 use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible};
 use crate::permissions;
-use crate::db::Window;
 use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, like, ok};
 
 /// What a service knows of somebody who signed in there
@@ -58,9 +58,14 @@ impl Api {
                     ..NewMember::default()
                 };
                 let id = create(t, &new)?;
-                let entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
-                let change = access::store::person(t, id)?;
-                return Ok(Changed::new(store::get_member(t, id)?, entry).policy([change]));
+                let mut entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
+                let mut changes = vec![access::store::person(t, id)?];
+                if let Some(organization) = reach.organization() {
+                    store::insert_membership(t, organization, id)?;
+                    changes.push(access::store::seat(t, organization, id)?);
+                    entry = entry.within(organization);
+                }
+                return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes));
             };
             let mut member: Member = former.clone();
             member.username = body.username.map(|text| text.0).or(member.username);
@@ -70,7 +75,10 @@ impl Api {
             if member == former && is_active.is_none() {
                 return Ok(Changed::nothing(former));
             }
-            require_may_change(t, caller, reach, former.id)?;
+            require_visible(t.snapshot(), reach, former.id)?;
+            if member.username != former.username || member.email != former.email || is_active.is_some() {
+                require_may_change(t, caller, reach, former.id)?;
+            }
             if member != former {
                 store::update_names(t, &member)?;
             }

@@ -8,14 +8,13 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::admin::MemberOrganization;
-use crate::access;
 use crate::access::caller::{Identity, Person};
 use crate::app::{App, Changed, Transaction};
+use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::{Member, store};
-use crate::db::Window;
 use crate::wire::{Body, DisplayName, Reply, Tag, ok, require_version};
 
 /// The signed-in member
@@ -78,7 +77,7 @@ impl Api {
             }
             store::update_names(t, &member)?;
             let entry = Entry::new("member", id).after(json!({"fields": ["display_name"]}));
-            Ok(Changed::new((), entry).policy([access::store::person(t, id)?]))
+            Ok(Changed::new((), entry))
         };
         let updated = self.app.change(&caller, "member.update_self", update).await?;
         let (me, version) = self.app.read(move |r| me(r, id)).await?;

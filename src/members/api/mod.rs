@@ -1,6 +1,7 @@
 //! Operations on members.
 
 pub mod admin;
+pub mod grants;
 pub mod internal;
 pub mod me;
 
@@ -78,10 +79,19 @@ impl From<Member> for MemberView {
 /// Examples of this area's schemas, for the document.
 pub const EXAMPLES: &[(&str, &str)] = &[
     (
+        "GrantRequest",
+        r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
+    ),
+    (
+        "RevokeRequest",
+        r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
+    ),
+    (
         "CreateMember",
         r#"{"username":"kim","email":"kim@example.org","display_name":"Kim","password":"Correct-horse-7"}"#,
     ),
     ("UpdateMember", r#"{"display_name":"Kim L.","is_active":true}"#),
+    ("LinkMember", r#"{"organization":"acme"}"#),
     ("UpdateMe", r#"{"display_name":"Kim L."}"#),
     ("UpsertBySub", r#"{"sub":"a1b2c3","username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
     (

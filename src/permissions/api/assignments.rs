@@ -140,7 +140,9 @@ impl Api {
             require_in(t, tenant, uid.0)?;
             if role.is_protected() && source != Source::Manual {
                 // The next sync of that source would take it away again, and with it the last owner.
-                return Err(Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand"));
+                return Err(
+                    Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand")
+                );
             }
             access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
@@ -195,8 +197,11 @@ impl Api {
         let dry_run = request.dry_run.unwrap_or(false);
         let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
         keys.extend(request.claims.into_iter().flatten().flat_map(|(_, claim)| keys_of_claim(&claim.0)));
-        if keys.len() > EXTERNAL_KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > EXTERNAL_KEY_BYTES_MAX) {
-            let message = format!("has more than {EXTERNAL_KEYS_MAX} keys, or one that is empty or longer than {EXTERNAL_KEY_BYTES_MAX} bytes");
+        if keys.len() > EXTERNAL_KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > EXTERNAL_KEY_BYTES_MAX)
+        {
+            let message = format!(
+                "has more than {EXTERNAL_KEYS_MAX} keys, or one that is empty or longer than {EXTERNAL_KEY_BYTES_MAX} bytes"
+            );
             return Err(Error::field("claims", message).into());
         }
         let synchronize = move |t: &Transaction<'_>, caller: &Identity| {

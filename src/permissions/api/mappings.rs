@@ -12,11 +12,11 @@ use super::roles::RoleKey;
 use crate::access::permission::Permission;
 use crate::access::{self, caller::Gate, caller::Identity};
 use crate::app::{App, Changed, Transaction};
+use crate::db::Window;
 use crate::error::{Cause, Error, Field};
 use crate::ids::{MappingId, OrganizationId, RoleId};
 use crate::journal::Entry;
 use crate::permissions::{Mapping, Source, known_role, store};
-use crate::db::Window;
 use crate::wire::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 
 /// An external key and the role it stands for
@@ -149,7 +149,8 @@ impl Api {
         let (source, key) = match (external_source.0, external_key.0) {
             (Some(source), Some(key)) => (source, key),
             _ => {
-                let missing = |name: &str| Field::at(&["query", name], "name the mapping in the query or in a JSON body");
+                let missing =
+                    |name: &str| Field::at(&["query", name], "name the mapping in the query or in a JSON body");
                 let unnamed = || Error::fields(vec![missing("external_source"), missing("external_key")]);
                 let named = body.read(request)?.ok_or_else(unnamed)?;
                 (named.external_source, named.external_key.0)

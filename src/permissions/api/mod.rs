@@ -2,7 +2,6 @@
 
 pub mod assignments;
 pub mod check;
-pub mod grants;
 pub mod mappings;
 pub mod policy;
 pub mod roles;
@@ -176,14 +175,6 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     (
         "CheckRequest",
         r#"{"uid":"019abcde-0000-7000-8000-000000000002","method":"DELETE","path":"/videos/7","explain":true}"#,
-    ),
-    (
-        "GrantRequest",
-        r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
-    ),
-    (
-        "RevokeRequest",
-        r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
     ),
     (
         "PermissionNode",

@@ -130,7 +130,7 @@ impl Api {
         let options = import::Options { app: app.0, prefix: prefix.0, base: base.0 };
         let dry_run = dry_run.0.unwrap_or(false);
         let entries_max = self.app.config.catalog_entries_max;
-        let read = move || import::read(&import::parse(&document.0)?, &options);
+        let read = move || import::read(&import::parse(&document.0)?, &options, entries_max);
         let import = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CATALOG_IMPORT)?;
@@ -208,7 +208,7 @@ fn rendered_rights(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId
     let mut json = String::with_capacity(256 + 48 * slots.len());
     let _ = write!(json, r#"{{"uid":"{member}","tenant_id":"{tenant}","roles":["#);
     let mut roles: Vec<&str> = Vec::new();
-    if let Some(tenant) = snapshot.tenant(tenant) {
+    if let Some(tenant) = snapshot.tenant(tenant).filter(|tenant| tenant.is_active) {
         roles.extend(tenant.roles_of(member).filter(|role| role.is_open).map(|role| &*role.key));
     }
     roles.sort_unstable();

@@ -13,11 +13,11 @@ use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, caller::Gate, caller::Identity};
 use crate::app::{App, Changed, Transaction};
+use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, RoleId};
 use crate::journal::Entry;
 use crate::permissions::{RoleRecord, known_role, require_role_key, store};
-use crate::db::Window;
 use crate::wire::{Body, Done, Page, Reply, Tag, done, ok, require_version};
 
 crate::text! {

@@ -133,11 +133,13 @@ impl Api {
             access::require(t.snapshot(), caller, Permission::GRANT_CREATE)?;
             grants::require_held(t.snapshot(), caller, &right.as_right())?;
             let mut changes = Vec::new();
+            let mut is_new = false;
             let member = match find(t, body.authentik_sub.as_deref(), body.uid)? {
                 Some(member) => member.id,
                 None if new.authentik_sub.is_some() => {
                     let id = members::create(t, &new)?;
                     changes.push(access::store::person(t, id)?);
+                    is_new = true;
                     id
                 }
                 None => return Err(Cause::UserNotFound.into()),
@@ -152,7 +154,9 @@ impl Api {
             let answer = Granted { permission_id: id, result: "granted".into() };
             let Some(change) = change else { return Ok(Changed::nothing(answer)) };
             changes.push(change);
-            let entry = Entry::new("member", member).after(described(&right, id));
+            let mut after = described(&right, id);
+            after["member_created"] = is_new.into();
+            let entry = Entry::new("member", member).after(after);
             Ok(Changed::new(answer, entry).policy(changes))
         };
         let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;
@@ -279,7 +283,7 @@ fn unless_known(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<Rig
 fn find(t: &Transaction<'_>, subject: Option<&str>, uid: Option<MemberId>) -> Result<Option<Member>> {
     match (subject, uid) {
         (Some(subject), None) => members::find_by_sub(t, subject),
-        (None, Some(uid)) => members::find(t, uid),
+        (None, Some(uid)) => Ok(members::find(t, uid)?.filter(|member| member.status != "deleted")),
         _ => Err(Error::field("authentik_sub", "name the member by authentik_sub or by uid, not both")),
     }
 }
