@@ -145,6 +145,24 @@ impl Template {
         }
     }
 
+    /// For an order of umbrellas that match one path: from the left, a literal is more specific than a parameter, and
+    /// that more than the rest.
+    fn specificity(&self) -> Vec<u8> {
+        let kinds = self.segments.iter().map(|segment| u8::from(segment.is_none()));
+        kinds.chain([2]).collect()
+    }
+
+    /// Does this umbrella lie over the path? The rest is at least one segment.
+    fn lies_over(&self, path: &str) -> bool {
+        let mut segments = path[1..].split('/');
+        let fits = self.segments.iter().all(|own| {
+            segments
+                .next()
+                .is_some_and(|segment| !segment.is_empty() && own.as_deref().is_none_or(|own| own == segment))
+        });
+        fits && segments.next().is_some_and(|segment| !segment.is_empty())
+    }
+
     /// Does this template, an umbrella, lie over all paths of the other one?
     fn covers(&self, other: &Self) -> bool {
         self.rest
@@ -212,6 +230,8 @@ impl Route {
 #[derive(Clone, Default)]
 struct Routes {
     trie: matchit::Router<usize>,
+    /// Templates with a rest, most specific first. The trie cannot hold one beside a parameter, and there are few.
+    umbrellas: Vec<usize>,
     all: Vec<Route>,
 }
 
@@ -297,8 +317,7 @@ impl Catalog {
     /// Routes a canonical path.
     pub fn route(&self, app: &str, method: &str, path: &str) -> Met<'_> {
         let Some(routes) = self.apps.get(app) else { return Met::Nothing };
-        let Ok(found) = routes.trie.at(path) else { return Met::Nothing };
-        let route = &routes.all[*found.value];
+        let Some(route) = routes.at(path) else { return Met::Nothing };
         let own = route.slots(method);
         let get: &[Slot] = if method == "HEAD" && !route.lists_head { route.slots("GET") } else { &[] };
         // A method that is no upper-case token is none that `*` could mean.
@@ -352,12 +371,24 @@ impl Routes {
             }
         }
         let mut trie = matchit::Router::new();
+        let mut umbrellas = Vec::new();
         for (index, route) in all.iter().enumerate() {
-            if let Err(e) = trie.insert(route.template.shape(), index) {
+            if route.template.rest {
+                umbrellas.push(index);
+            } else if let Err(e) = trie.insert(route.template.shape(), index) {
                 tracing::error!(template = %route.text, error = %e, "a template cannot be routed and denies");
             }
         }
-        Self { trie, all }
+        umbrellas.sort_by_key(|index| all[*index].template.specificity());
+        Self { trie, umbrellas, all }
+    }
+
+    /// The most specific template that matches; an umbrella only where no other does.
+    fn at(&self, path: &str) -> Option<&Route> {
+        if let Ok(found) = self.trie.at(path) {
+            return Some(&self.all[*found.value]);
+        }
+        self.umbrellas.iter().map(|index| &self.all[*index]).find(|route| route.template.lies_over(path))
     }
 }
 
@@ -422,6 +453,8 @@ mod tests {
             node(2, "umbrella", "GET|POST|DELETE", "/members/*rest"),
             node(3, "every", "*", "/files/{name}"),
             node(4, "root", "GET", "/"),
+            node(5, "deep", "GET", "/members/{id}/files/*rest"),
+            node(6, "all", "PUT", "/*rest"),
         ]);
         assert_eq!(met(&catalog, "GET", "/members/7"), [0, 2]);
         assert_eq!(met(&catalog, "HEAD", "/members/7"), [0, 2]);
@@ -429,7 +462,11 @@ mod tests {
         assert_eq!(met(&catalog, "GET", "/members/export"), [98], "no fall-back to a looser template");
         assert_eq!(met(&catalog, "POST", "/members/export"), [1, 2]);
         assert_eq!(met(&catalog, "DELETE", "/members/7/avatar"), [2]);
-        assert_eq!(met(&catalog, "GET", "/members"), [99]);
+        assert_eq!(met(&catalog, "GET", "/members/7/files/a/b"), [5, 2]);
+        assert_eq!(met(&catalog, "PUT", "/members/7/files/a"), [98], "the most specific umbrella does not list it");
+        assert_eq!(met(&catalog, "PUT", "/members"), [6]);
+        assert_eq!(met(&catalog, "GET", "/members"), [98]);
+        assert_eq!(met(&catalog, "PUT", "/"), [98]);
         assert_eq!(met(&catalog, "PROPFIND", "/files/x"), [3]);
         assert_eq!(met(&catalog, "get", "/files/x"), [98]);
         assert_eq!(met(&catalog, "*", "/files/x"), [98]);

@@ -17,7 +17,8 @@ fn column<'e>(entries: &'e [Value], name: &str) -> Vec<&'e str> {
 
 /// What `roster audit verify` says, and its exit code.
 fn verified(site: &Site) -> (Option<i32>, Value) {
-    let output = Command::new(binary()).args(["audit", "verify", "--json", "--data"]).arg(site.path()).output().expect("roster");
+    let output =
+        Command::new(binary()).args(["audit", "verify", "--json", "--data"]).arg(site.path()).output().expect("roster");
     (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
 }
 
@@ -76,7 +77,10 @@ async fn an_entry_says_who_did_what_to_what_from_where() {
     let acme = caller.post("/admin/organizations", json!({"org_code": "acme", "name": "Acme"})).await.data();
 
     let entry = site.last_audit_entry().await;
-    assert_eq!((&entry["actor_kind"], &entry["actor"], &entry["action"]), (&json!("member"), &admin, &json!("organization.create")));
+    assert_eq!(
+        (&entry["actor_kind"], &entry["actor"], &entry["action"]),
+        (&json!("member"), &admin, &json!("organization.create"))
+    );
     assert_eq!(entry["target"], format!("organization {}", acme["id"].as_str().unwrap()));
     assert_eq!((&entry["organization_id"], &entry["outcome"]), (&acme["id"], &json!("done")));
     assert_eq!((&entry["request_id"], &entry["address"]), (&json!("from-a-test-1"), &json!("127.0.0.1")));
@@ -88,7 +92,8 @@ async fn an_entry_says_who_did_what_to_what_from_where() {
 async fn each_kind_of_caller_is_recorded_as_what_it_is() {
     let site = Site::start().await;
     let client = site.client(&["organizations:write"]).await;
-    let client_key = site.last_audit_entry().await["target"].as_str().unwrap().strip_prefix("client ").unwrap().to_owned();
+    let client_key =
+        site.last_audit_entry().await["target"].as_str().unwrap().strip_prefix("client ").unwrap().to_owned();
 
     client.post("/admin/organizations", json!({"org_code": "one", "name": "One"})).await.done();
     let by_client = site.last_audit_entry().await;
@@ -97,7 +102,8 @@ async fn each_kind_of_caller_is_recorded_as_what_it_is() {
     site.command(&["org", "create", "two", "Two"]);
     let by_command = site.last_audit_entry().await;
 
-    let actor = |entry: &Value| format!("{} {}", entry["actor_kind"].as_str().unwrap(), entry["actor"].as_str().unwrap());
+    let actor =
+        |entry: &Value| format!("{} {}", entry["actor_kind"].as_str().unwrap(), entry["actor"].as_str().unwrap());
     assert_eq!(actor(&by_client), format!("client {client_key}"));
     assert_eq!(actor(&by_service), "internal internal");
     assert_eq!((actor(&by_command), &by_command["address"]), ("cli cli".to_owned(), &json!("local")));
@@ -116,7 +122,10 @@ async fn a_change_of_a_client_is_recorded_with_before_and_after() {
     let deleted = site.last_audit_entry().await;
 
     assert_eq!((&edited["before"]["scopes"], &edited["after"]["scopes"]), (&json!(["members:read"]), &json!(["*"])));
-    assert_eq!((&deleted["action"], &deleted["before"], &deleted["after"]), (&json!("client.delete"), &edited["after"], &Value::Null));
+    assert_eq!(
+        (&deleted["action"], &deleted["before"], &deleted["after"]),
+        (&json!("client.delete"), &edited["after"], &Value::Null)
+    );
 }
 
 #[tokio::test]
@@ -135,7 +144,10 @@ async fn repeated_denials_are_one_entry() {
 
     let denied = entries(&site, "outcome=denied").await;
     assert_eq!(column(&denied, "actor"), [&plain.uid, &plain.uid, &other.uid, &plain.uid]);
-    assert_eq!(column(&denied, "action"), ["create_api_client", "create_organization", "create_organization", "create_organization"]);
+    assert_eq!(
+        column(&denied, "action"),
+        ["create_api_client", "create_organization", "create_organization", "create_organization"]
+    );
     assert_eq!(denied[3]["after"], json!({"detail": "forbidden", "repeats_before": 0}));
     assert_eq!((&denied[3]["target"], &denied[3]["before"]), (&json!("path /admin/organizations"), &Value::Null));
 }
@@ -186,7 +198,8 @@ async fn neither_secrets_nor_persons_enter_the_audit() {
 
     let all = site.admin().get("/admin/audit/export").await.body.to_string();
 
-    let words = ["kim-example", "@example.org", "Example", "subject-", "account-1", "Unheard", PASSWORD, INTERNAL_SECRET];
+    let words =
+        ["kim-example", "@example.org", "Example", "subject-", "account-1", "Unheard", PASSWORD, INTERNAL_SECRET];
     for word in words.into_iter().chain([client["api_key"].as_str().unwrap(), site.admin_token.as_str()]) {
         assert!(!all.contains(word), "{word}");
     }
@@ -308,19 +321,35 @@ async fn a_sound_chain_is_verified_and_its_end_can_be_noted() {
 async fn a_changed_entry_shows_whatever_was_changed() {
     let site = Site::start().await;
     site.organization("acme").await;
-    let id = site.rows().query_row("select min(id) from audit where organization_id is not null and after is not null", [], |row| {
-        row.get::<_, i64>(0)
-    });
+    let id = site.rows().query_row(
+        "select min(id) from audit where organization_id is not null and after is not null",
+        [],
+        |row| row.get::<_, i64>(0),
+    );
     let id = id.unwrap();
     tamper(&site, "create table kept as select * from audit");
 
-    for change in ["at = at + 1", "actor_kind = 'gateway'", "actor = 'mallory'", "action = 'x'", "target = 'x'",
-        "organization_id = null", "outcome = 'denied'", "before = '{}'", "after = null", "request_id = 'x'",
-        "address = '192.0.2.1'", "hash = zeroblob(32)"] {
+    for change in [
+        "at = at + 1",
+        "actor_kind = 'gateway'",
+        "actor = 'mallory'",
+        "action = 'x'",
+        "target = 'x'",
+        "organization_id = null",
+        "outcome = 'denied'",
+        "before = '{}'",
+        "after = null",
+        "request_id = 'x'",
+        "address = '192.0.2.1'",
+        "hash = zeroblob(32)",
+    ] {
         tamper(&site, &format!("update audit set {change} where id = {id}"));
         let (code, found) = verified(&site);
         assert_eq!((code, &found["ok"], &found["broken_at"]), (Some(1), &json!(false), &json!(id)), "{change}");
-        tamper(&site, &format!("delete from audit where id = {id}; insert into audit select * from kept where id = {id}"));
+        tamper(
+            &site,
+            &format!("delete from audit where id = {id}; insert into audit select * from kept where id = {id}"),
+        );
     }
     tamper(&site, "drop table kept");
     assert_eq!(verified(&site).0, Some(0));

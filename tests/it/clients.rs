@@ -120,8 +120,17 @@ async fn every_bad_entry_of_a_clients_lists_is_named_at_once() {
 
     let reply = site.admin().post("/admin/api-clients", body).await;
 
-    let all = ["allowed_ips.0", "allowed_origins.0", "allowed_origins.1", "allowed_origins.2", "allowed_paths.0",
-        "allowed_paths.1", "expires_at", "scopes.1", "scopes.2"];
+    let all = [
+        "allowed_ips.0",
+        "allowed_origins.0",
+        "allowed_origins.1",
+        "allowed_origins.2",
+        "allowed_paths.0",
+        "allowed_paths.1",
+        "expires_at",
+        "scopes.1",
+        "scopes.2",
+    ];
     assert_eq!(reply.is(10_101_000).fields(), all.map(|name| format!("body.{name}")));
 }
 
@@ -220,7 +229,8 @@ async fn the_presence_of_a_client_key_decides_what_the_others_mean() {
 async fn an_expired_client_is_told_so_even_with_a_wrong_secret() {
     let site = Site::start().await;
     let soon = Timestamp::now().plus_ms(600).0;
-    let (client_key, api_key) = made(&site, json!({"name": "portal", "scopes": ["members:read"], "expires_at": soon})).await;
+    let (client_key, api_key) =
+        made(&site, json!({"name": "portal", "scopes": ["members:read"], "expires_at": soon})).await;
 
     while Timestamp::now().0 <= soon {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -231,7 +241,8 @@ async fn an_expired_client_is_told_so_even_with_a_wrong_secret() {
         assert_eq!(reply.is(32_501_000).word(), "client_expired");
     }
     site.admin().patch(&format!("/admin/api-clients/{client_key}"), json!({"name": "late"})).await.done();
-    let backdated = site.admin().patch(&format!("/admin/api-clients/{client_key}"), json!({"expires_at": soon - 1})).await;
+    let backdated =
+        site.admin().patch(&format!("/admin/api-clients/{client_key}"), json!({"expires_at": soon - 1})).await;
     assert_eq!(backdated.is(10_101_000).fields(), ["body.expires_at"]);
     site.admin().patch(&format!("/admin/api-clients/{client_key}"), json!({"expires_at": null})).await.done();
     with(&site, &client_key, &api_key).get("/admin/members").await.done();
@@ -268,8 +279,14 @@ async fn an_origin_is_compared_as_a_whole() {
     let body = json!({"name": "portal", "scopes": ["members:read"], "allowed_origins": ["https://office.example.org"]});
     let client = site.client_of(body).await;
 
-    for origin in ["https://office.example.org.evil.example", "http://office.example.org", "https://example.org", "null",
-        "https://office.example.org:8443", "HTTPS://OFFICE.EXAMPLE.ORG"] {
+    for origin in [
+        "https://office.example.org.evil.example",
+        "http://office.example.org",
+        "https://example.org",
+        "null",
+        "https://office.example.org:8443",
+        "HTTPS://OFFICE.EXAMPLE.ORG",
+    ] {
         let reply = client.clone().with("origin", origin).get("/admin/members").await;
         assert_eq!(refused(&reply), (403, "origin_not_allowed"), "{origin}");
     }
@@ -295,7 +312,9 @@ async fn an_allowed_path_means_itself_under_both_addresses_and_no_neighbour() {
     let paths = json!(["/admin/organizations", "/admin/members/*"]);
     let client = site.client_of(json!({"name": "portal", "scopes": ["*"], "allowed_paths": paths})).await;
 
-    for path in ["/admin/organizations", "/api/v1/admin/organizations", "/admin/members", "/admin/organizations?limit=1"] {
+    for path in
+        ["/admin/organizations", "/api/v1/admin/organizations", "/admin/members", "/admin/organizations?limit=1"]
+    {
         client.get(path).await.done();
     }
     assert_eq!(client.get("/admin/members/x").await.word(), "member_not_found");
@@ -357,7 +376,8 @@ async fn a_rate_counts_to_its_limit_and_then_says_when_to_come_back() {
 #[tokio::test]
 async fn a_rate_is_neither_refilled_by_an_edit_nor_spent_by_what_is_refused() {
     let site = Site::start().await;
-    let (client_key, api_key) = made(&site, json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 1})).await;
+    let (client_key, api_key) =
+        made(&site, json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 1})).await;
     let caller = with(&site, &client_key, &api_key);
     assert_eq!(caller.get("/admin/audit").await.word(), "scope_not_allowed");
     caller.get("/admin/members").await.done();
@@ -404,14 +424,18 @@ async fn without_an_overlap_a_rotation_ends_the_former_secret_at_once() {
 #[tokio::test]
 async fn an_edit_replaces_what_it_names_and_a_stale_one_is_refused() {
     let site = Site::start().await;
-    let (client_key, _) = made(&site, json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 5})).await;
+    let (client_key, _) =
+        made(&site, json!({"name": "portal", "scopes": ["members:read"], "rate_limit_per_min": 5})).await;
     let at = format!("/admin/api-clients/{client_key}");
 
     let edited = site.admin().patch(&at, json!({"scopes": ["audit:read"], "rate_limit_per_min": null})).await;
     let stale = site.admin().with("if-match", "\"1\"").patch(&at, json!({"scopes": ["*"]})).await;
     let bad = site.admin().patch(&at, json!({"scopes": ["nope"], "allowed_paths": ["x"]})).await;
 
-    assert_eq!((&edited.data()["scopes"], &edited.data()["rate_limit_per_min"]), (&json!(["audit:read"]), &Value::Null));
+    assert_eq!(
+        (&edited.data()["scopes"], &edited.data()["rate_limit_per_min"]),
+        (&json!(["audit:read"]), &Value::Null)
+    );
     assert_eq!((stale.is(10_310_000).word(), stale.header("etag")), ("version_stale", Some("\"2\"")));
     assert_eq!(bad.is(10_101_000).fields(), ["body.allowed_paths.0", "body.scopes.0"]);
     assert_eq!(site.admin().get(&at).await.data()["scopes"], json!(["audit:read"]));
@@ -496,7 +520,8 @@ async fn a_gateways_headers_mean_nothing_without_the_internal_secret() {
 
     let alone = asserted.get("/api/v1/permissions/roles").await;
     let wrong = asserted.with("x-internal-secret", "wrong").get("/api/v1/permissions/roles").await;
-    let beside_a_token = viewer.caller().with("x-uid", &owner).post("/api/v1/permissions/roles", json!({"key": "x1"})).await;
+    let beside_a_token =
+        viewer.caller().with("x-uid", &owner).post("/api/v1/permissions/roles", json!({"key": "x1"})).await;
 
     assert_eq!(alone.is(31_501_000).word(), "unauthenticated");
     assert_eq!((wrong.is(31_501_000).word(), wrong.status), ("invalid_internal_secret", 401));

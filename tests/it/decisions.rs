@@ -314,7 +314,7 @@ impl Town {
         let mut path = String::new();
         for _ in 0..self.chance.below(4) {
             path.push('/');
-            path.push_str(self.chance.pick(&["a", "b", "aa", "ab", ":x", "{y}"]));
+            path.push_str(if app == "files" { self.chance.pick(&["a", "b", "aa", "ab"]) } else { self.chance.pick(&["a", "b", ":x", "{y}"]) });
         }
         if app == "files" && self.chance.happens(30) {
             path.push_str("/*rest");

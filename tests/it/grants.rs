@@ -111,7 +111,10 @@ async fn an_unknown_subject_becomes_an_active_member() {
     site.admin().post(GRANT, body).await.done();
 
     let kim = site.internal().get("/internal/members/by-sub/sub-1").await.data();
-    assert_eq!((&kim["status"], &kim["email"], &kim["display_name"]), (&json!("active"), &json!("kim@example.org"), &json!("Kim")));
+    assert_eq!(
+        (&kim["status"], &kim["email"], &kim["display_name"]),
+        (&json!("active"), &json!("kim@example.org"), &json!("Kim"))
+    );
     assert_eq!(snapshot(&site, "sub-1").await["permissions"], json!([shown("sub-1")]));
 }
 
@@ -295,7 +298,8 @@ async fn a_snapshot_shows_the_rights_and_roles_that_are_in_force() {
     let role = json!({"organization_id": acme.id, "org_code": "acme", "role_key": "viewer"});
     let epoch = reply.data()["epoch"].clone();
     assert!(epoch.as_u64().unwrap() > 1);
-    let whole = json!({"authentik_sub": null, "uid": viewer.uid, "permissions": [shown("")], "roles": [role], "epoch": epoch});
+    let whole =
+        json!({"authentik_sub": null, "uid": viewer.uid, "permissions": [shown("")], "roles": [role], "epoch": epoch});
     assert_eq!(reply.data(), whole);
 }
 

@@ -23,7 +23,8 @@ struct Plain {
 
 impl Plain {
     fn header(&self, name: &str) -> Option<&str> {
-        let line = self.head.lines().find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)));
+        let line =
+            self.head.lines().find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)));
         line.map(|(_, value)| value.trim())
     }
 }
@@ -94,7 +95,9 @@ async fn a_success_has_one_shape_and_no_data_where_there_is_none() {
 async fn where_there_is_nothing_the_answer_says_where_to_look() {
     let site = Site::start().await;
 
-    for path in ["/", "/nowhere", "/api/v1/nowhere", "/api/v2/version", "/version", "/admin/nowhere", "/metrics/", "//me"] {
+    for path in
+        ["/", "/nowhere", "/api/v1/nowhere", "/api/v2/version", "/version", "/admin/nowhere", "/metrics/", "//me"]
+    {
         let reply = site.nobody().get(path).await;
         assert_eq!(reply.is(10_301_000).word(), "route_not_found", "{path}");
     }
@@ -140,7 +143,11 @@ async fn a_wrong_method_is_answered_with_the_right_ones() {
         (Method::PATCH, "/api/v1/version", "GET"),
     ] {
         let reply = site.nobody().send(method.clone(), path, None).await;
-        assert_eq!((reply.is(10_105_000).word(), reply.header("allow")), ("method_not_allowed", Some(allow)), "{method} {path}");
+        assert_eq!(
+            (reply.is(10_105_000).word(), reply.header("allow")),
+            ("method_not_allowed", Some(allow)),
+            "{method} {path}"
+        );
     }
 }
 
@@ -165,10 +172,16 @@ async fn a_head_is_a_get_without_its_body() {
     let site = Site::start().await;
     let admin = format!("Bearer {}", site.admin_token);
 
-    for (path, status) in [("/me", 200), ("/healthz", 200), ("/api/v1/docs", 200), ("/nowhere", 404), ("/admin/members/x", 404)] {
+    for (path, status) in
+        [("/me", 200), ("/healthz", 200), ("/api/v1/docs", 200), ("/nowhere", 404), ("/admin/members/x", 404)]
+    {
         let request = site.http.head(format!("{}{path}", site.url)).header("authorization", &admin);
         let response = request.send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.headers().contains_key("x-request-id")), (status, true), "{path}");
+        assert_eq!(
+            (response.status().as_u16(), response.headers().contains_key("x-request-id")),
+            (status, true),
+            "{path}"
+        );
         assert_eq!(response.bytes().await.unwrap().len(), 0, "{path}");
     }
 }
@@ -214,7 +227,8 @@ async fn a_body_holds_at_its_limit_and_not_one_past_it() {
         body.resize(length, b' ');
         body
     };
-    let post = async |body: Vec<u8>| site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
+    let post =
+        async |body: Vec<u8>| site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
 
     post(padded("kim", BODY_BYTES_MAX)).await.done();
     for length in [BODY_BYTES_MAX + 1, 4 * BODY_BYTES_MAX, DRAIN_BYTES_MAX] {
@@ -227,7 +241,8 @@ async fn a_body_holds_at_its_limit_and_not_one_past_it() {
 async fn the_limit_of_bodies_is_a_setting() {
     let site = Site::with("limits.body_bytes = 1024").await;
     let body = |length: usize| vec![b' '; length];
-    let post = async |body: Vec<u8>| site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
+    let post =
+        async |body: Vec<u8>| site.admin().send_raw(Method::POST, "/admin/members", "application/json", body).await;
 
     assert_eq!(post(body(1_024)).await.is(10_101_000).word(), "malformed_body");
     assert_eq!(post(body(1_025)).await.is(10_113_000).word(), "too_large");
@@ -237,13 +252,17 @@ async fn the_limit_of_bodies_is_a_setting() {
 async fn a_large_body_is_read_away_and_the_connection_lives_on() {
     let site = Site::start().await;
     let mut stream = connect(&site);
-    let mut request = head("POST /auth/login", &format!("content-type: application/json\r\ncontent-length: {DRAIN_BYTES_MAX}\r\n"));
+    let mut request =
+        head("POST /auth/login", &format!("content-type: application/json\r\ncontent-length: {DRAIN_BYTES_MAX}\r\n"));
     request.resize(request.len() + DRAIN_BYTES_MAX, b' ');
 
     let refused = exchange(&mut stream, &request);
     let next = exchange(&mut stream, &head("GET /api/v1/version", ""));
 
-    assert_eq!((refused.status, &refused.body["detail"], refused.header("connection")), (413, &json!("too_large"), None));
+    assert_eq!(
+        (refused.status, &refused.body["detail"], refused.header("connection")),
+        (413, &json!("too_large"), None)
+    );
     assert_eq!((next.status, &next.body["code"]), (200, &json!(102_000)));
 }
 
@@ -251,7 +270,10 @@ async fn a_large_body_is_read_away_and_the_connection_lives_on() {
 async fn a_body_without_end_is_answered_and_the_connection_closed() {
     let site = Site::start().await;
     let long = 64 * DRAIN_BYTES_MAX;
-    for (coding, frame) in [(format!("content-length: {long}"), String::new()), ("transfer-encoding: chunked".to_owned(), format!("{long:x}\r\n"))] {
+    for (coding, frame) in [
+        (format!("content-length: {long}"), String::new()),
+        ("transfer-encoding: chunked".to_owned(), format!("{long:x}\r\n")),
+    ] {
         let mut stream = connect(&site);
         let mut request = head("POST /auth/login", &format!("content-type: application/json\r\n{coding}\r\n"));
         request.extend(frame.bytes());
@@ -282,9 +304,13 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let site = Site::with("limits.body_wait_ms = 50").await;
     let mut stream = connect(&site);
 
-    let late = exchange(&mut stream, &head("POST /auth/login", "content-type: application/json\r\ncontent-length: 9\r\n"));
+    let late =
+        exchange(&mut stream, &head("POST /auth/login", "content-type: application/json\r\ncontent-length: 9\r\n"));
 
-    assert_eq!((late.status, &late.body["code"], &late.body["detail"]), (408, &json!(10_109_000), &json!("request_timeout")));
+    assert_eq!(
+        (late.status, &late.body["code"], &late.body["detail"]),
+        (408, &json!(10_109_000), &json!("request_timeout"))
+    );
 }
 
 #[tokio::test]
@@ -332,7 +358,10 @@ async fn every_unknown_field_is_named_at_once() {
 
     let reply = site.admin().post("/admin/organizations", body).await;
 
-    assert_eq!(reply.is(10_101_000).fields(), ["body.", "body.__proto__", "body.a/b", "body.c~d", "body.name", "body.é"]);
+    assert_eq!(
+        reply.is(10_101_000).fields(),
+        ["body.", "body.__proto__", "body.a/b", "body.c~d", "body.name", "body.é"]
+    );
 }
 
 #[tokio::test]
@@ -353,13 +382,24 @@ async fn only_json_is_taken_for_json() {
         site.admin().send_raw(Method::POST, "/admin/members", content_type, body).await
     };
 
-    for json in ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json"] {
+    for json in
+        ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json"]
+    {
         post(json).await.done();
     }
-    for other in ["text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp", "json", ""] {
+    for other in [
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/jsonp",
+        "json",
+        "",
+    ] {
         assert_eq!(post(other).await.is(10_115_000).word(), "media_type", "{other}");
     }
-    let without = exchange(&mut connect(&site), &[head("POST /auth/login", "content-length: 2\r\n"), b"{}".to_vec()].concat());
+    let without =
+        exchange(&mut connect(&site), &[head("POST /auth/login", "content-length: 2\r\n"), b"{}".to_vec()].concat());
     assert_eq!((without.status, &without.body["detail"]), (415, &json!("media_type")));
 }
 
@@ -375,8 +415,17 @@ async fn an_origin_that_is_listed_exactly_gets_its_headers_and_no_other_does() {
     assert_eq!((listed.word(), listed.header("vary")), ("missing_bearer_token", Some("Origin")));
     assert_eq!(listed.header("access-control-allow-origin"), Some("https://portal.example.org"));
     assert_eq!(listed.header("access-control-allow-credentials"), Some("true"));
-    for origin in ["https://portal.example.org.evil.example", "https://evil.example", "http://portal.example.org", "null", "*",
-        "https://portal.example.org:444", "https://PORTAL.example.org", "https://portal.example.org/", ""] {
+    for origin in [
+        "https://portal.example.org.evil.example",
+        "https://evil.example",
+        "http://portal.example.org",
+        "null",
+        "*",
+        "https://portal.example.org:444",
+        "https://PORTAL.example.org",
+        "https://portal.example.org/",
+        "",
+    ] {
         let reply = asked(origin).await;
         // Withheld, never refused: the answer is the same.
         assert_eq!((reply.word(), reply.header("vary")), ("missing_bearer_token", Some("Origin")), "{origin}");
@@ -405,7 +454,10 @@ async fn a_preflight_is_answered_for_whom_it_may_concern() {
 
     let (listed, unlisted) = (asked("https://portal.example.org").await, asked("https://evil.example").await);
 
-    assert_eq!((listed.status, listed.header("access-control-allow-origin")), (204, Some("https://portal.example.org")));
+    assert_eq!(
+        (listed.status, listed.header("access-control-allow-origin")),
+        (204, Some("https://portal.example.org"))
+    );
     let listing = |name: &str| listed.header(name).unwrap().split(", ").map(str::to_owned).collect::<Vec<_>>();
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
         assert!(listing("access-control-allow-methods").contains(&method.to_owned()), "{method}");
@@ -473,8 +525,22 @@ async fn a_trusted_proxy_is_believed_as_far_as_it_vouches() {
 async fn nonsense_on_the_left_does_not_hide_an_address_on_the_right() {
     let site = Site::with("trusted_proxies = [\"127.0.0.1\"]").await;
 
-    for forwarded in [&["nonsense, 203.0.113.7"][..], &["nonsense", "203.0.113.7"], &[", 203.0.113.7"], &["192.0.2.1, x, 203.0.113.7"]] {
+    for forwarded in [
+        &["nonsense, 203.0.113.7"][..],
+        &["nonsense", "203.0.113.7"],
+        &[", 203.0.113.7"],
+        &["192.0.2.1, x, 203.0.113.7"],
+    ] {
         assert_eq!(recorded(&site, forwarded).await, "203.0.113.7", "{forwarded:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_a_proxy_could_not_name_is_not_taken_for_this_machines_socket() {
+    let site = Site::with("trusted_proxies = [\"127.0.0.1\"]").await;
+
+    for forwarded in ["unknown", "_hidden", "192.0.2.1, unknown", ""] {
+        assert_ne!(recorded(&site, &[forwarded]).await, "local", "{forwarded}");
     }
 }
 

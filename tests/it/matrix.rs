@@ -95,6 +95,7 @@ impl World<'_> {
             "deactivate_member" => (format!("/admin/members/{}/deactivate", self.uid().await), None),
             "list_member_organizations" => (format!("/admin/members/{}/organizations", self.uid().await), None),
             "link_member" => (format!("/admin/members/{}/organizations/{id}", self.uid().await), None),
+            "link_member_by_name" => (format!("/admin/members/{}/organizations", self.uid().await), Some(json!({"organization": "acme"}))),
             "unlink_member" => (format!("/admin/members/{}/organizations/{id}", self.uid().await), None),
 
             "list_organizations" => ("/admin/organizations".into(), None),

@@ -102,9 +102,13 @@ async fn a_created_member_is_shown_without_its_password_and_can_sign_in() {
 
     let kim = reply.data();
     let keys: Vec<&str> = kim.as_object().unwrap().keys().map(String::as_str).collect();
-    let shown = "authentik_sub authentik_user_id created_at display_name email id is_active status uid updated_at username";
+    let shown =
+        "authentik_sub authentik_user_id created_at display_name email id is_active status uid updated_at username";
     assert_eq!(keys.join(" "), shown);
-    assert_eq!((&kim["status"], &kim["is_active"], &kim["email"]), (&json!("active"), &json!(true), &json!("Kim@example.org")));
+    assert_eq!(
+        (&kim["status"], &kim["is_active"], &kim["email"]),
+        (&json!("active"), &json!(true), &json!("Kim@example.org"))
+    );
     assert_eq!((&kim["id"], reply.header("etag")), (&kim["uid"], Some("\"1\"")));
     site.token("kim", PASSWORD).await;
     site.token("kim@EXAMPLE.org", PASSWORD).await;
@@ -120,7 +124,8 @@ async fn every_bad_field_of_a_new_member_is_named_at_once() {
 
     let fields = faults(&site.admin(), body).await;
 
-    let all = ["authentik_sub", "authentik_user_id", "display_name", "email", "is_active", "password", "role", "username"];
+    let all =
+        ["authentik_sub", "authentik_user_id", "display_name", "email", "is_active", "password", "role", "username"];
     let mut named = fields.clone();
     named.dedup();
     assert_eq!(named, all.map(|name| format!("body.{name}")));
@@ -141,7 +146,8 @@ async fn what_the_program_decides_cannot_be_assigned() {
     let site = Site::start().await;
     let member = site.member().await;
     let decided = ["generation", "id", "organizations", "password_hash", "roles", "status", "uid", "version"];
-    let body: Value = decided.iter().map(|name| ((*name).to_owned(), json!("x"))).collect::<serde_json::Map<_, _>>().into();
+    let body: Value =
+        decided.iter().map(|name| ((*name).to_owned(), json!("x"))).collect::<serde_json::Map<_, _>>().into();
 
     let created = site.admin().post("/admin/members", body.clone()).await;
     let edited = site.admin().patch(&format!("/admin/members/{}", member.uid), body.clone()).await;
@@ -184,7 +190,8 @@ async fn every_text_holds_at_its_limit_and_not_one_past_it() {
 #[tokio::test]
 async fn a_password_holds_at_its_limits_and_not_one_past_them() {
     let site = Site::start().await;
-    let body = |password: &str| json!({"username": format!("u{}", uuid::Uuid::now_v7().simple()), "password": password});
+    let body =
+        |password: &str| json!({"username": format!("u{}", uuid::Uuid::now_v7().simple()), "password": password});
     let longest = format!("A1{}", "é".repeat(127));
 
     for password in ["Abcdefg1", "Abcdefg!", longest.as_str()] {
@@ -386,7 +393,8 @@ async fn a_member_of_two_organizations_is_neither_ones_to_suspend() {
     globex.link(&member.uid).await;
     let at = format!("/admin/members/{}", member.uid);
 
-    for body in [json!({"email": "k@example.org"}), json!({"password": "Another-horse-8"}), json!({"is_active": false})] {
+    for body in [json!({"email": "k@example.org"}), json!({"password": "Another-horse-8"}), json!({"is_active": false})]
+    {
         assert_eq!(acme.owner().patch(&at, body).await.is(29_505_000).word(), "forbidden");
     }
     assert_eq!(acme.owner().delete(&at).await.is(29_505_000).word(), "forbidden");
@@ -418,7 +426,10 @@ async fn an_edit_changes_what_it_names_and_null_takes_away() {
     let edited = site.admin().patch(&at, json!({"display_name": "Kim L.", "email": null})).await;
 
     let kim = edited.data();
-    assert_eq!((&kim["username"], &kim["email"], &kim["display_name"]), (&json!("kim"), &Value::Null, &json!("Kim L.")));
+    assert_eq!(
+        (&kim["username"], &kim["email"], &kim["display_name"]),
+        (&json!("kim"), &Value::Null, &json!("Kim L."))
+    );
     assert_eq!(edited.header("etag"), Some("\"2\""));
     assert_eq!(site.last_audit_entry().await["after"]["fields"], json!(["email", "display_name"]));
 }
@@ -485,7 +496,9 @@ async fn suspending_twice_is_suspending_once() {
     let member = site.member().await;
     let at = format!("/admin/members/{}", member.uid);
 
-    for (word, status) in [("deactivate", "suspended"), ("deactivate", "suspended"), ("activate", "active"), ("activate", "active")] {
+    for (word, status) in
+        [("deactivate", "suspended"), ("deactivate", "suspended"), ("activate", "active"), ("activate", "active")]
+    {
         let reply = site.admin().post(&format!("{at}/{word}"), json!({})).await;
         assert_eq!(reply.data()["status"], status);
     }
@@ -517,7 +530,8 @@ async fn the_last_of_its_kind_can_be_neither_suspended_nor_erased() {
 async fn an_erased_member_leaves_its_id_and_nothing_else() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
-    let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim Example", "authentik_sub": "sub-1"});
+    let body =
+        json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim Example", "authentik_sub": "sub-1"});
     let kim = site.admin().post("/admin/members", body.clone()).await.data();
     let at = format!("/admin/members/{}", kim["uid"].as_str().unwrap());
     acme.link(kim["uid"].as_str().unwrap()).await;
@@ -527,7 +541,10 @@ async fn an_erased_member_leaves_its_id_and_nothing_else() {
     assert_eq!(erased.body, json!({"code": 102_000, "message": "ok"}));
     let left = site.admin().get(&at).await.data();
     let names = ["username", "email", "display_name", "authentik_sub", "authentik_user_id"];
-    assert_eq!((names.map(|name| left[name].clone()), &left["status"]), ([const { Value::Null }; 5], &json!("deleted")));
+    assert_eq!(
+        (names.map(|name| left[name].clone()), &left["status"]),
+        ([const { Value::Null }; 5], &json!("deleted"))
+    );
     assert_eq!(site.admin().get(&format!("{at}/organizations")).await.data()["total"], 0);
     assert_eq!(rows_that_name(&site, &["kim@example.org", "Kim Example", "sub-1"]), [""; 0]);
     site.admin().post("/admin/members", body).await.done();
@@ -596,7 +613,8 @@ async fn linking_gives_no_role_and_linking_twice_is_linking_once() {
     let at = format!("/admin/members/{}/organizations/{}", member.uid, acme.id);
     let links = audit_total(&site, "member.link").await.as_u64().unwrap();
 
-    let (once, twice) = (site.admin().post(&at, json!({})).await.data(), site.admin().post(&at, json!({})).await.data());
+    let (once, twice) =
+        (site.admin().post(&at, json!({})).await.data(), site.admin().post(&at, json!({})).await.data());
 
     assert_eq!((&once, &once["organization_id"]), (&twice, &json!(acme.id)));
     assert_eq!(audit_total(&site, "member.link").await, links + 1);
@@ -625,7 +643,8 @@ async fn what_is_missing_cannot_be_linked() {
     let site = Site::start().await;
     let (acme, member) = (site.organization("acme").await, site.member().await);
 
-    let no_member = site.admin().post(&format!("/admin/members/{NOBODYS_ID}/organizations/{}", acme.id), json!({})).await;
+    let no_member =
+        site.admin().post(&format!("/admin/members/{NOBODYS_ID}/organizations/{}", acme.id), json!({})).await;
     let no_tenant = site.admin().post(&format!("/admin/members/{}/organizations/x", member.uid), json!({})).await;
 
     assert_eq!(no_member.is(29_301_000).word(), "member_not_found");
@@ -681,7 +700,10 @@ async fn a_member_sees_itself_with_its_organizations() {
 
     let me = member.caller().get("/me").await.data();
 
-    assert_eq!((&me["sub"], &me["uid"], &me["username"]), (&json!(member.uid), &json!(member.uid), &json!(member.username)));
+    assert_eq!(
+        (&me["sub"], &me["uid"], &me["username"]),
+        (&json!(member.uid), &json!(member.uid), &json!(member.username))
+    );
     assert_eq!((&me["email"], &me["display_name"]), (&Value::Null, &Value::Null));
     assert_eq!(me["organizations"].as_array().map(Vec::len), Some(1));
     assert_eq!(me["organizations"][0]["id"], acme.id);
@@ -694,7 +716,8 @@ async fn a_member_changes_its_display_name_and_nothing_else() {
     let member = site.member().await;
 
     let named = member.caller().patch("/me", json!({"display_name": "Kim"})).await;
-    let refused = member.caller().patch("/me", json!({"email": "k@example.org", "is_active": true, "display_name": "\n"})).await;
+    let refused =
+        member.caller().patch("/me", json!({"email": "k@example.org", "is_active": true, "display_name": "\n"})).await;
     let stale = member.caller().with("if-match", "\"1\"").patch("/me", json!({"display_name": "Lee"})).await;
     let cleared = member.caller().patch("/me", json!({"display_name": null})).await;
 
@@ -726,7 +749,10 @@ async fn a_subject_becomes_a_member_once() {
     let renamed = site.internal().post(upsert, json!({"sub": "sub-1", "display_name": "Kim L."})).await.data();
 
     assert_eq!((&again.data(), again.header("etag")), (&made, Some("\"1\"")));
-    assert_eq!((&renamed["uid"], &renamed["email"], &renamed["display_name"]), (&made["uid"], &made["email"], &json!("Kim L.")));
+    assert_eq!(
+        (&renamed["uid"], &renamed["email"], &renamed["display_name"]),
+        (&made["uid"], &made["email"], &json!("Kim L."))
+    );
     assert_eq!(site.internal().get("/internal/members/by-sub/sub-1").await.data()["uid"], made["uid"]);
     assert_eq!(audit_total(&site, "member.upsert_by_sub").await, 2);
 }
@@ -736,7 +762,10 @@ async fn a_subject_is_never_linked_by_its_e_mail() {
     let site = Site::start().await;
     site.admin().post("/admin/members", json!({"email": "kim@example.org"})).await.done();
 
-    let reply = site.internal().post("/internal/users/upsert-by-sub", json!({"sub": "sub-1", "email": "KIM@example.org"})).await;
+    let reply = site
+        .internal()
+        .post("/internal/users/upsert-by-sub", json!({"sub": "sub-1", "email": "KIM@example.org"}))
+        .await;
 
     assert_eq!(reply.is(29_303_000).word(), "email_exists");
     assert_eq!(site.internal().get("/internal/members/by-sub/sub-1").await.is(29_301_000).word(), "member_not_found");
@@ -762,11 +791,13 @@ async fn a_service_suspends_and_restores_by_subject() {
 async fn a_client_in_a_tenant_cannot_change_a_foreign_member_by_its_subject() {
     let site = Site::start().await;
     let (_acme, globex) = (site.organization("acme").await, site.organization("globex").await);
-    let made = site.admin().post("/admin/members", json!({"authentik_sub": "sub-1", "display_name": "Kim"})).await.data();
+    let made =
+        site.admin().post("/admin/members", json!({"authentik_sub": "sub-1", "display_name": "Kim"})).await.data();
     globex.link(made["uid"].as_str().unwrap()).await;
     let client = site.client(&["members:write"]).await.with("x-tenant-id", "acme");
 
-    let edited = client.patch(&format!("/admin/members/{}", made["uid"].as_str().unwrap()), json!({"is_active": false})).await;
+    let edited =
+        client.patch(&format!("/admin/members/{}", made["uid"].as_str().unwrap()), json!({"is_active": false})).await;
     client.post("/internal/users/upsert-by-sub", json!({"sub": "sub-1", "is_active": false})).await;
 
     assert_eq!(edited.is(29_301_000).word(), "member_not_found");
@@ -776,13 +807,17 @@ async fn a_client_in_a_tenant_cannot_change_a_foreign_member_by_its_subject() {
 #[tokio::test]
 async fn every_bad_field_of_a_subject_is_named_at_once() {
     let site = Site::start().await;
-    let body = json!({"sub": "", "username": "a b", "email": "x", "display_name": 1, "is_active": null, "status": "active"});
+    let body =
+        json!({"sub": "", "username": "a b", "email": "x", "display_name": 1, "is_active": null, "status": "active"});
 
     let reply = site.internal().post("/internal/users/upsert-by-sub", body).await;
 
     let mut fields = reply.is(10_101_000).fields();
     fields.dedup();
-    assert_eq!(fields, ["display_name", "email", "is_active", "status", "sub", "username"].map(|name| format!("body.{name}")));
+    assert_eq!(
+        fields,
+        ["display_name", "email", "is_active", "status", "sub", "username"].map(|name| format!("body.{name}"))
+    );
 }
 
 #[tokio::test]
@@ -796,7 +831,8 @@ async fn a_service_asks_about_members_and_their_organizations() {
 
     assert_eq!((&found["total"], &found["items"][0]["uid"]), (&json!(1), &json!(member.uid)));
     assert_eq!((&linked["total"], &linked["items"][0]["org_code"]), (&json!(1), &json!("acme")));
-    for path in ["/internal/members/by-sub/nobody", "/internal/members/by-sub/%ff", "/internal/members/x/organizations"] {
+    for path in ["/internal/members/by-sub/nobody", "/internal/members/by-sub/%ff", "/internal/members/x/organizations"]
+    {
         assert_eq!(site.internal().get(path).await.is(29_301_000).word(), "member_not_found", "{path}");
     }
 }

@@ -16,7 +16,8 @@ async fn an_organization_comes_with_its_system_roles() {
 
     let roles = acme.owner().get("/api/v1/permissions/roles").await.data();
 
-    let mut keys: Vec<&str> = roles["roles"].as_array().expect("roles").iter().filter_map(|role| role["key"].as_str()).collect();
+    let mut keys: Vec<&str> =
+        roles["roles"].as_array().expect("roles").iter().filter_map(|role| role["key"].as_str()).collect();
     keys.sort_unstable();
     assert_eq!(keys, ["member", "member_manager", "tenant_admin", "tenant_owner", "viewer"]);
     assert_eq!(site.last_audit_entry().await["outcome"], json!("done"));
@@ -94,7 +95,8 @@ async fn the_platform_sees_all_organizations_its_own_among_them() {
 #[tokio::test]
 async fn a_created_organization_is_as_it_was_described() {
     let site = Site::start().await;
-    let body = json!({"org_code": "acme.studios-1_x", "name": "Acme Studios", "tax_id": "12345678", "status": "inactive"});
+    let body =
+        json!({"org_code": "acme.studios-1_x", "name": "Acme Studios", "tax_id": "12345678", "status": "inactive"});
 
     let reply = site.admin().post("/admin/organizations", body).await;
 

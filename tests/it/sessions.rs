@@ -23,7 +23,8 @@ fn lasting(reply: &Reply) -> Value {
 /// The key that the site signs with.
 fn signing_key(site: &Site) -> StoredKey {
     let sql = "select id, private_key, public_key from signing_keys";
-    let key = |row: &rusqlite::Row<'_>| Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? });
+    let key =
+        |row: &rusqlite::Row<'_>| Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? });
     site.rows().query_row(sql, [], key).expect("a key")
 }
 
@@ -151,7 +152,8 @@ async fn neither_passwords_nor_tokens_reach_the_log_or_the_rows() {
     site.nobody().post("/auth/login", login("kim", "Unheard-of-horse-8")).await.is(28_501_000);
     site.bearer("Unheard-of-horse-7").get("/me").await.is(28_501_000);
 
-    let files: Vec<Vec<u8>> = ["log", "roster.db", "roster.db-wal"].map(|file| std::fs::read(site.path().join(file)).unwrap()).into();
+    let files: Vec<Vec<u8>> =
+        ["log", "roster.db", "roster.db-wal"].map(|file| std::fs::read(site.path().join(file)).unwrap()).into();
     let signature = token.rsplit('.').next().unwrap();
     for secret in ["Unheard-of-horse", signature, PASSWORD] {
         assert!(!files.iter().any(|bytes| bytes.windows(secret.len()).any(|w| w == secret.as_bytes())), "{secret}");
@@ -166,7 +168,10 @@ async fn without_a_token_a_member_is_asked_for_one() {
 
     let reply = site.nobody().get("/me").await;
 
-    assert_eq!((reply.is(28_501_000).word(), reply.header("www-authenticate")), ("missing_bearer_token", Some("Bearer")));
+    assert_eq!(
+        (reply.is(28_501_000).word(), reply.header("www-authenticate")),
+        ("missing_bearer_token", Some("Bearer"))
+    );
 }
 
 #[tokio::test]

@@ -90,7 +90,12 @@ impl Fresh {
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Output {
-        Command::new(binary()).args(arguments).args(["--json", "--data"]).arg(self.directory.path()).output().expect("roster")
+        Command::new(binary())
+            .args(arguments)
+            .args(["--json", "--data"])
+            .arg(self.directory.path())
+            .output()
+            .expect("roster")
     }
 
     fn members(&self) -> i64 {
@@ -145,7 +150,8 @@ async fn with_its_token_the_page_shows_the_form_and_talks_to_nobody() {
 async fn before_the_first_administrator_nobody_gets_in() {
     let fresh = Fresh::start("");
 
-    for (login, password) in [("admin", "admin"), ("admin", "password"), ("root", ""), ("admin@example.org", PASSWORD)] {
+    for (login, password) in [("admin", "admin"), ("admin", "password"), ("root", ""), ("admin@example.org", PASSWORD)]
+    {
         let page = fresh.login(login, password).await;
         assert!(page.status == 401 || page.json()["detail"] == "bad_input", "{login}");
     }
@@ -165,7 +171,8 @@ async fn the_link_makes_the_first_administrator_once() {
     assert_eq!((made.status, made.shows_the_form()), (200, false));
     assert_eq!((again.status, shown.status, shown.shows_the_form()), (401, 401, false));
     assert_eq!(fresh.members(), 1);
-    let token = fresh.login("kim@example.org", PASSWORD).await.json()["data"]["access_token"].as_str().unwrap().to_owned();
+    let token =
+        fresh.login("kim@example.org", PASSWORD).await.json()["data"]["access_token"].as_str().unwrap().to_owned();
     let organizations = fresh.http.get(format!("{}/admin/organizations", fresh.url)).bearer_auth(token);
     assert_eq!(fresh.send(organizations).await.json()["data"]["items"][0]["org_code"], "platform");
 }
@@ -175,7 +182,8 @@ async fn of_many_who_hold_the_link_one_becomes_administrator() {
     let fresh = Fresh::start("");
     let logins: Vec<String> = (0..8).map(|n| format!("kim{n}@example.org")).collect();
 
-    let pages = futures_util::future::join_all(logins.iter().map(|login| fresh.submit(&fresh.token, login, PASSWORD))).await;
+    let pages =
+        futures_util::future::join_all(logins.iter().map(|login| fresh.submit(&fresh.token, login, PASSWORD))).await;
 
     assert_eq!(pages.iter().filter(|page| page.status == 200).count(), 1);
     assert!(pages.iter().all(|page| matches!(page.status, 200 | 401 | 409)));
@@ -186,7 +194,14 @@ async fn of_many_who_hold_the_link_one_becomes_administrator() {
 async fn a_weak_password_shows_all_its_faults_and_keeps_the_link() {
     let fresh = Fresh::start("");
 
-    for (password, faults) in [("short", 3), ("", 3), ("alllowercase", 2), ("Abcdefgh", 1), ("abcdefg1", 1), (&format!("A1{}", "x".repeat(255)), 1)] {
+    for (password, faults) in [
+        ("short", 3),
+        ("", 3),
+        ("alllowercase", 2),
+        ("Abcdefgh", 1),
+        ("abcdefg1", 1),
+        (&format!("A1{}", "x".repeat(255)), 1),
+    ] {
         let page = fresh.submit(&fresh.token, "kim@example.org", password).await;
         assert_eq!((page.status, page.faults(), page.shows_the_form()), (400, faults, true), "{password}");
         assert!(password.is_empty() || !page.text.contains(&format!("value=\"{password}\"")));
@@ -219,7 +234,18 @@ async fn a_token_that_is_markup_stays_text() {
 
 #[tokio::test]
 async fn the_first_administrators_login_is_one_that_any_member_could_have() {
-    for login in ["", " ", "a b", "-", "<b>", "a@@example.org", "@example.org", "kim@", &"k".repeat(65), &format!("{}@example.org", "k".repeat(250))] {
+    for login in [
+        "",
+        " ",
+        "a b",
+        "-",
+        "<b>",
+        "a@@example.org",
+        "@example.org",
+        "kim@",
+        &"k".repeat(65),
+        &format!("{}@example.org", "k".repeat(250)),
+    ] {
         let fresh = Fresh::start("");
         let page = fresh.submit(&fresh.token, login, PASSWORD).await;
         assert_eq!((page.status, page.faults(), fresh.members()), (400, 1, 0), "{login:?}");
@@ -256,7 +282,9 @@ async fn a_form_with_something_missing_is_refused() {
 
     let without = fresh.send(post(form, format!("token={}&login=kim", fresh.token))).await;
     let twice = fresh.send(post(form, format!("token={0}&token={0}&login=kim&password={PASSWORD}", fresh.token))).await;
-    let other = fresh.send(post("application/json", json!({"token": fresh.token, "login": "kim", "password": PASSWORD}).to_string())).await;
+    let other = fresh
+        .send(post("application/json", json!({"token": fresh.token, "login": "kim", "password": PASSWORD}).to_string()))
+        .await;
 
     assert_eq!((without.status, twice.status, other.status), (400, 400, 415));
     assert_eq!(fresh.members(), 0);
@@ -337,7 +365,10 @@ async fn the_making_of_the_first_administrator_is_recorded_without_a_name() {
     let sql = "select action, after from audit order by id desc limit 1";
     let last: (String, String) = rows.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
 
-    assert_eq!((last.0.as_str(), last.1.as_str()), ("member.create_first_administrator", "{\"role\":\"platform_admin\"}"));
+    assert_eq!(
+        (last.0.as_str(), last.1.as_str()),
+        ("member.create_first_administrator", "{\"role\":\"platform_admin\"}")
+    );
 }
 
 // ── internal secrets, which come from the environment of a start ──
@@ -365,7 +396,11 @@ async fn without_an_internal_secret_no_secret_is_right() {
     for secret in ["", "x"] {
         let request = fresh.http.get(format!("{}/internal/members", fresh.url)).header("x-internal-secret", secret);
         let reply = fresh.send(request).await;
-        assert_eq!((reply.status, &reply.json()["detail"]), (501, &json!("internal_secret_not_configured")), "{secret}");
+        assert_eq!(
+            (reply.status, &reply.json()["detail"]),
+            (501, &json!("internal_secret_not_configured")),
+            "{secret}"
+        );
     }
 }
 
