@@ -54,6 +54,7 @@ causes! {
     RoleKey 31 101 "role_key" "a role key is 2 to 64 of a-z 0-9 _ . - beginning with a letter, and not `system.…` or `platform_…`";
     AmbiguousCatalog 31 101 "ambiguous_catalog" "the catalog cannot be imported: see `fields`";
     RouteNotFound 10 301 "route_not_found" "there is nothing at this address: see /api/v1/docs";
+    NotFound 0 301 "not_found" "there is nothing of this name";
     MethodNotAllowed 10 105 "method_not_allowed" "this address does not take that method: see the Allow header";
     RequestTimeout 10 109 "request_timeout" "the request took too long to arrive";
     TooLarge 10 113 "too_large" "the body is larger than this address takes";

@@ -21,8 +21,8 @@ use crate::access::secret;
 use crate::app::{App, figures};
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
-use crate::wire::inputs::Inputs;
-use crate::wire::{Failure, document, failure_body};
+use crate::wire::inputs::{Format, Inputs};
+use crate::wire::{Failure, document, failure_body, is_known};
 use crate::{audit, clients, members, organizations, permissions, sessions};
 
 /// What is over the body limit is read this far, so that the caller gets to see the answer.
@@ -97,7 +97,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let (document, page) = documented(app)?;
     let operations = Arc::new(Operations {
         inner: service(app).into_endpoint(),
-        inputs: Arc::new(Inputs::new(&document)?),
+        inputs: Arc::new(Inputs::new(&document, FORMATS)?),
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();
@@ -120,6 +120,14 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .data(app.guard.clone());
     Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
 }
+
+/// Rules that a schema names as a format, because a pattern could not say all that is wrong.
+pub const FORMATS: &[Format] = &[
+    ("password", members::password::faults),
+    ("client-origin", clients::origin_faults),
+    ("client-network", clients::network_faults),
+    ("client-path", clients::path_faults),
+];
 
 /// The page is one inline script by Swagger UI; it may talk to this server only.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
@@ -200,7 +208,8 @@ impl Endpoint for Fixed {
         if let Some(policy) = self.policy {
             response = response.header(header::CONTENT_SECURITY_POLICY, policy);
         }
-        if request.headers().get(header::IF_NONE_MATCH).is_some_and(|sent| sent.as_bytes() == self.etag.as_bytes()) {
+        let sent = request.headers().get(header::IF_NONE_MATCH).and_then(|sent| sent.to_str().ok());
+        if is_known(sent, &self.etag) {
             return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
         }
         Ok(response.content_type(self.content_type).body(self.text.clone()))
@@ -316,7 +325,7 @@ fn is_change(method: &Method) -> bool {
 }
 
 fn is_parameter_error(error: &poem::Error) -> bool {
-    error.is::<poem_openapi::error::ParseParamError>() || error.is::<poem_openapi::error::ParsePathError>()
+    error.is::<poem_openapi::error::ParseParamError>()
 }
 
 /// The outermost layer.
@@ -471,6 +480,10 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
         return Err(Box::new(error.into_response()));
     }
     let text = error.to_string();
+    let is_path = error.is::<poem_openapi::error::ParsePathError>() || error.is::<poem::error::ParsePathError>();
+    if is_path {
+        return Ok(Error::new(Cause::NotFound).because(text));
+    }
     let cause = match error.status() {
         StatusCode::NOT_FOUND => Cause::RouteNotFound,
         StatusCode::METHOD_NOT_ALLOWED => Cause::MethodNotAllowed,
@@ -531,6 +544,13 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
             known.push(operation.method.to_uppercase());
         }
     }
+    for fixed in ["/healthz", "/readyz", "/metrics"] {
+        methods.insert(fixed.to_owned(), vec!["GET".into()]);
+    }
+    for fixed in ["openapi.json", "docs"] {
+        methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
+    }
+    methods.insert("/setup".to_owned(), vec!["GET".into(), "POST".into()]);
     let mut router = matchit::Router::new();
     for (path, methods) in methods {
         if let Err(e) = router.insert(path, methods.join(", ")) {

@@ -208,7 +208,6 @@ struct Route {
     methods: Vec<(Box<str>, Vec<Slot>)>,
     /// Nodes that take every method.
     any: Vec<Slot>,
-    lists_head: bool,
 }
 
 impl Route {
@@ -242,7 +241,7 @@ pub enum Met<'c> {
     /// The template that matches does not list the method.
     NotThisMethod(&'c str),
     /// The template, and the permissions of which any one answers.
-    Permissions(&'c str, [&'c [Slot]; 3]),
+    Permissions(&'c str, [&'c [Slot]; 2]),
 }
 
 pub struct Catalog {
@@ -319,14 +318,13 @@ impl Catalog {
         let Some(routes) = self.apps.get(app) else { return Met::Nothing };
         let Some(route) = routes.at(path) else { return Met::Nothing };
         let own = route.slots(method);
-        let get: &[Slot] = if method == "HEAD" && !route.lists_head { route.slots("GET") } else { &[] };
         // A method that is no upper-case token is none that `*` could mean.
         let is_token = |method: &str| methods(method).is_ok_and(|tokens| tokens == [method] && method != "*");
         let any: &[Slot] = if !route.any.is_empty() && is_token(method) { &route.any } else { &[] };
-        if own.is_empty() && get.is_empty() && any.is_empty() {
+        if own.is_empty() && any.is_empty() {
             return Met::NotThisMethod(&route.text);
         }
-        Met::Permissions(&route.text, [own, get, any])
+        Met::Permissions(&route.text, [own, any])
     }
 
     /// Is it about the site as a whole, so that no tenant can hold it?
@@ -342,17 +340,10 @@ impl Catalog {
             let (Ok(template), Ok(tokens)) = (Template::parse(text), methods(tokens)) else { continue };
             let routes = apps.entry(node.app.clone()).or_default();
             let index = *known.entry((node.app.clone(), template.shape())).or_insert_with(|| {
-                routes.push(Route {
-                    template,
-                    text: text.clone(),
-                    methods: Vec::new(),
-                    any: Vec::new(),
-                    lists_head: false,
-                });
+                routes.push(Route { template, text: text.clone(), methods: Vec::new(), any: Vec::new() });
                 routes.len() - 1
             });
             for token in tokens {
-                routes[index].lists_head |= token == "HEAD";
                 routes[index].add(token, &[node.slot]);
             }
         }
@@ -361,7 +352,14 @@ impl Catalog {
 }
 
 impl Routes {
-    fn build(direct: Vec<Route>) -> Self {
+    fn build(mut direct: Vec<Route>) -> Self {
+        for route in &mut direct {
+            // HEAD is covered by GET unless the template lists it itself.
+            let get = route.slots("GET").to_vec();
+            if route.slots("HEAD").is_empty() && !get.is_empty() {
+                route.add("HEAD", &get);
+            }
+        }
         let mut all = direct.clone();
         for route in &mut all {
             for umbrella in &direct {

@@ -121,6 +121,10 @@ impl Keys {
         }
         let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or_else(|| invalid("unknown key".into()))?;
         let data = jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|e| invalid(e.to_string()))?;
+        // The library lets a token live through the second in which it ends.
+        if data.claims.exp <= now.0 / 1_000 {
+            return Err(invalid("expired".into()));
+        }
         if data.claims.iat > now.0 / 1_000 {
             return Err(invalid("issued in the future".into()));
         }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::types::MaybeUndefined;
-use poem_openapi::{Object, OpenApi};
+use poem_openapi::types::{MaybeUndefined, ToJSON};
+use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
-use super::{ApiClient, faults, store};
+use super::{ApiClient, store};
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
 use crate::access::secret;
@@ -23,8 +23,50 @@ use crate::wire::{ActiveInactive, Body, Done, Page, Reply, Tag, done, like, ok, 
 crate::text! {
     /// A name for people
     ClientName 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
-    /// One entry of a list
-    ListEntry 1..=256 "^[^\\x00-\\x1f\\x7f]+$";
+    /// An exact origin, such as `https://office.example.org`
+    Origin 1..=256 "" as "client-origin";
+    /// An address or a CIDR range
+    Network 1..=64 "" as "client-network";
+    /// A path below the base path; `/admin/*` is all below
+    AllowedPath 1..=256 "" as "client-path";
+}
+
+/// What a client may do; writing includes reading
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientScope {
+    #[oai(rename = "members:read")]
+    MembersRead,
+    #[oai(rename = "members:write")]
+    MembersWrite,
+    #[oai(rename = "organizations:read")]
+    OrganizationsRead,
+    #[oai(rename = "organizations:write")]
+    OrganizationsWrite,
+    #[oai(rename = "permissions:read")]
+    PermissionsRead,
+    #[oai(rename = "permissions:write")]
+    PermissionsWrite,
+    #[oai(rename = "permissions:check")]
+    PermissionsCheck,
+    #[oai(rename = "videos:read")]
+    VideosRead,
+    #[oai(rename = "videos:write")]
+    VideosWrite,
+    #[oai(rename = "quotas:read")]
+    QuotasRead,
+    #[oai(rename = "quotas:write")]
+    QuotasWrite,
+    #[oai(rename = "jobs:read")]
+    JobsRead,
+    #[oai(rename = "jobs:write")]
+    JobsWrite,
+    #[oai(rename = "audit:read")]
+    AuditRead,
+    #[oai(rename = "audit:write")]
+    AuditWrite,
+    /// All of these
+    #[oai(rename = "*")]
+    All,
 }
 
 /// An API client, without its secret
@@ -93,15 +135,15 @@ struct CreateClient {
     name: ClientName,
     /// Such as `members:read`; `*` is all of them
     #[oai(validator(min_items = 1, max_items = 16))]
-    scopes: Vec<ListEntry>,
+    scopes: Vec<ClientScope>,
     #[oai(validator(max_items = 100))]
-    allowed_origins: Option<Vec<ListEntry>>,
+    allowed_origins: Option<Vec<Origin>>,
     /// Addresses or CIDR ranges
     #[oai(validator(max_items = 100))]
-    allowed_ips: Option<Vec<ListEntry>>,
+    allowed_ips: Option<Vec<Network>>,
     /// Paths below the base path; `/admin/*` is all below
     #[oai(validator(max_items = 100))]
-    allowed_paths: Option<Vec<ListEntry>>,
+    allowed_paths: Option<Vec<AllowedPath>>,
     #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
     rate_limit_per_min: Option<u32>,
     /// Unix milliseconds
@@ -114,13 +156,13 @@ struct UpdateClient {
     name: Option<ClientName>,
     status: Option<ActiveInactive>,
     #[oai(validator(min_items = 1, max_items = 16))]
-    scopes: Option<Vec<ListEntry>>,
+    scopes: Option<Vec<ClientScope>>,
     #[oai(validator(max_items = 100))]
-    allowed_origins: Option<Vec<ListEntry>>,
+    allowed_origins: Option<Vec<Origin>>,
     #[oai(validator(max_items = 100))]
-    allowed_ips: Option<Vec<ListEntry>>,
+    allowed_ips: Option<Vec<Network>>,
     #[oai(validator(max_items = 100))]
-    allowed_paths: Option<Vec<ListEntry>>,
+    allowed_paths: Option<Vec<AllowedPath>>,
     /// Null takes it away
     #[oai(nullable, validator(minimum(value = "1"), maximum(value = "1000000")))]
     rate_limit_per_min: MaybeUndefined<u32>,
@@ -185,10 +227,10 @@ impl Api {
                 client_key,
                 name: body.name.0,
                 is_active: true,
-                scopes: texts(body.scopes),
-                allowed_origins: texts(body.allowed_origins.unwrap_or_default()),
-                allowed_ips: texts(body.allowed_ips.unwrap_or_default()),
-                allowed_paths: texts(body.allowed_paths.unwrap_or_default()),
+                scopes: words(body.scopes),
+                allowed_origins: texts(body.allowed_origins, |entry| entry.0),
+                allowed_ips: texts(body.allowed_ips, |entry| entry.0),
+                allowed_paths: texts(body.allowed_paths, |entry| entry.0),
                 rate_limit_per_min: body.rate_limit_per_min,
                 expires_at: body.expires_at.map(Timestamp),
                 last_used_at: None,
@@ -196,7 +238,7 @@ impl Api {
                 created_at: t.now(),
                 updated_at: t.now(),
             };
-            require_sound(&client, t.now())?;
+            require_ahead(client.expires_at, t.now())?;
             access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
@@ -237,8 +279,9 @@ impl Api {
                 return Ok(Changed::nothing(former));
             }
             // An end that has passed already may stay as it is; a new one must lie ahead.
-            let judged_at = if client.expires_at == former.expires_at { Timestamp(i64::MIN) } else { t.now() };
-            require_sound(&client, judged_at)?;
+            if client.expires_at != former.expires_at {
+                require_ahead(client.expires_at, t.now())?;
+            }
             access::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
             access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::update_client(t, &client)?;
@@ -293,25 +336,35 @@ fn new_client_key() -> Result<String> {
     Ok(format!("rc_{}", hex::encode(&secret::random()?[..12])))
 }
 
-fn texts(list: Vec<ListEntry>) -> Vec<String> {
-    list.into_iter().map(|entry| entry.0).collect()
+fn texts<T>(list: Option<Vec<T>>, text: fn(T) -> String) -> Vec<String> {
+    list.into_iter().flatten().map(text).collect()
 }
 
-fn require_sound(client: &ApiClient, now: Timestamp) -> Result<()> {
-    let faults = faults(client, now);
-    if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
+fn words(scopes: Vec<ClientScope>) -> Vec<String> {
+    let word = |scope: ClientScope| scope.to_json().and_then(|word| word.as_str().map(str::to_owned));
+    scopes.into_iter().filter_map(word).collect()
+}
+
+fn require_ahead(expires_at: Option<Timestamp>, now: Timestamp) -> Result<()> {
+    if expires_at.is_some_and(|at| at <= now) {
+        return Err(Error::field("expires_at", "must lie in the future, in Unix milliseconds"));
+    }
+    Ok(())
 }
 
 fn edited(mut client: ApiClient, edit: UpdateClient) -> ApiClient {
-    let list = |former: &mut Vec<String>, edit: Option<Vec<ListEntry>>| {
-        if let Some(edit) = edit {
-            *former = texts(edit);
-        }
-    };
-    list(&mut client.scopes, edit.scopes);
-    list(&mut client.allowed_origins, edit.allowed_origins);
-    list(&mut client.allowed_ips, edit.allowed_ips);
-    list(&mut client.allowed_paths, edit.allowed_paths);
+    if let Some(scopes) = edit.scopes {
+        client.scopes = words(scopes);
+    }
+    if edit.allowed_origins.is_some() {
+        client.allowed_origins = texts(edit.allowed_origins, |entry| entry.0);
+    }
+    if edit.allowed_ips.is_some() {
+        client.allowed_ips = texts(edit.allowed_ips, |entry| entry.0);
+    }
+    if edit.allowed_paths.is_some() {
+        client.allowed_paths = texts(edit.allowed_paths, |entry| entry.0);
+    }
     if let Some(name) = edit.name {
         client.name = name.0;
     }

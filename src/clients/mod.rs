@@ -5,10 +5,9 @@ pub mod store;
 
 use std::sync::atomic::Ordering;
 
-use crate::access::permission::SCOPES;
 use crate::app::App;
 use crate::config;
-use crate::error::{Field, Result};
+use crate::error::Result;
 use crate::ids::Timestamp;
 
 /// A client as stored, without its hashes.
@@ -29,42 +28,23 @@ pub struct ApiClient {
     pub updated_at: Timestamp,
 }
 
-/// All that is wrong with a client's lists.
-pub fn faults(client: &ApiClient, now: Timestamp) -> Vec<Field> {
-    let mut faults = Vec::new();
-    let mut each = |name: &str, list: &[String], is_right: &dyn Fn(&str) -> bool, says: &str| {
-        for (n, entry) in list.iter().enumerate().filter(|(_, entry)| !is_right(entry)) {
-            faults.push(Field::at(&["body", name, &n.to_string()], format!("{entry:?} {says}")));
-        }
-    };
-    each(
-        "scopes",
-        &client.scopes,
-        &|text| SCOPES.contains(&text),
-        &format!("is not a scope: use {}", SCOPES.join(", ")),
-    );
-    each(
-        "allowed_ips",
-        &client.allowed_ips,
-        &|text| config::network(text).is_some(),
-        "is not an address or a CIDR range",
-    );
-    each(
-        "allowed_origins",
-        &client.allowed_origins,
-        &is_origin,
-        "is not an exact origin like https://office.example.org",
-    );
-    each(
-        "allowed_paths",
-        &client.allowed_paths,
-        &is_path,
-        "is not a path like /admin/members, or /admin/* for all below",
-    );
-    if client.expires_at.is_some_and(|at| at <= now) {
-        faults.push(Field::body("expires_at", "must lie in the future, in Unix milliseconds"));
-    }
-    faults
+/// All that is wrong with an entry of `allowed_origins`.
+pub fn origin_faults(text: &str) -> Vec<String> {
+    fault(is_origin(text), "is not an exact origin like https://office.example.org")
+}
+
+/// All that is wrong with an entry of `allowed_ips`.
+pub fn network_faults(text: &str) -> Vec<String> {
+    fault(config::network(text).is_some(), "is not an address or a CIDR range")
+}
+
+/// All that is wrong with an entry of `allowed_paths`.
+pub fn path_faults(text: &str) -> Vec<String> {
+    fault(is_path(text), "is not a path like /admin/members, or /admin/* for all below")
+}
+
+fn fault(is_right: bool, says: &str) -> Vec<String> {
+    if is_right { Vec::new() } else { vec![says.to_owned()] }
 }
 
 fn is_origin(text: &str) -> bool {

@@ -12,7 +12,7 @@ use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Transaction, use_setup_token};
 use crate::db::{Reader, Writer};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions;
@@ -122,15 +122,36 @@ pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, 
     permissions::require_grants_held(t, caller, id)
 }
 
-/// Are this login and this password good enough for a first administrator?
+/// Are this login and this password good enough for a first administrator? Says all that is wrong at once.
 pub fn require_first(login: &str, password: &str) -> Result<()> {
-    const LOGIN_BYTES_MAX: usize = 254;
-    let login = login.trim();
-    let is_odd = |c: char| c.is_control() || c.is_whitespace();
-    if login.is_empty() || login.len() > LOGIN_BYTES_MAX || login.chars().any(is_odd) {
-        return Err(Error::field("login", "must be an e-mail or a username, without spaces"));
+    let mut faults: Vec<Field> =
+        password::faults(password).into_iter().map(|fault| Field::body("password", fault)).collect();
+    if !is_login(login.trim()) {
+        faults.insert(0, Field::body("login", "must be an e-mail, or a username of letters, digits, and . _ -"));
     }
-    password::require_strong("password", password)
+    if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
+}
+
+/// The rules of `Username` and `Email` in the document, for logins that do not come as a request body.
+fn is_login(login: &str) -> bool {
+    const USERNAME_BYTES_MAX: usize = 64;
+    const EMAIL_BYTES_MAX: usize = 254;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let is_part =
+        |part: &str| !part.is_empty() && !part.chars().any(|c| c <= ' ' || c == '\u{7f}' || "@<>\"".contains(c));
+    match login.split_once('@') {
+        Some((local, domain)) => {
+            login.len() <= EMAIL_BYTES_MAX
+                && local.chars().count() <= USERNAME_BYTES_MAX
+                && is_part(local)
+                && is_part(domain)
+        }
+        None => {
+            login.len() <= USERNAME_BYTES_MAX
+                && login.starts_with(|first: char| first.is_ascii_alphanumeric())
+                && login.bytes().all(is_plain)
+        }
+    }
 }
 
 /// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.

@@ -12,14 +12,14 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use crate::access::secret;
 use crate::app::App;
 use crate::config::Config;
-use crate::error::{Cause, Error, Field, Result};
+use crate::error::{Cause, Error, Result};
 
 /// More would only cost hashing time.
 pub const PASSWORD_BYTES_MAX: usize = 256;
 const PASSWORD_CHARACTERS_MIN: usize = 8;
 
 /// All that is wrong with a new password.
-pub fn faults(password: &str) -> Vec<&'static str> {
+pub fn faults(password: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if password.chars().count() < PASSWORD_CHARACTERS_MIN {
         faults.push("must have at least 8 characters");
@@ -33,17 +33,7 @@ pub fn faults(password: &str) -> Vec<&'static str> {
     if !password.chars().any(|c| c.is_numeric() || !(c.is_alphanumeric() || c.is_whitespace())) {
         faults.push("must have a digit or a sign");
     }
-    faults
-}
-
-/// Refuses a weak password, naming the field it came in.
-pub fn require_strong(field: &str, password: &str) -> Result<()> {
-    let faults = faults(password);
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::fields(faults.into_iter().map(|fault| Field::body(field, fault)).collect()))
-    }
+    faults.into_iter().map(str::to_owned).collect()
 }
 
 /// The hash to store: argon2id, with the parameters of the settings.

@@ -12,6 +12,9 @@ use crate::error::{Cause, Error, Field, Result};
 
 pub type Shared = Arc<Inputs>;
 
+/// The name of a format in a schema, and all that is wrong with a text of that format.
+pub type Format = (&'static str, fn(&str) -> Vec<String>);
+
 /// More than this many faults in one request are not listed.
 const FAULTS_MAX: usize = 100;
 
@@ -28,20 +31,21 @@ struct Parameter {
 pub struct Inputs {
     bodies: HashMap<String, Validator>,
     parameters: HashMap<String, Vec<Parameter>>,
+    formats: &'static [Format],
 }
 
 impl Inputs {
     /// Compiles the rules of a finished document.
-    pub fn new(document: &Value) -> Result<Self> {
+    pub fn new(document: &Value, formats: &'static [Format]) -> Result<Self> {
         let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
         let definitions: Map<String, Value> =
             schemas.iter().map(|(name, schema)| (name.clone(), checkable(schema))).collect();
         let rule = |schema: Value| {
             let mut schema = schema;
             schema["components"] = json!({"schemas": definitions});
-            compile(&schema)
+            compile(&schema, formats)
         };
-        let mut inputs = Self { bodies: HashMap::new(), parameters: HashMap::new() };
+        let mut inputs = Self { bodies: HashMap::new(), parameters: HashMap::new(), formats };
         for operation in super::document::operations(document) {
             let body = &operation.value["requestBody"]["content"]["application/json"]["schema"];
             if let Some(name) = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
@@ -67,7 +71,7 @@ impl Inputs {
     pub fn check_body(&self, schema: &str, value: &Value) -> Vec<Field> {
         match self.bodies.get(schema) {
             Some(rule) if rule.is_valid(value) => Vec::new(),
-            Some(rule) => faults(rule, value, "body"),
+            Some(rule) => faults(rule, value, "body", self.formats),
             None => vec![Field::at(&["body"], "has no rules: please report this")],
         }
     }
@@ -105,7 +109,7 @@ impl Parameter {
         } else {
             json!(text)
         };
-        faults(&self.rule, &value, "").into_iter().next().map(|field| field.message)
+        faults(&self.rule, &value, "", &[]).into_iter().next().map(|field| field.message)
     }
 }
 
@@ -122,13 +126,17 @@ fn query_pairs(query: &str) -> Vec<(String, String)> {
         .unwrap_or_default()
 }
 
-fn compile(schema: &Value) -> Result<Validator> {
-    jsonschema::options()
+fn compile(schema: &Value, formats: &'static [Format]) -> Result<Validator> {
+    let mut options = jsonschema::options()
         .with_draft(jsonschema::Draft::Draft4)
-        .should_validate_formats(false)
+        .should_validate_formats(true)
         .with_pattern_options(PatternOptions::regex())
-        .build(schema)
-        .map_err(|e| Error::internal(format!("a schema of the document is not usable: {e}")))
+        // An id that is none is not malformed, only missing.
+        .with_format("uuid", |_| true);
+    for (name, faults) in formats {
+        options = options.with_format(*name, |text| faults(text).is_empty());
+    }
+    options.build(schema).map_err(|e| Error::internal(format!("a schema of the document is not usable: {e}")))
 }
 
 /// OpenAPI 3.0's dialect as Draft 4: `nullable` becomes a choice, integer formats become bounds.
@@ -156,19 +164,20 @@ fn checkable(schema: &Value) -> Value {
     schema
 }
 
-fn faults(rule: &Validator, value: &Value, place: &str) -> Vec<Field> {
+fn faults(rule: &Validator, value: &Value, place: &str, formats: &[Format]) -> Vec<Field> {
     let mut found = Vec::new();
     for error in rule.iter_errors(value).take(FAULTS_MAX) {
-        collect(&error, place, &mut found);
+        collect(&error, place, formats, &mut found);
     }
     found.truncate(FAULTS_MAX);
     found
 }
 
-fn collect(error: &jsonschema::ValidationError<'_>, place: &str, found: &mut Vec<Field>) {
+fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Format], found: &mut Vec<Field>) {
     let mut location = vec![place.to_owned()];
     let pointer = error.instance_path().to_string();
     location.extend(pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")));
+    let text = error.instance().as_str().unwrap_or_default();
     let mut at = |extra: Option<&str>, message: String| {
         let mut location = location.clone();
         location.extend(extra.map(str::to_owned));
@@ -178,13 +187,20 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, found: &mut Vec
         ValidationErrorKind::AnyOf { context } => {
             // The last branch is the real rule; the ones before it are `null`.
             for inner in context.last().into_iter().flatten() {
-                collect(inner, place, found);
+                collect(inner, place, formats, found);
             }
         }
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             unexpected.iter().for_each(|name| at(Some(name), "is not a field of this request".into()));
         }
         ValidationErrorKind::Required { property } => at(property.as_str(), "is missing".into()),
+        // An empty text is too short already.
+        ValidationErrorKind::Pattern { .. } | ValidationErrorKind::Format { .. } if text.is_empty() => {}
+        ValidationErrorKind::Format { format } => {
+            let rule = formats.iter().find(|(name, _)| name == format);
+            let said = rule.map_or_else(|| vec!["is not valid".to_owned()], |(_, faults)| faults(text));
+            said.into_iter().for_each(|message| at(None, message));
+        }
         kind => at(None, sentence(kind)),
     }
 }

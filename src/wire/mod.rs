@@ -470,10 +470,16 @@ pub fn require_version(if_match: Option<&str>, version: i64) -> Result<(), Error
     Err(Error::new(Cause::VersionStale).header("ETag", format!("\"{version}\"")))
 }
 
+/// Does the caller have this version already? Compared weakly, as a proxy that compresses makes tags weak.
+pub fn is_known(if_none_match: Option<&str>, etag: &str) -> bool {
+    let fits = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
+    if_none_match.is_some_and(|sent| sent.split(',').any(|tag| fits(tag.trim())))
+}
+
 /// Text with its rules, written once on the type: they stand in the document, and the document is the validator.
 #[macro_export]
 macro_rules! text {
-    ($($(#[$doc:meta])* $name:ident $min:literal..=$max:literal $pattern:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident $min:literal..=$max:literal $pattern:literal $(as $format:literal)?;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct $name(pub String);
@@ -505,6 +511,7 @@ macro_rules! text {
                     min_length: Some($min),
                     max_length: Some($max),
                     pattern: Some($pattern.to_owned()).filter(|pattern| !pattern.is_empty()),
+                    $(format: Some($format),)?
                     ..poem_openapi::registry::MetaSchema::new("string")
                 }))
             }

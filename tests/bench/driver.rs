@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Requests before the measurement, so that caches and pools are as they stay.
-const WARM_UP: Duration = Duration::from_millis(500);
-const MEASURED: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_millis(250);
+const MEASURED: Duration = Duration::from_secs(1);
 /// Longest wait for what should take seconds: a server that hangs must not hang the benchmark.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Larger than any head that is expected.

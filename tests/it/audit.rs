@@ -129,27 +129,35 @@ async fn a_change_of_a_client_is_recorded_with_before_and_after() {
 }
 
 #[tokio::test]
-async fn repeated_denials_are_one_entry() {
+async fn repeated_denials_of_one_caller_and_operation_are_one_entry() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (plain, other) = (acme.member().await, acme.member().await);
     let body = json!({"org_code": "globex", "name": "Globex"});
 
-    for _ in 0..3 {
-        plain.caller().post("/admin/organizations", body.clone()).await.is(29_505_000);
+    for path in ["/admin/organizations", "/admin/organizations", "/api/v1/admin/organizations"] {
+        plain.caller().post(path, body.clone()).await.is(29_505_000);
     }
-    other.caller().post("/admin/organizations", body.clone()).await.is(29_505_000);
-    plain.caller().post("/api/v1/admin/organizations", body.clone()).await.is(29_505_000);
+    other.caller().post("/admin/organizations", body).await.is(29_505_000);
     plain.caller().post("/admin/api-clients", json!({"name": "x", "scopes": ["*"]})).await.is(32_505_000);
 
     let denied = entries(&site, "outcome=denied").await;
-    assert_eq!(column(&denied, "actor"), [&plain.uid, &plain.uid, &other.uid, &plain.uid]);
-    assert_eq!(
-        column(&denied, "action"),
-        ["create_api_client", "create_organization", "create_organization", "create_organization"]
-    );
-    assert_eq!(denied[3]["after"], json!({"detail": "forbidden", "repeats_before": 0}));
-    assert_eq!((&denied[3]["target"], &denied[3]["before"]), (&json!("path /admin/organizations"), &Value::Null));
+    assert_eq!(column(&denied, "actor"), [&plain.uid, &other.uid, &plain.uid]);
+    assert_eq!(column(&denied, "action"), ["create_api_client", "create_organization", "create_organization"]);
+    assert_eq!(denied[2]["after"], json!({"detail": "forbidden", "repeats_before": 0}));
+    assert_eq!((&denied[2]["target"], &denied[2]["before"]), (&json!("path /admin/organizations"), &Value::Null));
+}
+
+#[tokio::test]
+async fn an_owner_sees_who_was_refused_in_its_organization() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let plain = acme.member().await;
+
+    plain.caller().post("/api/v1/permissions/roles", json!({"key": "editor"})).await.is(31_505_000);
+
+    let seen = acme.owner().get("/admin/audit?outcome=denied").await.data();
+    assert_eq!((&seen["total"], &seen["items"][0]["actor"]), (&json!(1), &json!(plain.uid)));
 }
 
 #[tokio::test]

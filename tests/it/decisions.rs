@@ -153,12 +153,16 @@ impl Rows {
     fn route(&self, app: &str, method: &str, path: &[String]) -> Result<Vec<i64>, &'static str> {
         let entries = || self.catalog.iter().filter(|(_, entry)| entry.app == app && !entry.orphaned);
         let templates: BTreeSet<&Vec<Segment>> = entries().filter_map(|(_, entry)| entry.template.as_ref()).collect();
-        let Some(best) = templates.iter().copied().find(|template| matches(template, path)) else { return Err("unmapped_route") };
+        // An umbrella decides alone only where no other template matches.
+        let matching = |is_umbrella: bool| {
+            templates.iter().copied().find(|template| (template.last() == Some(&Segment::Rest)) == is_umbrella && matches(template, path))
+        };
+        let Some(best) = matching(false).or_else(|| matching(true)) else { return Err("unmapped_route") };
         let answering = |template: &Vec<Segment>| -> Vec<i64> {
             let here: Vec<_> = entries().filter(|(_, entry)| entry.template.as_ref() == Some(template)).collect();
             let lists = |token: &str| here.iter().any(|(_, entry)| entry.methods.iter().any(|method| method == token));
             let is_word = !method.is_empty() && method.len() <= 20 && method.bytes().all(|byte| byte.is_ascii_uppercase());
-            let answers = |token: &str| token == method || (token == "*" && is_word) || (method == "HEAD" && token == "GET" && !lists("HEAD"));
+            let answers = |token: &str| is_word && (token == method || token == "*" || (method == "HEAD" && token == "GET" && !lists("HEAD")));
             here.iter().filter(|(_, entry)| entry.methods.iter().any(|token| answers(token))).map(|(slot, _)| **slot).collect()
         };
         let mut slots = answering(best);
@@ -277,6 +281,7 @@ struct Town {
     seed: u64,
     chance: Chance,
     organizations: Vec<String>,
+    /// The last of them is the administrator, about whom it is asked, but to whom nothing is done.
     members: Vec<String>,
     client: [String; 2],
 }
@@ -296,8 +301,19 @@ impl Town {
             town.site.admin().post("/admin/members", json!({"username": format!("member{n}")})).await.done();
         }
         town.members = texts(&town.site.admin().get("/admin/members").await.data()["items"], "uid");
+        let administrator = town.site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
+        town.members.retain(|uid| *uid != administrator);
+        town.members.push(administrator);
         for app in ["main", "files"] {
-            town.import(app).await;
+            town.import(app, 100).await;
+        }
+        for member in town.members.clone() {
+            for organization in town.organizations.clone().into_iter().filter(|_| town.chance.happens(60)) {
+                town.site.admin().post(&format!("/admin/members/{member}/organizations/{organization}"), json!({})).await.done();
+            }
+        }
+        for organization in town.organizations.clone() {
+            town.staff(&organization).await;
         }
         for _ in 0..120 {
             town.administer().await;
@@ -314,7 +330,7 @@ impl Town {
         let mut path = String::new();
         for _ in 0..self.chance.below(4) {
             path.push('/');
-            path.push_str(if app == "files" { self.chance.pick(&["a", "b", "aa", "ab"]) } else { self.chance.pick(&["a", "b", ":x", "{y}"]) });
+            path.push_str(self.chance.pick(&["a", "b", "aa", "ab", ":x", "{y}"]));
         }
         if app == "files" && self.chance.happens(30) {
             path.push_str("/*rest");
@@ -322,15 +338,15 @@ impl Town {
         if path.is_empty() { "/".into() } else { path }
     }
 
-    async fn import(&mut self, app: &str) {
+    async fn import(&mut self, app: &str, share: usize) {
         let (mut entries, mut taken): (Vec<Value>, HashSet<(Vec<Segment>, String)>) = (Vec::new(), HashSet::new());
-        for n in (0..30).filter(|_| self.chance.happens(85)).collect::<Vec<_>>() {
+        for n in (0..30).filter(|_| self.chance.happens(share)).collect::<Vec<_>>() {
             let mut entry = json!({"name": format!("{app}.e{n}")});
-            if !entries.is_empty() && self.chance.happens(60) {
+            if !entries.is_empty() && self.chance.happens(50) {
                 entry["parent"] = self.chance.of(&entries)["name"].clone();
             }
-            if self.chance.happens(30) {
-                entry["status"] = json!(self.chance.pick(&["open", "open", "close"]));
+            if self.chance.happens(25) {
+                entry["status"] = json!(self.chance.pick(&["open", "open", "open", "close"]));
             }
             if self.chance.happens(80) {
                 let (path, methods) = (self.template(app), self.chance.pick(&["GET", "GET|POST", "DELETE", "PUT|GET", "POST", "*", "HEAD"]));
@@ -349,20 +365,35 @@ impl Town {
         assert_eq!(reply.status, 200, "seed {}: {reply:?}", self.seed);
     }
 
+    /// Two roles that hold much, and who has them.
+    async fn staff(&mut self, organization: &str) {
+        for key in ["role0", "role1"] {
+            let names: Vec<String> = (0..40).map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30))).collect();
+            let holders: Vec<String> = self.members.clone().into_iter().filter(|_| self.chance.happens(50)).collect();
+            let admin = self.site.admin().with("x-tenant-id", organization);
+            let role = admin.post(&format!("{P}/roles"), json!({"key": key})).await.data()["id"].as_str().expect("id").to_owned();
+            admin.put(&format!("{P}/roles/{role}/permissions"), json!({"permission_ids": names})).await.done();
+            for uid in holders {
+                let reply = admin.post(&format!("{P}/users/{uid}/roles"), json!({"role_id": role})).await;
+                assert!([200, 404].contains(&reply.status), "{reply:?}");
+            }
+        }
+    }
+
     /// One change of a random kind; it may be refused, but not fail.
     async fn administer(&mut self) {
-        let (organization, member) = (self.chance.of(&self.organizations), self.chance.of(&self.members));
+        let (organization, member) = (self.chance.of(&self.organizations), self.chance.of(&self.members[..self.members.len() - 1]));
         let (kind, source, key) = (self.chance.below(100), self.chance.pick(&SOURCES), format!("role{}", self.chance.below(4)));
-        let permissions: Vec<String> = (0..self.chance.below(5)).map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30))).collect();
+        let permissions: Vec<String> = (0..self.chance.below(20)).map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30))).collect();
         let own = self.chance.pick(&["roster.role.list", "roster.client.list", "roster.policy"]).to_owned();
-        let is_open = self.chance.happens(70);
+        let is_open = self.chance.happens(85);
         let right = json!({
             "uid": member, "scope_type": self.chance.pick(&["site", "organization", "tenant"]),
             "scope_id": self.scope_id(), "module": "m", "action": self.chance.pick(&["view", "edit"]),
         });
         if kind >= 97 {
             let app = self.chance.pick(&["main", "files"]);
-            return self.import(app).await;
+            return self.import(app, 85).await;
         }
         let (admin, root) = (self.site.admin().with("x-tenant-id", &organization), self.site.admin());
         let roles = texts(&admin.get(&format!("{P}/roles")).await.body["data"]["roles"], "id");
@@ -398,11 +429,12 @@ impl Town {
         if self.chance.happens(40) { self.chance.of(&self.organizations) } else { self.chance.pick(&["*", "north", "acme", "bolt", "crux"]).to_owned() }
     }
 
-    fn path(&mut self, rows: &Rows) -> String {
+    fn path(&mut self, rows: &Rows, app: &str) -> String {
         if self.chance.happens(6) {
             return self.chance.pick(&["", "a", "//", "/a//b", "/a/../b", "/a%2fb", "/a;b", "/%2e", "/a#b", "/a%", "/é", "/a b", "/a\\b", "/a%25", "/a/./b", "/a?x"]).to_owned();
         }
-        let templates: Vec<&Vec<Segment>> = rows.catalog.values().filter_map(|entry| entry.template.as_ref()).collect();
+        let of_app = rows.catalog.values().filter(|entry| entry.app == app || app == "nowhere");
+        let templates: Vec<&Vec<Segment>> = of_app.filter_map(|entry| entry.template.as_ref()).collect();
         let mut path = String::new();
         for segment in templates[self.chance.below(templates.len())] {
             match segment {
@@ -415,16 +447,20 @@ impl Town {
         path
     }
 
-    fn question(&mut self, rows: &Rows) -> Value {
+    fn question(&mut self, rows: &Rows, tenant: &str) -> Value {
+        let here: Vec<String> = self.members.iter().filter(|uid| rows.memberships.contains(&(tenant.to_owned(), (*uid).clone()))).cloned().collect();
         let uid = match self.chance.below(20) {
             0 => "no-id".to_owned(),
             1 => uuid::Uuid::now_v7().to_string(),
-            _ => self.chance.of(&self.members),
+            2..4 => self.chance.of(&self.members),
+            _ if here.is_empty() => self.chance.of(&self.members),
+            _ => self.chance.of(&here),
         };
         match self.chance.below(100) {
             0..60 => {
-                let method = self.chance.pick(&["GET", "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "get", "*", ""]);
-                json!({"uid": uid, "app": self.chance.pick(&["main", "files", "files", "roster", "nowhere"]), "method": method, "path": self.path(rows)})
+                let method = self.chance.pick(&["GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "PATCH", "HEAD", "get", "*", ""]);
+                let app = self.chance.pick(&["main", "main", "main", "files", "files", "files", "roster", "nowhere"]);
+                json!({"uid": uid, "app": app, "method": method, "path": self.path(rows, app)})
             }
             60..85 => {
                 let names: Vec<&str> = rows.catalog.values().map(|entry| entry.name.as_str()).chain(["nowhere"]).collect();
@@ -440,7 +476,7 @@ impl Town {
     /// Asks a batch in a random tenant; answers how many were allowed.
     async fn compare(&mut self, rows: &Rows) -> usize {
         let tenant = self.chance.of(&self.organizations);
-        let questions: Vec<Value> = (0..100).map(|_| self.question(rows)).collect();
+        let questions: Vec<Value> = (0..100).map(|_| self.question(rows, &tenant)).collect();
         let answers = self.client().with("x-tenant-id", &tenant).post(&format!("{P}/check"), json!({"questions": questions})).await.data();
         let answers = answers["decisions"].as_array().expect("decisions");
         let mut wrong = Vec::new();
@@ -474,17 +510,17 @@ async fn ten_thousand_questions_are_answered_as_the_naive_evaluator_answers_them
             town.administer().await;
         }
     }
-    assert!(allowed > 300, "ROSTER_TEST_SEED={}: too few of the questions are allowed to prove anything: {allowed}", town.seed);
+    assert!(allowed > 100, "ROSTER_TEST_SEED={}: too few of the questions are allowed to prove anything: {allowed}", town.seed);
 }
 
 #[tokio::test]
 async fn whatever_is_administered_memory_and_rows_say_the_same() {
     let mut town = Town::found().await;
-    for step in 1..=24 {
+    for step in 1..=48 {
         for _ in 0..5 {
             town.administer().await;
         }
-        if step % 8 == 0 {
+        if step % 12 == 0 {
             town.site.restart().await;
             town.site.admin_token = town.site.token(ADMIN, PASSWORD).await;
         }

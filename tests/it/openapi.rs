@@ -81,7 +81,7 @@ fn parameters_of_a_path_are_those_of_its_template() {
 #[test]
 fn every_request_has_an_example_that_its_own_schema_takes_and_takes_nothing_unknown() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
-    let inputs = roster::wire::inputs::Inputs::new(&document).expect("rules");
+    let inputs = roster::wire::inputs::Inputs::new(&document, roster::routes::FORMATS).expect("rules");
     let mut seen = BTreeMap::new();
     for (name, operation) in operations(&document) {
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];

@@ -232,6 +232,10 @@ impl Api {
             if is_sensitive {
                 require_may_change(t, caller, reach, id.0)?;
             }
+            if let Some(is_active) = is_active {
+                let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
+                access::require(t.snapshot(), caller, needed)?;
+            }
             if account.is_some() && reach != Reach::Site {
                 return Err(Error::new(Cause::Forbidden).saying("an external identity is linked by the platform"));
             }
@@ -243,7 +247,7 @@ impl Api {
                 store::set_account_id(t, id.0, AUTHENTIK, account)?;
                 fields.push("authentik_user_id");
             }
-            if member != former {
+            if member != former || account.is_some() {
                 fields.extend(differing(&former, &member));
                 store::update_names(t, &member)?;
             }
@@ -438,7 +442,6 @@ impl Api {
     /// Hashes a new password, outside of any transaction.
     async fn hashed(&self, password: Option<Password>) -> Result<Option<String>> {
         let Some(password) = password else { return Ok(None) };
-        password::require_strong("password", &password)?;
         password::hash(&self.app, password.0).await.map(Some)
     }
 

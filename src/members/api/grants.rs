@@ -18,7 +18,7 @@ use crate::ids::{GrantId, MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::members::{self, Member, NewMember};
 use crate::permissions::grants::{self, OwnedRight};
-use crate::wire::{Body, DisplayName, Email, Reply, Subject, Tag, ok, unchanged};
+use crate::wire::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
 
 crate::text! {
     /// A word of a direct right
@@ -218,8 +218,12 @@ impl Api {
         #[oai(validator(max_length = 64))] module: Query<Option<String>>,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Reply<RightsSnapshot> {
-        access::require(&self.app.snapshot(), &caller, Permission::POLICY_CHECK)?;
-        let find = move |r: &crate::db::Reader<'_>| members::find_by_sub(r, &authentik_sub.0);
+        let snapshot = self.app.snapshot();
+        let reach = access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
+        let find = move |r: &crate::db::Reader<'_>| {
+            let found = members::find_by_sub(r, &authentik_sub.0)?;
+            Ok(found.filter(|member| members::require_visible(&snapshot, reach, member.id).is_ok()))
+        };
         let found = self.rights(find, (scope_type.0, module.0)).await?;
         unless_known(found, if_none_match.0.as_deref())
     }
@@ -274,7 +278,7 @@ fn held_roles(snapshot: &Snapshot, member: MemberId) -> Vec<HeldRole> {
 fn unless_known(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<RightsSnapshot> {
     let shown = format!("{}{}{}", found.uid, found.permissions.to_json_string(), found.roles.to_json_string());
     let etag = format!("\"{}\"", hex::encode(&secret::hash(&shown)[..12]));
-    if if_none_match.is_some_and(|sent| sent.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*")) {
+    if is_known(if_none_match, &etag) {
         return Ok(unchanged().etag(&etag));
     }
     Ok(ok(found).etag(&etag))

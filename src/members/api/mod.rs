@@ -14,7 +14,7 @@ crate::text! {
     /// A sign-in name: letters, digits, and . _ -
     Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
     /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes
-    Password 1..=1024 "";
+    Password 1..=1024 "" as "password";
 }
 
 /// Where a member stands
