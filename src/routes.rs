@@ -344,6 +344,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         if request.remote_addr().as_unix_socket_addr().is_some() {
             request.extensions_mut().insert(FromCommandLine);
         }
+        if request.uri().path().contains('%') {
+            make_readable(&mut request);
+        }
         let address = client_address(&request, &self.app.config.trusted_proxies);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -435,13 +438,14 @@ impl<E> Edge<E> {
     /// What every answer carries.
     fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &Exchange) {
         let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
         let mut set = |name: &'static str, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(HeaderName::from_static(name), value);
             }
         };
         set("x-request-id", &exchange.request_id);
-        set("x-content-type-options", "nosniff");
         if let Some((policy, state)) = exchange.rate.get() {
             set("ratelimit-policy", policy);
             set("ratelimit", state);
@@ -449,7 +453,6 @@ impl<E> Edge<E> {
                 self.app.figures.clients.with_label_values(&[name, "counted"]).inc();
             }
         }
-        set("vary", "Origin");
         let allowed = origin
             .and_then(|origin| origin.to_str().ok())
             .filter(|origin| self.app.config.cors_origins.iter().any(|o| o == origin));
@@ -503,6 +506,37 @@ fn area(path: &str) -> u32 {
     let below = |top: &str| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let members = ["/me", "/admin", "/internal"].iter().any(|top| below(top)).then_some(29);
     AREAS.iter().find(|(top, _)| below(top)).map(|(_, scope)| *scope).or(members).unwrap_or(35)
+}
+
+/// A path that is not text names nothing: what cannot be read becomes the sign for that, and is then not found like any
+/// other name.
+fn make_readable(request: &mut Request) {
+    let path = request.uri().path();
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digits = [ahead.next(), ahead.next()].map(|digit| char::from(digit?).to_digit(16));
+        match (byte, digits) {
+            (b'%', [Some(high), Some(low)]) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = ahead;
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    if std::str::from_utf8(&bytes).is_ok() {
+        return;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let escaped =
+        text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    let path =
+        escaped.collect::<String>() + &request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    if let Ok(uri) = path.parse() {
+        *request.uri_mut() = uri;
+    }
 }
 
 /// An id that the caller brought, if it is plain.

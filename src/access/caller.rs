@@ -284,9 +284,11 @@ fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
     let who = if request.data::<FromCommandLine>().is_some() {
         Who::CommandLine
     } else if let Some(client_key) = header("x-client-key").filter(|_| takes & CLIENT != 0) {
-        // Known to the log and the audit even when it is turned away.
-        let _ = exchange.actor.set(("client", client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
-        Who::Client(client(guard, &snapshot, request, client_key, header("x-api-key").unwrap_or(""), &exchange)?)
+        let offered = header("x-api-key").unwrap_or("");
+        Who::Client(client(guard, &snapshot, request, client_key, offered, &exchange).inspect_err(|_| {
+            // Known to the log and the audit even when it is turned away.
+            let _ = exchange.actor.set(("client", client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
+        })?)
     } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header("x-internal-secret") {
             internal(guard, offered)?;

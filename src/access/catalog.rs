@@ -247,7 +247,8 @@ pub enum Met<'c> {
 pub struct Catalog {
     nodes: Vec<Option<Node>>,
     by_name: HashMap<Arc<str>, Slot>,
-    apps: HashMap<Arc<str>, Routes>,
+    /// Few, so that looking along them is quicker than hashing a name.
+    apps: Vec<(Arc<str>, Routes)>,
     /// Not closed, not orphaned, and no ancestor closed.
     open: Bits,
     /// What an owner of a tenant holds without a tick: all but the site's own administration.
@@ -269,7 +270,7 @@ impl Catalog {
         let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
         let own: Vec<Slot> = OWN.iter().map(|own| by_name.get(own.name).copied().unwrap_or(Slot::MAX)).collect();
         let open = open_nodes(&nodes);
-        let mut catalog = Self { apps: HashMap::new(), open, tenant: Bits::default(), own, by_name, nodes, len };
+        let mut catalog = Self { apps: Vec::new(), open, tenant: Bits::default(), own, by_name, nodes, len };
         catalog.tenant = catalog.iter().map(|node| node.slot).filter(|slot| !catalog.is_site_only(*slot)).collect();
         catalog.apps = catalog.routed();
         catalog
@@ -315,7 +316,7 @@ impl Catalog {
 
     /// Routes a canonical path.
     pub fn route(&self, app: &str, method: &str, path: &str) -> Met<'_> {
-        let Some(routes) = self.apps.get(app) else { return Met::Nothing };
+        let Some((_, routes)) = self.apps.iter().find(|(name, _)| **name == *app) else { return Met::Nothing };
         let Some(route) = routes.at(path) else { return Met::Nothing };
         let own = route.slots(method);
         // A method that is no upper-case token is none that `*` could mean.
@@ -332,7 +333,7 @@ impl Catalog {
         self.own.iter().position(|own| *own == slot).is_some_and(|index| OWN[index].site_only)
     }
 
-    fn routed(&self) -> HashMap<Arc<str>, Routes> {
+    fn routed(&self) -> Vec<(Arc<str>, Routes)> {
         let mut apps: HashMap<Arc<str>, Vec<Route>> = HashMap::new();
         let mut known: HashMap<(Arc<str>, String), usize> = HashMap::new();
         for node in self.iter().filter(|node| !node.orphaned) {

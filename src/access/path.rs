@@ -11,24 +11,48 @@ pub const PATH_BYTES_MAX: usize = 8_192;
 /// The path without its query, decoded once, without one trailing slash; `None` when it is ambiguous.
 pub fn canonical(target: &str) -> Option<Cow<'_, str>> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    if !path.starts_with('/') || path.len() > PATH_BYTES_MAX {
+    if path.len() > PATH_BYTES_MAX {
         return None;
     }
-    let mut encoded = false;
-    for byte in path.bytes() {
-        match byte {
-            b'%' => encoded = true,
-            b'#' | b';' | b'\\' | 0..=b' ' | 0x7f.. => return None,
-            _ => {}
+    let is_encoded = scan(path)?;
+    if !is_encoded {
+        return Some(without_trailing_slash(Cow::Borrowed(path)));
+    }
+    let plain = decoded(path)?;
+    // What was decoded is no slash, but it may be a dot.
+    segments(&plain)?;
+    Some(without_trailing_slash(Cow::Owned(plain)))
+}
+
+/// Looks at every byte once: is anything in it that has two readings? Answers whether anything is encoded.
+fn scan(path: &str) -> Option<bool> {
+    let is_encoded = path.bytes().try_fold(false, |seen, byte| match byte {
+        b'#' | b';' | b'\\' | 0..=b' ' | 0x7f.. => None,
+        b'%' => Some(true),
+        _ => Some(seen),
+    })?;
+    segments(path)?;
+    Some(is_encoded)
+}
+
+/// Begins with a slash, and has no empty and no dot segments; one slash at the end is none.
+fn segments(path: &str) -> Option<()> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return None;
+    }
+    let mut start = 1;
+    for at in 1..bytes.len() {
+        if bytes[at] == b'/' {
+            is_segment(&bytes[start..at]).then_some(())?;
+            start = at + 1;
         }
     }
-    let plain = if encoded { Cow::Owned(decoded(path)?) } else { Cow::Borrowed(path) };
-    let inner = plain[1..].strip_suffix('/').unwrap_or(&plain[1..]);
-    let is_root = &*plain == "/";
-    if !is_root && inner.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-        return None;
-    }
-    Some(without_trailing_slash(plain))
+    (start == bytes.len() || is_segment(&bytes[start..])).then_some(())
+}
+
+fn is_segment(segment: &[u8]) -> bool {
+    !matches!(segment, b"" | b"." | b"..")
 }
 
 fn without_trailing_slash(path: Cow<'_, str>) -> Cow<'_, str> {

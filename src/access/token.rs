@@ -4,6 +4,7 @@
 //! verified but the key id, and that only among our own keys.
 
 use std::collections::HashMap;
+use std::sync::RwLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +13,7 @@ use ed25519_dalek::pkcs8::EncodePrivateKey;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::secret;
+use super::secret::{self, Hash};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, Timestamp};
 
@@ -66,6 +67,42 @@ pub struct Keys {
     audience: String,
     ttl_s: i64,
     validation: Validation,
+    verified: Verified,
+}
+
+/// Tokens whose signature was found good, by digest, until they end: the signature of one token cannot become another's,
+/// and verifying it costs more than all the rest of a request. Who the member is *now* is asked every time.
+#[derive(Default)]
+struct Verified([RwLock<HashMap<Hash, Good>>; SHARDS]);
+
+/// What a good token says.
+#[derive(Debug, Clone, Copy)]
+struct Good {
+    named: Named,
+    iat_s: i64,
+    exp_s: i64,
+}
+
+/// Locks, so that readers rarely meet a writer.
+const SHARDS: usize = 16;
+/// Tokens remembered behind one lock; a full one forgets what has ended, or else all.
+const TOKENS_PER_SHARD_MAX: usize = 1_024;
+
+impl Verified {
+    fn find(&self, digest: &Hash) -> Option<Good> {
+        self.0[usize::from(digest[0]) % SHARDS].read().ok()?.get(digest).copied()
+    }
+
+    fn remember(&self, digest: Hash, good: Good, now_s: i64) {
+        let Ok(mut shard) = self.0[usize::from(digest[0]) % SHARDS].write() else { return };
+        if shard.len() >= TOKENS_PER_SHARD_MAX {
+            shard.retain(|_, known| known.exp_s > now_s);
+        }
+        if shard.len() >= TOKENS_PER_SHARD_MAX {
+            shard.clear();
+        }
+        shard.insert(digest, good);
+    }
 }
 
 impl Keys {
@@ -86,6 +123,7 @@ impl Keys {
             audience: audience.to_owned(),
             ttl_s: i64::try_from(ttl_s).unwrap_or(i64::MAX),
             validation,
+            verified: Verified::default(),
         })
     }
 
@@ -115,20 +153,34 @@ impl Keys {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(invalid("too long".into()));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|e| invalid(e.to_string()))?;
-        if header.typ.as_deref() != Some(TOKEN_TYPE) {
-            return Err(invalid("not an access token".into()));
-        }
-        let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or_else(|| invalid("unknown key".into()))?;
-        let data = jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|e| invalid(e.to_string()))?;
+        let (digest, now_s) = (secret::hash(token), now.0 / 1_000);
+        let good = match self.verified.find(&digest) {
+            Some(good) => good,
+            None => {
+                let good = self.verify_signature(token).map_err(invalid)?;
+                self.verified.remember(digest, good, now_s);
+                good
+            }
+        };
         // The library lets a token live through the second in which it ends.
-        if data.claims.exp <= now.0 / 1_000 {
+        if good.exp_s <= now_s {
             return Err(invalid("expired".into()));
         }
-        if data.claims.iat > now.0 / 1_000 {
+        if good.iat_s > now_s {
             return Err(invalid("issued in the future".into()));
         }
-        Ok(Named { member: MemberId::of(&data.claims.sub), generation: data.claims.generation })
+        Ok(good.named)
+    }
+
+    fn verify_signature(&self, token: &str) -> Result<Good, String> {
+        let header = jsonwebtoken::decode_header(token).map_err(|e| e.to_string())?;
+        if header.typ.as_deref() != Some(TOKEN_TYPE) {
+            return Err("not an access token".into());
+        }
+        let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or("unknown key")?;
+        let data = jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|e| e.to_string())?;
+        let Claims { sub, generation, iat, exp, .. } = data.claims;
+        Ok(Good { named: Named { member: MemberId::of(&sub), generation }, iat_s: iat, exp_s: exp })
     }
 }
 

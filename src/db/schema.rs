@@ -90,6 +90,8 @@ pub fn prepare_reader(connection: &mut Connection) -> rusqlite::Result<()> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(LOCK_WAIT_MS.into()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // One plan a statement, whatever is bound: without it every `limit :limit` is planned anew at each run.
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(&format!(
         "pragma foreign_keys = on; pragma trusted_schema = off; pragma temp_store = memory; pragma cache_size = -{CACHE_KIB};"
     ))

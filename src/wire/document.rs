@@ -120,14 +120,21 @@ pub fn braced(path: &str) -> String {
 
 /// Names of all schemas that a request body reaches.
 fn request_schemas(document: &Value) -> Vec<String> {
+    let bodies = operations(document).into_iter().map(|operation| operation.value["requestBody"].clone()).collect();
+    let none = Map::new();
+    reached(&Value::Array(bodies), document["components"]["schemas"].as_object().unwrap_or(&none))
+}
+
+/// Names of all schemas that a value refers to, directly or by way of others.
+pub fn reached(value: &Value, schemas: &Map<String, Value>) -> Vec<String> {
     let mut waiting: Vec<String> = Vec::new();
-    for operation in operations(document) {
-        references(&operation.value["requestBody"], &mut waiting);
-    }
+    references(value, &mut waiting);
     let mut found: Vec<String> = Vec::new();
     while let Some(name) = waiting.pop() {
         if !found.contains(&name) {
-            references(&document["components"]["schemas"][&name], &mut waiting);
+            if let Some(schema) = schemas.get(&name) {
+                references(schema, &mut waiting);
+            }
             found.push(name);
         }
     }

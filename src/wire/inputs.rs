@@ -40,9 +40,16 @@ impl Inputs {
         let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
         let definitions: Map<String, Value> =
             schemas.iter().map(|(name, schema)| (name.clone(), checkable(schema))).collect();
-        let rule = |schema: Value| {
-            let mut schema = schema;
-            schema["components"] = json!({"schemas": definitions});
+        let rule = |mut schema: Value| {
+            // Only what it refers to: the rules keep their schema, and there are hundreds of them.
+            let names = super::document::reached(&schema, &definitions);
+            if !names.is_empty() {
+                let reached: Map<String, Value> = names
+                    .into_iter()
+                    .filter_map(|name| Some((name.clone(), definitions.get(&name)?.clone())))
+                    .collect();
+                schema["components"] = json!({"schemas": reached});
+            }
             compile(&schema, formats)
         };
         let mut inputs = Self { bodies: HashMap::new(), parameters: HashMap::new(), formats };

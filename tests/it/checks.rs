@@ -39,7 +39,8 @@ async fn reasons(organization: &Organization<'_>, uid: &str, questions: &[(&str,
     for (method, path, _) in questions {
         answers.push((*method, *path, reason(organization, route(uid, method, path)).await));
     }
-    let answers: Vec<(&str, &str, &str)> = answers.iter().map(|(method, path, reason)| (*method, *path, reason.as_str())).collect();
+    let answers: Vec<(&str, &str, &str)> =
+        answers.iter().map(|(method, path, reason)| (*method, *path, reason.as_str())).collect();
     assert_eq!(answers, questions);
 }
 
@@ -71,22 +72,26 @@ async fn a_route_is_allowed_denied_unmapped_or_not_mapped_for_the_method() {
 
     let decision = acme.check(route(&holder.uid, "GET", "/files/7")).await;
     assert_eq!(decision.as_object().expect("a decision").keys().collect::<Vec<_>>(), ["allow", "epoch", "reason"]);
-    reasons(&acme, &holder.uid, &[
-        ("GET", "/files/7", "ok_role"),
-        ("GET", "/files/7/", "ok_role"),
-        ("GET", "/files/7?x=/../y", "ok_role"),
-        ("GET", "/files/caf%C3%A9", "ok_role"),
-        ("GET", "/", "ok_role"),
-        ("GET", "/nowhere", "unmapped_route"),
-        ("GET", "/Files/7", "unmapped_route"),
-        ("GET", "/files", "unmapped_route"),
-        ("PATCH", "/files/7", "method_not_mapped"),
-        ("get", "/files/7", "method_not_mapped"),
-        ("GET|POST", "/files/7", "method_not_mapped"),
-        ("", "/files/7", "method_not_mapped"),
-        ("*", "/files/7", "method_not_mapped"),
-        ("GET", "/files/7/pages", "no_permission"),
-    ])
+    reasons(
+        &acme,
+        &holder.uid,
+        &[
+            ("GET", "/files/7", "ok_role"),
+            ("GET", "/files/7/", "ok_role"),
+            ("GET", "/files/7?x=/../y", "ok_role"),
+            ("GET", "/files/caf%C3%A9", "ok_role"),
+            ("GET", "/", "ok_role"),
+            ("GET", "/nowhere", "unmapped_route"),
+            ("GET", "/Files/7", "unmapped_route"),
+            ("GET", "/files", "unmapped_route"),
+            ("PATCH", "/files/7", "method_not_mapped"),
+            ("get", "/files/7", "method_not_mapped"),
+            ("GET|POST", "/files/7", "method_not_mapped"),
+            ("", "/files/7", "method_not_mapped"),
+            ("*", "/files/7", "method_not_mapped"),
+            ("GET", "/files/7/pages", "no_permission"),
+        ],
+    )
     .await;
     assert_eq!(reason(&acme, route(&other.uid, "GET", "/files/7")).await, "no_permission");
     assert_eq!(reason(&acme, json!({"uid": holder.uid, "permission": "one"})).await, "ok_role");
@@ -102,9 +107,45 @@ async fn an_odd_path_is_denied_and_never_cleaned() {
     let mut taken = Vec::new();
 
     for path in [
-        "", "a", "*", "http://h/a", "//", "//a", "/a//b", "/a//", "/a/../b", "/a/..", "/a/.", "/./a", "/a/%2e", "/%2e%2e/a", "/%2E%2E", "/a%2fb",
-        "/a%2Fb", "/a%5cb", "/a\\b", "/a;v=1", "/a%3bv", "/a#b", "/a%23", "/a%00", "/a%0a", "/a%7f", "/a%252e", "/a%25", "/a%", "/a%2", "/a%zz",
-        "/a%ff", "/a%c3", "/a%3f", "/a\u{7f}", "/a\tb", "/a b", "/é", "/a\u{0}",
+        "",
+        "a",
+        "*",
+        "http://h/a",
+        "//",
+        "//a",
+        "/a//b",
+        "/a//",
+        "/a/../b",
+        "/a/..",
+        "/a/.",
+        "/./a",
+        "/a/%2e",
+        "/%2e%2e/a",
+        "/%2E%2E",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "/a;v=1",
+        "/a%3bv",
+        "/a#b",
+        "/a%23",
+        "/a%00",
+        "/a%0a",
+        "/a%7f",
+        "/a%252e",
+        "/a%25",
+        "/a%",
+        "/a%2",
+        "/a%zz",
+        "/a%ff",
+        "/a%c3",
+        "/a%3f",
+        "/a\u{7f}",
+        "/a\tb",
+        "/a b",
+        "/é",
+        "/a\u{0}",
     ] {
         if reason(&acme, route(&member.uid, "GET", path)).await != "path_not_canonical" {
             taken.push(path);
@@ -121,7 +162,8 @@ async fn head_is_covered_by_get_unless_it_is_listed() {
     let site = Site::start().await;
     site.import(files()).await;
     let acme = site.organization("acme").await;
-    let (one, read, probe) = (acme.member_with(&["one"]).await, acme.member_with(&["read"]).await, acme.member_with(&["probe"]).await);
+    let (one, read, probe) =
+        (acme.member_with(&["one"]).await, acme.member_with(&["read"]).await, acme.member_with(&["probe"]).await);
 
     reasons(&acme, &one.uid, &[("HEAD", "/files/7", "ok_role"), ("HEAD", "/files/export", "method_not_mapped")]).await;
     reasons(&acme, &read.uid, &[("GET", "/probe", "ok_role"), ("HEAD", "/probe", "no_permission")]).await;
@@ -148,14 +190,18 @@ async fn an_umbrella_adds_to_what_it_covers_and_decides_alone_elsewhere() {
     site.import(files()).await;
     let acme = site.organization("acme").await;
     let member = acme.member_with(&["all"]).await;
-    reasons(&acme, &member.uid, &[
-        ("GET", "/files/7", "ok_role"),
-        ("HEAD", "/files/7", "ok_role"),
-        ("POST", "/files/export", "ok_role"),
-        ("GET", "/files/7/pages", "ok_role"),
-        ("DELETE", "/files/7/pages/3", "ok_role"),
-        ("GET", "/files", "unmapped_route"),
-    ])
+    reasons(
+        &acme,
+        &member.uid,
+        &[
+            ("GET", "/files/7", "ok_role"),
+            ("HEAD", "/files/7", "ok_role"),
+            ("POST", "/files/export", "ok_role"),
+            ("GET", "/files/7/pages", "ok_role"),
+            ("DELETE", "/files/7/pages/3", "ok_role"),
+            ("GET", "/files", "unmapped_route"),
+        ],
+    )
     .await;
 }
 
@@ -165,12 +211,16 @@ async fn the_most_specific_template_decides_without_falling_through() {
     site.import(files()).await;
     let acme = site.organization("acme").await;
     let member = acme.member_with(&["one", "all", "export"]).await;
-    reasons(&acme, &member.uid, &[
-        ("DELETE", "/files/7", "method_not_mapped"),
-        ("GET", "/files/export", "method_not_mapped"),
-        ("DELETE", "/files/export", "method_not_mapped"),
-        ("POST", "/files/export", "ok_role"),
-    ])
+    reasons(
+        &acme,
+        &member.uid,
+        &[
+            ("DELETE", "/files/7", "method_not_mapped"),
+            ("GET", "/files/export", "method_not_mapped"),
+            ("DELETE", "/files/export", "method_not_mapped"),
+            ("POST", "/files/export", "ok_role"),
+        ],
+    )
     .await;
 }
 
@@ -180,13 +230,17 @@ async fn a_star_takes_every_method_that_is_a_word() {
     site.import(files()).await;
     let acme = site.organization("acme").await;
     let member = acme.member_with(&["star"]).await;
-    reasons(&acme, &member.uid, &[
-        ("PROPFIND", "/dav/x", "ok_role"),
-        ("HEAD", "/dav/x", "ok_role"),
-        ("propfind", "/dav/x", "method_not_mapped"),
-        ("*", "/dav/x", "method_not_mapped"),
-        ("GET POST", "/dav/x", "method_not_mapped"),
-    ])
+    reasons(
+        &acme,
+        &member.uid,
+        &[
+            ("PROPFIND", "/dav/x", "ok_role"),
+            ("HEAD", "/dav/x", "ok_role"),
+            ("propfind", "/dav/x", "method_not_mapped"),
+            ("*", "/dav/x", "method_not_mapped"),
+            ("GET POST", "/dav/x", "method_not_mapped"),
+        ],
+    )
     .await;
 }
 
@@ -195,11 +249,16 @@ async fn paths_live_in_an_application() {
     let site = Site::start().await;
     for app in ["main", "files"] {
         let entry = json!({"name": format!("{app}.read"), "http_methods": "GET", "http_path": "/api/things"});
-        site.admin().put(&format!("/api/v1/permissions/catalog?app={app}"), json!({"permissions": [entry]})).await.done();
+        site.admin()
+            .put(&format!("/api/v1/permissions/catalog?app={app}"), json!({"permissions": [entry]}))
+            .await
+            .done();
     }
     let acme = site.organization("acme").await;
     let member = acme.member_with(&["files.read"]).await;
-    let ask = async |app: &str| reason(&acme, json!({"uid": member.uid, "method": "GET", "path": "/api/things", "app": app})).await;
+    let ask = async |app: &str| {
+        reason(&acme, json!({"uid": member.uid, "method": "GET", "path": "/api/things", "app": app})).await
+    };
 
     assert_eq!(ask("files").await, "ok_role");
     assert_eq!(ask("main").await, "no_permission");
@@ -215,14 +274,17 @@ async fn a_batch_is_answered_in_order_up_to_a_hundred() {
     site.import(files()).await;
     let acme = site.organization("acme").await;
     let member = acme.member_with(&["one"]).await;
-    let questions: Vec<Value> = (0..101).map(|n| route(&member.uid, if n % 3 == 0 { "GET" } else { "PUT" }, "/files/7")).collect();
+    let questions: Vec<Value> =
+        (0..101).map(|n| route(&member.uid, if n % 3 == 0 { "GET" } else { "PUT" }, "/files/7")).collect();
     let ask = async |questions: &[Value]| acme.admin().post(CHECK, json!({"questions": questions})).await;
 
     let decisions = ask(&questions[..100]).await.data()["decisions"].clone();
 
-    let answers: Vec<bool> = decisions.as_array().expect("decisions").iter().map(|decision| decision["allow"] == true).collect();
+    let answers: Vec<bool> =
+        decisions.as_array().expect("decisions").iter().map(|decision| decision["allow"] == true).collect();
     assert_eq!(answers, (0..100).map(|n| n % 3 == 0).collect::<Vec<_>>());
-    let epochs: BTreeSet<u64> = decisions.as_array().expect("decisions").iter().filter_map(|decision| decision["epoch"].as_u64()).collect();
+    let epochs: BTreeSet<u64> =
+        decisions.as_array().expect("decisions").iter().filter_map(|decision| decision["epoch"].as_u64()).collect();
     assert_eq!(epochs.len(), 1, "one snapshot answers all");
     assert_eq!(ask(&questions).await.is(BAD_INPUT).fields(), ["body.questions"]);
     assert_eq!(ask(&[]).await.is(BAD_INPUT).fields(), ["body.questions"]);
@@ -259,8 +321,11 @@ async fn a_caller_can_ask_for_an_epoch_it_has_heard_of() {
     site.import(files()).await;
     let acme = site.organization("acme").await;
     let (member, role) = (acme.member().await, acme.role("reader", &["one"]).await);
-    let made = acme.owner().post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": role})).await;
-    let ask = async |epoch: u64| acme.owner().post(CHECK, json!({"uid": member.uid, "permission": "one", "min_epoch": epoch})).await;
+    let made =
+        acme.owner().post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": role})).await;
+    let ask = async |epoch: u64| {
+        acme.owner().post(CHECK, json!({"uid": member.uid, "permission": "one", "min_epoch": epoch})).await
+    };
 
     let decision = ask(made.epoch()).await.data();
     assert_eq!((&decision["allow"], decision["epoch"].as_u64() >= Some(made.epoch())), (&json!(true), true));
@@ -278,7 +343,9 @@ async fn a_gate_that_fails_denies_with_its_own_reason() {
     let acme = site.organization("acme").await;
     let (member, stranger) = (acme.member_with(&["one"]).await, site.member().await);
     let client = site.client(&["permissions:check"]).await.with("x-tenant-id", &acme.id);
-    let ask = async |uid: &str| client.post(CHECK, route(uid, "GET", "/files/7")).await.data()["reason"].as_str().expect("a reason").to_owned();
+    let ask = async |uid: &str| {
+        client.post(CHECK, route(uid, "GET", "/files/7")).await.data()["reason"].as_str().expect("a reason").to_owned()
+    };
 
     assert_eq!(ask(&member.uid).await, "ok_role");
     for uid in [stranger.uid.as_str(), "no-id", "", &uuid::Uuid::now_v7().to_string()] {
@@ -326,7 +393,12 @@ async fn a_platform_administrator_may_act_in_every_active_tenant() {
     let acme = site.organization("acme").await;
     let admin = site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
 
-    reasons(&acme, &admin, &[("GET", "/files/7", "ok_role"), ("PUT", "/files/7", "method_not_mapped"), ("GET", "/x", "unmapped_route")]).await;
+    reasons(
+        &acme,
+        &admin,
+        &[("GET", "/files/7", "ok_role"), ("PUT", "/files/7", "method_not_mapped"), ("GET", "/x", "unmapped_route")],
+    )
+    .await;
     assert_eq!(reason(&acme, json!({"uid": admin, "permission": "roster.client.create"})).await, "ok_role");
     assert_eq!(reason(&acme, json!({"uid": admin, "permission": "nowhere"})).await, "no_permission");
     assert_eq!(reason(&acme, right(&admin, "site", "north")).await, "no_permission", "a direct right is a row");
@@ -339,7 +411,12 @@ async fn a_change_counts_in_the_very_next_request() {
     let acme = site.organization("acme").await;
     let (role, member) = (acme.role("reader", &["one"]).await, acme.member().await);
     let client = site.client(&["permissions:check"]).await.with("x-tenant-id", &acme.id);
-    let ask = async || client.post(CHECK, route(&member.uid, "GET", "/files/7")).await.data()["reason"].as_str().expect("a reason").to_owned();
+    let ask = async || {
+        client.post(CHECK, route(&member.uid, "GET", "/files/7")).await.data()["reason"]
+            .as_str()
+            .expect("a reason")
+            .to_owned()
+    };
     let (admin, roles) = (acme.admin(), format!("/api/v1/permissions/users/{}/roles", member.uid));
 
     for _ in 0..5 {
@@ -398,7 +475,9 @@ async fn a_right_over_an_inactive_organization_drops_out() {
         grant(&site, right(&member.uid, scope_type, "*")).await;
         grant(&site, right(&member.uid, scope_type, &bolt.id)).await;
     }
-    let ask = async |scope_type: &str, scope_id: &str| acme.check(right(&member.uid, scope_type, scope_id)).await["allow"] == true;
+    let ask = async |scope_type: &str, scope_id: &str| {
+        acme.check(right(&member.uid, scope_type, scope_id)).await["allow"] == true
+    };
 
     assert!(ask("organization", &bolt.id).await && ask("tenant", "bolt").await);
     site.admin().post(&format!("/admin/organizations/{}/deactivate", bolt.id), json!({})).await.done();
@@ -428,9 +507,28 @@ async fn a_client_asks_in_the_tenant_it_names_by_id_or_code() {
     assert_eq!(client.post(CHECK, question.clone()).await.is(BAD_INPUT).fields(), ["header.X-Tenant-ID"]);
     client.clone().with("x-tenant-id", "nowhere").post(CHECK, question.clone()).await.is(NO_ORGANIZATION);
     grant(&site, right(&member.uid, "site", "north")).await;
-    assert_eq!(client.post(CHECK, right(&member.uid, "site", "north")).await.data()["reason"], json!("ok_grant"), "of the site");
+    assert_eq!(
+        client.post(CHECK, right(&member.uid, "site", "north")).await.data()["reason"],
+        json!("ok_grant"),
+        "of the site"
+    );
     let other = site.client(&["permissions:read", "permissions:write", "members:write"]).await;
     assert_eq!(other.with("x-tenant-id", "acme").post(CHECK, question).await.is(FORBIDDEN).word(), "scope_not_allowed");
+}
+
+#[tokio::test]
+async fn a_code_that_is_another_organization_s_id_does_not_take_its_place() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let asker = acme.member_with(&["roster.policy.check"]).await;
+
+    // Refused or taken: the id goes on to name the one whose id it is.
+    site.admin().post("/admin/organizations", json!({"org_code": acme.id, "name": "Impostor"})).await;
+
+    let question = json!({"uid": asker.uid, "permission": "roster.policy.check"});
+    let client = site.client(&["permissions:check"]).await;
+    let decision = client.with("x-tenant-id", &acme.id).post(CHECK, question).await.data();
+    assert_eq!(decision["reason"], json!("ok_role"));
 }
 
 #[tokio::test]
@@ -457,7 +555,13 @@ async fn an_explanation_names_stages_permissions_and_roles_with_their_sources() 
     let reader = acme.role("reader", &["one"]).await;
     let member = acme.member().await;
     for source in ["manual", "ldap"] {
-        acme.admin().post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": reader, "source": source})).await.done();
+        acme.admin()
+            .post(
+                &format!("/api/v1/permissions/users/{}/roles", member.uid),
+                json!({"role_id": reader, "source": source}),
+            )
+            .await
+            .done();
     }
     let mut question = route(&member.uid, "GET", "/files/7");
     question["explain"] = json!(true);
@@ -492,10 +596,14 @@ async fn a_denial_is_explained_with_the_roles_that_would_have_allowed_it() {
 
     let denied = explain("GET", "/files/7").await;
     assert_eq!((&denied["stages"][1]["verdict"], &denied["allowed_by"]), (&json!("no_permission"), &json!([])));
-    let would: BTreeSet<&str> = denied["would_allow"].as_array().expect("roles").iter().filter_map(|role| role["role_key"].as_str()).collect();
+    let would: BTreeSet<&str> =
+        denied["would_allow"].as_array().expect("roles").iter().filter_map(|role| role["role_key"].as_str()).collect();
     assert_eq!(would, ["lord", "reader", "tenant_owner"].into());
     assert_eq!(explain("PUT", "/files/7").await["template"], json!("/files/:id"));
-    assert_eq!(explain("GET", "/files/../x").await["stages"][0], json!({"stage": "gate", "verdict": "path_not_canonical"}));
+    assert_eq!(
+        explain("GET", "/files/../x").await["stages"][0],
+        json!({"stage": "gate", "verdict": "path_not_canonical"})
+    );
     assert_eq!(explain("GET", "/files/../x").await["stages"][1]["verdict"], json!("not_asked"));
     assert_eq!(explain("GET", "/x").await["stages"][1]["verdict"], json!("unmapped_route"));
 }
@@ -509,7 +617,13 @@ async fn without_every_cited_row_the_answer_is_the_other_one() {
     acme.role("idle", &["root"]).await;
     let member = acme.member().await;
     let roles = format!("/api/v1/permissions/users/{}/roles", member.uid);
-    for (role, source) in [(&reader, "manual"), (&reader, "scim"), (&lord, "ldap"), (&acme.role_id("tenant_owner").await, "manual"), (&acme.role_id("idle").await, "manual")] {
+    for (role, source) in [
+        (&reader, "manual"),
+        (&reader, "scim"),
+        (&lord, "ldap"),
+        (&acme.role_id("tenant_owner").await, "manual"),
+        (&acme.role_id("idle").await, "manual"),
+    ] {
         acme.admin().post(&roles, json!({"role_id": role, "source": source})).await.done();
     }
     for scope_id in ["*", "north", "south"] {
@@ -653,7 +767,11 @@ async fn poem_s_own_router_agrees_on_which_template_matches() {
     let named = |template: &'static str| make_sync(move |_| template.to_owned()).boxed();
     let theirs = TEMPLATES.iter().fold(Route::new(), |route, template| route.at(*template, named(template)));
     let site = Site::start().await;
-    let names: Vec<Value> = TEMPLATES.iter().enumerate().map(|(n, path)| json!({"name": format!("t{n}"), "http_methods": "GET", "http_path": path})).collect();
+    let names: Vec<Value> = TEMPLATES
+        .iter()
+        .enumerate()
+        .map(|(n, path)| json!({"name": format!("t{n}"), "http_methods": "GET", "http_path": path}))
+        .collect();
     site.import(json!(names)).await;
     let acme = site.organization("acme").await;
     let owner = acme.owner().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
@@ -665,7 +783,8 @@ async fn poem_s_own_router_agrees_on_which_template_matches() {
 
     for _ in 0..20 {
         let raws: Vec<String> = (0..100).map(|_| sample(&mut runner)).collect();
-        let questions: Vec<Value> = raws.iter().map(|raw| json!({"uid": owner, "method": "GET", "path": raw, "explain": true})).collect();
+        let questions: Vec<Value> =
+            raws.iter().map(|raw| json!({"uid": owner, "method": "GET", "path": raw, "explain": true})).collect();
         let ours = acme.check(json!({"questions": questions})).await;
         for (raw, decision) in raws.iter().zip(ours["decisions"].as_array().expect("decisions")) {
             let Some(path) = canonical(raw) else {
@@ -674,7 +793,10 @@ async fn poem_s_own_router_agrees_on_which_template_matches() {
             };
             let Ok(uri) = raw.parse::<poem::http::Uri>() else { continue };
             // What they get to see is the canonical path, written for the wire again.
-            let wire = path.bytes().map(|b| if b.is_ascii_graphic() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>();
+            let wire = path
+                .bytes()
+                .map(|b| if b.is_ascii_graphic() { char::from(b).to_string() } else { format!("%{b:02X}") })
+                .collect::<String>();
             let request = poem::Request::builder().uri(wire.parse().unwrap_or(uri)).finish();
             let matched = theirs.call(request).await.ok().map(|response| response.into_body());
             let matched = match matched {

@@ -48,13 +48,21 @@ struct Rows {
     grants: HashSet<[String; 5]>,
 }
 
-fn all<T>(rows: &rusqlite::Connection, sql: &str, read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+fn all<T>(
+    rows: &rusqlite::Connection,
+    sql: &str,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Vec<T> {
     rows.prepare(sql).expect("sql").query_map([], read).expect("rows").map(|row| row.expect("a row")).collect()
 }
 
 fn id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(uuid::Uuid::from_slice(row.get_ref(column)?.as_blob()?).expect("an id").to_string())
 }
+
+const LIST_CATALOG: &str = "
+    select slot, name, app, parent_slot, http_methods, http_path, status = 'open', orphaned
+    from permissions";
 
 impl Rows {
     fn read(site: &Site) -> Self {
@@ -63,17 +71,46 @@ impl Rows {
             let (methods, path): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
             let methods = methods.map(|text| text.split('|').map(str::to_owned).collect()).unwrap_or_default();
             let template = path.map(|text| parsed(&text));
-            Ok((row.get(0)?, Entry { name: row.get(1)?, app: row.get(2)?, parent: row.get(3)?, methods, template, is_open: row.get(6)?, orphaned: row.get(7)? }))
+            Ok((
+                row.get(0)?,
+                Entry {
+                    name: row.get(1)?,
+                    app: row.get(2)?,
+                    parent: row.get(3)?,
+                    methods,
+                    template,
+                    is_open: row.get(6)?,
+                    orphaned: row.get(7)?,
+                },
+            ))
         };
+        let pair = |row: &rusqlite::Row<'_>| Ok((id(row, 0)?, id(row, 1)?));
+        let organization = |row: &rusqlite::Row<'_>| Ok((id(row, 0)?, (row.get(1)?, row.get(2)?)));
+        let grant = |row: &rusqlite::Row<'_>| Ok([id(row, 0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]);
+        let list = |sql: &str| all(&db, sql, |row| Ok((id(row, 0)?, id(row, 1)?, id(row, 2)?)));
         Self {
-            organizations: all(&db, "select id, org_code, status = 'active' from organizations", |row| Ok((id(row, 0)?, (row.get(1)?, row.get(2)?)))).into_iter().collect(),
-            members: all(&db, "select id, status = 'active' from members", |row| Ok((id(row, 0)?, row.get(1)?))).into_iter().collect(),
-            memberships: all(&db, "select organization_id, member_id from memberships", |row| Ok((id(row, 0)?, id(row, 1)?))).into_iter().collect(),
-            roles: all(&db, "select id, status = 'open', holds from roles", |row| Ok((id(row, 0)?, (row.get(1)?, row.get(2)?)))).into_iter().collect(),
-            ticks: all(&db, "select role_id, permission_slot from role_permissions", |row| Ok((id(row, 0)?, row.get(1)?))).into_iter().collect(),
-            assignments: all(&db, "select organization_id, member_id, role_id from role_assignments", |row| Ok((id(row, 0)?, id(row, 1)?, id(row, 2)?))),
-            catalog: all(&db, "select slot, name, app, parent_slot, http_methods, http_path, status = 'open', orphaned from permissions", entry).into_iter().collect(),
-            grants: all(&db, "select member_id, scope_type, scope_id, module, action from grants", |row| Ok([id(row, 0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])).into_iter().collect(),
+            organizations: all(&db, "select id, org_code, status = 'active' from organizations", organization)
+                .into_iter()
+                .collect(),
+            members: all(&db, "select id, status = 'active' from members", |row| Ok((id(row, 0)?, row.get(1)?)))
+                .into_iter()
+                .collect(),
+            memberships: all(&db, "select organization_id, member_id from memberships", pair).into_iter().collect(),
+            roles: all(&db, "select id, status = 'open', holds from roles", |row| {
+                Ok((id(row, 0)?, (row.get(1)?, row.get(2)?)))
+            })
+            .into_iter()
+            .collect(),
+            ticks: all(&db, "select role_id, permission_slot from role_permissions", |row| {
+                Ok((id(row, 0)?, row.get(1)?))
+            })
+            .into_iter()
+            .collect(),
+            assignments: list("select organization_id, member_id, role_id from role_assignments"),
+            catalog: all(&db, LIST_CATALOG, entry).into_iter().collect(),
+            grants: all(&db, "select member_id, scope_type, scope_id, module, action from grants", grant)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -106,12 +143,14 @@ impl Rows {
     }
 
     fn roles_of(&self, tenant: &str, uid: &str) -> impl Iterator<Item = (&String, &String)> {
-        let held = self.assignments.iter().filter(move |(organization, member, _)| organization == tenant && member == uid);
+        let held =
+            self.assignments.iter().filter(move |(organization, member, _)| organization == tenant && member == uid);
         held.filter_map(|(_, _, role)| self.roles[role].0.then(|| (role, &self.roles[role].1)))
     }
 
     fn is_platform_admin(&self, uid: &str) -> bool {
-        let (platform, (_, is_active)) = self.organizations.iter().find(|(_, (code, _))| code == "platform").expect("the platform");
+        let (platform, (_, is_active)) =
+            self.organizations.iter().find(|(_, (code, _))| code == "platform").expect("the platform");
         *is_active && self.roles_of(platform, uid).any(|(_, holds)| holds == "everything")
     }
 
@@ -140,12 +179,14 @@ impl Rows {
     }
 
     fn by_grant(&self, uid: &str, [scope_type, scope_id, module, action]: [&str; 4]) -> &'static str {
-        let granted = |scope_id: &str| self.grants.contains(&[uid, scope_type, scope_id, module, action].map(str::to_owned));
+        let granted =
+            |scope_id: &str| self.grants.contains(&[uid, scope_type, scope_id, module, action].map(str::to_owned));
         if !granted(scope_id) && !granted("*") {
             return "no_permission";
         }
         let named = self.organizations.iter().find(|(id, (code, _))| code == scope_id || *id == scope_id);
-        let is_off = ["organization", "tenant"].contains(&scope_type) && named.is_some_and(|(_, (_, is_active))| !is_active);
+        let is_off =
+            ["organization", "tenant"].contains(&scope_type) && named.is_some_and(|(_, (_, is_active))| !is_active);
         if is_off { "tenant_inactive" } else { "ok_grant" }
     }
 
@@ -155,15 +196,24 @@ impl Rows {
         let templates: BTreeSet<&Vec<Segment>> = entries().filter_map(|(_, entry)| entry.template.as_ref()).collect();
         // An umbrella decides alone only where no other template matches.
         let matching = |is_umbrella: bool| {
-            templates.iter().copied().find(|template| (template.last() == Some(&Segment::Rest)) == is_umbrella && matches(template, path))
+            templates
+                .iter()
+                .copied()
+                .find(|template| (template.last() == Some(&Segment::Rest)) == is_umbrella && matches(template, path))
         };
         let Some(best) = matching(false).or_else(|| matching(true)) else { return Err("unmapped_route") };
         let answering = |template: &Vec<Segment>| -> Vec<i64> {
             let here: Vec<_> = entries().filter(|(_, entry)| entry.template.as_ref() == Some(template)).collect();
             let lists = |token: &str| here.iter().any(|(_, entry)| entry.methods.iter().any(|method| method == token));
-            let is_word = !method.is_empty() && method.len() <= 20 && method.bytes().all(|byte| byte.is_ascii_uppercase());
-            let answers = |token: &str| is_word && (token == method || token == "*" || (method == "HEAD" && token == "GET" && !lists("HEAD")));
-            here.iter().filter(|(_, entry)| entry.methods.iter().any(|token| answers(token))).map(|(slot, _)| **slot).collect()
+            let is_word =
+                !method.is_empty() && method.len() <= 20 && method.bytes().all(|byte| byte.is_ascii_uppercase());
+            let answers = |token: &str| {
+                is_word && (token == method || token == "*" || (method == "HEAD" && token == "GET" && !lists("HEAD")))
+            };
+            here.iter()
+                .filter(|(_, entry)| entry.methods.iter().any(|token| answers(token)))
+                .map(|(slot, _)| **slot)
+                .collect()
         };
         let mut slots = answering(best);
         if slots.is_empty() {
@@ -202,8 +252,12 @@ fn matches(template: &[Segment], path: &[String]) -> bool {
 fn lies_over(umbrella: &[Segment], template: &[Segment]) -> bool {
     match (umbrella, template) {
         ([Segment::Rest], [_, ..]) => true,
-        ([Segment::Parameter, umbrella @ ..], [Segment::Literal(_) | Segment::Parameter, template @ ..]) => lies_over(umbrella, template),
-        ([Segment::Literal(a), umbrella @ ..], [Segment::Literal(b), template @ ..]) => a == b && lies_over(umbrella, template),
+        ([Segment::Parameter, umbrella @ ..], [Segment::Literal(_) | Segment::Parameter, template @ ..]) => {
+            lies_over(umbrella, template)
+        }
+        ([Segment::Literal(a), umbrella @ ..], [Segment::Literal(b), template @ ..]) => {
+            a == b && lies_over(umbrella, template)
+        }
         _ => false,
     }
 }
@@ -246,7 +300,7 @@ struct Chance(u64);
 
 impl Chance {
     fn new() -> Self {
-        let seed = std::env::var("ROSTER_TEST_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = std::env::var_os("ROSTER_TEST_SEED").and_then(|text| text.to_str()?.parse().ok());
         Self(seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64 | 1))
     }
 
@@ -309,7 +363,11 @@ impl Town {
         }
         for member in town.members.clone() {
             for organization in town.organizations.clone().into_iter().filter(|_| town.chance.happens(60)) {
-                town.site.admin().post(&format!("/admin/members/{member}/organizations/{organization}"), json!({})).await.done();
+                town.site
+                    .admin()
+                    .post(&format!("/admin/members/{member}/organizations/{organization}"), json!({}))
+                    .await
+                    .done();
             }
         }
         for organization in town.organizations.clone() {
@@ -349,10 +407,15 @@ impl Town {
                 entry["status"] = json!(self.chance.pick(&["open", "open", "open", "close"]));
             }
             if self.chance.happens(80) {
-                let (path, methods) = (self.template(app), self.chance.pick(&["GET", "GET|POST", "DELETE", "PUT|GET", "POST", "*", "HEAD"]));
+                let (path, methods) = (
+                    self.template(app),
+                    self.chance.pick(&["GET", "GET|POST", "DELETE", "PUT|GET", "POST", "*", "HEAD"]),
+                );
                 let methods = if app == "files" && methods == "HEAD" { "PATCH" } else { methods };
                 let shape = parsed(&path);
-                let is_free = !taken.iter().any(|(other, method)| *other == shape && (method == "*" || methods == "*" || methods.split('|').any(|m| m == method)));
+                let is_free = !taken.iter().any(|(other, method)| {
+                    *other == shape && (method == "*" || methods == "*" || methods.split('|').any(|m| m == method))
+                });
                 if is_free {
                     taken.extend(methods.split('|').map(|method| (shape.clone(), method.to_owned())));
                     entry["http_path"] = json!(path);
@@ -368,10 +431,15 @@ impl Town {
     /// Two roles that hold much, and who has them.
     async fn staff(&mut self, organization: &str) {
         for key in ["role0", "role1"] {
-            let names: Vec<String> = (0..40).map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30))).collect();
+            let names: Vec<String> = (0..40)
+                .map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30)))
+                .collect();
             let holders: Vec<String> = self.members.clone().into_iter().filter(|_| self.chance.happens(50)).collect();
             let admin = self.site.admin().with("x-tenant-id", organization);
-            let role = admin.post(&format!("{P}/roles"), json!({"key": key})).await.data()["id"].as_str().expect("id").to_owned();
+            let role = admin.post(&format!("{P}/roles"), json!({"key": key})).await.data()["id"]
+                .as_str()
+                .expect("id")
+                .to_owned();
             admin.put(&format!("{P}/roles/{role}/permissions"), json!({"permission_ids": names})).await.done();
             for uid in holders {
                 let reply = admin.post(&format!("{P}/users/{uid}/roles"), json!({"role_id": role})).await;
@@ -382,9 +450,13 @@ impl Town {
 
     /// One change of a random kind; it may be refused, but not fail.
     async fn administer(&mut self) {
-        let (organization, member) = (self.chance.of(&self.organizations), self.chance.of(&self.members[..self.members.len() - 1]));
-        let (kind, source, key) = (self.chance.below(100), self.chance.pick(&SOURCES), format!("role{}", self.chance.below(4)));
-        let permissions: Vec<String> = (0..self.chance.below(20)).map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30))).collect();
+        let (organization, member) =
+            (self.chance.of(&self.organizations), self.chance.of(&self.members[..self.members.len() - 1]));
+        let (kind, source, key) =
+            (self.chance.below(100), self.chance.pick(&SOURCES), format!("role{}", self.chance.below(4)));
+        let permissions: Vec<String> = (0..self.chance.below(20))
+            .map(|_| format!("{}.e{}", self.chance.pick(&["main", "files"]), self.chance.below(30)))
+            .collect();
         let own = self.chance.pick(&["roster.role.list", "roster.client.list", "roster.policy"]).to_owned();
         let is_open = self.chance.happens(85);
         let right = json!({
@@ -402,36 +474,82 @@ impl Town {
         let revoked = self.chance.of(&if held.is_empty() { vec!["none".to_owned()] } else { held });
         let link = format!("/admin/members/{member}/organizations/{organization}");
         let reply = match kind {
-            0..8 => admin.post(&format!("{P}/roles"), json!({"key": key, "status": if is_open { "open" } else { "close" }})).await,
-            8..14 => admin.patch(&format!("{P}/roles/{role}"), json!({"status": if is_open { "open" } else { "close" }})).await,
+            0..8 => {
+                admin
+                    .post(&format!("{P}/roles"), json!({"key": key, "status": if is_open { "open" } else { "close" }}))
+                    .await
+            }
+            8..14 => {
+                admin
+                    .patch(&format!("{P}/roles/{role}"), json!({"status": if is_open { "open" } else { "close" }}))
+                    .await
+            }
             14..16 => admin.delete(&format!("{P}/roles/{role}")).await,
             16..32 => {
                 let mut ids = permissions;
                 ids.extend(is_open.then_some(own));
                 admin.put(&format!("{P}/roles/{role}/permissions"), json!({"permission_ids": ids})).await
             }
-            32..50 => admin.post(&format!("{P}/users/{member}/roles"), json!({"role_id": role, "source": source})).await,
+            32..50 => {
+                admin.post(&format!("{P}/users/{member}/roles"), json!({"role_id": role, "source": source})).await
+            }
             50..55 => admin.delete(&format!("{P}/users/{member}/roles/{revoked}")).await,
-            55..59 => admin.put(&format!("{P}/role-mappings"), json!({"external_source": "ldap", "external_key": key, "internal_role_key": key})).await,
-            59..63 => admin.post(&format!("{P}/users/{member}/roles/sync"), json!({"source": "ldap", "external_keys": [key, "other"]})).await,
+            55..59 => {
+                admin
+                    .put(
+                        &format!("{P}/role-mappings"),
+                        json!({"external_source": "ldap", "external_key": key, "internal_role_key": key}),
+                    )
+                    .await
+            }
+            59..63 => {
+                admin
+                    .post(
+                        &format!("{P}/users/{member}/roles/sync"),
+                        json!({"source": "ldap", "external_keys": [key, "other"]}),
+                    )
+                    .await
+            }
             63..72 => root.post("/admin/permissions/grant", right).await,
             72..75 => root.post("/admin/permissions/revoke", right).await,
-            75..78 => root.post(&format!("/admin/members/{member}/{}", if is_open { "activate" } else { "deactivate" }), json!({})).await,
+            75..78 => {
+                root.post(
+                    &format!("/admin/members/{member}/{}", if is_open { "activate" } else { "deactivate" }),
+                    json!({}),
+                )
+                .await
+            }
             78..90 => root.post(&link, json!({})).await,
             90..92 => root.delete(&link).await,
-            92..95 => root.post(&format!("/admin/organizations/{organization}/{}", if is_open { "activate" } else { "deactivate" }), json!({})).await,
+            92..95 => {
+                root.post(
+                    &format!("/admin/organizations/{organization}/{}", if is_open { "activate" } else { "deactivate" }),
+                    json!({}),
+                )
+                .await
+            }
             _ => root.post(&format!("{P}/policy/reload"), json!({})).await,
         };
         assert!(reply.status < 500, "seed {}: {reply:?}", self.seed);
     }
 
     fn scope_id(&mut self) -> String {
-        if self.chance.happens(40) { self.chance.of(&self.organizations) } else { self.chance.pick(&["*", "north", "acme", "bolt", "crux"]).to_owned() }
+        if self.chance.happens(40) {
+            self.chance.of(&self.organizations)
+        } else {
+            self.chance.pick(&["*", "north", "acme", "bolt", "crux"]).to_owned()
+        }
     }
 
     fn path(&mut self, rows: &Rows, app: &str) -> String {
         if self.chance.happens(6) {
-            return self.chance.pick(&["", "a", "//", "/a//b", "/a/../b", "/a%2fb", "/a;b", "/%2e", "/a#b", "/a%", "/é", "/a b", "/a\\b", "/a%25", "/a/./b", "/a?x"]).to_owned();
+            return self
+                .chance
+                .pick(&[
+                    "", "a", "//", "/a//b", "/a/../b", "/a%2fb", "/a;b", "/%2e", "/a#b", "/a%", "/é", "/a b", "/a\\b",
+                    "/a%25", "/a/./b", "/a?x",
+                ])
+                .to_owned();
         }
         let of_app = rows.catalog.values().filter(|entry| entry.app == app || app == "nowhere");
         let templates: Vec<&Vec<Segment>> = of_app.filter_map(|entry| entry.template.as_ref()).collect();
@@ -448,7 +566,12 @@ impl Town {
     }
 
     fn question(&mut self, rows: &Rows, tenant: &str) -> Value {
-        let here: Vec<String> = self.members.iter().filter(|uid| rows.memberships.contains(&(tenant.to_owned(), (*uid).clone()))).cloned().collect();
+        let here: Vec<String> = self
+            .members
+            .iter()
+            .filter(|uid| rows.memberships.contains(&(tenant.to_owned(), (*uid).clone())))
+            .cloned()
+            .collect();
         let uid = match self.chance.below(20) {
             0 => "no-id".to_owned(),
             1 => uuid::Uuid::now_v7().to_string(),
@@ -458,12 +581,15 @@ impl Town {
         };
         match self.chance.below(100) {
             0..60 => {
-                let method = self.chance.pick(&["GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "PATCH", "HEAD", "get", "*", ""]);
+                let method = self
+                    .chance
+                    .pick(&["GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "PATCH", "HEAD", "get", "*", ""]);
                 let app = self.chance.pick(&["main", "main", "main", "files", "files", "files", "roster", "nowhere"]);
                 json!({"uid": uid, "app": app, "method": method, "path": self.path(rows, app)})
             }
             60..85 => {
-                let names: Vec<&str> = rows.catalog.values().map(|entry| entry.name.as_str()).chain(["nowhere"]).collect();
+                let names: Vec<&str> =
+                    rows.catalog.values().map(|entry| entry.name.as_str()).chain(["nowhere"]).collect();
                 json!({"uid": uid, "permission": self.chance.of(&names)})
             }
             _ => json!({
@@ -477,7 +603,12 @@ impl Town {
     async fn compare(&mut self, rows: &Rows) -> usize {
         let tenant = self.chance.of(&self.organizations);
         let questions: Vec<Value> = (0..100).map(|_| self.question(rows, &tenant)).collect();
-        let answers = self.client().with("x-tenant-id", &tenant).post(&format!("{P}/check"), json!({"questions": questions})).await.data();
+        let answers = self
+            .client()
+            .with("x-tenant-id", &tenant)
+            .post(&format!("{P}/check"), json!({"questions": questions}))
+            .await
+            .data();
         let answers = answers["decisions"].as_array().expect("decisions");
         let mut wrong = Vec::new();
         for (question, answer) in questions.iter().zip(answers) {
@@ -510,7 +641,11 @@ async fn ten_thousand_questions_are_answered_as_the_naive_evaluator_answers_them
             town.administer().await;
         }
     }
-    assert!(allowed > 100, "ROSTER_TEST_SEED={}: too few of the questions are allowed to prove anything: {allowed}", town.seed);
+    assert!(
+        allowed > 100,
+        "ROSTER_TEST_SEED={}: too few of the questions are allowed to prove anything: {allowed}",
+        town.seed
+    );
 }
 
 #[tokio::test]

@@ -33,7 +33,8 @@ async fn the_grid_of_system_roles_is_as_committed() {
     let mut grid = format!("{:36}{}\n", "permission", ROLES.map(|role| format!("{role:15}")).concat().trim_end());
     for node in catalog["list"].as_array().expect("list").iter().filter(|node| node.get("http_path").is_some()) {
         let name = node["id"].as_str().expect("id");
-        let marks: String = columns.iter().map(|column| format!("{:15}", if column.contains(name) { "x" } else { "-" })).collect();
+        let marks: String =
+            columns.iter().map(|column| format!("{:15}", if column.contains(name) { "x" } else { "-" })).collect();
         let _ = writeln!(grid, "{name:36}{}", marks.trim_end());
     }
 
@@ -41,5 +42,9 @@ async fn the_grid_of_system_roles_is_as_committed() {
         std::fs::write(file(), &grid).expect("the file");
     }
     let committed = std::fs::read_to_string(file()).unwrap_or_default();
-    assert_eq!(grid.lines().collect::<Vec<_>>(), committed.lines().collect::<Vec<_>>(), "UPDATE_EXPECT=1 writes the grid anew");
+    assert_eq!(
+        grid.lines().collect::<Vec<_>>(),
+        committed.lines().collect::<Vec<_>>(),
+        "UPDATE_EXPECT=1 writes the grid anew"
+    );
 }

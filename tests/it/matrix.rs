@@ -4,7 +4,6 @@
 //! needs. A row gives a valid request, so that only the caller can be at fault. An operation without a row fails.
 
 use reqwest::Method;
-use roster::access::permission::SCOPES;
 use serde_json::{Value, json};
 
 use crate::site::{As, Member, Organization, Reply, Site};
@@ -29,6 +28,19 @@ const INTERNAL: [(&str, &str); 7] = [
 /// What the rows on clients give away, so that the right caller must hold it too.
 const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
 
+/// The scopes of clients that stand for an operation today; `*` is all of them.
+const SCOPES: [&str; 9] = [
+    "members:read",
+    "members:write",
+    "organizations:read",
+    "organizations:write",
+    "permissions:read",
+    "permissions:write",
+    "audit:read",
+    "permissions:check",
+    "*",
+];
+
 // ── the rows ──
 
 struct World<'s> {
@@ -50,7 +62,12 @@ impl World<'_> {
     }
 
     async fn client_key(&self) -> String {
-        let made = self.site.admin().post("/admin/api-clients", json!({"name": "sample", "scopes": ["audit:read"]})).await.data();
+        let made = self
+            .site
+            .admin()
+            .post("/admin/api-clients", json!({"name": "sample", "scopes": ["audit:read"]}))
+            .await
+            .data();
         made["client_key"].as_str().expect("key").to_owned()
     }
 
@@ -177,9 +194,13 @@ struct Operation {
 fn operations(document: &Value) -> Vec<Operation> {
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
-        for (method, value) in item.as_object().expect("an item").iter().filter(|(_, value)| value["operationId"].is_string()) {
+        for (method, value) in
+            item.as_object().expect("an item").iter().filter(|(_, value)| value["operationId"].is_string())
+        {
             let id = value["operationId"].as_str().expect("id").to_owned();
-            let takes = |name: &str| value["security"].as_array().is_some_and(|list| list.iter().any(|scheme| scheme.get(name).is_some()));
+            let takes = |name: &str| {
+                value["security"].as_array().is_some_and(|list| list.iter().any(|scheme| scheme.get(name).is_some()))
+            };
             let text = |name: &str| value[name].as_str().map(str::to_owned);
             let of_services = INTERNAL.iter().find(|(name, _)| *name == id).map(|(_, scope)| (*scope).to_owned());
             found.push(Operation {
@@ -200,7 +221,15 @@ fn operations(document: &Value) -> Vec<Operation> {
 
 /// The scope of codes of a path.
 fn area(path: &str) -> u64 {
-    let areas = [("/permissions", 31), ("/admin/api-clients", 32), ("/admin/audit", 35), ("/auth", 28), ("/me", 29), ("/admin", 29), ("/internal", 29)];
+    let areas = [
+        ("/permissions", 31),
+        ("/admin/api-clients", 32),
+        ("/admin/audit", 35),
+        ("/auth", 28),
+        ("/me", 29),
+        ("/admin", 29),
+        ("/internal", 29),
+    ];
     areas.iter().find(|(top, _)| path.starts_with(top)).map_or(35, |(_, area)| *area)
 }
 
@@ -224,7 +253,11 @@ impl Operation {
     /// All scopes that do not cover what is needed.
     fn other_scopes(&self) -> Vec<&'static str> {
         let needed = self.scope.as_deref().unwrap_or_default();
-        let covers = |scope: &str| scope == "*" || scope == needed || needed.strip_suffix(":read").is_some_and(|area| scope == format!("{area}:write"));
+        let covers = |scope: &str| {
+            scope == "*"
+                || scope == needed
+                || needed.strip_suffix(":read").is_some_and(|area| scope == format!("{area}:write"))
+        };
         SCOPES.into_iter().filter(|scope| !covers(scope)).collect()
     }
 }
@@ -237,9 +270,18 @@ async fn call(caller: &As<'_>, operation: &Operation, row: &(String, Option<Valu
 async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s> {
     let (admin, member) = (site.admin().with("x-tenant-id", "platform"), site.member().await);
     let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
-    admin.post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({})).await.done();
-    let role = admin.post("/api/v1/permissions/roles", json!({"key": fresh("r")})).await.data()["id"].as_str().expect("id").to_owned();
-    admin.put(&format!("/api/v1/permissions/roles/{role}/permissions"), json!({"permission_ids": permissions})).await.done();
+    admin
+        .post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({}))
+        .await
+        .done();
+    let role = admin.post("/api/v1/permissions/roles", json!({"key": fresh("r")})).await.data()["id"]
+        .as_str()
+        .expect("id")
+        .to_owned();
+    admin
+        .put(&format!("/api/v1/permissions/roles/{role}/permissions"), json!({"permission_ids": permissions}))
+        .await
+        .done();
     admin.post(&format!("/api/v1/permissions/users/{}/roles", member.uid), json!({"role_id": role})).await.done();
     member
 }
@@ -264,12 +306,15 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let suspended = acme.member_with_role("tenant_owner").await;
     site.admin().post(&format!("/admin/members/{}/deactivate", suspended.uid), json!({})).await.done();
     let (all, of_tenants) = own_permissions(&acme).await;
-    let everything = site.admin().post("/admin/api-clients", json!({"name": "everything", "scopes": ["*"]})).await.data();
+    let everything =
+        site.admin().post("/admin/api-clients", json!({"name": "everything", "scopes": ["*"]})).await.data();
     let disabled = site.client(&["*"]).await;
     let list = site.admin().get("/admin/api-clients?keyword=test").await.data();
     let key = list["items"][0]["client_key"].as_str().expect("key");
     site.admin().patch(&format!("/admin/api-clients/{key}"), json!({"status": "inactive"})).await.done();
-    let with_secret = |key: &str, secret: &str| site.nobody().with("x-client-key", key).with("x-api-key", secret).with("x-tenant-id", "acme");
+    let with_secret = |key: &str, secret: &str| {
+        site.nobody().with("x-client-key", key).with("x-api-key", secret).with("x-tenant-id", "acme")
+    };
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let mut wrong: Vec<String> = Vec::new();
 
@@ -293,8 +338,16 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             ("a disabled client", disabled.clone(), if_client(operation.code(32, 501))),
             ("a client without the scope", lacking_scope, if_client(operation.code(32, 505))),
         ];
-        let false_secret = site.nobody().with("x-internal-secret", "a-wrong-secret-for-tests").with("x-uid", &suspended.uid).with("x-tenant-id", "acme");
-        let code = if operation.takes_internal || operation.takes_gateway { operation.code(29, 501) } else { operation.nobody() };
+        let false_secret = site
+            .nobody()
+            .with("x-internal-secret", "a-wrong-secret-for-tests")
+            .with("x-uid", &suspended.uid)
+            .with("x-tenant-id", "acme");
+        let code = if operation.takes_internal || operation.takes_gateway {
+            operation.code(29, 501)
+        } else {
+            operation.nobody()
+        };
         refused.push(("a wrong internal secret", false_secret, code));
         if let Some(permission) = &operation.permission {
             let code = if is_site { operation.code(operation.area, 505) } else { 29_301_000 };
@@ -315,14 +368,19 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
         for (who, caller, code) in refused {
             let reply = call(&caller, operation, &row).await;
             if reply.body["code"] != json!(code) {
-                wrong.push(format!("{}: {who}: {} {}, expected {code}", operation.id, reply.body["code"], reply.body["detail"]));
+                wrong.push(format!(
+                    "{}: {who}: {} {}, expected {code}",
+                    operation.id, reply.body["code"], reply.body["detail"]
+                ));
             }
         }
 
         let mut served = Vec::new();
         if operation.takes_bearer {
             let member = match &operation.permission {
-                Some(permission) if operation.area == 32 => platform_member(&site, &[&GIVEN[..], &[permission.as_str()]].concat()).await,
+                Some(permission) if operation.area == 32 => {
+                    platform_member(&site, &[&GIVEN[..], &[permission.as_str()]].concat()).await
+                }
                 Some(permission) if is_site => platform_member(&site, &[permission]).await,
                 Some(permission) => acme.member_with(&[permission]).await,
                 None => acme.member().await,
@@ -331,13 +389,19 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             let right = json!({"uid": member.uid, "scope_type": "site", "scope_id": "north", "module": "cameras", "action": "view"});
             site.admin().post("/admin/permissions/grant", right).await.done();
             if operation.takes_gateway && !is_site {
-                served.push(("a gateway for a member with the permission", site.internal().with("x-uid", &member.uid).with("x-tenant-id", "acme")));
+                served.push((
+                    "a gateway for a member with the permission",
+                    site.internal().with("x-uid", &member.uid).with("x-tenant-id", "acme"),
+                ));
             }
             served.push(("a member with the permission", member.caller()));
         }
         if let (true, Some(scope)) = (operation.takes_client, &operation.scope) {
             let client = site.client(&[scope]).await;
-            served.push(("a client with the scope", if operation.area == 31 { client.with("x-tenant-id", "acme") } else { client }));
+            served.push((
+                "a client with the scope",
+                if operation.area == 31 { client.with("x-tenant-id", "acme") } else { client },
+            ));
         }
         if operation.takes_internal {
             served.push(("a service", site.internal()));
@@ -346,7 +410,10 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             let row = world.row(&operation.id).await.expect("a row");
             let reply = call(&caller, operation, &row).await;
             if reply.status != 200 || reply.body.get("code").is_some_and(|code| *code != json!(102_000)) {
-                wrong.push(format!("{}: {who}: {} {} {}", operation.id, reply.status, reply.body["code"], reply.body["message"]));
+                wrong.push(format!(
+                    "{}: {who}: {} {} {}",
+                    operation.id, reply.status, reply.body["code"], reply.body["message"]
+                ));
             }
         }
     }
@@ -363,6 +430,10 @@ async fn the_lists_of_this_file_name_only_what_there_is() {
         assert!(known.iter().any(|operation| operation.id == id), "{id}");
     }
     for operation in known.iter().filter(|operation| PUBLIC.contains(&operation.id.as_str())) {
-        assert!(!operation.takes_bearer && !operation.takes_client && operation.permission.is_none(), "{}", operation.id);
+        assert!(
+            !operation.takes_bearer && !operation.takes_client && operation.permission.is_none(),
+            "{}",
+            operation.id
+        );
     }
 }

@@ -73,7 +73,12 @@ async fn ticks(organization: &Organization<'_>, role: &str) -> BTreeSet<String> 
 async fn keys_of(organization: &Organization<'_>, uid: &str) -> BTreeSet<(String, String)> {
     let held = organization.admin().get(&roles_url(uid)).await.data();
     let text = |role: &Value, field: &str| role[field].as_str().expect("text").to_owned();
-    held["user_roles"].as_array().expect("roles").iter().map(|role| (text(role, "role_key"), text(role, "source"))).collect()
+    held["user_roles"]
+        .as_array()
+        .expect("roles")
+        .iter()
+        .map(|role| (text(role, "role_key"), text(role, "source")))
+        .collect()
 }
 
 async fn holds(organization: &Organization<'_>, uid: &str, permission: &str) -> bool {
@@ -90,7 +95,10 @@ async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s>
     let admin = site.admin().with("x-tenant-id", "platform");
     let member = site.member().await;
     let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
-    admin.post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({})).await.done();
+    admin
+        .post(&format!("/admin/members/{}/organizations/{}", member.uid, platform.as_str().expect("id")), json!({}))
+        .await
+        .done();
     let key = format!("r{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
     let role = admin.post(&format!("{P}/roles"), json!({"key": key})).await.data();
     let role = role["id"].as_str().expect("id");
@@ -114,7 +122,10 @@ async fn the_catalog_is_a_list_or_a_tree_and_can_be_filtered() {
 
     let list = get("").await;
     assert_eq!(fields(&list), ["list"]);
-    assert_eq!(each(&list["list"], "id"), ["video", "video.list", "video.item", "video.item.delete", "report", "report.read"]);
+    assert_eq!(
+        each(&list["list"], "id"),
+        ["video", "video.list", "video.item", "video.item.delete", "report", "report.read"]
+    );
     assert_eq!(
         list["list"][1],
         json!({"id": "video.list", "parent": "video", "name": "video.list", "http_methods": "GET", "http_path": "/videos",
@@ -158,8 +169,13 @@ async fn one_sees_only_permissions_that_are_in_force() {
     assert_eq!((&me["uid"], &me["tenant_id"]), (&json!(member.uid), &json!(acme.id)));
     assert_eq!(me["roles"].as_array().expect("roles").len(), 2);
     assert!(me["roles"].as_array().expect("roles").contains(&json!("viewer")));
-    let videos: Map<String, Value> =
-        me["permissions"].as_object().expect("a map").clone().into_iter().filter(|(name, _)| !name.starts_with("roster.")).collect();
+    let videos: Map<String, Value> = me["permissions"]
+        .as_object()
+        .expect("a map")
+        .clone()
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("roster."))
+        .collect();
     assert_eq!(Value::Object(videos), json!({"video.item.delete": "open"}));
     assert_eq!(with_tree["permissions"], me["permissions"]);
     let video = with_tree["tree"].as_array().expect("a tree").iter().find(|node| node["id"] == "video").expect("video");
@@ -206,13 +222,21 @@ async fn a_role_has_the_fields_of_the_definition() {
     let acme = site.organization("acme").await;
     let roles = format!("{P}/roles");
 
-    let made = acme.owner().post(&roles, json!({"key": "editor", "display_name": "Chief editor", "status": "close"})).await.data();
+    let made = acme
+        .owner()
+        .post(&roles, json!({"key": "editor", "display_name": "Chief editor", "status": "close"}))
+        .await
+        .data();
     let id = made["id"].as_str().expect("id");
 
-    let all = ["create_at", "creator_uid", "display_name", "id", "is_system", "key", "status", "tenant_id", "update_at"];
+    let all =
+        ["create_at", "creator_uid", "display_name", "id", "is_system", "key", "status", "tenant_id", "update_at"];
     assert_eq!(fields(&made), all);
     assert_eq!(made["tenant_id"], json!(acme.id));
-    assert_eq!((&made["key"], &made["display_name"], &made["status"]), (&json!("editor"), &json!("Chief editor"), &json!("close")));
+    assert_eq!(
+        (&made["key"], &made["display_name"], &made["status"]),
+        (&json!("editor"), &json!("Chief editor"), &json!("close"))
+    );
     assert_eq!(made["is_system"], json!(false));
     assert_eq!(made["create_at"], made["update_at"]);
     assert_eq!(acme.owner().get(&role_url(id)).await.data(), made);
@@ -245,7 +269,8 @@ async fn a_role_key_at_its_limits_and_one_past_them() {
 async fn all_faults_of_a_new_role_are_named_at_once() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
-    let reply = acme.owner().post(&format!("{P}/roles"), json!({"display_name": 1, "status": "ajar", "colour": "red"})).await;
+    let reply =
+        acme.owner().post(&format!("{P}/roles"), json!({"display_name": 1, "status": "ajar", "colour": "red"})).await;
     assert_eq!(reply.is(BAD_INPUT).fields(), ["body.colour", "body.display_name", "body.key", "body.status"]);
 }
 
@@ -267,7 +292,8 @@ async fn a_role_can_be_renamed_and_closed_but_keeps_its_key() {
     let acme = site.organization("acme").await;
     let role = acme.role("editor", &[]).await;
 
-    let renamed = acme.owner().patch(&role_url(&role), json!({"display_name": "Editors", "status": "close"})).await.data();
+    let renamed =
+        acme.owner().patch(&role_url(&role), json!({"display_name": "Editors", "status": "close"})).await.data();
 
     assert_eq!((&renamed["display_name"], &renamed["status"]), (&json!("Editors"), &json!("close")));
     assert_eq!(renamed["key"], json!("editor"));
@@ -354,7 +380,10 @@ async fn ancestors_are_implied_shown_in_menus_and_never_authorize_their_own_path
     site.import(videos()).await;
     let acme = site.organization("acme").await;
     let member = acme.member_with(&["video.item.delete"]).await;
-    let role = acme.admin().get(&roles_url(&member.uid)).await.data()["user_roles"][0]["role_id"].as_str().expect("id").to_owned();
+    let role = acme.admin().get(&roles_url(&member.uid)).await.data()["user_roles"][0]["role_id"]
+        .as_str()
+        .expect("id")
+        .to_owned();
     let allowed = async |method: &str| {
         acme.check(json!({"uid": member.uid, "method": method, "path": "/videos/7"})).await["allow"] == true
     };
@@ -421,7 +450,13 @@ async fn a_set_that_changed_since_it_was_read_is_not_overwritten() {
 async fn a_role_takes_ten_thousand_permissions_and_not_one_more() {
     let site = Site::start().await;
     let names: Vec<String> = (0..10_001).map(|n| format!("many.p{n}")).collect();
-    site.import(names.iter().map(|name| json!({"name": name, "http_methods": "GET", "http_path": format!("/{name}")})).collect()).await;
+    site.import(
+        names
+            .iter()
+            .map(|name| json!({"name": name, "http_methods": "GET", "http_path": format!("/{name}")}))
+            .collect(),
+    )
+    .await;
     let acme = site.organization("acme").await;
     let role = acme.role("all", &[]).await;
 
@@ -441,10 +476,17 @@ async fn an_assignment_has_the_fields_of_the_definition() {
 
     let made = acme.owner().post(&roles_url(&member.uid), json!({"role_id": role})).await.data();
 
-    let all = ["create_at", "id", "role_display_name", "role_id", "role_key", "source", "tenant_id", "uid", "update_at"];
+    let all =
+        ["create_at", "id", "role_display_name", "role_id", "role_key", "source", "tenant_id", "uid", "update_at"];
     assert_eq!(fields(&made), all);
-    assert_eq!((&made["uid"], &made["role_id"], &made["tenant_id"]), (&json!(member.uid), &json!(role), &json!(acme.id)));
-    assert_eq!((&made["role_key"], &made["role_display_name"], &made["source"]), (&json!("editor"), &json!("editor"), &json!("manual")));
+    assert_eq!(
+        (&made["uid"], &made["role_id"], &made["tenant_id"]),
+        (&json!(member.uid), &json!(role), &json!(acme.id))
+    );
+    assert_eq!(
+        (&made["role_key"], &made["role_display_name"], &made["source"]),
+        (&json!("editor"), &json!("editor"), &json!("manual"))
+    );
     assert_eq!(acme.owner().get(&roles_url(&member.uid)).await.data(), json!({"user_roles": [made]}));
     let again = acme.owner().post(&roles_url(&member.uid), json!({"role_id": role})).await;
     assert_eq!(again.is(EXISTS).word(), "role_already_assigned");
@@ -467,7 +509,10 @@ async fn who_or_what_is_unknown_cannot_be_assigned() {
         acme.owner().delete(&format!("{}/{role}", roles_url(uid))).await.is(NOT_FOUND);
     }
     assert_eq!(assign(&member.uid, json!({})).await.is(BAD_INPUT).fields(), ["body.role_id"]);
-    assert_eq!(assign(&member.uid, json!({"role_id": role, "source": "fax"})).await.is(BAD_INPUT).fields(), ["body.source"]);
+    assert_eq!(
+        assign(&member.uid, json!({"role_id": role, "source": "fax"})).await.is(BAD_INPUT).fields(),
+        ["body.source"]
+    );
 }
 
 #[tokio::test]
@@ -550,7 +595,16 @@ async fn a_mapping_has_the_fields_of_the_definition_and_is_set_not_doubled() {
     let first = map(&acme, "zitadel", "staff", "editor").await.data();
     let second = map(&acme, "zitadel", "staff", "author").await.data();
 
-    let all = ["create_at", "external_key", "external_source", "id", "internal_role_id", "internal_role_key", "tenant_id", "update_at"];
+    let all = [
+        "create_at",
+        "external_key",
+        "external_source",
+        "id",
+        "internal_role_id",
+        "internal_role_key",
+        "tenant_id",
+        "update_at",
+    ];
     assert_eq!(fields(&first), all);
     assert_eq!((&first["external_source"], &first["external_key"]), (&json!("zitadel"), &json!("staff")));
     assert_eq!((&first["internal_role_key"], &first["internal_role_id"]), (&json!("editor"), &json!(editor)));
@@ -624,7 +678,8 @@ async fn a_sync_takes_keys_and_claims_as_text_list_or_object() {
     let body = json!({"source": "zitadel", "external_keys": ["key-one", "strange"], "claims": claims});
     let synced = acme.owner().post(&sync_url(&member.uid), body).await.data();
 
-    let expected = json!({"added": ["four", "one", "three", "two"], "removed": [], "kept": [], "unknown": ["lost", "strange"]});
+    let expected =
+        json!({"added": ["four", "one", "three", "two"], "removed": [], "kept": [], "unknown": ["lost", "strange"]});
     assert_eq!(synced, expected);
     assert_eq!(keys_of(&acme, &member.uid).await.len(), 4);
 }
@@ -642,10 +697,18 @@ async fn a_sync_touches_only_its_own_source() {
         }
     }
     let others = keys_of(&acme, &member.uid).await;
-    let sync = async |keys: Value| acme.owner().post(&sync_url(&member.uid), json!({"source": "ldap", "external_keys": keys})).await.data();
+    let sync = async |keys: Value| {
+        acme.owner().post(&sync_url(&member.uid), json!({"source": "ldap", "external_keys": keys})).await.data()
+    };
 
-    assert_eq!(sync(json!(["one", "two"])).await, json!({"added": ["one", "two"], "removed": [], "kept": [], "unknown": []}));
-    assert_eq!(sync(json!(["two", "three"])).await, json!({"added": ["three"], "removed": ["one"], "kept": ["two"], "unknown": []}));
+    assert_eq!(
+        sync(json!(["one", "two"])).await,
+        json!({"added": ["one", "two"], "removed": [], "kept": [], "unknown": []})
+    );
+    assert_eq!(
+        sync(json!(["two", "three"])).await,
+        json!({"added": ["three"], "removed": ["one"], "kept": ["two"], "unknown": []})
+    );
     assert_eq!(sync(json!([])).await, json!({"added": [], "removed": ["three", "two"], "kept": [], "unknown": []}));
     assert_eq!(keys_of(&acme, &member.uid).await, others);
 }
@@ -676,7 +739,8 @@ async fn a_sync_leaves_closed_roles_out() {
     map(&acme, "oidc", "one", "one").await.done();
     acme.owner().patch(&role_url(&role), json!({"status": "close"})).await.done();
 
-    let synced = acme.owner().post(&sync_url(&member.uid), json!({"source": "oidc", "external_keys": ["one"]})).await.data();
+    let synced =
+        acme.owner().post(&sync_url(&member.uid), json!({"source": "oidc", "external_keys": ["one"]})).await.data();
 
     assert_eq!(synced, json!({"added": [], "removed": [], "kept": [], "unknown": []}));
     assert_eq!(keys_of(&acme, &member.uid).await.len(), 0);
@@ -692,7 +756,10 @@ async fn a_client_with_the_scope_syncs_in_the_tenant_it_names() {
     let client = site.client(&["permissions:write"]).await;
     let body = json!({"source": "ldap", "external_keys": ["one"]});
 
-    assert_eq!(client.clone().post(&sync_url(&member.uid), body.clone()).await.is(BAD_INPUT).fields(), ["header.X-Tenant-ID"]);
+    assert_eq!(
+        client.clone().post(&sync_url(&member.uid), body.clone()).await.is(BAD_INPUT).fields(),
+        ["header.X-Tenant-ID"]
+    );
     client.clone().with("x-tenant-id", "nowhere").post(&sync_url(&member.uid), body.clone()).await.is(NO_ORGANIZATION);
     client.with("x-tenant-id", "acme").post(&sync_url(&member.uid), body).await.done();
     assert_eq!(keys_of(&acme, &member.uid).await, [("one".into(), "ldap".into())].into());
@@ -705,12 +772,23 @@ async fn what_cannot_be_synced_is_refused() {
     let member = acme.member().await;
     let sync = async |uid: &str, body: Value| acme.owner().post(&sync_url(uid), body).await;
 
-    assert_eq!(sync(&member.uid, json!({"source": "manual", "external_keys": []})).await.is(BAD_INPUT).fields(), ["body.source"]);
-    assert_eq!(sync("no-id", json!({"source": "ldap", "external_keys": []})).await.is(NOT_FOUND).word(), "subject_not_found");
+    assert_eq!(
+        sync(&member.uid, json!({"source": "manual", "external_keys": []})).await.is(BAD_INPUT).fields(),
+        ["body.source"]
+    );
+    assert_eq!(
+        sync("no-id", json!({"source": "ldap", "external_keys": []})).await.is(NOT_FOUND).word(),
+        "subject_not_found"
+    );
     assert_eq!(sync(&member.uid, json!({"source": "ldap"})).await.is(BAD_INPUT).fields(), ["body.external_keys"]);
     let many: Vec<String> = (0..1_001).map(|n| format!("key{n}")).collect();
     sync(&member.uid, json!({"source": "ldap", "external_keys": many})).await.is(BAD_INPUT);
-    assert_eq!(sync(&member.uid, json!({"source": "ldap", "external_keys": many[1..]})).await.data()["unknown"].as_array().map(Vec::len), Some(1_000));
+    assert_eq!(
+        sync(&member.uid, json!({"source": "ldap", "external_keys": many[1..]})).await.data()["unknown"]
+            .as_array()
+            .map(Vec::len),
+        Some(1_000)
+    );
 }
 
 // ── nobody gives what they do not hold ──
@@ -724,7 +802,12 @@ async fn nobody_ticks_a_permission_they_do_not_hold() {
     let editor = acme.member_with(&["roster.role.grant", "video.list"]).await;
     let put = async |names: Value| editor.caller().put(&ticks_url(&role), json!({"permission_ids": names})).await;
 
-    for names in [json!(["video.item.delete"]), json!(["video.list", "video.item"]), json!(["roster.role.create"]), json!(["report"])] {
+    for names in [
+        json!(["video.item.delete"]),
+        json!(["video.list", "video.item"]),
+        json!(["roster.role.create"]),
+        json!(["report"]),
+    ] {
         assert_eq!(put(names).await.is(FORBIDDEN).word(), "not_held");
         assert_eq!(ticks(&acme, &role).await, BTreeSet::new());
     }
@@ -746,10 +829,15 @@ async fn an_owner_holds_all_of_the_tenant_and_nothing_of_the_site() {
     site.import(json!([{"name": "later", "http_methods": "GET", "http_path": "/later"}])).await;
 
     acme.owner().put(&ticks_url(&role), json!({"permission_ids": ["later", "roster.audit.list"]})).await.done();
-    for name in ["roster.client.create", "roster.organization.create", "roster.policy.import_catalog", "roster.grant.create"] {
+    for name in
+        ["roster.client.create", "roster.organization.create", "roster.policy.import_catalog", "roster.grant.create"]
+    {
         acme.owner().put(&ticks_url(&role), json!({"permission_ids": [name]})).await.is(FORBIDDEN);
     }
-    assert_eq!(ticks(&acme, &role).await, ["later", "roster", "roster.audit", "roster.audit.list"].map(String::from).into());
+    assert_eq!(
+        ticks(&acme, &role).await,
+        ["later", "roster", "roster.audit", "roster.audit.list"].map(String::from).into()
+    );
 }
 
 #[tokio::test]
@@ -761,10 +849,18 @@ async fn nobody_hands_out_a_role_that_gives_more_than_they_hold() {
     for key in ["big", "small", "tenant_admin"] {
         map(&acme, "ldap", key, key).await.done();
     }
-    let rights = ["roster.assignment.create", "roster.assignment.sync", "roster.mapping.replace", "roster.role.update", "video.list"];
+    let rights = [
+        "roster.assignment.create",
+        "roster.assignment.sync",
+        "roster.mapping.replace",
+        "roster.role.update",
+        "video.list",
+    ];
     let (manager, member) = (acme.member_with(&rights).await, acme.member().await);
     let url = roles_url(&member.uid);
-    let sync = async |keys: Value| manager.caller().post(&sync_url(&member.uid), json!({"source": "ldap", "external_keys": keys})).await;
+    let sync = async |keys: Value| {
+        manager.caller().post(&sync_url(&member.uid), json!({"source": "ldap", "external_keys": keys})).await
+    };
 
     for role in [&big, &acme.role_id("tenant_admin").await, &acme.role_id("tenant_owner").await] {
         assert_eq!(manager.caller().post(&url, json!({"role_id": role})).await.is(FORBIDDEN).word(), "not_held");
@@ -828,14 +924,20 @@ async fn what_is_closed_is_suspended_and_opening_restores_it() {
     let acme = site.organization("acme").await;
     let (role, member) = (acme.role("editor", &["video.item.delete", "video.list"]).await, acme.member().await);
     acme.assign(&member.uid, &role).await;
-    let held = async || (holds(&acme, &member.uid, "video.item.delete").await, holds(&acme, &member.uid, "video.list").await);
+    let held =
+        async || (holds(&acme, &member.uid, "video.item.delete").await, holds(&acme, &member.uid, "video.list").await);
     let listed = ticks(&acme, &role).await;
 
     assert_eq!(held().await, (true, true));
     acme.owner().patch(&role_url(&role), json!({"status": "close"})).await.done();
     assert_eq!(held().await, (false, false), "the role");
     acme.owner().patch(&role_url(&role), json!({"status": "open"})).await.done();
-    for (name, expected) in [("video.list", (true, false)), ("video.item", (false, true)), ("video", (false, false)), ("report", (true, true))] {
+    for (name, expected) in [
+        ("video.list", (true, false)),
+        ("video.item", (false, true)),
+        ("video", (false, false)),
+        ("report", (true, true)),
+    ] {
         site.import(all_open_but(name)).await;
         assert_eq!(held().await, expected, "{name}");
         assert_eq!(ticks(&acme, &role).await, listed, "ticks stay");
@@ -848,7 +950,10 @@ async fn what_is_closed_is_suspended_and_opening_restores_it() {
 async fn an_import_that_does_not_say_the_status_leaves_it() {
     let site = Site::start().await;
     site.import(json!([{"name": "a", "status": "close"}, {"name": "b"}])).await;
-    assert_eq!(site.import(json!([{"name": "a"}, {"name": "b"}])).await, json!({"added": [], "changed": [], "orphaned": []}));
+    assert_eq!(
+        site.import(json!([{"name": "a"}, {"name": "b"}])).await,
+        json!({"added": [], "changed": [], "orphaned": []})
+    );
     let closed = site.admin().get(&format!("{P}/catalog?app=main&status=close")).await.data();
     assert_eq!(each(&closed["list"], "id"), ["a"]);
 }
@@ -865,7 +970,10 @@ async fn what_belongs_to_another_tenant_looks_as_if_it_were_missing() {
     let (owner, viewer) = (bolt.owner(), acme.role_id("viewer").await);
     let missing = uuid::Uuid::now_v7().to_string();
     let same = |foreign: &Reply, missing: &Reply| {
-        assert_eq!((foreign.status, &foreign.body["code"], foreign.word()), (missing.status, &missing.body["code"], missing.word()));
+        assert_eq!(
+            (foreign.status, &foreign.body["code"], foreign.word()),
+            (missing.status, &missing.body["code"], missing.word())
+        );
         assert_eq!(foreign.body["message"], missing.body["message"]);
     };
 
@@ -888,7 +996,10 @@ async fn what_belongs_to_another_tenant_looks_as_if_it_were_missing() {
     let revoked = owner.delete(&format!("{}/{viewer}", roles_url(&member.uid))).await;
     same(revoked.is(NOT_FOUND), &owner.delete(&format!("{}/{viewer}", roles_url(&missing))).await);
     let body = json!({"source": "ldap", "external_keys": []});
-    same(owner.post(&sync_url(&member.uid), body.clone()).await.is(NOT_FOUND), &owner.post(&sync_url(&missing), body).await);
+    same(
+        owner.post(&sync_url(&member.uid), body.clone()).await.is(NOT_FOUND),
+        &owner.post(&sync_url(&missing), body).await,
+    );
     assert_eq!(owner.get(&roles_url(&member.uid)).await.data(), json!({"user_roles": []}));
     owner.delete(&format!("{P}/role-mappings?external_source=ldap&external_key=staff")).await.is(NOT_FOUND);
     assert_eq!(owner.get(&format!("{P}/role-mappings")).await.data()["total"], json!(0));
@@ -927,7 +1038,8 @@ fn openapi(operations: usize) -> Value {
     for n in 0..operations {
         let (tag, path) = (["Users", "Event Manager", "Shares"][n % 3], format!("/things{}/{{id}}", n / 2));
         let method = if n % 2 == 0 { "get" } else { "delete" };
-        let operation = json!({"tags": [tag], "operationId": format!("op{n}-ById"), "responses": {"200": {"description": "ok"}}});
+        let operation =
+            json!({"tags": [tag], "operationId": format!("op{n}-ById"), "responses": {"200": {"description": "ok"}}});
         paths.entry(path).or_insert_with(|| json!({"parameters": [{"name": "id", "in": "path"}]}))[method] = operation;
     }
     json!({"openapi": "3.0.3", "info": {"title": "Files", "version": "2"}, "servers": [{"url": "https://files.example.org/api/v2"}], "paths": paths})
@@ -949,7 +1061,10 @@ fn yaml(value: &Value, indent: usize) -> String {
 async fn an_import_is_idempotent_and_says_what_it_did() {
     let site = Site::start().await;
     let first = site.import(videos()).await;
-    assert_eq!(first["added"], json!(["report", "report.read", "video", "video.item", "video.item.delete", "video.list"]));
+    assert_eq!(
+        first["added"],
+        json!(["report", "report.read", "video", "video.item", "video.item.delete", "video.list"])
+    );
     assert_eq!((&first["changed"], &first["orphaned"]), (&json!([]), &json!([])));
     let epoch = site.admin().get(&format!("{P}/catalog")).await;
     assert_eq!(epoch.status, 200);
@@ -963,7 +1078,10 @@ async fn an_import_is_idempotent_and_says_what_it_did() {
         {"name": "video.new", "parent": "video", "http_methods": "PUT", "http_path": "/videos"},
     ]);
     let orphaned = json!(["report", "report.read", "video.item", "video.item.delete"]);
-    assert_eq!(site.import(next).await, json!({"added": ["video.new"], "changed": ["video.list"], "orphaned": orphaned}));
+    assert_eq!(
+        site.import(next).await,
+        json!({"added": ["video.new"], "changed": ["video.list"], "orphaned": orphaned})
+    );
 }
 
 #[tokio::test]
@@ -976,7 +1094,10 @@ async fn an_orphan_answers_nothing_until_an_import_names_it_again() {
 
     site.import(json!([{"name": "video"}])).await;
     assert!(!holds(&acme, &member.uid, "video.list").await);
-    assert_eq!(acme.check(json!({"uid": member.uid, "method": "GET", "path": "/videos"})).await["reason"], json!("unmapped_route"));
+    assert_eq!(
+        acme.check(json!({"uid": member.uid, "method": "GET", "path": "/videos"})).await["reason"],
+        json!("unmapped_route")
+    );
     let list = site.admin().get(&format!("{P}/catalog?app=main")).await.data();
     assert_eq!(each(&list["list"], "id"), ["video"]);
 
@@ -991,8 +1112,14 @@ async fn an_import_changes_only_its_own_application() {
     let admin = site.admin();
     let body = json!({"app": "files", "prefix": "f", "permissions": [{"name": "a"}, {"name": "b", "parent": "a"}]});
 
-    assert_eq!(import(&admin, "", body.clone()).await.data(), json!({"added": ["f.a", "f.b"], "changed": [], "orphaned": []}));
-    assert_eq!(import(&admin, "?prefix=g", body).await.data(), json!({"added": ["g.a", "g.b"], "changed": [], "orphaned": ["f.a", "f.b"]}));
+    assert_eq!(
+        import(&admin, "", body.clone()).await.data(),
+        json!({"added": ["f.a", "f.b"], "changed": [], "orphaned": []})
+    );
+    assert_eq!(
+        import(&admin, "?prefix=g", body).await.data(),
+        json!({"added": ["g.a", "g.b"], "changed": [], "orphaned": ["f.a", "f.b"]})
+    );
     assert_eq!(site.import(videos()).await, json!({"added": [], "changed": [], "orphaned": []}));
     let reply = import(&admin, "?app=files", json!({"permissions": [{"name": "video"}]})).await;
     assert_eq!(reply.is(EXISTS).word(), "permission_exists");
@@ -1019,10 +1146,22 @@ async fn an_openapi_document_of_a_service_is_a_catalog() {
     assert_eq!(as_yaml, json!({"added": [], "changed": [], "orphaned": []}), "the same as YAML");
     let list = admin.get(&format!("{P}/catalog?app=files")).await.data();
     let names = sorted(&list["list"], "id");
-    for name in ["files", "files.users", "files.event_manager", "files.shares", "files.users.op0_byid", "files.event_manager.op1_byid"] {
+    for name in [
+        "files",
+        "files.users",
+        "files.event_manager",
+        "files.shares",
+        "files.users.op0_byid",
+        "files.event_manager.op1_byid",
+    ] {
         assert!(names.contains(name), "{name}");
     }
-    let op = list["list"].as_array().expect("list").iter().find(|node| node["id"] == "files.event_manager.op1_byid").expect("op");
+    let op = list["list"]
+        .as_array()
+        .expect("list")
+        .iter()
+        .find(|node| node["id"] == "files.event_manager.op1_byid")
+        .expect("op");
     assert_eq!((&op["http_methods"], &op["http_path"]), (&json!("DELETE"), &json!("/api/v2/things0/{id}")));
     assert_eq!(op["parent"], json!("files.event_manager"));
     let acme = site.organization("acme").await;
@@ -1072,13 +1211,25 @@ async fn a_catalog_that_cannot_be_read_says_why() {
     for (document, faults) in [
         (json!({"app": "roster", "permissions": []}), vec!["body.app"]),
         (json!({"app": "a b", "permissions": []}), vec!["body.app"]),
-        (json!({"permissions": [{"name": "roster.role.list"}, {"name": "roster.new"}]}), vec!["body.permissions.0", "body.permissions.1"]),
+        (
+            json!({"permissions": [{"name": "roster.role.list"}, {"name": "roster.new"}]}),
+            vec!["body.permissions.0", "body.permissions.1"],
+        ),
         (json!({"permissions": [{"name": "a", "parent": "nowhere"}]}), vec!["body.permissions.0"]),
-        (json!({"permissions": [{"name": "a", "parent": "b"}, {"name": "b", "parent": "a"}]}), vec!["body.permissions.0", "body.permissions.1"]),
+        (
+            json!({"permissions": [{"name": "a", "parent": "b"}, {"name": "b", "parent": "a"}]}),
+            vec!["body.permissions.0", "body.permissions.1"],
+        ),
         (json!({"permissions": [{"name": "a"}, {"name": "a"}]}), vec!["body.permissions.1"]),
         (json!({"permissions": [{"name": "a", "http_path": "/a"}]}), vec!["body.permissions.0"]),
-        (json!({"permissions": [{"name": "a", "http_methods": "get", "http_path": "/a//b"}]}), vec!["body.permissions.0", "body.permissions.0"]),
-        (json!({"permissions": [{"name": "a", "status": "ajar", "type": "robot", "x": 1}]}), vec!["body.permissions.0.status", "body.permissions.0.type", "body.permissions.0.x"]),
+        (
+            json!({"permissions": [{"name": "a", "http_methods": "get", "http_path": "/a//b"}]}),
+            vec!["body.permissions.0", "body.permissions.0"],
+        ),
+        (
+            json!({"permissions": [{"name": "a", "status": "ajar", "type": "robot", "x": 1}]}),
+            vec!["body.permissions.0.status", "body.permissions.0.type", "body.permissions.0.x"],
+        ),
         (json!({"colour": "red"}), vec!["body.colour", "body.permissions"]),
         (json!({"openapi": "2.9", "paths": {}}), vec!["body.openapi"]),
         (json!({"swagger": "2.0", "paths": {}}), vec!["body.swagger"]),

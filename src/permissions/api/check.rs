@@ -20,9 +20,10 @@ use crate::permissions::import::DEFAULT_APP;
 use crate::permissions::store;
 use crate::wire::{Body, RenderedReply, Tag, rendered};
 
-/// A question: exactly one of method and path, permission, or scope_type, scope_id, module and action
+/// A question: exactly one of method and path, permission, or scope_type, scope_id, module and action; or instead of
+/// all that up to 100 `questions`
 #[derive(Object)]
-struct CheckQuestion {
+struct CheckRequest {
     /// The member
     #[oai(validator(max_length = 64))]
     uid: Option<String>,
@@ -49,16 +50,9 @@ struct CheckQuestion {
     explain: Option<bool>,
     /// Decide at this epoch or a newer one
     min_epoch: Option<u64>,
-}
-
-/// One question, or up to 100
-#[derive(Object)]
-struct CheckRequest {
-    #[oai(flatten)]
-    one: CheckQuestion,
-    /// Instead of all the others: several questions, answered in order
+    /// Several questions, answered in order; they have none of their own
     #[oai(validator(min_items = 1, max_items = 100))]
-    questions: Option<Vec<CheckQuestion>>,
+    questions: Option<Vec<CheckRequest>>,
 }
 
 /// A role that is held, that allows, or that would have
@@ -131,7 +125,7 @@ impl Api {
         access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
         let questions = questions(body.0)?;
         let tenant = match (&caller.who, caller.named_tenant) {
-            (Who::Client(_) | Who::CommandLine, None) if questions.list.iter().all(CheckQuestion::is_about_a_grant) => {
+            (Who::Client(_) | Who::CommandLine, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => {
                 None
             }
             _ => Some(caller.tenant(&snapshot)?),
@@ -164,16 +158,17 @@ impl Api {
 
 /// The questions of a request, and whether it was written as a list.
 struct Questions {
-    list: Vec<CheckQuestion>,
+    list: Vec<CheckRequest>,
     is_batch: bool,
 }
 
-fn questions(request: CheckRequest) -> Result<Questions> {
-    let is_batch = request.questions.is_some();
-    if is_batch && !request.one.is_empty() {
+fn questions(mut request: CheckRequest) -> Result<Questions> {
+    let batch = request.questions.take();
+    let is_batch = batch.is_some();
+    if is_batch && !request.is_empty() {
         return Err(Error::field("questions", "stands alone: put the other fields into each question"));
     }
-    let list = request.questions.unwrap_or_else(|| vec![request.one]);
+    let list = batch.unwrap_or_else(|| vec![request]);
     let mut faults = Vec::new();
     for (n, question) in list.iter().enumerate() {
         let place = n.to_string();
@@ -183,7 +178,7 @@ fn questions(request: CheckRequest) -> Result<Questions> {
     if faults.is_empty() { Ok(Questions { list, is_batch }) } else { Err(Error::fields(faults)) }
 }
 
-impl CheckQuestion {
+impl CheckRequest {
     fn is_about_a_grant(&self) -> bool {
         self.scope_type.is_some()
     }
@@ -208,6 +203,9 @@ impl CheckQuestion {
 
     /// Why it is not exactly one question.
     fn fault(&self) -> Option<&'static str> {
+        if self.questions.is_some() {
+            return Some("is one question, and has no questions of its own");
+        }
         if self.uid.is_none() {
             return Some("must have the uid of a member");
         }
@@ -274,7 +272,7 @@ fn explained(
     r: &crate::db::Reader<'_>,
     snapshot: &Snapshot,
     tenant: Option<OrganizationId>,
-    question: &CheckQuestion,
+    question: &CheckRequest,
 ) -> Result<CheckAnswer> {
     let asked = question.asked(tenant);
     let decision = decide(snapshot, &asked);
