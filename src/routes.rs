@@ -104,20 +104,18 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let methods = methods_by_path(&document, base);
     let shared = || Shared(operations.clone());
     let routes = Route::new()
-        .at("/healthz", get(healthz))
-        .at("/readyz", get(readyz))
-        .at("/metrics", get(metrics))
-        .at("/setup", get(console::setup::form).post(console::setup::submit))
-        .at("/setup/link", post(console::setup::new_link))
+        .at("/healthz", get(healthz).data(app.clone()))
+        .at("/readyz", get(readyz).data(app.clone()))
+        .at("/metrics", get(metrics).data(app.clone()))
+        .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
+        .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at(format!("{base}/openapi.json"), get(Fixed::new("application/json", document.to_string(), None)))
         .at(format!("{base}/docs"), get(Fixed::new("text/html; charset=utf-8", page, Some(DOCS_POLICY))))
         .nest(base, shared())
         .nest_no_strip("/auth", shared())
         .nest_no_strip("/me", shared())
         .nest_no_strip("/admin", shared())
-        .nest_no_strip("/internal", shared())
-        .data(app.clone())
-        .data(app.guard.clone());
+        .nest_no_strip("/internal", shared());
     Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
 }
 
@@ -238,6 +236,7 @@ impl Operations {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let is_change = is_change(request.method());
         request.extensions_mut().insert(self.inputs.clone());
+        request.extensions_mut().insert(self.app.guard.clone());
         let uri = request.original_uri().clone();
         let exchange = request.data::<Arc<Exchange>>().cloned();
         let (operation, answer) = match self.inner.call(request).await {
@@ -348,16 +347,16 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
             make_readable(&mut request);
         }
         let address = client_address(&request, &self.app.config.trusted_proxies);
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let method = request.method().clone();
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_preflight =
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let exchange = Arc::new(Exchange::new(request_id.clone(), address, &path));
+        let exchange = Arc::new(Exchange::new(request_id, address, request.uri().path().to_owned()));
         request.extensions_mut().insert(exchange.clone());
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
-            let span = tracing::debug_span!("request", request_id, %method, path);
+            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = exchange.path);
             let answer = async {
                 if is_change(&method) {
                     take_body(&self.app, &mut request).await?;
@@ -377,8 +376,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         self.mark(&mut response, origin.as_ref(), is_preflight, &exchange);
         let took = began.elapsed();
         self.app.figures.duration_s.observe(took.as_secs_f64());
-        let actor = exchange.actor.get().map_or("nobody", |(kind, _)| kind);
-        tracing::debug!(request_id, %method, path, status = response.status().as_u16(), took_us = took.as_micros(), actor, "answered");
+        let status = response.status().as_u16();
+        let Exchange { request_id, path, .. } = &*exchange;
+        tracing::debug!(request_id, %method, path, status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
         Ok(response)
     }
 }
@@ -408,15 +408,14 @@ impl<E> Edge<E> {
         let status = failure.cause.status();
         let source = failure.source.as_deref().unwrap_or("");
         let (word, path) = (failure.cause.word(), &exchange.path);
-        let unknown = ("nobody", String::new());
-        let (kind, name) = exchange.actor.get().unwrap_or(&unknown);
+        let (kind, name) = exchange.actor();
         match status {
             500.. => tracing::error!(request_id, path, word, source, kind, name, "failed"),
             401 | 403 | 429 => tracing::info!(request_id, path, word, source, kind, name, "refused"),
             _ => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
         }
         if failure.cause == Cause::RateLimited {
-            self.app.figures.clients.with_label_values(&[name, "limited"]).inc();
+            self.app.figures.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
         let area = area(exchange.path.strip_prefix(self.app.config.base_path.as_str()).unwrap_or(&exchange.path));
         let body = failure_body(failure, area, request_id, self.app.config.debug && status >= 500);
@@ -449,9 +448,7 @@ impl<E> Edge<E> {
         if let Some((policy, state)) = exchange.rate.get() {
             set("ratelimit-policy", policy);
             set("ratelimit", state);
-            if let Some((_, name)) = exchange.actor.get() {
-                self.app.figures.clients.with_label_values(&[name, "counted"]).inc();
-            }
+            self.app.figures.clients.with_label_values(&[exchange.actor().1.as_str(), "counted"]).inc();
         }
         let allowed = origin
             .and_then(|origin| origin.to_str().ok())

@@ -66,21 +66,45 @@ pub struct Exchange {
     pub path: String,
     /// Values of `RateLimit-Policy` and `RateLimit`, once the request was counted.
     pub rate: OnceLock<(String, String)>,
-    /// Kind and name of the caller, once it is known.
-    pub actor: OnceLock<(&'static str, String)>,
+    /// The caller, once it is known.
+    who: OnceLock<Actor>,
     /// The tenant in which the caller acts, once it was asked for.
     pub tenant: OnceLock<OrganizationId>,
 }
 
 impl Exchange {
-    pub fn new(request_id: String, address: Option<IpAddr>, path: &str) -> Self {
-        Self {
-            request_id,
-            address,
-            path: path.to_owned(),
-            rate: OnceLock::new(),
-            actor: OnceLock::new(),
-            tenant: OnceLock::new(),
+    pub fn new(request_id: String, address: Option<IpAddr>, path: String) -> Self {
+        Self { request_id, address, path, rate: OnceLock::new(), who: OnceLock::new(), tenant: OnceLock::new() }
+    }
+}
+
+/// Who stands behind a request, as far as it came.
+#[derive(Debug)]
+enum Actor {
+    Known(Who),
+    /// The client that somebody said to be.
+    TurnedAway(String),
+}
+
+impl Exchange {
+    /// Kind and name of the caller, for the log and the audit.
+    pub fn actor(&self) -> (&'static str, String) {
+        match self.who.get() {
+            Some(Actor::Known(who)) => who.actor(),
+            Some(Actor::TurnedAway(client_key)) => ("client", client_key.clone()),
+            None => ("nobody", String::new()),
+        }
+    }
+}
+
+impl Who {
+    fn actor(&self) -> (&'static str, String) {
+        match self {
+            Self::Member(id) => ("member", id.to_string()),
+            Self::Asserted(id) => ("gateway", id.to_string()),
+            Self::Client(client) => ("client", client.client_key.to_string()),
+            Self::Internal => ("internal", "internal".into()),
+            Self::CommandLine => ("cli", "cli".into()),
         }
     }
 }
@@ -146,7 +170,7 @@ pub struct FromCommandLine;
 
 impl Identity {
     pub fn command_line() -> Self {
-        let exchange = Arc::new(Exchange::new(uuid::Uuid::now_v7().to_string(), None, ""));
+        let exchange = Arc::new(Exchange::new(uuid::Uuid::now_v7().to_string(), None, String::new()));
         Self { who: Who::CommandLine, named_tenant: None, exchange, idempotency: None }
     }
 
@@ -201,13 +225,7 @@ impl Identity {
 
     /// Kind and name of the actor, for the audit.
     pub fn actor(&self) -> (&'static str, String) {
-        match &self.who {
-            Who::Member(id) => ("member", id.to_string()),
-            Who::Asserted(id) => ("gateway", id.to_string()),
-            Who::Client(client) => ("client", client.client_key.to_string()),
-            Who::Internal => ("internal", "internal".into()),
-            Who::CommandLine => ("cli", "cli".into()),
-        }
+        self.who.actor()
     }
 
     pub fn address(&self) -> String {
@@ -287,7 +305,7 @@ fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
         let offered = header("x-api-key").unwrap_or("");
         Who::Client(client(guard, &snapshot, request, client_key, offered, &exchange).inspect_err(|_| {
             // Known to the log and the audit even when it is turned away.
-            let _ = exchange.actor.set(("client", client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
+            let _ = exchange.who.set(Actor::TurnedAway(client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
         })?)
     } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header("x-internal-secret") {
@@ -307,7 +325,7 @@ fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
     let named_tenant = header("x-tenant-id")
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
     let identity = Identity { who, named_tenant, exchange, idempotency: request.data::<Idempotency>().cloned() };
-    let _ = identity.exchange.actor.set(identity.actor());
+    let _ = identity.exchange.who.set(Actor::Known(identity.who.clone()));
     Ok(identity)
 }
 

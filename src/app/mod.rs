@@ -259,8 +259,7 @@ impl App {
 
     /// Records that a caller was refused a change; repeats within a minute are one row.
     pub async fn record_denial(&self, exchange: &Exchange, action: &str, word: &str) -> Result<()> {
-        let nobody = ("nobody", String::new());
-        let (kind, name) = exchange.actor.get().unwrap_or(&nobody).clone();
+        let (kind, name) = exchange.actor();
         let tenant = exchange.tenant.get().copied();
         let Some(repeats) = self.coalesced((format!("{kind} {name}"), action.to_owned(), tenant)) else {
             return Ok(());

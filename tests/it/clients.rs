@@ -115,8 +115,7 @@ async fn every_bad_field_of_a_client_is_named_at_once() {
 async fn every_bad_entry_of_a_clients_lists_is_named_at_once() {
     let site = Site::start().await;
     let body = json!({"name": "portal", "scopes": ["members:read", "clients:write", "members"], "allowed_ips": ["10.0.0.0/33"],
-        "allowed_origins": ["*", "https://*.example.org", "https://a.example.org/"], "allowed_paths": ["admin", "/admin*"],
-        "expires_at": 1});
+        "allowed_origins": ["*", "https://*.example.org", "https://a.example.org/"], "allowed_paths": ["admin", "/admin*"]});
 
     let reply = site.admin().post("/admin/api-clients", body).await;
 
@@ -127,11 +126,20 @@ async fn every_bad_entry_of_a_clients_lists_is_named_at_once() {
         "allowed_origins.2",
         "allowed_paths.0",
         "allowed_paths.1",
-        "expires_at",
         "scopes.1",
         "scopes.2",
     ];
     assert_eq!(reply.is(10_101_000).fields(), all.map(|name| format!("body.{name}")));
+}
+
+#[tokio::test]
+async fn an_end_in_the_past_is_refused() {
+    let site = Site::start().await;
+
+    let reply =
+        site.admin().post("/admin/api-clients", json!({"name": "portal", "scopes": ["*"], "expires_at": 1})).await;
+
+    assert_eq!(reply.is(10_101_000).fields(), ["body.expires_at"]);
 }
 
 #[tokio::test]

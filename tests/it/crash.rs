@@ -25,7 +25,8 @@ async fn grant_until_gone(
     let mut acknowledged = Vec::new();
     for n in 0.. {
         let scope_id = format!("{name}-{n}");
-        let body = json!({"uid": uid, "scope_type": "site", "scope_id": scope_id, "module": "camera", "action": "view"});
+        let body =
+            json!({"uid": uid, "scope_type": "site", "scope_id": scope_id, "module": "camera", "action": "view"});
         let mut request = http.post(format!("{url}/admin/permissions/grant")).json(&body);
         for (name, value) in &headers {
             request = request.header(name, value);
@@ -55,7 +56,15 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
     for round in 0..kills {
         let stop = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..WRITERS)
-            .map(|n| tokio::spawn(grant_until_gone(site.url.clone(), headers.clone(), uid.clone(), format!("{round}-{n}"), stop.clone())))
+            .map(|n| {
+                tokio::spawn(grant_until_gone(
+                    site.url.clone(),
+                    headers.clone(),
+                    uid.clone(),
+                    format!("{round}-{n}"),
+                    stop.clone(),
+                ))
+            })
             .collect();
         tokio::time::sleep(Duration::from_millis(150 + 37 * round)).await;
         site.kill();
@@ -65,11 +74,14 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
         site.start_again();
         let rows = site.rows();
         let mut all = rows.prepare("select scope_id from grants").expect("grants");
-        let kept: BTreeSet<String> = all.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+        let kept: BTreeSet<String> =
+            all.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
         let lost: Vec<&String> = acknowledged.difference(&kept).collect();
         assert!(lost.is_empty(), "lost after kill {round}: {lost:?}");
         let audited: i64 = rows
-            .query_row("select count(*) from audit where action = 'grant.create' and outcome = 'done'", [], |row| row.get(0))
+            .query_row("select count(*) from audit where action = 'grant.create' and outcome = 'done'", [], |row| {
+                row.get(0)
+            })
             .expect("count");
         assert_eq!(audited as usize, kept.len(), "a grant without its audit row, or the other way round");
         assert_eq!(site.command(&["audit", "verify"])["ok"], true);
@@ -89,7 +101,10 @@ async fn a_full_disk_refuses_changes_and_still_reads() {
     // The write-ahead log may still have room for a little: it must run out within a bounded number of changes.
     let mut refused = None;
     for n in 0..2_000 {
-        let reply = site.admin().post("/admin/organizations", json!({"org_code": format!("o{n}"), "name": "x".repeat(200)})).await;
+        let reply = site
+            .admin()
+            .post("/admin/organizations", json!({"org_code": format!("o{n}"), "name": "x".repeat(200)}))
+            .await;
         if reply.status != 200 {
             refused = Some(reply);
             break;

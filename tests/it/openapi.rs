@@ -18,7 +18,11 @@ fn printed() -> String {
 fn operations(document: &Value) -> Vec<(String, &Value)> {
     let paths = document["paths"].as_object().expect("paths");
     let of = |(path, item): (&String, &'_ Value)| -> Vec<(String, String)> {
-        METHODS.iter().filter(|method| item.get(**method).is_some()).map(|method| (path.clone(), (*method).to_owned())).collect()
+        METHODS
+            .iter()
+            .filter(|method| item.get(**method).is_some())
+            .map(|method| (path.clone(), (*method).to_owned()))
+            .collect()
     };
     let names: Vec<(String, String)> = paths.iter().flat_map(of).collect();
     names.into_iter().map(|(path, method)| (format!("{method} {path}"), &document["paths"][&path][&method])).collect()
@@ -34,7 +38,9 @@ fn the_committed_document_is_what_the_binary_prints() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(path, printed).expect("written");
     }
-    panic!("openapi/openapi.json is not fresh: `roster openapi > openapi/openapi.json`, or run the tests with UPDATE_EXPECT=1");
+    panic!(
+        "openapi/openapi.json is not fresh: `roster openapi > openapi/openapi.json`, or run the tests with UPDATE_EXPECT=1"
+    );
 }
 
 #[tokio::test]

@@ -53,10 +53,29 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
     // Loads at start, walks and exports of the audit, lists that are counted, and tables of a row or a handful.
     const WHOLE: [&str; 24] = [
         "FORGET_NAMING",
-        "LIST_PEOPLE", "LIST_TENANTS", "LIST_ROLES", "LIST_SEATS", "LIST_GRANTS", "LIST_CLIENTS", "LIST_KEYS",
-        "LIST_PERMISSIONS", "WALK", "EXPORT_ENTRIES", "LIST_ENTRIES", "COUNT_ENTRIES", "LIST_MEMBERS", "COUNT_MEMBERS",
-        "LIST_ORGANIZATIONS", "COUNT_ORGANIZATIONS", "COUNT_CLIENTS", "LIST_SYSTEM_ROLES", "EPOCH", "FIND_SETUP",
-        "LAST_LINK", "SET_SETUP", "RAISE_EPOCH",
+        "LIST_PEOPLE",
+        "LIST_TENANTS",
+        "LIST_ROLES",
+        "LIST_SEATS",
+        "LIST_GRANTS",
+        "LIST_CLIENTS",
+        "LIST_KEYS",
+        "LIST_PERMISSIONS",
+        "WALK",
+        "EXPORT_ENTRIES",
+        "LIST_ENTRIES",
+        "COUNT_ENTRIES",
+        "LIST_MEMBERS",
+        "COUNT_MEMBERS",
+        "LIST_ORGANIZATIONS",
+        "COUNT_ORGANIZATIONS",
+        "COUNT_CLIENTS",
+        "LIST_SYSTEM_ROLES",
+        "EPOCH",
+        "FIND_SETUP",
+        "LAST_LINK",
+        "SET_SETUP",
+        "RAISE_EPOCH",
     ];
     let connection = fresh();
     for (name, sql) in statements() {
@@ -80,7 +99,8 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
 #[test]
 fn tables_are_strict_and_foreign_keys_are_indexed() {
     let connection = fresh();
-    let mut tables = connection.prepare("select name, strict from pragma_table_list where schema = 'main'").expect("list");
+    let mut tables =
+        connection.prepare("select name, strict from pragma_table_list where schema = 'main'").expect("list");
     let tables: Vec<(String, bool)> = tables
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
         .expect("rows")
@@ -90,8 +110,10 @@ fn tables_are_strict_and_foreign_keys_are_indexed() {
     assert!(tables.len() >= 13);
     for (table, is_strict) in tables {
         assert!(is_strict, "{table} is not strict");
-        let mut keys = connection.prepare("select \"from\" from pragma_foreign_key_list(?1) where seq = 0").expect("keys");
-        let columns: Vec<String> = keys.query_map([&table], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+        let mut keys =
+            connection.prepare("select \"from\" from pragma_foreign_key_list(?1) where seq = 0").expect("keys");
+        let columns: Vec<String> =
+            keys.query_map([&table], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
         for column in columns {
             let sql = "select count(*) from pragma_index_list(?1) i join pragma_index_info(i.name) c where c.seqno = 0 and c.name = ?2";
             let indexed: i64 = connection.query_row(sql, [&table, &column], |row| row.get(0)).expect("count");
@@ -109,14 +131,18 @@ fn a_newer_file_is_refused_and_left_alone() {
     Connection::open(&file).expect("open").pragma_update(None, "user_version", newer).expect("raised");
     let refused = roster::db::schema::open_writer(&file).expect_err("refused");
     assert!(refused.message().contains("newer Roster"), "{}", refused.message());
-    let kept: i64 = Connection::open(&file).expect("open").pragma_query_value(None, "user_version", |row| row.get(0)).expect("version");
+    let kept: i64 = Connection::open(&file)
+        .expect("open")
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .expect("version");
     assert_eq!(kept, newer);
 }
 
 #[test]
 fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     let objects = |connection: &Connection| -> Vec<String> {
-        let mut all = connection.prepare("select sql from sqlite_schema where sql is not null order by name").expect("list");
+        let mut all =
+            connection.prepare("select sql from sqlite_schema where sql is not null order by name").expect("list");
         all.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect()
     };
     let directory = tempfile::tempdir().expect("a directory");

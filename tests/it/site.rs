@@ -112,7 +112,13 @@ impl Site {
             .env("ROSTER_INTERNAL_SECRET", INTERNAL_SECRET)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).expect("log"))
+            .stderr(
+                std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(self.directory.path().join("log"))
+                    .expect("log"),
+            )
             .spawn()
             .expect("roster serve");
         let mut line = String::new();
@@ -124,7 +130,8 @@ impl Site {
 
     fn stop(&mut self, signal: &str) {
         if let Some(mut child) = self.child.take() {
-            let kill = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().expect("kill");
+            let kill =
+                Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().expect("kill");
             assert!(kill.success());
             let status = child.wait().expect("status");
             assert!(signal == "KILL" || status.success(), "{status}: {}", self.log());
@@ -146,7 +153,12 @@ impl Site {
 
     /// Runs a command of the binary on this data directory; answers its line of JSON.
     pub fn command(&self, arguments: &[&str]) -> Value {
-        let output = Command::new(binary()).args(arguments).args(["--json", "--data"]).arg(self.path()).output().expect("roster");
+        let output = Command::new(binary())
+            .args(arguments)
+            .args(["--json", "--data"])
+            .arg(self.path())
+            .output()
+            .expect("roster");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
@@ -192,9 +204,10 @@ impl Site {
 
     /// A new organization, with an owner.
     pub async fn organization(&self, org_code: &str) -> Organization<'_> {
-        let made = self.admin().post("/admin/organizations", json!({"org_code": org_code, "name": org_code})).await.data();
+        let made =
+            self.admin().post("/admin/organizations", json!({"org_code": org_code, "name": org_code})).await.data();
         let id = made["id"].as_str().expect("id").to_owned();
-        let mut organization = Organization { site: self, id, org_code: org_code.to_owned(), owner_token: String::new() };
+        let mut organization = Organization { site: self, id, owner_token: String::new() };
         organization.owner_token = organization.member_with_role("tenant_owner").await.token;
         organization
     }
@@ -237,10 +250,15 @@ impl Drop for Site {
         let rows = self.rows();
         let sound: String = rows.query_row("pragma integrity_check", [], |row| row.get(0)).expect("check");
         assert_eq!(sound, "ok");
-        let orphans: i64 = rows.query_row("select count(*) from pragma_foreign_key_check", [], |row| row.get(0)).expect("check");
+        let orphans: i64 =
+            rows.query_row("select count(*) from pragma_foreign_key_check", [], |row| row.get(0)).expect("check");
         assert_eq!(orphans, 0);
         let ended = counts(self.path());
-        assert!(ended.epoch - self.began.epoch <= ended.done - self.began.done, "a policy change without an audit row: {ended:?} {:?}", self.began);
+        assert!(
+            ended.epoch - self.began.epoch <= ended.done - self.began.done,
+            "a policy change without an audit row: {ended:?} {:?}",
+            self.began
+        );
         assert_eq!(self.command(&["audit", "verify"])["ok"], true);
     }
 }
@@ -322,7 +340,10 @@ impl Reply {
     /// What holds for every answer: an id, and for failures an envelope whose category fits the status.
     fn require_sound(&self) {
         assert!(self.header("x-request-id").is_some(), "{self:?}");
-        if self.status < 400 || !self.header("content-type").is_some_and(|kind| kind.starts_with("application/json")) || self.body.get("status").is_some() {
+        if self.status < 400
+            || !self.header("content-type").is_some_and(|kind| kind.starts_with("application/json"))
+            || self.body.get("status").is_some()
+        {
             return;
         }
         let code = self.body["code"].as_u64().unwrap_or_else(|| panic!("no code: {self:?}"));
@@ -395,7 +416,6 @@ impl Reply {
 pub struct Organization<'s> {
     pub site: &'s Site,
     pub id: String,
-    pub org_code: String,
     owner_token: String,
 }
 
@@ -436,13 +456,17 @@ impl<'s> Organization<'s> {
         let admin = self.admin();
         let role = admin.post("/api/v1/permissions/roles", json!({"key": key})).await.data();
         let id = role["id"].as_str().expect("id").to_owned();
-        admin.put(&format!("/api/v1/permissions/roles/{id}/permissions"), json!({"permission_ids": permissions})).await.done();
+        admin
+            .put(&format!("/api/v1/permissions/roles/{id}/permissions"), json!({"permission_ids": permissions}))
+            .await
+            .done();
         id
     }
 
     pub async fn role_id(&self, key: &str) -> String {
         let roles = self.admin().get("/api/v1/permissions/roles").await.data();
-        let role = roles["roles"].as_array().expect("roles").iter().find(|role| role["key"] == key).expect("the role").clone();
+        let role =
+            roles["roles"].as_array().expect("roles").iter().find(|role| role["key"] == key).expect("the role").clone();
         role["id"].as_str().expect("id").to_owned()
     }
 

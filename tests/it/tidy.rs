@@ -121,7 +121,9 @@ fn files_and_functions_stay_short_and_say_what_they_are() {
                 }
                 Some(_) => {}
                 None => {
-                    let is_function = ["fn ", "pub fn ", "async fn ", "pub async fn "].iter().any(|s| line.trim_start().starts_with(s));
+                    let is_function = ["fn ", "pub fn ", "async fn ", "pub async fn "]
+                        .iter()
+                        .any(|s| line.trim_start().starts_with(s));
                     if is_function && !line.trim_end().ends_with(';') && !line.contains('}') {
                         begun = Some((n, indent, line.trim().to_owned()));
                     }
