@@ -73,7 +73,10 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
 
 /// The finished OpenAPI document and the page that shows it.
 pub fn documented(app: &Arc<App>) -> Result<(Value, String)> {
-    let service = service(app);
+    described(&service(app), app)
+}
+
+fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, String)> {
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
@@ -94,9 +97,10 @@ pub fn documented(app: &Arc<App>) -> Result<(Value, String)> {
 
 /// All that the program answers, ready for a server or for the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
-    let (document, page) = documented(app)?;
+    let service = service(app);
+    let (document, page) = described(&service, app)?;
     let operations = Arc::new(Operations {
-        inner: service(app).into_endpoint(),
+        inner: service.into_endpoint(),
         inputs: Arc::new(Inputs::new(&document, FORMATS)?),
         app: app.clone(),
     });

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use poem::http::header::{AUTHORIZATION, HeaderName};
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -295,34 +296,40 @@ fn scheme_header(header: &'static str, about: &'static str) -> MetaSecuritySchem
     }
 }
 
+static X_CLIENT_KEY: HeaderName = HeaderName::from_static("x-client-key");
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+static X_INTERNAL_SECRET: HeaderName = HeaderName::from_static("x-internal-secret");
+static X_UID: HeaderName = HeaderName::from_static("x-uid");
+static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+
 fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
     let snapshot = guard.snapshot.load();
     let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?.clone();
-    let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
+    let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
     let who = if request.data::<FromCommandLine>().is_some() {
         Who::CommandLine
-    } else if let Some(client_key) = header("x-client-key").filter(|_| takes & CLIENT != 0) {
-        let offered = header("x-api-key").unwrap_or("");
+    } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
+        let offered = header(&X_API_KEY).unwrap_or("");
         Who::Client(client(guard, &snapshot, request, client_key, offered, &exchange).inspect_err(|_| {
             // Known to the log and the audit even when it is turned away.
             let _ = exchange.who.set(Actor::TurnedAway(client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
         })?)
-    } else if let Some(uid) = header("x-uid").filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
-        if let Some(offered) = header("x-internal-secret") {
+    } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
+        if let Some(offered) = header(&X_INTERNAL_SECRET) {
             internal(guard, offered)?;
         }
         // The pair is the credential: a gateway says who, and where.
-        header("x-tenant-id").ok_or(Cause::Unauthenticated)?;
+        header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
         Who::Asserted(asserted(&snapshot, uid)?)
-    } else if let Some(offered) = header("x-internal-secret").filter(|_| takes & INTERNAL != 0) {
+    } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
         internal(guard, offered)?;
         Who::Internal
-    } else if let Some(authorization) = header("authorization").filter(|_| takes & MEMBER != 0) {
+    } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & MEMBER != 0) {
         Who::Member(bearer(guard, &snapshot, authorization)?)
     } else {
         return Err(nobody(takes));
     };
-    let named_tenant = header("x-tenant-id")
+    let named_tenant = header(&X_TENANT_ID)
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
     let identity = Identity { who, named_tenant, exchange, idempotency: request.data::<Idempotency>().cloned() };
     let _ = identity.exchange.who.set(Actor::Known(identity.who.clone()));
@@ -352,7 +359,7 @@ fn internal(guard: &Guard, offered: &str) -> Result<()> {
 /// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.
 fn is_gateway(guard: &Guard, request: &Request) -> bool {
     let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
-    request.headers().contains_key("x-internal-secret")
+    request.headers().contains_key(&X_INTERNAL_SECRET)
         || peer.is_some_and(|peer| guard.gateways.iter().any(|net| net.contains(&peer)))
 }
 

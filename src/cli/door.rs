@@ -87,6 +87,8 @@ impl Door {
                 let request = request
                     .body(Full::new(Bytes::from(body.unwrap_or_default())))
                     .map_err(|e| Failed(e.to_string()))?;
+                // The request before this one may not have let go of the connection yet.
+                sender.ready().await.map_err(|e| Failed(format!("the server hung up: {e}")))?;
                 let answer = sender
                     .send_request(request)
                     .await

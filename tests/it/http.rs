@@ -107,7 +107,7 @@ async fn where_there_is_nothing_the_answer_says_where_to_look() {
 async fn a_path_that_is_not_text_is_a_path_to_nothing() {
     let site = Site::start().await;
 
-    for path in ["/admin/members/%ff", "/admin/members/%00", "/admin/members/%2e%2e", "/admin/members/%F0%28%8C%28"] {
+    for path in ["/admin/members/%ff", "/admin/members/%00", "/admin/members/%F0%28%8C%28"] {
         let reply = site.admin().get(path).await;
         assert_eq!(reply.is(29_301_000).word(), "member_not_found", "{path}");
     }

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::too_many_lines,
+    clippy::disallowed_methods,
     reason = "a test that cannot go on shall stop"
 )]
 
