@@ -145,7 +145,7 @@ impl Rows {
     fn roles_of(&self, tenant: &str, uid: &str) -> impl Iterator<Item = (&String, &String)> {
         let held =
             self.assignments.iter().filter(move |(organization, member, _)| organization == tenant && member == uid);
-        held.filter(|(_, _, role)| self.roles[*role].0).map(|(_, _, role)| (role, &self.roles[role].1))
+        held.filter(|(_, _, role)| self.roles[role].0).map(|(_, _, role)| (role, &self.roles[role].1))
     }
 
     fn is_platform_admin(&self, uid: &str) -> bool {
