@@ -22,7 +22,7 @@ use crate::app::{App, figures};
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
 use crate::wire::inputs::{Format, Inputs};
-use crate::wire::{Failure, document, failure_body, is_known};
+use crate::wire::{Failure, Raw, document, failure_body, is_known};
 use crate::{audit, clients, members, organizations, permissions, sessions};
 
 /// What is over the body limit is read this far, so that the caller gets to see the answer.
@@ -293,8 +293,17 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         let fingerprint = app.fingerprint(&text);
         request.extensions_mut().insert(Idempotency { key, fingerprint });
     }
-    request.set_body(bytes);
+    // Pages read a form as the framework does; operations read the bytes.
+    if is_page(request) {
+        request.set_body(bytes);
+    } else {
+        request.extensions_mut().insert(Raw(bytes));
+    }
     Ok(())
+}
+
+fn is_page(request: &Request) -> bool {
+    request.uri().path().starts_with("/setup")
 }
 
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;

@@ -322,10 +322,12 @@ impl<'de> Visitor<'de> for Unrepeated {
         let mut all = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             let value = map.next_value_seed(Unrepeated)?;
-            if all.contains_key(&key) {
-                return Err(A::Error::custom(format!("{REPEATED} {key:?} twice")));
+            match all.entry(key) {
+                serde_json::map::Entry::Vacant(free) => drop(free.insert(value)),
+                serde_json::map::Entry::Occupied(taken) => {
+                    return Err(A::Error::custom(format!("{REPEATED} {:?} twice", taken.key())));
+                }
             }
-            all.insert(key, value);
         }
         Ok(Value::Object(all))
     }

@@ -366,9 +366,18 @@ impl<T: ParseFromJSON> Payload for Body<T> {
 impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
-    async fn from_request(request: &Request, body: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self(read_body(request, &body.take()?.into_bytes().await?)?))
+    async fn from_request(request: &Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Self(read_body(request, raw(request)?)?))
     }
+}
+
+/// The body of a request, read whole and within its limits by the outermost layer.
+#[derive(Debug, Clone)]
+pub struct Raw(pub Vec<u8>);
+
+/// The bytes of the body.
+pub fn raw(request: &Request) -> Result<&[u8], Error> {
+    request.data::<Raw>().map(|raw| raw.0.as_slice()).ok_or_else(|| Error::internal("the body was not read"))
 }
 
 fn read_body<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T, Error> {
@@ -385,12 +394,13 @@ fn read_body<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T, Err
 poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 
 /// A body that may be missing: some clients and proxies drop one, and some operations do without.
-pub struct OptionalBody<T>(Vec<u8>, std::marker::PhantomData<fn() -> T>);
+pub struct OptionalBody<T>(std::marker::PhantomData<fn() -> T>);
 
 impl<T: ParseFromJSON> OptionalBody<T> {
     /// The body, checked like any other; `None` where there is none.
     pub fn read(&self, request: &Request) -> Result<Option<T>, Error> {
-        if self.0.is_empty() { Ok(None) } else { read_body(request, &self.0).map(Some) }
+        let bytes = raw(request)?;
+        if bytes.is_empty() { Ok(None) } else { read_body(request, bytes).map(Some) }
     }
 }
 
@@ -413,10 +423,10 @@ impl<'a, T: ParseFromJSON> poem_openapi::ApiExtractor<'a> for OptionalBody<T> {
 
     async fn from_request(
         _: &'a Request,
-        body: &mut RequestBody,
+        _: &mut RequestBody,
         _: poem_openapi::ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        Ok(Self(body.take()?.into_vec().await?, std::marker::PhantomData))
+        Ok(Self(std::marker::PhantomData))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::{Cause, Error};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions::import;
-use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered};
+use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, raw, rendered};
 
 /// The catalog, in the form that was asked for
 #[derive(Object)]
@@ -279,7 +279,7 @@ impl<'a> ApiExtractor<'a> for CatalogDocument {
 
     async fn from_request(
         request: &'a poem::Request,
-        body: &mut poem::RequestBody,
+        _: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let essence =
@@ -288,6 +288,6 @@ impl<'a> ApiExtractor<'a> for CatalogDocument {
             let message = "send the catalog as application/json or application/yaml";
             return Err(Error::new(Cause::MediaType).saying(message).into());
         }
-        Ok(Self(body.take()?.into_vec().await?))
+        Ok(Self(raw(request)?.to_vec()))
     }
 }
