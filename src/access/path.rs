@@ -14,41 +14,59 @@ pub fn canonical(target: &str) -> Option<Cow<'_, str>> {
     if path.len() > PATH_BYTES_MAX {
         return None;
     }
-    let is_encoded = scan(path)?;
-    if !is_encoded {
+    if !scan(path)? {
         return Some(without_trailing_slash(Cow::Borrowed(path)));
     }
     let plain = decoded(path)?;
-    // What was decoded is no slash, but it may be a dot.
-    segments(&plain)?;
-    Some(without_trailing_slash(Cow::Owned(plain)))
+    // What was decoded is no slash, but it may be a dot; and what is left of a percent sign is none.
+    let has_plain_segments = plain.split('/').skip(1).all(|segment| !matches!(segment, "." | ".."));
+    has_plain_segments.then(|| without_trailing_slash(Cow::Owned(plain)))
 }
 
-/// Looks at every byte once: is anything in it that has two readings? Answers whether anything is encoded.
+/// What a byte means in a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Slash,
+    Percent,
+    Refused,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Plain; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'/' => Kind::Slash,
+            b'%' => Kind::Percent,
+            b'#' | b';' | b'\\' | 0..=b' ' | 0x7f.. => Kind::Refused,
+            _ => Kind::Plain,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+/// Looks at every byte once: a slash first, no empty and no dot segments (one slash at the end is none), nothing that has
+/// two readings. Answers whether anything is encoded.
 fn scan(path: &str) -> Option<bool> {
-    let is_encoded = path.bytes().try_fold(false, |seen, byte| match byte {
-        b'#' | b';' | b'\\' | 0..=b' ' | 0x7f.. => None,
-        b'%' => Some(true),
-        _ => Some(seen),
-    })?;
-    segments(path)?;
-    Some(is_encoded)
-}
-
-/// Begins with a slash, and has no empty and no dot segments; one slash at the end is none.
-fn segments(path: &str) -> Option<()> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
         return None;
     }
-    let mut start = 1;
+    let (mut start, mut is_encoded) = (1, false);
     for at in 1..bytes.len() {
-        if bytes[at] == b'/' {
-            is_segment(&bytes[start..at]).then_some(())?;
-            start = at + 1;
+        match KINDS[usize::from(bytes[at])] {
+            Kind::Plain => {}
+            Kind::Slash => {
+                is_segment(&bytes[start..at]).then_some(())?;
+                start = at + 1;
+            }
+            Kind::Percent => is_encoded = true,
+            Kind::Refused => return None,
         }
     }
-    (start == bytes.len() || is_segment(&bytes[start..])).then_some(())
+    (start == bytes.len() || is_segment(&bytes[start..])).then_some(is_encoded)
 }
 
 fn is_segment(segment: &[u8]) -> bool {
