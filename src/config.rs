@@ -390,8 +390,8 @@ impl Config {
 
 pub const FILE_NAME: &str = "roster.toml";
 
-/// A guessable internal secret opens every member; 16 characters is what a careless hand still types.
-const INTERNAL_SECRET_BYTES_MIN: usize = 16;
+/// A guessable internal secret opens every member. This only stops the careless; `openssl rand -hex 32` makes a good one.
+const INTERNAL_SECRET_BYTES_MIN: usize = 8;
 
 /// `roster.toml` as `init` writes it: every setting with its default, none active.
 pub fn template() -> String {

@@ -467,6 +467,10 @@ fn apply<T>(
     action: &'static str,
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
 ) -> Result<Committed<T>> {
+    if !snapshot.is_available() {
+        // The rows could not be read after a failed commit: nothing goes on before they can.
+        *snapshot = access::store::load(w)?;
+    }
     let Changed { answer, entry, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
     if let Some(entry) = entry {
         journal::record_done(w, caller, action, &entry)?;

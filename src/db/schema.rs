@@ -21,8 +21,8 @@ const LOCK_WAIT_MS: u32 = 5_000;
 /// Statements kept prepared on each connection: more than the program has.
 const STATEMENTS_CACHED: usize = 256;
 
-/// SQLite's own page cache in KiB, per connection.
-const CACHE_KIB: i64 = 4_096;
+/// SQLite's own page cache in KiB, per connection: the policy is in memory, rows are read in small pieces.
+const CACHE_KIB: i64 = 2_048;
 
 pub fn version() -> i64 {
     i64::try_from(UPGRADES.len()).unwrap_or(i64::MAX).saturating_add(1)

@@ -414,8 +414,8 @@ async fn an_internal_secret_that_can_be_guessed_and_a_third_one_are_refused_at_t
         Command::new(binary()).args(["config", "check", "--data"]).arg(directory.path()).output().unwrap().status.code()
     };
 
-    assert_eq!(checked(&"a".repeat(16)), Some(0));
-    assert_eq!(checked(&"a".repeat(15)), Some(1));
+    assert_eq!(checked(&"a".repeat(8)), Some(0));
+    assert_eq!(checked(&"a".repeat(7)), Some(1));
     assert_eq!(checked("first-secret-of-the-site\nsecond-secret-of-the-site\n"), Some(0));
     assert_eq!(checked("first-secret-of-the-site\nsecond-secret-of-the-site\nthird-secret-of-the-site\n"), Some(1));
 }

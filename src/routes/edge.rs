@@ -1,278 +1,23 @@
-//! The HTTP surface: its table of contents, the layers around it, and the server.
-//!
-//! Order, outermost first: `Edge` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
-//! (body limits, idempotency, explained parameters, recorded denials) → operation.
+//! The outermost layer: request id, address, body limits, panic guard, the one place where a failure becomes an answer,
+//! and what every answer carries.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
-use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use poem::{Body, Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
-use poem_openapi::{OpenApiService, OperationId};
-use serde_json::{Value, json};
+use poem::{Body, Endpoint, Request, Response};
 
+use super::is_change;
 use crate::access::caller::{Exchange, FromCommandLine, Idempotency};
-use crate::access::secret;
-use crate::app::{App, figures};
-use crate::console;
-use crate::error::{Cause, Error, Field, Result};
-use crate::wire::inputs::{Format, Inputs};
-use crate::wire::{Failure, Raw, document, failure_body, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions};
+use crate::app::App;
+use crate::error::{Cause, Error, Result};
+use crate::wire::{Failure, Raw, failure_body};
 
 /// What is over the body limit is read this far, so that the caller gets to see the answer.
 const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
-
-type Apis = (
-    (members::api::admin::Api, members::api::me::Api, members::api::internal::Api, members::api::grants::Api),
-    organizations::api::Api,
-    (
-        permissions::api::roles::Api,
-        permissions::api::assignments::Api,
-        permissions::api::mappings::Api,
-        permissions::api::policy::Api,
-        permissions::api::check::Api,
-    ),
-    sessions::api::Api,
-    clients::api::Api,
-    audit::api::Api,
-    System,
-);
-
-fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
-    let app = || app.clone();
-    let apis: Apis = (
-        (
-            members::api::admin::Api { app: app() },
-            members::api::me::Api { app: app() },
-            members::api::internal::Api { app: app() },
-            members::api::grants::Api { app: app() },
-        ),
-        organizations::api::Api { app: app() },
-        (
-            permissions::api::roles::Api { app: app() },
-            permissions::api::assignments::Api { app: app() },
-            permissions::api::mappings::Api { app: app() },
-            permissions::api::policy::Api { app: app() },
-            permissions::api::check::Api { app: app() },
-        ),
-        sessions::api::Api { app: app() },
-        clients::api::Api { app: app() },
-        audit::api::Api { app: app() },
-        System,
-    );
-    let description = "Members, organizations, roles, API clients and permission checks of a small site. \
-        Success is `{code: 102000, message, data}`; a failure's code is scope × 1 000 000 + category × 1 000 + detail.";
-    OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION")).description(description)
-}
-
-/// The finished OpenAPI document and the page that shows it.
-pub fn documented(app: &Arc<App>) -> Result<(Value, String)> {
-    described(&service(app), app)
-}
-
-fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, String)> {
-    let generated = service.spec();
-    let examples: Vec<(&str, &str)> = [
-        members::api::EXAMPLES,
-        organizations::api::EXAMPLES,
-        permissions::api::EXAMPLES,
-        sessions::api::EXAMPLES,
-        clients::api::EXAMPLES,
-        audit::api::EXAMPLES,
-    ]
-    .concat();
-    let mut document = document::finish(&generated, &examples)?;
-    document["servers"] = json!([{"url": app.config.base_path}]);
-    // `</` in a description would end the page's script.
-    let shown = document.to_string().replace("</", "<\\/");
-    let page = service.swagger_ui_html().replacen(&generated, &shown, 1);
-    Ok((document, page))
-}
-
-/// All that the program answers, ready for a server or for the command line.
-pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
-    let service = service(app);
-    let (document, page) = described(&service, app)?;
-    let operations = Arc::new(Operations {
-        inner: service.into_endpoint(),
-        inputs: Arc::new(Inputs::new(&document, FORMATS)?),
-        app: app.clone(),
-    });
-    let base = app.config.base_path.as_str();
-    let methods = methods_by_path(&document, base);
-    let shared = || Shared(operations.clone());
-    let routes = Route::new()
-        .at("/healthz", get(healthz).data(app.clone()))
-        .at("/readyz", get(readyz).data(app.clone()))
-        .at("/metrics", get(metrics).data(app.clone()))
-        .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
-        .at("/setup/link", post(console::setup::new_link).data(app.clone()))
-        .at(format!("{base}/openapi.json"), get(Fixed::new("application/json", document.to_string(), None)))
-        .at(format!("{base}/docs"), get(Fixed::new("text/html; charset=utf-8", page, Some(DOCS_POLICY))))
-        .nest(base, shared())
-        .nest_no_strip("/auth", shared())
-        .nest_no_strip("/me", shared())
-        .nest_no_strip("/admin", shared())
-        .nest_no_strip("/internal", shared());
-    Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
-}
-
-/// Rules that a schema names as a format, because a pattern could not say all that is wrong.
-pub const FORMATS: &[Format] = &[
-    ("password", members::password::faults),
-    ("client-origin", clients::origin_faults),
-    ("client-network", clients::network_faults),
-    ("client-path", clients::path_faults),
-];
-
-/// The page is one inline script by Swagger UI; it may talk to this server only.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
-
-/// The program itself.
-struct System;
-
-/// Which program this is
-#[derive(poem_openapi::Object)]
-struct Version {
-    name: String,
-    version: String,
-}
-
-#[poem_openapi::OpenApi(tag = "crate::wire::Tag::System")]
-impl System {
-    /// See which version this is
-    #[oai(path = "/version", method = "get", operation_id = "get_version")]
-    async fn get_version(&self) -> crate::wire::Reply<Version> {
-        Ok(crate::wire::ok(Version { name: "roster".into(), version: env!("CARGO_PKG_VERSION").into() }))
-    }
-}
-
-#[handler]
-async fn healthz(app: poem::web::Data<&Arc<App>>) -> Response {
-    health(app.is_healthy().await)
-}
-
-#[handler]
-async fn readyz(app: poem::web::Data<&Arc<App>>) -> Response {
-    health(app.snapshot().epoch > 0 && app.is_healthy().await)
-}
-
-fn health(is_well: bool) -> Response {
-    let (status, word) =
-        if is_well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    Response::builder().status(status).content_type("application/json").body(json!({"status": word}).to_string())
-}
-
-/// Open to this machine, and elsewhere to the holder of the token.
-#[handler]
-async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
-    let is_forwarded = ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
-    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
-    let is_local = !is_forwarded && peer.is_none_or(|address| address.is_loopback());
-    let offered =
-        request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let token = app.config.metrics_token.as_deref().map(secret::hash);
-    let is_holder = offered.zip(token).is_some_and(|(offered, token)| secret::equal(&secret::hash(offered), &token));
-    if !is_local && !is_holder {
-        return Err(Error::new(Cause::Unauthenticated)
-            .saying("metrics are for this machine, or for a bearer of the metrics token")
-            .into());
-    }
-    Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
-}
-
-/// A text that was made once, with a tag so that it is fetched once.
-struct Fixed {
-    content_type: &'static str,
-    text: String,
-    etag: String,
-    policy: Option<&'static str>,
-}
-
-impl Fixed {
-    fn new(content_type: &'static str, text: String, policy: Option<&'static str>) -> Self {
-        let etag = format!("\"{}\"", hex::encode(&secret::hash(&text)[..12]));
-        Self { content_type, text, etag, policy }
-    }
-}
-
-impl Endpoint for Fixed {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let mut response = Response::builder().header(header::ETAG, &self.etag);
-        if let Some(policy) = self.policy {
-            response = response.header(header::CONTENT_SECURITY_POLICY, policy);
-        }
-        let sent = request.headers().get(header::IF_NONE_MATCH).and_then(|sent| sent.to_str().ok());
-        if is_known(sent, &self.etag) {
-            return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
-        }
-        Ok(response.content_type(self.content_type).body(self.text.clone()))
-    }
-}
-
-/// One endpoint under several addresses.
-struct Shared(Arc<Operations>);
-
-impl Endpoint for Shared {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        self.0.call(request).await
-    }
-}
-
-/// What lies between the routes and the operations.
-struct Operations {
-    inner: BoxEndpoint<'static>,
-    inputs: Arc<Inputs>,
-    app: Arc<App>,
-}
-
-impl Operations {
-    async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let is_change = is_change(request.method());
-        request.extensions_mut().insert(self.inputs.clone());
-        request.extensions_mut().insert(self.app.guard.clone());
-        let uri = request.original_uri().clone();
-        let exchange = request.data::<Arc<Exchange>>().cloned();
-        let (operation, answer) = match self.inner.call(request).await {
-            Ok(response) => {
-                let response = response.into_response();
-                (response.data::<OperationId>().map(|id| id.0), Ok(response))
-            }
-            Err(error) => (error.data::<OperationId>().map(|id| id.0), Err(error)),
-        };
-        let status = match &answer {
-            Ok(response) => response.status(),
-            Err(error) => error.status(),
-        };
-        self.app.figures.requests.with_label_values(&[operation.unwrap_or("none"), status.as_str()]).inc();
-        let Err(error) = answer else { return answer };
-        if is_parameter_error(&error)
-            && let Some(id) = operation
-        {
-            let faults = self.inputs.check_query(id, &uri);
-            let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
-            return Err(Error::fields(faults).because(error.to_string()).into());
-        }
-        if is_change
-            && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())
-            && let Some(exchange) = exchange
-            && let Err(e) = self.app.record_denial(&exchange, operation.unwrap_or("none"), denied.cause.word()).await
-        {
-            tracing::error!(error = %e, "a denial could not be recorded");
-        }
-        Err(error)
-    }
-}
 
 /// Reads the body within its limits, and puts it back as one piece.
 async fn take_body(app: &App, request: &mut Request) -> Result<()> {
@@ -332,19 +77,12 @@ fn too_large(bytes_max: u64) -> String {
     format!("the body is larger than the {bytes_max} bytes that this address takes")
 }
 
-fn is_change(method: &Method) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-fn is_parameter_error(error: &poem::Error) -> bool {
-    error.is::<poem_openapi::error::ParseParamError>()
-}
-
 /// The outermost layer.
-struct Edge<E> {
-    inner: E,
-    app: Arc<App>,
-    methods: matchit::Router<String>,
+pub(super) struct Edge<E> {
+    pub(super) inner: E,
+    pub(super) app: Arc<App>,
+    /// Which methods each address takes, for the `Allow` header.
+    pub(super) methods: matchit::Router<String>,
 }
 
 impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
@@ -575,33 +313,6 @@ fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr>
         }
     }
     Some(peer)
-}
-
-/// Which methods each address takes, for the `Allow` header.
-fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
-    let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for operation in document::operations(document) {
-        let short = ["/auth", "/me", "/admin", "/internal"].iter().any(|top| operation.path.starts_with(top));
-        for path in std::iter::once(format!("{base}{}", operation.path)).chain(short.then(|| operation.path.to_owned()))
-        {
-            let known = methods.entry(path).or_default();
-            known.push(operation.method.to_uppercase());
-        }
-    }
-    for fixed in ["/healthz", "/readyz", "/metrics"] {
-        methods.insert(fixed.to_owned(), vec!["GET".into()]);
-    }
-    for fixed in ["openapi.json", "docs"] {
-        methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
-    }
-    methods.insert("/setup".to_owned(), vec!["GET".into(), "POST".into()]);
-    let mut router = matchit::Router::new();
-    for (path, methods) in methods {
-        if let Err(e) = router.insert(path, methods.join(", ")) {
-            tracing::warn!(error = %e, "an address has no Allow header");
-        }
-    }
-    router
 }
 
 #[cfg(test)]
