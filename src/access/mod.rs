@@ -17,7 +17,7 @@ pub mod token;
 use caller::{Identity, Who};
 use catalog::Slot;
 use decide::{Ask, Question, decide};
-use permission::{OWN, Permission};
+use permission::Permission;
 use snapshot::{Role, Snapshot};
 
 use crate::error::{Cause, Error, Result};
@@ -145,7 +145,7 @@ pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[Str
     };
     let may_give = |scope: &String| {
         let mut opened =
-            Permission::all().filter(|p| OWN[p.index()].scope.is_some_and(|own| client::covers(scope, own))).peekable();
+            Permission::all().filter(|p| p.own().scope.is_some_and(|own| client::covers(scope, own))).peekable();
         // A scope that opens nothing yet will open something: only who holds everything can give it ahead.
         opened.peek().is_some() && opened.all(holds_site)
     };

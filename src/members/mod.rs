@@ -103,6 +103,14 @@ pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Resul
     if visible { Ok(()) } else { Err(Cause::MemberNotFound.into()) }
 }
 
+/// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
+pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<()> {
+    if !is_active {
+        permissions::require_not_last_anywhere(t, id)?;
+    }
+    store::set_status(t, id, if is_active { "active" } else { "suspended" })
+}
+
 /// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one
 /// organization that the member belongs to; and nobody of a member who holds more than they do.
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
-use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible};
+use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible, set_active};
 use crate::permissions;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
 
@@ -520,13 +520,6 @@ fn switch(
     }
     set_active(t, id, is_active)?;
     finish(t, reach, id, vec!["is_active"])
-}
-
-fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<()> {
-    if !is_active {
-        permissions::require_not_last_anywhere(t, id)?;
-    }
-    store::set_status(t, id, if is_active { "active" } else { "suspended" })
 }
 
 fn finish(t: &Transaction<'_>, reach: Reach, id: MemberId, fields: Vec<&'static str>) -> Result<Changed<Member>> {

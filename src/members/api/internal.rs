@@ -17,8 +17,7 @@ use crate::error::Cause;
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::store::{self, Filter};
-use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible};
-use crate::permissions;
+use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible, set_active};
 use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, like, ok};
 
 /// What a service knows of somebody who signed in there
@@ -83,10 +82,7 @@ impl Api {
                 store::update_names(t, &member)?;
             }
             if let Some(is_active) = is_active {
-                if !is_active {
-                    permissions::require_not_last_anywhere(t, former.id)?;
-                }
-                store::set_status(t, former.id, if is_active { "active" } else { "suspended" })?;
+                set_active(t, former.id, is_active)?;
             }
             let entry = Entry::new("member", former.id).after(json!({"updated_by_sub": true, "is_active": is_active}));
             let change = access::store::person(t, former.id)?;
