@@ -3,11 +3,14 @@
 //! The only reader of the environment and of configuration files. A setting comes from its default, then
 //! `roster.toml`, then `ROSTER_…`, then the command line; a key that no setting has is refused.
 
+pub mod providers;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use providers::Provider;
 use toml::Value;
 
 /// What can stand behind a setting's name.
@@ -98,6 +101,25 @@ impl Setting for LogFormat {
     }
 }
 
+impl Setting for MailSecurity {
+    const KIND: &'static str = "starttls, tls or none";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("starttls") => Ok(Self::StartTls),
+            Some("tls") => Ok(Self::Tls),
+            Some("none") => Ok(Self::None),
+            _ => Err("must be \"starttls\", \"tls\" or \"none\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::StartTls => "\"starttls\"".into(),
+            Self::Tls => "\"tls\"".into(),
+            Self::None => "\"none\"".into(),
+        }
+    }
+}
+
 impl Setting for Vec<String> {
     const KIND: &'static str = "list of text";
     fn read(value: &Value) -> Result<Self, String> {
@@ -141,6 +163,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// How mail is protected on its way to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailSecurity {
+    StartTls,
+    Tls,
+    None,
+}
+
 /// One line of the settings table.
 pub struct Described {
     pub name: &'static str,
@@ -160,13 +190,30 @@ macro_rules! settings {
             pub internal_secrets: Vec<String>,
             /// Token that opens /metrics from elsewhere than loopback; from `metrics_token_file`.
             pub metrics_token: Option<String>,
+            /// The providers of `[[oidc]]`.
+            pub providers: Vec<Provider>,
+            /// Signs WordPress tickets; from `wordpress.ticket_secret_file`.
+            pub wordpress_ticket_secret: Option<String>,
+            /// From `authentik.token_file`.
+            pub authentik_token: Option<String>,
+            /// From `mail.password_file`.
+            pub mail_password: Option<String>,
             $(#[doc = $about] pub $field: $kind,)*
         }
 
         impl Config {
             /// The defaults for a data directory.
             pub fn of(data: &Path) -> Self {
-                Self { data: data.to_owned(), internal_secrets: Vec::new(), metrics_token: None, $($field: $default,)* }
+                Self {
+                    data: data.to_owned(),
+                    internal_secrets: Vec::new(),
+                    metrics_token: None,
+                    providers: Vec::new(),
+                    wordpress_ticket_secret: None,
+                    authentik_token: None,
+                    mail_password: None,
+                    $($field: $default,)*
+                }
             }
 
             /// The table of the README.
@@ -243,6 +290,24 @@ settings! {
     issuer "auth.issuer": String = String::new(), (), "`iss` of access tokens; empty means the public address";
     audience "auth.audience": String = "roster".into(), (), "`aud` of access tokens";
     access_token_ttl_s "auth.access_token_ttl_s": u64 = 600, 1..=86_400, "Life of an access token in seconds";
+    refresh_grace_s "auth.refresh_grace_s": u64 = 20, 1..=600, "How long a refresh token that was just rotated answers with the same successor, in seconds (two tabs)";
+    session_idle_s "auth.session_idle_s": u64 = 604_800, 1..=31_536_000, "A session ends when it was not refreshed for this long, in seconds";
+    session_ttl_s "auth.session_ttl_s": u64 = 2_592_000, 1..=31_536_000, "A session ends after this long in any case, in seconds";
+    signing_key_ttl_s "auth.signing_key_ttl_s": u64 = 7_776_000, 0..=315_360_000, "Age at which a new signing key is made, in seconds; 0 leaves it to `roster signing-key rotate`";
+    signing_key_overlap_s "auth.signing_key_overlap_s": u64 = 86_400, 1..=31_536_000, "How long a former signing key is still published and accepted, in seconds; at least the life of an access token";
+    slow_window_s "auth.slow_window_s": u64 = 900, 1..=86_400, "Failed sign-ins are counted over this long, in seconds";
+    slow_account_failures "auth.slow_account_failures": u64 = 10, 1..=10_000, "Failed sign-ins to one account after which it is slowed down";
+    slow_address_failures "auth.slow_address_failures": u64 = 50, 1..=100_000, "Failed sign-ins from one address after which it is slowed down";
+    second_factor_wait_s "auth.second_factor_wait_s": u64 = 300, 1..=3_600, "How long a sign-in waits for its second factor, in seconds";
+    second_factor_tries "auth.second_factor_tries": u64 = 5, 1..=100, "Wrong codes after which a sign-in begins anew";
+    reset_link_ttl_s "auth.reset_link_ttl_s": u64 = 3_600, 1..=604_800, "Life of a one-time link for a new password, in seconds";
+    invitation_ttl_s "auth.invitation_ttl_s": u64 = 604_800, 1..=31_536_000, "Life of an invitation, in seconds";
+    registration "auth.registration": bool = false, (), "Lets people register themselves, with an e-mail that they prove by a code; needs mail";
+    email_code_ttl_s "auth.email_code_ttl_s": u64 = 900, 1..=86_400, "Life of the code that proves an e-mail, in seconds";
+    email_code_tries "auth.email_code_tries": u64 = 3, 1..=20, "Wrong tries after which such a code is void";
+    oidc_state_ttl_s "auth.oidc_state_ttl_s": u64 = 600, 1..=3_600, "How long a sign-in may stay at the provider, in seconds";
+    oidc_keys_ttl_s "auth.oidc_keys_ttl_s": u64 = 3_600, 1..=604_800, "How long a provider's document and keys are used before they are fetched again, in seconds";
+    oidc_keys_retry_s "auth.oidc_keys_retry_s": u64 = 10, 1..=3_600, "A key that a provider does not publish is looked for again only after this long, in seconds";
     setup_link_ttl_s "auth.setup_link_ttl_s": u64 = 1_800, 1..=86_400, "Life of the one-time set-up link in seconds";
     client_rotation_overlap_s "auth.client_rotation_overlap_s": u64 = 86_400, 0..=2_592_000, "How long a client's former secret stays valid after a rotation, in seconds";
     hash_memory_kib "password.memory_kib": u64 = 19_456, 64..=4_194_304, "argon2id memory of a new password hash in KiB";
@@ -250,6 +315,22 @@ settings! {
     hash_parallelism "password.parallelism": u64 = 1, 1..=16, "argon2id lanes of a new password hash";
     hashes_parallel_max "password.parallel_max": u64 = 2, 1..=64, "Password hashes computed at the same time; more wait";
     hash_wait_ms "password.wait_ms": u64 = 5_000, 1..=60_000, "How long a sign-in waits for its turn to hash before it is told to come back";
+    wordpress_url "wordpress.url": String = String::new(), (), "Address of the WordPress site, without a slash at the end; https unless it is on this machine";
+    wordpress_ticket_secret_file "wordpress.ticket_secret_file": PathBuf = PathBuf::new(), (), "File with the secret that the must-use plugin signs tickets with";
+    wordpress_organization "wordpress.organization": String = String::new(), (), "org_code of the organization that people from WordPress belong to; empty for none";
+    authentik_url "authentik.url": String = String::new(), (), "Address of Authentik, without a slash at the end, for its admin API";
+    authentik_token_file "authentik.token_file": PathBuf = PathBuf::new(), (), "File with an API token of Authentik";
+    mail_host "mail.host": String = String::new(), (), "SMTP server; empty switches mail off";
+    mail_port "mail.port": u64 = 587, 1..=65_535, "Its port";
+    mail_security "mail.security": MailSecurity = MailSecurity::StartTls, (), "How the connection to it is protected; none only on this machine";
+    mail_username "mail.username": String = String::new(), (), "Account at the SMTP server; empty for none";
+    mail_password_file "mail.password_file": PathBuf = PathBuf::new(), (), "File with that account's password";
+    mail_from "mail.from": String = String::new(), (), "Sender of all mail, like `Roster <roster@example.org>`";
+    neighbour_timeout_ms "neighbours.timeout_ms": u64 = 5_000, 10..=120_000, "How long one request to a provider or neighbour may take";
+    neighbour_answer_bytes "neighbours.answer_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Longest answer that is read of one, in bytes";
+    neighbour_failures "neighbours.failures": u64 = 5, 1..=1_000, "Failures in a row after which a neighbour is left alone";
+    neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "For how long, in seconds";
+    api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before its end a notice of an API key goes out, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
@@ -259,6 +340,10 @@ settings! {
     roles_max "limits.roles": u64 = 1_000, 5..=100_000, "Most roles of one organization";
     mappings_max "limits.role_mappings": u64 = 10_000, 1..=1_000_000, "Most role mappings of one organization";
     clients_max "limits.api_clients": u64 = 1_000, 1..=100_000, "Most API clients of the site";
+    sessions_max "limits.sessions_per_member": u64 = 100, 1..=10_000, "Most sessions of one member; the one used longest ago ends for a new one";
+    api_keys_max "limits.api_keys_per_member": u64 = 100, 1..=10_000, "Most API keys of one member";
+    service_keys_max "limits.service_keys": u64 = 1_000, 1..=100_000, "Most API keys of services";
+    invitations_max "limits.invitations": u64 = 1_000, 1..=100_000, "Most open invitations of one organization";
     grants_max "limits.grants": u64 = 5_000_000, 1..=100_000_000, "Most direct grants of the site";
     readers "db.readers": u64 = 4, 1..=64, "Read connections to SQLite";
     read_wait_ms "db.read_wait_ms": u64 = 2_000, 1..=60_000, "How long a read waits for a connection before it answers busy";
@@ -308,8 +393,15 @@ impl Config {
             Ok(table) => table,
             Err(e) => return faults.push(format!("{} is not TOML: {}", path.display(), e.message())),
         };
-        for (name, value) in flattened("", &table) {
-            self.set(&name, &value, faults);
+        self.set_all(&table, faults);
+    }
+
+    fn set_all(&mut self, table: &toml::Table, faults: &mut Vec<String>) {
+        for (name, value) in flattened("", table) {
+            match name.as_str() {
+                "oidc" => self.providers = providers::read(&value, faults),
+                _ => self.set(&name, &value, faults),
+            }
         }
     }
 
@@ -333,8 +425,16 @@ impl Config {
         if self.internal_secrets.iter().any(|secret| secret.len() < INTERNAL_SECRET_BYTES_MIN) {
             faults.push(format!("an internal secret must have at least {INTERNAL_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
         }
-        if !self.metrics_token_file.as_os_str().is_empty() {
-            self.metrics_token = secret_file(&self.metrics_token_file, faults).into_iter().next();
+        let mut one = |path: &Path| match path.as_os_str().is_empty() {
+            true => None,
+            false => secret_file(path, faults).into_iter().next(),
+        };
+        self.metrics_token = one(&self.metrics_token_file);
+        self.wordpress_ticket_secret = one(&self.wordpress_ticket_secret_file);
+        self.authentik_token = one(&self.authentik_token_file);
+        self.mail_password = one(&self.mail_password_file);
+        for provider in &mut self.providers {
+            provider.client_secret = one(&provider.client_secret_file);
         }
     }
 
@@ -357,6 +457,23 @@ impl Config {
             if !exact || origin.contains('*') || origin.matches('/').count() != 2 {
                 faults.push(format!("cors.origins: {origin:?} is not an exact origin like https://portal.example.org"));
             }
+        }
+        for (name, url) in [("wordpress.url", &self.wordpress_url), ("authentik.url", &self.authentik_url)] {
+            if !url.is_empty() {
+                providers::check_address(name, url, faults);
+            }
+        }
+        if self.mail_host.is_empty() != self.mail_from.is_empty() {
+            faults.push("mail.host and mail.from go together".into());
+        }
+        if self.mail_security == MailSecurity::None && !providers::is_loopback(&self.mail_host) {
+            faults.push("mail.security may be none only for a server on this machine".into());
+        }
+        if self.registration && self.mail_host.is_empty() {
+            faults.push("auth.registration needs mail.host: the e-mail is proved by a code".into());
+        }
+        if self.signing_key_overlap_s < self.access_token_ttl_s {
+            faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
         }
         if self.audience.is_empty() {
             faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());
@@ -400,6 +517,7 @@ pub fn template() -> String {
     for setting in Config::described() {
         text.push_str(&format!("\n# {}\n# {} = {}\n", setting.about, setting.name, setting.default));
     }
+    text.push_str(providers::TEMPLATE);
     text
 }
 
@@ -423,9 +541,7 @@ mod tests {
         let mut config = Config::of(Path::new("data"));
         let mut faults = Vec::new();
         let table = text.parse::<toml::Table>().expect("the test's own TOML");
-        for (name, value) in flattened("", &table) {
-            config.set(&name, &value, &mut faults);
-        }
+        config.set_all(&table, &mut faults);
         config.check(&mut faults);
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }

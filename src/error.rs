@@ -64,6 +64,34 @@ causes! {
     MissingBearer 28 501 "missing_bearer_token" "send `Authorization: Bearer <access token>`";
     InvalidBearer 28 501 "invalid_bearer_token" "the access token is not valid any more: sign in again";
     InvalidLogin 28 501 "invalid_login" "no such login, or the password is wrong";
+    InvalidRefresh 28 501 "invalid_refresh_token" "the refresh token is not valid any more: sign in again";
+    RefreshReused 28 501 "refresh_token_reused" "this refresh token was used before, so its session was ended: sign in again";
+    SecondFactorRequired 28 501 "second_factor_required" "a second factor is needed: send its code with the `challenge` to /auth/second-factor";
+    EnrolmentRequired 28 501 "second_factor_enrolment_required" "your organization asks for a second factor: send the `challenge` to /auth/second-factor/enrol";
+    InvalidChallenge 28 501 "invalid_challenge" "this sign-in waited too long or failed too often: begin anew";
+    InvalidCode 28 501 "invalid_code" "this code is not right, or was used before";
+    InvalidLink 28 501 "invalid_link" "this link is used up or too old: ask for a new one";
+    InvalidTicket 28 501 "invalid_ticket" "this ticket is not valid, too old, or was used before: sign in at WordPress again";
+    InvalidState 28 501 "invalid_state" "this sign-in was not begun here, took too long, or is over: begin anew";
+    OidcRefused 28 501 "oidc_refused" "the provider did not confirm this sign-in: begin anew";
+    InvalidKey 32 501 "invalid_key" "this API key is not valid any more";
+    WrongPassword 28 101 "wrong_password" "the present password is not right";
+    RegistrationClosed 28 605 "registration_closed" "people cannot register themselves here: ask for an invitation";
+    UnknownProvider 28 301 "unknown_provider" "no provider of this name is configured";
+    TooManyFailures 28 604 "too_many_failures" "too many failed sign-ins: wait as long as Retry-After says";
+    CrossSite 28 505 "cross_site" "this request came from another site: cookies do not count there";
+    SessionNotFound 28 301 "session_not_found" "there is no such session";
+    SecondFactorOn 28 309 "second_factor_on" "a second factor is set up already: take it away first";
+    SecondFactorOff 28 309 "second_factor_off" "no second factor is set up";
+    SecondFactorKept 28 309 "second_factor_kept" "your organization asks for a second factor, so it stays";
+    MailNotConfigured 28 605 "mail_not_configured" "set mail.host and mail.from to send mail";
+    WordPressNotConfigured 28 605 "wordpress_not_configured" "set wordpress.url to sign in with WordPress";
+    AuthentikNotConfigured 29 605 "authentik_not_configured" "set authentik.url and authentik.token_file";
+    NeighbourFailed 0 602 "neighbour_failed" "the other service did not answer as it should: try again later";
+    InvitationNotFound 29 301 "invitation_not_found" "there is no such invitation";
+    InvitationAccepted 29 309 "invitation_accepted" "this invitation was accepted already";
+    ApiKeyNotFound 32 301 "api_key_not_found" "there is no such API key";
+    ApiKeyExists 32 303 "api_key_exists" "this key is known already";
     SetupToken 28 501 "setup_token" "this set-up link is used up or too old: run `roster setup-link` for a new one";
     SetupDone 28 309 "setup_done" "the first administrator exists already: sign in, or use the command line";
     InvalidInternalSecret 29 501 "invalid_internal_secret" "X-Internal-Secret is not right";
@@ -155,13 +183,23 @@ pub struct Error {
     pub source: Option<Cow<'static, str>>,
     /// A sentence that fits better than the table's.
     pub message: Option<Cow<'static, str>>,
+    /// What the caller needs for the next step of a sign-in.
+    pub challenge: Option<String>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(cause: Cause) -> Self {
-        Self { cause, fields: Vec::new(), retry_after_s: None, headers: Vec::new(), source: None, message: None }
+        Self {
+            cause,
+            fields: Vec::new(),
+            retry_after_s: None,
+            headers: Vec::new(),
+            source: None,
+            message: None,
+            challenge: None,
+        }
     }
 
     /// Bad input: all bad fields at once.
@@ -202,6 +240,12 @@ impl Error {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 

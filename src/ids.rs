@@ -118,6 +118,11 @@ id! {
     AssignmentId;
     MappingId;
     GrantId;
+    /// A sign-in that lasts.
+    SessionId;
+    InvitationId;
+    /// The public part of an API key.
+    ApiKeyId;
 }
 
 fn canonical(text: &str) -> Uuid {

@@ -41,6 +41,7 @@ pub mod routes;
 
 pub mod audit;
 pub mod clients;
+pub mod connect;
 pub mod console;
 pub mod members;
 pub mod organizations;
@@ -55,4 +56,5 @@ pub mod db;
 pub mod error;
 pub mod ids;
 pub mod journal;
+pub mod outbound;
 pub mod wire;

@@ -2,23 +2,28 @@
 //! decides, right or wrong; nothing falls through to a weaker one.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
-use poem::http::header::{AUTHORIZATION, HeaderName};
-use poem::{Request, RequestBody};
+use poem::http::Method;
+use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN, USER_AGENT};
+use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::client::{self, Client, Presented, Rate};
+use super::cookie::{self, Cookies, Provenance};
+use super::key::{self, ApiKey};
 use super::secret::{self, Hash};
+use super::slowdown::Slowdown;
 use super::snapshot::{Snapshot, Status};
-use super::token::Keys;
+use super::token::{Keys, Named};
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 
-/// A member by access token.
+/// A member by access token or session cookies.
 pub const MEMBER: u8 = 1;
 /// An API client by key and secret.
 pub const CLIENT: u8 = 2;
@@ -26,11 +31,15 @@ pub const CLIENT: u8 = 2;
 pub const INTERNAL: u8 = 4;
 /// A member whom a gateway vouches for.
 pub const GATEWAY: u8 = 8;
+/// The owner of an API key.
+pub const KEY: u8 = 16;
 
 /// The administration: people with the right, and back-office programs.
 pub type Office = Caller<{ MEMBER | CLIENT }>;
 /// The administration of what programs must not touch.
 pub type Person = Caller<MEMBER>;
+/// What a member's own keys may see too.
+pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
 /// The permission area.
 pub type Gate = Caller<{ MEMBER | GATEWAY }>;
 /// Its operations that programs may ask too.
@@ -39,8 +48,10 @@ pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
 pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
 
 /// Each scheme of the document with the bit it stands for; `+` joins headers that are needed together.
-const SCHEMES: [(u8, &str); 4] = [
+const SCHEMES: [(u8, &str); 6] = [
     (MEMBER, "bearer"),
+    (MEMBER, "session_cookie"),
+    (KEY, "api_key"),
     (CLIENT, "client_key+client_secret"),
     (INTERNAL, "internal_secret"),
     (GATEWAY, "gateway_tenant+gateway_uid+internal_secret"),
@@ -52,6 +63,8 @@ pub enum Who {
     /// A member whom a gateway named; never with rights over the site.
     Asserted(MemberId),
     Client(Arc<Client>),
+    /// The owner of an API key, within its scopes.
+    Key(Arc<ApiKey>),
     Internal,
     /// The owner of the machine, over the local socket or directly on the data directory.
     CommandLine,
@@ -65,6 +78,8 @@ pub struct Exchange {
     pub address: Option<IpAddr>,
     /// What was asked: the path, without its query.
     pub path: String,
+    /// `Set-Cookie` values of the answer.
+    cookies: Mutex<Vec<String>>,
     /// Values of `RateLimit-Policy` and `RateLimit`, once the request was counted.
     pub rate: OnceLock<(String, String)>,
     /// The caller, once it is known.
@@ -75,7 +90,27 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn new(request_id: String, address: Option<IpAddr>, path: String) -> Self {
-        Self { request_id, address, path, rate: OnceLock::new(), who: OnceLock::new(), tenant: OnceLock::new() }
+        Self {
+            request_id,
+            address,
+            path,
+            cookies: Mutex::default(),
+            rate: OnceLock::new(),
+            who: OnceLock::new(),
+            tenant: OnceLock::new(),
+        }
+    }
+
+    /// Sends a cookie along with the answer.
+    pub fn set_cookie(&self, cookie: String) {
+        if let Ok(mut cookies) = self.cookies.lock() {
+            cookies.push(cookie);
+        }
+    }
+
+    /// The cookies that the answer carries.
+    pub fn take_cookies(&self) -> Vec<String> {
+        self.cookies.lock().map(|mut cookies| std::mem::take(&mut *cookies)).unwrap_or_default()
     }
 }
 
@@ -104,6 +139,7 @@ impl Who {
             Self::Member(id) => ("member", id.to_string()),
             Self::Asserted(id) => ("gateway", id.to_string()),
             Self::Client(client) => ("client", client.client_key.to_string()),
+            Self::Key(key) => ("key", key.id.to_string()),
             Self::Internal => ("internal", "internal".into()),
             Self::CommandLine => ("cli", "cli".into()),
         }
@@ -120,6 +156,8 @@ pub struct Idempotency {
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub who: Who,
+    /// The session that the request belongs to, where there is one.
+    pub session: Option<SessionId>,
     /// The tenant that `X-Tenant-ID` names; the nil id when it names none there is.
     pub named_tenant: Option<OrganizationId>,
     pub exchange: Arc<Exchange>,
@@ -141,7 +179,9 @@ impl<const TAKES: u8> std::ops::Deref for Caller<TAKES> {
 /// All that is needed to know who is calling, without the database.
 pub struct Guard {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub keys: Keys,
+    pub keys: ArcSwap<Keys>,
+    pub cookies: Cookies,
+    pub slowdown: Slowdown,
     internal_secrets: Vec<Hash>,
     gateways: Vec<ipnet::IpNet>,
     base_path: String,
@@ -151,7 +191,9 @@ impl Guard {
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, keys: Keys, config: &Config) -> Self {
         Self {
             snapshot,
-            keys,
+            keys: ArcSwap::from_pointee(keys),
+            cookies: Cookies::new(config),
+            slowdown: Slowdown::new(config),
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
             gateways: config.gateways.clone(),
             base_path: config.base_path.clone(),
@@ -165,20 +207,37 @@ impl Guard {
     }
 }
 
+/// Proves what memory alone cannot, by a write or by asking somebody else. The wing that signs people in does it.
+pub trait Prover: Send + Sync {
+    /// Goes on with a session whose access token has ended.
+    fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named>;
+    /// The member of a provider's own access token.
+    fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
+    /// Uses an emergency key up.
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a ApiKey) -> Proof<'a, ()>;
+}
+
+pub type Proof<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
 /// Marks a request that came over the local socket or was made in this process by the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct FromCommandLine;
 
 impl Identity {
     pub fn command_line() -> Self {
-        let exchange = Arc::new(Exchange::new(uuid::Uuid::now_v7().to_string(), None, String::new()));
-        Self { who: Who::CommandLine, named_tenant: None, exchange, idempotency: None }
+        Self::of(Who::CommandLine, Arc::new(Exchange::new(uuid::Uuid::now_v7().to_string(), None, String::new())))
+    }
+
+    /// Somebody who is known by other means than the request's own credential: by signing in just now.
+    pub fn of(who: Who, exchange: Arc<Exchange>) -> Self {
+        Self { who, session: None, named_tenant: None, exchange, idempotency: None }
     }
 
     /// The member who acts, if a member does.
     pub fn member(&self) -> Option<MemberId> {
         match self.who {
             Who::Member(id) | Who::Asserted(id) => Some(id),
+            Who::Key(ref key) => key.member(),
             Who::Client(_) | Who::Internal | Who::CommandLine => None,
         }
     }
@@ -216,9 +275,11 @@ impl Identity {
     /// The named tenant, if it exists for this caller: a foreign one looks like a missing one.
     fn named(&self, snapshot: &Snapshot, named: OrganizationId) -> Result<OrganizationId> {
         let tenant = snapshot.tenant(named).ok_or(Cause::OrganizationNotFound)?;
+        let of_member = |id| tenant.set_of(id).is_some() && !snapshot.is_platform(tenant.id);
         let visible = match self.who {
             Who::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
-            Who::Asserted(id) => tenant.set_of(id).is_some() && !snapshot.is_platform(tenant.id),
+            Who::Asserted(id) => of_member(id),
+            Who::Key(ref key) => key.member().is_none_or(of_member),
             Who::Client(_) | Who::Internal | Who::CommandLine => true,
         };
         if visible { Ok(tenant.id) } else { Err(Cause::OrganizationNotFound.into()) }
@@ -245,14 +306,17 @@ impl<'a, const TAKES: u8> ApiExtractor<'a> for Caller<TAKES> {
 
     fn register(registry: &mut Registry) {
         registry.create_security_scheme("bearer", scheme_bearer());
+        let about = "Set by `POST /auth/login` with `cookies`; renewed as it is used. Behind https its name begins with `__Host-`";
+        registry.create_security_scheme("session_cookie", scheme_in("cookie", cookie::ACCESS, about));
         for (name, header, about) in [
+            ("api_key", "X-API-Key", "A key of a member or a service (`muser_…`); also as a bearer"),
             ("client_key", "X-Client-Key", "The key of an API client"),
             ("client_secret", "X-API-Key", "The secret of the same API client"),
             ("internal_secret", "X-Internal-Secret", "The secret shared by the services of this site"),
             ("gateway_tenant", "X-Tenant-ID", "The organization, as a trusted gateway names it"),
             ("gateway_uid", "X-UID", "The member, as a trusted gateway names it"),
         ] {
-            registry.create_security_scheme(name, scheme_header(header, about));
+            registry.create_security_scheme(name, scheme_in("header", header, about));
         }
     }
 
@@ -266,7 +330,7 @@ impl<'a, const TAKES: u8> ApiExtractor<'a> for Caller<TAKES> {
         _: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        Ok(Caller(identify(guard, request, TAKES)?))
+        Ok(Caller(identify(guard, request, TAKES).await?))
     }
 }
 
@@ -283,12 +347,12 @@ fn scheme_bearer() -> MetaSecurityScheme {
     }
 }
 
-fn scheme_header(header: &'static str, about: &'static str) -> MetaSecurityScheme {
+fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "apiKey",
         description: Some(about),
-        name: Some(header),
-        key_in: Some("header"),
+        name: Some(name),
+        key_in: Some(place),
         scheme: None,
         bearer_format: None,
         flows: None,
@@ -302,15 +366,15 @@ static X_INTERNAL_SECRET: HeaderName = HeaderName::from_static("x-internal-secre
 static X_UID: HeaderName = HeaderName::from_static("x-uid");
 static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
-fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
-    let snapshot = guard.snapshot.load();
-    let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?.clone();
+async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
+    let exchange = exchange_of(request)?;
     let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
+    let mut session = None;
     let who = if request.data::<FromCommandLine>().is_some() {
         Who::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
         let offered = header(&X_API_KEY).unwrap_or("");
-        Who::Client(client(guard, &snapshot, request, client_key, offered, &exchange).inspect_err(|_| {
+        Who::Client(client(guard, request, client_key, offered, &exchange).inspect_err(|_| {
             // Known to the log and the audit even when it is turned away.
             let _ = exchange.who.set(Actor::TurnedAway(client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
         })?)
@@ -320,20 +384,43 @@ fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
         }
         // The pair is the credential: a gateway says who, and where.
         header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
-        Who::Asserted(asserted(&snapshot, uid)?)
+        Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
     } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
         internal(guard, offered)?;
         Who::Internal
-    } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & MEMBER != 0) {
-        Who::Member(bearer(guard, &snapshot, authorization)?)
+    } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
+        let token = bearer_token(authorization)?;
+        if key::is_key(token) {
+            Who::Key(api_key(guard, request, token, &exchange, takes).await?)
+        } else if takes & MEMBER != 0 {
+            let named = bearer(guard, request, token, &exchange).await?;
+            session = named.1;
+            Who::Member(named.0)
+        } else {
+            return Err(nobody(takes));
+        }
+    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0) {
+        Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
+    } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
+        session = Some(named.session);
+        Who::Member(named.member)
     } else {
         return Err(nobody(takes));
     };
+    let snapshot = guard.snapshot.load();
     let named_tenant = header(&X_TENANT_ID)
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
-    let identity = Identity { who, named_tenant, exchange, idempotency: request.data::<Idempotency>().cloned() };
-    let _ = identity.exchange.who.set(Actor::Known(identity.who.clone()));
-    Ok(identity)
+    let idempotency = request.data::<Idempotency>().cloned();
+    let _ = exchange.who.set(Actor::Known(who.clone()));
+    Ok(Identity { who, session, named_tenant, exchange, idempotency })
+}
+
+fn exchange_of(request: &Request) -> Result<Arc<Exchange>> {
+    request.data::<Arc<Exchange>>().cloned().ok_or_else(|| Error::internal("no exchange"))
+}
+
+fn prover_of(request: &Request) -> Result<&Arc<dyn Prover>> {
+    request.data::<Arc<dyn Prover>>().ok_or_else(|| Error::internal("no prover"))
 }
 
 /// As much of an unverified client key as a log line or an audit row takes.
@@ -371,21 +458,141 @@ fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
     }
 }
 
-fn bearer(guard: &Guard, snapshot: &Snapshot, authorization: &str) -> Result<MemberId> {
-    let token = match authorization.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-        _ => return Err(Cause::InvalidBearer.into()),
-    };
-    let named = guard.keys.verify(token, Timestamp::now())?;
-    let alive = snapshot
-        .person(named.member)
-        .is_some_and(|person| person.status == Status::Active && person.generation == named.generation);
-    if alive { Ok(named.member) } else { Err(Error::new(Cause::InvalidBearer).because("suspended or superseded")) }
+fn bearer_token(authorization: &str) -> Result<&str> {
+    match authorization.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(Cause::InvalidBearer.into()),
+    }
 }
+
+/// The member of an access token, ours or a provider's; ours names its session too.
+async fn bearer(
+    guard: &Guard,
+    request: &Request,
+    token: &str,
+    exchange: &Arc<Exchange>,
+) -> Result<(MemberId, Option<SessionId>)> {
+    let verified = guard.keys.load().verify(token, Timestamp::now());
+    match verified {
+        Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
+        Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
+        Err(_) => Ok((prover_of(request)?.foreign(exchange, token).await?, None)),
+    }
+}
+
+impl Guard {
+    /// Is it a session of an active member that has not ended, with all that the member's organizations ask for?
+    pub fn admit(&self, named: Named) -> Result<Named> {
+        let snapshot = self.snapshot.load();
+        let ended = |why: &'static str| Error::new(Cause::InvalidBearer).because(why);
+        if snapshot.person(named.member).is_none_or(|person| person.status != Status::Active) {
+            return Err(ended("the member is not active"));
+        }
+        let session = snapshot.session(named.session).filter(|session| session.member == named.member);
+        let session = session.ok_or_else(|| ended("the session has ended"))?;
+        if !session.second_factor && snapshot.requires_second_factor(named.member) {
+            return Err(Error::new(Cause::SecondFactorRequired)
+                .saying("your organization asks for a second factor: sign in again"));
+        }
+        Ok(named)
+    }
+}
+
+/// The owner of an API key. What takes no keys says so to a good one.
+async fn api_key(
+    guard: &Guard,
+    request: &Request,
+    text: &str,
+    exchange: &Arc<Exchange>,
+    takes: u8,
+) -> Result<Arc<ApiKey>> {
+    let key = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
+    if takes & KEY == 0 {
+        return Err(Error::new(Cause::Forbidden).saying("no API key can do this: sign in"));
+    }
+    if key.is_emergency {
+        prover_of(request)?.spend(exchange, &key).await?;
+    }
+    Ok(key)
+}
+
+/// The member of the session cookies. An access token that has ended is renewed on the way.
+async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, takes: u8) -> Result<Option<Named>> {
+    if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
+        return Ok(None);
+    }
+    let cookie = |name| find_cookie(guard, request, name);
+    let (access, refresh) = (cookie(cookie::ACCESS), cookie(cookie::REFRESH).zip(cookie(cookie::SESSION)));
+    if access.is_none() && refresh.is_none() {
+        return Ok(None);
+    }
+    let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_change && guard.cookies.is_cross_site(provenance(request)) {
+        return Err(Cause::CrossSite.into());
+    }
+    let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
+    match (verified, refresh) {
+        (Some(Ok(named)), _) => guard.admit(named).map(Some),
+        (_, Some((refresh, session))) => {
+            let named = prover_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
+            guard.admit(named).map(Some)
+        }
+        (Some(Err(refused)), None) => Err(refused),
+        (None, None) => Ok(None),
+    }
+}
+
+fn find_cookie<'r>(guard: &Guard, request: &'r Request, name: &str) -> Option<&'r str> {
+    let lines = request.headers().get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    guard.cookies.find(lines, name)
+}
+
+fn provenance(request: &Request) -> Provenance<'_> {
+    let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
+    Provenance {
+        origin: header(ORIGIN),
+        host: header(HOST),
+        fetch_site: header(HeaderName::from_static("sec-fetch-site")),
+    }
+}
+
+/// Somebody who is about to say who they are: what the operations of sign-in know of a request.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub exchange: Arc<Exchange>,
+    pub agent: String,
+    /// Did another site's page make this request?
+    pub is_cross_site: bool,
+    /// Does a browser make it, one that would send a cookie of ours back?
+    pub keeps_cookies: bool,
+    pub refresh_cookie: Option<String>,
+    pub session_cookie: Option<String>,
+    pub oidc_cookie: Option<String>,
+}
+
+impl<'a> FromRequest<'a> for Visitor {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let cookie = |name| find_cookie(guard, request, name).map(str::to_owned);
+        let from = provenance(request);
+        Ok(Self {
+            exchange: exchange_of(request)?,
+            agent: agent.chars().take(AGENT_CHARACTERS_MAX).collect(),
+            is_cross_site: guard.cookies.is_cross_site(from),
+            keeps_cookies: matches!(from.fetch_site, Some("same-origin" | "same-site" | "none")),
+            refresh_cookie: cookie(cookie::REFRESH),
+            session_cookie: cookie(cookie::SESSION),
+            oidc_cookie: cookie(cookie::OIDC),
+        })
+    }
+}
+
+/// As much of a User-Agent as is looked at.
+const AGENT_CHARACTERS_MAX: usize = 300;
 
 fn client(
     guard: &Guard,
-    snapshot: &Snapshot,
     request: &Request,
     client_key: &str,
     offered: &str,
@@ -399,6 +606,7 @@ fn client(
         path: path.strip_prefix(guard.base_path.as_str()).unwrap_or(path),
         now: Timestamp::now(),
     };
+    let snapshot = guard.snapshot.load();
     let client = client::identify(snapshot.client(client_key), &presented)?;
     client.admit(&presented)?;
     Ok(client.clone())

@@ -5,11 +5,14 @@
 pub mod caller;
 pub mod catalog;
 pub mod client;
+pub mod cookie;
 pub mod decide;
+pub mod key;
 pub mod path;
 pub mod permission;
 pub mod secret;
 pub mod shards;
+pub mod slowdown;
 pub mod snapshot;
 pub mod store;
 pub mod token;
@@ -56,19 +59,30 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
             caller::take(caller)?;
             reach_of_program(snapshot, caller)
         }
+        Who::Key(key) => {
+            if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
+                return Err(Error::new(Cause::ScopeNotAllowed).saying("this key's scopes do not cover this operation"));
+            }
+            match key.member() {
+                None => reach_of_program(snapshot, caller),
+                Some(_) if own.site_only => Err(Cause::Forbidden.into()),
+                Some(_) => reach_of_member(snapshot, caller, permission),
+            }
+        }
         Who::Asserted(_) if own.site_only => Err(Cause::Forbidden.into()),
         Who::Member(_) if own.site_only => {
             let platform = snapshot.platform().ok_or(Cause::Forbidden)?;
             ask(snapshot, caller, platform.id, permission)?;
             Ok(Reach::Site)
         }
-        Who::Member(_) | Who::Asserted(_) => {
-            let tenant = caller.tenant(snapshot)?;
-            ask(snapshot, caller, tenant, permission)?;
-            let is_platform = snapshot.platform().is_some_and(|platform| platform.id == tenant);
-            Ok(if is_platform { Reach::Site } else { Reach::Tenant(tenant) })
-        }
+        Who::Member(_) | Who::Asserted(_) => reach_of_member(snapshot, caller, permission),
     }
+}
+
+fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
+    let tenant = caller.tenant(snapshot)?;
+    ask(snapshot, caller, tenant, permission)?;
+    Ok(if snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
 fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {
@@ -110,6 +124,8 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
         // A program with the scope acts for a tenant: all of the tenant's catalog. In `platform` the same permissions
         // are rights over the site, which no program has to give.
         Who::Client(_) | Who::Internal => !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot),
+        // A key opens doors; it hands nothing on.
+        Who::Key(_) => false,
         Who::Member(id) | Who::Asserted(id) => {
             let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(*id));
             let everywhere = matches!(caller.who, Who::Member(_)) && snapshot.is_platform_admin(*id);
@@ -137,7 +153,7 @@ pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[Str
     let everything = match &caller.who {
         Who::CommandLine => true,
         Who::Member(id) => snapshot.is_platform_admin(*id),
-        Who::Asserted(_) | Who::Client(_) | Who::Internal => false,
+        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal => false,
     };
     let holds_site = |permission: Permission| {
         let slot = snapshot.catalog.slot_of(permission);

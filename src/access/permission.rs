@@ -89,10 +89,21 @@ own! {
     MEMBER_DELETE           "roster.member.delete"             "DELETE" "/admin/members/:id"                             Some("members:write"),      tenant "oa"    "Erase a member's personal data";
     MEMBER_ACTIVATE         "roster.member.activate"           "POST"   "/admin/members/:id/activate"                    Some("members:write"),      tenant "oam"   "Activate a member";
     MEMBER_DEACTIVATE       "roster.member.deactivate"         "POST"   "/admin/members/:id/deactivate"                  Some("members:write"),      tenant "oam"   "Suspend a member";
+    MEMBER_PASSWORD_LINK    "roster.member.password_link"      "POST"   "/admin/members/:id/password-link"               Some("members:write"),      tenant "oam"   "Make a one-time link for a member's new password";
+    MEMBER_RESET_FACTOR     "roster.member.reset_second_factor" "DELETE" "/admin/members/:id/second-factor"              None,                       tenant "oa"    "Take a member's second factor away";
+    MEMBER_KEY_LIST         "roster.member.list_api_keys"      "GET"    "/admin/members/:id/api-keys"                    None,                       tenant "oa"    "List a member's API keys";
+    MEMBER_KEY_CREATE       "roster.member.create_api_key"     "POST"   "/admin/members/:id/api-keys"                    None,                       tenant "oa"    "Create an API key for a member";
+    MEMBER_KEY_DELETE       "roster.member.delete_api_key"     "DELETE" "/admin/members/:id/api-keys/:key_id"            None,                       tenant "oa"    "Revoke a member's API key";
+    MEMBER_KEY_ROTATE       "roster.member.rotate_api_key"     "POST"   "/admin/members/:id/api-keys/:key_id/rotate"     None,                       tenant "oa"    "Give a member's API key a new secret";
     MEMBERSHIP_LIST         "roster.member.list_organizations" "GET"    "/admin/members/:id/organizations"               Some("members:read"),       tenant "oamv"  "List a member's organizations";
     MEMBERSHIP_CREATE       "roster.member.link"               "POST"   "/admin/members/:id/organizations/:org_id"       Some("members:write"),      site   ""      "Link a member to an organization";
     MEMBERSHIP_ADD          "roster.member.link_by_name"       "POST"   "/admin/members/:id/organizations"               Some("members:write"),      site   ""      "Link a member to an organization that is named";
     MEMBERSHIP_DELETE       "roster.member.unlink"             "DELETE" "/admin/members/:id/organizations/:org_id"       Some("members:write"),      tenant "oam"   "Take a member out of an organization";
+
+    INVITATIONS             "roster.invitation"                ""       ""                                               None,                       tenant ""      "Invitations";
+    INVITATION_LIST         "roster.invitation.list"           "GET"    "/admin/invitations"                             Some("members:read"),       tenant "oamv"  "List invitations";
+    INVITATION_CREATE       "roster.invitation.create"         "POST"   "/admin/invitations"                             Some("members:write"),      tenant "oam"   "Invite somebody by a link";
+    INVITATION_DELETE       "roster.invitation.delete"         "DELETE" "/admin/invitations/:id"                         Some("members:write"),      tenant "oam"   "Withdraw an invitation";
 
     ORGANIZATIONS           "roster.organization"              ""       ""                                               None,                       tenant ""      "Organizations";
     ORGANIZATION_LIST       "roster.organization.list"         "GET"    "/admin/organizations"                           Some("organizations:read"), tenant "oamuv" "List organizations";
@@ -139,6 +150,16 @@ own! {
     CLIENT_UPDATE           "roster.client.update"             "PATCH"  "/admin/api-clients/:client_key"                 None,                       site   ""      "Change an API client";
     CLIENT_DELETE           "roster.client.delete"             "DELETE" "/admin/api-clients/:client_key"                 None,                       site   ""      "Delete an API client";
     CLIENT_ROTATE           "roster.client.rotate"             "POST"   "/admin/api-clients/:client_key/rotate"          None,                       site   ""      "Give an API client a new secret";
+
+    KEYS                    "roster.api_key"                   ""       ""                                               None,                       tenant ""      "API keys of services";
+    KEY_LIST                "roster.api_key.list"              "GET"    "/admin/api-keys"                                None,                       site   ""      "List API keys of services";
+    KEY_CREATE              "roster.api_key.create"            "POST"   "/admin/api-keys"                                None,                       site   ""      "Create an API key for a service";
+    KEY_DELETE              "roster.api_key.delete"            "DELETE" "/admin/api-keys/:key_id"                        None,                       site   ""      "Revoke a service's API key";
+    KEY_ROTATE              "roster.api_key.rotate"            "POST"   "/admin/api-keys/:key_id/rotate"                 None,                       site   ""      "Give a service's API key a new secret";
+
+    SIGNING_KEYS            "roster.signing_key"               ""       ""                                               None,                       tenant ""      "Signing keys";
+    SIGNING_KEY_LIST        "roster.signing_key.list"          "GET"    "/admin/signing-keys"                            None,                       site   ""      "List signing keys";
+    SIGNING_KEY_ROTATE      "roster.signing_key.rotate"        "POST"   "/admin/signing-keys/rotate"                     None,                       site   ""      "Make a new signing key";
 
     AUDIT                   "roster.audit"                     ""       ""                                               None,                       tenant ""      "Audit";
     AUDIT_LIST              "roster.audit.list"                "GET"    "/admin/audit"                                   Some("audit:read"),         tenant "oa"    "Read the audit";

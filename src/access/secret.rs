@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -23,6 +24,38 @@ pub fn token(prefix: &str) -> Result<String> {
 
 pub fn hash(secret: &str) -> Hash {
     Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Makes digests that only this site can make.
+#[derive(Clone, Copy)]
+pub struct Sealer([u8; 32]);
+
+impl Sealer {
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// A digest of parts for one purpose; no two lists of parts have the same.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Hash {
+        let mut mac = keyed(&self.0);
+        for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// HMAC-SHA256 with a key that is shared with somebody else.
+pub fn signature(key: &str, message: &str) -> Hash {
+    let mut mac = keyed(key.as_bytes());
+    mac.update(message.as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("a key of any length")
 }
 
 pub fn equal(left: &Hash, right: &Hash) -> bool {

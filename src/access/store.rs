@@ -7,13 +7,14 @@ use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, Slot, UserType};
 use super::client::{Client, Counters};
+use super::key::{ApiKey, Owner};
 use super::secret::Hash;
-use super::snapshot::{Change, Holds, Right, Role, Snapshot, Status};
+use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use super::token::StoredKey;
 use crate::config;
 use crate::db::Reader;
 use crate::error::{Error, Result};
-use crate::ids::{GrantId, MemberId, OrganizationId, RoleId, Timestamp};
+use crate::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, Timestamp};
 
 const EPOCH: &str = "select epoch from site where only = 1";
 
@@ -31,6 +32,8 @@ pub fn load(r: &Reader<'_>) -> Result<Snapshot> {
     seats(r, &mut snapshot)?;
     grants(r, &mut snapshot)?;
     clients(r, &mut snapshot)?;
+    sessions(r, &mut snapshot)?;
+    api_keys(r, &mut snapshot)?;
     Ok(snapshot)
 }
 
@@ -59,19 +62,19 @@ pub fn catalog(r: &Reader<'_>) -> Result<Change> {
     Ok(Change::Catalog(Arc::new(Catalog::build(nodes))))
 }
 
-const LIST_PEOPLE: &str = "select id, status, generation from members";
+const LIST_PEOPLE: &str = "select id, status from members";
 
 fn people(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     each(r, LIST_PEOPLE, |row| {
-        snapshot.apply(Change::Person(row.get(0)?, status_of(row, 1)?, row.get(2)?));
+        snapshot.apply(Change::Person(row.get(0)?, status_of(row, 1)?));
         Ok(())
     })
 }
 
-const FIND_PERSON: &str = "select status, generation from members where id = :id";
+const FIND_PERSON: &str = "select status from members where id = :id";
 
 pub fn person(r: &Reader<'_>, id: MemberId) -> Result<Change> {
-    r.one(FIND_PERSON, &[(":id", &id)], |row| Ok(Change::Person(id, status_of(row, 0)?, row.get(1)?)))
+    r.one(FIND_PERSON, &[(":id", &id)], |row| Ok(Change::Person(id, status_of(row, 0)?)))
 }
 
 fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
@@ -83,11 +86,28 @@ fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
     })
 }
 
-const LIST_TENANTS: &str = "select id, org_code, status = 'active' from organizations order by id";
+const LIST_TENANTS: &str =
+    "select id, org_code, status = 'active', second_factor_required from organizations order by id";
+const FIND_TENANT: &str =
+    "select id, org_code, status = 'active', second_factor_required from organizations where id = :id";
+
+/// An organization as it is stored now.
+pub fn tenant(r: &Reader<'_>, id: OrganizationId) -> Result<Change> {
+    r.one(FIND_TENANT, &[(":id", &id)], tenant_of)
+}
+
+fn tenant_of(row: &Row<'_>) -> rusqlite::Result<Change> {
+    Ok(Change::Tenant {
+        id: row.get(0)?,
+        org_code: row.get::<_, String>(1)?.into(),
+        is_active: row.get(2)?,
+        requires_second_factor: row.get(3)?,
+    })
+}
 
 fn tenants(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     each(r, LIST_TENANTS, |row| {
-        snapshot.apply(Change::Tenant(row.get(0)?, row.get::<_, String>(1)?.into(), row.get(2)?));
+        snapshot.apply(tenant_of(row)?);
         Ok(())
     })
 }
@@ -219,11 +239,6 @@ pub fn client(r: &Reader<'_>, client_key: &str) -> Result<Change> {
 }
 
 fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
-    let list = |column: usize| -> rusqlite::Result<Vec<String>> {
-        let text = row.get_ref(column)?.as_str()?;
-        serde_json::from_str(text)
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
-    };
     let former: Option<Hash> = row.get(3)?;
     let until: Option<Timestamp> = row.get(4)?;
     let rate_limit_per_min = row.get::<_, Option<u32>>(9)?.and_then(NonZeroU32::new);
@@ -232,20 +247,80 @@ fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
         is_active: row.get(1)?,
         hash: row.get(2)?,
         previous: former.zip(until),
-        scopes: list(5)?.into_iter().map(Into::into).collect(),
-        allowed_origins: list(6)?,
-        allowed_ips: list(7)?.iter().filter_map(|text| config::network(text)).collect(),
-        allowed_paths: list(8)?,
+        scopes: list_of(row, 5)?.into_iter().map(Into::into).collect(),
+        allowed_origins: list_of(row, 6)?,
+        allowed_ips: list_of(row, 7)?.iter().filter_map(|text| config::network(text)).collect(),
+        allowed_paths: list_of(row, 8)?,
         rate_limit_per_min,
         expires_at: row.get(10)?,
         counters: Arc::new(Counters::new(rate_limit_per_min)),
     })
 }
 
-const LIST_KEYS: &str = "select id, private_key, public_key from signing_keys order by created_at desc";
+const LIST_SESSIONS: &str = "select id, member_id, second_factor from sessions";
+
+fn sessions(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_SESSIONS, |row| {
+        let session = Session { member: row.get(1)?, second_factor: row.get(2)? };
+        snapshot.apply(Change::Session(row.get(0)?, Some(session)));
+        Ok(())
+    })
+}
+
+const LIST_API_KEYS: &str = "
+    select id, type, member_id, service_name, hash, previous_hash, previous_expires_at, scopes, expires_at,
+           spent_at is not null, is_imported
+    from api_keys";
+const FIND_API_KEY: &str = "
+    select id, type, member_id, service_name, hash, previous_hash, previous_expires_at, scopes, expires_at,
+           spent_at is not null, is_imported
+    from api_keys
+    where id = :id";
+
+fn api_keys(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_API_KEYS, |row| {
+        snapshot.apply(Change::ApiKey(Box::new(api_key_of(row)?)));
+        Ok(())
+    })
+}
+
+/// An API key as it is stored now.
+pub fn api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Change> {
+    r.one(FIND_API_KEY, &[(":id", &id)], |row| api_key_of(row).map(Box::new).map(Change::ApiKey))
+}
+
+fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+    let member: Option<MemberId> = row.get(2)?;
+    let service: Option<String> = row.get(3)?;
+    let former: Option<Hash> = row.get(5)?;
+    let until: Option<Timestamp> = row.get(6)?;
+    Ok(ApiKey {
+        id: row.get(0)?,
+        is_emergency: row.get_ref(1)?.as_str()? == "memg",
+        owner: member.map_or_else(|| Owner::Service(service.unwrap_or_default().into()), Owner::Member),
+        hash: row.get(4)?,
+        previous: former.zip(until),
+        scopes: list_of(row, 7)?.into_iter().map(Into::into).collect(),
+        expires_at: row.get(8)?,
+        is_spent: row.get(9)?,
+        is_imported: row.get(10)?,
+        counters: Arc::default(),
+    })
+}
+
+/// A JSON array of strings.
+fn list_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    let text = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+const LIST_KEYS: &str = "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
 
 pub fn signing_keys(r: &Reader<'_>) -> Result<Vec<StoredKey>> {
-    r.all(LIST_KEYS, &[], |row| Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? }))
+    r.all(LIST_KEYS, &[], |row| {
+        Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)?, created_at: row.get(3)? })
+    })
 }
 
 /// Visits rows one by one, without holding them all.

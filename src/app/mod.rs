@@ -5,6 +5,7 @@
 //! takes an answer only together with its audit entry, so an unaudited change does not compile.
 
 pub mod figures;
+pub mod keys;
 mod store;
 
 use std::collections::HashMap;
@@ -18,14 +19,15 @@ use tokio::sync::Semaphore;
 use crate::access;
 use crate::access::caller::{Exchange, Guard, Identity};
 use crate::access::permission::Permission;
-use crate::access::secret::{self, Hash};
+use crate::access::secret::{self, Hash, Sealer};
 use crate::access::snapshot::{Change, Snapshot};
-use crate::access::token::{self, Keys};
+use crate::access::token;
 use crate::config::Config;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
-use crate::ids::{OrganizationId, Timestamp};
+use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Outcome, Verified};
+use crate::outbound::Outbound;
 use figures::Figures;
 
 /// The application: one per data directory.
@@ -34,10 +36,12 @@ pub struct App {
     pub guard: Arc<Guard>,
     pub config: Arc<Config>,
     pub figures: Figures,
+    /// Requests to providers and neighbours.
+    pub outbound: Outbound,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
-    /// Keys digests of request bodies, which may hold a password.
-    server_key: [u8; 32],
+    /// Digests what may hold a secret, and derives secrets from others.
+    pub sealer: Sealer,
     /// Where the server answers, once it does.
     pub url: OnceLock<String>,
     denials: Mutex<HashMap<Denied, Repeats>>,
@@ -154,14 +158,15 @@ impl App {
                 Ok((crate::access::store::signing_keys(w)?, store::server_key(w)?))
             })
             .await?;
-        let keys = Keys::new(&keys, &config.issuer(), &config.audience, config.access_token_ttl_s)?;
+        let keys = keys::keys_of(&keys, &config)?;
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
             figures: Figures::new()?,
+            outbound: Outbound::new(&config),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             config: Arc::new(config),
-            server_key,
+            sealer: Sealer::new(server_key),
             url: OnceLock::new(),
             denials: Mutex::default(),
             reloaded: tokio::sync::Mutex::default(),
@@ -248,7 +253,7 @@ impl App {
 
     /// A digest of a request that tells nothing of its text.
     pub fn fingerprint(&self, text: &str) -> Hash {
-        secret::hash(&format!("{}{text}", hex::encode(self.server_key)))
+        self.sealer.digest("request", &[text.as_bytes()])
     }
 
     /// Forgets answers whose time is over.
@@ -445,6 +450,11 @@ pub fn forget_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) ->
     store::forget_answers_naming(t, &id.to_string())
 }
 
+/// Ends a member's sessions, but one that may be kept, with every token that names them.
+pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
+    Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
+}
+
 /// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.
 pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
     let (hash, until) = store::find_setup(t)?.ok_or(Cause::SetupToken)?;
@@ -495,6 +505,7 @@ fn repeated<T: ParseFromJSON>(known: Remembered, fingerprint: &Hash) -> Result<T
         .map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
 }
 
-fn ms(seconds: u64) -> i64 {
+/// Seconds of a setting as milliseconds of a moment.
+pub fn ms(seconds: u64) -> i64 {
     i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }

@@ -5,7 +5,7 @@ use crate::access::secret::Hash;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
-use crate::ids::Timestamp;
+use crate::ids::{MemberId, SessionId, Timestamp};
 
 const FOUND_SITE: &str = "
     insert into site (only, epoch, created_at, server_key)
@@ -35,9 +35,30 @@ const INSERT_KEY: &str = "
 pub fn insert_signing_key(w: &Writer<'_>, key: &StoredKey) -> Result<()> {
     w.execute(
         INSERT_KEY,
-        &[(":id", &key.id), (":private_key", &key.private_key), (":public_key", &key.public_key), (":now", &w.now())],
+        &[
+            (":id", &key.id),
+            (":private_key", &key.private_key),
+            (":public_key", &key.public_key),
+            (":now", &key.created_at),
+        ],
     )
     .map(drop)
+}
+
+const DELETE_KEY: &str = "delete from signing_keys where id = :id";
+
+pub fn delete_signing_key(w: &Writer<'_>, id: &str) -> Result<()> {
+    w.execute(DELETE_KEY, &[(":id", &id)]).map(drop)
+}
+
+const END_SESSIONS: &str = "
+    delete from sessions
+    where member_id = :member_id and (:kept is null or id <> :kept)
+    returning id";
+
+/// Ends a member's sessions, but one that may be kept; answers which.
+pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<SessionId>> {
+    w.all(END_SESSIONS, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
 }
 
 const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";

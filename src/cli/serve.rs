@@ -10,9 +10,9 @@ use poem::listener::{Acceptor, AcceptorExt, Listener, TcpListener, UnixListener}
 use tracing_subscriber::EnvFilter;
 
 use super::{Common, Failed, Site, directory, open};
-use crate::app::App;
+use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
-use crate::{clients, members};
+use crate::{clients, members, sessions};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -141,7 +141,18 @@ async fn stop_signal() {
     tracing::info!("stopping");
 }
 
+async fn keep_tidy(app: &App) -> crate::error::Result<()> {
+    app.forget_old_requests().await?;
+    sessions::tidy(app).await?;
+    keys::tend(app).await?;
+    app.reload().await.map(drop)
+}
+
 async fn keep_up(app: Arc<App>) {
+    // What ended while nothing ran ends now.
+    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await) {
+        tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
+    }
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut tidy = tokio::time::interval(TIDY_EVERY);
     // The first tick is immediate; there is nothing to do yet.
@@ -153,10 +164,7 @@ async fn keep_up(app: Arc<App>) {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },
-            _ = tidy.tick() => match app.forget_old_requests().await {
-                Ok(()) => app.reload().await.map(drop),
-                failed => failed,
-            },
+            _ = tidy.tick() => keep_tidy(&app).await,
         };
         if let Err(e) = outcome {
             tracing::warn!(error = %e, "upkeep failed and will be tried again");

@@ -1,6 +1,7 @@
 //! API clients: back-office programs with a key, a secret, and limits on where and for what they are used.
 
 pub mod api;
+pub mod keys;
 pub mod store;
 
 use std::sync::atomic::Ordering;

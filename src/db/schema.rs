@@ -12,8 +12,8 @@ use crate::error::{Cause, Error, Result};
 
 pub const SCHEMA: &str = include_str!("../../schema.sql");
 
-/// The steps from version 1 on: step *n* leads from version *n* to *n* + 1. None so far.
-const UPGRADES: &[&str] = &[];
+/// The steps from version 1 on: step *n* leads from version *n* to *n* + 1.
+const UPGRADES: &[&str] = &[include_str!("upgrades/2.sql")];
 
 /// How long a writer or reader waits for a lock. Only a foreign tool on the same file can hold one.
 const LOCK_WAIT_MS: u32 = 5_000;

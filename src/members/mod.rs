@@ -8,12 +8,12 @@ pub mod store;
 
 use crate::access::caller::{Identity, Who};
 use crate::access::permission::PLATFORM_ADMIN;
-use crate::access::snapshot::Snapshot;
+use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Transaction, use_setup_token};
+use crate::app::{App, Changed, Transaction, end_sessions, use_setup_token};
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
-use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions;
 
@@ -77,11 +77,10 @@ pub fn find_by_sub(r: &Reader<'_>, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, AUTHENTIK, subject)
 }
 
-/// What is known of a login: the member, its generation and its password's hash.
+/// What is known of a login: the member and its password's hash.
 #[derive(Debug)]
 pub struct Login {
     pub member: Member,
-    pub generation: u32,
     pub password_hash: Option<String>,
 }
 
@@ -104,11 +103,23 @@ pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Resul
 }
 
 /// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
-pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<()> {
-    if !is_active {
-        permissions::require_not_last_anywhere(t, id)?;
+/// Suspending ends every session.
+pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
+    if is_active {
+        store::set_status(t, id, "active")?;
+        return Ok(vec![access::store::person(t, id)?]);
     }
-    store::set_status(t, id, if is_active { "active" } else { "suspended" })
+    permissions::require_not_last_anywhere(t, id)?;
+    store::set_status(t, id, "suspended")?;
+    let mut changes = end_sessions(t, id, None)?;
+    changes.push(access::store::person(t, id)?);
+    Ok(changes)
+}
+
+/// Gives a member a new password; every session ends, but one that may be kept.
+pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<Vec<Change>> {
+    store::set_password(t, id, hash)?;
+    end_sessions(t, id, kept)
 }
 
 /// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one

@@ -42,13 +42,20 @@ pub async fn hash(app: &App, password: String) -> Result<String> {
     in_turn(app, move || hashed(&argon2, password.as_bytes())).await
 }
 
-/// Is it the password of this hash? Without a hash the same work is done, and the answer is no.
-pub async fn verify(app: &App, password: String, stored: Option<String>) -> Result<bool> {
+/// Is it the password of this hash? Without a hash the same work is done, and the answer is no. `gate` may refuse when
+/// the turn to hash has come.
+pub async fn verify(
+    app: &App,
+    password: String,
+    stored: Option<String>,
+    gate: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<bool> {
     let argon2 = argon2(&app.config)?;
     if password.len() > PASSWORD_BYTES_MAX {
         return Ok(false);
     }
     in_turn(app, move || {
+        gate()?;
         let is_known = stored.is_some();
         let stored = stored.map_or_else(|| nobodys(&argon2), Ok)?;
         // The parameters are those of the stored hash, whatever the settings say today.

@@ -106,14 +106,14 @@ fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
 
 const FIND_LOGIN: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-           m.updated_at, m.generation, m.password_hash
+           m.updated_at, m.password_hash
     from members m
     left join identities i on i.member_id = m.id and i.provider = 'authentik'
     where m.email_folded = :login or m.username_folded = :login";
 
 pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     r.find(FIND_LOGIN, &[(":login", &folded(login))], |row| {
-        Ok(Login { member: member_of(row)?, generation: row.get(10)?, password_hash: row.get(11)? })
+        Ok(Login { member: member_of(row)?, password_hash: row.get(10)? })
     })
 }
 
@@ -170,19 +170,16 @@ pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
 
 const SET_STATUS: &str = "
     update members
-    set status = :status, generation = generation + :ends_tokens, version = version + 1, updated_at = :now
+    set status = :status, version = version + 1, updated_at = :now
     where id = :id";
 
-/// Suspending ends every token of the member.
 pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
-    let ends_tokens = status != "active";
-    w.execute(SET_STATUS, &[(":status", &status), (":ends_tokens", &ends_tokens), (":now", &w.now()), (":id", &id)])
-        .map(drop)
+    w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
 const SET_PASSWORD: &str = "
     update members
-    set password_hash = :password_hash, generation = generation + 1, version = version + 1, updated_at = :now
+    set password_hash = :password_hash, version = version + 1, updated_at = :now
     where id = :id";
 
 pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
@@ -192,15 +189,22 @@ pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result
 const ERASE_MEMBER: &str = "
     update members
     set username = null, username_folded = null, email = null, email_folded = null, display_name = null,
-        password_hash = null, status = 'deleted', generation = generation + 1, version = version + 1, updated_at = :now
+        password_hash = null, status = 'deleted', version = version + 1, updated_at = :now
     where id = :id";
 const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
 const DELETE_GRANTS: &str = "delete from grants where member_id = :id";
+const DELETE_TOKENS: &str = "delete from one_time_tokens where member_id = :id";
+const DELETE_FACTOR: &str = "delete from second_factors where member_id = :id";
+const DELETE_RECOVERY_CODES: &str = "delete from recovery_codes where member_id = :id";
+const FORGET_INVITED: &str = "update invitations set email = null where member_id = :id";
 
-/// Takes away all that names the person; memberships must be gone already.
+/// Takes away all that names the person; memberships, sessions and keys must be gone already.
 pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
-    w.execute(DELETE_IDENTITIES, &[(":id", &id)])?;
-    w.execute(DELETE_GRANTS, &[(":id", &id)])?;
+    for statement in
+        [DELETE_IDENTITIES, DELETE_GRANTS, DELETE_TOKENS, DELETE_FACTOR, DELETE_RECOVERY_CODES, FORGET_INVITED]
+    {
+        w.execute(statement, &[(":id", &id)])?;
+    }
     w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)]).map(drop)
 }
 

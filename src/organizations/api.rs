@@ -11,7 +11,6 @@ use super::store::{self, Filter};
 use super::{Organization, create};
 use crate::access::caller::{Identity, Neighbour, Office};
 use crate::access::permission::{PLATFORM_ORG_CODE, Permission};
-use crate::access::snapshot::Change;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Committed, Transaction};
 use crate::db::Window;
@@ -299,7 +298,7 @@ fn change(
     store::update_organization(t, &organization)?;
     let organization = store::get_organization(t, id)?;
     let entry = Entry::new("organization", id).within(id).before(described(&former)).after(described(&organization));
-    let policy = Change::Tenant(id, organization.org_code.as_str().into(), organization.is_active);
+    let policy = access::store::tenant(t, id)?;
     Ok(Changed::new(organization, entry).policy([policy]))
 }
 

@@ -28,7 +28,7 @@ pub struct Organization {
 pub fn create(t: &Transaction<'_>, organization: &Organization) -> Result<Vec<Change>> {
     store::insert_organization(t, organization)?;
     let id = organization.id;
-    let mut changes = vec![Change::Tenant(id, organization.org_code.as_str().into(), organization.is_active)];
+    let mut changes = vec![crate::access::store::tenant(t, id)?];
     changes.extend(permissions::create_system_roles(t, id, &organization.org_code)?);
     Ok(changes)
 }

@@ -190,6 +190,11 @@ impl<E> Edge<E> {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        for cookie in exchange.take_cookies() {
+            if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+                headers.append(header::SET_COOKIE, cookie);
+            }
+        }
         let mut set = |name: &'static str, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(HeaderName::from_static(name), value);
@@ -249,8 +254,16 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 5] =
-        [("/permissions", 31), ("/admin/api-clients", 32), ("/admin/audit", 35), ("/auth", 28), ("/setup", 28)];
+    const AREAS: [(&str, u32); 8] = [
+        ("/permissions", 31),
+        ("/admin/api-clients", 32),
+        ("/admin/api-keys", 32),
+        ("/me/api-keys", 32),
+        ("/admin/audit", 35),
+        ("/admin/signing-keys", 28),
+        ("/auth", 28),
+        ("/setup", 28),
+    ];
     let below = |top: &str| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let members = ["/me", "/admin", "/internal"].iter().any(|top| below(top)).then_some(29);
     AREAS.iter().find(|(top, _)| below(top)).map(|(_, scope)| *scope).or(members).unwrap_or(35)

@@ -15,7 +15,7 @@ use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response,
 use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 
-use crate::access::caller::Exchange;
+use crate::access::caller::{Exchange, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
 use crate::console;
@@ -34,7 +34,7 @@ type Apis = (
         permissions::api::policy::Api,
         permissions::api::check::Api,
     ),
-    sessions::api::Api,
+    (sessions::api::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
     clients::api::Api,
     audit::api::Api,
     System,
@@ -57,7 +57,11 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             permissions::api::policy::Api { app: app() },
             permissions::api::check::Api { app: app() },
         ),
-        sessions::api::Api { app: app() },
+        (
+            sessions::api::Api { app: app() },
+            sessions::api::own::Api { app: app() },
+            sessions::api::signing_keys::Api { app: app() },
+        ),
         clients::api::Api { app: app() },
         audit::api::Api { app: app() },
         System,
@@ -98,6 +102,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
         inputs: Arc::new(Inputs::new(&document, FORMATS)?),
+        prover: Arc::new(sessions::Doorkeeper { app: app.clone() }),
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();
@@ -107,6 +112,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/healthz", get(healthz).data(app.clone()))
         .at("/readyz", get(readyz).data(app.clone()))
         .at("/metrics", get(metrics).data(app.clone()))
+        .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at(format!("{base}/openapi.json"), get(Fixed::new("application/json", document.to_string(), None)))
@@ -163,6 +169,15 @@ fn health(is_well: bool) -> Response {
     let (status, word) =
         if is_well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
     Response::builder().status(status).content_type("application/json").body(json!({"status": word}).to_string())
+}
+
+/// The public keys of access tokens, for neighbours that verify them (RFC 7517, so without our envelope).
+#[handler]
+fn jwks(app: poem::web::Data<&Arc<App>>) -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .header(header::CACHE_CONTROL, "public, max-age=300")
+        .body(app.guard.keys.load().jwks().to_owned())
 }
 
 /// Open to this machine, and elsewhere to the holder of the token.
@@ -229,6 +244,7 @@ impl Endpoint for Shared {
 struct Operations {
     inner: BoxEndpoint<'static>,
     inputs: Arc<Inputs>,
+    prover: Arc<dyn Prover>,
     app: Arc<App>,
 }
 
@@ -237,6 +253,7 @@ impl Operations {
         let is_change = is_change(request.method());
         request.extensions_mut().insert(self.inputs.clone());
         request.extensions_mut().insert(self.app.guard.clone());
+        request.extensions_mut().insert(self.prover.clone());
         let uri = request.original_uri().clone();
         let exchange = request.data::<Arc<Exchange>>().cloned();
         let (operation, answer) = match self.inner.call(request).await {
@@ -289,7 +306,7 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
             known.push(operation.method.to_uppercase());
         }
     }
-    for fixed in ["/healthz", "/readyz", "/metrics"] {
+    for fixed in ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"] {
         methods.insert(fixed.to_owned(), vec!["GET".into()]);
     }
     for fixed in ["openapi.json", "docs"] {

@@ -92,6 +92,9 @@ pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool
             error.fields.iter().map(|f| json!({"field": f.name(), "location": f.location, "message": f.message}));
         body["fields"] = fields.collect();
     }
+    if let Some(challenge) = &error.challenge {
+        body["challenge"] = json!(challenge);
+    }
     if with_cause && let Some(source) = &error.source {
         body["cause"] = json!(source);
     }
@@ -135,13 +138,16 @@ pub struct FailureBody {
     /// All bad fields at once; only for bad input
     #[oai(skip_serializing_if_is_none)]
     pub fields: Option<Vec<FailureField>>,
+    /// For the next step of a sign-in that needs a second factor
+    #[oai(skip_serializing_if_is_none)]
+    pub challenge: Option<String>,
     /// Also in the header X-Request-Id, and in the log
     pub request_id: String,
 }
 
 impl ApiResponse for Failure {
     fn meta() -> MetaResponses {
-        const DESCRIBED: [(u16, &str); 12] = [
+        const DESCRIBED: [(u16, &str); 14] = [
             (400, "Bad input: all bad fields at once"),
             (401, "No credential that this operation takes, or one that is not valid"),
             (403, "A valid credential without the right to do this"),
@@ -153,6 +159,8 @@ impl ApiResponse for Failure {
             (415, "Another media type is needed"),
             (429, "Too many requests: see Retry-After"),
             (500, "Our fault: the log has it under the request_id"),
+            (501, "This module is not configured"),
+            (502, "A neighbour failed"),
             (503, "Busy: see Retry-After"),
         ];
         let one = |(status, description): (u16, &'static str)| MetaResponse {

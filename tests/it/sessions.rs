@@ -22,9 +22,9 @@ fn lasting(reply: &Reply) -> Value {
 
 /// The key that the site signs with.
 fn signing_key(site: &Site) -> StoredKey {
-    let sql = "select id, private_key, public_key from signing_keys";
+    let sql = "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
     let key =
-        |row: &rusqlite::Row<'_>| Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)? });
+        |row: &rusqlite::Row<'_>| Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)?, created_at: Timestamp(row.get(3)?) });
     site.rows().query_row(sql, [], key).expect("a key")
 }
 
@@ -59,7 +59,7 @@ async fn a_password_gives_an_access_token() {
     assert_eq!((&token["token_type"], &token["expires_in"]), (&json!("Bearer"), &json!(600)));
     let claims = claims(token["access_token"].as_str().unwrap());
     let names: Vec<&str> = claims.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["aud", "exp", "generation", "iat", "iss", "jti", "sub"]);
+    assert_eq!(names, ["aud", "exp", "iat", "iss", "jti", "sid", "sub"]);
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 600);
 }
 

@@ -10,15 +10,17 @@ use serde_json::json;
 use super::{MemberView, Password, Username};
 use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
-use crate::access::snapshot::Snapshot;
+use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Committed, Transaction, forget_answers_naming};
+use crate::app::{App, Changed, Committed, Transaction, end_sessions, forget_answers_naming};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
-use crate::members::{AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible, set_active};
+use crate::members::{
+    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible, set_active, set_password,
+};
 use crate::permissions;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
 
@@ -251,15 +253,18 @@ impl Api {
                 fields.extend(differing(&former, &member));
                 store::update_names(t, &member)?;
             }
+            // A name decides nothing: the policy learns of status and credentials only.
+            let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                store::set_password(t, id.0, hash)?;
+                let kept = caller.session.filter(|_| caller.member() == Some(id.0));
+                changes.extend(set_password(t, id.0, hash, kept)?);
                 fields.push("password");
             }
             if let Some(is_active) = is_active {
-                set_active(t, id.0, is_active)?;
+                changes.extend(set_active(t, id.0, is_active)?);
                 fields.push("is_active");
             }
-            finish(t, reach, id.0, fields)
+            finish(t, reach, id.0, fields, changes)
         };
         answer(self.app.change(&caller, "member.update", update).await?)
     }
@@ -315,6 +320,7 @@ impl Api {
             let grants = permissions::drop_grants(t, id.0)?;
             let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
             changes.extend(grants);
+            changes.extend(end_sessions(t, id.0, None)?);
             store::erase_member(t, id.0)?;
             forget_answers_naming(t, id.0)?;
             changes.push(access::store::person(t, id.0)?);
@@ -518,18 +524,21 @@ fn switch(
     if former.is_active() == is_active {
         return Ok(Changed::nothing(former));
     }
-    set_active(t, id, is_active)?;
-    finish(t, reach, id, vec!["is_active"])
+    let changes = set_active(t, id, is_active)?;
+    finish(t, reach, id, vec!["is_active"], changes)
 }
 
-fn finish(t: &Transaction<'_>, reach: Reach, id: MemberId, fields: Vec<&'static str>) -> Result<Changed<Member>> {
+fn finish(
+    t: &Transaction<'_>,
+    reach: Reach,
+    id: MemberId,
+    fields: Vec<&'static str>,
+    changes: Vec<Change>,
+) -> Result<Changed<Member>> {
     let member = store::get_member(t, id)?;
     if fields.is_empty() {
         return Ok(Changed::nothing(member));
     }
     let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields, "status": member.status}));
-    // A name decides nothing: the policy learns of status and credentials only.
-    let decides = fields.iter().any(|field| ["password", "is_active"].contains(field));
-    let change = decides.then(|| access::store::person(t, id)).transpose()?;
-    Ok(Changed::new(member, entry).policy(change))
+    Ok(Changed::new(member, entry).policy(changes))
 }

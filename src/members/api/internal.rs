@@ -81,12 +81,12 @@ impl Api {
             if member != former {
                 store::update_names(t, &member)?;
             }
+            let mut changes = Vec::new();
             if let Some(is_active) = is_active {
-                set_active(t, former.id, is_active)?;
+                changes = set_active(t, former.id, is_active)?;
             }
             let entry = Entry::new("member", former.id).after(json!({"updated_by_sub": true, "is_active": is_active}));
-            let change = access::store::person(t, former.id)?;
-            Ok(Changed::new(store::get_member(t, former.id)?, entry).policy([change]))
+            Ok(Changed::new(store::get_member(t, former.id)?, entry).policy(changes))
         };
         let made = self.app.change(&caller, "member.upsert_by_sub", upsert).await?;
         let version = made.answer.version;

@@ -6,19 +6,37 @@
 //! Real sites have few distinct combinations of roles, so a member points to an interned *role set*, which owns the
 //! union of its roles' permissions: a check is one bit of one set.
 
+mod tenant;
+
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::catalog::{Bits, Catalog, Slot};
+pub use tenant::{Holds, Role, RoleSet, Tenant};
+
+use super::catalog::{Catalog, Slot};
 use super::client::Client;
+use super::key::ApiKey;
 use super::permission::PLATFORM_ORG_CODE;
+use super::secret::Hash;
 use super::shards::{Key, Shards, Spread};
-use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
+use crate::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, SessionId};
 
 impl Key for MemberId {
+    fn bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl Key for SessionId {
+    fn bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl Key for ApiKeyId {
     fn bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -70,9 +88,15 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Person {
     pub status: Status,
-    /// Tokens of an older generation are void.
-    pub generation: u32,
     seats: Seats,
+}
+
+/// A sign-in that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    pub member: MemberId,
+    /// Was a second factor shown?
+    pub second_factor: bool,
 }
 
 /// In which organizations a member is, as far as "the only one" goes.
@@ -84,81 +108,15 @@ enum Seats {
     Many,
 }
 
-/// What a role holds beside its ticks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
-    Ticked,
-    /// Every permission of a tenant's catalog.
-    Tenant,
-    /// Everything there is.
-    Everything,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Role {
-    pub id: RoleId,
-    pub key: Arc<str>,
-    pub is_open: bool,
-    pub holds: Holds,
-    pub ticked: Arc<Bits>,
-}
-
-impl Role {
-    /// Does the role give the permission, by a tick or by its nature?
-    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
-        match self.holds {
-            Holds::Everything => true,
-            Holds::Tenant => self.ticked.contains(slot) || catalog.is_in_tenant(slot),
-            Holds::Ticked => self.ticked.contains(slot),
-        }
-    }
-}
-
-/// A combination of roles that some member holds.
-#[derive(Debug, Clone, Default)]
-pub struct RoleSet {
-    /// Sorted indexes of roles, closed ones included.
-    roles: Box<[u32]>,
-    ticked: Bits,
-    holds_tenant: bool,
-    holds_everything: bool,
-}
-
-impl RoleSet {
-    /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
-    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
-        self.ticked.contains(slot) || self.holds_everything || (self.holds_tenant && catalog.is_in_tenant(slot))
-    }
-
-    pub fn holds_everything(&self) -> bool {
-        self.holds_everything
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-struct RoleSets {
-    all: Vec<Arc<RoleSet>>,
-    members: Vec<u32>,
-    index: HashMap<Box<[u32]>, u32>,
-    free: Vec<u32>,
-}
-
-/// One organization with its roles and the people in it.
-#[derive(Clone)]
-pub struct Tenant {
-    pub id: OrganizationId,
-    pub org_code: Arc<str>,
-    pub is_active: bool,
-    roles: Arc<Vec<Option<Role>>>,
-    role_index: Arc<HashMap<RoleId, u32>>,
-    sets: Arc<RoleSets>,
-    seats: Shards<MemberId, u32>,
-}
-
 /// One fact that changed, with all that a snapshot has to know of it.
 pub enum Change {
-    Person(MemberId, Status, u32),
-    Tenant(OrganizationId, Arc<str>, bool),
+    Person(MemberId, Status),
+    Tenant {
+        id: OrganizationId,
+        org_code: Arc<str>,
+        is_active: bool,
+        requires_second_factor: bool,
+    },
     /// The roles a member holds in an organization; `None` when it does not belong to it.
     Seat(OrganizationId, MemberId, Option<Vec<RoleId>>),
     Role(OrganizationId, Role),
@@ -167,6 +125,10 @@ pub enum Change {
     Grant(GrantKey, Option<GrantId>),
     Client(Box<Client>),
     ClientGone(Arc<str>),
+    /// `None` when it ended.
+    Session(SessionId, Option<Session>),
+    ApiKey(Box<ApiKey>),
+    ApiKeyGone(ApiKeyId),
 }
 
 #[derive(Clone)]
@@ -181,6 +143,12 @@ pub struct Snapshot {
     people: Shards<MemberId, Person>,
     grants: Shards<GrantKey, GrantId>,
     clients: Arc<HashMap<Arc<str>, Arc<Client>>>,
+    sessions: Shards<SessionId, Session>,
+    /// Indexes of the tenants that require a second factor: few, and asked in every request.
+    strict: Arc<Vec<u32>>,
+    api_keys: Shards<ApiKeyId, Arc<ApiKey>>,
+    /// Keys that were made elsewhere, and so do not say their id.
+    imported_keys: Arc<HashMap<Hash, ApiKeyId>>,
 }
 
 impl Snapshot {
@@ -195,6 +163,10 @@ impl Snapshot {
             people: Shards::default(),
             grants: Shards::default(),
             clients: Arc::default(),
+            sessions: Shards::default(),
+            strict: Arc::default(),
+            api_keys: Shards::default(),
+            imported_keys: Arc::default(),
         }
     }
 
@@ -261,6 +233,33 @@ impl Snapshot {
         self.clients.values()
     }
 
+    pub fn session(&self, id: SessionId) -> Option<Session> {
+        self.sessions.get(&id).copied()
+    }
+
+    /// The member's sessions that have not ended, to end them: looks at all there are.
+    pub fn sessions_of(&self, member: MemberId) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(move |(_, session)| session.member == member).map(|(id, _)| *id)
+    }
+
+    /// Does some active organization of the member's require a second factor?
+    pub fn requires_second_factor(&self, member: MemberId) -> bool {
+        self.strict.iter().any(|index| self.tenants[*index as usize].seats.get(&member).is_some())
+    }
+
+    pub fn api_key(&self, id: ApiKeyId) -> Option<&Arc<ApiKey>> {
+        self.api_keys.get(&id)
+    }
+
+    /// The key whose whole text has this digest, for keys that were made elsewhere.
+    pub fn imported_key(&self, hash: &Hash) -> Option<&Arc<ApiKey>> {
+        self.api_keys.get(self.imported_keys.get(hash)?)
+    }
+
+    pub fn api_keys(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
+        self.api_keys.iter().map(|(_, key)| key)
+    }
+
     /// Does the member hold everything there is, by the organization `platform`?
     pub fn is_platform_admin(&self, member: MemberId) -> bool {
         let Some(platform) = self.platform() else { return false };
@@ -270,11 +269,13 @@ impl Snapshot {
     /// Applies a change. It cannot fail: what is applied was read from rows that hold together.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Person(id, status, generation) => {
+            Change::Person(id, status) => {
                 let seats = self.people.get(&id).map_or(Seats::None, |person| person.seats);
-                self.people.insert(id, Person { status, generation, seats });
+                self.people.insert(id, Person { status, seats });
             }
-            Change::Tenant(id, org_code, is_active) => self.apply_tenant(id, org_code, is_active),
+            Change::Tenant { id, org_code, is_active, requires_second_factor } => {
+                self.apply_tenant(id, org_code, is_active, requires_second_factor);
+            }
             Change::Seat(tenant, member, roles) => self.apply_seat(tenant, member, roles),
             Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
             Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
@@ -283,12 +284,20 @@ impl Snapshot {
             Change::Grant(key, None) => drop(self.grants.remove(&key)),
             Change::Client(client) => self.apply_client(client),
             Change::ClientGone(client_key) => drop(Arc::make_mut(&mut self.clients).remove(&client_key)),
+            Change::Session(id, Some(session)) => drop(self.sessions.insert(id, session)),
+            Change::Session(id, None) => drop(self.sessions.remove(&id)),
+            Change::ApiKey(key) => self.apply_api_key(*key),
+            Change::ApiKeyGone(id) => self.drop_api_key(id),
         }
     }
 
-    fn apply_tenant(&mut self, id: OrganizationId, org_code: Arc<str>, is_active: bool) {
+    fn apply_tenant(&mut self, id: OrganizationId, org_code: Arc<str>, is_active: bool, requires_second_factor: bool) {
         if self.tenant_index.contains_key(&id) {
-            return self.with_tenant(id, |tenant| tenant.is_active = is_active);
+            self.with_tenant(id, |tenant| {
+                tenant.is_active = is_active;
+                tenant.requires_second_factor = requires_second_factor;
+            });
+            return self.find_strict();
         }
         let index = u32::try_from(self.tenants.len()).unwrap_or(u32::MAX);
         if &*org_code == PLATFORM_ORG_CODE {
@@ -300,11 +309,21 @@ impl Snapshot {
             id,
             org_code,
             is_active,
+            requires_second_factor,
             roles: Arc::default(),
             role_index: Arc::default(),
             sets: Arc::default(),
             seats: Shards::default(),
         }));
+        if requires_second_factor {
+            self.find_strict();
+        }
+    }
+
+    fn find_strict(&mut self) {
+        let strict =
+            (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.is_active && tenant.requires_second_factor);
+        self.strict = Arc::new(strict.map(|(index, _)| index).collect());
     }
 
     fn apply_seat(&mut self, tenant: OrganizationId, member: MemberId, roles: Option<Vec<RoleId>>) {
@@ -345,6 +364,25 @@ impl Snapshot {
         clients.insert(client.client_key.clone(), Arc::from(client));
     }
 
+    /// Counters outlive an edit, as a client's do.
+    fn apply_api_key(&mut self, mut key: ApiKey) {
+        if let Some(former) = self.api_keys.get(&key.id) {
+            key.counters = former.counters.clone();
+        }
+        if key.is_imported {
+            Arc::make_mut(&mut self.imported_keys).insert(key.hash, key.id);
+        }
+        self.api_keys.insert(key.id, Arc::new(key));
+    }
+
+    fn drop_api_key(&mut self, id: ApiKeyId) {
+        if let Some(key) = self.api_keys.remove(&id)
+            && key.is_imported
+        {
+            Arc::make_mut(&mut self.imported_keys).remove(&key.hash);
+        }
+    }
+
     fn with_tenant(&mut self, id: OrganizationId, change: impl FnOnce(&mut Tenant)) {
         if let Some(index) = self.tenant_index.get(&id) {
             change(Arc::make_mut(&mut Arc::make_mut(&mut self.tenants)[*index as usize]));
@@ -367,10 +405,11 @@ impl Snapshot {
         }
         for (id, person) in self.people.iter() {
             let only = self.only_tenant(*id).map(|tenant| tenant.id);
-            fact(format!("person {id} {:?} {} {only:?}", person.status, person.generation));
+            fact(format!("person {id} {:?} {only:?}", person.status));
         }
         for tenant in self.tenants() {
-            fact(format!("tenant {} {} {}", tenant.id, tenant.org_code, tenant.is_active));
+            let Tenant { id, org_code, is_active, requires_second_factor, .. } = tenant;
+            fact(format!("tenant {id} {org_code} {is_active} {requires_second_factor}"));
             for role in tenant.roles.iter().flatten() {
                 let ticked: Vec<Slot> = role.ticked.iter().collect();
                 fact(format!(
@@ -409,122 +448,16 @@ impl Snapshot {
                 c.rate_limit_per_min
             ));
         }
+        for (id, session) in self.sessions.iter() {
+            fact(format!("session {id} {session:?}"));
+        }
+        for key in self.api_keys() {
+            fact(key.fact());
+        }
         let mut digest = [0; 32];
         for (part, total) in digest.chunks_exact_mut(8).zip(sum) {
             part.copy_from_slice(&total.to_le_bytes());
         }
         digest
     }
-}
-
-impl Tenant {
-    /// The member's role set; `None` when it does not belong here.
-    pub fn set_of(&self, member: MemberId) -> Option<&RoleSet> {
-        self.seats.get(&member).map(|set| &*self.sets.all[*set as usize])
-    }
-
-    /// The roles a member holds here, closed ones included.
-    pub fn roles_of(&self, member: MemberId) -> impl Iterator<Item = &Role> {
-        let roles = self.set_of(member).map_or(&[][..], |set| &set.roles);
-        roles.iter().filter_map(|index| self.roles[*index as usize].as_ref())
-    }
-
-    pub fn roles(&self) -> impl Iterator<Item = &Role> {
-        self.roles.iter().flatten()
-    }
-
-    pub fn role(&self, id: RoleId) -> Option<&Role> {
-        self.roles[*self.role_index.get(&id)? as usize].as_ref()
-    }
-
-    fn put_role(&mut self, role: Role) {
-        let roles = Arc::make_mut(&mut self.roles);
-        match self.role_index.get(&role.id).copied() {
-            Some(index) => {
-                roles[index as usize] = Some(role);
-                self.refold(index);
-            }
-            None => {
-                // A deleted role's place is free again: nobody held it, so that no set names it.
-                let place = roles.iter().position(Option::is_none).unwrap_or(roles.len());
-                let index = u32::try_from(place).unwrap_or(u32::MAX);
-                Arc::make_mut(&mut self.role_index).insert(role.id, index);
-                if place == roles.len() {
-                    roles.push(None);
-                }
-                roles[place] = Some(role);
-            }
-        }
-    }
-
-    fn drop_role(&mut self, id: RoleId) {
-        if let Some(index) = Arc::make_mut(&mut self.role_index).remove(&id) {
-            Arc::make_mut(&mut self.roles)[index as usize] = None;
-            self.refold(index);
-        }
-    }
-
-    /// Computes again every set that contains the role.
-    fn refold(&mut self, index: u32) {
-        let roles = self.roles.clone();
-        for set in &mut Arc::make_mut(&mut self.sets).all {
-            if set.roles.contains(&index) {
-                *set = Arc::new(folded(&roles, set.roles.clone()));
-            }
-        }
-    }
-
-    fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
-        let entered = held.map(|held| {
-            let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
-            indexes.sort_unstable();
-            indexes.dedup();
-            self.enter_set(indexes.into())
-        });
-        let left = match entered {
-            Some(set) => self.seats.insert(member, set),
-            None => self.seats.remove(&member),
-        };
-        if let Some(set) = left {
-            self.leave_set(set);
-        }
-    }
-
-    fn enter_set(&mut self, roles: Box<[u32]>) -> u32 {
-        let sets = Arc::make_mut(&mut self.sets);
-        let set = sets.index.get(&roles).copied().unwrap_or_else(|| {
-            let folded = Arc::new(folded(&self.roles, roles.clone()));
-            let set = sets.free.pop().unwrap_or_else(|| {
-                sets.all.push(Arc::default());
-                sets.members.push(0);
-                u32::try_from(sets.all.len() - 1).unwrap_or(u32::MAX)
-            });
-            sets.all[set as usize] = folded;
-            sets.index.insert(roles, set);
-            set
-        });
-        sets.members[set as usize] += 1;
-        set
-    }
-
-    fn leave_set(&mut self, set: u32) {
-        let sets = Arc::make_mut(&mut self.sets);
-        let members = &mut sets.members[set as usize];
-        *members -= 1;
-        if *members == 0 {
-            let gone = std::mem::take(&mut sets.all[set as usize]);
-            sets.index.remove(&gone.roles);
-            sets.free.push(set);
-        }
-    }
-}
-
-fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
-    let mut set = RoleSet { roles: indexes, ..RoleSet::default() };
-    for role in set.roles.iter().filter_map(|index| roles[*index as usize].as_ref()).filter(|role| role.is_open) {
-        set.ticked.union(&role.ticked);
-        set.holds_tenant |= role.holds == Holds::Tenant;
-        set.holds_everything |= role.holds == Holds::Everything;
-    }
-    set
 }

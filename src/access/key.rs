@@ -1,0 +1,150 @@
+//! An API key as the guard sees it: `muser_<id>_<unix s>_<secret>_<checksum>`, found by its id, compared as a hash.
+//!
+//! **Invariant.** Rights are never read out of a key's text: it only says which row to look at.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::client;
+use super::secret::{self, Hash};
+use super::snapshot::{Snapshot, Status};
+use crate::error::{Cause, Error, Result};
+use crate::ids::{ApiKeyId, MemberId, Timestamp};
+
+/// What an API key begins with, with its life and how long the former one lives after a rotation.
+pub struct Kind {
+    pub prefix: &'static str,
+    pub about: &'static str,
+    pub ttl_s: i64,
+    pub grace_s: i64,
+}
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
+
+/// The five kinds of key (CONTRACT §6).
+#[rustfmt::skip]
+pub const KINDS: [Kind; 5] = [
+    Kind { prefix: "msys",  about: "system",      ttl_s: 365 * DAY, grace_s: 72 * HOUR },
+    Kind { prefix: "muser", about: "user",        ttl_s: 90 * DAY,  grace_s: 24 * HOUR },
+    Kind { prefix: "msvc",  about: "service",     ttl_s: 180 * DAY, grace_s: 48 * HOUR },
+    Kind { prefix: "mint",  about: "integration", ttl_s: 30 * DAY,  grace_s: 24 * HOUR },
+    Kind { prefix: "memg",  about: "emergency",   ttl_s: DAY,       grace_s: 0 },
+];
+
+/// Whose key it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    Member(MemberId),
+    Service(Arc<str>),
+}
+
+/// One key, immutable but for its counters.
+#[derive(Debug)]
+pub struct ApiKey {
+    pub id: ApiKeyId,
+    /// Works once.
+    pub is_emergency: bool,
+    pub is_spent: bool,
+    pub is_imported: bool,
+    pub owner: Owner,
+    pub hash: Hash,
+    /// The key before the last rotation, and when it ends.
+    pub previous: Option<(Hash, Timestamp)>,
+    pub scopes: BTreeSet<Box<str>>,
+    pub expires_at: Timestamp,
+    pub counters: Arc<Used>,
+}
+
+/// When and from where the key was last used, written to the row in batches.
+#[derive(Debug, Default)]
+pub struct Used {
+    /// Milliseconds; 0 when not since the last batch.
+    pub at: AtomicI64,
+    pub address: Mutex<Option<IpAddr>>,
+}
+
+impl Used {
+    fn note(&self, now: Timestamp, address: Option<IpAddr>) {
+        self.at.store(now.0, Ordering::Relaxed);
+        // Whoever else writes it now knows as much.
+        if let Ok(mut last) = self.address.try_lock() {
+            *last = address;
+        }
+    }
+}
+
+impl ApiKey {
+    /// May the key do what needs this scope?
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| client::covers(held, scope))
+    }
+
+    pub fn member(&self) -> Option<MemberId> {
+        match self.owner {
+            Owner::Member(id) => Some(id),
+            Owner::Service(_) => None,
+        }
+    }
+
+    /// All that decides, as text.
+    pub fn fact(&self) -> String {
+        format!(
+            "key {} {} {} {} {:?} {:?} {:?} {:?} {:?}",
+            self.id,
+            self.is_emergency,
+            self.is_spent,
+            self.is_imported,
+            self.owner,
+            self.hash,
+            self.previous,
+            self.scopes,
+            self.expires_at
+        )
+    }
+}
+
+/// Does the text look like one of these keys?
+pub fn is_key(text: &str) -> bool {
+    KINDS.iter().any(|kind| text.strip_prefix(kind.prefix).is_some_and(|rest| rest.starts_with('_')))
+}
+
+/// Which key is this, if it is one that counts today? The unknown and the wrong take the same work.
+pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<Arc<ApiKey>> {
+    const KEY_BYTES_MAX: usize = 256;
+    const NOBODY: Hash = [0; 32];
+    let invalid = |why: &'static str| Error::new(Cause::InvalidKey).because(why);
+    if text.len() > KEY_BYTES_MAX {
+        return Err(invalid("too long"));
+    }
+    let offered = secret::hash(text);
+    let known = named_in(text).and_then(|id| snapshot.api_key(id)).or_else(|| snapshot.imported_key(&offered));
+    let is_current = secret::equal(&offered, known.map_or(&NOBODY, |key| &key.hash));
+    let (former, until) = known.and_then(|key| key.previous).unwrap_or((NOBODY, Timestamp(0)));
+    let is_former = secret::equal(&offered, &former) & (now < until);
+    let key = known.filter(|_| is_current | is_former).ok_or_else(|| invalid("unknown or wrong"))?;
+    if now >= key.expires_at {
+        return Err(invalid("expired"));
+    }
+    if key.is_spent {
+        return Err(invalid("an emergency key that was used"));
+    }
+    if let Owner::Member(id) = key.owner
+        && snapshot.person(id).is_none_or(|person| person.status != Status::Active)
+    {
+        return Err(invalid("its member is not active"));
+    }
+    key.counters.note(now, from);
+    Ok(key.clone())
+}
+
+/// The id that a key of ours says; its other parts are looked at as a whole.
+fn named_in(text: &str) -> Option<ApiKeyId> {
+    let id = text.split('_').nth(1)?;
+    const HEX_DIGITS: usize = 32;
+    let is_hex =
+        id.len() == HEX_DIGITS && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    is_hex.then(|| uuid::Uuid::try_parse(id).ok()).flatten().map(ApiKeyId)
+}

@@ -1,0 +1,193 @@
+//! One organization in the snapshot: its roles, and who holds which of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::access::catalog::{Bits, Catalog, Slot};
+use crate::access::shards::Shards;
+use crate::ids::{MemberId, OrganizationId, RoleId};
+
+/// What a role holds beside its ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Ticked,
+    /// Every permission of a tenant's catalog.
+    Tenant,
+    /// Everything there is.
+    Everything,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub id: RoleId,
+    pub key: Arc<str>,
+    pub is_open: bool,
+    pub holds: Holds,
+    pub ticked: Arc<Bits>,
+}
+
+impl Role {
+    /// Does the role give the permission, by a tick or by its nature?
+    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
+        match self.holds {
+            Holds::Everything => true,
+            Holds::Tenant => self.ticked.contains(slot) || catalog.is_in_tenant(slot),
+            Holds::Ticked => self.ticked.contains(slot),
+        }
+    }
+}
+
+/// A combination of roles that some member holds.
+#[derive(Debug, Clone, Default)]
+pub struct RoleSet {
+    /// Sorted indexes of roles, closed ones included.
+    roles: Box<[u32]>,
+    pub(super) ticked: Bits,
+    pub(super) holds_tenant: bool,
+    pub(super) holds_everything: bool,
+}
+
+impl RoleSet {
+    /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
+    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
+        self.ticked.contains(slot) || self.holds_everything || (self.holds_tenant && catalog.is_in_tenant(slot))
+    }
+
+    pub fn holds_everything(&self) -> bool {
+        self.holds_everything
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct RoleSets {
+    all: Vec<Arc<RoleSet>>,
+    members: Vec<u32>,
+    index: HashMap<Box<[u32]>, u32>,
+    free: Vec<u32>,
+}
+
+/// One organization with its roles and the people in it.
+#[derive(Clone)]
+pub struct Tenant {
+    pub id: OrganizationId,
+    pub org_code: Arc<str>,
+    pub is_active: bool,
+    /// Do its members sign in with a second factor?
+    pub requires_second_factor: bool,
+    pub(super) roles: Arc<Vec<Option<Role>>>,
+    pub(super) role_index: Arc<HashMap<RoleId, u32>>,
+    pub(super) sets: Arc<RoleSets>,
+    pub(super) seats: Shards<MemberId, u32>,
+}
+
+impl Tenant {
+    /// The member's role set; `None` when it does not belong here.
+    pub fn set_of(&self, member: MemberId) -> Option<&RoleSet> {
+        self.seats.get(&member).map(|set| &*self.sets.all[*set as usize])
+    }
+
+    /// The roles a member holds here, closed ones included.
+    pub fn roles_of(&self, member: MemberId) -> impl Iterator<Item = &Role> {
+        let roles = self.set_of(member).map_or(&[][..], |set| &set.roles);
+        roles.iter().filter_map(|index| self.roles[*index as usize].as_ref())
+    }
+
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.iter().flatten()
+    }
+
+    pub fn role(&self, id: RoleId) -> Option<&Role> {
+        self.roles[*self.role_index.get(&id)? as usize].as_ref()
+    }
+
+    pub(super) fn put_role(&mut self, role: Role) {
+        let roles = Arc::make_mut(&mut self.roles);
+        match self.role_index.get(&role.id).copied() {
+            Some(index) => {
+                roles[index as usize] = Some(role);
+                self.refold(index);
+            }
+            None => {
+                // A deleted role's place is free again: nobody held it, so that no set names it.
+                let place = roles.iter().position(Option::is_none).unwrap_or(roles.len());
+                let index = u32::try_from(place).unwrap_or(u32::MAX);
+                Arc::make_mut(&mut self.role_index).insert(role.id, index);
+                if place == roles.len() {
+                    roles.push(None);
+                }
+                roles[place] = Some(role);
+            }
+        }
+    }
+
+    pub(super) fn drop_role(&mut self, id: RoleId) {
+        if let Some(index) = Arc::make_mut(&mut self.role_index).remove(&id) {
+            Arc::make_mut(&mut self.roles)[index as usize] = None;
+            self.refold(index);
+        }
+    }
+
+    /// Computes again every set that contains the role.
+    fn refold(&mut self, index: u32) {
+        let roles = self.roles.clone();
+        for set in &mut Arc::make_mut(&mut self.sets).all {
+            if set.roles.contains(&index) {
+                *set = Arc::new(folded(&roles, set.roles.clone()));
+            }
+        }
+    }
+
+    pub(super) fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
+        let entered = held.map(|held| {
+            let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
+            indexes.sort_unstable();
+            indexes.dedup();
+            self.enter_set(indexes.into())
+        });
+        let left = match entered {
+            Some(set) => self.seats.insert(member, set),
+            None => self.seats.remove(&member),
+        };
+        if let Some(set) = left {
+            self.leave_set(set);
+        }
+    }
+
+    fn enter_set(&mut self, roles: Box<[u32]>) -> u32 {
+        let sets = Arc::make_mut(&mut self.sets);
+        let set = sets.index.get(&roles).copied().unwrap_or_else(|| {
+            let folded = Arc::new(folded(&self.roles, roles.clone()));
+            let set = sets.free.pop().unwrap_or_else(|| {
+                sets.all.push(Arc::default());
+                sets.members.push(0);
+                u32::try_from(sets.all.len() - 1).unwrap_or(u32::MAX)
+            });
+            sets.all[set as usize] = folded;
+            sets.index.insert(roles, set);
+            set
+        });
+        sets.members[set as usize] += 1;
+        set
+    }
+
+    fn leave_set(&mut self, set: u32) {
+        let sets = Arc::make_mut(&mut self.sets);
+        let members = &mut sets.members[set as usize];
+        *members -= 1;
+        if *members == 0 {
+            let gone = std::mem::take(&mut sets.all[set as usize]);
+            sets.index.remove(&gone.roles);
+            sets.free.push(set);
+        }
+    }
+}
+
+fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
+    let mut set = RoleSet { roles: indexes, ..RoleSet::default() };
+    for role in set.roles.iter().filter_map(|index| roles[*index as usize].as_ref()).filter(|role| role.is_open) {
+        set.ticked.union(&role.ticked);
+        set.holds_tenant |= role.holds == Holds::Tenant;
+        set.holds_everything |= role.holds == Holds::Everything;
+    }
+    set
+}

@@ -1,0 +1,1 @@
+//! The neighbours: what Roster asks of other services of the site, and what it tells them.

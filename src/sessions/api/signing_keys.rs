@@ -1,0 +1,61 @@
+//! The keys that access tokens are signed with.
+
+use std::sync::Arc;
+
+use poem_openapi::{Object, OpenApi};
+
+use crate::access;
+use crate::access::caller::Person;
+use crate::access::permission::Permission;
+use crate::app::{App, keys};
+use crate::wire::{Reply, Tag, ok};
+
+/// A signing key, without its secret part
+#[derive(Object)]
+#[oai(rename = "SigningKey")]
+struct SigningKeyView {
+    /// `kid` in the header of tokens and in `/.well-known/jwks.json`
+    id: String,
+    /// Does it sign new tokens?
+    signs: bool,
+    /// Unix milliseconds
+    created_at: i64,
+    /// Until when it is published, in Unix milliseconds; null for the one that signs
+    #[oai(nullable)]
+    ends_at: Option<i64>,
+}
+
+/// The published keys, newest first
+#[derive(Object)]
+struct SigningKeys {
+    items: Vec<SigningKeyView>,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/signing-keys", tag = "Tag::Sessions")]
+impl Api {
+    /// List signing keys
+    #[oai(path = "/", method = "get", operation_id = "list_signing_keys")]
+    async fn list_signing_keys(&self, caller: Person) -> Reply<SigningKeys> {
+        access::require(&self.app.snapshot(), &caller, Permission::SIGNING_KEY_LIST)?;
+        let shown = |key: keys::SigningKey| SigningKeyView {
+            id: key.id,
+            signs: key.ends_at.is_none(),
+            created_at: key.created_at.0,
+            ends_at: key.ends_at.map(|at| at.0),
+        };
+        Ok(ok(SigningKeys { items: keys::list(&self.app).await?.into_iter().map(shown).collect() }))
+    }
+
+    /// Make a new signing key
+    ///
+    /// It signs from now on; the former ones are published and accepted for `auth.signing_key_overlap_s`.
+    #[oai(path = "/rotate", method = "post", operation_id = "rotate_signing_key")]
+    async fn rotate_signing_key(&self, caller: Person) -> Reply<SigningKeys> {
+        keys::rotate(&self.app, &caller).await?;
+        self.list_signing_keys(caller).await
+    }
+}
