@@ -83,7 +83,10 @@ impl Outbound {
         let outcome = self.exchange(request).await;
         let is_well = outcome.as_ref().is_ok_and(|answer| answer.status < 500);
         self.note(&origin, is_well);
-        outcome.map_err(|e| e.because(format!("{origin}: {e}")))
+        outcome.map_err(|e| {
+            let why = format!("{origin}: {}", e.source.as_deref().unwrap_or_default());
+            e.because(why)
+        })
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer> {

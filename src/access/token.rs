@@ -43,6 +43,7 @@ struct Said<'a> {
     sid: &'a str,
     iat: i64,
     exp: i64,
+    nbf: Option<i64>,
 }
 
 /// Whom a valid token names.
@@ -167,7 +168,7 @@ impl Keys {
             () if said.iss != self.issuer => Err("another issuer"),
             () if said.aud != self.audience => Err("another audience"),
             () if said.exp <= now_s => Err("expired"),
-            () if said.iat > now_s => Err("issued in the future"),
+            () if said.iat.max(said.nbf.unwrap_or(0)) > now_s => Err("not yet valid"),
             () => Ok(Named { member: MemberId::of(said.sub), session: SessionId::of(said.sid) }),
         }
     }
