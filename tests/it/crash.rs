@@ -21,7 +21,7 @@ async fn grant_until_gone(
     name: String,
     stop: Arc<AtomicBool>,
 ) -> Vec<String> {
-    let http = reqwest::Client::builder().no_proxy().build().expect("client");
+    let http = crate::site::http_client().build().expect("client");
     let mut acknowledged = Vec::new();
     for n in 0.. {
         let scope_id = format!("{name}-{n}");

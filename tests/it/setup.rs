@@ -59,7 +59,7 @@ impl Fresh {
         let url = format!("http://{}", ready["listening"].as_str().expect("listening"));
         let link = ready["setup_url"].as_str().expect("a link");
         let token = link.strip_prefix(&format!("{url}/setup?token=")).expect("a link to this server").to_owned();
-        let http = reqwest::Client::builder().no_proxy().build().expect("client");
+        let http = crate::site::http_client().build().expect("client");
         Self { directory, child, url, token, http }
     }
 

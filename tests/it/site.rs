@@ -24,6 +24,12 @@ pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_roster"))
 }
 
+/// A client that needs to know how to speak TLS, though the tests speak none.
+pub fn http_client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
 /// A running site.
 pub struct Site {
     directory: TempDir,
@@ -55,7 +61,7 @@ impl Site {
         }
         std::fs::write(directory.path().join("roster.toml"), format!("{settings}\n{SETTINGS}")).expect("settings");
         let began = counts(directory.path());
-        let http = reqwest::Client::builder().no_proxy().build().expect("client");
+        let http = http_client().build().expect("client");
         let mut site = Self { directory, child: None, url: String::new(), http, admin_token: String::new(), began };
         site.launch();
         site.admin_token = site.token(ADMIN, PASSWORD).await;
