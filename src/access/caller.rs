@@ -531,8 +531,9 @@ async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, t
         return Err(Cause::CrossSite.into());
     }
     let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
-    match (verified, refresh) {
-        (Some(Ok(named)), _) => guard.admit(named).map(Some),
+    match (verified.map(|verified| verified.and_then(|named| guard.admit(named))), refresh) {
+        (Some(Ok(named)), _) => Ok(Some(named)),
+        // Also for one that was ended: whoever renews it takes the dead cookies away.
         (_, Some((refresh, session))) => {
             let named = prover_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
             guard.admit(named).map(Some)

@@ -24,6 +24,7 @@ mod members;
 mod openapi;
 mod organizations;
 mod permissions;
+mod refresh;
 mod schema;
 mod sessions;
 mod setup;
