@@ -1,6 +1,6 @@
 //! The generated document as the validator: every rule is written once, on a type, and checked from its schema.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use jsonschema::error::ValidationErrorKind;
@@ -61,8 +61,10 @@ impl Inputs {
             });
             inputs.parameters.insert(operation.id.to_owned(), read.collect());
         }
-        // What a body does not reach is not needed again.
-        let reached: Vec<String> = inputs.bodies.keys().flat_map(|name| inputs.reached(&body_schema(name))).collect();
+        // What no request reaches is not needed again.
+        let of_bodies = inputs.bodies.keys().flat_map(|name| inputs.reached(&body_schema(name)));
+        let of_parameters = inputs.parameters.values().flatten().flat_map(|p| inputs.reached(&p.schema));
+        let reached: HashSet<String> = of_bodies.chain(of_parameters).collect();
         inputs.definitions.retain(|name, _| reached.contains(name));
         inputs
     }
