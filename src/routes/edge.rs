@@ -177,7 +177,7 @@ impl<E> Edge<E> {
             response = response.header(header::WWW_AUTHENTICATE, "Bearer");
         }
         if let Some(seconds) = failure.retry_after_s {
-            response = response.header(header::RETRY_AFTER, seconds);
+            response = response.header(header::RETRY_AFTER, seconds.get());
         }
         for (name, value) in &failure.headers {
             response = response.header(*name, value);
