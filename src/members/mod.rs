@@ -89,6 +89,11 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     store::find_login(r, login)
 }
 
+/// The hash of a member's password, where it has one.
+pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_password_hash(r, id)
+}
+
 /// The form in which e-mails and usernames are compared.
 pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()

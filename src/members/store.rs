@@ -117,6 +117,12 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     })
 }
 
+const FIND_PASSWORD_HASH: &str = "select password_hash from members where id = :id";
+
+pub fn find_password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    Ok(r.find(FIND_PASSWORD_HASH, &[(":id", &id)], |row| row.get(0))?.flatten())
+}
+
 const INSERT_MEMBER: &str = "
     insert into members (id, username, username_folded, email, email_folded, display_name, status, password_hash,
                          created_at, updated_at)

@@ -34,7 +34,12 @@ type Apis = (
         permissions::api::policy::Api,
         permissions::api::check::Api,
     ),
-    (sessions::api::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
+    (
+        sessions::api::Api,
+        sessions::api::own::Api,
+        sessions::api::second_factor::Api,
+        sessions::api::signing_keys::Api,
+    ),
     clients::api::Api,
     audit::api::Api,
     System,
@@ -60,6 +65,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
         (
             sessions::api::Api { app: app() },
             sessions::api::own::Api { app: app() },
+            sessions::api::second_factor::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
         ),
         clients::api::Api { app: app() },
@@ -83,6 +89,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, St
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
         sessions::api::EXAMPLES,
+        sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
         audit::api::EXAMPLES,
     ]
