@@ -420,8 +420,7 @@ impl App {
 
     /// The address people use: for links, never what a request calls us.
     pub fn public_url(&self) -> String {
-        let listening = || self.url.get().cloned().unwrap_or_else(|| self.config.public_url());
-        if self.config.public_url.is_empty() { listening() } else { self.config.public_url() }
+        self.url.get().cloned().unwrap_or_else(|| self.config.public_url())
     }
 
     /// Is the database usable for reading, and is the writer alive?

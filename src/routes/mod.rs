@@ -25,7 +25,13 @@ use crate::wire::{Failure, document, is_known};
 use crate::{audit, clients, members, organizations, permissions, sessions};
 
 type Apis = (
-    (members::api::admin::Api, members::api::me::Api, members::api::internal::Api, members::api::grants::Api),
+    (
+        members::api::admin::Api,
+        members::api::me::Api,
+        members::api::internal::Api,
+        members::api::grants::Api,
+        members::api::invitations::Api,
+    ),
     organizations::api::Api,
     (
         permissions::api::roles::Api,
@@ -36,6 +42,7 @@ type Apis = (
     ),
     (
         sessions::api::Api,
+        sessions::api::invitation::Api,
         sessions::api::own::Api,
         sessions::api::second_factor::Api,
         sessions::api::signing_keys::Api,
@@ -53,6 +60,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             members::api::me::Api { app: app() },
             members::api::internal::Api { app: app() },
             members::api::grants::Api { app: app() },
+            members::api::invitations::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -64,6 +72,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
         ),
         (
             sessions::api::Api { app: app() },
+            sessions::api::invitation::Api { app: app() },
             sessions::api::own::Api { app: app() },
             sessions::api::second_factor::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
@@ -86,9 +95,11 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, St
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
+        members::api::invitations::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
         sessions::api::EXAMPLES,
+        sessions::api::invitation::EXAMPLES,
         sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
         audit::api::EXAMPLES,
@@ -121,6 +132,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/metrics", get(metrics).data(app.clone()))
         .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
+        .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at(format!("{base}/openapi.json"), get(Fixed::new("application/json", document.to_string(), None)))
         .at(format!("{base}/docs"), get(Fixed::new("text/html; charset=utf-8", page, Some(DOCS_POLICY))))
@@ -319,7 +331,9 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
-    methods.insert("/setup".to_owned(), vec!["GET".into(), "POST".into()]);
+    for page in ["/setup", "/invitation"] {
+        methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
+    }
     let mut router = matchit::Router::new();
     for (path, methods) in methods {
         if let Err(e) = router.insert(path, methods.join(", ")) {

@@ -19,9 +19,7 @@ const FIND_FACTOR: &str = "
     where member_id = :member_id";
 
 pub fn find_factor(r: &Reader<'_>, member: MemberId) -> Result<Option<Factor>> {
-    r.find(FIND_FACTOR, &[(":member_id", &member)], |row| {
-        Ok(Factor { secret: row.get(0)?, confirmed_at: row.get(1)? })
-    })
+    r.find(FIND_FACTOR, &[(":member_id", &member)], |row| Ok(Factor { secret: row.get(0)?, confirmed_at: row.get(1)? }))
 }
 
 const PUT_SECRET: &str = "
@@ -69,9 +67,9 @@ const INSERT_RECOVERY_CODE: &str = "insert into recovery_codes (member_id, hash)
 /// The former ones are void.
 pub fn replace_recovery_codes(w: &Writer<'_>, member: MemberId, hashes: &[Hash]) -> Result<()> {
     w.execute(DELETE_RECOVERY_CODES, &[(":member_id", &member)])?;
-    hashes.iter().try_for_each(|hash| {
-        w.execute(INSERT_RECOVERY_CODE, &[(":member_id", &member), (":hash", hash)]).map(drop)
-    })
+    hashes
+        .iter()
+        .try_for_each(|hash| w.execute(INSERT_RECOVERY_CODE, &[(":member_id", &member), (":hash", hash)]).map(drop))
 }
 
 const USE_RECOVERY_CODE: &str = "delete from recovery_codes where member_id = :member_id and hash = :hash";

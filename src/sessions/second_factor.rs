@@ -432,9 +432,7 @@ mod tests {
             let totp = built(authenticator(&secret)).expect("a secret");
             totp.generate(step.unsigned_abs() * STEP_S).to_string()
         };
-        for (at, found) in
-            [(-2, None), (-1, Some(step - 1)), (0, Some(step)), (1, Some(step + 1)), (2, None)]
-        {
+        for (at, found) in [(-2, None), (-1, Some(step - 1)), (0, Some(step)), (1, Some(step + 1)), (2, None)] {
             assert_eq!(step_of(&secret, &code(step + at), now).expect("computed"), found, "{at}");
         }
     }

@@ -202,7 +202,12 @@ impl Api {
     /// Take one's second factor away
     ///
     /// Refused while an organization asks for one. Every other session of the member ends.
-    #[oai(path = "/me/second-factor/remove", method = "post", operation_id = "remove_my_second_factor", tag = "Tag::Me")]
+    #[oai(
+        path = "/me/second-factor/remove",
+        method = "post",
+        operation_id = "remove_my_second_factor",
+        tag = "Tag::Me"
+    )]
     async fn remove_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Done {
         second_factor::remove(&self.app, &caller, signed_in(&caller)?, body.0.code.0).await?;
         Ok(done())
