@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, page, refusal};
+use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
 use crate::access::caller::Exchange;
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
@@ -49,10 +49,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 /// Makes the account.
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
-    // The form is ours: a browser that comes from elsewhere was sent here.
-    let from_elsewhere =
-        request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
-    if from_elsewhere {
+    if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(Cause::Forbidden));
     }
     let Some(exchange) = request.data::<Arc<Exchange>>() else {
@@ -124,11 +121,9 @@ fn done_html(organization: &str, login: &str, base_path: &str) -> String {
 }
 
 fn form_html(organization: &str, token: &str, typed: &Typed<'_>, faults: &[String]) -> String {
-    let faults: String =
-        faults.iter().map(|fault| format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(fault))).collect();
     format!(
         r#"<h1>{} invites you</h1>
-<p>Make your account. This link works once.</p>{faults}
+<p>Make your account. This link works once.</p>{}
 <form method="post" action="/invitation">
 <input type="hidden" name="token" value="{}">
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
@@ -138,6 +133,7 @@ fn form_html(organization: &str, token: &str, typed: &Typed<'_>, faults: &[Strin
 <button>Create account</button>
 </form>"#,
         escaped(organization),
+        faults_html(faults),
         escaped(token),
         escaped(typed.login),
         escaped(typed.display_name)

@@ -10,12 +10,14 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, page, refusal};
+use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};
 use crate::error::{Cause, Error, Result};
 use crate::members;
 use crate::wire::Failure;
+
+const TITLE: &str = "Roster set-up";
 
 #[derive(Deserialize)]
 pub(crate) struct Link {
@@ -29,8 +31,6 @@ pub(crate) struct Submitted {
     login: String,
     password: String,
 }
-
-const TITLE: &str = "Roster set-up";
 
 /// Shows the form to the holder of the link.
 #[handler]
@@ -46,10 +46,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     let Submitted { token, login, password } = submitted.0;
-    // The form is ours: a browser that comes from elsewhere was sent here.
-    let from_elsewhere =
-        request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
-    if from_elsewhere {
+    if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(Cause::Forbidden));
     }
     // The token comes first: without it nobody makes the server hash.
@@ -85,7 +82,7 @@ pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
         return Err(Cause::SetupDone.into());
     }
     let token = app.new_setup_token().await?;
-    let url = app.public_url();
+    let url = app.url.get().cloned().unwrap_or_else(|| app.config.public_url());
     let data = serde_json::json!({"setup_url": format!("{url}/setup?token={token}"), "expires_in": app.config.setup_link_ttl_s});
     let body = serde_json::json!({"code": 102_000, "message": "ok", "data": data});
     Ok(Response::builder().content_type("application/json").body(body.to_string()))
@@ -100,8 +97,7 @@ async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
 }
 
 fn form_html(token: &str, login: &str, faults: &[String]) -> String {
-    let faults: String =
-        faults.iter().map(|fault| format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(fault))).collect();
+    let faults = faults_html(faults);
     format!(
         r#"<h1>Welcome to Roster</h1>
 <p>Make the first administrator of this site. This link works once.</p>{faults}

@@ -105,12 +105,12 @@ pub fn invite(
 
 /// Whoever is in `platform` may get rights over the site: only its administrators let anybody in.
 fn require_may_invite(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Result<()> {
-    let may = match &caller.who {
-        _ if !snapshot.is_platform(tenant) => true,
+    let is_administrator = match caller.who {
         Who::CommandLine => true,
-        Who::Member(id) => snapshot.is_platform_admin(*id),
-        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal => false,
+        Who::Member(id) => snapshot.is_platform_admin(id),
+        _ => false,
     };
+    let may = is_administrator || !snapshot.is_platform(tenant);
     let message = "only a platform administrator invites into `platform`";
     if may { Ok(()) } else { Err(Error::new(Cause::Forbidden).saying(message)) }
 }

@@ -97,11 +97,6 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     store::find_login(r, login)
 }
 
-/// The hash of a member's password, where it has one.
-pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
-    store::find_password_hash(r, id)
-}
-
 /// The form in which e-mails and usernames are compared.
 pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()
@@ -133,6 +128,11 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
 pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<Vec<Change>> {
     store::set_password(t, id, hash)?;
     end_sessions(t, id, kept)
+}
+
+/// The hash of a member's password, where there is one.
+pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_password(r, id)
 }
 
 /// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one

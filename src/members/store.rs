@@ -117,12 +117,6 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     })
 }
 
-const FIND_PASSWORD_HASH: &str = "select password_hash from members where id = :id";
-
-pub fn find_password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
-    Ok(r.find(FIND_PASSWORD_HASH, &[(":id", &id)], |row| row.get(0))?.flatten())
-}
-
 const INSERT_MEMBER: &str = "
     insert into members (id, username, username_folded, email, email_folded, display_name, status, password_hash,
                          created_at, updated_at)
@@ -181,6 +175,12 @@ const SET_STATUS: &str = "
 
 pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
     w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const FIND_PASSWORD: &str = "select password_hash from members where id = :id";
+
+pub fn find_password(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    r.find(FIND_PASSWORD, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
 const SET_PASSWORD: &str = "

@@ -13,7 +13,7 @@ use super::{Shown, Tokens, open, store};
 use crate::access::caller::{Exchange, Guard, Identity, Visitor, Who};
 use crate::access::secret::{self, Hash};
 use crate::access::slowdown::Attempt;
-use crate::access::snapshot::{Change, Session};
+use crate::access::snapshot::{Change, Session, Status};
 use crate::app::{App, Changed, Transaction, end_sessions, ms};
 use crate::config::Config;
 use crate::db::Reader;
@@ -314,6 +314,7 @@ pub fn state(r: &Reader<'_>, member: MemberId) -> Result<State> {
 
 /// Begins a second factor. Whoever has a password shows it: an access token alone locks nobody out of an account.
 pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Option<String>) -> Result<NewSecret> {
+    let session = session_of(caller)?;
     let find = move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, is_confirmed(r, member)?));
     let (stored, is_on) = app.read(find).await?;
     if is_on {
@@ -321,7 +322,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
     }
     if let Some(stored) = stored {
         let password = password.ok_or_else(|| Error::field("password", "is needed: you sign in with one"))?;
-        let attempt = Attempt::new(&format!("password:{member}"), caller.exchange.address);
+        let attempt = Attempt::new(&member.to_string(), caller.exchange.address);
         let guard = app.guard.clone();
         let gate = move || guard.slowdown.require_patience(attempt, false, Timestamp::now());
         gate()?;
@@ -331,14 +332,27 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
         }
         app.guard.slowdown.succeeded(attempt);
     }
-    keep_new_secret(app, caller, member, |_| Ok(())).await
+    keep_new_secret(app, caller, member, move |t| require_signed_in(t, member, session)).await
+}
+
+/// The session of a member who changes a credential.
+fn session_of(caller: &Identity) -> Result<SessionId> {
+    let message = "sign in here first: a provider's token changes no second factor";
+    caller.session.ok_or_else(|| Error::new(Cause::Forbidden).saying(message))
+}
+
+/// The session may have ended while this waited.
+fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
+    let is_active = t.snapshot().person(member).is_some_and(|person| person.status == Status::Active);
+    if is_active && t.snapshot().session(session).is_some() { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
 }
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
 pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
     let patience = Patience::of(app, member, &caller.exchange);
-    let fresh = recovery_codes()?;
-    let confirm = move |t: &Transaction<'_>, caller: &Identity| {
+    let (session, fresh) = (session_of(caller)?, recovery_codes()?);
+    let confirm = move |t: &Transaction<'_>, _: &Identity| {
+        require_signed_in(t, member, session)?;
         let factor = factor_store::find_factor(t, member)?.ok_or(Cause::SecondFactorOff)?;
         if factor.confirmed_at.is_some() {
             return Err(Cause::SecondFactorOn.into());
@@ -349,7 +363,7 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
             return Err(Cause::InvalidCode.into());
         }
         patience.succeeded();
-        let changes = keep_only(t, member, caller.session, true)?;
+        let changes = keep_only(t, member, session, true)?;
         let entry = Entry::new("member", member).after(json!({"confirmed": true}));
         Ok(Changed::new(fresh, entry).policy(changes))
     };
@@ -357,13 +371,10 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
 }
 
 /// Ends every session but the one that asks, and says of that one whether a second factor stands behind it.
-fn keep_only(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>, shown: bool) -> Result<Vec<Change>> {
-    let mut changes = end_sessions(t, member, kept)?;
-    if let Some(id) = kept
-        && factor_store::mark_session(t, id, member, shown)?
-    {
-        changes.push(Change::Session(id, Some(Session { member, second_factor: shown })));
-    }
+fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, shown: bool) -> Result<Vec<Change>> {
+    let mut changes = end_sessions(t, member, Some(kept))?;
+    factor_store::mark_session(t, kept, shown)?;
+    changes.push(Change::Session(kept, Some(Session { member, second_factor: shown })));
     Ok(changes)
 }
 
@@ -383,8 +394,9 @@ fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &Pa
 /// New recovery codes in place of all former ones.
 pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
     let patience = Patience::of(app, member, &caller.exchange);
-    let fresh = recovery_codes()?;
+    let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let renew = move |t: &Transaction<'_>, _: &Identity| {
+        require_signed_in(t, member, session)?;
         let proof = require_code(t, member, &code, &patience)?;
         keep_recovery_codes(t, member, &fresh)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.word()}));
@@ -396,13 +408,15 @@ pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId
 /// Takes one's own second factor away. Every other session ends, and the one that asks has shown none any more.
 pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<()> {
     let patience = Patience::of(app, member, &caller.exchange);
-    let remove = move |t: &Transaction<'_>, caller: &Identity| {
+    let session = session_of(caller)?;
+    let remove = move |t: &Transaction<'_>, _: &Identity| {
+        require_signed_in(t, member, session)?;
         if t.snapshot().requires_second_factor(member) {
             return Err(Cause::SecondFactorKept.into());
         }
         let proof = require_code(t, member, &code, &patience)?;
         factor_store::delete_factor(t, member)?;
-        let changes = keep_only(t, member, caller.session, false)?;
+        let changes = keep_only(t, member, session, false)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.word()}));
         Ok(Changed::new((), entry).policy(changes))
     };
