@@ -48,7 +48,7 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
 }
 
 fn is_page(request: &Request) -> bool {
-    request.uri().path().starts_with("/setup")
+    ["/setup", "/invitation"].iter().any(|page| request.uri().path().starts_with(page))
 }
 
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;

@@ -1,6 +1,8 @@
 //! Operations of sign-in, and of what follows from it.
 
+pub mod invitation;
 pub mod own;
+pub mod second_factor;
 pub mod signing_keys;
 
 use std::sync::Arc;
