@@ -1,3 +1,5 @@
-//! Pages for people, rendered on the server. For now only the one that makes the first administrator.
+//! Pages for people, rendered on the server: the first administrator's, and the one behind a link for a new password.
 
+mod page;
+pub mod reset;
 pub mod setup;

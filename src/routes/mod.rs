@@ -34,7 +34,13 @@ type Apis = (
         permissions::api::policy::Api,
         permissions::api::check::Api,
     ),
-    (sessions::api::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
+    (
+        sessions::api::Api,
+        sessions::api::own::Api,
+        sessions::api::signing_keys::Api,
+        sessions::api::passwords::Api,
+        sessions::api::registration::Api,
+    ),
     clients::api::Api,
     audit::api::Api,
     System,
@@ -61,6 +67,8 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             sessions::api::Api { app: app() },
             sessions::api::own::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
+            sessions::api::passwords::Api { app: app() },
+            sessions::api::registration::Api { app: app() },
         ),
         clients::api::Api { app: app() },
         audit::api::Api { app: app() },
@@ -115,6 +123,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
+        .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
         .at(format!("{base}/openapi.json"), get(Fixed::new("application/json", document.to_string(), None)))
         .at(format!("{base}/docs"), get(Fixed::new("text/html; charset=utf-8", page, Some(DOCS_POLICY))))
         .nest(base, shared())
@@ -128,6 +137,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
 /// Rules that a schema names as a format, because a pattern could not say all that is wrong.
 pub const FORMATS: &[Format] = &[
     ("password", members::password::faults),
+    ("password-hash", members::password::hash_faults),
     ("client-origin", clients::origin_faults),
     ("client-network", clients::network_faults),
     ("client-path", clients::path_faults),
@@ -312,7 +322,9 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
-    methods.insert("/setup".to_owned(), vec!["GET".into(), "POST".into()]);
+    for page in ["/setup", "/reset"] {
+        methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
+    }
     let mut router = matchit::Router::new();
     for (path, methods) in methods {
         if let Err(e) = router.insert(path, methods.join(", ")) {
