@@ -196,9 +196,11 @@ mod tests {
 
     #[test]
     fn a_time_is_said_in_words() {
-        assert_eq!([1, 119, 120, 900, 7_199, 7_200, 86_400].map(in_words), [
-            "1 seconds", "119 seconds", "2 minutes", "15 minutes", "120 minutes", "2 hours", "24 hours"
-        ].map(str::to_owned));
+        assert_eq!(
+            [1, 119, 120, 900, 7_199, 7_200, 86_400].map(in_words),
+            ["1 seconds", "119 seconds", "2 minutes", "15 minutes", "120 minutes", "2 hours", "24 hours"]
+                .map(str::to_owned)
+        );
     }
 
     #[test]
@@ -207,7 +209,8 @@ mod tests {
         assert_eq!(faults(&configured("roster@example.org")), [""; 0]);
         assert_eq!(faults(&configured("roster")).len(), 1);
         assert_eq!(faults(&configured("a@example.org\r\nBcc: b@example.org")).len(), 1);
-        let strange = Config { mail_ca_file: "/nowhere".into(), mail_security: MailSecurity::Tls, ..configured("x@example.org") };
+        let strange =
+            Config { mail_ca_file: "/nowhere".into(), mail_security: MailSecurity::Tls, ..configured("x@example.org") };
         assert_eq!(faults(&strange), ["mail.ca_file: /nowhere cannot be read: No such file or directory (os error 2)"]);
     }
 

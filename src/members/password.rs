@@ -52,7 +52,9 @@ fn is_common(password: &str) -> bool {
     let lower = password.to_lowercase();
     let word = lower.trim_end_matches(|c: char| !c.is_alphabetic());
     let core = word.trim_start_matches(|c: char| !c.is_alphabetic());
-    [lower.as_str(), word, core].into_iter().any(|text| common.contains(text) || common.contains(spelt_out(text).as_str()))
+    [lower.as_str(), word, core]
+        .into_iter()
+        .any(|text| common.contains(text) || common.contains(spelt_out(text).as_str()))
 }
 
 /// With letters for the digits and signs that stand for them.
@@ -231,8 +233,20 @@ mod tests {
     #[test]
     fn common_passwords_are_refused_in_every_dress() {
         for common in [
-            "Password1", "Welcome123!", "Qwerty123", "Admin2024!", "P@ssw0rd", "PASSWORD1!", "123Password", "Passw0rd2024",
-            "1Qaz2wsx", "Letmein1", "Football99", "Iloveyou2", "Summer2026!", "Adm1n!2026",
+            "Password1",
+            "Welcome123!",
+            "Qwerty123",
+            "Admin2024!",
+            "P@ssw0rd",
+            "PASSWORD1!",
+            "123Password",
+            "Passw0rd2024",
+            "1Qaz2wsx",
+            "Letmein1",
+            "Football99",
+            "Iloveyou2",
+            "Summer2026!",
+            "Adm1n!2026",
         ] {
             assert_eq!(faults(common).len(), 1, "{common}");
         }

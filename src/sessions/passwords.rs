@@ -43,9 +43,8 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     })?;
     let attempt = Attempt::new(&member.to_string(), caller.exchange.address);
     let address = caller.address();
-    let find = move |r: &Reader<'_>| {
-        Ok((members::password_hash(r, member)?, store::is_signed_in_at(r, member, &address)?))
-    };
+    let find =
+        move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, store::is_signed_in_at(r, member, &address)?));
     let (stored, is_known) = app.read(find).await?;
     let stored = stored.ok_or_else(|| wrong("this account has no password: ask for a link to set one"))?;
     let guard = app.guard.clone();
@@ -67,7 +66,8 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
             return Err(wrong("was changed just now"));
         }
         let changes = members::set_password(t, member, &hash, Some(session))?;
-        let entry = Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
+        let entry =
+            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
         Ok(Changed::new((), entry).policy(changes))
     };
     app.change(caller, "password.change", set).await.map(drop)
@@ -209,7 +209,8 @@ pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: Stri
     let set = move |t: &Transaction<'_>, _: &Identity| {
         let member = member_of(t, &token, t.now())?;
         let changes = members::set_password(t, member, &hash, None)?;
-        let entry = Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
+        let entry =
+            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
         Ok(Changed::new((), entry).policy(changes))
     };
     let caller = Identity::of(Who::Visitor, exchange.clone());

@@ -6,13 +6,15 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::site::{As, Member, Organization, Reply, Site};
+use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 2] = ["login", "get_version"];
+const PUBLIC: [&str; 6] =
+    ["login", "get_version", "forgot_password", "reset_password", "register", "verify_registration"];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 5] = ["get_me", "update_me", "get_my_rights", "get_my_permissions", "get_permission_catalog"];
+const OWN: [&str; 6] =
+    ["get_me", "update_me", "change_my_password", "get_my_rights", "get_my_permissions", "get_permission_catalog"];
 
 /// Operations of the services of this site, with the scope a client needs for them.
 const INTERNAL: [(&str, &str); 7] = [
@@ -143,6 +145,9 @@ impl World<'_> {
             "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
             "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
             "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
+
+            "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
+            "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
 
             "get_me" => ("/me".into(), None),
             "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),

@@ -95,15 +95,15 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("ChangePassword", r#"{"old_password":"Correct-horse-7","new_password":"Another-horse-8"}"#),
     ("ForgotPassword", r#"{"login":"kim@example.org"}"#),
-    (
-        "ResetPassword",
-        r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#,
-    ),
+    ("ResetPassword", r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#),
     (
         "PasswordLink",
         r#"{"url":"https://roster.example.org/reset?token=pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","expires_at":1763744400000}"#,
     ),
-    ("RegisterRequest", r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#),
+    (
+        "RegisterRequest",
+        r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#,
+    ),
     ("RegisterAnswer", r#"{"expires_in":900}"#),
     ("VerifyRequest", r#"{"email":"kim@example.org","code":"204613"}"#),
     (

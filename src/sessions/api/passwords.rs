@@ -106,10 +106,8 @@ impl Api {
         access::require(&self.app.snapshot(), &caller, Permission::MEMBER_PASSWORD_LINK)?;
         let make = make_link(&self.app, secret::token("pr_")?, id.0);
         let make = move |t: &Transaction<'_>, caller: &Identity| make(t, caller).map(shown);
-        let made = self
-            .app
-            .create_secret(&caller, "member.password_link", Permission::MEMBER_PASSWORD_LINK, make)
-            .await?;
+        let made =
+            self.app.create_secret(&caller, "member.password_link", Permission::MEMBER_PASSWORD_LINK, make).await?;
         Ok(ok(made.answer))
     }
 }
