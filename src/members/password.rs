@@ -40,7 +40,7 @@ pub fn faults(password: &str) -> Vec<String> {
         faults.push("must have a digit or a sign");
     }
     if is_common(password) {
-        faults.push("is one of the passwords that are tried first: choose another");
+        faults.push("is a common one, which is tried first: choose another");
     }
     faults.into_iter().map(str::to_owned).collect()
 }

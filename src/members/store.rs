@@ -117,6 +117,20 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     })
 }
 
+const YIELD: &str = "
+    update members
+    set username = null, username_folded = null, email = null, email_folded = null
+    where status = 'pending' and id <> :id and (email_folded = :email_folded or username_folded = :username_folded)";
+
+/// A registration that nobody proved stands in nobody's way: it loses its names to a member who gets them otherwise.
+fn yield_names(w: &Writer<'_>, id: MemberId, username: Option<&str>, email: Option<&str>) -> Result<()> {
+    w.execute(
+        YIELD,
+        &[(":id", &id), (":email_folded", &email.map(folded)), (":username_folded", &username.map(folded))],
+    )
+    .map(drop)
+}
+
 const INSERT_MEMBER: &str = "
     insert into members (id, username, username_folded, email, email_folded, display_name, status, password_hash,
                          created_at, updated_at)
@@ -127,6 +141,7 @@ const UNIQUE: &[(&str, Cause)] =
     &[("members.email_folded", Cause::EmailExists), ("members.username_folded", Cause::UsernameExists)];
 
 pub fn insert_member(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
+    yield_names(w, id, new.username.as_deref(), new.email.as_deref())?;
     let status = if new.is_suspended { "suspended" } else { "active" };
     w.insert(
         INSERT_MEMBER,
@@ -158,6 +173,7 @@ const VOID_MAILED: &str = "
 
 /// The names of a member: username, e-mail, display name. What was mailed to a former e-mail is void.
 pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
+    yield_names(w, member.id, member.username.as_deref(), member.email.as_deref())?;
     w.execute(VOID_MAILED, &[(":id", &member.id), (":email_folded", &member.email.as_deref().map(folded))])?;
     w.insert(
         UPDATE_MEMBER,

@@ -27,6 +27,7 @@ mod organizations;
 mod passwords;
 mod peers;
 mod permissions;
+mod refresh;
 mod registration;
 mod schema;
 mod sessions;

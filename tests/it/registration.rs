@@ -210,6 +210,22 @@ async fn a_username_of_somebody_else_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn an_unproved_registration_stands_in_nobodys_way() {
+    let smtp = plain_smtp();
+    let site = open_site(&smtp, "").await;
+    let body = json!({"email": KIM, "password": OTHER, "username": "kim"});
+    site.nobody().post("/auth/register", body).await.done();
+    let code = code_in(&smtp.next_mail_to(KIM).await);
+
+    let body = json!({"email": "KIM@example.org", "username": "Kim", "password": PASSWORD});
+    site.admin().post("/admin/members", body).await.done();
+
+    assert_eq!(verify(&site, KIM, &code).await.is(28_501_000).word(), "invalid_code");
+    sign_in(&site, OTHER).await.is(28_501_000);
+    sign_in(&site, PASSWORD).await.done();
+}
+
+#[tokio::test]
 async fn every_bad_field_of_a_registration_is_named_at_once() {
     let smtp = plain_smtp();
     let site = open_site(&smtp, "").await;
