@@ -398,6 +398,18 @@ async fn mail_goes_by_tls_to_a_server_whose_authority_the_settings_name() {
 }
 
 #[tokio::test]
+async fn mail_goes_by_tls_from_the_first_byte_where_the_settings_say_so() {
+    let smtp = Smtp::start(json!({"tls": "implicit"}));
+    let ca = smtp.ca.as_ref().expect("an authority").display().to_string();
+    let settings = mailing(&smtp).replace("\"none\"", "\"tls\"") + &format!("mail.ca_file = \"{ca}\"\n");
+    let site = Site::with(&settings).await;
+
+    site.nobody().post("/auth/password/forgot", json!({"login": ADMIN})).await.done();
+
+    assert!(smtp.next_mail_to(ADMIN).await.secure);
+}
+
+#[tokio::test]
 async fn a_mail_that_is_refused_is_logged_without_its_address() {
     let smtp = Smtp::start(json!({"tls": "none", "reject": [ADMIN]}));
     let site = Site::with(&mailing(&smtp)).await;
