@@ -119,6 +119,7 @@ causes! {
     OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
     LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: make another one first";
     BuiltInOrganization 29 309 "built_in_organization" "the organization `platform` is built in and stays active";
+    MemberNotActive 29 309 "member_not_active" "this member is not active: activate it first";
     MemberDeleted 29 309 "member_deleted" "this member was deleted and cannot be changed";
 
     RoleNotFound 31 301 "role_not_found" "there is no such role";

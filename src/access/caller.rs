@@ -68,6 +68,8 @@ pub enum Who {
     /// The owner of an API key, within its scopes.
     Key(Arc<ApiKey>),
     Internal,
+    /// Somebody who has shown nothing yet: who asks for a link, or registers.
+    Visitor,
     /// The owner of the machine, over the local socket or directly on the data directory.
     CommandLine,
 }
@@ -143,6 +145,7 @@ impl Who {
             Self::Client(client) => ("client", client.client_key.to_string()),
             Self::Key(key) => ("key", key.id.to_string()),
             Self::Internal => ("internal", "internal".into()),
+            Self::Visitor => ("visitor", String::new()),
             Self::CommandLine => ("cli", "cli".into()),
         }
     }
@@ -183,7 +186,10 @@ pub struct Guard {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub keys: ArcSwap<Keys>,
     pub cookies: Cookies,
+    /// Counts failed sign-ins.
     pub slowdown: Slowdown,
+    /// Counts what strangers have mailed to somebody, and what they guess of it.
+    pub letters: Slowdown,
     internal_secrets: Vec<Hash>,
     gateways: Vec<ipnet::IpNet>,
     base_path: String,
@@ -196,6 +202,7 @@ impl Guard {
             keys: ArcSwap::from_pointee(keys),
             cookies: Cookies::new(config),
             slowdown: Slowdown::new(config),
+            letters: Slowdown::new(config),
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
             gateways: config.gateways.clone(),
             base_path: config.base_path.clone(),
@@ -240,7 +247,7 @@ impl Identity {
         match self.who {
             Who::Member(id) | Who::Asserted(id) => Some(id),
             Who::Key(ref key) => key.member(),
-            Who::Client(_) | Who::Internal | Who::CommandLine => None,
+            Who::Client(_) | Who::Internal | Who::Visitor | Who::CommandLine => None,
         }
     }
 
@@ -282,6 +289,7 @@ impl Identity {
             Who::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
             Who::Asserted(id) => of_member(id),
             Who::Key(ref key) => key.member().is_none_or(of_member),
+            Who::Visitor => false,
             Who::Client(_) | Who::Internal | Who::CommandLine => true,
         };
         if visible { Ok(tenant.id) } else { Err(Cause::OrganizationNotFound.into()) }

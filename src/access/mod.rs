@@ -52,6 +52,7 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
     let own = permission.own();
     match &caller.who {
         Who::CommandLine | Who::Internal => reach_of_program(snapshot, caller),
+        Who::Visitor => Err(Cause::Forbidden.into()),
         Who::Client(client) => {
             if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
                 return Err(Cause::ScopeNotAllowed.into());
@@ -125,7 +126,7 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
         // are rights over the site, which no program has to give.
         Who::Client(_) | Who::Internal => !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot),
         // A key opens doors; it hands nothing on.
-        Who::Key(_) => false,
+        Who::Key(_) | Who::Visitor => false,
         Who::Member(id) | Who::Asserted(id) => {
             let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(*id));
             let everywhere = matches!(caller.who, Who::Member(_)) && snapshot.is_platform_admin(*id);
@@ -153,7 +154,7 @@ pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[Str
     let everything = match &caller.who {
         Who::CommandLine => true,
         Who::Member(id) => snapshot.is_platform_admin(*id),
-        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal => false,
+        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal | Who::Visitor => false,
     };
     let holds_site = |permission: Permission| {
         let slot = snapshot.catalog.slot_of(permission);

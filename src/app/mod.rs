@@ -70,6 +70,11 @@ impl<T> Changed<T> {
         Self { answer, entry: None, policy: Vec::new() }
     }
 
+    /// The same change with another form of its answer.
+    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
+        Changed { answer: form(self.answer), entry: self.entry, policy: self.policy }
+    }
+
     /// What the change means for decisions.
     #[must_use]
     pub fn policy(mut self, changes: impl IntoIterator<Item = Change>) -> Self {

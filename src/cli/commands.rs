@@ -90,6 +90,8 @@ pub(super) enum MemberCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
+    /// Print a link that works once, with which a member sets a new password
+    PasswordLink { uid: String },
     /// Link a member to an organization, and give it roles there
     Link {
         uid: String,
@@ -294,6 +296,9 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         MemberCommand::Password { uid, password } => {
             let password = password.read()?;
             ask(common, Method::PATCH, &at(&uid, ""), Some(json!({"password": password}))).await?
+        }
+        MemberCommand::PasswordLink { uid } => {
+            ask(common, Method::POST, &at(&uid, "/password-link"), Some(json!({}))).await?
         }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
         MemberCommand::ResetSecondFactor { uid } => {

@@ -19,6 +19,7 @@ use poem::endpoint::BoxEndpoint;
 
 use crate::app::App;
 use crate::config::{Config, Sources};
+use crate::connect::mail;
 use crate::error::Result;
 use crate::{organizations, permissions, routes};
 pub use tables::tables;
@@ -168,8 +169,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
 impl Common {
     fn load(&self, listen: Option<SocketAddr>) -> Result<Config, Failed> {
         let sources = Sources { data: self.data.clone(), file: self.config.clone(), listen };
-        Config::load(&sources)
-            .map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
+        let loaded = Config::load(&sources).and_then(|config| match mail::faults(&config) {
+            faults if faults.is_empty() => Ok(config),
+            faults => Err(faults),
+        });
+        loaded.map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
     }
 }
 

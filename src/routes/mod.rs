@@ -46,6 +46,8 @@ type Apis = (
         sessions::api::own::Api,
         sessions::api::second_factor::Api,
         sessions::api::signing_keys::Api,
+        sessions::api::passwords::Api,
+        sessions::api::registration::Api,
     ),
     clients::api::Api,
     audit::api::Api,
@@ -76,6 +78,8 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             sessions::api::own::Api { app: app() },
             sessions::api::second_factor::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
+            sessions::api::passwords::Api { app: app() },
+            sessions::api::registration::Api { app: app() },
         ),
         clients::api::Api { app: app() },
         audit::api::Api { app: app() },
@@ -139,6 +143,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
+        .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
         .at(
             format!("{base}/openapi.json"),
             get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
@@ -155,6 +160,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
 /// Rules that a schema names as a format, because a pattern could not say all that is wrong.
 pub const FORMATS: &[Format] = &[
     ("password", members::password::faults),
+    ("password-hash", members::password::hash_faults),
     ("client-origin", clients::origin_faults),
     ("client-network", clients::network_faults),
     ("client-path", clients::path_faults),
@@ -349,7 +355,7 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
-    for page in ["/setup", "/invitation"] {
+    for page in ["/setup", "/reset", "/invitation"] {
         methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
     }
     let mut router = matchit::Router::new();

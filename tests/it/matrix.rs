@@ -10,10 +10,20 @@ use crate::second_factor::enrolled;
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 5] = ["login", "answer_second_factor", "enrol_second_factor", "accept_invitation", "get_version"];
+const PUBLIC: [&str; 9] = [
+    "login",
+    "answer_second_factor",
+    "enrol_second_factor",
+    "accept_invitation",
+    "get_version",
+    "forgot_password",
+    "reset_password",
+    "register",
+    "verify_registration",
+];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "get_me",
     "update_me",
     "get_my_rights",
@@ -25,6 +35,7 @@ const OWN: [&str; 11] = [
     "renew_my_recovery_codes",
     "remove_my_second_factor",
     "accept_my_invitation",
+    "change_my_password",
 ];
 
 /// Operations that a fresh member is let into, and has nothing for, with the word that says so.
@@ -180,6 +191,9 @@ impl World<'_> {
             "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
             "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
             "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
+
+            "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
+            "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
 
             "get_me" => ("/me".into(), None),
             "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),

@@ -111,6 +111,8 @@ enum Seats {
 /// One fact that changed, with all that a snapshot has to know of it.
 pub enum Change {
     Person(MemberId, Status),
+    /// Who never was anybody: no seat, no session, no grant.
+    PersonGone(MemberId),
     Tenant {
         id: OrganizationId,
         org_code: Arc<str>,
@@ -273,6 +275,7 @@ impl Snapshot {
                 let seats = self.people.get(&id).map_or(Seats::None, |person| person.seats);
                 self.people.insert(id, Person { status, seats });
             }
+            Change::PersonGone(id) => drop(self.people.remove(&id)),
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.apply_tenant(id, org_code, is_active, requires_second_factor);
             }

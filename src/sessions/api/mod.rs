@@ -2,6 +2,8 @@
 
 pub mod invitation;
 pub mod own;
+pub mod passwords;
+pub mod registration;
 pub mod second_factor;
 pub mod signing_keys;
 
@@ -93,6 +95,19 @@ pub const EXAMPLES: &[(&str, &str)] = &[
         "RefreshRequest",
         r#"{"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","session_id":"019abcde-0000-7000-8000-000000000009"}"#,
     ),
+    ("ChangePassword", r#"{"old_password":"Correct-horse-7","new_password":"Another-horse-8"}"#),
+    ("ForgotPassword", r#"{"login":"kim@example.org"}"#),
+    ("ResetPassword", r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#),
+    (
+        "PasswordLink",
+        r#"{"url":"https://roster.example.org/reset?token=pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","expires_at":1763744400000}"#,
+    ),
+    (
+        "RegisterRequest",
+        r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#,
+    ),
+    ("RegisterAnswer", r#"{"expires_in":900}"#),
+    ("VerifyRequest", r#"{"email":"kim@example.org","code":"204613"}"#),
     (
         "TokenAnswer",
         r#"{"access_token":"eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.e30.c2ln","token_type":"Bearer","expires_in":600,"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","refresh_expires_in":604800,"session_id":"019abcde-0000-7000-8000-000000000009"}"#,
