@@ -7,6 +7,7 @@
 //! a short while (two tabs) without any being stored; after that its use ends the session.
 
 pub mod api;
+pub mod arrival;
 pub mod oidc;
 pub mod second_factor;
 pub mod store;
