@@ -3,6 +3,7 @@
 //! **Invariant.** A member is found by its own id or by (provider, subject), never linked by e-mail.
 
 pub mod api;
+pub mod authentik;
 pub mod password;
 pub mod store;
 

@@ -11,6 +11,7 @@ pub mod arrival;
 pub mod oidc;
 pub mod second_factor;
 pub mod store;
+pub mod wordpress;
 
 use std::sync::Arc;
 
