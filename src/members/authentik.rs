@@ -143,6 +143,7 @@ fn require_changeable(
 async fn look_up(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<Option<Account>> {
     if let Some(account_id) = member.and_then(|member| member.authentik_user_id.as_deref())
         && let Some(account) = authentik::find(app, account_id).await?
+        && is_linked(&account, member)
     {
         return Ok(Some(account));
     }
@@ -196,12 +197,14 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
     Ok(())
 }
 
-/// Did we tie this account to this member before?
+/// Is this account tied to this member? Its number alone does not say so: an Authentik that was set up anew gives the
+/// numbers out again.
 fn is_linked(account: &Account, member: Option<&Member>) -> bool {
     member.is_some_and(|member| {
+        let is_numbered = member.authentik_user_id.as_ref() == Some(&account.pk.to_string());
         account.roster_uid() == Some(&*member.id.to_string())
             || member.authentik_sub.as_ref() == Some(&account.uid)
-            || member.authentik_user_id.as_ref() == Some(&account.pk.to_string())
+            || (is_numbered && member.username.as_ref() == Some(&account.username))
     })
 }
 

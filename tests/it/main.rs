@@ -12,6 +12,7 @@ mod counterparts;
 mod site;
 
 mod audit;
+mod authentik;
 mod checks;
 mod cli;
 mod clients;
@@ -29,4 +30,6 @@ mod permissions;
 mod schema;
 mod sessions;
 mod setup;
+mod standin;
 mod tidy;
+mod wordpress;
