@@ -79,6 +79,11 @@ pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Optio
     store::find_by_identity(r, provider, subject)
 }
 
+/// The account id that was kept when a provider's subject first came.
+pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
+    store::find_account_id(r, provider, subject)
+}
+
 /// Creates a member whom a provider vouches for. What the provider says of names is kept as far as it is free.
 pub fn create_known(w: &Writer<'_>, id: MemberId, name: &ExternalName, new: &NewMember) -> Result<()> {
     let mut free = new.clone();

@@ -15,7 +15,7 @@ use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
-use crate::members::{self, ExternalName, NewMember};
+use crate::members::{self, ExternalName, Member, NewMember};
 use crate::permissions::{Source, sync::sync};
 
 /// Who arrives, as the provider says.
@@ -23,7 +23,7 @@ use crate::permissions::{Source, sync::sync};
 pub struct Arrival {
     pub provider: String,
     pub subject: String,
-    /// The provider's own id of the account, where it differs from the subject.
+    /// Another name of the account that lasts, where there is one: a second witness to the subject.
     pub account_id: Option<String>,
     pub username: Option<String>,
     /// Only one that the provider vouches for.
@@ -77,6 +77,11 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
     match members::find_known(t, &arrival.provider, &arrival.subject)? {
         Some(member) if member.id != id => return Ok(Changed::nothing(member.id)),
         Some(member) if !member.is_active() => return Err(Cause::InvalidLogin.into()),
+        Some(member) if is_somebody_else(t, &member, arrival)? => {
+            let message =
+                "this account has the number of another one at the provider: ask an administrator of this site";
+            return Err(Error::new(Cause::Forbidden).saying(message).because("the provider gives numbers out again"));
+        }
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
             if !filled.is_empty() {
@@ -121,6 +126,16 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
     Ok(entries.into_iter().fold(Changed::nothing(id), Changed::also).policy(changes))
+}
+
+/// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
+/// and nobody shall inherit a member that way.
+fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival) -> Result<bool> {
+    let known = members::find_account_id(t, &arrival.provider, &arrival.subject)?;
+    let is_other_account = known.zip(arrival.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
+    let email = |text: &Option<String>| text.as_deref().map(members::folded).filter(|text| !text.is_empty());
+    let is_same_email = email(&member.email).is_some() && email(&member.email) == email(&arrival.email);
+    Ok(is_other_account && !is_same_email)
 }
 
 /// Makes the member belong where this provider's people do.

@@ -60,7 +60,8 @@ async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
     let arrival = Arrival {
         provider: WORDPRESS.into(),
         subject: person.id.to_string(),
-        account_id: None,
+        // Fixed for good at WordPress.
+        account_id: Some(person.login.clone()),
         username: Some(person.login),
         // WordPress changes an e-mail only after the new one was confirmed.
         email: Some(person.email),
