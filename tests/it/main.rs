@@ -27,6 +27,7 @@ mod openapi;
 mod organizations;
 mod peers;
 mod permissions;
+mod refresh;
 mod schema;
 mod sessions;
 mod setup;
