@@ -55,24 +55,31 @@ pub struct App {
 /// What a change answers, with what it did.
 pub struct Changed<T> {
     pub answer: T,
-    /// Absent when there was nothing to change.
-    entry: Option<Entry>,
+    /// Empty when there was nothing to change.
+    entries: Vec<Entry>,
     policy: Vec<Change>,
 }
 
 impl<T> Changed<T> {
     pub fn new(answer: T, entry: Entry) -> Self {
-        Self { answer, entry: Some(entry), policy: Vec::new() }
+        Self { answer, entries: vec![entry], policy: Vec::new() }
     }
 
     /// It already was as asked.
     pub fn nothing(answer: T) -> Self {
-        Self { answer, entry: None, policy: Vec::new() }
+        Self { answer, entries: Vec::new(), policy: Vec::new() }
+    }
+
+    /// What it did in one more organization, which sees only that.
+    #[must_use]
+    pub fn also(mut self, entry: Entry) -> Self {
+        self.entries.push(entry);
+        self
     }
 
     /// The same change with another form of its answer.
     pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
-        Changed { answer: form(self.answer), entry: self.entry, policy: self.policy }
+        Changed { answer: form(self.answer), entries: self.entries, policy: self.policy }
     }
 
     /// What the change means for decisions.
@@ -517,10 +524,8 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they can.
         *snapshot = access::store::load(w)?;
     }
-    let Changed { answer, entry, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
-    if let Some(entry) = entry {
-        journal::record_done(w, caller, action, &entry)?;
-    }
+    let Changed { answer, entries, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
+    entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
     if policy.is_empty() {
         return Ok(Committed { answer, epoch: snapshot.epoch });
     }

@@ -3,6 +3,7 @@
 //! **Invariant.** A member is found by its own id or by (provider, subject), never linked by e-mail.
 
 pub mod api;
+pub mod authentik;
 mod invitation_store;
 pub mod invitations;
 pub mod password;
@@ -70,6 +71,71 @@ fn create_as(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
         Some(subject) => store::insert_identity(w, id, AUTHENTIK, subject, new.authentik_user_id.as_deref()),
         None => Ok(()),
     }
+}
+
+/// A name by which a provider knows somebody.
+#[derive(Debug, Clone)]
+pub struct ExternalName {
+    pub provider: String,
+    pub subject: String,
+    /// The provider's own id of the account, where it differs from the subject.
+    pub account_id: Option<String>,
+}
+
+/// The member whom a provider knows by this subject.
+pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
+    store::find_by_identity(r, provider, subject)
+}
+
+/// The account id that was kept when a provider's subject first came.
+pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
+    store::find_account_id(r, provider, subject)
+}
+
+/// Creates a member whom a provider vouches for. What the provider says of names is kept as far as it is free.
+pub fn create_known(w: &Writer<'_>, id: MemberId, name: &ExternalName, new: &NewMember) -> Result<()> {
+    let mut free = new.clone();
+    free.username = free_name(w, new.username.as_deref(), is_username)?;
+    free.email = free_name(w, new.email.as_deref(), is_email)?;
+    free.display_name = new.display_name.clone().filter(|text| is_display_name(text));
+    store::insert_member(w, id, &free)?;
+    store::insert_identity(w, id, &name.provider, &name.subject, name.account_id.as_deref())
+}
+
+/// Gives a member names that it lacks, as far as they are free; answers which.
+pub fn fill_gaps(w: &Writer<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
+    let mut filled = member.clone();
+    if filled.username.is_none() {
+        filled.username = free_name(w, offered.username.as_deref(), is_username)?;
+    }
+    if filled.email.is_none() {
+        filled.email = free_name(w, offered.email.as_deref(), is_email)?;
+    }
+    filled.display_name = filled.display_name.or_else(|| offered.display_name.clone().filter(|t| is_display_name(t)));
+    if filled != *member {
+        store::update_names(w, &filled)?;
+    }
+    let gaps = [
+        ("username", filled.username != member.username),
+        ("email", filled.email != member.email),
+        ("display_name", filled.display_name != member.display_name),
+    ];
+    Ok(gaps.into_iter().filter(|(_, is_filled)| *is_filled).map(|(name, _)| name).collect())
+}
+
+/// A username or e-mail that is well formed and that nobody has: never does one lead to the member who has it.
+fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) -> Result<Option<String>> {
+    let Some(text) = offered.map(str::trim).filter(|text| is_fit(text)) else { return Ok(None) };
+    Ok(find_login(r, text)?.is_none().then(|| text.to_owned()))
+}
+
+/// Makes a member belong to an organization; answers the change where it did not before.
+pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> Result<Option<Change>> {
+    if store::find_membership(t, organization, id)?.is_some() {
+        return Ok(None);
+    }
+    store::insert_membership(t, organization, id)?;
+    access::store::seat(t, organization, id).map(Some)
 }
 
 pub fn get(r: &Reader<'_>, id: MemberId) -> Result<Member> {
@@ -217,26 +283,33 @@ pub fn require_first(login: &str, password: &str) -> Result<()> {
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
-/// The rules of `Username` and `Email` in the document, for logins that do not come as a request body.
+/// The rules of `Username`, `Email` and `DisplayName` in the document, for texts that do not come as a request body.
 fn is_login(login: &str) -> bool {
+    if login.contains('@') { is_email(login) } else { is_username(login) }
+}
+
+fn is_username(text: &str) -> bool {
     const USERNAME_BYTES_MAX: usize = 64;
-    const EMAIL_BYTES_MAX: usize = 254;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.len() <= USERNAME_BYTES_MAX
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(is_plain)
+}
+
+fn is_email(text: &str) -> bool {
+    const EMAIL_BYTES_MAX: usize = 254;
+    const LOCAL_CHARACTERS_MAX: usize = 64;
     let is_part =
         |part: &str| !part.is_empty() && !part.chars().any(|c| c <= ' ' || c == '\u{7f}' || "@<>\"".contains(c));
-    match login.split_once('@') {
-        Some((local, domain)) => {
-            login.len() <= EMAIL_BYTES_MAX
-                && local.chars().count() <= USERNAME_BYTES_MAX
-                && is_part(local)
-                && is_part(domain)
-        }
-        None => {
-            login.len() <= USERNAME_BYTES_MAX
-                && login.starts_with(|first: char| first.is_ascii_alphanumeric())
-                && login.bytes().all(is_plain)
-        }
-    }
+    text.len() <= EMAIL_BYTES_MAX
+        && text.split_once('@').is_some_and(|(local, domain)| {
+            local.chars().count() <= LOCAL_CHARACTERS_MAX && is_part(local) && is_part(domain)
+        })
+}
+
+fn is_display_name(text: &str) -> bool {
+    const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
+    (1..=DISPLAY_NAME_CHARACTERS_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c < ' ' || c == '\u{7f}')
 }
 
 /// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.

@@ -31,6 +31,7 @@ type Apis = (
         members::api::internal::Api,
         members::api::grants::Api,
         members::api::invitations::Api,
+        members::api::authentik::Api,
     ),
     organizations::api::Api,
     (
@@ -48,6 +49,7 @@ type Apis = (
         sessions::api::signing_keys::Api,
         sessions::api::passwords::Api,
         sessions::api::registration::Api,
+        sessions::api::wordpress::Api,
     ),
     clients::api::Api,
     audit::api::Api,
@@ -63,6 +65,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             members::api::internal::Api { app: app() },
             members::api::grants::Api { app: app() },
             members::api::invitations::Api { app: app() },
+            members::api::authentik::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -80,6 +83,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             sessions::api::signing_keys::Api { app: app() },
             sessions::api::passwords::Api { app: app() },
             sessions::api::registration::Api { app: app() },
+            sessions::api::wordpress::Api { app: app() },
         ),
         clients::api::Api { app: app() },
         audit::api::Api { app: app() },

@@ -7,12 +7,14 @@
 //! a short while (two tabs) without any being stored; after that its use ends the session.
 
 pub mod api;
+pub mod arrival;
 mod factor_store;
 pub mod oidc;
 pub mod passwords;
 pub mod registration;
 pub mod second_factor;
 pub mod store;
+pub mod wordpress;
 
 use std::sync::Arc;
 

@@ -120,7 +120,7 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
     };
     let caller = Identity::of(Who::Visitor, exchange);
     if app.change(&caller, "password.forgot", insert).await?.answer {
-        let (url, site) = (link(app, &token), site_url(app));
+        let (url, site) = (link(app, &token), app.public_url());
         mail::send(&app.config, Mail::password_link(member.id, email, &site, &url, ttl_s)).await;
     }
     Ok(())
@@ -171,13 +171,8 @@ fn insert_link(t: &Transaction<'_>, hash: &secret::Hash, member: MemberId, ttl_s
     Ok(expires_at)
 }
 
-/// Where people reach this site: from the settings or the address that is listened on, never from what a request says.
-pub fn site_url(app: &App) -> String {
-    app.url.get().cloned().unwrap_or_else(|| app.config.public_url())
-}
-
 fn link(app: &App, token: &str) -> String {
-    format!("{}/reset?token={token}", site_url(app))
+    format!("{}/reset?token={token}", app.public_url())
 }
 
 /// Whose link is this, while it works?

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::passwords::{MAIL_PAUSE_MS, site_url};
+use super::passwords::MAIL_PAUSE_MS;
 use super::store;
 use crate::access::caller::{Exchange, Identity, Visitor, Who};
 use crate::access::secret::{self, Hash, Sealer};
@@ -106,7 +106,7 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
         Ok(Changed::new(Entered::Pending(id, code), entry).policy([change]))
     };
     let caller = Identity::of(Who::Visitor, exchange);
-    let site = site_url(app);
+    let site = app.public_url();
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
         Entered::Pending(id, code) => Mail::email_code(id, email, &site, &code, app.config.email_code_ttl_s),
         Entered::Known(id) => Mail::known_already(id, email, &site),

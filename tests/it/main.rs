@@ -12,6 +12,7 @@ mod counterparts;
 mod site;
 
 mod audit;
+mod authentik;
 mod checks;
 mod cli;
 mod clients;
@@ -34,4 +35,6 @@ mod schema;
 mod second_factor;
 mod sessions;
 mod setup;
+mod standin;
 mod tidy;
+mod wordpress;

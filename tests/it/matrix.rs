@@ -10,7 +10,7 @@ use crate::second_factor::enrolled;
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 9] = [
+const PUBLIC: [&str; 11] = [
     "login",
     "answer_second_factor",
     "enrol_second_factor",
@@ -20,6 +20,8 @@ const PUBLIC: [&str; 9] = [
     "reset_password",
     "register",
     "verify_registration",
+    "login_with_wordpress",
+    "login_with_wordpress_ticket",
 ];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
@@ -49,7 +51,7 @@ const NOTHING_YET: [(&str, &str); 3] = [
 const IN_ONE_ORGANIZATION: [&str; 3] = ["list_invitations", "create_invitation", "delete_invitation"];
 
 /// Operations of the services of this site, with the scope a client needs for them.
-const INTERNAL: [(&str, &str); 7] = [
+const INTERNAL: [(&str, &str); 8] = [
     ("list_members_internal", "members:read"),
     ("get_member_by_sub", "members:read"),
     ("list_member_organizations_internal", "members:read"),
@@ -57,6 +59,7 @@ const INTERNAL: [(&str, &str); 7] = [
     ("get_organization_by_code", "organizations:read"),
     ("get_rights_by_sub", "permissions:check"),
     ("upsert_member_by_sub", "members:write"),
+    ("ensure_authentik_user", "members:write"),
 ];
 
 /// What the rows on clients give away, so that the right caller must hold it too.
@@ -194,6 +197,7 @@ impl World<'_> {
 
             "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
             "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
+            "ensure_authentik_user" => ("/internal/authentik/users/ensure".into(), Some(json!({"username": fresh("a")}))),
 
             "get_me" => ("/me".into(), None),
             "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),
@@ -357,7 +361,8 @@ async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) 
 
 #[tokio::test]
 async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
-    let site = Site::start().await;
+    let authentik = Authentik::start();
+    let site = Site::with(&authentik.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let world = World { site: &site, acme: &acme };
     let suspended = acme.member_with_role("tenant_owner").await;

@@ -6,6 +6,7 @@ pub mod passwords;
 pub mod registration;
 pub mod second_factor;
 pub mod signing_keys;
+pub mod wordpress;
 
 use std::sync::Arc;
 
@@ -108,6 +109,11 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("RegisterAnswer", r#"{"expires_in":900}"#),
     ("VerifyRequest", r#"{"email":"kim@example.org","code":"204613"}"#),
+    ("WordPressLoginRequest", r#"{"username":"kim","application_password":"abcd EFGH 1234 ijkl MNOP 5678"}"#),
+    (
+        "WordPressTicketRequest",
+        r#"{"ticket":"eyJ2IjoxfQ.3f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"}"#,
+    ),
     (
         "TokenAnswer",
         r#"{"access_token":"eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.e30.c2ln","token_type":"Bearer","expires_in":600,"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","refresh_expires_in":604800,"session_id":"019abcde-0000-7000-8000-000000000009"}"#,
