@@ -42,8 +42,12 @@ pub type Person = Caller<MEMBER>;
 pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
 /// The permission area.
 pub type Gate = Caller<{ MEMBER | GATEWAY }>;
+/// What a member's own keys may see of it.
+pub type GateOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
 /// Its operations that programs may ask too.
 pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
+/// Whoever may ask for decisions.
+pub type Asker = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
 /// The neighbours on the same machine.
 pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
 
@@ -214,7 +218,7 @@ pub trait Prover: Send + Sync {
     /// The member of a provider's own access token.
     fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
     /// Uses an emergency key up.
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a ApiKey) -> Proof<'a, ()>;
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()>;
 }
 
 pub type Proof<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -399,7 +403,8 @@ async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identit
         } else {
             return Err(nobody(takes));
         }
-    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0) {
+    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
+        // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
         Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
     } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
         session = Some(named.session);
@@ -430,7 +435,7 @@ const CLIENT_KEY_SHOWN: usize = 64;
 const UNREADABLE: &str = "\u{fffd}";
 
 fn nobody(takes: u8) -> Error {
-    Error::new(match takes {
+    Error::new(match takes & !KEY {
         MEMBER => Cause::MissingBearer,
         _ => Cause::Unauthenticated,
     })

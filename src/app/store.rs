@@ -5,7 +5,7 @@ use crate::access::secret::Hash;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
-use crate::ids::{MemberId, SessionId, Timestamp};
+use crate::ids::{ApiKeyId, MemberId, SessionId, Timestamp};
 
 const FOUND_SITE: &str = "
     insert into site (only, epoch, created_at, server_key)
@@ -59,6 +59,13 @@ const END_SESSIONS: &str = "
 /// Ends a member's sessions, but one that may be kept; answers which.
 pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<SessionId>> {
     w.all(END_SESSIONS, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
+}
+
+const DELETE_API_KEYS: &str = "delete from api_keys where member_id = :member_id returning id";
+
+/// Deletes a member's API keys; answers which.
+pub fn delete_api_keys(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>> {
+    w.all(DELETE_API_KEYS, &[(":member_id", &member)], |row| row.get(0))
 }
 
 const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";

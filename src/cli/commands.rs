@@ -449,20 +449,20 @@ pub(super) async fn openapi() -> Result<(), Failed> {
 }
 
 /// One request on a door of its own.
-async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let mut door = Door::open(common).await?;
     let answer = door.call(method, path, &[], body).await;
     door.close().await;
     answer
 }
 
-fn listed(path: &str, keyword: Option<&str>) -> String {
+pub(super) fn listed(path: &str, keyword: Option<&str>) -> String {
     let keyword = keyword.map_or_else(String::new, |keyword| format!("&keyword={}", segment(keyword)));
     format!("{path}?limit=200{keyword}")
 }
 
 /// Text as one segment of a path or one value of a query.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),
@@ -470,7 +470,7 @@ fn segment(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-fn without_nulls(mut value: Value) -> Value {
+pub(super) fn without_nulls(mut value: Value) -> Value {
     if let Some(map) = value.as_object_mut() {
         map.retain(|_, value| !value.is_null());
     }

@@ -35,7 +35,7 @@ type Apis = (
         permissions::api::check::Api,
     ),
     (sessions::api::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
-    clients::api::Api,
+    (clients::api::Api, clients::api::keys::Api),
     audit::api::Api,
     System,
 );
@@ -62,7 +62,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             sessions::api::own::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
         ),
-        clients::api::Api { app: app() },
+        (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
         audit::api::Api { app: app() },
         System,
     );
@@ -84,6 +84,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, St
         permissions::api::EXAMPLES,
         sessions::api::EXAMPLES,
         clients::api::EXAMPLES,
+        clients::api::keys::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();
