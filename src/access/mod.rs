@@ -82,7 +82,9 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
 fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let tenant = caller.tenant(snapshot)?;
     ask(snapshot, caller, tenant, permission)?;
-    Ok(if snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
+    // Only who signed in reaches the whole site, never a key or a gateway.
+    let is_person = matches!(caller.who, Who::Member(_));
+    Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
 fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {

@@ -19,6 +19,7 @@ mod decisions;
 mod grants;
 mod grid;
 mod http;
+mod keys;
 mod matrix;
 mod members;
 mod openapi;

@@ -12,7 +12,17 @@ use crate::site::{As, Member, Organization, Reply, Site};
 const PUBLIC: [&str; 2] = ["login", "get_version"];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 5] = ["get_me", "update_me", "get_my_rights", "get_my_permissions", "get_permission_catalog"];
+const OWN: [&str; 9] = [
+    "get_me",
+    "update_me",
+    "get_my_rights",
+    "get_my_permissions",
+    "get_permission_catalog",
+    "list_my_api_keys",
+    "create_my_api_key",
+    "delete_my_api_key",
+    "rotate_my_api_key",
+];
 
 /// Operations of the services of this site, with the scope a client needs for them.
 const INTERNAL: [(&str, &str); 7] = [
@@ -83,6 +93,30 @@ impl World<'_> {
         subject
     }
 
+    /// The address of a new key of a member, or of a service.
+    async fn api_key(&self, of: &str, body: Value) -> String {
+        let made = self.site.admin().post(of, body).await.data();
+        format!("{of}/{}", made["id"].as_str().expect("id"))
+    }
+
+    async fn member_key(&self) -> String {
+        self.api_key(&format!("/admin/members/{}/api-keys", self.uid().await), json!({"name": "sample"})).await
+    }
+
+    async fn service_key(&self) -> String {
+        self.api_key("/admin/api-keys", json!({"service_name": "sample", "scopes": ["audit:read"]})).await
+    }
+
+    /// A request about what only its caller has; any other is the same for everybody.
+    async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
+        if !["delete_my_api_key", "rotate_my_api_key"].contains(&operation) {
+            return self.row(operation).await;
+        }
+        let made = caller.post("/me/api-keys", json!({"name": "sample"})).await.data();
+        let at = format!("/me/api-keys/{}", made["id"].as_str().expect("id"));
+        Some((if operation == "rotate_my_api_key" { format!("{at}/rotate") } else { at }, None))
+    }
+
     /// A mapping's external key.
     async fn mapping(&self) -> String {
         let key = fresh("k");
@@ -131,6 +165,19 @@ impl World<'_> {
             "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
             "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
             "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
+
+            "list_my_api_keys" => ("/me/api-keys".into(), None),
+            "create_my_api_key" => ("/me/api-keys".into(), Some(json!({"name": "new"}))),
+            "delete_my_api_key" => ("/me/api-keys/none".into(), None),
+            "rotate_my_api_key" => ("/me/api-keys/none/rotate".into(), None),
+            "list_member_api_keys" => (format!("/admin/members/{}/api-keys", self.uid().await), None),
+            "create_member_api_key" => (format!("/admin/members/{}/api-keys", self.uid().await), Some(json!({"name": "new"}))),
+            "delete_member_api_key" => (self.member_key().await, None),
+            "rotate_member_api_key" => (format!("{}/rotate", self.member_key().await), None),
+            "list_api_keys" => ("/admin/api-keys".into(), None),
+            "create_api_key" => ("/admin/api-keys".into(), Some(json!({"service_name": "new", "scopes": ["audit:read"]}))),
+            "delete_api_key" => (self.service_key().await, None),
+            "rotate_api_key" => (format!("{}/rotate", self.service_key().await), None),
 
             "list_audit" => ("/admin/audit".into(), None),
             "export_audit" => ("/admin/audit/export".into(), None),
@@ -224,6 +271,8 @@ fn area(path: &str) -> u64 {
     let areas = [
         ("/permissions", 31),
         ("/admin/api-clients", 32),
+        ("/admin/api-keys", 32),
+        ("/me/api-keys", 32),
         ("/admin/audit", 35),
         ("/auth", 28),
         ("/me", 29),
@@ -407,7 +456,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             served.push(("a service", site.internal()));
         }
         for (who, caller) in served {
-            let row = world.row(&operation.id).await.expect("a row");
+            let row = world.row_of(&operation.id, &caller).await.expect("a row");
             let reply = call(&caller, operation, &row).await;
             if reply.status != 200 || reply.body.get("code").is_some_and(|code| *code != json!(102_000)) {
                 wrong.push(format!(
