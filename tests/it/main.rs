@@ -8,6 +8,7 @@
     reason = "a test that cannot go on shall stop"
 )]
 
+mod counterparts;
 mod site;
 
 mod audit;
@@ -24,6 +25,7 @@ mod matrix;
 mod members;
 mod openapi;
 mod organizations;
+mod peers;
 mod permissions;
 mod refresh;
 mod schema;

@@ -9,12 +9,16 @@ use serde_json::{Value, json};
 use crate::site::{As, Member, Organization, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 2] = ["login", "get_version"];
+const PUBLIC: [&str; 3] = ["login", "refresh", "get_version"];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 9] = [
+const OWN: [&str; 13] = [
+    "logout",
     "get_me",
     "update_me",
+    "list_my_sessions",
+    "end_my_session",
+    "end_my_sessions",
     "get_my_rights",
     "get_my_permissions",
     "get_permission_catalog",
@@ -109,12 +113,17 @@ impl World<'_> {
 
     /// A request about what only its caller has; any other is the same for everybody.
     async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
-        if !["delete_my_api_key", "rotate_my_api_key"].contains(&operation) {
-            return self.row(operation).await;
+        let text = |value: &Value| value["id"].as_str().expect("id").to_owned();
+        let own_key = async || text(&caller.post("/me/api-keys", json!({"name": "sample"})).await.data());
+        match operation {
+            "delete_my_api_key" => Some((format!("/me/api-keys/{}", own_key().await), None)),
+            "rotate_my_api_key" => Some((format!("/me/api-keys/{}/rotate", own_key().await), None)),
+            "end_my_session" => {
+                let sessions = caller.get("/me/sessions").await.data();
+                Some((format!("/me/sessions/{}", text(&sessions["items"][0])), None))
+            }
+            _ => self.row(operation).await,
         }
-        let made = caller.post("/me/api-keys", json!({"name": "sample"})).await.data();
-        let at = format!("/me/api-keys/{}", made["id"].as_str().expect("id"));
-        Some((if operation == "rotate_my_api_key" { format!("{at}/rotate") } else { at }, None))
     }
 
     /// A mapping's external key.
@@ -165,6 +174,12 @@ impl World<'_> {
             "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
             "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
             "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
+
+            "logout" => ("/auth/logout".into(), None),
+            "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
+            "end_my_session" => ("/me/sessions/none".into(), None),
+            "list_signing_keys" => ("/admin/signing-keys".into(), None),
+            "rotate_signing_key" => ("/admin/signing-keys/rotate".into(), None),
 
             "list_my_api_keys" => ("/me/api-keys".into(), None),
             "create_my_api_key" => ("/me/api-keys".into(), Some(json!({"name": "new"}))),
@@ -274,6 +289,7 @@ fn area(path: &str) -> u64 {
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
         ("/admin/audit", 35),
+        ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
         ("/admin", 29),

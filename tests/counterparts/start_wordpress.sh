@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# A real WordPress on loopback, with our sign-in plugin, in a private database, under a temporary folder.
+#
+#   start_wordpress.sh [PORT]        0, the default, takes a free one
+#
+# Prints one line of JSON (see seed_wordpress.php) and lives until its standard input closes or it gets a signal; then
+# the database, the web server and the folder go too. ROSTER_TICKET_SECRET and ROSTER_RETURN_URLS, from the
+# environment, are the plugin's constants. WORDPRESS_SOURCE says where the files of WordPress are.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/usr/local/sbin # mariadbd lies where only root looks.
+
+here=$(cd "$(dirname "$0")" && pwd)
+source=${WORDPRESS_SOURCE:-/usr/share/wordpress}
+export ROSTER_TICKET_SECRET=${ROSTER_TICKET_SECRET-a-ticket-secret-of-32-characters-or-more}
+export ROSTER_RETURN_URLS=${ROSTER_RETURN_URLS-http://127.0.0.1:9/return}
+# Short whatever TMPDIR says: the path of a socket may have some 100 characters.
+folder=$(mktemp -d /tmp/roster-wordpress.XXXXXX)
+mkdir "$folder/database" "$folder/www"
+
+jobs_started=()
+stop() {
+  trap - EXIT INT TERM HUP
+  exec 2>/dev/null # The shell would tell of every job that it lost.
+  # Each job is a process group: PHP's workers do not die with their parent.
+  for job in "${jobs_started[@]}"; do kill -KILL -- "-$job" || true; done
+  wait
+  rm -rf "$folder"
+}
+trap stop EXIT
+trap 'exit 0' INT TERM HUP
+fail() {
+  echo "start_wordpress.sh: $*" >&2
+  tail -n 20 "$folder"/*.log >&2 || true
+  exit 1
+}
+in_background() { # LOG COMMAND...
+  local log=$folder/$1.log
+  shift
+  set -m
+  "$@" </dev/null >"$log" 2>&1 &
+  jobs_started+=($!)
+  set +m
+}
+wait_until() { # COMMAND...: for 20 seconds at most
+  local try
+  for ((try = 0; try < 400; try++)); do
+    "$@" >/dev/null 2>&1 && return 0
+    sleep 0.05
+  done
+  fail "waited too long: $*"
+}
+
+# The web server first: it is what finds a free port, and the site has to know its own.
+cat >"$folder/router.php" <<'PHP'
+<?php // For `php -S`: files as they are, everything else by WordPress.
+$path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
+if (is_dir($_SERVER['DOCUMENT_ROOT'] . $path)) $path = rtrim($path, '/') . '/index.php';
+if (!is_file($_SERVER['DOCUMENT_ROOT'] . $path)) $path = '/index.php';
+if (substr($path, -4) !== '.php') return false;
+$_SERVER['SCRIPT_NAME'] = $_SERVER['PHP_SELF'] = $path;
+chdir(dirname($_SERVER['DOCUMENT_ROOT'] . $path));
+require $_SERVER['DOCUMENT_ROOT'] . $path;
+PHP
+PHP_CLI_SERVER_WORKERS=3 in_background php php -S "127.0.0.1:${1:-0}" -t "$folder/www" "$folder/router.php"
+url_of_log() { grep -om1 'http://127.0.0.1:[0-9]*' "$folder/php.log"; }
+
+# A database on a socket only. Nobody needs what it holds after a crash.
+user=$(id -un)
+socket=$folder/socket
+mariadb-install-db --no-defaults --user="$user" --datadir="$folder/database" --skip-test-db \
+  --auth-root-authentication-method=normal >"$folder/install-db.log" 2>&1 || fail mariadb-install-db
+in_background mariadbd mariadbd --no-defaults --user="$user" --datadir="$folder/database" --socket="$socket" \
+  --skip-networking --innodb-buffer-pool-size=64M --innodb-flush-log-at-trx-commit=0
+sql() { mariadb --no-defaults --user=root --socket="$socket" --execute="$1"; }
+wait_until sql 'select 1'
+sql 'create database wordpress character set utf8mb4'
+
+# Links become files, as many lead to other packages. Some lead nowhere, to a configuration that nobody wrote.
+cp -RL "$source/." "$folder/www/" 2>/dev/null || true
+mkdir -p "$folder/www/wp-content/mu-plugins"
+cp "$here/../../packaging/wordpress/roster-signin.php" "$folder/www/wp-content/mu-plugins/"
+wait_until url_of_log
+printf '<?php const SITE_URL = "%s";\n' "$(url_of_log)" >"$folder/www/site.php"
+cat >"$folder/www/wp-config.php" <<PHP
+<?php
+require_once __DIR__ . '/site.php';
+define('DB_NAME', 'wordpress');
+define('DB_USER', 'root');
+define('DB_PASSWORD', '');
+define('DB_HOST', 'localhost:$socket');
+define('DB_CHARSET', 'utf8mb4');
+define('DB_COLLATE', '');
+foreach (['AUTH', 'SECURE_AUTH', 'LOGGED_IN', 'NONCE'] as \$name) {
+    define("{\$name}_KEY", "a key for tests, \$name");
+    define("{\$name}_SALT", "a salt for tests, \$name");
+}
+define('WP_HOME', SITE_URL);
+define('WP_SITEURL', SITE_URL);
+define('WP_ENVIRONMENT_TYPE', 'local'); // Application passwords without TLS.
+define('WP_HTTP_BLOCK_EXTERNAL', true);
+define('WP_ACCESSIBLE_HOSTS', '127.0.0.1,localhost');
+define('AUTOMATIC_UPDATER_DISABLED', true);
+define('DISABLE_WP_CRON', true);
+// From the environment, so that no value has to be quoted here.
+define('ROSTER_TICKET_SECRET', (string) getenv('ROSTER_TICKET_SECRET'));
+define('ROSTER_RETURN_URLS', (string) getenv('ROSTER_RETURN_URLS'));
+\$table_prefix = 'wp_';
+defined('ABSPATH') || define('ABSPATH', __DIR__ . '/');
+require_once ABSPATH . 'wp-settings.php';
+PHP
+
+php -d display_errors=stderr "$here/seed_wordpress.php" "$folder/www" >"$folder/seeded" 2>"$folder/seed.log" || fail seed
+wait_until curl --noproxy '*' -fsS -o /dev/null "$(url_of_log)/wp-json/"
+cat "$folder/seeded"
+# Until whoever started it is gone. A builtin, since a signal has to wait for a program to end.
+while read -r; do :; done
