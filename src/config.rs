@@ -548,7 +548,8 @@ mod tests {
 
     #[test]
     fn the_template_sets_nothing_and_would_set_the_defaults() {
-        let active = template()
+        let settings = template().replace(providers::TEMPLATE, "");
+        let active = settings
             .lines()
             .filter(|line| line.starts_with("# ") && line.contains(" = "))
             .map(|l| &l[2..])
