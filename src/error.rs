@@ -93,6 +93,7 @@ causes! {
     InvitationAccepted 29 309 "invitation_accepted" "this invitation was accepted already";
     ApiKeyNotFound 32 301 "api_key_not_found" "there is no such API key";
     ApiKeyExists 32 303 "api_key_exists" "this key is known already";
+    EmergencyKey 32 309 "emergency_key" "an emergency key works once and is not rotated: make a new one";
     SetupToken 28 501 "setup_token" "this set-up link is used up or too old: run `roster setup-link` for a new one";
     SetupDone 28 309 "setup_done" "the first administrator exists already: sign in, or use the command line";
     InvalidInternalSecret 29 501 "invalid_internal_secret" "X-Internal-Secret is not right";

@@ -44,8 +44,12 @@ pub type Person = Caller<MEMBER>;
 pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
 /// The permission area.
 pub type Gate = Caller<{ MEMBER | GATEWAY }>;
+/// What a member's own keys may see of it.
+pub type GateOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
 /// Its operations that programs may ask too.
 pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
+/// Whoever may ask for decisions.
+pub type Asker = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
 /// The neighbours on the same machine.
 pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
 
@@ -223,7 +227,7 @@ pub trait Prover: Send + Sync {
     /// The member of a provider's own access token.
     fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
     /// Uses an emergency key up.
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a ApiKey) -> Proof<'a, ()>;
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()>;
 }
 
 pub type Proof<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;

@@ -24,7 +24,7 @@ use permission::Permission;
 use snapshot::{Role, Snapshot};
 
 use crate::error::{Cause, Error, Result};
-use crate::ids::OrganizationId;
+use crate::ids::{MemberId, OrganizationId};
 
 /// How far a caller's permission carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,9 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
 fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let tenant = caller.tenant(snapshot)?;
     ask(snapshot, caller, tenant, permission)?;
-    Ok(if snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
+    // Only who signed in reaches the whole site, never a key or a gateway.
+    let is_person = matches!(caller.who, Who::Member(_));
+    Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
 fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {
@@ -98,6 +100,20 @@ pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Per
     let tenant = caller.tenant(snapshot)?;
     require(snapshot, caller, permission)?;
     Ok(tenant)
+}
+
+/// The member whose own things are asked for: who signed in, or who owns the key, within its scopes.
+pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
+    if let Who::Key(key) = &caller.who {
+        if key.member().is_none() {
+            return Err(Error::new(Cause::Forbidden).saying("a service's key has no member whose things these are"));
+        }
+        if !key.has_scope(scope) {
+            return Err(Error::new(Cause::ScopeNotAllowed)
+                .saying(format!("this key lacks the scope {scope}, which this needs")));
+        }
+    }
+    caller.member().ok_or_else(|| Cause::MissingBearer.into())
 }
 
 fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {

@@ -477,14 +477,14 @@ pub(super) async fn openapi() -> Result<(), Failed> {
 }
 
 /// One request on a door of its own.
-async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let mut door = Door::open(common).await?;
     let answer = door.call(method, path, &[], body).await;
     door.close().await;
     answer
 }
 
-fn listed(path: &str, keyword: Option<&str>) -> String {
+pub(super) fn listed(path: &str, keyword: Option<&str>) -> String {
     let keyword = keyword.map_or_else(String::new, |keyword| format!("&keyword={}", segment(keyword)));
     format!("{path}?limit=200{keyword}")
 }

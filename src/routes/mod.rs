@@ -51,7 +51,7 @@ type Apis = (
         sessions::api::registration::Api,
         sessions::api::wordpress::Api,
     ),
-    clients::api::Api,
+    (clients::api::Api, clients::api::keys::Api),
     audit::api::Api,
     System,
 );
@@ -85,7 +85,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
             sessions::api::registration::Api { app: app() },
             sessions::api::wordpress::Api { app: app() },
         ),
-        clients::api::Api { app: app() },
+        (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
         audit::api::Api { app: app() },
         System,
     );
@@ -110,6 +110,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         sessions::api::invitation::EXAMPLES,
         sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
+        clients::api::keys::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();

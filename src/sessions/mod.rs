@@ -335,7 +335,7 @@ impl Prover for Doorkeeper {
         Box::pin(oidc::member_of_bearer(&self.app, exchange, token))
     }
 
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a ApiKey) -> Proof<'a, ()> {
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()> {
         Box::pin(clients::keys::spend(&self.app, exchange, key))
     }
 }

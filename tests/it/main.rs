@@ -22,6 +22,7 @@ mod grants;
 mod grid;
 mod http;
 mod invitations;
+mod keys;
 mod matrix;
 mod members;
 mod openapi;

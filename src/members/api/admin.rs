@@ -12,7 +12,7 @@ use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Committed, Transaction, end_sessions, forget_answers_naming};
+use crate::app::{App, Changed, Committed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
@@ -333,6 +333,7 @@ impl Api {
             let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
             changes.extend(grants);
             changes.extend(end_sessions(t, id.0, None)?);
+            changes.extend(drop_api_keys(t, id.0)?);
             store::erase_member(t, id.0)?;
             forget_answers_naming(t, id.0)?;
             changes.push(access::store::person(t, id.0)?);
