@@ -51,19 +51,35 @@ pub struct App {
 /// What a change answers, with what it did.
 pub struct Changed<T> {
     pub answer: T,
-    /// Absent when there was nothing to change.
-    entry: Option<Entry>,
+    /// None when there was nothing to change.
+    entries: Vec<Entry>,
+    /// Who did it, where that is known only inside the change.
+    actor: Option<Identity>,
     policy: Vec<Change>,
 }
 
 impl<T> Changed<T> {
     pub fn new(answer: T, entry: Entry) -> Self {
-        Self { answer, entry: Some(entry), policy: Vec::new() }
+        Self::nothing(answer).and(entry)
     }
 
     /// It already was as asked.
     pub fn nothing(answer: T) -> Self {
-        Self { answer, entry: None, policy: Vec::new() }
+        Self { answer, entries: Vec::new(), actor: None, policy: Vec::new() }
+    }
+
+    /// One more entry: a change that reaches several organizations is told in each.
+    #[must_use]
+    pub fn and(mut self, entry: Entry) -> Self {
+        self.entries.push(entry);
+        self
+    }
+
+    /// Whose change it is, where the change itself finds that out: a first sign-in.
+    #[must_use]
+    pub fn by(mut self, actor: Identity) -> Self {
+        self.actor = Some(actor);
+        self
     }
 
     /// What the change means for decisions.
@@ -481,9 +497,9 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they can.
         *snapshot = access::store::load(w)?;
     }
-    let Changed { answer, entry, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
-    if let Some(entry) = entry {
-        journal::record_done(w, caller, action, &entry)?;
+    let Changed { answer, entries, actor, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
+    for entry in entries {
+        journal::record_done(w, actor.as_ref().unwrap_or(caller), action, &entry)?;
     }
     if policy.is_empty() {
         return Ok(Committed { answer, epoch: snapshot.epoch });

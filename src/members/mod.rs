@@ -77,6 +77,86 @@ pub fn find_by_sub(r: &Reader<'_>, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, AUTHENTIK, subject)
 }
 
+/// What somebody whom we trust says of a person: a provider of sign-in.
+#[derive(Debug, Clone)]
+pub struct Vouched {
+    pub provider: String,
+    pub subject: String,
+    pub username: Option<String>,
+    /// Only one that was proved there.
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+}
+
+/// What became of it here.
+pub struct Ensured {
+    pub member: MemberId,
+    pub is_new: bool,
+    /// Names of the fields that were empty before.
+    pub filled: Vec<&'static str>,
+    pub changes: Vec<Change>,
+}
+
+/// The member of a provider's subject.
+pub fn find_vouched(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
+    store::find_by_identity(r, provider, subject)
+}
+
+/// Makes the member of a provider's subject, active and without roles, or fills what it lacks; nothing is overwritten.
+///
+/// A name that is malformed, or another member's, is left out: it links nobody, and keeps nobody from signing in.
+pub fn ensure_vouched(t: &Transaction<'_>, vouched: &Vouched, members_max: u64) -> Result<Ensured> {
+    let former = find_vouched(t, &vouched.provider, &vouched.subject)?;
+    if former.as_ref().is_some_and(|member| !member.is_active()) {
+        return Err(Cause::InvalidLogin.into());
+    }
+    let gap = |held: Option<&String>| held.is_none();
+    let (no_username, no_email, no_name) = match &former {
+        Some(member) => (gap(member.username.as_ref()), gap(member.email.as_ref()), gap(member.display_name.as_ref())),
+        None => (true, true, true),
+    };
+    let free = |login: &String| Ok::<_, Error>(is_login(login) && find_login(t, login)?.is_none());
+    let offered = |is_gap: bool, name: &Option<String>, is_email: bool| {
+        let Some(name) = name.clone().filter(|name| is_gap && name.contains('@') == is_email) else { return Ok(None) };
+        Ok::<_, Error>(if free(&name)? { Some(name) } else { None })
+    };
+    let username = offered(no_username, &vouched.username, false)?;
+    let email = offered(no_email, &vouched.email, true)?;
+    let display_name = vouched.display_name.clone().filter(|name| no_name && is_display_name(name));
+    let fields = [("username", &username), ("email", &email), ("display_name", &display_name)];
+    let filled: Vec<&'static str> = fields.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name).collect();
+
+    let Some(mut member) = former else {
+        if t.snapshot().people() as u64 >= members_max {
+            let message = format!("the site has {members_max} members already (limits.members)");
+            return Err(Error::new(Cause::RegistrationClosed).saying(message));
+        }
+        let id = create(t, &NewMember { username, email, display_name, ..NewMember::default() })?;
+        store::insert_identity(t, id, &vouched.provider, &vouched.subject, None)?;
+        let changes = vec![access::store::person(t, id)?];
+        return Ok(Ensured { member: id, is_new: true, filled, changes });
+    };
+    if !filled.is_empty() {
+        member.username = username.or(member.username);
+        member.email = email.or(member.email);
+        member.display_name = display_name.or(member.display_name);
+        store::update_names(t, &member)?;
+    }
+    Ok(Ensured { member: member.id, is_new: false, filled, changes: Vec::new() })
+}
+
+/// The rule of `DisplayName` in the document, for names that do not come as a request body.
+fn is_display_name(name: &str) -> bool {
+    const CHARACTERS_MAX: usize = 200;
+    (1..=CHARACTERS_MAX).contains(&name.chars().count()) && !name.chars().any(|c| c < ' ' || c == '\u{7f}')
+}
+
+/// Makes a member belong to an organization, without a role.
+pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> Result<Change> {
+    store::insert_membership(t, organization, id)?;
+    access::store::seat(t, organization, id)
+}
+
 /// What is known of a login: the member and its password's hash.
 #[derive(Debug)]
 pub struct Login {

@@ -19,6 +19,7 @@ use crate::access::caller::{Exchange, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
 use crate::console;
+use crate::sessions::oidc::Providers;
 use crate::error::{Cause, Error, Field, Result};
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
@@ -34,13 +35,13 @@ type Apis = (
         permissions::api::policy::Api,
         permissions::api::check::Api,
     ),
-    (sessions::api::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
+    (sessions::api::Api, sessions::api::oidc::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
     clients::api::Api,
     audit::api::Api,
     System,
 );
 
-fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
+fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, ()> {
     let app = || app.clone();
     let apis: Apis = (
         (
@@ -59,6 +60,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
         ),
         (
             sessions::api::Api { app: app() },
+            sessions::api::oidc::Api { app: app(), providers: providers.clone() },
             sessions::api::own::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
         ),
@@ -73,7 +75,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
 
 /// The finished OpenAPI document and the page that shows it.
 pub fn documented(app: &Arc<App>) -> Result<(Value, String)> {
-    described(&service(app), app)
+    described(&service(app, &Arc::new(Providers::new(app))), app)
 }
 
 fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, String)> {
@@ -97,12 +99,13 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, St
 
 /// All that the program answers, ready for a server or for the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
-    let service = service(app);
+    let providers = Arc::new(Providers::new(app));
+    let service = service(app, &providers);
     let (document, page) = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
         inputs: Arc::new(Inputs::new(&document, FORMATS)?),
-        prover: Arc::new(sessions::Doorkeeper { app: app.clone() }),
+        prover: Arc::new(sessions::Doorkeeper { app: app.clone(), providers }),
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();
