@@ -1,23 +1,25 @@
 //! Who makes this request. One function decides, in a fixed order: a credential that is presented and taken here
 //! decides, right or wrong; nothing falls through to a weaker one.
 
+mod identify;
+
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
-use poem::http::Method;
-use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN, USER_AGENT};
+use identify::{exchange_of, find_cookie, identify, provenance};
+use poem::http::header::USER_AGENT;
 use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use super::client::{self, Client, Presented, Rate};
-use super::cookie::{self, Cookies, Provenance};
-use super::key::{self, ApiKey};
+use super::client::{Client, Rate};
+use super::cookie::{self, Cookies};
+use super::key::ApiKey;
 use super::secret::{self, Hash};
 use super::slowdown::Slowdown;
-use super::snapshot::{Snapshot, Status};
+use super::snapshot::Snapshot;
 use super::token::{Keys, Named};
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
@@ -360,202 +362,6 @@ fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -> Me
     }
 }
 
-static X_CLIENT_KEY: HeaderName = HeaderName::from_static("x-client-key");
-static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-static X_INTERNAL_SECRET: HeaderName = HeaderName::from_static("x-internal-secret");
-static X_UID: HeaderName = HeaderName::from_static("x-uid");
-static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
-
-async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
-    let exchange = exchange_of(request)?;
-    let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
-    let mut session = None;
-    let who = if request.data::<FromCommandLine>().is_some() {
-        Who::CommandLine
-    } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
-        let offered = header(&X_API_KEY).unwrap_or("");
-        Who::Client(client(guard, request, client_key, offered, &exchange).inspect_err(|_| {
-            // Known to the log and the audit even when it is turned away.
-            let _ = exchange.who.set(Actor::TurnedAway(client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
-        })?)
-    } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
-        if let Some(offered) = header(&X_INTERNAL_SECRET) {
-            internal(guard, offered)?;
-        }
-        // The pair is the credential: a gateway says who, and where.
-        header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
-        Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
-    } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
-        internal(guard, offered)?;
-        Who::Internal
-    } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
-        let token = bearer_token(authorization)?;
-        if key::is_key(token) {
-            Who::Key(api_key(guard, request, token, &exchange, takes).await?)
-        } else if takes & MEMBER != 0 {
-            let named = bearer(guard, request, token, &exchange).await?;
-            session = named.1;
-            Who::Member(named.0)
-        } else {
-            return Err(nobody(takes));
-        }
-    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0) {
-        Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
-    } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
-        session = Some(named.session);
-        Who::Member(named.member)
-    } else {
-        return Err(nobody(takes));
-    };
-    let snapshot = guard.snapshot.load();
-    let named_tenant = header(&X_TENANT_ID)
-        .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
-    let idempotency = request.data::<Idempotency>().cloned();
-    let _ = exchange.who.set(Actor::Known(who.clone()));
-    Ok(Identity { who, session, named_tenant, exchange, idempotency })
-}
-
-fn exchange_of(request: &Request) -> Result<Arc<Exchange>> {
-    request.data::<Arc<Exchange>>().cloned().ok_or_else(|| Error::internal("no exchange"))
-}
-
-fn prover_of(request: &Request) -> Result<&Arc<dyn Prover>> {
-    request.data::<Arc<dyn Prover>>().ok_or_else(|| Error::internal("no prover"))
-}
-
-/// As much of an unverified client key as a log line or an audit row takes.
-const CLIENT_KEY_SHOWN: usize = 64;
-
-/// Stands for a header value that is not text: it equals no key and no token.
-const UNREADABLE: &str = "\u{fffd}";
-
-fn nobody(takes: u8) -> Error {
-    Error::new(match takes {
-        MEMBER => Cause::MissingBearer,
-        _ => Cause::Unauthenticated,
-    })
-}
-
-fn internal(guard: &Guard, offered: &str) -> Result<()> {
-    if guard.internal_secrets.is_empty() {
-        return Err(Cause::InternalSecretNotConfigured.into());
-    }
-    if guard.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
-}
-
-/// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.
-fn is_gateway(guard: &Guard, request: &Request) -> bool {
-    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
-    request.headers().contains_key(&X_INTERNAL_SECRET)
-        || peer.is_some_and(|peer| guard.gateways.iter().any(|net| net.contains(&peer)))
-}
-
-fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
-    let id = MemberId::of(uid);
-    match snapshot.person(id) {
-        Some(person) if person.status == Status::Active => Ok(id),
-        _ => Err(Cause::Unauthenticated.into()),
-    }
-}
-
-fn bearer_token(authorization: &str) -> Result<&str> {
-    match authorization.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
-        _ => Err(Cause::InvalidBearer.into()),
-    }
-}
-
-/// The member of an access token, ours or a provider's; ours names its session too.
-async fn bearer(
-    guard: &Guard,
-    request: &Request,
-    token: &str,
-    exchange: &Arc<Exchange>,
-) -> Result<(MemberId, Option<SessionId>)> {
-    let verified = guard.keys.load().verify(token, Timestamp::now());
-    match verified {
-        Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
-        Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
-        Err(_) => Ok((prover_of(request)?.foreign(exchange, token).await?, None)),
-    }
-}
-
-impl Guard {
-    /// Is it a session of an active member that has not ended, with all that the member's organizations ask for?
-    pub fn admit(&self, named: Named) -> Result<Named> {
-        let snapshot = self.snapshot.load();
-        let ended = |why: &'static str| Error::new(Cause::InvalidBearer).because(why);
-        if snapshot.person(named.member).is_none_or(|person| person.status != Status::Active) {
-            return Err(ended("the member is not active"));
-        }
-        let session = snapshot.session(named.session).filter(|session| session.member == named.member);
-        let session = session.ok_or_else(|| ended("the session has ended"))?;
-        if !session.second_factor && snapshot.requires_second_factor(named.member) {
-            return Err(Error::new(Cause::SecondFactorRequired)
-                .saying("your organization asks for a second factor: sign in again"));
-        }
-        Ok(named)
-    }
-}
-
-/// The owner of an API key. What takes no keys says so to a good one.
-async fn api_key(
-    guard: &Guard,
-    request: &Request,
-    text: &str,
-    exchange: &Arc<Exchange>,
-    takes: u8,
-) -> Result<Arc<ApiKey>> {
-    let key = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
-    if takes & KEY == 0 {
-        return Err(Error::new(Cause::Forbidden).saying("no API key can do this: sign in"));
-    }
-    if key.is_emergency {
-        prover_of(request)?.spend(exchange, &key).await?;
-    }
-    Ok(key)
-}
-
-/// The member of the session cookies. An access token that has ended is renewed on the way.
-async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, takes: u8) -> Result<Option<Named>> {
-    if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
-        return Ok(None);
-    }
-    let cookie = |name| find_cookie(guard, request, name);
-    let (access, refresh) = (cookie(cookie::ACCESS), cookie(cookie::REFRESH).zip(cookie(cookie::SESSION)));
-    if access.is_none() && refresh.is_none() {
-        return Ok(None);
-    }
-    let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
-    if is_change && guard.cookies.is_cross_site(provenance(request)) {
-        return Err(Cause::CrossSite.into());
-    }
-    let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
-    match (verified, refresh) {
-        (Some(Ok(named)), _) => guard.admit(named).map(Some),
-        (_, Some((refresh, session))) => {
-            let named = prover_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
-            guard.admit(named).map(Some)
-        }
-        (Some(Err(refused)), None) => Err(refused),
-        (None, None) => Ok(None),
-    }
-}
-
-fn find_cookie<'r>(guard: &Guard, request: &'r Request, name: &str) -> Option<&'r str> {
-    let lines = request.headers().get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    guard.cookies.find(lines, name)
-}
-
-fn provenance(request: &Request) -> Provenance<'_> {
-    let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
-    Provenance {
-        origin: header(ORIGIN),
-        host: header(HOST),
-        fetch_site: header(HeaderName::from_static("sec-fetch-site")),
-    }
-}
-
 /// Somebody who is about to say who they are: what the operations of sign-in know of a request.
 #[derive(Debug, Clone)]
 pub struct Visitor {
@@ -590,27 +396,6 @@ impl<'a> FromRequest<'a> for Visitor {
 
 /// As much of a User-Agent as is looked at.
 const AGENT_CHARACTERS_MAX: usize = 300;
-
-fn client(
-    guard: &Guard,
-    request: &Request,
-    client_key: &str,
-    offered: &str,
-    exchange: &Exchange,
-) -> Result<Arc<Client>> {
-    let path = request.original_uri().path();
-    let presented = Presented {
-        secret: offered,
-        origin: request.headers().get("origin").and_then(|value| value.to_str().ok()),
-        address: exchange.address,
-        path: path.strip_prefix(guard.base_path.as_str()).unwrap_or(path),
-        now: Timestamp::now(),
-    };
-    let snapshot = guard.snapshot.load();
-    let client = client::identify(snapshot.client(client_key), &presented)?;
-    client.admit(&presented)?;
-    Ok(client.clone())
-}
 
 /// Counts a request of a client; called by the guard once the scope is known to fit.
 ///

@@ -392,7 +392,9 @@ mod tests {
     fn keys_that_do_not_sign_are_no_keys() {
         let stored = new_key().expect("key");
         let jwks: Value = serde_json::from_str(keys(&stored, "x").jwks()).expect("a key set");
-        let count = |key: Value| ForeignKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len();
+        let count = |key: Value| {
+            ForeignKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len()
+        };
         assert_eq!(count(jwks["keys"][0].clone()), 1);
         for (name, value) in [("use", json!("enc")), ("kid", Value::Null), ("crv", json!("X25519"))] {
             let mut key = jwks["keys"][0].clone();

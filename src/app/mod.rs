@@ -5,10 +5,12 @@
 //! takes an answer only together with its audit entry, so an unaudited change does not compile.
 
 pub mod figures;
+mod kept;
 pub mod keys;
 mod store;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Outcome, Verified};
 use crate::outbound::Outbound;
 use figures::Figures;
+use kept::Kept;
 
 /// The application: one per data directory.
 pub struct App {
@@ -44,6 +47,7 @@ pub struct App {
     pub sealer: Sealer,
     /// Where the server answers, once it does.
     pub url: OnceLock<String>,
+    kept: Kept,
     denials: Mutex<HashMap<Denied, Repeats>>,
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
 }
@@ -184,6 +188,7 @@ impl App {
             config: Arc::new(config),
             sealer: Sealer::new(server_key),
             url: OnceLock::new(),
+            kept: Kept::default(),
             denials: Mutex::default(),
             reloaded: tokio::sync::Mutex::default(),
         }))
@@ -200,6 +205,22 @@ impl App {
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.db.read(query).await
+    }
+
+    /// Reads a member's own answer, as JSON with its version, unless it was read since the last commit.
+    pub async fn recall(
+        &self,
+        member: MemberId,
+        query: impl FnOnce(&Reader<'_>) -> Result<(String, i64)> + Send + 'static,
+    ) -> Result<(String, i64)> {
+        // The moment is taken before the rows are: what is read is as of then, or newer.
+        let moment = self.db.figures.ended.load(Ordering::Acquire);
+        if let Some(known) = self.kept.find(moment, member) {
+            return Ok(known);
+        }
+        let answer = self.read(query).await?;
+        self.kept.put(moment, member, answer.clone());
+        Ok(answer)
     }
 
     /// Changes rows, and the policy with them.

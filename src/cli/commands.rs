@@ -442,7 +442,7 @@ pub(super) async fn audit_verify(common: &Common) -> Result<ExitCode, Failed> {
 pub(super) async fn openapi() -> Result<(), Failed> {
     let scratch = directory::Scratch::new()?;
     let site = open(crate::config::Config::of(scratch.path())).await?;
-    let document = crate::routes::documented(&site.app)?.0;
+    let document = crate::routes::documented(&site.app)?;
     site.app.close().await;
     println!("{}", serde_json::to_string_pretty(&document).map_err(|e| Failed(e.to_string()))?);
     Ok(())

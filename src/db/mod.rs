@@ -59,6 +59,8 @@ pub struct Figures {
     pub queue_busy: AtomicU64,
     pub panics: AtomicU64,
     pub commit_failures: AtomicU64,
+    /// Ends of batches, kept or not: as long as it stands still, no row has changed.
+    pub ended: AtomicU64,
 }
 
 /// The open transaction that a batch of jobs runs in.
@@ -300,6 +302,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
                 self.undo(before);
             }
         }
+        self.figures.ended.fetch_add(1, Ordering::Release);
         (self.publish)(&self.state);
         for answer in answers {
             answer(outcome.clone());

@@ -6,7 +6,7 @@
 mod edge;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use edge::Edge;
 use poem::endpoint::BoxEndpoint;
@@ -19,8 +19,8 @@ use crate::access::caller::{Exchange, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
 use crate::console;
-use crate::sessions::oidc::Providers;
 use crate::error::{Cause, Error, Field, Result};
+use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
 use crate::{audit, clients, members, organizations, permissions, sessions};
@@ -73,12 +73,12 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
     OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION")).description(description)
 }
 
-/// The finished OpenAPI document and the page that shows it.
-pub fn documented(app: &Arc<App>) -> Result<(Value, String)> {
+/// The finished OpenAPI document.
+pub fn documented(app: &Arc<App>) -> Result<Value> {
     described(&service(app, &Arc::new(Providers::new(app))), app)
 }
 
-fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, String)> {
+fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
@@ -91,20 +91,25 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, St
     .concat();
     let mut document = document::finish(&generated, &examples)?;
     document["servers"] = json!([{"url": app.config.base_path}]);
+    Ok(document)
+}
+
+/// The page that shows the document.
+fn page(app: &Arc<App>) -> Result<String> {
+    let service = service(app, &Arc::new(Providers::new(app)));
     // `</` in a description would end the page's script.
-    let shown = document.to_string().replace("</", "<\\/");
-    let page = service.swagger_ui_html().replacen(&generated, &shown, 1);
-    Ok((document, page))
+    let shown = described(&service, app)?.to_string().replace("</", "<\\/");
+    Ok(service.swagger_ui_html().replacen(&service.spec(), &shown, 1))
 }
 
 /// All that the program answers, ready for a server or for the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let providers = Arc::new(Providers::new(app));
     let service = service(app, &providers);
-    let (document, page) = described(&service, app)?;
+    let document = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
-        inputs: Arc::new(Inputs::new(&document, FORMATS)?),
+        inputs: Arc::new(Inputs::new(&document, FORMATS)),
         prover: Arc::new(sessions::Doorkeeper { app: app.clone(), providers }),
         app: app.clone(),
     });
@@ -118,8 +123,11 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
-        .at(format!("{base}/openapi.json"), get(Fixed::new("application/json", document.to_string(), None)))
-        .at(format!("{base}/docs"), get(Fixed::new("text/html; charset=utf-8", page, Some(DOCS_POLICY))))
+        .at(
+            format!("{base}/openapi.json"),
+            get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
+        )
+        .at(format!("{base}/docs"), get(Fixed::new(app, "text/html; charset=utf-8", page)))
         .nest(base, shared())
         .nest_no_strip("/auth", shared())
         .nest_no_strip("/me", shared())
@@ -201,18 +209,27 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
 }
 
-/// A text that was made once, with a tag so that it is fetched once.
+/// A text that is made when somebody first asks for it, with a tag so that it is fetched once.
 struct Fixed {
+    app: Arc<App>,
     content_type: &'static str,
-    text: String,
-    etag: String,
-    policy: Option<&'static str>,
+    make: fn(&Arc<App>) -> Result<String>,
+    made: OnceLock<(String, String)>,
 }
 
 impl Fixed {
-    fn new(content_type: &'static str, text: String, policy: Option<&'static str>) -> Self {
+    fn new(app: &Arc<App>, content_type: &'static str, make: fn(&Arc<App>) -> Result<String>) -> Self {
+        Self { app: app.clone(), content_type, make, made: OnceLock::new() }
+    }
+
+    /// The text and its tag.
+    fn made(&self) -> Result<&(String, String)> {
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let text = (self.make)(&self.app)?;
         let etag = format!("\"{}\"", hex::encode(&secret::hash(&text)[..12]));
-        Self { content_type, text, etag, policy }
+        Ok(self.made.get_or_init(|| (text, etag)))
     }
 }
 
@@ -220,15 +237,16 @@ impl Endpoint for Fixed {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let mut response = Response::builder().header(header::ETAG, &self.etag);
-        if let Some(policy) = self.policy {
-            response = response.header(header::CONTENT_SECURITY_POLICY, policy);
+        let (text, etag) = self.made()?;
+        let mut response = Response::builder().header(header::ETAG, etag);
+        if self.content_type.starts_with("text/html") {
+            response = response.header(header::CONTENT_SECURITY_POLICY, DOCS_POLICY);
         }
         let sent = request.headers().get(header::IF_NONE_MATCH).and_then(|sent| sent.to_str().ok());
-        if is_known(sent, &self.etag) {
+        if is_known(sent, etag) {
             return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
         }
-        Ok(response.content_type(self.content_type).body(self.text.clone()))
+        Ok(response.content_type(self.content_type).body(text.clone()))
     }
 }
 
@@ -275,7 +293,7 @@ impl Operations {
         if is_parameter_error(&error)
             && let Some(id) = operation
         {
-            let faults = self.inputs.check_query(id, &uri);
+            let faults = self.inputs.check_query(id, &uri)?;
             let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
             return Err(Error::fields(faults).because(error.to_string()).into());
         }

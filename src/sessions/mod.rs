@@ -162,7 +162,7 @@ fn tokens(app: &App, row: &SessionRow, refresh_token: String) -> Result<Tokens> 
     let now = Timestamp::now();
     let named = Named { member: row.member, session: row.id };
     let (access_token, expires_in_s) = app.guard.keys.load().issue(named, now, row.ends_at)?;
-    let refresh_expires_in_s = (row.expires_at.0 - now.0) / 1_000;
+    let refresh_expires_in_s = (row.expires_at.0 - now.0 + 999) / 1_000;
     Ok(Tokens { access_token, expires_in_s, refresh_token, refresh_expires_in_s, session: row.id })
 }
 

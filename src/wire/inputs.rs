@@ -1,7 +1,7 @@
 //! The generated document as the validator: every rule is written once, on a type, and checked from its schema.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, Validator};
@@ -24,68 +24,88 @@ struct Parameter {
     required: bool,
     is_integer: bool,
     is_boolean: bool,
-    rule: Validator,
+    schema: Value,
 }
 
-/// Compiled rules of all bodies, by schema name, and of all query parameters, by operation id.
+/// Rules of all bodies, by schema name, and of all query parameters, by operation id. A rule is compiled when it is first
+/// needed: compiled they take far more memory than as schemas, and a small site uses a few.
 pub struct Inputs {
-    bodies: HashMap<String, Validator>,
+    /// All schemas of the document, in the dialect of the validator.
+    definitions: Map<String, Value>,
+    bodies: HashMap<String, OnceLock<Validator>>,
     parameters: HashMap<String, Vec<Parameter>>,
     formats: &'static [Format],
 }
 
 impl Inputs {
-    /// Compiles the rules of a finished document.
-    pub fn new(document: &Value, formats: &'static [Format]) -> Result<Self> {
-        let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
-        let definitions: Map<String, Value> =
-            schemas.iter().map(|(name, schema)| (name.clone(), checkable(schema))).collect();
-        let rule = |mut schema: Value| {
-            // Only what it refers to: the rules keep their schema, and there are hundreds of them.
-            let names = super::document::reached(&schema, &definitions);
-            if !names.is_empty() {
-                let reached: Map<String, Value> = names
-                    .into_iter()
-                    .filter_map(|name| Some((name.clone(), definitions.get(&name)?.clone())))
-                    .collect();
-                schema["components"] = json!({"schemas": reached});
-            }
-            compile(&schema, formats)
-        };
-        let mut inputs = Self { bodies: HashMap::new(), parameters: HashMap::new(), formats };
+    /// Takes the rules out of a finished document.
+    pub fn new(document: &Value, formats: &'static [Format]) -> Self {
+        let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
+        let definitions = schemas.map(|(name, schema)| (name.clone(), checkable(schema))).collect();
+        let mut inputs = Self { definitions, bodies: HashMap::new(), parameters: HashMap::new(), formats };
         for operation in super::document::operations(document) {
             let body = &operation.value["requestBody"]["content"]["application/json"]["schema"];
             if let Some(name) = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
-                inputs.bodies.insert(name.to_owned(), rule(checkable(body))?);
+                inputs.bodies.insert(name.to_owned(), OnceLock::new());
             }
             let parameters = operation.value["parameters"].as_array().cloned().unwrap_or_default();
             let read = parameters.iter().filter(|parameter| parameter["in"] == "query").map(|parameter| {
                 let schema = &parameter["schema"];
-                Ok(Parameter {
+                Parameter {
                     name: parameter["name"].as_str().unwrap_or_default().to_owned(),
                     required: parameter["required"] == true,
                     is_integer: schema["type"] == "integer",
                     is_boolean: schema["type"] == "boolean",
-                    rule: rule(checkable(schema))?,
-                })
+                    schema: checkable(schema),
+                }
             });
-            inputs.parameters.insert(operation.id.to_owned(), read.collect::<Result<_>>()?);
+            inputs.parameters.insert(operation.id.to_owned(), read.collect());
         }
-        Ok(inputs)
+        // What no request reaches is not needed again.
+        let of_bodies = inputs.bodies.keys().flat_map(|name| inputs.reached(&body_schema(name)));
+        let of_parameters = inputs.parameters.values().flatten().flat_map(|p| inputs.reached(&p.schema));
+        let reached: HashSet<String> = of_bodies.chain(of_parameters).collect();
+        inputs.definitions.retain(|name, _| reached.contains(name));
+        inputs
+    }
+
+    fn reached(&self, schema: &Value) -> Vec<String> {
+        super::document::reached(schema, &self.definitions)
+    }
+
+    /// The rule of a schema, with all that it refers to.
+    fn compiled(&self, mut schema: Value) -> Result<Validator> {
+        let names = self.reached(&schema);
+        if !names.is_empty() {
+            let known = |name: String| Some((name.clone(), self.definitions.get(&name)?.clone()));
+            let reached: Map<String, Value> = names.into_iter().filter_map(known).collect();
+            schema["components"] = json!({"schemas": reached});
+        }
+        compile(&schema, self.formats)
+    }
+
+    /// The rule of a body; `None` when the document has none of this name.
+    fn body_rule(&self, name: &str) -> Result<Option<&Validator>> {
+        let Some(rule) = self.bodies.get(name) else { return Ok(None) };
+        if let Some(rule) = rule.get() {
+            return Ok(Some(rule));
+        }
+        let compiled = self.compiled(body_schema(name))?;
+        Ok(Some(rule.get_or_init(|| compiled)))
     }
 
     /// All that is wrong with a body of this schema.
-    pub fn check_body(&self, schema: &str, value: &Value) -> Vec<Field> {
-        match self.bodies.get(schema) {
+    pub fn check_body(&self, schema: &str, value: &Value) -> Result<Vec<Field>> {
+        Ok(match self.body_rule(schema)? {
             Some(rule) if rule.is_valid(value) => Vec::new(),
             Some(rule) => faults(rule, value, "body", self.formats),
             None => vec![Field::at(&["body"], "has no rules: please report this")],
-        }
+        })
     }
 
     /// All that is wrong with the query of a request that the framework refused. (Ids in paths are never malformed, only
     /// missing, and headers are read as text.)
-    pub fn check_query(&self, operation_id: &str, uri: &poem::http::Uri) -> Vec<Field> {
+    pub fn check_query(&self, operation_id: &str, uri: &poem::http::Uri) -> Result<Vec<Field>> {
         let query: Vec<(String, String)> = uri.query().map(query_pairs).unwrap_or_default();
         let mut found = Vec::new();
         for parameter in self.parameters.get(operation_id).map_or(&[][..], Vec::as_slice) {
@@ -93,15 +113,22 @@ impl Inputs {
             match query.iter().find(|(name, _)| *name == parameter.name) {
                 None if parameter.required => found.push(Field::at(&place, "is missing")),
                 None => {}
-                Some((_, text)) => found.extend(parameter.check(text).map(|message| Field::at(&place, message))),
+                Some((_, text)) => {
+                    let rule = self.compiled(parameter.schema.clone())?;
+                    found.extend(parameter.check(&rule, text).map(|message| Field::at(&place, message)));
+                }
             }
         }
-        found
+        Ok(found)
     }
 }
 
+fn body_schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
 impl Parameter {
-    fn check(&self, text: &str) -> Option<String> {
+    fn check(&self, rule: &Validator, text: &str) -> Option<String> {
         let value = if self.is_integer {
             match text.parse::<i64>() {
                 Ok(number) => json!(number),
@@ -116,7 +143,7 @@ impl Parameter {
         } else {
             json!(text)
         };
-        faults(&self.rule, &value, "", &[]).into_iter().next().map(|field| field.message)
+        faults(rule, &value, "", &[]).into_iter().next().map(|field| field.message)
     }
 }
 

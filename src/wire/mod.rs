@@ -391,7 +391,7 @@ pub fn raw(request: &Request) -> Result<&[u8], Error> {
 fn read_body<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T, Error> {
     let value = inputs::parse(bytes)?;
     let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
-    let faults = inputs.check_body(&T::name(), &value);
+    let faults = inputs.check_body(&T::name(), &value)?;
     if !faults.is_empty() {
         return Err(Error::fields(faults));
     }

@@ -87,8 +87,8 @@ impl World {
         let mut dice = Dice(11);
         let mut snapshot = Snapshot::empty(1);
         snapshot.apply(Change::Catalog(Arc::new(Catalog::build(self.nodes()))));
-        snapshot.apply(Change::Tenant(OrganizationId::new(), PLATFORM_ORG_CODE.into(), true));
-        snapshot.apply(Change::Tenant(self.tenant, "acme".into(), true));
+        snapshot.apply(tenant(OrganizationId::new(), PLATFORM_ORG_CODE));
+        snapshot.apply(tenant(self.tenant, "acme"));
         let slots = Slot::try_from(self.templates.len() * METHODS.len()).expect("small");
         for (n, id) in self.roles.iter().enumerate() {
             let ticked: Bits = (0..slots).filter(|_| dice.roll(TICKED_OF) == 0).collect();
@@ -97,7 +97,7 @@ impl World {
             snapshot.apply(Change::Role(self.tenant, role));
         }
         for member in &self.members {
-            snapshot.apply(Change::Person(*member, Status::Active, 0));
+            snapshot.apply(Change::Person(*member, Status::Active));
             snapshot.apply(Change::Seat(self.tenant, *member, Some(dice.pick(&self.role_sets).clone())));
         }
         snapshot
@@ -201,4 +201,8 @@ pub fn million() {
     let cell = ArcSwap::from_pointee(snapshot);
     let best = (0..ROUNDS).map(|_| world.decide_all(&cell).0).fold(f64::MAX, f64::min);
     println!("{}", json!({"decide_ns_1m": best, "snapshot_1m_mb": occupied, "snapshot_1m_build_s": build_s}));
+}
+
+fn tenant(id: OrganizationId, org_code: &str) -> Change {
+    Change::Tenant { id, org_code: org_code.into(), is_active: true, requires_second_factor: false }
 }

@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Larger than any head that is expected.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Writes the request with this number into the empty buffer.
-pub type Make<'a> = &'a dyn Fn(u64, &mut Vec<u8>);
+/// Writes the request with this number into the empty buffer; the answer before it on the same connection is at hand.
+pub type Make<'a> = &'a dyn Fn(u64, &[u8], &mut Vec<u8>);
 
 /// What a run of requests came to.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Measured {
     pub failed: u64,
     /// What the first failure said.
     pub complaint: Option<String>,
+    /// The last answer on each connection.
+    pub last: Vec<Vec<u8>>,
 }
 
 /// A request as text; `headers` are whole lines.
@@ -43,38 +45,41 @@ pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
 }
 
 /// Keeps so many requests in flight for the warm-up and the measured time.
-pub fn measure(address: SocketAddr, in_flight: usize, make: Make<'_>) -> Measured {
+///
+/// `first` stands for the answers before the first requests: one a connection, or none at all.
+pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: Make<'_>) -> Measured {
     let began = Instant::now();
     let (from, until) = (began + WARM_UP, began + WARM_UP + MEASURED);
-    let next = Cell::new(0);
-    let counted = Cell::new(0u64);
-    let measured = RefCell::new(Measured::default());
-    let client = || async {
+    let (next, counted) = (&Cell::new(0), &Cell::new(0u64));
+    let measured = &RefCell::new(Measured::default());
+    let client = |index: usize| async move {
         let mut connection = Connection::open(address).await?;
+        connection.buffer.extend(first.get(index).into_iter().flatten());
         let mut request = Vec::new();
         while Instant::now() < until {
             request.clear();
-            make(next.replace(next.get() + 1), &mut request);
-            let (status, body) = connection.exchange(&request).await?;
+            make(next.replace(next.get() + 1), connection.body(), &mut request);
+            let status = connection.exchange(&request).await?;
             if status != 200 {
-                let text = String::from_utf8_lossy(body).into_owned();
-                note(&measured, format!("status {status}: {text}"));
+                let text = String::from_utf8_lossy(connection.body()).into_owned();
+                note(measured, format!("status {status}: {text}"));
                 continue;
             }
             measured.borrow_mut().answered += 1;
             let now = Instant::now();
             counted.set(counted.get() + u64::from(now >= from && now < until));
         }
-        Ok(())
+        Ok(connection.body().to_vec())
     };
-    let clients = (0..in_flight).map(|_| async {
-        if let Err(broken) = client().await {
-            note(&measured, broken);
-        }
+    let clients = (0..in_flight).map(|index| async move {
+        client(index).await.unwrap_or_else(|broken| {
+            note(measured, broken);
+            Vec::new()
+        })
     });
-    block_on(join_all(clients));
+    let last = block_on(join_all(clients));
     let per_s = counted.get() as f64 / MEASURED.as_secs_f64();
-    Measured { per_s, ..measured.into_inner() }
+    Measured { per_s, last, ..measured.take() }
 }
 
 fn note(measured: &RefCell<Measured>, complaint: String) {
@@ -92,9 +97,9 @@ pub fn all(address: SocketAddr, requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut connection = Connection::open(address).await.expect("a connection");
         while let Some(request) = requests.get(next.get()) {
             let index = next.replace(next.get() + 1);
-            let (status, body) = connection.exchange(request).await.expect("an answer");
-            assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
-            bodies.borrow_mut()[index] = body.to_vec();
+            let status = connection.exchange(request).await.expect("an answer");
+            assert_eq!(status, 200, "{}", String::from_utf8_lossy(connection.body()));
+            bodies.borrow_mut()[index] = connection.body().to_vec();
         }
     };
     block_on(join_all((0..IN_FLIGHT.min(requests.len())).map(|_| client())));
@@ -109,17 +114,24 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Where the body of the last answer begins.
+    body_at: usize,
 }
 
 impl Connection {
     async fn open(address: SocketAddr) -> Result<Self, String> {
         let stream = TcpStream::connect(address).await.map_err(|e| format!("no connection: {e}"))?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
-        Ok(Self { stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
+        Ok(Self { stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX), body_at: 0 })
     }
 
-    /// One request and its answer: status and body.
-    async fn exchange(&mut self, request: &[u8]) -> Result<(u16, &[u8]), String> {
+    /// The body of the last answer.
+    fn body(&self) -> &[u8] {
+        &self.buffer[self.body_at..]
+    }
+
+    /// One request; answers its status.
+    async fn exchange(&mut self, request: &[u8]) -> Result<u16, String> {
         self.stream.write_all(request).await.map_err(|e| format!("cannot write: {e}"))?;
         self.buffer.clear();
         let head = loop {
@@ -137,7 +149,8 @@ impl Connection {
         if self.buffer.len() > end {
             return Err("an answer is longer than it says".into());
         }
-        Ok((head.status, &self.buffer[head.bytes..end]))
+        self.body_at = head.bytes;
+        Ok(head.status)
     }
 
     async fn fill(&mut self) -> Result<(), String> {

@@ -75,7 +75,7 @@ struct Stand<'a> {
 impl Stand<'_> {
     fn reads(&mut self) {
         let site = self.site;
-        let check = |n: u64, request: &mut Vec<u8>| site::check_request(site, n, request);
+        let check = |n: u64, _: &[u8], request: &mut Vec<u8>| site::check_request(site, n, request);
         self.answers(&check, r#""allow":true"#);
         let (ours, bare) = self.side_by_side("check", &check);
         self.figures.add("check_vs_bare", ours / bare);
@@ -86,7 +86,7 @@ impl Stand<'_> {
             (site::ME, r#""username":"u0""#, "bearer_me_vs_bare", "bearer_me_per_s"),
         ] {
             let whole = driver::request("GET", path, &site.bearer, "");
-            let make = |_: u64, request: &mut Vec<u8>| request.extend_from_slice(&whole);
+            let make = |_: u64, _: &[u8], request: &mut Vec<u8>| request.extend_from_slice(&whole);
             self.answers(&make, needle);
             let (ours, bare) = self.side_by_side(path, &make);
             self.figures.add(ratio, ours / bare);
@@ -98,22 +98,30 @@ impl Stand<'_> {
     }
 
     fn writes(&mut self) {
-        let (mut many, mut one, mut bare, mut answered) = (0.0_f64, 0.0_f64, 0.0_f64, 0);
+        let (mut many, mut one, mut bare, mut refreshed, mut answered) = (0.0_f64, 0.0_f64, 0.0_f64, 0.0_f64, 0);
         let site = self.site;
+        let refresh = |_: u64, last: &[u8], request: &mut Vec<u8>| site::refresh_request(last, request);
+        let mut sessions = site::sessions(self.server.address, IN_FLIGHT);
         for round in 0..ROUNDS {
-            progress(&format!("grants, round {} of {ROUNDS}", round + 1));
-            let make =
-                |series: usize| move |n: u64, request: &mut Vec<u8>| site::grant_request(site, series, n, request);
-            bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, &make(2 * round)).per_s);
-            let at_64 = self.measured(self.server.address, IN_FLIGHT, &make(2 * round));
-            let at_1 = self.measured(self.server.address, 1, &make(2 * round + 1));
+            progress(&format!("grants and refreshes, round {} of {ROUNDS}", round + 1));
+            let make = |series: usize| {
+                move |n: u64, _: &[u8], request: &mut Vec<u8>| site::grant_request(site, series, n, request)
+            };
+            bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, &[], &make(2 * round)).per_s);
+            let at_64 = self.measured(self.server.address, IN_FLIGHT, &[], &make(2 * round));
+            let at_1 = self.measured(self.server.address, 1, &[], &make(2 * round + 1));
             answered += at_64.answered + at_1.answered;
             (many, one) = (many.max(at_64.per_s), one.max(at_1.per_s));
+            let chain = self.measured(self.server.address, IN_FLIGHT, &sessions, &refresh);
+            refreshed = refreshed.max(chain.per_s);
+            sessions = chain.last;
         }
         // What was answered is there, each with its audit row: otherwise it was not a write that was measured.
         assert_eq!(self.site.granted(), (answered, answered), "grants and their audit rows");
         self.figures.add("group_commit_gain", many / one);
         self.figures.add("write_vs_bare", many / bare);
+        self.figures.add("refresh_vs_grant", refreshed / many);
+        self.figures.add("refreshes_64_per_s", refreshed);
         self.figures.add("grants_64_per_s", many);
         self.figures.add("grants_1_per_s", one);
     }
@@ -123,14 +131,14 @@ impl Stand<'_> {
         let (mut ours, mut bare) = (0.0_f64, 0.0_f64);
         for round in 0..ROUNDS {
             progress(&format!("{name}, round {} of {ROUNDS}", round + 1));
-            bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, make).per_s);
-            ours = ours.max(self.measured(self.server.address, IN_FLIGHT, make).per_s);
+            bare = bare.max(self.measured(self.bare.address, IN_FLIGHT, &[], make).per_s);
+            ours = ours.max(self.measured(self.server.address, IN_FLIGHT, &[], make).per_s);
         }
         (ours, bare)
     }
 
-    fn measured(&mut self, address: SocketAddr, in_flight: usize, make: Make<'_>) -> Measured {
-        let measured = driver::measure(address, in_flight, make);
+    fn measured(&mut self, address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: Make<'_>) -> Measured {
+        let measured = driver::measure(address, in_flight, first, make);
         self.failed += measured.failed;
         if let Some(complaint) = &measured.complaint {
             eprintln!("{} requests failed, the first one: {complaint}", measured.failed);
@@ -141,7 +149,7 @@ impl Stand<'_> {
     /// What is measured is what is meant: the server's answer says so.
     fn answers(&self, make: Make<'_>, needle: &str) {
         let mut request = Vec::new();
-        make(0, &mut request);
+        make(0, &[], &mut request);
         let body = driver::all(self.server.address, &[request]).remove(0);
         let text = String::from_utf8_lossy(&body);
         assert!(text.contains(needle), "{text}");

@@ -16,7 +16,8 @@ use crate::process::Process;
 pub const CHECK: &str = "/api/v1/permissions/check";
 pub const MY_PERMISSIONS: &str = "/api/v1/permissions/me";
 pub const ME: &str = "/me";
-pub const GRANT: &str = "/admin/permissions/grant";
+const REFRESH: &str = "/api/v1/auth/refresh";
+const GRANT: &str = "/admin/permissions/grant";
 /// All that is measured; the bare server answers under the same paths.
 pub const PATHS: [&str; 4] = [CHECK, MY_PERMISSIONS, ME, GRANT];
 
@@ -192,6 +193,25 @@ pub fn grant_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) 
     let _ = write!(body, r#"{{"uid":"{uid}","scope_type":"project","scope_id":"p{series}-{n}","#);
     body.push_str(r#""module":"videos","action":"edit"}"#);
     request.extend(driver::request("POST", GRANT, &site.client, &body));
+}
+
+/// So many sign-ins of one member; answers what they were answered.
+pub fn sessions(address: SocketAddr, count: usize) -> Vec<Vec<u8>> {
+    let body = json!({"login": "u0", "password": PASSWORD}).to_string();
+    let login = driver::request("POST", "/auth/login", "", &body);
+    driver::all(address, &vec![login; count])
+}
+
+/// The next refresh of a session, with what the last answer said.
+pub fn refresh_request(last: &[u8], request: &mut Vec<u8>) {
+    let last = String::from_utf8_lossy(last);
+    let said = |name: &str| {
+        let (_, rest) = last.split_once(&format!("\"{name}\":\"")).expect("a token");
+        rest.split('"').next().expect("its end")
+    };
+    let (token, session) = (said("refresh_token"), said("session_id"));
+    let body = format!(r#"{{"refresh_token":"{token}","session_id":"{session}"}}"#);
+    request.extend(driver::request("POST", REFRESH, "", &body));
 }
 
 fn data(body: &[u8]) -> Value {

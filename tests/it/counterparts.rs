@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::site::http_client;
+
 /// The secret of every client of the provider that says no other.
 pub const CLIENT_SECRET: &str = "a-client-secret-for-tests";
 
@@ -65,12 +67,10 @@ fn spawn(command: &mut Command) -> (Child, String) {
     (child, line)
 }
 
-/// An HTTP client that does as it is told: no proxy, no redirects.
+/// An HTTP client that follows no redirects, as the tests look at each.
 pub fn http() -> reqwest::Client {
-    // Somebody has to choose for all of the process; that somebody did already is just as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    builder.no_proxy().timeout(Duration::from_secs(20)).build().expect("client")
+    let builder = http_client().redirect(reqwest::redirect::Policy::none());
+    builder.timeout(Duration::from_secs(20)).build().expect("client")
 }
 
 // ── the OpenID provider ──

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use poem_openapi::param::Header;
-use poem_openapi::types::MaybeUndefined;
+use poem_openapi::types::{MaybeUndefined, ToJSON};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::{Member, store};
-use crate::wire::{Body, DisplayName, Reply, Tag, ok, require_version};
+use crate::wire::{Body, DisplayName, RenderedReply, Reply, Tag, ok, rendered, require_version};
 
 /// The signed-in member
 #[derive(Object)]
@@ -48,10 +48,11 @@ pub struct Api {
 impl Api {
     /// See oneself
     #[oai(path = "/", method = "get", operation_id = "get_me")]
-    async fn get_me(&self, caller: Person) -> Reply<Me> {
+    async fn get_me(&self, caller: Person) -> RenderedReply<Me> {
         let id = signed_in(&caller)?;
-        let (me, version) = self.app.read(move |r| me(r, id)).await?;
-        Ok(ok(me).version(version))
+        let read = move |r: &crate::db::Reader<'_>| me(r, id).map(|(me, version)| (me.to_json_string(), version));
+        let (me, version) = self.app.recall(id, read).await?;
+        Ok(rendered(me).version(version))
     }
 
     /// Change oneself

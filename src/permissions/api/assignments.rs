@@ -195,11 +195,9 @@ impl Api {
         let dry_run = request.dry_run.unwrap_or(false);
         let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
         keys.extend(request.claims.into_iter().flatten().flat_map(|(_, claim)| keys_of_claim(&claim.0)));
-        if keys.len() > KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > KEY_BYTES_MAX)
-        {
-            let message = format!(
-                "has more than {KEYS_MAX} keys, or one that is empty or longer than {KEY_BYTES_MAX} bytes"
-            );
+        if keys.len() > KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            let message =
+                format!("has more than {KEYS_MAX} keys, or one that is empty or longer than {KEY_BYTES_MAX} bytes");
             return Err(Error::field("claims", message).into());
         }
         let synchronize = move |t: &Transaction<'_>, caller: &Identity| {

@@ -54,7 +54,8 @@ impl Said {
 
     /// An e-mail that was proved to the provider, which it says in the same document.
     fn verified_email(&self) -> Option<&str> {
-        let proved = self.documents.iter().filter(|document| document.get("email_verified") == Some(&Value::Bool(true)));
+        let proved =
+            self.documents.iter().filter(|document| document.get("email_verified") == Some(&Value::Bool(true)));
         proved.filter_map(|document| document.get("email")?.as_str()).find(|email| !email.is_empty())
     }
 
@@ -123,7 +124,8 @@ mod tests {
         let email = |said: Said| said.vouched("lab").email;
         let proved = json!({"email": "b@example.org", "email_verified": true});
         assert_eq!(email(said(proved.clone())).as_deref(), Some("b@example.org"));
-        for unproved in [json!({"email": "a@example.org"}), json!({"email": "a@example.org", "email_verified": "true"})] {
+        for unproved in [json!({"email": "a@example.org"}), json!({"email": "a@example.org", "email_verified": "true"})]
+        {
             assert_eq!(email(said(unproved.clone())), None);
             assert_eq!(email(said(unproved.clone()).and(Some(proved.clone()))).as_deref(), Some("b@example.org"));
             assert_eq!(email(said(unproved).and(Some(json!({"email_verified": true})))), None);

@@ -203,21 +203,29 @@ async fn settle(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Result
         let Arrival { vouched, organization, role_keys, members_max } = &arrival;
         let ensured = members::ensure_vouched(t, vouched, *members_max)?;
         let member = ensured.member;
-        let mut changed = Changed::nothing(member).by(Identity::of(Who::Member(member), exchange)).policy(ensured.changes);
+        let mut changed =
+            Changed::nothing(member).by(Identity::of(Who::Member(member), exchange)).policy(ensured.changes);
         let about = |entry: Entry| entry.after(json!({"provider": vouched.provider}));
         if ensured.is_new || !ensured.filled.is_empty() {
             let after = json!({"provider": vouched.provider, "is_new": ensured.is_new, "fields": ensured.filled});
             changed = changed.and(Entry::new("member", member).after(after));
         }
-        let mut organizations: Vec<OrganizationId> = t.snapshot().tenants().filter(|tenant| tenant.set_of(member).is_some()).map(|tenant| tenant.id).collect();
+        let mut organizations: Vec<OrganizationId> =
+            t.snapshot().tenants().filter(|tenant| tenant.set_of(member).is_some()).map(|tenant| tenant.id).collect();
         if let Some(org_code) = organization {
             match t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) {
                 Some(id) if organizations.contains(&id) => {}
                 Some(id) => {
-                    changed = changed.and(about(Entry::new("member", member).within(id))).policy([members::join(t, id, member)?]);
+                    changed = changed
+                        .and(about(Entry::new("member", member).within(id)))
+                        .policy([members::join(t, id, member)?]);
                     organizations.push(id);
                 }
-                None => tracing::warn!(organization = org_code, provider = vouched.provider, "no such organization: its people belong nowhere"),
+                None => tracing::warn!(
+                    organization = org_code,
+                    provider = vouched.provider,
+                    "no such organization: its people belong nowhere"
+                ),
             }
         }
         for (source, keys) in role_keys {

@@ -12,9 +12,10 @@ use openidconnect::core::{
     CoreJwsSigningAlgorithm, CoreProviderMetadata,
 };
 use openidconnect::{
-    AsyncHttpClient, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, DiscoveryError, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
-    PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError, TokenResponse, http,
+    AsyncHttpClient, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, DiscoveryError,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError,
+    TokenResponse, http,
 };
 use serde_json::Value;
 
@@ -153,8 +154,12 @@ impl Provider {
     fn unreadable(&self, what: &str, error: DiscoveryError<Error>) -> Error {
         match error {
             DiscoveryError::Request(failed) => failed,
-            DiscoveryError::Parse(e) => self.failed(format!("its {what} is not as it should be at {:?}", e.path().to_string())),
-            DiscoveryError::Response(_, _, why) | DiscoveryError::Validation(why) => self.failed(format!("its {what}: {why}")),
+            DiscoveryError::Parse(e) => {
+                self.failed(format!("its {what} is not as it should be at {:?}", e.path().to_string()))
+            }
+            DiscoveryError::Response(_, _, why) | DiscoveryError::Validation(why) => {
+                self.failed(format!("its {what}: {why}"))
+            }
             other => self.failed(format!("its {what}: {other}")),
         }
     }
@@ -215,7 +220,9 @@ impl Provider {
                         refused(format!("provider {}: {}", self.settings.name, answer.error()))
                     }
                     // Our client's settings are at fault, or the provider's.
-                    word => self.failed(format!("its token endpoint says {word}: see client_id and client_secret_file")),
+                    word => {
+                        self.failed(format!("its token endpoint says {word}: see client_id and client_secret_file"))
+                    }
                 },
                 RequestTokenError::Parse(e, _) => {
                     self.failed(format!("its token answer is not as it should be at {:?}", e.path().to_string()))
@@ -275,7 +282,8 @@ impl Provider {
         if !is_ours.unwrap_or(!is_for_several) {
             return Err("was made for another client");
         }
-        if claims.get("nbf").is_some_and(|from| from.as_i64().is_none_or(|s| s > Timestamp::now().0 / 1_000 + LEEWAY_S)) {
+        if claims.get("nbf").is_some_and(|from| from.as_i64().is_none_or(|s| s > Timestamp::now().0 / 1_000 + LEEWAY_S))
+        {
             return Err("is not valid yet");
         }
         subject(claims).ok_or("has no good subject")
