@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::site::{As, Member, Organization, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 2] = ["login", "get_version"];
+const PUBLIC: [&str; 4] = ["login", "get_version", "get_oidc_url", "exchange_oidc_code"];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
 const OWN: [&str; 5] = ["get_me", "update_me", "get_my_rights", "get_my_permissions", "get_permission_catalog"];

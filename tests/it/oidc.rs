@@ -1,8 +1,8 @@
 //! Sign-in with OpenID Connect providers: against a certified one, and against one that does everything wrong.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -11,7 +11,6 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use roster::access::token::{StoredKey, new_key};
 use roster::ids::Timestamp;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
@@ -21,18 +20,29 @@ const REDIRECT: &str = "http://127.0.0.1:9/callback";
 const AUDIENCE: &str = "https://roster.example.org";
 const ZITADEL: &str = "urn:zitadel:iam:org:project:roles";
 
-fn secret_file() -> NamedTempFile {
-    let mut file = NamedTempFile::new().expect("a file");
-    writeln!(file, "{CLIENT_SECRET}").expect("written");
-    file
+/// A file with the client's secret, which every command on a site's directory reads.
+fn secret_file() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oidc-client.secret");
+        std::fs::write(
+            &path,
+            format!(
+                "{CLIENT_SECRET}
+"
+            ),
+        )
+        .expect("written");
+        path
+    })
 }
 
 /// A block of settings; `more` are further lines of it.
-fn block(name: &str, issuer: &str, secret: &NamedTempFile, more: &str) -> String {
+fn block(name: &str, issuer: &str, more: &str) -> String {
     format!(
         "[[oidc]]\nname = {name:?}\nissuer = {issuer:?}\nclient_id = \"roster\"\nclient_secret_file = {:?}\n\
          redirect_uris = [{REDIRECT:?}]\n{more}\n",
-        secret.path()
+        secret_file()
     )
 }
 
@@ -40,8 +50,7 @@ fn block(name: &str, issuer: &str, secret: &NamedTempFile, more: &str) -> String
 async fn lab(mut config: Value, settings: &str, more: &str) -> (Oidc, Site) {
     config["clients"] = json!([{"client_id": "roster", "redirect_uris": [REDIRECT]}]);
     let oidc = Oidc::start(config);
-    let secret = secret_file();
-    let site = Site::with(&format!("{settings}\n{}", block("lab", &oidc.issuer, &secret, more))).await;
+    let site = Site::with(&format!("{settings}\n{}", block("lab", &oidc.issuer, more))).await;
     (oidc, site)
 }
 
@@ -94,15 +103,10 @@ async fn map(organization: &Organization<'_>, source: &str, external_key: &str, 
 async fn roles(organization: &Organization<'_>, uid: &Value) -> Vec<String> {
     let path = format!("/api/v1/permissions/users/{}/roles", uid.as_str().expect("uid"));
     let held = organization.admin().get(&path).await.data()["user_roles"].as_array().expect("roles").clone();
-    let sql = "select a.source || ':' || r.key from assignments a join roles r on r.id = a.role_id
-               where r.organization_id = ?1 and a.member_id = ?2 order by 1";
-    let rows = organization.site.rows();
-    let mut statement = rows.prepare(sql).expect("SQL");
-    let id = |text: &str| uuid::Uuid::parse_str(text).expect("id").into_bytes().to_vec();
-    let keys = [id(&organization.id), id(uid.as_str().expect("uid"))];
-    let found = statement.query_map(keys, |row| row.get(0)).expect("rows");
-    let found: Vec<String> = found.map(|row| row.expect("text")).collect();
-    assert_eq!(found.len(), held.len(), "{held:?}");
+    let text = |role: &Value, name: &str| role[name].as_str().expect("text").to_owned();
+    let mut found: Vec<String> =
+        held.iter().map(|role| format!("{}:{}", text(role, "source"), text(role, "role_key"))).collect();
+    found.sort();
     found
 }
 
@@ -153,7 +157,7 @@ async fn a_person_signs_in_with_a_provider_and_is_the_same_member_every_time() {
 async fn the_only_provider_need_not_be_named_and_authentik_is_the_known_identity() {
     let oidc =
         Oidc::start(json!({"clients": [{"client_id": "roster", "redirect_uris": [REDIRECT]}], "users": {"alice": {}}}));
-    let site = Site::with(&block("authentik", &oidc.issuer, &secret_file(), "")).await;
+    let site = Site::with(&block("authentik", &oidc.issuer, "")).await;
     let made = site.admin().post("/admin/members", json!({"username": "al", "authentik_sub": "alice"})).await.data();
 
     let url = site.nobody().get(&format!("/auth/oidc/url?redirect_uri={REDIRECT}")).await.data()["authorize_url"]
@@ -453,8 +457,7 @@ async fn a_provider_must_be_known() {
     let exchanged = site.nobody().post("/auth/oidc/exchange", returned("lab", "c", "s")).await;
     assert_eq!(exchanged.is(28_605_000).word(), "not_configured");
 
-    let secret = secret_file();
-    let blocks = ["lab", "other"].map(|name| block(name, &format!("http://127.0.0.1:9/{name}"), &secret, ""));
+    let blocks = ["lab", "other"].map(|name| block(name, &format!("http://127.0.0.1:9/{name}"), ""));
     let site = Site::with(&blocks.concat()).await;
     let unknown = site.nobody().get(&format!("/auth/oidc/url?provider=x&redirect_uri={REDIRECT}")).await;
     assert_eq!(unknown.is(28_301_000).word(), "unknown_provider");
@@ -469,13 +472,9 @@ async fn a_provider_must_be_known() {
 async fn a_state_is_good_once_for_its_provider_and_its_time() {
     let oidc =
         Oidc::start(json!({"clients": [{"client_id": "roster", "redirect_uris": [REDIRECT]}], "users": {"alice": {}}}));
-    let secret = secret_file();
     let other = format!("http://localhost:{}", oidc.issuer.rsplit(':').next().expect("a port"));
-    let settings = format!(
-        "auth.oidc_state_ttl_s = 1\n{}{}",
-        block("lab", &oidc.issuer, &secret, ""),
-        block("other", &other, &secret, "")
-    );
+    let settings =
+        format!("auth.oidc_state_ttl_s = 1\n{}{}", block("lab", &oidc.issuer, ""), block("other", &other, ""));
     let site = Site::with(&settings).await;
     let exchange = async |body: Value| site.nobody().post("/auth/oidc/exchange", body).await;
     let before = people(&site);
@@ -628,9 +627,8 @@ impl Rogue {
     }
 
     async fn site(&self, settings: &str, more: &str) -> Site {
-        let secret = secret_file();
         let relaxed = "neighbours.timeout_ms = 300\nneighbours.failures = 1000\nneighbours.answer_bytes = 65536";
-        Site::with(&format!("{relaxed}\n{settings}\n{}", block("lab", &self.issuer, &secret, more))).await
+        Site::with(&format!("{relaxed}\n{settings}\n{}", block("lab", &self.issuer, more))).await
     }
 }
 

@@ -10,9 +10,10 @@ mod claims;
 mod provider;
 mod state;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Shown, Tokens, open, second_factor, store};
 use crate::access::caller::{Exchange, Identity, Visitor, Who};
@@ -22,7 +23,8 @@ use crate::app::{App, Changed, Transaction, ms};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
-use crate::members;
+use crate::members::{self, Ensured, Vouched};
+use crate::permissions::Source;
 use crate::permissions::sync::sync_at_sign_in;
 use claims::Said;
 use provider::{Provider, Published};
@@ -135,7 +137,7 @@ pub async fn exchange(
     let redeemed = provider.redeem(app, &published, &redirect_uri, (code, pkce_verifier(app, &state))).await?;
     let verified = provider.verified(app, &published, &redeemed.id_token, nonce(app, &state)).await?;
     let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
-    let member = settle(app, &visitor.exchange, arrival(app, provider, &said, true)).await?;
+    let member = settle(app, &visitor.exchange, Arrival::new(app, provider, &said).with_roles(provider, &said)).await?;
     let method = format!("oidc {}", provider.settings.name);
     let tokens = open(app, visitor, member, &method, Shown::OneFactor).await?;
     Ok((tokens, redeemed.access_token))
@@ -146,7 +148,7 @@ async fn all_said(
     app: &App,
     provider: &Provider,
     published: &Published,
-    (subject, claims): (String, serde_json::Value),
+    (subject, claims): (String, Value),
     access_token: &str,
 ) -> Said {
     let said = Said::new(subject, claims);
@@ -178,55 +180,54 @@ async fn with_userinfo(app: &App, provider: &Provider, published: &Published, sa
 
 /// Somebody for whom a provider vouches, with what follows from its settings.
 struct Arrival {
-    vouched: members::Vouched,
+    vouched: Vouched,
+    /// Its org_code.
     organization: Option<String>,
     /// External keys by source; nothing changes where they are not known.
-    role_keys: Vec<(crate::permissions::Source, std::collections::BTreeSet<String>)>,
+    role_keys: Vec<(Source, BTreeSet<String>)>,
     members_max: u64,
 }
 
-fn arrival(app: &App, provider: &Provider, said: &Said, with_roles: bool) -> Arrival {
-    let settings = &provider.settings;
-    let role_keys = if with_roles { said.role_keys(&settings.role_claims) } else { None };
-    Arrival {
-        vouched: said.vouched(&settings.name),
-        organization: settings.organization.clone(),
-        role_keys: role_keys.unwrap_or_default(),
-        members_max: app.config.members_max,
+impl Arrival {
+    /// Without roles, which only a sign-in brings along.
+    fn new(app: &App, provider: &Provider, said: &Said) -> Self {
+        Self {
+            vouched: said.vouched(&provider.settings.name),
+            organization: provider.settings.organization.clone(),
+            role_keys: Vec::new(),
+            members_max: app.config.members_max,
+        }
+    }
+
+    fn with_roles(mut self, provider: &Provider, said: &Said) -> Self {
+        self.role_keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
+        self
     }
 }
 
-/// Makes or completes the member, its membership and its roles, in one change that the member made.
+/// Makes or completes the member, its membership and its roles, in one change that the member itself makes.
 async fn settle(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
     let exchange = exchange.clone();
     let settle = move |t: &Transaction<'_>, _: &Identity| {
         let Arrival { vouched, organization, role_keys, members_max } = &arrival;
-        let ensured = members::ensure_vouched(t, vouched, *members_max)?;
-        let member = ensured.member;
-        let mut changed =
-            Changed::nothing(member).by(Identity::of(Who::Member(member), exchange)).policy(ensured.changes);
-        let about = |entry: Entry| entry.after(json!({"provider": vouched.provider}));
-        if ensured.is_new || !ensured.filled.is_empty() {
-            let after = json!({"provider": vouched.provider, "is_new": ensured.is_new, "fields": ensured.filled});
-            changed = changed.and(Entry::new("member", member).after(after));
+        let provider = &vouched.provider;
+        let Ensured { member, is_new, filled, changes } = members::ensure_vouched(t, vouched, *members_max)?;
+        let entry = |after| Entry::new("member", member).after(after);
+        let mut changed = Changed::nothing(member).by(Identity::of(Who::Member(member), exchange)).policy(changes);
+        if is_new || !filled.is_empty() {
+            changed = changed.and(entry(json!({"provider": provider, "is_new": is_new, "fields": filled})));
         }
-        let mut organizations: Vec<OrganizationId> =
-            t.snapshot().tenants().filter(|tenant| tenant.set_of(member).is_some()).map(|tenant| tenant.id).collect();
-        if let Some(org_code) = organization {
-            match t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) {
-                Some(id) if organizations.contains(&id) => {}
-                Some(id) => {
-                    changed = changed
-                        .and(about(Entry::new("member", member).within(id)))
-                        .policy([members::join(t, id, member)?]);
-                    organizations.push(id);
-                }
-                None => tracing::warn!(
-                    organization = org_code,
-                    provider = vouched.provider,
-                    "no such organization: its people belong nowhere"
-                ),
+        let seats = t.snapshot().tenants().filter(|tenant| tenant.set_of(member).is_some());
+        let mut organizations: Vec<OrganizationId> = seats.map(|tenant| tenant.id).collect();
+        let named = organization.as_ref().map(|org_code| t.snapshot().tenant_named(org_code).map(|tenant| tenant.id));
+        match named {
+            Some(Some(id)) if !organizations.contains(&id) => {
+                let seat = members::join(t, id, member)?;
+                changed = changed.and(entry(json!({"provider": provider})).within(id)).policy([seat]);
+                organizations.push(id);
             }
+            Some(None) => tracing::warn!(provider, organization, "the provider's organization does not exist"),
+            _ => {}
         }
         for (source, keys) in role_keys {
             for (entry, change) in sync_at_sign_in(t, member, &organizations, *source, keys)? {
@@ -235,6 +236,7 @@ async fn settle(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Result
         }
         Ok(changed)
     };
+    // The caller of a change is known before it; whose this one is turns out in it.
     Ok(app.change(&Identity::command_line(), "member.sign_in", settle).await?.answer)
 }
 
@@ -273,7 +275,7 @@ pub async fn member_of_bearer(
             if said.has_gaps(&[]) {
                 said = with_userinfo(app, provider, &published, said, token).await;
             }
-            (settle(app, exchange, arrival(app, provider, &said, false)).await?, true, false)
+            (settle(app, exchange, Arrival::new(app, provider, &said)).await?, true, false)
         }
     };
     if !is_active {
@@ -288,7 +290,7 @@ pub async fn member_of_bearer(
 }
 
 /// The person for whom an access token was made: no program, and no id token that says its audience.
-fn person_of(claims: &serde_json::Value) -> Result<String, &'static str> {
+fn person_of(claims: &Value) -> Result<String, &'static str> {
     let subject = provider::subject(claims).ok_or("without a good subject")?;
     let has = |name: &str| claims.get(name).is_some();
     if has("nonce") && !has("scope") && !has("scp") {

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreErrorResponseType, CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet,
     CoreJwsSigningAlgorithm, CoreProviderMetadata,
@@ -53,9 +54,9 @@ pub struct Published {
     fetched_at: Timestamp,
 }
 
+/// What is known of asking.
 #[derive(Default)]
-struct Cache {
-    published: Option<Arc<Published>>,
+struct Asked {
     /// When a key was last looked for that was not there.
     missed_at: Option<Timestamp>,
     /// The last failure, for those who waited for it.
@@ -65,7 +66,8 @@ struct Cache {
 /// A provider of the settings.
 pub struct Provider {
     pub settings: Settings,
-    cache: tokio::sync::Mutex<Cache>,
+    published: ArcSwapOption<Published>,
+    asked: tokio::sync::Mutex<Asked>,
 }
 
 /// What came of a code.
@@ -76,36 +78,40 @@ pub struct Redeemed {
 
 impl Provider {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, cache: tokio::sync::Mutex::default() }
+        Self { settings, published: ArcSwapOption::empty(), asked: tokio::sync::Mutex::default() }
     }
 
     /// What the provider publishes. `stale` is what lacked a key: something newer is asked for, if it is time.
     pub async fn published(&self, app: &App, stale: Option<&Arc<Published>>) -> Result<Arc<Published>> {
+        let ttl_ms = ms(app.config.oidc_keys_ttl_s);
+        let fresh = || self.published.load_full().filter(|p| Timestamp::now() < p.fetched_at.plus_ms(ttl_ms));
+        if let (None, Some(published)) = (stale, fresh()) {
+            return Ok(published);
+        }
         let came = Timestamp::now();
-        let mut cache = self.cache.lock().await;
-        let now = Timestamp::now();
-        let ends_at = |published: &Published| published.fetched_at.plus_ms(ms(app.config.oidc_keys_ttl_s));
-        let former = cache.published.clone().filter(|published| now < ends_at(published));
+        let mut asked = self.asked.lock().await;
+        // Others may have asked meanwhile.
+        let former = fresh();
         if let Some(published) = &former {
+            let now = Timestamp::now();
             let retry_ms = ms(app.config.oidc_keys_retry_s);
             let is_missing = stale.is_some_and(|stale| Arc::ptr_eq(stale, published));
-            if !is_missing || cache.missed_at.is_some_and(|at| now < at.plus_ms(retry_ms)) {
+            if !is_missing || asked.missed_at.is_some_and(|at| now < at.plus_ms(retry_ms)) {
                 return Ok(published.clone());
             }
-            cache.missed_at = Some(now);
+            asked.missed_at = Some(now);
         }
-        if let Some((at, failed)) = cache.failed.as_ref().filter(|(at, _)| *at > came) {
-            tracing::debug!(provider = self.settings.name, at = at.0, "the failure of another request is shared");
+        if let Some((_, failed)) = asked.failed.as_ref().filter(|(at, _)| *at > came) {
             return Err(failed.clone());
         }
         match self.fetch(app, former.as_deref()).await {
             Ok(published) => {
                 let published = Arc::new(published);
-                (cache.published, cache.failed) = (Some(published.clone()), None);
+                self.published.store(Some(published.clone()));
                 Ok(published)
             }
             Err(failed) => {
-                cache.failed = Some((Timestamp::now(), failed.clone()));
+                asked.failed = Some((Timestamp::now(), failed.clone()));
                 Err(failed)
             }
         }
@@ -337,7 +343,7 @@ impl<'c> AsyncHttpClient<'c> for Http<'_> {
     }
 }
 
-/// Sends a request of the crate's. Whatever fails by itself is a failure, whatever it says.
+/// Whoever answers 5xx failed, whatever else it says.
 async fn send(outbound: &Outbound, request: HttpRequest) -> Result<HttpResponse> {
     let host = request.uri().to_string();
     let failed = |why: String| Error::new(Cause::NeighbourFailed).because(format!("{host}: {why}"));
