@@ -462,6 +462,12 @@ impl Config {
             if !url.is_empty() {
                 providers::check_address(name, url, faults);
             }
+            if url.ends_with('/') {
+                faults.push(format!("{name} must not end with a slash"));
+            }
+        }
+        if self.wordpress_ticket_secret.as_ref().is_some_and(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
+            faults.push(format!("wordpress.ticket_secret_file: the secret must have at least {TICKET_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
         }
         if self.mail_host.is_empty() != self.mail_from.is_empty() {
             faults.push("mail.host and mail.from go together".into());
@@ -509,6 +515,9 @@ pub const FILE_NAME: &str = "roster.toml";
 
 /// A guessable internal secret opens every member. This only stops the careless; `openssl rand -hex 32` makes a good one.
 const INTERNAL_SECRET_BYTES_MIN: usize = 8;
+
+/// The plugin refuses shorter ones too: whoever has a ticket can try secrets without asking anybody.
+const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 /// `roster.toml` as `init` writes it: every setting with its default, none active.
 pub fn template() -> String {

@@ -55,34 +55,25 @@ pub struct App {
 /// What a change answers, with what it did.
 pub struct Changed<T> {
     pub answer: T,
-    /// None when there was nothing to change.
+    /// Empty when there was nothing to change.
     entries: Vec<Entry>,
-    /// Who did it, where that is known only inside the change.
-    actor: Option<Identity>,
     policy: Vec<Change>,
 }
 
 impl<T> Changed<T> {
     pub fn new(answer: T, entry: Entry) -> Self {
-        Self::nothing(answer).and(entry)
+        Self { answer, entries: vec![entry], policy: Vec::new() }
     }
 
     /// It already was as asked.
     pub fn nothing(answer: T) -> Self {
-        Self { answer, entries: Vec::new(), actor: None, policy: Vec::new() }
+        Self { answer, entries: Vec::new(), policy: Vec::new() }
     }
 
-    /// One more entry: a change that reaches several organizations is told in each.
+    /// What it did in one more organization, which sees only that.
     #[must_use]
-    pub fn and(mut self, entry: Entry) -> Self {
+    pub fn also(mut self, entry: Entry) -> Self {
         self.entries.push(entry);
-        self
-    }
-
-    /// Whose change it is, where the change itself finds that out: a first sign-in.
-    #[must_use]
-    pub fn by(mut self, actor: Identity) -> Self {
-        self.actor = Some(actor);
         self
     }
 
@@ -518,10 +509,8 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they can.
         *snapshot = access::store::load(w)?;
     }
-    let Changed { answer, entries, actor, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
-    for entry in entries {
-        journal::record_done(w, actor.as_ref().unwrap_or(caller), action, &entry)?;
-    }
+    let Changed { answer, entries, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
+    entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
     if policy.is_empty() {
         return Ok(Committed { answer, epoch: snapshot.epoch });
     }

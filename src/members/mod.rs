@@ -3,6 +3,7 @@
 //! **Invariant.** A member is found by its own id or by (provider, subject), never linked by e-mail.
 
 pub mod api;
+pub mod authentik;
 pub mod password;
 pub mod store;
 
@@ -64,6 +65,71 @@ pub fn create(w: &Writer<'_>, new: &NewMember) -> Result<MemberId> {
     Ok(id)
 }
 
+/// A name by which a provider knows somebody.
+#[derive(Debug, Clone)]
+pub struct ExternalName {
+    pub provider: String,
+    pub subject: String,
+    /// The provider's own id of the account, where it differs from the subject.
+    pub account_id: Option<String>,
+}
+
+/// The member whom a provider knows by this subject.
+pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
+    store::find_by_identity(r, provider, subject)
+}
+
+/// The account id that was kept when a provider's subject first came.
+pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
+    store::find_account_id(r, provider, subject)
+}
+
+/// Creates a member whom a provider vouches for. What the provider says of names is kept as far as it is free.
+pub fn create_known(w: &Writer<'_>, id: MemberId, name: &ExternalName, new: &NewMember) -> Result<()> {
+    let mut free = new.clone();
+    free.username = free_name(w, new.username.as_deref(), is_username)?;
+    free.email = free_name(w, new.email.as_deref(), is_email)?;
+    free.display_name = new.display_name.clone().filter(|text| is_display_name(text));
+    store::insert_member(w, id, &free)?;
+    store::insert_identity(w, id, &name.provider, &name.subject, name.account_id.as_deref())
+}
+
+/// Gives a member names that it lacks, as far as they are free; answers which.
+pub fn fill_gaps(w: &Writer<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
+    let mut filled = member.clone();
+    if filled.username.is_none() {
+        filled.username = free_name(w, offered.username.as_deref(), is_username)?;
+    }
+    if filled.email.is_none() {
+        filled.email = free_name(w, offered.email.as_deref(), is_email)?;
+    }
+    filled.display_name = filled.display_name.or_else(|| offered.display_name.clone().filter(|t| is_display_name(t)));
+    if filled != *member {
+        store::update_names(w, &filled)?;
+    }
+    let gaps = [
+        ("username", filled.username != member.username),
+        ("email", filled.email != member.email),
+        ("display_name", filled.display_name != member.display_name),
+    ];
+    Ok(gaps.into_iter().filter(|(_, is_filled)| *is_filled).map(|(name, _)| name).collect())
+}
+
+/// A username or e-mail that is well formed and that nobody has: never does one lead to the member who has it.
+fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) -> Result<Option<String>> {
+    let Some(text) = offered.map(str::trim).filter(|text| is_fit(text)) else { return Ok(None) };
+    Ok(find_login(r, text)?.is_none().then(|| text.to_owned()))
+}
+
+/// Makes a member belong to an organization; answers the change where it did not before.
+pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> Result<Option<Change>> {
+    if store::find_membership(t, organization, id)?.is_some() {
+        return Ok(None);
+    }
+    store::insert_membership(t, organization, id)?;
+    access::store::seat(t, organization, id).map(Some)
+}
+
 pub fn get(r: &Reader<'_>, id: MemberId) -> Result<Member> {
     store::get_member(r, id)
 }
@@ -75,86 +141,6 @@ pub fn find(r: &Reader<'_>, id: MemberId) -> Result<Option<Member>> {
 /// The member of an Authentik subject.
 pub fn find_by_sub(r: &Reader<'_>, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, AUTHENTIK, subject)
-}
-
-/// What somebody whom we trust says of a person: a provider of sign-in.
-#[derive(Debug, Clone)]
-pub struct Vouched {
-    pub provider: String,
-    pub subject: String,
-    pub username: Option<String>,
-    /// Only one that was proved there.
-    pub email: Option<String>,
-    pub display_name: Option<String>,
-}
-
-/// What became of it here.
-pub struct Ensured {
-    pub member: MemberId,
-    pub is_new: bool,
-    /// Names of the fields that were empty before.
-    pub filled: Vec<&'static str>,
-    pub changes: Vec<Change>,
-}
-
-/// The member of a provider's subject.
-pub fn find_vouched(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
-    store::find_by_identity(r, provider, subject)
-}
-
-/// Makes the member of a provider's subject, active and without roles, or fills what it lacks; nothing is overwritten.
-///
-/// A name that is malformed, or another member's, is left out: it links nobody, and keeps nobody from signing in.
-pub fn ensure_vouched(t: &Transaction<'_>, vouched: &Vouched, members_max: u64) -> Result<Ensured> {
-    let former = find_vouched(t, &vouched.provider, &vouched.subject)?;
-    if former.as_ref().is_some_and(|member| !member.is_active()) {
-        return Err(Cause::InvalidLogin.into());
-    }
-    let gap = |held: Option<&String>| held.is_none();
-    let (no_username, no_email, no_name) = match &former {
-        Some(member) => (gap(member.username.as_ref()), gap(member.email.as_ref()), gap(member.display_name.as_ref())),
-        None => (true, true, true),
-    };
-    let free = |login: &String| Ok::<_, Error>(is_login(login) && find_login(t, login)?.is_none());
-    let offered = |is_gap: bool, name: &Option<String>, is_email: bool| {
-        let Some(name) = name.clone().filter(|name| is_gap && name.contains('@') == is_email) else { return Ok(None) };
-        Ok::<_, Error>(if free(&name)? { Some(name) } else { None })
-    };
-    let username = offered(no_username, &vouched.username, false)?;
-    let email = offered(no_email, &vouched.email, true)?;
-    let display_name = vouched.display_name.clone().filter(|name| no_name && is_display_name(name));
-    let fields = [("username", &username), ("email", &email), ("display_name", &display_name)];
-    let filled: Vec<&'static str> = fields.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name).collect();
-
-    let Some(mut member) = former else {
-        if t.snapshot().people() as u64 >= members_max {
-            let message = format!("the site has {members_max} members already (limits.members)");
-            return Err(Error::new(Cause::RegistrationClosed).saying(message));
-        }
-        let id = create(t, &NewMember { username, email, display_name, ..NewMember::default() })?;
-        store::insert_identity(t, id, &vouched.provider, &vouched.subject, None)?;
-        let changes = vec![access::store::person(t, id)?];
-        return Ok(Ensured { member: id, is_new: true, filled, changes });
-    };
-    if !filled.is_empty() {
-        member.username = username.or(member.username);
-        member.email = email.or(member.email);
-        member.display_name = display_name.or(member.display_name);
-        store::update_names(t, &member)?;
-    }
-    Ok(Ensured { member: member.id, is_new: false, filled, changes: Vec::new() })
-}
-
-/// The rule of `DisplayName` in the document, for names that do not come as a request body.
-fn is_display_name(name: &str) -> bool {
-    const CHARACTERS_MAX: usize = 200;
-    (1..=CHARACTERS_MAX).contains(&name.chars().count()) && !name.chars().any(|c| c < ' ' || c == '\u{7f}')
-}
-
-/// Makes a member belong to an organization, without a role.
-pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> Result<Change> {
-    store::insert_membership(t, organization, id)?;
-    access::store::seat(t, organization, id)
 }
 
 /// What is known of a login: the member and its password's hash.
@@ -231,26 +217,33 @@ pub fn require_first(login: &str, password: &str) -> Result<()> {
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
-/// The rules of `Username` and `Email` in the document, for logins that do not come as a request body.
+/// The rules of `Username`, `Email` and `DisplayName` in the document, for texts that do not come as a request body.
 fn is_login(login: &str) -> bool {
+    if login.contains('@') { is_email(login) } else { is_username(login) }
+}
+
+fn is_username(text: &str) -> bool {
     const USERNAME_BYTES_MAX: usize = 64;
-    const EMAIL_BYTES_MAX: usize = 254;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.len() <= USERNAME_BYTES_MAX
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(is_plain)
+}
+
+fn is_email(text: &str) -> bool {
+    const EMAIL_BYTES_MAX: usize = 254;
+    const LOCAL_CHARACTERS_MAX: usize = 64;
     let is_part =
         |part: &str| !part.is_empty() && !part.chars().any(|c| c <= ' ' || c == '\u{7f}' || "@<>\"".contains(c));
-    match login.split_once('@') {
-        Some((local, domain)) => {
-            login.len() <= EMAIL_BYTES_MAX
-                && local.chars().count() <= USERNAME_BYTES_MAX
-                && is_part(local)
-                && is_part(domain)
-        }
-        None => {
-            login.len() <= USERNAME_BYTES_MAX
-                && login.starts_with(|first: char| first.is_ascii_alphanumeric())
-                && login.bytes().all(is_plain)
-        }
-    }
+    text.len() <= EMAIL_BYTES_MAX
+        && text.split_once('@').is_some_and(|(local, domain)| {
+            local.chars().count() <= LOCAL_CHARACTERS_MAX && is_part(local) && is_part(domain)
+        })
+}
+
+fn is_display_name(text: &str) -> bool {
+    const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
+    (1..=DISPLAY_NAME_CHARACTERS_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c < ' ' || c == '\u{7f}')
 }
 
 /// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.

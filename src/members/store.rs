@@ -24,10 +24,12 @@ pub fn get_member(r: &Reader<'_>, id: MemberId) -> Result<Member> {
 }
 
 const FIND_BY_IDENTITY: &str = "
-    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+    select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
            m.updated_at
     from identities i
     join members m on m.id = i.member_id
+    left join identities a on a.member_id = m.id and a.provider = 'authentik'
+                              and (i.provider <> 'authentik' or a.subject = i.subject)
     where i.provider = :provider and i.subject = :subject";
 
 pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
@@ -230,6 +232,15 @@ pub fn insert_identity(
         ],
         &[("identities", Cause::MemberExists)],
     )
+}
+
+const FIND_ACCOUNT_ID: &str = "
+    select account_id
+    from identities
+    where provider = :provider and subject = :subject and account_id is not null";
+
+pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
+    r.find(FIND_ACCOUNT_ID, &[(":provider", &provider), (":subject", &subject)], |row| row.get(0))
 }
 
 const SET_ACCOUNT_ID: &str = "

@@ -4,15 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{RoleRecord, Source, store};
-use crate::access::snapshot::Change;
 use crate::access::{self, caller::Identity};
 use crate::app::Transaction;
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId, RoleId};
-use crate::journal::Entry;
 
 /// Most external keys of one sync, and the longest of them.
 pub const KEYS_MAX: usize = 1_000;
@@ -45,30 +43,6 @@ fn keys_of_element(element: &Value) -> Vec<String> {
         Value::Object(map) => map.iter().filter(|(_, value)| value.is_object()).map(|(key, _)| key.clone()).collect(),
         _ => Vec::new(),
     }
-}
-
-/// The same at a sign-in, in all of the member's organizations: what is to be recorded, and what it means.
-///
-/// No caller's rights bound it. Whoever made a mapping held what it gives, and somebody who signs in holds nothing yet.
-pub fn sync_at_sign_in(
-    t: &Transaction<'_>,
-    member: MemberId,
-    organizations: &[OrganizationId],
-    source: Source,
-    external_keys: &BTreeSet<String>,
-) -> Result<Vec<(Entry, Change)>> {
-    let site = Identity::command_line();
-    let mut done = Vec::new();
-    for organization in organizations {
-        let synced = sync(t, &site, (*organization, member), source, external_keys, false)?;
-        if synced.added.is_empty() && synced.removed.is_empty() {
-            continue;
-        }
-        let after = json!({"source": source.word(), "added": synced.added, "removed": synced.removed});
-        let entry = Entry::new("member", member).within(*organization).after(after);
-        done.push((entry, access::store::seat(t, *organization, member)?));
-    }
-    Ok(done)
 }
 
 pub fn sync(

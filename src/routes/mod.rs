@@ -26,7 +26,13 @@ use crate::wire::{Failure, document, is_known};
 use crate::{audit, clients, members, organizations, permissions, sessions};
 
 type Apis = (
-    (members::api::admin::Api, members::api::me::Api, members::api::internal::Api, members::api::grants::Api),
+    (
+        members::api::admin::Api,
+        members::api::me::Api,
+        members::api::internal::Api,
+        members::api::grants::Api,
+        members::api::authentik::Api,
+    ),
     organizations::api::Api,
     (
         permissions::api::roles::Api,
@@ -35,7 +41,13 @@ type Apis = (
         permissions::api::policy::Api,
         permissions::api::check::Api,
     ),
-    (sessions::api::Api, sessions::api::oidc::Api, sessions::api::own::Api, sessions::api::signing_keys::Api),
+    (
+        sessions::api::Api,
+        sessions::api::oidc::Api,
+        sessions::api::own::Api,
+        sessions::api::signing_keys::Api,
+        sessions::api::wordpress::Api,
+    ),
     clients::api::Api,
     audit::api::Api,
     System,
@@ -49,6 +61,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             members::api::me::Api { app: app() },
             members::api::internal::Api { app: app() },
             members::api::grants::Api { app: app() },
+            members::api::authentik::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -63,6 +76,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::oidc::Api { app: app(), providers: providers.clone() },
             sessions::api::own::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
+            sessions::api::wordpress::Api { app: app() },
         ),
         clients::api::Api { app: app() },
         audit::api::Api { app: app() },

@@ -7,9 +7,11 @@
 //! a short while (two tabs) without any being stored; after that its use ends the session.
 
 pub mod api;
+pub mod arrival;
 pub mod oidc;
 pub mod second_factor;
 pub mod store;
+pub mod wordpress;
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ mod counterparts;
 mod site;
 
 mod audit;
+mod authentik;
 mod checks;
 mod cli;
 mod clients;
@@ -31,4 +32,6 @@ mod refresh;
 mod schema;
 mod sessions;
 mod setup;
+mod standin;
 mod tidy;
+mod wordpress;

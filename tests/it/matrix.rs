@@ -6,16 +6,24 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::authentik::Authentik;
 use crate::site::{As, Member, Organization, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 4] = ["login", "get_version", "get_oidc_url", "exchange_oidc_code"];
+const PUBLIC: [&str; 6] = [
+    "login",
+    "get_version",
+    "get_oidc_url",
+    "exchange_oidc_code",
+    "login_with_wordpress",
+    "login_with_wordpress_ticket",
+];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
 const OWN: [&str; 5] = ["get_me", "update_me", "get_my_rights", "get_my_permissions", "get_permission_catalog"];
 
 /// Operations of the services of this site, with the scope a client needs for them.
-const INTERNAL: [(&str, &str); 7] = [
+const INTERNAL: [(&str, &str); 8] = [
     ("list_members_internal", "members:read"),
     ("get_member_by_sub", "members:read"),
     ("list_member_organizations_internal", "members:read"),
@@ -23,6 +31,7 @@ const INTERNAL: [(&str, &str); 7] = [
     ("get_organization_by_code", "organizations:read"),
     ("get_rights_by_sub", "permissions:check"),
     ("upsert_member_by_sub", "members:write"),
+    ("ensure_authentik_user", "members:write"),
 ];
 
 /// What the rows on clients give away, so that the right caller must hold it too.
@@ -143,6 +152,8 @@ impl World<'_> {
             "get_organization_by_code" => ("/internal/organizations/by-code/acme".into(), None),
             "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
             "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
+
+            "ensure_authentik_user" => ("/internal/authentik/users/ensure".into(), Some(json!({"username": fresh("a")}))),
 
             "get_me" => ("/me".into(), None),
             "update_me" => ("/me".into(), Some(json!({"display_name": "Me"}))),
@@ -300,7 +311,8 @@ async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) 
 
 #[tokio::test]
 async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
-    let site = Site::start().await;
+    let authentik = Authentik::start();
+    let site = Site::with(&authentik.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let world = World { site: &site, acme: &acme };
     let suspended = acme.member_with_role("tenant_owner").await;

@@ -1,6 +1,7 @@
 //! Operations on members.
 
 pub mod admin;
+pub mod authentik;
 pub mod grants;
 pub mod internal;
 pub mod me;
@@ -94,6 +95,7 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("LinkMember", r#"{"organization":"acme"}"#),
     ("UpdateMe", r#"{"display_name":"Kim L."}"#),
     ("UpsertBySub", r#"{"sub":"a1b2c3","username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
+    ("EnsureAuthentikUser", r#"{"username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
     (
         "Member",
         r#"{"id":"019abcde-0000-7000-8000-000000000002","uid":"019abcde-0000-7000-8000-000000000002","authentik_sub":"a1b2c3","authentik_user_id":null,"username":"kim","email":"kim@example.org","display_name":"Kim","status":"active","is_active":true,"created_at":1763740800000,"updated_at":1763740800000}"#,

@@ -3,6 +3,7 @@
 pub mod oidc;
 pub mod own;
 pub mod signing_keys;
+pub mod wordpress;
 
 use std::sync::Arc;
 
@@ -95,6 +96,11 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     (
         "RefreshRequest",
         r#"{"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","session_id":"019abcde-0000-7000-8000-000000000009"}"#,
+    ),
+    ("WordPressLoginRequest", r#"{"username":"kim","application_password":"abcd EFGH 1234 ijkl MNOP 5678"}"#),
+    (
+        "WordPressTicketRequest",
+        r#"{"ticket":"eyJ2IjoxfQ.3f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"}"#,
     ),
     (
         "TokenAnswer",

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::members::Vouched;
+use crate::config::providers::Provider;
 use crate::permissions::Source;
 use crate::permissions::sync::{KEY_BYTES_MAX, KEYS_MAX, keys_of_claim};
+use crate::sessions::arrival::Arrival;
 
 /// Claims of Zitadel, whose mappings may name `zitadel` as their source.
 const ZITADEL: &str = "urn:zitadel:";
@@ -59,13 +60,17 @@ impl Said {
         proved.filter_map(|document| document.get("email")?.as_str()).find(|email| !email.is_empty())
     }
 
-    pub fn vouched(&self, provider: &str) -> Vouched {
-        Vouched {
-            provider: provider.to_owned(),
+    /// Somebody for whom a provider vouches, with roles of no source.
+    pub fn arrival(&self, provider: &Provider) -> Arrival {
+        Arrival {
+            provider: provider.name.clone(),
             subject: self.subject.clone(),
+            account_id: None,
             username: self.text("preferred_username").map(str::to_owned),
             email: self.verified_email().map(str::to_owned),
             display_name: self.text("name").map(str::to_owned),
+            organization: provider.organization.clone(),
+            keys: Vec::new(),
         }
     }
 
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_email_counts_only_when_its_own_document_says_that_it_was_proved() {
-        let email = |said: Said| said.vouched("lab").email;
+        let email = |said: Said| said.verified_email().map(str::to_owned);
         let proved = json!({"email": "b@example.org", "email_verified": true});
         assert_eq!(email(said(proved.clone())).as_deref(), Some("b@example.org"));
         for unproved in [json!({"email": "a@example.org"}), json!({"email": "a@example.org", "email_verified": "true"})]

@@ -10,22 +10,19 @@ mod claims;
 mod provider;
 mod state;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::arrival::arrive;
 use super::{Shown, Tokens, open, second_factor, store};
-use crate::access::caller::{Exchange, Identity, Visitor, Who};
+use crate::access::caller::{Exchange, Visitor};
 use crate::access::token::{self, Distrust};
 use crate::access::{cookie, secret};
-use crate::app::{App, Changed, Transaction, ms};
+use crate::app::{App, ms};
 use crate::error::{Cause, Error, Field, Result};
-use crate::ids::{MemberId, OrganizationId, Timestamp};
-use crate::journal::Entry;
-use crate::members::{self, Ensured, Vouched};
-use crate::permissions::Source;
-use crate::permissions::sync::sync_at_sign_in;
+use crate::ids::{MemberId, Timestamp};
+use crate::members;
 use claims::Said;
 use provider::{Provider, Published};
 use state::Purpose;
@@ -137,7 +134,9 @@ pub async fn exchange(
     let redeemed = provider.redeem(app, &published, &redirect_uri, (code, pkce_verifier(app, &state))).await?;
     let verified = provider.verified(app, &published, &redeemed.id_token, nonce(app, &state)).await?;
     let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
-    let member = settle(app, &visitor.exchange, Arrival::new(app, provider, &said).with_roles(provider, &said)).await?;
+    let mut arrival = said.arrival(&provider.settings);
+    arrival.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
+    let member = arrive(app, &visitor.exchange, arrival).await?;
     let method = format!("oidc {}", provider.settings.name);
     let tokens = open(app, visitor, member, &method, Shown::OneFactor).await?;
     Ok((tokens, redeemed.access_token))
@@ -178,68 +177,6 @@ async fn with_userinfo(app: &App, provider: &Provider, published: &Published, sa
     }
 }
 
-/// Somebody for whom a provider vouches, with what follows from its settings.
-struct Arrival {
-    vouched: Vouched,
-    /// Its org_code.
-    organization: Option<String>,
-    /// External keys by source; nothing changes where they are not known.
-    role_keys: Vec<(Source, BTreeSet<String>)>,
-    members_max: u64,
-}
-
-impl Arrival {
-    /// Without roles, which only a sign-in brings along.
-    fn new(app: &App, provider: &Provider, said: &Said) -> Self {
-        Self {
-            vouched: said.vouched(&provider.settings.name),
-            organization: provider.settings.organization.clone(),
-            role_keys: Vec::new(),
-            members_max: app.config.members_max,
-        }
-    }
-
-    fn with_roles(mut self, provider: &Provider, said: &Said) -> Self {
-        self.role_keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
-        self
-    }
-}
-
-/// Makes or completes the member, its membership and its roles, in one change that the member itself makes.
-async fn settle(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
-    let exchange = exchange.clone();
-    let settle = move |t: &Transaction<'_>, _: &Identity| {
-        let Arrival { vouched, organization, role_keys, members_max } = &arrival;
-        let provider = &vouched.provider;
-        let Ensured { member, is_new, filled, changes } = members::ensure_vouched(t, vouched, *members_max)?;
-        let entry = |after| Entry::new("member", member).after(after);
-        let mut changed = Changed::nothing(member).by(Identity::of(Who::Member(member), exchange)).policy(changes);
-        if is_new || !filled.is_empty() {
-            changed = changed.and(entry(json!({"provider": provider, "is_new": is_new, "fields": filled})));
-        }
-        let seats = t.snapshot().tenants().filter(|tenant| tenant.set_of(member).is_some());
-        let mut organizations: Vec<OrganizationId> = seats.map(|tenant| tenant.id).collect();
-        let named = organization.as_ref().map(|org_code| t.snapshot().tenant_named(org_code).map(|tenant| tenant.id));
-        match named {
-            Some(Some(id)) if !organizations.contains(&id) => {
-                let seat = members::join(t, id, member)?;
-                changed = changed.and(entry(json!({"provider": provider})).within(id)).policy([seat]);
-                organizations.push(id);
-            }
-            Some(None) => tracing::warn!(provider, organization, "the provider's organization does not exist"),
-            _ => {}
-        }
-        for (source, keys) in role_keys {
-            for (entry, change) in sync_at_sign_in(t, member, &organizations, *source, keys)? {
-                changed = changed.and(entry).policy([change]);
-            }
-        }
-        Ok(changed)
-    };
-    // The caller of a change is known before it; whose this one is turns out in it.
-    Ok(app.change(&Identity::command_line(), "member.sign_in", settle).await?.answer)
-}
-
 /// The member of a provider's own access token. It is looked up, and made only at first sight.
 pub async fn member_of_bearer(
     app: &App,
@@ -265,7 +202,7 @@ pub async fn member_of_bearer(
 
     let named = (provider.settings.name.clone(), subject.clone());
     let find = move |r: &crate::db::Reader<'_>| {
-        let Some(member) = members::find_vouched(r, &named.0, &named.1)? else { return Ok(None) };
+        let Some(member) = members::find_known(r, &named.0, &named.1)? else { return Ok(None) };
         Ok(Some((member.id, member.is_active(), second_factor::is_confirmed(r, member.id)?)))
     };
     let (member, is_active, is_confirmed) = match app.read(find).await? {
@@ -275,7 +212,7 @@ pub async fn member_of_bearer(
             if said.has_gaps(&[]) {
                 said = with_userinfo(app, provider, &published, said, token).await;
             }
-            (settle(app, exchange, Arrival::new(app, provider, &said)).await?, true, false)
+            (arrive(app, exchange, said.arrival(&provider.settings)).await?, true, false)
         }
     };
     if !is_active {

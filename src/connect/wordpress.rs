@@ -1,0 +1,200 @@
+//! WordPress: who somebody is there, by its REST API or by a ticket that our must-use plugin signed.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::header::{ACCEPT, CACHE_CONTROL, LOCATION};
+use serde::Deserialize;
+
+use crate::access::secret::{self, Hash};
+use crate::app::App;
+use crate::error::{Cause, Error, Result};
+use crate::ids::Timestamp;
+
+/// Who somebody is at the site.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Person {
+    /// Never 0, which means nobody there.
+    pub id: u64,
+    #[serde(alias = "username")]
+    pub login: String,
+    #[serde(default)]
+    pub email: String,
+    #[serde(default)]
+    pub name: String,
+    /// Several or none, besides the usual one.
+    #[serde(default)]
+    pub roles: BTreeSet<String>,
+}
+
+/// Asks the site whom a username (or e-mail) and an application password belong to; `None` when to nobody.
+///
+/// `context=edit` matters: without it WordPress takes wrong credentials for an anonymous visitor's.
+pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<Person>> {
+    const WHO_AM_I: &str = "/wp-json/wp/v2/users/me?context=edit&_fields=id,username,email,name,roles";
+    let request = app
+        .outbound
+        .client()?
+        .get(format!("{}{WHO_AM_I}", app.config.wordpress_url))
+        .basic_auth(login, Some(application_password))
+        .header(ACCEPT, "application/json")
+        // An answer that something in between kept would be somebody else's.
+        .header(CACHE_CONTROL, "no-store")
+        .build()
+        .map_err(|e| Error::internal(format!("the question to WordPress cannot be made: {e}")))?;
+    let answer = app.outbound.send(request).await?;
+    match answer.status {
+        200 => {}
+        401 | 403 => return Ok(None),
+        status => {
+            let to = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            return Err(failed(format!("status {status} {to}: is wordpress.url the address of the site itself?")));
+        }
+    }
+    let person: Person = serde_json::from_value(answer.json()?)
+        .map_err(|e| failed(format!("its answer is no user as WordPress tells of one: {e}")))?;
+    let is_asked_for = [&person.login, &person.email].iter().any(|name| same(name, login));
+    if person.id == 0 || !is_asked_for {
+        return Err(failed("it told of somebody else than was asked for: does a cache keep its answers?".into()));
+    }
+    Ok(Some(person))
+}
+
+/// WordPress takes names in any case, and with blanks around them.
+fn same(left: &str, right: &str) -> bool {
+    left.trim().to_lowercase() == right.trim().to_lowercase()
+}
+
+fn failed(why: String) -> Error {
+    Error::new(Cause::NeighbourFailed).because(format!("WordPress: {why}"))
+}
+
+/// A ticket that is genuine and alive. Whoever takes it marks it as used until its time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    pub person: Person,
+    /// Names this one ticket.
+    pub mark: Hash,
+    pub until: Timestamp,
+}
+
+/// What the plugin signs.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    v: u64,
+    site: String,
+    #[serde(flatten)]
+    person: Person,
+    /// Seconds since 1970, as `exp`.
+    iat: i64,
+    exp: i64,
+    jti: String,
+}
+
+/// A ticket is good for this long at most.
+const LIFE_MAX_S: i64 = 60;
+/// Clocks of two machines differ by this much at most.
+const AHEAD_MAX_S: i64 = 5;
+const JTI_BYTES_MAX: usize = 128;
+
+/// Reads a ticket, `base64url(claims).hex(signature)`; `None` for one that is forged, too old, or another site's.
+pub fn read_ticket(ticket: &str, site: &str, key: &str, now: Timestamp) -> Option<Ticket> {
+    let (body, signature) = ticket.split_once('.')?;
+    let mut offered: Hash = [0; 32];
+    hex::decode_to_slice(signature, &mut offered).ok()?;
+    if !secret::equal(&offered, &secret::signature(key, body)) {
+        return None;
+    }
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()?;
+    let (now_ms, life_s) = (now.0, claims.exp.checked_sub(claims.iat)?);
+    let (from_ms, until_ms) = (claims.iat.checked_mul(1_000)?, claims.exp.checked_mul(1_000)?);
+    let is_alive = (1..=LIFE_MAX_S).contains(&life_s) && now_ms < until_ms && from_ms <= now_ms + AHEAD_MAX_S * 1_000;
+    let is_named = claims.person.id > 0 && (1..=JTI_BYTES_MAX).contains(&claims.jti.len());
+    (claims.v == 1 && claims.site == site && is_alive && is_named).then(|| Ticket {
+        mark: secret::hash(&format!("a ticket of WordPress {}", claims.jti)),
+        until: Timestamp(until_ms),
+        person: claims.person,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SITE: &str = "https://example.org";
+    const KEY: &str = "a-ticket-secret-of-32-characters-or-more";
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn sealed(body: &str, key: &str) -> String {
+        format!("{body}.{}", hex::encode(secret::signature(key, body)))
+    }
+
+    fn ticket(changes: &Value) -> String {
+        let seconds = NOW.0 / 1_000;
+        let mut claims = json!({"v": 1, "site": SITE, "id": 7, "login": "kim", "email": "kim@example.org", "name": "Kim",
+            "roles": ["editor"], "iat": seconds, "exp": seconds + 60, "jti": "0123456789abcdef"});
+        for (name, value) in changes.as_object().expect("changes") {
+            claims[name] = value.clone();
+        }
+        sealed(&URL_SAFE_NO_PAD.encode(claims.to_string()), KEY)
+    }
+
+    fn is_read(ticket: &str) -> bool {
+        read_ticket(ticket, SITE, KEY, NOW).is_some()
+    }
+
+    #[test]
+    fn a_ticket_is_alive_up_to_its_limits_and_not_one_past_them() {
+        let seconds = NOW.0 / 1_000;
+        assert!(is_read(&ticket(&json!({}))));
+        for (iat, exp, is_alive) in [
+            (5, 65, true),
+            (6, 66, false),
+            (-59, 1, true),
+            (-60, 0, false),
+            (0, 61, false),
+            (0, 0, false),
+            (4, 3, false),
+            (i64::MIN / 2, i64::MAX / 2, false),
+        ] {
+            let (iat, exp) = (seconds.saturating_add(iat), seconds.saturating_add(exp));
+            assert_eq!(is_read(&ticket(&json!({"iat": iat, "exp": exp}))), is_alive, "{iat} {exp}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_of_somebody_else_is_none() {
+        for changes in [
+            json!({"v": 2}),
+            json!({"site": "https://example.org/"}),
+            json!({"site": "https://EXAMPLE.org"}),
+            json!({"id": 0}),
+            json!({"id": -1}),
+            json!({"id": "7"}),
+            json!({"jti": ""}),
+            json!({"jti": "x".repeat(129)}),
+            json!({"login": null}),
+        ] {
+            assert!(!is_read(&ticket(&changes)), "{changes}");
+        }
+        let good = ticket(&json!({}));
+        let (body, signature) = good.split_once('.').expect("a point");
+        for forged in [
+            sealed(body, "another-secret-of-32-characters-or-more"),
+            format!("{body}."),
+            format!("{body}.{}", &signature[2..]),
+            format!("{body}.{signature}00"),
+            format!("{body}x.{signature}"),
+            body.to_owned(),
+            sealed("", KEY),
+            sealed("bm90IEpTT04", KEY),
+            String::from("."),
+            String::new(),
+        ] {
+            assert!(!is_read(&forged), "{forged}");
+        }
+    }
+}

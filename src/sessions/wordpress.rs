@@ -1,0 +1,74 @@
+//! Sign-in of people who have an account at the WordPress site.
+
+use std::collections::BTreeSet;
+
+use super::arrival::{Arrival, arrive};
+use super::{Shown, Tokens, open, store};
+use crate::access::caller::Visitor;
+use crate::access::slowdown::Attempt;
+use crate::app::App;
+use crate::connect::wordpress::{Person, ask, read_ticket};
+use crate::db::Reader;
+use crate::error::{Cause, Error, Result};
+use crate::ids::Timestamp;
+use crate::members;
+use crate::permissions::Source;
+
+/// The provider of these identities, and how these sessions began.
+const WORDPRESS: &str = "wordpress";
+
+/// Signs in with a username (or e-mail) of the site and an application password.
+pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
+    if app.config.wordpress_url.is_empty() {
+        return Err(Cause::WordPressNotConfigured.into());
+    }
+    let folded = members::folded(login);
+    // Accounts there are not those here: failures at one say nothing of the other.
+    let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
+    let address = visitor.exchange.address.map(|address| address.to_string()).unwrap_or_default();
+    let is_signed_in = move |r: &Reader<'_>| match members::find_login(r, &folded)? {
+        Some(found) => store::is_signed_in_at(r, found.member.id, &address),
+        None => Ok(false),
+    };
+    let is_known = app.read(is_signed_in).await?;
+    app.guard.slowdown.require_patience(attempt, is_known, Timestamp::now())?;
+    let Some(person) = ask(app, login, application_password).await? else {
+        app.guard.slowdown.failed(attempt, Timestamp::now());
+        return Err(Cause::InvalidLogin.into());
+    };
+    let tokens = enter(app, visitor, person).await?;
+    app.guard.slowdown.succeeded(attempt);
+    Ok(tokens)
+}
+
+/// Signs in with a ticket of the must-use plugin, which is good once.
+pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
+    let site = app.config.wordpress_url.as_str();
+    let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
+        let message = "set wordpress.url and wordpress.ticket_secret_file to sign in with a ticket";
+        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+    };
+    let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(Cause::InvalidTicket)?;
+    let (mark, until) = (ticket.mark, ticket.until);
+    app.tend(move |w| if store::use_up(w, &mark, until)? { Ok(()) } else { Err(Cause::InvalidTicket.into()) }).await?;
+    enter(app, visitor, ticket.person).await
+}
+
+async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
+    let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
+    let roles: BTreeSet<String> = person.roles;
+    let arrival = Arrival {
+        provider: WORDPRESS.into(),
+        subject: person.id.to_string(),
+        // Fixed for good at WordPress.
+        account_id: Some(person.login.clone()),
+        username: Some(person.login),
+        // WordPress changes an e-mail only after the new one was confirmed.
+        email: Some(person.email),
+        display_name: Some(person.name),
+        organization,
+        keys: vec![(Source::Wordpress, roles)],
+    };
+    let member = arrive(app, &visitor.exchange, arrival).await?;
+    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+}

@@ -1,0 +1,67 @@
+//! Answers HTTP as a test says: for what no real counterpart does on demand, and for neighbours that cannot be had here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use poem::listener::TcpAcceptor;
+use poem::{Endpoint, Request, Response, Server};
+
+/// A server on loopback that lives as long as the test.
+pub struct StandIn {
+    pub url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+struct Answers<F> {
+    answer: F,
+    asked: Arc<AtomicUsize>,
+}
+
+/// A request as a test looks at it: method, path with query, headers by name, body.
+#[derive(Debug)]
+pub struct Asked {
+    pub method: String,
+    pub path: String,
+    pub query: Vec<(String, String)>,
+    pub authorization: String,
+    pub body: String,
+}
+
+impl<F: Fn(Asked) -> Response + Send + Sync> Endpoint for Answers<F> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let body = request.take_body().into_string().await.expect("text");
+        let asked = Asked {
+            method: request.method().to_string(),
+            path: request.uri().path().to_owned(),
+            query: request.params().expect("a query"),
+            authorization: request.header("authorization").unwrap_or_default().to_owned(),
+            body,
+        };
+        Ok((self.answer)(asked))
+    }
+}
+
+impl StandIn {
+    pub fn start(answer: impl Fn(Asked) -> Response + Send + Sync + 'static) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        listener.set_nonblocking(true).expect("a socket that does not block");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let acceptor = TcpAcceptor::from_std(listener).expect("a listener");
+        tokio::spawn(Server::new_with_acceptor(acceptor).run(Answers { answer, asked: asked.clone() }));
+        Self { url, asked }
+    }
+
+    /// How many requests came.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+pub fn json(status: u16, body: &serde_json::Value) -> Response {
+    let status = poem::http::StatusCode::from_u16(status).expect("a status");
+    Response::builder().status(status).content_type("application/json").body(body.to_string())
+}
