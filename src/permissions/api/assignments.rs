@@ -100,8 +100,6 @@ impl From<Synced> for SyncResult {
     }
 }
 
-/// Keys of one sync, claims included.
-
 pub struct Api {
     pub app: Arc<App>,
 }
