@@ -5,6 +5,7 @@
 //! to the log and never to a client.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 
 /// One bad field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +177,7 @@ pub struct Error {
     pub cause: Cause,
     pub fields: Vec<Field>,
     /// Seconds after which a new try makes sense.
-    pub retry_after_s: Option<u64>,
+    pub retry_after_s: Option<NonZeroU32>,
     /// Headers the answer carries beside the envelope (`RateLimit`, `Allow`, `ETag`).
     pub headers: Vec<(&'static str, String)>,
     /// What really happened, for the log only.
@@ -184,7 +185,7 @@ pub struct Error {
     /// A sentence that fits better than the table's.
     pub message: Option<Cow<'static, str>>,
     /// What the caller needs for the next step of a sign-in.
-    pub challenge: Option<String>,
+    pub challenge: Option<Box<str>>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -233,7 +234,7 @@ impl Error {
 
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after_s = Some(seconds);
+        self.retry_after_s = NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX));
         self
     }
 
@@ -245,7 +246,7 @@ impl Error {
 
     #[must_use]
     pub fn challenge(mut self, challenge: String) -> Self {
-        self.challenge = Some(challenge);
+        self.challenge = Some(challenge.into());
         self
     }
 

@@ -5,12 +5,15 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use curve25519_dalek::Scalar;
+use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signer, SigningKey};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 
 use super::secret;
@@ -73,10 +76,46 @@ pub fn new_key() -> Result<StoredKey> {
     Ok(StoredKey { id, private_key: private.as_bytes().to_vec(), public_key: public.to_vec(), created_at })
 }
 
+/// One of our keys.
+struct OwnKey {
+    id: String,
+    signing: SigningKey,
+    expanded: ExpandedSecretKey,
+    public: [u8; 32],
+}
+
+impl OwnKey {
+    fn read(stored: &StoredKey) -> Result<Self> {
+        let signing = SigningKey::from_pkcs8_der(&stored.private_key)
+            .map_err(|e| Error::internal(format!("the signing key {} cannot be read: {e}", stored.id)))?;
+        let (expanded, public) = (ExpandedSecretKey::from(signing.as_bytes()), signing.verifying_key().to_bytes());
+        Ok(Self { id: stored.id.clone(), signing, expanded, public })
+    }
+
+    /// Did this key sign the message?
+    ///
+    /// A signature is (R, s) with s = r + H(R, A, message) · a, where r follows from the message and the key (RFC 8032,
+    /// §5.1.6). Whoever verifies with the public key needs two multiplications on the curve; we know r and a, and compute
+    /// s, which is two hashes. R needs no look of its own: another R changes s by a multiple of a, which nobody knows.
+    fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let Some((point, s)) = signature.split_at_checked(32) else { return false };
+        let r = hashed(&[&self.expanded.hash_prefix, message]);
+        let expected = r + hashed(&[point, &self.public, message]) * self.expanded.scalar;
+        s.ct_eq(expected.as_bytes()).into()
+    }
+}
+
+/// SHA-512 of the parts as a number modulo the order of the curve.
+fn hashed(parts: &[&[u8]]) -> Scalar {
+    let mut digest = Sha512::new();
+    parts.iter().for_each(|part| digest.update(part));
+    Scalar::from_bytes_mod_order_wide(&digest.finalize().into())
+}
+
 /// The keys that sign and verify, with what every token must say.
 pub struct Keys {
     /// Newest first: that one signs, all verify.
-    all: Vec<(String, SigningKey)>,
+    all: Vec<OwnKey>,
     issuer: String,
     audience: String,
     ttl_s: i64,
@@ -86,12 +125,7 @@ pub struct Keys {
 impl Keys {
     /// `keys` is sorted newest first and not empty.
     pub fn new(keys: &[StoredKey], issuer: &str, audience: &str, ttl_s: u64) -> Result<Self> {
-        let read = |key: &StoredKey| {
-            let signing = SigningKey::from_pkcs8_der(&key.private_key)
-                .map_err(|e| Error::internal(format!("the signing key {} cannot be read: {e}", key.id)))?;
-            Ok((key.id.clone(), signing))
-        };
-        let all = keys.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let all = keys.iter().map(OwnKey::read).collect::<Result<Vec<_>>>()?;
         if all.is_empty() {
             return Err(Error::internal("there is no signing key"));
         }
@@ -115,7 +149,7 @@ impl Keys {
 
     /// A token for a session that ends at `ends_at`; answers it with its life in seconds.
     pub fn issue(&self, named: Named, now: Timestamp, ends_at: Timestamp) -> Result<(String, i64)> {
-        let (id, key) = self.all.first().ok_or_else(|| Error::internal("there is no signing key"))?;
+        let key = self.all.first().ok_or_else(|| Error::internal("there is no signing key"))?;
         let iat = now.0 / 1_000;
         let exp = (iat + self.ttl_s).min(ends_at.0 / 1_000);
         let claims = Claims {
@@ -129,12 +163,12 @@ impl Keys {
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TOKEN_TYPE.into());
-        header.kid = Some(id.clone());
+        header.kid = Some(key.id.clone());
         let part = |json: serde_json::Result<String>| json.map(|text| URL_SAFE_NO_PAD.encode(text));
         let signed = part(serde_json::to_string(&header))
             .and_then(|header| Ok(format!("{header}.{}", part(serde_json::to_string(&claims))?)))
             .map_err(|e| Error::internal(format!("a token could not be written: {e}")))?;
-        let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes());
+        let signature = URL_SAFE_NO_PAD.encode(key.signing.sign(signed.as_bytes()).to_bytes());
         Ok((format!("{signed}.{signature}"), exp - iat))
     }
 
@@ -143,8 +177,6 @@ impl Keys {
         self.verified(token, now).map_err(|why| Error::new(Cause::InvalidBearer).because(why))
     }
 
-    /// An Ed25519 signature follows from key and message, and the keys are ours: it is computed again and compared, which
-    /// takes half the time of verifying it and accepts exactly one signature for a message.
     fn verified(&self, token: &str, now: Timestamp) -> Result<Named, &'static str> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err("too long");
@@ -157,9 +189,8 @@ impl Keys {
             return Err("not an access token");
         }
         let kid = header.kid.ok_or("no key id")?;
-        let (_, key) = self.all.iter().find(|(id, _)| *id == kid).ok_or("unknown key")?;
-        let expected = key.sign(signed.as_bytes()).to_bytes();
-        if !bool::from(decoded(signature)?.as_slice().ct_eq(&expected)) {
+        let key = self.all.iter().find(|key| key.id == kid).ok_or("unknown key")?;
+        if !key.has_signed(signed.as_bytes(), &decoded(signature)?) {
             return Err("wrong signature");
         }
         let claims = decoded(claims)?;
@@ -310,6 +341,27 @@ mod tests {
             token.split('.').nth(1).expect("claims")
         );
         assert!(keys(&ours, "roster").verify(&none, now).is_err());
+    }
+
+    #[test]
+    fn exactly_the_signatures_that_others_accept_are_ours() {
+        use ed25519_dalek::{Signature, Verifier};
+        let key = OwnKey::read(&new_key().expect("key")).expect("key");
+        let others = key.signing.verifying_key();
+        for length in [0, 1, 64, 450] {
+            let message = vec![7; length];
+            let signature = key.signing.sign(&message).to_bytes();
+            assert!(key.has_signed(&message, &signature) && others.verify(&message, &signature.into()).is_ok());
+            for bit in 0..512 {
+                let mut wrong = signature;
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(!key.has_signed(&message, &wrong), "bit {bit}");
+                assert!(others.verify(&message, &Signature::from_bytes(&wrong)).is_err(), "bit {bit}");
+            }
+            assert!(!key.has_signed(b"another message", &signature));
+            assert!(!key.has_signed(&message, &signature[..63]) && !key.has_signed(&message, &[]));
+            assert!(!key.has_signed(&message, &[&signature[..], &[0]].concat()));
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::access::token;
 use crate::config::Config;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+use crate::ids::{MemberId, OrganizationId, RoleId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Outcome, Verified};
 use crate::outbound::Outbound;
 use figures::Figures;
@@ -446,6 +446,11 @@ impl App {
         Ok(token)
     }
 
+    /// The address people use: for links, never what a request calls us.
+    pub fn public_url(&self) -> String {
+        self.url.get().cloned().unwrap_or_else(|| self.config.public_url())
+    }
+
     /// Is the database usable for reading, and is the writer alive?
     pub async fn is_healthy(&self) -> bool {
         self.db.is_alive() && self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
@@ -478,9 +483,14 @@ pub fn forget_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) ->
     store::forget_answers_naming(t, &id.to_string())
 }
 
-/// Ends a member's sessions, but one that may be kept, with every token that names them.
+/// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
 pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
     Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
+}
+
+/// Withdraws the open invitations to a role that is about to go; answers how many there were.
+pub fn withdraw_invitations_of_role(t: &Transaction<'_>, role: RoleId) -> Result<usize> {
+    store::withdraw_invitations_of_role(t, role)
 }
 
 /// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.

@@ -5,7 +5,7 @@ use crate::access::secret::Hash;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
-use crate::ids::{MemberId, SessionId, Timestamp};
+use crate::ids::{MemberId, RoleId, SessionId, Timestamp};
 
 const FOUND_SITE: &str = "
     insert into site (only, epoch, created_at, server_key)
@@ -55,10 +55,25 @@ const END_SESSIONS: &str = "
     delete from sessions
     where member_id = :member_id and (:kept is null or id <> :kept)
     returning id";
+const DELETE_CHALLENGES: &str = "
+    delete from one_time_tokens
+    where member_id = :member_id and purpose = 'second_factor'";
 
-/// Ends a member's sessions, but one that may be kept; answers which.
+/// Ends a member's sessions, but one that may be kept, and sign-ins that wait for a second factor; answers which
+/// sessions ended.
 pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<SessionId>> {
+    w.execute(DELETE_CHALLENGES, &[(":member_id", &member)])?;
     w.all(END_SESSIONS, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
+}
+
+const WITHDRAW_INVITATIONS: &str = "delete from invitations where role_id = :role_id and accepted_at is null";
+const FORGET_INVITED_ROLE: &str = "update invitations set role_id = null where role_id = :role_id";
+
+/// Open invitations to a role that is about to go; accepted ones only forget what it was.
+pub fn withdraw_invitations_of_role(w: &Writer<'_>, role: RoleId) -> Result<usize> {
+    let withdrawn = w.execute(WITHDRAW_INVITATIONS, &[(":role_id", &role)])?;
+    w.execute(FORGET_INVITED_ROLE, &[(":role_id", &role)])?;
+    Ok(withdrawn)
 }
 
 const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::{Value, json};
 
@@ -99,6 +99,8 @@ pub(super) enum MemberCommand {
         #[arg(long)]
         role: Vec<String>,
     },
+    /// Take a member's second factor away; everything it was signed in to ends
+    ResetSecondFactor { uid: String },
     /// Erase a member's personal data for good
     Delete { uid: String },
 }
@@ -133,6 +135,19 @@ pub(super) enum OrgCommand {
         /// Id or org_code
         organization: String,
     },
+    /// Say whether an organization's members must sign in with a second factor
+    SecondFactor {
+        /// Id or org_code
+        organization: String,
+        #[arg(value_enum)]
+        switch: Switch,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Subcommand)]
@@ -281,6 +296,10 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             ask(common, Method::PATCH, &at(&uid, ""), Some(json!({"password": password}))).await?
         }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
+        MemberCommand::ResetSecondFactor { uid } => {
+            ask(common, Method::DELETE, &at(&uid, "/second-factor"), None).await?;
+            json!({"uid": uid, "second_factor": false})
+        }
         MemberCommand::Delete { uid } => {
             ask(common, Method::DELETE, &at(&uid, ""), None).await?;
             json!({"uid": uid, "status": "deleted"})
@@ -310,7 +329,7 @@ async fn link(common: &Common, uid: &str, organization: &str, roles: &[String]) 
 }
 
 pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Failed> {
-    let (method, organization, rest) = match command {
+    let (method, organization, rest, body) = match command {
         OrgCommand::List { keyword } => {
             let page = ask(common, Method::GET, &listed("/admin/organizations", keyword.as_deref()), None).await?;
             show::table(common.json, &page, &["id", "org_code", "name", "status"]);
@@ -321,20 +340,24 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
             show::line(common.json, &ask(common, Method::POST, "/admin/organizations", Some(body)).await?);
             return Ok(());
         }
-        OrgCommand::Show { organization } => (Method::GET, organization, ""),
-        OrgCommand::Activate { organization } => (Method::POST, organization, "/activate"),
-        OrgCommand::Deactivate { organization } => (Method::POST, organization, "/deactivate"),
+        OrgCommand::Show { organization } => (Method::GET, organization, "", None),
+        OrgCommand::Activate { organization } => (Method::POST, organization, "/activate", None),
+        OrgCommand::Deactivate { organization } => (Method::POST, organization, "/deactivate", None),
+        OrgCommand::SecondFactor { organization, switch } => {
+            let body = json!({"second_factor_required": matches!(switch, Switch::On)});
+            (Method::PATCH, organization, "", Some(body))
+        }
     };
     let mut door = Door::open(common).await?;
     let id = organization_id(&mut door, &organization).await?;
-    let answer = door.call(method, &format!("/admin/organizations/{id}{rest}"), &[], None).await?;
+    let answer = door.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await?;
     door.close().await;
     show::line(common.json, &answer);
     Ok(())
 }
 
 /// The id of an organization that is named by id or code.
-async fn organization_id(door: &mut Door, named: &str) -> Result<String, Failed> {
+pub(super) async fn organization_id(door: &mut Door, named: &str) -> Result<String, Failed> {
     if !crate::ids::OrganizationId::of(named).is_nil() {
         return Ok(named.to_owned());
     }
@@ -462,7 +485,7 @@ fn listed(path: &str, keyword: Option<&str>) -> String {
 }
 
 /// Text as one segment of a path or one value of a query.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),
@@ -470,7 +493,7 @@ fn segment(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-fn without_nulls(mut value: Value) -> Value {
+pub(super) fn without_nulls(mut value: Value) -> Value {
     if let Some(map) = value.as_object_mut() {
         map.retain(|_, value| !value.is_null());
     }

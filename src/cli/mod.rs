@@ -4,6 +4,7 @@
 mod commands;
 pub mod directory;
 mod door;
+mod invite;
 mod serve;
 mod show;
 mod tables;
@@ -86,6 +87,9 @@ enum Command {
     /// Organizations
     #[command(subcommand)]
     Org(commands::OrgCommand),
+    /// Invitations: links that make members of an organization
+    #[command(subcommand)]
+    Invite(invite::InviteCommand),
     /// API clients
     #[command(subcommand)]
     Client(commands::ClientCommand),
@@ -149,6 +153,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Config(command) => commands::config(&common, &command)?,
         Command::Member(command) => commands::member(&common, command).await?,
         Command::Org(command) => commands::org(&common, command).await?,
+        Command::Invite(command) => invite::run(&common, command).await?,
         Command::Client(command) => commands::client(&common, command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,

@@ -1,3 +1,5 @@
-//! Pages for people, rendered on the server. For now only the one that makes the first administrator.
+//! Pages for people, rendered on the server.
 
+pub mod invitation;
+mod page;
 pub mod setup;

@@ -5,16 +5,19 @@
 
 use std::sync::Arc;
 
-use poem::http::{StatusCode, header};
+use poem::http::StatusCode;
 use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
+use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};
 use crate::error::{Cause, Error, Result};
 use crate::members;
 use crate::wire::Failure;
+
+const TITLE: &str = "Roster set-up";
 
 #[derive(Deserialize)]
 pub(crate) struct Link {
@@ -34,8 +37,8 @@ pub(crate) struct Submitted {
 pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     let token = link.0.token;
     match require_open(&app, &token).await {
-        Ok(()) => page(StatusCode::OK, &form_html(&token, "", &[])),
-        Err(refused) => refusal(&refused),
+        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&token, "", &[])),
+        Err(refused) => refusal(TITLE, &refused),
     }
 }
 
@@ -43,19 +46,17 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     let Submitted { token, login, password } = submitted.0;
-    // The form is ours: a browser that comes from elsewhere was sent here.
-    let from_elsewhere =
-        request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
-    if from_elsewhere {
-        return refusal(&Error::new(Cause::Forbidden));
+    if is_from_elsewhere(request) {
+        return refusal(TITLE, &Error::new(Cause::Forbidden));
     }
     // The token comes first: without it nobody makes the server hash.
     if let Err(refused) = require_open(&app, &token).await {
-        return refusal(&refused);
+        return refusal(TITLE, &refused);
     }
     match members::create_first_administrator(&app, &login, password, Some(token.clone())).await {
         Ok(_) => page(
             StatusCode::OK,
+            TITLE,
             &format!(
                 "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}/docs\">API documentation</a></p>",
                 escaped(&login),
@@ -65,9 +66,9 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         Err(e) if e.cause == Cause::BadInput => {
             let faults: Vec<String> =
                 e.fields.iter().map(|field| format!("The {} {}.", field.name(), field.message)).collect();
-            page(StatusCode::BAD_REQUEST, &form_html(&token, &login, &faults))
+            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&token, &login, &faults))
         }
-        Err(e) => refusal(&e),
+        Err(e) => refusal(TITLE, &e),
     }
 }
 
@@ -95,14 +96,8 @@ async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
     if members::is_set_up(app).await? { Err(Cause::SetupDone.into()) } else { Ok(()) }
 }
 
-fn refusal(error: &Error) -> Response {
-    let status = StatusCode::from_u16(error.cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    page(status, &format!("<h1>This does not work</h1><p>{}.</p>", escaped(error.message())))
-}
-
 fn form_html(token: &str, login: &str, faults: &[String]) -> String {
-    let faults: String =
-        faults.iter().map(|fault| format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(fault))).collect();
+    let faults = faults_html(faults);
     format!(
         r#"<h1>Welcome to Roster</h1>
 <p>Make the first administrator of this site. This link works once.</p>{faults}
@@ -116,35 +111,6 @@ fn form_html(token: &str, login: &str, faults: &[String]) -> String {
         escaped(token),
         escaped(login)
     )
-}
-
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;\
-background:#f3f4f6;color:#111827}main{background:#fff;border-radius:12px;padding:2rem;width:min(26rem,calc(100vw - 6rem));\
-box-shadow:0 1px 3px #0002}h1{font-size:1.4rem;margin:0 0 .5rem}label{display:block;margin:1rem 0 0;font-weight:600}\
-input{display:block;width:100%;box-sizing:border-box;font:inherit;padding:.5rem .75rem;margin-top:.25rem;border:1px solid #9ca3af;\
-border-radius:6px}input:focus{outline:2px solid #2563eb;border-color:#2563eb}button{margin-top:1.25rem;width:100%;font:inherit;\
-font-weight:600;padding:.6rem;border:0;border-radius:6px;background:#1d4ed8;color:#fff;cursor:pointer}.hint{color:#4b5563;\
-font-size:.9rem;margin:.5rem 0 0}.fault{color:#b91c1c;margin:.5rem 0 0}";
-
-fn page(status: StatusCode, body: &str) -> Response {
-    let html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Roster set-up</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>"
-    );
-    Response::builder()
-        .status(status)
-        .content_type("text/html; charset=utf-8")
-        .header(
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
-        )
-        .header(header::REFERRER_POLICY, "no-referrer")
-        .header(header::CACHE_CONTROL, "no-store")
-        .body(html)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 
 pub mod api;
 pub mod authentik;
+mod invitation_store;
+pub mod invitations;
 pub mod password;
 pub mod store;
 
@@ -58,11 +60,17 @@ pub struct NewMember {
 /// Creates a member; the policy learns of it by `access::store::person`.
 pub fn create(w: &Writer<'_>, new: &NewMember) -> Result<MemberId> {
     let id = MemberId::new();
-    store::insert_member(w, id, new)?;
-    if let Some(subject) = &new.authentik_sub {
-        store::insert_identity(w, id, AUTHENTIK, subject, new.authentik_user_id.as_deref())?;
-    }
+    create_as(w, id, new)?;
     Ok(id)
+}
+
+/// The same under an id that was chosen before, for who creates their own account.
+fn create_as(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
+    store::insert_member(w, id, new)?;
+    match &new.authentik_sub {
+        Some(subject) => store::insert_identity(w, id, AUTHENTIK, subject, new.authentik_user_id.as_deref()),
+        None => Ok(()),
+    }
 }
 
 /// A name by which a provider knows somebody.
@@ -186,6 +194,11 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
 pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<Vec<Change>> {
     store::set_password(t, id, hash)?;
     end_sessions(t, id, kept)
+}
+
+/// The hash of a member's password, where there is one.
+pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_password(r, id)
 }
 
 /// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one

@@ -179,6 +179,12 @@ pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
     w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
+const FIND_PASSWORD: &str = "select password_hash from members where id = :id";
+
+pub fn find_password(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    r.find(FIND_PASSWORD, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
+}
+
 const SET_PASSWORD: &str = "
     update members
     set password_hash = :password_hash, version = version + 1, updated_at = :now

@@ -38,6 +38,8 @@ struct OrganizationView {
     #[oai(nullable)]
     tax_id: Option<String>,
     status: ActiveInactive,
+    /// Do its members sign in with a second factor, wherever they sign in?
+    second_factor_required: bool,
     /// Unix milliseconds
     created_at: i64,
     /// Unix milliseconds
@@ -52,6 +54,7 @@ impl From<Organization> for OrganizationView {
             name: organization.name,
             tax_id: organization.tax_id,
             status: ActiveInactive::of(organization.is_active),
+            second_factor_required: organization.requires_second_factor,
             created_at: organization.created_at.0,
             updated_at: organization.updated_at.0,
         }
@@ -66,6 +69,8 @@ struct CreateOrganization {
     tax_id: Option<TaxId>,
     /// `active` when absent
     status: Option<ActiveInactive>,
+    /// Must its members sign in with a second factor? No, when absent
+    second_factor_required: Option<bool>,
 }
 
 /// What of an organization can change
@@ -76,6 +81,8 @@ struct UpdateOrganization {
     #[oai(nullable)]
     tax_id: MaybeUndefined<TaxId>,
     status: Option<ActiveInactive>,
+    /// From the next request on, sessions of its members in which none was shown are refused
+    second_factor_required: Option<bool>,
 }
 
 /// Examples of this area's schemas, for the document.
@@ -84,7 +91,7 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("UpdateOrganization", r#"{"name":"Acme Pictures"}"#),
     (
         "Organization",
-        r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","created_at":1763740800000,"updated_at":1763740800000}"#,
+        r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","second_factor_required":false,"created_at":1763740800000,"updated_at":1763740800000}"#,
     ),
 ];
 
@@ -138,6 +145,7 @@ impl Api {
                 name: body.0.name.0,
                 tax_id: body.0.tax_id.map(|text| text.0),
                 is_active: body.0.status.is_none_or(ActiveInactive::is_active),
+                requires_second_factor: body.0.second_factor_required == Some(true),
                 version: 1,
                 created_at: t.now(),
                 updated_at: t.now(),
@@ -195,6 +203,9 @@ impl Api {
                 }
                 if let Some(status) = edit.status {
                     organization.is_active = status.is_active();
+                }
+                if let Some(required) = edit.second_factor_required {
+                    organization.requires_second_factor = required;
                 }
             })
         };
@@ -308,5 +319,6 @@ fn described(organization: &Organization) -> serde_json::Value {
         "name": organization.name,
         "tax_id": organization.tax_id,
         "is_active": organization.is_active,
+        "second_factor_required": organization.requires_second_factor,
     })
 }

@@ -19,6 +19,8 @@ pub struct Organization {
     pub name: String,
     pub tax_id: Option<String>,
     pub is_active: bool,
+    /// Do its members sign in with a second factor?
+    pub requires_second_factor: bool,
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -46,6 +48,7 @@ pub async fn found_platform(app: &App) -> Result<()> {
             name: "Platform".into(),
             tax_id: None,
             is_active: true,
+            requires_second_factor: false,
             version: 1,
             created_at: t.now(),
             updated_at: t.now(),

@@ -9,7 +9,7 @@ use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
 
 const GET_ORGANIZATION: &str = "
-    select id, org_code, name, tax_id, status = 'active', version, created_at, updated_at
+    select id, org_code, name, tax_id, status = 'active', second_factor_required, version, created_at, updated_at
     from organizations
     where id = :id";
 
@@ -18,7 +18,7 @@ pub fn get_organization(r: &Reader<'_>, id: OrganizationId) -> Result<Organizati
 }
 
 const LIST_ORGANIZATIONS: &str = "
-    select id, org_code, name, tax_id, status = 'active', version, created_at, updated_at
+    select id, org_code, name, tax_id, status = 'active', second_factor_required, version, created_at, updated_at
     from organizations
     where (:only is null or id = :only)
       and (:is_active is null or (status = 'active') = :is_active)
@@ -68,9 +68,10 @@ fn organization_of(row: &Row<'_>) -> rusqlite::Result<Organization> {
         name: row.get(2)?,
         tax_id: row.get(3)?,
         is_active: row.get(4)?,
-        version: row.get(5)?,
-        created_at: row.get(6)?,
-        updated_at: row.get(7)?,
+        requires_second_factor: row.get(5)?,
+        version: row.get(6)?,
+        created_at: row.get(7)?,
+        updated_at: row.get(8)?,
     })
 }
 
@@ -79,8 +80,8 @@ fn status(is_active: bool) -> &'static str {
 }
 
 const INSERT_ORGANIZATION: &str = "
-    insert into organizations (id, org_code, name, tax_id, status, created_at, updated_at)
-    values (:id, :org_code, :name, :tax_id, :status, :now, :now)";
+    insert into organizations (id, org_code, name, tax_id, status, second_factor_required, created_at, updated_at)
+    values (:id, :org_code, :name, :tax_id, :status, :second_factor_required, :now, :now)";
 
 pub fn insert_organization(w: &Writer<'_>, organization: &Organization) -> Result<()> {
     w.insert(
@@ -91,6 +92,7 @@ pub fn insert_organization(w: &Writer<'_>, organization: &Organization) -> Resul
             (":name", &organization.name),
             (":tax_id", &organization.tax_id),
             (":status", &status(organization.is_active)),
+            (":second_factor_required", &organization.requires_second_factor),
             (":now", &w.now()),
         ],
         &[("organizations.org_code", Cause::OrganizationExists)],
@@ -99,7 +101,8 @@ pub fn insert_organization(w: &Writer<'_>, organization: &Organization) -> Resul
 
 const UPDATE_ORGANIZATION: &str = "
     update organizations
-    set name = :name, tax_id = :tax_id, status = :status, version = version + 1, updated_at = :now
+    set name = :name, tax_id = :tax_id, status = :status, second_factor_required = :second_factor_required,
+        version = version + 1, updated_at = :now
     where id = :id";
 
 pub fn update_organization(w: &Writer<'_>, organization: &Organization) -> Result<()> {
@@ -109,6 +112,7 @@ pub fn update_organization(w: &Writer<'_>, organization: &Organization) -> Resul
             (":name", &organization.name),
             (":tax_id", &organization.tax_id),
             (":status", &status(organization.is_active)),
+            (":second_factor_required", &organization.requires_second_factor),
             (":now", &w.now()),
             (":id", &organization.id),
         ],

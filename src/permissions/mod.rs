@@ -164,6 +164,16 @@ pub fn assign_system_role(w: &Writer<'_>, organization: OrganizationId, member: 
     store::insert_assignment(w, organization, member, role.id, Source::Manual)
 }
 
+/// Gives a member a role by hand, without asking what the caller holds: whoever promised it held it. Giving twice is
+/// giving once.
+pub fn give(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<()> {
+    let held = store::list_assignments(w, organization, member)?;
+    if held.iter().any(|held| held.role == role && held.source == Source::Manual) {
+        return Ok(());
+    }
+    store::insert_assignment(w, organization, member, role, Source::Manual)
+}
+
 /// Takes all roles of a member in an organization, unless it is the last owner there.
 pub fn leave(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
     require_not_last(w, organization, member)?;

@@ -48,7 +48,7 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
 }
 
 fn is_page(request: &Request) -> bool {
-    request.uri().path().starts_with("/setup")
+    ["/setup", "/invitation"].iter().any(|page| request.uri().path().starts_with(page))
 }
 
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -177,7 +177,7 @@ impl<E> Edge<E> {
             response = response.header(header::WWW_AUTHENTICATE, "Bearer");
         }
         if let Some(seconds) = failure.retry_after_s {
-            response = response.header(header::RETRY_AFTER, seconds);
+            response = response.header(header::RETRY_AFTER, seconds.get());
         }
         for (name, value) in &failure.headers {
             response = response.header(*name, value);

@@ -32,6 +32,7 @@ type Apis = (
         members::api::internal::Api,
         members::api::grants::Api,
         members::api::authentik::Api,
+        members::api::invitations::Api,
     ),
     organizations::api::Api,
     (
@@ -44,7 +45,9 @@ type Apis = (
     (
         sessions::api::Api,
         sessions::api::oidc::Api,
+        sessions::api::invitation::Api,
         sessions::api::own::Api,
+        sessions::api::second_factor::Api,
         sessions::api::signing_keys::Api,
         sessions::api::wordpress::Api,
     ),
@@ -62,6 +65,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             members::api::internal::Api { app: app() },
             members::api::grants::Api { app: app() },
             members::api::authentik::Api { app: app() },
+            members::api::invitations::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -74,7 +78,9 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
         (
             sessions::api::Api { app: app() },
             sessions::api::oidc::Api { app: app(), providers: providers.clone() },
+            sessions::api::invitation::Api { app: app() },
             sessions::api::own::Api { app: app() },
+            sessions::api::second_factor::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
             sessions::api::wordpress::Api { app: app() },
         ),
@@ -96,9 +102,12 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
+        members::api::invitations::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
         sessions::api::EXAMPLES,
+        sessions::api::invitation::EXAMPLES,
+        sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
         audit::api::EXAMPLES,
     ]
@@ -136,6 +145,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/metrics", get(metrics).data(app.clone()))
         .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
+        .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at(
             format!("{base}/openapi.json"),
@@ -347,7 +357,9 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
-    methods.insert("/setup".to_owned(), vec!["GET".into(), "POST".into()]);
+    for page in ["/setup", "/invitation"] {
+        methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
+    }
     let mut router = matchit::Router::new();
     for (path, methods) in methods {
         if let Err(e) = router.insert(path, methods.join(", ")) {

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod arrival;
+mod factor_store;
 pub mod oidc;
 pub mod second_factor;
 pub mod store;
@@ -104,7 +105,7 @@ pub enum Shown {
 }
 
 enum Opened {
-    Session(SessionRow),
+    Session(Box<SessionRow>),
     /// What to send with the code of the second factor.
     Challenge {
         token: String,
@@ -151,7 +152,7 @@ pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, 
         changes.push(Change::Session(row.id, Some(Session { member, second_factor: row.second_factor })));
         let after = json!({"method": row.method, "second_factor": row.second_factor, "member": member});
         let entry = Entry::new("session", row.id).after(after);
-        Ok(Changed::new(Opened::Session(row), entry).policy(changes))
+        Ok(Changed::new(Opened::Session(Box::new(row)), entry).policy(changes))
     };
     let caller = Identity::of(Who::Member(member), exchange);
     match app.change(&caller, "session.create", begin).await?.answer {
@@ -169,7 +170,7 @@ fn tokens(app: &App, row: &SessionRow, refresh_token: String) -> Result<Tokens> 
 }
 
 enum Renewed {
-    With(SessionRow, String),
+    With(Box<SessionRow>, String),
     Ended,
 }
 
@@ -198,11 +199,11 @@ pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refr
                 row.rotated_at = now;
                 row.expires_at = now.plus_ms(ms(config.session_idle_s)).min(row.ends_at);
                 store::rotate(t, &row)?;
-                Ok(Changed::nothing(Renewed::With(row, next)))
+                Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
             }
             Some(1) if now < row.rotated_at.plus_ms(ms(config.refresh_grace_s)) => {
                 let next = successor(&sealer, row.id, &offered);
-                Ok(Changed::nothing(Renewed::With(row, next)))
+                Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
             }
             Some(_) => {
                 store::delete_session(t, row.id)?;

@@ -415,21 +415,20 @@ async fn an_access_token_of_the_provider_is_no_way_around_a_second_factor() {
     let acme = site.organization("acme").await;
     let foreign = oidc.tokens("roster", "alice", "openid").await["access_token"].as_str().expect("t").to_owned();
     let uid = me(&site, &foreign).await["uid"].as_str().expect("uid").to_owned();
-    let write = |sql: &str, id: &str| {
-        let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
-        rows.execute(sql, [uuid::Uuid::parse_str(id).expect("id").into_bytes().to_vec()]).expect("written");
-    };
 
     // A second factor of one's own.
-    write("insert into second_factors (member_id, secret, confirmed_at, created_at) values (?1, x'00', 1, 1)", &uid);
+    let rows = rusqlite::Connection::open(site.path().join("roster.db")).expect("the file");
+    let sql = "insert into second_factors (member_id, secret, confirmed_at, created_at) values (?1, x'00', 1, 1)";
+    rows.execute(sql, [uuid::Uuid::parse_str(&uid).expect("id").into_bytes().to_vec()]).expect("written");
+    drop(rows);
     assert_eq!(site.bearer(&foreign).get("/me").await.is(28_501_000).word(), "second_factor_required");
     let reply = sign_in(&oidc, &site, "alice").await;
     assert_eq!(reply.is(28_501_000).word(), "second_factor_required");
     assert!(reply.body["challenge"].is_string());
 
     // One that the organization asks for, at first sight too.
-    write("update organizations set second_factor_required = 1 where id = ?1", &acme.id);
-    site.admin().post("/api/v1/permissions/policy/reload", json!({})).await.done();
+    let asked = json!({"second_factor_required": true});
+    site.admin().patch(&format!("/admin/organizations/{}", acme.id), asked).await.done();
     let foreign = oidc.tokens("roster", "bob", "openid").await["access_token"].as_str().expect("t").to_owned();
     assert_eq!(site.bearer(&foreign).get("/me").await.is(28_501_000).word(), "second_factor_required");
     let reply = sign_in(&oidc, &site, "bob").await;

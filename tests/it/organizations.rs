@@ -204,7 +204,7 @@ async fn an_edit_is_recorded_with_what_was_before() {
 
     let entry = site.last_audit_entry().await;
     assert_eq!((&entry["action"], &entry["organization_id"]), (&json!("organization.update"), &json!(acme.id)));
-    let described = |name: &str| json!({"org_code": "acme", "name": name, "tax_id": null, "is_active": true});
+    let described = |name: &str| json!({"org_code": "acme", "name": name, "tax_id": null, "is_active": true, "second_factor_required": false});
     assert_eq!((&entry["before"], &entry["after"]), (&described("acme"), &described("Acme Pictures")));
 }
 

@@ -152,9 +152,23 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     let oldest = Connection::open(&file).expect("open");
     oldest.execute_batch(include_str!("schema_1.sql")).expect("the oldest schema");
     oldest.pragma_update(None, "user_version", 1).expect("version 1");
+    let rows = "insert into organizations (id, org_code, name, status, created_at, updated_at)
+                values (zeroblob(16), 'acme', 'Acme', 'active', 1, 1);
+                insert into members (id, username, status, generation, created_at, updated_at)
+                values (zeroblob(16), 'kim', 'active', 7, 1, 1);
+                insert into memberships (organization_id, member_id, created_at) values (zeroblob(16), zeroblob(16), 1);";
+    oldest.execute_batch(rows).expect("rows of the oldest schema");
     drop(oldest);
     let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
     assert_eq!(objects(&upgraded), objects(&fresh()));
+    let kept = "select m.username, o.org_code, o.second_factor_required
+                from memberships s
+                join members m on m.id = s.member_id
+                join organizations o on o.id = s.organization_id";
+    let kept: (String, String, bool) =
+        upgraded.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("the rows are there");
+    assert_eq!(kept, ("kim".into(), "acme".into(), false));
+    assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
 /// A definition without its comments and its spaces: an altered table's text is put together by SQLite.

@@ -133,7 +133,12 @@ async fn bearer(
     match verified {
         Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
         Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
-        Err(_) => Ok((prover_of(request)?.foreign(exchange, token).await?, None)),
+        Err(_) => {
+            let member = prover_of(request)?.foreign(exchange, token).await?;
+            // A provider's token belongs to no session of ours, so that no second factor was shown with it.
+            guard.require_one_factor_enough(member)?;
+            Ok((member, None))
+        }
     }
 }
 
@@ -147,11 +152,18 @@ impl Guard {
         }
         let session = snapshot.session(named.session).filter(|session| session.member == named.member);
         let session = session.ok_or_else(|| ended("the session has ended"))?;
-        if !session.second_factor && snapshot.requires_second_factor(named.member) {
+        if !session.second_factor {
+            self.require_one_factor_enough(named.member)?;
+        }
+        Ok(named)
+    }
+
+    fn require_one_factor_enough(&self, member: MemberId) -> Result<()> {
+        if self.snapshot.load().requires_second_factor(member) {
             return Err(Error::new(Cause::SecondFactorRequired)
                 .saying("your organization asks for a second factor: sign in again"));
         }
-        Ok(named)
+        Ok(())
     }
 }
 

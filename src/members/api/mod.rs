@@ -4,6 +4,7 @@ pub mod admin;
 pub mod authentik;
 pub mod grants;
 pub mod internal;
+pub mod invitations;
 pub mod me;
 
 use poem_openapi::{Enum, Object};

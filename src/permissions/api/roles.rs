@@ -12,7 +12,7 @@ use crate::access::catalog::{Catalog, Slot};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, caller::Gate, caller::Identity};
-use crate::app::{App, Changed, Transaction};
+use crate::app::{App, Changed, Transaction, withdraw_invitations_of_role};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, RoleId};
@@ -237,8 +237,13 @@ impl Api {
             if store::role_is_used(t, role.id)? {
                 return Err(Cause::RoleInUse.into());
             }
+            // An open link must not give what is no more.
+            let withdrawn = withdraw_invitations_of_role(t, role.id)?;
             store::delete_role(t, &role)?;
-            let entry = Entry::new("role", role.id).within(tenant).before(described(&role));
+            let mut entry = Entry::new("role", role.id).within(tenant).before(described(&role));
+            if withdrawn > 0 {
+                entry = entry.after(json!({"invitations_withdrawn": withdrawn}));
+            }
             Ok(Changed::new((), entry).policy([Change::RoleGone(tenant, role.id)]))
         };
         let deleted = self.app.change(&caller, "role.delete", delete).await?;

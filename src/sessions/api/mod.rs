@@ -1,7 +1,9 @@
 //! Operations of sign-in, and of what follows from it.
 
+pub mod invitation;
 pub mod oidc;
 pub mod own;
+pub mod second_factor;
 pub mod signing_keys;
 pub mod wordpress;
 

@@ -1,0 +1,68 @@
+//! The commands on invitations.
+
+use clap::Subcommand;
+use poem::http::Method;
+use serde_json::json;
+
+use super::commands::{organization_id, segment, without_nulls};
+use super::door::Door;
+use super::{Common, Failed, show};
+
+#[derive(Subcommand)]
+pub(super) enum InviteCommand {
+    /// Make a link that makes its holder a member of an organization; it is printed this once
+    Create {
+        /// Id or org_code
+        organization: String,
+        /// Key of the role that comes with it
+        #[arg(long, value_name = "KEY")]
+        role: Option<String>,
+        /// E-mail of the new account, unless its owner says otherwise
+        #[arg(long)]
+        email: Option<String>,
+        /// When it ends, in Unix milliseconds
+        #[arg(long, value_name = "MS")]
+        expires_at: Option<i64>,
+    },
+    /// List an organization's invitations
+    List {
+        /// Id or org_code
+        organization: String,
+    },
+    /// Withdraw an invitation that nobody accepted yet
+    Withdraw {
+        /// Id or org_code
+        organization: String,
+        id: String,
+    },
+}
+
+pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), Failed> {
+    let organization = match &command {
+        InviteCommand::Create { organization, .. }
+        | InviteCommand::List { organization }
+        | InviteCommand::Withdraw { organization, .. } => organization.clone(),
+    };
+    let mut door = Door::open(common).await?;
+    let tenant = organization_id(&mut door, &organization).await?;
+    let tenant = [("x-tenant-id", tenant.as_str())];
+    let (method, path, body) = match &command {
+        InviteCommand::Create { role, email, expires_at, .. } => {
+            let body = without_nulls(json!({"role_key": role, "email": email, "expires_at": expires_at}));
+            (Method::POST, "/admin/invitations".to_owned(), Some(body))
+        }
+        InviteCommand::List { .. } => (Method::GET, "/admin/invitations?limit=200".to_owned(), None),
+        InviteCommand::Withdraw { id, .. } => (Method::DELETE, format!("/admin/invitations/{}", segment(id)), None),
+    };
+    let answer = door.call(method, &path, &tenant, body).await;
+    door.close().await;
+    let answer = answer?;
+    match command {
+        InviteCommand::Create { .. } => show::line(common.json, &answer),
+        InviteCommand::List { .. } => {
+            show::table(common.json, &answer, &["id", "status", "role_key", "email", "expires_at"]);
+        }
+        InviteCommand::Withdraw { id, .. } => show::line(common.json, &json!({"id": id, "withdrawn": true})),
+    }
+    Ok(())
+}
