@@ -9,7 +9,8 @@ use curve25519_dalek::Scalar;
 use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signer, SigningKey};
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
@@ -211,6 +212,98 @@ impl Keys {
     }
 }
 
+/// The public keys of somebody else, and what its tokens must be like.
+pub struct ForeignKeys(Vec<ForeignKey>);
+
+struct ForeignKey {
+    id: String,
+    /// What it may sign with; never by a secret, which a public key is not.
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// Why somebody else's token is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Distrust {
+    /// Its key is not among those that are published: perhaps it is new.
+    UnknownKey,
+    Wrong(String),
+}
+
+impl std::fmt::Display for Distrust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnknownKey => f.write_str("unknown key"),
+            Self::Wrong(why) => f.write_str(why),
+        }
+    }
+}
+
+impl ForeignKeys {
+    /// The keys of a JWKS document that sign and that we understand.
+    pub fn new(document: &Value) -> Self {
+        let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Self(keys.iter().filter_map(|key| ForeignKey::read(key.clone())).collect())
+    }
+
+    /// What a token says that was made by this issuer, for this audience, and is alive.
+    pub fn verify(&self, token: &str, issuer: &str, audience: &str) -> Result<Value, Distrust> {
+        const LEEWAY_S: u64 = 30;
+        let wrong = |why: &str| Distrust::Wrong(why.to_owned());
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(wrong("too long"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|e| Distrust::Wrong(e.to_string()))?;
+        let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
+        if !matches!(kind.as_deref(), None | Some("jwt" | "at+jwt" | "application/at+jwt")) || header.crit.is_some() {
+            return Err(wrong("not an access token"));
+        }
+        let kid = header.kid.ok_or_else(|| wrong("no key id"))?;
+        let mut named = self.0.iter().filter(|key| key.id == kid).peekable();
+        named.peek().ok_or(Distrust::UnknownKey)?;
+        let known = named.find(|key| key.algorithms.contains(&header.alg)).ok_or_else(|| wrong("wrong algorithm"))?;
+        let mut rules = Validation::new(header.alg);
+        rules.leeway = LEEWAY_S;
+        rules.validate_nbf = true;
+        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        rules.set_issuer(&[issuer]);
+        rules.set_audience(&[audience]);
+        let said = jsonwebtoken::decode::<Value>(token, &known.key, &rules);
+        let claims = said.map_err(|e| Distrust::Wrong(e.to_string()))?.claims;
+        // A list of issuers would do for the crate.
+        if claims["iss"].as_str() == Some(issuer) { Ok(claims) } else { Err(wrong("another issuer")) }
+    }
+}
+
+impl ForeignKey {
+    fn read(key: Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(key).ok()?;
+        let of_kind: &[Algorithm] = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => &[
+                Algorithm::RS256,
+                Algorithm::RS384,
+                Algorithm::RS512,
+                Algorithm::PS256,
+                Algorithm::PS384,
+                Algorithm::PS512,
+            ],
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => &[Algorithm::ES256],
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => &[Algorithm::ES384],
+            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
+            _ => return None,
+        };
+        if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+            return None;
+        }
+        let algorithms = match jwk.common.key_algorithm {
+            None => of_kind.to_vec(),
+            Some(only) => of_kind.iter().copied().filter(|algorithm| only == (*algorithm).into()).collect(),
+        };
+        let key = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { id: jwk.common.key_id?, algorithms, key })
+    }
+}
+
 /// What a token says, believed by nobody yet: only to know whose keys to ask.
 pub fn unverified(token: &str) -> Option<Value> {
     let claims = token.split('.').nth(1).filter(|_| token.len() <= TOKEN_BYTES_MAX)?;
@@ -291,5 +384,75 @@ mod tests {
         let named = Named { member: MemberId::new(), session: SessionId::new() };
         let now = Timestamp::now();
         assert_eq!(keys.issue(named, now, now.plus_ms(5_000)).expect("token").1, 5);
+    }
+
+    /// A token of somebody else's, signed by one of our keys in that role.
+    fn foreign(stored: &StoredKey, header: Value, claims: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&header), part(claims));
+        let key = SigningKey::from_pkcs8_der(&stored.private_key).expect("key");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes()))
+    }
+
+    #[test]
+    fn a_foreign_token_is_good_for_one_issuer_audience_key_and_time_only() {
+        let (theirs, other) = (new_key().expect("key"), new_key().expect("key"));
+        let jwks: Value = serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set");
+        let foreign_keys = ForeignKeys::new(&jwks);
+        let now_s = Timestamp::now().0 / 1_000;
+        let good = json!({"iss": "https://id.example.org", "aud": ["a", "roster"], "sub": "1", "exp": now_s + 60});
+        let verify = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster");
+        let header = |kid: &str| json!({"alg": "EdDSA", "kid": kid});
+        assert_eq!(verify(&foreign(&theirs, header(&theirs.id), &good)), Ok(good.clone()));
+        assert_eq!(verify(&foreign(&other, header(&other.id), &good)), Err(Distrust::UnknownKey));
+
+        let mut wrong = vec![foreign(&other, header(&theirs.id), &good)];
+        let headers = [
+            json!({"alg": "EdDSA"}),
+            json!({"alg": "none", "kid": theirs.id}),
+            json!({"alg": "HS256", "kid": theirs.id}),
+            json!({"alg": "RS256", "kid": theirs.id}),
+            json!({"alg": "EdDSA", "kid": theirs.id, "typ": "logout+jwt"}),
+            json!({"alg": "EdDSA", "kid": theirs.id, "crit": ["b64"]}),
+        ];
+        wrong.extend(headers.into_iter().map(|header| foreign(&theirs, header, &good)));
+        for (name, value) in [
+            ("iss", json!("https://id.example.org/")),
+            ("iss", json!(["https://id.example.org"])),
+            ("iss", Value::Null),
+            ("aud", json!("other")),
+            ("aud", Value::Null),
+            ("sub", Value::Null),
+            ("exp", json!(now_s - 31)),
+            ("exp", json!("soon")),
+            ("exp", Value::Null),
+            ("nbf", json!(now_s + 35)),
+        ] {
+            let mut claims = good.clone();
+            claims[name] = value;
+            wrong.push(foreign(&theirs, header(&theirs.id), &claims));
+        }
+        for token in &wrong {
+            assert!(matches!(verify(token), Err(Distrust::Wrong(_))), "{token}");
+        }
+        let mut late = good.clone();
+        (late["exp"], late["nbf"]) = (json!(now_s - 25), json!(now_s + 25));
+        assert_eq!(verify(&foreign(&theirs, header(&theirs.id), &late)), Ok(late.clone()));
+    }
+
+    #[test]
+    fn keys_that_do_not_sign_are_no_keys() {
+        let stored = new_key().expect("key");
+        let jwks: Value = serde_json::from_str(keys(&stored, "x").jwks()).expect("a key set");
+        let count = |key: Value| {
+            ForeignKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len()
+        };
+        assert_eq!(count(jwks["keys"][0].clone()), 1);
+        for (name, value) in [("use", json!("enc")), ("kid", Value::Null), ("crv", json!("X25519"))] {
+            let mut key = jwks["keys"][0].clone();
+            key[name] = value;
+            assert_eq!(count(key), 0, "{name}");
+        }
+        assert!(ForeignKeys::new(&json!([])).0.is_empty());
     }
 }

@@ -12,6 +12,10 @@ use crate::app::Transaction;
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId, RoleId};
 
+/// Most external keys of one sync, and the longest of them.
+pub const KEYS_MAX: usize = 1_000;
+pub const KEY_BYTES_MAX: usize = 1_024;
+
 /// What a sync did, or would do. Roles by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Synced {
@@ -22,13 +26,22 @@ pub struct Synced {
     pub unknown: Vec<String>,
 }
 
-/// The external keys that a claim holds: text, a list of text, or an object whose names are the keys (Zitadel's form).
+/// The external keys that a claim holds: text, a list of text, or an object whose names are the keys. Zitadel has
+/// objects of objects, and by its documentation lists of those.
 pub fn keys_of_claim(claim: &Value) -> Vec<String> {
     match claim {
         Value::String(text) => vec![text.clone()],
-        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::Array(list) => list.iter().flat_map(keys_of_element).collect(),
         Value::Object(map) => map.keys().cloned().collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
+    }
+}
+
+fn keys_of_element(element: &Value) -> Vec<String> {
+    match element {
+        Value::String(text) => vec![text.clone()],
+        Value::Object(map) => map.iter().filter(|(_, value)| value.is_object()).map(|(key, _)| key.clone()).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -92,6 +105,7 @@ mod tests {
         assert_eq!(keys_of_claim(&json!("editors")), ["editors"]);
         assert_eq!(keys_of_claim(&json!(["a", 1, "b"])), ["a", "b"]);
         assert_eq!(keys_of_claim(&json!({"editor": {"1234": "acme.example.org"}})), ["editor"]);
+        assert_eq!(keys_of_claim(&json!([{"editor": {"1": "a"}}, {"name": "x"}, "b"])), ["editor", "b"]);
         assert_eq!(keys_of_claim(&json!(null)), Vec::<String>::new());
     }
 }

@@ -20,6 +20,7 @@ use crate::access::secret;
 use crate::app::{App, figures};
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
+use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
 use crate::{audit, clients, members, organizations, permissions, sessions};
@@ -43,6 +44,7 @@ type Apis = (
     ),
     (
         sessions::api::Api,
+        sessions::api::oidc::Api,
         sessions::api::invitation::Api,
         sessions::api::own::Api,
         sessions::api::second_factor::Api,
@@ -56,7 +58,7 @@ type Apis = (
     System,
 );
 
-fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
+fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, ()> {
     let app = || app.clone();
     let apis: Apis = (
         (
@@ -77,6 +79,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
         ),
         (
             sessions::api::Api { app: app() },
+            sessions::api::oidc::Api { app: app(), providers: providers.clone() },
             sessions::api::invitation::Api { app: app() },
             sessions::api::own::Api { app: app() },
             sessions::api::second_factor::Api { app: app() },
@@ -96,7 +99,7 @@ fn service(app: &Arc<App>) -> OpenApiService<Apis, ()> {
 
 /// The finished OpenAPI document.
 pub fn documented(app: &Arc<App>) -> Result<Value> {
-    described(&service(app), app)
+    described(&service(app, &Arc::new(Providers::new(app))), app)
 }
 
 fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
@@ -121,7 +124,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
 
 /// The page that shows the document.
 fn page(app: &Arc<App>) -> Result<String> {
-    let service = service(app);
+    let service = service(app, &Arc::new(Providers::new(app)));
     // `</` in a description would end the page's script.
     let shown = described(&service, app)?.to_string().replace("</", "<\\/");
     Ok(service.swagger_ui_html().replacen(&service.spec(), &shown, 1))
@@ -129,12 +132,13 @@ fn page(app: &Arc<App>) -> Result<String> {
 
 /// All that the program answers, ready for a server or for the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
-    let service = service(app);
+    let providers = Arc::new(Providers::new(app));
+    let service = service(app, &providers);
     let document = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
         inputs: Arc::new(Inputs::new(&document, FORMATS)),
-        prover: Arc::new(sessions::Doorkeeper { app: app.clone() }),
+        prover: Arc::new(sessions::Doorkeeper { app: app.clone(), providers }),
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();

@@ -16,7 +16,8 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::members::{self, ExternalName, Member, NewMember};
-use crate::permissions::{Source, sync::sync};
+use crate::permissions::Source;
+use crate::permissions::sync::{KEYS_MAX, sync};
 
 /// Who arrives, as the provider says.
 #[derive(Debug, Clone)]
@@ -35,9 +36,6 @@ pub struct Arrival {
     /// of that source away.
     pub keys: Vec<(Source, BTreeSet<String>)>,
 }
-
-/// More roles or groups than this are no person's.
-const KEYS_MAX: usize = 1_000;
 
 /// The member who arrives. Who is new is created, active and without roles; who is suspended is turned away.
 ///

@@ -311,6 +311,7 @@ fn device_of(agent: &str) -> String {
 /// Does the writes and asks the questions that belong to a credential.
 pub struct Doorkeeper {
     pub app: Arc<App>,
+    pub providers: Arc<oidc::Providers>,
 }
 
 impl Prover for Doorkeeper {
@@ -332,7 +333,7 @@ impl Prover for Doorkeeper {
     }
 
     fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId> {
-        Box::pin(oidc::member_of_bearer(&self.app, exchange, token))
+        Box::pin(oidc::member_of_bearer(&self.app, &self.providers, exchange, token))
     }
 
     fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()> {

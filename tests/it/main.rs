@@ -25,6 +25,7 @@ mod invitations;
 mod keys;
 mod matrix;
 mod members;
+mod oidc;
 mod openapi;
 mod organizations;
 mod passwords;

@@ -11,7 +11,7 @@ use crate::second_factor::enrolled;
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 12] = [
+const PUBLIC: [&str; 14] = [
     "login",
     "answer_second_factor",
     "enrol_second_factor",
@@ -24,6 +24,8 @@ const PUBLIC: [&str; 12] = [
     "login_with_wordpress",
     "login_with_wordpress_ticket",
     "refresh",
+    "get_oidc_url",
+    "exchange_oidc_code",
 ];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.

@@ -15,7 +15,7 @@ use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 use crate::journal::Entry;
-use crate::permissions::sync::{Synced, keys_of_claim, sync};
+use crate::permissions::sync::{KEY_BYTES_MAX, KEYS_MAX, Synced, keys_of_claim, sync};
 use crate::permissions::{Assignment, Source, known_role, require_not_last, store};
 use crate::wire::{Body, Done, Reply, Tag, done, ok};
 
@@ -99,10 +99,6 @@ impl From<Synced> for SyncResult {
         Self { added: synced.added, removed: synced.removed, kept: synced.kept, unknown: synced.unknown }
     }
 }
-
-/// Keys of one sync, claims included.
-const EXTERNAL_KEYS_MAX: usize = 1_000;
-const EXTERNAL_KEY_BYTES_MAX: usize = 1_024;
 
 pub struct Api {
     pub app: Arc<App>,
@@ -197,11 +193,9 @@ impl Api {
         let dry_run = request.dry_run.unwrap_or(false);
         let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
         keys.extend(request.claims.into_iter().flatten().flat_map(|(_, claim)| keys_of_claim(&claim.0)));
-        if keys.len() > EXTERNAL_KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > EXTERNAL_KEY_BYTES_MAX)
-        {
-            let message = format!(
-                "has more than {EXTERNAL_KEYS_MAX} keys, or one that is empty or longer than {EXTERNAL_KEY_BYTES_MAX} bytes"
-            );
+        if keys.len() > KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            let message =
+                format!("has more than {KEYS_MAX} keys, or one that is empty or longer than {KEY_BYTES_MAX} bytes");
             return Err(Error::field("claims", message).into());
         }
         let synchronize = move |t: &Transaction<'_>, caller: &Identity| {

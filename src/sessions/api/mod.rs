@@ -1,6 +1,7 @@
 //! Operations of sign-in, and of what follows from it.
 
 pub mod invitation;
+pub mod oidc;
 pub mod own;
 pub mod passwords;
 pub mod registration;
@@ -91,6 +92,10 @@ pub fn require_own_site(visitor: &Visitor, cookies: Option<bool>) -> Result<()> 
 
 /// Examples of this area's schemas, for the document.
 pub const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "OidcExchange",
+        r#"{"provider":"authentik","code":"SplxlOBeZQQYbYS6WxSbIA","state":"3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","redirect_uri":"https://portal.example.org/callback"}"#,
+    ),
     ("LoginRequest", r#"{"login":"kim@example.org","password":"Correct-horse-7"}"#),
     (
         "RefreshRequest",

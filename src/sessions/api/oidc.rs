@@ -1,0 +1,123 @@
+//! Sign-in with OpenID Connect providers.
+
+use std::sync::Arc;
+
+use poem_openapi::param::Query;
+use poem_openapi::{Object, OpenApi};
+
+use super::{TokenAnswer, require_own_site};
+use crate::access::caller::Visitor;
+use crate::app::App;
+use crate::ids::SessionId;
+use crate::sessions::oidc::{self, Providers, Returned};
+use crate::wire::{Body, Reply, Tag, ok};
+
+crate::text! {
+    /// The name of a provider in the settings
+    ProviderName 1..=32 "";
+    /// As the provider gave it
+    AuthorizationCode 1..=4096 "^[\\x20-\\x7e]+$";
+    /// As the provider gave it back
+    SignInState 1..=512 "";
+    /// One of the provider's `redirect_uris`, to the letter
+    RedirectAddress 1..=2000 "";
+}
+
+/// Where to sign in
+#[derive(Object)]
+struct AuthorizeUrl {
+    /// Send the browser there; it comes back to `redirect_uri` with a `code` and a `state`
+    authorize_url: String,
+}
+
+/// What the browser brought back from the provider
+#[derive(Object)]
+struct OidcExchange {
+    /// May be left out when one provider is configured
+    provider: Option<ProviderName>,
+    code: AuthorizationCode,
+    state: SignInState,
+    /// The same as before
+    redirect_uri: RedirectAddress,
+    /// Sends the tokens as cookies too
+    cookies: Option<bool>,
+    /// Answers the provider's own access token too
+    with_provider_token: Option<bool>,
+}
+
+/// The tokens of a session that began at a provider
+#[derive(Object)]
+struct OidcTokens {
+    /// For `Authorization: Bearer …`
+    access_token: String,
+    /// Always `Bearer`
+    token_type: String,
+    /// Life of the access token in seconds
+    expires_in: i64,
+    /// For `/auth/refresh`; used once
+    refresh_token: String,
+    /// Life of the refresh token in seconds
+    refresh_expires_in: i64,
+    session_id: SessionId,
+    /// The provider's, when it was asked for
+    #[oai(nullable)]
+    provider_access_token: Option<String>,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+    pub providers: Arc<Providers>,
+}
+
+#[OpenApi(prefix_path = "/auth/oidc", tag = "Tag::Sessions")]
+impl Api {
+    /// See where to sign in with a provider
+    ///
+    /// The sign-in is bound to the browser that asks, by a cookie, and good for `auth.oidc_state_ttl_s`.
+    #[oai(path = "/url", method = "get", operation_id = "get_oidc_url")]
+    async fn get_oidc_url(
+        &self,
+        visitor: Visitor,
+        /// May be left out when one provider is configured
+        #[oai(validator(max_length = 32))]
+        provider: Query<Option<String>>,
+        /// One of the provider's `redirect_uris`, to the letter
+        #[oai(validator(max_length = 2000))]
+        redirect_uri: Query<String>,
+    ) -> Reply<AuthorizeUrl> {
+        let authorize_url =
+            oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), &redirect_uri.0).await?;
+        Ok(ok(AuthorizeUrl { authorize_url }))
+    }
+
+    /// Sign in with what a provider gave
+    ///
+    /// Creates the member at first sight, without roles; fills empty fields later, but overwrites none. Roles follow the
+    /// provider's `role_claims` through the role mappings of the sources `oidc` and, for Zitadel's claims, `zitadel`: the
+    /// last sign-in decides. A second factor is asked for as at any sign-in.
+    #[oai(path = "/exchange", method = "post", operation_id = "exchange_oidc_code")]
+    async fn exchange_oidc_code(&self, visitor: Visitor, body: Body<OidcExchange>) -> Reply<OidcTokens> {
+        let body = body.0;
+        require_own_site(&visitor, body.cookies)?;
+        let returned = Returned {
+            provider: body.provider.map(|name| name.0),
+            redirect_uri: body.redirect_uri.0,
+            state: body.state.0,
+            code: body.code.0,
+        };
+        let (tokens, provider_token) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
+        if body.cookies == Some(true) {
+            tokens.set_cookies(&self.app, &visitor.exchange);
+        }
+        let shown = TokenAnswer::from(tokens);
+        Ok(ok(OidcTokens {
+            access_token: shown.access_token,
+            token_type: shown.token_type,
+            expires_in: shown.expires_in,
+            refresh_token: shown.refresh_token,
+            refresh_expires_in: shown.refresh_expires_in,
+            session_id: shown.session_id,
+            provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| provider_token),
+        }))
+    }
+}
