@@ -57,6 +57,7 @@ create table members (
 ) strict;
 create unique index members_username_folded on members (username_folded) where username_folded is not null;
 create unique index members_email_folded on members (email_folded) where email_folded is not null;
+create index members_pending on members (updated_at) where status = 'pending';
 
 -- The external names of a member.
 create table identities (

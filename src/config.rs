@@ -325,6 +325,7 @@ settings! {
     mail_security "mail.security": MailSecurity = MailSecurity::StartTls, (), "How the connection to it is protected; none only on this machine";
     mail_username "mail.username": String = String::new(), (), "Account at the SMTP server; empty for none";
     mail_password_file "mail.password_file": PathBuf = PathBuf::new(), (), "File with that account's password";
+    mail_ca_file "mail.ca_file": PathBuf = PathBuf::new(), (), "PEM file with one more authority whose certificate it may show; the system's are trusted anyway";
     mail_from "mail.from": String = String::new(), (), "Sender of all mail, like `Roster <roster@example.org>`";
     neighbour_timeout_ms "neighbours.timeout_ms": u64 = 5_000, 10..=120_000, "How long one request to a provider or neighbour may take";
     neighbour_answer_bytes "neighbours.answer_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Longest answer that is read of one, in bytes";
@@ -443,8 +444,9 @@ impl Config {
             faults.push("base_path must begin with a slash and not end with one".into());
         }
         let top = self.base_path.split('/').nth(1).unwrap_or_default();
-        if ["", "auth", "me", "admin", "internal", "setup", "invitation", "healthz", "readyz", "metrics"].contains(&top)
-        {
+        const TAKEN: [&str; 11] =
+            ["", "auth", "me", "admin", "internal", "setup", "reset", "invitation", "healthz", "readyz", "metrics"];
+        if TAKEN.contains(&top) {
             faults.push("base_path must have a beginning of its own: the root and the short paths are taken".into());
         }
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {

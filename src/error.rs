@@ -93,6 +93,7 @@ causes! {
     InvitationAccepted 29 309 "invitation_accepted" "this invitation was accepted already";
     ApiKeyNotFound 32 301 "api_key_not_found" "there is no such API key";
     ApiKeyExists 32 303 "api_key_exists" "this key is known already";
+    EmergencyKey 32 309 "emergency_key" "an emergency key works once and is not rotated: make a new one";
     SetupToken 28 501 "setup_token" "this set-up link is used up or too old: run `roster setup-link` for a new one";
     SetupDone 28 309 "setup_done" "the first administrator exists already: sign in, or use the command line";
     InvalidInternalSecret 29 501 "invalid_internal_secret" "X-Internal-Secret is not right";
@@ -119,6 +120,7 @@ causes! {
     OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
     LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: make another one first";
     BuiltInOrganization 29 309 "built_in_organization" "the organization `platform` is built in and stays active";
+    MemberNotActive 29 309 "member_not_active" "this member is not active: activate it first";
     MemberDeleted 29 309 "member_deleted" "this member was deleted and cannot be changed";
 
     RoleNotFound 31 301 "role_not_found" "there is no such role";

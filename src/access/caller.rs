@@ -44,8 +44,12 @@ pub type Person = Caller<MEMBER>;
 pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
 /// The permission area.
 pub type Gate = Caller<{ MEMBER | GATEWAY }>;
+/// What a member's own keys may see of it.
+pub type GateOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
 /// Its operations that programs may ask too.
 pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
+/// Whoever may ask for decisions.
+pub type Asker = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
 /// The neighbours on the same machine.
 pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
 
@@ -68,6 +72,8 @@ pub enum Who {
     /// The owner of an API key, within its scopes.
     Key(Arc<ApiKey>),
     Internal,
+    /// Somebody who has shown nothing yet: who asks for a link, or registers.
+    Visitor,
     /// The owner of the machine, over the local socket or directly on the data directory.
     CommandLine,
 }
@@ -143,6 +149,7 @@ impl Who {
             Self::Client(client) => ("client", client.client_key.to_string()),
             Self::Key(key) => ("key", key.id.to_string()),
             Self::Internal => ("internal", "internal".into()),
+            Self::Visitor => ("visitor", String::new()),
             Self::CommandLine => ("cli", "cli".into()),
         }
     }
@@ -183,7 +190,10 @@ pub struct Guard {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub keys: ArcSwap<Keys>,
     pub cookies: Cookies,
+    /// Counts failed sign-ins.
     pub slowdown: Slowdown,
+    /// Counts what strangers have mailed to somebody, and what they guess of it.
+    pub letters: Slowdown,
     internal_secrets: Vec<Hash>,
     gateways: Vec<ipnet::IpNet>,
     base_path: String,
@@ -196,6 +206,7 @@ impl Guard {
             keys: ArcSwap::from_pointee(keys),
             cookies: Cookies::new(config),
             slowdown: Slowdown::new(config),
+            letters: Slowdown::new(config),
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
             gateways: config.gateways.clone(),
             base_path: config.base_path.clone(),
@@ -216,7 +227,7 @@ pub trait Prover: Send + Sync {
     /// The member of a provider's own access token.
     fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
     /// Uses an emergency key up.
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a ApiKey) -> Proof<'a, ()>;
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()>;
 }
 
 pub type Proof<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -240,7 +251,7 @@ impl Identity {
         match self.who {
             Who::Member(id) | Who::Asserted(id) => Some(id),
             Who::Key(ref key) => key.member(),
-            Who::Client(_) | Who::Internal | Who::CommandLine => None,
+            Who::Client(_) | Who::Internal | Who::Visitor | Who::CommandLine => None,
         }
     }
 
@@ -282,6 +293,7 @@ impl Identity {
             Who::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
             Who::Asserted(id) => of_member(id),
             Who::Key(ref key) => key.member().is_none_or(of_member),
+            Who::Visitor => false,
             Who::Client(_) | Who::Internal | Who::CommandLine => true,
         };
         if visible { Ok(tenant.id) } else { Err(Cause::OrganizationNotFound.into()) }

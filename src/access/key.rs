@@ -14,6 +14,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{ApiKeyId, MemberId, Timestamp};
 
 /// What an API key begins with, with its life and how long the former one lives after a rotation.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     pub prefix: &'static str,
     pub about: &'static str,
@@ -22,17 +23,34 @@ pub struct Kind {
 }
 
 const HOUR: i64 = 3_600;
-const DAY: i64 = 24 * HOUR;
+pub const DAY: i64 = 24 * HOUR;
+
+#[rustfmt::skip]
+mod kinds {
+    use super::{DAY, HOUR, Kind};
+
+    pub const SYSTEM: Kind      = Kind { prefix: "msys",  about: "system",      ttl_s: 365 * DAY, grace_s: 72 * HOUR };
+    pub const USER: Kind        = Kind { prefix: "muser", about: "user",        ttl_s: 90 * DAY,  grace_s: 24 * HOUR };
+    pub const SERVICE: Kind     = Kind { prefix: "msvc",  about: "service",     ttl_s: 180 * DAY, grace_s: 48 * HOUR };
+    pub const INTEGRATION: Kind = Kind { prefix: "mint",  about: "integration", ttl_s: 30 * DAY,  grace_s: 24 * HOUR };
+    /// Works once.
+    pub const EMERGENCY: Kind   = Kind { prefix: "memg",  about: "emergency",   ttl_s: DAY,       grace_s: 0 };
+}
+
+pub use kinds::{EMERGENCY, INTEGRATION, SERVICE, SYSTEM, USER};
 
 /// The five kinds of key (CONTRACT §6).
-#[rustfmt::skip]
-pub const KINDS: [Kind; 5] = [
-    Kind { prefix: "msys",  about: "system",      ttl_s: 365 * DAY, grace_s: 72 * HOUR },
-    Kind { prefix: "muser", about: "user",        ttl_s: 90 * DAY,  grace_s: 24 * HOUR },
-    Kind { prefix: "msvc",  about: "service",     ttl_s: 180 * DAY, grace_s: 48 * HOUR },
-    Kind { prefix: "mint",  about: "integration", ttl_s: 30 * DAY,  grace_s: 24 * HOUR },
-    Kind { prefix: "memg",  about: "emergency",   ttl_s: DAY,       grace_s: 0 },
-];
+pub const KINDS: [&Kind; 5] = [&SYSTEM, &USER, &SERVICE, &INTEGRATION, &EMERGENCY];
+
+impl Kind {
+    /// The kind of a prefix.
+    pub fn of(prefix: &str) -> Option<&'static Self> {
+        KINDS.into_iter().find(|kind| kind.prefix == prefix)
+    }
+}
+
+/// The scope with which a key shows who its member is and what it may do.
+pub const ME_READ: &str = "me:read";
 
 /// Whose key it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +107,11 @@ impl ApiKey {
         }
     }
 
+    /// The digests of the key's text, and of the one before the last rotation.
+    pub fn hashes(&self) -> impl Iterator<Item = Hash> {
+        std::iter::once(self.hash).chain(self.previous.map(|(hash, _)| hash))
+    }
+
     /// All that decides, as text.
     pub fn fact(&self) -> String {
         format!(
@@ -104,6 +127,26 @@ impl ApiKey {
             self.expires_at
         )
     }
+}
+
+/// The text of a new key: `muser_<id>_<unix s>_<secret>_<checksum>`.
+pub fn new_text(prefix: &str, id: ApiKeyId, now: Timestamp) -> Result<String> {
+    // Hexadecimal, because base64's url-safe alphabet has the underscore.
+    let secret = hex::encode(secret::random()?);
+    let text = format!("{prefix}_{}_{}_{secret}", id.0.simple(), now.0 / 1_000);
+    Ok(format!("{text}_{}", checksum(&text)))
+}
+
+/// Tells a key that was mistyped or cut from one that is not known. It protects nothing.
+fn checksum(text: &str) -> String {
+    hex::encode(&secret::hash(text)[..4])
+}
+
+/// Has it all parts of a key of ours, with a checksum that does not fit?
+fn is_mistyped(text: &str) -> bool {
+    const PARTS: usize = 5;
+    let (text, sum) = text.rsplit_once('_').unwrap_or((text, ""));
+    text.split('_').count() + 1 == PARTS && checksum(text) != sum
 }
 
 /// Does the text look like one of these keys?
@@ -124,7 +167,14 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
     let is_current = secret::equal(&offered, known.map_or(&NOBODY, |key| &key.hash));
     let (former, until) = known.and_then(|key| key.previous).unwrap_or((NOBODY, Timestamp(0)));
     let is_former = secret::equal(&offered, &former) & (now < until);
-    let key = known.filter(|_| is_current | is_former).ok_or_else(|| invalid("unknown or wrong"))?;
+    let Some(key) = known.filter(|_| is_current | is_former) else {
+        let refused = invalid("unknown or wrong");
+        return Err(if is_mistyped(text) {
+            refused.saying("this API key was mistyped or cut off: copy it again")
+        } else {
+            refused
+        });
+    };
     if now >= key.expires_at {
         return Err(invalid("expired"));
     }

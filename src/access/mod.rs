@@ -24,7 +24,7 @@ use permission::Permission;
 use snapshot::{Role, Snapshot};
 
 use crate::error::{Cause, Error, Result};
-use crate::ids::OrganizationId;
+use crate::ids::{MemberId, OrganizationId};
 
 /// How far a caller's permission carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
     let own = permission.own();
     match &caller.who {
         Who::CommandLine | Who::Internal => reach_of_program(snapshot, caller),
+        Who::Visitor => Err(Cause::Forbidden.into()),
         Who::Client(client) => {
             if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
                 return Err(Cause::ScopeNotAllowed.into());
@@ -82,7 +83,9 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
 fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let tenant = caller.tenant(snapshot)?;
     ask(snapshot, caller, tenant, permission)?;
-    Ok(if snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
+    // Only who signed in reaches the whole site, never a key or a gateway.
+    let is_person = matches!(caller.who, Who::Member(_));
+    Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
 fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {
@@ -97,6 +100,20 @@ pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Per
     let tenant = caller.tenant(snapshot)?;
     require(snapshot, caller, permission)?;
     Ok(tenant)
+}
+
+/// The member whose own things are asked for: who signed in, or who owns the key, within its scopes.
+pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
+    if let Who::Key(key) = &caller.who {
+        if key.member().is_none() {
+            return Err(Error::new(Cause::Forbidden).saying("a service's key has no member whose things these are"));
+        }
+        if !key.has_scope(scope) {
+            return Err(Error::new(Cause::ScopeNotAllowed)
+                .saying(format!("this key lacks the scope {scope}, which this needs")));
+        }
+    }
+    caller.member().ok_or_else(|| Cause::MissingBearer.into())
 }
 
 fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {
@@ -125,7 +142,7 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
         // are rights over the site, which no program has to give.
         Who::Client(_) | Who::Internal => !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot),
         // A key opens doors; it hands nothing on.
-        Who::Key(_) => false,
+        Who::Key(_) | Who::Visitor => false,
         Who::Member(id) | Who::Asserted(id) => {
             let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(*id));
             let everywhere = matches!(caller.who, Who::Member(_)) && snapshot.is_platform_admin(*id);
@@ -153,7 +170,7 @@ pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[Str
     let everything = match &caller.who {
         Who::CommandLine => true,
         Who::Member(id) => snapshot.is_platform_admin(*id),
-        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal => false,
+        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal | Who::Visitor => false,
     };
     let holds_site = |permission: Permission| {
         let slot = snapshot.catalog.slot_of(permission);

@@ -7,7 +7,7 @@ use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, Slot, UserType};
 use super::client::{Client, Counters};
-use super::key::{ApiKey, Owner};
+use super::key::{self, ApiKey, Owner};
 use super::secret::Hash;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use super::token::StoredKey;
@@ -296,7 +296,7 @@ fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     let until: Option<Timestamp> = row.get(6)?;
     Ok(ApiKey {
         id: row.get(0)?,
-        is_emergency: row.get_ref(1)?.as_str()? == "memg",
+        is_emergency: row.get_ref(1)?.as_str()? == key::EMERGENCY.prefix,
         owner: member.map_or_else(|| Owner::Service(service.unwrap_or_default().into()), Owner::Member),
         hash: row.get(4)?,
         previous: former.zip(until),

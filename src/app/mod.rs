@@ -77,6 +77,11 @@ impl<T> Changed<T> {
         self
     }
 
+    /// The same change with another form of its answer.
+    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
+        Changed { answer: form(self.answer), entries: self.entries, policy: self.policy }
+    }
+
     /// What the change means for decisions.
     #[must_use]
     pub fn policy(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
@@ -235,31 +240,34 @@ impl App {
         permission: Permission,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.once(caller, action, (permission, Keep::Answer), change).await
+        self.once(caller, action, (Some(permission), Keep::Answer), change).await
     }
 
-    /// The same where the answer shows a secret, which is never kept: a repeat is refused.
+    /// The same where the answer shows a secret, which is never kept: a repeat is refused. What is one's own needs no
+    /// permission.
     pub async fn create_secret<T: ToJSON + ParseFromJSON + Send + 'static>(
         &self,
         caller: &Identity,
         action: &'static str,
-        permission: Permission,
+        permission: impl Into<Option<Permission>>,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.once(caller, action, (permission, Keep::FactOnly), change).await
+        self.once(caller, action, (permission.into(), Keep::FactOnly), change).await
     }
 
     async fn once<T: ToJSON + ParseFromJSON + Send + 'static>(
         &self,
         caller: &Identity,
         action: &'static str,
-        (permission, keep): (Permission, Keep),
+        (permission, keep): (Option<Permission>, Keep),
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
         let Some(wanted) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
         let ttl_ms = ms(self.config.idempotency_ttl_s);
         let change = move |t: &Transaction<'_>, caller: &Identity| {
-            access::require(t.snapshot(), caller, permission)?;
+            if let Some(permission) = permission {
+                access::require(t.snapshot(), caller, permission)?;
+            }
             let (kind, name) = caller.actor();
             let actor = format!("{kind} {name}");
             let place = (actor.as_str(), action, wanted.key.as_str());
@@ -491,6 +499,11 @@ pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionI
 /// Withdraws the open invitations to a role that is about to go; answers how many there were.
 pub fn withdraw_invitations_of_role(t: &Transaction<'_>, role: RoleId) -> Result<usize> {
     store::withdraw_invitations_of_role(t, role)
+}
+
+/// Deletes a member's API keys, because it is erased.
+pub fn drop_api_keys(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
+    Ok(store::delete_api_keys(t, member)?.into_iter().map(Change::ApiKeyGone).collect())
 }
 
 /// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.

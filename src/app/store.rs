@@ -5,7 +5,7 @@ use crate::access::secret::Hash;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
-use crate::ids::{MemberId, RoleId, SessionId, Timestamp};
+use crate::ids::{ApiKeyId, MemberId, RoleId, SessionId, Timestamp};
 
 const FOUND_SITE: &str = "
     insert into site (only, epoch, created_at, server_key)
@@ -74,6 +74,13 @@ pub fn withdraw_invitations_of_role(w: &Writer<'_>, role: RoleId) -> Result<usiz
     let withdrawn = w.execute(WITHDRAW_INVITATIONS, &[(":role_id", &role)])?;
     w.execute(FORGET_INVITED_ROLE, &[(":role_id", &role)])?;
     Ok(withdrawn)
+}
+
+const DELETE_API_KEYS: &str = "delete from api_keys where member_id = :member_id returning id";
+
+/// Deletes a member's API keys; answers which.
+pub fn delete_api_keys(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>> {
+    w.all(DELETE_API_KEYS, &[(":member_id", &member)], |row| row.get(0))
 }
 
 const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";

@@ -90,6 +90,8 @@ pub(super) enum MemberCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
+    /// Print a link that works once, with which a member sets a new password
+    PasswordLink { uid: String },
     /// Link a member to an organization, and give it roles there
     Link {
         uid: String,
@@ -295,6 +297,9 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             let password = password.read()?;
             ask(common, Method::PATCH, &at(&uid, ""), Some(json!({"password": password}))).await?
         }
+        MemberCommand::PasswordLink { uid } => {
+            ask(common, Method::POST, &at(&uid, "/password-link"), Some(json!({}))).await?
+        }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
         MemberCommand::ResetSecondFactor { uid } => {
             ask(common, Method::DELETE, &at(&uid, "/second-factor"), None).await?;
@@ -472,14 +477,14 @@ pub(super) async fn openapi() -> Result<(), Failed> {
 }
 
 /// One request on a door of its own.
-async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let mut door = Door::open(common).await?;
     let answer = door.call(method, path, &[], body).await;
     door.close().await;
     answer
 }
 
-fn listed(path: &str, keyword: Option<&str>) -> String {
+pub(super) fn listed(path: &str, keyword: Option<&str>) -> String {
     let keyword = keyword.map_or_else(String::new, |keyword| format!("&keyword={}", segment(keyword)));
     format!("{path}?limit=200{keyword}")
 }

@@ -5,6 +5,7 @@ mod commands;
 pub mod directory;
 mod door;
 mod invite;
+mod keys;
 mod serve;
 mod show;
 mod tables;
@@ -19,6 +20,7 @@ use poem::endpoint::BoxEndpoint;
 
 use crate::app::App;
 use crate::config::{Config, Sources};
+use crate::connect::mail;
 use crate::error::Result;
 use crate::{organizations, permissions, routes};
 pub use tables::tables;
@@ -42,6 +44,7 @@ Examples:
   roster init --data /srv/roster --admin kim@example.org
   roster org create acme 'Acme Studios'
   roster client create portal --scopes members:read,permissions:check
+  roster key create upload-station --service transcoder --scopes jobs:write
   roster catalog import gitea.yaml --app gitea --prefix gitea
   roster audit verify
 
@@ -93,6 +96,12 @@ enum Command {
     /// API clients
     #[command(subcommand)]
     Client(commands::ClientCommand),
+    /// API keys of members and services
+    #[command(subcommand)]
+    Key(keys::KeyCommand),
+    /// The keys that access tokens are signed with
+    #[command(subcommand)]
+    SigningKey(keys::SigningKeyCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
@@ -155,6 +164,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Org(command) => commands::org(&common, command).await?,
         Command::Invite(command) => invite::run(&common, command).await?,
         Command::Client(command) => commands::client(&common, command).await?,
+        Command::Key(command) => keys::key(&common, command).await?,
+        Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         Command::Openapi => commands::openapi().await?,
@@ -168,8 +179,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
 impl Common {
     fn load(&self, listen: Option<SocketAddr>) -> Result<Config, Failed> {
         let sources = Sources { data: self.data.clone(), file: self.config.clone(), listen };
-        Config::load(&sources)
-            .map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
+        let loaded = Config::load(&sources).and_then(|config| match mail::faults(&config) {
+            faults if faults.is_empty() => Ok(config),
+            faults => Err(faults),
+        });
+        loaded.map_err(|faults| Failed(format!("the settings are not right:\n  {}", faults.join("\n  "))))
     }
 }
 

@@ -145,12 +145,13 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     app.forget_old_requests().await?;
     sessions::tidy(app).await?;
     keys::tend(app).await?;
+    clients::keys::tend(app).await?;
     app.reload().await.map(drop)
 }
 
 async fn keep_up(app: Arc<App>) {
     // What ended while nothing ran ends now.
-    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await) {
+    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await) {
         tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
     }
     let mut flush = tokio::time::interval(FLUSH_EVERY);

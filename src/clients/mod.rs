@@ -1,4 +1,5 @@
-//! API clients: back-office programs with a key, a secret, and limits on where and for what they are used.
+//! API clients: back-office programs with a key, a secret, and limits on where and for what they are used. And API
+//! keys: what stands for a member or a service by itself.
 
 pub mod api;
 pub mod keys;
@@ -58,8 +59,9 @@ fn is_path(text: &str) -> bool {
     text.starts_with('/') && !fixed.contains('*') && !text.contains("//") && !text.contains(['?', '#', ' '])
 }
 
-/// Writes when clients were last used; they are counted in memory until then.
+/// Writes when clients and keys were last used; it is kept in memory until then.
 pub async fn flush_last_used(app: &App) -> Result<()> {
+    keys::flush_last_used(app).await?;
     let snapshot = app.snapshot();
     let used: Vec<(String, Timestamp)> = snapshot
         .clients()

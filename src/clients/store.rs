@@ -1,13 +1,16 @@
-//! SQL of API clients.
+//! SQL of API clients and API keys.
 
 use rusqlite::Row;
+use rusqlite::types::FromSqlError;
 
 use super::ApiClient;
+use super::keys::{KeyRow, NewKey};
+use crate::access::key::{Kind, Owner};
 use crate::access::secret::Hash;
 use crate::db::Window;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
-use crate::ids::Timestamp;
+use crate::ids::{ApiKeyId, MemberId, Timestamp};
 
 const GET_CLIENT: &str = "
     select client_key, name, status = 'active', scopes, allowed_origins, allowed_ips, allowed_paths, rate_limit_per_min,
@@ -42,10 +45,7 @@ pub fn list_clients(r: &Reader<'_>, keyword: Option<&str>, window: Window) -> Re
 }
 
 fn client_of(row: &Row<'_>) -> rusqlite::Result<ApiClient> {
-    let list = |column: usize| -> rusqlite::Result<Vec<String>> {
-        serde_json::from_str(row.get_ref(column)?.as_str()?)
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
-    };
+    let list = |column: usize| list_of(row, column);
     Ok(ApiClient {
         client_key: row.get(0)?,
         name: row.get(1)?,
@@ -142,6 +142,189 @@ const TOUCH_CLIENT: &str = "
 
 pub fn touch(w: &Writer<'_>, client_key: &str, at: Timestamp) -> Result<()> {
     w.execute(TOUCH_CLIENT, &[(":at", &at), (":client_key", &client_key)]).map(drop)
+}
+
+const FIND_KEY: &str = "
+    select id, type, name, member_id, service_name, is_imported, scopes, expires_at, previous_expires_at, spent_at,
+           last_used_at, last_used_address, created_at, updated_at
+    from api_keys
+    where id = :id";
+
+pub fn find_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Option<KeyRow>> {
+    r.find(FIND_KEY, &[(":id", &id)], key_of)
+}
+
+const LIST_KEYS: &str = "
+    select id, type, name, member_id, service_name, is_imported, scopes, expires_at, previous_expires_at, spent_at,
+           last_used_at, last_used_address, created_at, updated_at
+    from api_keys
+    where member_id is :member_id
+      and (:keyword is null or name like :keyword escape '\\' or service_name like :keyword escape '\\')
+    order by created_at, id
+    limit :limit offset :offset";
+const COUNT_LISTED_KEYS: &str = "
+    select count(*)
+    from api_keys
+    where member_id is :member_id
+      and (:keyword is null or name like :keyword escape '\\' or service_name like :keyword escape '\\')";
+
+/// The keys of a member, or those of all services.
+pub fn list_keys(
+    r: &Reader<'_>,
+    member: Option<MemberId>,
+    keyword: Option<&str>,
+    window: Window,
+) -> Result<(Vec<KeyRow>, u64)> {
+    let (limit, offset) = (window.limit as i64, window.offset as i64);
+    let rows = r.all(
+        LIST_KEYS,
+        &[(":member_id", &member), (":keyword", &keyword), (":limit", &limit), (":offset", &offset)],
+        key_of,
+    )?;
+    let total =
+        r.one(COUNT_LISTED_KEYS, &[(":member_id", &member), (":keyword", &keyword)], |row| row.get::<_, i64>(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+const COUNT_KEYS: &str = "select count(*) from api_keys where member_id is :member_id";
+
+/// How many keys a member has, or all services together.
+pub fn count_keys(r: &Reader<'_>, owner: &Owner) -> Result<u64> {
+    let (member, _) = columns_of(owner);
+    let count = r.one(COUNT_KEYS, &[(":member_id", &member)], |row| row.get::<_, i64>(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+const LIST_UNANNOUNCED: &str = "
+    select id, type, name, member_id, service_name, is_imported, scopes, expires_at, previous_expires_at, spent_at,
+           last_used_at, last_used_address, created_at, updated_at
+    from api_keys
+    where expires_at > :now and expires_at <= :until and notified_at is null and spent_at is null";
+
+/// Keys that end until then, without a notice so far.
+pub fn list_unannounced(r: &Reader<'_>, now: Timestamp, until: Timestamp) -> Result<Vec<KeyRow>> {
+    r.all(LIST_UNANNOUNCED, &[(":now", &now), (":until", &until)], key_of)
+}
+
+const SET_NOTIFIED: &str = "update api_keys set notified_at = :now where id = :id";
+
+pub fn set_notified(w: &Writer<'_>, id: ApiKeyId) -> Result<()> {
+    w.execute(SET_NOTIFIED, &[(":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const INSERT_KEY: &str = "
+    insert into api_keys (id, type, name, member_id, service_name, hash, is_imported, scopes, expires_at, created_at,
+                          updated_at)
+    values (:id, :type, :name, :member_id, :service_name, :hash, :is_imported, :scopes, :expires_at, :now, :now)";
+
+pub fn insert_key(w: &Writer<'_>, id: ApiKeyId, new: &NewKey, hash: &Hash, expires_at: Timestamp) -> Result<()> {
+    let (member, service) = columns_of(&new.owner);
+    w.insert(
+        INSERT_KEY,
+        &[
+            (":id", &id),
+            (":type", &new.kind.prefix),
+            (":name", &new.name),
+            (":member_id", &member),
+            (":service_name", &service),
+            (":hash", hash),
+            (":is_imported", &new.imported.is_some()),
+            (":scopes", &json(&new.scopes)),
+            (":expires_at", &expires_at),
+            (":now", &w.now()),
+        ],
+        &[("api_keys.hash", Cause::ApiKeyExists)],
+    )
+}
+
+const ROTATE_KEY: &str = "
+    update api_keys
+    set previous_hash = hash, previous_expires_at = :former_ends_at, hash = :hash, expires_at = :expires_at,
+        notified_at = null, version = version + 1, updated_at = :now
+    where id = :id";
+
+/// The former text stays valid until then.
+pub fn rotate_key(
+    w: &Writer<'_>,
+    id: ApiKeyId,
+    hash: &Hash,
+    expires_at: Timestamp,
+    former_ends_at: Timestamp,
+) -> Result<()> {
+    w.execute(
+        ROTATE_KEY,
+        &[
+            (":former_ends_at", &former_ends_at),
+            (":hash", hash),
+            (":expires_at", &expires_at),
+            (":now", &w.now()),
+            (":id", &id),
+        ],
+    )
+    .map(drop)
+}
+
+const SPEND_KEY: &str = "update api_keys set spent_at = :now where id = :id and spent_at is null";
+
+/// Marks a key as used up; false when it was already, or is gone.
+pub fn spend_key(w: &Writer<'_>, id: ApiKeyId) -> Result<bool> {
+    Ok(w.execute(SPEND_KEY, &[(":now", &w.now()), (":id", &id)])? == 1)
+}
+
+const DELETE_KEY: &str = "delete from api_keys where id = :id";
+
+pub fn delete_key(w: &Writer<'_>, id: ApiKeyId) -> Result<()> {
+    w.execute(DELETE_KEY, &[(":id", &id)]).map(drop)
+}
+
+const DELETE_ENDED: &str = "delete from api_keys where expires_at <= :before returning id";
+
+/// Deletes keys that ended before; answers which.
+pub fn delete_ended(w: &Writer<'_>, before: Timestamp) -> Result<Vec<ApiKeyId>> {
+    w.all(DELETE_ENDED, &[(":before", &before)], |row| row.get(0))
+}
+
+const TOUCH_KEY: &str = "
+    update api_keys
+    set last_used_at = :at, last_used_address = :address
+    where id = :id and (last_used_at is null or last_used_at < :at)";
+
+pub fn touch_key(w: &Writer<'_>, id: ApiKeyId, at: Timestamp, address: Option<&str>) -> Result<()> {
+    w.execute(TOUCH_KEY, &[(":at", &at), (":address", &address), (":id", &id)]).map(drop)
+}
+
+/// An owner as its two columns, of which one is null.
+fn columns_of(owner: &Owner) -> (Option<MemberId>, Option<&str>) {
+    match owner {
+        Owner::Member(id) => (Some(*id), None),
+        Owner::Service(name) => (None, Some(name)),
+    }
+}
+
+fn key_of(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    let prefix = row.get_ref(1)?.as_str()?;
+    let (member, service): (Option<MemberId>, Option<String>) = (row.get(3)?, row.get(4)?);
+    Ok(KeyRow {
+        id: row.get(0)?,
+        kind: Kind::of(prefix).ok_or(FromSqlError::InvalidType)?,
+        name: row.get(2)?,
+        owner: member.map_or_else(|| Owner::Service(service.unwrap_or_default().into()), Owner::Member),
+        is_imported: row.get(5)?,
+        scopes: list_of(row, 6)?,
+        expires_at: row.get(7)?,
+        former_ends_at: row.get(8)?,
+        spent_at: row.get(9)?,
+        last_used_at: row.get(10)?,
+        last_used_address: row.get(11)?,
+        created_at: row.get(12)?,
+        updated_at: row.get(13)?,
+    })
+}
+
+/// A JSON array of strings.
+fn list_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
 fn json(list: &[String]) -> String {

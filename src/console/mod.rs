@@ -1,5 +1,7 @@
-//! Pages for people, rendered on the server.
+//! Pages for people, rendered on the server: the first administrator's, and those behind links for the invited and for a
+//! new password.
 
 pub mod invitation;
 mod page;
+pub mod reset;
 pub mod setup;

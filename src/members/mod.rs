@@ -201,6 +201,59 @@ pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_password(r, id)
 }
 
+/// Keeps another hash of the same password; nothing that is signed in ends.
+pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, hash: &str) -> Result<()> {
+    store::replace_hash(w, id, former, hash)
+}
+
+/// Creates a member who has not proved the e-mail yet, and so cannot do anything. An earlier registration with the same
+/// e-mail is replaced as a whole: who comes first must not choose the password of who really has the mailbox.
+pub fn register(t: &Transaction<'_>, new: &NewMember) -> Result<(MemberId, Change)> {
+    let former = match new.email.as_deref() {
+        Some(email) => store::find_login(t, email)?.map(|login| login.member),
+        None => None,
+    };
+    let id = match former {
+        Some(mut member) if member.status == "pending" => {
+            member.username.clone_from(&new.username);
+            member.display_name.clone_from(&new.display_name);
+            store::update_names(t, &member)?;
+            store::replace_pending(t, member.id, new.password_hash.as_deref().unwrap_or_default())?;
+            member.id
+        }
+        Some(_) => return Err(Cause::EmailExists.into()),
+        None => {
+            let id = create(t, new)?;
+            store::set_status(t, id, "pending")?;
+            id
+        }
+    };
+    Ok((id, access::store::person(t, id)?))
+}
+
+/// The registered member has proved the e-mail.
+pub fn confirm(t: &Transaction<'_>, id: MemberId) -> Result<Change> {
+    store::set_status(t, id, "active")?;
+    access::store::person(t, id)
+}
+
+/// Takes away registrations that nobody completed in a day.
+pub async fn forget_lapsed(app: &App) -> Result<()> {
+    const REGISTRATION_TTL_MS: i64 = 86_400_000;
+    /// The next upkeep takes the rest.
+    const AT_ONCE_MAX: u64 = 1_000;
+    app.change(&Identity::command_line(), "member.lapse", |t, _| {
+        let gone = store::delete_lapsed(t, t.now().plus_ms(-REGISTRATION_TTL_MS), AT_ONCE_MAX)?;
+        if gone.is_empty() {
+            return Ok(Changed::nothing(()));
+        }
+        let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
+        Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::PersonGone)))
+    })
+    .await
+    .map(drop)
+}
+
 /// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one
 /// organization that the member belongs to; and nobody of a member who holds more than they do.
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {

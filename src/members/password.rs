@@ -1,13 +1,19 @@
-//! Passwords: their rules, and their hashes. The only user of argon2.
+//! Passwords: their rules, and their hashes. The only user of argon2 and bcrypt.
+//!
+//! New hashes are argon2id with the parameters of the settings. Hashes that members bring along from elsewhere are bcrypt
+//! or argon2 of any kind; they and hashes of weaker settings are replaced when their password is next seen.
 //!
 //! Hashing takes its memory and its time on the blocking pool, a few at once: the limit is what keeps a burst of
 //! sign-ins from taking the machine.
 
+use std::collections::HashSet;
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use bcrypt::HashParts;
 
 use crate::access::secret;
 use crate::app::App;
@@ -33,13 +39,94 @@ pub fn faults(password: &str) -> Vec<String> {
     if !password.chars().any(|c| c.is_numeric() || !(c.is_alphanumeric() || c.is_whitespace())) {
         faults.push("must have a digit or a sign");
     }
+    if is_common(password) {
+        faults.push("is a common one, which is tried first: choose another");
+    }
     faults.into_iter().map(str::to_owned).collect()
+}
+
+/// Is it a common password, or one with digits and signs around it (`Welcome123!`) or in place of letters (`P@ssw0rd`)?
+fn is_common(password: &str) -> bool {
+    static COMMON: OnceLock<HashSet<&str>> = OnceLock::new();
+    let common = COMMON.get_or_init(|| include_str!("common_passwords.txt").lines().collect());
+    let lower = password.to_lowercase();
+    let word = lower.trim_end_matches(|c: char| !c.is_alphabetic());
+    let core = word.trim_start_matches(|c: char| !c.is_alphabetic());
+    [lower.as_str(), word, core]
+        .into_iter()
+        .any(|text| common.contains(text) || common.contains(spelt_out(text).as_str()))
+}
+
+/// With letters for the digits and signs that stand for them.
+fn spelt_out(text: &str) -> String {
+    let letter = |c| match c {
+        '0' => 'o',
+        '1' | '!' => 'i',
+        '3' => 'e',
+        '4' | '@' => 'a',
+        '5' | '$' => 's',
+        '7' => 't',
+        other => other,
+    };
+    text.chars().map(letter).collect()
+}
+
+/// Costs above which a hash from elsewhere is refused: each sign-in has to do its work. 2^16 rounds of bcrypt take some
+/// seconds, and so do ten passes over 256 MiB.
+const IMPORTED_BCRYPT_COST_MAX: u32 = 16;
+const IMPORTED_MEMORY_KIB_MAX: u32 = 262_144;
+const IMPORTED_ITERATIONS_MAX: u32 = 10;
+const IMPORTED_PARALLELISM_MAX: u32 = 16;
+
+/// All that is wrong with a hash that a member brings along.
+pub fn hash_faults(hash: &str) -> Vec<String> {
+    let fault = if is_bcrypt(hash) { bcrypt_fault(hash) } else { argon2_fault(hash) };
+    fault.into_iter().collect()
+}
+
+fn is_bcrypt(hash: &str) -> bool {
+    ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix))
+}
+
+fn bcrypt_fault(hash: &str) -> Option<String> {
+    match HashParts::from_str(hash) {
+        Err(_) => Some("is no whole bcrypt hash".into()),
+        Ok(parts) if !(4..=IMPORTED_BCRYPT_COST_MAX).contains(&parts.get_cost()) => {
+            Some(format!("must have a cost from 4 to {IMPORTED_BCRYPT_COST_MAX}"))
+        }
+        Ok(_) => None,
+    }
+}
+
+fn argon2_fault(hash: &str) -> Option<String> {
+    const KINDS: &str = "must be a hash of bcrypt ($2a$, $2b$, $2y$) or argon2 ($argon2id$, $argon2i$, $argon2d$)";
+    let Ok(parsed) = PasswordHash::new(hash) else { return Some(KINDS.into()) };
+    if Algorithm::from_str(parsed.algorithm.as_str()).is_err() {
+        return Some(KINDS.into());
+    }
+    let (Ok(params), Some(_), Some(_)) = (Params::try_from(&parsed), parsed.salt, parsed.hash) else {
+        return Some("is no whole argon2 hash".into());
+    };
+    let is_costly = params.m_cost() > IMPORTED_MEMORY_KIB_MAX
+        || params.t_cost() > IMPORTED_ITERATIONS_MAX
+        || params.p_cost() > IMPORTED_PARALLELISM_MAX;
+    is_costly.then(|| {
+        format!("costs too much: at most m={IMPORTED_MEMORY_KIB_MAX}, t={IMPORTED_ITERATIONS_MAX}, p={IMPORTED_PARALLELISM_MAX}")
+    })
 }
 
 /// The hash to store: argon2id, with the parameters of the settings.
 pub async fn hash(app: &App, password: String) -> Result<String> {
     let argon2 = argon2(&app.config)?;
     in_turn(app, move || hashed(&argon2, password.as_bytes())).await
+}
+
+/// What comparing a password with a hash shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    pub fits: bool,
+    /// The hash is not what a new one would be: hash the password again, and keep that.
+    pub is_outdated: bool,
 }
 
 /// Is it the password of this hash? Without a hash the same work is done, and the answer is no. `gate` may refuse when
@@ -49,20 +136,36 @@ pub async fn verify(
     password: String,
     stored: Option<String>,
     gate: impl FnOnce() -> Result<()> + Send + 'static,
-) -> Result<bool> {
+) -> Result<Verified> {
     let argon2 = argon2(&app.config)?;
     if password.len() > PASSWORD_BYTES_MAX {
-        return Ok(false);
+        return Ok(Verified { fits: false, is_outdated: false });
     }
     in_turn(app, move || {
         gate()?;
         let is_known = stored.is_some();
         let stored = stored.map_or_else(|| nobodys(&argon2), Ok)?;
-        // The parameters are those of the stored hash, whatever the settings say today.
-        let fits = argon2.verify_password(password.as_bytes(), stored.as_str()).is_ok();
-        Ok(is_known & fits)
+        // The parameters are those of the stored hash, whatever the settings say today. Of a password that is longer,
+        // bcrypt looks at 72 bytes, here as where the hash was made.
+        let fits = if is_bcrypt(&stored) {
+            bcrypt::verify(password.as_bytes(), &stored).unwrap_or(false)
+        } else {
+            argon2.verify_password(password.as_bytes(), stored.as_str()).is_ok()
+        };
+        Ok(Verified { fits: is_known & fits, is_outdated: is_outdated(&stored, argon2.params()) })
     })
     .await
+}
+
+/// Was it made by another algorithm, or for less work than a new one takes?
+fn is_outdated(stored: &str, today: &Params) -> bool {
+    let Ok(hash) = PasswordHash::new(stored) else { return true };
+    let Ok(params) = Params::try_from(&hash) else { return true };
+    hash.algorithm.as_str() != Algorithm::Argon2id.as_str()
+        || hash.version.is_some_and(|version| version < u32::from(Version::V0x13))
+        || params.m_cost() < today.m_cost()
+        || params.t_cost() < today.t_cost()
+        || params.p_cost() < today.p_cost()
 }
 
 /// A hash that no password has, made once with the parameters of the settings.
@@ -111,7 +214,8 @@ async fn in_turn<T: Send + 'static>(app: &App, work: impl FnOnce() -> Result<T> 
 
 #[cfg(test)]
 mod tests {
-    use super::faults;
+    use super::{faults, hash_faults, is_outdated};
+    use argon2::Params;
 
     #[test]
     fn all_faults_of_a_password_at_once() {
@@ -123,5 +227,88 @@ mod tests {
         assert_eq!(faults("Abcdef1").len(), 1);
         assert_eq!(faults("abcdefg1"), ["must have an upper-case letter"]);
         assert_eq!(faults("Abcdefgh"), ["must have a digit or a sign"]);
+        assert_eq!(faults("password").len(), 3);
+    }
+
+    #[test]
+    fn common_passwords_are_refused_in_every_dress() {
+        for common in [
+            "Password1",
+            "Welcome123!",
+            "Qwerty123",
+            "Admin2024!",
+            "P@ssw0rd",
+            "PASSWORD1!",
+            "123Password",
+            "Passw0rd2024",
+            "1Qaz2wsx",
+            "Letmein1",
+            "Football99",
+            "Iloveyou2",
+            "Summer2026!",
+            "Adm1n!2026",
+        ] {
+            assert_eq!(faults(common).len(), 1, "{common}");
+        }
+        for fine in ["Correct-horse-7", "Another-horse-8", "Zug-nach-9-Uhr", "Passwortfrei-3x", "Admiral.ty.44"] {
+            assert_eq!(faults(fine), [""; 0], "{fine}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_common_passwords_is_as_it_is_compared() {
+        let list: Vec<&str> = include_str!("common_passwords.txt").lines().collect();
+        assert!(list.len() >= 900, "{}", list.len());
+        for line in &list {
+            assert_eq!(*line, line.trim().to_lowercase());
+            assert!(!line.is_empty());
+        }
+        assert!(list.is_sorted());
+    }
+
+    const BCRYPT_TAIL: &str = "CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+    const ARGON2_TAIL: &str = "$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";
+
+    #[test]
+    fn hashes_from_elsewhere_hold_at_their_limits_and_not_one_past_them() {
+        let tail = BCRYPT_TAIL;
+        for fine in [
+            format!("$2a$04${tail}"),
+            format!("$2b$16${tail}"),
+            format!("$2y$10${tail}"),
+            format!("$argon2id$v=19$m=262144,t=10,p=16{ARGON2_TAIL}"),
+            format!("$argon2i$v=19$m=65536,t=4,p=1{ARGON2_TAIL}"),
+            format!("$argon2d$v=16$m=64,t=1,p=1{ARGON2_TAIL}"),
+        ] {
+            assert_eq!(hash_faults(&fine), [""; 0], "{fine}");
+        }
+        for bad in [
+            format!("$2b$03${tail}"),
+            format!("$2b$17${tail}"),
+            format!("$2b$10${}", &tail[1..]),
+            format!("$2x$10${tail}"),
+            format!("$argon2id$v=19$m=262145,t=10,p=16{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=262144,t=11,p=16{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=262144,t=10,p=17{ARGON2_TAIL}"),
+            "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ".into(),
+            format!("$scrypt$ln=1{ARGON2_TAIL}"),
+            "5f4dcc3b5aa765d61d8327deb882cf99".into(),
+            "Correct-horse-7".into(),
+        ] {
+            assert_eq!(hash_faults(&bad).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_hash_is_outdated_when_a_new_one_would_take_more_work() {
+        let today = Params::new(64, 2, 1, None).expect("parameters");
+        let of = |text: &str| is_outdated(&format!("${text}{ARGON2_TAIL}"), &today);
+        assert!(!of("argon2id$v=19$m=64,t=2,p=1"));
+        assert!(!of("argon2id$v=19$m=65,t=3,p=2"));
+        assert!(of("argon2id$v=19$m=63,t=2,p=1"));
+        assert!(of("argon2id$v=19$m=64,t=1,p=1"));
+        assert!(of("argon2i$v=19$m=64,t=2,p=1"));
+        assert!(of("argon2id$v=16$m=64,t=2,p=1"));
+        assert!(is_outdated("$2b$04$", &today));
     }
 }

@@ -119,6 +119,20 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     })
 }
 
+const YIELD: &str = "
+    update members
+    set username = null, username_folded = null, email = null, email_folded = null
+    where status = 'pending' and id <> :id and (email_folded = :email_folded or username_folded = :username_folded)";
+
+/// A registration that nobody proved stands in nobody's way: it loses its names to a member who gets them otherwise.
+fn yield_names(w: &Writer<'_>, id: MemberId, username: Option<&str>, email: Option<&str>) -> Result<()> {
+    w.execute(
+        YIELD,
+        &[(":id", &id), (":email_folded", &email.map(folded)), (":username_folded", &username.map(folded))],
+    )
+    .map(drop)
+}
+
 const INSERT_MEMBER: &str = "
     insert into members (id, username, username_folded, email, email_folded, display_name, status, password_hash,
                          created_at, updated_at)
@@ -129,6 +143,7 @@ const UNIQUE: &[(&str, Cause)] =
     &[("members.email_folded", Cause::EmailExists), ("members.username_folded", Cause::UsernameExists)];
 
 pub fn insert_member(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
+    yield_names(w, id, new.username.as_deref(), new.email.as_deref())?;
     let status = if new.is_suspended { "suspended" } else { "active" };
     w.insert(
         INSERT_MEMBER,
@@ -153,8 +168,15 @@ const UPDATE_MEMBER: &str = "
         display_name = :display_name, version = version + 1, updated_at = :now
     where id = :id";
 
-/// The names of a member: username, e-mail, display name.
+const VOID_MAILED: &str = "
+    delete from one_time_tokens
+    where member_id = :id and purpose in ('password_reset', 'email_code')
+      and exists (select 1 from members where id = :id and email_folded is not :email_folded)";
+
+/// The names of a member: username, e-mail, display name. What was mailed to a former e-mail is void.
 pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
+    yield_names(w, member.id, member.username.as_deref(), member.email.as_deref())?;
+    w.execute(VOID_MAILED, &[(":id", &member.id), (":email_folded", &member.email.as_deref().map(folded))])?;
     w.insert(
         UPDATE_MEMBER,
         &[
@@ -185,13 +207,63 @@ pub fn find_password(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     r.find(FIND_PASSWORD, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
+const REPLACE_HASH: &str = "
+    update members
+    set password_hash = :password_hash
+    where id = :id and password_hash = :former";
+
+/// The same password under another hash; nothing happens when another password was set meanwhile.
+pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, password_hash: &str) -> Result<()> {
+    w.execute(REPLACE_HASH, &[(":password_hash", &password_hash), (":id", &id), (":former", &former)]).map(drop)
+}
+
 const SET_PASSWORD: &str = "
     update members
     set password_hash = :password_hash, version = version + 1, updated_at = :now
     where id = :id";
 
+/// Links, codes and half sign-ins that stand on the former password go with it.
 pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
+    w.execute(DELETE_TOKENS, &[(":id", &id)])?;
     w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const REPLACE_PENDING: &str = "
+    update members
+    set password_hash = :password_hash, version = version + 1, updated_at = :now
+    where id = :id and status = 'pending'";
+
+/// Somebody registers again: the newest password counts.
+pub fn replace_pending(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
+    w.execute(DELETE_TOKENS, &[(":id", &id)])?;
+    w.execute(REPLACE_PENDING, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+/// Who was given something by an administrator meanwhile stays.
+const LIST_LAPSED: &str = "
+    select m.id
+    from members m
+    where m.status = 'pending' and m.updated_at <= :before
+      and not exists (select 1 from memberships where member_id = m.id)
+      and not exists (select 1 from grants where member_id = m.id)
+      and not exists (select 1 from identities where member_id = m.id)
+      and not exists (select 1 from sessions where member_id = m.id)
+      and not exists (select 1 from api_keys where member_id = m.id)
+      and not exists (select 1 from invitations where member_id = m.id)
+      and not exists (select 1 from second_factors where member_id = m.id)
+      and not exists (select 1 from recovery_codes where member_id = m.id)
+    limit :most";
+const DELETE_LAPSED: &str = "delete from members where id = :id and status = 'pending'";
+
+/// Takes registrations away that nobody completed. They were never anybody, so that nothing of them has to stay.
+pub fn delete_lapsed(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<Vec<MemberId>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let lapsed: Vec<MemberId> = w.all(LIST_LAPSED, &[(":before", &before), (":most", &most)], |row| row.get(0))?;
+    for id in &lapsed {
+        w.execute(DELETE_TOKENS, &[(":id", id)])?;
+        w.execute(DELETE_LAPSED, &[(":id", id)])?;
+    }
+    Ok(lapsed)
 }
 
 const ERASE_MEMBER: &str = "

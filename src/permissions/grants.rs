@@ -27,7 +27,7 @@ impl OwnedRight {
 pub fn require_held(snapshot: &Snapshot, caller: &Identity, right: &Right<'_>) -> Result<()> {
     let held = match &caller.who {
         Who::CommandLine | Who::Client(_) | Who::Internal => true,
-        Who::Asserted(_) | Who::Key(_) => false,
+        Who::Asserted(_) | Who::Key(_) | Who::Visitor => false,
         Who::Member(member) => {
             let question = Question { tenant: None, member: *member, with_platform: true, ask: Ask::Grant(*right) };
             snapshot.is_platform_admin(*member) || decide(snapshot, &question).allow

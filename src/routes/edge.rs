@@ -48,7 +48,8 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
 }
 
 fn is_page(request: &Request) -> bool {
-    ["/setup", "/invitation"].iter().any(|page| request.uri().path().starts_with(page))
+    let path = request.uri().path();
+    path.starts_with("/setup") || ["/reset", "/invitation"].contains(&path)
 }
 
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;

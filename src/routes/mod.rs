@@ -31,8 +31,8 @@ type Apis = (
         members::api::me::Api,
         members::api::internal::Api,
         members::api::grants::Api,
-        members::api::authentik::Api,
         members::api::invitations::Api,
+        members::api::authentik::Api,
     ),
     organizations::api::Api,
     (
@@ -49,9 +49,11 @@ type Apis = (
         sessions::api::own::Api,
         sessions::api::second_factor::Api,
         sessions::api::signing_keys::Api,
+        sessions::api::passwords::Api,
+        sessions::api::registration::Api,
         sessions::api::wordpress::Api,
     ),
-    clients::api::Api,
+    (clients::api::Api, clients::api::keys::Api),
     audit::api::Api,
     System,
 );
@@ -64,8 +66,8 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             members::api::me::Api { app: app() },
             members::api::internal::Api { app: app() },
             members::api::grants::Api { app: app() },
-            members::api::authentik::Api { app: app() },
             members::api::invitations::Api { app: app() },
+            members::api::authentik::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -82,9 +84,11 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::own::Api { app: app() },
             sessions::api::second_factor::Api { app: app() },
             sessions::api::signing_keys::Api { app: app() },
+            sessions::api::passwords::Api { app: app() },
+            sessions::api::registration::Api { app: app() },
             sessions::api::wordpress::Api { app: app() },
         ),
-        clients::api::Api { app: app() },
+        (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
         audit::api::Api { app: app() },
         System,
     );
@@ -109,6 +113,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         sessions::api::invitation::EXAMPLES,
         sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
+        clients::api::keys::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();
@@ -147,6 +152,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
+        .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
         .at(
             format!("{base}/openapi.json"),
             get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
@@ -163,6 +169,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
 /// Rules that a schema names as a format, because a pattern could not say all that is wrong.
 pub const FORMATS: &[Format] = &[
     ("password", members::password::faults),
+    ("password-hash", members::password::hash_faults),
     ("client-origin", clients::origin_faults),
     ("client-network", clients::network_faults),
     ("client-path", clients::path_faults),
@@ -357,7 +364,7 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
-    for page in ["/setup", "/invitation"] {
+    for page in ["/setup", "/reset", "/invitation"] {
         methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
     }
     let mut router = matchit::Router::new();

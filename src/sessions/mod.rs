@@ -10,6 +10,8 @@ pub mod api;
 pub mod arrival;
 mod factor_store;
 pub mod oidc;
+pub mod passwords;
+pub mod registration;
 pub mod second_factor;
 pub mod store;
 pub mod wordpress;
@@ -83,10 +85,16 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
     // Asked before waiting for a turn to hash, and again when it comes: others may have failed meanwhile.
     require_patience()?;
     let stored = found.as_ref().and_then(|login| login.password_hash.clone());
-    let fits = password::verify(app, password, stored, require_patience).await?;
-    match found.filter(|login| fits && login.member.is_active()) {
+    let verified = password::verify(app, password.clone(), stored.clone(), require_patience).await?;
+    match found.filter(|login| verified.fits && login.member.is_active()) {
         Some(login) => {
-            let tokens = open(app, visitor, login.member.id, "password", Shown::OneFactor).await?;
+            let id = login.member.id;
+            let opened = open(app, visitor, id, "password", Shown::OneFactor).await;
+            // The password was right, even where a second factor is still due.
+            if let Some(former) = stored.filter(|_| verified.is_outdated) {
+                passwords::renew_hash(app, id, password, former).await;
+            }
+            let tokens = opened?;
             app.guard.slowdown.succeeded(attempt);
             Ok(tokens)
         }
@@ -265,8 +273,8 @@ pub async fn tidy(app: &App) -> Result<()> {
         let entry = Entry::new("sessions", "expired").after(json!({"count": over.len()}));
         Ok(Changed::new((), entry).policy(over.into_iter().map(|id| Change::Session(id, None))))
     })
-    .await
-    .map(drop)
+    .await?;
+    members::forget_lapsed(app).await
 }
 
 /// What a device calls itself, in a few words.
@@ -328,7 +336,7 @@ impl Prover for Doorkeeper {
         Box::pin(oidc::member_of_bearer(&self.app, &self.providers, exchange, token))
     }
 
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a ApiKey) -> Proof<'a, ()> {
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()> {
         Box::pin(clients::keys::spend(&self.app, exchange, key))
     }
 }

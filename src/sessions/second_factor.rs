@@ -326,7 +326,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
         let guard = app.guard.clone();
         let gate = move || guard.slowdown.require_patience(attempt, false, Timestamp::now());
         gate()?;
-        if !password::verify(app, password, Some(stored), gate).await? {
+        if !password::verify(app, password, Some(stored), gate).await?.fits {
             app.guard.slowdown.failed(attempt, Timestamp::now());
             return Err(Cause::WrongPassword.into());
         }

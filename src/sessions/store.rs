@@ -206,6 +206,25 @@ pub fn delete_token(w: &Writer<'_>, hash: &Hash) -> Result<()> {
     w.execute(DELETE_TOKEN, &[(":hash", hash)]).map(drop)
 }
 
+const DELETE_TOKENS_OF: &str = "delete from one_time_tokens where member_id = :member_id and purpose = :purpose";
+
+pub fn delete_tokens_of(w: &Writer<'_>, member: MemberId, purpose: &str) -> Result<()> {
+    w.execute(DELETE_TOKENS_OF, &[(":member_id", &member), (":purpose", &purpose)]).map(drop)
+}
+
+const HAS_TOKEN_SINCE: &str = "
+    select 1
+    from one_time_tokens
+    where member_id = :member_id and purpose = :purpose and created_at > :since and expires_at > :now
+    limit 1";
+
+/// Was such a secret made for the member after that moment, and does it still live?
+pub fn has_token_since(w: &Writer<'_>, member: MemberId, purpose: &str, since: Timestamp) -> Result<bool> {
+    let values: &[(&str, &dyn rusqlite::ToSql)] =
+        &[(":member_id", &member), (":purpose", &purpose), (":since", &since), (":now", &w.now())];
+    w.find(HAS_TOKEN_SINCE, values, |_| Ok(())).map(|found| found.is_some())
+}
+
 const USE_UP: &str = "
     insert into one_time_tokens (hash, purpose, expires_at, created_at)
     values (:hash, 'used', :expires_at, :now)

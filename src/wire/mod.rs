@@ -31,7 +31,7 @@ pub enum Tag {
     Organizations,
     /// Catalog, roles, assignments, mappings and decisions
     Permissions,
-    /// API clients of back-office programs
+    /// API clients of back-office programs, and API keys of services
     Clients,
     /// What was done, by whom
     Audit,

@@ -11,20 +11,25 @@ use crate::second_factor::enrolled;
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 9] = [
+const PUBLIC: [&str; 14] = [
     "login",
-    "get_version",
     "get_oidc_url",
     "exchange_oidc_code",
-    "login_with_wordpress",
-    "login_with_wordpress_ticket",
     "answer_second_factor",
     "enrol_second_factor",
     "accept_invitation",
+    "get_version",
+    "forgot_password",
+    "reset_password",
+    "register",
+    "verify_registration",
+    "login_with_wordpress",
+    "login_with_wordpress_ticket",
+    "refresh",
 ];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 11] = [
+const OWN: [&str; 20] = [
     "get_me",
     "update_me",
     "get_my_rights",
@@ -36,6 +41,15 @@ const OWN: [&str; 11] = [
     "renew_my_recovery_codes",
     "remove_my_second_factor",
     "accept_my_invitation",
+    "change_my_password",
+    "logout",
+    "list_my_sessions",
+    "end_my_session",
+    "end_my_sessions",
+    "list_my_api_keys",
+    "create_my_api_key",
+    "delete_my_api_key",
+    "rotate_my_api_key",
 ];
 
 /// Operations that a fresh member is let into, and has nothing for, with the word that says so.
@@ -128,6 +142,35 @@ impl World<'_> {
         subject
     }
 
+    /// The address of a new key of a member, or of a service.
+    async fn api_key(&self, of: &str, body: Value) -> String {
+        let made = self.site.admin().post(of, body).await.data();
+        format!("{of}/{}", made["id"].as_str().expect("id"))
+    }
+
+    async fn member_key(&self) -> String {
+        self.api_key(&format!("/admin/members/{}/api-keys", self.uid().await), json!({"name": "sample"})).await
+    }
+
+    async fn service_key(&self) -> String {
+        self.api_key("/admin/api-keys", json!({"service_name": "sample", "scopes": ["audit:read"]})).await
+    }
+
+    /// A request about what only its caller has; any other is the same for everybody.
+    async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
+        let text = |value: &Value| value["id"].as_str().expect("id").to_owned();
+        let own_key = async || text(&caller.post("/me/api-keys", json!({"name": "sample"})).await.data());
+        match operation {
+            "delete_my_api_key" => Some((format!("/me/api-keys/{}", own_key().await), None)),
+            "rotate_my_api_key" => Some((format!("/me/api-keys/{}/rotate", own_key().await), None)),
+            "end_my_session" => {
+                let sessions = caller.get("/me/sessions").await.data();
+                Some((format!("/me/sessions/{}", text(&sessions["items"][0])), None))
+            }
+            _ => self.row(operation).await,
+        }
+    }
+
     /// A mapping's external key.
     async fn mapping(&self) -> String {
         let key = fresh("k");
@@ -181,6 +224,25 @@ impl World<'_> {
             "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
             "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
 
+            "logout" => ("/auth/logout".into(), None),
+            "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
+            "end_my_session" => ("/me/sessions/none".into(), None),
+            "list_signing_keys" => ("/admin/signing-keys".into(), None),
+            "rotate_signing_key" => ("/admin/signing-keys/rotate".into(), None),
+
+            "list_my_api_keys" => ("/me/api-keys".into(), None),
+            "create_my_api_key" => ("/me/api-keys".into(), Some(json!({"name": "new"}))),
+            "delete_my_api_key" => ("/me/api-keys/none".into(), None),
+            "rotate_my_api_key" => ("/me/api-keys/none/rotate".into(), None),
+            "list_member_api_keys" => (format!("/admin/members/{}/api-keys", self.uid().await), None),
+            "create_member_api_key" => (format!("/admin/members/{}/api-keys", self.uid().await), Some(json!({"name": "new"}))),
+            "delete_member_api_key" => (self.member_key().await, None),
+            "rotate_member_api_key" => (format!("{}/rotate", self.member_key().await), None),
+            "list_api_keys" => ("/admin/api-keys".into(), None),
+            "create_api_key" => ("/admin/api-keys".into(), Some(json!({"service_name": "new", "scopes": ["audit:read"]}))),
+            "delete_api_key" => (self.service_key().await, None),
+            "rotate_api_key" => (format!("{}/rotate", self.service_key().await), None),
+
             "list_audit" => ("/admin/audit".into(), None),
             "export_audit" => ("/admin/audit/export".into(), None),
             "verify_audit" => ("/admin/audit/verify".into(), None),
@@ -193,6 +255,8 @@ impl World<'_> {
             "get_rights_by_sub" => (format!("/internal/permissions/{}/snapshot", self.subject().await), None),
             "upsert_member_by_sub" => ("/internal/users/upsert-by-sub".into(), Some(json!({"sub": fresh("s")}))),
 
+            "create_password_link" => (format!("/admin/members/{}/password-link", self.uid().await), None),
+            "change_my_password" => ("/me/password".into(), Some(json!({"old_password": PASSWORD, "new_password": "Another-horse-8"}))),
             "ensure_authentik_user" => ("/internal/authentik/users/ensure".into(), Some(json!({"username": fresh("a")}))),
 
             "get_me" => ("/me".into(), None),
@@ -281,7 +345,10 @@ fn area(path: &str) -> u64 {
     let areas = [
         ("/permissions", 31),
         ("/admin/api-clients", 32),
+        ("/admin/api-keys", 32),
+        ("/me/api-keys", 32),
         ("/admin/audit", 35),
+        ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
         ("/admin", 29),
@@ -469,7 +536,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             served.push(("a service", site.internal()));
         }
         for (who, caller) in served {
-            let row = world.row(&operation.id).await.expect("a row");
+            let row = world.row_of(&operation.id, &caller).await.expect("a row");
             let reply = call(&caller, operation, &row).await;
             if NOTHING_YET.iter().any(|(id, word)| *id == operation.id && reply.body["detail"] == *word) {
                 continue;

@@ -1246,13 +1246,13 @@ async fn a_catalog_that_cannot_be_read_says_why() {
 
 #[tokio::test]
 async fn a_catalog_over_its_limits_is_refused_as_a_whole() {
-    let site = Site::with("[limits]\ncatalog_entries = 70\ncatalog_bytes = 4096\n").await;
+    let site = Site::with("[limits]\ncatalog_entries = 200\ncatalog_bytes = 4096\n").await;
     let own = site.admin().get(&format!("{P}/catalog")).await.data()["list"].as_array().map(Vec::len).expect("entries");
     let entries = |count: usize| -> Value { (0..count).map(|n| json!({"name": format!("p{n}")})).collect() };
 
-    let reply = import(&site.admin(), "", json!({"permissions": entries(71 - own)})).await;
+    let reply = import(&site.admin(), "", json!({"permissions": entries(201 - own)})).await;
     assert_eq!(reply.is(BAD_INPUT).fields(), ["body"]);
-    assert_eq!(site.import(entries(70 - own)).await["added"].as_array().map(Vec::len), Some(70 - own));
+    assert_eq!(site.import(entries(200 - own)).await["added"].as_array().map(Vec::len), Some(200 - own));
     let large = json!({"permissions": [{"name": "x".repeat(4096)}]});
     import(&site.admin(), "", large).await.is(10_113_000);
 }

@@ -56,7 +56,8 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         } else {
             return Err(nobody(takes));
         }
-    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0) {
+    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
+        // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
         Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
     } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
         session = Some(named.session);
@@ -87,7 +88,7 @@ const CLIENT_KEY_SHOWN: usize = 64;
 const UNREADABLE: &str = "\u{fffd}";
 
 fn nobody(takes: u8) -> Error {
-    Error::new(match takes {
+    Error::new(match takes & !KEY {
         MEMBER => Cause::MissingBearer,
         _ => Cause::Unauthenticated,
     })

@@ -111,6 +111,8 @@ enum Seats {
 /// One fact that changed, with all that a snapshot has to know of it.
 pub enum Change {
     Person(MemberId, Status),
+    /// Who never was anybody: no seat, no session, no grant.
+    PersonGone(MemberId),
     Tenant {
         id: OrganizationId,
         org_code: Arc<str>,
@@ -273,6 +275,7 @@ impl Snapshot {
                 let seats = self.people.get(&id).map_or(Seats::None, |person| person.seats);
                 self.people.insert(id, Person { status, seats });
             }
+            Change::PersonGone(id) => drop(self.people.remove(&id)),
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.apply_tenant(id, org_code, is_active, requires_second_factor);
             }
@@ -287,7 +290,7 @@ impl Snapshot {
             Change::Session(id, Some(session)) => drop(self.sessions.insert(id, session)),
             Change::Session(id, None) => drop(self.sessions.remove(&id)),
             Change::ApiKey(key) => self.apply_api_key(*key),
-            Change::ApiKeyGone(id) => self.drop_api_key(id),
+            Change::ApiKeyGone(id) => drop(self.drop_api_key(id)),
         }
     }
 
@@ -366,21 +369,26 @@ impl Snapshot {
 
     /// Counters outlive an edit, as a client's do.
     fn apply_api_key(&mut self, mut key: ApiKey) {
-        if let Some(former) = self.api_keys.get(&key.id) {
+        if let Some(former) = self.drop_api_key(key.id) {
             key.counters = former.counters.clone();
         }
         if key.is_imported {
-            Arc::make_mut(&mut self.imported_keys).insert(key.hash, key.id);
+            // Rotated, the text that was made elsewhere is the former one.
+            let imported = Arc::make_mut(&mut self.imported_keys);
+            imported.extend(key.hashes().map(|hash| (hash, key.id)));
         }
         self.api_keys.insert(key.id, Arc::new(key));
     }
 
-    fn drop_api_key(&mut self, id: ApiKeyId) {
-        if let Some(key) = self.api_keys.remove(&id)
-            && key.is_imported
-        {
-            Arc::make_mut(&mut self.imported_keys).remove(&key.hash);
+    fn drop_api_key(&mut self, id: ApiKeyId) -> Option<Arc<ApiKey>> {
+        let key = self.api_keys.remove(&id)?;
+        if key.is_imported {
+            let imported = Arc::make_mut(&mut self.imported_keys);
+            for hash in key.hashes() {
+                imported.remove(&hash);
+            }
         }
+        Some(key)
     }
 
     fn with_tenant(&mut self, id: OrganizationId, change: impl FnOnce(&mut Tenant)) {

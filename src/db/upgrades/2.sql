@@ -6,6 +6,8 @@ alter table organizations
 alter table members drop column generation;
 
 -- A sign-in that lasts: what a refresh token renews and what access tokens name.
+create index members_pending on members (updated_at) where status = 'pending';
+
 create table sessions (
     id blob primary key check (length(id) = 16),
     member_id blob not null references members (id),

@@ -7,12 +7,12 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{MemberView, Password, Username};
+use super::{MemberView, Password, PasswordHash, Username};
 use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Committed, Transaction, end_sessions, forget_answers_naming};
+use crate::app::{App, Changed, Committed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
@@ -36,6 +36,8 @@ struct CreateMember {
     authentik_user_id: Option<Subject>,
     /// For members who sign in here
     password: Option<Password>,
+    /// In its place, the hash of the password that the member has elsewhere; by the platform only
+    password_hash: Option<PasswordHash>,
     /// Active when absent
     is_active: Option<bool>,
 }
@@ -56,6 +58,8 @@ struct UpdateMember {
     authentik_user_id: Option<Subject>,
     /// A new password ends all that was signed in
     password: Option<Password>,
+    /// In its place, the hash of the password that the member has elsewhere; by the platform only
+    password_hash: Option<PasswordHash>,
     is_active: Option<bool>,
 }
 
@@ -152,13 +156,14 @@ impl Api {
         if body.authentik_user_id.is_some() && body.authentik_sub.is_none() {
             return Err(Error::field("authentik_user_id", "goes with an authentik_sub").into());
         }
+        let is_imported = body.password_hash.is_some();
         let new = NewMember {
             username: body.username.map(|text| text.0),
             email: body.email.map(|text| text.0),
             display_name: body.display_name.map(|text| text.0),
             authentik_sub: body.authentik_sub.map(|text| text.0),
             authentik_user_id: body.authentik_user_id.map(|text| text.0),
-            password_hash: self.hashed(body.password).await?,
+            password_hash: self.hashed(body.password, body.password_hash).await?,
             is_suspended: body.is_active == Some(false),
         };
         let make = move |t: &Transaction<'_>, caller: &Identity| {
@@ -173,6 +178,9 @@ impl Api {
                 // Whoever could claim a subject before its owner comes would own the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
                 return Err(Error::new(Cause::Forbidden).saying(message));
+            }
+            if is_imported {
+                require_importer(reach)?;
             }
             let id = create(t, &new)?;
             let mut entry = Entry::new("member", id).after(json!({"fields": named(&new)}));
@@ -211,7 +219,8 @@ impl Api {
     ) -> Reply<MemberView> {
         let mut edit = body.0;
         access::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
-        let password_hash = self.hashed(edit.password.take()).await?;
+        let is_imported = edit.password_hash.is_some();
+        let password_hash = self.hashed(edit.password.take(), edit.password_hash.take()).await?;
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
             require_visible(t.snapshot(), reach, id.0)?;
@@ -233,6 +242,9 @@ impl Api {
                 || is_active.is_some();
             if is_sensitive {
                 require_may_change(t, caller, reach, id.0)?;
+            }
+            if is_imported {
+                require_importer(reach)?;
             }
             if let Some(is_active) = is_active {
                 let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
@@ -321,6 +333,7 @@ impl Api {
             let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
             changes.extend(grants);
             changes.extend(end_sessions(t, id.0, None)?);
+            changes.extend(drop_api_keys(t, id.0)?);
             store::erase_member(t, id.0)?;
             forget_answers_naming(t, id.0)?;
             changes.push(access::store::person(t, id.0)?);
@@ -445,10 +458,13 @@ impl Api {
         Ok(ok(made.answer).epoch(made.epoch))
     }
 
-    /// Hashes a new password, outside of any transaction.
-    async fn hashed(&self, password: Option<Password>) -> Result<Option<String>> {
-        let Some(password) = password else { return Ok(None) };
-        password::hash(&self.app, password.0).await.map(Some)
+    /// Hashes a new password, outside of any transaction; or takes the hash that somebody brings along.
+    async fn hashed(&self, password: Option<Password>, hash: Option<PasswordHash>) -> Result<Option<String>> {
+        match (password, hash) {
+            (None, hash) => Ok(hash.map(|hash| hash.0)),
+            (Some(password), None) => password::hash(&self.app, password.0).await.map(Some),
+            (Some(_), Some(_)) => Err(Error::field("password_hash", "give a password or its hash, not both")),
+        }
     }
 
     /// Reads about a member that the caller can see.
@@ -466,6 +482,14 @@ impl Api {
 fn answer(committed: Committed<Member>) -> Reply<MemberView> {
     let version = committed.answer.version;
     Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
+}
+
+/// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.
+fn require_importer(reach: Reach) -> Result<()> {
+    if reach == Reach::Site {
+        return Ok(());
+    }
+    Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
 }
 
 fn within(entry: Entry, reach: Reach) -> Entry {

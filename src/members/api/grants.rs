@@ -8,7 +8,8 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use crate::access;
-use crate::access::caller::{Identity, Neighbour, Office, Person};
+use crate::access::caller::{Identity, Neighbour, Office, PersonOrKey};
+use crate::access::key::ME_READ;
 use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::snapshot::Snapshot;
@@ -193,12 +194,12 @@ impl Api {
     #[oai(path = "/me/permissions/snapshot", method = "get", operation_id = "get_my_rights", tag = "Tag::Me")]
     async fn get_my_rights(
         &self,
-        caller: Person,
+        caller: PersonOrKey,
         #[oai(validator(max_length = 64))] scope_type: Query<Option<String>>,
         #[oai(validator(max_length = 64))] module: Query<Option<String>>,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Reply<RightsSnapshot> {
-        let id = caller.member().ok_or(Cause::MissingBearer)?;
+        let id = access::require_own(&caller, ME_READ)?;
         let found = self.rights(move |r| members::get(r, id).map(Some), (scope_type.0, module.0)).await?;
         unless_known(found, if_none_match.0.as_deref())
     }

@@ -8,7 +8,9 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::admin::MemberOrganization;
-use crate::access::caller::{Identity, Person};
+use crate::access;
+use crate::access::caller::{Identity, Person, PersonOrKey};
+use crate::access::key::ME_READ;
 use crate::app::{App, Changed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
@@ -48,8 +50,8 @@ pub struct Api {
 impl Api {
     /// See oneself
     #[oai(path = "/", method = "get", operation_id = "get_me")]
-    async fn get_me(&self, caller: Person) -> RenderedReply<Me> {
-        let id = signed_in(&caller)?;
+    async fn get_me(&self, caller: PersonOrKey) -> RenderedReply<Me> {
+        let id = access::require_own(&caller, ME_READ)?;
         let read = move |r: &crate::db::Reader<'_>| me(r, id).map(|(me, version)| (me.to_json_string(), version));
         let (me, version) = self.app.recall(id, read).await?;
         Ok(rendered(me).version(version))

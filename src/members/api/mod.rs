@@ -17,6 +17,8 @@ crate::text! {
     Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
     /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes
     Password 1..=1024 "" as "password";
+    /// A hash from elsewhere: bcrypt (`$2a$`, `$2b$`, `$2y$`) or argon2 (`$argon2id$`, `$argon2i$`, `$argon2d$`)
+    PasswordHash 1..=256 "" as "password-hash";
 }
 
 /// Where a member stands

@@ -9,7 +9,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
 use crate::access;
-use crate::access::caller::{GateOrClient, Who};
+use crate::access::caller::Asker;
 use crate::access::decide::{Ask, Cited, Question, Reason, Witness, decide, explain};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Right, Snapshot};
@@ -117,17 +117,15 @@ impl Api {
     /// Ask whether a member may do something
     ///
     /// The organization is the caller's own, or the one that `X-Tenant-ID` names. A denial is an answer, not a
-    /// failure: 200 with `allow:false` and the reason, also for odd methods and paths. An API client that names no
+    /// failure: 200 with `allow:false` and the reason, also for odd methods and paths. A program that names no
     /// organization asks about direct grants only.
     #[oai(path = "/check", method = "post", operation_id = "check_permission")]
-    async fn check_permission(&self, caller: GateOrClient, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
+    async fn check_permission(&self, caller: Asker, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
         let snapshot = self.app.guard.snapshot.load();
         access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
         let questions = questions(body.0)?;
-        let tenant = match (&caller.who, caller.named_tenant) {
-            (Who::Client(_) | Who::CommandLine, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => {
-                None
-            }
+        let tenant = match (caller.member(), caller.named_tenant) {
+            (None, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => None,
             _ => Some(caller.tenant(&snapshot)?),
         };
         drop(snapshot);

@@ -10,9 +10,10 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, 
 use serde_json::json;
 
 use super::{OpenClose, PermissionNode, PermissionType, flat, tree};
-use crate::access::caller::{Gate, Identity, Person, Who};
+use crate::access::caller::{Gate, GateOrKey, Identity, Person, Who};
 use crate::access::catalog::Slot;
 use crate::access::decide::effective;
+use crate::access::key::ME_READ;
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
@@ -151,12 +152,12 @@ impl Api {
     #[oai(path = "/me", method = "get", operation_id = "get_my_permissions")]
     async fn get_my_permissions(
         &self,
-        caller: Gate,
+        caller: GateOrKey,
         include_tree: Query<Option<bool>>,
     ) -> RenderedReply<MyPermissions> {
         let snapshot = self.app.guard.snapshot.load();
+        let member = access::require_own(&caller, ME_READ)?;
         let tenant = caller.tenant(&snapshot)?;
-        let member = caller.member().ok_or(Cause::Unauthenticated)?;
         let slots = effective(&snapshot, tenant, member, matches!(caller.who, Who::Member(_)));
         let mut json = rendered_rights(&snapshot, tenant, member, &slots);
         if include_tree.0.unwrap_or(false) {

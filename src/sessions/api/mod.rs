@@ -3,6 +3,8 @@
 pub mod invitation;
 pub mod oidc;
 pub mod own;
+pub mod passwords;
+pub mod registration;
 pub mod second_factor;
 pub mod signing_keys;
 pub mod wordpress;
@@ -99,6 +101,19 @@ pub const EXAMPLES: &[(&str, &str)] = &[
         "RefreshRequest",
         r#"{"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","session_id":"019abcde-0000-7000-8000-000000000009"}"#,
     ),
+    ("ChangePassword", r#"{"old_password":"Correct-horse-7","new_password":"Another-horse-8"}"#),
+    ("ForgotPassword", r#"{"login":"kim@example.org"}"#),
+    ("ResetPassword", r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#),
+    (
+        "PasswordLink",
+        r#"{"url":"https://roster.example.org/reset?token=pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","expires_at":1763744400000}"#,
+    ),
+    (
+        "RegisterRequest",
+        r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#,
+    ),
+    ("RegisterAnswer", r#"{"expires_in":900}"#),
+    ("VerifyRequest", r#"{"email":"kim@example.org","code":"204613"}"#),
     ("WordPressLoginRequest", r#"{"username":"kim","application_password":"abcd EFGH 1234 ijkl MNOP 5678"}"#),
     (
         "WordPressTicketRequest",

@@ -41,13 +41,7 @@ impl Api {
     #[oai(path = "/", method = "get", operation_id = "list_signing_keys")]
     async fn list_signing_keys(&self, caller: Person) -> Reply<SigningKeys> {
         access::require(&self.app.snapshot(), &caller, Permission::SIGNING_KEY_LIST)?;
-        let shown = |key: keys::SigningKey| SigningKeyView {
-            id: key.id,
-            signs: key.ends_at.is_none(),
-            created_at: key.created_at.0,
-            ends_at: key.ends_at.map(|at| at.0),
-        };
-        Ok(ok(SigningKeys { items: keys::list(&self.app).await?.into_iter().map(shown).collect() }))
+        self.published().await
     }
 
     /// Make a new signing key
@@ -56,6 +50,18 @@ impl Api {
     #[oai(path = "/rotate", method = "post", operation_id = "rotate_signing_key")]
     async fn rotate_signing_key(&self, caller: Person) -> Reply<SigningKeys> {
         keys::rotate(&self.app, &caller).await?;
-        self.list_signing_keys(caller).await
+        self.published().await
+    }
+}
+
+impl Api {
+    async fn published(&self) -> Reply<SigningKeys> {
+        let shown = |key: keys::SigningKey| SigningKeyView {
+            id: key.id,
+            signs: key.ends_at.is_none(),
+            created_at: key.created_at.0,
+            ends_at: key.ends_at.map(|at| at.0),
+        };
+        Ok(ok(SigningKeys { items: keys::list(&self.app).await?.into_iter().map(shown).collect() }))
     }
 }

@@ -1,4 +1,6 @@
-//! Operations on API clients. A client never manages clients.
+//! Operations on API clients and API keys. A client never manages clients.
+
+pub mod keys;
 
 use std::sync::Arc;
 
@@ -7,13 +9,13 @@ use poem_openapi::types::{MaybeUndefined, ToJSON};
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
-use super::{ApiClient, store};
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::snapshot::Change;
 use crate::access::{self};
 use crate::app::{App, Changed, Transaction};
+use crate::clients::{ApiClient, store};
 use crate::db::Window;
 use crate::error::{Error, Result};
 use crate::ids::Timestamp;
@@ -340,8 +342,8 @@ fn texts<T>(list: Option<Vec<T>>, text: fn(T) -> String) -> Vec<String> {
     list.into_iter().flatten().map(text).collect()
 }
 
-fn words(scopes: Vec<ClientScope>) -> Vec<String> {
-    let word = |scope: ClientScope| scope.to_json().and_then(|word| word.as_str().map(str::to_owned));
+fn words<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
+    let word = |scope: S| scope.to_json().and_then(|word| word.as_str().map(str::to_owned));
     scopes.into_iter().filter_map(word).collect()
 }
 

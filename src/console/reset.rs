@@ -1,0 +1,102 @@
+//! The page behind a link for a new password.
+//!
+//! **Invariant.** The page shows nothing of whose link it is, and signs nobody in.
+
+use std::sync::Arc;
+
+use poem::http::StatusCode;
+use poem::web::{Data, Form, Query};
+use poem::{Request, Response, handler};
+use serde::Deserialize;
+
+use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
+use crate::access::caller::Exchange;
+use crate::app::App;
+use crate::error::{Cause, Error};
+use crate::sessions::passwords::{require_link, reset};
+
+const TITLE: &str = "New password – Roster";
+
+#[derive(Deserialize)]
+pub(crate) struct Link {
+    #[serde(default)]
+    token: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Submitted {
+    token: String,
+    password: String,
+    again: String,
+}
+
+/// Shows the form to the holder of a link.
+#[handler]
+pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
+    let token = link.0.token;
+    match require_link(&app, &token).await {
+        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&token, &[])),
+        Err(refused) => refusal(TITLE, &refused),
+    }
+}
+
+/// Sets the password.
+#[handler]
+pub async fn submit(
+    app: Data<&Arc<App>>,
+    exchange: Data<&Arc<Exchange>>,
+    request: &Request,
+    submitted: Form<Submitted>,
+) -> Response {
+    let Submitted { token, password, again } = submitted.0;
+    if is_from_elsewhere(request) {
+        return refusal(TITLE, &Error::new(Cause::Forbidden));
+    }
+    if let Err(refused) = require_link(&app, &token).await {
+        return refusal(TITLE, &refused);
+    }
+    if password != again {
+        let faults = ["The two passwords differ.".to_owned()];
+        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&token, &faults));
+    }
+    match reset(&app, &exchange, token.clone(), password).await {
+        Ok(()) => page(
+            StatusCode::OK,
+            TITLE,
+            "<h1>Done</h1><p>Your new password is set, and everything that was signed in has ended. Sign in with it \
+             where you are used to. This link is used up.</p>",
+        ),
+        Err(e) if e.cause == Cause::BadInput => {
+            let faults: Vec<String> = e.fields.iter().map(|field| format!("The password {}.", field.message)).collect();
+            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&token, &faults))
+        }
+        Err(e) => refusal(TITLE, &e),
+    }
+}
+
+fn form_html(token: &str, faults: &[String]) -> String {
+    format!(
+        r#"<h1>Set a new password</h1>
+<p>This link works once. Everything that is signed in now will end.</p>{}
+<form method="post" action="/reset">
+<input type="hidden" name="token" value="{}">
+<label>New password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password" autofocus></label>
+<label>Once more<input name="again" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
+<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign. Not a common one.</p>
+<button>Set password</button>
+</form>"#,
+        faults_html(faults),
+        escaped(token)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::form_html;
+
+    #[test]
+    fn what_was_typed_cannot_become_markup() {
+        let html = form_html("\"><script>", &["<i>".to_owned()]);
+        assert!(!html.contains("<script>") && !html.contains("<i>"));
+    }
+}

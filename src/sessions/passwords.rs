@@ -1,0 +1,213 @@
+//! How a member gets a new password: by the present one, or by a link that works once.
+//!
+//! **Invariant.** A link is a way to a password, never to a session: who used one still signs in, with the second factor
+//! where one is due. Nothing that a stranger asks here tells whether a member exists.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::store;
+use crate::access;
+use crate::access::caller::{Exchange, Identity, Visitor, Who};
+use crate::access::permission::Permission;
+use crate::access::secret;
+use crate::access::slowdown::Attempt;
+use crate::access::snapshot::Status;
+use crate::app::{App, Changed, Transaction, ms};
+use crate::connect::mail::{self, Mail};
+use crate::db::Reader;
+use crate::error::{Cause, Error, Field, Result};
+use crate::ids::{MemberId, SessionId, Timestamp};
+use crate::journal::Entry;
+use crate::members::{self, password};
+
+const PURPOSE: &str = "password_reset";
+
+/// Keeps a hash of today's parameters for a password that was just right. It may fail: the old one serves on.
+pub async fn renew_hash(app: &App, member: MemberId, password: String, former: String) {
+    let renewed = match password::hash(app, password).await {
+        Ok(hash) => app.tend(move |w| members::replace_hash(w, member, &former, &hash)).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = renewed {
+        tracing::warn!(%member, error = %e, "a password was not hashed anew");
+    }
+}
+
+/// Changes the caller's own password; every other session ends.
+pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) -> Result<()> {
+    let member = caller.member().ok_or(Cause::MissingBearer)?;
+    let session = caller.session.ok_or_else(|| {
+        Error::new(Cause::Forbidden).saying("sign in here first: a provider's token changes no password")
+    })?;
+    let attempt = Attempt::new(&member.to_string(), caller.exchange.address);
+    let address = caller.address();
+    let find =
+        move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, store::is_signed_in_at(r, member, &address)?));
+    let (stored, is_known) = app.read(find).await?;
+    let stored = stored.ok_or_else(|| wrong("this account has no password: ask for a link to set one"))?;
+    let guard = app.guard.clone();
+    let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
+    require_patience()?;
+    let is_same = old == new;
+    if !password::verify(app, old, Some(stored.clone()), require_patience).await?.fits {
+        app.guard.slowdown.failed(attempt, Timestamp::now());
+        return Err(wrong("is not right"));
+    }
+    app.guard.slowdown.succeeded(attempt);
+    if is_same {
+        return Err(Error::field("new_password", "is the one you have: choose another"));
+    }
+    let hash = password::hash(app, new).await?;
+    let set = move |t: &Transaction<'_>, _: &Identity| {
+        require_signed_in(t, member, session)?;
+        if members::password_hash(t, member)?.as_ref() != Some(&stored) {
+            return Err(wrong("was changed just now"));
+        }
+        let changes = members::set_password(t, member, &hash, Some(session))?;
+        let entry =
+            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
+        Ok(Changed::new((), entry).policy(changes))
+    };
+    app.change(caller, "password.change", set).await.map(drop)
+}
+
+/// The caller may have been signed out while the password was hashed.
+fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
+    let is_active = t.snapshot().person(member).is_some_and(|person| person.status == Status::Active);
+    if is_active && t.snapshot().session(session).is_some() { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
+}
+
+fn wrong(message: &str) -> Error {
+    let mut error = Error::new(Cause::WrongPassword);
+    error.fields.push(Field::body("old_password", message));
+    error
+}
+
+/// Mails a link to the member of a login, where there is one to mail to. Whether there is shows in nothing: the answer
+/// comes first.
+pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()> {
+    if !mail::is_configured(&app.config) {
+        return Err(Cause::MailNotConfigured.into());
+    }
+    let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
+    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.letters.failed(attempt, Timestamp::now());
+    let (app, exchange) = (app.clone(), visitor.exchange.clone());
+    tokio::spawn(async move {
+        if let Err(e) = find_and_send(&app, exchange, login).await {
+            tracing::warn!(error = %e, "a link for a new password was not sent");
+        }
+    });
+    Ok(())
+}
+
+async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Result<()> {
+    let found = app.read(move |r| members::find_login(r, &login)).await?;
+    let Some(member) = found.map(|login| login.member).filter(members::Member::is_active) else { return Ok(()) };
+    let Some(email) = member.email else { return Ok(()) };
+    let (token, ttl_s) = (secret::token("pr_")?, app.config.reset_link_ttl_s);
+    let hash = secret::hash(&token);
+    let insert = move |t: &Transaction<'_>, _: &Identity| {
+        let is_active = t.snapshot().person(member.id).is_some_and(|person| person.status == Status::Active);
+        let since = t.now().plus_ms(-MAIL_PAUSE_MS);
+        if !is_active || store::has_token_since(t, member.id, PURPOSE, since)? {
+            return Ok(Changed::nothing(false));
+        }
+        insert_link(t, &hash, member.id, ttl_s)?;
+        Ok(Changed::new(true, Entry::new("member", member.id).after(json!({"mailed": "password link"}))))
+    };
+    let caller = Identity::of(Who::Visitor, exchange);
+    if app.change(&caller, "password.forgot", insert).await?.answer {
+        let (url, site) = (link(app, &token), app.public_url());
+        mail::send(&app.config, Mail::password_link(member.id, email, &site, &url, ttl_s)).await;
+    }
+    Ok(())
+}
+
+/// One mail to a member in this time, however often it is asked for.
+pub const MAIL_PAUSE_MS: i64 = 60_000;
+
+/// A link that works once.
+#[derive(Debug)]
+pub struct Link {
+    pub url: String,
+    pub token: String,
+    pub expires_at: Timestamp,
+}
+
+/// Makes a link for a member, to be handed over by whoever asks for it.
+pub fn make_link(
+    app: &App,
+    token: String,
+    id: MemberId,
+) -> impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<Link>> + Send + 'static + use<> {
+    let (url, ttl_s) = (link(app, &token), app.config.reset_link_ttl_s);
+    move |t, caller| {
+        let reach = access::require(t.snapshot(), caller, Permission::MEMBER_PASSWORD_LINK)?;
+        members::require_visible(t.snapshot(), reach, id)?;
+        let member = members::get(t, id)?;
+        members::require_may_change(t, caller, reach, id)?;
+        match member.status.as_str() {
+            "active" => {}
+            "deleted" => return Err(Cause::MemberDeleted.into()),
+            _ => return Err(Cause::MemberNotActive.into()),
+        }
+        let expires_at = insert_link(t, &secret::hash(&token), id, ttl_s)?;
+        let mut entry = Entry::new("member", id).after(json!({"expires_at": expires_at.0}));
+        if let Some(organization) = reach.organization() {
+            entry = entry.within(organization);
+        }
+        Ok(Changed::new(Link { url, token, expires_at }, entry))
+    }
+}
+
+/// Stores a link; the ones before it are void.
+fn insert_link(t: &Transaction<'_>, hash: &secret::Hash, member: MemberId, ttl_s: u64) -> Result<Timestamp> {
+    store::delete_tokens_of(t, member, PURPOSE)?;
+    let expires_at = t.now().plus_ms(ms(ttl_s));
+    store::insert_token(t, hash, PURPOSE, Some(member), None, expires_at)?;
+    Ok(expires_at)
+}
+
+fn link(app: &App, token: &str) -> String {
+    format!("{}/reset?token={token}", app.public_url())
+}
+
+/// Whose link is this, while it works?
+fn member_of(r: &Reader<'_>, token: &str, now: Timestamp) -> Result<MemberId> {
+    let found = store::find_token(r, &secret::hash(token), PURPOSE, now)?.and_then(|link| link.member);
+    let member = match found {
+        Some(id) => members::find(r, id)?,
+        None => None,
+    };
+    let member = member.filter(members::Member::is_active).ok_or(Cause::InvalidLink)?;
+    Ok(member.id)
+}
+
+/// Does this link still work?
+pub async fn require_link(app: &App, token: &str) -> Result<()> {
+    let token = token.to_owned();
+    app.read(move |r| member_of(r, &token, Timestamp::now())).await.map(drop)
+}
+
+/// Sets a new password by a link, which is used up. Every session ends, and none begins.
+pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: String) -> Result<()> {
+    // Without a link nobody makes the server hash, and a password that is refused does not use the link up.
+    require_link(app, &token).await?;
+    let faults = password::faults(&new);
+    if !faults.is_empty() {
+        return Err(Error::fields(faults.into_iter().map(|fault| Field::body("new_password", fault)).collect()));
+    }
+    let hash = password::hash(app, new).await?;
+    let set = move |t: &Transaction<'_>, _: &Identity| {
+        let member = member_of(t, &token, t.now())?;
+        let changes = members::set_password(t, member, &hash, None)?;
+        let entry =
+            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
+        Ok(Changed::new((), entry).policy(changes))
+    };
+    let caller = Identity::of(Who::Visitor, exchange.clone());
+    app.change(&caller, "password.reset", set).await.map(drop)
+}
