@@ -79,7 +79,7 @@ causes! {
     WrongPassword 28 101 "wrong_password" "the present password is not right";
     RegistrationClosed 28 605 "registration_closed" "people cannot register themselves here: ask for an invitation";
     UnknownProvider 28 301 "unknown_provider" "no provider of this name is configured";
-    TooManyFailures 28 604 "too_many_failures" "too many failed sign-ins: wait as long as Retry-After says";
+    TooManyFailures 28 604 "too_many_failures" "too many tries: wait as long as Retry-After says";
     CrossSite 28 505 "cross_site" "this request came from another site: cookies do not count there";
     SessionNotFound 28 301 "session_not_found" "there is no such session";
     SecondFactorOn 28 309 "second_factor_on" "a second factor is set up already: take it away first";
@@ -118,6 +118,7 @@ causes! {
     EmailExists 29 303 "email_exists" "a member with this e-mail exists already";
     UsernameExists 29 303 "username_exists" "a member with this username exists already";
     OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
+    SiteFull 29 309 "site_full" "the site has as many members as limits.members allows";
     LastAdministrator 29 309 "last_administrator" "this is the last active platform administrator: make another one first";
     BuiltInOrganization 29 309 "built_in_organization" "the organization `platform` is built in and stays active";
     MemberNotActive 29 309 "member_not_active" "this member is not active: activate it first";

@@ -14,6 +14,11 @@
 //! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
 //! another wing's `mod` only. `tests/it/tidy.rs` holds all of this.
 //!
+//! [`connect`] is the wing of the neighbours: mail, WordPress, Authentik. It has no operations of its own; `sessions`
+//! and `members` use it. Below, beside `access`, lies [`outbound`]: requests to others, with limits on time and length,
+//! that follow no redirect and leave alone who fails. It is a room of its own because two wings need it, `connect` and
+//! `sessions` (OpenID Connect), and because the failures of a host are counted in one place, whoever asks it.
+//!
 //! # What is promised
 //!
 //! 1. **One door for writes**: [`app::App::change`]. The permission check, the write, the audit row and the next
@@ -35,6 +40,13 @@
 //!
 //! `routes` → `access::caller` → `permissions::api::policy` → `access::decide`: load the snapshot, route the canonical
 //! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache.
+//!
+//! # A sign-in: `POST /auth/login`
+//!
+//! `routes` → `sessions::api` → `sessions::sign_in`: find the login, ask `access::slowdown` for patience, verify the
+//! password in `members::password`, which hashes a few at a time. Every other way to sign in joins here:
+//! `sessions::open` enters `app.change`, asks whether the member is active and whether a second factor is due, and
+//! stores a session, or a challenge (401). Then `access::token` signs an access token that names the session.
 
 pub mod cli;
 pub mod routes;

@@ -10,7 +10,11 @@
  * above "That's all, stop editing":
  *
  *     define( 'ROSTER_TICKET_SECRET', '...' );  // 32 characters or more, the same as in Roster: openssl rand -hex 32
- *     define( 'ROSTER_RETURN_URLS', array( 'https://roster.example.org/console/' ) );  // or one string, with spaces
+ *     define( 'ROSTER_RETURN_URLS', array( 'https://portal.example.org/signed-in' ) );  // or one string, with spaces
+ *
+ * The return URLs are pages of your own portal, compared to the letter. They give the ticket to Roster, by
+ * POST /auth/wordpress/ticket. Roster's `wordpress.url` must be the Site Address of Settings > General, to the letter,
+ * but without a slash at the end.
  *
  * A script of a page gets a ticket by POST /wp-json/roster/v1/ticket, with the cookie and an X-WP-Nonce or any other
  * way that WordPress knows callers by: {"ticket": "...", "expires_in": 60}.

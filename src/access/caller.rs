@@ -351,7 +351,9 @@ impl<'a, const TAKES: u8> ApiExtractor<'a> for Caller<TAKES> {
 fn scheme_bearer() -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "http",
-        description: Some("An access token of `POST /auth/login`"),
+        description: Some(
+            "An access token of any sign-in, of a provider with an `audience`, or an API key where one is taken",
+        ),
         name: None,
         key_in: None,
         scheme: Some("bearer"),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::client;
 use super::secret::{self, Hash};
-use super::snapshot::{Snapshot, Status};
+use super::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{ApiKeyId, MemberId, Timestamp};
 
@@ -182,7 +182,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
         return Err(invalid("an emergency key that was used"));
     }
     if let Owner::Member(id) = key.owner
-        && snapshot.person(id).is_none_or(|person| person.status != Status::Active)
+        && !snapshot.is_active(id)
     {
         return Err(invalid("its member is not active"));
     }

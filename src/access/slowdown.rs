@@ -41,7 +41,7 @@ pub struct Slowdown {
     counts: Mutex<HashMap<Key, Count>>,
 }
 
-/// Who tries: an account as it was typed, whether or not it exists, and from where.
+/// Who tries: an account by its id, or by what was typed where there is none, and from where.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
     account: Hash,

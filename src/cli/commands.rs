@@ -141,6 +141,7 @@ pub(super) enum OrgCommand {
     SecondFactor {
         /// Id or org_code
         organization: String,
+        /// on or off
         #[arg(value_enum)]
         switch: Switch,
     },

@@ -33,6 +33,7 @@ pub(super) enum InviteCommand {
     Withdraw {
         /// Id or org_code
         organization: String,
+        /// Id of the invitation, as `roster invite list` shows it
         id: String,
     },
 }

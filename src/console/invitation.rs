@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
+use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, refusal};
 use crate::access::caller::Exchange;
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
@@ -111,9 +111,10 @@ fn capitalized(text: &str) -> String {
 }
 
 fn done_html(organization: &str, login: &str, base_path: &str) -> String {
+    let docs = docs(base_path);
     format!(
         "<h1>Welcome to {}</h1><p>Your account <b>{}</b> is ready, and this link is used up. Sign in with it wherever \
-         {} asks you to.</p><p><a href=\"{base_path}/docs\">API documentation</a></p>",
+         {} asks you to.</p><p><a href=\"{docs}\">API documentation</a></p>",
         escaped(organization),
         escaped(login.trim()),
         escaped(organization)
@@ -124,7 +125,7 @@ fn form_html(organization: &str, token: &str, typed: &Typed<'_>, faults: &[Strin
     format!(
         r#"<h1>{} invites you</h1>
 <p>Make your account. This link works once.</p>{}
-<form method="post" action="/invitation">
+<form method="post" action="invitation">
 <input type="hidden" name="token" value="{}">
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
 <label>Your name, if you like<input name="display_name" maxlength="200" autocomplete="name" value="{}"></label>

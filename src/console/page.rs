@@ -57,3 +57,8 @@ pub fn is_from_elsewhere(request: &Request) -> bool {
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
+
+/// The address of the documentation, seen from a page: relative, because a proxy may put us below a path of its own.
+pub(super) fn docs(base_path: &str) -> String {
+    format!("{}/docs", base_path.trim_start_matches('/'))
+}

@@ -78,7 +78,7 @@ fn form_html(token: &str, faults: &[String]) -> String {
     format!(
         r#"<h1>Set a new password</h1>
 <p>This link works once. Everything that is signed in now will end.</p>{}
-<form method="post" action="/reset">
+<form method="post" action="reset">
 <input type="hidden" name="token" value="{}">
 <label>New password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password" autofocus></label>
 <label>Once more<input name="again" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>

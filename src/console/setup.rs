@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
+use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, refusal};
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};
 use crate::error::{Cause, Error, Result};
@@ -58,9 +58,9 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             StatusCode::OK,
             TITLE,
             &format!(
-                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}/docs\">API documentation</a></p>",
+                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}\">API documentation</a></p>",
                 escaped(&login),
-                app.config.base_path
+                docs(&app.config.base_path)
             ),
         ),
         Err(e) if e.cause == Cause::BadInput => {
@@ -101,7 +101,7 @@ fn form_html(token: &str, login: &str, faults: &[String]) -> String {
     format!(
         r#"<h1>Welcome to Roster</h1>
 <p>Make the first administrator of this site. This link works once.</p>{faults}
-<form method="post" action="/setup">
+<form method="post" action="setup">
 <input type="hidden" name="token" value="{}">
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
 <label>Password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>

@@ -86,11 +86,7 @@ async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Me
         let member = find(t, &wanted)?;
         match &member {
             Some(member) => require_changeable(t, caller, reach, member, &wanted)?,
-            None if t.snapshot().people() as u64 >= members_max => {
-                let message = format!("the site has {members_max} members already (limits.members)");
-                return Err(Error::field("username", message));
-            }
-            None => {}
+            None => super::require_room(t.snapshot(), members_max)?,
         }
         Ok(Changed::nothing(member))
     };

@@ -13,7 +13,7 @@ use crate::access;
 use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::permission::{PLATFORM_ADMIN, TENANT_OWNER};
 use crate::access::secret::{self, Hash};
-use crate::access::snapshot::{Change, Role, Snapshot, Status};
+use crate::access::snapshot::{Change, Role, Snapshot};
 use crate::app::{App, Changed, Transaction};
 use crate::db::{Reader, Window};
 use crate::error::{Cause, Error, Result};
@@ -194,12 +194,7 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
     let (hash, members_max, id) = (secret::hash(token), app.config.members_max, MemberId::new());
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
-        if t.snapshot().people() as u64 >= members_max {
-            return Err(Error::field(
-                "username",
-                format!("the site has {members_max} members already (limits.members)"),
-            ));
-        }
+        super::require_room(t.snapshot(), members_max)?;
         create_as(t, id, &new)?;
         let person = access::store::person(t, id)?;
         let seat = join(t, &invitation, id)?;
@@ -214,7 +209,7 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
 pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &str) -> Result<Invitation> {
     let hash = secret::hash(token);
     let accept = move |t: &Transaction<'_>, _: &Identity| {
-        if t.snapshot().person(member).is_none_or(|person| person.status != Status::Active) {
+        if !t.snapshot().is_active(member) {
             return Err(Cause::InvalidBearer.into());
         }
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;

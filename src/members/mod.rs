@@ -168,6 +168,11 @@ pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()
 }
 
+/// Fails when the site has as many members as it may have.
+pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<()> {
+    if (snapshot.people() as u64) < members_max { Ok(()) } else { Err(Cause::SiteFull.into()) }
+}
+
 /// Fails when the member is out of the caller's reach, exactly as if it did not exist.
 pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
     let visible = reach

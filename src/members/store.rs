@@ -36,6 +36,18 @@ pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result
     r.find(FIND_BY_IDENTITY, &[(":provider", &provider), (":subject", &subject)], member_of)
 }
 
+const FIND_SUBJECT: &str = "
+    select subject
+    from identities
+    where member_id = :member_id and provider <> 'wordpress'
+    order by provider <> 'authentik', created_at
+    limit 1";
+
+/// The subject by which a member's provider of sign-in knows it: Authentik's, or that of the first other one.
+pub fn find_subject(r: &Reader<'_>, member: MemberId) -> Result<Option<String>> {
+    r.find(FIND_SUBJECT, &[(":member_id", &member)], |row| row.get(0))
+}
+
 const LIST_MEMBERS: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
            m.updated_at

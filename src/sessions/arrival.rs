@@ -89,10 +89,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
         // Erased in this very moment.
         None if t.snapshot().person(id).is_some() => return Err(Cause::InvalidLogin.into()),
         None => {
-            if t.snapshot().people() as u64 >= members_max {
-                let message = format!("the site has {members_max} members already (limits.members)");
-                return Err(Error::new(Cause::Forbidden).saying(message));
-            }
+            members::require_room(t.snapshot(), members_max)?;
             let name = ExternalName {
                 provider: arrival.provider.clone(),
                 subject: arrival.subject.clone(),

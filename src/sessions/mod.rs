@@ -27,7 +27,7 @@ use crate::access::cookie;
 use crate::access::key::ApiKey;
 use crate::access::secret::{self, Hash, Sealer};
 use crate::access::slowdown::Attempt;
-use crate::access::snapshot::{Change, Session, Status};
+use crate::access::snapshot::{Change, Session};
 use crate::access::token::Named;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::clients;
@@ -69,7 +69,7 @@ pub fn clear_cookies(app: &App, exchange: &Exchange) {
 /// Signs a member in with a password. The unknown, the suspended and the wrong password take the same work and get the
 /// same answer.
 pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: String) -> Result<Tokens> {
-    let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
+    let folded = members::folded(&login);
     let address = visitor.exchange.address.map(|address| address.to_string()).unwrap_or_default();
     let find = move |r: &crate::db::Reader<'_>| {
         let found = members::find_login(r, &login)?;
@@ -80,6 +80,9 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
         Ok((found, is_known))
     };
     let (found, is_known) = app.read(find).await?;
+    // Whoever has an e-mail and a username has one account all the same.
+    let account = found.as_ref().map_or(folded, |login| login.member.id.to_string());
+    let attempt = Attempt::new(&account, visitor.exchange.address);
     let guard = app.guard.clone();
     let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
     // Asked before waiting for a turn to hash, and again when it comes: others may have failed meanwhile.
@@ -129,7 +132,7 @@ pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, 
     let (method, visitor) = (method.to_owned(), visitor.clone());
     let exchange = visitor.exchange.clone();
     let begin = move |t: &Transaction<'_>, caller: &Identity| {
-        if t.snapshot().person(member).is_none_or(|person| person.status != Status::Active) {
+        if !t.snapshot().is_active(member) {
             return Err(Cause::InvalidLogin.into());
         }
         let is_enrolled = second_factor::is_confirmed(t, member)?;
@@ -182,6 +185,17 @@ enum Renewed {
     Ended,
 }
 
+/// Goes on with a session for a browser: the cookies are renewed, or taken away when they will not do any more.
+pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
+    let renewed = renew(app, exchange, session, refresh).await;
+    match &renewed {
+        Ok(tokens) => tokens.set_cookies(app, exchange),
+        Err(refused) if refused.cause.status() == 401 => clear_cookies(app, exchange),
+        Err(_) => {}
+    }
+    renewed
+}
+
 /// Goes on with a session: the refresh token is used up and answered with its successor.
 pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
     const REFRESH_BYTES_MAX: usize = 128;
@@ -192,7 +206,7 @@ pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refr
     let rotate = move |t: &Transaction<'_>, _: &Identity| {
         let mut row = store::find_session(t, session)?.ok_or(Cause::InvalidRefresh)?;
         let now = t.now();
-        if now >= row.expires_at || t.snapshot().person(row.member).is_none_or(|p| p.status != Status::Active) {
+        if now >= row.expires_at || !t.snapshot().is_active(row.member) {
             return Err(Cause::InvalidRefresh.into());
         }
         if !row.second_factor && t.snapshot().requires_second_factor(row.member) {
@@ -248,6 +262,12 @@ fn age(sealer: &Sealer, row: &SessionRow, refresh: &str) -> Option<u64> {
         token = successor(sealer, row.id, &token);
     }
     None
+}
+
+/// Fails when the caller was signed out while a change of its credentials was prepared.
+fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
+    let is_open = t.snapshot().session(session).is_some_and(|session| session.member == member);
+    if is_open && t.snapshot().is_active(member) { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
 }
 
 /// Ends one session of a member's.
@@ -317,18 +337,8 @@ pub struct Doorkeeper {
 impl Prover for Doorkeeper {
     fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named> {
         Box::pin(async move {
-            match renew(&self.app, exchange, session, refresh).await {
-                Ok(tokens) => {
-                    tokens.set_cookies(&self.app, exchange);
-                    self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())
-                }
-                Err(refused) => {
-                    if refused.cause.status() == 401 {
-                        clear_cookies(&self.app, exchange);
-                    }
-                    Err(refused)
-                }
-            }
+            let tokens = renew_cookies(&self.app, exchange, session, refresh).await?;
+            self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())
         })
     }
 

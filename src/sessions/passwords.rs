@@ -7,18 +7,17 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::store;
+use super::{require_signed_in, store};
 use crate::access;
 use crate::access::caller::{Exchange, Identity, Visitor, Who};
 use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::slowdown::Attempt;
-use crate::access::snapshot::Status;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::mail::{self, Mail};
 use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
-use crate::ids::{MemberId, SessionId, Timestamp};
+use crate::ids::{MemberId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, password};
 
@@ -73,12 +72,6 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     app.change(caller, "password.change", set).await.map(drop)
 }
 
-/// The caller may have been signed out while the password was hashed.
-fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
-    let is_active = t.snapshot().person(member).is_some_and(|person| person.status == Status::Active);
-    if is_active && t.snapshot().session(session).is_some() { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
-}
-
 fn wrong(message: &str) -> Error {
     let mut error = Error::new(Cause::WrongPassword);
     error.fields.push(Field::body("old_password", message));
@@ -110,7 +103,7 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
     let (token, ttl_s) = (secret::token("pr_")?, app.config.reset_link_ttl_s);
     let hash = secret::hash(&token);
     let insert = move |t: &Transaction<'_>, _: &Identity| {
-        let is_active = t.snapshot().person(member.id).is_some_and(|person| person.status == Status::Active);
+        let is_active = t.snapshot().is_active(member.id);
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
         if !is_active || store::has_token_since(t, member.id, PURPOSE, since)? {
             return Ok(Changed::nothing(false));

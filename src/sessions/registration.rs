@@ -14,7 +14,7 @@ use crate::access::secret::{self, Hash, Sealer};
 use crate::access::slowdown::Attempt;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::mail::{self, Mail};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Result};
 use crate::ids::{MemberId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, NewMember, password};
@@ -43,11 +43,7 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
     let attempt = Attempt::new(&members::folded(&email), visitor.exchange.address);
     app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
     app.guard.letters.failed(attempt, Timestamp::now());
-    let members_max = app.config.members_max;
-    if app.snapshot().people() as u64 >= members_max {
-        let message = format!("the site has {members_max} members already (limits.members)");
-        return Err(Error::field("email", message));
-    }
+    members::require_room(&app.snapshot(), app.config.members_max)?;
     if let Some(username) = username.clone() {
         let folded = members::folded(&email);
         let find = move |r: &crate::db::Reader<'_>| members::find_login(r, &username);
@@ -95,8 +91,8 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
                 store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), None, until)?;
                 return Ok(Changed::nothing(Entered::Known(id)));
             }
-        } else if t.snapshot().people() as u64 >= config.members_max {
-            return Err(Error::internal("the site is full (limits.members)"));
+        } else {
+            members::require_room(t.snapshot(), config.members_max)?;
         }
         let (id, change) = members::register(t, &new)?;
         let data = hex::encode(sealed(&sealer, id, &code));

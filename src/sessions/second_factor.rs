@@ -9,11 +9,11 @@ use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 use super::factor_store::{self, Factor};
-use super::{Shown, Tokens, open, store};
+use super::{Shown, Tokens, open, require_signed_in, store};
 use crate::access::caller::{Exchange, Guard, Identity, Visitor, Who};
 use crate::access::secret::{self, Hash};
 use crate::access::slowdown::Attempt;
-use crate::access::snapshot::{Change, Session, Status};
+use crate::access::snapshot::{Change, Session};
 use crate::app::{App, Changed, Transaction, end_sessions, ms};
 use crate::config::Config;
 use crate::db::Reader;
@@ -339,12 +339,6 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
 fn session_of(caller: &Identity) -> Result<SessionId> {
     let message = "sign in here first: a provider's token changes no second factor";
     caller.session.ok_or_else(|| Error::new(Cause::Forbidden).saying(message))
-}
-
-/// The session may have ended while this waited.
-fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
-    let is_active = t.snapshot().person(member).is_some_and(|person| person.status == Status::Active);
-    if is_active && t.snapshot().session(session).is_some() { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
 }
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.

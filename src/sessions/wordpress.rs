@@ -8,7 +8,6 @@ use crate::access::caller::Visitor;
 use crate::access::slowdown::Attempt;
 use crate::app::App;
 use crate::connect::wordpress::{Person, ask, read_ticket};
-use crate::db::Reader;
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 use crate::members;
@@ -25,13 +24,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_pass
     let folded = members::folded(login);
     // Accounts there are not those here: failures at one say nothing of the other.
     let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
-    let address = visitor.exchange.address.map(|address| address.to_string()).unwrap_or_default();
-    let is_signed_in = move |r: &Reader<'_>| match members::find_login(r, &folded)? {
-        Some(found) => store::is_signed_in_at(r, found.member.id, &address),
-        None => Ok(false),
-    };
-    let is_known = app.read(is_signed_in).await?;
-    app.guard.slowdown.require_patience(attempt, is_known, Timestamp::now())?;
+    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
     let Some(person) = ask(app, login, application_password).await? else {
         app.guard.slowdown.failed(attempt, Timestamp::now());
         return Err(Cause::InvalidLogin.into());

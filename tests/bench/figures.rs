@@ -10,13 +10,14 @@ enum Wanted {
 use Wanted::{AtLeast, AtMost};
 
 /// A miss is marked, not an error: the machine may be busy with something else.
-const WANTED: [(&str, Wanted); 8] = [
+const WANTED: [(&str, Wanted); 9] = [
     ("decide_vs_trie_10k", AtMost(4.0)),
     ("group_commit_gain", AtLeast(4.0)),
     ("write_vs_bare", AtLeast(0.12)),
     ("check_vs_bare", AtLeast(0.6)),
     ("me_vs_bare", AtLeast(0.35)),
     ("bearer_me_vs_bare", AtLeast(0.35)),
+    ("refresh_vs_grant", AtLeast(0.5)),
     ("idle_mb", AtMost(40.0)),
     ("start_ms", AtMost(200.0)),
 ];

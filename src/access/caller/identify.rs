@@ -148,7 +148,7 @@ impl Guard {
     pub fn admit(&self, named: Named) -> Result<Named> {
         let snapshot = self.snapshot.load();
         let ended = |why: &'static str| Error::new(Cause::InvalidBearer).because(why);
-        if snapshot.person(named.member).is_none_or(|person| person.status != Status::Active) {
+        if !snapshot.is_active(named.member) {
             return Err(ended("the member is not active"));
         }
         let session = snapshot.session(named.session).filter(|session| session.member == named.member);

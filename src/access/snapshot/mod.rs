@@ -203,6 +203,11 @@ impl Snapshot {
         self.people.get(&id).copied()
     }
 
+    /// Is this a member of today, who may do anything at all?
+    pub fn is_active(&self, member: MemberId) -> bool {
+        self.person(member).is_some_and(|person| person.status == Status::Active)
+    }
+
     pub fn people(&self) -> usize {
         self.people.len()
     }
@@ -237,11 +242,6 @@ impl Snapshot {
 
     pub fn session(&self, id: SessionId) -> Option<Session> {
         self.sessions.get(&id).copied()
-    }
-
-    /// The member's sessions that have not ended, to end them: looks at all there are.
-    pub fn sessions_of(&self, member: MemberId) -> impl Iterator<Item = SessionId> {
-        self.sessions.iter().filter(move |(_, session)| session.member == member).map(|(id, _)| *id)
     }
 
     /// Does some active organization of the member's require a second factor?

@@ -19,7 +19,8 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_visible, set_active, set_password,
+    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_room, require_visible, set_active,
+    set_password,
 };
 use crate::permissions;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
@@ -168,12 +169,7 @@ impl Api {
         };
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
-            if t.snapshot().people() as u64 >= members_max {
-                return Err(Error::field(
-                    "username",
-                    format!("the site has {members_max} members already (limits.members)"),
-                ));
-            }
+            require_room(t.snapshot(), members_max)?;
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // Whoever could claim a subject before its owner comes would own the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";

@@ -22,7 +22,7 @@ use crate::wire::{Body, DisplayName, RenderedReply, Reply, Tag, ok, rendered, re
 /// The signed-in member
 #[derive(Object)]
 struct Me {
-    /// The external subject; the member's own id where there is none
+    /// The subject at the provider of sign-in; the member's own id where there is none
     sub: String,
     uid: MemberId,
     #[oai(nullable)]
@@ -97,7 +97,7 @@ fn me(r: &crate::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {
     let member = store::get_member(r, id)?;
     let (organizations, _) = store::list_memberships(r, id, None, Window::internal(None, None))?;
     let me = Me {
-        sub: member.authentik_sub.unwrap_or_else(|| id.to_string()),
+        sub: store::find_subject(r, id)?.unwrap_or_else(|| id.to_string()),
         uid: id,
         username: member.username,
         email: member.email,

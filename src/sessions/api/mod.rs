@@ -14,7 +14,7 @@ use std::sync::Arc;
 use poem::Request;
 use poem_openapi::{Object, OpenApi};
 
-use super::{Tokens, clear_cookies, end, renew, sign_in};
+use super::{Tokens, clear_cookies, end, renew, renew_cookies, sign_in};
 use crate::access::caller::{Person, Visitor};
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
@@ -165,11 +165,11 @@ impl Api {
             }
         };
         require_own_site(&visitor, cookies)?;
-        let renewed = renew(&self.app, &visitor.exchange, session, &refresh).await;
-        if renewed.is_err() && cookies == Some(true) {
-            clear_cookies(&self.app, &visitor.exchange);
-        }
-        answer(&self.app, &visitor, renewed?, cookies)
+        let renewed = match cookies {
+            Some(true) => renew_cookies(&self.app, &visitor.exchange, session, &refresh).await?,
+            _ => renew(&self.app, &visitor.exchange, session, &refresh).await?,
+        };
+        Ok(ok(renewed.into()))
     }
 
     /// Sign out
