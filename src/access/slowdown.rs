@@ -19,6 +19,8 @@ const FRESH_TRIES: u64 = 3;
 const FRESH_FACTOR: u64 = 10;
 /// Counters kept; hashing bounds how fast they come, so that this is only the last resort.
 const COUNTERS_MAX: usize = 200_000;
+/// So many addresses are still counted when there is no room for anything else.
+const ADDRESSES_BEYOND: usize = 50_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -51,7 +53,16 @@ pub struct Attempt {
 
 impl Attempt {
     pub fn new(account: &str, address: Option<IpAddr>) -> Self {
-        Self { account: secret::hash(account), address: address.unwrap_or(IpAddr::from([0, 0, 0, 0])) }
+        Self { account: secret::hash(account), address: network_of(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))) }
+    }
+}
+
+/// Whoever has one IPv6 address has all of its /64: they count as one.
+fn network_of(address: IpAddr) -> IpAddr {
+    const HOST_BITS: u32 = 64;
+    match address {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> HOST_BITS << HOST_BITS).into()),
+        IpAddr::V4(_) => address,
     }
 }
 
@@ -90,15 +101,17 @@ impl Slowdown {
 
     pub fn failed(&self, attempt: Attempt, now: Timestamp) {
         let Ok(mut counts) = self.counts.lock() else { return };
-        if counts.len() >= COUNTERS_MAX {
+        let is_full = counts.len() >= COUNTERS_MAX;
+        if is_full && !counts.contains_key(&Key::Address(attempt.address)) {
+            // Seldom: each time makes room for all that is over, or else nothing is added.
             counts.retain(|_, count| now < count.until);
         }
-        let is_full = counts.len() >= COUNTERS_MAX;
         for key in
             [Key::Account(attempt.account), Key::Address(attempt.address), Key::Pair(attempt.account, attempt.address)]
         {
-            // When it is full, addresses are what there are fewest of.
-            if is_full && !matches!(key, Key::Address(_)) && !counts.contains_key(&key) {
+            // Addresses are what there are fewest of: they get what room is left.
+            let most = if matches!(key, Key::Address(_)) { ADDRESSES_BEYOND + COUNTERS_MAX } else { COUNTERS_MAX };
+            if counts.len() >= most && !counts.contains_key(&key) {
                 continue;
             }
             let count = counts.entry(key).or_insert(Count { failures: 0, until: now });
@@ -159,6 +172,19 @@ mod tests {
         let stranger = Attempt::new("kim", "198.51.100.7".parse().ok());
         assert!(slowdown.require_patience(stranger, false, now).is_err());
         assert!(slowdown.require_patience(stranger, true, now).is_ok());
+    }
+
+    #[test]
+    fn one_network_is_one_guesser_however_many_addresses_it_has() {
+        let slowdown = Slowdown::new(&Config::of(Path::new("data")));
+        let now = Timestamp::now();
+        for n in 0..10 {
+            fails(&slowdown, &format!("2001:db8::{n}"), 1, now);
+        }
+        let neighbour = Attempt::new("kim", "2001:db8::ffff".parse().ok());
+        assert!(slowdown.require_patience(neighbour, false, now).is_err());
+        let elsewhere = Attempt::new("kim", "2001:db8:0:1::1".parse().ok());
+        assert!(slowdown.require_patience(elsewhere, false, now).is_ok());
     }
 
     #[test]

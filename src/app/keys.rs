@@ -35,6 +35,8 @@ fn published(key: &StoredKey, ends_at: Option<Timestamp>) -> SigningKey {
 
 /// Makes a new key, which signs from now on; answers its id.
 pub async fn rotate(app: &App, caller: &Identity) -> Result<String> {
+    // One at a time: a set that was read earlier must not be taken into use later.
+    let _turn = app.rotating.lock().await;
     let key = token::new_key()?;
     let make = move |t: &Transaction<'_>, caller: &Identity| {
         access::require(t.snapshot(), caller, Permission::SIGNING_KEY_ROTATE)?;
@@ -55,6 +57,7 @@ pub async fn tend(app: &App) -> Result<()> {
     if ttl_s > 0 && known.first().is_some_and(|newest| newest.created_at.plus_ms(ms(ttl_s)) <= now) {
         rotate(app, &Identity::command_line()).await?;
     }
+    let _turn = app.rotating.lock().await;
     let over: Vec<String> =
         known.into_iter().filter(|key| key.ends_at.is_some_and(|end| end <= now)).map(|key| key.id).collect();
     if over.is_empty() {

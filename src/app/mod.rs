@@ -50,6 +50,8 @@ pub struct App {
     kept: Kept,
     denials: Mutex<HashMap<Denied, Repeats>>,
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
+    /// Whose turn it is at the signing keys.
+    rotating: tokio::sync::Mutex<()>,
 }
 
 /// What a change answers, with what it did.
@@ -187,6 +189,7 @@ impl App {
             kept: Kept::default(),
             denials: Mutex::default(),
             reloaded: tokio::sync::Mutex::default(),
+            rotating: tokio::sync::Mutex::default(),
         }))
     }
 

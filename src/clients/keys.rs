@@ -14,9 +14,11 @@ use crate::access::secret::{self, Hash};
 use crate::access::snapshot::Change;
 use crate::access::{self};
 use crate::app::{App, Changed, Transaction, ms};
+use crate::connect::mail::{self, Mail};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{ApiKeyId, Timestamp};
 use crate::journal::Entry;
+use crate::members;
 
 /// A key whose end lies this far back is forgotten.
 const FORGET_AFTER_MS: i64 = 30 * DAY * 1_000;
@@ -202,7 +204,7 @@ pub async fn tend(app: &App) -> Result<()> {
     let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
     let mut announced = Vec::new();
     for key in ending.into_iter().filter(|key| key.ends_soon(notice_ms, now)) {
-        announce(&key);
+        announce(app, &key, now).await?;
         announced.push(key.id);
     }
     if !announced.is_empty() {
@@ -212,13 +214,21 @@ pub async fn tend(app: &App) -> Result<()> {
     forget(app).await
 }
 
-/// Tells that a key ends soon: in the log, and in the lists of its owner by `expires_soon`.
-fn announce(key: &KeyRow) {
+/// Tells that a key ends soon: in the log, in the lists of its owner by `expires_soon`, and by mail where there is any.
+async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
     let owner = match &key.owner {
         Owner::Member(id) => id.to_string(),
         Owner::Service(name) => name.to_string(),
     };
     tracing::warn!(key = %key.id, kind = key.kind.prefix, owner, expires_at = key.expires_at.0, "an API key ends soon");
+    let Owner::Member(id) = key.owner else { return Ok(()) };
+    let email = app.read(move |r| members::get(r, id)).await?.email.filter(|_| mail::is_configured(&app.config));
+    if let Some(email) = email {
+        let left_s = u64::try_from((key.expires_at.0 - now.0) / 1_000).unwrap_or_default();
+        let mail = Mail::key_ends(id, email, &app.public_url(), &key.id.0.simple().to_string(), left_s);
+        mail::send(&app.config, mail).await;
+    }
+    Ok(())
 }
 
 async fn forget(app: &App) -> Result<()> {

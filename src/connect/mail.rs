@@ -49,6 +49,16 @@ impl Mail {
         Self { member, to, subject: "Your code to register".into(), text }
     }
 
+    /// Tells a member that one of the member's API keys ends soon.
+    pub fn key_ends(member: MemberId, to: String, site: &str, key: &str, in_s: u64) -> Self {
+        let text = format!(
+            "Hello,\n\nyour API key {key} at {site} ends in {}.\n\n\
+             Rotate it before: the former key then works on for a while. If you need it no more, there is nothing to do.\n",
+            in_words(in_s)
+        );
+        Self { member, to, subject: "Your API key ends soon".into(), text }
+    }
+
     /// Tells a member that somebody tried to register with the member's e-mail.
     pub fn known_already(member: MemberId, to: String, site: &str) -> Self {
         let text = format!(

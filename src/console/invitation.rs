@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, refusal};
+use super::page::{escaped, faults_html, is_from_elsewhere, page, place, refusal};
 use crate::access::caller::Exchange;
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
@@ -40,7 +40,11 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     match invitations::look(&app, &link.0.token).await {
         Ok(invited) => {
             let typed = Typed { login: invited.invitation.email.as_deref().unwrap_or_default(), display_name: "" };
-            page(StatusCode::OK, TITLE, &form_html(&invited.organization_name, &link.0.token, &typed, &[]))
+            page(
+                StatusCode::OK,
+                TITLE,
+                &form_html(&place(&app.config, "/invitation"), &invited.organization_name, &link.0.token, &typed, &[]),
+            )
         }
         Err(refused) => refusal(TITLE, &refused),
     }
@@ -61,7 +65,10 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         Err(refused) => return refusal(TITLE, &refused),
     };
     match accept(&app, exchange, &submitted.0).await {
-        Ok(()) => page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &app.config.base_path)),
+        Ok(()) => {
+            let docs = place(&app.config, &format!("{}/docs", app.config.base_path));
+            page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs))
+        }
         Err(e) => {
             let faults = match e.cause {
                 Cause::BadInput => {
@@ -72,7 +79,11 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             };
             let typed = Typed { login: &submitted.0.login, display_name: &submitted.0.display_name };
             let status = StatusCode::from_u16(e.cause.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            page(status, TITLE, &form_html(&organization, &submitted.0.token, &typed, &faults))
+            page(
+                status,
+                TITLE,
+                &form_html(&place(&app.config, "/invitation"), &organization, &submitted.0.token, &typed, &faults),
+            )
         }
     }
 }
@@ -110,8 +121,7 @@ fn capitalized(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
-fn done_html(organization: &str, login: &str, base_path: &str) -> String {
-    let docs = docs(base_path);
+fn done_html(organization: &str, login: &str, docs: &str) -> String {
     format!(
         "<h1>Welcome to {}</h1><p>Your account <b>{}</b> is ready, and this link is used up. Sign in with it wherever \
          {} asks you to.</p><p><a href=\"{docs}\">API documentation</a></p>",
@@ -121,11 +131,11 @@ fn done_html(organization: &str, login: &str, base_path: &str) -> String {
     )
 }
 
-fn form_html(organization: &str, token: &str, typed: &Typed<'_>, faults: &[String]) -> String {
+fn form_html(action: &str, organization: &str, token: &str, typed: &Typed<'_>, faults: &[String]) -> String {
     format!(
         r#"<h1>{} invites you</h1>
 <p>Make your account. This link works once.</p>{}
-<form method="post" action="invitation">
+<form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
 <label>Your name, if you like<input name="display_name" maxlength="200" autocomplete="name" value="{}"></label>
@@ -148,7 +158,7 @@ mod tests {
     #[test]
     fn what_was_typed_cannot_become_markup() {
         let typed = Typed { login: "<b>'\"&", display_name: "\"><u>" };
-        let html = form_html("<i>Acme</i>", "\"><script>", &typed, &["<s>".to_owned()]);
+        let html = form_html("/invitation", "<i>Acme</i>", "\"><script>", &typed, &["<s>".to_owned()]);
         let done = done_html("<i>Acme</i>", "<b>kim", "/api/v1");
         for tag in ["<script>", "<i>", "<u>", "<s>"] {
             assert!(!html.contains(tag) && !done.contains(tag), "{tag}");

@@ -3,6 +3,7 @@
 use poem::http::{StatusCode, header};
 use poem::{Request, Response};
 
+use crate::config::Config;
 use crate::error::Error;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;\
@@ -58,7 +59,9 @@ pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// The address of the documentation, seen from a page: relative, because a proxy may put us below a path of its own.
-pub(super) fn docs(base_path: &str) -> String {
-    format!("{}/docs", base_path.trim_start_matches('/'))
+/// The path of a page of ours, as people's browsers see it: a proxy may put us below a path of its own.
+pub(super) fn place(config: &Config, page: &str) -> String {
+    let below = config.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    let prefix = below.map_or_else(String::new, |(_, path)| format!("/{path}"));
+    format!("{prefix}{page}")
 }

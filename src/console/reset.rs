@@ -9,7 +9,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, faults_html, is_from_elsewhere, page, refusal};
+use super::page::{escaped, faults_html, is_from_elsewhere, page, place, refusal};
 use crate::access::caller::Exchange;
 use crate::app::App;
 use crate::error::{Cause, Error};
@@ -35,7 +35,7 @@ pub(crate) struct Submitted {
 pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     let token = link.0.token;
     match require_link(&app, &token).await {
-        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&token, &[])),
+        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&place(&app.config, "/reset"), &token, &[])),
         Err(refused) => refusal(TITLE, &refused),
     }
 }
@@ -57,7 +57,7 @@ pub async fn submit(
     }
     if password != again {
         let faults = ["The two passwords differ.".to_owned()];
-        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&token, &faults));
+        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &faults));
     }
     match reset(&app, &exchange, token.clone(), password).await {
         Ok(()) => page(
@@ -68,17 +68,17 @@ pub async fn submit(
         ),
         Err(e) if e.cause == Cause::BadInput => {
             let faults: Vec<String> = e.fields.iter().map(|field| format!("The password {}.", field.message)).collect();
-            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&token, &faults))
+            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &faults))
         }
         Err(e) => refusal(TITLE, &e),
     }
 }
 
-fn form_html(token: &str, faults: &[String]) -> String {
+fn form_html(action: &str, token: &str, faults: &[String]) -> String {
     format!(
         r#"<h1>Set a new password</h1>
 <p>This link works once. Everything that is signed in now will end.</p>{}
-<form method="post" action="reset">
+<form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
 <label>New password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password" autofocus></label>
 <label>Once more<input name="again" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_was_typed_cannot_become_markup() {
-        let html = form_html("\"><script>", &["<i>".to_owned()]);
+        let html = form_html("/reset", "\"><script>", &["<i>".to_owned()]);
         assert!(!html.contains("<script>") && !html.contains("<i>"));
     }
 }

@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, refusal};
+use super::page::{escaped, faults_html, is_from_elsewhere, page, place, refusal};
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};
 use crate::error::{Cause, Error, Result};
@@ -37,7 +37,7 @@ pub(crate) struct Submitted {
 pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     let token = link.0.token;
     match require_open(&app, &token).await {
-        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&token, "", &[])),
+        Ok(()) => page(StatusCode::OK, TITLE, &form_html(&place(&app.config, "/setup"), &token, "", &[])),
         Err(refused) => refusal(TITLE, &refused),
     }
 }
@@ -60,13 +60,13 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             &format!(
                 "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}\">API documentation</a></p>",
                 escaped(&login),
-                docs(&app.config.base_path)
+                place(&app.config, &format!("{}/docs", app.config.base_path))
             ),
         ),
         Err(e) if e.cause == Cause::BadInput => {
             let faults: Vec<String> =
                 e.fields.iter().map(|field| format!("The {} {}.", field.name(), field.message)).collect();
-            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&token, &login, &faults))
+            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/setup"), &token, &login, &faults))
         }
         Err(e) => refusal(TITLE, &e),
     }
@@ -96,12 +96,12 @@ async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
     if members::is_set_up(app).await? { Err(Cause::SetupDone.into()) } else { Ok(()) }
 }
 
-fn form_html(token: &str, login: &str, faults: &[String]) -> String {
+fn form_html(action: &str, token: &str, login: &str, faults: &[String]) -> String {
     let faults = faults_html(faults);
     format!(
         r#"<h1>Welcome to Roster</h1>
 <p>Make the first administrator of this site. This link works once.</p>{faults}
-<form method="post" action="setup">
+<form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
 <label>Password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_was_typed_cannot_become_markup() {
-        let html = form_html("\"><script>", "<b>'\"&", &["<i>".to_owned()]);
+        let html = form_html("/setup", "\"><script>", "<b>'\"&", &["<i>".to_owned()]);
         assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
     }
 }

@@ -245,6 +245,10 @@ fn keep(
 ) -> Result<Changed<()>> {
     let reach = require(t, caller)?;
     let Some(former) = store::find_member(t, uid)? else { return keep_new(t, reach, (uid, sub, account_id), wanted) };
+    if former.status == "deleted" {
+        // Erased while Authentik was asked: it stays so.
+        return Err(Cause::MemberDeleted.into());
+    }
     require_changeable(t, caller, reach, &former, wanted)?;
     let mut member = former.clone();
     member.username = wanted.username.clone().or(member.username);

@@ -6,7 +6,7 @@ use super::invitations::{Invitation, Invited};
 use crate::access::secret::Hash;
 use crate::db::{Reader, Window, Writer};
 use crate::error::{Cause, Result};
-use crate::ids::{InvitationId, MemberId, OrganizationId};
+use crate::ids::{InvitationId, MemberId, OrganizationId, Timestamp};
 
 const FIND_INVITATION: &str = "
     select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at
@@ -119,4 +119,10 @@ const DELETE_INVITATION: &str = "delete from invitations where id = :id and acce
 
 pub fn delete_invitation(w: &Writer<'_>, id: InvitationId) -> Result<()> {
     w.execute(DELETE_INVITATION, &[(":id", &id)]).map(drop)
+}
+
+const DELETE_EXPIRED: &str = "delete from invitations where accepted_at is null and expires_at <= :before";
+
+pub fn delete_expired(w: &Writer<'_>, before: Timestamp) -> Result<()> {
+    w.execute(DELETE_EXPIRED, &[(":before", &before)]).map(drop)
 }

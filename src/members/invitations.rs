@@ -149,6 +149,12 @@ pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -
     Ok(Entry::new("invitation", id).within(tenant).before(json!({"role": found.role_key})))
 }
 
+/// Forgets links that nobody accepted and whose time has been over for a while.
+pub fn forget_expired(t: &Transaction<'_>) -> Result<()> {
+    const KEPT_MS: i64 = 30 * 86_400_000;
+    store::delete_expired(t, t.now().plus_ms(-KEPT_MS))
+}
+
 // ── who is invited ──
 
 /// The invitation of a link that works. Used up, too old, withdrawn and unknown look alike.

@@ -236,8 +236,12 @@ pub fn register(t: &Transaction<'_>, new: &NewMember) -> Result<(MemberId, Chang
     Ok((id, access::store::person(t, id)?))
 }
 
-/// The registered member has proved the e-mail.
-pub fn confirm(t: &Transaction<'_>, id: MemberId) -> Result<Change> {
+/// The registered member has proved the e-mail. Where it is not sure that the password is that member's, it does not
+/// count.
+pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Result<Change> {
+    if !keeps_password {
+        store::drop_password(t, id)?;
+    }
     store::set_status(t, id, "active")?;
     access::store::person(t, id)
 }
@@ -259,11 +263,20 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
     .map(drop)
 }
 
+/// Nobody sets the own password by way of the administration: there the present one is not asked for, and a token alone
+/// would be enough to take an account over.
+pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
+    let message = "your own password is changed at /me/password";
+    if caller.member() == Some(id) { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
+}
+
 /// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one
 /// organization that the member belongs to; and nobody of a member who holds more than they do.
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
     if caller.member() == Some(id) && matches!(caller.who, Who::Member(_)) {
-        return Ok(());
+        let has_session = caller.session.is_some_and(|session| t.snapshot().session(session).is_some());
+        let message = "sign in here first: a provider's token changes no credential";
+        return if has_session { Ok(()) } else { Err(Error::new(Cause::Forbidden).saying(message)) };
     }
     let snapshot = t.snapshot();
     if reach != Reach::Site && snapshot.only_tenant(id).is_none() {

@@ -240,6 +240,12 @@ pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result
     w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
+const DROP_PASSWORD: &str = "update members set password_hash = null where id = :id";
+
+pub fn drop_password(w: &Writer<'_>, id: MemberId) -> Result<()> {
+    w.execute(DROP_PASSWORD, &[(":id", &id)]).map(drop)
+}
+
 const REPLACE_PENDING: &str = "
     update members
     set password_hash = :password_hash, version = version + 1, updated_at = :now

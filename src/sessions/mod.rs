@@ -25,7 +25,7 @@ use serde_json::json;
 use crate::access::caller::{Exchange, Identity, Proof, Prover, Visitor, Who};
 use crate::access::cookie;
 use crate::access::key::ApiKey;
-use crate::access::secret::{self, Hash, Sealer};
+use crate::access::secret::{self, Sealer};
 use crate::access::slowdown::Attempt;
 use crate::access::snapshot::{Change, Session};
 use crate::access::token::Named;
@@ -92,7 +92,13 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
     match found.filter(|login| verified.fits && login.member.is_active()) {
         Some(login) => {
             let id = login.member.id;
-            let opened = open(app, visitor, id, "password", Shown::OneFactor).await;
+            let former = stored.clone();
+            // Whoever changed the password while this one was hashed has shut out whoever knows only this one.
+            let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
+                true => Ok(()),
+                false => Err(Cause::InvalidLogin.into()),
+            };
+            let opened = open_while(app, visitor, (id, "password", Shown::OneFactor), counts).await;
             // The password was right, even where a second factor is still due.
             if let Some(former) = stored.filter(|_| verified.is_outdated) {
                 passwords::renew_hash(app, id, password, former).await;
@@ -126,6 +132,16 @@ enum Opened {
 
 /// Opens a session for a member who has just proved to be that one.
 pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: Shown) -> Result<Tokens> {
+    open_while(app, visitor, (member, method, shown), |_| Ok(())).await
+}
+
+/// The same, if what was proved still counts in the transaction.
+async fn open_while(
+    app: &App,
+    visitor: &Visitor,
+    (member, method, shown): (MemberId, &str, Shown),
+    counts: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
+) -> Result<Tokens> {
     let (refresh_token, challenge) = (secret::token("rt_")?, secret::token("ch_")?);
     let config = app.config.clone();
     let refresh_hash = secret::hash(&refresh_token);
@@ -135,6 +151,7 @@ pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, 
         if !t.snapshot().is_active(member) {
             return Err(Cause::InvalidLogin.into());
         }
+        counts(t)?;
         let is_enrolled = second_factor::is_confirmed(t, member)?;
         if shown == Shown::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
             second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
@@ -182,7 +199,8 @@ fn tokens(app: &App, row: &SessionRow, refresh_token: String) -> Result<Tokens> 
 
 enum Renewed {
     With(Box<SessionRow>, String),
-    Ended,
+    /// Neither the token of now nor the one before it, beside the session that it was sent with.
+    Other(Box<SessionRow>),
 }
 
 /// Goes on with a session for a browser: the cookies are renewed, or taken away when they will not do any more.
@@ -198,10 +216,9 @@ pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: Session
 
 /// Goes on with a session: the refresh token is used up and answered with its successor.
 pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
-    const REFRESH_BYTES_MAX: usize = 128;
-    if refresh.len() > REFRESH_BYTES_MAX {
-        return Err(Cause::InvalidRefresh.into());
-    }
+    // Most of what is nothing never reaches the writer.
+    let known =
+        app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(Cause::InvalidRefresh)?;
     let (sealer, config, offered) = (app.sealer, app.config.clone(), refresh.to_owned());
     let rotate = move |t: &Transaction<'_>, _: &Identity| {
         let mut row = store::find_session(t, session)?.ok_or(Cause::InvalidRefresh)?;
@@ -213,35 +230,44 @@ pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refr
             return Err(Error::new(Cause::SecondFactorRequired)
                 .saying("your organization asks for a second factor: sign in again"));
         }
-        match age(&sealer, &row, &offered) {
-            Some(0) => {
-                let next = successor(&sealer, row.id, &offered);
-                row.refresh_hash = secret::hash(&next);
-                row.refresh_generation += 1;
-                row.rotated_at = now;
-                row.expires_at = now.plus_ms(ms(config.session_idle_s)).min(row.ends_at);
-                store::rotate(t, &row)?;
-                Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
-            }
-            Some(1) if now < row.rotated_at.plus_ms(ms(config.refresh_grace_s)) => {
-                let next = successor(&sealer, row.id, &offered);
-                Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
-            }
-            Some(_) => {
-                store::delete_session(t, row.id)?;
-                let after = json!({"reason": "a used refresh token came back", "member": row.member});
-                let entry = Entry::new("session", row.id).after(after);
-                Ok(Changed::new(Renewed::Ended, entry).policy([Change::Session(row.id, None)]))
-            }
-            None => Err(Cause::InvalidRefresh.into()),
+        let next = successor(&sealer, row.id, &offered);
+        let is_current = secret::equal(&secret::hash(&offered), &row.refresh_hash);
+        let is_former = secret::equal(&secret::hash(&next), &row.refresh_hash);
+        if is_current {
+            row.refresh_hash = secret::hash(&next);
+            row.refresh_generation += 1;
+            row.rotated_at = now;
+            row.expires_at = now.plus_ms(ms(config.session_idle_s)).min(row.ends_at);
+            store::rotate(t, &row)?;
+        } else if !(is_former && now < row.rotated_at.plus_ms(ms(config.refresh_grace_s))) {
+            return Ok(Changed::nothing(Renewed::Other(Box::new(row))));
         }
+        Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
     };
-    let member = app.snapshot().session(session).map_or(MemberId(uuid::Uuid::nil()), |session| session.member);
-    let caller = Identity::of(Who::Member(member), exchange.clone());
-    match app.change(&caller, "session.end_reused", rotate).await?.answer {
+    let caller = Identity::of(Who::Member(known.member), exchange.clone());
+    match app.change(&caller, "session.renew", rotate).await?.answer {
         Renewed::With(row, refresh_token) => tokens(app, &row, refresh_token),
-        Renewed::Ended => Err(Cause::RefreshReused.into()),
+        Renewed::Other(row) if was_valid(&app.sealer, &row, refresh) => {
+            end_reused(app, &caller, session).await?;
+            Err(Cause::RefreshReused.into())
+        }
+        Renewed::Other(_) => Err(Cause::InvalidRefresh.into()),
     }
+}
+
+/// `rt_` and 32 bytes.
+const REFRESH_BYTES: usize = 46;
+
+/// A used token came back: somebody has a copy, and nobody can say who.
+async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<()> {
+    let end = move |t: &Transaction<'_>, _: &Identity| {
+        let Some(row) = store::find_session(t, session)? else { return Ok(Changed::nothing(())) };
+        store::delete_session(t, row.id)?;
+        let after = json!({"reason": "a used refresh token came back", "member": row.member});
+        let entry = Entry::new("session", row.id).after(after);
+        Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
+    };
+    app.change(caller, "session.end_reused", end).await.map(drop)
 }
 
 /// The token that follows a refresh token. Whoever reads the database has neither.
@@ -250,18 +276,14 @@ fn successor(sealer: &Sealer, session: SessionId, refresh: &str) -> String {
     format!("rt_{}", URL_SAFE_NO_PAD.encode(derived))
 }
 
-/// How many rotations ago a token was the valid one; `None` for one that never was, as far as is looked back.
-fn age(sealer: &Sealer, row: &SessionRow, refresh: &str) -> Option<u64> {
+/// Was this ever a token of the session, as far as is looked back?
+fn was_valid(sealer: &Sealer, row: &SessionRow, refresh: &str) -> bool {
     const LOOK_BACK_MAX: u64 = 256;
-    let fits = |hash: &Hash| secret::equal(hash, &row.refresh_hash);
     let mut token = refresh.to_owned();
-    for age in 0..=row.refresh_generation.min(LOOK_BACK_MAX) {
-        if fits(&secret::hash(&token)) {
-            return Some(age);
-        }
+    (0..row.refresh_generation.min(LOOK_BACK_MAX)).any(|_| {
         token = successor(sealer, row.id, &token);
-    }
-    None
+        secret::equal(&secret::hash(&token), &row.refresh_hash)
+    })
 }
 
 /// Fails when the caller was signed out while a change of its credentials was prepared.
@@ -286,6 +308,7 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
 pub async fn tidy(app: &App) -> Result<()> {
     app.change(&Identity::command_line(), "session.expire", |t, _| {
         store::forget_tokens(t)?;
+        members::invitations::forget_expired(t)?;
         let over = store::end_expired(t)?;
         if over.is_empty() {
             return Ok(Changed::nothing(()));

@@ -87,13 +87,18 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
     let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
     app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
     app.guard.letters.failed(attempt, Timestamp::now());
-    let (app, exchange) = (app.clone(), visitor.exchange.clone());
+    send_in_background(app, visitor.exchange.clone(), login);
+    Ok(())
+}
+
+/// The same without asking whether it was asked for too often.
+pub fn send_in_background(app: &Arc<App>, exchange: Arc<Exchange>, login: String) {
+    let app = app.clone();
     tokio::spawn(async move {
         if let Err(e) = find_and_send(&app, exchange, login).await {
             tracing::warn!(error = %e, "a link for a new password was not sent");
         }
     });
-    Ok(())
 }
 
 async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Result<()> {
@@ -142,6 +147,7 @@ pub fn make_link(
         members::require_visible(t.snapshot(), reach, id)?;
         let member = members::get(t, id)?;
         members::require_may_change(t, caller, reach, id)?;
+        members::require_other(caller, id)?;
         match member.status.as_str() {
             "active" => {}
             "deleted" => return Err(Cause::MemberDeleted.into()),

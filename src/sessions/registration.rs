@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::passwords::MAIL_PAUSE_MS;
+use super::passwords::{self, MAIL_PAUSE_MS};
 use super::store;
 use crate::access::caller::{Exchange, Identity, Visitor, Who};
 use crate::access::secret::{self, Hash, Sealer};
@@ -80,10 +80,12 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
     let enter = move |t: &Transaction<'_>, _: &Identity| {
         let email = new.email.as_deref().unwrap_or_default();
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
+        let mut is_contested = false;
         if let Some(login) = members::find_login(t, email)? {
             let id = login.member.id;
             // While a code is fresh nothing changes: whoever got it proves the registration that it came with.
             if store::has_token_since(t, id, PURPOSE, since)? {
+                store::contest(t, &place(&sealer, id))?;
                 return Ok(Changed::nothing(Entered::Again));
             }
             if login.member.status != "pending" {
@@ -91,11 +93,15 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
                 store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), None, until)?;
                 return Ok(Changed::nothing(Entered::Known(id)));
             }
+            is_contested = true;
         } else {
             members::require_room(t.snapshot(), config.members_max)?;
         }
         let (id, change) = members::register(t, &new)?;
-        let data = hex::encode(sealed(&sealer, id, &code));
+        let mut data = hex::encode(sealed(&sealer, id, &code));
+        if is_contested {
+            data.push_str(CONTESTED);
+        }
         let until = t.now().plus_ms(ms(config.email_code_ttl_s));
         store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), Some(&data), until)?;
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
@@ -112,12 +118,18 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
     Ok(())
 }
 
-/// Proves the e-mail of a registration by the code that was mailed.
-pub async fn verify(app: &App, visitor: &Visitor, email: String, code: String) -> Result<()> {
+/// At the end of a code's data. Two have registered with the same e-mail, or one twice: the code proves whose mailbox it
+/// is, but not whose password was stored last.
+const CONTESTED: &str = " contested";
+
+/// Proves the e-mail of a registration by the code that was mailed. Where more than one registration asked for it, the
+/// owner of the mailbox chooses the password anew, by a link that is mailed at once.
+pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: String) -> Result<()> {
     require_open(app)?;
     let attempt = Attempt::new(&format!("code {}", members::folded(&email)), visitor.exchange.address);
     app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
     let (sealer, tries_max) = (app.sealer, app.config.email_code_tries);
+    let login = email.clone();
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         let found = members::find_login(t, &email)?.map(|login| login.member);
         let pending = found.filter(|member| member.status == "pending").map(|member| member.id);
@@ -125,23 +137,28 @@ pub async fn verify(app: &App, visitor: &Visitor, email: String, code: String) -
             // The same work as for a wrong code, down to a row that is written.
             let nobodys = sealer.digest("email code of nobody", &[members::folded(&email).as_bytes()]);
             store::insert_token(t, &nobodys, PURPOSE, None, None, t.now().plus_ms(MAIL_PAUSE_MS))?;
-            return Ok(Changed::nothing(false));
+            return Ok(Changed::nothing(None));
         };
         let place = place(&sealer, id);
         let known = store::find_token(t, &place, PURPOSE, t.now())?.filter(|known| known.tries < tries_max);
-        let right = known.and_then(|known| known.data);
+        let data = known.and_then(|known| known.data);
+        let right = data.as_deref().map(|data| data.strip_suffix(CONTESTED).unwrap_or(data));
         let offered = secret::hash(&hex::encode(sealed(&sealer, id, &code)));
-        if !right.is_some_and(|right| secret::equal(&secret::hash(&right), &offered)) {
+        if !right.is_some_and(|right| secret::equal(&secret::hash(right), &offered)) {
             store::count_try(t, &place)?;
-            return Ok(Changed::nothing(false));
+            return Ok(Changed::nothing(None));
         }
+        let is_contested = data.is_some_and(|data| data.ends_with(CONTESTED));
         store::delete_token(t, &place)?;
-        let change = members::confirm(t, id)?;
+        let change = members::confirm(t, id, !is_contested)?;
         let entry = Entry::new("member", id).after(json!({"status": "active"}));
-        Ok(Changed::new(true, entry).policy([change]))
+        Ok(Changed::new(Some(is_contested), entry).policy([change]))
     };
     let caller = Identity::of(Who::Visitor, visitor.exchange.clone());
-    if app.change(&caller, "member.confirm", confirm).await?.answer {
+    if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {
+        if is_contested {
+            passwords::send_in_background(app, visitor.exchange.clone(), login);
+        }
         return Ok(());
     }
     app.guard.letters.failed(attempt, Timestamp::now());

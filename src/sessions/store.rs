@@ -225,6 +225,16 @@ pub fn has_token_since(w: &Writer<'_>, member: MemberId, purpose: &str, since: T
     w.find(HAS_TOKEN_SINCE, values, |_| Ok(())).map(|found| found.is_some())
 }
 
+const CONTEST: &str = "
+    update one_time_tokens
+    set data = data || ' contested'
+    where hash = :hash and data not like '% contested'";
+
+/// Marks a code that more than one registration asked for.
+pub fn contest(w: &Writer<'_>, hash: &Hash) -> Result<()> {
+    w.execute(CONTEST, &[(":hash", hash)]).map(drop)
+}
+
 const USE_UP: &str = "
     insert into one_time_tokens (hash, purpose, expires_at, created_at)
     values (:hash, 'used', :expires_at, :now)

@@ -251,7 +251,7 @@ async fn the_limit_on_members_holds_for_sign_ins_at_it_and_one_past_it() {
     let before = people(&site);
     let reply = sign_in(&oidc, &site, "bob").await;
 
-    assert_eq!(reply.is(28_505_000).word(), "forbidden");
+    assert_eq!(reply.is(29_309_000).word(), "site_full");
     assert_eq!(people(&site), before);
     sign_in(&oidc, &site, "alice").await.done();
 }

@@ -507,7 +507,7 @@ async fn a_full_site_takes_nobody_new_and_a_missing_organization_stops_nobody() 
     let ticket = |id: u64| forge(&json!({"id": id, "login": format!("p{id}")}));
 
     take(&site, &ticket(1)).await.done();
-    assert_eq!(take(&site, &ticket(2)).await.is(28_505_000).word(), "forbidden");
+    assert_eq!(take(&site, &ticket(2)).await.is(29_309_000).word(), "site_full");
     take(&site, &ticket(1)).await.done();
     assert_eq!(site.admin().get("/admin/members").await.data()["total"], 2);
     assert!(site.log().contains("name an organization that is not there"), "{}", site.log());

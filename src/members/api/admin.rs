@@ -19,8 +19,8 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_room, require_visible, set_active,
-    set_password,
+    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_other, require_room, require_visible,
+    set_active, set_password,
 };
 use crate::permissions;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
@@ -239,6 +239,7 @@ impl Api {
             if is_sensitive {
                 require_may_change(t, caller, reach, id.0)?;
             }
+            password_hash.as_ref().map_or(Ok(()), |_| require_other(caller, id.0))?;
             if is_imported {
                 require_importer(reach)?;
             }
@@ -264,8 +265,7 @@ impl Api {
             // A name decides nothing: the policy learns of status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                let kept = caller.session.filter(|_| caller.member() == Some(id.0));
-                changes.extend(set_password(t, id.0, hash, kept)?);
+                changes.extend(set_password(t, id.0, hash, None)?);
                 fields.push("password");
             }
             if let Some(is_active) = is_active {

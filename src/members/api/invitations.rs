@@ -130,6 +130,9 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
+/// No link lives longer than the setting for it may say.
+const INVITATION_TTL_MAX_S: u64 = 31_536_000;
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -169,6 +172,9 @@ impl Api {
         let invite = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_CREATE)?;
             let until = expires_at.map_or(t.now().plus_ms(ttl_ms), Timestamp);
+            if until > t.now().plus_ms(ms(INVITATION_TTL_MAX_S)) {
+                return Err(Error::field("expires_at", "must be within a year, in Unix milliseconds"));
+            }
             let email = email.map(|email| email.0);
             let (made, entry) = invitations::invite(t, caller, (tenant, role), email, (&token, until), open_max)?;
             let answer = NewInvitation {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::arrival::arrive;
 use super::{Shown, Tokens, open, second_factor, store};
 use crate::access::caller::{Exchange, Visitor};
+use crate::access::slowdown::Attempt;
 use crate::access::token::{self, Distrust};
 use crate::access::{cookie, secret};
 use crate::app::{App, ms};
@@ -126,12 +127,21 @@ pub async fn exchange(
         // Somebody else's sign-in, begun outside any browser and slipped into this one.
         return Err(Error::new(Cause::InvalidState).because("begun outside this browser"));
     }
+    // A state costs nothing, and each wrong code is a request to the provider in our name.
+    let stranger = visitor.exchange.address.map_or_else(String::new, |address| address.to_string());
+    let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.exchange.address);
+    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
     app.tend(move |w| if store::use_up(w, &used, ends_at)? { Ok(()) } else { Err(Cause::InvalidState.into()) }).await?;
 
-    let redeemed = provider.redeem(app, &published, &redirect_uri, (code, pkce_verifier(app, &state))).await?;
+    let redeemed = provider.redeem(app, &published, &redirect_uri, (code, pkce_verifier(app, &state))).await;
+    let redeemed = redeemed.inspect_err(|e| {
+        if e.cause == Cause::OidcRefused {
+            app.guard.slowdown.failed(attempt, Timestamp::now());
+        }
+    })?;
     let verified = provider.verified(app, &published, &redeemed.id_token, nonce(app, &state)).await?;
     let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
     let mut arrival = said.arrival(&provider.settings);
