@@ -202,14 +202,10 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
 pub async fn tend(app: &App) -> Result<()> {
     let (now, notice_ms) = (Timestamp::now(), ms(app.config.api_key_notice_s));
     let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
-    let mut announced = Vec::new();
     for key in ending.into_iter().filter(|key| key.ends_soon(notice_ms, now)) {
         announce(app, &key, now).await?;
-        announced.push(key.id);
-    }
-    if !announced.is_empty() {
         // Only now: after a crash a notice comes twice rather than never.
-        app.tend(move |w| announced.iter().try_for_each(|id| store::set_notified(w, *id))).await?;
+        app.tend(move |w| store::set_notified(w, key.id)).await?;
     }
     forget(app).await
 }

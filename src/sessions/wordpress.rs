@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::sync::Semaphore;
+
 use super::arrival::{Arrival, arrive};
 use super::{Shown, Tokens, open, store};
 use crate::access::caller::Visitor;
@@ -16,6 +18,10 @@ use crate::permissions::Source;
 /// The provider of these identities, and how these sessions began.
 const WORDPRESS: &str = "wordpress";
 
+/// Questions to WordPress at a time.
+const AT_ONCE_MAX: usize = 4;
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+
 /// Signs in with a username (or e-mail) of the site and an application password.
 pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
     if app.config.wordpress_url.is_empty() {
@@ -25,7 +31,12 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_pass
     // Accounts there are not those here: failures at one say nothing of the other.
     let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
     app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
-    let Some(person) = ask(app, login, application_password).await? else {
+    // A few at a time: whoever guesses waits for the answers to earlier guesses, which count.
+    let turn = TURNS.acquire().await;
+    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
+    let person = ask(app, login, application_password).await?;
+    drop(turn);
+    let Some(person) = person else {
         app.guard.slowdown.failed(attempt, Timestamp::now());
         return Err(Cause::InvalidLogin.into());
     };

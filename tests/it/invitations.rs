@@ -341,6 +341,9 @@ async fn bad_invitations_say_all_that_is_wrong() {
 
     assert_eq!(bad.is(10_101_000).fields(), ["body.email", "body.expires_at", "body.role_key", "body.to"]);
     assert_eq!(past.is(10_101_000).fields(), ["body.expires_at"]);
+    const YEAR_MS: i64 = 31_536_000_000;
+    let far = invite(&acme.owner(), json!({"expires_at": now_ms() + YEAR_MS + 5_000})).await;
+    assert_eq!(far.is(10_101_000).fields(), ["body.expires_at"]);
     assert_eq!(both.is(10_101_000).fields(), ["body.role_key"]);
     assert_eq!(statuses(&acme.owner()).await, [""; 0]);
 }
@@ -354,6 +357,9 @@ async fn an_invitation_ends_after_the_settings_time() {
 
     let left = made["expires_at"].as_i64().unwrap() - now_ms();
     assert!((90_000..=100_000).contains(&left), "{left}");
+    // One may say another end, up to a year.
+    const YEAR_MS: i64 = 31_536_000_000;
+    invite(&acme.owner(), json!({"expires_at": now_ms() + YEAR_MS - 5_000})).await.done();
 }
 
 #[tokio::test]

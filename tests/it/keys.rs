@@ -5,6 +5,7 @@ use roster::access::secret;
 use roster::ids::Timestamp;
 use serde_json::{Value, json};
 
+use crate::passwords::{mailing, plain_smtp, until};
 use crate::site::{As, Member, Reply, Site};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -472,9 +473,12 @@ async fn keys_outlive_a_restart() {
 
 #[tokio::test]
 async fn a_key_that_ends_soon_is_announced_once_and_forgotten_long_after_its_end() {
-    let mut site = Site::start().await;
+    let smtp = plain_smtp();
+    let mut site = Site::with(&mailing(&smtp)).await;
     let (soon, over, token) = {
         let member = site.member().await;
+        let path = format!("/admin/members/{}", member.uid);
+        site.admin().patch(&path, json!({"email": "kim@example.org"})).await.done();
         (plain(&member).await, plain(&member).await, member.token)
     };
     let id = |key: &Key| *uuid::Uuid::parse_str(&key.id).unwrap().as_bytes();
@@ -488,6 +492,11 @@ async fn a_key_that_ends_soon_is_announced_once_and_forgotten_long_after_its_end
 
     let end = Timestamp::now().0 + 6 * DAY_MS;
     site.while_stopped("update api_keys set expires_at = ?1, updated_at = 0 where id = ?2", (end, id(&soon)));
+    let is_noted = |site: &Site| {
+        let sql = "select count(*) from api_keys where notified_at is not null";
+        site.rows().query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number") == 1
+    };
+    until("the notice is noted", async || is_noted(&site)).await;
     let past = Timestamp::now().0 - 31 * DAY_MS;
     site.while_stopped("update api_keys set expires_at = ?1 where id = ?2", (past, id(&over)));
 
@@ -500,6 +509,9 @@ async fn a_key_that_ends_soon_is_announced_once_and_forgotten_long_after_its_end
     assert_eq!(shown(&site).await, [(true, soon.id.clone())]);
     site.restart().await;
     assert_eq!(announced(&site), 1);
+    let mail = smtp.next_mail_to("kim@example.org").await;
+    assert_eq!((mail.subject.as_str(), smtp.mails().len()), ("Your API key ends soon", 1));
+    assert!(mail.text.contains(&soon.id.replace('-', "")) && !mail.text.contains(&soon.text), "{}", mail.text);
     assert!(site.log().contains(&soon.id) && !site.log().contains(&soon.text));
     me(&site, &soon.text).await.done();
 }

@@ -385,8 +385,11 @@ async fn an_access_token_of_the_provider_opens_me_and_makes_the_member_once() {
 
     assert_eq!(people(&site), (before.0 + 1, before.1 + 1));
     let rows = audit_rows(&site);
-    assert_eq!(me(&site, &foreign).await["uid"], first["uid"]);
+    assert_eq!((&me(&site, &foreign).await["uid"], &first["sub"]), (&first["uid"], &json!("alice")));
     assert_eq!(audit_rows(&site), rows);
+    // It opens doors for as long as it lives; it makes nothing that lives longer.
+    let key = site.bearer(&foreign).post("/me/api-keys", json!({"name": "lasting"})).await;
+    assert_eq!(key.is(32_505_000).word(), "forbidden");
     // The same person by a sign-in.
     let by_session = me(&site, &token(&sign_in(&oidc, &site, "alice").await)).await;
     assert_eq!((&by_session["uid"], &by_session["email"]), (&first["uid"], &json!("alice@example.org")));

@@ -590,6 +590,65 @@ async fn ten_wrong_passwords_slow_an_account_down_known_or_not() {
 }
 
 #[tokio::test]
+async fn below_a_path_of_a_shared_host_the_page_comes_back_there() {
+    let site = Site::with("public_url = \"https://home.example.org/id\"").await;
+    let link = link_for(&site.admin(), &site.member().await.uid).await;
+    let token = link["token"].as_str().expect("a token");
+
+    let page = site.nobody().get(&format!("/reset?token={token}")).await;
+
+    assert_eq!(link["url"], format!("https://home.example.org/id/reset?token={token}"));
+    assert!(page.body.as_str().expect("a page").contains("<form method=\"post\" action=\"/id/reset\">"));
+}
+
+#[tokio::test]
+async fn an_account_is_one_account_by_whatever_name() {
+    let site = Site::start().await;
+    let body = json!({"username": "kim", "email": "kim@example.org", "password": PASSWORD});
+    site.admin().post("/admin/members", body).await.done();
+
+    for name in ["kim", "kim@example.org", "KIM", "Kim@Example.org", " kim "].into_iter().cycle().take(10) {
+        assert_eq!(login(&site.nobody(), name, OTHER).await.is(28_501_000).word(), "invalid_login", "{name}");
+    }
+
+    for name in ["kim", "kim@example.org"] {
+        assert_eq!(login(&site.nobody(), name, PASSWORD).await.is(28_604_000).word(), "too_many_failures", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_alone_sets_no_password_of_its_own_account() {
+    let site = Site::start().await;
+    let own = site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
+
+    let set = site.admin().patch(&format!("/admin/members/{own}"), json!({"password": "Stolen-parrot-4"})).await;
+    let link = site.admin().post(&format!("/admin/members/{own}/password-link"), json!({})).await;
+
+    assert_eq!((set.is(29_505_000).word(), link.is(29_505_000).word()), ("forbidden", "forbidden"));
+    login(&site.nobody(), ADMIN, PASSWORD).await.done();
+}
+
+#[tokio::test]
+async fn who_knows_only_the_password_of_before_gets_no_session() {
+    // Slow hashes, so that the change falls into the time of the sign-ins.
+    let site = Site::start().await;
+    let member = site.member().await;
+    for round in 0..5 {
+        let (old, new) = (format!("Racing-parrot-{round}"), format!("Winning-parrot-{round}"));
+        let path = format!("/admin/members/{}", member.uid);
+        site.admin().patch(&path, json!({"password": old})).await.done();
+        let logins = (0..6).map(|_| async { login(&site.nobody(), &member.username, &old).await });
+        let change = async { site.admin().patch(&path, json!({"password": new})).await.done() };
+        let (replies, ()) = tokio::join!(futures_util::future::join_all(logins), change);
+        // Whoever was let in before the change is out, and nobody is let in after it.
+        for reply in replies.iter().filter(|reply| reply.status == 200) {
+            let token = reply.data()["access_token"].as_str().expect("a token").to_owned();
+            assert_eq!(site.bearer(&token).get("/me").await.word(), "invalid_bearer_token", "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn fifty_wrong_passwords_slow_an_address_down_whatever_the_account() {
     let site = Site::start().await;
 
