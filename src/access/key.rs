@@ -17,7 +17,6 @@ use crate::ids::{ApiKeyId, MemberId, Timestamp};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     pub prefix: &'static str,
-    pub about: &'static str,
     pub ttl_s: i64,
     pub grace_s: i64,
 }
@@ -29,12 +28,12 @@ pub const DAY: i64 = 24 * HOUR;
 mod kinds {
     use super::{DAY, HOUR, Kind};
 
-    pub const SYSTEM: Kind      = Kind { prefix: "msys",  about: "system",      ttl_s: 365 * DAY, grace_s: 72 * HOUR };
-    pub const USER: Kind        = Kind { prefix: "muser", about: "user",        ttl_s: 90 * DAY,  grace_s: 24 * HOUR };
-    pub const SERVICE: Kind     = Kind { prefix: "msvc",  about: "service",     ttl_s: 180 * DAY, grace_s: 48 * HOUR };
-    pub const INTEGRATION: Kind = Kind { prefix: "mint",  about: "integration", ttl_s: 30 * DAY,  grace_s: 24 * HOUR };
+    pub const SYSTEM: Kind      = Kind { prefix: "msys",  ttl_s: 365 * DAY, grace_s: 72 * HOUR };
+    pub const USER: Kind        = Kind { prefix: "muser", ttl_s: 90 * DAY,  grace_s: 24 * HOUR };
+    pub const SERVICE: Kind     = Kind { prefix: "msvc",  ttl_s: 180 * DAY, grace_s: 48 * HOUR };
+    pub const INTEGRATION: Kind = Kind { prefix: "mint",  ttl_s: 30 * DAY,  grace_s: 24 * HOUR };
     /// Works once.
-    pub const EMERGENCY: Kind   = Kind { prefix: "memg",  about: "emergency",   ttl_s: DAY,       grace_s: 0 };
+    pub const EMERGENCY: Kind   = Kind { prefix: "memg",  ttl_s: DAY,       grace_s: 0 };
 }
 
 pub use kinds::{EMERGENCY, INTEGRATION, SERVICE, SYSTEM, USER};

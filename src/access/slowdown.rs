@@ -1,7 +1,7 @@
 //! Slows down who guesses passwords, without shutting the owner out.
 //!
 //! Failures are counted per account, per address, and per account and address. An account that is being attacked stays
-//! open to addresses where its member is signed in, and for a few tries to addresses that have not failed yet: a guesser
+//! open to addresses where a session of its member began, and for a few tries to addresses that have not failed yet: a guesser
 //! needs ever new addresses, and its owner needs only one.
 
 use std::collections::HashMap;
@@ -76,7 +76,7 @@ impl Slowdown {
         }
     }
 
-    /// May this be tried now? `is_known`: the member is signed in at this address.
+    /// May this be tried now? `is_known`: a session of the member's began at this address.
     pub fn require_patience(&self, attempt: Attempt, is_known: bool, now: Timestamp) -> Result<()> {
         let Ok(counts) = self.counts.lock() else { return Ok(()) };
         let of = |key: Key| counts.get(&key).filter(|count| now < count.until).copied();

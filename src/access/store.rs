@@ -315,10 +315,11 @@ fn list_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-const LIST_KEYS: &str = "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
+const LIST_SIGNING_KEYS: &str =
+    "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
 
 pub fn signing_keys(r: &Reader<'_>) -> Result<Vec<StoredKey>> {
-    r.all(LIST_KEYS, &[], |row| {
+    r.all(LIST_SIGNING_KEYS, &[], |row| {
         Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)?, created_at: row.get(3)? })
     })
 }

@@ -28,13 +28,13 @@ pub fn raise_epoch(w: &Writer<'_>, epoch: u64) -> Result<()> {
     w.execute(RAISE_EPOCH, &[(":epoch", &i64::try_from(epoch).unwrap_or(i64::MAX))]).map(drop)
 }
 
-const INSERT_KEY: &str = "
+const INSERT_SIGNING_KEY: &str = "
     insert into signing_keys (id, private_key, public_key, created_at)
     values (:id, :private_key, :public_key, :now)";
 
 pub fn insert_signing_key(w: &Writer<'_>, key: &StoredKey) -> Result<()> {
     w.execute(
-        INSERT_KEY,
+        INSERT_SIGNING_KEY,
         &[
             (":id", &key.id),
             (":private_key", &key.private_key),

@@ -1,7 +1,8 @@
 //! Self-registration: whoever proves an e-mail becomes a member, without any role.
 //!
-//! **Invariant.** Asking tells nothing of who is a member already: the answer is the same, and comes before anything is
-//! looked up. A pending member can do nothing, and of several registrations with one e-mail the newest counts.
+//! **Invariant.** Asking tells nothing of whose e-mail is known already: the answer is the same, and comes before the e-mail
+//! is looked up. (Usernames are public: a taken one is told.) A pending member can do nothing. Where several registered
+//! with one e-mail, none of their passwords counts: its owner gets a link to choose one.
 
 use std::sync::Arc;
 

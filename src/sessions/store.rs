@@ -1,4 +1,4 @@
-//! SQL of sessions, one-time secrets and second factors.
+//! SQL of sessions and of secrets that are used once.
 
 use rusqlite::Row;
 
@@ -148,7 +148,6 @@ pub struct OneTime {
     /// JSON that belongs to the purpose.
     pub data: Option<String>,
     pub tries: u64,
-    pub expires_at: Timestamp,
 }
 
 const INSERT_TOKEN: &str = "
@@ -178,19 +177,14 @@ pub fn insert_token(
 }
 
 const FIND_TOKEN: &str = "
-    select member_id, data, tries, expires_at
+    select member_id, data, tries
     from one_time_tokens
     where hash = :hash and purpose = :purpose and expires_at > :now";
 
 /// A one-time secret whose time is not over.
 pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) -> Result<Option<OneTime>> {
     r.find(FIND_TOKEN, &[(":hash", hash), (":purpose", &purpose), (":now", &now)], |row| {
-        Ok(OneTime {
-            member: row.get(0)?,
-            data: row.get(1)?,
-            tries: row.get::<_, i64>(2)?.unsigned_abs(),
-            expires_at: row.get(3)?,
-        })
+        Ok(OneTime { member: row.get(0)?, data: row.get(1)?, tries: row.get::<_, i64>(2)?.unsigned_abs() })
     })
 }
 

@@ -67,7 +67,7 @@ async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
         // Fixed for good at WordPress.
         account_id: Some(person.login.clone()),
         username: Some(person.login),
-        // WordPress changes an e-mail only after the new one was confirmed.
+        // Its REST API takes a new e-mail without asking back: it fills a gap, and never leads to another member.
         email: Some(person.email),
         display_name: Some(person.name),
         organization,

@@ -61,7 +61,7 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         "LIST_CLIENTS",
         "LIST_SESSIONS",
         "LIST_API_KEYS",
-        "LIST_KEYS",
+        "LIST_SIGNING_KEYS",
         "LIST_PERMISSIONS",
         "WALK",
         "EXPORT_ENTRIES",
