@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use poem::listener::{Acceptor, AcceptorExt, Listener, TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Common, Failed, Site, directory, open};
@@ -54,12 +55,13 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .await
         .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
+    let stop = stop_signal()?;
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
     let served = poem::Server::new_with_acceptor(tcp.combine(unix))
         .idle_timeout(IDLE_WAIT)
-        .run_with_graceful_shutdown(endpoint, stop_signal(), Some(STOP_WAIT))
+        .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
         .await;
     upkeep.abort();
     for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
@@ -124,21 +126,17 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
     Ok(())
 }
 
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
+/// Hears the signals that stop the server, from now on: before anybody is told that it runs.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failed> {
+    let heard = |kind: SignalKind| signal(kind).map_err(|e| Failed(format!("signals cannot be heard: {e}")));
+    let (mut interrupt, mut terminate) = (heard(SignalKind::interrupt())?, heard(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        Err(e) => {
-            tracing::warn!(error = %e, "SIGTERM cannot be heard: stop with Ctrl-C");
-            let _ = interrupt.await;
-        }
-    }
-    tracing::info!("stopping");
+        tracing::info!("stopping");
+    })
 }
 
 async fn keep_tidy(app: &App) -> crate::error::Result<()> {
