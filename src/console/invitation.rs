@@ -140,7 +140,7 @@ fn form_html(action: &str, organization: &str, token: &str, typed: &Typed<'_>, f
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
 <label>Your name, if you like<input name="display_name" maxlength="200" autocomplete="name" value="{}"></label>
 <label>Password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
-<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign.</p>
+<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign. Not a common one.</p>
 <button>Create account</button>
 </form>"#,
         escaped(organization),

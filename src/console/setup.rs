@@ -105,7 +105,7 @@ fn form_html(action: &str, token: &str, login: &str, faults: &[String]) -> Strin
 <input type="hidden" name="token" value="{}">
 <label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
 <label>Password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
-<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign.</p>
+<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign. Not a common one.</p>
 <button>Create administrator</button>
 </form>"#,
         escaped(token),
