@@ -83,7 +83,7 @@ async fn unknown_expired_withdrawn_and_used_links_are_refused_alike() {
     let acme = site.organization("acme").await;
     let owner = acme.owner();
     let withdrawn = invite(&owner, json!({})).await.data();
-    let short = invite(&owner, json!({"expires_at": now_ms() + 1_500})).await.data();
+    let short = invite(&owner, json!({"expires_at": now_ms() + 3_000})).await.data();
     let (of, id) = (|made: &Value| made["token"].as_str().unwrap().to_owned(), withdrawn["id"].as_str().unwrap());
 
     site.nobody().get(&format!("/invitation?token={}", of(&short))).await;

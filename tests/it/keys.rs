@@ -281,7 +281,7 @@ async fn an_end_lies_ahead_and_not_past_the_types_life() {
 async fn a_key_ends_at_its_end() {
     let site = Site::start().await;
     let member = site.member().await;
-    let end = Timestamp::now().0 + 1_500;
+    let end = Timestamp::now().0 + 3_000;
     let key = own(&member, json!({"name": "short", "expires_at": end})).await;
 
     me(&site, &key.text).await.done();
