@@ -255,6 +255,11 @@ impl Identity {
         }
     }
 
+    /// The member who is signed in; the command line is nobody.
+    pub fn signed_in(&self) -> Result<MemberId> {
+        self.member().ok_or_else(|| Error::new(Cause::MissingBearer))
+    }
+
     /// The tenant in which the caller acts: the one it names, or the only one it has.
     pub fn tenant(&self, snapshot: &Snapshot) -> Result<OrganizationId> {
         let tenant = self.resolved_tenant(snapshot)?;

@@ -69,17 +69,14 @@ pub struct Rate {
 
 /// Checks who the client is. The unknown, the inactive, the expired and the wrong secret take the same work.
 pub fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> Result<&'c Arc<Client>> {
-    const NOBODY: Hash = [0; 32];
     let offered = secret::hash(presented.secret);
-    let known = client.map_or(&NOBODY, |client| &client.hash);
-    let is_current = secret::equal(&offered, known);
-    let (former, until) = client.and_then(|client| client.previous).unwrap_or((NOBODY, Timestamp(0)));
-    let is_former = secret::equal(&offered, &former) & (presented.now < until);
+    let (current, former) = (client.map(|client| &client.hash), client.and_then(|client| client.previous));
+    let is_its_secret = secret::is_current_or_former(&offered, current, former, presented.now);
     let Some(client) = client.filter(|client| client.is_active) else { return Err(Cause::InvalidClient.into()) };
     if client.expires_at.is_some_and(|at| presented.now >= at) {
         return Err(Cause::ClientExpired.into());
     }
-    if !(is_current | is_former) {
+    if !is_its_secret {
         return Err(Cause::InvalidApiKey.into());
     }
     Ok(client)

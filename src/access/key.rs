@@ -156,17 +156,15 @@ pub fn is_key(text: &str) -> bool {
 /// Which key is this, if it is one that counts today? The unknown and the wrong take the same work.
 pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<Arc<ApiKey>> {
     const KEY_BYTES_MAX: usize = 256;
-    const NOBODY: Hash = [0; 32];
     let invalid = |why: &'static str| Error::new(Cause::InvalidKey).because(why);
     if text.len() > KEY_BYTES_MAX {
         return Err(invalid("too long"));
     }
     let offered = secret::hash(text);
     let known = named_in(text).and_then(|id| snapshot.api_key(id)).or_else(|| snapshot.imported_key(&offered));
-    let is_current = secret::equal(&offered, known.map_or(&NOBODY, |key| &key.hash));
-    let (former, until) = known.and_then(|key| key.previous).unwrap_or((NOBODY, Timestamp(0)));
-    let is_former = secret::equal(&offered, &former) & (now < until);
-    let Some(key) = known.filter(|_| is_current | is_former) else {
+    let (current, former) = (known.map(|key| &key.hash), known.and_then(|key| key.previous));
+    let is_its_text = secret::is_current_or_former(&offered, current, former, now);
+    let Some(key) = known.filter(|_| is_its_text) else {
         let refused = invalid("unknown or wrong");
         return Err(if is_mistyped(text) {
             refused.saying("this API key was mistyped or cut off: copy it again")

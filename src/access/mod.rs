@@ -95,6 +95,16 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {
     }
 }
 
+/// Fails where one of the member's organizations asks for a second factor, which was not shown.
+pub fn require_one_factor_enough(snapshot: &Snapshot, member: MemberId) -> Result<()> {
+    if snapshot.requires_second_factor(member) {
+        return Err(
+            Error::new(Cause::SecondFactorRequired).saying("your organization asks for a second factor: sign in again")
+        );
+    }
+    Ok(())
+}
+
 /// The same for operations that always act in one tenant.
 pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<OrganizationId> {
     let tenant = caller.tenant(snapshot)?;
@@ -113,7 +123,7 @@ pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
                 .saying(format!("this key lacks the scope {scope}, which this needs")));
         }
     }
-    caller.member().ok_or_else(|| Cause::MissingBearer.into())
+    caller.signed_in()
 }
 
 fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::error::{Error, Result};
+use crate::ids::Timestamp;
 
 pub type Hash = [u8; 32];
 
@@ -60,6 +61,19 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 
 pub fn equal(left: &Hash, right: &Hash) -> bool {
     left.ct_eq(right).into()
+}
+
+/// Is it the secret of now, or the one before the last rotation while that lives? Without either the same work is done.
+pub fn is_current_or_former(
+    offered: &Hash,
+    current: Option<&Hash>,
+    former: Option<(Hash, Timestamp)>,
+    now: Timestamp,
+) -> bool {
+    const NOBODY: Hash = [0; 32];
+    let is_current = equal(offered, current.unwrap_or(&NOBODY));
+    let (former, until) = former.unwrap_or((NOBODY, Timestamp(0)));
+    is_current | (equal(offered, &former) & (now < until))
 }
 
 #[cfg(test)]

@@ -229,9 +229,7 @@ pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &s
 /// Uses the invitation up, and gives what it promises and the member does not have yet.
 fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Result<Change> {
     let organization = invitation.organization;
-    if super::store::find_membership(t, organization, member)?.is_none() {
-        super::store::insert_membership(t, organization, member)?;
-    }
+    super::join(t, organization, member)?;
     if let Some(role) = invitation.role {
         permissions::give(t, organization, member, role)?;
     }

@@ -22,6 +22,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use crate::access;
 use crate::access::caller::{Exchange, Identity, Proof, Prover, Visitor, Who};
 use crate::access::cookie;
 use crate::access::key::ApiKey;
@@ -31,7 +32,7 @@ use crate::access::snapshot::{Change, Session};
 use crate::access::token::Named;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::clients;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Result};
 use crate::ids::{MemberId, SessionId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, password};
@@ -226,9 +227,8 @@ pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refr
         if now >= row.expires_at || !t.snapshot().is_active(row.member) {
             return Err(Cause::InvalidRefresh.into());
         }
-        if !row.second_factor && t.snapshot().requires_second_factor(row.member) {
-            return Err(Error::new(Cause::SecondFactorRequired)
-                .saying("your organization asks for a second factor: sign in again"));
+        if !row.second_factor {
+            access::require_one_factor_enough(t.snapshot(), row.member)?;
         }
         let next = successor(&sealer, row.id, &offered);
         let is_current = secret::equal(&secret::hash(&offered), &row.refresh_hash);

@@ -36,7 +36,7 @@ pub async fn renew_hash(app: &App, member: MemberId, password: String, former: S
 
 /// Changes the caller's own password; every other session ends.
 pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) -> Result<()> {
-    let member = caller.member().ok_or(Cause::MissingBearer)?;
+    let member = caller.signed_in()?;
     let session = caller.session.ok_or_else(|| {
         Error::new(Cause::Forbidden).saying("sign in here first: a provider's token changes no password")
     })?;

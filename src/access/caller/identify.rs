@@ -12,6 +12,7 @@ use super::{
 use crate::access::client::{self, Client, Presented};
 use crate::access::cookie::{self, Provenance};
 use crate::access::key::{self, ApiKey};
+use crate::access::require_one_factor_enough;
 use crate::access::snapshot::{Snapshot, Status};
 use crate::access::token::Named;
 use crate::error::{Cause, Error, Result};
@@ -137,7 +138,7 @@ async fn bearer(
         Err(_) => {
             let member = prover_of(request)?.foreign(exchange, token).await?;
             // A provider's token belongs to no session of ours, so that no second factor was shown with it.
-            guard.require_one_factor_enough(member)?;
+            require_one_factor_enough(&guard.snapshot.load(), member)?;
             Ok((member, None))
         }
     }
@@ -154,17 +155,9 @@ impl Guard {
         let session = snapshot.session(named.session).filter(|session| session.member == named.member);
         let session = session.ok_or_else(|| ended("the session has ended"))?;
         if !session.second_factor {
-            self.require_one_factor_enough(named.member)?;
+            require_one_factor_enough(&snapshot, named.member)?;
         }
         Ok(named)
-    }
-
-    fn require_one_factor_enough(&self, member: MemberId) -> Result<()> {
-        if self.snapshot.load().requires_second_factor(member) {
-            return Err(Error::new(Cause::SecondFactorRequired)
-                .saying("your organization asks for a second factor: sign in again"));
-        }
-        Ok(())
     }
 }
 

@@ -216,7 +216,7 @@ impl Api {
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
     ) -> Reply<Page<KeyView>> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         self.list(Some(member), None, Window::new(limit.0, offset.0)).await
     }
 
@@ -226,7 +226,7 @@ impl Api {
     #[oai(path = "/me/api-keys", method = "post", operation_id = "create_my_api_key", tag = "Tag::Me")]
     async fn create_my_api_key(&self, caller: Person, body: Body<CreateMyApiKey>) -> Reply<ApiKeySecret> {
         let CreateMyApiKey { name, kind, scopes, expires_at } = body.0;
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let new = key_of_member(member, CreateMemberApiKey { name, kind, scopes, expires_at, key_hash: None })?;
         self.create(caller, Whose::Own(member), new).await
     }
@@ -234,7 +234,7 @@ impl Api {
     /// Revoke one of one's own API keys
     #[oai(path = "/me/api-keys/:id", method = "delete", operation_id = "delete_my_api_key", tag = "Tag::Me")]
     async fn delete_my_api_key(&self, caller: Person, id: Path<ApiKeyId>) -> Done {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         self.revoke(caller, Whose::Own(member), id.0).await
     }
 
@@ -243,7 +243,7 @@ impl Api {
     /// It lives as long as a new one; the former text works on for its type's grace. Emergency keys are not rotated.
     #[oai(path = "/me/api-keys/:id/rotate", method = "post", operation_id = "rotate_my_api_key", tag = "Tag::Me")]
     async fn rotate_my_api_key(&self, caller: Person, id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         self.rotate(caller, Whose::Own(member), id.0).await
     }
 
@@ -471,10 +471,6 @@ impl Api {
         let gone = self.app.change(&caller, "api_key.delete", revoke).await?;
         Ok(done().epoch(gone.epoch))
     }
-}
-
-fn signed_in(caller: &Identity) -> Result<MemberId> {
-    caller.member().ok_or_else(|| Cause::MissingBearer.into())
 }
 
 fn shown(shown: Shown, reach: Reach) -> Changed<ApiKeySecret> {

@@ -7,7 +7,7 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{MemberView, Password, PasswordHash, Username};
+use super::{MemberView, PasswordHash};
 use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
@@ -23,7 +23,9 @@ use crate::members::{
     set_active, set_password,
 };
 use crate::permissions;
-use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Subject, Tag, done, like, ok, require_version};
+use crate::wire::{
+    Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
+};
 
 /// A new member
 #[derive(Object)]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use poem_openapi::{Enum, Object, OpenApi};
 
-use super::Username;
 use crate::access;
 use crate::access::caller::Neighbour;
 use crate::access::permission::Permission;
@@ -12,7 +11,7 @@ use crate::app::App;
 use crate::error::{Cause, Error};
 use crate::ids::MemberId;
 use crate::members::authentik::{Wanted, ensure};
-use crate::wire::{Body, DisplayName, Email, Reply, Subject, Tag, ok};
+use crate::wire::{Body, DisplayName, Email, Reply, Subject, Tag, Username, ok};
 
 /// Who shall have an account at Authentik: by `uid` or `sub`, or by names
 #[derive(Object)]

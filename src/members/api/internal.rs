@@ -6,8 +6,8 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
+use super::MemberView;
 use super::admin::MemberOrganization;
-use super::{MemberView, Username};
 use crate::access;
 use crate::access::caller::{Identity, Neighbour};
 use crate::access::permission::Permission;
@@ -18,7 +18,7 @@ use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::store::{self, Filter};
 use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible, set_active};
-use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, like, ok};
+use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Username, like, ok};
 
 /// What a service knows of somebody who signed in there
 #[derive(Object)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use super::me::signed_in;
 use crate::access::caller::{Identity, Office, Person};
 use crate::access::permission::Permission;
 use crate::access::{self, secret};
@@ -14,13 +13,11 @@ use crate::db::Window;
 use crate::error::Error;
 use crate::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::members::invitations::{self, Invitation, RoleName};
-use crate::wire::{Body, Done, Email, Page, Reply, Tag, done, ok};
+use crate::wire::{Body, Done, Email, LinkToken, Page, Reply, Tag, done, ok};
 
 crate::text! {
     /// The key of a role
     InvitedRoleKey 1..=64 "";
-    /// What the link of an invitation carries
-    InvitationToken 1..=128 "";
 }
 
 /// Who is invited, to what; a role by id or by key, or none
@@ -109,7 +106,7 @@ impl InvitationView {
 /// An invitation that a member takes
 #[derive(Object)]
 struct JoinRequest {
-    token: InvitationToken,
+    token: LinkToken,
 }
 
 /// What the member joined
@@ -210,7 +207,7 @@ impl Api {
     /// Joins its organization with its role. People without an account accept at `/auth/invitations/accept`.
     #[oai(path = "/me/invitations/accept", method = "post", operation_id = "accept_my_invitation", tag = "Tag::Me")]
     async fn accept_my_invitation(&self, caller: Person, body: Body<JoinRequest>) -> Reply<Joined> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let joined = invitations::accept_as(&self.app, &caller, member, &body.0.token).await?;
         Ok(ok(Joined { organization_id: joined.organization, role_key: joined.role_key }))
     }

@@ -13,7 +13,7 @@ use crate::access::caller::{Identity, Person, PersonOrKey};
 use crate::access::key::ME_READ;
 use crate::app::{App, Changed, Transaction};
 use crate::db::Window;
-use crate::error::{Cause, Error, Result};
+use crate::error::Result;
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::{Member, store};
@@ -65,7 +65,7 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateMe>,
     ) -> Reply<Me> {
-        let id = signed_in(&caller)?;
+        let id = caller.signed_in()?;
         let update = move |t: &Transaction<'_>, _: &Identity| {
             let former = store::get_member(t, id)?;
             require_version(if_match.0.as_deref(), former.version)?;
@@ -86,11 +86,6 @@ impl Api {
         let (me, version) = self.app.read(move |r| me(r, id)).await?;
         Ok(ok(me).version(version).epoch(updated.epoch))
     }
-}
-
-/// The member who is signed in; the command line is nobody.
-pub fn signed_in(caller: &Identity) -> Result<MemberId> {
-    caller.member().ok_or_else(|| Error::new(Cause::MissingBearer))
 }
 
 fn me(r: &crate::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {

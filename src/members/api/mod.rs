@@ -13,10 +13,6 @@ use super::Member;
 use crate::ids::MemberId;
 
 crate::text! {
-    /// A sign-in name: letters, digits, and . _ -
-    Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-    /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes
-    Password 1..=1024 "" as "password";
     /// A hash from elsewhere: bcrypt (`$2a$`, `$2b$`, `$2y$`) or argon2 (`$argon2id$`, `$argon2i$`, `$argon2d$`)
     PasswordHash 1..=256 "" as "password-hash";
 }

@@ -9,26 +9,17 @@ use crate::access::caller::Visitor;
 use crate::app::App;
 use crate::members::invitations::{self, Newcomer};
 use crate::sessions::{Shown, open};
-use crate::wire::{Body, DisplayName, Email, Reply, Tag};
-
-crate::text! {
-    /// What the link of an invitation carries
-    LinkToken 1..=128 "";
-    /// A sign-in name: letters, digits, and . _ -
-    NewUsername 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-    /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes
-    NewPassword 1..=1024 "" as "password";
-}
+use crate::wire::{Body, DisplayName, Email, LinkToken, Password, Reply, Tag, Username};
 
 /// Who accepts an invitation
 #[derive(Object)]
 struct AcceptInvitation {
     token: LinkToken,
-    username: Option<NewUsername>,
+    username: Option<Username>,
     /// That of the invitation when absent
     email: Option<Email>,
     display_name: Option<DisplayName>,
-    password: NewPassword,
+    password: Password,
     /// Sends the tokens as cookies too
     cookies: Option<bool>,
 }

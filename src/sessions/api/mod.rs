@@ -79,10 +79,15 @@ impl From<Tokens> for TokenAnswer {
 
 /// Answers tokens, as cookies too where that was asked for.
 pub fn answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> Reply<TokenAnswer> {
+    Ok(ok(shown(app, visitor, tokens, cookies)))
+}
+
+/// The same for answers that say more than the tokens.
+fn shown(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> TokenAnswer {
     if cookies == Some(true) {
         tokens.set_cookies(app, &visitor.exchange);
     }
-    Ok(ok(tokens.into()))
+    tokens.into()
 }
 
 /// Cookies are set for our own pages and for the origins that the settings name: no other site signs anybody in.

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 
-use super::{TokenAnswer, require_own_site};
+use super::{TokenAnswer, require_own_site, shown};
 use crate::access::caller::Visitor;
 use crate::app::App;
-use crate::ids::SessionId;
 use crate::sessions::oidc::{self, Providers, Returned};
 use crate::wire::{Body, Reply, Tag, ok};
 
@@ -48,17 +47,8 @@ struct OidcExchange {
 /// The tokens of a session that began at a provider
 #[derive(Object)]
 struct OidcTokens {
-    /// For `Authorization: Bearer …`
-    access_token: String,
-    /// Always `Bearer`
-    token_type: String,
-    /// Life of the access token in seconds
-    expires_in: i64,
-    /// For `/auth/refresh`; used once
-    refresh_token: String,
-    /// Life of the refresh token in seconds
-    refresh_expires_in: i64,
-    session_id: SessionId,
+    #[oai(flatten)]
+    tokens: TokenAnswer,
     /// The provider's, when it was asked for
     #[oai(nullable)]
     provider_access_token: Option<String>,
@@ -106,17 +96,8 @@ impl Api {
             code: body.code.0,
         };
         let (tokens, provider_token) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
-        if body.cookies == Some(true) {
-            tokens.set_cookies(&self.app, &visitor.exchange);
-        }
-        let shown = TokenAnswer::from(tokens);
         Ok(ok(OidcTokens {
-            access_token: shown.access_token,
-            token_type: shown.token_type,
-            expires_in: shown.expires_in,
-            refresh_token: shown.refresh_token,
-            refresh_expires_in: shown.refresh_expires_in,
-            session_id: shown.session_id,
+            tokens: shown(&self.app, &visitor, tokens, body.cookies),
             provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| provider_token),
         }))
     }

@@ -8,8 +8,7 @@ use serde_json::json;
 
 use crate::access::caller::{Identity, Person};
 use crate::app::{App, Changed, Transaction, end_sessions};
-use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, SessionId, Timestamp};
+use crate::ids::{SessionId, Timestamp};
 use crate::journal::Entry;
 use crate::sessions::store::{self, SessionRow};
 use crate::sessions::{clear_cookies, end};
@@ -59,7 +58,7 @@ impl Api {
     /// List one's own sessions
     #[oai(path = "/", method = "get", operation_id = "list_my_sessions")]
     async fn list_my_sessions(&self, caller: Person) -> Reply<Sessions> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let found = self.app.read(move |r| store::list_sessions(r, member, Timestamp::now())).await?;
         Ok(ok(Sessions { items: found.into_iter().map(|row| shown(row, caller.session)).collect() }))
     }
@@ -67,7 +66,7 @@ impl Api {
     /// End one of one's own sessions
     #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
     async fn end_my_session(&self, caller: Person, id: Path<SessionId>) -> Done {
-        end(&self.app, &caller, signed_in(&caller)?, id.0).await?;
+        end(&self.app, &caller, caller.signed_in()?, id.0).await?;
         if caller.session == Some(id.0) {
             clear_cookies(&self.app, &caller.exchange);
         }
@@ -82,7 +81,7 @@ impl Api {
         /// Leaves the session that asks as it is
         keep_current: Query<Option<bool>>,
     ) -> Reply<EndedSessions> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let kept = caller.session.filter(|_| keep_current.0 == Some(true));
         let end_all = move |t: &Transaction<'_>, _: &Identity| {
             let changes = end_sessions(t, member, kept)?;
@@ -99,10 +98,6 @@ impl Api {
         }
         Ok(ok(answer))
     }
-}
-
-fn signed_in(caller: &Identity) -> Result<MemberId> {
-    caller.member().ok_or_else(|| Error::new(Cause::MissingBearer))
 }
 
 fn shown(row: SessionRow, current: Option<SessionId>) -> SessionView {

@@ -12,22 +12,15 @@ use crate::access::secret;
 use crate::app::{App, Changed, Transaction};
 use crate::ids::MemberId;
 use crate::sessions::passwords::{Link, change_own, make_link, reset, send_link};
-use crate::wire::{Body, Done, Reply, Tag, done, ok};
+use crate::wire::{Body, Done, LinkToken, Password, Reply, Tag, done, ok};
 
 use super::{LoginName, LoginPassword};
-
-crate::text! {
-    /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes; not a common one
-    NewPassword 1..=1024 "" as "password";
-    /// As the link has it
-    LinkToken 1..=128 "";
-}
 
 /// A new password in place of the present one
 #[derive(Object)]
 struct ChangePassword {
     old_password: LoginPassword,
-    new_password: NewPassword,
+    new_password: Password,
 }
 
 /// Who has forgotten the password
@@ -40,7 +33,7 @@ struct ForgotPassword {
 #[derive(Object)]
 struct ResetPassword {
     token: LinkToken,
-    new_password: NewPassword,
+    new_password: Password,
 }
 
 /// A link that works once; it is shown only now

@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use super::passwords::NewPassword;
 use crate::access::caller::Visitor;
 use crate::app::App;
 use crate::sessions::registration::{Registration, register, verify};
-use crate::wire::{Body, DisplayName, Done, Email, Reply, Tag, done, ok};
+use crate::wire::{Body, DisplayName, Done, Email, Password, Reply, Tag, Username, done, ok};
 
 crate::text! {
-    /// A sign-in name: letters, digits, and . _ -
-    WantedName 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
     /// Six digits, as they were mailed
     EmailCode 6..=6 "^[0-9]{6}$";
 }
@@ -21,8 +18,8 @@ crate::text! {
 #[derive(Object)]
 struct RegisterRequest {
     email: Email,
-    password: NewPassword,
-    username: Option<WantedName>,
+    password: Password,
+    username: Option<Username>,
     display_name: Option<DisplayName>,
 }
 

@@ -7,12 +7,12 @@ use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{LoginPassword, TokenAnswer, require_own_site};
+use super::{LoginPassword, TokenAnswer, require_own_site, shown};
 use crate::access::caller::{Identity, Person, Visitor};
 use crate::access::permission::Permission;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Transaction};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error};
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::{self, require_may_change, require_visible};
@@ -127,10 +127,8 @@ impl Api {
         let SecondFactorRequest { challenge, code, cookies } = body.0;
         require_own_site(&visitor, cookies)?;
         let (tokens, recovery_codes) = second_factor::answer(&self.app, &visitor, &challenge, code.0).await?;
-        if cookies == Some(true) {
-            tokens.set_cookies(&self.app, &visitor.exchange);
-        }
-        Ok(ok(SecondFactorAnswer { tokens: tokens.into(), recovery_codes }))
+        let tokens = shown(&self.app, &visitor, tokens, cookies);
+        Ok(ok(SecondFactorAnswer { tokens, recovery_codes }))
     }
 
     /// Set up a second factor while signing in
@@ -144,7 +142,7 @@ impl Api {
     /// See one's own second factor
     #[oai(path = "/me/second-factor", method = "get", operation_id = "get_my_second_factor", tag = "Tag::Me")]
     async fn get_my_second_factor(&self, caller: Person) -> Reply<SecondFactorView> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let state = self.app.read(move |r| second_factor::state(r, member)).await?;
         Ok(ok(SecondFactorView {
             enabled: state.confirmed_at.is_some(),
@@ -164,7 +162,7 @@ impl Api {
         caller: Person,
         body: OptionalBody<BeginSecondFactor>,
     ) -> Reply<FactorSecret> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let password = body.read(request)?.and_then(|body| body.password).map(|text| text.0);
         Ok(ok(second_factor::begin(&self.app, &caller, member, password).await?.into()))
     }
@@ -179,7 +177,7 @@ impl Api {
         tag = "Tag::Me"
     )]
     async fn confirm_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let recovery_codes = second_factor::confirm(&self.app, &caller, member, body.0.code.0).await?;
         Ok(ok(RecoveryCodes { recovery_codes }))
     }
@@ -194,7 +192,7 @@ impl Api {
         tag = "Tag::Me"
     )]
     async fn renew_my_recovery_codes(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
-        let member = signed_in(&caller)?;
+        let member = caller.signed_in()?;
         let recovery_codes = second_factor::renew_recovery_codes(&self.app, &caller, member, body.0.code.0).await?;
         Ok(ok(RecoveryCodes { recovery_codes }))
     }
@@ -209,7 +207,7 @@ impl Api {
         tag = "Tag::Me"
     )]
     async fn remove_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Done {
-        second_factor::remove(&self.app, &caller, signed_in(&caller)?, body.0.code.0).await?;
+        second_factor::remove(&self.app, &caller, caller.signed_in()?, body.0.code.0).await?;
         Ok(done())
     }
 
@@ -245,8 +243,4 @@ impl Api {
         let gone = self.app.change(&caller, "second_factor.reset", reset).await?;
         Ok(done().epoch(gone.epoch))
     }
-}
-
-fn signed_in(caller: &Identity) -> Result<MemberId> {
-    caller.member().ok_or_else(|| Error::new(Cause::MissingBearer))
 }
