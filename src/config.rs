@@ -346,6 +346,44 @@ settings! {
     service_keys_max "limits.service_keys": u64 = 1_000, 1..=100_000, "Most API keys of services";
     invitations_max "limits.invitations": u64 = 1_000, 1..=100_000, "Most open invitations of one organization";
     grants_max "limits.grants": u64 = 5_000_000, 1..=100_000_000, "Most direct grants of the site";
+    plugins_large "plugins.large_organizations": Vec<String> = Vec::new(), (), "org_code of each organization whose plugins may be big runtimes, such as Python, under the limits of plugins.large; `*` for all";
+    plugins_max "plugins.per_organization": u64 = 50, 1..=10_000, "Most plugins of one organization";
+    plugin_versions_max "plugins.versions": u64 = 50, 2..=10_000, "Most versions of one plugin";
+    plugin_uploads_per_min "plugins.uploads_per_min": u64 = 60, 1..=100_000, "Most uploads of plugins of one organization in a minute, refused ones included";
+    plugin_file_bytes "plugins.file_bytes": u64 = 4_194_304, 1_024..=67_108_864, "Largest component in bytes";
+    plugin_memory_bytes "plugins.memory_bytes": u64 = 16_777_216, 65_536..=67_108_864, "Memory of one call, summed over all memories of the component, in bytes";
+    plugin_authorize_fuel "plugins.authorize_fuel": u64 = 20_000_000, 10_000..=10_000_000_000, "Instructions (fuel) of one call that authorizes";
+    plugin_authorize_ms "plugins.authorize_ms": u64 = 20, 1..=10_000, "How long one call that authorizes may run; waiting for its turn does not count";
+    plugin_map_roles_fuel "plugins.map_roles_fuel": u64 = 50_000_000, 10_000..=10_000_000_000, "Instructions (fuel) of one call that maps roles";
+    plugin_map_roles_ms "plugins.map_roles_ms": u64 = 50, 1..=10_000, "How long one call that maps roles may run; waiting for its turn does not count";
+    plugin_compile_cpu_s "plugins.compile_cpu_s": u64 = 10, 1..=3_600, "Processor time for compiling one component, in seconds";
+    plugin_compile_bytes "plugins.compile_bytes": u64 = 1_073_741_824, 67_108_864..=68_719_476_736, "Memory for compiling one component, in bytes";
+    plugin_artifact_bytes "plugins.artifact_bytes": u64 = 67_108_864, 65_536..=1_073_741_824, "Largest compiled component in bytes";
+    plugin_large_file_bytes "plugins.large.file_bytes": u64 = 25_165_824, 1_024..=67_108_864, "plugins.file_bytes for big runtimes";
+    plugin_large_memory_bytes "plugins.large.memory_bytes": u64 = 33_554_432, 65_536..=67_108_864, "plugins.memory_bytes for big runtimes";
+    plugin_large_authorize_fuel "plugins.large.authorize_fuel": u64 = 50_000_000, 10_000..=10_000_000_000, "plugins.authorize_fuel for big runtimes";
+    plugin_large_authorize_ms "plugins.large.authorize_ms": u64 = 50, 1..=10_000, "plugins.authorize_ms for big runtimes";
+    plugin_large_map_roles_fuel "plugins.large.map_roles_fuel": u64 = 100_000_000, 10_000..=10_000_000_000, "plugins.map_roles_fuel for big runtimes";
+    plugin_large_map_roles_ms "plugins.large.map_roles_ms": u64 = 100, 1..=10_000, "plugins.map_roles_ms for big runtimes";
+    plugin_large_compile_cpu_s "plugins.large.compile_cpu_s": u64 = 60, 1..=3_600, "plugins.compile_cpu_s for big runtimes";
+    plugin_large_compile_bytes "plugins.large.compile_bytes": u64 = 2_147_483_648, 67_108_864..=68_719_476_736, "plugins.compile_bytes for big runtimes";
+    plugin_large_artifact_bytes "plugins.large.artifact_bytes": u64 = 134_217_728, 65_536..=1_073_741_824, "plugins.artifact_bytes for big runtimes";
+    plugin_compile_queue_max "plugins.compile_queue": u64 = 16, 1..=1_000, "Components that may wait for the compiler, which takes one at a time";
+    plugin_input_bytes "plugins.input_bytes": u64 = 65_536, 1_024..=1_048_576, "Longest input of one call, in bytes";
+    plugin_output_bytes "plugins.output_bytes": u64 = 262_144, 1_024..=1_048_576, "Most bytes that one call may hand to the host, its answer and its log lines together";
+    plugin_log_lines "plugins.log_lines": u64 = 32, 0..=1_000, "Log lines kept of one call";
+    plugin_log_bytes "plugins.log_bytes": u64 = 4_096, 0..=65_536, "Bytes of log kept of one call";
+    plugin_log_kept "plugins.log_kept": u64 = 500, 1..=100_000, "Log lines kept of one plugin, in memory";
+    plugin_calls_max "plugins.calls": u64 = 32, 1..=48, "Calls that run at the same time, all organizations together";
+    plugin_calls_per_organization "plugins.calls_per_organization": u64 = 4, 1..=48, "Calls of one organization that run at the same time";
+    plugin_wait_ms "plugins.wait_ms": u64 = 50, 1..=10_000, "How long a call waits for its turn before it fails as busy";
+    plugin_failures "plugins.failures": u64 = 10, 1..=10_000, "Failures within plugins.failures_window_s after which a version is quarantined: it denies what it covers, unasked";
+    plugin_failures_window_s "plugins.failures_window_s": u64 = 60, 1..=86_400, "Failures of a plugin are counted over this long, in seconds";
+    plugin_loaded_max "plugins.loaded": u64 = 100, 1..=10_000, "Compiled components kept in memory beyond those in force";
+    decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
+    decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first";
+    decisions_ttl_s "decisions.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a decision stays in the decision log, in seconds";
+    decisions_allow_every "decisions.allow_every": u64 = 100, 0..=1_000_000, "Every how many-th allowed decision is logged; 1 for all, 0 for none. Denials, and decisions in which a watched plugin differs, always are";
     readers "db.readers": u64 = 4, 1..=64, "Read connections to SQLite";
     read_wait_ms "db.read_wait_ms": u64 = 2_000, 1..=60_000, "How long a read waits for a connection before it answers busy";
     write_queue_max "db.write_queue": u64 = 1_024, 1..=100_000, "Changes that may wait for the writer";
@@ -512,6 +550,11 @@ impl Config {
     pub fn database_file(&self) -> PathBuf {
         self.data.join("roster.db")
     }
+}
+
+/// Where this program lies.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
 }
 
 pub const FILE_NAME: &str = "roster.toml";

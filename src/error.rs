@@ -139,6 +139,27 @@ causes! {
 
     ClientNotFound 32 301 "client_not_found" "there is no such API client";
 
+    PluginName 34 101 "plugin_name" "a plugin's name is 1 to 63 of a-z 0-9 - beginning with a letter";
+    PluginTooLarge 34 101 "plugin_too_large" "the component is larger than plugins.file_bytes allows";
+    NotAComponent 34 101 "not_a_component" "this is not a WebAssembly component: pack a core module with `roster plugin pack`";
+    PluginMalformed 34 101 "plugin_malformed" "the component is not valid WebAssembly";
+    PluginImports 34 101 "plugin_imports" "the component imports what no plugin can have: it may import `roster:policy/host` and types, nothing else";
+    PluginExports 34 101 "plugin_exports" "the component exports neither `roster:policy/authorizer` nor `roster:policy/role-mapper`, or not as `plugins/wit` has them";
+    PluginMajor 34 101 "plugin_major" "the component was built for another major version of `roster:policy`";
+    PluginTooComplex 34 101 "plugin_too_complex" "the component has more of something than the compiler is given";
+    PluginCompile 34 101 "plugin_compile" "the component could not be compiled within its limits";
+    PluginStart 34 101 "plugin_start" "the component fails when it is started";
+    PluginInput 34 101 "plugin_input" "the input does not fit the plugin: see `fields`";
+    PluginNotFound 34 301 "plugin_not_found" "there is no such plugin";
+    PluginVersionNotFound 34 301 "plugin_version_not_found" "the plugin has no such version";
+    PluginsFull 34 309 "plugins_full" "the organization has as many plugins, or the plugin as many versions, as the settings allow: delete some";
+    PluginInForce 34 309 "plugin_in_force" "this is in force, or kept to roll back to: deactivate the plugin first";
+    PluginVectorsFailed 34 309 "plugin_vectors_failed" "this version failed the test vectors it brought along, so it cannot be activated";
+    NothingToRollBack 34 309 "nothing_to_roll_back" "no version was enforced before this one: deactivate the plugin instead";
+    OwnerNeeded 34 505 "owner_needed" "only an owner of the organization may do this, because it can hand out every right";
+    UploadsLimited 34 604 "uploads_limited" "too many uploads: wait as long as Retry-After says";
+    CompilerBusy 34 606 "compiler_busy" "too many components wait for the compiler: try again";
+
     IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";
     SecretNotKept 32 309 "secret_not_kept" "this request was answered before, and its secret is shown only once: rotate to get a new one";
     VersionStale 10 310 "version_stale" "it was changed since you read it: read it again, then repeat the change";

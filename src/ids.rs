@@ -123,6 +123,7 @@ id! {
     InvitationId;
     /// The public part of an API key.
     ApiKeyId;
+    PluginId;
 }
 
 fn canonical(text: &str) -> Uuid {

@@ -69,4 +69,5 @@ pub mod error;
 pub mod ids;
 pub mod journal;
 pub mod outbound;
+pub mod sandbox;
 pub mod wire;

@@ -83,6 +83,16 @@ pub fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) 
 }
 
 impl Client {
+    /// All that decides, as text.
+    pub fn fact(&self) -> String {
+        let Self { client_key, is_active, hash, previous, scopes, .. } = self;
+        let Self { allowed_origins, allowed_ips, allowed_paths, expires_at, rate_limit_per_min, .. } = self;
+        format!(
+            "client {client_key} {is_active} {hash:?} {previous:?} {scopes:?} {allowed_origins:?} {allowed_ips:?} \
+             {allowed_paths:?} {expires_at:?} {rate_limit_per_min:?}"
+        )
+    }
+
     /// From where, and for what, the client may be used. An empty list allows everything.
     pub fn admit(&self, presented: &Presented<'_>) -> Result<()> {
         let in_list = |list: &[String], text: &str| list.iter().any(|entry| entry == text);

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod key;
 pub mod path;
 pub mod permission;
+pub mod plugin;
 pub mod secret;
 pub mod shards;
 pub mod slowdown;

@@ -141,7 +141,20 @@ own! {
     POLICY                  "roster.policy"                    ""       ""                                               None,                       tenant ""      "Policy";
     POLICY_CHECK            "roster.policy.check"              "POST"   "/permissions/check"                             Some("permissions:check"),  tenant "oamv"  "Ask whether a member may do something";
     POLICY_RELOAD           "roster.policy.reload"             "POST"   "/permissions/policy/reload"                     None,                       tenant "oa"    "Rebuild the policy from the database";
+    DECISION_LIST           "roster.policy.list_decisions"     "GET"    "/permissions/decisions"                         None,                       tenant "oa"    "Read the decision log";
     CATALOG_IMPORT          "roster.policy.import_catalog"     "PUT"    "/permissions/catalog"                           None,                       site   ""      "Import a catalog";
+
+    PLUGINS                 "roster.plugin"                    ""       ""                                               None,                       tenant ""      "Plugins: the organization's own rules";
+    PLUGIN_LIST             "roster.plugin.list"               "GET"    "/plugins"                                       None,                       tenant "oav"   "List plugins";
+    PLUGIN_GET              "roster.plugin.get"                "GET"    "/plugins/:name"                                 None,                       tenant "oav"   "See a plugin with its versions and figures";
+    PLUGIN_LOG              "roster.plugin.log"                "GET"    "/plugins/:name/log"                             None,                       tenant "oa"    "Read what a plugin logged";
+    PLUGIN_UPLOAD           "roster.plugin.upload"             "POST"   "/plugins"                                       None,                       tenant "oa"    "Upload a version of a plugin";
+    PLUGIN_RUN              "roster.plugin.run"                "POST"   "/plugins/:name/dry-run"                         None,                       tenant "oa"    "Run a plugin without effect";
+    PLUGIN_ACTIVATE         "roster.plugin.activate"           "POST"   "/plugins/:name/activate"                        None,                       tenant "o"     "Put a version of a plugin in force";
+    PLUGIN_DEACTIVATE       "roster.plugin.deactivate"         "POST"   "/plugins/:name/deactivate"                      None,                       tenant "oa"    "Take a plugin out of force";
+    PLUGIN_ROLL_BACK        "roster.plugin.roll_back"          "POST"   "/plugins/:name/rollback"                        None,                       tenant "oa"    "Put the version before in force again";
+    PLUGIN_DELETE           "roster.plugin.delete"             "DELETE" "/plugins/:name"                                 None,                       tenant "o"     "Delete a plugin with all its versions";
+    PLUGIN_VERSION_DELETE   "roster.plugin.delete_version"     "DELETE" "/plugins/:name/versions/:version"               None,                       tenant "o"     "Delete a version of a plugin";
 
     CLIENTS                 "roster.client"                    ""       ""                                               None,                       tenant ""      "API clients";
     CLIENT_LIST             "roster.client.list"               "GET"    "/admin/api-clients"                             None,                       site   ""      "List API clients";

@@ -8,6 +8,7 @@ use rusqlite::Row;
 use super::catalog::{Bits, Catalog, Node, Slot, UserType};
 use super::client::{Client, Counters};
 use super::key::{self, ApiKey, Owner};
+use super::plugin::{Activation, Binding, Exports, Live, Mode};
 use super::secret::Hash;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use super::token::StoredKey;
@@ -34,6 +35,7 @@ pub fn load(r: &Reader<'_>) -> Result<Snapshot> {
     clients(r, &mut snapshot)?;
     sessions(r, &mut snapshot)?;
     api_keys(r, &mut snapshot)?;
+    all_plugins(r, &mut snapshot)?;
     Ok(snapshot)
 }
 
@@ -310,9 +312,58 @@ fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
 
 /// A JSON array of strings.
 fn list_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    json_of(row, column)
+}
+
+fn json_of<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str()?;
     serde_json::from_str(text)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+const LIST_BOUND: &str = "
+    select distinct organization_id from plugins where enforced is not null or shadow is not null";
+const LIST_BINDINGS: &str = "
+    select p.id, p.name, 1, p.enforced, v.sha256, v.exports, v.is_large, v.quarantined_at is not null
+    from plugins p
+    join plugin_versions v on v.plugin_id = p.id and v.version = p.enforced ->> '$.version'
+    where p.organization_id = :organization_id
+    union all
+    select p.id, p.name, 0, p.shadow, v.sha256, v.exports, v.is_large, v.quarantined_at is not null
+    from plugins p
+    join plugin_versions v on v.plugin_id = p.id and v.version = p.shadow ->> '$.version'
+    where p.organization_id = :organization_id";
+
+fn all_plugins(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    let organizations: Vec<OrganizationId> = r.all(LIST_BOUND, &[], |row| row.get(0))?;
+    organizations.into_iter().try_for_each(|organization| {
+        snapshot.apply(plugins(r, organization)?);
+        Ok(())
+    })
+}
+
+/// The plugins of an organization that are bound now, in the order in which they came into force.
+pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
+    let mut bound: Vec<Binding> = r.all(LIST_BINDINGS, &[(":organization_id", &organization)], |row| {
+        let activation: Activation = json_of(row, 3)?;
+        let exports = list_of(row, 5)?;
+        Ok(Binding {
+            plugin: row.get(0)?,
+            name: row.get::<_, String>(1)?.into(),
+            version: activation.version,
+            sha256: row.get(4)?,
+            mode: if row.get(2)? { Mode::Enforce } else { Mode::Shadow },
+            exports: Exports::of_words(exports.iter().map(String::as_str)),
+            may_grant: activation.may_grant,
+            filter: Arc::new(activation.filter),
+            deadline_ms: activation.deadline_ms,
+            is_large: row.get(6)?,
+            since: activation.since,
+            live: Arc::new(Live::new(row.get(7)?)),
+        })
+    })?;
+    bound.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
+    Ok(Change::Plugins(organization, bound))
 }
 
 const LIST_SIGNING_KEYS: &str =

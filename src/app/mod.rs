@@ -7,6 +7,7 @@
 pub mod figures;
 mod kept;
 pub mod keys;
+mod rules;
 mod store;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, RoleId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Outcome, Verified};
 use crate::outbound::Outbound;
+use crate::sandbox::Host;
 use figures::Figures;
 use kept::Kept;
 
@@ -41,6 +43,8 @@ pub struct App {
     pub figures: Figures,
     /// Requests to providers and neighbours.
     pub outbound: Outbound,
+    /// Runs the organizations' own rules.
+    pub host: Host,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
     /// Digests what may hold a secret, and derives secrets from others.
@@ -177,14 +181,16 @@ impl App {
             })
             .await?;
         let keys = keys::keys_of(&keys, &config)?;
+        let sealer = Sealer::new(server_key);
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
             figures: Figures::new()?,
             outbound: Outbound::new(&config),
+            host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             config: Arc::new(config),
-            sealer: Sealer::new(server_key),
+            sealer,
             url: OnceLock::new(),
             kept: Kept::default(),
             denials: Mutex::default(),

@@ -5,7 +5,7 @@ use crate::access::secret::Hash;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
-use crate::ids::{ApiKeyId, MemberId, RoleId, SessionId, Timestamp};
+use crate::ids::{ApiKeyId, MemberId, PluginId, RoleId, SessionId, Timestamp};
 
 const FOUND_SITE: &str = "
     insert into site (only, epoch, created_at, server_key)
@@ -143,4 +143,18 @@ const FORGET: &str = "delete from idempotency_keys where created_at <= :since";
 
 pub fn forget_remembered(w: &Writer<'_>, since: Timestamp) -> Result<usize> {
     w.execute(FORGET, &[(":since", &since)])
+}
+
+const GET_COMPONENT: &str = "select component from plugin_components where sha256 = :sha256";
+
+/// The bytes of an uploaded component.
+pub(super) fn get_component(r: &Reader<'_>, sha256: &Hash) -> Result<Vec<u8>> {
+    r.one(GET_COMPONENT, &[(":sha256", sha256)], |row| row.get(0))
+}
+
+const QUARANTINE: &str = "
+    update plugin_versions set quarantined_at = :now where plugin_id = :plugin_id and version = :version";
+
+pub(super) fn quarantine(w: &Writer<'_>, plugin: PluginId, version: u32) -> Result<()> {
+    w.execute(QUARANTINE, &[(":now", &w.now()), (":plugin_id", &plugin), (":version", &version)]).map(drop)
 }

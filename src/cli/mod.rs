@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::config::{Config, Sources};
 use crate::connect::mail;
 use crate::error::Result;
+use crate::sandbox::compile;
 use crate::{organizations, permissions, routes};
 pub use tables::tables;
 
@@ -108,6 +109,9 @@ enum Command {
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
+    /// Compiles a component from standard input; the program runs this itself
+    #[command(name = compile::COMMAND, hide = true)]
+    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64 },
     /// Print the OpenAPI document
     Openapi,
     /// Print the version
@@ -134,6 +138,9 @@ impl From<std::io::Error> for Failed {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let as_json = arguments.common.json;
+    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes }) = arguments.command {
+        return compile::child(cpu_s, data_bytes, artifact_bytes);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Failed(format!("the runtime did not start: {e}")), as_json),
@@ -168,6 +175,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
+        // Handled before there was a runtime.
+        Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
         Command::Openapi => commands::openapi().await?,
         Command::Version => {
             show::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")}))

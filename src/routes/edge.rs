@@ -255,8 +255,9 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 8] = [
+    const AREAS: [(&str, u32); 9] = [
         ("/permissions", 31),
+        ("/plugins", 34),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),

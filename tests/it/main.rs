@@ -9,6 +9,7 @@
 )]
 
 mod counterparts;
+mod guests;
 mod site;
 
 mod audit;

@@ -20,6 +20,7 @@ use super::catalog::{Catalog, Slot};
 use super::client::Client;
 use super::key::ApiKey;
 use super::permission::PLATFORM_ORG_CODE;
+use super::plugin::Binding;
 use super::secret::Hash;
 use super::shards::{Key, Shards, Spread};
 use crate::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, SessionId};
@@ -123,6 +124,8 @@ pub enum Change {
     Seat(OrganizationId, MemberId, Option<Vec<RoleId>>),
     Role(OrganizationId, Role),
     RoleGone(OrganizationId, RoleId),
+    /// All plugins of an organization that are in force or watched, in the order in which they are asked.
+    Plugins(OrganizationId, Vec<Binding>),
     Catalog(Arc<Catalog>),
     Grant(GrantKey, Option<GrantId>),
     Client(Box<Client>),
@@ -282,6 +285,7 @@ impl Snapshot {
             Change::Seat(tenant, member, roles) => self.apply_seat(tenant, member, roles),
             Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
             Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
+            Change::Plugins(tenant, bindings) => self.with_tenant(tenant, |tenant| tenant.bind(bindings)),
             Change::Catalog(catalog) => self.catalog = catalog,
             Change::Grant(key, Some(id)) => drop(self.grants.insert(key, id)),
             Change::Grant(key, None) => drop(self.grants.remove(&key)),
@@ -317,6 +321,7 @@ impl Snapshot {
             role_index: Arc::default(),
             sets: Arc::default(),
             seats: Shards::default(),
+            plugins: Arc::default(),
         }));
         if requires_second_factor {
             self.find_strict();
@@ -425,6 +430,9 @@ impl Snapshot {
                     tenant.id, role.id, role.key, role.is_open, role.holds
                 ));
             }
+            for (n, binding) in tenant.plugins.iter().enumerate() {
+                fact(format!("plugin {} {n} {}", tenant.id, binding.fact()));
+            }
             for (member, _) in tenant.seats.iter() {
                 let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
                 roles.sort_unstable();
@@ -440,22 +448,7 @@ impl Snapshot {
         for (key, id) in self.grants.iter() {
             fact(format!("grant {key:?} {id}"));
         }
-        for client in self.clients() {
-            let c = client;
-            fact(format!(
-                "client {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-                c.client_key,
-                c.is_active,
-                c.hash,
-                c.previous,
-                c.scopes,
-                c.allowed_origins,
-                c.allowed_ips,
-                c.allowed_paths,
-                c.expires_at,
-                c.rate_limit_per_min
-            ));
-        }
+        self.clients().for_each(|client| fact(client.fact()));
         for (id, session) in self.sessions.iter() {
             fact(format!("session {id} {session:?}"));
         }

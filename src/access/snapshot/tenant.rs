@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::access::catalog::{Bits, Catalog, Slot};
+use crate::access::plugin::Binding;
 use crate::access::shards::Shards;
 use crate::ids::{MemberId, OrganizationId, RoleId};
 
@@ -78,6 +79,7 @@ pub struct Tenant {
     pub(super) role_index: Arc<HashMap<RoleId, u32>>,
     pub(super) sets: Arc<RoleSets>,
     pub(super) seats: Shards<MemberId, u32>,
+    pub(super) plugins: Arc<Vec<Binding>>,
 }
 
 impl Tenant {
@@ -98,6 +100,21 @@ impl Tenant {
 
     pub fn role(&self, id: RoleId) -> Option<&Role> {
         self.roles[*self.role_index.get(&id)? as usize].as_ref()
+    }
+
+    /// The organization's own rules that are asked, in their order; those that are only watched included.
+    pub fn plugins(&self) -> &Arc<Vec<Binding>> {
+        &self.plugins
+    }
+
+    /// What a running version has counted stays with it.
+    pub(super) fn bind(&mut self, mut bindings: Vec<Binding>) {
+        for binding in &mut bindings {
+            if let Some(former) = self.plugins.iter().find(|former| former.is_same_run(binding)) {
+                binding.live = former.live.clone();
+            }
+        }
+        self.plugins = Arc::new(bindings);
     }
 
     pub(super) fn put_role(&mut self, role: Role) {

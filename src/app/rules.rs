@@ -1,0 +1,135 @@
+//! The organizations' own rules, as an operation asks them: a bound plugin is made ready, called, counted, and put into
+//! quarantine when it fails too often.
+
+use std::sync::Arc;
+
+use super::{App, Changed, ms, store};
+use crate::access;
+use crate::access::caller::Identity;
+use crate::access::plugin::{Binding, Logged};
+use crate::error::Result;
+use crate::ids::{OrganizationId, Timestamp};
+use crate::journal::Entry;
+use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Loaded, RoleInput, Ruling, Tier, Turn};
+
+impl App {
+    /// Asks an authorizer. Never within a transaction: no guest runs under the writer.
+    pub async fn ask_authorizer(
+        self: &Arc<Self>,
+        organization: OrganizationId,
+        binding: &Binding,
+        input: AccessInput,
+    ) -> Called<Ruling> {
+        let called = match self.ready(binding).await {
+            Ok(loaded) => self.host.authorize(turn(organization, binding, &loaded), input).await,
+            Err(fault) => Called::failed(fault),
+        };
+        self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::word));
+        called
+    }
+
+    /// Asks a role mapper. Never within a transaction.
+    pub async fn ask_mapper(
+        self: &Arc<Self>,
+        organization: OrganizationId,
+        binding: &Binding,
+        input: RoleInput,
+    ) -> Called<Vec<String>> {
+        let called = match self.ready(binding).await {
+            Ok(loaded) => self.host.map_roles(turn(organization, binding, &loaded), input).await,
+            Err(fault) => Called::failed(fault),
+        };
+        self.count(organization, binding, &called, called.outcome.as_ref().map(|_| "roles"));
+        called
+    }
+
+    async fn ready(&self, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
+        if binding.live.is_quarantined() {
+            return Err(Fault {
+                kind: FaultKind::Quarantined,
+                message: "it is in quarantine: it failed too often".into(),
+            });
+        }
+        if let Some(loaded) = self.host.find_loaded(&binding.sha256) {
+            return Ok(loaded);
+        }
+        let sha256 = binding.sha256;
+        let fetch = self.read(move |r| store::get_component(r, &sha256));
+        let loaded = self.host.load(sha256, Tier::of(binding.is_large), fetch).await;
+        loaded.map_err(|e| {
+            tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
+            Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() }
+        })
+    }
+
+    /// Makes ready what is in force, so that nobody waits for it: at start, and after a change.
+    pub async fn ready_plugins(&self) {
+        let snapshot = self.snapshot();
+        for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
+            // What fails was logged, and is tried again when it is asked.
+            let _ = self.ready(binding).await;
+        }
+        let in_force = snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()).map(|binding| binding.sha256);
+        self.host.keep_loaded(&in_force.collect());
+    }
+
+    fn count<T>(
+        self: &Arc<Self>,
+        organization: OrganizationId,
+        binding: &Binding,
+        called: &Called<T>,
+        outcome: Result<&'static str, &Fault>,
+    ) {
+        let now = Timestamp::now();
+        let kept_max = usize::try_from(self.config.plugin_log_kept).unwrap_or(usize::MAX);
+        binding.live.count(|seen| {
+            let word = outcome.unwrap_or_else(|fault| fault.kind.word());
+            *seen.outcomes.entry(word).or_default() += 1;
+            let duration_us = u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX);
+            seen.duration_us = seen.duration_us.saturating_add(duration_us);
+            seen.duration_us_max = seen.duration_us_max.max(duration_us);
+            seen.fuel = seen.fuel.saturating_add(called.fuel);
+            seen.fuel_max = seen.fuel_max.max(called.fuel);
+            seen.memory_bytes_max = seen.memory_bytes_max.max(called.memory_bytes);
+            seen.log_dropped += u64::from(called.log_dropped);
+            let lines = called.log.iter().map(|line| (line.level.word(), line.message.clone()));
+            let fault = outcome.err().map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
+            for (level, message) in lines.chain(fault) {
+                if seen.log.len() >= kept_max {
+                    seen.log.pop_front();
+                }
+                seen.log.push_back(Logged { at: now, level, message });
+            }
+        });
+        let (failures_max, window_ms) = (self.config.plugin_failures, ms(self.config.plugin_failures_window_s));
+        if let Err(fault) = outcome
+            && fault.kind.is_of_guest()
+            && binding.live.has_failed_too_often(now, failures_max, window_ms)
+        {
+            self.quarantine(organization, binding, fault);
+        }
+    }
+
+    /// Writes down that a version is asked no more. In memory it is so already.
+    fn quarantine(self: &Arc<Self>, organization: OrganizationId, binding: &Binding, fault: &Fault) {
+        let (plugin, version, sha256) = (binding.plugin, binding.version, hex::encode(binding.sha256));
+        tracing::error!(%organization, plugin = %binding.name, version, sha256, fault = fault.message, "a plugin failed too often: what it covers is denied until it is deactivated or rolled back");
+        let entry = Entry::new("plugin", &binding.name)
+            .within(organization)
+            .after(serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.word(), "fault": fault.kind.word()}));
+        let app = self.clone();
+        tokio::spawn(async move {
+            let write = move |t: &super::Transaction<'_>, _: &Identity| {
+                store::quarantine(t, plugin, version)?;
+                Ok(Changed::new((), entry).policy([access::store::plugins(t, organization)?]))
+            };
+            if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {
+                tracing::error!(error = %e, "a quarantine could not be written down: it ends with this process");
+            }
+        });
+    }
+}
+
+fn turn<'a>(organization: OrganizationId, binding: &Binding, loaded: &'a Loaded) -> Turn<'a> {
+    Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms }
+}

@@ -1,0 +1,209 @@
+//! Compiling, which is the one thing in the sandbox that can be attacked: in a child process of the same program, under
+//! limits of the system, one at a time; and the cache of what came out.
+//!
+//! **Invariant.** Nothing is ever loaded as code but what this program compiled itself: an artifact carries a MAC under a
+//! key of this site, and what was checked is the very buffer that is loaded.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::engine;
+use super::inspect::STRUCTURE_VERSION;
+use super::limits::Limits;
+use crate::access::secret::{self, Hash, Sealer};
+use crate::error::{Cause, Error, Result};
+
+/// The hidden command that the child process is started with.
+pub const COMMAND: &str = "compile-plugin";
+/// Wall clock of the child, in processor times: it may have to share the machine.
+const WALL_TIMES: u64 = 3;
+/// What the child says of a failure is read this far.
+const STDERR_BYTES_MAX: u64 = 4_096;
+/// How much the child yields to the rest of the machine.
+const NICE: i32 = 10;
+const MAC_BYTES: usize = 32;
+
+/// The child process: a component on standard input, its artifact on standard output.
+pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> ExitCode {
+    let failed = |text: String| {
+        eprintln!("{text}");
+        ExitCode::from(2)
+    };
+    if let Err(e) = confine(cpu_s, data_bytes, artifact_bytes) {
+        return failed(format!("the compiler's limits cannot be set: {e}"));
+    }
+    let mut component = Vec::new();
+    if let Err(e) = std::io::stdin().lock().read_to_end(&mut component) {
+        return failed(e.to_string());
+    }
+    let compiled = engine::compiler().and_then(|engine| engine.precompile_component(&component));
+    match compiled {
+        Ok(artifact) if artifact.len() as u64 > artifact_bytes => {
+            failed(format!("compiled it has {} bytes, and {artifact_bytes} are allowed", artifact.len()))
+        }
+        Ok(artifact) => match std::io::stdout().lock().write_all(&artifact) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => failed(e.to_string()),
+        },
+        Err(e) => failed(format!("{e:#}")),
+    }
+}
+
+fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Result<()> {
+    let limit = |resource: Resource, most: u64| {
+        let most = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+    };
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, artifact_bytes)?;
+    // One second more to be killed than to be warned.
+    setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_s), maximum: Some(cpu_s + 1) })?;
+    limit(Resource::Data, data_bytes)?;
+    #[cfg(target_os = "linux")]
+    {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        rustix::thread::set_no_new_privs(true)?;
+    }
+    rustix::process::nice(NICE).map(drop)
+}
+
+/// Compiles a component in a child process.
+pub(super) async fn compile(component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+    let spawned = tokio::process::Command::new(program()?)
+        .arg(COMMAND)
+        .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = spawned.map_err(|e| Error::internal(format!("the compiler cannot be started: {e}")))?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async move {
+        if let Some(mut stdin) = stdin {
+            // A child that was killed does not read to the end; its status says why.
+            let _ = stdin.write_all(component).await;
+        }
+    };
+    let talk = async {
+        let ((), artifact, said, status) =
+            tokio::join!(feed, read_to(stdout, limits.artifact_bytes), read_to(stderr, STDERR_BYTES_MAX), child.wait());
+        (artifact, said, status)
+    };
+    let wall = Duration::from_secs(limits.compile_cpu_s.saturating_mul(WALL_TIMES));
+    let (artifact, said, status) = tokio::time::timeout(wall, talk).await.map_err(|_| too_expensive(limits))?;
+    let status = status.map_err(|e| Error::internal(format!("the compiler was lost: {e}")))?;
+    if status.success() {
+        return Ok(artifact);
+    }
+    let said = engine::plain(&String::from_utf8_lossy(&said), 1_024);
+    Err(match (status.signal(), status.code()) {
+        (Some(signal), _) if signal == XCPU || signal == KILL => too_expensive(limits),
+        (Some(_), _) => refused(format!("needs more than the {} bytes of memory it may have", limits.compile_bytes)),
+        (None, Some(101)) => {
+            tracing::error!(said, "the compiler panicked over a component");
+            refused("made the compiler fail: please report this, with the component".into())
+        }
+        _ => refused(format!("is not taken: {said}")),
+    })
+}
+
+const XCPU: i32 = rustix::process::Signal::XCPU.as_raw();
+const KILL: i32 = rustix::process::Signal::KILL.as_raw();
+
+fn refused(why: String) -> Error {
+    Error::new(Cause::PluginCompile).saying(format!("compiling the component {why}"))
+}
+
+fn too_expensive(limits: &Limits) -> Error {
+    refused(format!("takes longer than the {} s of processor time it may have", limits.compile_cpu_s))
+}
+
+async fn read_to(pipe: Option<impl tokio::io::AsyncRead + Unpin>, bytes_max: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What cannot be read is missing, and the status says why.
+        let _ = pipe.take(bytes_max).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+/// This very program, even when another one has taken its place on disk since.
+fn program() -> Result<PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Ok("/proc/self/exe".into());
+    }
+    crate::config::own_program().map_err(|e| Error::internal(format!("this program does not know where it is: {e}")))
+}
+
+/// Compiled components on disk, outside of the database.
+pub(super) struct Cache {
+    folder: PathBuf,
+    sealer: Sealer,
+}
+
+impl Cache {
+    pub(super) fn new(folder: &Path, key: Hash) -> Self {
+        Self { folder: folder.to_owned(), sealer: Sealer::new(key) }
+    }
+
+    fn file(&self, engine: &Engine, sha256: &Hash) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.folder.join(format!("{}-{:016x}-{STRUCTURE_VERSION}", hex::encode(sha256), hasher.finish()))
+    }
+
+    fn mac(&self, name: &Path, artifact: &[u8]) -> Hash {
+        let name = name.file_name().map(|name| name.as_encoded_bytes().to_owned()).unwrap_or_default();
+        self.sealer.digest("compiled plugin", &[&name, artifact])
+    }
+
+    /// The compiled component; `None` when there is none, or when anything about it is in doubt.
+    pub(super) fn load(&self, engine: &Engine, sha256: &Hash) -> Option<Component> {
+        let file = self.file(engine, sha256);
+        let bytes = std::fs::read(&file).ok()?;
+        let (mac, artifact) = bytes.split_at_checked(MAC_BYTES)?;
+        let mac: &Hash = mac.try_into().ok()?;
+        if !secret::equal(&self.mac(&file, artifact), mac) {
+            tracing::warn!(file = %file.display(), "a compiled plugin was changed by somebody else and is not used");
+            return None;
+        }
+        match component_of(engine, artifact) {
+            Ok(component) => Some(component),
+            Err(e) => {
+                tracing::warn!(file = %file.display(), error = %e, "a compiled plugin does not fit and is compiled anew");
+                None
+            }
+        }
+    }
+
+    /// Keeps an artifact: written aside, then moved into place, so that no half of one is ever there.
+    pub(super) fn keep(&self, engine: &Engine, sha256: &Hash, artifact: &[u8]) -> std::io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let file = self.file(engine, sha256);
+        let aside = file.with_extension(format!("{}", uuid::Uuid::now_v7().simple()));
+        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        open.write_all(&self.mac(&file, artifact))?;
+        open.write_all(artifact)?;
+        std::fs::rename(aside, file)
+    }
+}
+
+/// What this process's own compiler made, as code.
+#[expect(unsafe_code, reason = "the one place where bytes become code: the caller compiled them, or checked their MAC")]
+pub(super) fn component_of(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: every caller has the artifact from its own child process, or from the cache with the right MAC over this
+    // very buffer; no tenant can make either.
+    unsafe { Component::deserialize(engine, artifact) }
+}

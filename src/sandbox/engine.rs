@@ -1,0 +1,431 @@
+//! The engine, and one call of a guest.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, TypedFunc,
+};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap, UpdateDeadline,
+};
+
+use super::input::{Level, LogLine, RuleError};
+use super::limits::{Budget, Limits};
+use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
+use crate::access::plugin::Exports;
+use crate::error::{Cause, Error, Result};
+
+/// The interfaces of this major version, as components name them. Lookups follow semantic versions: what was built for
+/// another 1.x is found too.
+const HOST: &str = "roster:policy/host@1.0.0";
+const TYPES: &str = "roster:policy/types@1.0.0";
+const AUTHORIZER: &str = "roster:policy/authorizer@1.0.0";
+const ROLE_MAPPER: &str = "roster:policy/role-mapper@1.0.0";
+
+/// How often a running guest is interrupted, counted and made to yield.
+const TICK: Duration = Duration::from_millis(1);
+/// The ticker rests after this many ticks without a call.
+const IDLE_TICKS: u32 = 200;
+/// A call that waits for the processor may last this many times its running time.
+const PATIENCE: u64 = 5;
+const STACK_BYTES: usize = 256 * 1024;
+const FIBER_BYTES: usize = 512 * 1024;
+/// Log calls of one guest call; more are an attack on the host.
+const LOG_CALLS_MAX: u32 = 256;
+/// The longest line of a log.
+const LINE_BYTES_MAX: usize = 1_024;
+/// What the pool holds ready at most; a component that needs more is refused when it is loaded.
+const POOL_CALLS: u32 = 64;
+const POOL_MEMORY_BYTES: usize = 64 * 1024 * 1024;
+const TABLE_ELEMENTS: usize = 60_000;
+
+/// All that changes generated code is the same wherever an engine is made: in the child that compiles and in the server.
+fn base() -> Config {
+    let mut config = Config::new();
+    // Fuel decides, the same on every machine; the epoch guards wall time, which a loop of host calls escapes by fuel.
+    config.consume_fuel(true).epoch_interruption(true);
+    config.max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_BYTES);
+    config.wasm_memory64(false).wasm_relaxed_simd(false).cranelift_nan_canonicalization(true);
+    // `wasm_multi_memory` stays on: without it the compiler panics on innocent components.
+    config.wasm_component_model(true).concurrency_support(false);
+    config.memory_guaranteed_dense_image_size(64 * 1024 * 1024);
+    config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(8));
+    config
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(POOL_CALLS)
+        .total_core_instances(POOL_CALLS * 16)
+        .total_memories(POOL_CALLS * 2)
+        .total_tables(POOL_CALLS * 4)
+        .total_stacks(POOL_CALLS)
+        .max_memory_size(POOL_MEMORY_BYTES)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memories_per_component(4)
+        .max_tables_per_component(64)
+        .max_core_instances_per_component(64)
+        // Clearing kept pages by hand took longer than getting new ones.
+        .linear_memory_keep_resident(0)
+        .table_keep_resident(0)
+        .async_stack_keep_resident(0);
+    pool
+}
+
+/// An engine that only compiles: in the child process, which needs no pool.
+pub(super) fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&base())
+}
+
+/// The engine of this process, made when the first component is loaded.
+pub(super) struct Runtime {
+    pub(super) engine: Engine,
+    linker: Linker<Guest>,
+    ticker: Arc<Ticker>,
+}
+
+impl Runtime {
+    pub(super) fn new() -> Result<Self> {
+        let mut pooled = base();
+        pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+        // Where address space is scarce (`ulimit -v`, some containers) the pool is not to be had, but calls are.
+        let engine = Engine::new(&pooled).or_else(|why| {
+            tracing::warn!(error = %why, "little address space: calls of plugins take longer");
+            Engine::new(&base())
+        });
+        let engine = engine.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
+        let linker = linker(&engine).map_err(|e| Error::internal(format!("the sandbox cannot be linked: {e}")))?;
+        let ticker = Ticker::start(&engine)?;
+        Ok(Self { engine, linker, ticker })
+    }
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::<Guest>::new(engine);
+    linker.instance(TYPES)?;
+    linker
+        .instance(HOST)?
+        .func_wrap("log", |mut store, (level, message): (Level, String)| store.data_mut().log(level, &message))?;
+    Ok(linker)
+}
+
+/// Interrupts running guests: one thread, which rests while none runs and ends with its engine.
+struct Ticker {
+    running: AtomicUsize,
+    thread: OnceLock<std::thread::Thread>,
+}
+
+impl Ticker {
+    fn start(engine: &Engine) -> Result<Arc<Self>> {
+        let ticker = Arc::new(Self { running: AtomicUsize::new(0), thread: OnceLock::new() });
+        let (engine, beats) = (engine.weak(), Arc::downgrade(&ticker));
+        let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || beat(&engine, &beats));
+        let thread = thread.map_err(|e| Error::internal(format!("the plugins' clock cannot be started: {e}")))?;
+        // Set once, here.
+        let _ = ticker.thread.set(thread.thread().clone());
+        Ok(ticker)
+    }
+
+    /// A call runs as long as this is kept.
+    fn enter(self: &Arc<Self>) -> Running {
+        if self.running.fetch_add(1, Ordering::SeqCst) == 0
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+        Running(self.clone())
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+struct Running(Arc<Ticker>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
+    let mut idle = 0;
+    while let Some(ticker) = ticker.upgrade() {
+        let is_idle = ticker.running.load(Ordering::SeqCst) == 0;
+        drop(ticker);
+        idle = if is_idle { idle + 1 } else { 0 };
+        if idle > IDLE_TICKS {
+            // Whoever enters, and the end of the ticker, wake it.
+            std::thread::park();
+            idle = 0;
+            continue;
+        }
+        std::thread::sleep(TICK);
+        if let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+        }
+    }
+}
+
+/// What belongs to one call: its log and its counters.
+struct Guest {
+    memory_bytes: u64,
+    memory_bytes_max: u64,
+    ticks: u64,
+    ticks_max: u64,
+    log: Vec<LogLine>,
+    log_lines_max: u64,
+    log_bytes_left: u64,
+    log_calls: u32,
+    log_dropped: u32,
+}
+
+impl Guest {
+    fn new(limits: &Limits, budget: Budget) -> Self {
+        Self {
+            memory_bytes: 0,
+            memory_bytes_max: limits.memory_bytes,
+            ticks: 0,
+            ticks_max: budget.running_ms,
+            log: Vec::new(),
+            log_lines_max: limits.log_lines,
+            log_bytes_left: limits.log_bytes,
+            log_calls: 0,
+            log_dropped: 0,
+        }
+    }
+
+    fn log(&mut self, level: Level, message: &str) -> wasmtime::Result<()> {
+        self.log_calls += 1;
+        if self.log_calls > LOG_CALLS_MAX {
+            return Err(Broke::LogCalls.into());
+        }
+        let message = plain(message, LINE_BYTES_MAX);
+        if self.log.len() as u64 >= self.log_lines_max || message.len() as u64 > self.log_bytes_left {
+            self.log_dropped += 1;
+            return Ok(());
+        }
+        self.log_bytes_left -= message.len() as u64;
+        self.log.push(LogLine { level, message });
+        Ok(())
+    }
+}
+
+/// Text of a guest without control characters, cut to a length.
+pub(super) fn plain(text: &str, bytes_max: usize) -> String {
+    let mut plain = String::with_capacity(text.len().min(bytes_max));
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if plain.len() + c.len_utf8() > bytes_max {
+            break;
+        }
+        plain.push(c);
+    }
+    plain
+}
+
+/// A limit of ours that a guest ran into.
+#[derive(Debug, Clone, Copy)]
+enum Broke {
+    Memory(u64),
+    Table,
+    LogCalls,
+}
+
+impl std::fmt::Display for Broke {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(max) => write!(f, "it wanted more memory than the {max} bytes it may have"),
+            Self::Table => write!(f, "it wanted a table of more than {TABLE_ELEMENTS} elements"),
+            Self::LogCalls => write!(f, "it logged more than {LOG_CALLS_MAX} times in one call"),
+        }
+    }
+}
+
+impl std::error::Error for Broke {}
+
+impl ResourceLimiter for Guest {
+    /// Sums over all memories: wasmtime's own limiter counts each alone.
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes + (desired.saturating_sub(current)) as u64;
+        if total > self.memory_bytes_max {
+            return Err(Broke::Memory(self.memory_bytes_max).into());
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS {
+            return Err(Broke::Table.into());
+        }
+        Ok(true)
+    }
+}
+
+/// A component that is compiled and linked; each call makes an instance of its own.
+pub struct Loaded {
+    pre: InstancePre<Guest>,
+    authorize: Option<ComponentExportIndex>,
+    map_roles: Option<ComponentExportIndex>,
+    runtime: Arc<Runtime>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loaded {:?}", self.exports())
+    }
+}
+
+type Authorize = TypedFunc<(AccessInput,), (std::result::Result<Ruling, RuleError>,)>;
+type MapRoles = TypedFunc<(RoleInput,), (std::result::Result<Vec<String>, RuleError>,)>;
+
+impl Loaded {
+    /// Links a component. Its imports are checked here, the types of its exports only when it is started.
+    pub(super) fn link(runtime: &Arc<Runtime>, component: &Component) -> Result<Self> {
+        let pre = runtime
+            .linker
+            .instantiate_pre(component)
+            .map_err(|e| Error::new(Cause::PluginImports).saying(format!("the component cannot be linked: {e:#}")))?;
+        let export = |interface: &str, name: &str| {
+            let interface = component.get_export_index(None, interface)?;
+            component.get_export_index(Some(&interface), name)
+        };
+        let (authorize, map_roles) = (export(AUTHORIZER, "authorize"), export(ROLE_MAPPER, "map-roles"));
+        if authorize.is_none() && map_roles.is_none() {
+            return Err(Cause::PluginExports.into());
+        }
+        Ok(Self { pre, authorize, map_roles, runtime: runtime.clone() })
+    }
+
+    pub fn exports(&self) -> Exports {
+        Exports { authorizer: self.authorize.is_some(), role_mapper: self.map_roles.is_some() }
+    }
+
+    /// Starts it once, and checks the types of what it exports.
+    pub(super) async fn try_start(&self, limits: &Limits) -> Result<()> {
+        let mut store = self.store(limits, limits.map_roles);
+        let patience = Duration::from_millis(limits.map_roles.running_ms * PATIENCE);
+        let _running = self.runtime.ticker.enter();
+        let started = tokio::time::timeout(patience, self.pre.instantiate_async(&mut store)).await;
+        let instance = started
+            .map_err(|_| Error::new(Cause::PluginStart).saying("the component takes too long to start"))?
+            .map_err(|e| {
+                Error::new(Cause::PluginStart).saying(format!(
+                    "{}: {}",
+                    Cause::PluginStart.message(),
+                    fault_of(&e).message
+                ))
+            })?;
+        let wrong = |e: wasmtime::Error| {
+            Error::new(Cause::PluginExports)
+                .saying(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
+        };
+        if let Some(index) = &self.authorize {
+            let _: Authorize = instance.get_typed_func(&mut store, index).map_err(wrong)?;
+        }
+        if let Some(index) = &self.map_roles {
+            let _: MapRoles = instance.get_typed_func(&mut store, index).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn authorize(&self, limits: &Limits, budget: Budget, input: AccessInput) -> Called<Ruling> {
+        self.call(limits, budget, self.authorize.as_ref(), input).await
+    }
+
+    pub(super) async fn map_roles(&self, limits: &Limits, budget: Budget, input: RoleInput) -> Called<Vec<String>> {
+        self.call(limits, budget, self.map_roles.as_ref(), input).await
+    }
+
+    /// A store with all its limits set, before anything of the guest runs in it.
+    fn store(&self, limits: &Limits, budget: Budget) -> Store<Guest> {
+        let mut store = Store::new(&self.runtime.engine, Guest::new(limits, budget));
+        store.limiter(|guest| guest);
+        // Fuel is on in every engine of ours, so that this cannot fail.
+        let _ = store.set_fuel(budget.fuel);
+        store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
+        store.epoch_deadline_callback(|mut store| {
+            let guest = store.data_mut();
+            guest.ticks += 1;
+            Ok(if guest.ticks > guest.ticks_max { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+        });
+        store.set_epoch_deadline(1);
+        store
+    }
+
+    async fn call<Input, Answer>(
+        &self,
+        limits: &Limits,
+        budget: Budget,
+        export: Option<&ComponentExportIndex>,
+        input: Input,
+    ) -> Called<Answer>
+    where
+        (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
+        (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let began = Instant::now();
+        let mut store = self.store(limits, budget);
+        let running = self.runtime.ticker.enter();
+        let patience = Duration::from_millis(budget.running_ms * PATIENCE);
+        let called = async {
+            let Some(export) = export else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
+            let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| fault_of(&e))?;
+            let function: TypedFunc<(Input,), (std::result::Result<Answer, RuleError>,)> =
+                instance.get_typed_func(&mut store, export).map_err(|e| fault_of(&e))?;
+            let (answer,) = function.call_async(&mut store, (input,)).await.map_err(|e| fault_of(&e))?;
+            answer.map_err(|RuleError { code, message }| {
+                fault(FaultKind::Rule, &plain(&format!("{code}: {message}"), LINE_BYTES_MAX))
+            })
+        };
+        let outcome = tokio::time::timeout(patience, called).await;
+        drop(running);
+        let outcome = outcome.unwrap_or_else(|_| Err(fault(FaultKind::Deadline, "it did not get to its end in time")));
+        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let guest = store.into_data();
+        Called {
+            outcome,
+            fuel,
+            duration: began.elapsed(),
+            memory_bytes: guest.memory_bytes,
+            log: guest.log,
+            log_dropped: guest.log_dropped,
+        }
+    }
+}
+
+pub(super) fn fault(kind: FaultKind, message: &str) -> Fault {
+    Fault { kind, message: message.to_owned() }
+}
+
+/// What went wrong, in one of our words.
+fn fault_of(error: &wasmtime::Error) -> Fault {
+    if let Some(broke) = error.downcast_ref::<Broke>() {
+        let kind = match broke {
+            Broke::Memory(_) | Broke::Table => FaultKind::Memory,
+            Broke::LogCalls => FaultKind::Output,
+        };
+        return fault(kind, &broke.to_string());
+    }
+    let kind = match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => FaultKind::Fuel,
+        Some(Trap::Interrupt) => FaultKind::Deadline,
+        Some(Trap::StackOverflow) => FaultKind::Stack,
+        Some(_) => FaultKind::Trap,
+        // What is no trap came up while its answer was read, such as too many bytes, or text that is none.
+        None => FaultKind::Output,
+    };
+    let text = match kind {
+        FaultKind::Fuel => "it used up its instructions".to_owned(),
+        FaultKind::Deadline => "it ran longer than it may".to_owned(),
+        _ => format!("{error:?}"),
+    };
+    Fault { kind, message: plain(&text, LINE_BYTES_MAX) }
+}

@@ -1,0 +1,184 @@
+//! What goes into a guest and what comes out, as `plugins/wit` has it. The same shapes, as JSON, are dry-run inputs, test
+//! vectors and rows of the decision log.
+
+use serde::{Deserialize, Serialize};
+use wasmtime::component::{ComponentType, Lift, Lower};
+
+/// A named fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
+#[component(record)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    pub name: String,
+    pub values: Vec<String>,
+}
+
+/// A question for an authorizer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
+#[component(record)]
+#[serde(deny_unknown_fields)]
+pub struct AccessInput {
+    #[serde(default)]
+    pub tenant: String,
+    #[serde(default)]
+    pub subject: String,
+    #[serde(default)]
+    pub roles: Vec<String>,
+    pub action: String,
+    #[serde(default)]
+    pub path: String,
+    #[serde(default, with = "claims")]
+    pub context: Vec<Claim>,
+}
+
+/// Somebody whose roles are to be mapped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ComponentType, Lower)]
+#[component(record)]
+#[serde(deny_unknown_fields)]
+pub struct RoleInput {
+    #[serde(default)]
+    pub tenant: String,
+    pub source: String,
+    #[serde(default)]
+    pub subject: String,
+    #[serde(default)]
+    pub groups: Vec<String>,
+    #[serde(default, with = "claims")]
+    pub claims: Vec<Claim>,
+    #[component(name = "raw-json")]
+    #[serde(default)]
+    pub raw_json: Option<String>,
+}
+
+/// What an authorizer says.
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[component(variant)]
+pub enum Ruling {
+    #[component(name = "allow")]
+    Allow,
+    #[component(name = "deny")]
+    Deny(String),
+    #[component(name = "abstain")]
+    Abstain,
+}
+
+impl Ruling {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny(_) => "deny",
+            Self::Abstain => "abstain",
+        }
+    }
+}
+
+/// A guest that says itself that it cannot answer.
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct RuleError {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ComponentType, Lift)]
+#[component(enum)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Level {
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}
+
+impl Level {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A line that a guest logged, without control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    pub level: Level,
+    pub message: String,
+}
+
+fn bytes_of<'t>(texts: impl IntoIterator<Item = &'t String>) -> usize {
+    texts.into_iter().map(String::len).sum()
+}
+
+fn claim_bytes(claims: &[Claim]) -> usize {
+    claims.iter().map(|claim| claim.name.len() + bytes_of(&claim.values)).sum()
+}
+
+impl AccessInput {
+    pub fn bytes(&self) -> usize {
+        bytes_of([&self.tenant, &self.subject, &self.action, &self.path])
+            + bytes_of(&self.roles)
+            + claim_bytes(&self.context)
+    }
+}
+
+impl RoleInput {
+    pub fn bytes(&self) -> usize {
+        bytes_of([&self.tenant, &self.source, &self.subject])
+            + bytes_of(&self.groups)
+            + claim_bytes(&self.claims)
+            + self.raw_json.as_ref().map_or(0, String::len)
+    }
+}
+
+/// The values of a fact that came as JSON: text as it is, numbers and truth values as text, lists of them, nothing for
+/// null, and anything deeper as its JSON.
+pub fn values_of(value: &serde_json::Value) -> Vec<String> {
+    use serde_json::Value;
+    let one = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(list) => list.iter().map(one).collect(),
+        single => vec![one(single)],
+    }
+}
+
+/// Facts in JSON are an object, `{"owner": "kim", "groups": ["a", "b"]}`, or a list of `{name, values}`.
+mod claims {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    use super::{Claim, values_of};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        List(Vec<Claim>),
+        Object(BTreeMap<String, Value>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(claims: &[Claim], serializer: S) -> Result<S::Ok, S::Error> {
+        claims.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Claim>, D::Error> {
+        Ok(match Form::deserialize(deserializer)? {
+            Form::List(claims) => claims,
+            Form::Object(facts) => {
+                facts.into_iter().map(|(name, value)| Claim { name, values: values_of(&value) }).collect()
+            }
+        })
+    }
+}

@@ -1,0 +1,380 @@
+//! The sandbox: the only user of wasmtime. It takes components apart, compiles them in a child process, and calls them.
+//!
+//! **Invariant.** A guest cannot panic, block or starve the host or another organization. Every call has a store of its
+//! own, that is dropped whatever happened; it runs as a fiber that yields every millisecond, within fuel, time, memory and
+//! output of its [`Limits`]; it reaches nothing but its log. What it answers is untrusted input.
+
+pub mod compile;
+mod engine;
+pub mod input;
+pub mod inspect;
+mod limits;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use compile::Cache;
+use engine::Runtime;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+pub use engine::Loaded;
+pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
+pub use limits::{Budget, Limits, Tier};
+
+use crate::access::plugin::Exports;
+use crate::access::secret::Hash;
+use crate::config::Config;
+use crate::error::{Cause, Error, Result};
+use crate::ids::OrganizationId;
+
+/// What came of one call.
+#[derive(Debug, Clone)]
+pub struct Called<T> {
+    pub outcome: std::result::Result<T, Fault>,
+    /// Instructions used.
+    pub fuel: u64,
+    /// From the moment it had its turn until it was over.
+    pub duration: Duration,
+    /// Most memory it had.
+    pub memory_bytes: u64,
+    pub log: Vec<LogLine>,
+    /// Lines beyond the limit, which are gone.
+    pub log_dropped: u32,
+}
+
+impl<T> Called<T> {
+    /// What was never called.
+    pub fn failed(fault: Fault) -> Self {
+        Self {
+            outcome: Err(fault),
+            fuel: 0,
+            duration: Duration::ZERO,
+            memory_bytes: 0,
+            log: Vec::new(),
+            log_dropped: 0,
+        }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// For the plugin's author: never for a caller of the API who may not look at plugins.
+    pub message: String,
+}
+
+/// A closed set of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// A trap, such as a division by zero or a panic of the guest.
+    Trap,
+    Fuel,
+    Deadline,
+    Memory,
+    Stack,
+    /// It answered too much, or what no answer can be.
+    Output,
+    /// It said itself that it cannot answer.
+    Rule,
+    /// What was asked is longer than an input may be; the guest has no part in this, nor in those below.
+    Input,
+    /// No turn was free in time.
+    Busy,
+    /// It failed too often, and is asked no more.
+    Quarantined,
+    /// The component cannot be had: it is not compiled, or its bytes are gone.
+    Unavailable,
+}
+
+impl FaultKind {
+    pub const ALL: [Self; 11] = [
+        Self::Trap,
+        Self::Fuel,
+        Self::Deadline,
+        Self::Memory,
+        Self::Stack,
+        Self::Output,
+        Self::Rule,
+        Self::Input,
+        Self::Busy,
+        Self::Quarantined,
+        Self::Unavailable,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Fuel => "fuel",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Stack => "stack",
+            Self::Output => "output",
+            Self::Rule => "rule_error",
+            Self::Input => "input",
+            Self::Busy => "busy",
+            Self::Quarantined => "quarantined",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Is it the guest's doing, so that it counts towards quarantine?
+    pub fn is_of_guest(self) -> bool {
+        !matches!(self, Self::Input | Self::Busy | Self::Quarantined | Self::Unavailable)
+    }
+}
+
+/// What is known of a component that was compiled and started once.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    pub sha256: Hash,
+    pub exports: Exports,
+    /// Names of its imports, as they stand in the component.
+    pub imports: Vec<String>,
+    pub compile_time: Duration,
+    pub artifact_bytes: u64,
+}
+
+/// The host of all plugins of the site.
+pub struct Host {
+    limits: [Limits; 2],
+    runtime: OnceLock<Arc<Runtime>>,
+    loaded: ArcSwap<HashMap<Hash, Arc<Loaded>>>,
+    loaded_max: usize,
+    /// One component is made ready at a time.
+    readying: tokio::sync::Mutex<()>,
+    compiling: Semaphore,
+    compile_queue: Semaphore,
+    cache: Cache,
+    turns: Semaphore,
+    turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
+    turns_per_organization: usize,
+    turn_wait: Duration,
+}
+
+/// Which call is made, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'a> {
+    pub organization: OrganizationId,
+    pub loaded: &'a Loaded,
+    pub tier: Tier,
+    /// Less running time than the limits give.
+    pub deadline_ms: Option<u32>,
+}
+
+/// What a mapper may name at most.
+pub const ROLES_MAX: usize = 256;
+/// The longest reason of a denial.
+const REASON_BYTES_MAX: usize = 512;
+/// The longest role key.
+const ROLE_KEY_BYTES_MAX: usize = 64;
+
+impl Host {
+    /// With a key that authenticates compiled components.
+    pub fn new(config: &Config, key: Hash) -> Self {
+        let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self {
+            limits: [Limits::of(config, Tier::Standard), Limits::of(config, Tier::Large)],
+            runtime: OnceLock::new(),
+            loaded: ArcSwap::default(),
+            loaded_max: many(config.plugin_loaded_max),
+            readying: tokio::sync::Mutex::default(),
+            compiling: Semaphore::new(1),
+            compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
+            cache: Cache::new(&config.data.join("compiled-plugins"), key),
+            turns: Semaphore::new(many(config.plugin_calls_max)),
+            turns_of: ArcSwap::default(),
+            turns_per_organization: many(config.plugin_calls_per_organization),
+            turn_wait: Duration::from_millis(config.plugin_wait_ms),
+        }
+    }
+
+    pub fn limits(&self, tier: Tier) -> &Limits {
+        &self.limits[usize::from(tier == Tier::Large)]
+    }
+
+    /// The engine takes memory, so that it is made for the first component only.
+    fn runtime(&self) -> Result<&Arc<Runtime>> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let made = Arc::new(Runtime::new()?);
+        Ok(self.runtime.get_or_init(|| made))
+    }
+
+    /// Is this component fit to be called? Looked into, compiled, started once. It stays loaded.
+    pub async fn admit(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
+        let limits = self.limits(tier);
+        let inspected = inspect::inspect(component, limits)?;
+        let sha256: Hash = Sha256::digest(component).into();
+        let began = Instant::now();
+        let artifact = self.compile(component, limits).await?;
+        let compile_time = began.elapsed();
+        let runtime = self.runtime()?;
+        let linked = compile::component_of(&runtime.engine, &artifact)
+            .map_err(|e| Error::internal(format!("what was just compiled cannot be loaded: {e:#}")))
+            .and_then(|component| Loaded::link(runtime, &component))?;
+        linked.try_start(limits).await?;
+        if let Err(e) = self.cache.keep(&runtime.engine, &sha256, &artifact) {
+            tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
+        }
+        let admitted = Admitted {
+            sha256,
+            exports: inspected.exports,
+            imports: inspected.imports,
+            compile_time,
+            artifact_bytes: artifact.len() as u64,
+        };
+        self.remember(sha256, Arc::new(linked));
+        Ok(admitted)
+    }
+
+    async fn compile(&self, component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+        let busy = || Error::new(Cause::CompilerBusy).retry_after(limits.compile_cpu_s);
+        let _place = self.compile_queue.try_acquire().map_err(|_| busy())?;
+        let _turn = self.compiling.acquire().await.map_err(|_| busy())?;
+        compile::compile(component, limits).await
+    }
+
+    /// A component that is ready to be called, if it is.
+    pub fn find_loaded(&self, sha256: &Hash) -> Option<Arc<Loaded>> {
+        self.loaded.load().get(sha256).cloned()
+    }
+
+    /// Makes a component ready: from the cache, or compiled again from the bytes that `fetch` gives.
+    pub async fn load(
+        &self,
+        sha256: Hash,
+        tier: Tier,
+        fetch: impl Future<Output = Result<Vec<u8>>>,
+    ) -> Result<Arc<Loaded>> {
+        let _one_at_a_time = self.readying.lock().await;
+        if let Some(loaded) = self.find_loaded(&sha256) {
+            return Ok(loaded);
+        }
+        let runtime = self.runtime()?;
+        if let Some(component) = self.cache.load(&runtime.engine, &sha256) {
+            let loaded = Arc::new(Loaded::link(runtime, &component)?);
+            self.remember(sha256, loaded.clone());
+            return Ok(loaded);
+        }
+        let component = fetch.await?;
+        if <Hash>::from(Sha256::digest(&component)) != sha256 {
+            return Err(Error::internal("a stored component is not the one that was uploaded"));
+        }
+        self.admit(&component, tier).await?;
+        self.find_loaded(&sha256).ok_or_else(|| Error::internal("a component was dropped while it was made ready"))
+    }
+
+    fn remember(&self, sha256: Hash, loaded: Arc<Loaded>) {
+        self.loaded.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.insert(sha256, loaded.clone());
+            known
+        });
+    }
+
+    /// Drops what is loaded beyond the limit and not among these.
+    pub fn keep_loaded(&self, in_force: &HashSet<Hash>) {
+        self.loaded.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            let mut spare = self.loaded_max;
+            known.retain(|sha256, _| {
+                let is_spare = !in_force.contains(sha256);
+                let stays = !is_spare || spare > 0;
+                spare -= usize::from(is_spare && stays);
+                stays
+            });
+            known
+        });
+    }
+
+    /// Asks an authorizer.
+    pub async fn authorize(&self, turn: Turn<'_>, input: AccessInput) -> Called<Ruling> {
+        let limits = self.limits(turn.tier);
+        if input.bytes() as u64 > limits.input_bytes {
+            return too_much(limits.input_bytes);
+        }
+        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
+        let mut called = turn.loaded.authorize(limits, turn.budget(limits.authorize), input).await;
+        if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
+            *reason = engine::plain(reason, REASON_BYTES_MAX);
+        }
+        called
+    }
+
+    /// Asks a role mapper.
+    pub async fn map_roles(&self, turn: Turn<'_>, input: RoleInput) -> Called<Vec<String>> {
+        let limits = self.limits(turn.tier);
+        if input.bytes() as u64 > limits.input_bytes {
+            return too_much(limits.input_bytes);
+        }
+        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
+        let mut called = turn.loaded.map_roles(limits, turn.budget(limits.map_roles), input).await;
+        if let Ok(roles) = &called.outcome
+            && let Some(fault) = roles_fault(roles)
+        {
+            called.outcome = Err(engine::fault(FaultKind::Output, &fault));
+        }
+        called
+    }
+
+    /// A turn among all calls, and among those of the organization; `None` when none is free in time.
+    async fn turn(&self, organization: OrganizationId) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
+        let own = self.turns_of(organization);
+        let both = async {
+            // The organization's own first: who waits there takes nothing from the others.
+            let own = own.acquire_owned().await.ok()?;
+            Some((self.turns.acquire().await.ok()?, own))
+        };
+        tokio::time::timeout(self.turn_wait, both).await.ok().flatten()
+    }
+
+    fn turns_of(&self, organization: OrganizationId) -> Arc<Semaphore> {
+        if let Some(turns) = self.turns_of.load().get(&organization) {
+            return turns.clone();
+        }
+        let fresh = Arc::new(Semaphore::new(self.turns_per_organization));
+        self.turns_of.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.entry(organization).or_insert_with(|| fresh.clone());
+            known
+        });
+        self.turns_of.load().get(&organization).cloned().unwrap_or(fresh)
+    }
+}
+
+impl Turn<'_> {
+    fn budget(&self, budget: Budget) -> Budget {
+        let running_ms = self.deadline_ms.map_or(budget.running_ms, |ms| budget.running_ms.min(ms.into()));
+        Budget { running_ms, ..budget }
+    }
+}
+
+fn too_much<T>(bytes_max: u64) -> Called<T> {
+    Called::failed(engine::fault(FaultKind::Input, &format!("its input would have more than {bytes_max} bytes")))
+}
+
+fn busy<T>() -> Called<T> {
+    Called::failed(engine::fault(FaultKind::Busy, "too many plugins run at the same time"))
+}
+
+/// Why this cannot be a list of role keys.
+fn roles_fault(roles: &[String]) -> Option<String> {
+    if roles.len() > ROLES_MAX {
+        return Some(format!("it named {} roles, and {ROLES_MAX} are allowed", roles.len()));
+    }
+    let is_key = |key: &String| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-');
+        (1..=ROLE_KEY_BYTES_MAX).contains(&key.len()) && key.chars().all(plain)
+    };
+    if let Some(odd) = roles.iter().find(|key| !is_key(key)) {
+        return Some(format!("it named a role that cannot be: {:?}", engine::plain(odd, ROLE_KEY_BYTES_MAX)));
+    }
+    let mut seen = HashSet::new();
+    let twice = roles.iter().find(|key| !seen.insert(key.as_str()))?;
+    Some(format!("it named {twice} twice"))
+}

@@ -1,0 +1,146 @@
+//! Plugins written by hand, as text, made into components when a test needs them: no toolchain, and every byte chosen.
+
+use std::path::Path;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Memory that both kinds share: texts lie from 1024 on, answers at 16, and what the host writes grows from 64 KiB up.
+const COMMON: &str = r#"
+  (memory (export "memory") 2)
+  (global $free (mut i32) (i32.const 65536))
+  (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+    (global.set $free (i32.add (local.get $at) (local.get 3)))
+    (block $done
+      (loop $grow
+        (br_if $done (i32.le_u (global.get $free) (i32.mul (memory.size) (i32.const 65536))))
+        (br_if $grow (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
+      )
+    (local.get $at))
+"#;
+
+const AUTHORIZE: &str = r#"
+  (func $allow (result i32)
+    (i32.store8 (i32.const 16) (i32.const 0)) (i32.store8 (i32.const 20) (i32.const 0)) (i32.const 16))
+  (func $deny (param $text i32) (param $bytes i32) (result i32)
+    (i32.store8 (i32.const 16) (i32.const 0)) (i32.store8 (i32.const 20) (i32.const 1))
+    (i32.store (i32.const 24) (local.get $text)) (i32.store (i32.const 28) (local.get $bytes)) (i32.const 16))
+  (func $abstain (result i32)
+    (i32.store8 (i32.const 16) (i32.const 0)) (i32.store8 (i32.const 20) (i32.const 2)) (i32.const 16))
+  (func (export "roster:policy/authorizer@1.0.0#authorize")
+    (param $tenant i32) (param $tenant_bytes i32) (param $subject i32) (param $subject_bytes i32)
+    (param $roles i32) (param $roles_count i32) (param $action i32) (param $action_bytes i32)
+    (param $path i32) (param $path_bytes i32) (param $context i32) (param $context_count i32) (result i32)
+    BODY)
+"#;
+
+const MAP_ROLES: &str = r#"
+  (func $list (param $first i32) (param $count i32) (result i32)
+    (i32.store8 (i32.const 16) (i32.const 0))
+    (i32.store (i32.const 20) (local.get $first)) (i32.store (i32.const 24) (local.get $count)) (i32.const 16))
+  (func (export "roster:policy/role-mapper@1.0.0#map-roles")
+    (param $tenant i32) (param $tenant_bytes i32) (param $source i32) (param $source_bytes i32)
+    (param $subject i32) (param $subject_bytes i32) (param $groups i32) (param $groups_count i32)
+    (param $claims i32) (param $claims_count i32)
+    (param $has_raw i32) (param $raw i32) (param $raw_bytes i32) (result i32)
+    BODY)
+"#;
+
+const LOG: &str = r#"(import "roster:policy/host@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
+
+/// An authorizer with this body: `(call $allow)`, `(call $deny (i32.const TEXT) (i32.const BYTES))`, `(call $abstain)`,
+/// over the locals `$action`, `$action_bytes`, `$path`, `$roles_count` and the like. `before` stands outside of functions
+/// and may hold `(data (i32.const 1024) "…")`; `$log` takes a level, a text and its length.
+pub fn authorizer(before: &str, body: &str) -> Vec<u8> {
+    component("authorizer-plugin", &format!("(module {LOG} {COMMON} {before} {})", AUTHORIZE.replace("BODY", body)))
+}
+
+/// The same for a role mapper: `(call $list (i32.const FIRST) (i32.const COUNT))`, where each text is a pointer and a
+/// length.
+pub fn role_mapper(before: &str, body: &str) -> Vec<u8> {
+    component("role-mapper-plugin", &format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body)))
+}
+
+/// Makes a component of a core module's text, for a world of `plugins/wit`.
+pub fn component(world: &str, text: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(text).expect("the text of a module");
+    let mut resolve = Resolve::default();
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/wit");
+    let (package, _) = resolve.push_dir(&wit).expect("plugins/wit");
+    let world = resolve.select_world(&[package], Some(world)).expect("a world");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    let encoder = ComponentEncoder::default().validate(true).module(&module).expect("a module");
+    encoder.realloc_via_memory_grow(true).encode().expect("a component")
+}
+
+// ── guests that many tests use ──
+
+pub fn allowing() -> Vec<u8> {
+    authorizer("", "(call $allow)")
+}
+
+pub fn abstaining() -> Vec<u8> {
+    authorizer("", "(call $abstain)")
+}
+
+/// Denies everything, for this reason.
+pub fn denying(reason: &str) -> Vec<u8> {
+    let data = format!("(data (i32.const 1024) {reason:?})");
+    authorizer(&data, &format!("(call $deny (i32.const 1024) (i32.const {}))", reason.len()))
+}
+
+/// Denies, and gives the path, which it was asked about, as the reason.
+pub fn denying_with_path() -> Vec<u8> {
+    authorizer("", "(call $deny (local.get $path) (local.get $path_bytes))")
+}
+
+/// Denies actions of this many letters and has no opinion about others.
+pub fn denying_actions_of(letters: usize) -> Vec<u8> {
+    authorizer(
+        "(data (i32.const 1024) \"not this\")",
+        &format!(
+            "(if (i32.eq (local.get $action_bytes) (i32.const {letters}))
+               (then (return (call $deny (i32.const 1024) (i32.const 8)))))
+             (call $abstain)"
+        ),
+    )
+}
+
+pub fn looping() -> Vec<u8> {
+    authorizer("", "(loop $again (br $again)) (unreachable)")
+}
+
+pub fn trapping() -> Vec<u8> {
+    authorizer("", "(unreachable)")
+}
+
+/// Names these roles, whatever it is told.
+pub fn naming(roles: &[&str]) -> Vec<u8> {
+    let mut data = String::new();
+    let mut at = 8_192;
+    for (n, role) in roles.iter().enumerate() {
+        let place = |n: usize| format!("\\{:02x}\\{:02x}\\00\\00", n & 255, n >> 8);
+        data.push_str(&format!("(data (i32.const {}) \"{}{}\")", 1_024 + 8 * n, place(at), place(role.len())));
+        data.push_str(&format!("(data (i32.const {at}) {role:?})"));
+        at += role.len();
+    }
+    role_mapper(&data, &format!("(call $list (i32.const 1024) (i32.const {}))", roles.len()))
+}
+
+/// Names the groups it is told of, as they are.
+pub fn naming_groups() -> Vec<u8> {
+    role_mapper("", "(call $list (local.get $groups) (local.get $groups_count))")
+}
+
+pub fn trapping_mapper() -> Vec<u8> {
+    role_mapper("", "(unreachable)")
+}
+
+#[test]
+fn the_guests_of_the_tests_are_components() {
+    for guest in [allowing(), denying("no"), looping(), naming(&["editor", "viewer"]), naming_groups()] {
+        assert_eq!(guest[..8], [0, b'a', b's', b'm', 0x0d, 0, 1, 0]);
+    }
+}
