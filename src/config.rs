@@ -3,6 +3,7 @@
 //! The only reader of the environment and of configuration files. A setting comes from its default, then
 //! `roster.toml`, then `ROSTER_…`, then the command line; a key that no setting has is refused.
 
+mod kinds;
 pub mod providers;
 
 use std::collections::BTreeMap;
@@ -10,152 +11,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+pub use kinds::network;
+use kinds::{Setting, within};
 use providers::Provider;
 use toml::Value;
-
-/// What can stand behind a setting's name.
-trait Setting: Sized {
-    const KIND: &'static str;
-    fn read(value: &Value) -> Result<Self, String>;
-    fn show(&self) -> String;
-    /// The same from the environment, where everything is text.
-    fn of_text(text: &str) -> Value {
-        Value::String(text.to_owned())
-    }
-}
-
-impl Setting for u64 {
-    const KIND: &'static str = "number";
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| "must be a whole number, 0 or more".into())
-    }
-    fn show(&self) -> String {
-        self.to_string()
-    }
-    fn of_text(text: &str) -> Value {
-        text.parse::<i64>().map_or_else(|_| Value::String(text.to_owned()), Value::Integer)
-    }
-}
-
-impl Setting for bool {
-    const KIND: &'static str = "true or false";
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_bool().ok_or_else(|| "must be true or false".into())
-    }
-    fn show(&self) -> String {
-        self.to_string()
-    }
-    fn of_text(text: &str) -> Value {
-        match text {
-            "true" | "1" => Value::Boolean(true),
-            "false" | "0" => Value::Boolean(false),
-            other => Value::String(other.to_owned()),
-        }
-    }
-}
-
-impl Setting for String {
-    const KIND: &'static str = "text";
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().map(str::to_owned).ok_or_else(|| "must be text".into())
-    }
-    fn show(&self) -> String {
-        format!("{self:?}")
-    }
-}
-
-impl Setting for PathBuf {
-    const KIND: &'static str = "path";
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().map(PathBuf::from).ok_or_else(|| "must be a path".into())
-    }
-    fn show(&self) -> String {
-        format!("{:?}", self.display().to_string())
-    }
-}
-
-impl Setting for SocketAddr {
-    const KIND: &'static str = "address:port";
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| "must be like 127.0.0.1:8480".into())
-    }
-    fn show(&self) -> String {
-        format!("\"{self}\"")
-    }
-}
-
-impl Setting for LogFormat {
-    const KIND: &'static str = "text or json";
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("text") => Ok(Self::Text),
-            Some("json") => Ok(Self::Json),
-            _ => Err("must be \"text\" or \"json\"".into()),
-        }
-    }
-    fn show(&self) -> String {
-        match self {
-            Self::Text => "\"text\"".into(),
-            Self::Json => "\"json\"".into(),
-        }
-    }
-}
-
-impl Setting for MailSecurity {
-    const KIND: &'static str = "starttls, tls or none";
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("starttls") => Ok(Self::StartTls),
-            Some("tls") => Ok(Self::Tls),
-            Some("none") => Ok(Self::None),
-            _ => Err("must be \"starttls\", \"tls\" or \"none\"".into()),
-        }
-    }
-    fn show(&self) -> String {
-        match self {
-            Self::StartTls => "\"starttls\"".into(),
-            Self::Tls => "\"tls\"".into(),
-            Self::None => "\"none\"".into(),
-        }
-    }
-}
-
-impl Setting for Vec<String> {
-    const KIND: &'static str = "list of text";
-    fn read(value: &Value) -> Result<Self, String> {
-        let wrong = || "must be a list of text".to_owned();
-        value.as_array().ok_or_else(wrong)?.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
-    }
-    fn show(&self) -> String {
-        format!("{self:?}")
-    }
-    fn of_text(text: &str) -> Value {
-        Value::Array(
-            text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.into())).collect(),
-        )
-    }
-}
-
-impl Setting for Vec<IpNet> {
-    const KIND: &'static str = "list of addresses or CIDR ranges";
-    fn read(value: &Value) -> Result<Self, String> {
-        Vec::<String>::read(value)?
-            .iter()
-            .map(|text| network(text).ok_or_else(|| format!("{text:?} is not an address or a CIDR range")))
-            .collect()
-    }
-    fn show(&self) -> String {
-        format!("{:?}", self.iter().map(ToString::to_string).collect::<Vec<_>>())
-    }
-    fn of_text(text: &str) -> Value {
-        Vec::<String>::of_text(text)
-    }
-}
-
-/// A CIDR range, or one address as the range of itself.
-pub fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -198,6 +57,12 @@ macro_rules! settings {
             pub authentik_token: Option<String>,
             /// From `mail.password_file`.
             pub mail_password: Option<String>,
+            /// From `hooks.sftpgo_key_file`.
+            pub hook_sftpgo_key: Option<String>,
+            /// From `hooks.wordpress_key_file`.
+            pub hook_wordpress_key: Option<String>,
+            /// From `sftpgo.secret_file`.
+            pub sftpgo_secret: Option<String>,
             $(#[doc = $about] pub $field: $kind,)*
         }
 
@@ -212,6 +77,9 @@ macro_rules! settings {
                     wordpress_ticket_secret: None,
                     authentik_token: None,
                     mail_password: None,
+                    hook_sftpgo_key: None,
+                    hook_wordpress_key: None,
+                    sftpgo_secret: None,
                     $($field: $default,)*
                 }
             }
@@ -248,27 +116,6 @@ macro_rules! settings {
             }
         }
     };
-}
-
-/// Bounds of a number; `()` for everything else.
-trait Bounds<T> {
-    fn check(&self, value: &T) -> Result<(), String>;
-}
-impl<T> Bounds<T> for () {
-    fn check(&self, _: &T) -> Result<(), String> {
-        Ok(())
-    }
-}
-impl Bounds<u64> for std::ops::RangeInclusive<u64> {
-    fn check(&self, value: &u64) -> Result<(), String> {
-        if self.contains(value) {
-            return Ok(());
-        }
-        Err(format!("must be from {} to {}", self.start(), self.end()))
-    }
-}
-fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
-    bounds.check(&value).map(|()| value)
 }
 
 fn variable(name: &str) -> String {
@@ -380,6 +227,35 @@ settings! {
     plugin_failures "plugins.failures": u64 = 10, 1..=10_000, "Failures within plugins.failures_window_s after which a version is quarantined: it denies what it covers, unasked";
     plugin_failures_window_s "plugins.failures_window_s": u64 = 60, 1..=86_400, "Failures of a plugin are counted over this long, in seconds";
     plugin_loaded_max "plugins.loaded": u64 = 100, 1..=10_000, "Compiled components kept in memory beyond those in force";
+    media_root "media_root": PathBuf = PathBuf::new(), (), "Folder with one folder of videos per member, named as SFTPGo names the member; empty switches measuring off";
+    quota_default_bytes "quota.default_bytes": u64 = 10_737_418_240, 0..=9_000_000_000_000_000, "What a member may store unless its organization or an administrator says otherwise, in bytes";
+    reservation_ttl_s "quota.reservation_ttl_s": u64 = 86_400, 1..=2_592_000, "How long a reservation holds its bytes, in seconds";
+    reservations_max "quota.reservations": u64 = 100, 1..=100_000, "Most open reservations of one member";
+    videos_max "limits.videos": u64 = 10_000_000, 1..=1_000_000_000, "Most videos of the site";
+    video_path_bytes_max "limits.video_path_bytes": u64 = 1_024, 64..=4_096, "Longest path of a video in bytes";
+    import_files_max "limits.import_files": u64 = 1_000_000, 1..=100_000_000, "Most files that one import of videos looks at";
+    import_rows_max "limits.import_rows": u64 = 10_000, 1..=1_000_000, "Most members of one import";
+    job_lease_s "jobs.lease_s": u64 = 300, 1..=86_400, "How long a job is a worker's without a heartbeat, in seconds";
+    job_attempts_max "jobs.attempts": u64 = 5, 1..=1_000, "Attempts after which a job is dead until somebody retries it";
+    job_backoff_s "jobs.backoff_s": u64 = 30, 0..=86_400, "Wait before the second attempt of a job, in seconds; it doubles with each further one";
+    job_claim_max "jobs.claim": u64 = 20, 1..=1_000, "Most jobs that one claim takes";
+    outbox_attempts_max "outbox.attempts": u64 = 12, 1..=1_000, "Attempts after which an event is given up for a target, until somebody retries it";
+    outbox_backoff_s "outbox.backoff_s": u64 = 5, 0..=86_400, "Wait before the second attempt of a delivery, in seconds; it doubles with each further one";
+    outbox_backoff_max_s "outbox.backoff_max_s": u64 = 21_600, 1..=604_800, "Longest wait between two attempts of a delivery, in seconds";
+    outbox_ttl_s "outbox.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a delivered event is kept to be looked at, in seconds";
+    webhooks_max "limits.webhooks": u64 = 100, 1..=10_000, "Most webhooks of one organization, and of the site";
+    webhook_private_hosts "webhooks.private_hosts": Vec<String> = Vec::new(), (), "Hosts that webhooks may reach though they lie in this machine or a private network, such as `n8n.lan` or `127.0.0.1`";
+    webhook_rotation_overlap_s "webhooks.rotation_overlap_s": u64 = 86_400, 0..=2_592_000, "How long a webhook is signed with the former secret as well after a rotation, in seconds";
+    hook_sftpgo_key_file "hooks.sftpgo_key_file": PathBuf = PathBuf::new(), (), "File with the key that SFTPGo's hooks send as X-Hook-Key, or as the password in the hook's URL";
+    hook_wordpress_key_file "hooks.wordpress_key_file": PathBuf = PathBuf::new(), (), "File with the key that the must-use plugin signs its events with";
+    hook_age_max_s "hooks.age_max_s": u64 = 300, 1..=86_400, "Oldest signed hook that is taken, in seconds";
+    sftpgo_url "sftpgo.url": String = String::new(), (), "Address of SFTPGo's REST API with its /api/v2, without a slash at the end; empty switches provisioning off";
+    sftpgo_username "sftpgo.username": String = String::new(), (), "SFTPGo administrator whose token is used; empty when sftpgo.secret_file holds an API key";
+    sftpgo_secret_file "sftpgo.secret_file": PathBuf = PathBuf::new(), (), "File with the password of sftpgo.username, or with an API key";
+    sftpgo_home "sftpgo.home": String = String::new(), (), "Home folder of an SFTPGo user, such as /srv/media/{username}; empty means the media root with the name";
+    sftpgo_delete "sftpgo.delete": bool = false, (), "Deletes the SFTPGo user of an erased member; otherwise it is disabled";
+    sftpgo_reconcile_s "sftpgo.reconcile_s": u64 = 86_400, 60..=2_592_000, "How often SFTPGo's users are compared with the members, in seconds";
+    mail_language "mail.language": String = "en".into(), (), "Language of mail: en or zh-TW";
     decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
     decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first";
     decisions_ttl_s "decisions.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a decision stays in the decision log, in seconds";
@@ -472,6 +348,9 @@ impl Config {
         self.wordpress_ticket_secret = one(&self.wordpress_ticket_secret_file);
         self.authentik_token = one(&self.authentik_token_file);
         self.mail_password = one(&self.mail_password_file);
+        self.hook_sftpgo_key = one(&self.hook_sftpgo_key_file);
+        self.hook_wordpress_key = one(&self.hook_wordpress_key_file);
+        self.sftpgo_secret = one(&self.sftpgo_secret_file);
         for provider in &mut self.providers {
             provider.client_secret = one(&provider.client_secret_file);
         }
@@ -499,7 +378,11 @@ impl Config {
                 faults.push(format!("cors.origins: {origin:?} is not an exact origin like https://portal.example.org"));
             }
         }
-        for (name, url) in [("wordpress.url", &self.wordpress_url), ("authentik.url", &self.authentik_url)] {
+        for (name, url) in [
+            ("wordpress.url", &self.wordpress_url),
+            ("authentik.url", &self.authentik_url),
+            ("sftpgo.url", &self.sftpgo_url),
+        ] {
             if !url.is_empty() {
                 providers::check_address(name, url, faults);
             }
@@ -521,6 +404,9 @@ impl Config {
         }
         if self.signing_key_overlap_s < self.access_token_ttl_s {
             faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
+        }
+        if !["en", "zh-TW"].contains(&self.mail_language.as_str()) {
+            faults.push("mail.language is en or zh-TW".into());
         }
         if self.audience.is_empty() {
             faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());

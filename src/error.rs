@@ -160,6 +160,33 @@ causes! {
     UploadsLimited 34 604 "uploads_limited" "too many uploads: wait as long as Retry-After says";
     CompilerBusy 34 606 "compiler_busy" "too many components wait for the compiler: try again";
 
+    VideoPath 33 101 "video_path" "a video's path is `username/…` below the media root, without `..`, empty parts or control characters";
+    VideoSize 33 101 "video_size" "a size is a whole number of bytes, 0 or more";
+    FileChanged 33 309 "file_changed" "the file changed while it was measured: try again when it is complete";
+    NotAFile 33 101 "not_a_file" "this is not a plain file below the media root";
+    FileNotFound 33 301 "file_not_found" "there is no such file below the media root";
+    MediaRootNotConfigured 33 605 "media_root_not_configured" "set media_root to measure files";
+    VideoNotFound 33 301 "video_not_found" "there is no such video";
+    OwnerNotFound 33 301 "owner_not_found" "no member has this SFTPGo name";
+    NotYourFolder 33 505 "not_your_folder" "the path lies in somebody else's folder";
+    VideosFull 33 309 "videos_full" "the site has as many videos as limits.videos allows";
+    QuotaExceeded 33 506 "quota_exceeded" "this does not fit the quota: delete something, or ask an administrator for more";
+    OrganizationQuotaExceeded 33 506 "organization_quota_exceeded" "this does not fit the organization's quota: delete something, or ask its administrators";
+    ReservationNotFound 33 301 "reservation_not_found" "there is no such reservation";
+    ReservationOver 33 309 "reservation_over" "this reservation was committed, released, or is too old";
+    ReservationsFull 33 309 "reservations_full" "there are as many open reservations as quota.reservations allows: commit or release some";
+    JobNotFound 33 301 "job_not_found" "there is no such job";
+    LeaseLost 33 309 "lease_lost" "this job is not yours any more: its lease ended, or it was given to another worker";
+    JobNotDead 33 309 "job_not_dead" "only a dead job can be retried";
+    MemberSuspended 33 505 "member_suspended" "this member is suspended";
+    HookKey 33 501 "hook_key" "send the hook's key as X-Hook-Key, or the internal secret";
+    HookSignature 33 501 "hook_signature" "the signature of this hook is not right, or too old";
+    WebhookNotFound 35 301 "webhook_not_found" "there is no such webhook";
+    WebhookUrl 35 101 "webhook_url" "a webhook's address is http or https, and leads to no private or link-local address unless webhooks.private_hosts names its host";
+    WebhooksFull 35 309 "webhooks_full" "there are as many webhooks as limits.webhooks allows";
+    DeliveryNotFound 35 301 "delivery_not_found" "there is no such delivery";
+    SftpgoNotConfigured 35 605 "sftpgo_not_configured" "set sftpgo.url and sftpgo.secret_file";
+
     IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";
     SecretNotKept 32 309 "secret_not_kept" "this request was answered before, and its secret is shown only once: rotate to get a new one";
     VersionStale 10 310 "version_stale" "it was changed since you read it: read it again, then repeat the change";

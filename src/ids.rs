@@ -124,6 +124,10 @@ id! {
     /// The public part of an API key.
     ApiKeyId;
     PluginId;
+    /// Bytes that are promised to an upload.
+    ReservationId;
+    JobId;
+    WebhookId;
 }
 
 fn canonical(text: &str) -> Uuid {

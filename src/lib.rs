@@ -69,5 +69,6 @@ pub mod error;
 pub mod ids;
 pub mod journal;
 pub mod outbound;
+pub mod outbox;
 pub mod sandbox;
 pub mod wire;

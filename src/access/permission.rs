@@ -156,6 +156,51 @@ own! {
     PLUGIN_DELETE           "roster.plugin.delete"             "DELETE" "/plugins/:name"                                 None,                       tenant "o"     "Delete a plugin with all its versions";
     PLUGIN_VERSION_DELETE   "roster.plugin.delete_version"     "DELETE" "/plugins/:name/versions/:version"               None,                       tenant "o"     "Delete a version of a plugin";
 
+    VIDEOS                  "roster.video"                     ""       ""                                               None,                       tenant ""      "Videos";
+    VIDEO_LIST              "roster.video.list"                "GET"    "/videos"                                        Some("videos:read"),        tenant "oamv"  "List videos of others";
+    VIDEO_GET               "roster.video.get"                 "GET"    "/videos/:id"                                    Some("videos:read"),        tenant "oamv"  "See a video of others";
+    VIDEO_DELETE            "roster.video.delete"              "DELETE" "/videos/:id"                                    Some("videos:write"),       tenant "oam"   "Delete a video of others";
+    VIDEO_TRANSFER          "roster.video.transfer"            "POST"   "/videos/:id/transfer"                           Some("videos:write"),       tenant "oam"   "Give a video to another member";
+    VIDEO_CLAIM             "roster.video.claim"               "POST"   "/videos/claim"                                  Some("videos:write"),       site   ""      "Give videos without an owner to whose folders they lie in";
+    VIDEO_IMPORT            "roster.video.import"              "POST"   "/videos/import"                                 Some("videos:write"),       site   ""      "Take in what lies under the media root";
+
+    QUOTAS                  "roster.quota"                     ""       ""                                               None,                       tenant ""      "Quotas";
+    QUOTA_LIST              "roster.quota.list"                "GET"    "/admin/quotas"                                  Some("quotas:read"),        tenant "oamv"  "See what members store";
+    QUOTA_LEDGER            "roster.quota.ledger"              "GET"    "/admin/quotas/:id/ledger"                       Some("quotas:read"),        tenant "oamv"  "See how a member's usage came about";
+    QUOTA_UPDATE            "roster.quota.update"              "PATCH"  "/admin/members/:id/quota"                       Some("quotas:write"),       tenant "oa"    "Change what a member may store";
+    QUOTA_USAGE             "roster.quota.usage"               "GET"    "/admin/usage"                                   Some("quotas:read"),        tenant "oamv"  "See usage in sum, and who uses most";
+    QUOTA_CEILING           "roster.quota.set_ceiling"         "PATCH"  "/admin/organizations/:id/quota"                 Some("quotas:write"),       site   ""      "Change what an organization may store";
+    QUOTA_RECOUNT           "roster.quota.recount"             "POST"   "/admin/quotas/recount"                          None,                       site   ""      "Prove all usage by the ledger and the videos";
+
+    JOBS                    "roster.job"                       ""       ""                                               None,                       tenant ""      "Jobs";
+    JOB_LIST                "roster.job.list"                  "GET"    "/jobs"                                          Some("jobs:read"),          tenant "oamv"  "List jobs";
+    JOB_GET                 "roster.job.get"                   "GET"    "/jobs/:id"                                      Some("jobs:read"),          tenant "oamv"  "See a job";
+    JOB_COUNT               "roster.job.count"                 "GET"    "/jobs/counts"                                   Some("jobs:read"),          tenant "oamv"  "See how many jobs there are";
+    JOB_CLAIM               "roster.job.claim"                 "POST"   "/jobs/claim"                                    Some("jobs:write"),         site   ""      "Take jobs to work on, and report on them";
+    JOB_RETRY               "roster.job.retry"                 "POST"   "/jobs/:id/retry"                                Some("jobs:write"),         tenant "oa"    "Retry a dead job";
+
+    USERS                   "roster.user"                      ""       ""                                               None,                       tenant ""      "Members with everything that belongs to them";
+    USER_LIST               "roster.user.list"                 "GET"    "/admin/users"                                   Some("members:read"),       tenant "oamv"  "List members with their quotas";
+    USER_CREATE             "roster.user.create"               "POST"   "/admin/users"                                   None,                       site   ""      "Create a member with quota, names and an API key";
+    USER_IMPORT             "roster.user.import"               "POST"   "/admin/users/import"                            None,                       site   ""      "Import members with quotas and names";
+    USER_GET                "roster.user.get"                  "GET"    "/admin/users/:id"                               Some("members:read"),       tenant "oamv"  "See a member with its quota";
+    USER_UPDATE             "roster.user.update"               "PATCH"  "/admin/users/:id"                               None,                       site   ""      "Change a member with its quota and names";
+    USER_DELETE             "roster.user.delete"               "DELETE" "/admin/users/:id"                               None,                       site   ""      "Erase a member and tell the neighbours";
+
+    OUTBOX                  "roster.outbox"                    ""       ""                                               None,                       tenant ""      "Events and their deliveries";
+    OUTBOX_LIST             "roster.outbox.list"               "GET"    "/admin/deliveries"                              None,                       tenant "oa"    "See what was or will be delivered";
+    OUTBOX_RETRY            "roster.outbox.retry"              "POST"   "/admin/deliveries/:id/retry"                    None,                       tenant "oa"    "Deliver again what was given up";
+    WEBHOOK_LIST            "roster.outbox.list_webhooks"      "GET"    "/admin/webhooks"                                None,                       tenant "oa"    "List webhooks";
+    WEBHOOK_CREATE          "roster.outbox.create_webhook"     "POST"   "/admin/webhooks"                                None,                       tenant "oa"    "Create a webhook";
+    WEBHOOK_UPDATE          "roster.outbox.update_webhook"     "PATCH"  "/admin/webhooks/:id"                            None,                       tenant "oa"    "Change a webhook";
+    WEBHOOK_ROTATE          "roster.outbox.rotate_webhook"     "POST"   "/admin/webhooks/:id/rotate"                     None,                       tenant "oa"    "Give a webhook a new secret";
+    WEBHOOK_DELETE          "roster.outbox.delete_webhook"     "DELETE" "/admin/webhooks/:id"                            None,                       tenant "oa"    "Delete a webhook";
+
+    NEIGHBOURS              "roster.neighbour"                 ""       ""                                               None,                       tenant ""      "SFTPGo and WordPress";
+    SFTPGO_DRIFT            "roster.neighbour.sftpgo_drift"    "GET"    "/admin/sftpgo/drift"                            None,                       site   ""      "See how SFTPGo's users differ from the members";
+    SFTPGO_RECONCILE        "roster.neighbour.sftpgo_reconcile" "POST"  "/admin/sftpgo/reconcile"                        None,                       site   ""      "Bring SFTPGo's users in line";
+    WORDPRESS_SYNC          "roster.neighbour.wordpress_sync"  "POST"   "/admin/wordpress/sync"                          None,                       site   ""      "Compare WordPress's users with the members";
+
     CLIENTS                 "roster.client"                    ""       ""                                               None,                       tenant ""      "API clients";
     CLIENT_LIST             "roster.client.list"               "GET"    "/admin/api-clients"                             None,                       site   ""      "List API clients";
     CLIENT_CREATE           "roster.client.create"             "POST"   "/admin/api-clients"                             None,                       site   ""      "Create an API client";

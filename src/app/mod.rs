@@ -31,6 +31,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, RoleId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Outcome, Verified};
 use crate::outbound::Outbound;
+use crate::outbox::{self, Event, Neighbours};
 use crate::sandbox::Host;
 use figures::Figures;
 use kept::Kept;
@@ -45,6 +46,9 @@ pub struct App {
     pub outbound: Outbound,
     /// Runs the organizations' own rules.
     pub host: Host,
+    /// Told after each change: there may be something to deliver.
+    pub outbox: tokio::sync::Notify,
+    neighbours: Neighbours,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
     /// Digests what may hold a secret, and derives secrets from others.
@@ -64,16 +68,17 @@ pub struct Changed<T> {
     /// Empty when there was nothing to change.
     entries: Vec<Entry>,
     policy: Vec<Change>,
+    events: Vec<Event>,
 }
 
 impl<T> Changed<T> {
     pub fn new(answer: T, entry: Entry) -> Self {
-        Self { answer, entries: vec![entry], policy: Vec::new() }
+        Self { answer, entries: vec![entry], policy: Vec::new(), events: Vec::new() }
     }
 
     /// It already was as asked.
     pub fn nothing(answer: T) -> Self {
-        Self { answer, entries: Vec::new(), policy: Vec::new() }
+        Self { answer, entries: Vec::new(), policy: Vec::new(), events: Vec::new() }
     }
 
     /// What it did in one more organization, which sees only that.
@@ -85,7 +90,14 @@ impl<T> Changed<T> {
 
     /// The same change with another form of its answer.
     pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
-        Changed { answer: form(self.answer), entries: self.entries, policy: self.policy }
+        Changed { answer: form(self.answer), entries: self.entries, policy: self.policy, events: self.events }
+    }
+
+    /// What others are to hear of it.
+    #[must_use]
+    pub fn event(mut self, event: impl IntoIterator<Item = Event>) -> Self {
+        self.events.extend(event);
+        self
     }
 
     /// What the change means for decisions.
@@ -181,7 +193,7 @@ impl App {
             })
             .await?;
         let keys = keys::keys_of(&keys, &config)?;
-        let sealer = Sealer::new(server_key);
+        let (sealer, neighbours) = (Sealer::new(server_key), Neighbours::of(&config));
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
@@ -190,6 +202,8 @@ impl App {
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             config: Arc::new(config),
+            outbox: tokio::sync::Notify::new(),
+            neighbours,
             sealer,
             url: OnceLock::new(),
             kept: Kept::default(),
@@ -235,8 +249,12 @@ impl App {
         action: &'static str,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        let caller = caller.clone();
-        self.db.write(move |w, snapshot| apply(w, snapshot, &caller, action, change)).await
+        let (caller, neighbours) = (caller.clone(), self.neighbours);
+        let committed =
+            self.db.write(move |w, snapshot| apply(w, snapshot, neighbours, (&caller, action), change)).await?;
+        // Whoever delivers looks for work; when there is none, this costs nothing.
+        self.outbox.notify_one();
+        Ok(committed)
     }
 
     /// A creating change: a repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
@@ -533,16 +551,18 @@ pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
 fn apply<T>(
     w: &Writer<'_>,
     snapshot: &mut Snapshot,
-    caller: &Identity,
-    action: &'static str,
+    neighbours: Neighbours,
+    (caller, action): (&Identity, &'static str),
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
 ) -> Result<Committed<T>> {
     if !snapshot.is_available() {
         // The rows could not be read after a failed commit: nothing goes on before they can.
         *snapshot = access::store::load(w)?;
     }
-    let Changed { answer, entries, policy } = change(&Transaction { writer: w, snapshot }, caller)?;
+    let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot }, caller)?;
     entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
+    let request_id = &caller.exchange.request_id;
+    events.iter().try_for_each(|event| outbox::record(w, neighbours, request_id, event))?;
     if policy.is_empty() {
         return Ok(Committed { answer, epoch: snapshot.epoch });
     }

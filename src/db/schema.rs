@@ -13,7 +13,8 @@ use crate::error::{Cause, Error, Result};
 pub const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// The steps from version 1 on: step *n* leads from version *n* to *n* + 1.
-const UPGRADES: &[&str] = &[include_str!("upgrades/2.sql"), include_str!("upgrades/3.sql")];
+const UPGRADES: &[&str] =
+    &[include_str!("upgrades/2.sql"), include_str!("upgrades/3.sql"), include_str!("upgrades/4.sql")];
 
 /// How long a writer or reader waits for a lock. Only a foreign tool on the same file can hold one.
 const LOCK_WAIT_MS: u32 = 5_000;

@@ -92,7 +92,9 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         let mut rows = plan.raw_query();
         while let Some(row) = rows.next().expect("row") {
             let step: String = row.get(3).expect("step");
-            let is_scan = step.starts_with("SCAN") && !step.contains("CONSTANT ROW") && !step.contains("USING");
+            // A virtual table is a list in a row, such as the kinds of a webhook.
+            let is_rows = !["CONSTANT ROW", "USING", "VIRTUAL TABLE"].iter().any(|no| step.contains(no));
+            let is_scan = step.starts_with("SCAN") && is_rows;
             assert!(!is_scan, "{name}: {step}");
         }
     }

@@ -1,0 +1,174 @@
+//! What can stand behind a setting's name, how it is read and shown, and its bounds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use toml::Value;
+
+use super::{LogFormat, MailSecurity};
+
+/// What can stand behind a setting's name.
+pub(super) trait Setting: Sized {
+    const KIND: &'static str;
+    fn read(value: &Value) -> Result<Self, String>;
+    fn show(&self) -> String;
+    /// The same from the environment, where everything is text.
+    fn of_text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+}
+
+impl Setting for u64 {
+    const KIND: &'static str = "number";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| "must be a whole number, 0 or more".into())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn of_text(text: &str) -> Value {
+        text.parse::<i64>().map_or_else(|_| Value::String(text.to_owned()), Value::Integer)
+    }
+}
+
+impl Setting for bool {
+    const KIND: &'static str = "true or false";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| "must be true or false".into())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn of_text(text: &str) -> Value {
+        match text {
+            "true" | "1" => Value::Boolean(true),
+            "false" | "0" => Value::Boolean(false),
+            other => Value::String(other.to_owned()),
+        }
+    }
+}
+
+impl Setting for String {
+    const KIND: &'static str = "text";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| "must be text".into())
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Setting for PathBuf {
+    const KIND: &'static str = "path";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(PathBuf::from).ok_or_else(|| "must be a path".into())
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.display().to_string())
+    }
+}
+
+impl Setting for SocketAddr {
+    const KIND: &'static str = "address:port";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| "must be like 127.0.0.1:8480".into())
+    }
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for LogFormat {
+    const KIND: &'static str = "text or json";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("text") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            _ => Err("must be \"text\" or \"json\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Text => "\"text\"".into(),
+            Self::Json => "\"json\"".into(),
+        }
+    }
+}
+
+impl Setting for MailSecurity {
+    const KIND: &'static str = "starttls, tls or none";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("starttls") => Ok(Self::StartTls),
+            Some("tls") => Ok(Self::Tls),
+            Some("none") => Ok(Self::None),
+            _ => Err("must be \"starttls\", \"tls\" or \"none\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::StartTls => "\"starttls\"".into(),
+            Self::Tls => "\"tls\"".into(),
+            Self::None => "\"none\"".into(),
+        }
+    }
+}
+
+impl Setting for Vec<String> {
+    const KIND: &'static str = "list of text";
+    fn read(value: &Value) -> Result<Self, String> {
+        let wrong = || "must be a list of text".to_owned();
+        value.as_array().ok_or_else(wrong)?.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+    fn of_text(text: &str) -> Value {
+        Value::Array(
+            text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.into())).collect(),
+        )
+    }
+}
+
+impl Setting for Vec<IpNet> {
+    const KIND: &'static str = "list of addresses or CIDR ranges";
+    fn read(value: &Value) -> Result<Self, String> {
+        Vec::<String>::read(value)?
+            .iter()
+            .map(|text| network(text).ok_or_else(|| format!("{text:?} is not an address or a CIDR range")))
+            .collect()
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+    fn of_text(text: &str) -> Value {
+        Vec::<String>::of_text(text)
+    }
+}
+
+/// A CIDR range, or one address as the range of itself.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+}
+
+/// Bounds of a number; `()` for everything else.
+pub(super) trait Bounds<T> {
+    fn check(&self, value: &T) -> Result<(), String>;
+}
+impl<T> Bounds<T> for () {
+    fn check(&self, _: &T) -> Result<(), String> {
+        Ok(())
+    }
+}
+impl Bounds<u64> for std::ops::RangeInclusive<u64> {
+    fn check(&self, value: &u64) -> Result<(), String> {
+        if self.contains(value) {
+            return Ok(());
+        }
+        Err(format!("must be from {} to {}", self.start(), self.end()))
+    }
+}
+pub(super) fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
+    bounds.check(&value).map(|()| value)
+}

@@ -1,0 +1,160 @@
+-- What a member may store, and what it does store. A member without a row has stored nothing yet.
+create table quotas (
+    member_id blob primary key references members (id),
+    -- The organization under whose ceiling it counts; null for none.
+    organization_id blob references organizations (id),
+    -- Bytes; null takes the organization's default, or the site's.
+    size integer check (size >= 0),
+    -- Changed only together with a row of the ledger.
+    used integer not null default 0 check (used >= 0),
+    reserved integer not null default 0 check (reserved >= 0),
+    -- The highest per cent that a warning went out for since usage was last below it.
+    warned_percent integer not null default 0,
+    version integer not null default 1,
+    created_at integer not null,
+    updated_at integer not null
+) strict, without rowid;
+create index quotas_organization_id on quotas (organization_id);
+
+create table organization_quotas (
+    organization_id blob primary key references organizations (id),
+    -- The ceiling above all its members in bytes; null for none.
+    size integer check (size >= 0),
+    -- What its members have unless they have a size of their own; null takes the site's.
+    member_size integer check (member_size >= 0),
+    used integer not null default 0 check (used >= 0),
+    reserved integer not null default 0 check (reserved >= 0),
+    version integer not null default 1,
+    created_at integer not null,
+    updated_at integer not null
+) strict, without rowid;
+
+create table videos (
+    -- The first 16 hex digits of SHA-256 of the path.
+    id text primary key check (length(id) = 16),
+    -- `username/path`, relative to the media root.
+    path text not null,
+    -- Null for one without an owner.
+    member_id blob references members (id),
+    -- The organization under whose ceiling it counts.
+    organization_id blob references organizations (id),
+    size integer not null check (size >= 0),
+    version integer not null default 1,
+    created_at integer not null,
+    updated_at integer not null
+) strict, without rowid;
+create unique index videos_path on videos (path);
+create index videos_member_id on videos (member_id, created_at);
+create index videos_organization_id on videos (organization_id, created_at);
+
+-- Every change of a member's usage. Rows are only added: used is their sum.
+create table quota_ledger (
+    id integer primary key autoincrement,
+    at integer not null,
+    member_id blob not null references members (id),
+    organization_id blob,
+    video_id text,
+    cause text not null check (cause in ('register', 'replace', 'delete', 'transfer', 'claim', 'repair')),
+    delta integer not null,
+    used_after integer not null,
+    request_id text not null
+) strict;
+create index quota_ledger_member_id on quota_ledger (member_id, id);
+create index quota_ledger_organization_id on quota_ledger (organization_id, id);
+
+create table quota_reservations (
+    id blob primary key check (length(id) = 16),
+    member_id blob not null references members (id),
+    organization_id blob references organizations (id),
+    size integer not null check (size > 0),
+    state text not null check (state in ('open', 'committed', 'released', 'expired')),
+    -- What it became.
+    video_id text,
+    expires_at integer not null,
+    created_at integer not null,
+    updated_at integer not null
+) strict, without rowid;
+create index quota_reservations_member_id on quota_reservations (member_id);
+create index quota_reservations_organization_id on quota_reservations (organization_id);
+create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
+
+-- Work on a video. Whether it is held follows from its member's status.
+create table jobs (
+    id blob primary key check (length(id) = 16),
+    video_id text not null references videos (id),
+    member_id blob references members (id),
+    organization_id blob references organizations (id),
+    kind text not null check (kind in ('auto_ingestion')),
+    state text not null check (state in ('queued', 'leased', 'done', 'dead')),
+    attempts integer not null default 0,
+    -- Not before this.
+    run_at integer not null,
+    -- Who has it, and until when unless it says that it lives.
+    leased_by text,
+    leased_until integer,
+    last_error text,
+    created_at integer not null,
+    updated_at integer not null
+) strict, without rowid;
+create index jobs_video_id on jobs (video_id);
+create index jobs_member_id on jobs (member_id);
+create index jobs_organization_id on jobs (organization_id, created_at);
+create index jobs_state on jobs (state, run_at);
+
+create table job_steps (
+    job_id blob not null references jobs (id),
+    processor text not null check (processor in ('asr', 'cut', 'yolo', 'ocr', 'face', 'pose')),
+    state text not null check (state in ('waiting', 'ready', 'running', 'completed', 'failed', 'skipped')),
+    progress_percent integer not null default 0 check (progress_percent between 0 and 100),
+    error text,
+    updated_at integer not null,
+    primary key (job_id, processor)
+) strict, without rowid;
+
+-- What happened, for others: committed with its cause, delivered later.
+create table events (
+    id integer primary key autoincrement,
+    at integer not null,
+    kind text not null,
+    organization_id blob,
+    member_id blob,
+    -- JSON without secrets.
+    data text not null,
+    request_id text not null
+) strict;
+create index events_at on events (at);
+create index events_organization_id on events (organization_id, id);
+
+-- One event for one target. A target gets its events in their order.
+create table deliveries (
+    -- `sftpgo`, `mail`, or `webhook <id>`.
+    target text not null,
+    event_id integer not null references events (id),
+    state text not null check (state in ('pending', 'delivered', 'dead')),
+    attempts integer not null default 0,
+    next_at integer not null,
+    last_error text,
+    updated_at integer not null,
+    primary key (target, event_id)
+) strict, without rowid;
+create index deliveries_event_id on deliveries (event_id);
+create index deliveries_pending on deliveries (target, event_id) where state = 'pending';
+
+create table webhooks (
+    id blob primary key check (length(id) = 16),
+    -- Null hears of the whole site.
+    organization_id blob references organizations (id),
+    name text not null,
+    url text not null,
+    -- JSON array of kinds of events; `*` for all.
+    kinds text not null,
+    status text not null check (status in ('active', 'inactive')),
+    -- The secret is derived from the site's key, the id and this; it grows with each rotation.
+    secret_generation integer not null default 1,
+    -- Until when the secret before is signed with as well.
+    previous_until integer,
+    version integer not null default 1,
+    created_at integer not null,
+    updated_at integer not null
+) strict, without rowid;
+create index webhooks_organization_id on webhooks (organization_id);

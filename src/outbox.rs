@@ -1,0 +1,136 @@
+//! Events for others: committed with the change that caused them, delivered later by `connect`. Written by `app` only.
+//!
+//! **Invariant.** Who is to hear of an event is settled in the transaction of its cause: one row per target, so that none
+//! can be lost between the commit and the delivery. No secret is in an event; what a message needs of one is made when it
+//! is delivered.
+
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::db::Writer;
+use crate::error::Result;
+use crate::ids::{MemberId, OrganizationId};
+
+macro_rules! kinds {
+    ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
+        /// What can happen; webhooks name these words.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $(#[doc = $about] $name,)* }
+
+        impl Kind {
+            pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
+            pub const fn word(self) -> &'static str { match self { $(Kind::$name => $word,)* } }
+            pub const fn about(self) -> &'static str { match self { $(Kind::$name => $about,)* } }
+            /// Does SFTPGo's account follow from it?
+            const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
+            /// Is there a letter about it?
+            const fn is_for_mail(self) -> bool { match self { $(Kind::$name => $mail,)* } }
+        }
+    };
+}
+
+kinds! {
+    // kind             word                  sftpgo mail   when
+    MemberCreated      "member.created"      true   false  "A member was created";
+    MemberUpdated      "member.updated"      true   false  "A member's names changed";
+    MemberSuspended    "member.suspended"    true   false  "A member was suspended";
+    MemberActivated    "member.activated"    true   false  "A member is active again";
+    MemberDeleted      "member.deleted"      true   false  "A member was erased";
+    MemberWelcomed     "member.welcomed"     false  true   "A member shall get a one-time link to begin with";
+    PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
+    QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
+    QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
+    QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
+    QuotaFreed         "quota.freed"         true   false  "A full quota has room again";
+    VideoRegistered    "video.registered"    false  false  "A video was registered";
+    VideoChanged       "video.changed"       false  false  "A video was replaced, moved or renamed";
+    VideoDeleted       "video.deleted"       false  false  "A video was deleted";
+    VideoTransferred   "video.transferred"   false  false  "A video has another owner";
+    JobDead            "job.dead"            false  false  "A job failed too often";
+    PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub kind: Kind,
+    pub organization: Option<OrganizationId>,
+    pub member: Option<MemberId>,
+    pub data: Value,
+}
+
+impl Event {
+    pub fn new(kind: Kind, data: Value) -> Self {
+        Self { kind, organization: None, member: None, data }
+    }
+
+    #[must_use]
+    pub fn within(mut self, organization: impl Into<Option<OrganizationId>>) -> Self {
+        self.organization = organization.into();
+        self
+    }
+
+    #[must_use]
+    pub fn about(mut self, member: impl Into<Option<MemberId>>) -> Self {
+        self.member = member.into();
+        self
+    }
+}
+
+/// The targets that are settings, not rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Neighbours {
+    pub sftpgo: bool,
+    pub mail: bool,
+}
+
+pub const SFTPGO: &str = "sftpgo";
+pub const MAIL: &str = "mail";
+/// What the target of a webhook begins with; its id follows.
+pub const WEBHOOK: &str = "webhook ";
+
+impl Neighbours {
+    pub fn of(config: &Config) -> Self {
+        Self { sftpgo: !config.sftpgo_url.is_empty(), mail: !config.mail_host.is_empty() }
+    }
+}
+
+const INSERT_EVENT: &str = "
+    insert into events (at, kind, organization_id, member_id, data, request_id)
+    values (:at, :kind, :organization_id, :member_id, :data, :request_id)
+    returning id";
+const ADDRESS_WEBHOOKS: &str = "
+    insert into deliveries (target, event_id, state, next_at, updated_at)
+    select 'webhook ' || lower(hex(id)), :event_id, 'pending', :now, :now
+    from webhooks
+    where status = 'active' and (organization_id is null or organization_id = :organization_id)
+        and exists (select 1 from json_each(kinds) where value in (:kind, '*'))";
+const ADDRESS: &str = "
+    insert into deliveries (target, event_id, state, next_at, updated_at)
+    values (:target, :event_id, 'pending', :now, :now)";
+
+/// Adds an event, addressed to everybody who is to hear of it.
+pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<()> {
+    let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
+    let parameters: [(&str, &dyn rusqlite::ToSql); 6] = [
+        (":at", &now),
+        (":kind", &kind),
+        (":organization_id", &event.organization),
+        (":member_id", &event.member),
+        (":data", &data),
+        (":request_id", &request_id),
+    ];
+    let id: i64 = w.one(INSERT_EVENT, &parameters, |row| row.get(0))?;
+    let organization = &event.organization;
+    w.execute(
+        ADDRESS_WEBHOOKS,
+        &[(":event_id", &id), (":now", &now), (":organization_id", organization), (":kind", &kind)],
+    )?;
+    let named = [
+        (SFTPGO, neighbours.sftpgo && event.kind.is_for_sftpgo()),
+        (MAIL, neighbours.mail && event.kind.is_for_mail()),
+    ];
+    named.into_iter().filter(|(_, hears)| *hears).try_for_each(|(target, _)| {
+        w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)]).map(drop)
+    })
+}
