@@ -14,7 +14,9 @@ create table site (
     server_key blob not null check (length(server_key) = 32),
     -- The pending one-time set-up link, as SHA-256; null when there is none.
     setup_hash blob,
-    setup_expires_at integer
+    setup_expires_at integer,
+    -- How many videos there are: counting them would read them all.
+    videos integer not null default 0 check (videos >= 0)
 ) strict;
 
 create table signing_keys (
@@ -393,6 +395,7 @@ create table quotas (
     updated_at integer not null
 ) strict, without rowid;
 create index quotas_organization_id on quotas (organization_id);
+create index quotas_full on quotas (member_id) where warned_percent = 100;
 
 create table organization_quotas (
     organization_id blob primary key references organizations (id),
@@ -455,6 +458,7 @@ create table quota_reservations (
 create index quota_reservations_member_id on quota_reservations (member_id);
 create index quota_reservations_organization_id on quota_reservations (organization_id);
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
+create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
 -- Work on a video. Whether it is held follows from its member's status.
 create table jobs (

@@ -88,6 +88,15 @@ impl<T> Changed<T> {
         self
     }
 
+    /// All that another change did as well; the answer stays.
+    #[must_use]
+    pub fn and<U>(mut self, other: Changed<U>) -> Self {
+        self.entries.extend(other.entries);
+        self.policy.extend(other.policy);
+        self.events.extend(other.events);
+        self
+    }
+
     /// The same change with another form of its answer.
     pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
         Changed { answer: form(self.answer), entries: self.entries, policy: self.policy, events: self.events }
@@ -264,10 +273,10 @@ impl App {
         &self,
         caller: &Identity,
         action: &'static str,
-        permission: Permission,
+        permission: impl Into<Option<Permission>>,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.once(caller, action, (Some(permission), Keep::Answer), change).await
+        self.once(caller, action, (permission.into(), Keep::Answer), change).await
     }
 
     /// The same where the answer shows a secret, which is never kept: a repeat is refused. What is one's own needs no

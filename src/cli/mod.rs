@@ -9,6 +9,7 @@ mod keys;
 mod serve;
 mod show;
 mod tables;
+mod videos;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,6 +107,12 @@ enum Command {
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
+    /// Videos
+    #[command(subcommand)]
+    Video(videos::VideoCommand),
+    /// What members may store, and do
+    #[command(subcommand)]
+    Quota(videos::QuotaCommand),
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
@@ -174,6 +181,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
+        Command::Video(command) => videos::video(&common, command).await?,
+        Command::Quota(command) => return videos::quota(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),

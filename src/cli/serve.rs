@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Common, Failed, Site, directory, open};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
-use crate::{clients, members, sessions};
+use crate::{clients, members, sessions, videos};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -144,6 +144,7 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     sessions::tidy(app).await?;
     keys::tend(app).await?;
     clients::keys::tend(app).await?;
+    videos::tend(app).await?;
     app.reload().await.map(drop)
 }
 

@@ -23,6 +23,9 @@ use crate::permissions;
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";
 
+/// The provider whose subject is the member's name at SFTPGo, which is the name of its folder of videos.
+pub const SFTPGO: &str = "sftpgo";
+
 /// A member as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -85,6 +88,20 @@ pub struct ExternalName {
 /// The member whom a provider knows by this subject.
 pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, provider, subject)
+}
+
+/// The name of a member's folder of videos: its name at SFTPGo, or its username where it has none there and nobody
+/// else has that one.
+pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_sftpgo_name(r, id)
+}
+
+/// The member whose folder has this name. Compared byte by byte, as a file system does.
+pub fn find_by_sftpgo_name(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
+    match store::find_by_identity(r, SFTPGO, name)? {
+        Some(member) => Ok(Some(member)),
+        None => store::find_by_folder(r, name),
+    }
 }
 
 /// The account id that was kept when a provider's subject first came.

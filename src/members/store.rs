@@ -36,6 +36,33 @@ pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result
     r.find(FIND_BY_IDENTITY, &[(":provider", &provider), (":subject", &subject)], member_of)
 }
 
+const FIND_SFTPGO_NAME: &str = "
+    select coalesce(i.subject, case when not exists (select 1 from identities
+                                                     where provider = 'sftpgo' and subject = m.username)
+                               then m.username end)
+    from members m
+    left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+    where m.id = :id
+    order by i.created_at
+    limit 1";
+
+pub fn find_sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    r.find(FIND_SFTPGO_NAME, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
+}
+
+const FIND_BY_FOLDER: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
+           m.updated_at
+    from members m
+    left join identities a on a.member_id = m.id and a.provider = 'authentik'
+    where m.username_folded = :folded and m.username = :name and m.status in ('active', 'suspended')
+      and not exists (select 1 from identities i where i.member_id = m.id and i.provider = 'sftpgo')";
+
+/// The member whose username is the name of its folder, because it has no name at SFTPGo.
+pub fn find_by_folder(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
+    r.find(FIND_BY_FOLDER, &[(":folded", &folded(name)), (":name", &name)], member_of)
+}
+
 const FIND_SUBJECT: &str = "
     select subject
     from identities

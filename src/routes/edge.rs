@@ -215,7 +215,7 @@ impl<E> Edge<E> {
         set("access-control-allow-credentials", "true");
         set(
             "access-control-expose-headers",
-            "etag, x-request-id, x-policy-epoch, retry-after, ratelimit, ratelimit-policy",
+            "etag, x-request-id, x-policy-epoch, x-quota-warning, retry-after, ratelimit, ratelimit-policy",
         );
         if is_preflight {
             set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE");
@@ -255,7 +255,14 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 9] = [
+    const AREAS: [(&str, u32); 16] = [
+        ("/videos", 33),
+        ("/register", 33),
+        ("/quota", 33),
+        ("/me/quota", 33),
+        ("/admin/quotas", 33),
+        ("/admin/usage", 33),
+        ("/jobs", 33),
         ("/permissions", 31),
         ("/plugins", 34),
         ("/admin/api-clients", 32),

@@ -23,7 +23,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions};
+use crate::{audit, clients, members, organizations, permissions, sessions, videos};
 
 type Apis = (
     (
@@ -54,6 +54,7 @@ type Apis = (
         sessions::api::wordpress::Api,
     ),
     (clients::api::Api, clients::api::keys::Api),
+    (videos::api::files::Api, videos::api::import::Api, videos::api::quotas::Api, videos::api::reservations::Api),
     audit::api::Api,
     System,
 );
@@ -89,6 +90,12 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::wordpress::Api { app: app() },
         ),
         (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
+        (
+            videos::api::files::Api { app: app() },
+            videos::api::import::Api { app: app() },
+            videos::api::quotas::Api { app: app() },
+            videos::api::reservations::Api { app: app() },
+        ),
         audit::api::Api { app: app() },
         System,
     );
@@ -114,6 +121,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
         clients::api::keys::EXAMPLES,
+        videos::api::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();

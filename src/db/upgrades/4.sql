@@ -1,3 +1,6 @@
+-- How many videos there are: counting them would read them all.
+alter table site add column videos integer not null default 0 check (videos >= 0);
+
 -- What a member may store, and what it does store. A member without a row has stored nothing yet.
 create table quotas (
     member_id blob primary key references members (id),
@@ -15,6 +18,7 @@ create table quotas (
     updated_at integer not null
 ) strict, without rowid;
 create index quotas_organization_id on quotas (organization_id);
+create index quotas_full on quotas (member_id) where warned_percent = 100;
 
 create table organization_quotas (
     organization_id blob primary key references organizations (id),
@@ -77,6 +81,7 @@ create table quota_reservations (
 create index quota_reservations_member_id on quota_reservations (member_id);
 create index quota_reservations_organization_id on quota_reservations (organization_id);
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
+create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
 -- Work on a video. Whether it is held follows from its member's status.
 create table jobs (

@@ -23,6 +23,7 @@ use crate::members::{
     set_active, set_password,
 };
 use crate::permissions;
+use crate::videos;
 use crate::wire::{
     Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
 };
@@ -332,6 +333,7 @@ impl Api {
             changes.extend(grants);
             changes.extend(end_sessions(t, id.0, None)?);
             changes.extend(drop_api_keys(t, id.0)?);
+            videos::forget_member(t, id.0)?;
             store::erase_member(t, id.0)?;
             forget_answers_naming(t, id.0)?;
             changes.push(access::store::person(t, id.0)?);
