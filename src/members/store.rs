@@ -66,7 +66,7 @@ pub fn find_by_folder(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
 const FIND_SUBJECT: &str = "
     select subject
     from identities
-    where member_id = :member_id and provider <> 'wordpress'
+    where member_id = :member_id and provider not in ('wordpress', 'sftpgo')
     order by provider <> 'authentik', created_at
     limit 1";
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::authentik::Authentik;
 use crate::second_factor::enrolled;
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
+use crate::videos::{Media, register};
 
 /// Operations that ask nobody who they are.
 const PUBLIC: [&str; 14] = [
@@ -29,7 +30,7 @@ const PUBLIC: [&str; 14] = [
 ];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 20] = [
+const OWN: [&str; 25] = [
     "get_me",
     "update_me",
     "get_my_rights",
@@ -50,7 +51,15 @@ const OWN: [&str; 20] = [
     "create_my_api_key",
     "delete_my_api_key",
     "rotate_my_api_key",
+    "register_video",
+    "get_my_quota",
+    "create_reservation",
+    "commit_reservation",
+    "release_reservation",
 ];
+
+/// Operations that show or change what is one's own without the permission, with what they answer about the rest.
+const OWN_TOO: [(&str, u64); 3] = [("list_videos", 102_000), ("get_video", 33_301_000), ("delete_video", 33_301_000)];
 
 /// Operations that a fresh member is let into, and has nothing for, with the word that says so.
 const NOTHING_YET: [(&str, &str); 3] = [
@@ -78,7 +87,7 @@ const INTERNAL: [(&str, &str); 8] = [
 const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
 
 /// The scopes of clients that stand for an operation today; `*` is all of them.
-const SCOPES: [&str; 9] = [
+const SCOPES: [&str; 13] = [
     "members:read",
     "members:write",
     "organizations:read",
@@ -86,6 +95,10 @@ const SCOPES: [&str; 9] = [
     "permissions:read",
     "permissions:write",
     "audit:read",
+    "videos:read",
+    "videos:write",
+    "quotas:read",
+    "quotas:write",
     "permissions:check",
     "*",
 ];
@@ -95,6 +108,7 @@ const SCOPES: [&str; 9] = [
 struct World<'s> {
     site: &'s Site,
     acme: &'s Organization<'s>,
+    media: &'s Media,
 }
 
 fn fresh(prefix: &str) -> String {
@@ -156,6 +170,19 @@ impl World<'_> {
         self.api_key("/admin/api-keys", json!({"service_name": "sample", "scopes": ["audit:read"]})).await
     }
 
+    /// The address of a new video of some member.
+    async fn video(&self) -> String {
+        let member = self.acme.member().await;
+        let made = register(&member.caller(), &self.media.file_of(&member, "a.mp4", 1)).await.data();
+        format!("/videos/{}", made["uuid"].as_str().expect("uuid"))
+    }
+
+    /// A new file in the caller's folder.
+    async fn file(&self, caller: &As<'_>) -> Value {
+        let me = caller.get("/me").await.data();
+        json!({"path": self.media.file(&format!("{}/{}", me["username"].as_str().expect("username"), fresh("f")), 1)})
+    }
+
     /// A request about what only its caller has; any other is the same for everybody.
     async fn row_of(&self, operation: &str, caller: &As<'_>) -> Option<(String, Option<Value>)> {
         let text = |value: &Value| value["id"].as_str().expect("id").to_owned();
@@ -163,6 +190,15 @@ impl World<'_> {
         match operation {
             "delete_my_api_key" => Some((format!("/me/api-keys/{}", own_key().await), None)),
             "rotate_my_api_key" => Some((format!("/me/api-keys/{}/rotate", own_key().await), None)),
+            "register_video" => Some(("/register".into(), Some(self.file(caller).await))),
+            "commit_reservation" | "release_reservation" => {
+                let made = caller.post("/api/v1/quota/reservations", json!({"size": 1})).await.data();
+                let at = format!("/quota/reservations/{}", text(&made));
+                Some(match operation {
+                    "commit_reservation" => (format!("{at}/commit"), Some(self.file(caller).await)),
+                    _ => (format!("{at}/release"), None),
+                })
+            }
             "end_my_session" => {
                 let sessions = caller.get("/me/sessions").await.data();
                 Some((format!("/me/sessions/{}", text(&sessions["items"][0])), None))
@@ -242,6 +278,23 @@ impl World<'_> {
             "create_api_key" => ("/admin/api-keys".into(), Some(json!({"service_name": "new", "scopes": ["audit:read"]}))),
             "delete_api_key" => (self.service_key().await, None),
             "rotate_api_key" => (format!("{}/rotate", self.service_key().await), None),
+
+            "register_video" => ("/register".into(), Some(json!({"path": "nobody/a.mp4"}))),
+            "create_reservation" => ("/quota/reservations".into(), Some(json!({"size": 1}))),
+            "commit_reservation" => ("/quota/reservations/none/commit".into(), Some(json!({"path": "nobody/a.mp4"}))),
+            "release_reservation" => ("/quota/reservations/none/release".into(), None),
+            "list_videos" => ("/videos".into(), None),
+            "get_video" | "delete_video" => (self.video().await, None),
+            "transfer_video" => (format!("{}/transfer", self.video().await), Some(json!({"uid": self.uid().await}))),
+            "import_videos" => ("/videos/import".into(), Some(json!({"dry_run": true}))),
+            "claim_videos" => ("/videos/claim".into(), Some(json!({"dry_run": true}))),
+            "get_my_quota" => ("/me/quota".into(), None),
+            "list_quotas" => ("/admin/quotas".into(), None),
+            "update_member_quota" => (format!("/admin/members/{}/quota", self.uid().await), Some(json!({"size": 7}))),
+            "update_organization_quota" => (format!("/admin/organizations/{id}/quota"), Some(json!({"member_size": null}))),
+            "list_ledger" => (format!("/admin/quotas/{}/ledger", self.uid().await), None),
+            "get_usage" => ("/admin/usage".into(), None),
+            "recount_quotas" => ("/admin/quotas/recount".into(), Some(json!({}))),
 
             "list_audit" => ("/admin/audit".into(), None),
             "export_audit" => ("/admin/audit/export".into(), None),
@@ -347,6 +400,12 @@ fn area(path: &str) -> u64 {
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
+        ("/videos", 33),
+        ("/register", 33),
+        ("/quota", 33),
+        ("/me/quota", 33),
+        ("/admin/quotas", 33),
+        ("/admin/usage", 33),
         ("/admin/audit", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
@@ -425,9 +484,10 @@ async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) 
 #[tokio::test]
 async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let authentik = Authentik::start();
-    let site = Site::with(&authentik.settings()).await;
+    let media = Media::new();
+    let site = Site::with(&format!("{}{}", media.settings(), authentik.settings())).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
-    let world = World { site: &site, acme: &acme };
+    let world = World { site: &site, acme: &acme, media: &media };
     let suspended = acme.member_with_role("tenant_owner").await;
     site.admin().post(&format!("/admin/members/{}/deactivate", suspended.uid), json!({})).await.done();
     let (all, of_tenants) = own_permissions(&acme).await;
@@ -483,7 +543,9 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             } else {
                 acme.member_with(&others(&of_tenants).iter().map(String::as_str).collect::<Vec<_>>()).await
             };
-            refused.push(("a member without the permission", lacking.caller(), operation.code(operation.area, 505)));
+            let own_too = OWN_TOO.iter().find(|(id, _)| *id == operation.id).map(|(_, code)| *code);
+            let code = own_too.unwrap_or_else(|| operation.code(operation.area, 505));
+            refused.push(("a member without the permission", lacking.caller(), code));
             if is_site {
                 refused.push(("an owner", acme.owner(), operation.code(operation.area, 505)));
             }
@@ -559,6 +621,7 @@ async fn the_lists_of_this_file_name_only_what_there_is() {
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let known = operations(&document);
     let lists = PUBLIC.into_iter().chain(OWN).chain(INTERNAL.into_iter().map(|(id, _)| id));
+    let lists = lists.chain(OWN_TOO.into_iter().map(|(id, _)| id));
     for id in lists.chain(NOTHING_YET.into_iter().map(|(id, _)| id)).chain(IN_ONE_ORGANIZATION) {
         assert!(known.iter().any(|operation| operation.id == id), "{id}");
     }
