@@ -6,6 +6,7 @@ pub mod directory;
 mod door;
 mod invite;
 mod keys;
+mod outbox;
 mod serve;
 mod show;
 mod tables;
@@ -103,6 +104,9 @@ enum Command {
     /// The keys that access tokens are signed with
     #[command(subcommand)]
     SigningKey(keys::SigningKeyCommand),
+    /// Events for other services, and their deliveries
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
@@ -173,6 +177,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Client(command) => commands::client(&common, command).await?,
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
+        Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         // Handled before there was a runtime.

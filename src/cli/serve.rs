@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Common, Failed, Site, directory, open};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
+use crate::connect::deliver;
 use crate::{clients, members, sessions};
 
 /// How long requests may finish after a stop signal.
@@ -59,11 +60,13 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
+    let deliverer = tokio::spawn(deliver::run(app.clone()));
     let served = poem::Server::new_with_acceptor(tcp.combine(unix))
         .idle_timeout(IDLE_WAIT)
         .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
         .await;
     upkeep.abort();
+    deliverer.abort();
     for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
@@ -144,6 +147,7 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     sessions::tidy(app).await?;
     keys::tend(app).await?;
     clients::keys::tend(app).await?;
+    deliver::tidy(app).await?;
     app.reload().await.map(drop)
 }
 

@@ -39,7 +39,7 @@ pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result
 const FIND_SUBJECT: &str = "
     select subject
     from identities
-    where member_id = :member_id and provider <> 'wordpress'
+    where member_id = :member_id and provider not in ('wordpress', 'sftpgo')
     order by provider <> 'authentik', created_at
     limit 1";
 
@@ -337,6 +337,18 @@ const FIND_ACCOUNT_ID: &str = "
 
 pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
     r.find(FIND_ACCOUNT_ID, &[(":provider", &provider), (":subject", &subject)], |row| row.get(0))
+}
+
+const FIND_NAME_AT: &str = "
+    select subject
+    from identities
+    where member_id = :member_id and provider = :provider
+    order by created_at
+    limit 1";
+
+/// The name by which a provider knows a member.
+pub fn find_name_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
+    r.find(FIND_NAME_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
 }
 
 const SET_ACCOUNT_ID: &str = "

@@ -255,13 +255,15 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 9] = [
+    const AREAS: [(&str, u32); 11] = [
         ("/permissions", 31),
         ("/plugins", 34),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
         ("/admin/audit", 35),
+        ("/admin/deliveries", 35),
+        ("/admin/webhooks", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/setup", 28),

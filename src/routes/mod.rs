@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use crate::access::caller::{Exchange, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
+use crate::connect::webhook::Sender;
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions};
+use crate::{audit, clients, connect, members, organizations, permissions, sessions};
 
 type Apis = (
     (
@@ -54,6 +55,7 @@ type Apis = (
         sessions::api::wordpress::Api,
     ),
     (clients::api::Api, clients::api::keys::Api),
+    (connect::api::deliveries::Api, connect::api::webhooks::Api),
     audit::api::Api,
     System,
 );
@@ -89,6 +91,10 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::wordpress::Api { app: app() },
         ),
         (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
+        (
+            connect::api::deliveries::Api { app: app() },
+            connect::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
+        ),
         audit::api::Api { app: app() },
         System,
     );
@@ -114,6 +120,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
         clients::api::keys::EXAMPLES,
+        connect::api::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();
@@ -173,6 +180,8 @@ pub const FORMATS: &[Format] = &[
     ("client-origin", clients::origin_faults),
     ("client-network", clients::network_faults),
     ("client-path", clients::path_faults),
+    ("webhook-url", connect::address::url_faults),
+    ("event-kind", connect::kind_faults),
 ];
 
 /// The page is one inline script by Swagger UI; it may talk to this server only.
@@ -237,6 +246,7 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
             .saying("metrics are for this machine, or for a bearer of the metrics token")
             .into());
     }
+    connect::deliver::observe(&app).await?;
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
 }
 

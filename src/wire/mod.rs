@@ -33,6 +33,8 @@ pub enum Tag {
     Permissions,
     /// API clients of back-office programs, and API keys of services
     Clients,
+    /// What other services are told of: webhooks, and the deliveries of events
+    Outbox,
     /// What was done, by whom
     Audit,
     /// Lookups for the services of this site

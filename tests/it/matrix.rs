@@ -348,6 +348,8 @@ fn area(path: &str) -> u64 {
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
         ("/admin/audit", 35),
+        ("/admin/deliveries", 35),
+        ("/admin/webhooks", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
