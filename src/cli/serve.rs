@@ -153,7 +153,8 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
 
 async fn keep_up(app: Arc<App>) {
     // What ended while nothing ran ends now.
-    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await) {
+    let first = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await);
+    if let Err(e) = first.and(deliver::tidy(&app).await) {
         tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
     }
     let mut flush = tokio::time::interval(FLUSH_EVERY);

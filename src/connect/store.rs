@@ -92,7 +92,7 @@ const LIST_DELIVERIES: &str = "
     where (:organization_id is null or e.organization_id = :organization_id
            and (d.target not like 'webhook %' or h.organization_id = :organization_id))
       and (:state is null or d.state = :state)
-      and (:target is null or d.target = :target or d.target like :target || ' %')
+      and (:target is null or substr(d.target || ' ', 1, length(:target) + 1) = :target || ' ')
       and (:kind is null or e.kind = :kind)
       and (:since is null or e.at >= :since)
       and (:until is null or e.at < :until)
@@ -106,7 +106,7 @@ const COUNT_DELIVERIES: &str = "
     where (:organization_id is null or e.organization_id = :organization_id
            and (d.target not like 'webhook %' or h.organization_id = :organization_id))
       and (:state is null or d.state = :state)
-      and (:target is null or d.target = :target or d.target like :target || ' %')
+      and (:target is null or substr(d.target || ' ', 1, length(:target) + 1) = :target || ' ')
       and (:kind is null or e.kind = :kind)
       and (:since is null or e.at >= :since)
       and (:until is null or e.at < :until)";
