@@ -6,6 +6,7 @@ pub mod directory;
 mod door;
 mod invite;
 mod keys;
+mod outbox;
 mod serve;
 mod show;
 mod tables;
@@ -104,6 +105,9 @@ enum Command {
     /// The keys that access tokens are signed with
     #[command(subcommand)]
     SigningKey(keys::SigningKeyCommand),
+    /// Events for other services, and their deliveries
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
@@ -180,6 +184,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Client(command) => commands::client(&common, command).await?,
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
+        Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,

@@ -366,6 +366,18 @@ pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<
     r.find(FIND_ACCOUNT_ID, &[(":provider", &provider), (":subject", &subject)], |row| row.get(0))
 }
 
+const FIND_NAME_AT: &str = "
+    select subject
+    from identities
+    where member_id = :member_id and provider = :provider
+    order by created_at
+    limit 1";
+
+/// The name by which a provider knows a member.
+pub fn find_name_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
+    r.find(FIND_NAME_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
+}
+
 const SET_ACCOUNT_ID: &str = "
     update identities
     set account_id = :account_id

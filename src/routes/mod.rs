@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use crate::access::caller::{Exchange, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
+use crate::connect::webhook::Sender;
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions, videos};
+use crate::{audit, clients, connect, members, organizations, permissions, sessions, videos};
 
 type Apis = (
     (
@@ -55,6 +56,7 @@ type Apis = (
     ),
     (clients::api::Api, clients::api::keys::Api),
     (videos::api::files::Api, videos::api::import::Api, videos::api::quotas::Api, videos::api::reservations::Api),
+    (connect::api::deliveries::Api, connect::api::webhooks::Api),
     audit::api::Api,
     System,
 );
@@ -96,6 +98,10 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             videos::api::quotas::Api { app: app() },
             videos::api::reservations::Api { app: app() },
         ),
+        (
+            connect::api::deliveries::Api { app: app() },
+            connect::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
+        ),
         audit::api::Api { app: app() },
         System,
     );
@@ -122,6 +128,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         clients::api::EXAMPLES,
         clients::api::keys::EXAMPLES,
         videos::api::EXAMPLES,
+        connect::api::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();
@@ -181,6 +188,8 @@ pub const FORMATS: &[Format] = &[
     ("client-origin", clients::origin_faults),
     ("client-network", clients::network_faults),
     ("client-path", clients::path_faults),
+    ("webhook-url", connect::address::url_faults),
+    ("event-kind", connect::kind_faults),
 ];
 
 /// The page is one inline script by Swagger UI; it may talk to this server only.
@@ -245,6 +254,7 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
             .saying("metrics are for this machine, or for a bearer of the metrics token")
             .into());
     }
+    connect::deliver::observe(&app).await?;
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
 }
 

@@ -37,6 +37,8 @@ pub enum Tag {
     Videos,
     /// What members and organizations may store, and do store
     Quotas,
+    /// What other services are told of: webhooks, and the deliveries of events
+    Outbox,
     /// What was done, by whom
     Audit,
     /// Lookups for the services of this site

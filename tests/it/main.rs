@@ -10,6 +10,7 @@
 
 mod counterparts;
 mod guests;
+mod receiver;
 mod site;
 
 mod audit;
@@ -24,11 +25,13 @@ mod grid;
 mod http;
 mod invitations;
 mod keys;
+mod letters;
 mod matrix;
 mod members;
 mod oidc;
 mod openapi;
 mod organizations;
+mod outbox;
 mod passwords;
 mod peers;
 mod permissions;
@@ -43,4 +46,5 @@ mod setup;
 mod standin;
 mod tidy;
 mod videos;
+mod webhooks;
 mod wordpress;

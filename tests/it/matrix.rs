@@ -207,6 +207,23 @@ impl World<'_> {
         }
     }
 
+    /// A webhook of acme; nothing listens there.
+    async fn webhook(&self) -> String {
+        let body = json!({"name": "sample", "url": "http://127.0.0.1:9/", "kinds": ["member.created"]});
+        self.acme.admin().post("/admin/webhooks", body).await.data()["id"].as_str().expect("id").to_owned()
+    }
+
+    /// A delivery of acme's that waits or was given up.
+    async fn delivery(&self) -> String {
+        let webhook = self.webhook().await;
+        self.acme.admin().post("/admin/members", json!({"username": fresh("d")})).await.done();
+        let waiting = self.acme.admin().get(&format!("/admin/deliveries?target={webhook}")).await.data();
+        // It is the only one of its webhook, which hears of no more.
+        let path = format!("/admin/webhooks/{webhook}");
+        self.acme.admin().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
+        waiting["items"][0]["id"].as_str().expect("id").to_owned()
+    }
+
     /// A mapping's external key.
     async fn mapping(&self) -> String {
         let key = fresh("k");
@@ -295,6 +312,14 @@ impl World<'_> {
             "list_ledger" => (format!("/admin/quotas/{}/ledger", self.uid().await), None),
             "get_usage" => ("/admin/usage".into(), None),
             "recount_quotas" => ("/admin/quotas/recount".into(), Some(json!({}))),
+            "list_deliveries" => ("/admin/deliveries".into(), None),
+            "retry_delivery" => (format!("/admin/deliveries/{}/retry", self.delivery().await), None),
+            "list_webhooks" => ("/admin/webhooks".into(), None),
+            "create_webhook" => ("/admin/webhooks".into(), Some(json!({"name": "new", "url": "https://example.org/", "kinds": ["*"]}))),
+            "update_webhook" => (format!("/admin/webhooks/{}", self.webhook().await), Some(json!({"name": fresh("w")}))),
+            "delete_webhook" => (format!("/admin/webhooks/{}", self.webhook().await), None),
+            "rotate_webhook" => (format!("/admin/webhooks/{}/rotate", self.webhook().await), None),
+            "test_webhook" => (format!("/admin/webhooks/{}/test", self.webhook().await), None),
 
             "list_audit" => ("/admin/audit".into(), None),
             "export_audit" => ("/admin/audit/export".into(), None),
@@ -407,6 +432,8 @@ fn area(path: &str) -> u64 {
         ("/admin/quotas", 33),
         ("/admin/usage", 33),
         ("/admin/audit", 35),
+        ("/admin/deliveries", 35),
+        ("/admin/webhooks", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
@@ -485,7 +512,8 @@ async fn own_permissions(acme: &Organization<'_>) -> (Vec<String>, Vec<String>) 
 async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let authentik = Authentik::start();
     let media = Media::new();
-    let site = Site::with(&format!("{}{}", media.settings(), authentik.settings())).await;
+    let webhooks = "webhooks.private_hosts = [\"127.0.0.1\"]\nlimits.webhooks = 10000\n";
+    let site = Site::with(&format!("{webhooks}{}{}", media.settings(), authentik.settings())).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let world = World { site: &site, acme: &acme, media: &media };
     let suspended = acme.member_with_role("tenant_owner").await;

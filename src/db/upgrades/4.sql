@@ -132,7 +132,7 @@ create index events_organization_id on events (organization_id, id);
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (
-    -- `sftpgo`, `mail`, or `webhook <id>`.
+    -- `sftpgo`, `mail <member>`, or `webhook <id>`.
     target text not null,
     event_id integer not null references events (id),
     state text not null check (state in ('pending', 'delivered', 'dead')),
@@ -144,6 +144,7 @@ create table deliveries (
 ) strict, without rowid;
 create index deliveries_event_id on deliveries (event_id);
 create index deliveries_pending on deliveries (target, event_id) where state = 'pending';
+create index deliveries_state on deliveries (state, updated_at);
 
 create table webhooks (
     id blob primary key check (length(id) = 16),

@@ -19,9 +19,10 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_other, require_room, require_visible,
-    set_active, set_password,
+    AUTHENTIK, Member, NewMember, changed, create, erased, happened, password, require_may_change, require_other,
+    require_room, require_visible, set_active, set_password,
 };
+use crate::outbox::Kind;
 use crate::permissions;
 use crate::videos;
 use crate::wire::{
@@ -189,7 +190,8 @@ impl Api {
                 changes.push(access::store::seat(t, organization, id)?);
                 entry = entry.within(organization);
             }
-            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes))
+            let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
         };
         let made = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
@@ -275,7 +277,7 @@ impl Api {
                 changes.extend(set_active(t, id.0, is_active)?);
                 fields.push("is_active");
             }
-            finish(t, reach, id.0, fields, changes)
+            finish(t, reach, &former, fields, changes)
         };
         answer(self.app.change(&caller, "member.update", update).await?)
     }
@@ -334,11 +336,12 @@ impl Api {
             changes.extend(end_sessions(t, id.0, None)?);
             changes.extend(drop_api_keys(t, id.0)?);
             videos::forget_member(t, id.0)?;
+            let event = erased(t, id.0)?;
             store::erase_member(t, id.0)?;
             forget_answers_naming(t, id.0)?;
             changes.push(access::store::person(t, id.0)?);
             let entry = within(Entry::new("member", id.0), reach).before(before);
-            Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes))
+            Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes).event([event]))
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
         Ok(done().epoch(erased.epoch))
@@ -549,20 +552,22 @@ fn switch(
         return Ok(Changed::nothing(former));
     }
     let changes = set_active(t, id, is_active)?;
-    finish(t, reach, id, vec!["is_active"], changes)
+    finish(t, reach, &former, vec!["is_active"], changes)
 }
 
 fn finish(
     t: &Transaction<'_>,
     reach: Reach,
-    id: MemberId,
+    former: &Member,
     fields: Vec<&'static str>,
     changes: Vec<Change>,
 ) -> Result<Changed<Member>> {
-    let member = store::get_member(t, id)?;
+    let member = store::get_member(t, former.id)?;
     if fields.is_empty() {
         return Ok(Changed::nothing(member));
     }
-    let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields, "status": member.status}));
-    Ok(Changed::new(member, entry).policy(changes))
+    let entry =
+        within(Entry::new("member", member.id), reach).after(json!({"fields": &fields, "status": member.status}));
+    let events = changed(t, former, &member);
+    Ok(Changed::new(member, entry).policy(changes).event(events))
 }
