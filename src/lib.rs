@@ -47,6 +47,13 @@
 //! password in `members::password`, which hashes a few at a time. Every other way to sign in joins here:
 //! `sessions::open` enters `app.change`, asks whether the member is active and whether a second factor is due, and
 //! stores a session, or a challenge (401). Then `access::token` signs an access token that names the session.
+//!
+//! # A registration: `POST /api/v1/register`
+//!
+//! `videos::api::files` reads whose folder it is, `videos::measure` looks how large the file is, and `videos::register`
+//! enters one transaction: `videos::quota` takes the bytes by a conditional update beside a row of the ledger, `store`
+//! keeps the video, `videos::jobs` queues its job, and `app.change` adds audit row and event. Hooks and imports join in
+//! `videos::register` too.
 
 pub mod cli;
 pub mod routes;

@@ -74,17 +74,16 @@ pub(super) fn open_folder(above: &OwnedFd, name: &str) -> rustix::io::Result<Own
     openat(above, name, flags, Mode::empty())
 }
 
-/// What differs once a file was written to or replaced.
-#[expect(clippy::unnecessary_cast, reason = "these types differ between systems")]
+/// What differs once a file was written to or replaced. The types of these numbers differ between systems.
 fn state(stat: &Stat) -> [i128; 7] {
     [
-        stat.st_dev as i128,
-        stat.st_ino as i128,
-        stat.st_size as i128,
-        stat.st_mtime as i128,
-        stat.st_mtime_nsec as i128,
-        stat.st_ctime as i128,
-        stat.st_ctime_nsec as i128,
+        i128::from(stat.st_dev),
+        i128::from(stat.st_ino),
+        i128::from(stat.st_size),
+        i128::from(stat.st_mtime),
+        i128::from(stat.st_mtime_nsec),
+        i128::from(stat.st_ctime),
+        i128::from(stat.st_ctime_nsec),
     ]
 }
 
