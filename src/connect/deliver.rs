@@ -174,18 +174,13 @@ pub async fn tidy(app: &App) -> Result<()> {
 
 /// Brings the figures of the outbox up to date.
 pub async fn observe(app: &App) -> Result<()> {
-    let (pending, dead, oldest) = app
-        .read(|r| {
-            let (pending, oldest) = store::count(r, "pending")?;
-            Ok((pending, store::count(r, "dead")?.0, oldest))
-        })
-        .await?;
+    let (pending, dead) = app.read(|r| Ok((store::count(r, "pending")?, store::count(r, "dead")?))).await?;
+    let age_ms = pending.oldest.map_or(0, |at| Timestamp::now().0 - at.0);
     let waiting = &app.figures.outbox;
     waiting.reset();
-    for (state, counts) in [("pending", pending), ("dead", dead)] {
-        counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
+    for (state, counted) in [("pending", pending), ("dead", dead)] {
+        counted.counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
     }
-    let age_ms = oldest.map_or(0, |at| Timestamp::now().0 - at.0);
     app.figures.outbox_oldest_s.set(age_ms.max(0) / 1_000);
     Ok(())
 }
