@@ -111,8 +111,8 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
     let ask = move |t: &Transaction<'_>, _: &Identity| {
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
         if !t.snapshot().is_active(member.id)
-            || store::has_token_since(t, member.id, PURPOSE, since)?
             || outbox::hurry_letter(t, member.id, Kind::PasswordForgotten)?
+            || store::has_token_since(t, member.id, PURPOSE, since)?
         {
             return Ok(Changed::nothing(()));
         }
