@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::db::{Reader, Writer};
+use crate::db::Writer;
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId};
 
@@ -147,8 +147,17 @@ const FIND_WAITING: &str = "
     where d.target = :target and d.state = 'pending' and e.kind = :kind
     limit 1";
 
-/// Does a letter of this kind wait for its delivery to the member?
-pub fn has_letter_waiting(r: &Reader<'_>, member: MemberId, kind: Kind) -> Result<bool> {
+const HURRY: &str = "
+    update deliveries
+    set next_at = :now
+    where target = :target and state = 'pending'";
+
+/// Does a letter of this kind wait for its delivery to the member? Then nothing that the member waits for waits longer.
+pub fn hurry_letter(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
     let target = letters_of(member);
-    r.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(())).map(|found| found.is_some())
+    let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(()))?;
+    if found.is_some() {
+        w.execute(HURRY, &[(":now", &w.now()), (":target", &target)])?;
+    }
+    Ok(found.is_some())
 }

@@ -10,14 +10,17 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::webhook::{self, Sender};
-use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, store};
+use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, mail, store};
 use crate::access::secret;
 use crate::app::{App, ms};
 use crate::error::Result;
 use crate::ids::Timestamp;
+use crate::outbox::MAIL;
 
 /// Targets that are busy at the same time; more wait for their turn, and one that fails waits elsewhere.
-const TARGETS_AT_ONCE_MAX: usize = 64;
+const TARGETS_AT_ONCE_MAX: usize = 256;
+/// Those of them that are readers of letters: all wait for the same server, and must not keep everybody else waiting.
+const READERS_AT_ONCE_MAX: usize = mail::AT_ONCE_MAX;
 /// Events that a target gets before another one has its turn.
 const EVENTS_IN_A_ROW_MAX: usize = 50;
 /// After trouble with the database.
@@ -66,6 +69,8 @@ fn begin(
 ) -> Duration {
     let now = Timestamp::now();
     heads.sort_by_key(|(_, next_at)| *next_at);
+    let is_reader = |target: &str| target.starts_with(MAIL);
+    let mut readers = busy.iter().filter(|target| is_reader(target)).count();
     for (target, next_at) in heads.into_iter().filter(|(target, _)| !busy.contains(target)).collect::<Vec<_>>() {
         if next_at > now {
             let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
@@ -74,6 +79,12 @@ fn begin(
         if turns.len() >= TARGETS_AT_ONCE_MAX {
             // Whoever is done makes room, and wakes us.
             break;
+        }
+        if is_reader(&target) {
+            if readers >= READERS_AT_ONCE_MAX {
+                continue;
+            }
+            readers += 1;
         }
         busy.insert(target.clone());
         let (app, sender) = (app.clone(), sender.clone());
@@ -174,18 +185,13 @@ pub async fn tidy(app: &App) -> Result<()> {
 
 /// Brings the figures of the outbox up to date.
 pub async fn observe(app: &App) -> Result<()> {
-    let (pending, dead, oldest) = app
-        .read(|r| {
-            let (pending, oldest) = store::count(r, "pending")?;
-            Ok((pending, store::count(r, "dead")?.0, oldest))
-        })
-        .await?;
+    let (pending, dead) = app.read(|r| Ok((store::count(r, "pending")?, store::count(r, "dead")?))).await?;
+    let age_ms = pending.oldest.map_or(0, |at| Timestamp::now().0 - at.0);
     let waiting = &app.figures.outbox;
     waiting.reset();
-    for (state, counts) in [("pending", pending), ("dead", dead)] {
-        counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
+    for (state, counted) in [("pending", pending), ("dead", dead)] {
+        counted.counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
     }
-    let age_ms = oldest.map_or(0, |at| Timestamp::now().0 - at.0);
     app.figures.outbox_oldest_s.set(age_ms.max(0) / 1_000);
     Ok(())
 }

@@ -161,7 +161,7 @@ pub fn faults(config: &Config) -> Vec<String> {
 }
 
 /// Mails at a time, and mails that wait for their turn.
-const AT_ONCE_MAX: usize = 4;
+pub const AT_ONCE_MAX: usize = 4;
 const WAITING_MAX: usize = 1_000;
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 static WAITING: AtomicUsize = AtomicUsize::new(0);

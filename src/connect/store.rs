@@ -180,15 +180,23 @@ const COUNT_BY_TARGET: &str = "
     group by 1";
 const FIND_EVENT_TIME: &str = "select at from events where id = :id";
 
-/// How many deliveries are in a state, by kind of target, and when the oldest of their events was.
-pub fn count(r: &Reader<'_>, state: &str) -> Result<(Vec<(String, i64)>, Option<Timestamp>)> {
+/// Deliveries in one state.
+#[derive(Debug)]
+pub struct Counted {
+    /// By kind of target.
+    pub counts: Vec<(String, i64)>,
+    /// When the oldest of their events was.
+    pub oldest: Option<Timestamp>,
+}
+
+pub fn count(r: &Reader<'_>, state: &str) -> Result<Counted> {
     let counts: Vec<(String, i64, i64)> =
         r.all(COUNT_BY_TARGET, &[(":state", &state)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let oldest = match counts.iter().map(|(.., event)| *event).min() {
         Some(event) => r.find(FIND_EVENT_TIME, &[(":id", &event)], |row| row.get(0))?,
         None => None,
     };
-    Ok((counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest))
+    Ok(Counted { counts: counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest })
 }
 
 fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {

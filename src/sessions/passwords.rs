@@ -111,8 +111,8 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
     let ask = move |t: &Transaction<'_>, _: &Identity| {
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
         if !t.snapshot().is_active(member.id)
+            || outbox::hurry_letter(t, member.id, Kind::PasswordForgotten)?
             || store::has_token_since(t, member.id, PURPOSE, since)?
-            || outbox::has_letter_waiting(t, member.id, Kind::PasswordForgotten)?
         {
             return Ok(Changed::nothing(()));
         }
@@ -120,7 +120,10 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
         Ok(Changed::new((), entry).event([members::happened(t, Kind::PasswordForgotten, member.id)]))
     };
     let caller = Identity::of(Who::Visitor, exchange);
-    app.change(&caller, "password.forgot", ask).await.map(drop)
+    app.change(&caller, "password.forgot", ask).await?;
+    // One that waits already is due now.
+    app.outbox.notify_one();
+    Ok(())
 }
 
 /// Makes the link of a letter that is about to go out, and answers its address; `None` for a member who is not active.

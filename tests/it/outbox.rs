@@ -130,6 +130,52 @@ async fn every_way_to_become_a_member_is_an_event() {
 }
 
 #[tokio::test]
+async fn who_registers_is_told_of_once_the_e_mail_is_proved() {
+    let (receiver, smtp) = (Receiver::willing(), crate::passwords::plain_smtp());
+    let settings = format!("auth.registration = true\n{QUICK}{}", crate::passwords::mailing(&smtp));
+    let site = Site::with(&settings.replace("timeout_ms = 400", "timeout_ms = 5000")).await;
+    webhook(&site.admin(), &receiver.url, &["*"]).await;
+    let body = json!({"email": "kim@example.org", "password": crate::site::PASSWORD});
+    site.nobody().post("/auth/register", body).await.done();
+    let mail = smtp.next_mail_to("kim@example.org").await;
+    let (_, rest) = mail.text.split_once("The code is ").expect("a code");
+    assert_eq!(receiver.all().len(), 0);
+
+    let body = json!({"email": "kim@example.org", "code": &rest[..6]});
+    site.nobody().post("/auth/register/verify", body).await.done();
+
+    let event = receiver.wait_for(1).await.remove(0);
+    assert_eq!((&event.body["kind"], &event.body["data"]["status"]), (&json!("member.created"), &json!("active")));
+}
+
+#[tokio::test]
+async fn a_mail_server_that_hangs_delays_no_webhook() {
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Receiver::willing();
+    let settings = format!(
+        "mail.host = \"127.0.0.1\"\nmail.port = {}\nmail.security = \"none\"\nmail.from = \"roster@example.org\"\n{}",
+        silent.local_addr().unwrap().port(),
+        QUICK.replace("timeout_ms = 400", "timeout_ms = 20000")
+    );
+    let site = Site::with(&settings).await;
+    for n in 0..9 {
+        let email = format!("m{n}@example.org");
+        site.admin().post("/admin/members", json!({"email": email})).await.done();
+        site.nobody().post("/auth/password/forgot", json!({"login": email})).await.done();
+    }
+    until("letters wait", async || deliveries(&site, "target=mail").await.len() == 9).await;
+    webhook(&site.admin(), &receiver.url, &["member.created"]).await;
+
+    let begun = Instant::now();
+    create(&site, "kim").await;
+    receiver.wait_for(1).await;
+
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(until_states(&site, "state=pending", &["pending"; 9]).await.len(), 9);
+}
+
+#[tokio::test]
 async fn what_fails_keeps_the_later_events_waiting_until_it_went_through() {
     // Every event fails twice before it is taken.
     let receiver = Receiver::start(|_, nth| Answer::Status(if nth % 3 == 0 { 200 } else { 500 }));
