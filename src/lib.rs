@@ -59,6 +59,7 @@ pub mod members;
 pub mod organizations;
 pub mod permissions;
 pub mod sessions;
+pub mod videos;
 
 pub mod app;
 

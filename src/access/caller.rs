@@ -42,6 +42,8 @@ pub type Office = Caller<{ MEMBER | CLIENT }>;
 pub type Person = Caller<MEMBER>;
 /// What a member's own keys may see too.
 pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
+/// The administration, and what members' and services' keys may see and do of it.
+pub type OfficeOrKey = Caller<{ MEMBER | CLIENT | KEY }>;
 /// The permission area.
 pub type Gate = Caller<{ MEMBER | GATEWAY }>;
 /// What a member's own keys may see of it.

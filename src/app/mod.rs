@@ -88,6 +88,15 @@ impl<T> Changed<T> {
         self
     }
 
+    /// All that another change did as well; the answer stays.
+    #[must_use]
+    pub fn and<U>(mut self, other: Changed<U>) -> Self {
+        self.entries.extend(other.entries);
+        self.policy.extend(other.policy);
+        self.events.extend(other.events);
+        self
+    }
+
     /// The same change with another form of its answer.
     pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Changed<U> {
         Changed { answer: form(self.answer), entries: self.entries, policy: self.policy, events: self.events }

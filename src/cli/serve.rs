@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Common, Failed, Site, directory, open};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
+use crate::videos::jobs;
 use crate::{clients, members, sessions};
 
 /// How long requests may finish after a stop signal.
@@ -23,6 +24,8 @@ const IDLE_WAIT: Duration = Duration::from_secs(75);
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
 /// How often old answers are forgotten, and the policy is compared with the rows.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// How often leases of jobs are looked at that ran out; every claim looks too.
+const LEASES_EVERY: Duration = Duration::from_secs(5);
 
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Failed> {
     directory::create(&common.data)?;
@@ -144,6 +147,7 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     sessions::tidy(app).await?;
     keys::tend(app).await?;
     clients::keys::tend(app).await?;
+    jobs::forget_done(app).await?;
     app.reload().await.map(drop)
 }
 
@@ -154,6 +158,7 @@ async fn keep_up(app: Arc<App>) {
     }
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut tidy = tokio::time::interval(TIDY_EVERY);
+    let mut leases = tokio::time::interval(LEASES_EVERY);
     // The first tick is immediate; there is nothing to do yet.
     flush.tick().await;
     tidy.tick().await;
@@ -164,6 +169,7 @@ async fn keep_up(app: Arc<App>) {
                 failed => failed,
             },
             _ = tidy.tick() => keep_tidy(&app).await,
+            _ = leases.tick() => jobs::tend(&app).await,
         };
         if let Err(e) = outcome {
             tracing::warn!(error = %e, "upkeep failed and will be tried again");

@@ -23,7 +23,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions};
+use crate::{audit, clients, members, organizations, permissions, sessions, videos};
 
 type Apis = (
     (
@@ -33,6 +33,8 @@ type Apis = (
         members::api::grants::Api,
         members::api::invitations::Api,
         members::api::authentik::Api,
+        members::api::users::Api,
+        members::api::import::Api,
     ),
     organizations::api::Api,
     (
@@ -54,6 +56,7 @@ type Apis = (
         sessions::api::wordpress::Api,
     ),
     (clients::api::Api, clients::api::keys::Api),
+    videos::api::jobs::Api,
     audit::api::Api,
     System,
 );
@@ -68,6 +71,8 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             members::api::grants::Api { app: app() },
             members::api::invitations::Api { app: app() },
             members::api::authentik::Api { app: app() },
+            members::api::users::Api { app: app() },
+            members::api::import::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -89,6 +94,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::wordpress::Api { app: app() },
         ),
         (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
+        videos::api::jobs::Api { app: app() },
         audit::api::Api { app: app() },
         System,
     );
@@ -106,6 +112,8 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
+        members::api::users::EXAMPLES,
+        members::api::import::EXAMPLES,
         members::api::invitations::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
@@ -114,6 +122,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         sessions::api::second_factor::EXAMPLES,
         clients::api::EXAMPLES,
         clients::api::keys::EXAMPLES,
+        videos::api::jobs::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();

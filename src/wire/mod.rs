@@ -33,6 +33,8 @@ pub enum Tag {
     Permissions,
     /// API clients of back-office programs, and API keys of services
     Clients,
+    /// Work on videos, and who does it
+    Jobs,
     /// What was done, by whom
     Audit,
     /// Lookups for the services of this site

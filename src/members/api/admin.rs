@@ -12,16 +12,18 @@ use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Committed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
+use crate::app::{App, Changed, Committed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
+use crate::members::users::{self, alive, within};
 use crate::members::{
     AUTHENTIK, Member, NewMember, create, password, require_may_change, require_other, require_room, require_visible,
     set_active, set_password,
 };
+use crate::outbox::Kind;
 use crate::permissions;
 use crate::wire::{
     Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
@@ -188,7 +190,8 @@ impl Api {
                 changes.push(access::store::seat(t, organization, id)?);
                 entry = entry.within(organization);
             }
-            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes))
+            let event = users::event(t, Kind::MemberCreated, id)?;
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([event]))
         };
         let made = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
@@ -317,26 +320,7 @@ impl Api {
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             require_may_change(t, caller, reach, id.0)?;
-            let held: Vec<OrganizationId> =
-                t.snapshot().tenants().filter(|tenant| tenant.set_of(id.0).is_some()).map(|tenant| tenant.id).collect();
-            let mut changes = Vec::new();
-            let mut lost = Vec::new();
-            for organization in held {
-                lost.push(json!({"organization": organization, "roles": permissions::held_keys(t.snapshot(), organization, id.0)}));
-                permissions::leave(t, organization, id.0)?;
-                store::delete_membership(t, organization, id.0)?;
-                changes.push(access::store::seat(t, organization, id.0)?);
-            }
-            let grants = permissions::drop_grants(t, id.0)?;
-            let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
-            changes.extend(grants);
-            changes.extend(end_sessions(t, id.0, None)?);
-            changes.extend(drop_api_keys(t, id.0)?);
-            store::erase_member(t, id.0)?;
-            forget_answers_naming(t, id.0)?;
-            changes.push(access::store::person(t, id.0)?);
-            let entry = within(Entry::new("member", id.0), reach).before(before);
-            Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes))
+            users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
         Ok(done().epoch(erased.epoch))
@@ -490,19 +474,6 @@ fn require_importer(reach: Reach) -> Result<()> {
     Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
 }
 
-fn within(entry: Entry, reach: Reach) -> Entry {
-    match reach {
-        Reach::Site => entry,
-        Reach::Tenant(organization) => entry.within(organization),
-    }
-}
-
-/// A member that was not erased.
-fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
-    let member = store::get_member(t, id)?;
-    if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
-}
-
 fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnOnce(T) -> String) {
     match edit {
         MaybeUndefined::Undefined => {}
@@ -562,5 +533,11 @@ fn finish(
         return Ok(Changed::nothing(member));
     }
     let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields, "status": member.status}));
-    Ok(Changed::new(member, entry).policy(changes))
+    let kind = match fields.contains(&"is_active") {
+        true if member.is_active() => Kind::MemberActivated,
+        true => Kind::MemberSuspended,
+        false => Kind::MemberUpdated,
+    };
+    let event = users::event(t, kind, id)?;
+    Ok(Changed::new(member, entry).policy(changes).event([event]))
 }

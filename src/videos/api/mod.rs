@@ -1,0 +1,3 @@
+//! Operations on videos and on the work on them.
+
+pub mod jobs;
