@@ -58,12 +58,7 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
 }
 
 /// Imports members from a file; fails, after it has said all it did, when rows failed.
-pub(super) async fn import_members(
-    common: &Common,
-    file: &Path,
-    dry_run: bool,
-    welcome: bool,
-) -> Result<(), Failed> {
+pub(super) async fn import_members(common: &Common, file: &Path, dry_run: bool, welcome: bool) -> Result<(), Failed> {
     let bytes = std::fs::read(file).map_err(|e| Failed(format!("{} cannot be read: {e}", file.display())))?;
     let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let content_type = if is_json { "application/json" } else { "text/csv" };

@@ -302,7 +302,10 @@ mod tests {
     fn a_file_may_begin_with_its_mark_and_has_at_most_so_many_rows() {
         let file = "\u{feff}Username,Email\nkim,kim@example.org\n\nlee,lee@example.org\n";
         let rows = read_csv(file.as_bytes(), 2).unwrap();
-        assert_eq!(rows.iter().map(|row| (row.number, row.username())).collect::<Vec<_>>(), [(1, Some("kim")), (2, Some("lee"))]);
+        assert_eq!(
+            rows.iter().map(|row| (row.number, row.username())).collect::<Vec<_>>(),
+            [(1, Some("kim")), (2, Some("lee"))]
+        );
         assert!(read_csv(file.as_bytes(), 1).is_err());
         assert!(read_csv(b"username,api_key\nkim,x\n", 2).is_err());
         assert!(read_csv(b"email\nkim@example.org\n", 2).is_err());

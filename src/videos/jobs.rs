@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::jobs_store as store;
 use crate::access::Reach;
-use crate::app::{App, Changed, Transaction, ms};
 use crate::access::caller::Identity;
+use crate::app::{App, Changed, Transaction, ms};
 use crate::config::Config;
 use crate::db::Writer;
 use crate::error::{Cause, Error, Result};
@@ -76,8 +76,7 @@ pub enum StepState {
 }
 
 impl StepState {
-    const ALL: [Self; 6] =
-        [Self::Waiting, Self::Ready, Self::Running, Self::Completed, Self::Failed, Self::Skipped];
+    const ALL: [Self; 6] = [Self::Waiting, Self::Ready, Self::Running, Self::Completed, Self::Failed, Self::Skipped];
 
     pub fn word(self) -> &'static str {
         match self {
@@ -274,9 +273,9 @@ pub fn claim(t: &Transaction<'_>, wish: &Wish, rules: Rules) -> Result<Changed<V
             break;
         }
     }
-    let changed = claimed.iter().fold(expired, |changed, job| {
-        changed.also(entry(job, json!({"state": "leased", "attempts": job.attempts})))
-    });
+    let changed = claimed
+        .iter()
+        .fold(expired, |changed, job| changed.also(entry(job, json!({"state": "leased", "attempts": job.attempts}))));
     Ok(changed.map(|()| claimed))
 }
 
@@ -322,14 +321,7 @@ fn entry(job: &Job, after: Value) -> Entry {
 }
 
 /// A failed attempt: the job waits for another one, or is dead. What is over stays over.
-fn give_back(
-    t: &Transaction<'_>,
-    job: &mut Job,
-    at: Timestamp,
-    why: &str,
-    rules: Rules,
-    retry: bool,
-) -> Result<Fate> {
+fn give_back(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules: Rules, retry: bool) -> Result<Fate> {
     job.attempts = job.attempts.saturating_add(1);
     job.last_error = Some(why.to_owned());
     (job.leased_until, job.processors) = (None, None);

@@ -49,11 +49,8 @@ const INSERT_STEP: &str = "
 
 pub(super) fn insert_step(w: &Writer<'_>, job: JobId, step: &Step) -> Result<()> {
     let (processor, state) = (step.processor.word(), step.state.word());
-    w.execute(
-        INSERT_STEP,
-        &[(":job_id", &job), (":processor", &processor), (":state", &state), (":now", &w.now())],
-    )
-    .map(drop)
+    w.execute(INSERT_STEP, &[(":job_id", &job), (":processor", &processor), (":state", &state), (":now", &w.now())])
+        .map(drop)
 }
 
 const DELETE_STEPS_OF_VIDEO: &str = "
@@ -313,12 +310,7 @@ const CLAIM: &str = "
     returning id";
 
 /// Gives the first job of an owner to a worker, if there is one.
-pub(super) fn claim_one(
-    w: &Writer<'_>,
-    owner: Option<MemberId>,
-    lease: LeaseId,
-    wish: &Wish,
-) -> Result<Option<JobId>> {
+pub(super) fn claim_one(w: &Writer<'_>, owner: Option<MemberId>, lease: LeaseId, wish: &Wish) -> Result<Option<JobId>> {
     let lease_s = i64::try_from(wish.lease_s).unwrap_or(i64::MAX);
     w.find(
         CLAIM,

@@ -53,11 +53,17 @@ const OWN: [&str; 20] = [
 ];
 
 /// Operations that a fresh member is let into, and has nothing for, with the word that says so.
-const NOTHING_YET: [(&str, &str); 3] = [
+const NOTHING_YET: [(&str, &str); 6] = [
+    ("heartbeat_job", "lease_lost"),
+    ("complete_job", "lease_lost"),
+    ("fail_job", "lease_lost"),
     ("confirm_my_second_factor", "second_factor_off"),
     ("renew_my_recovery_codes", "second_factor_off"),
     ("remove_my_second_factor", "second_factor_off"),
 ];
+
+/// Operations that show to everybody what is their own, and to who holds the permission what is others' too.
+const OWN_OR_RIGHT: [&str; 3] = ["list_jobs", "count_jobs", "get_job"];
 
 /// Operations outside of the permission area that act in one organization: a client says in which.
 const IN_ONE_ORGANIZATION: [&str; 3] = ["list_invitations", "create_invitation", "delete_invitation"];
@@ -78,13 +84,15 @@ const INTERNAL: [(&str, &str); 8] = [
 const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
 
 /// The scopes of clients that stand for an operation today; `*` is all of them.
-const SCOPES: [&str; 9] = [
+const SCOPES: [&str; 11] = [
     "members:read",
     "members:write",
     "organizations:read",
     "organizations:write",
     "permissions:read",
     "permissions:write",
+    "jobs:read",
+    "jobs:write",
     "audit:read",
     "permissions:check",
     "*",
@@ -134,6 +142,15 @@ impl World<'_> {
         let code = fresh("o");
         let made = self.site.admin().post("/admin/organizations", json!({"org_code": code, "name": code})).await.data();
         made["id"].as_str().expect("id").to_owned()
+    }
+
+    /// A job of a member of the organization, in this state.
+    async fn job(&self, state: &str) -> String {
+        let id = crate::jobs::queue(self.site, &self.uid().await, Some(&self.acme.id), 1).remove(0);
+        let bytes = uuid::Uuid::parse_str(&id).expect("id").into_bytes();
+        let statement = "update jobs set state = ?1 where id = ?2";
+        self.site.write_rows(|rows| rows.execute(statement, rusqlite::params![state, bytes]));
+        id
     }
 
     async fn subject(&self) -> String {
@@ -223,6 +240,22 @@ impl World<'_> {
             "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
             "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
             "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
+
+            "list_jobs" => ("/jobs".into(), None),
+            "count_jobs" => ("/jobs/counts".into(), None),
+            "get_job" => (format!("/jobs/{}", self.job("queued").await), None),
+            "claim_jobs" => ("/jobs/claim".into(), Some(json!({}))),
+            "heartbeat_job" => (format!("/jobs/{}/heartbeat", self.job("queued").await), Some(json!({}))),
+            "complete_job" => (format!("/jobs/{}/complete", self.job("queued").await), Some(json!({}))),
+            "fail_job" => (format!("/jobs/{}/fail", self.job("queued").await), Some(json!({"error": "broken"}))),
+            "retry_job" => (format!("/jobs/{}/retry", self.job("dead").await), None),
+
+            "list_users" => ("/admin/users".into(), None),
+            "create_user" => ("/admin/users".into(), Some(json!({"username": fresh("u"), "email": format!("{}@example.org", fresh("u"))}))),
+            "get_user" => (format!("/admin/users/{}", self.uid().await), None),
+            "update_user" => (format!("/admin/users/{}", self.uid().await), Some(json!({"display_name": "New"}))),
+            "delete_user" => (format!("/admin/users/{}", self.uid().await), None),
+            "import_users" => ("/admin/users/import".into(), Some(json!({"users": []}))),
 
             "logout" => ("/auth/logout".into(), None),
             "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
@@ -344,6 +377,7 @@ fn operations(document: &Value) -> Vec<Operation> {
 fn area(path: &str) -> u64 {
     let areas = [
         ("/permissions", 31),
+        ("/jobs", 33),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
@@ -483,7 +517,10 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             } else {
                 acme.member_with(&others(&of_tenants).iter().map(String::as_str).collect::<Vec<_>>()).await
             };
-            refused.push(("a member without the permission", lacking.caller(), operation.code(operation.area, 505)));
+            if !OWN_OR_RIGHT.contains(&operation.id.as_str()) {
+                let code = operation.code(operation.area, 505);
+                refused.push(("a member without the permission", lacking.caller(), code));
+            }
             if is_site {
                 refused.push(("an owner", acme.owner(), operation.code(operation.area, 505)));
             }
@@ -559,7 +596,7 @@ async fn the_lists_of_this_file_name_only_what_there_is() {
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let known = operations(&document);
     let lists = PUBLIC.into_iter().chain(OWN).chain(INTERNAL.into_iter().map(|(id, _)| id));
-    for id in lists.chain(NOTHING_YET.into_iter().map(|(id, _)| id)).chain(IN_ONE_ORGANIZATION) {
+    for id in lists.chain(NOTHING_YET.into_iter().map(|(id, _)| id)).chain(IN_ONE_ORGANIZATION).chain(OWN_OR_RIGHT) {
         assert!(known.iter().any(|operation| operation.id == id), "{id}");
     }
     for operation in known.iter().filter(|operation| PUBLIC.contains(&operation.id.as_str())) {

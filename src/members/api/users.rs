@@ -327,12 +327,7 @@ impl Api {
 }
 
 /// Users are the site's: they have names at its neighbours. Who sets a quota may set quotas.
-pub fn require_site(
-    t: &Transaction<'_>,
-    caller: &Identity,
-    permission: Permission,
-    sets_quota: bool,
-) -> Result<Reach> {
+pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {
     let reach = access::require(t.snapshot(), caller, permission)?;
     if sets_quota {
         access::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
