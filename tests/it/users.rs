@@ -138,7 +138,10 @@ async fn a_name_that_becomes_a_folder_has_its_grammar() {
     for name in ["Kim", "ki", "../x", "a/b", ".a1", ""] {
         let mut body = body("lee");
         body["sftpgo_username"] = json!(name);
-        assert_eq!(site.admin().post(USERS, body).await.is(10_101_000).fields(), ["body.sftpgo_username"], "{name}");
+        let mut found = site.admin().post(USERS, body).await.is(10_101_000).fields();
+        // Too short, and not of its form.
+        found.dedup();
+        assert_eq!(found, ["body.sftpgo_username"], "{name}");
     }
     create(&site, body(&"a".repeat(60))).await;
     create(&site, body("abc")).await;
