@@ -189,6 +189,7 @@ causes! {
     WebhookUrl 35 101 "webhook_url" "a webhook's address is http or https, and leads to no private or link-local address unless webhooks.private_hosts names its host";
     WebhooksFull 35 309 "webhooks_full" "there are as many webhooks as limits.webhooks allows";
     DeliveryNotFound 35 301 "delivery_not_found" "there is no such delivery";
+    DeliveryDone 35 309 "delivery_done" "this was delivered already";
     SftpgoNotConfigured 35 605 "sftpgo_not_configured" "set sftpgo.url and sftpgo.secret_file";
 
     IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::db::Writer;
+use crate::db::{Reader, Writer};
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId};
 
@@ -85,7 +85,8 @@ pub struct Neighbours {
 }
 
 pub const SFTPGO: &str = "sftpgo";
-pub const MAIL: &str = "mail";
+/// What the target of a letter begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
+pub const MAIL: &str = "mail ";
 /// What the target of a webhook begins with; its id follows.
 pub const WEBHOOK: &str = "webhook ";
 
@@ -109,8 +110,8 @@ const ADDRESS: &str = "
     insert into deliveries (target, event_id, state, next_at, updated_at)
     values (:target, :event_id, 'pending', :now, :now)";
 
-/// Adds an event, addressed to everybody who is to hear of it.
-pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<()> {
+/// Adds an event, addressed to everybody who is to hear of it; answers how many they are.
+pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
     let parameters: [(&str, &dyn rusqlite::ToSql); 6] = [
         (":at", &now),
@@ -122,15 +123,32 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
     ];
     let id: i64 = w.one(INSERT_EVENT, &parameters, |row| row.get(0))?;
     let organization = &event.organization;
-    w.execute(
+    let mut addressed = w.execute(
         ADDRESS_WEBHOOKS,
         &[(":event_id", &id), (":now", &now), (":organization_id", organization), (":kind", &kind)],
     )?;
-    let named = [
-        (SFTPGO, neighbours.sftpgo && event.kind.is_for_sftpgo()),
-        (MAIL, neighbours.mail && event.kind.is_for_mail()),
-    ];
-    named.into_iter().filter(|(_, hears)| *hears).try_for_each(|(target, _)| {
-        w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)]).map(drop)
-    })
+    let account = (neighbours.sftpgo && event.kind.is_for_sftpgo()).then(|| SFTPGO.to_owned());
+    let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
+    for target in account.into_iter().chain(reader.map(letters_of)) {
+        addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
+    }
+    Ok(addressed)
+}
+
+/// The target of letters to a member.
+pub fn letters_of(member: MemberId) -> String {
+    format!("{MAIL}{}", member.0.simple())
+}
+
+const FIND_WAITING: &str = "
+    select 1
+    from deliveries d
+    join events e on e.id = d.event_id
+    where d.target = :target and d.state = 'pending' and e.kind = :kind
+    limit 1";
+
+/// Does a letter of this kind wait for its delivery to the member?
+pub fn has_letter_waiting(r: &Reader<'_>, member: MemberId, kind: Kind) -> Result<bool> {
+    let target = letters_of(member);
+    r.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(())).map(|found| found.is_some())
 }

@@ -196,6 +196,7 @@ own! {
     WEBHOOK_LIST            "roster.outbox.list_webhooks"      "GET"    "/admin/webhooks"                                None,                       tenant "oa"    "List webhooks";
     WEBHOOK_CREATE          "roster.outbox.create_webhook"     "POST"   "/admin/webhooks"                                None,                       tenant "oa"    "Create a webhook";
     WEBHOOK_UPDATE          "roster.outbox.update_webhook"     "PATCH"  "/admin/webhooks/:id"                            None,                       tenant "oa"    "Change a webhook";
+    WEBHOOK_TEST            "roster.outbox.test_webhook"       "POST"   "/admin/webhooks/:id/test"                       None,                       tenant "oa"    "Try a webhook out";
     WEBHOOK_ROTATE          "roster.outbox.rotate_webhook"     "POST"   "/admin/webhooks/:id/rotate"                     None,                       tenant "oa"    "Give a webhook a new secret";
     WEBHOOK_DELETE          "roster.outbox.delete_webhook"     "DELETE" "/admin/webhooks/:id"                            None,                       tenant "oa"    "Delete a webhook";
 

@@ -1,6 +1,8 @@
 //! Counters and gauges for `/metrics`. Counting never fails a request.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use super::App;
 use crate::access::decide::Reason;
@@ -16,6 +18,11 @@ pub struct Figures {
     /// By client and outcome.
     pub clients: IntCounterVec,
     pub panics: IntCounter,
+    /// Attempts by kind of target and what came of them.
+    pub deliveries: IntCounterVec,
+    /// What waits or was given up, by kind of target.
+    pub outbox: IntGaugeVec,
+    pub outbox_oldest_s: IntGauge,
     gauges: Gauges,
 }
 
@@ -53,7 +60,17 @@ impl Figures {
         let options = HistogramOpts::new("roster_request_seconds", "From arrival to answer").buckets(buckets);
         let duration_s = Histogram::with_opts(options).map_err(failed)?;
         registry.register(Box::new(duration_s.clone())).map_err(failed)?;
+        let outbox = Opts::new("roster_outbox", "Deliveries that wait or were given up");
+        let outbox = IntGaugeVec::new(outbox, &["target", "state"]).map_err(failed)?;
+        registry.register(Box::new(outbox.clone())).map_err(failed)?;
         Ok(Self {
+            outbox,
+            outbox_oldest_s: gauge("roster_outbox_oldest_seconds", "Age of the oldest event that waits for a target")?,
+            deliveries: counters(
+                "roster_deliveries_total",
+                "Attempts to deliver an event: delivered, failed, dead",
+                &["target", "outcome"],
+            )?,
             requests: counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
             clients: counters("roster_client_requests_total", "Requests of API clients", &["client", "outcome"])?,
             decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),

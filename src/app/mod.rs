@@ -46,7 +46,7 @@ pub struct App {
     pub outbound: Outbound,
     /// Runs the organizations' own rules.
     pub host: Host,
-    /// Told after each change: there may be something to deliver.
+    /// Told when there is something to deliver.
     pub outbox: tokio::sync::Notify,
     neighbours: Neighbours,
     /// Turns at the password hash.
@@ -259,10 +259,11 @@ impl App {
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
         let (caller, neighbours) = (caller.clone(), self.neighbours);
-        let committed =
+        let (committed, addressed) =
             self.db.write(move |w, snapshot| apply(w, snapshot, neighbours, (&caller, action), change)).await?;
-        // Whoever delivers looks for work; when there is none, this costs nothing.
-        self.outbox.notify_one();
+        if addressed > 0 {
+            self.outbox.notify_one();
+        }
         Ok(committed)
     }
 
@@ -273,10 +274,10 @@ impl App {
         &self,
         caller: &Identity,
         action: &'static str,
-        permission: Permission,
+        permission: impl Into<Option<Permission>>,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.once(caller, action, (Some(permission), Keep::Answer), change).await
+        self.once(caller, action, (permission.into(), Keep::Answer), change).await
     }
 
     /// The same where the answer shows a secret, which is never kept: a repeat is refused. What is one's own needs no
@@ -557,13 +558,14 @@ pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
     Ok(found.is_some_and(|(hash, until)| secret::equal(&secret::hash(offered), &hash) & (Timestamp::now() < until)))
 }
 
+/// Runs a change with all that belongs to it; answers also how many deliveries it made.
 fn apply<T>(
     w: &Writer<'_>,
     snapshot: &mut Snapshot,
     neighbours: Neighbours,
     (caller, action): (&Identity, &'static str),
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
-) -> Result<Committed<T>> {
+) -> Result<(Committed<T>, usize)> {
     if !snapshot.is_available() {
         // The rows could not be read after a failed commit: nothing goes on before they can.
         *snapshot = access::store::load(w)?;
@@ -571,16 +573,19 @@ fn apply<T>(
     let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot }, caller)?;
     entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
     let request_id = &caller.exchange.request_id;
-    events.iter().try_for_each(|event| outbox::record(w, neighbours, request_id, event))?;
+    let mut addressed = 0;
+    for event in &events {
+        addressed += outbox::record(w, neighbours, request_id, event)?;
+    }
     if policy.is_empty() {
-        return Ok(Committed { answer, epoch: snapshot.epoch });
+        return Ok((Committed { answer, epoch: snapshot.epoch }, addressed));
     }
     let epoch = snapshot.epoch + 1;
     store::raise_epoch(w, epoch)?;
     // From here on nothing fails: the state that the writer carries changes only together with the rows.
     policy.into_iter().for_each(|change| snapshot.apply(change));
     snapshot.epoch = epoch;
-    Ok(Committed { answer, epoch })
+    Ok((Committed { answer, epoch }, addressed))
 }
 
 fn repeated<T: ParseFromJSON>(known: Remembered, fingerprint: &Hash) -> Result<T> {

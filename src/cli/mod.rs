@@ -7,9 +7,11 @@ mod door;
 mod invite;
 mod jobs;
 mod keys;
+mod outbox;
 mod serve;
 mod show;
 mod tables;
+mod videos;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -107,9 +109,18 @@ enum Command {
     /// The keys that access tokens are signed with
     #[command(subcommand)]
     SigningKey(keys::SigningKeyCommand),
+    /// Events for other services, and their deliveries
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
+    /// Videos
+    #[command(subcommand)]
+    Video(videos::VideoCommand),
+    /// What members may store, and do
+    #[command(subcommand)]
+    Quota(videos::QuotaCommand),
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
@@ -178,7 +189,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::Job(command) => jobs::job(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
+        Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
+        Command::Video(command) => videos::video(&common, command).await?,
+        Command::Quota(command) => return videos::quota(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),

@@ -13,8 +13,9 @@ use tracing_subscriber::EnvFilter;
 use super::{Common, Failed, Site, directory, open};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
+use crate::connect::deliver;
 use crate::videos::jobs;
-use crate::{clients, members, sessions};
+use crate::{clients, members, sessions, videos};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -62,11 +63,13 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
+    let deliverer = tokio::spawn(deliver::run(app.clone()));
     let served = poem::Server::new_with_acceptor(tcp.combine(unix))
         .idle_timeout(IDLE_WAIT)
         .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
         .await;
     upkeep.abort();
+    deliverer.abort();
     for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
@@ -148,12 +151,15 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     keys::tend(app).await?;
     clients::keys::tend(app).await?;
     jobs::forget_done(app).await?;
+    videos::tend(app).await?;
+    deliver::tidy(app).await?;
     app.reload().await.map(drop)
 }
 
 async fn keep_up(app: Arc<App>) {
     // What ended while nothing ran ends now.
-    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await) {
+    let first = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await);
+    if let Err(e) = first.and(deliver::tidy(&app).await).and(jobs::forget_done(&app).await) {
         tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
     }
     let mut flush = tokio::time::interval(FLUSH_EVERY);

@@ -6,13 +6,20 @@ use super::Arguments;
 use crate::access::permission::OWN;
 use crate::config::Config;
 use crate::error::{Cause, code};
+use crate::outbox::Kind;
 
 /// The scope that stands for "of the area" in the table of codes.
 const OWN_AREA: u32 = 35;
 
 /// Each table with its name.
 pub fn tables() -> Vec<(&'static str, String)> {
-    vec![("commands", commands()), ("settings", settings()), ("permissions", permissions()), ("codes", codes())]
+    vec![
+        ("events", events()),
+        ("commands", commands()),
+        ("settings", settings()),
+        ("permissions", permissions()),
+        ("codes", codes()),
+    ]
 }
 
 fn table(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
@@ -44,6 +51,11 @@ fn options(command: &clap::Command) -> String {
         None => format!("`{}`", argument.get_id().as_str().to_uppercase()),
     });
     shown.collect::<Vec<_>>().join(" ")
+}
+
+fn events() -> String {
+    let lines = Kind::ALL.iter().map(|kind| format!("| `{}` | {} |\n", kind.word(), kind.about()));
+    ["| Event | When |\n".to_owned(), "| --- | --- |\n".to_owned()].into_iter().chain(lines).collect()
 }
 
 fn settings() -> String {

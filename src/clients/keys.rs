@@ -14,7 +14,7 @@ use crate::access::secret::{self, Hash};
 use crate::access::snapshot::Change;
 use crate::access::{self};
 use crate::app::{App, Changed, Transaction, ms};
-use crate::connect::mail::{self, Mail};
+use crate::connect::mail;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{ApiKeyId, Timestamp};
 use crate::journal::Entry;
@@ -221,7 +221,8 @@ async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
     let email = app.read(move |r| members::get(r, id)).await?.email.filter(|_| mail::is_configured(&app.config));
     if let Some(email) = email {
         let left_s = u64::try_from((key.expires_at.0 - now.0) / 1_000).unwrap_or_default();
-        let mail = Mail::key_ends(id, email, &app.public_url(), &key.id.0.simple().to_string(), left_s);
+        let site = app.public_url();
+        let mail = mail::writer(&app.config, &site).key_ends(id, email, &key.id.0.simple().to_string(), left_s);
         mail::send(&app.config, mail).await;
     }
     Ok(())

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{AUTHENTIK, Member, NewMember, require_may_change, require_visible, set_active, store};
+use super::{AUTHENTIK, Member, NewMember, changed, happened, require_may_change, require_visible, set_active, store};
 use crate::access::caller::Identity;
 use crate::access::permission::Permission;
 use crate::access::{self, Reach};
@@ -15,6 +15,7 @@ use crate::db::Reader;
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::journal::Entry;
+use crate::outbox::Kind;
 
 /// What a service wants of a member and its account.
 #[derive(Debug, Clone, Default)]
@@ -273,7 +274,8 @@ fn keep(
         None => Vec::new(),
     };
     let after = json!({"linked": !is_linked, "account": account_id, "names": member != former, "is_active": is_active});
-    Ok(Changed::new((), Entry::new("member", uid).after(after)).policy(changes))
+    let events = changed(t, &former, &store::get_member(t, uid)?);
+    Ok(Changed::new((), Entry::new("member", uid).after(after)).policy(changes).event(events))
 }
 
 fn keep_new(
@@ -298,5 +300,6 @@ fn keep_new(
         changes.push(access::store::seat(t, organization, uid)?);
         entry = entry.within(organization);
     }
-    Ok(Changed::new((), entry).policy(changes))
+    let created = happened(t, Kind::MemberCreated, uid).within(reach.organization());
+    Ok(Changed::new((), entry).policy(changes).event([created]))
 }

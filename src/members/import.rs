@@ -12,6 +12,7 @@ use crate::access::snapshot::Snapshot;
 use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
+use crate::videos::quota::Rules;
 
 /// The columns of a file, in any order; all but the first may be missing.
 pub const COLUMNS: [&str; 7] =
@@ -198,7 +199,7 @@ pub enum Plan {
 }
 
 /// What a row would do, without doing it.
-pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, row: &Row, default_bytes: i64) -> Result<Plan> {
+pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, row: &Row) -> Result<Plan> {
     let wanted = match understood(row, snapshot) {
         Ok(wanted) => wanted,
         Err(faults) => return Ok(Plan::Failed(faults)),
@@ -230,7 +231,7 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, row: &Row, default_bytes: i64) 
         let faults = faults(users::taken(r, None, names)?);
         return Ok(if faults.is_empty() { Plan::Create(Box::new(new)) } else { Plan::Failed(faults) });
     };
-    let user = users::complete(r, snapshot, member, default_bytes)?;
+    let user = users::complete(r, snapshot, rules, member)?;
     let edit = Edit {
         email: wanted.email,
         display_name: wanted.display_name,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::invitation_store as store;
-use super::{NewMember, create_as, password};
+use super::{NewMember, create_as, happened, password};
 use crate::access;
 use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::permission::{PLATFORM_ADMIN, TENANT_OWNER};
@@ -19,6 +19,7 @@ use crate::db::{Reader, Window};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::journal::Entry;
+use crate::outbox::Kind;
 use crate::permissions;
 
 /// An invitation as stored; its link is not.
@@ -204,7 +205,8 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
         create_as(t, id, &new)?;
         let person = access::store::person(t, id)?;
         let seat = join(t, &invitation, id)?;
-        Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]))
+        let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
+        Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
     };
     let caller = Identity::of(Who::Member(id), exchange.clone());
     app.change(&caller, "invitation.accept", accept).await?;

@@ -21,6 +21,7 @@ use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::Entry;
+use crate::outbox::{self, Event, Kind};
 use crate::permissions;
 
 /// The provider whose subject is `authentik_sub` on the wire.
@@ -96,6 +97,20 @@ pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Optio
     store::find_by_identity(r, provider, subject)
 }
 
+/// The name of a member's folder of videos: its name at SFTPGo, or its username where it has none there and nobody
+/// else has that one.
+pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_sftpgo_name(r, id)
+}
+
+/// The member whose folder has this name. Compared byte by byte, as a file system does.
+pub fn find_by_sftpgo_name(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
+    match store::find_by_identity(r, SFTPGO, name)? {
+        Some(member) => Ok(Some(member)),
+        None => store::find_by_folder(r, name),
+    }
+}
+
 /// The account id that was kept when a provider's subject first came.
 pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
     store::find_account_id(r, provider, subject)
@@ -136,6 +151,29 @@ pub fn fill_gaps(w: &Writer<'_>, member: &Member, offered: &NewMember) -> Result
 fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) -> Result<Option<String>> {
     let Some(text) = offered.map(str::trim).filter(|text| is_fit(text)) else { return Ok(None) };
     Ok(find_login(r, text)?.is_none().then(|| text.to_owned()))
+}
+
+/// What others are to hear of a member. No name of the person is in it: whoever tells of it reads them then, so that who
+/// is erased is erased. Those of the organization hear it whose only one it is.
+pub fn happened(t: &Transaction<'_>, kind: Kind, id: MemberId) -> Event {
+    Event::new(kind, serde_json::json!({})).about(id).within(t.snapshot().only_tenant(id).map(|tenant| tenant.id))
+}
+
+/// The same of all that differs between a member before a change and after.
+pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Event> {
+    let names = |member: &Member| (member.username.clone(), member.email.clone(), member.display_name.clone());
+    let switched = if member.is_active() { Kind::MemberActivated } else { Kind::MemberSuspended };
+    let differing = [(Kind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
+    differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| happened(t, kind, member.id)).collect()
+}
+
+/// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
+pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
+    let mut event = happened(t, Kind::MemberDeleted, id);
+    if let Some(name) = store::find_name_at(t, id, outbox::SFTPGO)? {
+        event.data = serde_json::json!({"sftpgo_username": name});
+    }
+    Ok(event)
 }
 
 /// Makes a member belong to an organization; answers the change where it did not before.
@@ -363,7 +401,8 @@ pub async fn create_first_administrator(
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
         let changes = [access::store::person(t, id)?, access::store::seat(t, platform.id, id)?];
-        Ok(Changed::new(id, entry).policy(changes))
+        let created = happened(t, Kind::MemberCreated, id).within(platform.id);
+        Ok(Changed::new(id, entry).policy(changes).event([created]))
     };
     app.change(&Identity::command_line(), "member.create_first_administrator", create_admin)
         .await

@@ -36,10 +36,37 @@ pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result
     r.find(FIND_BY_IDENTITY, &[(":provider", &provider), (":subject", &subject)], member_of)
 }
 
+const FIND_SFTPGO_NAME: &str = "
+    select coalesce(i.subject, case when not exists (select 1 from identities
+                                                     where provider = 'sftpgo' and subject = m.username)
+                               then m.username end)
+    from members m
+    left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+    where m.id = :id
+    order by i.created_at
+    limit 1";
+
+pub fn find_sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    r.find(FIND_SFTPGO_NAME, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
+}
+
+const FIND_BY_FOLDER: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
+           m.updated_at
+    from members m
+    left join identities a on a.member_id = m.id and a.provider = 'authentik'
+    where m.username_folded = :folded and m.username = :name and m.status in ('active', 'suspended')
+      and not exists (select 1 from identities i where i.member_id = m.id and i.provider = 'sftpgo')";
+
+/// The member whose username is the name of its folder, because it has no name at SFTPGo.
+pub fn find_by_folder(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
+    r.find(FIND_BY_FOLDER, &[(":folded", &folded(name)), (":name", &name)], member_of)
+}
+
 const FIND_SUBJECT: &str = "
     select subject
     from identities
-    where member_id = :member_id and provider <> 'wordpress'
+    where member_id = :member_id and provider not in ('wordpress', 'sftpgo')
     order by provider <> 'authentik', created_at
     limit 1";
 
@@ -337,6 +364,18 @@ const FIND_ACCOUNT_ID: &str = "
 
 pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
     r.find(FIND_ACCOUNT_ID, &[(":provider", &provider), (":subject", &subject)], |row| row.get(0))
+}
+
+const FIND_NAME_AT: &str = "
+    select subject
+    from identities
+    where member_id = :member_id and provider = :provider
+    order by created_at
+    limit 1";
+
+/// The name by which a provider knows a member.
+pub fn find_name_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
+    r.find(FIND_NAME_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
 }
 
 const SET_ACCOUNT_ID: &str = "

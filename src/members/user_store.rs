@@ -1,20 +1,8 @@
-//! SQL of what belongs to a member besides itself: its names elsewhere, and its quota.
+//! SQL of what belongs to a member besides itself: its names elsewhere, and why it is suspended.
 
 use crate::db::{Reader, Writer};
-use crate::error::{Cause, Result};
-use crate::ids::{MemberId, OrganizationId};
-
-const FIND_SUBJECT_AT: &str = "
-    select subject
-    from identities
-    where member_id = :member_id and provider = :provider
-    order by created_at, subject
-    limit 1";
-
-/// The name by which a provider knows a member.
-pub(super) fn find_subject_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<Option<String>> {
-    r.find(FIND_SUBJECT_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
-}
+use crate::error::Result;
+use crate::ids::MemberId;
 
 const DELETE_SUBJECT_AT: &str = "
     delete from identities
@@ -41,53 +29,4 @@ const TOUCH_MEMBER: &str = "update members set version = version + 1, updated_at
 /// Something that belongs to the member changed: who holds an older ETag reads again.
 pub(super) fn touch(w: &Writer<'_>, member: MemberId) -> Result<()> {
     w.execute(TOUCH_MEMBER, &[(":now", &w.now()), (":id", &member)]).map(drop)
-}
-
-/// A member's room: its own size where it has one, what counts, and what is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    pub own: Option<i64>,
-    pub size: i64,
-    pub used: i64,
-}
-
-const FIND_ROOM: &str = "
-    select q.size, coalesce(q.size, o.member_size, :default_bytes), coalesce(q.used, 0)
-    from members m
-    left join quotas q on q.member_id = m.id
-    left join organization_quotas o on o.organization_id = coalesce(q.organization_id, :organization_id)
-    where m.id = :member_id";
-
-pub(super) fn room(
-    r: &Reader<'_>,
-    member: MemberId,
-    organization: Option<OrganizationId>,
-    default_bytes: i64,
-) -> Result<Room> {
-    let found = r.find(
-        FIND_ROOM,
-        &[(":default_bytes", &default_bytes), (":organization_id", &organization), (":member_id", &member)],
-        |row| Ok(Room { own: row.get(0)?, size: row.get(1)?, used: row.get(2)? }),
-    )?;
-    found.ok_or_else(|| Cause::MemberNotFound.into())
-}
-
-const SET_SIZE: &str = "
-    insert into quotas (member_id, organization_id, size, created_at, updated_at)
-    values (:member_id, :organization_id, :size, :now, :now)
-    on conflict (member_id) do update
-    set size = excluded.size, version = version + 1, updated_at = excluded.updated_at";
-
-/// What a member may store; null takes the default. The organization is that of a member that has stored nothing yet.
-pub(super) fn set_size(
-    w: &Writer<'_>,
-    member: MemberId,
-    organization: Option<OrganizationId>,
-    size: Option<i64>,
-) -> Result<()> {
-    w.execute(
-        SET_SIZE,
-        &[(":member_id", &member), (":organization_id", &organization), (":size", &size), (":now", &w.now())],
-    )
-    .map(drop)
 }

@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
-pub use super::user_store::Room;
 use super::{
-    Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, join, require_room, store, user_store,
+    Member, NewMember, SFTPGO, WORDPRESS, create, erased, find_by_sftpgo_name, find_known, find_login, folded,
+    happened, join, require_room, store, user_store,
 };
 use crate::access::Reach;
 use crate::access::snapshot::{Change, Snapshot};
@@ -15,8 +15,10 @@ use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
-use crate::outbox::{Event, Kind};
+use crate::outbox::Kind;
 use crate::permissions;
+use crate::videos::quota::{self, Account, Rules};
+use crate::videos::{self};
 
 /// A member with what belongs to it.
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ pub struct User {
     pub sftpgo_username: Option<String>,
     /// The only organization it belongs to.
     pub organization: Option<OrganizationId>,
-    pub room: Room,
+    pub account: Account,
 }
 
 /// What a new one begins with.
@@ -70,27 +72,21 @@ pub fn require_folder_name(new: &NewUser) -> Result<()> {
 }
 
 /// The member with all that belongs to it.
-pub fn get(r: &Reader<'_>, snapshot: &Snapshot, id: MemberId, default_bytes: i64) -> Result<User> {
-    complete(r, snapshot, store::get_member(r, id)?, default_bytes)
+pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, id: MemberId) -> Result<User> {
+    complete(r, snapshot, rules, store::get_member(r, id)?)
 }
 
 /// What belongs to a member.
-pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, member: Member, default_bytes: i64) -> Result<User> {
+pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, member: Member) -> Result<User> {
     let id = member.id;
-    let organization = organization_of(snapshot, id);
     Ok(User {
         status_reason: user_store::find_status_reason(r, id)?,
-        wordpress_id: user_store::find_subject_at(r, id, WORDPRESS)?,
-        sftpgo_username: user_store::find_subject_at(r, id, SFTPGO)?,
-        room: user_store::room(r, id, organization, default_bytes)?,
-        organization,
+        wordpress_id: store::find_name_at(r, id, WORDPRESS)?,
+        sftpgo_username: store::find_name_at(r, id, SFTPGO)?,
+        account: videos::account(r, rules, snapshot, id)?,
+        organization: quota::organization_of(snapshot, id),
         member,
     })
-}
-
-/// The organization under whose ceiling a member counts: its only one.
-fn organization_of(snapshot: &Snapshot, member: MemberId) -> Option<OrganizationId> {
-    snapshot.only_tenant(member).map(|tenant| tenant.id).filter(|id| !snapshot.is_platform(*id))
 }
 
 /// Names that nobody else may have.
@@ -132,13 +128,7 @@ pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<
 
 /// Does somebody else have the folder of this name? Whoever has no name at SFTPGo has that of its username.
 fn is_folder_of_other(r: &Reader<'_>, name: &str, is_other: impl Fn(&Member) -> bool) -> Result<bool> {
-    if let Some(member) = find_known(r, SFTPGO, name)? {
-        return Ok(is_other(&member));
-    }
-    let Some(login) = find_login(r, name)? else { return Ok(false) };
-    let member = login.member;
-    let is_its_folder = member.username.as_deref() == Some(name) && member.status != "pending";
-    Ok(is_its_folder && is_other(&member) && user_store::find_subject_at(r, member.id, SFTPGO)?.is_none())
+    Ok(find_by_sftpgo_name(r, name)?.is_some_and(|member| is_other(&member)))
 }
 
 /// One failure for all names that are taken; the first says which cause it is.
@@ -150,7 +140,7 @@ fn refused(taken: Vec<(Cause, Field)>) -> Result<()> {
 }
 
 /// Creates a member with all that belongs to it.
-pub fn make(t: &Transaction<'_>, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
+pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
     require_folder_name(new)?;
     require_room(t.snapshot(), members_max)?;
     let sftpgo_username = new.sftpgo_username();
@@ -174,7 +164,9 @@ pub fn make(t: &Transaction<'_>, new: &NewUser, members_max: u64) -> Result<Chan
     if let Some(number) = new.wordpress_id {
         store::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
     }
-    user_store::set_size(t, id, new.organization, new.quota_size)?;
+    // Makes its account. Under the ceiling of its organization that comes with its first video, once the policy knows of
+    // its place.
+    let counted = videos::set_quota(t, rules, id, new.quota_size)?;
     let mut changes = vec![access::store::person(t, id)?];
     let mut entry = Entry::new("member", id).after(json!({
         "fields": ["username", "email", "sftpgo_username"], "quota_size": new.quota_size,
@@ -184,20 +176,10 @@ pub fn make(t: &Transaction<'_>, new: &NewUser, members_max: u64) -> Result<Chan
         changes.extend(join(t, organization, id)?);
         entry = entry.within(organization);
     }
-    let created = event(t, Kind::MemberCreated, id)?.within(new.organization);
-    let welcomed = new.welcome.then(|| Event::new(Kind::MemberWelcomed, json!({"uid": id})).about(id));
-    let welcomed = welcomed.map(|event| event.within(new.organization));
-    Ok(Changed::new(id, entry).policy(changes).event(std::iter::once(created).chain(welcomed)))
-}
-
-/// What others hear of a member: how they know it, and nothing else that is personal.
-pub fn event(t: &Transaction<'_>, kind: Kind, id: MemberId) -> Result<Event> {
-    let data = json!({
-        "uid": id,
-        "wordpress_id": user_store::find_subject_at(t, id, WORDPRESS)?.and_then(|text| text.parse::<u64>().ok()),
-        "sftpgo_username": user_store::find_subject_at(t, id, SFTPGO)?,
-    });
-    Ok(Event::new(kind, data).within(organization_of(t.snapshot(), id)).about(id))
+    let welcomed = new.welcome.then_some(Kind::MemberWelcomed);
+    let told = std::iter::once(Kind::MemberCreated).chain(welcomed);
+    let told: Vec<_> = told.map(|kind| happened(t, kind, id).within(new.organization)).collect();
+    Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
 }
 
 /// What of a user shall be otherwise.
@@ -225,7 +207,7 @@ impl Edit {
                 "display_name",
                 self.display_name.as_ref().is_some_and(|name| user.member.display_name.as_ref() != Some(name)),
             ),
-            ("quota_size", self.quota_size.is_some_and(|size| user.room.own != size)),
+            ("quota_size", self.quota_size.is_some_and(|size| user.account.own_size != size)),
             ("wordpress_id", self.wordpress_id.as_ref().is_some_and(|id| number(id) != user.wordpress_id)),
             (
                 "sftpgo_username",
@@ -255,13 +237,19 @@ impl Edit {
 }
 
 /// Changes what differs; answers the names of the fields.
-pub fn edit(t: &Transaction<'_>, reach: Reach, user: &User, edit: &Edit) -> Result<Changed<Vec<&'static str>>> {
+pub fn edit(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    reach: Reach,
+    user: &User,
+    edit: &Edit,
+) -> Result<Changed<Vec<&'static str>>> {
     let (id, fields) = (user.member.id, edit.fields(user, t.snapshot()));
     if fields.is_empty() {
         return Ok(Changed::nothing(fields));
     }
     refused(edit.faults(t, user)?)?;
-    let (mut changes, mut events) = (Vec::new(), Vec::new());
+    let mut changes = Vec::new();
     let mut member = user.member.clone();
     member.email = edit.email.clone().or(member.email);
     member.display_name = edit.display_name.clone().or(member.display_name);
@@ -284,20 +272,14 @@ pub fn edit(t: &Transaction<'_>, reach: Reach, user: &User, edit: &Edit) -> Resu
     if let Some(organization) = edit.join {
         changes.extend(join(t, organization, id)?);
     }
-    if fields.contains(&"quota_size")
-        && let Some(size) = edit.quota_size
-    {
-        user_store::set_size(t, id, user.organization.or(edit.join), size)?;
-        let data = json!({"uid": id, "size": size});
-        events.push(Event::new(Kind::QuotaChanged, data).within(user.organization.or(edit.join)).about(id));
-    }
-    if fields.iter().any(|field| *field != "quota_size") {
-        events.push(event(t, Kind::MemberUpdated, id)?);
-    }
-    let before = json!({"quota_size": user.room.own});
-    let entry = within(Entry::new("member", id), reach).before(before);
-    let entry = entry.after(json!({"fields": &fields, "quota_size": edit.quota_size.unwrap_or(user.room.own)}));
-    Ok(Changed::new(fields, entry).policy(changes).event(events))
+    let counted = match edit.quota_size {
+        Some(size) => videos::set_quota(t, rules, id, size)?,
+        None => Changed::nothing(false),
+    };
+    let is_of_member = fields.iter().any(|field| *field != "quota_size");
+    let updated = is_of_member.then(|| happened(t, Kind::MemberUpdated, id));
+    let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields}));
+    Ok(Changed::new(fields, entry).policy(changes).event(updated).and(counted))
 }
 
 /// Suspends a member or activates it again, and says why.
@@ -317,18 +299,18 @@ pub fn switch(
     user_store::set_status_reason(t, id, reason)?;
     user_store::touch(t, id)?;
     let kind = if is_active { Kind::MemberActivated } else { Kind::MemberSuspended };
-    let events = if changes.is_empty() { Vec::new() } else { vec![event(t, kind, id)?] };
+    let event = (!changes.is_empty()).then(|| happened(t, kind, id));
     let status = if is_active { "active" } else { "suspended" };
     // The reason is somebody's own words, perhaps about a person: the audit knows only that there is one.
     let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});
-    Ok(Changed::new((), within(Entry::new("member", id), reach).after(after)).policy(changes).event(events))
+    Ok(Changed::new((), within(Entry::new("member", id), reach).after(after)).policy(changes).event(event))
 }
 
 /// Takes away all personal data, memberships, roles, grants, sessions and keys; the id stays, for the audit.
 pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Changed<()>> {
     let id = former.id;
     // Said before the names are gone: whoever hears of it has to know whom it means.
-    let deleted = event(t, Kind::MemberDeleted, id)?;
+    let deleted = erased(t, id)?;
     let held: Vec<OrganizationId> =
         t.snapshot().tenants().filter(|tenant| tenant.set_of(id).is_some()).map(|tenant| tenant.id).collect();
     let mut changes: Vec<Change> = Vec::new();
@@ -345,6 +327,7 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
     changes.extend(grants);
     changes.extend(end_sessions(t, id, None)?);
     changes.extend(drop_api_keys(t, id)?);
+    videos::forget_member(t, id)?;
     store::erase_member(t, id)?;
     forget_answers_naming(t, id)?;
     changes.push(access::store::person(t, id)?);

@@ -218,7 +218,7 @@ impl<E> Edge<E> {
         set("access-control-allow-credentials", "true");
         set(
             "access-control-expose-headers",
-            "etag, x-request-id, x-policy-epoch, retry-after, ratelimit, ratelimit-policy",
+            "etag, x-request-id, x-policy-epoch, x-quota-warning, retry-after, ratelimit, ratelimit-policy",
         );
         if is_preflight {
             set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE");
@@ -258,7 +258,13 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 10] = [
+    const AREAS: [(&str, u32); 18] = [
+        ("/videos", 33),
+        ("/register", 33),
+        ("/quota", 33),
+        ("/me/quota", 33),
+        ("/admin/quotas", 33),
+        ("/admin/usage", 33),
         ("/permissions", 31),
         ("/plugins", 34),
         ("/jobs", 33),
@@ -266,6 +272,8 @@ fn area(path: &str) -> u32 {
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
         ("/admin/audit", 35),
+        ("/admin/deliveries", 35),
+        ("/admin/webhooks", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/setup", 28),

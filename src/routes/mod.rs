@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use crate::access::caller::{Exchange, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
+use crate::connect::webhook::Sender;
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions, videos};
+use crate::{audit, clients, connect, members, organizations, permissions, sessions, videos};
 
 type Apis = (
     (
@@ -56,7 +57,14 @@ type Apis = (
         sessions::api::wordpress::Api,
     ),
     (clients::api::Api, clients::api::keys::Api),
-    videos::api::jobs::Api,
+    (
+        videos::api::files::Api,
+        videos::api::import::Api,
+        videos::api::jobs::Api,
+        videos::api::quotas::Api,
+        videos::api::reservations::Api,
+    ),
+    (connect::api::deliveries::Api, connect::api::webhooks::Api),
     audit::api::Api,
     System,
 );
@@ -94,7 +102,17 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::wordpress::Api { app: app() },
         ),
         (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
-        videos::api::jobs::Api { app: app() },
+        (
+            videos::api::files::Api { app: app() },
+            videos::api::import::Api { app: app() },
+            videos::api::jobs::Api { app: app() },
+            videos::api::quotas::Api { app: app() },
+            videos::api::reservations::Api { app: app() },
+        ),
+        (
+            connect::api::deliveries::Api { app: app() },
+            connect::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
+        ),
         audit::api::Api { app: app() },
         System,
     );
@@ -123,6 +141,8 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         clients::api::EXAMPLES,
         clients::api::keys::EXAMPLES,
         videos::api::jobs::EXAMPLES,
+        videos::api::EXAMPLES,
+        connect::api::EXAMPLES,
         audit::api::EXAMPLES,
     ]
     .concat();
@@ -182,6 +202,8 @@ pub const FORMATS: &[Format] = &[
     ("client-origin", clients::origin_faults),
     ("client-network", clients::network_faults),
     ("client-path", clients::path_faults),
+    ("webhook-url", connect::address::url_faults),
+    ("event-kind", connect::kind_faults),
 ];
 
 /// The page is one inline script by Swagger UI; it may talk to this server only.
@@ -246,6 +268,7 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
             .saying("metrics are for this machine, or for a bearer of the metrics token")
             .into());
     }
+    connect::deliver::observe(&app).await?;
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
 }
 

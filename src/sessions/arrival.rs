@@ -16,6 +16,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::members::{self, ExternalName, Member, NewMember};
+use crate::outbox::{Event, Kind};
 use crate::permissions::Source;
 use crate::permissions::sync::{KEYS_MAX, sync};
 
@@ -71,6 +72,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
         ..NewMember::default()
     };
     let mut changes: Vec<Change> = Vec::new();
+    let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
     match members::find_known(t, &arrival.provider, &arrival.subject)? {
         Some(member) if member.id != id => return Ok(Changed::nothing(member.id)),
@@ -83,6 +85,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
             if !filled.is_empty() {
+                events.push(members::happened(t, Kind::MemberUpdated, id));
                 done.insert("filled".into(), json!(filled));
             }
         }
@@ -97,6 +100,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
             };
             members::create_known(t, id, &name, &offered)?;
             changes.push(access::store::person(t, id)?);
+            events.push(members::happened(t, Kind::MemberCreated, id));
             done.insert("created".into(), json!(true));
         }
     }
@@ -107,6 +111,9 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
     if let Some((organization, seat)) = joined {
         organizations.push(organization);
         changes.push(seat);
+        if t.snapshot().belongs_nowhere(id) {
+            events.iter_mut().for_each(|event| event.organization = Some(organization));
+        }
         entries.push(Entry::new("member", id).within(organization).after(json!({"joined": true})));
     }
     for organization in organizations {
@@ -120,7 +127,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
         done.insert("provider".into(), json!(arrival.provider));
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
-    Ok(entries.into_iter().fold(Changed::nothing(id), Changed::also).policy(changes))
+    Ok(entries.into_iter().fold(Changed::nothing(id), Changed::also).policy(changes).event(events))
 }
 
 /// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,

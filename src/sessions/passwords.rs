@@ -14,12 +14,13 @@ use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::slowdown::Attempt;
 use crate::app::{App, Changed, Transaction, ms};
-use crate::connect::mail::{self, Mail};
+use crate::connect::mail;
 use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, password};
+use crate::outbox::{self, Kind};
 
 const PURPOSE: &str = "password_reset";
 
@@ -104,24 +105,37 @@ pub fn send_in_background(app: &Arc<App>, exchange: Arc<Exchange>, login: String
 async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Result<()> {
     let found = app.read(move |r| members::find_login(r, &login)).await?;
     let Some(member) = found.map(|login| login.member).filter(members::Member::is_active) else { return Ok(()) };
-    let Some(email) = member.email else { return Ok(()) };
-    let (token, ttl_s) = (secret::token("pr_")?, app.config.reset_link_ttl_s);
-    let hash = secret::hash(&token);
-    let insert = move |t: &Transaction<'_>, _: &Identity| {
-        let is_active = t.snapshot().is_active(member.id);
+    if member.email.is_none() {
+        return Ok(());
+    }
+    let ask = move |t: &Transaction<'_>, _: &Identity| {
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
-        if !is_active || store::has_token_since(t, member.id, PURPOSE, since)? {
-            return Ok(Changed::nothing(false));
+        if !t.snapshot().is_active(member.id)
+            || store::has_token_since(t, member.id, PURPOSE, since)?
+            || outbox::has_letter_waiting(t, member.id, Kind::PasswordForgotten)?
+        {
+            return Ok(Changed::nothing(()));
         }
-        insert_link(t, &hash, member.id, ttl_s)?;
-        Ok(Changed::new(true, Entry::new("member", member.id).after(json!({"mailed": "password link"}))))
+        let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
+        Ok(Changed::new((), entry).event([members::happened(t, Kind::PasswordForgotten, member.id)]))
     };
     let caller = Identity::of(Who::Visitor, exchange);
-    if app.change(&caller, "password.forgot", insert).await?.answer {
-        let (url, site) = (link(app, &token), app.public_url());
-        mail::send(&app.config, Mail::password_link(member.id, email, &site, &url, ttl_s)).await;
-    }
-    Ok(())
+    app.change(&caller, "password.forgot", ask).await.map(drop)
+}
+
+/// Makes the link of a letter that is about to go out, and answers its address; `None` for a member who is not active.
+pub async fn link_of_letter(app: &App, id: MemberId, ttl_s: u64) -> Result<Option<String>> {
+    let token = secret::token("pr_")?;
+    let hash = secret::hash(&token);
+    let insert = move |t: &Transaction<'_>, _: &Identity| {
+        if !t.snapshot().is_active(id) {
+            return Ok(Changed::nothing(false));
+        }
+        let expires_at = insert_link(t, &hash, id, ttl_s)?;
+        Ok(Changed::new(true, Entry::new("member", id).after(json!({"expires_at": expires_at.0}))))
+    };
+    let is_made = app.change(&Identity::command_line(), "password.mail_link", insert).await?.answer;
+    Ok(is_made.then(|| link(app, &token)))
 }
 
 /// One mail to a member in this time, however often it is asked for.

@@ -14,11 +14,12 @@ use crate::access::caller::{Exchange, Identity, Visitor, Who};
 use crate::access::secret::{self, Hash, Sealer};
 use crate::access::slowdown::Attempt;
 use crate::app::{App, Changed, Transaction, ms};
-use crate::connect::mail::{self, Mail};
+use crate::connect::mail;
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, NewMember, password};
+use crate::outbox::Kind;
 
 const PURPOSE: &str = "email_code";
 
@@ -110,9 +111,10 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
     };
     let caller = Identity::of(Who::Visitor, exchange);
     let site = app.public_url();
+    let writer = mail::writer(&app.config, &site);
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
-        Entered::Pending(id, code) => Mail::email_code(id, email, &site, &code, app.config.email_code_ttl_s),
-        Entered::Known(id) => Mail::known_already(id, email, &site),
+        Entered::Pending(id, code) => writer.email_code(id, email, &code, app.config.email_code_ttl_s),
+        Entered::Known(id) => writer.known_already(id, email),
         Entered::Again => return Ok(()),
     };
     mail::send(&app.config, mail).await;
@@ -153,7 +155,8 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         store::delete_token(t, &place)?;
         let change = members::confirm(t, id, !is_contested)?;
         let entry = Entry::new("member", id).after(json!({"status": "active"}));
-        Ok(Changed::new(Some(is_contested), entry).policy([change]))
+        let created = members::happened(t, Kind::MemberCreated, id);
+        Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
     };
     let caller = Identity::of(Who::Visitor, visitor.exchange.clone());
     if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {

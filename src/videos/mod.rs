@@ -1,5 +1,387 @@
-//! Videos, and the work on them.
+//! Videos: the files in the members' folders, whose they are, and what they count.
+//!
+//! **Invariant.** A video, its bytes in the account, its job, its event and its audit row come and go together, in one
+//! transaction. The functions here are made to be called inside one, by whoever hears of a file first: its member, a
+//! service, a hook, an import.
 
 pub mod api;
+pub mod import;
 pub mod jobs;
 mod jobs_store;
+pub mod measure;
+pub mod path;
+pub mod quota;
+mod quota_store;
+pub mod recount;
+mod recount_store;
+mod reservation_store;
+pub mod reservations;
+mod store;
+mod walk;
+
+use serde_json::{Value, json};
+
+use crate::access::caller::Identity;
+use crate::app::{App, Changed, Transaction};
+use crate::db::Reader;
+use crate::error::{Cause, Error, Result};
+use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::journal::Entry;
+use crate::outbox::{Event, Kind};
+use path::VideoPath;
+use quota::{Delta, Fit, Reason, Rules};
+
+/// A video as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Video {
+    /// The first 16 hex digits of the SHA-256 of its path.
+    pub id: String,
+    pub path: VideoPath,
+    /// None for one that lay there before anybody knew whose it is.
+    pub member: Option<MemberId>,
+    /// Under whose ceiling it counts: its owner's organization when it came to the owner.
+    pub organization: Option<OrganizationId>,
+    pub size: i64,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Video {
+    /// Who pays for it.
+    fn account(&self) -> Option<(MemberId, Option<OrganizationId>)> {
+        self.member.map(|member| (member, self.organization))
+    }
+}
+
+/// What a list of videos is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub member: Option<MemberId>,
+    pub organization: Option<OrganizationId>,
+    pub is_ownerless: bool,
+    /// As `wire::like` makes it; found in the path.
+    pub keyword: Option<String>,
+}
+
+/// A file that shall be a video.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    pub path: VideoPath,
+    pub owner: MemberId,
+    /// Measured, or said by somebody who is believed.
+    pub size: i64,
+    pub fit: Fit,
+    pub queues_job: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    pub id: String,
+    pub already_exists: bool,
+    /// 80 or 95, where the usage is past that.
+    pub warning: Option<i64>,
+}
+
+impl Registered {
+    fn known(id: String) -> Self {
+        Self { id, already_exists: true, warning: None }
+    }
+}
+
+/// The video of a path, if it is known.
+pub fn find(r: &Reader<'_>, id: &str) -> Result<Option<Video>> {
+    store::find_video(r, id)
+}
+
+pub fn get(r: &Reader<'_>, id: &str) -> Result<Video> {
+    find(r, id)?.ok_or_else(|| Cause::VideoNotFound.into())
+}
+
+/// Registers a file: counts its bytes, stores the video, queues its job. The same file again costs nothing.
+pub fn register(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    new: Registration,
+) -> Result<Changed<Registered>> {
+    let id = new.path.id();
+    if find(t, &id)?.is_some() {
+        return Ok(Changed::nothing(Registered::known(id)));
+    }
+    let organization = quota::settle(t, new.owner)?;
+    let delta = Delta::take(new.size, new.fit);
+    let counted = (new.owner, organization, delta);
+    let video = Video { organization, ..blank(t.now(), new.path, Some(new.owner), new.size) };
+    store_counted(t, rules, caller, video, (counted, new.queues_job))
+}
+
+/// The same for a file that no member owns, and that so counts for nobody.
+pub fn register_ownerless(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    (path, size): (VideoPath, i64),
+    queues_job: bool,
+) -> Result<Changed<Registered>> {
+    let video = blank(t.now(), path, None, size);
+    if find(t, &video.id)?.is_some() {
+        return Ok(Changed::nothing(Registered::known(video.id)));
+    }
+    insert(t, rules, &video, queues_job)?;
+    let registered = Registered { id: video.id.clone(), already_exists: false, warning: None };
+    Ok(done(registered, Kind::VideoRegistered, &video, json!({})))
+}
+
+fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -> Video {
+    Video { id: path.id(), path, member, organization: None, size, version: 1, created_at: now, updated_at: now }
+}
+
+/// Stores a video whose bytes are taken by this change of an account.
+fn store_counted(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    video: Video,
+    ((member, organization, delta), queues_job): ((MemberId, Option<OrganizationId>, Delta), bool),
+) -> Result<Changed<Registered>> {
+    let reason = reason("register", &video.id, caller);
+    let (account, events) = quota::count(t, rules, (member, organization), delta, reason)?;
+    insert(t, rules, &video, queues_job)?;
+    let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
+    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
+}
+
+fn insert(t: &Transaction<'_>, rules: &Rules, video: &Video, queues_job: bool) -> Result<()> {
+    if !store::count_in(t, rules.videos_max)? {
+        return Err(Cause::VideosFull.into());
+    }
+    store::insert_video(t, video)?;
+    if queues_job {
+        jobs::queue(t, &video.id, video.member, video.organization)?;
+    }
+    Ok(())
+}
+
+/// Takes a video away with its jobs, and frees its bytes. The file is its owner's affair.
+pub fn remove(t: &Transaction<'_>, rules: &Rules, caller: &Identity, video: &Video) -> Result<Changed<()>> {
+    let events = free(t, rules, video, reason("delete", &video.id, caller))?;
+    jobs::forget_video(t, &video.id)?;
+    store::delete_video(t, &video.id)?;
+    store::count_out(t)?;
+    Ok(done((), Kind::VideoDeleted, video, json!({})).event(events))
+}
+
+/// Gives a video's bytes back to its owner and the organization above.
+fn free(t: &Transaction<'_>, rules: &Rules, video: &Video, reason: Reason<'_>) -> Result<Vec<Event>> {
+    match video.account() {
+        None => Ok(Vec::new()),
+        Some(account) => quota::count(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events),
+    }
+}
+
+/// The file was replaced by one of another size. Answers the warning that fits the usage.
+pub fn resize(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    (video, size, fit): (&Video, i64, Fit),
+) -> Result<Changed<Option<i64>>> {
+    if video.size == size {
+        return Ok(Changed::nothing(None));
+    }
+    let resized = Video { size, ..video.clone() };
+    let (mut warning, mut events) = (None, Vec::new());
+    if let Some(account) = video.account() {
+        let more = size - video.size;
+        let reason = reason("replace", &video.id, caller);
+        let counted = quota::count(t, rules, account, Delta::take(more, fit), reason)?;
+        (warning, events) = (counted.0.warning(), counted.1);
+    }
+    store::update_video(t, &resized)?;
+    Ok(done(warning, Kind::VideoChanged, &resized, json!({"former_size": video.size})).event(events))
+}
+
+/// The file has another path, and so another id; its jobs follow it. What lay there before is gone, as in a file system.
+/// In somebody else's folder it is theirs, whether or not it fits: the file lies there already.
+pub fn rename(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    (video, path, owner): (&Video, VideoPath, Option<MemberId>),
+) -> Result<Changed<String>> {
+    let id = path.id();
+    if id == video.id {
+        return Ok(Changed::nothing(id));
+    }
+    let mut changed = Changed::nothing(id.clone());
+    if let Some(replaced) = find(t, &id)? {
+        changed = changed.and(remove(t, rules, caller, &replaced)?);
+    }
+    let renamed = Video { id, path, ..video.clone() };
+    store::insert_video(t, &renamed)?;
+    store::move_jobs(t, &video.id, &renamed.id)?;
+    store::delete_video(t, &video.id)?;
+    let former = json!({"former_uuid": video.id, "former_path": video.path.as_str()});
+    changed = changed.and(done((), Kind::VideoChanged, &renamed, former));
+    match owner {
+        Some(owner) if renamed.member != Some(owner) => {
+            let given = hand_over(t, rules, caller, (&renamed, owner, Fit::Anyway), "transfer")?;
+            Ok(changed.and(given))
+        }
+        _ => Ok(changed),
+    }
+}
+
+/// Gives a video to another member, who needs room for it. Answers the warning that fits that member's usage.
+pub fn transfer(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    (video, to, fit): (&Video, MemberId, Fit),
+) -> Result<Changed<Option<i64>>> {
+    hand_over(t, rules, caller, (video, to, fit), "transfer")
+}
+
+/// Both accounts in one transaction.
+fn hand_over(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    (video, to, fit): (&Video, MemberId, Fit),
+    cause: &'static str,
+) -> Result<Changed<Option<i64>>> {
+    if video.member == Some(to) {
+        return Ok(Changed::nothing(None));
+    }
+    let organization = quota::settle(t, to)?;
+    let mut events = free(t, rules, video, reason(cause, &video.id, caller))?;
+    let taken =
+        quota::count(t, rules, (to, organization), Delta::take(video.size, fit), reason(cause, &video.id, caller))?;
+    events.extend(taken.1);
+    let given = Video { member: Some(to), organization, ..video.clone() };
+    store::update_video(t, &given)?;
+    jobs::transfer(t, &video.id, given.member, given.organization)?;
+    let former = json!({"former_uid": video.member});
+    let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former);
+    // The organization that loses it sees that in its own audit.
+    if let Some(before) = video.organization.filter(|before| Some(*before) != organization) {
+        changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
+    }
+    Ok(changed.event(events))
+}
+
+/// A member is gone for good: nothing is held for it any more. Its videos keep its id, so that what they count stays
+/// true until somebody takes or deletes them.
+pub fn forget_member(t: &Transaction<'_>, member: MemberId) -> Result<()> {
+    reservations::release_all(t, member)
+}
+
+/// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
+pub async fn tend(app: &App) -> Result<()> {
+    /// The next upkeep takes the rest.
+    const AT_ONCE_MAX: u64 = 1_000;
+    app.tend(|w| {
+        quota_store::expire(w)?;
+        reservations::forget_old(w)
+    })
+    .await?;
+    let rules = Rules::of(&app.config);
+    let freed = move |t: &Transaction<'_>, _: &Identity| {
+        let mut changed = Changed::nothing(());
+        for member in quota_store::list_full(t, AT_ONCE_MAX)? {
+            let account = account(t, &rules, t.snapshot(), member)?;
+            let above = match account.organization {
+                Some(organization) => quota_store::find_ceiling(t, organization, t.now())?,
+                None => None,
+            };
+            let has_room = above.is_none_or(|above| above.free().is_none_or(|free| free > 0));
+            if has_room && account.free() > 0 {
+                let entry = within(Entry::new("quota", member), account.organization);
+                changed = changed.also(entry).event(quota::note_usage(t, member, &account)?);
+            }
+        }
+        Ok(changed)
+    };
+    app.change(&Identity::command_line(), "quota.free", freed).await.map(drop)
+}
+
+/// What a member may store, and does.
+pub fn account(
+    r: &Reader<'_>,
+    rules: &Rules,
+    snapshot: &crate::access::snapshot::Snapshot,
+    member: MemberId,
+) -> Result<quota::Account> {
+    let now = Timestamp::now();
+    let organization = quota::organization_of(snapshot, member);
+    let above = match organization {
+        Some(organization) => quota_store::find_ceiling(r, organization, now)?.and_then(|ceiling| ceiling.member_size),
+        None => None,
+    };
+    let size = above.unwrap_or(rules.default_bytes);
+    let found = quota_store::find_account(r, member, now, size)?;
+    let empty = quota::Account::empty(organization, size);
+    // It counts under its present organization from the next change on; what it may store follows at once.
+    Ok(found.map_or(empty, |account| quota::Account {
+        organization,
+        size: account.own_size.unwrap_or(size),
+        ..account
+    }))
+}
+
+/// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.
+pub fn set_quota(t: &Transaction<'_>, rules: &Rules, member: MemberId, size: Option<i64>) -> Result<Changed<bool>> {
+    let organization = quota::settle(t, member)?;
+    let former = quota_store::find_member_size(t, member)?.and_then(|(size, _)| size);
+    if former == size {
+        return Ok(Changed::nothing(false));
+    }
+    quota_store::set_member_size(t, member, size)?;
+    let account = account(t, rules, t.snapshot(), member)?;
+    let events = quota::note_usage(t, member, &account)?;
+    let entry = within(Entry::new("quota", member), organization);
+    let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
+    Ok(Changed::new(true, entry).event([quota::event(Kind::QuotaChanged, member, &account, json!({}))]).event(events))
+}
+
+/// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
+pub async fn note_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
+    const QUOTA: u32 = 506;
+    if error.cause.category() != QUOTA {
+        return;
+    }
+    let (rules, word) = (Rules::of(&app.config), error.cause.word());
+    let note = move |t: &Transaction<'_>, _: &Identity| {
+        let Some(event) = quota::note_refusal(t, &rules, member, need)? else { return Ok(Changed::nothing(())) };
+        let entry = within(Entry::new("quota", member), event.organization);
+        Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
+    };
+    if let Err(e) = app.change(caller, "quota.exceed", note).await {
+        tracing::error!(error = %e, "a refusal could not be recorded");
+    }
+}
+
+fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reason<'r> {
+    Reason { cause, video, request_id: &caller.exchange.request_id }
+}
+
+/// What a change of a video answers, with its audit row and its event. The audit has no path: it names a person.
+fn done<T>(answer: T, kind: Kind, video: &Video, more: Value) -> Changed<T> {
+    let entry = Entry::new("video", &video.id).after(json!({"size": video.size, "uid": video.member}));
+    let mut data = json!({
+        "uuid": video.id, "path": video.path.as_str(), "uid": video.member, "size": video.size,
+    });
+    if let (Some(data), Value::Object(more)) = (data.as_object_mut(), more) {
+        data.extend(more);
+    }
+    let event = Event::new(kind, data).within(video.organization).about(video.member);
+    Changed::new(answer, within(entry, video.organization)).event([event])
+}
+
+fn within(entry: Entry, organization: Option<OrganizationId>) -> Entry {
+    match organization {
+        Some(organization) => entry.within(organization),
+        None => entry,
+    }
+}

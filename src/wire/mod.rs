@@ -35,6 +35,12 @@ pub enum Tag {
     Clients,
     /// Work on videos, and who does it
     Jobs,
+    /// Videos: what lies in the members' folders, and whose it is
+    Videos,
+    /// What members and organizations may store, and do store
+    Quotas,
+    /// What other services are told of: webhooks, and the deliveries of events
+    Outbox,
     /// What was done, by whom
     Audit,
     /// Lookups for the services of this site
@@ -278,6 +284,15 @@ impl<D> Success<D> {
         self.header(HeaderName::from_static(EPOCH_HEADER), epoch.to_string())
     }
 
+    /// The member's usage passed this many per cent of its quota.
+    #[must_use]
+    pub fn quota_warning(self, percent: Option<i64>) -> Self {
+        match percent {
+            Some(percent) => self.header(HeaderName::from_static(QUOTA_WARNING_HEADER), percent.to_string()),
+            None => self,
+        }
+    }
+
     fn header(mut self, name: HeaderName, value: String) -> Self {
         self.headers.push((name, value));
         self
@@ -285,6 +300,7 @@ impl<D> Success<D> {
 }
 
 pub const EPOCH_HEADER: &str = "x-policy-epoch";
+pub const QUOTA_WARNING_HEADER: &str = "x-quota-warning";
 
 /// The code of every success.
 const SUCCESS: u32 = 102_000;
@@ -343,6 +359,10 @@ impl<D: Datum> ApiResponse for Success<D> {
                 headers: vec![
                     header("ETag", "The version of what is answered, for If-Match; where there is one"),
                     header("X-Policy-Epoch", "The epoch of the policy after a change"),
+                    header(
+                        "X-Quota-Warning",
+                        "80 or 95, where the usage is at or past that many per cent of the quota",
+                    ),
                 ],
             }],
         }

@@ -10,6 +10,7 @@
 
 mod counterparts;
 mod guests;
+mod receiver;
 mod site;
 
 mod audit;
@@ -26,16 +27,20 @@ mod import;
 mod invitations;
 mod jobs;
 mod keys;
+mod letters;
 mod matrix;
 mod members;
 mod oidc;
 mod openapi;
 mod organizations;
+mod outbox;
 mod passwords;
 mod peers;
 mod permissions;
+mod quotas;
 mod refresh;
 mod registration;
+mod reservations;
 mod schema;
 mod second_factor;
 mod sessions;
@@ -43,4 +48,6 @@ mod setup;
 mod standin;
 mod tidy;
 mod users;
+mod videos;
+mod webhooks;
 mod wordpress;

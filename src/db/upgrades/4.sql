@@ -1,6 +1,9 @@
 -- Why a member is suspended, in the words of whoever did it; null when it is not, or nobody said.
 alter table members add column status_reason text;
 
+-- How many videos there are: counting them would read them all.
+alter table site add column videos integer not null default 0 check (videos >= 0);
+
 -- What a member may store, and what it does store. A member without a row has stored nothing yet.
 create table quotas (
     member_id blob primary key references members (id),
@@ -18,6 +21,7 @@ create table quotas (
     updated_at integer not null
 ) strict, without rowid;
 create index quotas_organization_id on quotas (organization_id);
+create index quotas_full on quotas (member_id) where warned_percent = 100;
 
 create table organization_quotas (
     organization_id blob primary key references organizations (id),
@@ -80,6 +84,7 @@ create table quota_reservations (
 create index quota_reservations_member_id on quota_reservations (member_id);
 create index quota_reservations_organization_id on quota_reservations (organization_id);
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
+create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
 -- Work on a video. Whether it is held follows from its member's status.
 create table jobs (
@@ -140,7 +145,7 @@ create index events_organization_id on events (organization_id, id);
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (
-    -- `sftpgo`, `mail`, or `webhook <id>`.
+    -- `sftpgo`, `mail <member>`, or `webhook <id>`.
     target text not null,
     event_id integer not null references events (id),
     state text not null check (state in ('pending', 'delivered', 'dead')),
@@ -152,6 +157,7 @@ create table deliveries (
 ) strict, without rowid;
 create index deliveries_event_id on deliveries (event_id);
 create index deliveries_pending on deliveries (target, event_id) where state = 'pending';
+create index deliveries_state on deliveries (state, updated_at);
 
 create table webhooks (
     id blob primary key check (length(id) = 16),

@@ -20,8 +20,8 @@ use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::users::{self, alive, within};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, create, password, require_may_change, require_other, require_room, require_visible,
-    set_active, set_password,
+    AUTHENTIK, Member, NewMember, changed, create, happened, password, require_may_change, require_other, require_room,
+    require_visible, set_active, set_password,
 };
 use crate::outbox::Kind;
 use crate::permissions;
@@ -190,8 +190,8 @@ impl Api {
                 changes.push(access::store::seat(t, organization, id)?);
                 entry = entry.within(organization);
             }
-            let event = users::event(t, Kind::MemberCreated, id)?;
-            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([event]))
+            let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
         };
         let made = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make).await?;
         Ok(ok(made.answer).version(1).epoch(made.epoch))
@@ -277,7 +277,7 @@ impl Api {
                 changes.extend(set_active(t, id.0, is_active)?);
                 fields.push("is_active");
             }
-            finish(t, reach, id.0, fields, changes)
+            finish(t, reach, &former, fields, changes)
         };
         answer(self.app.change(&caller, "member.update", update).await?)
     }
@@ -518,26 +518,22 @@ fn switch(
         return Ok(Changed::nothing(former));
     }
     let changes = set_active(t, id, is_active)?;
-    finish(t, reach, id, vec!["is_active"], changes)
+    finish(t, reach, &former, vec!["is_active"], changes)
 }
 
 fn finish(
     t: &Transaction<'_>,
     reach: Reach,
-    id: MemberId,
+    former: &Member,
     fields: Vec<&'static str>,
     changes: Vec<Change>,
 ) -> Result<Changed<Member>> {
-    let member = store::get_member(t, id)?;
+    let member = store::get_member(t, former.id)?;
     if fields.is_empty() {
         return Ok(Changed::nothing(member));
     }
-    let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields, "status": member.status}));
-    let kind = match fields.contains(&"is_active") {
-        true if member.is_active() => Kind::MemberActivated,
-        true => Kind::MemberSuspended,
-        false => Kind::MemberUpdated,
-    };
-    let event = users::event(t, kind, id)?;
-    Ok(Changed::new(member, entry).policy(changes).event([event]))
+    let entry =
+        within(Entry::new("member", member.id), reach).after(json!({"fields": &fields, "status": member.status}));
+    let events = changed(t, former, &member);
+    Ok(Changed::new(member, entry).policy(changes).event(events))
 }

@@ -18,6 +18,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{GrantId, MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::members::{self, Member, NewMember};
+use crate::outbox::Kind;
 use crate::permissions::grants::{self, OwnedRight};
 use crate::wire::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
 
@@ -158,7 +159,8 @@ impl Api {
             let mut after = described(&right, id);
             after["member_created"] = is_new.into();
             let entry = Entry::new("member", member).after(after);
-            Ok(Changed::new(answer, entry).policy(changes))
+            let created = is_new.then(|| members::happened(t, Kind::MemberCreated, member));
+            Ok(Changed::new(answer, entry).policy(changes).event(created))
         };
         let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;
         Ok(ok(granted.answer).epoch(granted.epoch))

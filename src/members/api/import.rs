@@ -16,6 +16,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::ids::MemberId;
 use crate::members::import::{self, COLUMNS, Outcome, Plan, Row};
 use crate::members::{require_may_change, users};
+use crate::videos::quota::Rules;
 use crate::wire::{Reply, Tag, inputs, ok, raw};
 
 /// One member to import; what is left out stays as it is, or takes the default
@@ -129,13 +130,9 @@ impl Api {
 }
 
 impl Api {
-    fn default_bytes(&self) -> i64 {
-        i64::try_from(self.app.config.quota_default_bytes).unwrap_or(i64::MAX)
-    }
-
     /// What each row would do as things stand.
     async fn planned(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
-        let (snapshot, default_bytes) = (self.app.snapshot(), self.default_bytes());
+        let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));
         self.app
             .read(move |r| {
                 let mut repeated = import::repeated(&rows);
@@ -143,7 +140,7 @@ impl Api {
                     .map(|row| {
                         let plan = match repeated.remove(&row.number) {
                             Some(faults) => Plan::Failed(faults),
-                            None => import::plan(r, &snapshot, &row, default_bytes)?,
+                            None => import::plan(r, &snapshot, &rules, &row)?,
                         };
                         Ok((row, plan))
                     })
@@ -157,23 +154,19 @@ impl Api {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
             return Ok((row, foreseen(plan)));
         }
-        let (wanted, default_bytes, members_max) = (row.clone(), self.default_bytes(), self.app.config.members_max);
-        let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(
-            t,
-            t.snapshot(),
-            &wanted,
-            default_bytes,
-        )? {
+        let (wanted, rules, members_max) = (row.clone(), Rules::of(&self.app.config), self.app.config.members_max);
+        let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &wanted)?
+        {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
                 new.welcome = welcome;
-                Ok(users::make(t, &new, members_max)?.map(|id| Outcome::Created(Some(id))))
+                Ok(users::make(t, &rules, &new, members_max)?.map(|id| Outcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {
                 let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
                 let id = user.member.id;
                 require_may_change(t, caller, reach, id)?;
-                Ok(users::edit(t, reach, &user, &edit)?.map(|fields| Outcome::Changed(id, fields)))
+                Ok(users::edit(t, &rules, reach, &user, &edit)?.map(|fields| Outcome::Changed(id, fields)))
             }
             settled => Ok(Changed::nothing(foreseen(settled))),
         };

@@ -17,7 +17,10 @@ use crate::error::Cause;
 use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::store::{self, Filter};
-use crate::members::{AUTHENTIK, Member, NewMember, create, require_may_change, require_visible, set_active};
+use crate::members::{
+    AUTHENTIK, Member, NewMember, changed, create, happened, require_may_change, require_visible, set_active,
+};
+use crate::outbox::Kind;
 use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Username, like, ok};
 
 /// What a service knows of somebody who signed in there
@@ -64,7 +67,8 @@ impl Api {
                     changes.push(access::store::seat(t, organization, id)?);
                     entry = entry.within(organization);
                 }
-                return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes));
+                let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
+                return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes).event([created]));
             };
             let mut member: Member = former.clone();
             member.username = body.username.map(|text| text.0).or(member.username);
@@ -86,7 +90,9 @@ impl Api {
                 changes = set_active(t, former.id, is_active)?;
             }
             let entry = Entry::new("member", former.id).after(json!({"updated_by_sub": true, "is_active": is_active}));
-            Ok(Changed::new(store::get_member(t, former.id)?, entry).policy(changes))
+            let member = store::get_member(t, former.id)?;
+            let events = changed(t, &former, &member);
+            Ok(Changed::new(member, entry).policy(changes).event(events))
         };
         let made = self.app.change(&caller, "member.upsert_by_sub", upsert).await?;
         let version = made.answer.version;

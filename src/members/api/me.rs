@@ -16,7 +16,7 @@ use crate::db::Window;
 use crate::error::Result;
 use crate::ids::MemberId;
 use crate::journal::Entry;
-use crate::members::{Member, store};
+use crate::members::{Member, changed, store};
 use crate::wire::{Body, DisplayName, RenderedReply, Reply, Tag, ok, rendered, require_version};
 
 /// The signed-in member
@@ -80,7 +80,7 @@ impl Api {
             }
             store::update_names(t, &member)?;
             let entry = Entry::new("member", id).after(json!({"fields": ["display_name"]}));
-            Ok(Changed::new((), entry))
+            Ok(Changed::new((), entry).event(changed(t, &former, &member)))
         };
         let updated = self.app.change(&caller, "member.update_self", update).await?;
         let (me, version) = self.app.read(move |r| me(r, id)).await?;

@@ -20,6 +20,8 @@ use crate::ids::{ApiKeyId, MemberId, OrganizationId};
 use crate::members::store::{self, Filter};
 use crate::members::users::{self, Edit, NewUser, User};
 use crate::members::{require_may_change, require_visible};
+use crate::videos;
+use crate::videos::quota::Rules;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Tag, Username, done, like, ok, require_version};
 
 crate::text! {
@@ -111,12 +113,12 @@ struct UserView {
 
 impl From<User> for UserView {
     fn from(user: User) -> Self {
-        let User { member, status_reason, wordpress_id, sftpgo_username, organization, room } = user;
+        let User { member, status_reason, wordpress_id, sftpgo_username, organization, account } = user;
         Self {
             id: member.id,
             wordpress_id: wordpress_id.and_then(|text| text.parse().ok()),
-            quota_size: room.size,
-            quota_used: room.used,
+            quota_size: account.size,
+            quota_used: account.used,
             sftpgo_username,
             organization_id: organization,
             status: MemberStatus::of(&member.status),
@@ -187,10 +189,10 @@ impl Api {
         let reach = access::require(&snapshot, &caller, Permission::USER_LIST)?;
         let keyword = like(keyword.0.as_deref());
         let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
-        let (window, default_bytes) = (Window::new(limit.0, offset.0), self.default_bytes());
+        let (window, rules) = (Window::new(limit.0, offset.0), Rules::of(&self.app.config));
         let list = move |r: &crate::db::Reader<'_>| {
             let (found, total) = store::list_members(r, &filter, window)?;
-            let complete = |member| users::complete(r, &snapshot, member, default_bytes).map(UserView::from);
+            let complete = |member| users::complete(r, &snapshot, &rules, member).map(UserView::from);
             Ok((found.into_iter().map(complete).collect::<Result<Vec<_>>>()?, total))
         };
         Ok(ok(window.page(self.app.read(list).await?)))
@@ -203,14 +205,14 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "create_user")]
     async fn create_user(&self, caller: Office, body: Body<CreateUser>) -> Reply<CreatedUser> {
         let body = body.0;
-        let (default_bytes, config) = (self.default_bytes(), &self.app.config);
+        let (config, rules) = (&self.app.config, Rules::of(&self.app.config));
         let (members_max, keys_max) = (config.members_max, config.api_keys_max);
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             require_site(t, caller, Permission::USER_CREATE, body.quota_size.is_some())?;
             let organization =
                 body.org_code.as_ref().map(|named| organization(t.snapshot(), caller, named)).transpose()?;
             let new = new_user(body, organization);
-            let made = users::make(t, &new, members_max)?;
+            let made = users::make(t, &rules, &new, members_max)?;
             let id = made.answer;
             let key = NewKey {
                 kind: &key::USER,
@@ -221,7 +223,7 @@ impl Api {
                 imported: None,
             };
             let shown = keys::create(t, &key, keys_max)?;
-            let user = users::get(t, t.snapshot(), id, default_bytes)?;
+            let user = users::get(t, t.snapshot(), &rules, id)?;
             let created = CreatedUser {
                 id,
                 api_key: shown.text.unwrap_or_default(),
@@ -230,8 +232,8 @@ impl Api {
                 wordpress_id: user.wordpress_id.and_then(|text| text.parse().ok()),
                 username: new.username.clone(),
                 email: new.email.clone(),
-                quota_size: user.room.size,
-                quota_used: user.room.used,
+                quota_size: user.account.size,
+                quota_used: user.account.used,
                 sftpgo_username: new.sftpgo_username().to_owned(),
                 organization_id: organization,
                 status: MemberStatus::Active,
@@ -239,17 +241,21 @@ impl Api {
             };
             Ok(made.map(|_| created).policy([shown.change]))
         };
-        let made = self.app.create_secret(&caller, "user.create", Permission::USER_CREATE, make).await?;
+        let mut made = self.app.create_secret(&caller, "user.create", Permission::USER_CREATE, make).await?;
+        // What its organization gives it is known with its place there, which is in force now.
+        let (snapshot, id) = (self.app.snapshot(), made.answer.id);
+        let account = self.app.read(move |r| videos::account(r, &rules, &snapshot, id)).await?;
+        made.answer.quota_size = account.size;
         Ok(ok(made.answer).epoch(made.epoch))
     }
 
     /// See a member with its quota and its names elsewhere
     #[oai(path = "/:id", method = "get", operation_id = "get_user")]
     async fn get_user(&self, caller: Office, id: Path<MemberId>) -> Reply<UserView> {
-        let (snapshot, default_bytes) = (self.app.snapshot(), self.default_bytes());
+        let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));
         let reach = access::require(&snapshot, &caller, Permission::USER_GET)?;
         require_visible(&snapshot, reach, id.0)?;
-        let user = self.app.read(move |r| users::get(r, &snapshot, id.0, default_bytes)).await?;
+        let user = self.app.read(move |r| users::get(r, &snapshot, &rules, id.0)).await?;
         let version = user.member.version;
         Ok(ok(UserView::from(user)).version(version))
     }
@@ -269,7 +275,7 @@ impl Api {
         if reason.is_some() && status != Some(UserStatus::Suspended) {
             return Err(Error::field("reason", "goes with the status `suspended`").into());
         }
-        let default_bytes = self.default_bytes();
+        let rules = Rules::of(&self.app.config);
         let edit = Edit {
             email: email.map(|text| text.0),
             display_name: display_name.map(|text| text.0),
@@ -282,15 +288,15 @@ impl Api {
             let former = users::alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             require_may_change(t, caller, reach, id.0)?;
-            let user = users::get(t, t.snapshot(), id.0, default_bytes)?;
-            let mut changed = users::edit(t, reach, &user, &edit)?.map(drop);
+            let user = users::get(t, t.snapshot(), &rules, id.0)?;
+            let mut changed = users::edit(t, &rules, reach, &user, &edit)?.map(drop);
             if let Some(status) = status {
                 let is_active = status == UserStatus::Active;
                 let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
                 access::require(t.snapshot(), caller, needed)?;
                 changed = changed.and(users::switch(t, reach, id.0, is_active, reason.as_deref())?);
             }
-            let user = users::get(t, t.snapshot(), id.0, default_bytes)?;
+            let user = users::get(t, t.snapshot(), &rules, id.0)?;
             Ok(changed.map(|()| user))
         };
         let changed = self.app.change(&caller, "user.update", update).await?;
@@ -317,12 +323,6 @@ impl Api {
         };
         let erased = self.app.change(&caller, "user.delete", erase).await?;
         Ok(done().epoch(erased.epoch))
-    }
-}
-
-impl Api {
-    fn default_bytes(&self) -> i64 {
-        i64::try_from(self.app.config.quota_default_bytes).unwrap_or(i64::MAX)
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
+use super::Whose;
 use crate::access::caller::{Identity, OfficeOrKey};
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
 use crate::app::{App, Transaction};
 use crate::db::Window;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId};
 use crate::videos::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, Wish};
 use crate::videos::jobs_store as store;
@@ -371,9 +372,11 @@ impl Api {
     async fn get_job(&self, caller: OfficeOrKey, id: Path<JobId>) -> Reply<JobView> {
         let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_GET)?;
         let job = self.app.read(move |r| store::get(r, id.0)).await?;
+        // One's own is always in reach.
+        let is_own = caller.member().is_some() && job.member == caller.member();
         let is_seen = filter.organization.is_none_or(|only| job.organization == Some(only))
             && filter.member.is_none_or(|only| job.member == Some(only));
-        if is_seen { Ok(ok(job.into())) } else { Err(Cause::JobNotFound.into()) }
+        if is_own || is_seen { Ok(ok(job.into())) } else { Err(Cause::JobNotFound.into()) }
     }
 
     /// Take jobs to work on
@@ -489,14 +492,8 @@ fn holder(
 
 /// Which jobs a caller sees: by the permission those of its reach, without it the own ones.
 fn sight(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Filter> {
-    let refused: Error = match access::require(snapshot, caller, permission) {
-        Ok(reach) => return Ok(Filter { organization: reach.organization(), ..Filter::default() }),
-        Err(refused) => refused,
-    };
-    // A tenant that is named and not the caller's stays refused.
-    let has_own = caller.member().is_some() && refused.cause != Cause::OrganizationNotFound;
-    if !has_own {
-        return Err(refused);
-    }
-    Ok(Filter { member: Some(access::require_own(caller, "jobs:read")?), ..Filter::default() })
+    Ok(match Whose::of(snapshot, caller, permission, "jobs:read")? {
+        Whose::All(reach) => Filter { organization: reach.organization(), ..Filter::default() },
+        Whose::Own(member) => Filter { member: Some(member), ..Filter::default() },
+    })
 }

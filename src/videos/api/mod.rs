@@ -1,3 +1,236 @@
-//! Operations on videos and on the work on them.
+//! Operations on videos and quotas.
 
+pub mod files;
+pub mod import;
 pub mod jobs;
+pub mod quotas;
+pub mod reservations;
+
+use poem_openapi::Object;
+
+use super::quota::Account;
+use super::{Registered, Video, measure, path::VideoPath};
+use crate::access;
+use crate::access::Reach;
+use crate::access::caller::{Identity, Who};
+use crate::access::permission::Permission;
+use crate::access::snapshot::Snapshot;
+use crate::app::App;
+use crate::db::Reader;
+use crate::error::{Cause, Error, Result};
+use crate::ids::{MemberId, OrganizationId};
+use crate::members;
+
+pub(super) const READ: &str = "videos:read";
+pub(super) const WRITE: &str = "videos:write";
+
+crate::text! {
+    /// `username/…` below the media root; `./` in front is allowed, and an absolute path below the media root
+    FilePath 1..=8192 "";
+    /// A folder below the media root, such as a member's
+    FolderPrefix 1..=4096 "^[^/\\\\\\x00-\\x1f\\x7f][^\\\\\\x00-\\x1f\\x7f]*$";
+}
+
+/// A video
+#[derive(Object)]
+#[oai(rename = "Video")]
+pub(super) struct VideoView {
+    /// The first 16 hex digits of the SHA-256 of its path
+    uuid: String,
+    /// `username/…`, relative to the media root
+    path: String,
+    /// Its owner; null for one that nobody claimed yet
+    #[oai(nullable)]
+    uid: Option<MemberId>,
+    /// Under whose ceiling it counts
+    #[oai(nullable)]
+    organization_id: Option<OrganizationId>,
+    /// Bytes
+    size: i64,
+    /// Unix milliseconds
+    created_at: i64,
+    /// Unix milliseconds
+    updated_at: i64,
+}
+
+impl From<Video> for VideoView {
+    fn from(video: Video) -> Self {
+        Self {
+            uuid: video.id,
+            path: video.path.as_str().to_owned(),
+            uid: video.member,
+            organization_id: video.organization,
+            size: video.size,
+            created_at: video.created_at.0,
+            updated_at: video.updated_at.0,
+        }
+    }
+}
+
+/// What registering a file came to
+#[derive(Object)]
+#[oai(rename = "Registered")]
+pub(super) struct RegisteredView {
+    /// The first 16 hex digits of the SHA-256 of `username/path`
+    uuid: String,
+    /// Was it registered before? Then nothing was counted
+    already_exists: bool,
+}
+
+impl From<Registered> for RegisteredView {
+    fn from(registered: Registered) -> Self {
+        Self { uuid: registered.id, already_exists: registered.already_exists }
+    }
+}
+
+/// What one may store, in bytes
+#[derive(Object)]
+#[oai(rename = "Quota")]
+pub(super) struct QuotaView {
+    /// What may be stored
+    size: i64,
+    /// What is stored
+    used: i64,
+    /// What is promised to uploads
+    reserved: i64,
+    /// What is left, never below 0
+    free: i64,
+    /// How much of the size is used, in whole per cent rounded down
+    percent: i64,
+}
+
+impl From<Account> for QuotaView {
+    fn from(account: Account) -> Self {
+        Self {
+            size: account.size,
+            used: account.used,
+            reserved: account.reserved,
+            free: account.free(),
+            percent: account.percent(),
+        }
+    }
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("Register", r#"{"path":"./kim/2026/harbour.mp4"}"#),
+    ("Registered", r#"{"uuid":"6f1f6b1d2c3e4a5b","already_exists":false}"#),
+    ("TransferVideo", r#"{"uid":"019abcde-0000-7000-8000-000000000002"}"#),
+    ("ClaimVideos", r#"{"dry_run":true}"#),
+    ("ImportVideos", r#"{"dry_run":true,"prefix":"kim"}"#),
+    ("Reserve", r#"{"size":734003200}"#),
+    ("CommitReservation", r#"{"path":"kim/2026/harbour.mp4"}"#),
+    ("UpdateQuota", r#"{"size":21474836480}"#),
+    ("UpdateCeiling", r#"{"size":1099511627776,"member_size":null}"#),
+    ("RecountQuotas", r#"{"repair":false}"#),
+    ("Quota", r#"{"size":10737418240,"used":734003200,"reserved":0,"free":10003415040,"percent":6}"#),
+    (
+        "Video",
+        r#"{"uuid":"6f1f6b1d2c3e4a5b","path":"kim/2026/harbour.mp4","uid":"019abcde-0000-7000-8000-000000000002","organization_id":null,"size":734003200,"created_at":1763740800000,"updated_at":1763740800000}"#,
+    ),
+];
+
+/// For whom something is stored, and how far the caller is believed.
+#[derive(Debug, Clone)]
+struct Owner {
+    member: MemberId,
+    /// The name of its folder.
+    folder: String,
+    /// Is what the caller says of sizes believed, where there is no file to measure?
+    is_believed: bool,
+}
+
+impl Owner {
+    /// The member itself; or the one that `X-SFTPGo-User` names, by the key of a service that may. The header of a
+    /// member decides nothing: a member acts for itself.
+    fn find(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
+        let is_service = match &caller.who {
+            Who::Key(key) => key.member().is_none(),
+            Who::CommandLine => true,
+            _ => false,
+        };
+        if is_service { Self::named(r, snapshot, caller, named) } else { Self::itself(r, caller, named) }
+    }
+
+    fn itself(r: &Reader<'_>, caller: &Identity, named: Option<&str>) -> Result<Self> {
+        let member = access::require_own(caller, WRITE)?;
+        let folder = members::sftpgo_name(r, member)?.ok_or_else(|| {
+            Error::new(Cause::NotYourFolder).saying("you have no folder yet: ask an administrator for a username")
+        })?;
+        if named.is_some_and(|named| named != folder) {
+            return Err(Error::new(Cause::NotYourFolder).saying("only a service's key acts for somebody else"));
+        }
+        Ok(Self { member, folder, is_believed: false })
+    }
+
+    fn named(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
+        if let Who::Key(key) = &caller.who
+            && !key.has_scope(WRITE)
+        {
+            return Err(Error::new(Cause::ScopeNotAllowed).saying("this key lacks the scope videos:write"));
+        }
+        let Some(named) = named else {
+            return Err(Error::header_field("X-SFTPGo-User", "say for whom: a service has no folder of its own"));
+        };
+        let member = members::find_by_sftpgo_name(r, named)?.ok_or(Cause::OwnerNotFound)?;
+        if caller.named_tenant.is_some() {
+            let tenant = caller.tenant(snapshot)?;
+            members::require_visible(snapshot, Reach::Tenant(tenant), member.id).map_err(|_| Cause::OwnerNotFound)?;
+        }
+        if !member.is_active() {
+            return Err(Cause::MemberSuspended.into());
+        }
+        Ok(Self { member: member.id, folder: named.to_owned(), is_believed: true })
+    }
+
+    /// The path, if it lies in the owner's folder.
+    fn path(&self, app: &App, text: &str) -> Result<VideoPath> {
+        let path = VideoPath::parse(text, &app.config.media_root, app.config.video_path_bytes_max)?;
+        if path.folder() == self.folder { Ok(path) } else { Err(Cause::NotYourFolder.into()) }
+    }
+
+    /// How large the file is: measured; only where there is none, and for a caller who is believed, as it says.
+    async fn size(&self, app: &App, path: &VideoPath, said: Option<i64>) -> Result<i64> {
+        let refused = match measure::measure(&app.config.media_root, path).await {
+            Ok(size) => return Ok(size),
+            Err(refused) => refused,
+        };
+        let is_missing = refused.cause == Cause::FileNotFound || app.config.media_root.as_os_str().is_empty();
+        said.filter(|_| is_missing && self.is_believed).ok_or(refused)
+    }
+}
+
+/// Whose videos a caller gets to see or change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// All within its reach, by a permission.
+    All(Reach),
+    Own(MemberId),
+}
+
+impl Whose {
+    /// With the permission all; without it one's own, as far as the key's scope goes.
+    fn of(snapshot: &Snapshot, caller: &Identity, permission: Permission, scope: &str) -> Result<Self> {
+        let refused = match access::require(snapshot, caller, permission) {
+            Ok(reach) => return Ok(Self::All(reach)),
+            Err(refused) => refused,
+        };
+        if caller.member().is_none() || refused.cause == Cause::OrganizationNotFound {
+            return Err(refused);
+        }
+        access::require_own(caller, scope).map(Self::Own)
+    }
+
+    /// What is out of reach looks as if it were not there. One's own is always in reach.
+    fn require(self, caller: &Identity, video: Video) -> Result<Video> {
+        let is_own = caller.member().is_some() && video.member == caller.member();
+        let is_near = match self {
+            Self::All(reach) => match reach.organization() {
+                None => true,
+                only => video.organization == only,
+            },
+            Self::Own(_) => false,
+        };
+        if is_own || is_near { Ok(video) } else { Err(Cause::VideoNotFound.into()) }
+    }
+}

@@ -1,0 +1,49 @@
+//! The commands for the outbox: what others are told, and what they could not be told.
+
+use clap::Subcommand;
+use poem::http::Method;
+
+use super::commands::{ask, segment};
+use super::{Common, Failed, show};
+
+#[derive(Subcommand)]
+pub(super) enum OutboxCommand {
+    /// List deliveries, those of the newest events first
+    List {
+        /// pending, delivered or dead
+        #[arg(long)]
+        state: Option<String>,
+        /// webhook, mail, sftpgo, or the id of one webhook
+        #[arg(long)]
+        target: Option<String>,
+        /// A kind of event, such as member.created
+        #[arg(long)]
+        kind: Option<String>,
+    },
+    /// Deliver again what was given up
+    Retry {
+        /// The delivery's id
+        id: String,
+    },
+}
+
+pub(super) async fn run(common: &Common, command: OutboxCommand) -> Result<(), Failed> {
+    match command {
+        OutboxCommand::List { state, target, kind } => {
+            let mut path = "/admin/deliveries?limit=200".to_owned();
+            for (name, value) in [("state", state), ("target", target), ("kind", kind)] {
+                if let Some(value) = value {
+                    path.push_str(&format!("&{name}={}", segment(&value)));
+                }
+            }
+            let page = ask(common, Method::GET, &path, None).await?;
+            let columns = ["id", "kind", "state", "attempts", "next_at", "last_error"];
+            show::table(common.json, &page, &columns);
+        }
+        OutboxCommand::Retry { id } => {
+            let path = format!("/admin/deliveries/{}/retry", segment(&id));
+            show::line(common.json, &ask(common, Method::POST, &path, None).await?);
+        }
+    }
+    Ok(())
+}

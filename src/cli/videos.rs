@@ -1,0 +1,130 @@
+//! The commands for videos and quotas.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use poem::http::Method;
+use serde_json::{Value, json};
+
+use super::commands::{ask, listed, without_nulls};
+use super::door::Door;
+use super::{Common, Failed, show};
+
+#[derive(Subcommand)]
+pub(super) enum VideoCommand {
+    /// List videos
+    List {
+        /// Found in the path
+        #[arg(long)]
+        keyword: Option<String>,
+    },
+    /// Take in what lies under the media root; what is known already is left alone
+    Import {
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+        /// Only this folder below the media root
+        #[arg(long, value_name = "FOLDER")]
+        prefix: Option<String>,
+        /// Queue no jobs for the new videos
+        #[arg(long)]
+        no_jobs: bool,
+    },
+    /// Give videos without an owner to whose folders they lie in
+    Claim {
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum QuotaCommand {
+    /// List what members may store, and do
+    List {
+        /// Found in username, e-mail and display name
+        #[arg(long)]
+        keyword: Option<String>,
+    },
+    /// Prove all usage by the ledger and the videos; exits with 1 when something differs and is not repaired
+    Recount {
+        /// Bring what differs in line with the videos
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), Failed> {
+    let base = common.load(None)?.base_path;
+    match command {
+        VideoCommand::List { keyword } => {
+            let page = ask(common, Method::GET, &listed(&format!("{base}/videos"), keyword.as_deref()), None).await?;
+            show::table(common.json, &page, &["uuid", "path", "size", "uid"]);
+        }
+        VideoCommand::Import { dry_run, prefix, no_jobs } => {
+            let wish = without_nulls(json!({"dry_run": dry_run, "prefix": prefix, "queue_jobs": !no_jobs}));
+            show::line(common.json, &import(common, &base, wish).await?);
+        }
+        VideoCommand::Claim { dry_run } => {
+            let body = json!({"dry_run": dry_run});
+            show::line(common.json, &ask(common, Method::POST, &format!("{base}/videos/claim"), Some(body)).await?);
+        }
+    }
+    Ok(())
+}
+
+/// Piece by piece, saying on standard error how far it is.
+async fn import(common: &Common, base: &str, mut wish: Value) -> Result<Value, Failed> {
+    const PIECE: u64 = 1_000;
+    const SUMS: [&str; 6] = ["looked_at", "imported", "ownerless", "already_exist", "bytes", "skipped"];
+    wish["limit"] = PIECE.into();
+    let mut door = Door::open(common).await?;
+    let mut sum = Value::Null;
+    loop {
+        let piece = match door.call(Method::POST, &format!("{base}/videos/import"), &[], Some(wish.clone())).await {
+            Ok(piece) => piece,
+            Err(failed) => {
+                door.close().await;
+                return Err(failed);
+            }
+        };
+        let next = piece["next"].clone();
+        sum = added(sum, piece, &SUMS);
+        if next.is_null() {
+            door.close().await;
+            return Ok(sum);
+        }
+        eprintln!("{} files looked at, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));
+        wish["after"] = next;
+    }
+}
+
+/// The figures of all pieces so far.
+fn added(sum: Value, mut piece: Value, sums: &[&str]) -> Value {
+    for name in sums {
+        piece[*name] = (piece[*name].as_i64().unwrap_or(0) + sum[*name].as_i64().unwrap_or(0)).into();
+    }
+    let mut over: Vec<Value> =
+        [&sum, &piece].into_iter().flat_map(|of| of["over_quota"].as_array().cloned().unwrap_or_default()).collect();
+    over.sort_by_key(Value::to_string);
+    over.dedup();
+    piece["over_quota"] = over.into();
+    piece
+}
+
+pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<ExitCode, Failed> {
+    match command {
+        QuotaCommand::List { keyword } => {
+            let page = ask(common, Method::GET, &listed("/admin/quotas", keyword.as_deref()), None).await?;
+            show::table(common.json, &page, &["uid", "username", "size", "used", "reserved", "free", "percent"]);
+            Ok(ExitCode::SUCCESS)
+        }
+        QuotaCommand::Recount { repair } => {
+            let body = json!({"repair": repair});
+            let found = ask(common, Method::POST, "/admin/quotas/recount", Some(body)).await?;
+            show::line(common.json, &found);
+            let is_right = found["drift"] == 0 || found["repaired"] == true;
+            Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Where webhooks may lead: to public addresses, and to the hosts that `webhooks.private_hosts` names.
+//!
+//! **Invariant.** The rule is asked at every delivery, of every address that the host's name has at that moment and that
+//! is then connected to: what a name meant when the webhook was made counts for nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// Longest address of a webhook in bytes.
+const URL_BYTES_MAX: usize = 2_048;
+
+/// All that is wrong with the address of a webhook, wherever its host lies.
+pub fn url_faults(text: &str) -> Vec<String> {
+    let Ok(url) = Url::parse(text) else { return vec!["is no address like https://n8n.example.org/webhook/1".into()] };
+    let is_web = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    let faults = [
+        (!is_web, "must begin with https:// or http:// and name a host"),
+        (has_user, "must not hold a name or password before the host"),
+        (url.fragment().is_some(), "must not have a part behind #"),
+        (url.port() == Some(0), "must not name port 0"),
+        (text.len() > URL_BYTES_MAX, "is too long"),
+        (text.chars().any(|c| c <= ' ' || c == '\u{7f}'), "must not hold blanks or control characters"),
+    ];
+    faults.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, says)| says.to_owned()).collect()
+}
+
+/// The hosts that may be private, as they are compared.
+#[derive(Debug, Clone)]
+pub struct Hosts(Arc<[String]>);
+
+impl Hosts {
+    pub fn new(private: &[String]) -> Self {
+        Self(private.iter().map(|host| plain(host)).collect())
+    }
+
+    fn names(&self, host: &str) -> bool {
+        self.0.contains(&plain(host))
+    }
+
+    /// May this address be asked, as far as it says by itself where it leads? (The parser has read decimal, octal and
+    /// hexadecimal spellings of addresses already, as a browser does.)
+    pub fn allow(&self, url: &Url) -> bool {
+        let Some(host) = url.host_str() else { return false };
+        if self.names(host) {
+            return true;
+        }
+        let host = plain(host);
+        match host.parse::<IpAddr>() {
+            Ok(address) => is_public(address),
+            Err(_) => host != "localhost" && !host.ends_with(".localhost"),
+        }
+    }
+}
+
+/// A host without what does not matter: case, brackets, the dot at the end.
+fn plain(host: &str) -> String {
+    host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// Why a host was not connected to.
+#[derive(Debug)]
+pub struct Private;
+
+impl std::fmt::Display for Private {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("its host has an address that webhooks do not reach: see webhooks.private_hosts")
+    }
+}
+
+impl std::error::Error for Private {}
+
+impl Resolve for Hosts {
+    fn resolve(&self, name: Name) -> Resolving {
+        let is_free = self.names(name.as_str());
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            // One bad address is enough: who answers with both tries something.
+            if !is_free && found.iter().any(|found| !is_public(found.ip())) {
+                return Err(Private.into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Is it an address of the internet, as opposed to this machine, a private network, or none at all?
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    !matches!(
+        address.octets(),
+        [0 | 10 | 127, ..]
+            | [100, 64..=127, ..]
+            | [169, 254, ..]
+            | [172, 16..=31, ..]
+            | [192, 168, ..]
+            | [192, 0, 0 | 2, _]
+            | [192, 88, 99, _]
+            | [198, 18 | 19, ..]
+            | [198, 51, 100, _]
+            | [203, 0, 113, _]
+            | [224..=255, ..]
+    )
+}
+
+/// Only what is given out for the internet, and what stands for an IPv4 address of it.
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match address.segments() {
+        // IPv4-mapped, and NAT64.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        // 6to4.
+        [0x2002, high, low, ..] => embedded(high, low),
+        // Teredo and other protocols, documentation.
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [0x2000..=0x3fff, ..] => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_machines_and_private_networks_are_not_public() {
+        for (address, expected) in [
+            ("8.8.8.8", true),
+            ("1.1.1.1", true),
+            ("9.255.255.255", true),
+            ("10.0.0.0", false),
+            ("10.255.255.255", false),
+            ("11.0.0.0", true),
+            ("0.0.0.0", false),
+            ("0.1.2.3", false),
+            ("127.0.0.1", false),
+            ("127.255.255.255", false),
+            ("128.0.0.1", true),
+            ("100.63.255.255", true),
+            ("100.64.0.0", false),
+            ("100.127.255.255", false),
+            ("100.128.0.0", true),
+            ("169.253.255.255", true),
+            ("169.254.0.0", false),
+            ("169.254.169.254", false),
+            ("169.255.0.0", true),
+            ("172.15.255.255", true),
+            ("172.16.0.0", false),
+            ("172.31.255.255", false),
+            ("172.32.0.0", true),
+            ("192.167.255.255", true),
+            ("192.168.0.0", false),
+            ("192.168.255.255", false),
+            ("192.169.0.0", true),
+            ("192.0.0.1", false),
+            ("192.0.2.1", false),
+            ("198.18.0.1", false),
+            ("198.20.0.1", true),
+            ("198.51.100.7", false),
+            ("203.0.113.7", false),
+            ("223.255.255.255", true),
+            ("224.0.0.1", false),
+            ("239.255.255.255", false),
+            ("240.0.0.1", false),
+            ("255.255.255.255", false),
+            ("2606:4700:4700::1111", true),
+            ("2001:4860:4860::8888", true),
+            ("::", false),
+            ("::1", false),
+            ("::8.8.8.8", false),
+            ("::ffff:8.8.8.8", true),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+            ("::ffff:169.254.169.254", false),
+            ("64:ff9b::8.8.8.8", true),
+            ("64:ff9b::127.0.0.1", false),
+            ("64:ff9b:1::1", false),
+            ("2002:7f00:1::1", false),
+            ("2002:808:808::1", true),
+            ("2001::1", false),
+            ("2001:db8::1", false),
+            ("fc00::1", false),
+            ("fdff:ffff::1", false),
+            ("fe80::1", false),
+            ("febf::1", false),
+            ("fec0::1", false),
+            ("ff02::1", false),
+            ("100::1", false),
+            ("4000::1", false),
+        ] {
+            assert_eq!(is_public(address.parse().expect(address)), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_counts_as_what_it_means_however_it_is_spelled() {
+        let nobody = Hosts::new(&[]);
+        for (url, expected) in [
+            ("https://example.org/a?b=c", true),
+            ("http://93.184.215.14:8080/", true),
+            ("http://2130706433/", false),
+            ("http://0x7f000001/", false),
+            ("http://0177.0.0.1/", false),
+            ("http://127.1/", false),
+            ("http://0x7f.1/", false),
+            ("http://0/", false),
+            ("http://127.0.0.1./", false),
+            ("http://１２７.０.０.１/", false),
+            ("http://[::1]/", false),
+            ("http://[::ffff:7f00:1]/", false),
+            ("http://[::ffff:127.0.0.1]:80/", false),
+            ("http://169.254.169.254/latest/meta-data", false),
+            ("http://2852039166/", false),
+            ("http://localhost/", false),
+            ("http://LOCALHOST./", false),
+            ("http://a.localhost:5678/", false),
+            ("http://localhost.example.org/", true),
+        ] {
+            assert_eq!(nobody.allow(&Url::parse(url).expect(url)), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_the_settings_name_may_be_private_and_no_other_is() {
+        let hosts = Hosts::new(&["N8N.lan".into(), "127.0.0.1".into(), "::1".into()]);
+        for (url, expected) in [
+            ("http://n8n.lan:5678/webhook/1", true),
+            ("http://n8n.LAN./", true),
+            ("http://127.0.0.1/", true),
+            ("http://0x7f.1/", true),
+            ("http://[::1]/", true),
+            ("http://127.0.0.2/", false),
+            ("http://[::ffff:127.0.0.1]/", false),
+            ("http://localhost/", false),
+        ] {
+            assert_eq!(hosts.allow(&Url::parse(url).expect(url)), expected, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_with_a_private_address_is_not_resolved_unless_the_settings_name_it() {
+        let name = || "localhost".parse::<Name>().expect("a name");
+        let refused = Hosts::new(&[]).resolve(name()).await.err().expect("refused");
+        assert!(refused.is::<Private>());
+        assert!(Hosts::new(&["localhost".into()]).resolve(name()).await.is_ok());
+    }
+
+    #[test]
+    fn an_address_is_of_the_web_and_nobodys() {
+        for (url, faults) in [
+            ("https://example.org/x", 0),
+            ("http://example.org:65535", 0),
+            ("example.org", 1),
+            ("/webhook", 1),
+            ("https://", 1),
+            ("ftp://example.org", 1),
+            ("file:///etc/passwd", 1),
+            ("gopher://127.0.0.1:70/x", 1),
+            ("https://kim@example.org", 1),
+            ("https://kim:secret@example.org", 1),
+            ("https://example.org/#x", 1),
+            ("https://example.org:0/", 1),
+            ("https://example.org:65536/", 1),
+            ("https://example.org/a b", 1),
+            ("https://example.org/\r\nX: y", 1),
+        ] {
+            assert_eq!(url_faults(url).len(), faults, "{url}: {:?}", url_faults(url));
+        }
+        let long = |bytes: usize| format!("https://example.org/{}", "a".repeat(bytes - 20));
+        assert!(url_faults(&long(URL_BYTES_MAX)).is_empty() && url_faults(&long(URL_BYTES_MAX + 1)).len() == 1);
+    }
+}

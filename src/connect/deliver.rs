@@ -1,0 +1,205 @@
+//! The deliverer: brings events to their targets, each target's in order, the targets beside each other.
+//!
+//! One task looks for targets whose oldest event is due, and gives each a task of its own. What such a task does is
+//! written down only after the answer came: whoever pulls the plug in between makes an event come twice, never not at all.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::webhook::{self, Sender};
+use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, store};
+use crate::access::secret;
+use crate::app::{App, ms};
+use crate::error::Result;
+use crate::ids::Timestamp;
+
+/// Targets that are busy at the same time; more wait for their turn, and one that fails waits elsewhere.
+const TARGETS_AT_ONCE_MAX: usize = 64;
+/// Events that a target gets before another one has its turn.
+const EVENTS_IN_A_ROW_MAX: usize = 50;
+/// After trouble with the database.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The clock may be set anew: nobody sleeps longer.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Delivers until it is dropped.
+pub async fn run(app: Arc<App>) {
+    let sender = Arc::new(Sender::new(&app.config));
+    let mut busy: HashSet<String> = HashSet::new();
+    let mut turns: JoinSet<String> = JoinSet::new();
+    loop {
+        let wait = match app.read(store::list_heads).await {
+            Ok(heads) => begin(&app, &sender, heads, &mut busy, &mut turns),
+            Err(e) => {
+                tracing::warn!(error = %e, "the outbox cannot be read and will be tried again");
+                PAUSE
+            }
+        };
+        tokio::select! {
+            () = app.outbox.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            Some(over) = turns.join_next() => match over {
+                Ok(target) => drop(busy.remove(&target)),
+                Err(e) => {
+                    // Whose it was is not known any more: all that still run say so themselves.
+                    tracing::error!(error = %e, "a delivery panicked");
+                    app.figures.panics.inc();
+                    turns.shutdown().await;
+                    busy.clear();
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+/// Begins a turn of every target that is due, the longest waiting first; answers how long until the next one is.
+fn begin(
+    app: &Arc<App>,
+    sender: &Arc<Sender>,
+    mut heads: Vec<(String, Timestamp)>,
+    busy: &mut HashSet<String>,
+    turns: &mut JoinSet<String>,
+) -> Duration {
+    let now = Timestamp::now();
+    heads.sort_by_key(|(_, next_at)| *next_at);
+    for (target, next_at) in heads.into_iter().filter(|(target, _)| !busy.contains(target)).collect::<Vec<_>>() {
+        if next_at > now {
+            let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
+            return SLEEP_MAX.min(ahead);
+        }
+        if turns.len() >= TARGETS_AT_ONCE_MAX {
+            // Whoever is done makes room, and wakes us.
+            break;
+        }
+        busy.insert(target.clone());
+        let (app, sender) = (app.clone(), sender.clone());
+        turns.spawn(async move {
+            if let Err(e) = serve(&app, &sender, &target).await {
+                tracing::warn!(target, error = %e, "a delivery was not written down and will be repeated");
+                tokio::time::sleep(PAUSE).await;
+            }
+            target
+        });
+    }
+    SLEEP_MAX
+}
+
+/// Delivers what is due for a target, one after the other.
+async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
+    for _ in 0..EVENTS_IN_A_ROW_MAX {
+        let name = target.to_owned();
+        let Some(head) = app.read(move |r| store::find_head(r, &name)).await? else { return Ok(()) };
+        if head.next_at > Timestamp::now() {
+            return Ok(());
+        }
+        let outcome = attempt(app, sender, &head).await?;
+        write_down(app, head, outcome).await?;
+    }
+    Ok(())
+}
+
+/// One attempt. An error is our own trouble, and counts against nobody.
+async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<Outcome> {
+    match Target::of(&delivery.target) {
+        Some(Target::Webhook(id)) => webhook::deliver(app, sender, id, delivery).await,
+        Some(Target::Letters(member)) => letters::deliver(app, member, delivery).await,
+        None => Ok(Outcome::Gone("this program delivers nothing there".into())),
+    }
+}
+
+async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<()> {
+    let config = &app.config;
+    let kind = kind_of(&delivery.target).to_owned();
+    let count = |word: &str| app.figures.deliveries.with_label_values(&[kind.as_str(), word]).inc();
+    let attempts = delivery.attempts + 1;
+    let id = delivery.name();
+    match outcome {
+        Outcome::Delivered => {
+            count("delivered");
+            app.tend(move |w| store::settle(w, &delivery, "delivered", w.now(), None)).await
+        }
+        Outcome::Needless(why) => {
+            count("delivered");
+            app.tend(move |w| store::settle(w, &delivery, "delivered", w.now(), Some(why))).await
+        }
+        Outcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
+            count("failed");
+            let backoff = jittered(backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s))?;
+            let asked = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
+            tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
+            let wait_ms = backoff.max(asked);
+            app.tend(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))).await
+        }
+        Outcome::Failed { why, .. } | Outcome::Refused(why) => {
+            count("dead");
+            tracing::warn!(
+                delivery = id,
+                attempts,
+                why,
+                "a delivery is given up: `roster outbox retry` tries it again"
+            );
+            app.tend(move |w| store::settle(w, &delivery, "dead", w.now(), Some(&why))).await
+        }
+        Outcome::Gone(why) => {
+            count("dead");
+            tracing::warn!(delivery = id, why, "a target is gone: what waited for it is given up");
+            app.tend(move |w| store::bury(w, &delivery.target, &why).map(drop)).await
+        }
+    }
+}
+
+/// The wait, give or take a fifth, so that many who failed together do not come back together.
+fn jittered(wait_ms: u64) -> Result<i64> {
+    let random = u64::from(secret::random()?[0]);
+    let wait_ms = wait_ms.saturating_mul(4) / 5 + (wait_ms.saturating_mul(2) / 5).saturating_mul(random) / 255;
+    Ok(i64::try_from(wait_ms).unwrap_or(i64::MAX))
+}
+
+/// Forgets deliveries that are over for long enough.
+pub async fn tidy(app: &App) -> Result<()> {
+    let ttl_ms = ms(app.config.outbox_ttl_s);
+    app.tend(move |w| {
+        let dead = store::forget(w, w.now().plus_ms(-ttl_ms))?;
+        if dead > 0 {
+            tracing::warn!(dead, "deliveries that were given up long ago are forgotten");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Brings the figures of the outbox up to date.
+pub async fn observe(app: &App) -> Result<()> {
+    let (pending, dead, oldest) = app
+        .read(|r| {
+            let (pending, oldest) = store::count(r, "pending")?;
+            Ok((pending, store::count(r, "dead")?.0, oldest))
+        })
+        .await?;
+    let waiting = &app.figures.outbox;
+    waiting.reset();
+    for (state, counts) in [("pending", pending), ("dead", dead)] {
+        counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
+    }
+    let age_ms = oldest.map_or(0, |at| Timestamp::now().0 - at.0);
+    app.figures.outbox_oldest_s.set(age_ms.max(0) / 1_000);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::jittered;
+
+    #[test]
+    fn the_jitter_is_a_fifth_at_most() {
+        for _ in 0..200 {
+            assert!((80..=120).contains(&jittered(100).expect("random")));
+            assert_eq!(jittered(0).expect("random"), 0);
+        }
+        assert!(jittered(u64::MAX).is_ok());
+    }
+}

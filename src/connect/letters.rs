@@ -1,0 +1,55 @@
+//! Letters: events that a member is told of by mail.
+//!
+//! **Invariant.** No event holds a secret. A link is made when its letter is about to go out, and the one before is void:
+//! a letter that comes twice, or a day late, still has one that works.
+
+use serde_json::Value;
+
+use super::mail::{self, Mail};
+use super::{Delivery, Outcome};
+use crate::app::App;
+use crate::error::Result;
+use crate::ids::MemberId;
+use crate::members::{self, Member};
+use crate::outbox::Kind;
+use crate::sessions::passwords;
+
+/// Writes to the member whom an event is about.
+pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Outcome> {
+    if !mail::is_configured(&app.config) {
+        return Ok(Outcome::Gone("mail is switched off: set mail.host".into()));
+    }
+    let Some(member) = app.read(move |r| members::find(r, id)).await?.filter(Member::is_active) else {
+        return Ok(Outcome::Needless("the member is not active"));
+    };
+    let Some(to) = member.email else { return Ok(Outcome::Needless("the member has no e-mail")) };
+    let Some(mail) = write(app, id, to, delivery).await? else {
+        return Ok(Outcome::Needless("there is no letter about this"));
+    };
+    Ok(match mail::deliver(&app.config, mail).await {
+        Ok(()) => Outcome::Delivered,
+        Err(e) if e.is_final => Outcome::Refused(e.why),
+        Err(e) => Outcome::failed(e.why),
+    })
+}
+
+async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Result<Option<Mail>> {
+    let site = app.public_url();
+    let writer = mail::writer(&app.config, &site);
+    let is = |kind: Kind| delivery.kind == kind.word();
+    if is(Kind::QuotaWarning) {
+        let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
+        let number = |name: &str| data[name].as_u64().unwrap_or_default();
+        return Ok(Some(writer.quota_warning(id, to, number("percent"), number("used"), number("size"))));
+    }
+    // Who is new may read mail later than who waits for it.
+    let ttl_s = if is(Kind::MemberWelcomed) { app.config.invitation_ttl_s } else { app.config.reset_link_ttl_s };
+    if !is(Kind::MemberWelcomed) && !is(Kind::PasswordForgotten) {
+        return Ok(None);
+    }
+    let Some(url) = passwords::link_of_letter(app, id, ttl_s).await? else { return Ok(None) };
+    Ok(Some(match is(Kind::MemberWelcomed) {
+        true => writer.welcome(id, to, &url, ttl_s),
+        false => writer.password_link(id, to, &url, ttl_s),
+    }))
+}

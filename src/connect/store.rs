@@ -1,0 +1,345 @@
+//! SQL of deliveries and webhooks.
+
+use rusqlite::Row;
+
+use super::{Delivery, Filter, Target, Webhook};
+use crate::db::{Reader, Window, Writer};
+use crate::error::{Cause, Result};
+use crate::ids::{OrganizationId, Timestamp, WebhookId};
+
+// ── deliveries ──
+
+/// From target to target by the index, however many events wait for one of them.
+const LIST_HEADS: &str = "
+    with recursive waiting (target) as (
+        select (select target from deliveries where state = 'pending' order by target limit 1)
+        union all
+        select (select target from deliveries where state = 'pending' and target > waiting.target order by target limit 1)
+        from waiting
+        where waiting.target is not null)
+    select d.target, d.next_at
+    from waiting
+    join deliveries d on d.target = waiting.target
+        and d.event_id = (select event_id from deliveries where state = 'pending' and target = waiting.target
+                          order by event_id limit 1)";
+
+/// Every target that something waits for, with the time of the next attempt.
+pub fn list_heads(r: &Reader<'_>) -> Result<Vec<(String, Timestamp)>> {
+    r.all(LIST_HEADS, &[], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+const FIND_HEAD: &str = "
+    select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+           d.last_error, d.updated_at
+    from deliveries d
+    join events e on e.id = d.event_id
+    where d.target = :target and d.state = 'pending'
+    order by d.event_id
+    limit 1";
+
+/// The oldest delivery that waits for a target.
+pub fn find_head(r: &Reader<'_>, target: &str) -> Result<Option<Delivery>> {
+    r.find(FIND_HEAD, &[(":target", &target)], delivery_of)
+}
+
+const SETTLE: &str = "
+    update deliveries
+    set state = :state, attempts = attempts + 1, next_at = :next_at, last_error = :last_error, updated_at = :now
+    where target = :target and event_id = :event_id and state = 'pending'";
+
+/// Writes down what came of an attempt.
+pub fn settle(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timestamp, error: Option<&str>) -> Result<()> {
+    w.execute(
+        SETTLE,
+        &[
+            (":state", &state),
+            (":next_at", &next_at),
+            (":last_error", &error),
+            (":now", &w.now()),
+            (":target", &delivery.target),
+            (":event_id", &delivery.event),
+        ],
+    )
+    .map(drop)
+}
+
+const BURY: &str = "
+    update deliveries
+    set state = 'dead', last_error = :last_error, updated_at = :now
+    where target = :target and state = 'pending'";
+
+/// Gives up all that waits for a target; answers how many.
+pub fn bury(w: &Writer<'_>, target: &str, why: &str) -> Result<usize> {
+    w.execute(BURY, &[(":last_error", &why), (":now", &w.now()), (":target", &target)])
+}
+
+const RETRY: &str = "
+    update deliveries
+    set attempts = case state when 'dead' then 0 else attempts end, state = 'pending', next_at = :now, updated_at = :now
+    where target = :target and event_id = :event_id and state <> 'delivered'";
+
+/// Tries now, and a dead delivery from the beginning; false when it was delivered.
+pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
+    Ok(w.execute(RETRY, &[(":now", &w.now()), (":target", &target), (":event_id", &event)])? == 1)
+}
+
+const LIST_DELIVERIES: &str = "
+    select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+           d.last_error, d.updated_at
+    from deliveries d
+    join events e on e.id = d.event_id
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
+    where (:organization_id is null or e.organization_id = :organization_id
+           and (d.target not like 'webhook %' or h.organization_id = :organization_id))
+      and (:state is null or d.state = :state)
+      and (:target is null or substr(d.target || ' ', 1, length(:target) + 1) = :target || ' ')
+      and (:kind is null or e.kind = :kind)
+      and (:since is null or e.at >= :since)
+      and (:until is null or e.at < :until)
+    order by d.event_id desc, d.target
+    limit :limit offset :offset";
+const COUNT_DELIVERIES: &str = "
+    select count(*)
+    from deliveries d
+    join events e on e.id = d.event_id
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
+    where (:organization_id is null or e.organization_id = :organization_id
+           and (d.target not like 'webhook %' or h.organization_id = :organization_id))
+      and (:state is null or d.state = :state)
+      and (:target is null or substr(d.target || ' ', 1, length(:target) + 1) = :target || ' ')
+      and (:kind is null or e.kind = :kind)
+      and (:since is null or e.at >= :since)
+      and (:until is null or e.at < :until)";
+
+/// Newest events first.
+pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Delivery>, u64)> {
+    let narrowed: [(&str, &dyn rusqlite::ToSql); 6] = [
+        (":organization_id", &filter.organization),
+        (":state", &filter.state),
+        (":target", &filter.target),
+        (":kind", &filter.kind),
+        (":since", &filter.since),
+        (":until", &filter.until),
+    ];
+    let (limit, offset) = (window.limit as i64, window.offset as i64);
+    let mut windowed: Vec<(&str, &dyn rusqlite::ToSql)> = narrowed.to_vec();
+    windowed.extend([(":limit", &limit as &dyn rusqlite::ToSql), (":offset", &offset)]);
+    let rows = r.all(LIST_DELIVERIES, &windowed, delivery_of)?;
+    let total = r.one(COUNT_DELIVERIES, &narrowed, |row| row.get::<_, i64>(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+const FIND_DELIVERY: &str = "
+    select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+           d.last_error, d.updated_at
+    from deliveries d
+    join events e on e.id = d.event_id
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
+    where d.target = :target and d.event_id = :event_id
+      and (:organization_id is null or e.organization_id = :organization_id
+           and (d.target not like 'webhook %' or h.organization_id = :organization_id))";
+
+/// A delivery that is visible in an organization, or anywhere.
+pub fn get_delivery(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    (event, target): (i64, &str),
+) -> Result<Delivery> {
+    let place: &[(&str, &dyn rusqlite::ToSql)] =
+        &[(":target", &target), (":event_id", &event), (":organization_id", &organization)];
+    r.find(FIND_DELIVERY, place, delivery_of)?.ok_or_else(|| Cause::DeliveryNotFound.into())
+}
+
+const FORGET_DELIVERIES: &str = "
+    delete from deliveries
+    where (target, event_id) in (select target, event_id from deliveries where state = :state and updated_at <= :before
+                                 limit :most)";
+const FORGET_EVENTS: &str = "
+    delete from events
+    where id in (select e.id
+                 from events e
+                 where e.at <= :before and not exists (select 1 from deliveries where event_id = e.id)
+                 limit :most)";
+
+/// Forgets what was delivered, or given up, before; the next upkeep takes the rest. Answers how many were given up.
+pub fn forget(w: &Writer<'_>, before: Timestamp) -> Result<usize> {
+    const AT_ONCE_MAX: i64 = 10_000;
+    let of = |state: &str| {
+        w.execute(FORGET_DELIVERIES, &[(":state", &state), (":before", &before), (":most", &AT_ONCE_MAX)])
+    };
+    of("delivered")?;
+    let dead = of("dead")?;
+    w.execute(FORGET_EVENTS, &[(":before", &before), (":most", &AT_ONCE_MAX)])?;
+    Ok(dead)
+}
+
+const COUNT_BY_TARGET: &str = "
+    select substr(d.target, 1, instr(d.target || ' ', ' ') - 1), count(*), min(d.event_id)
+    from deliveries d
+    where d.state = :state
+    group by 1";
+const FIND_EVENT_TIME: &str = "select at from events where id = :id";
+
+/// How many deliveries are in a state, by kind of target, and when the oldest of their events was.
+pub fn count(r: &Reader<'_>, state: &str) -> Result<(Vec<(String, i64)>, Option<Timestamp>)> {
+    let counts: Vec<(String, i64, i64)> =
+        r.all(COUNT_BY_TARGET, &[(":state", &state)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let oldest = match counts.iter().map(|(.., event)| *event).min() {
+        Some(event) => r.find(FIND_EVENT_TIME, &[(":id", &event)], |row| row.get(0))?,
+        None => None,
+    };
+    Ok((counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest))
+}
+
+fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        target: row.get(0)?,
+        event: row.get(1)?,
+        kind: row.get(2)?,
+        at: row.get(3)?,
+        organization: row.get(4)?,
+        member: row.get(5)?,
+        data: row.get(6)?,
+        state: row.get(7)?,
+        attempts: row.get::<_, i64>(8)?.unsigned_abs(),
+        next_at: row.get(9)?,
+        last_error: row.get(10)?,
+        updated_at: row.get(11)?,
+    })
+}
+
+// ── webhooks ──
+
+const FIND_WEBHOOK: &str = "
+    select id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
+           updated_at
+    from webhooks
+    where id = :id";
+
+pub fn find_webhook(r: &Reader<'_>, id: WebhookId) -> Result<Option<Webhook>> {
+    r.find(FIND_WEBHOOK, &[(":id", &id)], webhook_of)
+}
+
+/// A webhook of the organization, or any.
+pub fn get_webhook(r: &Reader<'_>, organization: Option<OrganizationId>, id: WebhookId) -> Result<Webhook> {
+    find_webhook(r, id)?
+        .filter(|webhook| organization.is_none() || webhook.organization == organization)
+        .ok_or_else(|| Cause::WebhookNotFound.into())
+}
+
+const LIST_WEBHOOKS: &str = "
+    select id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
+           updated_at
+    from webhooks
+    where :organization_id is null or organization_id = :organization_id
+    order by created_at, id
+    limit :limit offset :offset";
+const COUNT_LISTED_WEBHOOKS: &str = "
+    select count(*)
+    from webhooks
+    where :organization_id is null or organization_id = :organization_id";
+
+/// Those of an organization, or all.
+pub fn list_webhooks(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    window: Window,
+) -> Result<(Vec<Webhook>, u64)> {
+    let (limit, offset) = (window.limit as i64, window.offset as i64);
+    let rows = r.all(
+        LIST_WEBHOOKS,
+        &[(":organization_id", &organization), (":limit", &limit), (":offset", &offset)],
+        webhook_of,
+    )?;
+    let total = r.one(COUNT_LISTED_WEBHOOKS, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+const COUNT_WEBHOOKS: &str = "select count(*) from webhooks where organization_id is :organization_id";
+
+/// How many webhooks an organization has, or the site itself.
+pub fn count_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>) -> Result<u64> {
+    let count = r.one(COUNT_WEBHOOKS, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+const INSERT_WEBHOOK: &str = "
+    insert into webhooks (id, organization_id, name, url, kinds, status, created_at, updated_at)
+    values (:id, :organization_id, :name, :url, :kinds, 'active', :now, :now)";
+
+pub fn insert_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
+    w.execute(
+        INSERT_WEBHOOK,
+        &[
+            (":id", &webhook.id),
+            (":organization_id", &webhook.organization),
+            (":name", &webhook.name),
+            (":url", &webhook.url),
+            (":kinds", &json(&webhook.kinds)),
+            (":now", &w.now()),
+        ],
+    )
+    .map(drop)
+}
+
+const UPDATE_WEBHOOK: &str = "
+    update webhooks
+    set name = :name, url = :url, kinds = :kinds, status = :status, version = version + 1, updated_at = :now
+    where id = :id";
+
+pub fn update_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
+    w.execute(
+        UPDATE_WEBHOOK,
+        &[
+            (":name", &webhook.name),
+            (":url", &webhook.url),
+            (":kinds", &json(&webhook.kinds)),
+            (":status", &if webhook.is_active { "active" } else { "inactive" }),
+            (":now", &w.now()),
+            (":id", &webhook.id),
+        ],
+    )
+    .map(drop)
+}
+
+const ROTATE_WEBHOOK: &str = "
+    update webhooks
+    set secret_generation = secret_generation + 1, previous_until = :until, version = version + 1, updated_at = :now
+    where id = :id";
+
+/// The next secret; the present one is signed with as well until then.
+pub fn rotate_webhook(w: &Writer<'_>, id: WebhookId, until: Timestamp) -> Result<()> {
+    w.execute(ROTATE_WEBHOOK, &[(":until", &until), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";
+const DELETE_DELIVERIES: &str = "delete from deliveries where target = :target";
+
+/// Deletes a webhook with all its deliveries; answers how many those were.
+pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<usize> {
+    let deliveries = w.execute(DELETE_DELIVERIES, &[(":target", &Target::webhook(id))])?;
+    w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;
+    Ok(deliveries)
+}
+
+fn webhook_of(row: &Row<'_>) -> rusqlite::Result<Webhook> {
+    let kinds = serde_json::from_str(row.get_ref(4)?.as_str()?)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(e)))?;
+    Ok(Webhook {
+        id: row.get(0)?,
+        organization: row.get(1)?,
+        name: row.get(2)?,
+        url: row.get(3)?,
+        kinds,
+        is_active: row.get_ref(5)?.as_str()? == "active",
+        generation: row.get(6)?,
+        previous_until: row.get(7)?,
+        version: row.get(8)?,
+        created_at: row.get(9)?,
+        updated_at: row.get(10)?,
+    })
+}
+
+fn json(list: &[String]) -> String {
+    serde_json::Value::from(list.to_vec()).to_string()
+}

@@ -1,0 +1,325 @@
+//! Webhooks: events as signed requests to addresses that an administrator chose.
+//!
+//! **Invariant.** A secret is derived from the site's key whenever it is needed, so that no row holds one. The URL may hold
+//! somebody else's secret: no log line, no audit entry and no error repeats it.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use serde_json::{Value, json};
+
+use super::address::{Hosts, Private};
+use super::{Delivery, Outcome, Webhook, store};
+use crate::access::caller::Identity;
+use crate::access::secret::{self, Sealer};
+use crate::app::{App, Changed};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::ids::{Timestamp, WebhookId};
+use crate::journal::Entry;
+use crate::members;
+
+/// The secret of a webhook's generation, as its receiver keeps it.
+pub fn secret(sealer: &Sealer, id: WebhookId, generation: i64) -> String {
+    let digest = sealer.digest("webhook", &[id.0.as_bytes(), &generation.to_le_bytes()]);
+    format!("whsec_{}", URL_SAFE_NO_PAD.encode(digest))
+}
+
+/// Names a secret without telling anything of it.
+pub fn key_id(id: WebhookId, generation: i64) -> String {
+    format!("{id}.{generation}")
+}
+
+/// `v1=…` for the secret of now, and during a rotation for the one before; with the names of both.
+fn signatures(sealer: &Sealer, webhook: &Webhook, seconds: i64, body: &str, now: Timestamp) -> (String, String) {
+    let is_former_alive = webhook.generation > 1 && webhook.previous_until.is_some_and(|until| now < until);
+    let generations = [Some(webhook.generation), is_former_alive.then(|| webhook.generation - 1)];
+    let signed = format!("{seconds}.{body}");
+    let sign = |generation: i64| {
+        let signature = secret::signature(&secret(sealer, webhook.id, generation), &signed);
+        (key_id(webhook.id, generation), format!("v1={}", hex::encode(signature)))
+    };
+    let (names, values): (Vec<String>, Vec<String>) = generations.into_iter().flatten().map(sign).unzip();
+    (names.join(","), values.join(","))
+}
+
+/// What one request came to.
+#[derive(Debug)]
+pub struct Answered {
+    pub status: Option<u16>,
+    pub duration: Duration,
+    /// What went wrong on the way.
+    pub error: Option<String>,
+    /// Seconds that it asked us to wait.
+    retry_after_s: Option<u64>,
+}
+
+/// Sends to webhooks. Whoever sends has one of these: its connections lead to addresses that were looked at.
+pub struct Sender {
+    hosts: Hosts,
+    timeout: Duration,
+    /// Made when first needed.
+    client: OnceLock<Client>,
+}
+
+impl Sender {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            hosts: Hosts::new(&config.webhook_private_hosts),
+            timeout: Duration::from_millis(config.neighbour_timeout_ms),
+            client: OnceLock::new(),
+        }
+    }
+
+    /// May a webhook lead there, as far as the address says by itself?
+    pub fn allows(&self, url: &str) -> bool {
+        Url::parse(url).is_ok_and(|url| self.hosts.allow(&url))
+    }
+
+    fn client(&self) -> Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        // Another place may have done it; there is one provider either way.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .dns_resolver(self.hosts.clone())
+            .timeout(self.timeout)
+            .user_agent(concat!("roster/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::internal(format!("the HTTP client cannot be made: {e}")))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Sends one signed request.
+    pub async fn send(&self, sealer: &Sealer, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> Answered {
+        let begun = Instant::now();
+        let outcome = self.exchange(sealer, webhook, (kind, name), body.to_string()).await;
+        let duration = begun.elapsed();
+        match outcome {
+            Ok((status, retry_after_s)) => Answered { status: Some(status), duration, error: None, retry_after_s },
+            Err(error) => Answered { status: None, duration, error: Some(error), retry_after_s: None },
+        }
+    }
+
+    async fn exchange(
+        &self,
+        sealer: &Sealer,
+        webhook: &Webhook,
+        (kind, name): (&str, &str),
+        body: String,
+    ) -> Result<(u16, Option<u64>), String> {
+        let url = Url::parse(&webhook.url).map_err(|_| "its address cannot be read".to_owned())?;
+        if !self.hosts.allow(&url) {
+            return Err(Private.to_string());
+        }
+        let now = Timestamp::now();
+        let seconds = now.0 / 1_000;
+        let (names, values) = signatures(sealer, webhook, seconds, &body, now);
+        let client = self.client().map_err(|e| e.to_string())?;
+        let request = client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("X-Roster-Event", kind)
+            .header("X-Roster-Delivery", name)
+            .header("X-Roster-Timestamp", seconds)
+            .header("X-Roster-Key-Id", names)
+            .header("X-Roster-Signature", values)
+            .body(body);
+        let response = request.send().await.map_err(|e| self.explained(&e))?;
+        let answer = (response.status().as_u16(), retry_after(response.headers(), now));
+        read_off(response).await;
+        Ok(answer)
+    }
+
+    /// What went wrong, without the address.
+    fn explained(&self, error: &reqwest::Error) -> String {
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if cause.is::<Private>() {
+                return Private.to_string();
+            }
+            source = cause.source();
+        }
+        match error {
+            e if e.is_timeout() => format!("it took longer than {} ms", self.timeout.as_millis()),
+            e if e.is_connect() => {
+                "it cannot be reached: name, port and certificate may be wrong, or it is down".into()
+            }
+            _ => "the connection broke off".into(),
+        }
+    }
+}
+
+/// The status said all: a short answer is read so that the connection serves again, a longer one is left.
+async fn read_off(mut response: reqwest::Response) {
+    const ANSWER_BYTES_MAX: usize = 65_536;
+    let mut bytes = 0;
+    while let Ok(Some(piece)) = response.chunk().await {
+        bytes += piece.len();
+        if bytes > ANSWER_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+/// Seconds, or until a moment of HTTP.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    text.parse().ok().or_else(|| u64::try_from(moment(text)? - now.0 / 1_000).ok())
+}
+
+/// Seconds since 1970 of a date like `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn moment(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let parts: Vec<&str> = text.split([' ', ':']).collect();
+    let [_, day, month, year, hour, minute, second, "GMT"] = parts[..] else { return None };
+    let number = |text: &str| text.parse::<i64>().ok().filter(|n| (0..=9_999).contains(n));
+    let month = i64::try_from(MONTHS.iter().position(|known| *known == month)?).ok()?;
+    // Years begin in March, so that the odd day is the last one.
+    let (year, shifted) = (number(year)? - i64::from(month < 2), (month + 10) % 12);
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (shifted * 306 + 5) / 10
+        + number(day)?
+        - 719_469;
+    Some(days * 86_400 + number(hour)? * 3_600 + number(minute)? * 60 + number(second)?)
+}
+
+/// The body that tells of an event. What it says of a member is as of now, so that nothing of an erased one is told.
+async fn body_of(app: &App, delivery: &Delivery) -> Result<Value> {
+    let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
+    if let Some(id) = delivery.member.filter(|_| delivery.kind.starts_with("member."))
+        && let Some(member) = app.read(move |r| members::find(r, id)).await?
+    {
+        for (name, value) in
+            [("username", member.username), ("email", member.email), ("display_name", member.display_name)]
+        {
+            data[name] = json!(value);
+        }
+        data["status"] = json!(member.status);
+    }
+    Ok(json!({
+        "id": delivery.event,
+        "kind": delivery.kind,
+        "at": delivery.at.0,
+        "organization_id": delivery.organization,
+        "member_id": delivery.member,
+        "data": data,
+    }))
+}
+
+/// Tells a webhook of an event.
+pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Delivery) -> Result<Outcome> {
+    let Some(webhook) = app.read(move |r| store::find_webhook(r, id)).await? else {
+        return Ok(Outcome::Gone("the webhook was deleted".into()));
+    };
+    if !webhook.is_active {
+        return Ok(Outcome::Gone("the webhook is switched off".into()));
+    }
+    let body = body_of(app, delivery).await?;
+    let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;
+    Ok(match answered.status {
+        Some(200..=299) => Outcome::Delivered,
+        Some(410) => {
+            switch_off(app, id).await?;
+            Outcome::Gone("it answered 410, which switched the webhook off".into())
+        }
+        Some(status @ (429 | 503)) => {
+            Outcome::Failed { why: format!("it answered {status}"), not_before_s: answered.retry_after_s }
+        }
+        Some(status @ 300..=399) => Outcome::failed(format!("it answered {status}: redirects are not followed")),
+        Some(status) => Outcome::failed(format!("it answered {status}")),
+        None => Outcome::failed(answered.error.unwrap_or_default()),
+    })
+}
+
+/// The receiver said that it is gone for good.
+async fn switch_off(app: &App, id: WebhookId) -> Result<()> {
+    tracing::warn!(webhook = %id, "a webhook answered 410 and is switched off");
+    app.change(&Identity::command_line(), "webhook.switch_off", move |t, _| {
+        let Some(mut webhook) = store::find_webhook(t, id)?.filter(|webhook| webhook.is_active) else {
+            return Ok(Changed::nothing(()));
+        };
+        webhook.is_active = false;
+        store::update_webhook(t, &webhook)?;
+        let mut entry = Entry::new("webhook", id).after(json!({"status": "inactive", "answered": 410}));
+        entry.organization = webhook.organization;
+        Ok(Changed::new((), entry))
+    })
+    .await
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_of_http_is_read() {
+        for (text, expected) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Tue, 29 Feb 2028 12:00:00 GMT", Some(1_835_438_400)),
+            ("Fri, 31 Dec 2100 23:59:59 GMT", Some(4_133_980_799)),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun, 06 Foo 1994 08:49:37 GMT", None),
+            ("Sun, x Nov 1994 08:49:37 GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(moment(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_seconds_or_a_moment_ahead() {
+        let now = Timestamp(784_111_777_000);
+        let wait = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().expect("a header"));
+            retry_after(&headers, now)
+        };
+        assert_eq!(wait("120"), Some(120));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT"), None);
+        assert_eq!(wait("-1"), None);
+        assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn a_rotation_is_signed_with_both_secrets_until_its_time_is_over() {
+        let sealer = Sealer::new([7; 32]);
+        let id = WebhookId::new();
+        let webhook = |generation: i64, previous_until: Option<i64>| Webhook {
+            id,
+            organization: None,
+            name: String::new(),
+            url: String::new(),
+            kinds: Vec::new(),
+            is_active: true,
+            generation,
+            previous_until: previous_until.map(Timestamp),
+            version: 1,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        };
+        let one = |generation: i64| {
+            let key = secret(&sealer, id, generation);
+            format!("v1={}", hex::encode(secret::signature(&key, "5.{}")))
+        };
+        let signed = |webhook: &Webhook, now: i64| signatures(&sealer, webhook, 5, "{}", Timestamp(now));
+        assert_eq!(signed(&webhook(1, None), 0), (format!("{id}.1"), one(1)));
+        let both = (format!("{id}.2,{id}.1"), format!("{},{}", one(2), one(1)));
+        assert_eq!(signed(&webhook(2, Some(100)), 99), both);
+        assert_eq!(signed(&webhook(2, Some(100)), 100), (format!("{id}.2"), one(2)));
+        assert_ne!(one(1), one(2));
+    }
+}

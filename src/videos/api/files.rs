@@ -1,0 +1,204 @@
+//! Operations on videos: register, look, delete, transfer.
+
+use std::sync::{Arc, OnceLock};
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::{Object, OpenApi};
+
+use super::{FilePath, Owner, READ, RegisteredView, VideoView, WRITE, Whose};
+use crate::access;
+use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
+use crate::access::permission::Permission;
+use crate::app::{App, Transaction};
+use crate::db::{Reader, Window};
+use crate::error::{Cause, Error, Result};
+use crate::ids::MemberId;
+use crate::members;
+use crate::videos::quota::{Fit, Rules};
+use crate::videos::{self, Filter, Registration, store};
+use crate::wire::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
+
+/// A file that shall be a video
+#[derive(Object)]
+struct Register {
+    /// `username/…` below the media root; the first part is the owner's name at SFTPGo. Bytes are kept as they come: a
+    /// name in another Unicode form is another name
+    path: FilePath,
+    /// In bytes; counts only from a service's key, and only while there is no file to measure
+    #[oai(validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
+    size: Option<i64>,
+}
+
+/// To whom a video goes
+#[derive(Object)]
+struct TransferVideo {
+    /// The new owner, who needs room for it
+    uid: MemberId,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(tag = "Tag::Videos")]
+impl Api {
+    /// Register a file as a video
+    ///
+    /// Counts its bytes, stores the video and queues one job, in one transaction. The file is measured below the media
+    /// root; no link is followed. The same file again answers the same with `already_exists`, and costs nothing. Over
+    /// quota nothing is stored. Members register for themselves, services for whom `X-SFTPGo-User` names.
+    #[oai(path = "/register", method = "post", operation_id = "register_video")]
+    async fn register_video(
+        &self,
+        caller: PersonOrKey,
+        /// For whom a service registers, by the name at SFTPGo
+        #[oai(name = "X-SFTPGo-User")]
+        named: Header<Option<String>>,
+        body: Body<Register>,
+    ) -> Reply<RegisteredView> {
+        let Register { path, size: said } = body.0;
+        let (named, snapshot, app) = (named.0, self.app.snapshot(), self.app.clone());
+        let who = caller.0.clone();
+        let look = move |r: &Reader<'_>| {
+            let owner = Owner::find(r, &snapshot, &who, named.as_deref())?;
+            let path = owner.path(&app, &path)?;
+            let known = store::find_video(r, &path.id())?;
+            Ok((owner, path, known))
+        };
+        let (owner, path, known) = self.app.read(look).await?;
+        // A file that is known is not measured: it may have been moved away since.
+        if let Some(known) = known {
+            return Ok(ok(RegisteredView { uuid: known.id, already_exists: true }));
+        }
+        let size = owner.size(&self.app, &path, said).await?;
+        // This is where an organization's own rules are to be asked: all is known, nothing is stored.
+        let rules = Rules::of(&self.app.config);
+        let new = Registration { path, owner: owner.member, size, fit: Fit::Must, queues_job: true };
+        let warning = Arc::new(OnceLock::new());
+        let warned = warning.clone();
+        let register = move |t: &Transaction<'_>, caller: &Identity| {
+            require_takes(t, owner.member)?;
+            let changed = videos::register(t, &rules, caller, new)?;
+            let _ = warned.set(changed.answer.warning);
+            Ok(changed.map(RegisteredView::from))
+        };
+        match self.app.create(&caller, "video.register", None, register).await {
+            Ok(made) => Ok(ok(made.answer).quota_warning(warning.get().copied().flatten())),
+            Err(refused) => {
+                videos::note_refusal(&self.app, &caller, owner.member, size, &refused).await;
+                Err(refused.into())
+            }
+        }
+    }
+
+    /// List videos
+    ///
+    /// One's own; with the permission all of the organization, or of the site. The newest come first.
+    #[oai(path = "/videos", method = "get", operation_id = "list_videos")]
+    async fn list_videos(
+        &self,
+        caller: OfficeOrKey,
+        /// Only those of this member
+        member: Query<Option<MemberId>>,
+        /// Only those without an owner; for the platform
+        ownerless: Query<Option<bool>>,
+        /// Found in the path
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Reply<Page<VideoView>> {
+        let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
+        let window = Window::new(limit.0, offset.0);
+        let keyword = like(keyword.0.as_deref());
+        let filter = match whose {
+            Whose::All(reach) => Filter {
+                member: member.0,
+                organization: reach.organization(),
+                is_ownerless: ownerless.0 == Some(true) && reach.organization().is_none(),
+                keyword,
+            },
+            // What somebody else has is not there.
+            Whose::Own(own) if member.0.is_some_and(|member| member != own) => {
+                return Ok(ok(window.page((Vec::new(), 0))));
+            }
+            Whose::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
+        };
+        let (found, total) = self.app.read(move |r| store::list_videos(r, &filter, window)).await?;
+        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+    }
+
+    /// See a video
+    #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
+    async fn get_video(&self, caller: OfficeOrKey, id: Path<String>) -> Reply<VideoView> {
+        let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
+        let video = self.app.read(move |r| videos::get(r, &id.0)).await?;
+        let video = whose.require(&caller, video)?;
+        let version = video.version;
+        Ok(ok(video.into()).version(version))
+    }
+
+    /// Delete a video
+    ///
+    /// Frees its bytes and takes its jobs away. The file itself stays where it is.
+    #[oai(path = "/videos/:id", method = "delete", operation_id = "delete_video")]
+    async fn delete_video(
+        &self,
+        caller: OfficeOrKey,
+        id: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
+        let rules = Rules::of(&self.app.config);
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
+            let video = whose.require(caller, videos::get(t, &id.0)?)?;
+            require_version(if_match.0.as_deref(), video.version)?;
+            videos::remove(t, &rules, caller, &video)
+        };
+        self.app.change(&caller, "video.delete", delete).await?;
+        Ok(done())
+    }
+
+    /// Give a video to another member
+    ///
+    /// Its bytes move from one quota to the other, or nothing moves at all. The file and its path stay.
+    #[oai(path = "/videos/:id/transfer", method = "post", operation_id = "transfer_video")]
+    async fn transfer_video(
+        &self,
+        caller: OfficeOrKey,
+        id: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<TransferVideo>,
+    ) -> Reply<VideoView> {
+        let (rules, to) = (Rules::of(&self.app.config), body.0.uid);
+        let transfer = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = access::require(t.snapshot(), caller, Permission::VIDEO_TRANSFER)?;
+            let video = videos::get(t, &id.0)?;
+            if reach.organization().is_some() && video.organization != reach.organization() {
+                return Err(Cause::VideoNotFound.into());
+            }
+            require_version(if_match.0.as_deref(), video.version)?;
+            members::require_visible(t.snapshot(), reach, to)?;
+            // What leaves the organization is not its administrators' to give.
+            if let Some(organization) = reach.organization()
+                && videos::quota::organization_of(t.snapshot(), to) != Some(organization)
+            {
+                let why = "this member does not count under your organization: only the platform can do this";
+                return Err(Error::new(Cause::Forbidden).saying(why));
+            }
+            require_takes(t, to)?;
+            let changed = videos::transfer(t, &rules, caller, (&video, to, Fit::Must))?;
+            let warning = changed.answer;
+            let video = videos::get(t, &id.0)?;
+            Ok(changed.map(|_| (video, warning)))
+        };
+        let (video, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
+        let version = video.version;
+        Ok(ok(video.into()).version(version).quota_warning(warning))
+    }
+}
+
+/// Fails where the member cannot own anything.
+pub(super) fn require_takes(t: &Transaction<'_>, member: MemberId) -> Result<()> {
+    if members::get(t, member)?.is_active() { Ok(()) } else { Err(Cause::MemberNotActive.into()) }
+}

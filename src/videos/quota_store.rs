@@ -1,0 +1,442 @@
+//! SQL of quotas, their ledger and the ceilings of organizations.
+
+use rusqlite::Row;
+
+use super::quota::{Account, Delta, Reason};
+use crate::db::{Reader, Window, Writer};
+use crate::error::Result;
+use crate::ids::{MemberId, OrganizationId, Timestamp};
+
+const SETTLE_MEMBER: &str = "
+    insert into quotas (member_id, organization_id, created_at, updated_at)
+    values (:member_id, :organization_id, :now, :now)
+    on conflict (member_id) do update
+    set organization_id = excluded.organization_id
+    where organization_id is not excluded.organization_id";
+const SETTLE_ORGANIZATION: &str = "
+    insert into organization_quotas (organization_id, created_at, updated_at)
+    values (:organization_id, :now, :now)
+    on conflict (organization_id) do nothing";
+
+/// Makes the rows that are not there yet.
+pub fn settle(w: &Writer<'_>, member: MemberId, organization: Option<OrganizationId>) -> Result<()> {
+    let now = w.now();
+    w.execute(SETTLE_MEMBER, &[(":member_id", &member), (":organization_id", &organization), (":now", &now)])?;
+    organization.map_or(Ok(()), |organization| settle_organization(w, organization))
+}
+
+pub fn settle_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {
+    w.execute(SETTLE_ORGANIZATION, &[(":organization_id", &organization), (":now", &w.now())]).map(drop)
+}
+
+const ADJUST_MEMBER: &str = "
+    update quotas
+    set used = used + :used, reserved = reserved + :reserved, updated_at = :now
+    where member_id = :member_id and used <= 9223372036854775807 - max(:used, 0)
+      and (:need <= 0
+           or :need <= coalesce(size, (select member_size from organization_quotas o
+                                       where o.organization_id = quotas.organization_id), :default_bytes)
+                       - used - reserved)
+    returning organization_id, size,
+              coalesce(size, (select member_size from organization_quotas o
+                              where o.organization_id = quotas.organization_id), :default_bytes),
+              used, reserved, warned_percent";
+
+/// The one update of a member's account; nothing where it does not fit.
+pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_bytes: i64) -> Result<Option<Account>> {
+    w.find(
+        ADJUST_MEMBER,
+        &[
+            (":used", &delta.used),
+            (":reserved", &delta.reserved),
+            (":need", &delta.need),
+            (":now", &w.now()),
+            (":member_id", &member),
+            (":default_bytes", &default_bytes),
+        ],
+        account_of,
+    )
+}
+
+fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        organization: row.get(0)?,
+        own_size: row.get(1)?,
+        size: row.get(2)?,
+        used: row.get(3)?,
+        reserved: row.get(4)?,
+        warned_percent: row.get(5)?,
+    })
+}
+
+const ADJUST_ORGANIZATION: &str = "
+    update organization_quotas
+    set used = used + :used, reserved = reserved + :reserved, updated_at = :now
+    where organization_id = :organization_id and used <= 9223372036854775807 - max(:used, 0)
+      and (:need <= 0 or size is null or :need <= size - used - reserved)";
+
+/// The same for the ceiling above it; false where it does not fit.
+pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<bool> {
+    let changed = w.execute(
+        ADJUST_ORGANIZATION,
+        &[
+            (":used", &delta.used),
+            (":reserved", &delta.reserved),
+            (":need", &delta.need),
+            (":now", &w.now()),
+            (":organization_id", &organization),
+        ],
+    )?;
+    Ok(changed == 1)
+}
+
+const FREE_EXPIRED_OF_MEMBERS: &str = "
+    update quotas
+    set reserved = reserved - (select sum(r.size) from quota_reservations r
+                               where r.member_id = quotas.member_id and r.state = 'open' and r.expires_at <= :now)
+    where member_id in (select member_id from quota_reservations where state = 'open' and expires_at <= :now)";
+const FREE_EXPIRED_OF_ORGANIZATIONS: &str = "
+    update organization_quotas
+    set reserved = reserved - (select sum(r.size) from quota_reservations r
+                               where r.organization_id = organization_quotas.organization_id
+                                 and r.state = 'open' and r.expires_at <= :now)
+    where organization_id in (select organization_id from quota_reservations
+                              where state = 'open' and expires_at <= :now)";
+const EXPIRE: &str = "
+    update quota_reservations
+    set state = 'expired', updated_at = :now
+    where state = 'open' and expires_at <= :now";
+
+/// Gives back what expired reservations hold; answers how many there were.
+pub fn expire(w: &Writer<'_>) -> Result<usize> {
+    let now = w.now();
+    w.execute(FREE_EXPIRED_OF_MEMBERS, &[(":now", &now)])?;
+    w.execute(FREE_EXPIRED_OF_ORGANIZATIONS, &[(":now", &now)])?;
+    w.execute(EXPIRE, &[(":now", &now)])
+}
+
+const INSERT_LEDGER: &str = "
+    insert into quota_ledger (at, member_id, organization_id, video_id, cause, delta, used_after, request_id)
+    values (:at, :member_id, :organization_id, :video_id, :cause, :delta, :used_after, :request_id)";
+
+pub fn insert_ledger(
+    w: &Writer<'_>,
+    (member, organization): (MemberId, Option<OrganizationId>),
+    delta: i64,
+    used_after: i64,
+    reason: Reason<'_>,
+) -> Result<()> {
+    let video = Some(reason.video).filter(|video| !video.is_empty());
+    w.execute(
+        INSERT_LEDGER,
+        &[
+            (":at", &w.now()),
+            (":member_id", &member),
+            (":organization_id", &organization),
+            (":video_id", &video),
+            (":cause", &reason.cause),
+            (":delta", &delta),
+            (":used_after", &used_after),
+            (":request_id", &reason.request_id),
+        ],
+    )
+    .map(drop)
+}
+
+const SET_WARNED: &str = "update quotas set warned_percent = :percent where member_id = :member_id";
+
+pub fn set_warned(w: &Writer<'_>, member: MemberId, percent: i64) -> Result<()> {
+    w.execute(SET_WARNED, &[(":percent", &percent), (":member_id", &member)]).map(drop)
+}
+
+const LIST_FULL: &str = "
+    select member_id
+    from quotas
+    where warned_percent = 100
+    limit :most";
+
+/// Members who were refused something since anything of theirs was freed.
+pub fn list_full(r: &Reader<'_>, most: u64) -> Result<Vec<MemberId>> {
+    r.all(LIST_FULL, &[(":most", &(most as i64))], |row| row.get(0))
+}
+
+const WAS_REFUSED_SINCE: &str = "
+    select 1
+    from events
+    where at > :since and member_id = :member_id and kind = 'quota.exceeded'
+    limit 1";
+
+pub fn was_refused_since(r: &Reader<'_>, member: MemberId, since: Timestamp) -> Result<bool> {
+    r.find(WAS_REFUSED_SINCE, &[(":since", &since), (":member_id", &member)], |_| Ok(())).map(|found| found.is_some())
+}
+
+const FIND_ACCOUNT: &str = "
+    select q.organization_id, q.size,
+           coalesce(q.size, (select member_size from organization_quotas o
+                             where o.organization_id = q.organization_id), :default_bytes),
+           q.used,
+           q.reserved - (select coalesce(sum(r.size), 0) from quota_reservations r
+                         where r.member_id = q.member_id and r.state = 'open' and r.expires_at <= :now),
+           q.warned_percent
+    from quotas q
+    where q.member_id = :member_id";
+
+/// The account of a member that has one; what expired counts as free.
+pub fn find_account(r: &Reader<'_>, member: MemberId, now: Timestamp, default_bytes: i64) -> Result<Option<Account>> {
+    r.find(FIND_ACCOUNT, &[(":member_id", &member), (":now", &now), (":default_bytes", &default_bytes)], account_of)
+}
+
+// ── sizes ──
+
+const FIND_MEMBER_SIZE: &str = "select size, version from quotas where member_id = :member_id";
+
+pub fn find_member_size(r: &Reader<'_>, member: MemberId) -> Result<Option<(Option<i64>, i64)>> {
+    r.find(FIND_MEMBER_SIZE, &[(":member_id", &member)], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+const SET_MEMBER_SIZE: &str = "
+    update quotas
+    set size = :size, version = version + 1, updated_at = :now
+    where member_id = :member_id";
+
+pub fn set_member_size(w: &Writer<'_>, member: MemberId, size: Option<i64>) -> Result<()> {
+    w.execute(SET_MEMBER_SIZE, &[(":size", &size), (":now", &w.now()), (":member_id", &member)]).map(drop)
+}
+
+/// The ceiling of an organization, with what lies below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling {
+    pub size: Option<i64>,
+    pub member_size: Option<i64>,
+    pub used: i64,
+    pub reserved: i64,
+    pub version: i64,
+}
+
+impl Ceiling {
+    /// None where there is no ceiling.
+    pub fn free(&self) -> Option<i64> {
+        self.size.map(|size| super::quota::free(size, self.used, self.reserved))
+    }
+}
+
+const FIND_CEILING: &str = "
+    select c.size, c.member_size, c.used,
+           c.reserved - (select coalesce(sum(r.size), 0) from quota_reservations r
+                         where r.organization_id = c.organization_id and r.state = 'open' and r.expires_at <= :now),
+           c.version
+    from organization_quotas c
+    where c.organization_id = :organization_id";
+
+pub fn find_ceiling(r: &Reader<'_>, organization: OrganizationId, now: Timestamp) -> Result<Option<Ceiling>> {
+    r.find(FIND_CEILING, &[(":organization_id", &organization), (":now", &now)], |row| {
+        Ok(Ceiling {
+            size: row.get(0)?,
+            member_size: row.get(1)?,
+            used: row.get(2)?,
+            reserved: row.get(3)?,
+            version: row.get(4)?,
+        })
+    })
+}
+
+const SET_CEILING: &str = "
+    update organization_quotas
+    set size = :size, member_size = :member_size, version = version + 1, updated_at = :now
+    where organization_id = :organization_id";
+
+pub fn set_ceiling(
+    w: &Writer<'_>,
+    organization: OrganizationId,
+    (size, member_size): (Option<i64>, Option<i64>),
+) -> Result<()> {
+    w.execute(
+        SET_CEILING,
+        &[(":size", &size), (":member_size", &member_size), (":now", &w.now()), (":organization_id", &organization)],
+    )
+    .map(drop)
+}
+
+// ── lists ──
+
+/// A member with its account.
+#[derive(Debug)]
+pub struct Held {
+    pub member: MemberId,
+    pub username: Option<String>,
+    pub account: Account,
+}
+
+const LIST_QUOTAS: &str = "
+    select m.id, m.username, q.organization_id, q.size,
+           coalesce(q.size,
+                    (select member_size from organization_quotas o
+                     where o.organization_id = coalesce(q.organization_id, :organization_id)), :default_bytes),
+           coalesce(q.used, 0),
+           coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
+                                      where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
+           coalesce(q.warned_percent, 0)
+    from members m
+    left join quotas q on q.member_id = m.id
+    where (m.status <> 'deleted' or q.used > 0)
+      and (:organization_id is null or q.organization_id = :organization_id
+           or (q.member_id is null
+               and exists (select 1 from memberships s
+                           where s.organization_id = :organization_id and s.member_id = m.id)))
+      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+           or m.display_name like :keyword escape '\\')
+    order by coalesce(q.used, 0) desc, m.id
+    limit :limit offset :offset";
+const COUNT_QUOTAS: &str = "
+    select count(*)
+    from members m
+    left join quotas q on q.member_id = m.id
+    where (m.status <> 'deleted' or q.used > 0)
+      and (:organization_id is null or q.organization_id = :organization_id
+           or (q.member_id is null
+               and exists (select 1 from memberships s
+                           where s.organization_id = :organization_id and s.member_id = m.id)))
+      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+           or m.display_name like :keyword escape '\\')";
+
+/// Accounts, the fullest first; with them those of members that have stored nothing yet.
+pub fn list_quotas(
+    r: &Reader<'_>,
+    (organization, keyword): (Option<OrganizationId>, Option<&str>),
+    (now, default_bytes): (Timestamp, i64),
+    window: Window,
+) -> Result<(Vec<Held>, u64)> {
+    let keyword = keyword.map(str::to_lowercase);
+    let rows = r.all(
+        LIST_QUOTAS,
+        &[
+            (":organization_id", &organization),
+            (":keyword", &keyword),
+            (":now", &now),
+            (":default_bytes", &default_bytes),
+            (":limit", &(window.limit as i64)),
+            (":offset", &(window.offset as i64)),
+        ],
+        |row| {
+            let account = Account {
+                organization: row.get(2)?,
+                own_size: row.get(3)?,
+                size: row.get(4)?,
+                used: row.get(5)?,
+                reserved: row.get(6)?,
+                warned_percent: row.get(7)?,
+            };
+            Ok(Held { member: row.get(0)?, username: row.get(1)?, account })
+        },
+    )?;
+    let total: i64 =
+        r.one(COUNT_QUOTAS, &[(":organization_id", &organization), (":keyword", &keyword)], |row| row.get(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+/// A row of the ledger.
+#[derive(Debug)]
+pub struct Line {
+    pub id: i64,
+    pub at: Timestamp,
+    pub organization: Option<OrganizationId>,
+    pub video: Option<String>,
+    pub cause: String,
+    pub delta: i64,
+    pub used_after: i64,
+    pub request_id: String,
+}
+
+const LIST_LEDGER: &str = "
+    select id, at, organization_id, video_id, cause, delta, used_after, request_id
+    from quota_ledger
+    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
+    order by id desc
+    limit :limit offset :offset";
+const COUNT_LEDGER: &str = "
+    select count(*)
+    from quota_ledger
+    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)";
+
+/// A member's ledger, the newest first.
+pub fn list_ledger(
+    r: &Reader<'_>,
+    member: MemberId,
+    organization: Option<OrganizationId>,
+    window: Window,
+) -> Result<(Vec<Line>, u64)> {
+    let rows = r.all(
+        LIST_LEDGER,
+        &[
+            (":member_id", &member),
+            (":organization_id", &organization),
+            (":limit", &(window.limit as i64)),
+            (":offset", &(window.offset as i64)),
+        ],
+        |row| {
+            Ok(Line {
+                id: row.get(0)?,
+                at: row.get(1)?,
+                organization: row.get(2)?,
+                video: row.get(3)?,
+                cause: row.get(4)?,
+                delta: row.get(5)?,
+                used_after: row.get(6)?,
+                request_id: row.get(7)?,
+            })
+        },
+    )?;
+    let total: i64 =
+        r.one(COUNT_LEDGER, &[(":member_id", &member), (":organization_id", &organization)], |row| row.get(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+/// An organization's usage.
+#[derive(Debug)]
+pub struct Usage {
+    pub organization: OrganizationId,
+    pub org_code: String,
+    pub name: String,
+    pub size: Option<i64>,
+    pub used: i64,
+    pub reserved: i64,
+    pub videos: i64,
+}
+
+const LIST_USAGE: &str = "
+    select o.id, o.org_code, o.name, c.size, coalesce(c.used, 0),
+           (select coalesce(sum(r.size), 0) from quota_reservations r
+            where r.organization_id = o.id and r.state = 'open' and r.expires_at > :now),
+           (select count(*) from videos v where v.organization_id = o.id)
+    from organizations o
+    left join organization_quotas c on c.organization_id = o.id
+    where :only is null or o.id = :only
+    order by coalesce(c.used, 0) desc, o.org_code
+    limit :limit";
+
+/// Usage of organizations, the fullest first.
+pub fn list_usage(r: &Reader<'_>, only: Option<OrganizationId>, now: Timestamp, limit: u64) -> Result<Vec<Usage>> {
+    r.all(LIST_USAGE, &[(":only", &only), (":now", &now), (":limit", &(limit as i64))], |row| {
+        Ok(Usage {
+            organization: row.get(0)?,
+            org_code: row.get(1)?,
+            name: row.get(2)?,
+            size: row.get(3)?,
+            used: row.get(4)?,
+            reserved: row.get(5)?,
+            videos: row.get(6)?,
+        })
+    })
+}
+
+const SITE_USAGE: &str = "
+    select (select coalesce(sum(used), 0) from quotas),
+           (select coalesce(sum(size), 0) from quota_reservations where state = 'open' and expires_at > :now),
+           (select videos from site),
+           (select count(*) from videos where member_id is null),
+           (select coalesce(sum(size), 0) from videos where member_id is null)";
+
+/// Bytes used and reserved, videos, and of these those without an owner with their bytes.
+pub fn site_usage(r: &Reader<'_>, now: Timestamp) -> Result<[i64; 5]> {
+    r.one(SITE_USAGE, &[(":now", &now)], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))
+}

@@ -1,0 +1,172 @@
+//! SQL of videos.
+
+use rusqlite::Row;
+
+use super::{Filter, Video};
+use crate::db::{Reader, Window, Writer};
+use crate::error::Result;
+
+const FIND_VIDEO: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos
+    where id = :id";
+
+pub fn find_video(r: &Reader<'_>, id: &str) -> Result<Option<Video>> {
+    r.find(FIND_VIDEO, &[(":id", &id)], video_of)
+}
+
+fn video_of(row: &Row<'_>) -> rusqlite::Result<Video> {
+    Ok(Video {
+        id: row.get(0)?,
+        path: super::path::VideoPath::stored(row.get(1)?),
+        member: row.get(2)?,
+        organization: row.get(3)?,
+        size: row.get(4)?,
+        version: row.get(5)?,
+        created_at: row.get(6)?,
+        updated_at: row.get(7)?,
+    })
+}
+
+const COUNT_IN: &str = "
+    update site
+    set videos = videos + 1
+    where videos < :videos_max";
+
+/// Counts one more video, if the site may have it.
+pub fn count_in(w: &Writer<'_>, videos_max: i64) -> Result<bool> {
+    w.execute(COUNT_IN, &[(":videos_max", &videos_max)]).map(|changed| changed == 1)
+}
+
+const COUNT_OUT: &str = "update site set videos = videos - 1";
+
+pub fn count_out(w: &Writer<'_>) -> Result<()> {
+    w.execute(COUNT_OUT, &[]).map(drop)
+}
+
+const INSERT_VIDEO: &str = "
+    insert into videos (id, path, member_id, organization_id, size, created_at, updated_at)
+    values (:id, :path, :member_id, :organization_id, :size, :created_at, :now)";
+
+pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<()> {
+    w.execute(
+        INSERT_VIDEO,
+        &[
+            (":id", &video.id),
+            (":path", &video.path.as_str()),
+            (":member_id", &video.member),
+            (":organization_id", &video.organization),
+            (":size", &video.size),
+            (":created_at", &video.created_at),
+            (":now", &w.now()),
+        ],
+    )
+    .map(drop)
+}
+
+const UPDATE_VIDEO: &str = "
+    update videos
+    set member_id = :member_id, organization_id = :organization_id, size = :size, version = version + 1,
+        updated_at = :now
+    where id = :id";
+
+/// Owner, organization and size.
+pub fn update_video(w: &Writer<'_>, video: &Video) -> Result<()> {
+    w.execute(
+        UPDATE_VIDEO,
+        &[
+            (":member_id", &video.member),
+            (":organization_id", &video.organization),
+            (":size", &video.size),
+            (":now", &w.now()),
+            (":id", &video.id),
+        ],
+    )
+    .map(drop)
+}
+
+const DELETE_VIDEO: &str = "delete from videos where id = :id";
+
+pub fn delete_video(w: &Writer<'_>, id: &str) -> Result<()> {
+    w.execute(DELETE_VIDEO, &[(":id", &id)]).map(drop)
+}
+
+const MOVE_JOBS: &str = "update jobs set video_id = :to where video_id = :from";
+
+/// The jobs of a video follow it to its new id.
+pub fn move_jobs(w: &Writer<'_>, from: &str, to: &str) -> Result<()> {
+    w.execute(MOVE_JOBS, &[(":to", &to), (":from", &from)]).map(drop)
+}
+
+const LIST_OF_MEMBER: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos
+    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
+      and (:keyword is null or path like :keyword escape '\\')
+    order by created_at desc, id
+    limit :limit offset :offset";
+const COUNT_OF_MEMBER: &str = "
+    select count(*)
+    from videos
+    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
+      and (:keyword is null or path like :keyword escape '\\')";
+const LIST_IN_ORGANIZATION: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos
+    where organization_id = :organization_id and (:keyword is null or path like :keyword escape '\\')
+    order by created_at desc, id
+    limit :limit offset :offset";
+const COUNT_IN_ORGANIZATION: &str = "
+    select count(*)
+    from videos
+    where organization_id = :organization_id and (:keyword is null or path like :keyword escape '\\')";
+const LIST_OWNERLESS: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos
+    where member_id is null and (:keyword is null or path like :keyword escape '\\')
+    order by created_at desc, id
+    limit :limit offset :offset";
+const COUNT_OWNERLESS: &str = "
+    select count(*)
+    from videos
+    where member_id is null and (:keyword is null or path like :keyword escape '\\')";
+const LIST_VIDEOS: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos
+    where :keyword is null or path like :keyword escape '\\'
+    order by created_at desc, id
+    limit :limit offset :offset";
+const COUNT_VIDEOS: &str = "
+    select count(*)
+    from videos
+    where :keyword is null or path like :keyword escape '\\'";
+
+/// Videos, the newest first.
+pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Video>, u64)> {
+    let (member, organization, keyword) = (&filter.member, &filter.organization, &filter.keyword);
+    let both: [(&str, &dyn rusqlite::ToSql); 2] = [(":member_id", member), (":organization_id", organization)];
+    let (list, count, narrowed) = match (member, filter.is_ownerless, organization) {
+        (Some(_), _, _) => (LIST_OF_MEMBER, COUNT_OF_MEMBER, &both[..]),
+        (None, true, _) => (LIST_OWNERLESS, COUNT_OWNERLESS, &both[..0]),
+        (None, false, Some(_)) => (LIST_IN_ORGANIZATION, COUNT_IN_ORGANIZATION, &both[1..]),
+        (None, false, None) => (LIST_VIDEOS, COUNT_VIDEOS, &both[..0]),
+    };
+    let counted = [narrowed, &[(":keyword", keyword)]].concat();
+    let (limit, offset) = (window.limit as i64, window.offset as i64);
+    let listed = [&counted[..], &[(":limit", &limit), (":offset", &offset)]].concat();
+    let rows = r.all(list, &listed, video_of)?;
+    let total: i64 = r.one(count, &counted, |row| row.get(0))?;
+    Ok((rows, u64::try_from(total).unwrap_or_default()))
+}
+
+const LIST_OWNERLESS_AFTER: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos indexed by videos_path
+    where member_id is null and path > :after
+    order by path
+    limit :most";
+
+/// The next videos without an owner, in the order of their paths.
+pub fn list_ownerless_after(r: &Reader<'_>, after: &str, most: u64) -> Result<Vec<Video>> {
+    r.all(LIST_OWNERLESS_AFTER, &[(":after", &after), (":most", &(most as i64))], video_of)
+}
