@@ -124,7 +124,11 @@ const REMEMBER: &str = "
     insert or replace into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
     values (:caller, :action, :key, :fingerprint, :answer, :now)";
 
-pub(super) fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &Remembered) -> Result<()> {
+pub(super) fn remember(
+    w: &Writer<'_>,
+    (caller, action, key): (&str, &str, &str),
+    remembered: &Remembered,
+) -> Result<()> {
     w.execute(
         REMEMBER,
         &[

@@ -297,6 +297,7 @@ const LIST_LAPSED: &str = "
       and not exists (select 1 from invitations where member_id = m.id)
       and not exists (select 1 from second_factors where member_id = m.id)
       and not exists (select 1 from recovery_codes where member_id = m.id)
+      and not exists (select 1 from quotas where member_id = m.id)
     limit :most";
 const DELETE_LAPSED: &str = "delete from members where id = :id and status = 'pending'";
 

@@ -46,6 +46,9 @@ pub fn walk(
     let mut folder = open_root(media_root)?;
     let parts: Vec<&str> = prefix.into_iter().flat_map(|prefix| prefix.split('/')).collect();
     for part in &parts {
+        if ["", ".", ".."].contains(part) {
+            return Err(Error::field("prefix", "must not have empty parts, `.` or `..`"));
+        }
         folder = open_folder(&folder, part)
             .map_err(|e| Error::field("prefix", "is no folder below the media root").because(e.to_string()))?;
     }

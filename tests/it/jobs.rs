@@ -149,6 +149,31 @@ async fn a_claimed_job_says_what_there_is_to_do() {
 }
 
 #[tokio::test]
+async fn a_video_of_a_new_user_is_a_job_for_a_worker() {
+    let media = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(media.path().join("kim")).expect("a folder");
+    std::fs::write(media.path().join("kim/a.mp4"), "video").expect("a file");
+    let site = Site::with(&format!("media_root = {:?}", media.path())).await;
+    let body = json!({"username": "Kim.L", "email": "kim@example.org", "sftpgo_username": "kim"});
+    let user = site.admin().post("/api/v1/admin/users", body).await.data();
+    let own = site.nobody().with("x-api-key", &text(&user["api_key"]));
+
+    let video = own.post("/api/v1/register", json!({"path": "kim/a.mp4"})).await.data();
+    own.post("/api/v1/register", json!({"path": "kim/a.mp4"})).await.done();
+
+    let key = worker(&site).await;
+    let job = claim_one(&key).await;
+    assert_eq!((&job["video_id"], &job["path"]), (&video["uuid"], &json!("kim/a.mp4")));
+    assert_eq!((&job["sftpgo_username"], &job["member_id"]), (&json!("kim"), &user["id"]));
+    assert_eq!(claim(&key, json!({})).await, Vec::<Value>::new());
+    let seen = site.admin().get(&format!("/api/v1/admin/users/{}", text(&user["id"]))).await.data();
+    assert_eq!(seen["quota_used"], 5);
+    // With the video goes its job, whoever has it.
+    own.delete(&format!("/api/v1/videos/{}", text(&video["uuid"]))).await.done();
+    assert_eq!(report(&key, &job, "complete", json!({})).await.is(33_301_000).word(), "job_not_found");
+}
+
+#[tokio::test]
 async fn steps_wait_for_what_they_need_and_at_most_two_run() {
     let site = Site::start().await;
     let member = site.member().await;

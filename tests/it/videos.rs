@@ -436,6 +436,11 @@ async fn what_lies_there_already_is_taken_in_counted_and_claimed() {
     assert_eq!((&ownerless["total"], &ownerless["items"][0]["path"]), (&json!(1), &json!("later/a.mp4")));
     assert_eq!(count(&site, "jobs"), 5);
 
+    for prefix in ["..", "later/../..", "later//deep", "./later", "link", "none", "/etc"] {
+        let refused = site.admin().post("/api/v1/videos/import", json!({"prefix": prefix})).await;
+        assert_eq!(refused.is(10_101_000).fields(), ["body.prefix"], "{prefix}");
+    }
+
     let nobody = site.admin().post("/api/v1/videos/claim", json!({})).await.data();
     assert_eq!((&nobody["claimed"], &nobody["ownerless"]), (&json!(0), &json!(1)));
     let later = site.admin().post("/admin/members", json!({"username": "later"})).await.data();
@@ -447,4 +452,113 @@ async fn what_lies_there_already_is_taken_in_counted_and_claimed() {
     let ledger = site.admin().get(&of_later).await.data();
     assert_eq!((&ledger["items"][0]["cause"], &ledger["items"][0]["delta"]), (&json!("claim"), &json!(7)));
     assert_eq!(drift(&site), 0);
+}
+
+#[tokio::test]
+async fn an_import_looks_at_as_many_files_as_allowed() {
+    let media = Media::new();
+    let site = Site::with(&format!("{}[limits]\nimport_files = 3\n", media.settings())).await;
+    for n in 0..4 {
+        media.file(&format!("kim/{n}.mp4"), 1);
+    }
+    let first = site.admin().post("/api/v1/videos/import", json!({"limit": 100})).await.data();
+    assert_eq!((&first["imported"], &first["next"]), (&json!(3), &json!("kim/2.mp4")));
+    let rest = site.admin().post("/api/v1/videos/import", json!({"after": first["next"]})).await.data();
+    assert_eq!((&rest["imported"], &rest["next"]), (&json!(1), &Value::Null));
+    let foreign = site.client(&["videos:read"]).await.post("/api/v1/videos/import", json!({})).await;
+    assert_eq!(foreign.is(32_505_000).word(), "scope_not_allowed");
+}
+
+/// What hooks will do, on an application in this process: there is no operation for it.
+#[tokio::test]
+async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_jobs() {
+    use roster::access::caller::Identity;
+    use roster::app::{App, Changed, Transaction};
+    use roster::videos::path::VideoPath;
+    use roster::videos::quota::{Fit, Rules};
+    use roster::videos::{self, Registration, Video};
+
+    async fn change<T: Send + 'static>(
+        app: &App,
+        change: impl FnOnce(&Transaction<'_>, &Rules, &Identity) -> roster::error::Result<Changed<T>> + Send + 'static,
+    ) -> roster::error::Result<T> {
+        let rules = Rules::of(&app.config);
+        let made = app.change(&Identity::command_line(), "test", move |t, caller| change(t, &rules, caller)).await;
+        made.map(|made| made.answer)
+    }
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = roster::config::Config { quota_default_bytes: 100, ..roster::config::Config::of(directory.path()) };
+    let app = roster::cli::open(config).await.expect("a site").app;
+    let named = |name: &str| roster::members::NewMember { username: Some(name.into()), ..Default::default() };
+    let (kim, lee) = (named("kim"), named("lee"));
+    let [kim, lee] = change(&app, move |t, _, _| {
+        let ids = [roster::members::create(t, &kim)?, roster::members::create(t, &lee)?];
+        let people = [roster::access::store::person(t, ids[0])?, roster::access::store::person(t, ids[1])?];
+        Ok(Changed::new(ids, roster::journal::Entry::new("test", "members")).policy(people))
+    })
+    .await
+    .expect("members");
+    let path = |text: &str| VideoPath::stored(text.to_owned());
+    let register = async |text: &str, size: i64| -> Video {
+        let new = Registration { path: path(text), owner: kim, size, fit: Fit::Must, queues_job: true };
+        let id =
+            change(&app, move |t, rules, caller| videos::register(t, rules, caller, new)).await.expect("a video").id;
+        app.read(move |r| videos::get(r, &id)).await.expect("the video")
+    };
+    let used = async |member| {
+        let (rules, snapshot) = (Rules::of(&app.config), app.snapshot());
+        app.read(move |r| videos::account(r, &rules, &snapshot, member)).await.expect("an account").used
+    };
+    let drift = async || app.read(videos::recount::count).await.expect("a recount").differences.len();
+
+    let mut video = register("kim/a.mp4", 40).await;
+    let other = register("kim/b.mp4", 30).await;
+    let former = video.clone();
+    let resize = |video: Video, size: i64, fit: Fit| {
+        change(&app, move |t: &Transaction<'_>, rules: &Rules, caller: &Identity| {
+            videos::resize(t, rules, caller, (&video, size, fit))
+        })
+    };
+    let refused = resize(former.clone(), 71, Fit::Must).await.expect_err("too large");
+    assert_eq!(refused.cause.word(), "quota_exceeded");
+    assert_eq!(used(kim).await, 70);
+    assert_eq!(resize(former.clone(), 60, Fit::Must).await.expect("it fits"), Some(80));
+    assert_eq!(used(kim).await, 90);
+    video.size = 60;
+    resize(video.clone(), 80, Fit::Anyway).await.expect("it is there");
+    assert_eq!(used(kim).await, 110);
+    video.size = 80;
+    resize(video.clone(), 10, Fit::Must).await.expect("smaller");
+    assert_eq!((used(kim).await, drift().await), (40, 0));
+    video.size = 10;
+
+    // Over another file: that one is gone with its bytes, and the job goes along.
+    let to = path("kim/b.mp4");
+    let (from, onto) = (video.clone(), to.clone());
+    let id = change(&app, move |t, rules, caller| videos::rename(t, rules, caller, (&from, onto, Some(kim))))
+        .await
+        .expect("renamed");
+    assert_eq!(id, other.id);
+    assert!(app.read(move |r| videos::find(r, &video.id)).await.expect("read").is_none());
+    assert_eq!((used(kim).await, drift().await), (10, 0));
+    let renamed = app.read(move |r| videos::get(r, &id)).await.expect("the video");
+    assert_eq!((renamed.path.as_str(), renamed.size, renamed.created_at), ("kim/b.mp4", 10, former.created_at));
+    let jobs = crate::site::open_rows(directory.path());
+    let of: Vec<String> = jobs
+        .prepare("select video_id from jobs")
+        .expect("jobs")
+        .query_map([], |row| row.get(0))
+        .expect("rows")
+        .map(|row| row.expect("row"))
+        .collect();
+    assert_eq!(of, [renamed.id.as_str()]);
+
+    // Into another folder: it is that member's.
+    let theirs = path("lee/b.mp4");
+    change(&app, move |t, rules, caller| videos::rename(t, rules, caller, (&renamed, theirs, Some(lee))))
+        .await
+        .expect("moved");
+    assert_eq!((used(kim).await, used(lee).await, drift().await), (0, 10, 0));
+    app.close().await;
 }
