@@ -471,6 +471,51 @@ async fn a_lease_outlives_the_server_that_gave_it() {
     assert_eq!(report(&worker, &job, "complete", json!({})).await.data()["state"], "done");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_claim_that_was_answered_is_lost_or_given_twice_when_the_server_is_killed() {
+    const JOBS: usize = 300;
+    let mut site = Site::start().await;
+    let member = site.member().await.uid;
+    queue(&site, &member, None, JOBS);
+    let made = site.command(&["key", "create", "worker", "--service", "worker", "--scopes", "jobs:write"]);
+    let key = text(&made["api_key"]);
+    let mut answered: Vec<String> = Vec::new();
+    for round in 0..3_u64 {
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let (url, key) = (site.url.clone(), key.clone());
+                tokio::spawn(async move {
+                    let http = crate::site::http_client().build().expect("client");
+                    let mut mine = Vec::new();
+                    for _ in 0..JOBS {
+                        let request = http.post(format!("{url}/api/v1/jobs/claim")).header("x-api-key", &key);
+                        let Ok(answer) = request.json(&json!({"lease_s": 3600})).send().await else { break };
+                        let Ok(answer) = answer.json::<Value>().await else { break };
+                        mine.extend(
+                            answer["data"]["jobs"].as_array().expect("jobs").iter().map(|job| text(&job["id"])),
+                        );
+                    }
+                    mine
+                })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(60 + 40 * round)).await;
+        site.kill();
+        for worker in workers {
+            answered.extend(worker.await.expect("a worker"));
+        }
+        site.start_again();
+        let rows = site.rows();
+        let mut leased = rows.prepare("select lower(hex(id)) from jobs where state = 'leased'").expect("jobs");
+        let leased: BTreeSet<String> =
+            leased.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+        let once: BTreeSet<String> = answered.iter().map(|id| id.replace('-', "")).collect();
+        assert_eq!(once.len(), answered.len(), "given twice");
+        assert!(once.is_subset(&leased), "lost after kill {round}");
+    }
+    assert!(!answered.is_empty(), "the test claimed nothing");
+}
+
 #[tokio::test]
 async fn what_was_done_long_ago_is_forgotten() {
     let mut site = Site::with("jobs.keep_s = 1000").await;
