@@ -111,6 +111,16 @@ fn sealed(claims: &Value, key: &str) -> String {
     format!("{body}.{}", hex::encode(secret::signature(key, &body)))
 }
 
+#[tokio::test]
+async fn who_was_made_with_a_number_of_the_site_arrives_as_that_member() {
+    let site = site_of(NOWHERE, "").await;
+    let body = json!({"wordpress_id": 17, "username": "kim", "email": "kim@example.org"});
+    let made = site.admin().post("/admin/users", body).await.data();
+    let arrived = take(&site, &forge(&json!({"id": 17, "login": "kim.l", "email": "other@example.org"}))).await;
+    let me = site.bearer(&token(&arrived)).get("/me").await.data();
+    assert_eq!((&me["uid"], &me["email"]), (&made["id"], &json!("kim@example.org")));
+}
+
 // ── application passwords ──
 
 #[tokio::test]
