@@ -16,7 +16,7 @@ use crate::members;
 use crate::permissions::Source;
 
 /// The provider of these identities, and how these sessions began.
-const WORDPRESS: &str = "wordpress";
+pub(super) const WORDPRESS: &str = "wordpress";
 
 /// Questions to WordPress at a time.
 const AT_ONCE_MAX: usize = 4;
@@ -59,9 +59,15 @@ pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> 
 }
 
 async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
+    let member = arrive(app, &visitor.exchange, arrival_of(app, person)).await?;
+    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+}
+
+/// Whoever WordPress tells of, as somebody who arrives.
+pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let roles: BTreeSet<String> = person.roles;
-    let arrival = Arrival {
+    Arrival {
         provider: WORDPRESS.into(),
         subject: person.id.to_string(),
         // Fixed for good at WordPress.
@@ -72,7 +78,5 @@ async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
         display_name: Some(person.name),
         organization,
         keys: vec![(Source::Wordpress, roles)],
-    };
-    let member = arrive(app, &visitor.exchange, arrival).await?;
-    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+    }
 }
