@@ -239,10 +239,13 @@ settings! {
     videos_max "limits.videos": u64 = 10_000_000, 1..=1_000_000_000, "Most videos of the site";
     video_path_bytes_max "limits.video_path_bytes": u64 = 1_024, 64..=4_096, "Longest path of a video in bytes";
     import_files_max "limits.import_files": u64 = 1_000_000, 1..=100_000_000, "Most files that one import of videos looks at";
+    import_bytes_max "limits.import_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest file of members to import, in bytes";
     import_rows_max "limits.import_rows": u64 = 10_000, 1..=1_000_000, "Most members of one import";
     job_lease_s "jobs.lease_s": u64 = 300, 1..=86_400, "How long a job is a worker's without a heartbeat, in seconds";
     job_attempts_max "jobs.attempts": u64 = 5, 1..=1_000, "Attempts after which a job is dead until somebody retries it";
     job_backoff_s "jobs.backoff_s": u64 = 30, 0..=86_400, "Wait before the second attempt of a job, in seconds; it doubles with each further one";
+    job_processors_max "jobs.processors": u64 = 2, 1..=6, "Most processors that work on one job at the same time";
+    job_keep_s "jobs.keep_s": u64 = 2_592_000, 1..=315_360_000, "How long a job that is done can be looked at, in seconds; then it is forgotten";
     job_claim_max "jobs.claim": u64 = 20, 1..=1_000, "Most jobs that one claim takes";
     outbox_attempts_max "outbox.attempts": u64 = 12, 1..=1_000, "Attempts after which an event is given up for a target, until somebody retries it";
     outbox_backoff_s "outbox.backoff_s": u64 = 5, 0..=86_400, "Wait before the second attempt of a delivery, in seconds; it doubles with each further one";

@@ -115,6 +115,8 @@ causes! {
     UserNotFound 29 301 "user_not_found" "there is no such member";
     OrganizationNotFound 29 301 "organization_not_found" "there is no such organization";
     MemberExists 29 303 "member_exists" "a member with this identity exists already";
+    WordPressIdExists 29 303 "wordpress_id_exists" "a member with this wordpress_id exists already";
+    SftpgoNameExists 29 303 "sftpgo_username_exists" "a member with this SFTPGo name exists already";
     EmailExists 29 303 "email_exists" "a member with this e-mail exists already";
     UsernameExists 29 303 "username_exists" "a member with this username exists already";
     OrganizationExists 29 303 "organization_exists" "an organization with this org_code exists already";
@@ -177,6 +179,8 @@ causes! {
     ReservationsFull 33 309 "reservations_full" "there are as many open reservations as quota.reservations allows: commit or release some";
     JobNotFound 33 301 "job_not_found" "there is no such job";
     LeaseLost 33 309 "lease_lost" "this job is not yours any more: its lease ended, or it was given to another worker";
+    StepState 33 309 "step_state" "this step cannot go there now: see its state, and what it waits for";
+    ProcessorsBusy 33 309 "processors_busy" "as many processors of this job run as jobs.processors allows: report one of them first";
     JobNotDead 33 309 "job_not_dead" "only a dead job can be retried";
     MemberSuspended 33 505 "member_suspended" "this member is suspended";
     HookKey 33 501 "hook_key" "send the hook's key as X-Hook-Key, or the internal secret";

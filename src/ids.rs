@@ -127,6 +127,8 @@ id! {
     /// Bytes that are promised to an upload.
     ReservationId;
     JobId;
+    /// A job in a worker's hands, this once.
+    LeaseId;
     WebhookId;
 }
 

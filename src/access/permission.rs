@@ -176,16 +176,19 @@ own! {
     JOB_LIST                "roster.job.list"                  "GET"    "/jobs"                                          Some("jobs:read"),          tenant "oamv"  "List jobs";
     JOB_GET                 "roster.job.get"                   "GET"    "/jobs/:id"                                      Some("jobs:read"),          tenant "oamv"  "See a job";
     JOB_COUNT               "roster.job.count"                 "GET"    "/jobs/counts"                                   Some("jobs:read"),          tenant "oamv"  "See how many jobs there are";
-    JOB_CLAIM               "roster.job.claim"                 "POST"   "/jobs/claim"                                    Some("jobs:write"),         site   ""      "Take jobs to work on, and report on them";
+    JOB_CLAIM               "roster.job.claim"                 "POST"   "/jobs/claim"                                    Some("jobs:write"),         site   ""      "Take jobs to work on";
+    JOB_HEARTBEAT           "roster.job.heartbeat"             "POST"   "/jobs/:id/heartbeat"                            Some("jobs:write"),         site   ""      "Report how work on a job goes";
+    JOB_COMPLETE            "roster.job.complete"              "POST"   "/jobs/:id/complete"                             Some("jobs:write"),         site   ""      "Report that work on a job is done";
+    JOB_FAIL                "roster.job.fail"                  "POST"   "/jobs/:id/fail"                                 Some("jobs:write"),         site   ""      "Report that work on a job failed";
     JOB_RETRY               "roster.job.retry"                 "POST"   "/jobs/:id/retry"                                Some("jobs:write"),         tenant "oa"    "Retry a dead job";
 
     USERS                   "roster.user"                      ""       ""                                               None,                       tenant ""      "Members with everything that belongs to them";
     USER_LIST               "roster.user.list"                 "GET"    "/admin/users"                                   Some("members:read"),       tenant "oamv"  "List members with their quotas";
-    USER_CREATE             "roster.user.create"               "POST"   "/admin/users"                                   None,                       site   ""      "Create a member with quota, names and an API key";
-    USER_IMPORT             "roster.user.import"               "POST"   "/admin/users/import"                            None,                       site   ""      "Import members with quotas and names";
+    USER_CREATE             "roster.user.create"               "POST"   "/admin/users"                                   Some("members:write"),      site   ""      "Create a member with quota, names and an API key";
+    USER_IMPORT             "roster.user.import"               "POST"   "/admin/users/import"                            Some("members:write"),      site   ""      "Import members with quotas and names";
     USER_GET                "roster.user.get"                  "GET"    "/admin/users/:id"                               Some("members:read"),       tenant "oamv"  "See a member with its quota";
-    USER_UPDATE             "roster.user.update"               "PATCH"  "/admin/users/:id"                               None,                       site   ""      "Change a member with its quota and names";
-    USER_DELETE             "roster.user.delete"               "DELETE" "/admin/users/:id"                               None,                       site   ""      "Erase a member and tell the neighbours";
+    USER_UPDATE             "roster.user.update"               "PATCH"  "/admin/users/:id"                               Some("members:write"),      site   ""      "Change a member with its quota and names";
+    USER_DELETE             "roster.user.delete"               "DELETE" "/admin/users/:id"                               Some("members:write"),      site   ""      "Erase a member and tell the neighbours";
 
     OUTBOX                  "roster.outbox"                    ""       ""                                               None,                       tenant ""      "Events and their deliveries";
     OUTBOX_LIST             "roster.outbox.list"               "GET"    "/admin/deliveries"                              None,                       tenant "oa"    "See what was or will be delivered";

@@ -143,13 +143,6 @@ impl<'a> std::ops::Deref for Transaction<'a> {
     }
 }
 
-/// The answer to an earlier creating request.
-pub struct Remembered {
-    fingerprint: Hash,
-    /// `None` when it showed a secret.
-    answer: Option<String>,
-}
-
 /// May the answer to a creating request be kept for a repeat of it?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keep {
@@ -313,7 +306,7 @@ impl App {
             }
             let changed = change(t, caller)?;
             let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
-            store::remember(t, place, &Remembered { fingerprint: wanted.fingerprint, answer })?;
+            store::remember(t, place, &store::Remembered { fingerprint: wanted.fingerprint, answer })?;
             Ok(changed)
         };
         self.change(caller, action, change).await
@@ -588,7 +581,7 @@ fn apply<T>(
     Ok((Committed { answer, epoch }, addressed))
 }
 
-fn repeated<T: ParseFromJSON>(known: Remembered, fingerprint: &Hash) -> Result<T> {
+fn repeated<T: ParseFromJSON>(known: store::Remembered, fingerprint: &Hash) -> Result<T> {
     if known.fingerprint != *fingerprint {
         return Err(Cause::IdempotencyKeyReused.into());
     }

@@ -1,11 +1,17 @@
 //! SQL of the rows that belong to no wing: the site itself, its signing keys, remembered requests.
 
-use super::Remembered;
 use crate::access::secret::Hash;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
 use crate::ids::{ApiKeyId, MemberId, PluginId, RoleId, SessionId, Timestamp};
+
+/// The answer to an earlier creating request.
+pub(super) struct Remembered {
+    pub(super) fingerprint: Hash,
+    /// `None` when it showed a secret.
+    pub(super) answer: Option<String>,
+}
 
 const FOUND_SITE: &str = "
     insert into site (only, epoch, created_at, server_key)
@@ -104,7 +110,7 @@ const FIND_REMEMBERED: &str = "
     from idempotency_keys
     where caller = :caller and action = :action and key = :key and created_at > :since";
 
-pub fn find_remembered(
+pub(super) fn find_remembered(
     r: &Reader<'_>,
     (caller, action, key): (&str, &str, &str),
     since: Timestamp,
@@ -118,7 +124,11 @@ const REMEMBER: &str = "
     insert or replace into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
     values (:caller, :action, :key, :fingerprint, :answer, :now)";
 
-pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &Remembered) -> Result<()> {
+pub(super) fn remember(
+    w: &Writer<'_>,
+    (caller, action, key): (&str, &str, &str),
+    remembered: &Remembered,
+) -> Result<()> {
     w.execute(
         REMEMBER,
         &[

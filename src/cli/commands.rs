@@ -9,7 +9,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::door::Door;
-use super::{Common, Failed, directory, open, show};
+use super::{Common, Failed, directory, jobs, open, show};
 use crate::config::Config;
 use crate::members;
 
@@ -103,6 +103,16 @@ pub(super) enum MemberCommand {
     },
     /// Take a member's second factor away; everything it was signed in to ends
     ResetSecondFactor { uid: String },
+    /// Import members with quotas and names elsewhere, from CSV or (*.json) JSON
+    Import {
+        file: PathBuf,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Send each new member a letter with a link that works once
+        #[arg(long)]
+        welcome: bool,
+    },
     /// Erase a member's personal data for good
     Delete { uid: String },
 }
@@ -300,6 +310,9 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         }
         MemberCommand::PasswordLink { uid } => {
             ask(common, Method::POST, &at(&uid, "/password-link"), Some(json!({}))).await?
+        }
+        MemberCommand::Import { file, dry_run, welcome } => {
+            return jobs::import_members(common, &file, dry_run, welcome).await;
         }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
         MemberCommand::ResetSecondFactor { uid } => {

@@ -5,6 +5,7 @@ mod commands;
 pub mod directory;
 mod door;
 mod invite;
+mod jobs;
 mod keys;
 mod outbox;
 mod serve;
@@ -103,6 +104,9 @@ enum Command {
     /// API keys of members and services
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Work on videos
+    #[command(subcommand)]
+    Job(jobs::JobCommand),
     /// The keys that access tokens are signed with
     #[command(subcommand)]
     SigningKey(keys::SigningKeyCommand),
@@ -187,6 +191,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Invite(command) => invite::run(&common, command).await?,
         Command::Client(command) => commands::client(&common, command).await?,
         Command::Key(command) => keys::key(&common, command).await?,
+        Command::Job(command) => jobs::job(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Sync(command) => sync::run(&common, command).await?,

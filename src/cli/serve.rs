@@ -14,6 +14,7 @@ use super::{Common, Failed, Site, directory, open};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
 use crate::connect::deliver;
+use crate::videos::jobs;
 use crate::{clients, members, sessions, videos};
 
 /// How long requests may finish after a stop signal.
@@ -24,6 +25,8 @@ const IDLE_WAIT: Duration = Duration::from_secs(75);
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
 /// How often old answers are forgotten, and the policy is compared with the rows.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// How often leases of jobs are looked at that ran out; every claim looks too.
+const LEASES_EVERY: Duration = Duration::from_secs(5);
 
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Failed> {
     directory::create(&common.data)?;
@@ -147,6 +150,7 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     sessions::tidy(app).await?;
     keys::tend(app).await?;
     clients::keys::tend(app).await?;
+    jobs::forget_done(app).await?;
     videos::tend(app).await?;
     deliver::tidy(app).await?;
     app.reload().await.map(drop)
@@ -155,11 +159,12 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
 async fn keep_up(app: Arc<App>) {
     // What ended while nothing ran ends now.
     let first = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await);
-    if let Err(e) = first.and(deliver::tidy(&app).await) {
+    if let Err(e) = first.and(deliver::tidy(&app).await).and(jobs::forget_done(&app).await) {
         tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
     }
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut tidy = tokio::time::interval(TIDY_EVERY);
+    let mut leases = tokio::time::interval(LEASES_EVERY);
     // The first tick is immediate; there is nothing to do yet.
     flush.tick().await;
     tidy.tick().await;
@@ -170,6 +175,7 @@ async fn keep_up(app: Arc<App>) {
                 failed => failed,
             },
             _ = tidy.tick() => keep_tidy(&app).await,
+            _ = leases.tick() => jobs::tend(&app).await,
         };
         if let Err(e) = outcome {
             tracing::warn!(error = %e, "upkeep failed and will be tried again");

@@ -56,7 +56,11 @@ impl<'a> Office<'a> {
             };
         }
         let person: Person = read(answer)?;
-        if person.id == id { Ok(Some(person)) } else { Err(failed("it told of another user than was asked for".into())) }
+        if person.id == id {
+            Ok(Some(person))
+        } else {
+            Err(failed("it told of another user than was asked for".into()))
+        }
     }
 
     /// A page of all users, from 1, by number. Past the end there is nobody.
@@ -108,7 +112,8 @@ fn read<T: DeserializeOwned>(answer: Answer) -> Result<T> {
     match answer.status {
         200 => {}
         401 | 403 => {
-            let message = "WordPress refuses wordpress.username with its application password, or lets it list no users";
+            let message =
+                "WordPress refuses wordpress.username with its application password, or lets it list no users";
             return Err(failed(format!("status {}", answer.status)).saying(message));
         }
         status => {

@@ -4,10 +4,13 @@
 
 pub mod api;
 pub mod authentik;
+pub mod import;
 mod invitation_store;
 pub mod invitations;
 pub mod password;
 pub mod store;
+mod user_store;
+pub mod users;
 
 use crate::access::caller::{Identity, Who};
 use crate::access::permission::PLATFORM_ADMIN;
@@ -23,6 +26,9 @@ use crate::permissions;
 
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";
+
+/// The provider whose subject is the number of the account at the WordPress site.
+pub const WORDPRESS: &str = "wordpress";
 
 /// The provider whose subject is the member's name at SFTPGo, which is the name of its folder of videos.
 pub const SFTPGO: &str = "sftpgo";

@@ -233,7 +233,7 @@ pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
 
 const SET_STATUS: &str = "
     update members
-    set status = :status, version = version + 1, updated_at = :now
+    set status = :status, status_reason = null, version = version + 1, updated_at = :now
     where id = :id";
 
 pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
@@ -314,7 +314,7 @@ pub fn delete_lapsed(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<Vec
 const ERASE_MEMBER: &str = "
     update members
     set username = null, username_folded = null, email = null, email_folded = null, display_name = null,
-        password_hash = null, status = 'deleted', version = version + 1, updated_at = :now
+        password_hash = null, status = 'deleted', status_reason = null, version = version + 1, updated_at = :now
     where id = :id";
 const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
 const DELETE_GRANTS: &str = "delete from grants where member_id = :id";

@@ -21,9 +21,12 @@ const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Reads the body within its limits, and puts it back as one piece.
 async fn take_body(app: &App, request: &mut Request) -> Result<()> {
-    let is_catalog = request.uri().path().ends_with("/permissions/catalog");
-    let config = &app.config;
-    let bytes_max = if is_catalog { config.catalog_bytes_max } else { config.body_bytes_max };
+    let (path, config) = (request.uri().path(), &app.config);
+    let bytes_max = match path {
+        path if path.ends_with("/permissions/catalog") => config.catalog_bytes_max,
+        path if path.ends_with("/admin/users/import") => config.import_bytes_max,
+        _ => config.body_bytes_max,
+    };
     let reading = read_limited(request.take_body(), bytes_max);
     let bytes = tokio::time::timeout(Duration::from_millis(config.body_wait_ms), reading)
         .await
@@ -262,11 +265,11 @@ fn area(path: &str) -> u32 {
         ("/me/quota", 33),
         ("/admin/quotas", 33),
         ("/admin/usage", 33),
-        ("/jobs", 33),
         ("/hooks", 33),
         ("/admin/wordpress", 35),
         ("/permissions", 31),
         ("/plugins", 34),
+        ("/jobs", 33),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),

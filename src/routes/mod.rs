@@ -34,6 +34,8 @@ type Apis = (
         members::api::grants::Api,
         members::api::invitations::Api,
         members::api::authentik::Api,
+        members::api::users::Api,
+        members::api::import::Api,
     ),
     organizations::api::Api,
     (
@@ -56,7 +58,13 @@ type Apis = (
         sessions::api::wordpress_sync::Api,
     ),
     (clients::api::Api, clients::api::keys::Api),
-    (videos::api::files::Api, videos::api::import::Api, videos::api::quotas::Api, videos::api::reservations::Api),
+    (
+        videos::api::files::Api,
+        videos::api::import::Api,
+        videos::api::jobs::Api,
+        videos::api::quotas::Api,
+        videos::api::reservations::Api,
+    ),
     (connect::api::deliveries::Api, connect::api::webhooks::Api),
     audit::api::Api,
     System,
@@ -72,6 +80,8 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             members::api::grants::Api { app: app() },
             members::api::invitations::Api { app: app() },
             members::api::authentik::Api { app: app() },
+            members::api::users::Api { app: app() },
+            members::api::import::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -97,6 +107,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
         (
             videos::api::files::Api { app: app() },
             videos::api::import::Api { app: app() },
+            videos::api::jobs::Api { app: app() },
             videos::api::quotas::Api { app: app() },
             videos::api::reservations::Api { app: app() },
         ),
@@ -121,6 +132,8 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
+        members::api::users::EXAMPLES,
+        members::api::import::EXAMPLES,
         members::api::invitations::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
@@ -130,6 +143,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         sessions::api::wordpress_sync::EXAMPLES,
         clients::api::EXAMPLES,
         clients::api::keys::EXAMPLES,
+        videos::api::jobs::EXAMPLES,
         videos::api::EXAMPLES,
         connect::api::EXAMPLES,
         audit::api::EXAMPLES,
@@ -176,10 +190,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
             get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
         )
         .at(format!("{base}/docs"), get(Fixed::new(app, "text/html; charset=utf-8", page)))
-        .at(
-            format!("{base}/hooks/wordpress"),
-            post(sessions::api::wordpress_hints::take_hint).data(app.clone()),
-        )
+        .at(format!("{base}/hooks/wordpress"), post(sessions::api::wordpress_hints::take_hint).data(app.clone()))
         .nest(base, shared())
         .nest_no_strip("/auth", shared())
         .nest_no_strip("/me", shared())

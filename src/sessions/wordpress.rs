@@ -12,11 +12,8 @@ use crate::app::App;
 use crate::connect::wordpress::{Person, ask, read_ticket};
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
-use crate::members;
+use crate::members::{self, WORDPRESS};
 use crate::permissions::Source;
-
-/// The provider of these identities, and how these sessions began.
-pub(super) const WORDPRESS: &str = "wordpress";
 
 /// Questions to WordPress at a time.
 const AT_ONCE_MAX: usize = 4;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::arrival::{Arrival, is_somebody_else, synchronize, welcome};
 use super::store;
-use super::wordpress::{WORDPRESS, arrival_of};
+use super::wordpress::arrival_of;
 use crate::access::caller::Identity;
 use crate::access::secret;
 use crate::app::{App, Changed, Transaction, ms};
@@ -19,7 +19,7 @@ use crate::connect::wordpress_users::Office;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
-use crate::members::{self, Member};
+use crate::members::{self, Member, WORDPRESS};
 use crate::outbox::Kind;
 use crate::permissions::Source;
 
@@ -28,7 +28,11 @@ use crate::permissions::Source;
 pub enum Outcome {
     New(MemberId),
     /// What changed of the member. Of names that differ the member's own are kept.
-    Known { member: MemberId, changed: Vec<&'static str>, kept: Vec<&'static str> },
+    Known {
+        member: MemberId,
+        changed: Vec<&'static str>,
+        kept: Vec<&'static str>,
+    },
     /// It belongs to no member, and this one has its username or e-mail.
     Unlinked(MemberId),
     /// The member stays as it is, for this reason.

@@ -6,7 +6,6 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::wordpress::WORDPRESS;
 use super::wordpress_accounts::{Effect, Outcome, follow, part};
 use crate::access::caller::Identity;
 use crate::app::App;
@@ -14,7 +13,7 @@ use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::{Office, PAGE};
 use crate::db::Reader;
 use crate::error::{Cause, Error, Result};
-use crate::members;
+use crate::members::{self, WORDPRESS};
 
 /// Changes of one page that are on their way at the same time: they share commits.
 const AT_ONCE_MAX: usize = 16;

@@ -33,6 +33,8 @@ pub enum Tag {
     Permissions,
     /// API clients of back-office programs, and API keys of services
     Clients,
+    /// Work on videos, and who does it
+    Jobs,
     /// Videos: what lies in the members' folders, and whose it is
     Videos,
     /// What members and organizations may store, and do store

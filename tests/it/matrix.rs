@@ -59,10 +59,20 @@ const OWN: [&str; 25] = [
 ];
 
 /// Operations that show or change what is one's own without the permission, with what they answer about the rest.
-const OWN_TOO: [(&str, u64); 3] = [("list_videos", 102_000), ("get_video", 33_301_000), ("delete_video", 33_301_000)];
+const OWN_TOO: [(&str, u64); 6] = [
+    ("list_videos", 102_000),
+    ("get_video", 33_301_000),
+    ("delete_video", 33_301_000),
+    ("list_jobs", 102_000),
+    ("count_jobs", 102_000),
+    ("get_job", 33_301_000),
+];
 
 /// Operations that a fresh member is let into, and has nothing for, with the word that says so.
-const NOTHING_YET: [(&str, &str); 3] = [
+const NOTHING_YET: [(&str, &str); 6] = [
+    ("heartbeat_job", "lease_lost"),
+    ("complete_job", "lease_lost"),
+    ("fail_job", "lease_lost"),
     ("confirm_my_second_factor", "second_factor_off"),
     ("renew_my_recovery_codes", "second_factor_off"),
     ("remove_my_second_factor", "second_factor_off"),
@@ -87,13 +97,15 @@ const INTERNAL: [(&str, &str); 8] = [
 const GIVEN: [&str; 3] = ["roster.audit.list", "roster.audit.export", "roster.audit.verify"];
 
 /// The scopes of clients that stand for an operation today; `*` is all of them.
-const SCOPES: [&str; 13] = [
+const SCOPES: [&str; 15] = [
     "members:read",
     "members:write",
     "organizations:read",
     "organizations:write",
     "permissions:read",
     "permissions:write",
+    "jobs:read",
+    "jobs:write",
     "audit:read",
     "videos:read",
     "videos:write",
@@ -148,6 +160,15 @@ impl World<'_> {
         let code = fresh("o");
         let made = self.site.admin().post("/admin/organizations", json!({"org_code": code, "name": code})).await.data();
         made["id"].as_str().expect("id").to_owned()
+    }
+
+    /// A job of a member of the organization, in this state.
+    async fn job(&self, state: &str) -> String {
+        let id = crate::jobs::queue(self.site, &self.uid().await, Some(&self.acme.id), 1).remove(0);
+        let bytes = uuid::Uuid::parse_str(&id).expect("id").into_bytes();
+        let statement = "update jobs set state = ?1 where id = ?2";
+        self.site.write_rows(|rows| rows.execute(statement, rusqlite::params![state, bytes]));
+        id
     }
 
     async fn subject(&self) -> String {
@@ -276,6 +297,24 @@ impl World<'_> {
             "update_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), Some(json!({"name": "newer"}))),
             "delete_api_client" => (format!("/admin/api-clients/{}", self.client_key().await), None),
             "rotate_api_client" => (format!("/admin/api-clients/{}/rotate", self.client_key().await), None),
+
+            "list_jobs" => ("/jobs".into(), None),
+            "count_jobs" => ("/jobs/counts".into(), None),
+            "get_job" => (format!("/jobs/{}", self.job("queued").await), None),
+            "claim_jobs" => ("/jobs/claim".into(), Some(json!({}))),
+            "heartbeat_job" => (format!("/jobs/{}/heartbeat", self.job("queued").await), Some(json!({}))),
+            "complete_job" => (format!("/jobs/{}/complete", self.job("queued").await), Some(json!({}))),
+            "fail_job" => (format!("/jobs/{}/fail", self.job("queued").await), Some(json!({"error": "broken"}))),
+            "retry_job" => (format!("/jobs/{}/retry", self.job("dead").await), None),
+
+            "list_users" => ("/admin/users".into(), None),
+            "create_user" => ("/admin/users".into(), Some(json!({"username": fresh("u"), "email": format!("{}@example.org", fresh("u"))}))),
+            "get_user" => (format!("/admin/users/{}", self.uid().await), None),
+            "update_user" => (format!("/admin/users/{}", self.uid().await), Some(json!({"display_name": "New"}))),
+            "delete_user" => (format!("/admin/users/{}", self.uid().await), None),
+            "import_users" => ("/admin/users/import".into(), Some(json!({"users": []}))),
+
+            "sync_wordpress" => ("/admin/wordpress/sync".into(), Some(json!({}))),
 
             "logout" => ("/auth/logout".into(), None),
             "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
@@ -422,6 +461,7 @@ fn operations(document: &Value) -> Vec<Operation> {
 fn area(path: &str) -> u64 {
     let areas = [
         ("/permissions", 31),
+        ("/jobs", 33),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
@@ -434,6 +474,7 @@ fn area(path: &str) -> u64 {
         ("/admin/audit", 35),
         ("/admin/deliveries", 35),
         ("/admin/webhooks", 35),
+        ("/admin/wordpress", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
@@ -513,7 +554,8 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let authentik = Authentik::start();
     let media = Media::new();
     let webhooks = "webhooks.private_hosts = [\"127.0.0.1\"]\nlimits.webhooks = 10000\n";
-    let site = Site::with(&format!("{webhooks}{}{}", media.settings(), authentik.settings())).await;
+    let (_wordpress, _secrets, wordpress) = crate::hints::empty_wordpress();
+    let site = Site::with(&format!("{webhooks}{}{}{wordpress}", media.settings(), authentik.settings())).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let world = World { site: &site, acme: &acme, media: &media };
     let suspended = acme.member_with_role("tenant_owner").await;

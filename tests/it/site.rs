@@ -166,6 +166,16 @@ impl Site {
         open_rows(self.directory.path())
     }
 
+    /// Changes rows beside the server: what no operation of these tests makes.
+    pub fn write_rows<T>(&self, change: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>) -> T {
+        let rows = rusqlite::Connection::open(self.path().join("roster.db")).expect("the file");
+        rows.busy_timeout(std::time::Duration::from_secs(10)).expect("patience");
+        rows.execute_batch("pragma foreign_keys = on; begin immediate").expect("a transaction");
+        let answer = change(&rows).expect("a change");
+        rows.execute_batch("commit").expect("a commit");
+        answer
+    }
+
     /// Runs a command of the binary on this data directory; answers its line of JSON.
     pub fn command(&self, arguments: &[&str]) -> Value {
         let output = Command::new(binary())

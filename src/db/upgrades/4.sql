@@ -1,3 +1,6 @@
+-- Why a member is suspended, in the words of whoever did it; null when it is not, or nobody said.
+alter table members add column status_reason text;
+
 -- How many videos there are: counting them would read them all.
 alter table site add column videos integer not null default 0 check (videos >= 0);
 
@@ -91,20 +94,30 @@ create table jobs (
     organization_id blob references organizations (id),
     kind text not null check (kind in ('auto_ingestion')),
     state text not null check (state in ('queued', 'leased', 'done', 'dead')),
+    -- Those that failed.
     attempts integer not null default 0,
     -- Not before this.
     run_at integer not null,
-    -- Who has it, and until when unless it says that it lives.
+    -- Who has it, or had it last, and under which lease; null for nobody, or one whose lease ran out.
     leased_by text,
+    lease_id blob check (length(lease_id) = 16),
+    -- When it was last given to a worker.
+    leased_at integer,
+    -- How long without a word from the worker, in seconds, and so until when.
+    lease_s integer,
     leased_until integer,
+    -- JSON array of what the worker does of it; null for all.
+    processors text,
     last_error text,
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
 create index jobs_video_id on jobs (video_id);
-create index jobs_member_id on jobs (member_id);
+create index jobs_member_id on jobs (member_id, leased_at);
 create index jobs_organization_id on jobs (organization_id, created_at);
-create index jobs_state on jobs (state, run_at);
+create index jobs_queued on jobs (member_id, run_at) where state = 'queued';
+create index jobs_leased on jobs (leased_until) where state = 'leased';
+create index jobs_done on jobs (updated_at) where state = 'done';
 
 create table job_steps (
     job_id blob not null references jobs (id),

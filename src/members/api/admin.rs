@@ -12,19 +12,19 @@ use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Committed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
+use crate::app::{App, Changed, Committed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
+use crate::members::users::{self, alive, within};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, changed, create, erased, happened, password, require_may_change, require_other,
-    require_room, require_visible, set_active, set_password,
+    AUTHENTIK, Member, NewMember, changed, create, happened, password, require_may_change, require_other, require_room,
+    require_visible, set_active, set_password,
 };
 use crate::outbox::Kind;
 use crate::permissions;
-use crate::videos;
 use crate::wire::{
     Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
 };
@@ -320,28 +320,7 @@ impl Api {
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             require_may_change(t, caller, reach, id.0)?;
-            let held: Vec<OrganizationId> =
-                t.snapshot().tenants().filter(|tenant| tenant.set_of(id.0).is_some()).map(|tenant| tenant.id).collect();
-            let mut changes = Vec::new();
-            let mut lost = Vec::new();
-            for organization in held {
-                lost.push(json!({"organization": organization, "roles": permissions::held_keys(t.snapshot(), organization, id.0)}));
-                permissions::leave(t, organization, id.0)?;
-                store::delete_membership(t, organization, id.0)?;
-                changes.push(access::store::seat(t, organization, id.0)?);
-            }
-            let grants = permissions::drop_grants(t, id.0)?;
-            let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
-            changes.extend(grants);
-            changes.extend(end_sessions(t, id.0, None)?);
-            changes.extend(drop_api_keys(t, id.0)?);
-            videos::forget_member(t, id.0)?;
-            let event = erased(t, id.0)?;
-            store::erase_member(t, id.0)?;
-            forget_answers_naming(t, id.0)?;
-            changes.push(access::store::person(t, id.0)?);
-            let entry = within(Entry::new("member", id.0), reach).before(before);
-            Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes).event([event]))
+            users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
         Ok(done().epoch(erased.epoch))
@@ -493,19 +472,6 @@ fn require_importer(reach: Reach) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
-}
-
-fn within(entry: Entry, reach: Reach) -> Entry {
-    match reach {
-        Reach::Site => entry,
-        Reach::Tenant(organization) => entry.within(organization),
-    }
-}
-
-/// A member that was not erased.
-fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
-    let member = store::get_member(t, id)?;
-    if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
 }
 
 fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnOnce(T) -> String) {

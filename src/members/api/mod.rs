@@ -3,9 +3,11 @@
 pub mod admin;
 pub mod authentik;
 pub mod grants;
+pub mod import;
 pub mod internal;
 pub mod invitations;
 pub mod me;
+pub mod users;
 
 use poem_openapi::{Enum, Object};
 
@@ -52,14 +54,20 @@ pub struct MemberView {
     pub updated_at: i64,
 }
 
+impl MemberStatus {
+    fn of(word: &str) -> Self {
+        match word {
+            "pending" => Self::Pending,
+            "active" => Self::Active,
+            "suspended" => Self::Suspended,
+            _ => Self::Deleted,
+        }
+    }
+}
+
 impl From<Member> for MemberView {
     fn from(member: Member) -> Self {
-        let status = match member.status.as_str() {
-            "pending" => MemberStatus::Pending,
-            "active" => MemberStatus::Active,
-            "suspended" => MemberStatus::Suspended,
-            _ => MemberStatus::Deleted,
-        };
+        let status = MemberStatus::of(&member.status);
         Self {
             id: member.id,
             uid: member.id,

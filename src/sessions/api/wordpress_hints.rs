@@ -107,9 +107,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
 fn described(id: u64, outcome: &Outcome) -> Value {
     let (word, uid) = match outcome {
         Outcome::New(uid) => ("new", Some(uid)),
-        Outcome::Known { member, changed, .. } => {
-            (if changed.is_empty() { "same" } else { "changed" }, Some(member))
-        }
+        Outcome::Known { member, changed, .. } => (if changed.is_empty() { "same" } else { "changed" }, Some(member)),
         // Not whose name it is: the plugin has no business with that.
         Outcome::Unlinked(_) => ("unlinked", None),
         Outcome::Left(uid, _) => ("left", Some(uid)),

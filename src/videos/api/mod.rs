@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod import;
+pub mod jobs;
 pub mod quotas;
 pub mod reservations;
 

@@ -1,0 +1,213 @@
+//! Import of members with quotas and names elsewhere.
+
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::site::{Reply, Site, binary};
+
+const IMPORT: &str = "/api/v1/admin/users/import";
+
+const FILE: &str = "\u{feff}username,email,display_name,wordpress_id,quota_size,sftpgo_username,org_code\r\n\
+    kim,kim@example.org,\"Kim, \"\"K\"\"\",17,5,,acme\r\n\
+    lee,lee@example.org,,,,lee-videos,\r\n";
+
+async fn import(site: &Site, query: &str, file: &str) -> Reply {
+    site.admin().send_raw(Method::POST, &format!("{IMPORT}{query}"), "text/csv; charset=utf-8", file.into()).await
+}
+
+/// How many were created, changed, unchanged and failed.
+fn counts(difference: &Value) -> [u64; 4] {
+    let length = |kind: &str| difference[kind].as_array().expect("a list").len() as u64;
+    [length("created"), length("changed"), difference["unchanged"].as_u64().expect("a number"), length("failed")]
+}
+
+async fn user(site: &Site, username: &str) -> Value {
+    site.admin().get(&format!("/admin/users?keyword={username}")).await.data()["items"][0].clone()
+}
+
+#[tokio::test]
+async fn a_second_import_has_nothing_left_to_do() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+
+    let first = import(&site, "", FILE).await.data();
+    assert_eq!(counts(&first), [2, 0, 0, 0]);
+    let kim = user(&site, "kim").await;
+    assert_eq!(first["created"][0], json!({"row": 1, "username": "kim", "id": kim["id"], "fields": []}));
+    for (name, value) in [
+        ("email", json!("kim@example.org")),
+        ("display_name", json!("Kim, \"K\"")),
+        ("wordpress_id", json!(17)),
+        ("quota_size", json!(5)),
+        ("sftpgo_username", json!("kim")),
+        ("organization_id", json!(acme.id)),
+    ] {
+        assert_eq!(kim[name], value, "{name}");
+    }
+    assert_eq!(user(&site, "lee").await["sftpgo_username"], "lee-videos");
+    let audit = site.last_audit_entry().await["id"].clone();
+    assert_eq!(counts(&import(&site, "", FILE).await.data()), [0, 0, 2, 0]);
+    assert_eq!(site.last_audit_entry().await["id"], audit);
+}
+
+#[tokio::test]
+async fn a_change_names_its_fields_and_an_empty_cell_changes_nothing() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    import(&site, "", FILE).await.done();
+
+    let file = "username,email,quota_size,org_code\nkim,new@example.org,6,\nlee,,,acme\n";
+    let foreseen = import(&site, "?dry_run=true", file).await.data();
+    assert_eq!(foreseen["changed"][0]["fields"], json!(["email", "quota_size"]));
+    assert_eq!(foreseen["changed"][1]["fields"], json!(["org_code"]));
+    assert_eq!(user(&site, "kim").await["quota_size"], 5);
+    let done = import(&site, "", file).await.data();
+    assert_eq!(done["changed"], foreseen["changed"]);
+    let kim = user(&site, "kim").await;
+    assert_eq!(
+        (&kim["email"], &kim["quota_size"], &kim["wordpress_id"]),
+        (&json!("new@example.org"), &json!(6), &json!(17))
+    );
+    assert_eq!(counts(&import(&site, "", file).await.data()), [0, 0, 2, 0]);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    let audit = site.last_audit_entry().await["id"].clone();
+    let foreseen = import(&site, "?dry_run=true", FILE).await.data();
+    assert_eq!((counts(&foreseen), &foreseen["dry_run"]), ([2, 0, 0, 0], &json!(true)));
+    assert_eq!(foreseen["created"][0]["id"], Value::Null);
+    assert_eq!(site.last_audit_entry().await["id"], audit);
+}
+
+#[tokio::test]
+async fn bad_rows_are_all_named_and_hold_up_no_other() {
+    let site = Site::start().await;
+    site.admin().post("/admin/members", json!({"username": "max", "email": "max@example.org"})).await.done();
+    let file = "username,email,wordpress_id,quota_size,sftpgo_username,org_code\n\
+        kim,kim@example.org,1,,,\n\
+        ,nobody@example.org,,,,\n\
+        joe,not an e-mail,zero,-1,Joe,nowhere\n\
+        ann,max@example.org,,,,\n\
+        tom,tom@example.org,1,,,\n\
+        kim,other@example.org,,,,\n\
+        new,,,,,\n\
+        Xy,xy@example.org,,,,\n\
+        sue,sue@example.org\n\
+        lee,lee@example.org,,99999999999999999999,,\n\
+        mia,mia@example.org,,,,\n";
+    let done = import(&site, "", file).await.data();
+    assert_eq!(counts(&done), [2, 0, 0, 9]);
+    let failed: Vec<(u64, Vec<&str>)> = done["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let fields = row["fields"].as_array().unwrap().iter().map(|fault| fault["field"].as_str().unwrap());
+            (row["row"].as_u64().unwrap(), fields.collect())
+        })
+        .collect();
+    let expected = [
+        (2, vec!["username"]),
+        (3, vec!["email", "sftpgo_username", "wordpress_id", "quota_size", "org_code"]),
+        (4, vec!["email"]),
+        (5, vec!["wordpress_id"]),
+        (6, vec!["username", "sftpgo_username"]),
+        (7, vec!["email"]),
+        (8, vec!["sftpgo_username"]),
+        (9, vec!["row"]),
+        (10, vec!["quota_size"]),
+    ];
+    assert_eq!(failed, expected);
+    assert_eq!(done["failed"][3]["fields"][0]["message"], "is in row 1 already");
+    assert_eq!(user(&site, "mia").await["sftpgo_username"], "mia");
+}
+
+#[tokio::test]
+async fn a_folder_is_never_renamed_and_nobody_of_more_rights_is_changed_by_less() {
+    let site = Site::start().await;
+    import(&site, "", "username,email\nkim,kim@example.org\n").await.done();
+    let renamed = import(&site, "", "username,sftpgo_username\nkim,other\n").await.data();
+    assert_eq!(renamed["failed"][0]["fields"][0]["field"], "sftpgo_username");
+    site.admin().post("/admin/members", json!({"username": "boss", "email": "boss@example.org"})).await.done();
+    let boss = user(&site, "boss").await["id"].as_str().unwrap().to_owned();
+    let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
+    let link = format!("/admin/members/{boss}/organizations/{}", platform.as_str().unwrap());
+    site.admin().post(&link, json!({})).await.done();
+    let admin = site.admin().with("x-tenant-id", "platform");
+    let roles = admin.get("/api/v1/permissions/roles").await.data();
+    let role = roles["roles"].as_array().unwrap().iter().find(|role| role["key"] == "platform_admin").unwrap().clone();
+    let assign = format!("/api/v1/permissions/users/{boss}/roles");
+    admin.post(&assign, json!({"role_id": role["id"]})).await.done();
+    let office = site.client(&["members:write"]).await;
+    let file = "username,email\nboss,mine@example.org\n";
+    let tried = office.send_raw(Method::POST, IMPORT, "text/csv", file.into()).await.data();
+    assert_eq!(counts(&tried), [0, 0, 0, 1]);
+    assert_eq!(user(&site, "boss").await["email"], "boss@example.org");
+}
+
+#[tokio::test]
+async fn json_says_the_same() {
+    let site = Site::start().await;
+    let users = json!({"users": [
+        {"username": "kim", "email": "kim@example.org", "wordpress_id": 17, "quota_size": 5, "display_name": null},
+        {"username": "lee"},
+    ]});
+    let done = site.admin().post(IMPORT, users.clone()).await.data();
+    assert_eq!(counts(&done), [1, 0, 0, 1]);
+    assert_eq!(counts(&site.admin().post(IMPORT, users).await.data()), [0, 0, 1, 1]);
+    let secret = json!({"users": [{"username": "kim", "password": "Correct-horse-7", "email": ["x"]}]});
+    let refused = site.admin().post(IMPORT, secret).await;
+    assert_eq!(refused.is(10_101_000).fields(), ["body.users.0.email", "body.users.0.password"]);
+    assert_eq!(site.admin().post(IMPORT, json!([1])).await.is(10_101_000).fields(), ["body.users"]);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_read_are_refused_as_a_whole() {
+    let site = Site::with("limits.import_rows = 2\nlimits.import_bytes = 1024").await;
+    for (file, field) in [
+        ("username,api_key\nkim,secret\n", "body.api_key"),
+        ("email\nkim@example.org\n", "body.username"),
+        ("username,username\nkim,kim\n", "body.username"),
+        ("", "body.username"),
+        ("username\n\"kim\n", "body.body"),
+        ("username,email\na11,a@x.org\nb11,b@x.org\nc11,c@x.org\n", "body.body"),
+    ] {
+        assert_eq!(import(&site, "", file).await.is(10_101_000).fields(), [field], "{file:?}");
+    }
+    let bytes = b"username\n\xff\xfe\n".to_vec();
+    let reply = site.admin().send_raw(Method::POST, IMPORT, "text/csv", bytes).await;
+    assert_eq!(reply.is(10_101_000).fields(), ["body.body"]);
+    let reply = site.admin().send_raw(Method::POST, IMPORT, "text/plain", b"username\nkim\n".to_vec()).await;
+    assert_eq!(reply.is(10_115_000).word(), "media_type");
+    // At the limits of rows and bytes, and one past.
+    assert_eq!(counts(&import(&site, "", "username,email\na11,a@x.org\nb11,b@x.org\n").await.data()), [2, 0, 0, 0]);
+    let padded = |length: usize| format!("{:<length$}", "username\na11\n");
+    assert_eq!(import(&site, "", &padded(1024)).await.status, 200);
+    assert_eq!(import(&site, "", &padded(1025)).await.is(10_113_000).word(), "too_large");
+}
+
+#[tokio::test]
+async fn the_command_line_imports_and_complains_of_what_failed() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    let file = site.path().join("members.csv");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, FILE).unwrap();
+    assert_eq!(counts(&site.command(&["member", "import", path, "--dry-run"])), [2, 0, 0, 0]);
+    assert_eq!(counts(&site.command(&["member", "import", path])), [2, 0, 0, 0]);
+    assert_eq!(counts(&site.command(&["member", "import", path])), [0, 0, 2, 0]);
+
+    std::fs::write(&file, "username,quota_size\nkim,7\nnew,1\n").unwrap();
+    let run = Command::new(binary()).args(["member", "import", path, "--data"]).arg(site.path()).output().unwrap();
+    assert!(!run.status.success());
+    let expected = "~ kim: quota_size\n! row 2: email: is missing, and a new member has one\n\
+        0 created, 1 changed, 0 unchanged, 1 failed\n";
+    assert_eq!(String::from_utf8(run.stdout).unwrap(), expected);
+    let complaint = "roster: 1 rows failed; the others are done: repair them and import again\n";
+    assert_eq!(String::from_utf8(run.stderr).unwrap(), complaint);
+}
