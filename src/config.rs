@@ -53,6 +53,8 @@ macro_rules! settings {
             pub providers: Vec<Provider>,
             /// Signs WordPress tickets; from `wordpress.ticket_secret_file`.
             pub wordpress_ticket_secret: Option<String>,
+            /// From `wordpress.password_file`.
+            pub wordpress_password: Option<String>,
             /// From `authentik.token_file`.
             pub authentik_token: Option<String>,
             /// From `mail.password_file`.
@@ -75,6 +77,7 @@ macro_rules! settings {
                     metrics_token: None,
                     providers: Vec::new(),
                     wordpress_ticket_secret: None,
+                    wordpress_password: None,
                     authentik_token: None,
                     mail_password: None,
                     hook_sftpgo_key: None,
@@ -164,6 +167,8 @@ settings! {
     hash_wait_ms "password.wait_ms": u64 = 5_000, 1..=60_000, "How long a sign-in waits for its turn to hash before it is told to come back";
     wordpress_url "wordpress.url": String = String::new(), (), "Site Address of WordPress as its general settings have it, to the letter, but without a slash at the end; https unless it is on this machine";
     wordpress_ticket_secret_file "wordpress.ticket_secret_file": PathBuf = PathBuf::new(), (), "File with the secret that the must-use plugin signs tickets with";
+    wordpress_username "wordpress.username": String = String::new(), (), "Administrator of WordPress in whose name its users are read; empty takes what the must-use plugin says of them";
+    wordpress_password_file "wordpress.password_file": PathBuf = PathBuf::new(), (), "File with an application password of wordpress.username";
     wordpress_organization "wordpress.organization": String = String::new(), (), "org_code of the organization that people from WordPress belong to; empty for none";
     authentik_url "authentik.url": String = String::new(), (), "Address of Authentik, without a slash at the end, for its admin API";
     authentik_token_file "authentik.token_file": PathBuf = PathBuf::new(), (), "File with an API token of Authentik, whose owner there may view, add and change users";
@@ -349,6 +354,7 @@ impl Config {
         };
         self.metrics_token = one(&self.metrics_token_file);
         self.wordpress_ticket_secret = one(&self.wordpress_ticket_secret_file);
+        self.wordpress_password = one(&self.wordpress_password_file);
         self.authentik_token = one(&self.authentik_token_file);
         self.mail_password = one(&self.mail_password_file);
         self.hook_sftpgo_key = one(&self.hook_sftpgo_key_file);
@@ -393,8 +399,16 @@ impl Config {
                 faults.push(format!("{name} must not end with a slash"));
             }
         }
-        if self.wordpress_ticket_secret.as_ref().is_some_and(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
-            faults.push(format!("wordpress.ticket_secret_file: the secret must have at least {TICKET_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
+        for (name, secret) in [
+            ("wordpress.ticket_secret_file", &self.wordpress_ticket_secret),
+            ("hooks.wordpress_key_file", &self.hook_wordpress_key),
+        ] {
+            if secret.as_ref().is_some_and(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
+                faults.push(format!("{name}: the secret must have at least {TICKET_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
+            }
+        }
+        if self.wordpress_username.is_empty() != self.wordpress_password.is_none() {
+            faults.push("wordpress.username and wordpress.password_file go together".into());
         }
         if self.mail_host.is_empty() != self.mail_from.is_empty() {
             faults.push("mail.host and mail.from go together".into());

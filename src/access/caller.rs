@@ -215,6 +215,14 @@ impl Guard {
         }
     }
 
+    /// Fails unless it is one of the internal secrets.
+    pub fn require_internal(&self, offered: &str) -> Result<()> {
+        if self.internal_secrets.is_empty() {
+            return Err(Cause::InternalSecretNotConfigured.into());
+        }
+        if self.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
+    }
+
     /// Is it one of the internal secrets? All are compared, whichever fits.
     fn is_internal(&self, offered: &str) -> bool {
         let offered = secret::hash(offered);

@@ -10,6 +10,7 @@ mod keys;
 mod outbox;
 mod serve;
 mod show;
+mod sync;
 mod tables;
 mod videos;
 
@@ -112,6 +113,9 @@ enum Command {
     /// Events for other services, and their deliveries
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// Compare the accounts of neighbours with the members
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
@@ -190,6 +194,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Job(command) => jobs::job(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Outbox(command) => outbox::run(&common, command).await?,
+        Command::Sync(command) => sync::run(&common, command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,

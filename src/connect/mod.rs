@@ -12,6 +12,7 @@ pub mod mail;
 mod store;
 pub mod webhook;
 pub mod wordpress;
+pub mod wordpress_users;
 
 use crate::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 use crate::outbox::{Kind, MAIL, WEBHOOK};

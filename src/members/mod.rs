@@ -111,6 +111,11 @@ pub fn find_by_sftpgo_name(r: &Reader<'_>, name: &str) -> Result<Option<Member>>
     }
 }
 
+/// The numbers by which a provider knows members, above one, from the lowest. Those who were erased have none.
+pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
+    store::list_numbers_at(r, provider, above, most)
+}
+
 /// The account id that was kept when a provider's subject first came.
 pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
     store::find_account_id(r, provider, subject)

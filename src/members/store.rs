@@ -379,6 +379,21 @@ pub fn find_name_at(r: &Reader<'_>, member: MemberId, provider: &str) -> Result<
     r.find(FIND_NAME_AT, &[(":member_id", &member), (":provider", &provider)], |row| row.get(0))
 }
 
+const LIST_NUMBERS_AT: &str = "
+    select cast(subject as integer)
+    from identities
+    where provider = :provider and cast(subject as integer) > :above
+    order by cast(subject as integer)
+    limit :most";
+
+pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
+    let (above, most) = (i64::try_from(above).unwrap_or(i64::MAX), i64::try_from(most).unwrap_or(i64::MAX));
+    let numbers = r.all(LIST_NUMBERS_AT, &[(":provider", &provider), (":above", &above), (":most", &most)], |row| {
+        row.get::<_, i64>(0)
+    })?;
+    Ok(numbers.into_iter().map(i64::unsigned_abs).collect())
+}
+
 const SET_ACCOUNT_ID: &str = "
     update identities
     set account_id = :account_id

@@ -258,13 +258,15 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 18] = [
+    const AREAS: [(&str, u32); 20] = [
         ("/videos", 33),
         ("/register", 33),
         ("/quota", 33),
         ("/me/quota", 33),
         ("/admin/quotas", 33),
         ("/admin/usage", 33),
+        ("/hooks", 33),
+        ("/admin/wordpress", 35),
         ("/permissions", 31),
         ("/plugins", 34),
         ("/jobs", 33),

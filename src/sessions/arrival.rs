@@ -55,7 +55,7 @@ pub async fn arrive(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Re
         let caller = Identity::of(Who::Member(id), exchange.clone());
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);
         let welcome = move |t: &Transaction<'_>, _: &Identity| welcome(t, id, &arrival, members_max);
-        match app.change(&caller, "member.arrive", welcome).await?.answer {
+        match app.change(&caller, "member.arrive", welcome).await?.answer.id {
             found if found == id => return Ok(id),
             // The same person arrived by another request at the same time.
             found => known = Some(found),
@@ -63,8 +63,23 @@ pub async fn arrive(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Re
     }
 }
 
+/// What an arrival did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Welcomed {
+    pub id: MemberId,
+    pub is_new: bool,
+    /// What of the member changed: names that were filled in, `organization`, `roles`.
+    pub fields: Vec<&'static str>,
+}
+
 /// Answers the member of this subject, and changes something only when it is the one expected.
-fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u64) -> Result<Changed<MemberId>> {
+pub(super) fn welcome(
+    t: &Transaction<'_>,
+    id: MemberId,
+    arrival: &Arrival,
+    members_max: u64,
+) -> Result<Changed<Welcomed>> {
+    let mut welcomed = Welcomed { id, is_new: false, fields: Vec::new() };
     let offered = NewMember {
         username: arrival.username.clone(),
         email: arrival.email.clone(),
@@ -75,7 +90,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
     let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
     match members::find_known(t, &arrival.provider, &arrival.subject)? {
-        Some(member) if member.id != id => return Ok(Changed::nothing(member.id)),
+        Some(member) if member.id != id => return Ok(Changed::nothing(Welcomed { id: member.id, ..welcomed })),
         Some(member) if !member.is_active() => return Err(Cause::InvalidLogin.into()),
         Some(member) if is_somebody_else(t, &member, arrival)? => {
             let message =
@@ -87,6 +102,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
             if !filled.is_empty() {
                 events.push(members::happened(t, Kind::MemberUpdated, id));
                 done.insert("filled".into(), json!(filled));
+                welcomed.fields = filled;
             }
         }
         // Erased in this very moment.
@@ -102,6 +118,7 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
             changes.push(access::store::person(t, id)?);
             events.push(members::happened(t, Kind::MemberCreated, id));
             done.insert("created".into(), json!(true));
+            welcomed.is_new = true;
         }
     }
     let joined = join(t, id, arrival)?;
@@ -111,28 +128,28 @@ fn welcome(t: &Transaction<'_>, id: MemberId, arrival: &Arrival, members_max: u6
     if let Some((organization, seat)) = joined {
         organizations.push(organization);
         changes.push(seat);
+        welcomed.fields.push("organization");
         if t.snapshot().belongs_nowhere(id) {
             events.iter_mut().for_each(|event| event.organization = Some(organization));
         }
         entries.push(Entry::new("member", id).within(organization).after(json!({"joined": true})));
     }
-    for organization in organizations {
-        let synced = synchronize(t, (organization, id), arrival)?;
-        if !synced.is_empty() {
-            changes.push(access::store::seat(t, organization, id)?);
-            entries.extend(synced);
-        }
+    let (synced, seats) = synchronize(t, organizations, id, arrival)?;
+    if !synced.is_empty() {
+        welcomed.fields.push("roles");
+        changes.extend(seats);
+        entries.extend(synced);
     }
     if !done.is_empty() {
         done.insert("provider".into(), json!(arrival.provider));
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
-    Ok(entries.into_iter().fold(Changed::nothing(id), Changed::also).policy(changes).event(events))
+    Ok(entries.into_iter().fold(Changed::nothing(welcomed), Changed::also).policy(changes).event(events))
 }
 
 /// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
 /// and nobody shall inherit a member that way.
-fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival) -> Result<bool> {
+pub(super) fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival) -> Result<bool> {
     let known = members::find_account_id(t, &arrival.provider, &arrival.subject)?;
     let is_other_account = known.zip(arrival.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
     let email = |text: &Option<String>| text.as_deref().map(members::folded).filter(|text| !text.is_empty());
@@ -150,21 +167,29 @@ fn join(t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<(
     Ok(members::join(t, organization, id)?.map(|seat| (organization, seat)))
 }
 
-/// Brings the roles that come from outside in line, source by source; answers what there is to record.
-fn synchronize(
+/// Brings the roles that come from outside in line, in each organization, source by source; answers what there is to
+/// record, and how the member sits there now.
+pub(super) fn synchronize(
     t: &Transaction<'_>,
-    (organization, id): (OrganizationId, MemberId),
+    organizations: Vec<OrganizationId>,
+    id: MemberId,
     arrival: &Arrival,
-) -> Result<Vec<Entry>> {
+) -> Result<(Vec<Entry>, Vec<Change>)> {
     // Whoever made the mappings gave these roles away already: the site itself hands them out.
     let holder = Identity::command_line();
-    let mut entries = Vec::new();
-    for (source, keys) in &arrival.keys {
-        let synced = sync(t, &holder, (organization, id), *source, keys, false)?;
-        if !(synced.added.is_empty() && synced.removed.is_empty()) {
-            let after = json!({"source": source.word(), "added": synced.added, "removed": synced.removed});
-            entries.push(Entry::new("member", id).within(organization).after(after));
+    let (mut entries, mut seats) = (Vec::new(), Vec::new());
+    for organization in organizations {
+        let before = entries.len();
+        for (source, keys) in &arrival.keys {
+            let synced = sync(t, &holder, (organization, id), *source, keys, false)?;
+            if !(synced.added.is_empty() && synced.removed.is_empty()) {
+                let after = json!({"source": source.word(), "added": synced.added, "removed": synced.removed});
+                entries.push(Entry::new("member", id).within(organization).after(after));
+            }
+        }
+        if entries.len() > before {
+            seats.push(access::store::seat(t, organization, id)?);
         }
     }
-    Ok(entries)
+    Ok((entries, seats))
 }

@@ -15,6 +15,8 @@ pub mod registration;
 pub mod second_factor;
 pub mod store;
 pub mod wordpress;
+pub mod wordpress_accounts;
+pub mod wordpress_sync;
 
 use std::sync::Arc;
 

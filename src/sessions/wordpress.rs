@@ -56,9 +56,15 @@ pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> 
 }
 
 async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
+    let member = arrive(app, &visitor.exchange, arrival_of(app, person)).await?;
+    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+}
+
+/// Whoever WordPress tells of, as somebody who arrives.
+pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let roles: BTreeSet<String> = person.roles;
-    let arrival = Arrival {
+    Arrival {
         provider: WORDPRESS.into(),
         subject: person.id.to_string(),
         // Fixed for good at WordPress.
@@ -69,7 +75,5 @@ async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
         display_name: Some(person.name),
         organization,
         keys: vec![(Source::Wordpress, roles)],
-    };
-    let member = arrive(app, &visitor.exchange, arrival).await?;
-    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+    }
 }

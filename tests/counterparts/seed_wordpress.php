@@ -1,6 +1,6 @@
 <?php
 // Installs WordPress without a browser and makes its people; run by start_wordpress.sh, with the folder as argument.
-// Prints one line of JSON: the site's URL, and id, email, password and application password by login name.
+// Prints one line of JSON: the site's URL, secrets, the file that says where hints go, and id, email, password and application password by login name.
 
 list( , $root ) = $argv;
 require "$root/site.php";
@@ -66,6 +66,8 @@ echo json_encode(
 		'url'           => SITE_URL,
 		'ticket_secret' => ROSTER_TICKET_SECRET,
 		'return_url'    => strtok( ROSTER_RETURN_URLS, ' ' ),
+		'events_key'    => ROSTER_EVENTS_KEY,
+		'events_url'    => "$root/events_url",
 		'people'        => $seeded,
 	)
 ) . "\n";

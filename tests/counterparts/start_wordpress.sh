@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# A real WordPress on loopback, with our sign-in plugin, in a private database, under a temporary folder.
+# A real WordPress on loopback, with our plugins, in a private database, under a temporary folder.
 #
 #   start_wordpress.sh [PORT]        0, the default, takes a free one
 #
 # Prints one line of JSON (see seed_wordpress.php) and lives until its standard input closes or it gets a signal; then
 # the database, the web server and the folder go too. ROSTER_TICKET_SECRET and ROSTER_RETURN_URLS, from the
-# environment, are the plugin's constants. WORDPRESS_SOURCE says where the files of WordPress are.
+# environment, are constants of the plugins, as is ROSTER_EVENTS_KEY. ROSTER_EVENTS_URL is what the file `events_url` in
+# the site's folder says when a request begins, so that each test can have the hints. WORDPRESS_SOURCE says where the files of WordPress are.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/usr/local/sbin # mariadbd lies where only root looks.
 
 here=$(cd "$(dirname "$0")" && pwd)
 source=${WORDPRESS_SOURCE:-/usr/share/wordpress}
 export ROSTER_TICKET_SECRET=${ROSTER_TICKET_SECRET-a-ticket-secret-of-32-characters-or-more}
+export ROSTER_EVENTS_KEY=${ROSTER_EVENTS_KEY-a-key-for-hints-of-32-characters-or-more}
 export ROSTER_RETURN_URLS=${ROSTER_RETURN_URLS-http://127.0.0.1:9/return}
 # Short whatever TMPDIR says: the path of a socket may have some 100 characters.
 folder=$(mktemp -d /tmp/roster-wordpress.XXXXXX)
@@ -78,7 +80,7 @@ sql 'create database wordpress character set utf8mb4'
 # Links become files, as many lead to other packages. Some lead nowhere, to a configuration that nobody wrote.
 cp -RL "$source/." "$folder/www/" 2>/dev/null || true
 mkdir -p "$folder/www/wp-content/mu-plugins"
-cp "$here/../../packaging/wordpress/roster-signin.php" "$folder/www/wp-content/mu-plugins/"
+cp "$here"/../../packaging/wordpress/roster-*.php "$folder/www/wp-content/mu-plugins/"
 wait_until url_of_log
 printf '<?php const SITE_URL = "%s";\n' "$(url_of_log)" >"$folder/www/site.php"
 cat >"$folder/www/wp-config.php" <<PHP
@@ -104,6 +106,9 @@ define('DISABLE_WP_CRON', true);
 // From the environment, so that no value has to be quoted here.
 define('ROSTER_TICKET_SECRET', (string) getenv('ROSTER_TICKET_SECRET'));
 define('ROSTER_RETURN_URLS', (string) getenv('ROSTER_RETURN_URLS'));
+define('ROSTER_EVENTS_URL', trim((string) @file_get_contents(__DIR__ . '/events_url')));
+define('ROSTER_EVENTS_KEY', (string) getenv('ROSTER_EVENTS_KEY'));
+define('ROSTER_EVENTS_RETRY_SECONDS', 1);
 \$table_prefix = 'wp_';
 defined('ABSPATH') || define('ABSPATH', __DIR__ . '/');
 require_once ABSPATH . 'wp-settings.php';

@@ -364,6 +364,10 @@ pub struct WordPress {
     pub ticket_secret: String,
     /// The one URL that the plugin sends a browser back to. Nothing listens there.
     pub return_url: String,
+    /// The key that the plugin signs hints with.
+    pub events_key: String,
+    /// The file that says where the plugin sends its hints.
+    pub events_url: PathBuf,
     people: HashMap<String, Person>,
 }
 

@@ -22,6 +22,7 @@ mod crash;
 mod decisions;
 mod grants;
 mod grid;
+mod hints;
 mod http;
 mod import;
 mod invitations;

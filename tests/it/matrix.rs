@@ -314,6 +314,8 @@ impl World<'_> {
             "delete_user" => (format!("/admin/users/{}", self.uid().await), None),
             "import_users" => ("/admin/users/import".into(), Some(json!({"users": []}))),
 
+            "sync_wordpress" => ("/admin/wordpress/sync".into(), Some(json!({}))),
+
             "logout" => ("/auth/logout".into(), None),
             "list_my_sessions" | "end_my_sessions" => ("/me/sessions".into(), None),
             "end_my_session" => ("/me/sessions/none".into(), None),
@@ -472,6 +474,7 @@ fn area(path: &str) -> u64 {
         ("/admin/audit", 35),
         ("/admin/deliveries", 35),
         ("/admin/webhooks", 35),
+        ("/admin/wordpress", 35),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
@@ -551,7 +554,8 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let authentik = Authentik::start();
     let media = Media::new();
     let webhooks = "webhooks.private_hosts = [\"127.0.0.1\"]\nlimits.webhooks = 10000\n";
-    let site = Site::with(&format!("{webhooks}{}{}", media.settings(), authentik.settings())).await;
+    let (_wordpress, _secrets, wordpress) = crate::hints::empty_wordpress();
+    let site = Site::with(&format!("{webhooks}{}{}{wordpress}", media.settings(), authentik.settings())).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let world = World { site: &site, acme: &acme, media: &media };
     let suspended = acme.member_with_role("tenant_owner").await;

@@ -38,13 +38,13 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         })?)
     } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header(&X_INTERNAL_SECRET) {
-            internal(guard, offered)?;
+            guard.require_internal(offered)?;
         }
         // The pair is the credential: a gateway says who, and where.
         header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
         Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
     } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
-        internal(guard, offered)?;
+        guard.require_internal(offered)?;
         Who::Internal
     } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
         let token = bearer_token(authorization)?;
@@ -93,13 +93,6 @@ fn nobody(takes: u8) -> Error {
         MEMBER => Cause::MissingBearer,
         _ => Cause::Unauthenticated,
     })
-}
-
-fn internal(guard: &Guard, offered: &str) -> Result<()> {
-    if guard.internal_secrets.is_empty() {
-        return Err(Cause::InternalSecretNotConfigured.into());
-    }
-    if guard.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
 }
 
 /// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.

@@ -8,6 +8,8 @@ pub mod registration;
 pub mod second_factor;
 pub mod signing_keys;
 pub mod wordpress;
+pub mod wordpress_hints;
+pub mod wordpress_sync;
 
 use std::sync::Arc;
 

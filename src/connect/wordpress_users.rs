@@ -1,0 +1,129 @@
+//! The users of WordPress, as its REST API tells its administrator of them.
+//!
+//! **Invariant.** Nobody is missing unless WordPress itself says so of that one number: a list without somebody, a page
+//! that moved, and a 404 of something in between say nothing.
+
+use std::collections::BTreeSet;
+
+use reqwest::Url;
+use reqwest::header::{ACCEPT, CACHE_CONTROL};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::wordpress::Person;
+use crate::app::App;
+use crate::error::{Cause, Error, Result};
+use crate::outbound::Answer;
+
+/// Most users of one answer, which is also WordPress's limit.
+pub const PAGE: usize = 100;
+
+/// An administrator of WordPress.
+///
+/// It asks in the context `edit` always: without it WordPress takes wrong credentials for an anonymous visitor's, and
+/// shows a visitor those who published something, as if there were no others.
+pub struct Office<'a> {
+    app: &'a App,
+    password: &'a str,
+}
+
+impl<'a> Office<'a> {
+    /// `None` where the settings name no administrator.
+    pub fn of(app: &'a App) -> Option<Self> {
+        let config = &app.config;
+        let is_named = !config.wordpress_url.is_empty() && !config.wordpress_username.is_empty();
+        config.wordpress_password.as_deref().filter(|_| is_named).map(|password| Self { app, password })
+    }
+
+    /// Fails unless WordPress knows the credentials.
+    pub async fn prove(&self) -> Result<()> {
+        let known: Person = read(self.ask("/me", &[]).await?)?;
+        let name = self.app.config.wordpress_username.trim().to_lowercase();
+        if [known.login, known.email].iter().any(|text| text.to_lowercase() == name) {
+            return Ok(());
+        }
+        Err(failed("it told of somebody else than was asked for: does a cache keep its answers?".into()))
+    }
+
+    /// The user of a number; `None` when WordPress says that there is none.
+    pub async fn find(&self, id: u64) -> Result<Option<Person>> {
+        let answer = self.ask(&format!("/{id}"), &[]).await?;
+        if answer.status == 404 {
+            let code = answer.json().ok().and_then(|body| body["code"].as_str().map(str::to_owned));
+            return match code.as_deref() {
+                Some("rest_user_invalid_id") => Ok(None),
+                _ => Err(failed("status 404, which is not WordPress's own word about the user".into())),
+            };
+        }
+        let person: Person = read(answer)?;
+        if person.id == id {
+            Ok(Some(person))
+        } else {
+            Err(failed("it told of another user than was asked for".into()))
+        }
+    }
+
+    /// A page of all users, from 1, by number. Past the end there is nobody.
+    pub async fn page(&self, page: u64) -> Result<Vec<Person>> {
+        self.list(&[("page", &page.to_string())]).await
+    }
+
+    /// Those of these users whom a list shows; at most [`PAGE`] can be asked for.
+    pub async fn among(&self, ids: &[u64]) -> Result<BTreeSet<u64>> {
+        let ids: Vec<String> = ids.iter().take(PAGE).map(u64::to_string).collect();
+        let found = self.list(&[("include", &ids.join(","))]).await?;
+        Ok(found.into_iter().map(|person| person.id).collect())
+    }
+
+    async fn list(&self, more: &[(&str, &str)]) -> Result<Vec<Person>> {
+        let per_page = PAGE.to_string();
+        let mut query = vec![("per_page", per_page.as_str()), ("orderby", "id"), ("order", "asc")];
+        query.extend(more);
+        let found: Vec<Person> = read(self.ask("", &query).await?)?;
+        if found.len() > PAGE || found.iter().any(|person| person.id == 0) {
+            return Err(failed("its list of users is none".into()));
+        }
+        Ok(found)
+    }
+
+    async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
+        let config = &self.app.config;
+        let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users{path}", config.wordpress_url))
+            .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
+        url.query_pairs_mut()
+            .extend_pairs([("context", "edit"), ("_fields", "id,username,email,name,roles")])
+            .extend_pairs(query);
+        let request = self
+            .app
+            .outbound
+            .client()?
+            .get(url)
+            .basic_auth(&config.wordpress_username, Some(self.password))
+            .header(ACCEPT, "application/json")
+            .header(CACHE_CONTROL, "no-store")
+            .build()
+            .map_err(|e| Error::internal(format!("the question to WordPress cannot be made: {e}")))?;
+        self.app.outbound.send(request).await
+    }
+}
+
+/// The answer's body. Which code comes with a refusal depends on WordPress's plugins: only the status counts.
+fn read<T: DeserializeOwned>(answer: Answer) -> Result<T> {
+    match answer.status {
+        200 => {}
+        401 | 403 => {
+            let message =
+                "WordPress refuses wordpress.username with its application password, or lets it list no users";
+            return Err(failed(format!("status {}", answer.status)).saying(message));
+        }
+        status => {
+            return Err(failed(format!("status {status}: is wordpress.url the address of the site itself?")));
+        }
+    }
+    let body: Value = answer.json()?;
+    serde_json::from_value(body).map_err(|e| failed(format!("its answer is none as WordPress gives it: {e}")))
+}
+
+fn failed(why: String) -> Error {
+    Error::new(Cause::NeighbourFailed).because(format!("WordPress: {why}"))
+}

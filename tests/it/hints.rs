@@ -1,0 +1,614 @@
+//! Members who follow their accounts at WordPress: hints of the must-use plugin, and the comparison of everybody.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use roster::access::secret;
+use roster::ids::Timestamp;
+use serde_json::{Value, json};
+
+use crate::counterparts::WordPress;
+use crate::site::{INTERNAL_SECRET, Organization, Reply, Site};
+use crate::standin::{self, Asked, StandIn};
+
+/// What nobody listens at.
+const NOWHERE: &str = "http://127.0.0.1:9";
+const KEY: &str = "a-key-for-hints-of-tests-without-a-site";
+const HOOK: &str = "/api/v1/hooks/wordpress";
+
+/// A site with secrets in files that live as long as it does.
+struct Place {
+    site: Site,
+    _secrets: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Place {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+/// A site that takes hints with this key and, where there is a password, asks WordPress as `admin`.
+async fn site_of(url: &str, key: &str, password: Option<&str>, more: &str) -> Place {
+    let secrets = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = secrets.path().join(name);
+        std::fs::write(&path, text).expect("a secret");
+        path.display().to_string()
+    };
+    let mut settings = format!("wordpress.url = \"{url}\"\nhooks.wordpress_key_file = \"{}\"\n", file("key", key));
+    if let Some(password) = password {
+        let file = file("password", password);
+        settings.push_str(&format!("wordpress.username = \"admin\"\nwordpress.password_file = \"{file}\"\n"));
+    }
+    let site = Site::with(&format!("{settings}{more}")).await;
+    Place { site, _secrets: secrets }
+}
+
+async fn map(organization: &Organization<'_>, external_key: &str, role: &str) {
+    organization.role(role, &[]).await;
+    let body = json!({"external_source": "wordpress", "external_key": external_key, "internal_role_key": role});
+    organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
+}
+
+async fn roles(organization: &Organization<'_>, uid: &str) -> Vec<String> {
+    let held = organization.admin().get(&format!("/api/v1/permissions/users/{uid}/roles")).await.data();
+    let roles = held["user_roles"].as_array().expect("roles").iter();
+    let mut keys: Vec<String> = roles.map(|r| r["role_key"].as_str().expect("key").to_owned()).collect();
+    keys.sort();
+    keys
+}
+
+async fn status(site: &Site, uid: &str) -> String {
+    site.admin().get(&format!("/admin/members/{uid}")).await.data()["status"].as_str().expect("status").to_owned()
+}
+
+/// The member of a name, as soon as there is one.
+async fn find(site: &Site, keyword: &str) -> Option<Value> {
+    let found = site.admin().get(&format!("/admin/members?keyword={keyword}")).await.data();
+    found["items"].as_array().expect("items").first().cloned()
+}
+
+// ── hints without a WordPress ──
+
+fn said(id: u64, username: &str, roles: &[&str]) -> Value {
+    json!({"id": id, "event": "update", "username": username, "email": format!("{username}@example.org"),
+        "name": username, "roles": roles})
+}
+
+fn notice(users: &[Value]) -> String {
+    json!({"site": NOWHERE, "users": users}).to_string()
+}
+
+/// The headers of a hint that is so many seconds old.
+fn signed(body: &str, key: &str, age_s: i64) -> [(&'static str, String); 2] {
+    let seconds = Timestamp::now().0 / 1_000 - age_s;
+    let signature = secret::signature(key, &format!("{seconds}.{body}"));
+    [("x-roster-timestamp", seconds.to_string()), ("x-roster-signature", format!("v1={}", hex::encode(signature)))]
+}
+
+async fn send(site: &Site, headers: &[(&str, String)], body: &str) -> Reply {
+    let caller = headers.iter().fold(site.nobody(), |caller, (name, value)| caller.with(name, value));
+    caller.send_raw(reqwest::Method::POST, HOOK, "application/json", body.into()).await
+}
+
+/// Hints as the plugin does; answers what became of the first account.
+async fn hint(site: &Site, users: &[Value]) -> Value {
+    let body = notice(users);
+    let reply = send(site, &signed(&body, KEY, 0), &body).await;
+    assert_eq!((reply.status, &reply.body["repeated"]), (200, &json!(false)), "{reply:?}");
+    reply.body["users"][0].clone()
+}
+
+#[tokio::test]
+async fn a_hint_is_taken_as_it_says_where_nobody_can_be_asked() {
+    let site = site_of(NOWHERE, KEY, None, "wordpress.organization = \"acme\"").await;
+    let acme = site.organization("acme").await;
+    map(&acme, "editor", "press").await;
+    map(&acme, "author", "writers").await;
+
+    let made = hint(&site, &[said(7, "kim", &["editor"])]).await;
+    let uid = made["uid"].as_str().expect("uid").to_owned();
+    assert_eq!((&made["id"], &made["result"]), (&json!(7), &json!("new")));
+    assert_eq!(roles(&acme, &uid).await, ["press"]);
+    // Again it is nothing new, and a role follows.
+    assert_eq!(hint(&site, &[said(7, "kim", &["editor"])]).await["result"], "same");
+    assert_eq!(hint(&site, &[said(7, "kim", &["author"])]).await["result"], "changed");
+    assert_eq!(roles(&acme, &uid).await, ["writers"]);
+    // What the member has is never overwritten.
+    let renamed =
+        json!({"id": 7, "event": "update", "username": "kim", "email": "new@example.org", "name": "", "roles": []});
+    assert_eq!(hint(&site, &[renamed]).await["result"], "changed");
+    assert_eq!(find(&site, "kim").await.expect("the member")["email"], "kim@example.org");
+    let entry =
+        site.admin().get("/admin/audit?action=member.follow_wordpress&limit=1").await.data()["items"][0].clone();
+    assert_eq!(entry["actor_kind"], "internal");
+
+    hint(&site, &[said(7, "kim", &["author"])]).await;
+    assert_eq!(hint(&site, &[json!({"id": 7, "event": "delete"})]).await["result"], "gone");
+    assert_eq!((status(&site, &uid).await.as_str(), roles(&acme, &uid).await), ("suspended", Vec::new()));
+    assert_eq!(find(&site, "kim").await.expect("still there")["email"], "kim@example.org");
+    // Who is suspended stays so, whatever else is hinted.
+    assert_eq!(hint(&site, &[json!({"id": 7, "event": "delete"})]).await["result"], "nobody");
+    assert_eq!(hint(&site, &[said(7, "kim", &["editor"])]).await["result"], "left");
+    assert_eq!((status(&site, &uid).await.as_str(), roles(&acme, &uid).await), ("suspended", Vec::new()));
+    assert_eq!(hint(&site, &[json!({"id": 8, "event": "delete"})]).await["result"], "nobody");
+}
+
+#[tokio::test]
+async fn a_hint_that_is_sent_again_does_nothing_twice() {
+    let site = site_of(NOWHERE, KEY, None, "wordpress.organization = \"acme\"").await;
+    let acme = site.organization("acme").await;
+    map(&acme, "editor", "press").await;
+    let body = notice(&[said(7, "kim", &["editor"])]);
+    let headers = signed(&body, KEY, 0);
+    let first = send(&site, &headers, &body).await;
+    let uid = first.body["users"][0]["uid"].as_str().expect("uid").to_owned();
+    hint(&site, &[said(7, "kim", &[])]).await;
+
+    let (a, b) = tokio::join!(send(&site, &headers, &body), send(&site, &headers, &body));
+
+    for reply in [a, b] {
+        assert_eq!((reply.status, &reply.body), (200, &json!({"repeated": true, "users": []})));
+    }
+    assert_eq!(roles(&acme, &uid).await, Vec::<String>::new(), "the former role did not come back");
+}
+
+#[tokio::test]
+async fn forged_old_and_foreign_hints_change_nothing() {
+    let site = site_of(NOWHERE, KEY, None, "hooks.age_max_s = 60").await;
+    let body = notice(&[said(7, "kim", &[])]);
+    let [(_, timestamp), (_, signature)] = signed(&body, KEY, 0);
+    let both = |timestamp: &str, signature: &str| {
+        vec![("x-roster-timestamp", timestamp.to_owned()), ("x-roster-signature", signature.to_owned())]
+    };
+    for (why, headers) in [
+        ("unsigned", vec![]),
+        ("no signature", vec![("x-roster-timestamp", timestamp.clone())]),
+        ("no time", vec![("x-roster-signature", signature.clone())]),
+        ("another key", signed(&body, "another-key-of-32-characters-or-more", 0).to_vec()),
+        ("another body", signed(&format!("{body} "), KEY, 0).to_vec()),
+        ("another time", both(&(timestamp.parse::<i64>().expect("seconds") + 1).to_string(), &signature)),
+        ("half", both(&timestamp, &signature[..40])),
+        ("empty", both(&timestamp, "")),
+        ("no version", both(&timestamp, signature.trim_start_matches("v1="))),
+        ("too old", signed(&body, KEY, 62).to_vec()),
+        ("from the future", signed(&body, KEY, -62).to_vec()),
+        ("absurd", signed(&body, KEY, i64::MIN / 2_000).to_vec()),
+    ] {
+        let reply = send(&site, &headers, &body).await;
+        assert_eq!((reply.status, reply.is(33_501_000).word()), (401, "hook_signature"), "{why}");
+    }
+    let wrong = send(&site, &[("x-internal-secret", "wrong-secret-of-somebody".into())], &body).await;
+    assert_eq!(wrong.word(), "invalid_internal_secret");
+    assert_eq!(site.admin().get("/admin/members").await.data()["total"], 1);
+
+    // During a rotation there are two signatures, of which one fits.
+    let two = both(&timestamp, &format!("v1={}, {signature}", "0".repeat(64)));
+    assert_eq!(send(&site, &two, &body).await.status, 200);
+    let young = notice(&[said(8, "lee", &[])]);
+    assert_eq!(send(&site, &signed(&young, KEY, 58), &young).await.status, 200);
+    let secret = [("x-internal-secret", INTERNAL_SECRET.to_owned())];
+    assert_eq!(send(&site, &secret, &notice(&[said(9, "max", &[])])).await.body["users"][0]["result"], "new");
+    assert_eq!(site.admin().get("/admin/members").await.data()["total"], 4);
+}
+
+#[tokio::test]
+async fn a_hint_that_cannot_be_read_says_why_and_a_new_field_does_not_matter() {
+    let site = site_of(NOWHERE, KEY, None, "").await;
+    let send = async |body: String| send(&site, &signed(&body, KEY, 0), &body).await;
+
+    for body in ["", "x", "[]", "{}", "{\"site\":1,\"users\":[]}"] {
+        assert_eq!(send(body.into()).await.status, 400, "{body}");
+    }
+    let foreign = json!({"site": "http://127.0.0.1:1", "users": []}).to_string();
+    assert_eq!(send(foreign).await.fields(), ["body.site"]);
+    for user in [
+        json!({"id": 0, "event": "delete"}),
+        json!({"id": -1, "event": "delete"}),
+        json!({"id": "7", "event": "delete"}),
+        json!({"id": u64::MAX, "event": "delete"}),
+        json!({"event": "delete"}),
+        json!({"id": 7}),
+        // Nobody can be asked who it is.
+        json!({"id": 7, "event": "update"}),
+    ] {
+        assert_eq!(send(notice(&[user.clone()])).await.fields(), ["body.users"], "{user}");
+    }
+    let many = |count: u64| notice(&(1..=count).map(|id| json!({"id": id, "event": "delete"})).collect::<Vec<_>>());
+    assert_eq!(send(many(101)).await.fields(), ["body.users"]);
+    assert_eq!(send(many(100)).await.body["users"].as_array().expect("users").len(), 100);
+    let mut newer = said(7, "kim", &[]);
+    newer["locale"] = json!("zh_TW");
+    let body = json!({"site": NOWHERE, "users": [newer], "version": 2}).to_string();
+    assert_eq!(send(body).await.body["users"][0]["result"], "new");
+    assert_eq!(site.nobody().get(HOOK).await.status, 405);
+}
+
+#[tokio::test]
+async fn without_settings_the_hook_and_the_comparison_say_what_is_missing() {
+    let bare = Site::start().await;
+    let only_url = Site::with(&format!("wordpress.url = \"{NOWHERE}\"")).await;
+    for site in [&bare, &only_url] {
+        let body = notice(&[]);
+        let reply = send(site, &signed(&body, KEY, 0), &body).await;
+        assert_eq!((reply.status, reply.word()), (501, "wordpress_not_configured"));
+        let reply = site.admin().post("/admin/wordpress/sync", json!({})).await;
+        assert_eq!((reply.status, reply.word()), (501, "wordpress_not_configured"));
+    }
+}
+
+#[test]
+fn a_key_that_could_be_tried_out_and_half_an_account_are_refused_at_the_start() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (file, settings) = (folder.path().join("secret"), folder.path().join("roster.toml"));
+    let check = |text: &str| {
+        std::fs::write(&settings, text).expect("settings");
+        let mut command = std::process::Command::new(crate::site::binary());
+        let output = command.args(["config", "check", "--data"]).arg(folder.path()).output().expect("roster");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (length, is_taken) in [(31, false), (32, true)] {
+        std::fs::write(&file, "s".repeat(length)).expect("the secret");
+        let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
+        assert_eq!((ok, said.contains("hooks.wordpress_key_file")), (is_taken, !is_taken), "{length}: {said}");
+    }
+    for half in ["wordpress.username = \"admin\"", &format!("wordpress.password_file = \"{}\"", file.display())] {
+        let (ok, said) = check(half);
+        assert!(!ok && said.contains("wordpress.username and wordpress.password_file"), "{half}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_linked_by_a_name_and_the_last_owner_stays() {
+    let site = site_of(NOWHERE, KEY, None, "").await;
+    let body = json!({"username": "kim", "email": "k@example.org"});
+    let local = site.admin().post("/admin/members", body).await.data();
+
+    for account in [said(7, "KIM", &[]), said(7, "other", &[])] {
+        let mut account = account;
+        if account["username"] == "other" {
+            account["email"] = json!("K@example.org");
+        }
+        let found = hint(&site, &[account]).await;
+        assert_eq!((&found["result"], &found["uid"]), (&json!("unlinked"), &Value::Null));
+    }
+    assert_eq!(site.admin().get("/admin/members").await.data()["total"], 2);
+    // An administrator says that it is one person.
+    let path = format!("/admin/users/{}", local["uid"].as_str().expect("uid"));
+    site.admin().patch(&path, json!({"wordpress_id": 7})).await.done();
+    assert_eq!(hint(&site, &[said(7, "kim", &[])]).await["result"], "changed", "the display name was missing");
+    // Whose number was given out again is left alone.
+    let first = hint(&site, &[said(8, "lee", &[])]).await;
+    assert_eq!(hint(&site, &[said(8, "max", &[])]).await["result"], "left");
+
+    let acme = site.organization("acme").await;
+    let uid = first["uid"].as_str().expect("uid");
+    acme.link(uid).await;
+    acme.assign(uid, &acme.role_id("tenant_owner").await).await;
+    let owners = site.admin().get("/admin/members").await.data()["items"].clone();
+    for other in owners.as_array().expect("items").iter().filter(|m| m["uid"] != json!(uid)) {
+        let other = other["uid"].as_str().expect("uid");
+        if roles(&acme, other).await.contains(&"tenant_owner".to_owned()) {
+            site.admin().post(&format!("/admin/members/{other}/deactivate"), json!({})).await.done();
+        }
+    }
+    assert_eq!(hint(&site, &[json!({"id": 8, "event": "delete"})]).await["result"], "left");
+    assert_eq!(status(&site, uid).await, "active");
+}
+
+// ── a WordPress that does as a test says ──
+
+/// Users by number, and what else it answers.
+#[derive(Clone, Default)]
+struct Users(Arc<Mutex<(BTreeMap<u64, Value>, Option<u16>)>>);
+
+impl Users {
+    fn put(&self, id: u64, username: &str, roles: &[&str]) {
+        self.0.lock().expect("no panic").0.insert(id, said(id, username, roles));
+    }
+
+    fn remove(&self, id: u64) {
+        self.0.lock().expect("no panic").0.remove(&id);
+    }
+
+    /// From now on it answers this status to everything but `me`; 0 is its own again.
+    fn fail(&self, status: u16) {
+        self.0.lock().expect("no panic").1 = Some(status).filter(|status| *status > 0);
+    }
+
+    fn answer(&self, asked: &Asked) -> poem::Response {
+        let query = |name: &str| asked.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let path = asked.path.strip_prefix("/wp-json/wp/v2/users").expect("the users");
+        assert_eq!(query("context"), Some("edit"), "{asked:?}");
+        let (users, failing) = self.0.lock().expect("no panic").clone();
+        if path == "/me" {
+            return standin::json(200, &json!({"id": 1, "username": "admin", "email": "", "roles": []}));
+        }
+        if let Some(status) = failing {
+            let code = if status == 404 { "rest_no_route" } else { "rest_forbidden_context" };
+            return standin::json(status, &json!({"code": code}));
+        }
+        if let Some(id) = path.strip_prefix('/') {
+            let found = users.get(&id.parse().expect("a number"));
+            return found.map_or_else(
+                || standin::json(404, &json!({"code": "rest_user_invalid_id"})),
+                |user| standin::json(200, user),
+            );
+        }
+        assert_eq!(query("per_page"), Some("100"));
+        let all: Vec<&Value> = match (query("include"), query("page")) {
+            (Some(ids), _) => ids.split(',').filter_map(|id| users.get(&id.parse().expect("a number"))).collect(),
+            (None, Some(page)) => {
+                let page: usize = page.parse().expect("a page");
+                users.values().skip((page - 1) * 100).take(100).collect()
+            }
+            (None, None) => panic!("{asked:?}"),
+        };
+        standin::json(200, &json!(all))
+    }
+}
+
+/// A WordPress without users that takes any password, with the settings for it and where its password lies.
+pub fn empty_wordpress() -> (StandIn, tempfile::TempDir, String) {
+    let (neighbour, secrets) = (start(&Users::default()), tempfile::tempdir().expect("a directory"));
+    let file = secrets.path().join("password");
+    std::fs::write(&file, "x").expect("a secret");
+    let account = format!("wordpress.username = \"admin\"\nwordpress.password_file = \"{}\"\n", file.display());
+    let settings = format!("wordpress.url = \"{}\"\n{account}", neighbour.url);
+    (neighbour, secrets, settings)
+}
+
+fn start(users: &Users) -> StandIn {
+    let users = users.clone();
+    StandIn::start(move |asked| users.answer(&asked))
+}
+
+async fn compare(site: &Site, wish: Value) -> Value {
+    site.admin().post("/admin/wordpress/sync", wish).await.data()
+}
+
+fn numbers(report: &Value, list: &str) -> Vec<u64> {
+    report[list].as_array().expect("a list").iter().map(|row| row["wordpress_id"].as_u64().expect("id")).collect()
+}
+
+#[tokio::test]
+async fn a_comparison_says_what_it_would_do_and_then_does_it() {
+    let users = Users::default();
+    let neighbour = start(&users);
+    users.put(1, "admin", &["administrator"]);
+    users.put(2, "erika", &["editor"]);
+    users.put(3, "kim", &["editor"]);
+    let site = site_of(&neighbour.url, KEY, Some("x"), "wordpress.organization = \"acme\"").await;
+    let acme = site.organization("acme").await;
+    map(&acme, "editor", "press").await;
+    site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
+
+    let members = site.admin().get("/admin/members").await.data()["total"].clone();
+    for _ in 0..2 {
+        let report = compare(&site, json!({"dry_run": true})).await;
+        assert_eq!(
+            (&report["dry_run"], &report["looked_at"], &report["next"]),
+            (&json!(true), &json!(3), &Value::Null)
+        );
+        assert_eq!((numbers(&report, "new"), numbers(&report, "unlinked")), (vec![1, 2], vec![3]));
+    }
+    assert_eq!(site.admin().get("/admin/members").await.data()["total"], members);
+    let report = compare(&site, json!({})).await;
+    assert_eq!((numbers(&report, "new"), numbers(&report, "unlinked")), (vec![1, 2], vec![3]));
+    let uid = report["new"][1]["uid"].as_str().expect("uid").to_owned();
+    assert_eq!(roles(&acme, &uid).await, ["press"]);
+    let report = compare(&site, json!({})).await;
+    assert_eq!((numbers(&report, "new"), numbers(&report, "changed")), (vec![], vec![]), "nothing twice: {report}");
+
+    // A role and an e-mail change, and somebody goes.
+    users.put(2, "erika", &[]);
+    users.remove(1);
+    users.put(4, "nora", &[]);
+    let command = site.command(&["sync", "wordpress", "--dry-run"]);
+    assert_eq!(command["changed"], json!([{"wordpress_id": 2, "uid": uid, "fields": ["roles"], "kept": []}]));
+    assert_eq!((numbers(&command, "gone"), numbers(&command, "new")), (vec![1], vec![4]));
+    assert_eq!(roles(&acme, &uid).await, ["press"]);
+    let command = site.command(&["sync", "wordpress"]);
+    assert_eq!((numbers(&command, "gone"), &command["gone"][0]["suspended"]), (vec![1], &json!(true)));
+    assert_eq!(roles(&acme, &uid).await, Vec::<String>::new());
+    let gone = command["gone"][0]["uid"].as_str().expect("uid");
+    assert_eq!(status(&site, gone).await, "suspended");
+    // Who is suspended and gone is not told of again.
+    assert_eq!(numbers(&compare(&site, json!({})).await, "gone"), [0; 0]);
+    let entry = site.admin().get("/admin/audit?action=member.follow_wordpress").await.data()["items"][0].clone();
+    assert!(!entry.to_string().contains("@example.org"), "{entry}");
+}
+
+#[tokio::test]
+async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
+    let users = Users::default();
+    let neighbour = start(&users);
+    (1..=250).for_each(|id| users.put(id, &format!("p{id}"), &[]));
+    let site = site_of(&neighbour.url, KEY, Some("x"), "neighbours.failures = 1000").await;
+    let report = compare(&site, json!({})).await;
+    assert_eq!((report["looked_at"].as_u64(), numbers(&report, "new").len()), (Some(250), 250));
+
+    // Somebody of the first page is deleted before the second is read: number 101 is on neither.
+    let first = compare(&site, json!({"pages": 1})).await;
+    assert_eq!((&first["looked_at"], &first["next"]), (&json!(100), &json!("page 2")));
+    users.remove(50);
+    let rest = compare(&site, json!({"from": "page 2"})).await;
+    assert_eq!((&rest["looked_at"], &rest["next"], numbers(&rest, "gone")), (&json!(149), &Value::Null, vec![50]));
+
+    let uid = |report: &Value, n: usize| report["new"][n]["uid"].as_str().expect("uid").to_owned();
+    for failure in [401, 403, 404, 500, 503] {
+        users.fail(failure);
+        for from in ["page 1", "known 0"] {
+            let reply = site.admin().post("/admin/wordpress/sync", json!({"from": from})).await;
+            assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{failure} {from}");
+        }
+        let body = json!({"site": neighbour.url, "users": [{"id": 7, "event": "delete"}]}).to_string();
+        let reply = send(&site, &signed(&body, KEY, 0), &body).await;
+        assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{failure}");
+        assert_eq!(status(&site, &uid(&report, 6)).await, "active", "{failure}");
+    }
+    users.fail(0);
+    // A hint says gone, WordPress says there: it is asked, not believed.
+    let body = json!({"site": neighbour.url, "users": [{"id": 7, "event": "delete"}]}).to_string();
+    assert_eq!(send(&site, &signed(&body, KEY, 0), &body).await.body["users"][0]["result"], "same");
+
+    // A site that was set up anew has nobody: a person looks first.
+    (51..=250).for_each(|id| users.remove(id));
+    let report = compare(&site, json!({"gone_max": 3})).await;
+    let suspended = report["gone"].as_array().expect("gone").iter().filter(|row| row["suspended"] == true).count();
+    assert_eq!((numbers(&report, "gone").len(), suspended), (200, 3));
+    let command = site.command(&["sync", "wordpress", "--gone-max", "2"]);
+    let gone = command["gone"].as_array().expect("gone");
+    assert_eq!((gone.len(), gone.iter().filter(|row| row["suspended"] == true).count()), (197, 2));
+    for wish in [json!({"from": "page 0"}), json!({"from": "known -1"}), json!({"pages": 0}), json!({"pages": 1001})] {
+        assert_eq!(site.admin().post("/admin/wordpress/sync", wish.clone()).await.status, 400, "{wish}");
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_answer_and_wrong_credentials_stop_a_comparison() {
+    let me = |body: Value, status: u16| StandIn::start(move |_| standin::json(status, &body));
+    for (neighbour, message) in [
+        (me(json!({"code": "rest_not_logged_in"}), 401), "refuses wordpress.username"),
+        (me(json!({"id": 2, "username": "other", "roles": []}), 200), "did not answer as it should"),
+        // What an anonymous visitor gets has no username.
+        (me(json!({"id": 1, "name": "Admin"}), 200), "did not answer as it should"),
+        (me(json!([]), 200), "did not answer as it should"),
+    ] {
+        let site = site_of(&neighbour.url, KEY, Some("x"), "").await;
+        let reply = site.admin().post("/admin/wordpress/sync", json!({})).await;
+        assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"));
+        assert!(reply.body["message"].as_str().expect("text").contains(message), "{reply:?}");
+        assert_eq!(neighbour.asked(), 1, "nothing else is asked");
+    }
+}
+
+// ── the real WordPress ──
+
+/// One test at a time has the hints of the WordPress that all tests share.
+static HINTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn site_at(wordpress: &WordPress) -> Place {
+    let password = &wordpress.person("admin").application_password;
+    site_of(&wordpress.url, &wordpress.events_key, Some(password), "wordpress.organization = \"acme\"").await
+}
+
+fn send_hints_to(wordpress: &WordPress, url: &str) {
+    std::fs::write(&wordpress.events_url, url).expect("the file");
+}
+
+async fn administer(wordpress: &WordPress, method: reqwest::Method, path: &str, body: Value, quiet: bool) -> Value {
+    let url = format!("{}/wp-json/wp/v2/users{path}", wordpress.url);
+    let admin = &wordpress.person("admin").application_password;
+    let mut request = crate::counterparts::http().request(method, url).basic_auth("admin", Some(admin)).json(&body);
+    if quiet {
+        request = request.header("x-roster-quiet", "1");
+    }
+    let answer = request.send().await.expect("an answer");
+    assert!(answer.status().is_success(), "{}", answer.text().await.expect("text"));
+    answer.json().await.expect("JSON")
+}
+
+async fn new_person(wordpress: &WordPress, roles: &[&str], quiet: bool) -> (String, u64) {
+    let login = format!("p{}", uuid::Uuid::now_v7().simple());
+    let body = json!({"username": login, "email": format!("{login}@example.org"), "password": "Pass-word-7",
+        "name": "New Person", "roles": roles});
+    let made = administer(wordpress, reqwest::Method::POST, "", body, quiet).await;
+    (login, made["id"].as_u64().expect("id"))
+}
+
+/// Looks again and again until there is something to see.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_made_changed_and_deleted_at_wordpress_is_followed() {
+    let wordpress = WordPress::start();
+    let _turn = HINTS.lock().await;
+    let site = site_at(wordpress).await;
+    let acme = site.organization("acme").await;
+    map(&acme, "editor", "press").await;
+    map(&acme, "author", "writers").await;
+    send_hints_to(wordpress, &format!("{}{HOOK}", site.url));
+
+    let (login, id) = new_person(wordpress, &["editor"], false).await;
+    let member = until("a new user becomes a member", async || find(&site, &login).await).await;
+    let uid = member["uid"].as_str().expect("uid").to_owned();
+    assert_eq!(member["email"], format!("{login}@example.org"));
+    until("its role follows", async || (roles(&acme, &uid).await == ["press"]).then_some(())).await;
+
+    let body = json!({"roles": ["author"], "email": format!("new-{login}@example.org")});
+    administer(wordpress, reqwest::Method::POST, &format!("/{id}"), body, false).await;
+    until("another role follows", async || (roles(&acme, &uid).await == ["writers"]).then_some(())).await;
+    assert_eq!(find(&site, &login).await.expect("the member")["email"], format!("{login}@example.org"));
+
+    // One that another program tells us of is left to that program; a hint about somebody else comes through.
+    let (quiet, _) = new_person(wordpress, &["editor"], true).await;
+    let (loud, _) = new_person(wordpress, &["editor"], false).await;
+    until("the next user is heard of", async || find(&site, &loud).await).await;
+    assert_eq!(find(&site, &quiet).await, None);
+
+    let path = format!("/{id}?force=true&reassign=false");
+    administer(wordpress, reqwest::Method::DELETE, &path, json!({}), false).await;
+    until("who is deleted is suspended", async || (status(&site, &uid).await == "suspended").then_some(())).await;
+    assert_eq!(roles(&acme, &uid).await, Vec::<String>::new());
+    send_hints_to(wordpress, "");
+}
+
+#[tokio::test]
+async fn what_roster_could_not_hear_is_told_again() {
+    let wordpress = WordPress::start();
+    let _turn = HINTS.lock().await;
+    let site = site_at(wordpress).await;
+    site.organization("acme").await;
+    send_hints_to(wordpress, &format!("{NOWHERE}{HOOK}"));
+    let (login, _) = new_person(wordpress, &[], false).await;
+    assert_eq!(find(&site, &login).await, None);
+
+    send_hints_to(wordpress, &format!("{}{HOOK}", site.url));
+    let cron = format!("{}/wp-cron.php?doing_wp_cron", wordpress.url);
+    until("the cron tells it", async || {
+        crate::counterparts::http().get(&cron).send().await.expect("an answer");
+        find(&site, &login).await
+    })
+    .await;
+    send_hints_to(wordpress, "");
+}
+
+#[tokio::test]
+async fn all_users_of_a_real_wordpress_are_compared() {
+    let wordpress = WordPress::start();
+    let site = site_at(wordpress).await;
+    let acme = site.organization("acme").await;
+    map(&acme, "editor", "press").await;
+    let (login, id) = new_person(wordpress, &["editor"], false).await;
+
+    let dry = site.command(&["sync", "wordpress", "--dry-run"]);
+    assert!(numbers(&dry, "new").contains(&id), "{dry}");
+    assert_eq!(find(&site, &login).await, None);
+    let report = site.command(&["sync", "wordpress"]);
+    let row = report["new"].as_array().expect("new").iter().find(|row| row["wordpress_id"] == id).expect("a row");
+    let uid = row["uid"].as_str().expect("uid");
+    assert_eq!(roles(&acme, uid).await, ["press"]);
+
+    let path = format!("/{id}?force=true&reassign=false");
+    administer(wordpress, reqwest::Method::DELETE, &path, json!({}), false).await;
+    assert!(numbers(&compare(&site, json!({})).await, "gone").contains(&id));
+    assert_eq!(status(&site, uid).await, "suspended");
+    // With a wrong password WordPress would show an anonymous visitor.
+    let wrong = site_of(&wordpress.url, KEY, Some("abcd EFGH 1234 ijkl MNOP 5678"), "").await;
+    let reply = wrong.admin().post("/admin/wordpress/sync", json!({})).await;
+    assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"));
+}
