@@ -163,7 +163,7 @@ mod claims {
     use super::{Claim, values_of};
 
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "facts are an object of facts, or a list of {name, values}")]
     enum Form {
         List(Vec<Claim>),
         Object(BTreeMap<String, Value>),

@@ -9,6 +9,7 @@ mod engine;
 pub mod input;
 pub mod inspect;
 mod limits;
+pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -131,6 +132,7 @@ impl FaultKind {
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub sha256: Hash,
+    pub loaded: Arc<Loaded>,
     pub exports: Exports,
     /// Names of its imports, as they stand in the component.
     pub imports: Vec<String>,
@@ -207,8 +209,12 @@ impl Host {
 
     /// Is this component fit to be called? Looked into, compiled, started once. It stays loaded.
     pub async fn admit(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
+        let inspected = inspect::inspect(component, self.limits(tier))?;
+        self.admit_inspected(component, tier, inspected).await
+    }
+
+    async fn admit_inspected(&self, component: &[u8], tier: Tier, inspected: inspect::Inspected) -> Result<Admitted> {
         let limits = self.limits(tier);
-        let inspected = inspect::inspect(component, limits)?;
         let sha256: Hash = Sha256::digest(component).into();
         let began = Instant::now();
         let artifact = self.compile(component, limits).await?;
@@ -221,15 +227,16 @@ impl Host {
         if let Err(e) = self.cache.keep(&runtime.engine, &sha256, &artifact) {
             tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
         }
-        let admitted = Admitted {
+        let loaded = Arc::new(linked);
+        self.remember(sha256, loaded.clone());
+        Ok(Admitted {
             sha256,
+            loaded,
             exports: inspected.exports,
             imports: inspected.imports,
             compile_time,
             artifact_bytes: artifact.len() as u64,
-        };
-        self.remember(sha256, Arc::new(linked));
-        Ok(admitted)
+        })
     }
 
     async fn compile(&self, component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
@@ -265,8 +272,7 @@ impl Host {
         if <Hash>::from(Sha256::digest(&component)) != sha256 {
             return Err(Error::internal("a stored component is not the one that was uploaded"));
         }
-        self.admit(&component, tier).await?;
-        self.find_loaded(&sha256).ok_or_else(|| Error::internal("a component was dropped while it was made ready"))
+        Ok(self.admit(&component, tier).await?.loaded)
     }
 
     fn remember(&self, sha256: Hash, loaded: Arc<Loaded>) {
