@@ -298,6 +298,22 @@ impl Host {
         });
     }
 
+    /// Drops what was made of a component.
+    pub fn forget(&self, sha256: &Hash) {
+        self.loaded.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.remove(sha256);
+            known
+        });
+        self.cache.drop_but(|digest| digest != hex::encode(sha256));
+    }
+
+    /// Drops all compiled components but those of these.
+    pub fn sweep(&self, stored: &HashSet<Hash>) {
+        let stored: HashSet<String> = stored.iter().map(hex::encode).collect();
+        self.cache.drop_but(|digest| stored.contains(digest));
+    }
+
     /// Asks an authorizer.
     pub async fn authorize(&self, turn: Turn, input: AccessInput) -> Called<Ruling> {
         let limits = self.limits(turn.tier);
