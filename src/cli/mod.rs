@@ -6,6 +6,7 @@ pub mod directory;
 mod door;
 mod invite;
 mod keys;
+mod plugin;
 mod serve;
 mod show;
 mod tables;
@@ -106,6 +107,9 @@ enum Command {
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
+    /// Plugins: an organization's own rules, in a sandbox
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
@@ -174,6 +178,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
+        Command::Plugin(command) => return plugin::run(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
