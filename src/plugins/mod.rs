@@ -79,7 +79,7 @@ pub struct Whole {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// What each interface answered to a question without content. A failure is told, not refused: a plugin may want
+    /// What each interface answered to a question without meaning. A failure is told, not refused: a plugin may want
     /// more to go on.
     pub dry_run: Vec<Tried>,
     /// How many of the vectors that it brought along passed.

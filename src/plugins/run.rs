@@ -16,22 +16,6 @@ pub enum Asked {
     Role(RoleInput),
 }
 
-/// A question without content.
-pub fn neutral_access(asker: Asker<'_>) -> AccessInput {
-    let context = ["question", "base", "app"].into_iter().zip(["route", "allow", "main"]);
-    let context = context.map(|(name, value)| fact(name, value)).collect();
-    let mut input = AccessInput { action: "GET".into(), path: "/".into(), context, ..AccessInput::default() };
-    complete_access(&mut input, asker);
-    input
-}
-
-/// Somebody without groups.
-pub fn neutral_role(asker: Asker<'_>) -> RoleInput {
-    let mut input = RoleInput { source: "oidc".into(), ..RoleInput::default() };
-    complete_role(&mut input, asker);
-    input
-}
-
 fn fact(name: &str, value: &str) -> Claim {
     Claim { name: name.to_owned(), values: vec![value.to_owned()] }
 }

@@ -117,7 +117,7 @@ impl From<Filter> for PluginFilter {
     }
 }
 
-/// What an interface answered to a question without content
+/// What an interface answered to a question without meaning
 #[derive(Object)]
 #[oai(rename = "PluginTried")]
 struct TriedView {

@@ -12,14 +12,14 @@ use super::{PluginState, ReportView, VersionView};
 use crate::access;
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
+use crate::access::plugin::Exports;
 use crate::access::secret::Hash;
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
-use crate::plugins::run::{neutral_access, neutral_role};
-use crate::plugins::{self, Answer, Report, Room, Upload, Uploads, Version, Whole, store};
-use crate::sandbox::{Admitted, Limits, Tier, Turn};
+use crate::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
+use crate::sandbox::{AccessInput, Limits, RoleInput, Tier, Turn};
 use crate::wire::{Reply, Tag, ok, raw};
 
 /// A version, just uploaded, or the one that has these bytes already
@@ -91,7 +91,7 @@ impl Api {
         if let Some((whole, number)) = known {
             return Ok(ok(UploadedPlugin::of(whole, number)?));
         }
-        let version = self.admit(&caller, (tenant, &org_code), &bytes, tier).await?;
+        let version = self.admit(&caller, tenant, &bytes, tier).await?;
         let upload = Upload { name, component: bytes, version };
         let room = Room { plugins_max: config.plugins_max, versions_max: config.plugin_versions_max };
         let keep = move |t: &Transaction<'_>, caller: &Identity| {
@@ -122,13 +122,7 @@ impl Api {
 
 impl Api {
     /// All that must be right before a component is stored, outside of any transaction.
-    async fn admit(
-        &self,
-        caller: &Identity,
-        (tenant, org_code): (OrganizationId, &str),
-        bytes: &[u8],
-        tier: Tier,
-    ) -> Result<Version> {
+    async fn admit(&self, caller: &Identity, tenant: OrganizationId, bytes: &[u8], tier: Tier) -> Result<Version> {
         let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
         let (admitted, vectors) = admitted.inspect_err(|e| {
             if e.cause == Cause::PluginCompile {
@@ -139,7 +133,7 @@ impl Api {
         let mut report = Report { compile_ms, ..Report::default() };
         report.count(&vectors);
         let turn = Turn { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None };
-        self.try_out(caller, (turn, org_code), &admitted, &mut report).await;
+        report.dry_run = self.try_out(turn, admitted.exports).await;
         let (kind, who) = caller.actor();
         Ok(Version {
             number: 0,
@@ -156,24 +150,18 @@ impl Api {
         })
     }
 
-    /// Asks each interface something without content.
-    async fn try_out(
-        &self,
-        caller: &Identity,
-        (turn, org_code): (Turn, &str),
-        admitted: &Admitted,
-        report: &mut Report,
-    ) {
-        let subject = caller.member().unwrap_or(MemberId(uuid::Uuid::nil()));
-        let asker = (turn.organization, org_code, subject);
-        if admitted.exports.authorizer {
-            let called = self.app.host.authorize(turn.clone(), neutral_access(asker)).await;
-            report.dry_run.push(Answer::of_authorizer(&called).tried("authorizer"));
+    /// Asks each interface something without meaning.
+    async fn try_out(&self, turn: Turn, exports: Exports) -> Vec<Tried> {
+        let mut tried = Vec::new();
+        if exports.authorizer {
+            let called = self.app.host.authorize(turn.clone(), AccessInput::neutral()).await;
+            tried.push(Answer::of_authorizer(&called).tried(Exports::AUTHORIZER));
         }
-        if admitted.exports.role_mapper {
-            let called = self.app.host.map_roles(turn, neutral_role(asker)).await;
-            report.dry_run.push(Answer::of_mapper(&called).tried("role-mapper"));
+        if exports.role_mapper {
+            let called = self.app.host.map_roles(turn, RoleInput::neutral()).await;
+            tried.push(Answer::of_mapper(&called).tried(Exports::ROLE_MAPPER));
         }
+        tried
     }
 }
 
