@@ -32,6 +32,8 @@ mod organizations;
 mod passwords;
 mod peers;
 mod permissions;
+mod plugin_uploads;
+mod plugins;
 mod refresh;
 mod registration;
 mod schema;
