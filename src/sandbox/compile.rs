@@ -207,6 +207,21 @@ impl Cache {
         }
     }
 
+    /// Deletes the files of all components but those whose digest, in hexadecimal, is one to keep.
+    pub(super) fn drop_but(&self, keeps: impl Fn(&str) -> bool) {
+        // No folder: nothing was ever compiled here.
+        let Ok(files) = std::fs::read_dir(&self.folder) else { return };
+        for file in files.flatten() {
+            let name = file.file_name();
+            let digest = name.to_str().and_then(|name| name.split('-').next()).unwrap_or_default();
+            if !keeps(digest)
+                && let Err(e) = std::fs::remove_file(file.path())
+            {
+                tracing::warn!(file = %file.path().display(), error = %e, "a compiled plugin cannot be deleted");
+            }
+        }
+    }
+
     /// Keeps an artifact: written aside, then moved into place, so that no half of one is ever there.
     pub(super) fn keep(&self, engine: &Engine, sha256: &Hash, artifact: &[u8]) -> std::io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use compile::Cache;
-use engine::{Runtime, Space};
+use engine::{Call, Runtime, Space};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
@@ -159,17 +159,17 @@ pub struct Host {
     compile_queue: Semaphore,
     /// Where compiled components outlive the process, if anywhere.
     cache: Option<Arc<Cache>>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
     turns_per_organization: usize,
     turn_wait: Duration,
 }
 
 /// Which call is made, and for whom.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn<'a> {
+#[derive(Debug, Clone)]
+pub struct Turn {
     pub organization: OrganizationId,
-    pub loaded: &'a Loaded,
+    pub loaded: Arc<Loaded>,
     pub tier: Tier,
     /// Less running time than the limits give.
     pub deadline_ms: Option<u32>,
@@ -201,7 +201,7 @@ impl Host {
             compiling: Semaphore::new(1),
             compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
             cache: None,
-            turns: Semaphore::new(many(config.plugin_calls_max)),
+            turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),
             turns_per_organization: many(config.plugin_calls_per_organization),
             turn_wait: Duration::from_millis(config.plugin_wait_ms),
@@ -319,21 +319,45 @@ impl Host {
         });
     }
 
+    /// Drops what was made of a component.
+    pub fn forget(&self, sha256: &Hash) {
+        self.loaded.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.remove(sha256);
+            known
+        });
+        let gone = hex::encode(sha256);
+        self.drop_files_but(|digest| digest != gone);
+    }
+
+    /// Drops all compiled components but those of these.
+    pub fn sweep(&self, stored: &HashSet<Hash>) {
+        let stored: HashSet<String> = stored.iter().map(hex::encode).collect();
+        self.drop_files_but(|digest| stored.contains(digest));
+    }
+
+    fn drop_files_but(&self, keeps: impl Fn(&str) -> bool) {
+        if let Some(cache) = &self.cache {
+            cache.drop_but(keeps);
+        }
+    }
+
     /// Starts it and asks it nothing: how long that takes.
-    pub async fn start(&self, turn: Turn<'_>) -> Result<Duration> {
+    pub async fn start(&self, turn: &Turn) -> Result<Duration> {
         let began = Instant::now();
         turn.loaded.try_start(self.limits(turn.tier)).await?;
         Ok(began.elapsed())
     }
 
     /// Asks an authorizer.
-    pub async fn authorize(&self, turn: Turn<'_>, input: AccessInput) -> Called<Ruling> {
+    pub async fn authorize(&self, turn: Turn, input: AccessInput) -> Called<Ruling> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
-        let mut called = turn.loaded.authorize(limits, turn.budget(limits.authorize), input).await;
+        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let call = Call { limits: *limits, budget: turn.budget(limits.authorize), turns };
+        let mut called = turn.loaded.authorize(call, input).await;
         if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
             *reason = engine::plain(reason, REASON_BYTES_MAX);
         }
@@ -341,13 +365,14 @@ impl Host {
     }
 
     /// Asks a role mapper.
-    pub async fn map_roles(&self, turn: Turn<'_>, input: RoleInput) -> Called<Vec<String>> {
+    pub async fn map_roles(&self, turn: Turn, input: RoleInput) -> Called<Vec<String>> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
-        let mut called = turn.loaded.map_roles(limits, turn.budget(limits.map_roles), input).await;
+        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let call = Call { limits: *limits, budget: turn.budget(limits.map_roles), turns };
+        let mut called = turn.loaded.map_roles(call, input).await;
         if let Ok(roles) = &called.outcome
             && let Some(fault) = roles_fault(roles)
         {
@@ -357,12 +382,12 @@ impl Host {
     }
 
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
-    async fn turn(&self, organization: OrganizationId) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
+    async fn turn(&self, organization: OrganizationId) -> Option<[OwnedSemaphorePermit; 2]> {
         let own = self.turns_of(organization);
         let both = async {
             // The organization's own first: who waits there takes nothing from the others.
             let own = own.acquire_owned().await.ok()?;
-            Some((self.turns.acquire().await.ok()?, own))
+            Some([self.turns.clone().acquire_owned().await.ok()?, own])
         };
         tokio::time::timeout(self.turn_wait, both).await.ok().flatten()
     }
@@ -381,7 +406,7 @@ impl Host {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     fn budget(&self, budget: Budget) -> Budget {
         let running_ms = self.deadline_ms.map_or(budget.running_ms, |ms| budget.running_ms.min(ms.into()));
         Budget { running_ms, ..budget }

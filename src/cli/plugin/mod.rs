@@ -1,5 +1,6 @@
 //! The commands for plugins: what an author does without a server, and what is asked of one.
 
+mod live;
 mod offline;
 
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ pub(super) enum PluginCommand {
     Test(offline::Test),
     /// Measure how long and how much a component's calls run
     Bench(offline::Bench),
+    #[command(flatten)]
+    Live(live::LiveCommand),
 }
 
 pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitCode, Failed> {
@@ -23,5 +26,6 @@ pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitC
         PluginCommand::Check(check) => offline::check(common, &check).await,
         PluginCommand::Test(test) => offline::test(common, &test).await,
         PluginCommand::Bench(bench) => offline::bench(common, &bench).await,
+        PluginCommand::Live(command) => live::run(common, command).await,
     }
 }
