@@ -41,6 +41,7 @@ type Apis = (
         permissions::api::mappings::Api,
         permissions::api::policy::Api,
         permissions::api::check::Api,
+        permissions::api::decisions::Api,
     ),
     (
         sessions::api::Api,
@@ -76,6 +77,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             permissions::api::mappings::Api { app: app() },
             permissions::api::policy::Api { app: app() },
             permissions::api::check::Api { app: app() },
+            permissions::api::decisions::Api { app: app() },
         ),
         (
             sessions::api::Api { app: app() },
