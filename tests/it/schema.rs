@@ -103,7 +103,9 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         let mut rows = plan.raw_query();
         while let Some(row) = rows.next().expect("row") {
             let step: String = row.get(3).expect("step");
-            let is_scan = step.starts_with("SCAN") && !step.contains("CONSTANT ROW") && !step.contains("USING");
+            // Taking a JSON list apart is no table of ours.
+            let is_harmless = ["CONSTANT ROW", "USING", "VIRTUAL TABLE"].iter().any(|word| step.contains(word));
+            let is_scan = step.starts_with("SCAN") && !is_harmless;
             assert!(!is_scan, "{name}: {step}");
         }
     }
