@@ -21,7 +21,7 @@ impl App {
         input: AccessInput,
     ) -> Called<Ruling> {
         let called = match self.ready(binding).await {
-            Ok(loaded) => self.host.authorize(turn(organization, binding, &loaded), input).await,
+            Ok(loaded) => self.host.authorize(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::word));
@@ -36,7 +36,7 @@ impl App {
         input: RoleInput,
     ) -> Called<Vec<String>> {
         let called = match self.ready(binding).await {
-            Ok(loaded) => self.host.map_roles(turn(organization, binding, &loaded), input).await,
+            Ok(loaded) => self.host.map_roles(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(|_| "roles"));
@@ -148,6 +148,6 @@ fn keep(seen: &mut Seen, kept_max: usize, line: Logged) {
     seen.log.push_back(line);
 }
 
-fn turn<'a>(organization: OrganizationId, binding: &Binding, loaded: &'a Loaded) -> Turn<'a> {
+fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> Turn {
     Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms }
 }

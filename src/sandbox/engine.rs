@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, TypedFunc,
 };
@@ -28,6 +30,9 @@ const ROLE_MAPPER: &str = "roster:policy/role-mapper@1.0.0";
 const TICK: Duration = Duration::from_millis(1);
 /// The ticker rests after this many ticks without a call.
 const IDLE_TICKS: u32 = 200;
+/// How far long calls stand behind.
+#[cfg(target_os = "linux")]
+const SLOW_NICE: i32 = 10;
 /// A call that waits for the processor may last this many times its running time.
 const PATIENCE: u64 = 5;
 const STACK_BYTES: usize = 256 * 1024;
@@ -84,6 +89,44 @@ pub(super) struct Runtime {
     pub(super) engine: Engine,
     linker: Linker<Guest>,
     ticker: Arc<Ticker>,
+    /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
+    /// which look for new requests only when they have nothing else to do.
+    slow: Slow,
+}
+
+/// Threads for long calls, behind everything else of this process.
+struct Slow(Option<tokio::runtime::Runtime>);
+
+impl Slow {
+    fn start() -> Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        // On Linux a thread has a priority of its own; elsewhere this would be the whole process's.
+        #[cfg(target_os = "linux")]
+        builder.on_thread_start(|| {
+            // Without it long calls only take more from the others.
+            let _ = rustix::process::nice(SLOW_NICE);
+        });
+        let made = builder.worker_threads(threads).thread_name("plugin").build();
+        made.map(|runtime| Self(Some(runtime)))
+            .map_err(|e| Error::internal(format!("the plugins' threads cannot be started: {e}")))
+    }
+
+    /// Goes on with this elsewhere; it ends when the answer is not waited for any more.
+    async fn run<T: Send + 'static>(&self, rest: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn_on(rest, self.0.as_ref()?.handle());
+        task.join_next().await?.ok()
+    }
+}
+
+impl Drop for Slow {
+    /// A runtime must not be waited for where requests are answered.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Runtime {
@@ -98,7 +141,7 @@ impl Runtime {
         let engine = engine.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
         let linker = linker(&engine).map_err(|e| Error::internal(format!("the sandbox cannot be linked: {e}")))?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, ticker })
+        Ok(Self { engine, linker, ticker, slow: Slow::start()? })
     }
 }
 
@@ -336,12 +379,12 @@ impl Loaded {
         Ok(())
     }
 
-    pub(super) async fn authorize(&self, limits: &Limits, budget: Budget, input: AccessInput) -> Called<Ruling> {
-        self.call(limits, budget, self.authorize.as_ref(), input).await
+    pub(super) async fn authorize(self: &Arc<Self>, call: Call, input: AccessInput) -> Called<Ruling> {
+        self.call(call, |loaded| loaded.authorize.as_ref(), input).await
     }
 
-    pub(super) async fn map_roles(&self, limits: &Limits, budget: Budget, input: RoleInput) -> Called<Vec<String>> {
-        self.call(limits, budget, self.map_roles.as_ref(), input).await
+    pub(super) async fn map_roles(self: &Arc<Self>, call: Call, input: RoleInput) -> Called<Vec<String>> {
+        self.call(call, |loaded| loaded.map_roles.as_ref(), input).await
     }
 
     /// A store with all its limits set, before anything of the guest runs in it.
@@ -360,11 +403,36 @@ impl Loaded {
         store
     }
 
+    /// One call: most are over within their first tick, on the thread of the request; the rest goes on behind.
     async fn call<Input, Answer>(
+        self: &Arc<Self>,
+        call: Call,
+        export: fn(&Self) -> Option<&ComponentExportIndex>,
+        input: Input,
+    ) -> Called<Answer>
+    where
+        Input: Send + 'static,
+        Answer: Send + 'static,
+        (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
+        (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let loaded = self.clone();
+        let mut called = Box::pin(async move { loaded.run(call, export, input).await });
+        match futures_util::poll!(&mut called) {
+            Poll::Ready(called) => called,
+            Poll::Pending => self
+                .runtime
+                .slow
+                .run(called)
+                .await
+                .unwrap_or_else(|| Called::failed(fault(FaultKind::Unavailable, "the sandbox lost it"))),
+        }
+    }
+
+    async fn run<Input, Answer>(
         &self,
-        limits: &Limits,
-        budget: Budget,
-        export: Option<&ComponentExportIndex>,
+        call: Call,
+        export: fn(&Self) -> Option<&ComponentExportIndex>,
         input: Input,
     ) -> Called<Answer>
     where
@@ -372,11 +440,12 @@ impl Loaded {
         (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let began = Instant::now();
-        let mut store = self.store(limits, budget);
+        let budget = call.budget;
+        let mut store = self.store(&call.limits, budget);
         let running = self.runtime.ticker.enter();
         let patience = Duration::from_millis(budget.running_ms * PATIENCE);
         let called = async {
-            let Some(export) = export else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
+            let Some(export) = export(self) else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
             let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| fault_of(&e))?;
             let function: TypedFunc<(Input,), (std::result::Result<Answer, RuleError>,)> =
                 instance.get_typed_func(&mut store, export).map_err(|e| fault_of(&e))?;
@@ -390,6 +459,8 @@ impl Loaded {
         let outcome = outcome.unwrap_or_else(|_| Err(fault(FaultKind::Deadline, "it did not get to its end in time")));
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
+        // Only now somebody else may have the turn.
+        drop(call.turns);
         Called {
             outcome,
             fuel,
@@ -399,6 +470,14 @@ impl Loaded {
             log_dropped: guest.log_dropped,
         }
     }
+}
+
+/// What a call may have.
+pub(super) struct Call {
+    pub(super) limits: Limits,
+    pub(super) budget: Budget,
+    /// Given back when the call is over, even when nobody waits for its answer any more.
+    pub(super) turns: [OwnedSemaphorePermit; 2],
 }
 
 pub(super) fn fault(kind: FaultKind, message: &str) -> Fault {

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use compile::Cache;
-use engine::Runtime;
+use engine::{Call, Runtime};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
@@ -149,17 +149,17 @@ pub struct Host {
     compiling: Semaphore,
     compile_queue: Semaphore,
     cache: Cache,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
     turns_per_organization: usize,
     turn_wait: Duration,
 }
 
 /// Which call is made, and for whom.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn<'a> {
+#[derive(Debug, Clone)]
+pub struct Turn {
     pub organization: OrganizationId,
-    pub loaded: &'a Loaded,
+    pub loaded: Arc<Loaded>,
     pub tier: Tier,
     /// Less running time than the limits give.
     pub deadline_ms: Option<u32>,
@@ -185,7 +185,7 @@ impl Host {
             compiling: Semaphore::new(1),
             compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
             cache: Cache::new(&config.data.join("compiled-plugins"), key),
-            turns: Semaphore::new(many(config.plugin_calls_max)),
+            turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),
             turns_per_organization: many(config.plugin_calls_per_organization),
             turn_wait: Duration::from_millis(config.plugin_wait_ms),
@@ -293,13 +293,14 @@ impl Host {
     }
 
     /// Asks an authorizer.
-    pub async fn authorize(&self, turn: Turn<'_>, input: AccessInput) -> Called<Ruling> {
+    pub async fn authorize(&self, turn: Turn, input: AccessInput) -> Called<Ruling> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
-        let mut called = turn.loaded.authorize(limits, turn.budget(limits.authorize), input).await;
+        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let call = Call { limits: *limits, budget: turn.budget(limits.authorize), turns };
+        let mut called = turn.loaded.authorize(call, input).await;
         if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
             *reason = engine::plain(reason, REASON_BYTES_MAX);
         }
@@ -307,13 +308,14 @@ impl Host {
     }
 
     /// Asks a role mapper.
-    pub async fn map_roles(&self, turn: Turn<'_>, input: RoleInput) -> Called<Vec<String>> {
+    pub async fn map_roles(&self, turn: Turn, input: RoleInput) -> Called<Vec<String>> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
-        let mut called = turn.loaded.map_roles(limits, turn.budget(limits.map_roles), input).await;
+        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let call = Call { limits: *limits, budget: turn.budget(limits.map_roles), turns };
+        let mut called = turn.loaded.map_roles(call, input).await;
         if let Ok(roles) = &called.outcome
             && let Some(fault) = roles_fault(roles)
         {
@@ -323,12 +325,12 @@ impl Host {
     }
 
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
-    async fn turn(&self, organization: OrganizationId) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
+    async fn turn(&self, organization: OrganizationId) -> Option<[OwnedSemaphorePermit; 2]> {
         let own = self.turns_of(organization);
         let both = async {
             // The organization's own first: who waits there takes nothing from the others.
             let own = own.acquire_owned().await.ok()?;
-            Some((self.turns.acquire().await.ok()?, own))
+            Some([self.turns.clone().acquire_owned().await.ok()?, own])
         };
         tokio::time::timeout(self.turn_wait, both).await.ok().flatten()
     }
@@ -347,7 +349,7 @@ impl Host {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     fn budget(&self, budget: Budget) -> Budget {
         let running_ms = self.deadline_ms.map_or(budget.running_ms, |ms| budget.running_ms.min(ms.into()));
         Budget { running_ms, ..budget }
