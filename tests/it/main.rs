@@ -24,6 +24,7 @@ mod grid;
 mod http;
 mod invitations;
 mod keys;
+mod mapping;
 mod matrix;
 mod members;
 mod oidc;
