@@ -6,6 +6,7 @@ pub mod directory;
 mod door;
 mod invite;
 mod keys;
+mod plugin;
 mod serve;
 mod show;
 mod tables;
@@ -106,12 +107,15 @@ enum Command {
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
+    /// Plugins: an organization's own rules, in a sandbox
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
     /// Compiles a component from standard input; the program runs this itself
     #[command(name = compile::COMMAND, hide = true)]
-    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64 },
+    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: String },
     /// Print the OpenAPI document
     Openapi,
     /// Print the version
@@ -138,8 +142,8 @@ impl From<std::io::Error> for Failed {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let as_json = arguments.common.json;
-    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes }) = arguments.command {
-        return compile::child(cpu_s, data_bytes, artifact_bytes);
+    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes, space }) = &arguments.command {
+        return compile::child(*cpu_s, *data_bytes, *artifact_bytes, space);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -174,6 +178,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
+        Command::Plugin(command) => return plugin::run(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),

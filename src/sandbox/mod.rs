@@ -9,6 +9,8 @@ mod engine;
 pub mod input;
 pub mod inspect;
 mod limits;
+mod measure;
+pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use compile::Cache;
-use engine::{Call, Runtime};
+use engine::{Call, Runtime, Space};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -56,6 +58,12 @@ impl<T> Called<T> {
             log: Vec::new(),
             log_dropped: 0,
         }
+    }
+
+    /// With another form of the answer.
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Called<U> {
+        let Self { outcome, fuel, duration, memory_bytes, log, log_dropped } = self;
+        Called { outcome: outcome.map(to), fuel, duration, memory_bytes, log, log_dropped }
     }
 }
 
@@ -131,6 +139,7 @@ impl FaultKind {
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub sha256: Hash,
+    pub loaded: Arc<Loaded>,
     pub exports: Exports,
     /// Names of its imports, as they stand in the component.
     pub imports: Vec<String>,
@@ -148,7 +157,8 @@ pub struct Host {
     readying: tokio::sync::Mutex<()>,
     compiling: Semaphore,
     compile_queue: Semaphore,
-    cache: Cache,
+    /// Where compiled components outlive the process, if anywhere.
+    cache: Option<Arc<Cache>>,
     turns: Arc<Semaphore>,
     turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
     turns_per_organization: usize,
@@ -175,6 +185,12 @@ const ROLE_KEY_BYTES_MAX: usize = 64;
 impl Host {
     /// With a key that authenticates compiled components.
     pub fn new(config: &Config, key: Hash) -> Self {
+        let cache = Cache::new(&config.data.join("compiled-plugins"), key);
+        Self { cache: Some(Arc::new(cache)), ..Self::without_cache(config) }
+    }
+
+    /// Leaves nothing on disk.
+    pub fn without_cache(config: &Config) -> Self {
         let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             limits: [Limits::of(config, Tier::Standard), Limits::of(config, Tier::Large)],
@@ -184,7 +200,7 @@ impl Host {
             readying: tokio::sync::Mutex::default(),
             compiling: Semaphore::new(1),
             compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
-            cache: Cache::new(&config.data.join("compiled-plugins"), key),
+            cache: None,
             turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),
             turns_per_organization: many(config.plugin_calls_per_organization),
@@ -207,36 +223,46 @@ impl Host {
 
     /// Is this component fit to be called? Looked into, compiled, started once. It stays loaded.
     pub async fn admit(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
-        let limits = self.limits(tier);
-        let inspected = inspect::inspect(component, limits)?;
-        let sha256: Hash = Sha256::digest(component).into();
-        let began = Instant::now();
-        let artifact = self.compile(component, limits).await?;
-        let compile_time = began.elapsed();
-        let runtime = self.runtime()?;
-        let linked = compile::component_of(&runtime.engine, &artifact)
-            .map_err(|e| Error::internal(format!("what was just compiled cannot be loaded: {e:#}")))
-            .and_then(|component| Loaded::link(runtime, &component))?;
-        linked.try_start(limits).await?;
-        if let Err(e) = self.cache.keep(&runtime.engine, &sha256, &artifact) {
-            tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
-        }
-        let admitted = Admitted {
-            sha256,
-            exports: inspected.exports,
-            imports: inspected.imports,
-            compile_time,
-            artifact_bytes: artifact.len() as u64,
-        };
-        self.remember(sha256, Arc::new(linked));
-        Ok(admitted)
+        let inspected = inspect::inspect(component, self.limits(tier))?;
+        self.admit_inspected(component, tier, inspected).await
     }
 
-    async fn compile(&self, component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+    async fn admit_inspected(&self, component: &[u8], tier: Tier, inspected: inspect::Inspected) -> Result<Admitted> {
+        let limits = self.limits(tier);
+        let sha256: Hash = Sha256::digest(component).into();
+        let runtime = self.runtime()?;
+        let began = Instant::now();
+        let artifact = self.compile(component, limits, runtime.space).await?;
+        let compile_time = began.elapsed();
+        let artifact_bytes = artifact.len() as u64;
+        let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
+        let load = move || (compile::component_of(&engine, &artifact), artifact);
+        let (component, artifact) = off_the_path(load).await?;
+        // It was compiled for this very engine: what is refused now is more than the pool has for one call.
+        let component = component.map_err(|e| {
+            Error::new(Cause::PluginTooComplex).saying(format!("the component has more than a call can have: {e:#}"))
+        })?;
+        let loaded = Arc::new(Loaded::link(runtime, &component)?);
+        if loaded.exports() != inspected.exports {
+            return Err(Cause::PluginExports.into());
+        }
+        loaded.try_start(limits).await?;
+        if let Some(cache) = cache {
+            let engine = runtime.engine.clone();
+            if let Err(e) = off_the_path(move || cache.keep(&engine, &sha256, &artifact)).await? {
+                tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
+            }
+        }
+        self.remember(sha256, loaded.clone());
+        let (exports, imports) = (inspected.exports, inspected.imports);
+        Ok(Admitted { sha256, loaded, exports, imports, compile_time, artifact_bytes })
+    }
+
+    async fn compile(&self, component: &[u8], limits: &Limits, space: Space) -> Result<Vec<u8>> {
         let busy = || Error::new(Cause::CompilerBusy).retry_after(limits.compile_cpu_s);
         let _place = self.compile_queue.try_acquire().map_err(|_| busy())?;
         let _turn = self.compiling.acquire().await.map_err(|_| busy())?;
-        compile::compile(component, limits).await
+        compile::compile(component, limits, space).await
     }
 
     /// A component that is ready to be called, if it is.
@@ -256,7 +282,9 @@ impl Host {
             return Ok(loaded);
         }
         let runtime = self.runtime()?;
-        if let Some(component) = self.cache.load(&runtime.engine, &sha256) {
+        let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
+        let cached = off_the_path(move || cache.and_then(|cache| cache.load(&engine, &sha256))).await?;
+        if let Some(component) = cached {
             let loaded = Arc::new(Loaded::link(runtime, &component)?);
             self.remember(sha256, loaded.clone());
             return Ok(loaded);
@@ -265,8 +293,7 @@ impl Host {
         if <Hash>::from(Sha256::digest(&component)) != sha256 {
             return Err(Error::internal("a stored component is not the one that was uploaded"));
         }
-        self.admit(&component, tier).await?;
-        self.find_loaded(&sha256).ok_or_else(|| Error::internal("a component was dropped while it was made ready"))
+        Ok(self.admit(&component, tier).await?.loaded)
     }
 
     fn remember(&self, sha256: Hash, loaded: Arc<Loaded>) {
@@ -290,6 +317,36 @@ impl Host {
             });
             known
         });
+    }
+
+    /// Drops what was made of a component.
+    pub fn forget(&self, sha256: &Hash) {
+        self.loaded.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.remove(sha256);
+            known
+        });
+        let gone = hex::encode(sha256);
+        self.drop_files_but(|digest| digest != gone);
+    }
+
+    /// Drops all compiled components but those of these.
+    pub fn sweep(&self, stored: &HashSet<Hash>) {
+        let stored: HashSet<String> = stored.iter().map(hex::encode).collect();
+        self.drop_files_but(|digest| stored.contains(digest));
+    }
+
+    fn drop_files_but(&self, keeps: impl Fn(&str) -> bool) {
+        if let Some(cache) = &self.cache {
+            cache.drop_but(keeps);
+        }
+    }
+
+    /// Starts it and asks it nothing: how long that takes.
+    pub async fn start(&self, turn: &Turn) -> Result<Duration> {
+        let began = Instant::now();
+        turn.loaded.try_start(self.limits(turn.tier)).await?;
+        Ok(began.elapsed())
     }
 
     /// Asks an authorizer.
@@ -354,6 +411,11 @@ impl Turn {
         let running_ms = self.deadline_ms.map_or(budget.running_ms, |ms| budget.running_ms.min(ms.into()));
         Budget { running_ms, ..budget }
     }
+}
+
+/// Work that takes long for the largest components, where it holds up nobody's request.
+async fn off_the_path<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("work on a plugin was lost: {e}")))
 }
 
 fn too_much<T>(bytes_max: u64) -> Called<T> {

@@ -1,0 +1,31 @@
+//! The commands for plugins: what an author does without a server, and what is asked of one.
+
+mod live;
+mod offline;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{Common, Failed};
+
+#[derive(Subcommand)]
+pub(super) enum PluginCommand {
+    /// Check a component as an upload would; the exit status says whether it would be taken
+    Check(offline::Check),
+    /// Ask a component test vectors; the exit status says whether it answered all as expected
+    Test(offline::Test),
+    /// Measure how long and how much a component's calls run
+    Bench(offline::Bench),
+    #[command(flatten)]
+    Live(live::LiveCommand),
+}
+
+pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitCode, Failed> {
+    match command {
+        PluginCommand::Check(check) => offline::check(common, &check).await,
+        PluginCommand::Test(test) => offline::test(common, &test).await,
+        PluginCommand::Bench(bench) => offline::bench(common, &bench).await,
+        PluginCommand::Live(command) => live::run(common, command).await,
+    }
+}
