@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::params;
+use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -12,86 +12,47 @@ use crate::site::{As, Organization, Site};
 use crate::standin::{self, StandIn};
 
 const P: &str = "/api/v1/permissions";
+const PLUGINS: &str = "/api/v1/plugins";
 const BAD_INPUT: u64 = 10_101_000;
 const NOT_HELD: u64 = 31_505_000;
 
 // ── helpers ──
 
-/// A version of a plugin as it is to be bound.
-struct Bound<'b> {
-    plugin: &'b str,
-    version: u32,
-    mode: &'static str,
-    since: i64,
-    deadline_ms: Option<u32>,
-    component: &'b [u8],
+/// Uploads a component and puts it in force; answers the epoch from which it is.
+async fn enforce(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
+    activate(organization, plugin, component, json!({"mode": "enforce"})).await
 }
 
-impl<'b> Bound<'b> {
-    fn enforced(plugin: &'b str, component: &'b [u8]) -> Self {
-        Self { plugin, version: 1, mode: "enforced", since: 1, deadline_ms: None, component }
-    }
-
-    fn watched(plugin: &'b str, component: &'b [u8]) -> Self {
-        Self { mode: "shadow", ..Self::enforced(plugin, component) }
-    }
-
-    fn version(self, version: u32) -> Self {
-        Self { version, ..self }
-    }
-
-    fn since(self, since: i64) -> Self {
-        Self { since, ..self }
-    }
+/// The same for one that is only watched.
+async fn watch(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
+    activate(organization, plugin, component, json!({"mode": "shadow"})).await
 }
 
-/// Binds a version by its rows, and has the server read them. Uploads and activations have tests of their own.
-async fn bind(organization: &Organization<'_>, bound: Bound<'_>) {
-    let rows = rusqlite::Connection::open(organization.site.path().join("roster.db")).expect("the file");
-    rows.busy_timeout(std::time::Duration::from_secs(10)).expect("patience");
-    let id = uuid::Uuid::parse_str(&organization.id).expect("an id");
-    let (component, sha256) = (bound.component, Sha256::digest(bound.component).to_vec());
-    rows.execute("insert or ignore into plugin_components values (?1, ?2, 1)", params![sha256, component])
-        .expect("a component");
-    rows.execute(
-        "insert or ignore into plugins (id, organization_id, name, created_at, updated_at) values (?1, ?2, ?3, 1, 1)",
-        params![&uuid::Uuid::now_v7().as_bytes()[..], &id.as_bytes()[..], bound.plugin],
-    )
-    .expect("a plugin");
-    let plugin: Vec<u8> = rows
-        .query_row(
-            "select id from plugins where organization_id = ?1 and name = ?2",
-            params![&id.as_bytes()[..], bound.plugin],
-            |row| row.get(0),
-        )
-        .expect("the plugin");
-    rows.execute(
-        "insert into plugin_versions (plugin_id, version, sha256, exports, imports, is_large, is_tested, report,
-                                      uploaded_by, created_at)
-         values (?1, ?2, ?3, '[\"role-mapper\"]', '[]', 0, 1, '{}', 'cli cli', 1)
-         on conflict do nothing",
-        params![plugin, bound.version, sha256],
-    )
-    .expect("a version");
-    let activation = json!({"version": bound.version, "may_grant": false, "filter": {}, "since": bound.since,
-        "deadline_ms": bound.deadline_ms});
-    let set = format!("update plugins set {} = ?1 where id = ?2", bound.mode);
-    rows.execute(&set, params![activation.to_string(), plugin]).expect("an activation");
-    drop(rows);
-    reload(organization.site).await;
+async fn activate(organization: &Organization<'_>, plugin: &str, component: &[u8], mut how: Value) -> u64 {
+    let (owner, url) = (organization.owner(), format!("{PLUGINS}?name={plugin}"));
+    let uploaded = owner.send_raw(Method::POST, &url, "application/wasm", component.to_vec()).await.data();
+    assert_eq!((&uploaded["sha256"], &uploaded["exports"]), (&json!(sha256(component)), &json!(["role-mapper"])));
+    how["version"] = uploaded["version"].clone();
+    let activated = owner.post(&format!("{PLUGINS}/{plugin}/activate"), how).await;
+    activated.done();
+    activated.epoch()
 }
 
-/// Takes all plugins of an organization out of force.
-async fn unbind(organization: &Organization<'_>) {
-    let rows = rusqlite::Connection::open(organization.site.path().join("roster.db")).expect("the file");
-    rows.execute("update plugins set enforced = null, shadow = null", []).expect("no plugins");
-    drop(rows);
-    reload(organization.site).await;
+async fn deactivate(organization: &Organization<'_>, plugin: &str) {
+    organization.owner().post(&format!("{PLUGINS}/{plugin}/deactivate"), json!({})).await.done();
 }
 
-/// Has the server read the rows; answers the epoch from which they are in force.
-async fn reload(site: &Site) -> u64 {
-    site.admin().post(&format!("{P}/policy/reload"), json!({})).await.data()["new_epoch"].as_u64().expect("an epoch")
+/// What a plugin, in force or watched, has done since.
+async fn figures(organization: &Organization<'_>, plugin: &str, mode: &str) -> Value {
+    let plugin = organization.owner().get(&format!("{PLUGINS}/{plugin}")).await.data();
+    let activations = plugin["activations"].as_array().expect("activations");
+    activations.iter().find(|activation| activation["mode"] == mode).expect("an activation")["figures"].clone()
+}
+
+/// The latest line of a plugin's log.
+async fn last_line(organization: &Organization<'_>, plugin: &str) -> String {
+    let log = organization.owner().get(&format!("{PLUGINS}/{plugin}/log")).await.data();
+    log["items"][0]["message"].as_str().unwrap_or_else(|| panic!("no line: {log}")).to_owned()
 }
 
 fn sha256(component: &[u8]) -> String {
@@ -154,7 +115,7 @@ async fn what_a_mapper_names_takes_the_place_of_what_the_table_says() {
     assert_eq!(without, json!({"added": ["editor"], "removed": [], "kept": [], "unknown": ["lost"]}));
 
     let mapper = guests::naming(&["author"]);
-    bind(&acme, Bound::enforced("departments", &mapper)).await;
+    enforce(&acme, "departments", &mapper).await;
     let mut synced = sync(&acme, &member.uid, json!(["staff", "lost"])).await;
 
     let fuel = synced["plugins"][0]["fuel"].take();
@@ -171,7 +132,7 @@ async fn what_a_mapper_names_takes_the_place_of_what_the_table_says() {
     assert_eq!(entry["after"], json!({"source": "ldap", "added": ["author"], "removed": ["editor"], "plugins": by}));
 
     // Out of force, the table's answer is back.
-    unbind(&acme).await;
+    deactivate(&acme, "departments").await;
     let back = sync(&acme, &member.uid, json!(["staff"])).await;
     assert_eq!(back, json!({"added": ["editor"], "removed": ["author"], "kept": [], "unknown": []}));
 }
@@ -185,9 +146,7 @@ async fn a_mapper_sees_keys_claims_and_what_the_table_says() {
     let claims = json!({"department": "film", "roster.roles": ["film"], "org_code": "film"});
     let body = json!({"source": "ldap", "external_keys": ["staff"], "claims": claims});
     let named = async |component: Vec<u8>| {
-        unbind(&acme).await;
-        let plugin = format!("p{}", &sha256(&component)[..8]);
-        bind(&acme, Bound::enforced(&plugin, &component)).await;
+        enforce(&acme, "mapper", &component).await;
         let mut body = body.clone();
         body["dry_run"] = json!(true);
         let synced = acme.owner().post(&sync_url(&member.uid), body).await.data();
@@ -212,26 +171,29 @@ async fn mappers_are_asked_in_their_order_and_each_sees_the_answer_before() {
     let acme = organization(&site, "acme", &["one", "two"]).await;
     let member = acme.member().await;
     let (both, first) = (guests::naming(&["two", "one"]), guests::naming_claim("roster.roles", 1, 0));
-    bind(&acme, Bound::enforced("both", &both).since(10)).await;
+    let asked = |synced: &Value| -> Vec<String> {
+        let plugins = synced["plugins"].as_array().expect("plugins").iter();
+        plugins.map(|p| format!("{} {}", p["name"], p["outcome"]).replace('"', "")).collect()
+    };
+    enforce(&acme, "both", &both).await;
 
-    bind(&acme, Bound::enforced("first", &first).since(20)).await;
+    enforce(&acme, "first", &first).await;
     let synced = sync(&acme, &member.uid, json!([])).await;
-    assert_eq!(synced["added"], json!(["two"]));
-    let names: Vec<&str> =
-        synced["plugins"].as_array().expect("plugins").iter().filter_map(|p| p["name"].as_str()).collect();
-    assert_eq!(names, ["both", "first"]);
+    assert_eq!((&synced["added"], asked(&synced)), (&json!(["two"]), vec!["both roles".into(), "first roles".into()]));
 
-    bind(&acme, Bound::enforced("first", &first).since(5)).await;
-    assert_eq!(sync(&acme, &member.uid, json!([])).await["kept"], json!(["two"]));
+    // The other way round it has the table's answer to choose from, which is nothing.
+    deactivate(&acme, "both").await;
+    enforce(&acme, "both", &both).await;
+    let synced = sync(&acme, &member.uid, json!([])).await;
+    assert_eq!((&synced["kept"], asked(&synced)), (&json!(["two"]), vec!["first roles".into(), "both roles".into()]));
     assert_eq!(roles(&acme, &member.uid).await, ["ldap:one", "ldap:two"]);
 
     // The first to fail ends it.
-    bind(&acme, Bound::enforced("broken", &guests::trapping_mapper()).since(7)).await;
+    enforce(&acme, "broken", &guests::trapping_mapper()).await;
+    enforce(&acme, "last", &guests::naming(&[])).await;
     let failed = sync(&acme, &member.uid, json!([])).await;
     assert_eq!((&failed["failed"], &failed["kept"]), (&json!(true), &json!(["one", "two"])));
-    let outcomes: Vec<&str> =
-        failed["plugins"].as_array().expect("plugins").iter().filter_map(|p| p["outcome"].as_str()).collect();
-    assert_eq!(outcomes, ["roles", "trap"]);
+    assert_eq!(asked(&failed), ["first roles", "both roles", "broken trap"]);
 }
 
 #[tokio::test]
@@ -243,7 +205,7 @@ async fn what_cannot_be_given_is_left_out_and_named() {
     let closed = format!("{P}/roles/{}", acme.role_id("closed").await);
     acme.owner().patch(&closed, json!({"status": "close"})).await.done();
     let named = ["tenant_owner", "theirs", "platform_admin", "nowhere", "editor", "closed", "viewer"];
-    bind(&acme, Bound::enforced("bold", &guests::naming(&named))).await;
+    enforce(&acme, "bold", &guests::naming(&named)).await;
 
     let synced = sync(&acme, &member.uid, json!([])).await;
 
@@ -259,7 +221,7 @@ async fn a_dry_sync_asks_and_changes_nothing() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor"]).await;
     let member = acme.member().await;
-    bind(&acme, Bound::enforced("mapper", &guests::naming(&["editor"]))).await;
+    enforce(&acme, "mapper", &guests::naming(&["editor"])).await;
     let before = site.last_audit_entry().await["id"].clone();
 
     let body = json!({"source": "ldap", "external_keys": [], "dry_run": true});
@@ -278,18 +240,18 @@ async fn a_plugin_gives_nothing_that_the_caller_of_a_sync_does_not_hold() {
     let member = acme.member().await;
     let syncer = acme.member_with(&["roster.assignment.sync"]).await;
     let body = json!({"source": "ldap", "external_keys": []});
-    bind(&acme, Bound::enforced("mapper", &guests::naming(&["strong", "plain"]))).await;
+    enforce(&acme, "mapper", &guests::naming(&["strong", "plain"])).await;
 
     let refused = syncer.caller().post(&sync_url(&member.uid), body.clone()).await;
     assert_eq!(refused.is(NOT_HELD).word(), "not_held");
     assert_eq!(roles(&acme, &member.uid).await, [""; 0]);
 
-    bind(&acme, Bound::enforced("mapper", &guests::naming(&["plain"])).version(2).since(2)).await;
+    enforce(&acme, "mapper", &guests::naming(&["plain"])).await;
     let given = syncer.caller().post(&sync_url(&member.uid), body.clone()).await.data();
     assert_eq!(given["added"], json!(["plain"]));
 
     // Who may not sync has nobody asked, and who is missing is missing.
-    bind(&acme, Bound::enforced("mapper", &guests::trapping_mapper()).version(3).since(3)).await;
+    enforce(&acme, "mapper", &guests::trapping_mapper()).await;
     assert_eq!(member.caller().post(&sync_url(&member.uid), body.clone()).await.word(), "forbidden");
     assert_eq!(acme.owner().post(&sync_url("no-id"), body.clone()).await.word(), "subject_not_found");
     let manual = json!({"source": "manual", "external_keys": []});
@@ -325,13 +287,18 @@ async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
         ("output", guests::naming(&[""]), None, "cannot be"),
         ("output", guests::naming(&["kept", "kept"]), None, "twice"),
         ("output", guests::role_mapper("", "(call $list (i32.const 0) (i32.const -1))"), None, ""),
-        ("unavailable", b"no component at all".to_vec(), None, ""),
     ];
-    let before = site.last_audit_entry().await["id"].as_i64().expect("an id");
+    let syncs = || -> i64 {
+        let count = "select count(*) from audit where action = 'assignment.sync'";
+        site.rows().query_row(count, [], |row| row.get(0)).expect("a number")
+    };
+    let before = syncs();
     for (n, (word, component, deadline_ms, says)) in cases.into_iter().enumerate() {
-        let version = u32::try_from(n).expect("a number") + 1;
-        let bound = Bound::enforced("mapper", &component).version(version).since(version.into());
-        bind(&acme, Bound { deadline_ms, ..bound }).await;
+        let mut how = json!({"mode": "enforce"});
+        if let Some(ms) = deadline_ms {
+            how["deadline_ms"] = json!(ms);
+        }
+        activate(&acme, "mapper", &component, how).await;
 
         let synced = sync(&acme, &uid, json!(["lost"])).await;
 
@@ -342,13 +309,9 @@ async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
         assert!(message.contains(says), "{n}: {message}");
         assert_eq!(roles(&acme, &uid).await, ["ldap:kept"], "{n}");
     }
-    let synced: i64 = site
-        .rows()
-        .query_row("select count(*) from audit where id > ?1 and action = 'assignment.sync'", [before], |row| {
-            row.get(0)
-        })
-        .expect("a number");
-    assert_eq!(synced, 0);
+    assert_eq!(syncs(), before);
+    // The author finds it in the plugin's log, the operator in the server's.
+    assert!(last_line(&acme, "mapper").await.starts_with("output: "));
     assert!(site.log().contains("a role mapper failed"));
 }
 
@@ -359,7 +322,7 @@ async fn a_mapper_may_name_256_roles() {
     let mut many: Vec<String> = (0..255).map(|n| format!("r{n}")).collect();
     many.push("other".into());
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    bind(&acme, Bound::enforced("mapper", &guests::naming(&many))).await;
+    enforce(&acme, "mapper", &guests::naming(&many)).await;
 
     let synced = sync(&acme, &uid, json!(["staff"])).await;
 
@@ -371,7 +334,7 @@ async fn a_mapper_may_name_256_roles() {
 async fn why_a_mapper_failed_is_for_whoever_may_look_at_plugins() {
     let site = Site::with("plugins.failures = 2").await;
     let (acme, uid) = holding_kept(&site).await;
-    bind(&acme, Bound::enforced("mapper", &guests::refusing_mapper("secret text"))).await;
+    enforce(&acme, "mapper", &guests::refusing_mapper("secret text")).await;
     let body = json!({"source": "ldap", "external_keys": []});
     let ask = async |who: As<'_>| who.post(&sync_url(&uid), body.clone()).await.data()["plugins"][0].clone();
 
@@ -390,7 +353,7 @@ async fn why_a_mapper_failed_is_for_whoever_may_look_at_plugins() {
 async fn an_input_at_its_limit_is_asked_and_one_byte_more_is_not() {
     let site = Site::with("plugins.input_bytes = 1024").await;
     let (acme, uid) = holding_kept(&site).await;
-    bind(&acme, Bound::enforced("mapper", &guests::naming(&["other"]))).await;
+    enforce(&acme, "mapper", &guests::naming(&["other"])).await;
     let ask = async |bytes: usize| {
         let keys: Vec<String> = (0..bytes.div_ceil(200))
             .map(|n| format!("{n}").repeat(200)[..200.min(bytes - 200 * n)].to_owned())
@@ -411,7 +374,7 @@ async fn who_finds_no_turn_in_time_keeps_its_roles() {
                     plugins.map_roles_fuel = 10000000000";
     let site = Site::with(settings).await;
     let (acme, uid) = holding_kept(&site).await;
-    bind(&acme, Bound::enforced("slow", &guests::naming_claim("roster.roles", 9, 100_000_000))).await;
+    enforce(&acme, "slow", &guests::naming_claim("roster.roles", 9, 100_000_000)).await;
     sync(&acme, &uid, json!(["staff"])).await;
 
     let (a, b, c) = tokio::join!(
@@ -425,33 +388,63 @@ async fn who_finds_no_turn_in_time_keeps_its_roles() {
     assert_eq!(roles(&acme, &uid).await, ["ldap:kept"]);
 }
 
+#[tokio::test]
+async fn a_mapper_whose_bytes_are_not_those_that_were_uploaded_is_not_asked() {
+    let mut site = Site::start().await;
+    let uid = {
+        let (acme, uid) = holding_kept(&site).await;
+        enforce(&acme, "mapper", &guests::naming(&["other"])).await;
+        uid
+    };
+    let compiled = site.path().join("compiled-plugins");
+    let other = guests::naming(&["kept", "other"]);
+    site.while_stopped("update plugin_components set component = ?1", [other]);
+    // What was compiled of the right ones goes too, and so nothing is there to run.
+    site.kill();
+    std::fs::remove_dir_all(compiled).expect("the folder of compiled plugins");
+    site.start_again();
+    let acme = Organization { site: &site, id: "acme".into(), owner_token: site.admin_token.clone() };
+
+    let body = json!({"source": "ldap", "external_keys": []});
+    let synced = acme.admin().post(&sync_url(&uid), body).await.data();
+
+    assert_eq!((outcome(&synced), &synced["kept"]), ("unavailable", &json!(["kept"])));
+}
+
 // ── watched only ──
 
 #[tokio::test]
 async fn a_watched_mapper_has_no_effect_but_is_counted_where_it_differs() {
     let site = Site::start().await;
     let (acme, uid) = holding_kept(&site).await;
-    let differs = || site.log().matches("a watched plugin differs").count();
-    bind(&acme, Bound::watched("same", &guests::naming(&["kept", "nowhere"]))).await;
+    let counted = async |plugin: &str| {
+        let figures = figures(&acme, plugin, "shadow").await;
+        (figures["calls"].clone(), figures["differed"].clone())
+    };
+    let unchanged = json!({"added": [], "removed": [], "kept": ["kept"], "unknown": []});
+    watch(&acme, "same", &guests::naming(&["kept", "nowhere"])).await;
+    watch(&acme, "other", &guests::naming(&["other"])).await;
+    watch(&acme, "broken", &guests::trapping_mapper()).await;
 
-    let same = sync(&acme, &uid, json!(["staff"])).await;
-    assert_eq!(same, json!({"added": [], "removed": [], "kept": ["kept"], "unknown": []}));
-    assert_eq!(differs(), 0);
+    assert_eq!(sync(&acme, &uid, json!(["staff"])).await, unchanged);
 
-    bind(&acme, Bound::watched("other", &guests::naming(&["other"]))).await;
-    let other = sync(&acme, &uid, json!(["staff"])).await;
-    assert_eq!(other, json!({"added": [], "removed": [], "kept": ["kept"], "unknown": []}));
-    assert_eq!(differs(), 1);
-    assert!(site.log().contains("ldap: in force it would add [other] and drop [kept]"), "{}", site.log());
+    assert_eq!(counted("same").await, (json!({"roles": 1}), json!(0)));
+    assert_eq!(counted("other").await, (json!({"roles": 1}), json!(1)));
+    assert_eq!(last_line(&acme, "other").await, "ldap: in force it would add [other] and drop [kept]");
+    assert_eq!(counted("broken").await, (json!({"trap": 1}), json!(0)));
+    assert!(site.log().contains("a watched plugin differs"), "{}", site.log());
 
     // The next version of a plugin is watched in the place of the one in force, even where that fails.
-    unbind(&acme).await;
-    bind(&acme, Bound::enforced("mapper", &guests::trapping_mapper()).since(3)).await;
-    bind(&acme, Bound::watched("mapper", &guests::naming_claim("roster.roles", 9, 0)).version(2).since(4)).await;
+    enforce(&acme, "mapper", &guests::trapping_mapper()).await;
+    watch(&acme, "mapper", &guests::naming_claim("roster.roles", 9, 0)).await;
     let failed = sync(&acme, &uid, json!(["staff"])).await;
     assert_eq!((&failed["failed"], &failed["kept"]), (&json!(true), &json!(["kept"])));
-    assert_eq!(differs(), 2);
-    assert!(site.log().contains("it would have answered [kept], where the version in force failed"), "{}", site.log());
+    assert_eq!(counted("mapper").await, (json!({"roles": 1}), json!(1)));
+    let line = "ldap: in force it would have answered [kept], where the version in force failed";
+    let log = acme.owner().get(&format!("{PLUGINS}/mapper/log")).await.data();
+    let messages: Vec<&str> =
+        log["items"].as_array().expect("lines").iter().filter_map(|line| line["message"].as_str()).collect();
+    assert!(messages.contains(&line), "{messages:?}");
 }
 
 // ── organizations ──
@@ -464,7 +457,7 @@ async fn a_mapper_has_no_part_in_another_organizations_sync() {
     let member = acme.member().await;
     globex.link(&member.uid).await;
     map(&acme, "ldap", "staff", "editor").await;
-    bind(&globex, Bound::enforced("mapper", &guests::trapping_mapper())).await;
+    enforce(&globex, "mapper", &guests::trapping_mapper()).await;
 
     let synced = sync(&acme, &member.uid, json!(["staff"])).await;
 
@@ -492,16 +485,15 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
             guests::role_mapper(&data, &format!("{spin} (call $list (i32.const 1024) (i32.const 1))"))
         })
         .collect();
-    bind(&acme, Bound::enforced("mapper", &versions[0])).await;
+    enforce(&acme, "mapper", &versions[0]).await;
     let body = json!({"source": "ldap", "external_keys": []});
     let is_over = std::sync::atomic::AtomicBool::new(false);
 
     let switch = async {
         let mut since = Vec::new();
-        for (version, component) in (2..).zip(&versions[1..]) {
+        for component in &versions[1..] {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            bind(&acme, Bound::enforced("mapper", component).version(version).since(version.into())).await;
-            since.push(reload(&site).await);
+            since.push(enforce(&acme, "mapper", component).await);
         }
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         is_over.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -540,7 +532,7 @@ async fn a_table_that_changes_while_a_mapper_thinks_is_read_again() {
     let acme = organization(&site, "acme", &["before", "after"]).await;
     let member = acme.member().await;
     map(&acme, "ldap", "staff", "before").await;
-    bind(&acme, Bound::enforced("mapper", &guests::naming_claim("roster.roles", 9, 200_000_000))).await;
+    enforce(&acme, "mapper", &guests::naming_claim("roster.roles", 9, 200_000_000)).await;
     sync(&acme, &member.uid, json!([])).await;
 
     let change = async {
@@ -597,7 +589,7 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
     let globex = organization(&site, "globex", &["by-table"]).await;
     map(&acme, "oidc", "staff", "by-table").await;
     map(&globex, "oidc", "staff", "by-table").await;
-    bind(&acme, Bound::enforced("groups", &guests::naming_groups())).await;
+    enforce(&acme, "groups", &guests::naming_groups()).await;
 
     // At first sight already, before there is such a member.
     let uid = sign_in(&oidc, &site, "alice").await;
@@ -614,14 +606,14 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
 
     // Every claim of the provider is seen; another organization of the member's goes by its own table.
     globex.link(&uid).await;
-    bind(&acme, Bound::enforced("groups", &guests::naming_claim("department", 9, 0)).version(2).since(2)).await;
+    enforce(&acme, "groups", &guests::naming_claim("department", 9, 0)).await;
     assert_eq!(sign_in(&oidc, &site, "alice").await, uid);
     assert_eq!(roles(&acme, &uid).await, ["oidc:sound"]);
     assert_eq!(roles(&globex, &uid).await, ["oidc:by-table"]);
 
     // One that fails stops nobody and takes nothing, here; there the table goes on.
     oidc.set_user("alice", json!({"groups": []})).await;
-    bind(&acme, Bound::enforced("groups", &guests::trapping_mapper()).version(3).since(3)).await;
+    enforce(&acme, "groups", &guests::trapping_mapper()).await;
     assert_eq!(sign_in(&oidc, &site, "alice").await, uid);
     assert_eq!(roles(&acme, &uid).await, ["oidc:sound"]);
     assert_eq!(roles(&globex, &uid).await, [""; 0]);
@@ -636,7 +628,7 @@ async fn a_sign_in_with_wordpress_maps_by_plugin() {
     let settings = format!("wordpress.url = {:?}\nwordpress.organization = \"acme\"", neighbour.url);
     let site = Site::with(&settings).await;
     let acme = organization(&site, "acme", &["author", "editor"]).await;
-    bind(&acme, Bound::enforced("first", &guests::naming_claim("roles", 1, 0))).await;
+    enforce(&acme, "first", &guests::naming_claim("roles", 1, 0)).await;
 
     let body = json!({"username": "kim", "application_password": "x"});
     let tokens = site.nobody().post("/auth/wordpress", body).await.data();
