@@ -26,6 +26,7 @@ mod hostile;
 mod http;
 mod invitations;
 mod keys;
+mod mapping;
 mod matrix;
 mod members;
 mod oidc;
