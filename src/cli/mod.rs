@@ -48,6 +48,7 @@ Examples:
   roster client create portal --scopes members:read,permissions:check
   roster key create upload-station --service transcoder --scopes jobs:write
   roster catalog import gitea.yaml --app gitea --prefix gitea
+  roster plugin upload hours.wasm --name hours --org acme
   roster audit verify
 
 Every command works while the server runs (over its local socket) and while it does not.";
