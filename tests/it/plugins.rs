@@ -461,8 +461,13 @@ async fn an_inactive_organization_s_plugins_are_not_asked() {
     three_versions(&acme).await;
     activate(&acme.owner(), "hours", enforce(3)).await.done();
     site.admin().post(&format!("/admin/organizations/{}/deactivate", acme.id), json!({})).await.done();
-    let decision = acme.check(may_read(&uid)).await;
-    assert_eq!((&decision["allow"], &decision["because"]["plugins"]), (&json!(false), &json!([])), "{decision}");
+    let client = site.client(&["permissions:check"]).await.with("x-tenant-id", &acme.id);
+    let decision = client.post("/api/v1/permissions/check", may_read(&uid)).await.data();
+    assert_eq!(
+        (&decision["reason"], &decision["because"]["plugins"]),
+        (&json!("tenant_inactive"), &json!([])),
+        "{decision}"
+    );
     assert_eq!(acme.owner().get("/api/v1/plugins/hours").await.status, 403);
     site.admin().post(&format!("/admin/organizations/{}/activate", acme.id), json!({})).await.done();
     assert_eq!(in_force(&see(&acme.owner(), "hours").await), (vec![(3, "enforce")], vec![]));
