@@ -13,7 +13,7 @@ use crate::cli::{Common, Failed, show};
 
 /// Whose plugins.
 #[derive(Args)]
-pub(super) struct Place {
+pub(in crate::cli) struct Place {
     /// The organization, by id or org_code
     #[arg(long = "org", value_name = "ORG")]
     organization: String,
@@ -21,13 +21,13 @@ pub(super) struct Place {
 
 /// Is a version only watched, or does it decide?
 #[derive(Clone, Copy, ValueEnum)]
-pub(super) enum Mode {
+pub(in crate::cli) enum Mode {
     Shadow,
     Enforce,
 }
 
 #[derive(Args)]
-pub(super) struct Activate {
+pub(in crate::cli) struct Activate {
     name: String,
     version: u32,
     /// `shadow` asks it without effect, `enforce` puts it in force
@@ -53,7 +53,7 @@ pub(super) struct Activate {
 }
 
 #[derive(Subcommand)]
-pub(super) enum LiveCommand {
+pub(in crate::cli) enum LiveCommand {
     /// Upload a component: the first version of a plugin, or its next one
     Upload {
         file: PathBuf,
