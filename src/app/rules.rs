@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{App, Changed, ms, store};
 use crate::access;
 use crate::access::caller::Identity;
-use crate::access::plugin::{Binding, Logged};
+use crate::access::plugin::{Binding, Logged, Seen};
 use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
@@ -109,6 +109,19 @@ impl App {
         }
     }
 
+    /// A plugin that is only watched would have changed something: counted, and written to its log.
+    pub fn note_difference(&self, organization: OrganizationId, binding: &Binding, message: String) {
+        tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a watched plugin differs");
+        binding.live.count(|seen| {
+            seen.differed += 1;
+            keep(seen, self.log_kept_max(), Logged { at: Timestamp::now(), level: "info", message });
+        });
+    }
+
+    fn log_kept_max(&self) -> usize {
+        usize::try_from(self.config.plugin_log_kept).unwrap_or(usize::MAX)
+    }
+
     fn count<T>(
         self: &Arc<Self>,
         organization: OrganizationId,
@@ -118,7 +131,7 @@ impl App {
     ) {
         let now = Timestamp::now();
         self.figures.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
-        let kept_max = usize::try_from(self.config.plugin_log_kept).unwrap_or(usize::MAX);
+        let kept_max = self.log_kept_max();
         binding.live.count(|seen| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.word());
             *seen.outcomes.entry(word).or_default() += 1;
@@ -132,10 +145,7 @@ impl App {
             let lines = called.log.iter().map(|line| (line.level.word(), line.message.clone()));
             let fault = outcome.err().map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
             for (level, message) in lines.chain(fault) {
-                if seen.log.len() >= kept_max {
-                    seen.log.pop_front();
-                }
-                seen.log.push_back(Logged { at: now, level, message });
+                keep(seen, kept_max, Logged { at: now, level, message });
             }
         });
         let (failures_max, window_ms) = (self.config.plugin_failures, ms(self.config.plugin_failures_window_s));
@@ -165,6 +175,14 @@ impl App {
             }
         });
     }
+}
+
+/// Adds a line; the oldest one goes when there are too many.
+fn keep(seen: &mut Seen, kept_max: usize, line: Logged) {
+    if seen.log.len() >= kept_max {
+        seen.log.pop_front();
+    }
+    seen.log.push_back(line);
 }
 
 /// All that is bound, wherever.

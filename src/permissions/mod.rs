@@ -5,6 +5,7 @@
 pub mod api;
 pub mod grants;
 pub mod import;
+pub mod mappers;
 pub mod store;
 pub mod sync;
 

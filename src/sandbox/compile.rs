@@ -6,7 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -94,6 +94,8 @@ pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> 
         .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
         .arg(space.word())
         .env_clear()
+        // Or the allocator takes a gigabyte before there is a limit, and what is allocated in it never counts.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -223,12 +225,21 @@ impl Cache {
     /// Keeps an artifact: written aside, then moved into place, so that no half of one is ever there.
     pub(super) fn keep(&self, engine: &Engine, sha256: &Hash, artifact: &[u8]) -> std::io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o700))?;
         let file = self.file(engine, sha256);
         let aside = file.with_extension(format!("{}", uuid::Uuid::now_v7().simple()));
-        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        open.write_all(&self.mac(&file, artifact))?;
-        open.write_all(artifact)?;
-        std::fs::rename(aside, file)
+        let written = self.write(&file, &aside, artifact).and_then(|()| std::fs::rename(&aside, &file));
+        if written.is_err() {
+            // What could not be written can hardly be kept; there may be nothing.
+            let _ = std::fs::remove_file(&aside);
+        }
+        written
+    }
+
+    fn write(&self, file: &Path, aside: &Path, artifact: &[u8]) -> std::io::Result<()> {
+        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
+        open.write_all(&self.mac(file, artifact))?;
+        open.write_all(artifact)
     }
 }
 
@@ -238,4 +249,91 @@ pub(super) fn component_of(engine: &Engine, artifact: &[u8]) -> wasmtime::Result
     // SAFETY: every caller has the artifact from its own child process, or from the cache with the right MAC over this
     // very buffer; no tenant can make either.
     unsafe { Component::deserialize(engine, artifact) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: Hash = [7; 32];
+
+    fn made(space: Space) -> (Engine, Vec<u8>) {
+        let engine = engine::compiler(space).expect("an engine");
+        let component = wat::parse_str("(component (core module (func)))").expect("text");
+        let artifact = engine.precompile_component(&component).expect("compiled");
+        (engine, artifact)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("there").permissions().mode() & 0o777
+    }
+
+    fn only_file(folder: &Path) -> PathBuf {
+        let files: Vec<_> = std::fs::read_dir(folder).expect("folder").map(|file| file.expect("file").path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files[0].clone()
+    }
+
+    #[test]
+    fn what_is_kept_is_for_nobody_else_and_is_found_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = place.path().join("compiled-plugins");
+        let (engine, artifact) = made(Space::Roomy);
+        let cache = Cache::new(&folder, [1; 32]);
+        assert!(cache.load(&engine, &DIGEST).is_none());
+        cache.keep(&engine, &DIGEST, &artifact).expect("kept");
+        cache.keep(&engine, &DIGEST, &artifact).expect("kept once more");
+        assert_eq!((mode(&folder), mode(&only_file(&folder))), (0o700, 0o600));
+        assert!(cache.load(&engine, &DIGEST).is_some());
+        assert!(Cache::new(&folder, [1; 32]).load(&engine, &DIGEST).is_some(), "as after a restart");
+        assert!(cache.load(&engine, &[8; 32]).is_none(), "another component");
+    }
+
+    #[test]
+    fn a_folder_that_others_can_read_is_closed() {
+        let place = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+        let (engine, artifact) = made(Space::Roomy);
+        Cache::new(place.path(), [1; 32]).keep(&engine, &DIGEST, &artifact).expect("kept");
+        assert_eq!(mode(place.path()), 0o700);
+    }
+
+    #[test]
+    fn what_anybody_touched_is_not_loaded() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (engine, artifact) = made(Space::Roomy);
+        let cache = Cache::new(place.path(), [1; 32]);
+        cache.keep(&engine, &DIGEST, &artifact).expect("kept");
+        let file = only_file(place.path());
+        let right = std::fs::read(&file).expect("bytes");
+        for at in [0, MAC_BYTES - 1, MAC_BYTES, right.len() / 2, right.len() - 1] {
+            let mut flipped = right.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&file, flipped).expect("written");
+            assert!(cache.load(&engine, &DIGEST).is_none(), "a bit of byte {at}");
+        }
+        for length in [0, MAC_BYTES - 1, MAC_BYTES, right.len() - 1] {
+            std::fs::write(&file, &right[..length]).expect("written");
+            assert!(cache.load(&engine, &DIGEST).is_none(), "{length} bytes");
+        }
+        std::fs::write(&file, &right).expect("written");
+        assert!(cache.load(&engine, &DIGEST).is_some());
+        assert!(Cache::new(place.path(), [2; 32]).load(&engine, &DIGEST).is_none(), "the key of another site");
+        // The artifact of one component is not that of another, whatever its file is called.
+        std::fs::rename(&file, cache.file(&engine, &[8; 32])).expect("moved");
+        assert!(cache.load(&engine, &[8; 32]).is_none());
+    }
+
+    #[test]
+    fn what_was_compiled_with_other_settings_is_compiled_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::new(place.path(), [1; 32]);
+        let ((roomy, artifact), (scarce, _)) = (made(Space::Roomy), made(Space::Scarce));
+        cache.keep(&roomy, &DIGEST, &artifact).expect("kept");
+        assert!(cache.load(&scarce, &DIGEST).is_none());
+        // Even under the name and the MAC that it would have.
+        cache.keep(&scarce, &DIGEST, &artifact).expect("kept");
+        assert!(cache.load(&scarce, &DIGEST).is_none());
+        assert!(cache.load(&roomy, &DIGEST).is_some());
+    }
 }

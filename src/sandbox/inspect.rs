@@ -170,3 +170,110 @@ fn other_major(names: &[String]) -> Error {
         listed(names.iter().map(String::as_str))
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::sandbox::Tier;
+
+    fn limits() -> Limits {
+        Limits::of(&Config::of(std::path::Path::new("")), Tier::Standard)
+    }
+
+    fn small() -> Vec<u8> {
+        let text = r#"(component
+            (import "roster:policy/host@1.0.0" (instance (export "log" (func (param "level" u8)))))
+            (core module $m (memory 1) (table 2 funcref)
+                (func (export "f") (param i32) (result i32) (local i64)
+                    (block (loop (br_table 0 1 (local.get 0)))) (i32.const 1))
+                (data (i32.const 0) "abc") (elem (i32.const 0) 0))
+            (core instance $i (instantiate $m))
+            (func $f (param "a" u32) (result u32) (canon lift (core func $i "f")))
+            (instance $a (export "authorize" (func $f)))
+            (export "roster:policy/authorizer@1.0.0" (instance $a)))"#;
+        wat::parse_str(text).expect("text")
+    }
+
+    #[test]
+    fn a_component_says_what_it_imports_and_exports() {
+        let inspected = inspect(&small(), &limits()).expect("taken");
+        assert_eq!(inspected.imports, ["roster:policy/host@1.0.0"]);
+        assert_eq!(inspected.exports, Exports { authorizer: true, role_mapper: false });
+        assert!(validate(&small()).is_ok());
+    }
+
+    #[test]
+    fn a_file_may_be_so_long_and_no_longer() {
+        let component = small();
+        let at = |file_bytes: usize| look(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
+        assert!(at(component.len()).is_empty());
+        assert_eq!(at(component.len() - 1)[0].cause, Cause::PluginTooLarge);
+    }
+
+    #[test]
+    fn all_problems_are_named_and_the_first_gives_the_cause() {
+        let text = r#"(component
+            (import "wasi:io/streams@0.2.0" (instance)) (import "wasi:cli/run@0.2.0" (instance))
+            (core module (memory 1) (memory 1) (memory 1) (memory 1) (memory 1)))"#;
+        let component = wat::parse_str(text).expect("text");
+        let causes: Vec<_> = look(&component, &limits()).problems.iter().map(|problem| problem.cause).collect();
+        assert_eq!(causes, [Cause::PluginImports, Cause::PluginExports, Cause::PluginTooComplex]);
+        let refused = inspect(&component, &limits()).expect_err("refused");
+        assert_eq!(refused.cause, Cause::PluginImports);
+        let all = refused.message();
+        for part in ["wasi:io/streams@0.2.0, wasi:cli/run@0.2.0", "exports neither", "5 memories, and 4 are allowed"] {
+            assert!(all.contains(part), "{part} is not in: {all}");
+        }
+    }
+
+    #[test]
+    fn features_beyond_those_that_are_needed_are_not_valid() {
+        let valid = |module: &str| {
+            validate(&wat::parse_str(format!("(component (core module {module}))")).expect("text")).is_ok()
+        };
+        for module in [
+            "(memory 1) (memory 1)",
+            "(func (result v128) (v128.const i32x4 0 0 0 0))",
+            "(func $f (return_call $f))",
+            "(global i32 (i32.add (i32.const 1) (i32.const 2)))",
+            "(memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0)))",
+        ] {
+            assert!(valid(module), "{module}");
+        }
+        for module in [
+            "(memory i64 1)",
+            "(memory 1 1 shared)",
+            "(tag)",
+            "(type (struct))",
+            "(table 1 externref)",
+            "(func (param v128 v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 1)))",
+            "(memory 1 (pagesize 1))",
+        ] {
+            assert!(!valid(module), "{module}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+            let _ = look(&bytes, &limits());
+            let header = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
+            let _ = look(&[&header[..], &bytes].concat(), &limits());
+        }
+
+        #[test]
+        fn no_damage_makes_it_panic(cut in any::<prop::sample::Index>(), flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
+            let mut component = small();
+            component.truncate(cut.index(component.len()) + 1);
+            for (at, with) in flips {
+                let at = at.index(component.len());
+                component[at] ^= with;
+            }
+            let _ = look(&component, &limits());
+            let _ = validate(&component);
+        }
+    }
+}

@@ -249,3 +249,118 @@ impl Measures {
         ruled.chain(memory).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn limits(tier: Tier) -> Limits {
+        Limits::of(&Config::of(std::path::Path::new("")), tier)
+    }
+
+    fn module(text: &str) -> String {
+        format!("(component (core module {text}))")
+    }
+
+    fn times(n: u64, text: &str) -> String {
+        text.repeat(usize::try_from(n).expect("few"))
+    }
+
+    /// Blocks within each other.
+    fn deep(n: u64, what: &str) -> String {
+        module(&format!("(func {}{})", times(n, &format!("({what} ")), times(n, ")")))
+    }
+
+    /// A function whose body has so many bytes: no locals, instructions of one byte, and the end.
+    fn long(bytes: u64) -> String {
+        module(&format!("(func {})", times(bytes - 2, "nop ")))
+    }
+
+    /// Text of a component that has so much of something.
+    type Having = fn(u64) -> String;
+
+    /// In the order of the rules.
+    const HAVING: [Having; 26] = [
+        |n| module(&times(n, "(func)")),
+        long,
+        |n| module(&format!("(func (local {}))", times(n, "i32 "))),
+        |n| deep(n, "block"),
+        |n| deep(n, "loop"),
+        |n| module(&format!("(func (block (br_table {} 0 (i32.const 0))))", times(n, "0 "))),
+        |n| module(&format!("(func (param {}) (result i32) (i32.const 0))", times(n - 1, "i64 "))),
+        |n| module(&times(n, "(type (func))")),
+        |n| module(&(0..n).map(|n| format!("(import \"a\" \"{n}\" (func))")).collect::<String>()),
+        |n| module(&format!("(func) {}", (0..n).map(|n| format!("(export \"{n}\" (func 0))")).collect::<String>())),
+        |n| module(&times(n, "(global i32 (i32.const 0))")),
+        |n| module(&times(n, "(memory 0)")),
+        |n| module(&times(n, "(table 0 funcref)")),
+        |n| module(&format!("(table {} funcref) (table 1 funcref)", n - 1)),
+        |n| module(&format!("(func) {}", times(n, "(elem func 0)"))),
+        |n| module(&times(n, "(data \"a\")")),
+        |n| module(&times(n, "(tag)")),
+        |n| format!("(component {})", times(n, "(core module)")),
+        |n| format!("(component {})", times(n, "(component)")),
+        |n| format!("{}{}", times(n, "(component "), times(n, ")")),
+        |n| format!("(component (core module) {})", times(n, "(core instance (instantiate 0))")),
+        |n| format!("(component (component) {})", times(n, "(instance (instantiate 0))")),
+        |n| format!("(component {})", times(n, "(type (list u8))")),
+        |n| {
+            let import = |n| format!("(import \"a{n}\" (instance))");
+            let export = |n| format!("(export \"b{n}\" (instance 0))");
+            let half = n / 2;
+            format!(
+                "(component {}{})",
+                (0..half).map(import).collect::<String>(),
+                (half..n).map(export).collect::<String>()
+            )
+        },
+        |n| {
+            let instance = "(instance (import \"a\") (export \"f\" (func)))".replace("(import \"a\") ", "");
+            format!("(component (import \"a\" {instance}) {})", times(n, "(alias export 0 \"f\" (func))"))
+        },
+        |n| {
+            format!(
+                "(component (core module (func (export \"f\"))) (core instance (instantiate 0)) (alias core export 0 \"f\" (core func)) {})",
+                times(n, "(func (canon lift (core func 0)))")
+            )
+        },
+    ];
+
+    fn problems(text: &str, tier: Tier) -> Vec<String> {
+        let component = wat::parse_str(text).expect("text");
+        let found = measure(&component).expect("whole");
+        let problems = found.measures.problems(&limits(tier));
+        assert!(problems.iter().all(|problem| problem.cause == Cause::PluginTooComplex));
+        problems.iter().map(|problem| problem.message().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_limit_holds_at_the_limit_and_one_past_it() {
+        for (rule, having) in RULES.iter().zip(HAVING) {
+            for (tier, most) in [(Tier::Standard, rule.standard), (Tier::Large, rule.large)] {
+                assert_eq!(problems(&having(most), tier), Vec::<String>::new(), "{} {}", most, rule.what);
+                let past = most + 1;
+                let expected = format!("the component has {past} {}, and {most} are allowed", rule.what);
+                assert_eq!(problems(&having(past), tier), [expected]);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_from_the_start_is_summed_and_held_to_its_setting() {
+        let having = |pages: u64| module(&format!("(memory {}) (memory 1)", pages - 1));
+        for tier in [Tier::Standard, Tier::Large] {
+            let most = limits(tier).memory_bytes;
+            assert_eq!(problems(&having(most / 65_536), tier), Vec::<String>::new());
+            assert_eq!(problems(&having(most / 65_536 + 1), tier).len(), 1);
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_across_all_kinds_of_blocks() {
+        let mixed = "(func (block (loop (if (i32.const 1) (then (loop (nop))) (else (block))))) (loop))";
+        let found = measure(&wat::parse_str(module(mixed)).expect("text")).expect("whole");
+        assert_eq!((found.measures.block_depth, found.measures.loop_depth), (4, 2));
+    }
+}

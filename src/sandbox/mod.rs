@@ -13,7 +13,7 @@ mod measure;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -153,8 +153,10 @@ pub struct Host {
     runtime: OnceLock<Arc<Runtime>>,
     loaded: ArcSwap<HashMap<Hash, Arc<Loaded>>>,
     loaded_max: usize,
-    /// One component is made ready at a time.
-    readying: tokio::sync::Mutex<()>,
+    /// One lock for each component that is being made ready: who waits for one does not wait for another.
+    readying: Mutex<HashMap<Hash, Weak<tokio::sync::Mutex<()>>>>,
+    /// Why a component could not be made ready, so that it is not tried again for everybody who waited for it.
+    refused: Mutex<HashMap<Hash, (Instant, Error)>>,
     compiling: Semaphore,
     compile_queue: Semaphore,
     /// Where compiled components outlive the process, if anywhere.
@@ -174,6 +176,11 @@ pub struct Turn {
     /// Less running time than the limits give.
     pub deadline_ms: Option<u32>,
 }
+
+/// How long a component that could not be made ready is not tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// The category of causes that lie in the component itself.
+const REFUSAL: u32 = 101;
 
 /// What a mapper may name at most.
 pub const ROLES_MAX: usize = 256;
@@ -197,7 +204,8 @@ impl Host {
             runtime: OnceLock::new(),
             loaded: ArcSwap::default(),
             loaded_max: many(config.plugin_loaded_max),
-            readying: tokio::sync::Mutex::default(),
+            readying: Mutex::default(),
+            refused: Mutex::default(),
             compiling: Semaphore::new(1),
             compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
             cache: None,
@@ -277,9 +285,13 @@ impl Host {
         tier: Tier,
         fetch: impl Future<Output = Result<Vec<u8>>>,
     ) -> Result<Arc<Loaded>> {
-        let _one_at_a_time = self.readying.lock().await;
+        let lock = self.lock_of(sha256);
+        let _one_at_a_time = lock.lock().await;
         if let Some(loaded) = self.find_loaded(&sha256) {
             return Ok(loaded);
+        }
+        if let Some(error) = self.was_refused(&sha256) {
+            return Err(error);
         }
         let runtime = self.runtime()?;
         let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
@@ -293,7 +305,31 @@ impl Host {
         if <Hash>::from(Sha256::digest(&component)) != sha256 {
             return Err(Error::internal("a stored component is not the one that was uploaded"));
         }
-        Ok(self.admit(&component, tier).await?.loaded)
+        let admitted = self.admit(&component, tier).await;
+        if let Err(e) = &admitted
+            && e.cause.category() == REFUSAL
+        {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.insert(sha256, (Instant::now(), e.clone()));
+        }
+        Ok(admitted?.loaded)
+    }
+
+    fn lock_of(&self, sha256: Hash) -> Arc<tokio::sync::Mutex<()>> {
+        let mut readying = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        readying.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = readying.get(&sha256).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        readying.insert(sha256, Arc::downgrade(&lock));
+        lock
+    }
+
+    fn was_refused(&self, sha256: &Hash) -> Option<Error> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, (at, _)| at.elapsed() < REFUSED_FOR);
+        refused.get(sha256).map(|(_, error)| error.clone())
     }
 
     fn remember(&self, sha256: Hash, loaded: Arc<Loaded>) {

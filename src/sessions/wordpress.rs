@@ -1,6 +1,7 @@
 //! Sign-in of people who have an account at the WordPress site.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -14,6 +15,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 use crate::members;
 use crate::permissions::Source;
+use crate::permissions::mappers::Facts;
 
 /// The provider of these identities, and how these sessions began.
 const WORDPRESS: &str = "wordpress";
@@ -23,7 +25,7 @@ const AT_ONCE_MAX: usize = 4;
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
 /// Signs in with a username (or e-mail) of the site and an application password.
-pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
+pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
     if app.config.wordpress_url.is_empty() {
         return Err(Cause::WordPressNotConfigured.into());
     }
@@ -46,7 +48,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_pass
 }
 
 /// Signs in with a ticket of the must-use plugin, which is good once.
-pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
+pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
     let site = app.config.wordpress_url.as_str();
     let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
         let message = "set wordpress.url and wordpress.ticket_secret_file to sign in with a ticket";
@@ -58,12 +60,14 @@ pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> 
     enter(app, visitor, ticket.person).await
 }
 
-async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
+async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Tokens> {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let roles: BTreeSet<String> = person.roles;
+    let subject = person.id.to_string();
+    let said = [("sub".to_owned(), vec![subject.clone()]), ("roles".to_owned(), roles.iter().cloned().collect())];
     let arrival = Arrival {
         provider: WORDPRESS.into(),
-        subject: person.id.to_string(),
+        subject,
         // Fixed for good at WordPress.
         account_id: Some(person.login.clone()),
         username: Some(person.login),
@@ -72,6 +76,7 @@ async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
         display_name: Some(person.name),
         organization,
         keys: vec![(Source::Wordpress, roles)],
+        facts: Facts::of(said),
     };
     let member = arrive(app, &visitor.exchange, arrival).await?;
     open(app, visitor, member, WORDPRESS, Shown::OneFactor).await

@@ -156,9 +156,67 @@ pub fn trapping_mapper() -> Vec<u8> {
     role_mapper("", "(unreachable)")
 }
 
+/// Names what a claim of this name says, nothing without one, and at most `roles_max` of it; before that it counts to
+/// `spins`.
+pub fn naming_claim(name: &str, roles_max: usize, spins: u64) -> Vec<u8> {
+    let before = format!(
+        "(data (i32.const 1024) {name:?})
+         (func $is (param $text i32) (param $bytes i32) (result i32)
+           (if (i32.ne (local.get $bytes) (i32.const {})) (then (return (i32.const 0))))
+           (loop $next
+             (if (i32.eqz (local.get $bytes)) (then (return (i32.const 1))))
+             (local.set $bytes (i32.sub (local.get $bytes) (i32.const 1)))
+             (if (i32.ne (i32.load8_u (i32.add (local.get $text) (local.get $bytes)))
+                         (i32.load8_u offset=1024 (local.get $bytes)))
+               (then (return (i32.const 0))))
+             (br $next))
+           (unreachable))",
+        name.len()
+    );
+    let body = format!(
+        "(local $spins i64)
+         (local.set $spins (i64.const {spins}))
+         (block $enough
+           (loop $spin
+             (br_if $enough (i64.eqz (local.get $spins)))
+             (local.set $spins (i64.sub (local.get $spins) (i64.const 1)))
+             (br $spin)))
+         (block $none
+           (loop $next
+             (br_if $none (i32.eqz (local.get $claims_count)))
+             (if (call $is (i32.load (local.get $claims)) (i32.load offset=4 (local.get $claims)))
+               (then (return (call $list (i32.load offset=8 (local.get $claims))
+                 (select (i32.load offset=12 (local.get $claims)) (i32.const {roles_max})
+                   (i32.lt_u (i32.load offset=12 (local.get $claims)) (i32.const {roles_max})))))))
+             (local.set $claims (i32.add (local.get $claims) (i32.const 16)))
+             (local.set $claims_count (i32.sub (local.get $claims_count) (i32.const 1)))
+             (br $next)))
+         (call $list (i32.const 0) (i32.const 0))"
+    );
+    role_mapper(&before, &body)
+}
+
+/// Says itself that it cannot answer, with this message.
+pub fn refusing_mapper(message: &str) -> Vec<u8> {
+    let body = format!(
+        "(i32.store8 (i32.const 16) (i32.const 1))
+         (i32.store (i32.const 20) (i32.const 1024)) (i32.store (i32.const 24) (i32.const 4))
+         (i32.store (i32.const 28) (i32.const 1028)) (i32.store (i32.const 32) (i32.const {}))
+         (i32.const 16)",
+        message.len()
+    );
+    role_mapper(&format!("(data (i32.const 1024) \"code\") (data (i32.const 1028) {message:?})"), &body)
+}
+
+pub fn looping_mapper() -> Vec<u8> {
+    role_mapper("", "(loop $again (br $again)) (unreachable)")
+}
+
 #[test]
 fn the_guests_of_the_tests_are_components() {
-    for guest in [allowing(), denying("no"), looping(), naming(&["editor", "viewer"]), naming_groups()] {
+    for guest in
+        [allowing(), denying("no"), looping(), naming(&["editor", "viewer"]), naming_groups(), naming_claim("a", 1, 1)]
+    {
         assert_eq!(guest[..8], [0, b'a', b's', b'm', 0x0d, 0, 1, 0]);
     }
 }

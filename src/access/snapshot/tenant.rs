@@ -28,6 +28,11 @@ pub struct Role {
 }
 
 impl Role {
+    /// An owner's or a platform administrator's, which no source and no plugin gives.
+    pub fn is_protected(&self) -> bool {
+        self.holds != Holds::Ticked
+    }
+
     /// Does the role give the permission, by a tick or by its nature?
     pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
         match self.holds {
