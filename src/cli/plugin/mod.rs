@@ -2,6 +2,7 @@
 
 mod live;
 mod offline;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,8 @@ pub(super) enum PluginCommand {
     Test(offline::Test),
     /// Measure how long and how much a component's calls run
     Bench(offline::Bench),
+    /// Show which recorded decisions a component would have changed; the exit status is 0 whatever it finds
+    Replay(replay::Replay),
     #[command(flatten)]
     Live(live::LiveCommand),
 }
@@ -26,6 +29,7 @@ pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitC
         PluginCommand::Check(check) => offline::check(common, &check).await,
         PluginCommand::Test(test) => offline::test(common, &test).await,
         PluginCommand::Bench(bench) => offline::bench(common, &bench).await,
+        PluginCommand::Replay(replay) => replay::run(common, &replay).await,
         PluginCommand::Live(command) => live::run(common, command).await,
     }
 }
