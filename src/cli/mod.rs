@@ -6,6 +6,7 @@ pub mod directory;
 mod door;
 mod invite;
 mod keys;
+mod plugin;
 mod serve;
 mod show;
 mod tables;
@@ -109,6 +110,9 @@ enum Command {
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
+    /// Plugins: an organization's own rules, in a sandbox
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Compiles a component from standard input; the program runs this itself
     #[command(name = compile::COMMAND, hide = true)]
     CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64 },
@@ -175,6 +179,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
+        Command::Plugin(command) => return plugin::run(&common, command).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
         Command::Openapi => commands::openapi().await?,

@@ -11,7 +11,7 @@ use crate::error::{Cause, Error, Result};
 pub(super) const STRUCTURE_VERSION: u32 = 1;
 
 /// The package of the interfaces, and the major version of it that this host has.
-const PACKAGE: &str = "roster:policy/";
+pub(super) const PACKAGE: &str = "roster:policy/";
 const MAJOR: u64 = 1;
 
 /// What a component says of itself.

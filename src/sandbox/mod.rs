@@ -9,6 +9,7 @@ mod engine;
 pub mod input;
 pub mod inspect;
 mod limits;
+pub mod pack;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
