@@ -50,6 +50,59 @@ pub struct RoleInput {
     pub raw_json: Option<String>,
 }
 
+/// A fact of one value.
+fn fact(name: &str, value: &str) -> Claim {
+    Claim { name: name.into(), values: vec![value.into()] }
+}
+
+impl AccessInput {
+    /// A question that means nothing, of the size that questions have.
+    pub fn neutral() -> Self {
+        Self {
+            tenant: "00000000-0000-7000-8000-000000000001".into(),
+            subject: "00000000-0000-7000-8000-000000000002".into(),
+            roles: ["viewer", "editor"].map(str::to_owned).into(),
+            action: "GET".into(),
+            path: "/videos/00000000-0000-7000-8000-000000000003".into(),
+            context: [
+                ("question", "route"),
+                ("base", "allow"),
+                ("app", "gitea"),
+                ("permission", "video.read"),
+                ("org_code", "acme"),
+                ("scope_type", "tenant"),
+                ("now_ms", "1767225600000"),
+            ]
+            .map(|(name, value)| fact(name, value))
+            .into(),
+        }
+    }
+}
+
+impl RoleInput {
+    /// Somebody without meaning, of the size that people of a directory have.
+    pub fn neutral() -> Self {
+        Self {
+            tenant: "00000000-0000-7000-8000-000000000001".into(),
+            source: "oidc".into(),
+            subject: "00000000-0000-7000-8000-000000000002".into(),
+            groups: (1..=16).map(|n| format!("example:department-{n:02}:members")).collect(),
+            claims: [
+                ("department", "department-07"),
+                ("email_verified", "true"),
+                ("locale", "en"),
+                ("org_code", "acme"),
+                ("now_ms", "1767225600000"),
+            ]
+            .map(|(name, value)| fact(name, value))
+            .into_iter()
+            .chain([Claim { name: "roster.roles".into(), values: Vec::new() }])
+            .collect(),
+            raw_json: None,
+        }
+    }
+}
+
 /// What an authorizer says.
 #[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
 #[component(variant)]

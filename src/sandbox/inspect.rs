@@ -22,6 +22,21 @@ pub struct Inspected {
     pub imports: Vec<String>,
 }
 
+/// What was seen of a component, and all that is wrong with it.
+#[derive(Debug, Default)]
+pub struct Looked {
+    pub inspected: Inspected,
+    pub problems: Vec<Error>,
+}
+
+/// Looks at all of a component.
+pub fn look(component: &[u8], limits: &Limits) -> Looked {
+    match inspect(component, limits) {
+        Ok(inspected) => Looked { inspected, problems: Vec::new() },
+        Err(e) => Looked { inspected: Inspected::default(), problems: vec![e] },
+    }
+}
+
 /// What a component is and offers, unless it must be refused.
 pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
     if component.len() as u64 > limits.file_bytes {

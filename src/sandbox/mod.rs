@@ -59,6 +59,12 @@ impl<T> Called<T> {
             log_dropped: 0,
         }
     }
+
+    /// With another form of the answer.
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Called<U> {
+        let Self { outcome, fuel, duration, memory_bytes, log, log_dropped } = self;
+        Called { outcome: outcome.map(to), fuel, duration, memory_bytes, log, log_dropped }
+    }
 }
 
 /// Why a call has no answer.
@@ -151,7 +157,8 @@ pub struct Host {
     readying: tokio::sync::Mutex<()>,
     compiling: Semaphore,
     compile_queue: Semaphore,
-    cache: Cache,
+    /// Where compiled components outlive the process, if anywhere.
+    cache: Option<Cache>,
     turns: Semaphore,
     turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
     turns_per_organization: usize,
@@ -178,6 +185,12 @@ const ROLE_KEY_BYTES_MAX: usize = 64;
 impl Host {
     /// With a key that authenticates compiled components.
     pub fn new(config: &Config, key: Hash) -> Self {
+        let cache = Cache::new(&config.data.join("compiled-plugins"), key);
+        Self { cache: Some(cache), ..Self::without_cache(config) }
+    }
+
+    /// Leaves nothing on disk.
+    pub fn without_cache(config: &Config) -> Self {
         let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             limits: [Limits::of(config, Tier::Standard), Limits::of(config, Tier::Large)],
@@ -187,7 +200,7 @@ impl Host {
             readying: tokio::sync::Mutex::default(),
             compiling: Semaphore::new(1),
             compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
-            cache: Cache::new(&config.data.join("compiled-plugins"), key),
+            cache: None,
             turns: Semaphore::new(many(config.plugin_calls_max)),
             turns_of: ArcSwap::default(),
             turns_per_organization: many(config.plugin_calls_per_organization),
@@ -225,7 +238,9 @@ impl Host {
             .map_err(|e| Error::internal(format!("what was just compiled cannot be loaded: {e:#}")))
             .and_then(|component| Loaded::link(runtime, &component))?;
         linked.try_start(limits).await?;
-        if let Err(e) = self.cache.keep(&runtime.engine, &sha256, &artifact) {
+        if let Some(cache) = &self.cache
+            && let Err(e) = cache.keep(&runtime.engine, &sha256, &artifact)
+        {
             tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
         }
         let loaded = Arc::new(linked);
@@ -264,7 +279,7 @@ impl Host {
             return Ok(loaded);
         }
         let runtime = self.runtime()?;
-        if let Some(component) = self.cache.load(&runtime.engine, &sha256) {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(&runtime.engine, &sha256)) {
             let loaded = Arc::new(Loaded::link(runtime, &component)?);
             self.remember(sha256, loaded.clone());
             return Ok(loaded);
@@ -297,6 +312,13 @@ impl Host {
             });
             known
         });
+    }
+
+    /// Starts it and asks it nothing: how long that takes.
+    pub async fn start(&self, turn: Turn<'_>) -> Result<Duration> {
+        let began = Instant::now();
+        turn.loaded.try_start(self.limits(turn.tier)).await?;
+        Ok(began.elapsed())
     }
 
     /// Asks an authorizer.

@@ -1,6 +1,7 @@
 //! The commands for plugins: what an author does without a server, and what is asked of one.
 
 mod kit;
+mod offline;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,12 @@ pub(super) enum PluginCommand {
     Wit,
     /// Make a component of a core module, or put test vectors into a component
     Pack(kit::Pack),
+    /// Check a component as an upload would; the exit status says whether it would be taken
+    Check(offline::Check),
+    /// Ask a component test vectors; the exit status says whether it answered all as expected
+    Test(offline::Test),
+    /// Measure how long and how much a component's calls run
+    Bench(offline::Bench),
 }
 
 pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitCode, Failed> {
@@ -23,5 +30,8 @@ pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitC
         PluginCommand::New(new) => kit::new(common, &new),
         PluginCommand::Wit => kit::wit(),
         PluginCommand::Pack(pack) => kit::pack(common, &pack),
+        PluginCommand::Check(check) => offline::check(common, &check).await,
+        PluginCommand::Test(test) => offline::test(common, &test).await,
+        PluginCommand::Bench(bench) => offline::bench(common, &bench).await,
     }
 }
