@@ -65,7 +65,9 @@ pub fn pack(module: &[u8], world: Option<World>) -> Result<Vec<u8>> {
         (false, None) => embed(&mut module, seen.world()?)?,
     }
     let encoder = ComponentEncoder::default().validate(true).module(&module);
-    encoder.and_then(|mut encoder| encoder.encode()).map_err(|e| malformed("no component can be made of the module", &e))
+    encoder
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(|e| malformed("no component can be made of the module", &e))
 }
 
 fn malformed(what: &str, why: &impl std::fmt::Display) -> Error {

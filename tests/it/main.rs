@@ -24,6 +24,7 @@ mod grid;
 mod http;
 mod invitations;
 mod keys;
+mod kit;
 mod matrix;
 mod members;
 mod oidc;

@@ -1,10 +1,11 @@
 # NAME
 
-A plugin of Roster (world `WORLD` of wit/policy.wit). Copies of the interface's words and of what it is told: `roster plugin wit`.
+A plugin of Roster, of the world `WORLD` in wit/policy.wit.
 
     ./build                                # makes NAME.wasm, with vectors.yaml in it
-    roster plugin check NAME.wasm          # would an upload be taken?
-    roster plugin test NAME.wasm           # asks what vectors.yaml has
+    roster plugin check NAME.wasm          # would it be taken?
+    roster plugin test NAME.wasm           # asks what is in vectors.yaml
     roster plugin bench NAME.wasm
+    roster plugin test NAME.wasm FILE      # asks what is in FILE
 
-FILES
+What it is told, what it may do and how it is put in force: plugins/README.md of Roster.

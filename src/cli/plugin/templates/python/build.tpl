@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds NAME.wasm. Needs Python 3.10 or later. ROSTER says where the program `roster` is, if not on the PATH.
-# It has 18 MB, so that only organizations of the large tier (plugins.large) can have it.
+# It has 18 MB, which only organizations in plugins.large_organizations may upload: give `--large` to check, test and bench.
 set -eu
 cd "$(dirname "$0")"
 [ -d .venv ] || python3 -m venv .venv
