@@ -58,6 +58,7 @@ pub mod console;
 pub mod members;
 pub mod organizations;
 pub mod permissions;
+pub mod plugins;
 pub mod sessions;
 
 pub mod app;

@@ -1,9 +1,12 @@
 //! Counters and gauges for `/metrics`. Counting never fails a request.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use super::App;
 use crate::access::decide::Reason;
+use crate::access::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
 pub struct Figures {
@@ -16,6 +19,13 @@ pub struct Figures {
     /// By client and outcome.
     pub clients: IntCounterVec,
     pub panics: IntCounter,
+    /// By outcome.
+    plugin_calls: IntCounterVec,
+    plugin_duration_s: Histogram,
+    /// Components that the compiler refused.
+    pub plugin_compile_failures: IntCounter,
+    /// By digest and outcome, of what is in force: as many as there are bindings.
+    plugin_runs: IntGaugeVec,
     gauges: Gauges,
 }
 
@@ -29,6 +39,8 @@ struct Gauges {
     queue_busy: IntGauge,
     commit_failures: IntGauge,
     writer_panics: IntGauge,
+    plugins_in_force: IntGauge,
+    plugins_quarantined: IntGauge,
 }
 
 impl Figures {
@@ -53,7 +65,21 @@ impl Figures {
         let options = HistogramOpts::new("roster_request_seconds", "From arrival to answer").buckets(buckets);
         let duration_s = Histogram::with_opts(options).map_err(failed)?;
         registry.register(Box::new(duration_s.clone())).map_err(failed)?;
+        let buckets = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];
+        let options = HistogramOpts::new("roster_plugin_seconds", "One call of a plugin, without waiting for its turn");
+        let plugin_duration_s = Histogram::with_opts(options.buckets(buckets)).map_err(failed)?;
+        registry.register(Box::new(plugin_duration_s.clone())).map_err(failed)?;
+        let about = "Components that could not be compiled within their limits";
+        let plugin_compile_failures = IntCounter::new("roster_plugin_compile_failures_total", about).map_err(failed)?;
+        registry.register(Box::new(plugin_compile_failures.clone())).map_err(failed)?;
+        let options = Opts::new("roster_plugin_runs", "Calls of the versions that are in force or watched now");
+        let plugin_runs = IntGaugeVec::new(options, &["sha256", "outcome"]).map_err(failed)?;
+        registry.register(Box::new(plugin_runs.clone())).map_err(failed)?;
         Ok(Self {
+            plugin_calls: counters("roster_plugin_calls_total", "Calls of plugins", &["outcome"])?,
+            plugin_duration_s,
+            plugin_compile_failures,
+            plugin_runs,
             requests: counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
             clients: counters("roster_client_requests_total", "Requests of API clients", &["client", "outcome"])?,
             decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),
@@ -69,9 +95,17 @@ impl Figures {
                 queue_busy: gauge("roster_writer_busy", "Changes refused because the queue was full")?,
                 commit_failures: gauge("roster_writer_commit_failures", "Commits that failed")?,
                 writer_panics: gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
+                plugins_in_force: gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
+                plugins_quarantined: gauge("roster_plugins_quarantined", "Those of them that failed too often")?,
             },
             registry,
         })
+    }
+
+    /// A call of a plugin, by the word of its outcome.
+    pub fn count_plugin_call(&self, word: &str, duration: std::time::Duration) {
+        self.plugin_calls.with_label_values(&[word]).inc();
+        self.plugin_duration_s.observe(duration.as_secs_f64());
     }
 
     /// By the reason's word.
@@ -100,9 +134,27 @@ pub fn render(app: &App) -> Result<String> {
     gauges.queue_busy.set(as_i64(db.queue_busy.load(Relaxed)));
     gauges.commit_failures.set(as_i64(db.commit_failures.load(Relaxed)));
     gauges.writer_panics.set(as_i64(db.panics.load(Relaxed)));
+    count_plugins(&app.figures, &snapshot);
     let mut text = Vec::new();
     TextEncoder::new()
         .encode(&app.figures.registry.gather(), &mut text)
         .map_err(|e| Error::internal(format!("the metrics cannot be rendered: {e}")))?;
     String::from_utf8(text).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// What is in force now, and what it has done.
+fn count_plugins(figures: &Figures, snapshot: &Snapshot) {
+    figures.plugin_runs.reset();
+    let (mut in_force, mut quarantined) = (0, 0);
+    for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
+        in_force += 1;
+        quarantined += i64::from(binding.live.is_quarantined());
+        let sha256 = hex::encode(binding.sha256);
+        for (outcome, count) in binding.live.seen().outcomes {
+            let runs = figures.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
+            runs.add(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    figures.gauges.plugins_in_force.set(in_force);
+    figures.gauges.plugins_quarantined.set(quarantined);
 }

@@ -7,7 +7,9 @@ use super::{App, Changed, ms, store};
 use crate::access;
 use crate::access::caller::Identity;
 use crate::access::plugin::{Binding, Logged};
-use crate::error::Result;
+use crate::access::secret::Hash;
+use crate::access::snapshot::Snapshot;
+use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Loaded, RoleInput, Ruling, Tier, Turn};
@@ -21,7 +23,7 @@ impl App {
         input: AccessInput,
     ) -> Called<Ruling> {
         let called = match self.ready(binding).await {
-            Ok(loaded) => self.host.authorize(turn(organization, binding, &loaded), input).await,
+            Ok(loaded) => self.host.authorize(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::word));
@@ -36,7 +38,7 @@ impl App {
         input: RoleInput,
     ) -> Called<Vec<String>> {
         let called = match self.ready(binding).await {
-            Ok(loaded) => self.host.map_roles(turn(organization, binding, &loaded), input).await,
+            Ok(loaded) => self.host.map_roles(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(|_| "roles"));
@@ -50,27 +52,61 @@ impl App {
                 message: "it is in quarantine: it failed too often".into(),
             });
         }
-        if let Some(loaded) = self.host.find_loaded(&binding.sha256) {
-            return Ok(loaded);
-        }
-        let sha256 = binding.sha256;
-        let fetch = self.read(move |r| store::get_component(r, &sha256));
-        let loaded = self.host.load(sha256, Tier::of(binding.is_large), fetch).await;
-        loaded.map_err(|e| {
+        self.load_plugin(binding.sha256, Tier::of(binding.is_large)).await.map_err(|e| {
             tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
             Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() }
         })
     }
 
-    /// Makes ready what is in force, so that nobody waits for it: at start, and after a change.
+    /// A stored component, ready to be called: it is already, or becomes so now.
+    pub async fn load_plugin(&self, sha256: Hash, tier: Tier) -> Result<Arc<Loaded>> {
+        match self.host.find_loaded(&sha256) {
+            Some(loaded) => Ok(loaded),
+            None => self.host.load(sha256, tier, self.read(move |r| store::get_component(r, &sha256))).await,
+        }
+    }
+
+    /// Makes ready what is in force, so that nobody waits for it: at start, where some of it must be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
-        for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
+        for binding in bound(&snapshot) {
             // What fails was logged, and is tried again when it is asked.
             let _ = self.ready(binding).await;
         }
-        let in_force = snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()).map(|binding| binding.sha256);
-        self.host.keep_loaded(&in_force.collect());
+        self.keep_plugins();
+    }
+
+    /// The same with what was compiled before; answers whether that was all.
+    pub async fn ready_cached_plugins(&self) -> bool {
+        let snapshot = self.snapshot();
+        let mut is_all = true;
+        for binding in bound(&snapshot).filter(|binding| !binding.live.is_quarantined()) {
+            let fetch = async { Err(Error::new(Cause::NotFound)) };
+            is_all &= self.host.load(binding.sha256, Tier::of(binding.is_large), fetch).await.is_ok();
+        }
+        is_all
+    }
+
+    /// Drops what is ready beyond what is in force and the spare places: after a change of what is in force.
+    pub fn keep_plugins(&self) {
+        self.host.keep_loaded(&bound(&self.snapshot()).map(|binding| binding.sha256).collect());
+    }
+
+    /// Drops what was made of a component that is not stored, or not any more.
+    pub async fn forget_plugin(&self, sha256: Hash) {
+        let is_stored = self.read(move |r| store::has_component(r, &sha256)).await;
+        // When in doubt it stays: it is only a copy.
+        if is_stored.is_ok_and(|is_stored| !is_stored) {
+            self.host.forget(&sha256);
+        }
+    }
+
+    /// Drops what earlier runs made of components that are not stored any more. At start, before anybody uploads.
+    pub async fn sweep_plugins(&self) {
+        match self.read(store::list_components).await {
+            Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
+            Err(e) => tracing::warn!(error = %e, "compiled plugins could not be swept"),
+        }
     }
 
     fn count<T>(
@@ -81,6 +117,7 @@ impl App {
         outcome: Result<&'static str, &Fault>,
     ) {
         let now = Timestamp::now();
+        self.figures.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
         let kept_max = usize::try_from(self.config.plugin_log_kept).unwrap_or(usize::MAX);
         binding.live.count(|seen| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.word());
@@ -130,6 +167,11 @@ impl App {
     }
 }
 
-fn turn<'a>(organization: OrganizationId, binding: &Binding, loaded: &'a Loaded) -> Turn<'a> {
+/// All that is bound, wherever.
+fn bound(snapshot: &Snapshot) -> impl Iterator<Item = &Binding> {
+    snapshot.tenants().flat_map(|tenant| tenant.plugins().iter())
+}
+
+fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> Turn {
     Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms }
 }

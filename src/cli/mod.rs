@@ -115,7 +115,7 @@ enum Command {
     Plugin(plugin::PluginCommand),
     /// Compiles a component from standard input; the program runs this itself
     #[command(name = compile::COMMAND, hide = true)]
-    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64 },
+    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: String },
     /// Print the OpenAPI document
     Openapi,
     /// Print the version
@@ -142,8 +142,8 @@ impl From<std::io::Error> for Failed {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let as_json = arguments.common.json;
-    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes }) = arguments.command {
-        return compile::child(cpu_s, data_bytes, artifact_bytes);
+    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes, space }) = &arguments.command {
+        return compile::child(*cpu_s, *data_bytes, *artifact_bytes, space);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

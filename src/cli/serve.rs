@@ -56,6 +56,8 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
     let stop = stop_signal()?;
+    app.sweep_plugins().await;
+    let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
@@ -64,6 +66,9 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
         .await;
     upkeep.abort();
+    if let Some(compiling) = compiling {
+        compiling.abort();
+    }
     for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
@@ -137,6 +142,11 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failed> {
         }
         tracing::info!("stopping");
     })
+}
+
+/// What must be compiled first does not keep the others waiting: until it is, it counts as failed.
+async fn ready_plugins(app: Arc<App>) {
+    app.ready_plugins().await;
 }
 
 async fn keep_tidy(app: &App) -> crate::error::Result<()> {

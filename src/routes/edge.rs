@@ -13,6 +13,7 @@ use poem::{Body, Endpoint, Request, Response};
 use super::is_change;
 use crate::access::caller::{Exchange, FromCommandLine, Idempotency};
 use crate::app::App;
+use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::wire::{Failure, Raw, failure_body};
 
@@ -21,11 +22,9 @@ const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Reads the body within its limits, and puts it back as one piece.
 async fn take_body(app: &App, request: &mut Request) -> Result<()> {
-    let is_catalog = request.uri().path().ends_with("/permissions/catalog");
-    let config = &app.config;
-    let bytes_max = if is_catalog { config.catalog_bytes_max } else { config.body_bytes_max };
+    let bytes_max = body_bytes_max(&app.config, request.method(), request.uri().path());
     let reading = read_limited(request.take_body(), bytes_max);
-    let bytes = tokio::time::timeout(Duration::from_millis(config.body_wait_ms), reading)
+    let bytes = tokio::time::timeout(Duration::from_millis(app.config.body_wait_ms), reading)
         .await
         .map_err(|_| Error::new(Cause::RequestTimeout).header("Connection", "close"))??;
     if let Some(key) = request.headers().get("idempotency-key") {
@@ -45,6 +44,20 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         request.extensions_mut().insert(Raw(bytes));
     }
     Ok(())
+}
+
+/// How long a body may be, by where it goes. A plugin that is too large is refused by its own operation, which says by
+/// how much, so that a little more than any plugin gets through.
+fn body_bytes_max(config: &Config, method: &Method, path: &str) -> u64 {
+    const BEYOND_BYTES: u64 = 65_536;
+    let path = path.strip_prefix(config.base_path.as_str()).unwrap_or(path);
+    match path.strip_suffix('/').unwrap_or(path) {
+        "/permissions/catalog" => config.catalog_bytes_max,
+        "/plugins" if *method == Method::POST => {
+            config.plugin_file_bytes.max(config.plugin_large_file_bytes) + BEYOND_BYTES
+        }
+        _ => config.body_bytes_max,
+    }
 }
 
 fn is_page(request: &Request) -> bool {

@@ -23,7 +23,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, members, organizations, permissions, sessions};
+use crate::{audit, clients, members, organizations, permissions, plugins, sessions};
 
 type Apis = (
     (
@@ -42,6 +42,7 @@ type Apis = (
         permissions::api::policy::Api,
         permissions::api::check::Api,
     ),
+    (plugins::api::Api, plugins::api::upload::Api, plugins::api::run::Api, plugins::api::life::Api),
     (
         sessions::api::Api,
         sessions::api::oidc::Api,
@@ -78,6 +79,12 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             permissions::api::check::Api { app: app() },
         ),
         (
+            plugins::api::Api { app: app() },
+            plugins::api::upload::Api { app: app(), uploads: Arc::default() },
+            plugins::api::run::Api { app: app() },
+            plugins::api::life::Api { app: app() },
+        ),
+        (
             sessions::api::Api { app: app() },
             sessions::api::oidc::Api { app: app(), providers: providers.clone() },
             sessions::api::invitation::Api { app: app() },
@@ -109,6 +116,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         members::api::invitations::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
+        plugins::api::EXAMPLES,
         sessions::api::EXAMPLES,
         sessions::api::invitation::EXAMPLES,
         sessions::api::second_factor::EXAMPLES,

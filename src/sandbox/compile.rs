@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::engine;
-use super::inspect::STRUCTURE_VERSION;
+use super::engine::{self, Space};
+use super::inspect::{self, STRUCTURE_VERSION};
 use super::limits::Limits;
 use crate::access::secret::{self, Hash, Sealer};
 use crate::error::{Cause, Error, Result};
@@ -29,12 +29,15 @@ pub const COMMAND: &str = "compile-plugin";
 const WALL_TIMES: u64 = 3;
 /// What the child says of a failure is read this far.
 const STDERR_BYTES_MAX: u64 = 4_096;
+const DESCRIPTORS_MAX: u64 = 16;
 /// How much the child yields to the rest of the machine.
 const NICE: i32 = 10;
 const MAC_BYTES: usize = 32;
+/// How the child ends when the component is not valid; 2 stands for every other refusal, 101 for a panic.
+const MALFORMED: u8 = 3;
 
 /// The child process: a component on standard input, its artifact on standard output.
-pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> ExitCode {
+pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
     let failed = |text: String| {
         eprintln!("{text}");
         ExitCode::from(2)
@@ -46,7 +49,11 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> ExitCode {
     if let Err(e) = std::io::stdin().lock().read_to_end(&mut component) {
         return failed(e.to_string());
     }
-    let compiled = engine::compiler().and_then(|engine| engine.precompile_component(&component));
+    if let Err(e) = inspect::validate(&component) {
+        eprintln!("{e}");
+        return ExitCode::from(MALFORMED);
+    }
+    let compiled = engine::compiler(Space::of(space)).and_then(|engine| engine.precompile_component(&component));
     match compiled {
         Ok(artifact) if artifact.len() as u64 > artifact_bytes => {
             failed(format!("compiled it has {} bytes, and {artifact_bytes} are allowed", artifact.len()))
@@ -65,6 +72,9 @@ fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Resu
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
     };
     limit(Resource::Core, 0)?;
+    // It opens nothing and starts nobody.
+    limit(Resource::Nofile, DESCRIPTORS_MAX)?;
+    limit(Resource::Nproc, 0)?;
     limit(Resource::Fsize, artifact_bytes)?;
     // One second more to be killed than to be warned.
     setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_s), maximum: Some(cpu_s + 1) })?;
@@ -78,11 +88,14 @@ fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Resu
 }
 
 /// Compiles a component in a child process.
-pub(super) async fn compile(component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> Result<Vec<u8>> {
     let spawned = tokio::process::Command::new(program()?)
         .arg(COMMAND)
         .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
+        .arg(space.word())
         .env_clear()
+        // Or the allocator takes a gigabyte before there is a limit, and what is allocated in it never counts.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -110,7 +123,13 @@ pub(super) async fn compile(component: &[u8], limits: &Limits) -> Result<Vec<u8>
     let said = engine::plain(&String::from_utf8_lossy(&said), 1_024);
     Err(match (status.signal(), status.code()) {
         (Some(signal), _) if signal == XCPU || signal == KILL => too_expensive(limits),
-        (Some(_), _) => refused(format!("needs more than the {} bytes of memory it may have", limits.compile_bytes)),
+        (Some(_), _) => refused(format!(
+            "needs more than the {} bytes of memory it may have, or goes deeper than there is stack",
+            limits.compile_bytes
+        )),
+        (None, Some(code)) if code == i32::from(MALFORMED) => {
+            Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {said}"))
+        }
         (None, Some(101)) => {
             tracing::error!(said, "the compiler panicked over a component");
             refused("made the compiler fail: please report this, with the component".into())
@@ -184,6 +203,21 @@ impl Cache {
             Err(e) => {
                 tracing::warn!(file = %file.display(), error = %e, "a compiled plugin does not fit and is compiled anew");
                 None
+            }
+        }
+    }
+
+    /// Deletes the files of all components but those whose digest, in hexadecimal, is one to keep.
+    pub(super) fn drop_but(&self, keeps: impl Fn(&str) -> bool) {
+        // No folder: nothing was ever compiled here.
+        let Ok(files) = std::fs::read_dir(&self.folder) else { return };
+        for file in files.flatten() {
+            let name = file.file_name();
+            let digest = name.to_str().and_then(|name| name.split('-').next()).unwrap_or_default();
+            if !keeps(digest)
+                && let Err(e) = std::fs::remove_file(file.path())
+            {
+                tracing::warn!(file = %file.path().display(), error = %e, "a compiled plugin cannot be deleted");
             }
         }
     }

@@ -2,17 +2,21 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, TypedFunc,
 };
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap, UpdateDeadline,
+    Config, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig, ResourceLimiter,
+    Store, Trap, UpdateDeadline, WasmFeatures,
 };
 
 use super::input::{Level, LogLine, RuleError};
 use super::limits::{Budget, Limits};
+use super::measure;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::access::plugin::Exports;
 use crate::error::{Cause, Error, Result};
@@ -28,8 +32,12 @@ const ROLE_MAPPER: &str = "roster:policy/role-mapper@1.0.0";
 const TICK: Duration = Duration::from_millis(1);
 /// The ticker rests after this many ticks without a call.
 const IDLE_TICKS: u32 = 200;
-/// A call that waits for the processor may last this many times its running time.
+/// How far long calls stand behind.
+#[cfg(target_os = "linux")]
+const SLOW_NICE: i32 = 10;
+/// A call that waits for the processor may last this many times its running time, and no less than that.
 const PATIENCE: u64 = 5;
+const PATIENCE_MS_MIN: u64 = 100;
 const STACK_BYTES: usize = 256 * 1024;
 const FIBER_BYTES: usize = 512 * 1024;
 /// Log calls of one guest call; more are an attack on the host.
@@ -39,34 +47,65 @@ const LINE_BYTES_MAX: usize = 1_024;
 /// What the pool holds ready at most; a component that needs more is refused when it is loaded.
 const POOL_CALLS: u32 = 64;
 const POOL_MEMORY_BYTES: usize = 64 * 1024 * 1024;
-const TABLE_ELEMENTS: usize = 60_000;
+const POOL_TABLE_ELEMENTS: usize = 60_000;
+const MEMORIES_MAX: u32 = 4;
+const TABLES_MAX: u32 = 64;
+const CORE_INSTANCES_MAX: u32 = 64;
+
+/// How much address space there is; it changes the code that is generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    /// Memories lie in reservations so wide that no access needs a check.
+    Roomy,
+    /// Where address space is scarce (`ulimit -v`, some containers): calls take longer.
+    Scarce,
+}
+
+impl Space {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Roomy => "roomy",
+            Self::Scarce => "scarce",
+        }
+    }
+
+    pub(super) fn of(word: &str) -> Self {
+        if word == Self::Scarce.word() { Self::Scarce } else { Self::Roomy }
+    }
+}
 
 /// All that changes generated code is the same wherever an engine is made: in the child that compiles and in the server.
-fn base() -> Config {
+fn base(space: Space) -> Config {
     let mut config = Config::new();
     // Fuel decides, the same on every machine; the epoch guards wall time, which a loop of host calls escapes by fuel.
     config.consume_fuel(true).epoch_interruption(true);
     config.max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_BYTES);
-    config.wasm_memory64(false).wasm_relaxed_simd(false).cranelift_nan_canonicalization(true);
-    // `wasm_multi_memory` stays on: without it the compiler panics on innocent components.
-    config.wasm_component_model(true).concurrency_support(false);
+    // Exactly the features that the validation in `inspect` knows, whatever a newer wasmtime adds.
+    config.wasm_features(WasmFeatures::all(), false).wasm_features(super::inspect::features(), true);
+    config.cranelift_nan_canonicalization(true).concurrency_support(false);
     config.memory_guaranteed_dense_image_size(64 * 1024 * 1024);
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(8));
+    if space == Space::Scarce {
+        config.memory_reservation(0).memory_reservation_for_growth(1024 * 1024).memory_guard_size(64 * 1024);
+    }
     config
 }
 
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(POOL_CALLS)
-        .total_core_instances(POOL_CALLS * 16)
-        .total_memories(POOL_CALLS * 2)
-        .total_tables(POOL_CALLS * 4)
+        // Every call may have the most that one may have: no organization takes another's place.
+        .total_core_instances(POOL_CALLS * CORE_INSTANCES_MAX)
+        .total_memories(POOL_CALLS * MEMORIES_MAX)
+        .total_tables(POOL_CALLS * TABLES_MAX)
         .total_stacks(POOL_CALLS)
         .max_memory_size(POOL_MEMORY_BYTES)
-        .table_elements(TABLE_ELEMENTS)
-        .max_memories_per_component(4)
-        .max_tables_per_component(64)
-        .max_core_instances_per_component(64)
+        .table_elements(POOL_TABLE_ELEMENTS)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_tables_per_module(TABLES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
         // Clearing kept pages by hand took longer than getting new ones.
         .linear_memory_keep_resident(0)
         .table_keep_resident(0)
@@ -75,30 +114,68 @@ fn pool() -> PoolingAllocationConfig {
 }
 
 /// An engine that only compiles: in the child process, which needs no pool.
-pub(super) fn compiler() -> wasmtime::Result<Engine> {
-    Engine::new(&base())
+pub(super) fn compiler(space: Space) -> wasmtime::Result<Engine> {
+    Engine::new(&base(space))
 }
 
 /// The engine of this process, made when the first component is loaded.
 pub(super) struct Runtime {
     pub(super) engine: Engine,
+    pub(super) space: Space,
     linker: Linker<Guest>,
     ticker: Arc<Ticker>,
+    /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
+    /// which look for new requests only when they have nothing else to do.
+    slow: Slow,
+}
+
+/// Threads for long calls, behind everything else of this process.
+struct Slow(Option<tokio::runtime::Runtime>);
+
+impl Slow {
+    fn start() -> Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        // On Linux a thread has a priority of its own; elsewhere this would be the whole process's.
+        #[cfg(target_os = "linux")]
+        builder.on_thread_start(|| {
+            // Without it long calls only take more from the others.
+            let _ = rustix::process::nice(SLOW_NICE);
+        });
+        let made = builder.worker_threads(threads).thread_name("plugin").build();
+        made.map(|runtime| Self(Some(runtime)))
+            .map_err(|e| Error::internal(format!("the plugins' threads cannot be started: {e}")))
+    }
+
+    /// Goes on with this elsewhere; it ends when the answer is not waited for any more.
+    async fn run<T: Send + 'static>(&self, rest: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn_on(rest, self.0.as_ref()?.handle());
+        task.join_next().await?.ok()
+    }
+}
+
+impl Drop for Slow {
+    /// A runtime must not be waited for where requests are answered.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Runtime {
     pub(super) fn new() -> Result<Self> {
-        let mut pooled = base();
+        let mut pooled = base(Space::Roomy);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
-        // Where address space is scarce (`ulimit -v`, some containers) the pool is not to be had, but calls are.
-        let engine = Engine::new(&pooled).or_else(|why| {
+        let made = Engine::new(&pooled).map(|engine| (engine, Space::Roomy)).or_else(|why| {
             tracing::warn!(error = %why, "little address space: calls of plugins take longer");
-            Engine::new(&base())
+            Engine::new(&base(Space::Scarce)).map(|engine| (engine, Space::Scarce))
         });
-        let engine = engine.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
+        let (engine, space) = made.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
         let linker = linker(&engine).map_err(|e| Error::internal(format!("the sandbox cannot be linked: {e}")))?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, ticker })
+        Ok(Self { engine, space, linker, ticker, slow: Slow::start()? })
     }
 }
 
@@ -178,11 +255,17 @@ fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
 struct Guest {
     memory_bytes: u64,
     memory_bytes_max: u64,
+    table_elements: u64,
+    table_elements_max: u64,
+    /// What the last growth added, in case it is not to be had.
+    grown: u64,
     ticks: u64,
     ticks_max: u64,
     log: Vec<LogLine>,
     log_lines_max: u64,
     log_bytes_left: u64,
+    /// What log calls may still hand over, kept or not.
+    output_bytes_left: u64,
     log_calls: u32,
     log_dropped: u32,
 }
@@ -192,11 +275,15 @@ impl Guest {
         Self {
             memory_bytes: 0,
             memory_bytes_max: limits.memory_bytes,
+            table_elements: 0,
+            table_elements_max: measure::table_elements_max(limits.tier),
+            grown: 0,
             ticks: 0,
             ticks_max: budget.running_ms,
             log: Vec::new(),
             log_lines_max: limits.log_lines,
             log_bytes_left: limits.log_bytes,
+            output_bytes_left: limits.output_bytes,
             log_calls: 0,
             log_dropped: 0,
         }
@@ -207,6 +294,10 @@ impl Guest {
         if self.log_calls > LOG_CALLS_MAX {
             return Err(Broke::LogCalls.into());
         }
+        let Some(left) = self.output_bytes_left.checked_sub(message.len() as u64) else {
+            return Err(Broke::LogBytes.into());
+        };
+        self.output_bytes_left = left;
         let message = plain(message, LINE_BYTES_MAX);
         if self.log.len() as u64 >= self.log_lines_max || message.len() as u64 > self.log_bytes_left {
             self.log_dropped += 1;
@@ -234,15 +325,17 @@ pub(super) fn plain(text: &str, bytes_max: usize) -> String {
 #[derive(Debug, Clone, Copy)]
 enum Broke {
     Memory(u64),
-    Table,
+    Table(u64),
     LogCalls,
+    LogBytes,
 }
 
 impl std::fmt::Display for Broke {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Memory(max) => write!(f, "it wanted more memory than the {max} bytes it may have"),
-            Self::Table => write!(f, "it wanted a table of more than {TABLE_ELEMENTS} elements"),
+            Self::Table(max) => write!(f, "it wanted more than {max} elements in its tables"),
+            Self::LogBytes => write!(f, "it logged more than all its output may be"),
             Self::LogCalls => write!(f, "it logged more than {LOG_CALLS_MAX} times in one call"),
         }
     }
@@ -253,7 +346,8 @@ impl std::error::Error for Broke {}
 impl ResourceLimiter for Guest {
     /// Sums over all memories: wasmtime's own limiter counts each alone.
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes + (desired.saturating_sub(current)) as u64;
+        self.grown = desired.saturating_sub(current) as u64;
+        let total = self.memory_bytes.saturating_add(self.grown);
         if total > self.memory_bytes_max {
             return Err(Broke::Memory(self.memory_bytes_max).into());
         }
@@ -261,11 +355,25 @@ impl ResourceLimiter for Guest {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > TABLE_ELEMENTS {
-            return Err(Broke::Table.into());
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes = self.memory_bytes.saturating_sub(std::mem::take(&mut self.grown));
+        Ok(())
+    }
+
+    /// Over all tables, like memory.
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.grown = desired.saturating_sub(current) as u64;
+        let total = self.table_elements.saturating_add(self.grown);
+        if total > self.table_elements_max {
+            return Err(Broke::Table(self.table_elements_max).into());
         }
+        self.table_elements = total;
         Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements = self.table_elements.saturating_sub(std::mem::take(&mut self.grown));
+        Ok(())
     }
 }
 
@@ -311,7 +419,7 @@ impl Loaded {
     /// Starts it once, and checks the types of what it exports.
     pub(super) async fn try_start(&self, limits: &Limits) -> Result<()> {
         let mut store = self.store(limits, limits.map_roles);
-        let patience = Duration::from_millis(limits.map_roles.running_ms * PATIENCE);
+        let patience = patience(limits.map_roles);
         let _running = self.runtime.ticker.enter();
         let started = tokio::time::timeout(patience, self.pre.instantiate_async(&mut store)).await;
         let instance = started
@@ -336,12 +444,12 @@ impl Loaded {
         Ok(())
     }
 
-    pub(super) async fn authorize(&self, limits: &Limits, budget: Budget, input: AccessInput) -> Called<Ruling> {
-        self.call(limits, budget, self.authorize.as_ref(), input).await
+    pub(super) async fn authorize(self: &Arc<Self>, call: Call, input: AccessInput) -> Called<Ruling> {
+        self.call(call, |loaded| loaded.authorize.as_ref(), input).await
     }
 
-    pub(super) async fn map_roles(&self, limits: &Limits, budget: Budget, input: RoleInput) -> Called<Vec<String>> {
-        self.call(limits, budget, self.map_roles.as_ref(), input).await
+    pub(super) async fn map_roles(self: &Arc<Self>, call: Call, input: RoleInput) -> Called<Vec<String>> {
+        self.call(call, |loaded| loaded.map_roles.as_ref(), input).await
     }
 
     /// A store with all its limits set, before anything of the guest runs in it.
@@ -360,11 +468,36 @@ impl Loaded {
         store
     }
 
+    /// One call: most are over within their first tick, on the thread of the request; the rest goes on behind.
     async fn call<Input, Answer>(
+        self: &Arc<Self>,
+        call: Call,
+        export: fn(&Self) -> Option<&ComponentExportIndex>,
+        input: Input,
+    ) -> Called<Answer>
+    where
+        Input: Send + 'static,
+        Answer: Send + 'static,
+        (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
+        (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let loaded = self.clone();
+        let mut called = Box::pin(async move { loaded.run(call, export, input).await });
+        match futures_util::poll!(&mut called) {
+            Poll::Ready(called) => called,
+            Poll::Pending => self
+                .runtime
+                .slow
+                .run(called)
+                .await
+                .unwrap_or_else(|| Called::failed(fault(FaultKind::Unavailable, "the sandbox lost it"))),
+        }
+    }
+
+    async fn run<Input, Answer>(
         &self,
-        limits: &Limits,
-        budget: Budget,
-        export: Option<&ComponentExportIndex>,
+        call: Call,
+        export: fn(&Self) -> Option<&ComponentExportIndex>,
         input: Input,
     ) -> Called<Answer>
     where
@@ -372,11 +505,11 @@ impl Loaded {
         (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let began = Instant::now();
-        let mut store = self.store(limits, budget);
+        let budget = call.budget;
+        let mut store = self.store(&call.limits, budget);
         let running = self.runtime.ticker.enter();
-        let patience = Duration::from_millis(budget.running_ms * PATIENCE);
         let called = async {
-            let Some(export) = export else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
+            let Some(export) = export(self) else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
             let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| fault_of(&e))?;
             let function: TypedFunc<(Input,), (std::result::Result<Answer, RuleError>,)> =
                 instance.get_typed_func(&mut store, export).map_err(|e| fault_of(&e))?;
@@ -385,11 +518,13 @@ impl Loaded {
                 fault(FaultKind::Rule, &plain(&format!("{code}: {message}"), LINE_BYTES_MAX))
             })
         };
-        let outcome = tokio::time::timeout(patience, called).await;
+        let outcome = tokio::time::timeout(patience(budget), called).await;
         drop(running);
         let outcome = outcome.unwrap_or_else(|_| Err(fault(FaultKind::Deadline, "it did not get to its end in time")));
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
+        // Only now somebody else may have the turn.
+        drop(call.turns);
         Called {
             outcome,
             fuel,
@@ -401,6 +536,19 @@ impl Loaded {
     }
 }
 
+/// What a call may have.
+pub(super) struct Call {
+    pub(super) limits: Limits,
+    pub(super) budget: Budget,
+    /// Given back when the call is over, even when nobody waits for its answer any more.
+    pub(super) turns: [OwnedSemaphorePermit; 2],
+}
+
+/// How long a call may take in all, on a machine that does other things too.
+fn patience(budget: Budget) -> Duration {
+    Duration::from_millis(budget.running_ms.saturating_mul(PATIENCE).max(PATIENCE_MS_MIN))
+}
+
 pub(super) fn fault(kind: FaultKind, message: &str) -> Fault {
     Fault { kind, message: message.to_owned() }
 }
@@ -409,10 +557,13 @@ pub(super) fn fault(kind: FaultKind, message: &str) -> Fault {
 fn fault_of(error: &wasmtime::Error) -> Fault {
     if let Some(broke) = error.downcast_ref::<Broke>() {
         let kind = match broke {
-            Broke::Memory(_) | Broke::Table => FaultKind::Memory,
-            Broke::LogCalls => FaultKind::Output,
+            Broke::Memory(_) | Broke::Table(_) => FaultKind::Memory,
+            Broke::LogCalls | Broke::LogBytes => FaultKind::Output,
         };
         return fault(kind, &broke.to_string());
+    }
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return fault(FaultKind::Busy, "too many plugins run at the same time");
     }
     let kind = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => FaultKind::Fuel,
@@ -425,7 +576,8 @@ fn fault_of(error: &wasmtime::Error) -> Fault {
     let text = match kind {
         FaultKind::Fuel => "it used up its instructions".to_owned(),
         FaultKind::Deadline => "it ran longer than it may".to_owned(),
-        _ => format!("{error:?}"),
+        // What happened, and then where: a long way there is cut.
+        _ => format!("{}: {error:#}", error.root_cause()),
     };
     Fault { kind, message: plain(&text, LINE_BYTES_MAX) }
 }

@@ -1,18 +1,26 @@
 //! Takes a component apart before the compiler sees it: what it is, what it imports and exports, and whether it has more
 //! of anything than an honest plugin has.
+//!
+//! **Invariant.** Here nothing recurses over what an upload says. Whether it is valid is asked in the child process that
+//! compiles: types within types can nest so deep that checking them takes the stack of whoever does.
 
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::WasmFeatures;
 
 use super::limits::Limits;
+use super::measure::{self, Malformed};
 use crate::access::plugin::Exports;
 use crate::error::{Cause, Error, Result};
 
-/// Grows with the rules of this file: what was compiled under older ones is compiled again.
-pub(super) const STRUCTURE_VERSION: u32 = 1;
+/// Grows with the rules of this file and of `measure`: what was compiled under older ones is compiled again.
+pub(super) const STRUCTURE_VERSION: u32 = 2;
 
-/// The package of the interfaces, and the major version of it that this host has.
+/// The package of the interfaces, and the version of it that this host has.
 pub(super) const PACKAGE: &str = "roster:policy/";
 const MAJOR: u64 = 1;
+pub const VERSION: &str = "1.0.0";
+/// Refused imports are named up to here.
+const NAMED_MAX: usize = 8;
+const NAME_BYTES_MAX: usize = 120;
 
 /// What a component says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,86 +37,136 @@ pub struct Looked {
     pub problems: Vec<Error>,
 }
 
-/// Looks at all of a component.
-pub fn look(component: &[u8], limits: &Limits) -> Looked {
-    match inspect(component, limits) {
-        Ok(inspected) => Looked { inspected, problems: Vec::new() },
-        Err(e) => Looked { inspected: Inspected::default(), problems: vec![e] },
+impl Looked {
+    fn refused(error: impl Into<Error>) -> Self {
+        Self { inspected: Inspected::default(), problems: vec![error.into()] }
     }
 }
 
-/// What a component is and offers, unless it must be refused.
+/// What a component is and offers, unless it must be refused: with the cause of the first problem, naming all.
 pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
+    let mut looked = look(component, limits);
+    if looked.problems.is_empty() {
+        return Ok(looked.inspected);
+    }
+    let messages: Vec<_> = looked.problems.iter().map(|problem| problem.message().to_owned()).collect();
+    Err(looked.problems.swap_remove(0).saying(messages.join("; ")))
+}
+
+/// Looks at all of a component.
+pub fn look(component: &[u8], limits: &Limits) -> Looked {
     if component.len() as u64 > limits.file_bytes {
-        let (bytes, most) = (component.len(), limits.file_bytes);
-        return Err(Error::new(Cause::PluginTooLarge)
-            .saying(format!("the component has {bytes} bytes, and plugins.file_bytes allows {most}")));
+        let most = limits.file_bytes;
+        return Looked::refused(
+            Error::new(Cause::PluginTooLarge)
+                .saying(format!("the component has more than the {most} bytes that are allowed")),
+        );
     }
     match component {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            return Err(Error::new(Cause::NotAComponent)
-                .saying("this is a core module, not a component: make one of it with `roster plugin pack`"));
+            return Looked::refused(
+                Error::new(Cause::NotAComponent)
+                    .saying("this is a core module, not a component: make one of it with `roster plugin pack`"),
+            );
         }
         [0, b'a', b's', b'm', ..] => {}
-        _ => return Err(Cause::NotAComponent.into()),
+        _ => {
+            return Looked::refused(
+                Error::new(Cause::NotAComponent).saying("this is not WebAssembly: a plugin is a component"),
+            );
+        }
     }
-    let malformed = |e: wasmparser::BinaryReaderError| {
-        Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {e}"))
+    let found = match measure::measure(component) {
+        Ok(found) => found,
+        Err(e) => return Looked::refused(malformed(&e)),
     };
-    Validator::new_with_features(features()).validate_all(component).map_err(malformed)?;
-    let mut inspected = Inspected::default();
-    let mut depth = 0u32;
-    for payload in Parser::new(0).parse_all(component) {
-        match payload.map_err(malformed)? {
-            Payload::Version { encoding: Encoding::Component | Encoding::Module, .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 1 => {
-                for import in section {
-                    inspected.imports.push(import.map_err(malformed)?.name.name.to_owned());
-                }
-            }
-            Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    let name = export.map_err(malformed)?.name.name;
-                    match interface(name)? {
-                        Some("authorizer") => inspected.exports.authorizer = true,
-                        Some("role-mapper") => inspected.exports.role_mapper = true,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
+    let mut looked = Looked::default();
+    let mut majors: Vec<String> = Vec::new();
+    let mut foreign: Vec<&str> = Vec::new();
+    for import in &found.imports {
+        match interface(import) {
+            Named::Ours("host" | "types") => {}
+            Named::OtherMajor => majors.push(import.clone()),
+            Named::Ours(_) | Named::Foreign => foreign.push(import),
         }
     }
-    for import in &inspected.imports {
-        if !matches!(interface(import)?, Some("host" | "types")) {
-            return Err(Error::new(Cause::PluginImports).saying(format!(
-                "the component imports {import}, which no plugin can have: it may import `{PACKAGE}host` and types; build it without WASI, or with WASI stubbed"
-            )));
+    for export in &found.exports {
+        match interface(export) {
+            Named::Ours("authorizer") => looked.inspected.exports.authorizer = true,
+            Named::Ours("role-mapper") => looked.inspected.exports.role_mapper = true,
+            Named::OtherMajor => majors.push(export.clone()),
+            Named::Ours(_) | Named::Foreign => {}
         }
     }
-    if inspected.exports == Exports::default() {
-        return Err(Cause::PluginExports.into());
+    let is_of_other_major = !majors.is_empty();
+    looked.problems.extend(is_of_other_major.then(|| other_major(&majors)));
+    looked.problems.extend((!foreign.is_empty()).then(|| imports_too_much(&foreign)));
+    if looked.inspected.exports == Exports::default() && !is_of_other_major {
+        looked.problems.push(Cause::PluginExports.into());
     }
-    Ok(inspected)
+    looked.problems.extend(found.measures.problems(limits));
+    looked.inspected.imports = found.imports;
+    looked
 }
 
-/// What the engine is told to take, and no more.
-fn features() -> WasmFeatures {
-    let mut features = WasmFeatures::default();
-    features.remove(WasmFeatures::MEMORY64 | WasmFeatures::RELAXED_SIMD | WasmFeatures::THREADS);
-    features
+pub(super) fn malformed(error: &Malformed) -> Error {
+    Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {error}"))
 }
 
-/// The interface of our package that a name means; fails for another major version of it.
-fn interface(name: &str) -> Result<Option<&str>> {
-    let Some(rest) = name.strip_prefix(PACKAGE) else { return Ok(None) };
+/// The whole check of validity. In the child process only: see above.
+pub(super) fn validate(component: &[u8]) -> Result<(), Malformed> {
+    wasmparser::Validator::new_with_features(features()).validate_all(component).map(drop)
+}
+
+/// What the engine is told to take, and no more: what toolchains for the web use, without threads and collected memory.
+/// Several memories are needed for the compiler's own glue.
+pub(super) fn features() -> WasmFeatures {
+    WasmFeatures::WASM2
+        .union(WasmFeatures::TAIL_CALL)
+        .union(WasmFeatures::EXTENDED_CONST)
+        .union(WasmFeatures::MULTI_MEMORY)
+        .union(WasmFeatures::COMPONENT_MODEL)
+        .difference(WasmFeatures::GC_TYPES)
+}
+
+enum Named<'n> {
+    /// An interface of our package, of this major version.
+    Ours(&'n str),
+    OtherMajor,
+    Foreign,
+}
+
+/// What a name of an import or export means.
+fn interface(name: &str) -> Named<'_> {
+    let Some(rest) = name.strip_prefix(PACKAGE) else { return Named::Foreign };
     let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
     let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
-    if major == Some(MAJOR) {
-        return Ok(Some(interface));
-    }
-    Err(Error::new(Cause::PluginMajor).saying(format!(
-        "the component was built for {PACKAGE}{interface} {version}, and this host has {MAJOR}.0.0: build it with the interface that `roster plugin wit` prints"
-    )))
+    if major == Some(MAJOR) { Named::Ours(interface) } else { Named::OtherMajor }
+}
+
+/// Names of an upload, in a sentence.
+fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let shown: Vec<_> = names.take(NAMED_MAX).map(|name| super::engine::plain(name, NAME_BYTES_MAX)).collect();
+    let shown = shown.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+fn imports_too_much(names: &[&str]) -> Error {
+    let cure = if names.iter().any(|name| name.starts_with("wasi:")) {
+        "build it without WASI, or with WASI stubbed"
+    } else {
+        "build it for a world of `roster plugin wit`"
+    };
+    Error::new(Cause::PluginImports).saying(format!(
+        "the component imports {}, which no plugin can have: it may import `{PACKAGE}host` and `{PACKAGE}types`; {cure}",
+        listed(names.iter().copied())
+    ))
+}
+
+fn other_major(names: &[String]) -> Error {
+    Error::new(Cause::PluginMajor).saying(format!(
+        "the component was built for {}, and this host has version {VERSION}: build it with the interface that `roster plugin wit` prints",
+        listed(names.iter().map(String::as_str))
+    ))
 }

@@ -9,6 +9,7 @@ mod engine;
 pub mod input;
 pub mod inspect;
 mod limits;
+mod measure;
 pub mod pack;
 pub mod vectors;
 
@@ -18,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use compile::Cache;
-use engine::Runtime;
+use engine::{Call, Runtime, Space};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
@@ -158,18 +159,18 @@ pub struct Host {
     compiling: Semaphore,
     compile_queue: Semaphore,
     /// Where compiled components outlive the process, if anywhere.
-    cache: Option<Cache>,
-    turns: Semaphore,
+    cache: Option<Arc<Cache>>,
+    turns: Arc<Semaphore>,
     turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
     turns_per_organization: usize,
     turn_wait: Duration,
 }
 
 /// Which call is made, and for whom.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn<'a> {
+#[derive(Debug, Clone)]
+pub struct Turn {
     pub organization: OrganizationId,
-    pub loaded: &'a Loaded,
+    pub loaded: Arc<Loaded>,
     pub tier: Tier,
     /// Less running time than the limits give.
     pub deadline_ms: Option<u32>,
@@ -186,7 +187,7 @@ impl Host {
     /// With a key that authenticates compiled components.
     pub fn new(config: &Config, key: Hash) -> Self {
         let cache = Cache::new(&config.data.join("compiled-plugins"), key);
-        Self { cache: Some(cache), ..Self::without_cache(config) }
+        Self { cache: Some(Arc::new(cache)), ..Self::without_cache(config) }
     }
 
     /// Leaves nothing on disk.
@@ -201,7 +202,7 @@ impl Host {
             compiling: Semaphore::new(1),
             compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
             cache: None,
-            turns: Semaphore::new(many(config.plugin_calls_max)),
+            turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),
             turns_per_organization: many(config.plugin_calls_per_organization),
             turn_wait: Duration::from_millis(config.plugin_wait_ms),
@@ -230,36 +231,39 @@ impl Host {
     async fn admit_inspected(&self, component: &[u8], tier: Tier, inspected: inspect::Inspected) -> Result<Admitted> {
         let limits = self.limits(tier);
         let sha256: Hash = Sha256::digest(component).into();
-        let began = Instant::now();
-        let artifact = self.compile(component, limits).await?;
-        let compile_time = began.elapsed();
         let runtime = self.runtime()?;
-        let linked = compile::component_of(&runtime.engine, &artifact)
-            .map_err(|e| Error::internal(format!("what was just compiled cannot be loaded: {e:#}")))
-            .and_then(|component| Loaded::link(runtime, &component))?;
-        linked.try_start(limits).await?;
-        if let Some(cache) = &self.cache
-            && let Err(e) = cache.keep(&runtime.engine, &sha256, &artifact)
-        {
-            tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
+        let began = Instant::now();
+        let artifact = self.compile(component, limits, runtime.space).await?;
+        let compile_time = began.elapsed();
+        let artifact_bytes = artifact.len() as u64;
+        let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
+        let load = move || (compile::component_of(&engine, &artifact), artifact);
+        let (component, artifact) = off_the_path(load).await?;
+        // It was compiled for this very engine: what is refused now is more than the pool has for one call.
+        let component = component.map_err(|e| {
+            Error::new(Cause::PluginTooComplex).saying(format!("the component has more than a call can have: {e:#}"))
+        })?;
+        let loaded = Arc::new(Loaded::link(runtime, &component)?);
+        if loaded.exports() != inspected.exports {
+            return Err(Cause::PluginExports.into());
         }
-        let loaded = Arc::new(linked);
+        loaded.try_start(limits).await?;
+        if let Some(cache) = cache {
+            let engine = runtime.engine.clone();
+            if let Err(e) = off_the_path(move || cache.keep(&engine, &sha256, &artifact)).await? {
+                tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
+            }
+        }
         self.remember(sha256, loaded.clone());
-        Ok(Admitted {
-            sha256,
-            loaded,
-            exports: inspected.exports,
-            imports: inspected.imports,
-            compile_time,
-            artifact_bytes: artifact.len() as u64,
-        })
+        let (exports, imports) = (inspected.exports, inspected.imports);
+        Ok(Admitted { sha256, loaded, exports, imports, compile_time, artifact_bytes })
     }
 
-    async fn compile(&self, component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+    async fn compile(&self, component: &[u8], limits: &Limits, space: Space) -> Result<Vec<u8>> {
         let busy = || Error::new(Cause::CompilerBusy).retry_after(limits.compile_cpu_s);
         let _place = self.compile_queue.try_acquire().map_err(|_| busy())?;
         let _turn = self.compiling.acquire().await.map_err(|_| busy())?;
-        compile::compile(component, limits).await
+        compile::compile(component, limits, space).await
     }
 
     /// A component that is ready to be called, if it is.
@@ -279,7 +283,9 @@ impl Host {
             return Ok(loaded);
         }
         let runtime = self.runtime()?;
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(&runtime.engine, &sha256)) {
+        let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
+        let cached = off_the_path(move || cache.and_then(|cache| cache.load(&engine, &sha256))).await?;
+        if let Some(component) = cached {
             let loaded = Arc::new(Loaded::link(runtime, &component)?);
             self.remember(sha256, loaded.clone());
             return Ok(loaded);
@@ -314,21 +320,45 @@ impl Host {
         });
     }
 
+    /// Drops what was made of a component.
+    pub fn forget(&self, sha256: &Hash) {
+        self.loaded.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.remove(sha256);
+            known
+        });
+        let gone = hex::encode(sha256);
+        self.drop_files_but(|digest| digest != gone);
+    }
+
+    /// Drops all compiled components but those of these.
+    pub fn sweep(&self, stored: &HashSet<Hash>) {
+        let stored: HashSet<String> = stored.iter().map(hex::encode).collect();
+        self.drop_files_but(|digest| stored.contains(digest));
+    }
+
+    fn drop_files_but(&self, keeps: impl Fn(&str) -> bool) {
+        if let Some(cache) = &self.cache {
+            cache.drop_but(keeps);
+        }
+    }
+
     /// Starts it and asks it nothing: how long that takes.
-    pub async fn start(&self, turn: Turn<'_>) -> Result<Duration> {
+    pub async fn start(&self, turn: &Turn) -> Result<Duration> {
         let began = Instant::now();
         turn.loaded.try_start(self.limits(turn.tier)).await?;
         Ok(began.elapsed())
     }
 
     /// Asks an authorizer.
-    pub async fn authorize(&self, turn: Turn<'_>, input: AccessInput) -> Called<Ruling> {
+    pub async fn authorize(&self, turn: Turn, input: AccessInput) -> Called<Ruling> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
-        let mut called = turn.loaded.authorize(limits, turn.budget(limits.authorize), input).await;
+        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let call = Call { limits: *limits, budget: turn.budget(limits.authorize), turns };
+        let mut called = turn.loaded.authorize(call, input).await;
         if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
             *reason = engine::plain(reason, REASON_BYTES_MAX);
         }
@@ -336,13 +366,14 @@ impl Host {
     }
 
     /// Asks a role mapper.
-    pub async fn map_roles(&self, turn: Turn<'_>, input: RoleInput) -> Called<Vec<String>> {
+    pub async fn map_roles(&self, turn: Turn, input: RoleInput) -> Called<Vec<String>> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(_turns) = self.turn(turn.organization).await else { return busy() };
-        let mut called = turn.loaded.map_roles(limits, turn.budget(limits.map_roles), input).await;
+        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let call = Call { limits: *limits, budget: turn.budget(limits.map_roles), turns };
+        let mut called = turn.loaded.map_roles(call, input).await;
         if let Ok(roles) = &called.outcome
             && let Some(fault) = roles_fault(roles)
         {
@@ -352,12 +383,12 @@ impl Host {
     }
 
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
-    async fn turn(&self, organization: OrganizationId) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
+    async fn turn(&self, organization: OrganizationId) -> Option<[OwnedSemaphorePermit; 2]> {
         let own = self.turns_of(organization);
         let both = async {
             // The organization's own first: who waits there takes nothing from the others.
             let own = own.acquire_owned().await.ok()?;
-            Some((self.turns.acquire().await.ok()?, own))
+            Some([self.turns.clone().acquire_owned().await.ok()?, own])
         };
         tokio::time::timeout(self.turn_wait, both).await.ok().flatten()
     }
@@ -376,11 +407,16 @@ impl Host {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     fn budget(&self, budget: Budget) -> Budget {
         let running_ms = self.deadline_ms.map_or(budget.running_ms, |ms| budget.running_ms.min(ms.into()));
         Budget { running_ms, ..budget }
     }
+}
+
+/// Work that takes long for the largest components, where it holds up nobody's request.
+async fn off_the_path<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("work on a plugin was lost: {e}")))
 }
 
 fn too_much<T>(bytes_max: u64) -> Called<T> {

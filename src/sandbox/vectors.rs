@@ -329,13 +329,13 @@ impl Host {
         let inspected = inspect::inspect(component, self.limits(tier))?;
         let vectors = of_component(component)?;
         let admitted = self.admit_inspected(component, tier, inspected).await?;
-        let turn = Turn { organization, loaded: &admitted.loaded, tier, deadline_ms: None };
-        let reports = self.test(turn, &vectors).await;
+        let turn = Turn { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None };
+        let reports = self.test(&turn, &vectors).await;
         Ok((admitted, reports))
     }
 
     /// Asks all of these.
-    pub async fn test(&self, turn: Turn<'_>, vectors: &[Vector]) -> Vec<Report> {
+    pub async fn test(&self, turn: &Turn, vectors: &[Vector]) -> Vec<Report> {
         let mut reports = Vec::with_capacity(vectors.len());
         for vector in vectors {
             let mut tries = 0;
@@ -351,10 +351,10 @@ impl Host {
         reports
     }
 
-    async fn test_one(&self, turn: Turn<'_>, vector: &Vector) -> Report {
+    async fn test_one(&self, turn: &Turn, vector: &Vector) -> Report {
         match &vector.ask {
             Ask::Authorize(input) => {
-                let called = self.authorize(turn, input.clone()).await;
+                let called = self.authorize(turn.clone(), input.clone()).await;
                 Report::of(vector, called, |ruling| match ruling {
                     Ruling::Allow => Expected::Allow,
                     Ruling::Abstain => Expected::Abstain,
@@ -362,7 +362,7 @@ impl Host {
                 })
             }
             Ask::MapRoles(input) => {
-                let called = self.map_roles(turn, input.clone()).await;
+                let called = self.map_roles(turn.clone(), input.clone()).await;
                 Report::of(vector, called, Expected::Roles)
             }
         }

@@ -26,6 +26,8 @@ pub type Make<'a> = &'a dyn Fn(u64, &[u8], &mut Vec<u8>);
 #[derive(Debug, Default)]
 pub struct Measured {
     pub per_s: f64,
+    /// The time that 99 of 100 measured requests took at most.
+    pub p99_us: f64,
     /// All that were answered 200, warm-up included.
     pub answered: u64,
     pub failed: u64,
@@ -50,7 +52,7 @@ pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
 pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: Make<'_>) -> Measured {
     let began = Instant::now();
     let (from, until) = (began + WARM_UP, began + WARM_UP + MEASURED);
-    let (next, counted) = (&Cell::new(0), &Cell::new(0u64));
+    let (next, took_us) = (&Cell::new(0), &RefCell::new(Vec::<u32>::new()));
     let measured = &RefCell::new(Measured::default());
     let client = |index: usize| async move {
         let mut connection = Connection::open(address).await?;
@@ -59,6 +61,7 @@ pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: M
         while Instant::now() < until {
             request.clear();
             make(next.replace(next.get() + 1), connection.body(), &mut request);
+            let asked = Instant::now();
             let status = connection.exchange(&request).await?;
             if status != 200 {
                 let text = String::from_utf8_lossy(connection.body()).into_owned();
@@ -67,7 +70,9 @@ pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: M
             }
             measured.borrow_mut().answered += 1;
             let now = Instant::now();
-            counted.set(counted.get() + u64::from(now >= from && now < until));
+            if now >= from && now < until {
+                took_us.borrow_mut().push(u32::try_from((now - asked).as_micros()).unwrap_or(u32::MAX));
+            }
         }
         Ok(connection.body().to_vec())
     };
@@ -78,8 +83,10 @@ pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: M
         })
     });
     let last = block_on(join_all(clients));
-    let per_s = counted.get() as f64 / MEASURED.as_secs_f64();
-    Measured { per_s, last, ..measured.take() }
+    let mut took_us = took_us.take();
+    took_us.sort_unstable();
+    let p99_us = took_us.get(took_us.len() * 99 / 100).map_or(f64::MAX, |us| f64::from(*us));
+    Measured { per_s: took_us.len() as f64 / MEASURED.as_secs_f64(), p99_us, last, ..measured.take() }
 }
 
 fn note(measured: &RefCell<Measured>, complaint: String) {

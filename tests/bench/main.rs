@@ -9,6 +9,10 @@ mod bare;
 mod decide;
 mod driver;
 mod figures;
+#[allow(dead_code, reason = "the tests use more of them")]
+#[path = "../it/guests.rs"]
+mod guests;
+mod plugins;
 mod process;
 mod site;
 
@@ -43,12 +47,18 @@ fn run(as_json: bool) -> ExitCode {
     let directory = tempfile::tempdir().expect("a directory");
     figures.add("fsync_us", fsync_us(directory.path()));
     let site = Site::make(&directory.path().join("site"));
+    plugins::calls(&mut figures);
     let server = site.start(&mut figures);
     let bare = bare::start(directory.path());
     let mut stand = Stand { site: &site, server: &server, bare: &bare, figures, failed: 0 };
     stand.reads();
     stand.writes();
-    let (failed, figures) = (stand.failed, stand.figures);
+    // Last: from here on checks are not what they were.
+    let hostile = plugins::install(&site, stand.server);
+    stand.reads_with_plugin();
+    let (failed, mut figures) = (stand.failed, stand.figures);
+    plugins::hostile(&site, &server, &hostile, &mut figures);
+    let server = plugins::cold(&site, server, &mut figures);
     if failed > 0 {
         eprintln!("{}", server.logged());
     }
@@ -95,6 +105,15 @@ impl Stand<'_> {
                 self.figures.add("bare_per_s", bare);
             }
         }
+    }
+
+    fn reads_with_plugin(&mut self) {
+        let site = self.site;
+        let check = |n: u64, _: &[u8], request: &mut Vec<u8>| plugins::check_request(site, n, request);
+        self.answers(&check, r#""allow":true"#);
+        let (ours, bare) = self.side_by_side("check with a plugin", &check);
+        self.figures.add("check_with_plugin_vs_bare", ours / bare);
+        self.figures.add("check_with_plugin_per_s", ours);
     }
 
     fn writes(&mut self) {

@@ -25,7 +25,8 @@ const MEMBERS: usize = 10_000;
 const ADMIN: &str = "admin@example.org";
 const PASSWORD: &str = "Correct-horse-7";
 /// Cheap hashes for a quick set-up; all else is as it is by default.
-const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n";
+/// Guests that never end shall go on being asked.
+const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n[plugins]\nfailures = 10000\n";
 const STARTS: usize = 5;
 /// What a fresh server still does in the background is over by then.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -47,7 +48,7 @@ pub fn binary() -> &'static Path {
 }
 
 /// Somebody who makes single requests while the site is set up.
-struct Setup {
+pub struct Setup {
     address: SocketAddr,
     admin: String,
     tenant: String,
@@ -73,6 +74,23 @@ impl Site {
         let bearer = setup.signed_in("u0");
         server.stop();
         Self { directory: directory.to_owned(), client, client_in_tenant, bearer, uids }
+    }
+
+    /// One of the members.
+    pub fn uid(&self, n: u64) -> &str {
+        &self.uids[usize::try_from(n * 7_919 % MEMBERS as u64).unwrap_or_default()]
+    }
+
+    pub fn launch(&self) -> Process {
+        launch(&self.directory)
+    }
+
+    /// Somebody who sets up more, on the running server.
+    pub fn setup(&self, address: SocketAddr) -> Setup {
+        let mut setup = Setup { address, admin: String::new(), tenant: String::new() };
+        setup.admin = setup.signed_in(ADMIN);
+        setup.tenant = "x-tenant-id: acme\r\n".into();
+        setup
     }
 
     /// Starts the finished site several times and leaves it running.
@@ -159,6 +177,42 @@ impl Setup {
         id
     }
 
+    /// The same in a new organization.
+    pub fn in_organization(&self, org_code: &str) -> Self {
+        self.send("POST", "/admin/organizations", &json!({"org_code": org_code, "name": org_code}));
+        Self { address: self.address, admin: self.admin.clone(), tenant: format!("x-tenant-id: {org_code}\r\n") }
+    }
+
+    /// Header line of the organization.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// A member who may read videos.
+    pub fn member_with_role(&self) -> String {
+        let role = self.send("POST", "/api/v1/permissions/roles", &json!({"key": "reader"}));
+        let ticks = json!({"permission_ids": ["videos.read"]});
+        self.send("PUT", &format!("/api/v1/permissions/roles/{}/permissions", text(&role["id"])), &ticks);
+        let member = self.send("POST", "/admin/members", &json!({"username": "h0"}));
+        let uid = text(&member["uid"]).to_owned();
+        self.assign(std::slice::from_ref(&uid), text(&role["id"]));
+        uid
+    }
+
+    /// Uploads a component and lets it decide.
+    pub fn put_in_force(&self, name: &str, component: &[u8]) {
+        let headers = format!("{}{}", self.admin, self.tenant);
+        let length = component.len();
+        let mut request = format!(
+            "POST /api/v1/plugins?name={name} HTTP/1.1\r\nhost: bench\r\n{headers}content-type: application/wasm\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .into_bytes();
+        request.extend_from_slice(component);
+        let version = data(&driver::all(self.address, &[request])[0])["version"].clone();
+        let activation = json!({"version": version, "mode": "enforce"});
+        self.send("POST", &format!("/api/v1/plugins/{name}/activate"), &activation);
+    }
+
     fn assign(&self, uids: &[String], role: &str) {
         let headers = format!("{}{}", self.admin, self.tenant);
         let body = json!({"role_id": role}).to_string();
@@ -181,7 +235,7 @@ fn members(address: SocketAddr, client_in_tenant: &str) -> Vec<String> {
 
 /// The question that the role allows, about one of the members.
 pub fn check_request(site: &Site, n: u64, request: &mut Vec<u8>) {
-    let uid = &site.uids[usize::try_from(n * 7_919 % MEMBERS as u64).unwrap_or_default()];
+    let uid = site.uid(n);
     let body = format!(r#"{{"uid":"{uid}","method":"GET","path":"/videos/{n}"}}"#);
     request.extend(driver::request("POST", CHECK, &site.client_in_tenant, &body));
 }

@@ -21,6 +21,7 @@ mod crash;
 mod decisions;
 mod grants;
 mod grid;
+mod hostile;
 mod http;
 mod invitations;
 mod keys;

@@ -57,6 +57,11 @@ impl RoleSet {
     pub fn holds_everything(&self) -> bool {
         self.holds_everything
     }
+
+    /// Is its holder an owner, who holds all of the organization's catalog whatever is in it?
+    pub fn is_of_owner(&self) -> bool {
+        self.holds_tenant || self.holds_everything
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,7 @@
 //! The commands for plugins: what an author does without a server, and what is asked of one.
 
 mod kit;
+mod live;
 mod offline;
 
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ pub(super) enum PluginCommand {
     Test(offline::Test),
     /// Measure how long and how much a component's calls run
     Bench(offline::Bench),
+    #[command(flatten)]
+    Live(live::LiveCommand),
 }
 
 pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitCode, Failed> {
@@ -33,5 +36,6 @@ pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitC
         PluginCommand::Check(check) => offline::check(common, &check).await,
         PluginCommand::Test(test) => offline::test(common, &test).await,
         PluginCommand::Bench(bench) => offline::bench(common, &bench).await,
+        PluginCommand::Live(command) => live::run(common, command).await,
     }
 }

@@ -136,8 +136,9 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
         return Err(Failed("there are no test vectors: name a file, or pack some into the component".into()));
     }
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
-    let turn = Turn { organization: stand.organization, loaded: &admitted.loaded, tier: stand.tier, deadline_ms: None };
-    let reports = stand.host.test(turn, &vectors).await;
+    let turn =
+        Turn { organization: stand.organization, loaded: admitted.loaded.clone(), tier: stand.tier, deadline_ms: None };
+    let reports = stand.host.test(&turn, &vectors).await;
     let passed = reports.iter().filter(|report| report.passed).count();
     let items: Vec<Value> = reports.iter().map(Report::value).collect();
     let all_passed = passed == reports.len();
@@ -161,7 +162,8 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
 pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Failed> {
     let stand = Stand::of(&bench.component)?;
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
-    let turn = Turn { organization: stand.organization, loaded: &admitted.loaded, tier: stand.tier, deadline_ms: None };
+    let turn =
+        Turn { organization: stand.organization, loaded: admitted.loaded.clone(), tier: stand.tier, deadline_ms: None };
     let mut shown = Map::new();
     shown.insert("calls".into(), json!(bench.calls));
     shown.insert("bytes".into(), json!(stand.bytes.len()));
@@ -169,13 +171,13 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
     shown.insert("artifact_bytes".into(), json!(admitted.artifact_bytes));
     let mut started = Vec::new();
     for _ in 0..bench.calls {
-        started.push(stand.host.start(turn).await?);
+        started.push(stand.host.start(&turn).await?);
     }
     shown.insert("instantiate".into(), Value::Object(spread(started)));
     if admitted.exports.authorizer {
         let mut calls = Vec::new();
         for _ in 0..bench.calls {
-            let called = stand.host.authorize(turn, AccessInput::neutral()).await;
+            let called = stand.host.authorize(turn.clone(), AccessInput::neutral()).await;
             calls.push(called.map(|ruling| ruling.word()));
         }
         shown.insert("authorize".into(), measured(calls));
@@ -183,7 +185,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
     if admitted.exports.role_mapper {
         let mut calls = Vec::new();
         for _ in 0..bench.calls {
-            calls.push(stand.host.map_roles(turn, RoleInput::neutral()).await.map(|_| "roles"));
+            calls.push(stand.host.map_roles(turn.clone(), RoleInput::neutral()).await.map(|_| "roles"));
         }
         shown.insert("map_roles".into(), measured(calls));
     }
