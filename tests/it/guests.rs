@@ -134,6 +134,24 @@ pub fn trapping() -> Vec<u8> {
     authorizer("", "(unreachable)")
 }
 
+/// Says itself that it cannot answer.
+pub fn failing() -> Vec<u8> {
+    authorizer(
+        "(data (i32.const 1024) \"no_table\")",
+        "(i32.store8 (i32.const 16) (i32.const 1))
+         (i32.store (i32.const 20) (i32.const 1024)) (i32.store (i32.const 24) (i32.const 8))
+         (i32.store (i32.const 28) (i32.const 1024)) (i32.store (i32.const 32) (i32.const 8)) (i32.const 16)",
+    )
+}
+
+/// Denies, and gives the first value of the last fact as the reason; a fact without a value is a trap.
+pub fn denying_with_last_fact() -> Vec<u8> {
+    let last =
+        "(i32.add (local.get $context) (i32.mul (i32.const 16) (i32.sub (local.get $context_count) (i32.const 1))))";
+    let first = format!("(i32.load offset=8 {last})");
+    authorizer("", &format!("(call $deny (i32.load {first}) (i32.load offset=4 {first}))"))
+}
+
 /// Names these roles, whatever it is told.
 pub fn naming(roles: &[&str]) -> Vec<u8> {
     let mut data = String::new();
