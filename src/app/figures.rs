@@ -19,6 +19,7 @@ pub struct Figures {
     /// By client and outcome.
     pub clients: IntCounterVec,
     pub panics: IntCounter,
+    decisions_dropped: IntCounter,
     /// By outcome.
     plugin_calls: IntCounterVec,
     plugin_duration_s: Histogram,
@@ -61,6 +62,10 @@ impl Figures {
         let panics =
             IntCounter::new("roster_panics_total", "Requests that panicked and were answered 500").map_err(failed)?;
         registry.register(Box::new(panics.clone())).map_err(failed)?;
+        let decisions_dropped =
+            IntCounter::new("roster_decisions_dropped_total", "Decisions that the decision log could not take")
+                .map_err(failed)?;
+        registry.register(Box::new(decisions_dropped.clone())).map_err(failed)?;
         let buckets = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
         let options = HistogramOpts::new("roster_request_seconds", "From arrival to answer").buckets(buckets);
         let duration_s = Histogram::with_opts(options).map_err(failed)?;
@@ -85,6 +90,7 @@ impl Figures {
             decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),
             duration_s,
             panics,
+            decisions_dropped,
             gauges: Gauges {
                 epoch: gauge("roster_policy_epoch", "Epoch of the policy in force")?,
                 members: gauge("roster_members", "Members in the policy")?,
@@ -134,6 +140,8 @@ pub fn render(app: &App) -> Result<String> {
     gauges.queue_busy.set(as_i64(db.queue_busy.load(Relaxed)));
     gauges.commit_failures.set(as_i64(db.commit_failures.load(Relaxed)));
     gauges.writer_panics.set(as_i64(db.panics.load(Relaxed)));
+    let dropped = &app.figures.decisions_dropped;
+    dropped.inc_by(app.decisions.dropped().saturating_sub(dropped.get()));
     count_plugins(&app.figures, &snapshot);
     let mut text = Vec::new();
     TextEncoder::new()

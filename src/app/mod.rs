@@ -7,8 +7,10 @@
 pub mod figures;
 mod kept;
 pub mod keys;
+pub mod record;
 mod rules;
 mod store;
+pub mod verdict;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -26,6 +28,7 @@ use crate::access::secret::{self, Hash, Sealer};
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::token;
 use crate::config::Config;
+use crate::db::decisions::DecisionLog;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, RoleId, SessionId, Timestamp};
@@ -34,6 +37,7 @@ use crate::outbound::Outbound;
 use crate::sandbox::Host;
 use figures::Figures;
 use kept::Kept;
+use record::{Allowed, Decided};
 
 /// The application: one per data directory.
 pub struct App {
@@ -45,6 +49,10 @@ pub struct App {
     pub outbound: Outbound,
     /// Runs the organizations' own rules.
     pub host: Host,
+    /// What was decided.
+    pub decisions: DecisionLog<Decided>,
+    /// Allowed decisions since the start, of which some are logged.
+    allowed: Allowed,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
     /// Digests what may hold a secret, and derives secrets from others.
@@ -188,6 +196,8 @@ impl App {
             figures: Figures::new()?,
             outbound: Outbound::new(&config),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
+            decisions: DecisionLog::open(&config, Decided::row),
+            allowed: Allowed::default(),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             config: Arc::new(config),
             sealer,
@@ -477,8 +487,9 @@ impl App {
         (&self.db.figures, self.db.queued())
     }
 
-    /// Finishes what waits and closes the file.
+    /// Finishes what waits and closes the files.
     pub async fn close(&self) {
+        self.decisions.close().await;
         self.db.close().await;
     }
 }

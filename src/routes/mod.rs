@@ -41,6 +41,7 @@ type Apis = (
         permissions::api::mappings::Api,
         permissions::api::policy::Api,
         permissions::api::check::Api,
+        permissions::api::decisions::Api,
     ),
     (plugins::api::Api, plugins::api::upload::Api, plugins::api::run::Api, plugins::api::life::Api),
     (
@@ -77,6 +78,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             permissions::api::mappings::Api { app: app() },
             permissions::api::policy::Api { app: app() },
             permissions::api::check::Api { app: app() },
+            permissions::api::decisions::Api { app: app() },
         ),
         (
             plugins::api::Api { app: app() },

@@ -94,6 +94,8 @@ pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> 
         .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
         .arg(space.word())
         .env_clear()
+        // Or the allocator takes a gigabyte before there is a limit, and what is allocated in it never counts.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

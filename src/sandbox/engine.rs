@@ -102,7 +102,9 @@ fn pool() -> PoolingAllocationConfig {
         .max_memory_size(POOL_MEMORY_BYTES)
         .table_elements(POOL_TABLE_ELEMENTS)
         .max_memories_per_component(MEMORIES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)
+        .max_tables_per_module(TABLES_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         // Clearing kept pages by hand took longer than getting new ones.
         .linear_memory_keep_resident(0)

@@ -171,7 +171,13 @@ fn bytes_of<'t>(texts: impl IntoIterator<Item = &'t String>) -> usize {
 }
 
 fn claim_bytes(claims: &[Claim]) -> usize {
-    claims.iter().map(|claim| claim.name.len() + bytes_of(&claim.values)).sum()
+    claims.iter().map(Claim::bytes).sum()
+}
+
+impl Claim {
+    pub fn bytes(&self) -> usize {
+        self.name.len() + bytes_of(&self.values)
+    }
 }
 
 impl AccessInput {

@@ -272,6 +272,7 @@ impl World<'_> {
             "get_permission_catalog" => ("/permissions/catalog".into(), None),
             "import_catalog" => ("/permissions/catalog?app=matrix".into(), Some(json!({"permissions": [{"name": fresh("p")}]}))),
             "get_my_permissions" => ("/permissions/me".into(), None),
+            "list_decisions" => ("/permissions/decisions".into(), None),
             "check_permission" => ("/permissions/check".into(), Some(json!({"uid": self.uid().await, "permission": "roster.role.list"}))),
             "reload_policy" => ("/permissions/policy/reload".into(), Some(json!({}))),
             "list_role_mappings" => ("/permissions/role-mappings".into(), None),

@@ -339,6 +339,7 @@ impl Api {
             Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes))
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
+        self.app.decisions.forget(id.0).await;
         Ok(done().epoch(erased.epoch))
     }
 
