@@ -10,6 +10,7 @@ pub mod input;
 pub mod inspect;
 mod limits;
 mod measure;
+pub mod pack;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
