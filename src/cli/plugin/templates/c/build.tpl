@@ -5,7 +5,8 @@
 set -eu
 cd "$(dirname "$0")"
 sources="plugin.c gen/WORLD_.c gen/WORLD__component_type.o"
-flags="-mexec-model=reactor -Os -s"
+# Zig would give it a stack as large as all the memory of a call.
+flags="-mexec-model=reactor -Os -s -Wl,-z,stack-size=65536"
 if command -v clang-19 >/dev/null; then
   # shellcheck disable=SC2086 # Lists of words.
   clang-19 --target=wasm32-wasi --sysroot=/usr -fuse-ld=/usr/bin/wasm-ld-19 $flags $sources -o core.wasm
