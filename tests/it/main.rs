@@ -39,6 +39,7 @@ mod plugin_uploads;
 mod plugins;
 mod refresh;
 mod registration;
+mod replay;
 mod schema;
 mod second_factor;
 mod sessions;
