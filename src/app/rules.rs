@@ -2,6 +2,7 @@
 //! quarantine when it fails too often.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{App, Changed, ms, store};
 use crate::access;
@@ -13,6 +14,9 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Loaded, RoleInput, Ruling, Tier, Turn};
+
+/// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
+const READY_WAIT: Duration = Duration::from_secs(2);
 
 impl App {
     /// Asks an authorizer. Never within a transaction: no guest runs under the writer.
@@ -45,14 +49,24 @@ impl App {
         called
     }
 
-    async fn ready(&self, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
+    async fn ready(self: &Arc<Self>, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
         if binding.live.is_quarantined() {
             return Err(Fault {
                 kind: FaultKind::Quarantined,
                 message: "it is in quarantine: it failed too often".into(),
             });
         }
-        self.load_plugin(binding.sha256, Tier::of(binding.is_large)).await.map_err(|e| {
+        if let Some(loaded) = self.host.find_loaded(&binding.sha256) {
+            return Ok(loaded);
+        }
+        // It goes on when whoever asks goes away, and when they wait no longer.
+        let (app, sha256, tier) = (self.clone(), binding.sha256, Tier::of(binding.is_large));
+        let loading = tokio::spawn(async move { app.load_plugin(sha256, tier).await });
+        let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
+            Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
+            Err(_) => Err(Error::new(Cause::CompilerBusy).saying("it is being compiled")),
+        };
+        loaded.map_err(|e| {
             tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
             Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() }
         })
@@ -69,9 +83,10 @@ impl App {
     /// Makes ready what is in force, so that nobody waits for it: at start, where some of it must be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
-        for binding in bound(&snapshot) {
-            // What fails was logged, and is tried again when it is asked.
-            let _ = self.ready(binding).await;
+        for binding in bound(&snapshot).filter(|binding| !binding.live.is_quarantined()) {
+            if let Err(e) = self.load_plugin(binding.sha256, Tier::of(binding.is_large)).await {
+                tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
+            }
         }
         self.keep_plugins();
     }

@@ -180,21 +180,32 @@ impl Claim {
     }
 }
 
+/// What a text takes in a guest's memory, however short it is.
+const TEXT_BYTES: usize = 8;
+
 impl AccessInput {
+    /// Its texts, or the places of its texts when they are so many that those take more.
     pub fn bytes(&self) -> usize {
-        bytes_of([&self.tenant, &self.subject, &self.action, &self.path])
+        let bytes = bytes_of([&self.tenant, &self.subject, &self.action, &self.path])
             + bytes_of(&self.roles)
-            + claim_bytes(&self.context)
+            + claim_bytes(&self.context);
+        bytes.max(TEXT_BYTES * (self.roles.len() + texts_of(&self.context)))
     }
 }
 
 impl RoleInput {
+    /// The same.
     pub fn bytes(&self) -> usize {
-        bytes_of([&self.tenant, &self.source, &self.subject])
+        let bytes = bytes_of([&self.tenant, &self.source, &self.subject])
             + bytes_of(&self.groups)
             + claim_bytes(&self.claims)
-            + self.raw_json.as_ref().map_or(0, String::len)
+            + self.raw_json.as_ref().map_or(0, String::len);
+        bytes.max(TEXT_BYTES * (self.groups.len() + texts_of(&self.claims)))
     }
+}
+
+fn texts_of(claims: &[Claim]) -> usize {
+    claims.iter().map(|claim| 1 + claim.values.len()).sum()
 }
 
 /// The values of a fact that came as JSON: text as it is, numbers and truth values as text, lists of them, nothing for
