@@ -39,7 +39,9 @@
 //! # A decision: `POST /api/v1/permissions/check`
 //!
 //! `routes` → `access::caller` → `permissions::api::policy` → `access::decide`: load the snapshot, route the canonical
-//! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache.
+//! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache. Where the same snapshot binds
+//! plugins, [`app::verdict`] asks them, in turn, and `decide::settle` has the last word. What was decided goes to
+//! [`db::decisions`] behind a queue, which drops rather than waits.
 //!
 //! # A sign-in: `POST /auth/login`
 //!

@@ -25,6 +25,9 @@ use crate::error::{Cause, Error, Result};
 
 /// The hidden command that the child process is started with.
 pub const COMMAND: &str = "compile-plugin";
+/// All that the child has of an environment. Or the allocator takes a gigabyte before there is a limit, and what is
+/// allocated within it never counts.
+pub const ENVIRONMENT: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 /// Wall clock of the child, in processor times: it may have to share the machine.
 const WALL_TIMES: u64 = 3;
 /// What the child says of a failure is read this far.
@@ -94,8 +97,7 @@ pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> 
         .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
         .arg(space.word())
         .env_clear()
-        // Or the allocator takes a gigabyte before there is a limit, and what is allocated in it never counts.
-        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+        .envs(ENVIRONMENT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -80,17 +80,15 @@ async fn all_denials_are_logged_and_of_the_allowed_ones_every_so_many_th() {
 
 #[tokio::test]
 async fn a_row_says_what_was_asked_and_what_became_of_it() {
-    let mut site = Site::with("[decisions]\nallow_every = 1").await;
+    let site = Site::with("[decisions]\nallow_every = 1").await;
     site.import(documents()).await;
     let (id, owner_token, holder) = {
         let acme = site.organization("acme").await;
         let holder = acme.member_with(&["doc.read"]).await.uid;
         (acme.id.clone(), acme.owner_token.clone(), holder)
     };
-    bind(
-        &mut site,
-        vec![(&id, enforced("rule", guests::denying("shut"))), (&id, watched("next", guests::abstaining()))],
-    );
+    bind(&site, vec![(&id, enforced("rule", guests::denying("shut"))), (&id, watched("next", guests::abstaining()))])
+        .await;
     let acme = Organization { site: &site, id, owner_token };
     let question =
         json!({"uid": holder, "method": "GET", "path": "/docs/7/?secret=1", "context": {"owner": "kim", "now_ms": 5}});
@@ -175,14 +173,14 @@ async fn secrets_and_queries_of_paths_are_left_out() {
 
 #[tokio::test]
 async fn the_list_is_newest_first_narrowed_and_paged() {
-    let mut site = Site::with("[decisions]\nallow_every = 1").await;
+    let site = Site::with("[decisions]\nallow_every = 1").await;
     site.import(documents()).await;
     let (id, holder, other) = {
         let acme = site.organization("acme").await;
         let (holder, other) = people(&acme).await;
         (acme.id.clone(), holder, other)
     };
-    bind(&mut site, vec![(&id, watched("next", guests::denying("shut")))]);
+    bind(&site, vec![(&id, watched("next", guests::denying("shut")))]).await;
     let acme = Organization { site: &site, id, owner_token: String::new() };
     acme.check(permission(&holder, "doc.read")).await;
     acme.check(permission(&other, "doc.read")).await;

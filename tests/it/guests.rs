@@ -75,6 +75,12 @@ pub fn role_mapper_module(before: &str, body: &str) -> Vec<u8> {
     wat::parse_str(text).expect("the text of a module")
 }
 
+/// Both in one.
+pub fn authorizer_and_mapper(before: &str, authorize: &str, map_roles: &str) -> Vec<u8> {
+    let both = [AUTHORIZE.replace("BODY", authorize), MAP_ROLES.replace("BODY", map_roles)].concat();
+    component("policy-plugin", &format!("(module {LOG} {COMMON} {before} {both})"))
+}
+
 /// Makes a component of a core module's text, for a world of `plugins/wit`.
 pub fn component(world: &str, text: &str) -> Vec<u8> {
     let module = module_of(world, &wat::parse_str(text).expect("the text of a module"));

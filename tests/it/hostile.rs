@@ -4,12 +4,18 @@
 //! `guests`, and the body; `module WORLD`: all of a core module; `component`: as it is) and how they end: `ends` with a
 //! fault of a call, or an answer; or `refused` with the word of a cause.
 
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use roster::sandbox::compile;
 use serde_json::{Value, json};
 
 use super::{guests, site};
+use crate::plugins::{activate, upload};
+use crate::site::Site;
 
 pub struct Hostile {
     pub name: String,
@@ -284,4 +290,253 @@ fn types_nested_a_million_deep_harm_the_child_only() {
     assert_eq!(causes(&checked), ["plugin_compile"], "{checked}");
     let checked = Bench::of(&nested_types(3)).check();
     assert_eq!(causes(&checked), ["plugin_exports"], "{checked}");
+}
+
+// ── bombs for the compiler ──
+
+/// A number as it is written in WebAssembly.
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id][..], &leb(content.len()), content].concat()
+}
+
+/// A component of one core module with these bodies, each of a function without parameters and results.
+fn bomb(bodies: &[Vec<u8>]) -> Vec<u8> {
+    let count = leb(bodies.len());
+    let types = section(1, &[1, 0x60, 0, 0]);
+    let functions = section(3, &[&count[..], &vec![0; bodies.len()]].concat());
+    let bodies: Vec<u8> = bodies.iter().flat_map(|body| [leb(body.len()), body.clone()].concat()).collect();
+    let code = section(10, &[count, bodies].concat());
+    let module = [b"\0asm\x01\0\0\0", &types[..], &functions, &code].concat();
+    [b"\0asm\x0d\0\x01\0", &section(1, &module)[..]].concat()
+}
+
+/// With an export, so that nothing but its cost can be wrong with it.
+fn with_an_export(component: &[u8]) -> Vec<u8> {
+    let exporting = "(component (instance $a) (export \"roster:policy/authorizer@1.0.0\" (instance $a)))";
+    [component, &wat::parse_str(exporting).expect("text")[8..]].concat()
+}
+
+/// Counts local 0 up until it wraps, in so many loops within each other.
+fn nested_loops(depth: usize) -> Vec<u8> {
+    let step = [0x20, 0, 0x41, 1, 0x6a, 0x21, 0, 0x20, 0, 0x0d, 0, 0x0b];
+    [&[1, 1, 0x7f][..], &[3, 0x40].repeat(depth), &step.repeat(depth), &[0x0b]].concat()
+}
+
+/// Loops one after the other, over so many locals.
+fn many_locals(locals: usize, loops: usize) -> Vec<u8> {
+    let step = |n: usize| {
+        let (from, to) = (leb(n % locals), leb(n * 7 % locals));
+        [&[3, 0x40, 0x20][..], &from, &[0x41, 1, 0x6a, 0x21], &to, &[0x20], &from, &[0x0d, 0, 0x0b]].concat()
+    };
+    [vec![1], leb(locals), vec![0x7f], (0..loops).flat_map(step).collect(), vec![0x0b]].concat()
+}
+
+fn bombs() -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("1 000 nested loops", bomb(&[nested_loops(1_000)])),
+        ("49 000 locals", bomb(&[many_locals(49_000, 3_000)])),
+        ("262 144 functions", bomb(&vec![vec![0, 0x0b]; 262_144])),
+    ]
+}
+
+/// As much as the rules let through, of what costs most.
+fn adversarial() -> Vec<u8> {
+    let bodies: Vec<Vec<u8>> = (0..32).map(|_| many_locals(512, 7_800)).collect();
+    assert!(bodies[0].len() <= 131_072);
+    with_an_export(&bomb(&bodies))
+}
+
+/// The compiler by itself, with so many seconds and bytes.
+fn compile_directly(component: &[u8], cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> (ExitStatus, usize) {
+    let mut child = Command::new(site::binary())
+        .args([compile::COMMAND.to_owned(), cpu_s.to_string(), data_bytes.to_string(), artifact_bytes.to_string()])
+        .arg("roomy")
+        .env_clear()
+        .envs(compile::ENVIRONMENT)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the compiler");
+    // It may be gone before it has read everything.
+    let _ = child.stdin.take().expect("stdin").write_all(component);
+    let output = child.wait_with_output().expect("an end");
+    (output.status, output.stdout.len())
+}
+
+const XCPU: i32 = 24;
+const KILL: i32 = 9;
+const ABRT: i32 = 6;
+const GIB: u64 = 1 << 30;
+
+#[test]
+fn bombs_are_refused_before_they_are_compiled() {
+    for (name, component) in bombs() {
+        let checked = Bench::of(&with_an_export(&component)).check();
+        assert_eq!(causes(&checked)[0], "plugin_too_complex", "{name}: {checked}");
+    }
+}
+
+#[test]
+fn bombs_that_get_to_the_compiler_end_at_its_limits() {
+    let [loops, locals, functions] = bombs().map(|(_, component)| component);
+    for component in [loops, functions] {
+        let (status, artifact) = compile_directly(&component, 1, GIB, GIB);
+        assert!(matches!(status.signal(), Some(XCPU | KILL)), "{status:?}");
+        assert_eq!(artifact, 0);
+    }
+    let (status, artifact) = compile_directly(&locals, 60, GIB / 8, GIB);
+    assert_eq!((status.signal(), artifact), (Some(ABRT), 0));
+    let small = guests::allowing();
+    let (status, artifact) = compile_directly(&small, 10, GIB / 16, GIB);
+    assert!(status.success() && artifact > 0, "an honest plugin needs the least that can be set: {status:?}");
+    assert!(compile_directly(&small, 10, GIB, artifact as u64).0.success(), "an artifact at the limit");
+    assert_eq!(compile_directly(&small, 10, GIB, artifact as u64 - 1).0.code(), Some(2), "and one past it");
+    assert_eq!(compile_directly(b"\0asm\x0d\0\x01\0\x01", 10, GIB, GIB).0.code(), Some(3), "what is not valid");
+}
+
+#[test]
+fn what_the_rules_let_through_ends_at_the_limits_of_the_compiler() {
+    let checked = Bench::of(&adversarial()).check();
+    // It depends on the machine whether ten seconds are enough; that it exports nothing to call comes to light then.
+    assert!([["plugin_compile"], ["plugin_exports"]].iter().any(|causes_| causes(&checked) == *causes_), "{checked}");
+}
+
+// ── where there is little ──
+
+#[test]
+fn with_little_address_space_plugins_still_answer() {
+    let bench = Bench::of(&guests::denying("closed"));
+    std::fs::write(
+        bench.folder.path().join("vectors.yaml"),
+        "- {authorize: {action: GET}, expect: {deny: closed}}\n".repeat(20),
+    )
+    .expect("written");
+    let output = Command::new("sh")
+        .current_dir(bench.folder.path())
+        .args(["-c", "ulimit -v 6000000; exec \"$0\" plugin test plugin.wasm vectors.yaml --json"])
+        .arg(site::binary())
+        .output()
+        .expect("roster plugin test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// ── the server ──
+
+/// Waits until it is so.
+async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A process of the system with these words in its command line.
+fn process(of: impl Fn(&str) -> bool) -> Option<PathBuf> {
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten().map(|entry| entry.path());
+    let command = |path: &PathBuf| std::fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+    processes.into_iter().find(|path| of(&command(path).replace('\0', " ")))
+}
+
+fn parent(process: &Path) -> Option<String> {
+    let status = std::fs::read_to_string(process.join("status")).ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned())
+}
+
+#[tokio::test]
+async fn the_compiler_has_nothing_of_the_server_and_ends_with_it() {
+    let mut site = Site::start().await;
+    let token = site.organization("acme").await.owner_token;
+    let path = site.path().display().to_string();
+    let server = process(|command| command.contains("serve") && command.contains(&path)).expect("the server");
+    let pid = server.file_name().expect("a number").to_string_lossy().into_owned();
+    let (url, http) = (site.url.clone(), site.http.clone());
+    let uploading = tokio::spawn(async move {
+        let request = http.post(format!("{url}/api/v1/plugins?name=bomb")).bearer_auth(token);
+        request.header("content-type", "application/wasm").body(adversarial()).send().await
+    });
+    let child = until("the compiler runs", || {
+        let child = process(|command| command.contains(compile::COMMAND))
+            .filter(|child| parent(child).as_ref() == Some(&pid))?;
+        // Confined, it has no more to set up.
+        let limits = std::fs::read_to_string(child.join("limits")).ok()?;
+        let cpu = limits.lines().find(|line| line.starts_with("Max cpu time"))?.to_owned();
+        (!cpu.contains("unlimited")).then_some(child)
+    })
+    .await;
+    let environment = std::fs::read_to_string(child.join("environ")).expect("its environment");
+    let expected: String = compile::ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
+    assert_eq!(environment, expected);
+    let mut open: Vec<_> = std::fs::read_dir(child.join("fd"))
+        .expect("its descriptors")
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    open.sort();
+    assert_eq!(open, ["0", "1", "2"]);
+    site.kill();
+    until("the compiler is gone", || {
+        let state = std::fs::read_to_string(child.join("status")).unwrap_or_default();
+        (state.is_empty() || state.contains("State:\tZ")).then_some(())
+    })
+    .await;
+    assert!(uploading.await.expect("a task").is_err());
+    site.start_again();
+}
+
+#[tokio::test]
+async fn a_server_and_another_tenant_bear_all_hostile_guests() {
+    let site = Site::with("[plugins]\nper_organization = 200\nuploads_per_min = 10000\ncompile_cpu_s = 2").await;
+    site.import(json!([{"name": "doc"}, {"name": "doc.read", "parent": "doc"}])).await;
+    let (acme, north) = (site.organization("acme").await, site.organization("north").await);
+    let question = |uid: &str| json!({"uid": uid, "permission": "doc.read"});
+    let member = acme.member_with(&["doc.read"]).await.uid;
+    let neighbour = north.member_with(&["doc.read"]).await.uid;
+    upload(&north.owner(), "closed", guests::denying("closed")).await.done();
+    activate(&north.owner(), "closed", json!({"version": 1, "mode": "enforce"})).await.done();
+
+    let owner = acme.owner();
+    let mut guests = corpus();
+    guests.push(Hostile { name: "adversarial".into(), bytes: adversarial(), end: End::Refused(String::new()) });
+    guests.extend(bombs().map(|(name, component)| Hostile {
+        name: format!("bomb-{}", name.replace(' ', "-")),
+        bytes: with_an_export(&component),
+        end: End::Refused("plugin_too_complex".into()),
+    }));
+    for guest in guests {
+        let name = &guest.name;
+        let uploaded = upload(&owner, name, guest.bytes).await;
+        match &guest.end {
+            // Which of its limits it meets depends on the machine.
+            End::Refused(word) if word.is_empty() => drop(uploaded.is(34_101_000).word()),
+            End::Refused(word) => assert_eq!(uploaded.is(34_101_000).word(), word, "{name}"),
+            End::Call(words) => {
+                let exports = uploaded.data()["exports"].clone();
+                if exports == json!(["authorizer"]) {
+                    activate(&owner, name, json!({"version": 1, "mode": "enforce"})).await.done();
+                    let decision = acme.check(question(&member)).await;
+                    let expected = words.contains(&"allow".to_owned());
+                    assert_eq!(decision["allow"], expected, "{name}: {decision}");
+                    assert_eq!(decision["reason"] == "plugin_failed", !expected, "{name}: {decision}");
+                    owner.post(&format!("/api/v1/plugins/{name}/deactivate"), json!({})).await.done();
+                }
+            }
+        }
+        // The neighbour's own rule goes on to answer, and so does base here.
+        assert_eq!(north.check(question(&neighbour)).await["reason"], "plugin_denied", "beside {name}");
+        assert_eq!(acme.check(question(&member)).await["allow"], true, "after {name}");
+    }
 }

@@ -136,27 +136,36 @@ fn every_example_is_taken_and_answers_as_its_vectors_say() {
     }
 }
 
-/// Builds an example from its source, into a folder of its own.
-fn built(name: &str) -> tempfile::TempDir {
-    let out = tempfile::tempdir().expect("a folder");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// What `tests/counterparts/install` took from npm.
+fn modules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts/node_modules")
+}
+
+/// Runs a script that builds.
+fn build(script: &Path, arguments: &[&str], out: &Path) {
     // Stays from run to run, so that the standard library is built once.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("plugins");
-    let output = Command::new(plugins().join("build"))
-        .arg(name)
+    let output = Command::new(script)
+        .args(arguments)
         .env("ROSTER", binary())
-        .env("OUT", out.path())
+        .env("OUT", out)
         .env("CARGO_TARGET_DIR", target)
-        .env("COMPONENTIZE_QJS", root.join("tests/counterparts/node_modules/.bin/componentize-qjs"))
+        .env("COMPONENTIZE_QJS", modules().join(".bin/componentize-qjs"))
         // What cargo set for this test is of another compiler.
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .output()
-        .expect("plugins/build");
+        .expect("a script");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "run tests/counterparts/install: {said}");
+}
+
+/// Builds an example from its source, into a folder of its own.
+fn built(name: &str) -> tempfile::TempDir {
+    let out = tempfile::tempdir().expect("a folder");
+    build(&plugins().join("build"), &[name], out.path());
     out
 }
 
@@ -185,6 +194,26 @@ fn the_rust_example_built_from_source_behaves_as_the_one_that_is_shipped() {
 fn the_example_in_javascript_built_from_source_answers_as_its_vectors_say() {
     let out = built("department-roles");
     assert_eq!(answer(out.path(), &["check", "department-roles.wasm"])["ok"], true);
+}
+
+#[test]
+fn what_new_begins_builds_and_answers_as_its_vectors_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for lang in ["rust", "js"] {
+        answer(folder.path(), &["new", "--lang", lang, "--kind", "both", lang]);
+        let project = folder.path().join(lang);
+        if lang == "js" {
+            std::os::unix::fs::symlink(modules(), project.join("node_modules")).expect("modules");
+        }
+        build(&project.join("build"), &[], folder.path());
+        let checked = answer(&project, &["check", &format!("{lang}.wasm")]);
+        assert_eq!(
+            (&checked["ok"], &checked["exports"]),
+            (&json!(true), &json!(["authorizer", "role-mapper"])),
+            "{lang}"
+        );
+        assert_eq!(checked["vectors"].as_array().map(Vec::len), Some(6), "{lang}");
+    }
 }
 
 /// A folder with these files.

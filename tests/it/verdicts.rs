@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use roster::access::decide::{Reason, Said, settle};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::guests;
+use crate::plugins::{activate, upload};
 use crate::site::{As, Organization, Site};
 
 const CHECK: &str = "/api/v1/permissions/check";
@@ -39,57 +39,17 @@ pub fn filtered(filter: Value, plug: Plug) -> Plug {
     Plug { filter, ..plug }
 }
 
-/// Binds plugins of organizations, in this order; a watched one of a name that is there is its next version.
-pub fn bind(site: &mut Site, plugs: Vec<(&str, Plug)>) {
-    site.between_runs(|data| {
-        let rows = rusqlite::Connection::open(data.join("roster.db")).expect("the file");
-        for (since, (organization, plug)) in (1..).zip(plugs) {
-            insert(&rows, since, uuid::Uuid::parse_str(organization).expect("an id"), &plug);
-        }
-    });
-}
-
-fn insert(rows: &rusqlite::Connection, since: i64, organization: uuid::Uuid, plug: &Plug) {
-    let sha256: [u8; 32] = Sha256::digest(&plug.component).into();
-    let run = |sql: &str, parameters: &[(&str, &dyn rusqlite::ToSql)]| {
-        rows.execute(sql, parameters).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    };
-    let organization = organization.as_bytes().to_vec();
-    run(
-        "insert or ignore into plugin_components (sha256, component, created_at) values (:sha256, :component, 1)",
-        &[(":sha256", &sha256), (":component", &plug.component)],
-    );
-    run(
-        "insert or ignore into plugins (id, organization_id, name, created_at, updated_at)
-         values (:id, :organization_id, :name, 1, 1)",
-        &[
-            (":id", &uuid::Uuid::now_v7().as_bytes().to_vec()),
-            (":organization_id", &organization),
-            (":name", &plug.name),
-        ],
-    );
-    let (id, version): (Vec<u8>, i64) = rows
-        .query_row(
-            "select id, (select count(*) + 1 from plugin_versions v where v.plugin_id = p.id)
-             from plugins p where organization_id = :organization_id and name = :name",
-            &[(":organization_id", &organization as &dyn rusqlite::ToSql), (":name", &plug.name)],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .expect("the plugin");
-    run(
-        "insert into plugin_versions (plugin_id, version, sha256, exports, imports, is_large, is_tested, report,
-                                      uploaded_by, created_at)
-         values (:plugin_id, :version, :sha256, '[\"authorizer\"]', '[]', 0, 1, '{}', 'cli cli', 1)",
-        &[(":plugin_id", &id), (":version", &version), (":sha256", &sha256)],
-    );
-    let activation = json!({
-        "version": version, "may_grant": plug.may_grant, "filter": plug.filter, "deadline_ms": null, "since": since,
-    });
-    let column = if plug.is_enforced { "enforced" } else { "shadow" };
-    run(
-        &format!("update plugins set {column} = :activation where id = :id"),
-        &[(":activation", &activation.to_string()), (":id", &id)],
-    );
+/// Uploads and activates plugins of organizations, in this order; what has a name that is there is its next version.
+pub async fn bind(site: &Site, plugs: Vec<(&str, Plug)>) {
+    for (organization, plug) in plugs {
+        let admin = admin(site, organization);
+        let uploaded = upload(&admin, plug.name, plug.component).await.data();
+        let mode = if plug.is_enforced { "enforce" } else { "shadow" };
+        let body = json!({
+            "version": uploaded["version"], "mode": mode, "may_grant": plug.may_grant, "filter": plug.filter,
+        });
+        activate(&admin, plug.name, body).await.done();
+    }
 }
 
 fn permission(uid: &str, name: &str) -> Value {
@@ -220,7 +180,7 @@ fn expected(base: &'static str, may_be_asked: bool, can_be_opened: bool, plug: &
 
 #[tokio::test]
 async fn gates_base_and_a_plugin_decide_in_their_order() {
-    let mut site = Site::with("[plugins]\nfailures = 10000").await;
+    let site = Site::with("[plugins]\nfailures = 10000").await;
     site.import(documents()).await;
     let (mut places, mut plugs) = (Vec::new(), Vec::new());
     for outcome in ["allow", "deny", "abstain", "trap"] {
@@ -250,7 +210,7 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
         (place.id.as_str(), plug)
     });
     let bound: Vec<_> = bound.collect();
-    bind(&mut site, bound);
+    bind(&site, bound).await;
 
     for (place, plug) in places.iter().zip(&plugs) {
         let Place { id, holder, other } = place;
@@ -311,11 +271,11 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
 
 #[tokio::test]
 async fn roster_s_own_permissions_are_never_a_plugin_s_business() {
-    let mut site = Site::start().await;
+    let site = Site::start().await;
     site.import(documents()).await;
     let place = Place::new(&site, "acme").await;
     let owner = place.organization(&site).member_with_role("tenant_owner").await.uid;
-    bind(&mut site, vec![(&place.id, enforced("shut", guests::denying("nobody gets in")))]);
+    bind(&site, vec![(&place.id, enforced("shut", guests::denying("nobody gets in")))]).await;
     for question in [
         permission(&owner, "roster.role.list"),
         json!({"uid": owner, "app": "roster", "method": "GET", "path": "/api/v1/permissions/roles"}),
@@ -328,7 +288,7 @@ async fn roster_s_own_permissions_are_never_a_plugin_s_business() {
 
 #[tokio::test]
 async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failure_decides() {
-    let mut site = Site::start().await;
+    let site = Site::start().await;
     site.import(documents()).await;
     let (first, second, third, fourth) = (
         Place::new(&site, "first").await,
@@ -337,7 +297,7 @@ async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failur
         Place::new(&site, "fourth").await,
     );
     bind(
-        &mut site,
+        &site,
         vec![
             (&first.id, granting("opens", guests::allowing())),
             (&first.id, granting("shuts", guests::denying("shut"))),
@@ -349,7 +309,8 @@ async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failur
             (&fourth.id, granting("opens", guests::allowing())),
             (&fourth.id, granting("silent", guests::abstaining())),
         ],
-    );
+    )
+    .await;
     for (place, of_holder, of_other, who) in [
         (&first, "plugin_denied", "plugin_denied", vec!["opens 1 enforce allow", "shuts 1 enforce deny"]),
         (&second, "plugin_denied", "plugin_denied", vec!["shuts 1 enforce deny"]),
@@ -374,7 +335,7 @@ async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failur
 
 #[tokio::test]
 async fn a_filter_says_which_questions_a_plugin_covers() {
-    let mut site = Site::start().await;
+    let site = Site::start().await;
     site.import(documents()).await;
     let (mut places, mut bound) = (Vec::new(), Vec::new());
     // Which of: reading by name, reading by route, editing by route, a grant.
@@ -396,7 +357,7 @@ async fn a_filter_says_which_questions_a_plugin_covers() {
         bound.push(filtered(filter.clone(), enforced("shut", guests::denying("shut"))));
         places.push((organization.id.clone(), uid));
     }
-    bind(&mut site, places.iter().zip(bound).map(|((id, _), plug)| (id.as_str(), plug)).collect());
+    bind(&site, places.iter().zip(bound).map(|((id, _), plug)| (id.as_str(), plug)).collect()).await;
     for ((id, uid), (filter, covered)) in places.iter().zip(cases) {
         let questions = [
             permission(uid, "doc.read"),
@@ -415,18 +376,19 @@ async fn a_filter_says_which_questions_a_plugin_covers() {
 
 #[tokio::test]
 async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
-    let mut site = Site::with("[decisions]\nallow_every = 0").await;
+    let site = Site::with("[decisions]\nallow_every = 0").await;
     site.import(documents()).await;
     let (alone, next) = (Place::new(&site, "alone").await, Place::new(&site, "next").await);
     bind(
-        &mut site,
+        &site,
         vec![
             (&alone.id, watched("shut", guests::denying("shut"))),
             // What is in force denies; the next version, which is watched, would let it pass.
             (&next.id, enforced("rule", guests::denying("shut"))),
             (&next.id, watched("rule", guests::abstaining())),
         ],
-    );
+    )
+    .await;
     let decision = explained(&site, &alone.id, permission(&alone.holder, "doc.read")).await;
     assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some("ok_role"), "none_bound"));
     assert_eq!(heard(&decision), ["shut 1 shadow deny"]);
@@ -453,7 +415,7 @@ async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
 
 #[tokio::test]
 async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_learn_what() {
-    let mut site = Site::with("[plugins]\nfailures = 10000\nauthorize_fuel = 100000").await;
+    let site = Site::with("[plugins]\nfailures = 10000\nauthorize_fuel = 100000").await;
     site.import(documents()).await;
     let hungry = "(drop (memory.grow (i32.const 4096))) (call $allow)";
     let lying = "(call $deny (i32.const 1024) (i32.const 1000000000))";
@@ -477,7 +439,7 @@ async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_lear
         words.push(word);
     }
     let asker = places[0].organization(&site).member_with(&["roster.policy.check"]).await.token.clone();
-    bind(&mut site, places.iter().zip(bound).map(|(place, plug)| (place.id.as_str(), plug)).collect());
+    bind(&site, places.iter().zip(bound).map(|(place, plug)| (place.id.as_str(), plug)).collect()).await;
     for (place, word) in places.iter().zip(words) {
         let decision = explained(&site, &place.id, permission(&place.holder, "doc.read")).await;
         assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some("plugin_failed"), "plugin_failed"), "{word}");
@@ -504,12 +466,13 @@ async fn a_plugin_that_fails_too_often_denies_unasked() {
     site.import(documents()).await;
     let (acme, bolt) = (Place::new(&site, "acme").await, Place::new(&site, "bolt").await);
     bind(
-        &mut site,
+        &site,
         vec![
             (&acme.id, filtered(json!({"permissions": ["doc.read"]}), enforced("rule", guests::trapping()))),
             (&bolt.id, watched("rule", guests::trapping())),
         ],
-    );
+    )
+    .await;
     for place in [&acme, &bolt] {
         let mut outcomes = Vec::new();
         for _ in 0..4 {
@@ -538,7 +501,7 @@ async fn a_plugin_that_fails_too_often_denies_unasked() {
 
 #[tokio::test]
 async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
-    let mut site = Site::start().await;
+    let site = Site::start().await;
     site.import(documents()).await;
     let (acme, bolt) = (Place::new(&site, "acme").await, Place::new(&site, "bolt").await);
     bolt.organization(&site).link(&acme.holder).await;
@@ -546,7 +509,7 @@ async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
     bolt.organization(&site).assign(&acme.holder, &reader).await;
     let administrator = site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
     site.admin().post("/admin/permissions/grant", right(&acme.holder, "cameras")).await.done();
-    bind(&mut site, vec![(&acme.id, enforced("shut", guests::denying("closed on Sundays")))]);
+    bind(&site, vec![(&acme.id, enforced("shut", guests::denying("closed on Sundays")))]).await;
 
     let question = || permission(&acme.holder, "doc.read");
     assert_eq!(reason(&site, &acme.id, question()).await, "plugin_denied");
@@ -570,10 +533,10 @@ async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
 
 #[tokio::test]
 async fn a_batch_is_one_epoch_and_its_questions_are_answered_in_order() {
-    let mut site = Site::start().await;
+    let site = Site::start().await;
     site.import(documents()).await;
     let acme = Place::new(&site, "acme").await;
-    bind(&mut site, vec![(&acme.id, enforced("short", guests::denying_actions_of("doc.read".len())))]);
+    bind(&site, vec![(&acme.id, enforced("short", guests::denying_actions_of("doc.read".len())))]).await;
     let raised = admin(&site, &acme.id).post("/api/v1/permissions/roles", json!({"key": "later"})).await.epoch();
     let mut last = permission(&acme.holder, "doc.edit");
     last["min_epoch"] = json!(raised);
@@ -598,16 +561,17 @@ async fn a_batch_is_one_epoch_and_its_questions_are_answered_in_order() {
 
 #[tokio::test]
 async fn facts_of_the_asker_reach_the_plugin() {
-    let mut site = Site::start().await;
+    let site = Site::start().await;
     site.import(documents()).await;
     let (acme, path) = (Place::new(&site, "acme").await, Place::new(&site, "path").await);
     bind(
-        &mut site,
+        &site,
         vec![
             (&acme.id, enforced("tells", guests::denying_with_last_fact())),
             (&path.id, enforced("tells", guests::denying_with_path())),
         ],
-    );
+    )
+    .await;
     let told = async |context: Value| {
         let mut question = permission(&acme.holder, "doc.read");
         question["context"] = context;
@@ -662,10 +626,10 @@ async fn names_of_the_host_are_refused_and_facts_have_a_limit() {
 
 #[tokio::test]
 async fn an_input_that_is_too_long_for_the_plugin_denies() {
-    let mut site = Site::with("[plugins]\ninput_bytes = 2048").await;
+    let site = Site::with("[plugins]\ninput_bytes = 2048").await;
     site.import(documents()).await;
     let acme = Place::new(&site, "acme").await;
-    bind(&mut site, vec![(&acme.id, enforced("silent", guests::abstaining()))]);
+    bind(&site, vec![(&acme.id, enforced("silent", guests::abstaining()))]).await;
     let mut question = permission(&acme.holder, "doc.read");
     question["context"] = json!({"a": "x".repeat(2_000)});
     let decision = explained(&site, &acme.id, question).await;

@@ -34,7 +34,7 @@ pub(in crate::cli) struct Pack {
     /// The component; beside the input, with `.component.wasm` at its end, when absent
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// The world it was built for, where neither the module nor its exports say so
+    /// The world that a core module is for; its exports tell when absent, unless its compiler wrote it down
     #[arg(long, value_enum)]
     world: Option<WorldName>,
     /// Test vectors in YAML or JSON, which every upload asks
@@ -78,17 +78,20 @@ impl Kind {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum WorldName {
-    AuthorizerPlugin,
-    RoleMapperPlugin,
-    PolicyPlugin,
+    #[value(name = "authorizer-plugin")]
+    Authorizer,
+    #[value(name = "role-mapper-plugin")]
+    RoleMapper,
+    #[value(name = "policy-plugin")]
+    Policy,
 }
 
 impl WorldName {
     fn world(self) -> World {
         match self {
-            Self::AuthorizerPlugin => World::Authorizer,
-            Self::RoleMapperPlugin => World::RoleMapper,
-            Self::PolicyPlugin => World::Both,
+            Self::Authorizer => World::Authorizer,
+            Self::RoleMapper => World::RoleMapper,
+            Self::Policy => World::Both,
         }
     }
 }
