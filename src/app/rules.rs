@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{App, Changed, ms, store};
 use crate::access;
 use crate::access::caller::Identity;
-use crate::access::plugin::{Binding, Logged, Seen};
+use crate::access::plugin::{Binding, Logged, Mode, Seen};
 use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
@@ -179,9 +179,18 @@ impl App {
         let entry = Entry::new("plugin", &binding.name)
             .within(organization)
             .after(serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.word(), "fault": fault.kind.word()}));
-        let app = self.clone();
+        let (app, run) = (self.clone(), binding.clone());
         tokio::spawn(async move {
             let write = move |t: &super::Transaction<'_>, _: &Identity| {
+                let bound =
+                    t.snapshot().tenant(organization).map(|tenant| tenant.plugins().clone()).unwrap_or_default();
+                let is_over = !bound.iter().any(|other| other.is_same_run(&run));
+                let is_of = |other: &Binding| (other.plugin, other.version) == (plugin, version);
+                // A watched run has no effect: not on an enforced one of the same version either, after a restart.
+                let decides = |other: &Binding| other.mode == Mode::Enforce && is_of(other);
+                if is_over || (run.mode == Mode::Shadow && bound.iter().any(decides)) {
+                    return Ok(Changed::nothing(()));
+                }
                 store::quarantine(t, plugin, version)?;
                 Ok(Changed::new((), entry).policy([access::store::plugins(t, organization)?]))
             };

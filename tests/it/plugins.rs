@@ -454,6 +454,35 @@ async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back(
 }
 
 #[tokio::test]
+async fn a_watched_run_that_fails_leaves_an_enforced_one_of_the_same_version_alone() {
+    let mut site = Site::with("[plugins]\nfailures = 2").await;
+    let acme = site.organization("acme").await;
+    let owner_token = acme.owner_token.clone();
+    let uid = reader(&acme).await;
+    let owner = acme.owner();
+    upload(&owner, "hours", trapping()).await.done();
+    let elsewhere = json!({"version": 1, "mode": "enforce", "filter": {"permissions": ["doc.write"]}});
+    activate(&owner, "hours", elsewhere).await.done();
+    activate(&owner, "hours", json!({"version": 1, "mode": "shadow"})).await.done();
+    for _ in 0..3 {
+        assert_eq!(acme.check(may_read(&uid)).await["reason"], "ok_role");
+    }
+    let quarantined = async |owner: &As<'_>| {
+        let plugin = see(owner, "hours").await;
+        [0, 1].map(|n| plugin["activations"][n]["quarantined"] == true)
+    };
+    assert_eq!(quarantined(&owner).await, [false, true]);
+    activate(&owner, "hours", json!({"version": 1, "mode": "shadow"})).await.done();
+    assert_eq!(quarantined(&owner).await, [false, false]);
+    for _ in 0..3 {
+        acme.check(may_read(&uid)).await;
+    }
+    assert_eq!(quarantined(&owner).await, [false, true]);
+    site.restart().await;
+    assert_eq!(quarantined(&site.bearer(&owner_token)).await, [false, false]);
+}
+
+#[tokio::test]
 async fn an_inactive_organization_s_plugins_are_not_asked() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;

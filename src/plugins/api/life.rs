@@ -6,7 +6,7 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{PluginFilter, PluginMode, PluginView};
+use super::{PluginFilter, PluginMode, PluginView, bindings_of};
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
 use crate::access::plugin::{Activation, Filter, Mode};
@@ -73,7 +73,11 @@ impl Api {
             // An enforced version that is watched too stays in quarantine: its other run goes on failing.
             let is_other_run = mode == Mode::Shadow && plugin.is_enforced(number);
             let is_released = !is_other_run && store::release(t, plugin.id, number)?;
-            if is_released || !plugin.is_active_alike(mode, &wanted) {
+            // What could not be written down counts too.
+            let is_failing = bindings_of(t.snapshot(), plugin)
+                .iter()
+                .any(|binding| (binding.version, binding.mode) == (number, mode) && binding.live.is_quarantined());
+            if is_released || is_failing || !plugin.is_active_alike(mode, &wanted) {
                 plugin.activate(mode, wanted);
             }
             Ok(())
