@@ -47,6 +47,12 @@
 //! password in `members::password`, which hashes a few at a time. Every other way to sign in joins here:
 //! `sessions::open` enters `app.change`, asks whether the member is active and whether a second factor is due, and
 //! stores a session, or a challenge (401). Then `access::token` signs an access token that names the session.
+//!
+//! # A plugin: `POST /api/v1/plugins` and `…/activate`
+//!
+//! `plugins::api::upload` hands the component to `sandbox`, which takes it apart, compiles it in a child process, starts
+//! it and asks its test vectors; only then `app.change` stores it as a version. `plugins::api::life` makes a version
+//! ready, then binds it in `app.change`: one epoch, behind which the snapshot holds it and `app::rules` asks it.
 
 pub mod cli;
 pub mod routes;

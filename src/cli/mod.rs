@@ -48,6 +48,7 @@ Examples:
   roster client create portal --scopes members:read,permissions:check
   roster key create upload-station --service transcoder --scopes jobs:write
   roster catalog import gitea.yaml --app gitea --prefix gitea
+  roster plugin upload hours.wasm --name hours --org acme
   roster audit verify
 
 Every command works while the server runs (over its local socket) and while it does not.";
@@ -107,12 +108,12 @@ enum Command {
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
-    /// Plugins: an organization's own rules, in a sandbox
-    #[command(subcommand)]
-    Plugin(plugin::PluginCommand),
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
+    /// Plugins: an organization's own rules, in a sandbox
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Compiles a component from standard input; the program runs this itself
     #[command(name = compile::COMMAND, hide = true)]
     CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: String },
@@ -178,8 +179,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
-        Command::Plugin(command) => return plugin::run(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
+        Command::Plugin(command) => return plugin::run(&common, command).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
         Command::Openapi => commands::openapi().await?,

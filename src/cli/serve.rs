@@ -144,7 +144,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failed> {
     })
 }
 
-/// What must be compiled first does not keep the others waiting: until it is, it counts as failed.
+/// What must be compiled first does not keep the server from starting; who asks it in the meantime waits for it.
 async fn ready_plugins(app: Arc<App>) {
     app.ready_plugins().await;
 }

@@ -75,6 +75,14 @@ pub struct Wanted {
     pub differed: Option<bool>,
 }
 
+impl Wanted {
+    /// All of an organization's.
+    pub fn of(organization: OrganizationId) -> Self {
+        let (from, to, member, allow, reason, plugin, differed) = (None, None, None, None, None, None, None);
+        Self { organization, from, to, member, allow, reason, plugin, differed }
+    }
+}
+
 /// What was lost since the start.
 #[derive(Debug, Default)]
 struct Dropped {

@@ -9,6 +9,7 @@
 //! nothing is kept to roll back to, and from then on only an activation puts anything in force.
 
 pub mod api;
+pub mod replay;
 pub mod run;
 mod store;
 
@@ -325,27 +326,27 @@ pub fn require_owner(
 
 /// Fails unless a filter can be understood. Whether there is anything of these names is not asked: an import may bring it.
 pub fn require_filter(filter: &Filter) -> Result<()> {
-    let faults: Vec<Field> = filter
-        .routes
-        .iter()
-        .enumerate()
-        .filter_map(|(n, route)| {
-            let why = route_fault(route)?;
-            Some(Field::at(&["body", "filter", "routes", &n.to_string()], why))
-        })
-        .collect();
+    let entries = |list: &'static str, texts: &[String], fault: fn(&str) -> Option<String>| -> Vec<Field> {
+        let faults = (0..).zip(texts).filter_map(|(n, text): (usize, _)| Some((n, fault(text)?)));
+        faults.map(|(n, why)| Field::at(&["body", "filter", list, &n.to_string()], why)).collect()
+    };
+    let mut faults = entries("permissions", &filter.permissions, permission_fault);
+    faults.extend(entries("routes", &filter.routes, route_fault));
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
-/// What is wrong with `/videos/:id` or `POST /videos`.
+/// What is wrong with `video.delete` or `video.*`. What could never fit would leave everything uncovered, silently.
+fn permission_fault(name: &str) -> Option<String> {
+    let plain = name.strip_suffix(".*").unwrap_or(name);
+    let is_right = !plain.is_empty() && !plain.contains('*');
+    (!is_right)
+        .then(|| "is the name of a permission, or `name.*` for all below it; all lists empty cover all".to_owned())
+}
+
+/// What is wrong with `/videos/:id` or `POST|PUT /videos`.
 fn route_fault(route: &str) -> Option<String> {
-    let (method, path) = route.split_once(' ').map_or((None, route), |(method, path)| (Some(method), path));
-    let method_fault = method.and_then(|method| match methods(method) {
-        Ok(names) if names.len() == 1 => None,
-        Ok(_) => Some("names several methods: write a route for each".to_owned()),
-        Err(why) => Some(why),
-    });
-    method_fault.or_else(|| Template::parse(path).err())
+    let (method, path) = route.split_once(' ').unwrap_or(("*", route));
+    methods(method).err().or_else(|| Template::parse(path).err())
 }
 
 /// Fails for a deadline that no call of these interfaces has.
@@ -505,12 +506,22 @@ mod tests {
     }
 
     #[test]
-    fn a_route_of_a_filter_is_a_path_with_at_most_a_method() {
-        for right in ["/", "/videos/:id", "POST /videos", "* /files/*rest", "/a/{b}"] {
+    fn a_route_of_a_filter_is_a_path_perhaps_with_methods() {
+        for right in ["/", "/videos/:id", "POST /videos", "* /files/*rest", "GET|POST /a/{b}"] {
             assert_eq!(route_fault(right), None, "{right}");
         }
-        for wrong in ["", "videos", "post /videos", "GET|POST /videos", "GET  /videos", "GET videos", "/a//b", "/a/:"] {
+        for wrong in ["", "videos", "post /videos", "GET|GET /videos", "GET  /videos", "GET videos", "/a//b", "/a/:"] {
             assert!(route_fault(wrong).is_some(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_permission_of_a_filter_is_a_name_or_all_below_one() {
+        for right in ["video", "video.delete", "video.*"] {
+            assert_eq!(permission_fault(right), None, "{right}");
+        }
+        for wrong in ["", "*", ".*", "video*", "video.*.x", "*.delete"] {
+            assert!(permission_fault(wrong).is_some(), "{wrong}");
         }
     }
 

@@ -232,14 +232,16 @@ impl Cache {
         }
     }
 
-    /// Deletes the files of all components but those whose digest, in hexadecimal, is one to keep.
-    pub(super) fn drop_but(&self, keeps: impl Fn(&str) -> bool) {
+    /// Deletes all files but those that are kept, by the digest that they begin with, in hexadecimal, and by whether they
+    /// are whole.
+    pub(super) fn drop_but(&self, keeps: impl Fn(&str, bool) -> bool) {
         // No folder: nothing was ever compiled here.
         let Ok(files) = std::fs::read_dir(&self.folder) else { return };
         for file in files.flatten() {
             let name = file.file_name();
-            let digest = name.to_str().and_then(|name| name.split('-').next()).unwrap_or_default();
-            if !keeps(digest)
+            let name = name.to_str().unwrap_or_default();
+            let digest = name.split('-').next().unwrap_or_default();
+            if !keeps(digest, !name.contains('.'))
                 && let Err(e) = std::fs::remove_file(file.path())
             {
                 tracing::warn!(file = %file.path().display(), error = %e, "a compiled plugin cannot be deleted");

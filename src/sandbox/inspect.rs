@@ -15,7 +15,7 @@ use crate::error::{Cause, Error, Result};
 pub(super) const STRUCTURE_VERSION: u32 = 2;
 
 /// The package of the interfaces, and the version of it that this host has.
-const PACKAGE: &str = "roster:policy/";
+pub(super) const PACKAGE: &str = "roster:policy/";
 const MAJOR: u64 = 1;
 pub const VERSION: &str = "1.0.0";
 /// Refused imports are named up to here.

@@ -10,6 +10,7 @@ pub mod input;
 pub mod inspect;
 mod limits;
 mod measure;
+pub mod pack;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
@@ -363,16 +364,17 @@ impl Host {
             known
         });
         let gone = hex::encode(sha256);
-        self.drop_files_but(|digest| digest != gone);
+        self.drop_files_but(|digest, _| digest != gone);
     }
 
-    /// Drops all compiled components but those of these.
+    /// Drops all compiled components but those of these, and what was not written to the end. At start, while nothing is
+    /// compiled.
     pub fn sweep(&self, stored: &HashSet<Hash>) {
         let stored: HashSet<String> = stored.iter().map(hex::encode).collect();
-        self.drop_files_but(|digest| stored.contains(digest));
+        self.drop_files_but(|digest, is_whole| is_whole && stored.contains(digest));
     }
 
-    fn drop_files_but(&self, keeps: impl Fn(&str) -> bool) {
+    fn drop_files_but(&self, keeps: impl Fn(&str, bool) -> bool) {
         if let Some(cache) = &self.cache {
             cache.drop_but(keeps);
         }

@@ -63,16 +63,34 @@ pub fn role_mapper(before: &str, body: &str) -> Vec<u8> {
     component("role-mapper-plugin", &format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body)))
 }
 
+/// The core module of such an authorizer, which does not say for which world it is.
+pub fn authorizer_module(before: &str, body: &str) -> Vec<u8> {
+    let text = format!("(module {LOG} {COMMON} {before} {})", AUTHORIZE.replace("BODY", body));
+    wat::parse_str(text).expect("the text of a module")
+}
+
+/// The same of a role mapper.
+pub fn role_mapper_module(before: &str, body: &str) -> Vec<u8> {
+    let text = format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body));
+    wat::parse_str(text).expect("the text of a module")
+}
+
 /// Makes a component of a core module's text, for a world of `plugins/wit`.
 pub fn component(world: &str, text: &str) -> Vec<u8> {
-    let mut module = wat::parse_str(text).expect("the text of a module");
+    let module = module_of(world, &wat::parse_str(text).expect("the text of a module"));
+    let encoder = ComponentEncoder::default().validate(true).module(&module).expect("a module");
+    encoder.realloc_via_memory_grow(true).encode().expect("a component")
+}
+
+/// A core module that says for which world it is, as bindings write it.
+pub fn module_of(world: &str, module: &[u8]) -> Vec<u8> {
+    let mut module = module.to_vec();
     let mut resolve = Resolve::default();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/wit");
     let (package, _) = resolve.push_dir(&wit).expect("plugins/wit");
     let world = resolve.select_world(&[package], Some(world)).expect("a world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
-    let encoder = ComponentEncoder::default().validate(true).module(&module).expect("a module");
-    encoder.realloc_via_memory_grow(true).encode().expect("a component")
+    module
 }
 
 // ── guests that many tests use ──

@@ -27,6 +27,7 @@ mod http;
 mod invitations;
 mod keys;
 mod mapping;
+mod kit;
 mod matrix;
 mod members;
 mod oidc;

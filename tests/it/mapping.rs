@@ -19,7 +19,7 @@ const NOT_HELD: u64 = 31_505_000;
 // ── helpers ──
 
 /// Uploads a component and puts it in force; answers the epoch from which it is.
-async fn enforce(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
+pub async fn enforce(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
     activate(organization, plugin, component, json!({"mode": "enforce"})).await
 }
 
@@ -621,7 +621,7 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
 }
 
 #[tokio::test]
-async fn a_sign_in_with_wordpress_maps_by_plugin() {
+async fn a_sign_in_with_wordpress_maps_by_plugin_but_not_for_an_organization_that_is_not_active() {
     let neighbour = StandIn::start(|_| {
         standin::json(200, &json!({"id": 7, "username": "kim", "name": "Kim", "roles": ["author", "editor"]}))
     });
@@ -629,10 +629,26 @@ async fn a_sign_in_with_wordpress_maps_by_plugin() {
     let site = Site::with(&settings).await;
     let acme = organization(&site, "acme", &["author", "editor"]).await;
     enforce(&acme, "first", &guests::naming_claim("roles", 1, 0)).await;
+    let sign_in = async || {
+        let body = json!({"username": "kim", "application_password": "x"});
+        let tokens = site.nobody().post("/auth/wordpress", body).await.data();
+        let me = site.bearer(tokens["access_token"].as_str().expect("a token")).get("/me").await.data();
+        me["uid"].as_str().expect("uid").to_owned()
+    };
+    let status = async |word: &str| {
+        site.admin().post(&format!("/admin/organizations/{}/{word}", acme.id), json!({})).await.done();
+    };
 
-    let body = json!({"username": "kim", "application_password": "x"});
-    let tokens = site.nobody().post("/auth/wordpress", body).await.data();
+    let uid = sign_in().await;
+    assert_eq!(roles(&acme, &uid).await, ["wordpress:author"]);
 
-    let me = site.bearer(tokens["access_token"].as_str().expect("a token")).get("/me").await.data();
-    assert_eq!(roles(&acme, me["uid"].as_str().expect("uid")).await, ["wordpress:author"]);
+    enforce(&acme, "first", &guests::naming(&["editor"])).await;
+    status("deactivate").await;
+    assert_eq!(sign_in().await, uid);
+    status("activate").await;
+    assert_eq!(roles(&acme, &uid).await, ["wordpress:author"]);
+    assert_eq!(figures(&acme, "first", "enforce").await["calls"], json!({}));
+
+    assert_eq!(sign_in().await, uid);
+    assert_eq!(roles(&acme, &uid).await, ["wordpress:editor"]);
 }

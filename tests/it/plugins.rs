@@ -127,14 +127,10 @@ async fn the_audit_has_every_change_with_digest_and_settings() {
         (owner.delete("/api/v1/plugins/hours/versions/1").await, "plugin.delete_version"),
         (owner.delete("/api/v1/plugins/hours").await, "plugin.delete"),
     ] {
-        made_done(&made);
+        made.done();
         let seen = site.admin().get(&format!("/admin/audit?limit=1&action={action}")).await.data();
         assert_eq!(seen["items"][0]["action"], action);
     }
-}
-
-fn made_done(reply: &Reply) {
-    assert_eq!((reply.status, &reply.body["code"]), (200, &json!(102_000)), "{reply:?}");
 }
 
 #[tokio::test]
@@ -180,20 +176,19 @@ async fn a_stale_if_match_changes_nothing() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     three_versions(&acme).await;
+    activate(&acme.owner(), "hours", enforce(3)).await.done();
     let tag = acme.owner().get("/api/v1/plugins/hours").await.header("etag").expect("a tag").to_owned();
     let current = acme.owner().with("if-match", &tag);
     let made = activate(&current, "hours", enforce(1)).await;
-    made_done(&made);
+    made.done();
     for stale in [
         activate(&current, "hours", enforce(2)).await,
-        rollback(&acme.owner().with("if-match", "\"0\""), "hours").await,
+        rollback(&current, "hours").await,
         deactivate(&current, "hours").await,
         current.delete("/api/v1/plugins/hours").await,
         current.delete("/api/v1/plugins/hours/versions/2").await,
     ] {
-        if stale.word() != "nothing_to_roll_back" {
-            assert_eq!((stale.status, stale.word()), (412, "version_stale"));
-        }
+        assert_eq!((stale.status, stale.word()), (412, "version_stale"));
     }
     let fresh = acme.owner().with("if-match", made.header("etag").expect("a tag"));
     deactivate(&fresh, "hours").await.done();
@@ -359,6 +354,124 @@ async fn a_quarantine_ends_with_the_next_activation_or_by_rolling_back() {
     assert_eq!(again["activations"][0]["quarantined"], false);
     let back = rollback(&owner, "hours").await.data();
     assert_eq!((states(&back), in_force(&back)), (vec!["active", "tested", "tested"], (vec![(1, "enforce")], vec![])));
+}
+
+/// A catalog with one permission, and the uid of a member of the organization who holds it.
+async fn reader(acme: &Organization<'_>) -> String {
+    let read = json!({"name": "doc.read", "http_methods": "GET", "http_path": "/docs/:id"});
+    acme.site.import(json!([read])).await;
+    acme.member_with(&["doc.read"]).await.uid
+}
+
+fn may_read(uid: &str) -> Value {
+    json!({"uid": uid, "permission": "doc.read", "explain": true})
+}
+
+#[tokio::test]
+async fn every_check_lies_wholly_before_or_wholly_behind_a_switch() {
+    const SWITCHES: usize = 30;
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let uid = reader(&acme).await;
+    three_versions(&acme).await;
+    let owner = acme.owner();
+    let first = activate(&owner, "hours", enforce(1)).await.epoch();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let switching = async {
+        let mut switched = vec![(first, 1)];
+        for n in 0..SWITCHES {
+            let version = [2, 1][n % 2];
+            switched.push((activate(&owner, "hours", enforce(version)).await.epoch(), u64::from(version)));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        switched
+    };
+    let asking = async {
+        let mut seen = Vec::new();
+        while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+            let decision = acme.check(may_read(&uid)).await;
+            assert_eq!(decision["reason"], "plugin_denied", "{decision}");
+            let asked = &decision["because"]["plugins"];
+            assert_eq!(asked.as_array().map(Vec::len), Some(1), "{decision}");
+            seen.push((
+                decision["epoch"].as_u64().expect("an epoch"),
+                asked[0]["version"].as_u64().expect("a version"),
+            ));
+        }
+        seen
+    };
+    let (switched, seen) = tokio::join!(switching, asking);
+    assert!(seen.len() > SWITCHES / 2, "{}", seen.len());
+    for (epoch, version) in seen {
+        let in_force = switched.iter().rev().find(|(since, _)| *since <= epoch).expect("a switch before");
+        assert_eq!(version, in_force.1, "at epoch {epoch}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back() {
+    let mut site = Site::with("[plugins]\nfailures = 3").await;
+    let acme = site.organization("acme").await;
+    let (owner_token, id) = (acme.owner_token.clone(), acme.id.clone());
+    let uid = reader(&acme).await;
+    let owner = acme.owner();
+    upload(&owner, "hours", denying("closed")).await.done();
+    upload(&owner, "hours", trapping()).await.done();
+    activate(&owner, "hours", enforce(1)).await.done();
+    assert_eq!(acme.check(may_read(&uid)).await["reason"], "plugin_denied");
+    activate(&owner, "hours", enforce(2)).await.done();
+    for n in 1..=4 {
+        assert_eq!(acme.check(may_read(&uid)).await["reason"], "plugin_failed");
+        let plugin = see(&owner, "hours").await;
+        assert_eq!(states(&plugin), ["retired", if n < 3 { "active" } else { "quarantined" }], "after {n}");
+        assert_eq!(plugin["activations"][0]["figures"]["calls"]["trap"], json!(n.min(3)));
+    }
+    let log = owner.get("/api/v1/plugins/hours/log").await.data();
+    assert!(log["total"].as_u64() >= Some(3), "{log}");
+    assert_eq!((&log["items"][0]["level"], &log["items"][0]["version"]), (&json!("error"), &json!(2)));
+    let written = async {
+        loop {
+            let entry = site.admin().get("/admin/audit?limit=1&action=plugin.quarantine").await.data();
+            if entry["total"] == 1 {
+                break entry["items"][0].clone();
+            }
+        }
+    };
+    let entry = tokio::time::timeout(std::time::Duration::from_secs(10), written).await.expect("an entry");
+    assert_eq!((&entry["target"], &entry["after"]["version"]), (&json!("plugin hours"), &json!(2)));
+    site.restart().await;
+    site.admin_token = site.token(crate::site::ADMIN, crate::site::PASSWORD).await;
+    let (owner, admin) = (site.bearer(&owner_token), site.admin().with("x-tenant-id", &id));
+    let check = async || admin.post("/api/v1/permissions/check", may_read(&uid)).await.data()["reason"].clone();
+    assert_eq!(states(&see(&owner, "hours").await), ["retired", "quarantined"]);
+    assert_eq!(check().await, "plugin_failed");
+    assert_eq!(states(&rollback(&owner, "hours").await.data()), ["active", "quarantined"]);
+    assert_eq!(check().await, "plugin_denied");
+    deactivate(&owner, "hours").await.done();
+    assert_eq!(check().await, "ok_role");
+    let metrics = site.nobody().get("/metrics").await.body;
+    assert!(metrics.as_str().expect("text").contains("\nroster_plugins_in_force 0\n"));
+}
+
+#[tokio::test]
+async fn an_inactive_organization_s_plugins_are_not_asked() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let uid = reader(&acme).await;
+    three_versions(&acme).await;
+    activate(&acme.owner(), "hours", enforce(3)).await.done();
+    site.admin().post(&format!("/admin/organizations/{}/deactivate", acme.id), json!({})).await.done();
+    let client = site.client(&["permissions:check"]).await.with("x-tenant-id", &acme.id);
+    let decision = client.post("/api/v1/permissions/check", may_read(&uid)).await.data();
+    assert_eq!(
+        (&decision["reason"], &decision["because"]["plugins"]),
+        (&json!("tenant_inactive"), &json!([])),
+        "{decision}"
+    );
+    assert_eq!(acme.owner().get("/api/v1/plugins/hours").await.status, 403);
+    site.admin().post(&format!("/admin/organizations/{}/activate", acme.id), json!({})).await.done();
+    assert_eq!(in_force(&see(&acme.owner(), "hours").await), (vec![(3, "enforce")], vec![]));
+    assert_eq!(acme.check(may_read(&uid)).await["because"]["plugins"][0]["outcome"], "allow");
 }
 
 #[tokio::test]

@@ -51,20 +51,20 @@ pub(in crate::cli) struct Bench {
 }
 
 /// A host with the limits of a site whose settings say nothing, and the bytes of a file.
-struct Stand {
-    host: Host,
-    bytes: Vec<u8>,
-    tier: Tier,
+pub(super) struct Stand {
+    pub(super) host: Host,
+    pub(super) bytes: Vec<u8>,
+    pub(super) tier: Tier,
     /// Nobody's: a host knows organizations only to share its turns among them.
-    organization: OrganizationId,
+    pub(super) organization: OrganizationId,
 }
 
 impl Stand {
-    fn of(component: &Component) -> Result<Self, Failed> {
+    pub(super) fn of(file: &Path, is_large: bool) -> Result<Self, Failed> {
         let host = Host::without_cache(&Config::of(Path::new("")));
-        let tier = Tier::of(component.large);
+        let tier = Tier::of(is_large);
         // One byte more than may be is enough to see that it is too large.
-        let bytes = read(&component.file, host.limits(tier).file_bytes + 1)?;
+        let bytes = read(file, host.limits(tier).file_bytes + 1)?;
         Ok(Self { host, bytes, tier, organization: OrganizationId::new() })
     }
 }
@@ -86,7 +86,7 @@ fn problem(error: &Error) -> String {
 
 /// `roster plugin check`.
 pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Failed> {
-    let stand = Stand::of(&check.component)?;
+    let stand = Stand::of(&check.component.file, check.component.large)?;
     let looked = inspect::look(&stand.bytes, stand.host.limits(stand.tier));
     let mut problems: Vec<String> = looked.problems.iter().map(problem).collect();
     let mut shown = json!({
@@ -127,7 +127,7 @@ pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Fa
 
 /// `roster plugin test`.
 pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Failed> {
-    let stand = Stand::of(&test.component)?;
+    let stand = Stand::of(&test.component.file, test.component.large)?;
     let vectors = match &test.vectors {
         Some(file) => vectors::parse(&read(file, vectors::VECTORS_BYTES_MAX as u64 + 1)?)?,
         None => vectors::of_component(&stand.bytes)?,
@@ -160,7 +160,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
 
 /// `roster plugin bench`.
 pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Failed> {
-    let stand = Stand::of(&bench.component)?;
+    let stand = Stand::of(&bench.component.file, bench.component.large)?;
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
     let turn =
         Turn { organization: stand.organization, loaded: admitted.loaded.clone(), tier: stand.tier, deadline_ms: None };
