@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -32,12 +32,15 @@ pub const ENVIRONMENT: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")
 const WALL_TIMES: u64 = 3;
 /// What the child says of a failure is read this far.
 const STDERR_BYTES_MAX: u64 = 4_096;
+/// And told this far.
+const SAID_BYTES_MAX: usize = 1_024;
 const DESCRIPTORS_MAX: u64 = 16;
 /// How much the child yields to the rest of the machine.
 const NICE: i32 = 10;
 const MAC_BYTES: usize = 32;
-/// How the child ends when the component is not valid; 2 stands for every other refusal, 101 for a panic.
+/// How the child ends when the component is not valid; 2 stands for every other refusal.
 const MALFORMED: u8 = 3;
+const PANICKED: i32 = 101;
 
 /// The child process: a component on standard input, its artifact on standard output.
 pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
@@ -69,7 +72,23 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> E
     }
 }
 
+/// Closes what whoever started the server left open to it, and the server to us.
+#[expect(unsafe_code, reason = "the one place that closes what it did not open: the process has just begun")]
+fn close_inherited() {
+    let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    // Without such a folder there is nothing to go by; then the limits still hold.
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let inherited: Vec<i32> = names.filter(|number| *number > 2).collect();
+    for number in inherited {
+        // SAFETY: nothing of this process has opened anything yet but the folder above, which is closed again: closing
+        // its number once more does nothing.
+        unsafe { rustix::io::close(number) }
+    }
+}
+
 fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Result<()> {
+    close_inherited();
     let limit = |resource: Resource, most: u64| {
         let most = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
@@ -122,8 +141,12 @@ pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> 
     if status.success() {
         return Ok(artifact);
     }
-    let said = engine::plain(&String::from_utf8_lossy(&said), 1_024);
-    Err(match (status.signal(), status.code()) {
+    Err(refusal(status, &engine::plain(&String::from_utf8_lossy(&said), SAID_BYTES_MAX), limits))
+}
+
+/// Why the child gave no artifact.
+fn refusal(status: ExitStatus, said: &str, limits: &Limits) -> Error {
+    match (status.signal(), status.code()) {
         (Some(signal), _) if signal == XCPU || signal == KILL => too_expensive(limits),
         (Some(_), _) => refused(format!(
             "needs more than the {} bytes of memory it may have, or goes deeper than there is stack",
@@ -132,12 +155,12 @@ pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> 
         (None, Some(code)) if code == i32::from(MALFORMED) => {
             Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {said}"))
         }
-        (None, Some(101)) => {
+        (None, Some(PANICKED)) => {
             tracing::error!(said, "the compiler panicked over a component");
             refused("made the compiler fail: please report this, with the component".into())
         }
         _ => refused(format!("is not taken: {said}")),
-    })
+    }
 }
 
 const XCPU: i32 = rustix::process::Signal::XCPU.as_raw();
@@ -291,6 +314,24 @@ mod tests {
         assert!(cache.load(&engine, &DIGEST).is_some());
         assert!(Cache::new(&folder, [1; 32]).load(&engine, &DIGEST).is_some(), "as after a restart");
         assert!(cache.load(&engine, &[8; 32]).is_none(), "another component");
+    }
+
+    #[test]
+    fn every_end_of_the_child_has_its_cause() {
+        let limits = Limits::of(&crate::config::Config::of(Path::new("")), crate::sandbox::Tier::Standard);
+        let cause = |status: i32| {
+            let error = refusal(ExitStatus::from_raw(status), "why", &limits);
+            (error.cause, error.message().to_owned())
+        };
+        let time = "compiling the component takes longer than the 10 s of processor time it may have";
+        for signal in [XCPU, KILL] {
+            assert_eq!(cause(signal), (Cause::PluginCompile, time.to_owned()));
+        }
+        for (status, words) in [(6, "1073741824 bytes of memory"), (101 << 8, "please report this"), (2 << 8, "why")] {
+            let (cause, message) = cause(status);
+            assert!(cause == Cause::PluginCompile && message.contains(words), "{message}");
+        }
+        assert_eq!(cause(3 << 8).0, Cause::PluginMalformed);
     }
 
     #[test]
