@@ -29,8 +29,8 @@ const VERSION: i64 = 1;
 
 /// What comes within this time of a first row is written with it.
 const GATHER: Duration = Duration::from_millis(20);
-/// Rows of one commit.
-const BATCH_MAX: usize = 1_024;
+/// Rows of one commit. With the pause before it this bounds what a flood of denials can take of the machine.
+const BATCH_MAX: usize = 512;
 /// Old rows deleted in one commit: more than came in.
 const PRUNED_MAX: u64 = 2 * BATCH_MAX as u64;
 /// How long a reader waits for what was put before.
