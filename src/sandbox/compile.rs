@@ -80,9 +80,10 @@ fn close_inherited() {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let inherited: Vec<i32> = names.filter(|number| *number > 2).collect();
-    for number in inherited {
-        // SAFETY: nothing of this process has opened anything yet but the folder above, which is closed again: closing
-        // its number once more does nothing.
+    // The folder itself was among them, and is closed by now.
+    let open = |number: &i32| std::fs::symlink_metadata(format!("{folder}/{number}")).is_ok();
+    for number in inherited.into_iter().filter(open) {
+        // SAFETY: it is open, and nothing of this process uses it: it has just begun.
         unsafe { rustix::io::close(number) }
     }
 }

@@ -210,7 +210,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
 /// How long calls took, what the last of them used, and how it ended.
 fn measured(calls: Vec<Called<&'static str>>) -> Value {
     let last = calls.last().map(|called| {
-        let outcome = called.outcome.as_ref().unwrap_or_else(|fault| fault.kind.word());
+        let outcome = called.outcome.as_ref().copied().unwrap_or_else(|fault| fault.kind.word());
         (called.fuel, called.memory_bytes, outcome)
     });
     let mut shown = spread(calls.into_iter().map(|called| called.duration).collect());
