@@ -158,7 +158,9 @@ impl App {
             seen.memory_bytes_max = seen.memory_bytes_max.max(called.memory_bytes);
             seen.log_dropped += u64::from(called.log_dropped);
             let lines = called.log.iter().map(|line| (line.level.word(), line.message.clone()));
-            let fault = outcome.err().map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
+            // One in quarantine says no more than it did: its last lines are those that tell why.
+            let fault = outcome.err().filter(|fault| fault.kind != FaultKind::Quarantined);
+            let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
             for (level, message) in lines.chain(fault) {
                 keep(seen, kept_max, Logged { at: now, level, message });
             }

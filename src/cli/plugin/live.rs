@@ -149,8 +149,34 @@ pub(super) async fn run(common: &Common, command: LiveCommand) -> Result<ExitCod
         }
     };
     let answer = ask(common, &place, method, &path, body).await?;
-    show::line(common.json, &answer);
+    match answer.get("versions") {
+        Some(_) if !common.json => show_plugin(&answer),
+        _ => show::line(common.json, &answer),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A plugin for people: what is in force and what that has done, and the versions.
+fn show_plugin(plugin: &Value) {
+    let rows = |list: &str| plugin[list].as_array().cloned().unwrap_or_default();
+    let in_force = rows("activations").into_iter().map(|mut row| {
+        let figures = row["figures"].take();
+        let calls = figures["calls"].as_object().into_iter().flatten();
+        row["calls"] = calls.map(|(outcome, count)| json!(format!("{outcome} {count}"))).collect();
+        row["differed"] = figures["differed"].clone();
+        row["mean_us"] = figures["duration_us_mean"].clone();
+        row
+    });
+    let versions = rows("versions").into_iter().map(|mut row| {
+        row["sha256"] = json!(row["sha256"].as_str().and_then(|digest| digest.get(..12)));
+        row
+    });
+    println!("{}\n", plugin["name"].as_str().unwrap_or_default());
+    let columns = ["mode", "version", "may_grant", "deadline_ms", "quarantined", "calls", "differed", "mean_us"];
+    show::table(false, &json!({"items": in_force.collect::<Vec<_>>()}), &columns);
+    println!();
+    let columns = ["version", "state", "exports", "size_bytes", "sha256", "uploaded_by", "created_at"];
+    show::table(false, &json!({"items": versions.collect::<Vec<_>>()}), &columns);
 }
 
 impl Activate {

@@ -142,7 +142,9 @@ async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value
 
 /// A page as it was answered, with or without its envelope, or a bare list.
 fn of_file(file: &Path) -> Result<Vec<Value>, Failed> {
-    let failed = |e: &dyn std::fmt::Display| Failed(format!("{} cannot be read: {e}", file.display()));
+    let failed = |e: &dyn std::fmt::Display| {
+        Failed(format!("{} is no moment in Unix milliseconds, and no file that can be read: {e}", file.display()))
+    };
     let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| failed(&e))?;
     let places = [value.pointer("/data/items"), value.pointer("/items"), Some(&value)];
