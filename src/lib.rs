@@ -8,7 +8,7 @@
 //! An hourglass: wings above (one folder per feature), a kernel below, [`app`] the waist. Imports run downward only:
 //!
 //! ```text
-//! main → cli → routes → <feature>/api → app → journal → access → db → config, error, ids
+//! main → cli → routes → <feature>/api → app → journal, sandbox → access → db → config, error, ids
 //! ```
 //!
 //! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
@@ -38,7 +38,7 @@
 //!
 //! # A decision: `POST /api/v1/permissions/check`
 //!
-//! `routes` → `access::caller` → `permissions::api::policy` → `access::decide`: load the snapshot, route the canonical
+//! `routes` → `access::caller` → `permissions::api::check` → `access::decide`: load the snapshot, route the canonical
 //! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache. Where the same snapshot binds
 //! plugins, [`app::verdict`] asks them, in turn, and `decide::settle` has the last word. What was decided goes to
 //! [`db::decisions`] behind a queue, which drops rather than waits.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::catalog::{Met, Slot};
-use super::decide::{Ask, EVERY_SCOPE, ORGANIZATION_SCOPES, Question, Reason};
+use super::decide::{Ask, ORGANIZATION_SCOPES, Question, Reason};
 use super::path;
 use super::permission::OWN_APP;
 use super::plugin::{Binding, Topic};
@@ -44,6 +44,8 @@ pub struct Matter<'a> {
     pub app: Option<Arc<str>>,
     /// Open permissions of which any one answers.
     pub permissions: Vec<Arc<str>>,
+    /// Those that would answer, open or not: by closing one of them nobody gets around a plugin that covers it.
+    covered: Vec<Arc<str>>,
     pub right: Option<Right<'a>>,
     /// One of Roster's own, or none of an organization's: no plugin is ever asked.
     is_protected: bool,
@@ -59,7 +61,7 @@ impl<'a> Matter<'a> {
             Ask::Own(own) => of_permission(snapshot, own.own().name),
             Ask::Grant(right) => Self {
                 right: Some(right),
-                can_open: !is_of_another(snapshot, question.tenant, &right),
+                can_open: is_of_its_own(snapshot, question.tenant, &right),
                 ..Self::bare(Kind::Grant, right.action)
             },
         };
@@ -74,6 +76,7 @@ impl<'a> Matter<'a> {
             path: Cow::Borrowed(""),
             app: None,
             permissions: Vec::new(),
+            covered: Vec::new(),
             right: None,
             is_protected: false,
             can_open: false,
@@ -97,7 +100,7 @@ impl<'a> Matter<'a> {
     }
 
     pub fn is_covered_by(&self, binding: &Binding) -> bool {
-        let permissions: Vec<&str> = self.permissions.iter().map(AsRef::as_ref).collect();
+        let permissions: Vec<&str> = self.covered.iter().map(AsRef::as_ref).collect();
         binding.filter.covers(&Topic {
             permissions: &permissions,
             route: (self.kind == Kind::Route).then_some((self.action, &self.path)),
@@ -119,7 +122,7 @@ fn of_route<'a>(snapshot: &Snapshot, app: &str, method: &'a str, target: &'a str
         Met::Nothing | Met::NotThisMethod(_) => Vec::new(),
     };
     let permissions = open_names(snapshot, &slots);
-    Matter { path, can_open: !permissions.is_empty(), permissions, ..bare }
+    Matter { path, can_open: !permissions.is_empty(), covered: names(snapshot, &slots), permissions, ..bare }
 }
 
 fn of_permission<'a>(snapshot: &Snapshot, name: &'a str) -> Matter<'a> {
@@ -131,20 +134,26 @@ fn of_permission<'a>(snapshot: &Snapshot, name: &'a str) -> Matter<'a> {
         app: Some(node.app.clone()),
         is_protected: *node.app == *OWN_APP,
         can_open: !permissions.is_empty(),
+        covered: names(snapshot, &[node.slot]),
         permissions,
         ..bare
     }
 }
 
-/// What is closed is suspended for everybody, so that no plugin opens it.
-fn open_names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
-    let catalog = &snapshot.catalog;
-    let open = slots.iter().copied().filter(|slot| catalog.is_open(*slot));
-    open.filter_map(|slot| catalog.get(slot)).map(|node| node.name.clone()).collect()
+fn names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
+    slots.iter().filter_map(|slot| snapshot.catalog.get(*slot)).map(|node| node.name.clone()).collect()
 }
 
-/// Does the right lie in another organization, or in all of them? One organization's rule gives nothing there.
-fn is_of_another(snapshot: &Snapshot, tenant: Option<OrganizationId>, right: &Right<'_>) -> bool {
+/// What is closed is suspended for everybody, so that no plugin opens it.
+fn open_names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
+    let open: Vec<Slot> = slots.iter().copied().filter(|slot| snapshot.catalog.is_open(*slot)).collect();
+    names(snapshot, &open)
+}
+
+/// Does the right lie in this very organization? Direct grants belong to the site: one organization's rule gives nothing
+/// that could be another's.
+fn is_of_its_own(snapshot: &Snapshot, tenant: Option<OrganizationId>, right: &Right<'_>) -> bool {
     ORGANIZATION_SCOPES.contains(&right.scope_type)
-        && (right.scope_id == EVERY_SCOPE || snapshot.tenant_named(right.scope_id).map(|named| named.id) != tenant)
+        && tenant.is_some()
+        && snapshot.tenant_named(right.scope_id).map(|named| named.id) == tenant
 }

@@ -148,7 +148,7 @@ pub struct Logged {
 }
 
 /// What was counted of a running version since the start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Seen {
     /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the word of a fault.
     pub outcomes: BTreeMap<&'static str, u64>,
@@ -183,8 +183,14 @@ impl Live {
         self.is_quarantined.load(Ordering::Acquire)
     }
 
-    pub fn seen(&self) -> Seen {
-        self.with(|seen| seen.clone()).unwrap_or_default()
+    /// It is asked no more.
+    pub fn quarantine(&self) {
+        self.is_quarantined.store(true, Ordering::Release);
+    }
+
+    /// Takes of what was seen what is needed; calls wait meanwhile.
+    pub fn look<T: Default>(&self, take: impl FnOnce(&Seen) -> T) -> T {
+        self.with(|seen| take(seen)).unwrap_or_default()
     }
 
     /// Counts something, quickly.

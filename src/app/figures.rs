@@ -158,7 +158,7 @@ fn count_plugins(figures: &Figures, snapshot: &Snapshot) {
         in_force += 1;
         quarantined += i64::from(binding.live.is_quarantined());
         let sha256 = hex::encode(binding.sha256);
-        for (outcome, count) in binding.live.seen().outcomes {
+        for (outcome, count) in binding.live.look(|seen| seen.outcomes.clone()) {
             let runs = figures.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
             runs.add(i64::try_from(count).unwrap_or(i64::MAX));
         }

@@ -307,8 +307,8 @@ impl App {
     }
 
     /// A digest of a request that tells nothing of its text.
-    pub fn fingerprint(&self, text: &str) -> Hash {
-        self.sealer.digest("request", &[text.as_bytes()])
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> Hash {
+        self.sealer.digest("request", parts)
     }
 
     /// Forgets answers whose time is over.

@@ -17,6 +17,8 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 const SECRETS: [&str; 6] = ["password", "token", "secret", "authorization", "cookie", "key"];
 /// Facts of one decision are kept up to this length together.
 const FACTS_BYTES_MAX: usize = 8_192;
+/// The longest path that is kept.
+const PATH_BYTES_MAX: usize = 2_048;
 /// Names of facts that were left out are cut to this length, and so many of them are kept.
 const NAME_CHARS_MAX: usize = 64;
 const LEFT_OUT_MAX: usize = 32;
@@ -119,13 +121,20 @@ impl Decided {
             duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
             differed: asked.differed,
         });
-        let (facts, left_out) = kept(facts);
+        let (facts, mut left_out) = kept(facts);
+        let mut ask = Asking::of(question.ask);
+        if let Asking::Route { path, .. } = &mut ask
+            && path.len() > PATH_BYTES_MAX
+        {
+            path.truncate((0..=PATH_BYTES_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or_default());
+            left_out.push("path".into());
+        }
         Self {
             at,
             snapshot: snapshot.clone(),
             tenant: question.tenant,
             member: question.member,
-            ask: Asking::of(question.ask),
+            ask,
             facts,
             left_out,
             base: verdict.base,

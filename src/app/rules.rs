@@ -26,7 +26,7 @@ impl App {
         binding: &Binding,
         input: AccessInput,
     ) -> Called<Ruling> {
-        let called = match self.ready(binding).await {
+        let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.authorize(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
@@ -41,7 +41,7 @@ impl App {
         binding: &Binding,
         input: RoleInput,
     ) -> Called<Vec<String>> {
-        let called = match self.ready(binding).await {
+        let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.map_roles(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
@@ -49,7 +49,10 @@ impl App {
         called
     }
 
-    async fn ready(self: &Arc<Self>, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
+    async fn ready(self: &Arc<Self>, organization: OrganizationId, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
+        if let Err(e) = self.require_tier(organization, binding.is_large) {
+            return Err(Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() });
+        }
         if binding.live.is_quarantined() {
             return Err(Fault {
                 kind: FaultKind::Quarantined,
@@ -72,11 +75,29 @@ impl App {
         })
     }
 
+    /// Fails for a version of a big runtime whose organization may not have one any more.
+    pub fn require_tier(&self, organization: OrganizationId, is_large: bool) -> Result<()> {
+        let snapshot = self.guard.snapshot.load();
+        let may_be_large = || {
+            let tenant = snapshot.tenant(organization);
+            tenant.is_some_and(|tenant| Tier::of_organization(&self.config, &tenant.org_code) == Tier::Large)
+        };
+        if !is_large || may_be_large() {
+            return Ok(());
+        }
+        let message = "this version is a big runtime, and plugins.large_organizations does not name its organization";
+        Err(Error::new(Cause::PluginTooLarge).saying(message))
+    }
+
     /// A stored component, ready to be called: it is already, or becomes so now.
     pub async fn load_plugin(&self, sha256: Hash, tier: Tier) -> Result<Arc<Loaded>> {
         match self.host.find_loaded(&sha256) {
             Some(loaded) => Ok(loaded),
-            None => self.host.load(sha256, tier, self.read(move |r| store::get_component(r, &sha256))).await,
+            None => {
+                let loaded = self.host.load(sha256, tier, self.read(move |r| store::get_component(r, &sha256))).await;
+                self.keep_plugins();
+                loaded
+            }
         }
     }
 
@@ -88,7 +109,6 @@ impl App {
                 tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
             }
         }
-        self.keep_plugins();
     }
 
     /// The same with what was compiled before; answers whether that was all.
@@ -102,7 +122,8 @@ impl App {
         is_all
     }
 
-    /// Drops what is ready beyond what is in force and the spare places: after a change of what is in force.
+    /// Drops what is ready beyond what is in force and the spare places: whenever something became ready, and after a
+    /// change of what is in force.
     pub fn keep_plugins(&self) {
         self.host.keep_loaded(&bound(&self.snapshot()).map(|binding| binding.sha256).collect());
     }
@@ -217,5 +238,6 @@ fn bound(snapshot: &Snapshot) -> impl Iterator<Item = &Binding> {
 }
 
 fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> Turn {
-    Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms }
+    let is_trial = binding.mode == Mode::Shadow;
+    Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
 }

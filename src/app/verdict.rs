@@ -1,8 +1,8 @@
 //! The decision with the organization's own rules: what the policy says, then what the plugins say to it.
 //!
 //! `access::decide` answers first, from one snapshot; the plugins that the same snapshot binds are asked in their order;
-//! `access::decide::settle` has the last word. Whoever decides for a member calls [`App::decide`], so that every answer is
-//! counted and logged in one way.
+//! `access::decide::settle` has the last word. Whoever answers a question about a member calls [`App::decide`], or
+//! [`App::decide_alone`] where there are no rules to ask, so that every answer is counted and logged in one way.
 
 use std::sync::Arc;
 use std::time::Duration;

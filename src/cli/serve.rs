@@ -58,6 +58,10 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     let stop = stop_signal()?;
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
+    // What ended while nothing ran ends before anybody asks.
+    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await) {
+        tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
+    }
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
@@ -158,10 +162,6 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
 }
 
 async fn keep_up(app: Arc<App>) {
-    // What ended while nothing ran ends now.
-    if let Err(e) = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await) {
-        tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
-    }
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut tidy = tokio::time::interval(TIDY_EVERY);
     // The first tick is immediate; there is nothing to do yet.

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::sql::{self, Parameters};
 use super::{Reader, Window, Writer, schema};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 
 pub const SCHEMA: &str = include_str!("decisions.sql");
@@ -35,6 +35,8 @@ const BATCH_MAX: usize = 512;
 const PRUNED_MAX: u64 = 2 * BATCH_MAX as u64;
 /// How long a reader waits for what was put before.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
+/// How long a reading waits for its turn.
+const READ_WAIT: Duration = Duration::from_secs(2);
 /// A log that cannot be written says so this often.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// The log is read by so many at a time.
@@ -114,7 +116,7 @@ pub struct DecisionLog<T> {
     waiting: Arc<AtomicU64>,
     waiting_max: u64,
     dropped: Arc<Dropped>,
-    reading: Semaphore,
+    reading: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -144,7 +146,7 @@ impl<T: Send + 'static> DecisionLog<T> {
             waiting,
             waiting_max: config.decisions_queue_max,
             dropped,
-            reading: Semaphore::new(READERS),
+            reading: Arc::new(Semaphore::new(READERS)),
             writer: Mutex::new(writer),
         }
     }
@@ -177,9 +179,16 @@ impl<T: Send + 'static> DecisionLog<T> {
     /// Newest first, and how many there are in all.
     pub async fn read(&self, wanted: Wanted, window: Window) -> Result<(Vec<(i64, Row)>, u64)> {
         self.told(Message::Flush).await;
-        let _turn = self.reading.acquire().await.map_err(|_| Error::internal("the decision log is closed"))?;
+        let busy = || Error::new(Cause::Busy).retry_after(1);
+        let turn = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
         let file = self.file.clone();
-        let read = tokio::task::spawn_blocking(move || list(&file, &wanted, window)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            // Kept as long as it reads, also when nobody waits for it any more.
+            let _turn = turn;
+            list(&file, &wanted, window)
+        });
+        let read = read.await;
         read.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
     }
 

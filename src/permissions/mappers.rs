@@ -144,7 +144,12 @@ pub async fn ask(app: &Arc<App>, (organization, member): (OrganizationId, Member
     let table = app.read(move |r| sync::table(r, organization, source, &keys)).await?;
     mapped.table = table.keys();
     mapped.in_force = all.iter().filter(|binding| binding.mode == Mode::Enforce).map(|b| (*b).clone()).collect();
-    let chain = Chain { app, tenant, all, input: input_of(tenant, member, word), block: block(tenant, word) };
+    let mut input = input_of(tenant, member, word);
+    if input.bytes() as u64 > app.config.plugin_input_bytes {
+        // The claims say the same.
+        input.raw_json = None;
+    }
+    let chain = Chain { app, tenant, all, input, block: block(tenant, word) };
     chain.walk(&mut mapped).await;
     Ok(mapped)
 }

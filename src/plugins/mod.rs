@@ -25,6 +25,7 @@ use crate::access::plugin::{Activation, Exports, Filter, Mode};
 use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
 use crate::app::Transaction;
+use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{OrganizationId, PluginId, Timestamp};
 use crate::sandbox::{Called, Fault, Limits, Ruling, vectors};
@@ -85,6 +86,7 @@ pub struct Report {
     pub dry_run: Vec<Tried>,
     /// How many of the vectors that it brought along passed.
     pub vectors_passed: u32,
+    /// The first of the others.
     pub vectors_failed: Vec<FailedVector>,
     pub compile_ms: u64,
 }
@@ -96,6 +98,20 @@ pub struct Tried {
     pub outcome: String,
     /// What it failed with: a sentence.
     pub failure: Option<String>,
+}
+
+/// Failed vectors that are kept of an upload: enough to begin with, and no burden on whoever lists versions.
+const FAILED_KEPT: usize = 10;
+/// What was expected and answered is kept up to this length, as JSON.
+const FAILED_BYTES_MAX: usize = 1_024;
+
+fn short(value: Value) -> Value {
+    let text = value.to_string();
+    if text.len() <= FAILED_BYTES_MAX {
+        return value;
+    }
+    let end = (0..=FAILED_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{} …", &text[..end]).into()
 }
 
 /// A vector that did not pass.
@@ -151,11 +167,11 @@ impl Report {
         self.vectors_passed = u32::try_from(passed.len()).unwrap_or(u32::MAX);
         let told = |vector: &vectors::Report| FailedVector {
             name: vector.name.clone(),
-            expected: vector.expected.value(),
-            got: vector.got.value(),
+            expected: short(vector.expected.value()),
+            got: short(vector.got.value()),
             failure: vector.fault.as_ref().map(|fault| fault.message.clone()),
         };
-        self.vectors_failed = failed.into_iter().map(told).collect();
+        self.vectors_failed = failed.into_iter().take(FAILED_KEPT).map(told).collect();
     }
 
     pub fn is_green(&self) -> bool {
@@ -410,6 +426,28 @@ pub struct Upload {
 pub struct Room {
     pub plugins_max: u64,
     pub versions_max: u64,
+    /// Of all components of the organization together.
+    pub bytes_max: u64,
+}
+
+/// Fails when there is no place for one more version under this name.
+pub fn require_room(r: &Reader<'_>, organization: OrganizationId, name: &str, room: Room) -> Result<()> {
+    let full = |what: String| Err(Error::new(Cause::PluginsFull).saying(format!("{what}: delete some")));
+    match store::find_plugin(r, organization, name)? {
+        Some(known) if store::count_versions(r, known.id)? >= room.versions_max => {
+            return full(format!("the plugin has {} versions already (plugins.versions)", room.versions_max));
+        }
+        None if store::count_plugins(r, organization)? >= room.plugins_max => {
+            let most = room.plugins_max;
+            return full(format!("the organization has {most} plugins already (plugins.per_organization)"));
+        }
+        _ => {}
+    }
+    if store::sum_bytes(r, organization)? >= room.bytes_max {
+        let most = room.bytes_max;
+        return full(format!("the organization's components have {most} bytes already (plugins.bytes)"));
+    }
+    Ok(())
 }
 
 /// Stores a version under the next number, and answers it; or the one that has these bytes already.
@@ -426,18 +464,11 @@ pub fn store_version(
     {
         return Ok((store::get(t, organization, &name)?, number, false));
     }
-    let full = |what: String| Err(Error::new(Cause::PluginsFull).saying(format!("{what}: delete some")));
+    require_room(t, organization, &name, room)?;
     let mut plugin = match known {
         Some(known) => known,
-        None if store::count_plugins(t, organization)? >= room.plugins_max => {
-            let most = room.plugins_max;
-            return full(format!("the organization has {most} plugins already (plugins.per_organization)"));
-        }
         None => store::insert_plugin(t, organization, &name)?,
     };
-    if store::count_versions(t, plugin.id)? >= room.versions_max {
-        return full(format!("the plugin has {} versions already (plugins.versions)", room.versions_max));
-    }
     plugin.versions_made += 1;
     version.number = plugin.versions_made;
     store::put_component(t, &version.sha256, &component)?;

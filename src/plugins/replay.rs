@@ -13,11 +13,10 @@ use crate::access::matter::Kind;
 use crate::access::plugin::{Filter, Mode, Topic};
 use crate::app::record::Heard;
 use crate::db::decisions::Row;
-use crate::sandbox::{AccessInput, Called, Host, Ruling, Turn};
+use crate::sandbox::{AccessInput, Called, FaultKind, Host, Ruling, Turn};
 
 /// Decisions that are looked at when nobody says how many.
 pub const RECORDED_DEFAULT: u32 = 1_000;
-pub const RECORDED_MAX: u32 = 10_000;
 /// Decisions that are listed one by one; more are only counted.
 pub const LISTED_MAX: usize = 200;
 
@@ -160,7 +159,11 @@ pub async fn replay(
             Need::Ask if began.elapsed() > time_max => replay.unreached += 1,
             Need::Ask => {
                 let called = host.authorize(turn.clone(), recorded.input.clone()).await;
-                replay.settle(recorded, candidate, Some(called));
+                match &called.outcome {
+                    // That says nothing of the candidate.
+                    Err(fault) if fault.kind == FaultKind::Busy => replay.unreached += 1,
+                    _ => replay.settle(recorded, candidate, Some(called)),
+                }
             }
         }
     }

@@ -139,6 +139,18 @@ fn list_versions(r: &Reader<'_>, plugin: PluginId) -> Result<Vec<Version>> {
     })
 }
 
+const SUM_BYTES: &str = "
+    select coalesce(sum(length(c.component)), 0)
+    from plugins p
+    join plugin_versions v on v.plugin_id = p.id
+    join plugin_components c on c.sha256 = v.sha256
+    where p.organization_id = :organization_id";
+
+/// Bytes of all components of an organization.
+pub fn sum_bytes(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
+    r.one(SUM_BYTES, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
 const COUNT_VERSIONS: &str = "select count(*) from plugin_versions where plugin_id = :plugin_id";
 
 pub fn count_versions(r: &Reader<'_>, plugin: PluginId) -> Result<u64> {

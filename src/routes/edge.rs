@@ -32,9 +32,8 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         let key =
             key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
         let tenant = request.headers().get("x-tenant-id").map(HeaderValue::as_bytes).unwrap_or_default();
-        let (tenant, body) = (String::from_utf8_lossy(tenant), String::from_utf8_lossy(&bytes));
-        let text = format!("{} {} {tenant}\n{body}", request.method(), request.original_uri());
-        let fingerprint = app.fingerprint(&text);
+        let uri = request.original_uri().to_string();
+        let fingerprint = app.fingerprint(&[request.method().as_str().as_bytes(), uri.as_bytes(), tenant, &bytes]);
         request.extensions_mut().insert(Idempotency { key, fingerprint });
     }
     // Pages read a form as the framework does; operations read the bytes.
@@ -47,14 +46,15 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
 }
 
 /// How long a body may be, by where it goes. A plugin that is too large is refused by its own operation, which says by
-/// how much, so that a little more than any plugin gets through.
+/// how much: what is moderately too large gets through to it, and big runtimes only where some organization may have them.
 fn body_bytes_max(config: &Config, method: &Method, path: &str) -> u64 {
-    const BEYOND_BYTES: u64 = 65_536;
     let path = path.strip_prefix(config.base_path.as_str()).unwrap_or(path);
     match path.strip_suffix('/').unwrap_or(path) {
         "/permissions/catalog" => config.catalog_bytes_max,
         "/plugins" if *method == Method::POST => {
-            config.plugin_file_bytes.max(config.plugin_large_file_bytes) + BEYOND_BYTES
+            const REFUSED_BYTES: u64 = 6 * 1024 * 1024;
+            let large = if config.plugins_large.is_empty() { 0 } else { config.plugin_large_file_bytes + 1 };
+            REFUSED_BYTES.max(config.plugin_file_bytes + 1).max(large)
         }
         _ => config.body_bytes_max,
     }

@@ -289,6 +289,15 @@ impl Guest {
         }
     }
 
+    /// Out of patience: its own doing when it had the processor, the machine's when it waited for it.
+    fn late(&self) -> Fault {
+        if self.ticks.saturating_mul(2) >= self.ticks_max {
+            fault(FaultKind::Deadline, "it did not get to its end in time")
+        } else {
+            fault(FaultKind::Busy, "the machine had no time for it")
+        }
+    }
+
     fn log(&mut self, level: Level, message: &str) -> wasmtime::Result<()> {
         self.log_calls += 1;
         if self.log_calls > LOG_CALLS_MAX {
@@ -422,15 +431,14 @@ impl Loaded {
         let patience = patience(limits.map_roles);
         let _running = self.runtime.ticker.enter();
         let started = tokio::time::timeout(patience, self.pre.instantiate_async(&mut store)).await;
-        let instance = started
-            .map_err(|_| Error::new(Cause::PluginStart).saying("the component takes too long to start"))?
-            .map_err(|e| {
-                Error::new(Cause::PluginStart).saying(format!(
-                    "{}: {}",
-                    Cause::PluginStart.message(),
-                    fault_of(&e).message
-                ))
-            })?;
+        let instance = match started {
+            Ok(instance) => instance,
+            Err(_) if store.data().late().kind == FaultKind::Busy => return Err(Cause::CompilerBusy.into()),
+            Err(_) => return Err(Error::new(Cause::PluginStart).saying("the component takes too long to start")),
+        };
+        let instance = instance.map_err(|e| {
+            Error::new(Cause::PluginStart).saying(format!("{}: {}", Cause::PluginStart.message(), fault_of(&e).message))
+        })?;
         let wrong = |e: wasmtime::Error| {
             Error::new(Cause::PluginExports)
                 .saying(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
@@ -510,7 +518,13 @@ impl Loaded {
         let running = self.runtime.ticker.enter();
         let called = async {
             let Some(export) = export(self) else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
-            let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| fault_of(&e))?;
+            let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| match fault_of(&e) {
+                // Nothing was answered yet: what is neither a trap nor a limit of ours is the machine's.
+                Fault { kind: FaultKind::Output, message } if !e.is::<Broke>() => {
+                    Fault { kind: FaultKind::Unavailable, message }
+                }
+                fault => fault,
+            })?;
             let function: TypedFunc<(Input,), (std::result::Result<Answer, RuleError>,)> =
                 instance.get_typed_func(&mut store, export).map_err(|e| fault_of(&e))?;
             let (answer,) = function.call_async(&mut store, (input,)).await.map_err(|e| fault_of(&e))?;
@@ -520,9 +534,9 @@ impl Loaded {
         };
         let outcome = tokio::time::timeout(patience(budget), called).await;
         drop(running);
-        let outcome = outcome.unwrap_or_else(|_| Err(fault(FaultKind::Deadline, "it did not get to its end in time")));
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
+        let outcome = outcome.unwrap_or_else(|_| Err(guest.late()));
         // Only now somebody else may have the turn.
         drop(call.turns);
         Called {
@@ -541,7 +555,7 @@ pub(super) struct Call {
     pub(super) limits: Limits,
     pub(super) budget: Budget,
     /// Given back when the call is over, even when nobody waits for its answer any more.
-    pub(super) turns: [OwnedSemaphorePermit; 2],
+    pub(super) turns: Vec<OwnedSemaphorePermit>,
 }
 
 /// How long a call may take in all, on a machine that does other things too.

@@ -174,38 +174,31 @@ fn claim_bytes(claims: &[Claim]) -> usize {
     claims.iter().map(Claim::bytes).sum()
 }
 
-impl Claim {
-    pub fn bytes(&self) -> usize {
-        self.name.len() + bytes_of(&self.values)
-    }
-}
-
 /// What a text takes in a guest's memory, however short it is.
 const TEXT_BYTES: usize = 8;
 
-impl AccessInput {
-    /// Its texts, or the places of its texts when they are so many that those take more.
+impl Claim {
+    /// Its texts, or their places when they are so many that those take more.
     pub fn bytes(&self) -> usize {
-        let bytes = bytes_of([&self.tenant, &self.subject, &self.action, &self.path])
-            + bytes_of(&self.roles)
-            + claim_bytes(&self.context);
-        bytes.max(TEXT_BYTES * (self.roles.len() + texts_of(&self.context)))
+        (self.name.len() + bytes_of(&self.values)).max(TEXT_BYTES * (1 + self.values.len()))
+    }
+}
+
+impl AccessInput {
+    pub fn bytes(&self) -> usize {
+        bytes_of([&self.tenant, &self.subject, &self.action, &self.path])
+            + bytes_of(&self.roles).max(TEXT_BYTES * self.roles.len())
+            + claim_bytes(&self.context)
     }
 }
 
 impl RoleInput {
-    /// The same.
     pub fn bytes(&self) -> usize {
-        let bytes = bytes_of([&self.tenant, &self.source, &self.subject])
-            + bytes_of(&self.groups)
+        bytes_of([&self.tenant, &self.source, &self.subject])
+            + bytes_of(&self.groups).max(TEXT_BYTES * self.groups.len())
             + claim_bytes(&self.claims)
-            + self.raw_json.as_ref().map_or(0, String::len);
-        bytes.max(TEXT_BYTES * (self.groups.len() + texts_of(&self.claims)))
+            + self.raw_json.as_ref().map_or(0, String::len)
     }
-}
-
-fn texts_of(claims: &[Claim]) -> usize {
-    claims.iter().map(|claim| 1 + claim.values.len()).sum()
 }
 
 /// The values of a fact that came as JSON: text as it is, numbers and truth values as text, lists of them, nothing for

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use compile::Cache;
-use engine::{Call, Runtime, Space};
+use engine::{Call, Runtime};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,6 +27,7 @@ pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
 pub use limits::{Budget, Limits, Tier};
 
+use crate::access::permission::is_role_key;
 use crate::access::plugin::Exports;
 use crate::access::secret::Hash;
 use crate::config::Config;
@@ -145,7 +146,8 @@ pub struct Admitted {
     /// Names of its imports, as they stand in the component.
     pub imports: Vec<String>,
     pub compile_time: Duration,
-    pub artifact_bytes: u64,
+    /// What was compiled.
+    pub artifact: Arc<[u8]>,
 }
 
 /// The host of all plugins of the site.
@@ -163,9 +165,23 @@ pub struct Host {
     /// Where compiled components outlive the process, if anywhere.
     cache: Option<Arc<Cache>>,
     turns: Arc<Semaphore>,
-    turns_of: ArcSwap<HashMap<OrganizationId, Arc<Semaphore>>>,
+    turns_of: ArcSwap<HashMap<OrganizationId, Turns>>,
     turns_per_organization: usize,
     turn_wait: Duration,
+}
+
+/// The turns of one organization.
+#[derive(Debug, Clone)]
+struct Turns {
+    all: Arc<Semaphore>,
+    /// Those of them that calls without effect may have, and compilations.
+    trials: Arc<Semaphore>,
+}
+
+impl Turns {
+    fn new(count: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(count)), trials: Arc::new(Semaphore::new((count / 2).max(1))) }
+    }
 }
 
 /// Which call is made, and for whom.
@@ -176,6 +192,8 @@ pub struct Turn {
     pub tier: Tier,
     /// Less running time than the limits give.
     pub deadline_ms: Option<u32>,
+    /// Nothing comes of it: a dry run, a test, or a plugin that is only watched. Such calls leave turns to the others.
+    pub is_trial: bool,
 }
 
 /// How long a component that could not be made ready is not tried again.
@@ -187,8 +205,8 @@ const REFUSAL: u32 = 101;
 pub const ROLES_MAX: usize = 256;
 /// The longest reason of a denial.
 const REASON_BYTES_MAX: usize = 512;
-/// The longest role key.
-const ROLE_KEY_BYTES_MAX: usize = 64;
+/// How much of a role that cannot be is shown.
+const SHOWN_BYTES_MAX: usize = 64;
 
 impl Host {
     /// With a key that authenticates compiled components.
@@ -230,21 +248,27 @@ impl Host {
         Ok(self.runtime.get_or_init(|| made))
     }
 
-    /// Is this component fit to be called? Looked into, compiled, started once. It stays loaded.
+    /// Is this component fit to be called? Looked into, compiled, started once. Nothing is kept of it before it is
+    /// adopted.
     pub async fn admit(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
-        let inspected = inspect::inspect(component, self.limits(tier))?;
-        self.admit_inspected(component, tier, inspected).await
+        let _place = self.compile_queue.try_acquire().map_err(|_| self.compiler_busy(tier))?;
+        self.admit_stored(component, tier).await
     }
 
-    async fn admit_inspected(&self, component: &[u8], tier: Tier, inspected: inspect::Inspected) -> Result<Admitted> {
-        let limits = self.limits(tier);
-        let sha256: Hash = Sha256::digest(component).into();
+    /// The same for one that was admitted before and must come up again: it never stands behind uploads that wait.
+    async fn admit_stored(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
+        let limits = *self.limits(tier);
+        let bytes = component.to_vec();
+        let look = move || Ok((inspect::inspect(&bytes, &limits)?, Hash::from(Sha256::digest(&bytes))));
+        let (inspected, sha256) = off_the_path(look).await?.map_err(|e: Error| e)?;
         let runtime = self.runtime()?;
         let began = Instant::now();
-        let artifact = self.compile(component, limits, runtime.space).await?;
+        let artifact = {
+            let _turn = self.compiling.acquire().await.map_err(|_| self.compiler_busy(tier))?;
+            compile::compile(component, &limits, runtime.space).await?
+        };
         let compile_time = began.elapsed();
-        let artifact_bytes = artifact.len() as u64;
-        let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
+        let engine = runtime.engine.clone();
         let load = move || (compile::component_of(&engine, &artifact), artifact);
         let (component, artifact) = off_the_path(load).await?;
         // It was compiled for this very engine: what is refused now is more than the pool has for one call.
@@ -255,23 +279,25 @@ impl Host {
         if loaded.exports() != inspected.exports {
             return Err(Cause::PluginExports.into());
         }
-        loaded.try_start(limits).await?;
-        if let Some(cache) = cache {
-            let engine = runtime.engine.clone();
-            if let Err(e) = off_the_path(move || cache.keep(&engine, &sha256, &artifact)).await? {
-                tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
-            }
-        }
-        self.remember(sha256, loaded.clone());
+        loaded.try_start(&limits).await?;
         let (exports, imports) = (inspected.exports, inspected.imports);
-        Ok(Admitted { sha256, loaded, exports, imports, compile_time, artifact_bytes })
+        Ok(Admitted { sha256, loaded, exports, imports, compile_time, artifact: artifact.into() })
     }
 
-    async fn compile(&self, component: &[u8], limits: &Limits, space: Space) -> Result<Vec<u8>> {
-        let busy = || Error::new(Cause::CompilerBusy).retry_after(limits.compile_cpu_s);
-        let _place = self.compile_queue.try_acquire().map_err(|_| busy())?;
-        let _turn = self.compiling.acquire().await.map_err(|_| busy())?;
-        compile::compile(component, limits, space).await
+    fn compiler_busy(&self, tier: Tier) -> Error {
+        Error::new(Cause::CompilerBusy).retry_after(self.limits(tier).compile_cpu_s)
+    }
+
+    /// Keeps a component that is stored now: ready in memory, and compiled on disk.
+    pub async fn adopt(&self, admitted: &Admitted) {
+        let (sha256, artifact) = (admitted.sha256, admitted.artifact.clone());
+        self.remember(sha256, admitted.loaded.clone());
+        let (Ok(runtime), Some(cache)) = (self.runtime(), self.cache.clone()) else { return };
+        let engine = runtime.engine.clone();
+        let kept = off_the_path(move || cache.keep(&engine, &sha256, &artifact)).await;
+        if let Err(e) = kept.and_then(|kept| kept.map_err(|e| Error::internal(e.to_string()))) {
+            tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
+        }
     }
 
     /// A component that is ready to be called, if it is.
@@ -306,14 +332,16 @@ impl Host {
         if <Hash>::from(Sha256::digest(&component)) != sha256 {
             return Err(Error::internal("a stored component is not the one that was uploaded"));
         }
-        let admitted = self.admit(&component, tier).await;
+        let admitted = self.admit_stored(&component, tier).await;
         if let Err(e) = &admitted
             && e.cause.category() == REFUSAL
         {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             refused.insert(sha256, (Instant::now(), e.clone()));
         }
-        Ok(admitted?.loaded)
+        let admitted = admitted?;
+        self.adopt(&admitted).await;
+        Ok(admitted.loaded)
     }
 
     fn lock_of(&self, sha256: Hash) -> Arc<tokio::sync::Mutex<()>> {
@@ -393,7 +421,7 @@ impl Host {
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let Some(turns) = self.turn(&turn).await else { return busy() };
         let call = Call { limits: *limits, budget: turn.budget(limits.authorize), turns };
         let mut called = turn.loaded.authorize(call, input).await;
         if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
@@ -408,7 +436,7 @@ impl Host {
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
-        let Some(turns) = self.turn(turn.organization).await else { return busy() };
+        let Some(turns) = self.turn(&turn).await else { return busy() };
         let call = Call { limits: *limits, budget: turn.budget(limits.map_roles), turns };
         let mut called = turn.loaded.map_roles(call, input).await;
         if let Ok(roles) = &called.outcome
@@ -420,21 +448,25 @@ impl Host {
     }
 
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
-    async fn turn(&self, organization: OrganizationId) -> Option<[OwnedSemaphorePermit; 2]> {
-        let own = self.turns_of(organization);
-        let both = async {
-            // The organization's own first: who waits there takes nothing from the others.
-            let own = own.acquire_owned().await.ok()?;
-            Some([self.turns.clone().acquire_owned().await.ok()?, own])
+    async fn turn(&self, turn: &Turn) -> Option<Vec<OwnedSemaphorePermit>> {
+        let Turns { all, trials } = self.turns_of(turn.organization);
+        // The organization's own first: who waits there takes nothing from the others.
+        let line = turn.is_trial.then_some(trials).into_iter().chain([all, self.turns.clone()]);
+        let taken = async {
+            let mut taken = Vec::with_capacity(3);
+            for turns in line {
+                taken.push(turns.acquire_owned().await.ok()?);
+            }
+            Some(taken)
         };
-        tokio::time::timeout(self.turn_wait, both).await.ok().flatten()
+        tokio::time::timeout(self.turn_wait, taken).await.ok().flatten()
     }
 
-    fn turns_of(&self, organization: OrganizationId) -> Arc<Semaphore> {
+    fn turns_of(&self, organization: OrganizationId) -> Turns {
         if let Some(turns) = self.turns_of.load().get(&organization) {
             return turns.clone();
         }
-        let fresh = Arc::new(Semaphore::new(self.turns_per_organization));
+        let fresh = Turns::new(self.turns_per_organization);
         self.turns_of.rcu(|known| {
             let mut known = HashMap::clone(known);
             known.entry(organization).or_insert_with(|| fresh.clone());
@@ -469,12 +501,8 @@ fn roles_fault(roles: &[String]) -> Option<String> {
     if roles.len() > ROLES_MAX {
         return Some(format!("it named {} roles, and {ROLES_MAX} are allowed", roles.len()));
     }
-    let is_key = |key: &String| {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-');
-        (1..=ROLE_KEY_BYTES_MAX).contains(&key.len()) && key.chars().all(plain)
-    };
-    if let Some(odd) = roles.iter().find(|key| !is_key(key)) {
-        return Some(format!("it named a role that cannot be: {:?}", engine::plain(odd, ROLE_KEY_BYTES_MAX)));
+    if let Some(odd) = roles.iter().find(|key| !is_role_key(key)) {
+        return Some(format!("it named a role that cannot be: {:?}", engine::plain(odd, SHOWN_BYTES_MAX)));
     }
     let mut seen = HashSet::new();
     let twice = roles.iter().find(|key| !seen.insert(key.as_str()))?;

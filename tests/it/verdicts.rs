@@ -64,6 +64,11 @@ fn right(uid: &str, module: &str) -> Value {
     json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": module, "action": "view"})
 }
 
+/// A right in the organization itself: only such a one may its own rules give.
+fn own_right(uid: &str, organization: &str) -> Value {
+    json!({"uid": uid, "scope_type": "organization", "scope_id": organization, "module": "cameras", "action": "view"})
+}
+
 /// Asks in an organization as the platform administrator.
 async fn check(site: &Site, organization: &str, question: Value) -> Value {
     admin(site, organization).post(CHECK, question).await.data()
@@ -225,7 +230,8 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
             (route(holder, "HEAD", "/docs/7/"), "ok_role", true, true),
             (route(holder, "PUT", "/docs/7"), "no_permission", true, true),
             (right(holder, "cameras"), "ok_grant", true, true),
-            (right(other, "cameras"), "no_permission", true, true),
+            (right(other, "cameras"), "no_permission", true, false),
+            (own_right(other, id), "no_permission", true, true),
             (other_scope, "no_permission", true, false),
             (permission(holder, "doc.old"), "no_permission", true, false),
             (route(holder, "GET", "/old"), "no_permission", true, false),

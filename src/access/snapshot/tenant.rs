@@ -121,7 +121,11 @@ impl Tenant {
     pub(super) fn bind(&mut self, mut bindings: Vec<Binding>) {
         for binding in &mut bindings {
             if let Some(former) = self.plugins.iter().find(|former| former.is_same_run(binding)) {
+                let is_quarantined = binding.live.is_quarantined();
                 binding.live = former.live.clone();
+                if is_quarantined {
+                    binding.live.quarantine();
+                }
             }
         }
         self.plugins = Arc::new(bindings);

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Common, Failed};
 use crate::cli::show;
-use crate::error::{Cause, Error};
+use crate::plugins::require_name;
 use crate::sandbox::pack::{self, WIT, World};
 use crate::sandbox::vectors;
 
@@ -156,9 +156,7 @@ fn bindings(world: World) -> Bindings {
 
 /// `roster plugin new`.
 pub(super) fn new(common: &Common, new: &New) -> Result<ExitCode, Failed> {
-    if !is_name(&new.name) {
-        return Err(Error::from(Cause::PluginName).into());
-    }
+    require_name(&new.name)?;
     let folder = Path::new(&new.name);
     DirBuilder::new().create(folder).map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => {
@@ -191,12 +189,6 @@ pub(super) fn new(common: &Common, new: &New) -> Result<ExitCode, Failed> {
         println!("{0} is begun: change what it decides, and run {0}/build", new.name);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// As the API has it for names of plugins.
-fn is_name(name: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(is_plain)
 }
 
 /// A template with its words filled in, and without the parts that this kind has not: a line `%% PART` begins a part,

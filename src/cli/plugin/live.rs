@@ -80,11 +80,22 @@ pub(in crate::cli) enum LiveCommand {
         #[command(flatten)]
         place: Place,
     },
-    /// Ask a plugin something without effect; the question is a file of JSON, or - for standard input
+    /// Ask a plugin something without effect, or recorded decisions again
     DryRun {
         name: String,
-        input: PathBuf,
-        /// The one in force when absent, else the newest
+        /// The question, a file of JSON, or - for standard input
+        #[arg(required_unless_present = "recorded", conflicts_with = "recorded")]
+        input: Option<PathBuf>,
+        /// Instead: which recorded decisions would end otherwise
+        #[arg(long)]
+        recorded: bool,
+        /// Decisions from this moment on, in Unix milliseconds
+        #[arg(long, value_name = "MS", requires = "recorded")]
+        from: Option<i64>,
+        /// How many decisions at most, the newest first
+        #[arg(long, requires = "recorded")]
+        limit: Option<u32>,
+        /// The one in force when absent, else the one that is watched, else the newest
         #[arg(long)]
         version: Option<u32>,
         #[command(flatten)]
@@ -130,8 +141,10 @@ pub(super) async fn run(common: &Common, command: LiveCommand) -> Result<ExitCod
             return listed(common, &place, &at(&name, "/log?limit=200"), &["at", "version", "level", "message"]).await;
         }
         LiveCommand::Show { name, place } => (place, Method::GET, at(&name, ""), None),
-        LiveCommand::DryRun { name, input, version, place } => {
-            let body = without_nulls(json!({"version": version, "input": read(&input)?}));
+        LiveCommand::DryRun { name, input, recorded, from, limit, version, place } => {
+            let input = input.as_deref().map(read).transpose()?;
+            let recorded = recorded.then(|| without_nulls(json!({"from": from, "limit": limit})));
+            let body = without_nulls(json!({"version": version, "input": input, "recorded": recorded}));
             (place, Method::POST, at(&name, "/dry-run"), Some(body))
         }
         LiveCommand::Activate(activate) => {

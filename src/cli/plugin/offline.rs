@@ -110,7 +110,7 @@ pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Fa
                 }));
                 shown["sha256"] = json!(hex::encode(admitted.sha256));
                 shown["compile_ms"] = json!(admitted.compile_time.as_millis());
-                shown["artifact_bytes"] = json!(admitted.artifact_bytes);
+                shown["artifact_bytes"] = json!(admitted.artifact.len());
                 shown["vectors"] = json!(reports.iter().map(Report::value).collect::<Vec<_>>());
             }
         }
@@ -136,8 +136,13 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
         return Err(Failed("there are no test vectors: name a file, or pack some into the component".into()));
     }
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
-    let turn =
-        Turn { organization: stand.organization, loaded: admitted.loaded.clone(), tier: stand.tier, deadline_ms: None };
+    let turn = Turn {
+        organization: stand.organization,
+        loaded: admitted.loaded.clone(),
+        tier: stand.tier,
+        deadline_ms: None,
+        is_trial: false,
+    };
     let reports = stand.host.test(&turn, &vectors).await;
     let passed = reports.iter().filter(|report| report.passed).count();
     let items: Vec<Value> = reports.iter().map(Report::value).collect();
@@ -162,13 +167,18 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
 pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Failed> {
     let stand = Stand::of(&bench.component.file, bench.component.large)?;
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
-    let turn =
-        Turn { organization: stand.organization, loaded: admitted.loaded.clone(), tier: stand.tier, deadline_ms: None };
+    let turn = Turn {
+        organization: stand.organization,
+        loaded: admitted.loaded.clone(),
+        tier: stand.tier,
+        deadline_ms: None,
+        is_trial: false,
+    };
     let mut shown = Map::new();
     shown.insert("calls".into(), json!(bench.calls));
     shown.insert("bytes".into(), json!(stand.bytes.len()));
     shown.insert("compile_ms".into(), json!(admitted.compile_time.as_millis()));
-    shown.insert("artifact_bytes".into(), json!(admitted.artifact_bytes));
+    shown.insert("artifact_bytes".into(), json!(admitted.artifact.len()));
     let mut started = Vec::new();
     for _ in 0..bench.calls {
         started.push(stand.host.start(&turn).await?);

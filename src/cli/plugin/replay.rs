@@ -74,8 +74,13 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     };
     let recorded = items.into_iter().map(serde_json::from_value).collect::<Result<Vec<Recorded>, _>>();
     let recorded = recorded.map_err(|e| Failed(format!("this is no list of recorded decisions: {e}")))?;
-    let turn =
-        Turn { organization: stand.organization, loaded: admitted.loaded.clone(), tier: stand.tier, deadline_ms: None };
+    let turn = Turn {
+        organization: stand.organization,
+        loaded: admitted.loaded.clone(),
+        tier: stand.tier,
+        deadline_ms: None,
+        is_trial: false,
+    };
     let found = replay(recorded, &candidate, PATIENCE, &stand.host, &turn).await;
     let changes: Vec<Value> = found
         .changes
@@ -95,7 +100,7 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
         .collect();
     let counts = json!({
         "decisions": found.decisions, "asked": found.asked, "left_out": found.left_out, "failed": found.failed,
-        "changed": found.changed,
+        "unreached": found.unreached, "changed": found.changed,
     });
     if common.json {
         let mut shown = counts;
@@ -105,7 +110,11 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
         show::line(false, &counts);
         if !changes.is_empty() {
             println!();
-            show::table(false, &json!({"items": changes}), &["at", "uid", "action", "path", "was", "would_be", "said"]);
+            show::table(
+                false,
+                &json!({"items": changes, "total": changes.len()}),
+                &["at", "uid", "action", "path", "was", "would_be", "said"],
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

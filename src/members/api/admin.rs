@@ -339,7 +339,10 @@ impl Api {
             Ok(Changed::new((), entry.after(json!({"status": "deleted"}))).policy(changes))
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
-        self.app.decisions.forget(id.0).await;
+        // Also when nobody waits for the answer any more.
+        let app = self.app.clone();
+        let forgotten = tokio::spawn(async move { app.decisions.forget(id.0).await });
+        forgotten.await.map_err(|e| Error::internal(e.to_string()))?;
         Ok(done().epoch(erased.epoch))
     }
 

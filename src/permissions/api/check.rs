@@ -385,7 +385,8 @@ fn asked_view(asked: &Asked, may_look: bool) -> AskedPlugin {
         sha256: hex::encode(asked.sha256),
         mode: asked.mode.word().into(),
         outcome: asked.word().into(),
-        reason: asked.sentence().map(str::to_owned),
+        // Who is only watched says nothing to people yet.
+        reason: asked.sentence().filter(|_| may_look || asked.mode == Mode::Enforce).map(str::to_owned),
         fault: fault.filter(|_| may_look).map(|fault| fault.message.clone()),
         differed: (asked.mode == Mode::Shadow).then_some(asked.differed),
         duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),

@@ -58,16 +58,12 @@ impl Api {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_ACTIVATE)?;
         plugins::require_filter(&filter)?;
         let wanted = Activation { version: number, may_grant: may_grant == Some(true), filter, deadline_ms, since: 0 };
-        let (name, app) = (name.0, self.app.clone());
+        let name = name.0;
         let version = self.ready(tenant, &name, |_| Ok(number)).await?;
         plugins::require_deadline(deadline_ms, version.exports, self.app.host.limits(Tier::of(version.is_large)))?;
         let activate = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
-            let version = whole.find(number)?.clone();
-            if !version.is_tested {
-                return Err(Cause::PluginVectorsFailed.into());
-            }
+            require_ready(whole, &version)?;
             plugins::require_owner(t.snapshot(), caller, tenant, (mode, &wanted, version.exports))?;
-            plugins::require_deadline(deadline_ms, version.exports, app.host.limits(Tier::of(version.is_large)))?;
             let wanted = Activation { since: t.now().0, ..wanted };
             let plugin = &mut whole.plugin;
             // An enforced version that is watched too stays in quarantine: its other run goes on failing.
@@ -121,9 +117,13 @@ impl Api {
         let last = |whole: &Whole| {
             whole.plugin.history.last().map(|former| former.version).ok_or_else(|| Cause::NothingToRollBack.into())
         };
-        self.ready(tenant, &name, last).await?;
+        let version = self.ready(tenant, &name, last).await?;
         let roll_back = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
             let former = whole.plugin.roll_back()?.clone();
+            if former.version != version.number {
+                return Err(moved_on());
+            }
+            require_ready(whole, &version)?;
             let exports = whole.find(former.version)?.exports;
             plugins::require_owner(t.snapshot(), caller, tenant, (Mode::Enforce, &former, exports))?;
             store::release(t, whole.plugin.id, former.version).map(drop)
@@ -194,6 +194,16 @@ impl Api {
     }
 }
 
+/// Fails unless the version that was made ready is still the one of its number: its plugin may have been deleted and made
+/// anew meanwhile.
+fn require_ready(whole: &Whole, ready: &plugins::Version) -> Result<()> {
+    if whole.find(ready.number)?.sha256 == ready.sha256 { Ok(()) } else { Err(moved_on()) }
+}
+
+fn moved_on() -> Error {
+    Error::new(Cause::Busy).saying("the plugin changed meanwhile: look at it, and try again").retry_after(1)
+}
+
 /// What every change of a plugin begins with.
 struct Edit {
     permission: Permission,
@@ -215,6 +225,7 @@ impl Api {
         if !version.is_tested {
             return Err(Cause::PluginVectorsFailed.into());
         }
+        self.app.require_tier(tenant, version.is_large)?;
         self.app.load_plugin(version.sha256, Tier::of(version.is_large)).await?;
         Ok(version)
     }

@@ -140,7 +140,7 @@ struct FailedVectorView {
 }
 
 /// What the tests at the upload found
-#[derive(Object)]
+#[derive(Object, Default)]
 #[oai(rename = "PluginReport")]
 struct ReportView {
     dry_run: Vec<TriedView>,
@@ -233,18 +233,19 @@ struct FiguresView {
 
 impl FiguresView {
     fn of(binding: &Binding) -> Self {
-        let seen = binding.live.seen();
-        let calls: u64 = seen.outcomes.values().sum();
-        Self {
-            calls: seen.outcomes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
-            differed: seen.differed,
-            duration_us_mean: seen.duration_us.checked_div(calls).unwrap_or_default(),
-            duration_us_max: seen.duration_us_max,
-            fuel_mean: seen.fuel.checked_div(calls).unwrap_or_default(),
-            fuel_max: seen.fuel_max,
-            memory_bytes_max: seen.memory_bytes_max,
-            log_dropped: seen.log_dropped,
-        }
+        binding.live.look(|seen| {
+            let calls: u64 = seen.outcomes.values().sum();
+            Self {
+                calls: seen.outcomes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+                differed: seen.differed,
+                duration_us_mean: seen.duration_us.checked_div(calls).unwrap_or_default(),
+                duration_us_max: seen.duration_us_max,
+                fuel_mean: seen.fuel.checked_div(calls).unwrap_or_default(),
+                fuel_max: seen.fuel_max,
+                memory_bytes_max: seen.memory_bytes_max,
+                log_dropped: seen.log_dropped,
+            }
+        })
     }
 }
 
@@ -448,7 +449,7 @@ impl Api {
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
         let mut lines: Vec<PluginLogLine> = Vec::new();
         for binding in bindings_of(&self.app.snapshot(), &whole.plugin) {
-            lines.extend(binding.live.seen().log.into_iter().rev().map(|line| PluginLogLine {
+            lines.extend(binding.live.look(|seen| seen.log.clone()).into_iter().rev().map(|line| PluginLogLine {
                 at: line.at.0,
                 level: line.level.to_owned(),
                 message: line.message,

@@ -46,7 +46,7 @@ struct DryRunRecorded {
     /// Before this moment, in Unix milliseconds
     to: Option<i64>,
     /// 1000 when absent
-    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
+    #[oai(validator(minimum(value = "1"), maximum(value = "2000")))]
     limit: Option<u32>,
 }
 
@@ -227,8 +227,9 @@ impl Api {
         let asked = run::read(input, (tenant, &org_code, subject))?;
         require_export(&asked, version.exports)?;
         let tier = Tier::of(version.is_large);
+        self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin(version.sha256, tier).await?;
-        let turn = Turn { organization: tenant, loaded, tier, deadline_ms: None };
+        let turn = Turn { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
         Ok(ok(match asked {
             Asked::Access(input) => {
                 let called = self.app.host.authorize(turn, input).await;
@@ -272,8 +273,15 @@ impl Api {
         let window = Window { limit: wanted.limit.unwrap_or(replay::RECORDED_DEFAULT).into(), offset: 0 };
         let (rows, _) = self.app.decisions.read(all, window).await?;
         let tier = Tier::of(version.is_large);
+        self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin(version.sha256, tier).await?;
-        let turn = Turn { organization: tenant, loaded, tier, deadline_ms: bound.and_then(|one| one.deadline_ms) };
+        let turn = Turn {
+            organization: tenant,
+            loaded,
+            tier,
+            deadline_ms: bound.and_then(|one| one.deadline_ms),
+            is_trial: true,
+        };
         let recorded = rows.into_iter().filter_map(|(id, row)| Recorded::of(id, row));
         let replay = replay::replay(recorded, &candidate, REPLAY_WAIT, &self.app.host, &turn).await;
         Ok(ok(DryRunAnswer::of_replay(version, replay)))

@@ -19,7 +19,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
-use crate::sandbox::{AccessInput, Limits, RoleInput, Tier, Turn};
+use crate::sandbox::{AccessInput, Admitted, Limits, RoleInput, Tier, Turn};
 use crate::wire::{Reply, Tag, ok, raw};
 
 /// A version, just uploaded, or the one that has these bytes already
@@ -85,15 +85,21 @@ impl Api {
         let org_code = snapshot.tenant(tenant).map(|tenant| tenant.org_code.clone()).unwrap_or_default();
         let tier = Tier::of_organization(config, &org_code);
         require_size(&bytes, self.app.host.limits(tier))?;
+        let room = Room {
+            plugins_max: config.plugins_max,
+            versions_max: config.plugin_versions_max,
+            bytes_max: config.plugin_bytes_max,
+        };
         let sha256: Hash = Sha256::digest(&bytes).into();
         let wanted = name.clone();
         let known = self.app.read(move |r| find_known(r, tenant, &wanted, &sha256)).await?;
         if let Some((whole, number)) = known {
             return Ok(ok(UploadedPlugin::of(whole, number)?));
         }
-        let version = self.admit(&caller, tenant, &bytes, tier).await?;
+        let wanted = name.clone();
+        self.app.read(move |r| plugins::require_room(r, tenant, &wanted, room)).await?;
+        let (version, admitted) = self.admit(&caller, tenant, &bytes, tier).await?;
         let upload = Upload { name, component: bytes, version };
-        let room = Room { plugins_max: config.plugins_max, versions_max: config.plugin_versions_max };
         let keep = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_UPLOAD)?;
             let (whole, number, is_new) = plugins::store_version(t, tenant, upload, room)?;
@@ -110,19 +116,22 @@ impl Api {
             }));
             Ok(Changed::new((whole, number), entry))
         };
-        match self.app.change(&caller, "plugin.upload", keep).await {
-            Ok(kept) => Ok(ok(UploadedPlugin::of(kept.answer.0, kept.answer.1)?)),
-            Err(e) => {
-                self.app.forget_plugin(sha256).await;
-                Err(e.into())
-            }
-        }
+        let (whole, number) = self.app.change(&caller, "plugin.upload", keep).await?.answer;
+        self.app.host.adopt(&admitted).await;
+        self.app.keep_plugins();
+        Ok(ok(UploadedPlugin::of(whole, number)?))
     }
 }
 
 impl Api {
     /// All that must be right before a component is stored, outside of any transaction.
-    async fn admit(&self, caller: &Identity, tenant: OrganizationId, bytes: &[u8], tier: Tier) -> Result<Version> {
+    async fn admit(
+        &self,
+        caller: &Identity,
+        tenant: OrganizationId,
+        bytes: &[u8],
+        tier: Tier,
+    ) -> Result<(Version, Admitted)> {
         let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
         let (admitted, vectors) = admitted.inspect_err(|e| {
             if e.cause == Cause::PluginCompile {
@@ -132,22 +141,24 @@ impl Api {
         let compile_ms = u64::try_from(admitted.compile_time.as_millis()).unwrap_or(u64::MAX);
         let mut report = Report { compile_ms, ..Report::default() };
         report.count(&vectors);
-        let turn = Turn { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None };
+        let turn =
+            Turn { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
         report.dry_run = self.try_out(turn, admitted.exports).await;
         let (kind, who) = caller.actor();
-        Ok(Version {
+        let version = Version {
             number: 0,
             sha256: admitted.sha256,
             size_bytes: bytes.len() as u64,
             exports: admitted.exports,
-            imports: admitted.imports,
+            imports: admitted.imports.clone(),
             is_large: tier == Tier::Large,
             is_tested: report.is_green(),
             report,
             quarantined_at: None,
             uploaded_by: format!("{kind} {who}"),
             created_at: Timestamp::now(),
-        })
+        };
+        Ok((version, admitted))
     }
 
     /// Asks each interface something without meaning.
