@@ -197,7 +197,7 @@ async fn a_plugin_of_both_kinds_maps_whatever_its_filter_says() {
         "(call $abstain)",
         "(call $list (local.get $groups) (local.get $groups_count))",
     );
-    activate(&acme, "both", &both, json!({"mode": "enforce", "filter": {"permissions": ["nothing.at.all"]}})).await;
+    put(&acme.owner(), "both", both, json!({"mode": "enforce", "filter": {"permissions": ["nothing.at.all"]}})).await;
     // One that only authorizes has no part in this.
     enforce(&acme, "other", &guests::denying("no")).await;
 
@@ -308,7 +308,7 @@ async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
         if let Some(ms) = deadline_ms {
             how["deadline_ms"] = json!(ms);
         }
-        activate(&acme, "mapper", &component, how).await;
+        put(&acme.owner(), "mapper", component, how).await;
 
         let synced = sync(&acme, &uid, json!(["lost"])).await;
 
