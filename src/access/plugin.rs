@@ -334,6 +334,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn failures_count_while_they_are_recent_and_the_one_too_many_is_said_once() {
+        // When it failed, and at which of them it was once too often: three within a second.
+        for (times, expected) in [
+            (vec![0, 0, 0], Some(2)),
+            (vec![0, 1, 999], Some(2)),
+            // After a second, to the millisecond, one is forgotten.
+            (vec![0, 1, 1_000], None),
+            (vec![0, 1, 1_000, 1_000], Some(3)),
+            (vec![0, 1_000, 2_000, 3_000, 4_000], None),
+            (vec![0, 600, 1_200, 1_800, 2_400], None),
+            (vec![0, 600, 1_200, 1_500, 1_600, 1_700], Some(3)),
+        ] {
+            let live = Live::new(false);
+            let too_often: Vec<usize> = (0..times.len())
+                .filter(|n| live.has_failed_too_often(Timestamp(1_000_000 + times[*n]), 3, 1_000))
+                .collect();
+            assert_eq!(too_often, Vec::from_iter(expected), "{times:?}");
+            assert_eq!(live.is_quarantined(), expected.is_some(), "{times:?}");
+        }
+        assert!(Live::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "one may be enough");
+        assert!(!Live::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "it was said before the restart");
+    }
+
     proptest! {
         /// A filter that names a template covers what the catalog routes to that template, and nothing else.
         #[test]

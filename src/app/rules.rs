@@ -241,3 +241,19 @@ fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) ->
     let is_trial = binding.mode == Mode::Shadow;
     Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_latest_lines_are_kept() {
+        for (written, expected) in [(0, ""), (2, "01"), (3, "012"), (4, "123"), (9, "678")] {
+            let mut seen = Seen::default();
+            for n in 0..written {
+                keep(&mut seen, 3, Logged { at: Timestamp(n), level: "info", message: n.to_string() });
+            }
+            assert_eq!(seen.log.iter().map(|line| line.message.as_str()).collect::<String>(), expected);
+        }
+    }
+}

@@ -595,3 +595,59 @@ fn fault_of(error: &wasmtime::Error) -> Fault {
     };
     Fault { kind, message: plain(&text, LINE_BYTES_MAX) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Tier;
+
+    #[test]
+    fn text_of_a_guest_is_plain_and_cut_between_letters() {
+        for (text, bytes_max, expected) in [
+            ("", 0, ""),
+            ("a", 0, ""),
+            ("abc", 3, "abc"),
+            ("abcd", 3, "abc"),
+            ("aé", 3, "aé"),
+            ("abé", 3, "ab"),
+            ("a\u{1f600}b", 4, "a"),
+            ("a\n\t\u{7}\u{1b}[m\u{7f}\u{85}b", 20, "a    [m  b"),
+        ] {
+            assert_eq!(plain(text, bytes_max), expected, "{text:?}");
+        }
+    }
+
+    /// What is kept of lines of these lengths, how many are dropped, and what broke.
+    fn logged(set: fn(&mut Limits), lines: &[usize]) -> (Vec<usize>, u32, Option<String>) {
+        let mut limits = Limits::of(&crate::config::Config::of(std::path::Path::new("")), Tier::Standard);
+        set(&mut limits);
+        let mut guest = Guest::new(&limits, limits.authorize);
+        let broke = lines.iter().find_map(|bytes| guest.log(Level::Info, &"x".repeat(*bytes)).err());
+        let kept = guest.log.iter().map(|line| line.message.len()).collect();
+        (kept, guest.log_dropped, broke.map(|e| e.to_string()))
+    }
+
+    #[test]
+    fn a_log_keeps_what_fits_and_breaks_off_at_its_bounds() {
+        type Case = (fn(&mut Limits), Vec<usize>, (Vec<usize>, u32, Option<Broke>));
+        let cases: [Case; 10] = [
+            (|_| (), vec![LINE_BYTES_MAX], (vec![LINE_BYTES_MAX], 0, None)),
+            (|_| (), vec![LINE_BYTES_MAX + 1], (vec![LINE_BYTES_MAX], 0, None)),
+            (|l| l.log_lines = 2, vec![1, 0], (vec![1, 0], 0, None)),
+            (|l| l.log_lines = 2, vec![1, 0, 1], (vec![1, 0], 1, None)),
+            (|l| l.log_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
+            // A shorter one still fits where a longer one did not.
+            (|l| l.log_bytes = 5, vec![2, 4, 3, 1], (vec![2, 3], 2, None)),
+            (|l| l.output_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
+            (|l| l.output_bytes = 5, vec![2, 3, 1], (vec![2, 3], 0, Some(Broke::LogBytes))),
+            // What is not kept was handed over all the same.
+            (|l| (l.output_bytes, l.log_lines) = (5, 1), vec![2, 3, 1], (vec![2], 1, Some(Broke::LogBytes))),
+            (|l| l.log_lines = 0, vec![0; LOG_CALLS_MAX as usize], (vec![], LOG_CALLS_MAX, None)),
+        ];
+        for (n, (set, lines, (kept, dropped, broke))) in cases.into_iter().enumerate() {
+            assert_eq!(logged(set, &lines), (kept, dropped, broke.map(|broke| broke.to_string())), "case {n}");
+        }
+        let (_, _, broke) = logged(|_| (), &vec![0; LOG_CALLS_MAX as usize + 1]);
+        assert_eq!(broke, Some(Broke::LogCalls.to_string()));
+    }
+}

@@ -226,7 +226,8 @@ impl Host {
             readying: Mutex::default(),
             refused: Mutex::default(),
             compiling: Semaphore::new(1),
-            compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
+            // Beside those that wait, the one that is compiled keeps its place.
+            compile_queue: Semaphore::new(many(config.plugin_compile_queue_max) + 1),
             cache: None,
             turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),
@@ -508,3 +509,6 @@ fn roles_fault(roles: &[String]) -> Option<String> {
     let twice = roles.iter().find(|key| !seen.insert(key.as_str()))?;
     Some(format!("it named {twice} twice"))
 }
+
+#[cfg(test)]
+mod bounds;

@@ -7,24 +7,13 @@ use serde_json::{Value, json};
 
 use crate::guests;
 use crate::site::{ADMIN, As, Organization, PASSWORD, Reply, Site};
-use crate::verdicts::{bind, enforced, watched};
+use crate::verdicts::{bind, documents, enforced, permission, watched};
 
 const CHECK: &str = "/api/v1/permissions/check";
 const DECISIONS: &str = "/api/v1/permissions/decisions";
 const FORBIDDEN: u64 = 31_505_000;
 
 // ── helpers ──
-
-fn permission(uid: &str, name: &str) -> Value {
-    json!({"uid": uid, "permission": name})
-}
-
-fn documents() -> Value {
-    json!([
-        {"name": "doc.read", "http_methods": "GET", "http_path": "/docs/:id"},
-        {"name": "doc.edit", "http_methods": "PUT", "http_path": "/docs/:id"},
-    ])
-}
 
 /// Asks the same question so many times, a hundred in a request.
 async fn ask(caller: &As<'_>, question: &Value, times: usize) {

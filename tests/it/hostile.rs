@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{guests, site};
 use crate::plugins::{activate, upload};
-use crate::site::Site;
+use crate::site::{Organization, Site};
 
 pub struct Hostile {
     pub name: String,
@@ -434,7 +434,7 @@ fn with_little_address_space_plugins_still_answer() {
 // ── the server ──
 
 /// Waits until it is so.
-async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = found() {
@@ -497,12 +497,21 @@ async fn the_compiler_has_nothing_of_the_server_and_ends_with_it() {
     site.start_again();
 }
 
+/// Syncs a member with what one external key gives.
+async fn sync(organization: &Organization<'_>, uid: &str, key: &str) -> Value {
+    let body = json!({"source": "ldap", "external_keys": [key]});
+    organization.owner().post(&format!("/api/v1/permissions/users/{uid}/roles/sync"), body).await.data()
+}
+
 #[tokio::test]
 async fn a_server_and_another_tenant_bear_all_hostile_guests() {
     let site = Site::with("[plugins]\nper_organization = 200\nuploads_per_min = 10000\ncompile_cpu_s = 2").await;
     site.import(json!([{"name": "doc"}, {"name": "doc.read", "parent": "doc"}])).await;
     let (acme, north) = (site.organization("acme").await, site.organization("north").await);
     let question = |uid: &str| json!({"uid": uid, "permission": "doc.read"});
+    acme.role("film", &[]).await;
+    let staff = json!({"external_source": "ldap", "external_key": "staff", "internal_role_key": "film"});
+    acme.admin().put("/api/v1/permissions/role-mappings", staff).await.done();
     let member = acme.member_with(&["doc.read"]).await.uid;
     let neighbour = north.member_with(&["doc.read"]).await.uid;
     upload(&north.owner(), "closed", guests::denying("closed")).await.done();
@@ -524,15 +533,32 @@ async fn a_server_and_another_tenant_bear_all_hostile_guests() {
             End::Refused(word) if word.is_empty() => drop(uploaded.is(34_101_000).word()),
             End::Refused(word) => assert_eq!(uploaded.is(34_101_000).word(), word, "{name}"),
             End::Call(words) => {
-                let exports = uploaded.data()["exports"].clone();
-                if exports == json!(["authorizer"]) {
-                    activate(&owner, name, json!({"version": 1, "mode": "enforce"})).await.done();
+                let is_authorizer = uploaded.data()["exports"] == json!(["authorizer"]);
+                // A member without roles there would show nothing of a mapper that takes them.
+                assert_eq!(sync(&acme, &member, "staff").await["failed"], Value::Null, "before {name}");
+                activate(&owner, name, json!({"version": 1, "mode": "enforce"})).await.done();
+                if is_authorizer {
                     let decision = acme.check(question(&member)).await;
                     let expected = words.contains(&"allow".to_owned());
                     assert_eq!(decision["allow"], expected, "{name}: {decision}");
                     assert_eq!(decision["reason"] == "plugin_failed", !expected, "{name}: {decision}");
-                    owner.post(&format!("/api/v1/plugins/{name}/deactivate"), json!({})).await.done();
+                } else {
+                    let synced = sync(&acme, &member, "nobody").await;
+                    let is_failed = !words.contains(&"roles".to_owned());
+                    assert_eq!(synced["failed"] == true, is_failed, "{name}: {synced}");
+                    let (kept, removed) =
+                        if is_failed { (json!(["film"]), json!([])) } else { (json!([]), json!(["film"])) };
+                    assert_eq!((&synced["kept"], &synced["removed"]), (&kept, &removed), "{name}: {synced}");
                 }
+                let seen = owner.get(&format!("/api/v1/plugins/{name}")).await.data();
+                let figures = &seen["activations"][0]["figures"];
+                // So long it is waited for, and a busy machine takes its time to notice.
+                let bound_ms = if is_authorizer { 5 * 20 } else { 5 * 50 } + 5_000;
+                assert!(
+                    figures["duration_us_max"].as_u64().is_some_and(|us| us <= bound_ms * 1_000),
+                    "{name}: {figures}"
+                );
+                owner.post(&format!("/api/v1/plugins/{name}/deactivate"), json!({})).await.done();
             }
         }
         // The neighbour's own rule goes on to answer, and so does base here.

@@ -1,11 +1,12 @@
 //! Role mappers in the sync: what they are told, what becomes of what they name, and that nothing happens when they fail.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
 use crate::guests;
+use crate::hostile::until;
+use crate::plugins::put;
 use crate::site::{As, Organization, Site};
 use crate::standin::{self, StandIn};
 
@@ -18,22 +19,12 @@ const NOT_HELD: u64 = 31_505_000;
 
 /// Uploads a component and puts it in force; answers the epoch from which it is.
 pub async fn enforce(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
-    activate(organization, plugin, component, json!({"mode": "enforce"})).await
+    put(&organization.owner(), plugin, component.to_vec(), json!({"mode": "enforce"})).await
 }
 
 /// The same for one that is only watched.
 async fn watch(organization: &Organization<'_>, plugin: &str, component: &[u8]) -> u64 {
-    activate(organization, plugin, component, json!({"mode": "shadow"})).await
-}
-
-async fn activate(organization: &Organization<'_>, plugin: &str, component: &[u8], mut how: Value) -> u64 {
-    let (owner, url) = (organization.owner(), format!("{PLUGINS}?name={plugin}"));
-    let uploaded = owner.send_raw(Method::POST, &url, "application/wasm", component.to_vec()).await.data();
-    assert_eq!(uploaded["sha256"], sha256(component));
-    how["version"] = uploaded["version"].clone();
-    let activated = owner.post(&format!("{PLUGINS}/{plugin}/activate"), how).await;
-    activated.done();
-    activated.epoch()
+    put(&organization.owner(), plugin, component.to_vec(), json!({"mode": "shadow"})).await
 }
 
 async fn deactivate(organization: &Organization<'_>, plugin: &str) {
@@ -200,7 +191,7 @@ async fn a_plugin_of_both_kinds_maps_whatever_its_filter_says() {
         "(call $abstain)",
         "(call $list (local.get $groups) (local.get $groups_count))",
     );
-    activate(&acme, "both", &both, json!({"mode": "enforce", "filter": {"permissions": ["nothing.at.all"]}})).await;
+    put(&acme.owner(), "both", both, json!({"mode": "enforce", "filter": {"permissions": ["nothing.at.all"]}})).await;
     // One that only authorizes has no part in this.
     enforce(&acme, "other", &guests::denying("no")).await;
 
@@ -311,7 +302,7 @@ async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
         if let Some(ms) = deadline_ms {
             how["deadline_ms"] = json!(ms);
         }
-        activate(&acme, "mapper", &component, how).await;
+        put(&acme.owner(), "mapper", component, how).await;
 
         let synced = sync(&acme, &uid, json!(["lost"])).await;
 
@@ -501,14 +492,22 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
     enforce(&acme, "mapper", &versions[0]).await;
     let body = json!({"source": "ldap", "external_keys": []});
     let is_over = std::sync::atomic::AtomicBool::new(false);
+    let answers = std::sync::atomic::AtomicUsize::new(0);
+    // Two are asked at any time, so that the third answer from now on is of a question asked from now on; the others wait
+    // for theirs.
+    let answered_by_this_version = async || {
+        let enough = answers.load(std::sync::atomic::Ordering::SeqCst) + 3;
+        let answered = || (answers.load(std::sync::atomic::Ordering::SeqCst) >= enough).then_some(());
+        until("mappers answer", answered).await;
+    };
 
     let switch = async {
         let mut since = Vec::new();
         for component in &versions[1..] {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            answered_by_this_version().await;
             since.push(enforce(&acme, "mapper", component).await);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        answered_by_this_version().await;
         is_over.store(true, std::sync::atomic::Ordering::SeqCst);
         since
     };
@@ -517,6 +516,7 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
         while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
             let reply = acme.owner().post(&sync_url(&member.uid), body.clone()).await;
             seen.push((reply.epoch(), reply.data()));
+            answers.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }
         seen
     };
@@ -545,11 +545,16 @@ async fn a_table_that_changes_while_a_mapper_thinks_is_read_again() {
     let acme = organization(&site, "acme", &["before", "after"]).await;
     let member = acme.member().await;
     map(&acme, "ldap", "staff", "before").await;
+    // The first has answered when the second begins to think.
+    enforce(&acme, "first", &guests::naming_claim("roster.roles", 9, 0)).await;
     enforce(&acme, "mapper", &guests::naming_claim("roster.roles", 9, 200_000_000)).await;
     sync(&acme, &member.uid, json!([])).await;
+    let answers = async || figures(&acme, "first", "enforce").await["calls"]["roles"].as_u64().expect("a number");
+    let before = answers().await;
 
     let change = async {
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let answered = async { while answers().await == before {} };
+        tokio::time::timeout(std::time::Duration::from_secs(60), answered).await.expect("an answer of the first");
         map(&acme, "ldap", "staff", "after").await;
         std::time::Instant::now()
     };

@@ -1,5 +1,6 @@
 //! What is in force of an organization's plugins, and how it gets there and back.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::guests::{allowing, authorizer, denying, looping, naming, trapping};
@@ -15,6 +16,14 @@ pub async fn activate(caller: &As<'_>, name: &str, body: Value) -> Reply {
     caller.post(&format!("/api/v1/plugins/{name}/activate"), body).await
 }
 
+/// Uploads a component and puts it in force, or watches it, in this way; answers the epoch from which it is.
+pub async fn put(caller: &As<'_>, name: &str, component: Vec<u8>, mut how: Value) -> u64 {
+    how["version"] = upload(caller, name, component).await.data()["version"].take();
+    let activated = activate(caller, name, how).await;
+    activated.done();
+    activated.epoch()
+}
+
 async fn rollback(caller: &As<'_>, name: &str) -> Reply {
     caller.post(&format!("/api/v1/plugins/{name}/rollback"), json!({})).await
 }
@@ -23,7 +32,7 @@ async fn deactivate(caller: &As<'_>, name: &str) -> Reply {
     caller.post(&format!("/api/v1/plugins/{name}/deactivate"), json!({})).await
 }
 
-async fn dry_run(caller: &As<'_>, name: &str, body: Value) -> Reply {
+pub async fn dry_run(caller: &As<'_>, name: &str, body: Value) -> Reply {
     caller.post(&format!("/api/v1/plugins/{name}/dry-run"), body).await
 }
 
@@ -454,6 +463,40 @@ async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back(
 }
 
 #[tokio::test]
+async fn whoever_gets_no_turn_is_denied_and_that_is_no_failure_of_the_plugin() {
+    let site = Site::with(
+        "[plugins]\nfailures = 1\ncalls_per_organization = 1\nwait_ms = 1\nlog_kept = 2
+         authorize_ms = 10000\nauthorize_fuel = 10000000000",
+    )
+    .await;
+    let acme = site.organization("acme").await;
+    let uid = reader(&acme).await;
+    let slow = authorizer(
+        "",
+        "(local $n i64) (local.set $n (i64.const 200000000))
+         (loop $spin (local.set $n (i64.sub (local.get $n) (i64.const 1))) (br_if $spin (i64.ne (local.get $n) (i64.const 0))))
+         (call $allow)",
+    );
+    put(&acme.owner(), "slow", slow, json!({"mode": "enforce"})).await;
+    let decisions = join_all((0..5).map(|_| acme.check(may_read(&uid)))).await;
+    let outcomes = |word: &str, reason: &str| {
+        let is = |decision: &&Value| {
+            (&decision["because"]["plugins"][0]["outcome"], &decision["reason"]) == (&json!(word), &json!(reason))
+        };
+        decisions.iter().filter(is).count()
+    };
+    let (allowed, busy) = (outcomes("allow", "ok_role"), outcomes("busy", "plugin_failed"));
+    assert!(allowed + busy == 5 && allowed > 0 && busy > 2, "{decisions:?}");
+    let plugin = see(&acme.owner(), "slow").await;
+    assert_eq!(
+        (states(&plugin), &plugin["activations"][0]["figures"]["calls"]["busy"]),
+        (vec!["active"], &json!(busy))
+    );
+    assert_eq!(acme.owner().get("/api/v1/plugins/slow/log").await.data()["total"], 2, "the latest lines");
+    assert_eq!(acme.check(may_read(&uid)).await["reason"], "ok_role");
+}
+
+#[tokio::test]
 async fn a_watched_run_that_fails_leaves_an_enforced_one_of_the_same_version_alone() {
     let mut site = Site::with("[plugins]\nfailures = 2").await;
     let acme = site.organization("acme").await;
@@ -492,9 +535,10 @@ async fn an_inactive_organization_s_plugins_are_not_asked() {
     site.admin().post(&format!("/admin/organizations/{}/deactivate", acme.id), json!({})).await.done();
     let client = site.client(&["permissions:check"]).await.with("x-tenant-id", &acme.id);
     let decision = client.post("/api/v1/permissions/check", may_read(&uid)).await.data();
+    let because = &decision["because"];
     assert_eq!(
-        (&decision["reason"], &decision["because"]["plugins"]),
-        (&json!("tenant_inactive"), &json!([])),
+        (&decision["reason"], &because["plugins"], &because["stages"][2]["verdict"]),
+        (&json!("tenant_inactive"), &json!([]), &json!("not_asked")),
         "{decision}"
     );
     assert_eq!(acme.owner().get("/api/v1/plugins/hours").await.status, 403);
@@ -534,6 +578,13 @@ async fn an_activation_that_cannot_be_is_refused_with_what_is_wrong() {
     ] {
         let refused = activate(&owner, "hours", body.clone()).await;
         assert_eq!(refused.is(10_101_000).fields(), fields, "{body}");
+    }
+    for (list, text) in [("permissions", "p"), ("routes", "/r"), ("modules", "m")] {
+        let filter =
+            |n: usize| with(json!({"filter": {list: (0..n).map(|n| format!("{text}{n}")).collect::<Vec<_>>()}}));
+        activate(&owner, "hours", filter(100)).await.done();
+        let refused = activate(&owner, "hours", filter(101)).await;
+        assert_eq!(refused.is(10_101_000).fields(), [format!("body.filter.{list}")]);
     }
     activate(&owner, "hours", with(json!({"deadline_ms": 20}))).await.done();
     let mapper = |deadline_ms: u32| json!({"version": 1, "mode": "enforce", "deadline_ms": deadline_ms});

@@ -5,15 +5,11 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::plugins::upload;
-use crate::site::{As, Organization, Site};
-use crate::verdicts::{bind, enforced, filtered};
+use crate::plugins::{dry_run, upload};
+use crate::site::{Organization, Site};
+use crate::verdicts::{bind, documents, enforced, filtered};
 
 const CHECK: &str = "/api/v1/permissions/check";
-
-fn documents() -> Value {
-    json!([{"name": "doc.read", "http_methods": "GET", "http_path": "/docs/:id"}, {"name": "doc.edit"}])
-}
 
 /// What was decided: a denial by the plugin, one for want of a permission, one by a gate, and one with a secret.
 async fn decided<'s>(site: &'s Site, acme: &Organization<'s>) -> (String, String) {
@@ -33,10 +29,6 @@ async fn decided<'s>(site: &'s Site, acme: &Organization<'s>) -> (String, String
     (holder, other)
 }
 
-async fn dry_run(caller: &As<'_>, body: Value) -> crate::site::Reply {
-    caller.post("/api/v1/plugins/rule/dry-run", body).await
-}
-
 #[tokio::test]
 async fn a_version_shows_which_recorded_decisions_it_would_change() {
     let site = Site::start().await;
@@ -44,7 +36,7 @@ async fn a_version_shows_which_recorded_decisions_it_would_change() {
     let (holder, _) = decided(&site, &acme).await;
     upload(&acme.admin(), "rule", guests::abstaining()).await.done();
 
-    let found = dry_run(&acme.owner(), json!({"version": 2, "recorded": {}})).await.data();
+    let found = dry_run(&acme.owner(), "rule", json!({"version": 2, "recorded": {}})).await.data();
     assert_eq!((&found["version"], &found["outcome"]), (&json!(2), &json!("replayed")));
     let counts = |found: &Value| {
         let names = ["decisions", "asked", "left_out", "unreached", "failed", "changed"];
@@ -56,12 +48,12 @@ async fn a_version_shows_which_recorded_decisions_it_would_change() {
     assert_eq!((&change["was_allow"], &change["was_reason"]), (&json!(false), &json!("plugin_denied")));
     assert_eq!((&change["would_allow"], &change["would_reason"]), (&json!(true), &json!("ok_role")));
     // The version in force says what it said.
-    let same = dry_run(&acme.owner(), json!({"recorded": {}})).await.data();
+    let same = dry_run(&acme.owner(), "rule", json!({"recorded": {}})).await.data();
     assert_eq!(counts(&same), [4, 1, 1, 0, 0, 0]);
     // The latest two: the one with the secret, and one that no plugin is asked about.
-    let some = dry_run(&acme.owner(), json!({"version": 2, "recorded": {"limit": 2}})).await.data();
+    let some = dry_run(&acme.owner(), "rule", json!({"version": 2, "recorded": {"limit": 2}})).await.data();
     assert_eq!(counts(&some), [2, 0, 1, 0, 0, 0]);
-    let none = dry_run(&acme.owner(), json!({"version": 2, "recorded": {"to": 1}})).await.data();
+    let none = dry_run(&acme.owner(), "rule", json!({"version": 2, "recorded": {"to": 1}})).await.data();
     assert_eq!(counts(&none), [0, 0, 0, 0, 0, 0]);
     // Nothing of all this is counted against the version, or logged as a decision.
     let logged = acme.owner().get("/api/v1/permissions/decisions").await.data();
@@ -74,16 +66,16 @@ async fn a_replay_that_cannot_be_is_refused() {
     let acme = site.organization("acme").await;
     decided(&site, &acme).await;
     let both = json!({"recorded": {}, "input": {"action": "x"}});
-    assert_eq!(dry_run(&acme.owner(), both).await.fields(), ["body.input"]);
+    assert_eq!(dry_run(&acme.owner(), "rule", both).await.fields(), ["body.input"]);
     for (limit, is_right) in [(0, false), (1, true), (2_000, true), (2_001, false)] {
-        let reply = dry_run(&acme.owner(), json!({"recorded": {"limit": limit}})).await;
+        let reply = dry_run(&acme.owner(), "rule", json!({"recorded": {"limit": limit}})).await;
         assert_eq!(reply.status == 200, is_right, "{limit}: {reply:?}");
     }
     let runner = acme.member_with(&["roster.plugin.run"]).await;
-    assert_eq!(dry_run(&runner.caller(), json!({"recorded": {}})).await.status, 403);
+    assert_eq!(dry_run(&runner.caller(), "rule", json!({"recorded": {}})).await.status, 403);
     let component = guests::naming(&["viewer"]);
     let mapper = upload(&acme.admin(), "rule", component).await.data();
-    let reply = dry_run(&acme.owner(), json!({"version": mapper["version"], "recorded": {}})).await;
+    let reply = dry_run(&acme.owner(), "rule", json!({"version": mapper["version"], "recorded": {}})).await;
     assert_eq!((reply.word(), reply.fields()), ("plugin_input", vec!["body.recorded".to_owned()]));
 }
 
@@ -117,6 +109,15 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
         let of_file =
             site.command(&["plugin", "replay", "--from", file.to_str().expect("text"), "--candidate", candidate]);
         assert_eq!(of_file, running);
+    }
+    // Of what would change, so many are listed, and all are counted.
+    let items = page["data"]["items"].as_array().expect("items");
+    let changing = items.iter().find(|item| item["id"] == change["id"]).expect("the decision");
+    for (decisions, listed) in [(200, 200), (201, 200)] {
+        let many = written(&site, "many.json", json!(vec![changing; decisions]).to_string().as_bytes());
+        let many =
+            site.command(&["plugin", "replay", "--from", many.to_str().expect("text"), "--candidate", candidate]);
+        assert_eq!((&many["changed"], many["changes"].as_array().map(Vec::len)), (&json!(decisions), Some(listed)));
     }
     assert_eq!(site.command_while_stopped(&by_server), running);
     // Another plugin's denial stays what it was.
