@@ -201,6 +201,7 @@ settings! {
     plugins_large "plugins.large_organizations": Vec<String> = Vec::new(), (), "org_code of each organization whose plugins may be big runtimes, such as Python, under the limits of plugins.large; `*` for all";
     plugins_max "plugins.per_organization": u64 = 50, 1..=10_000, "Most plugins of one organization";
     plugin_versions_max "plugins.versions": u64 = 50, 2..=10_000, "Most versions of one plugin";
+    plugin_bytes_max "plugins.bytes": u64 = 268_435_456, 1_024..=1_099_511_627_776, "Bytes of all components of one organization after which nothing more is uploaded";
     plugin_uploads_per_min "plugins.uploads_per_min": u64 = 60, 1..=100_000, "Most uploads of plugins of one organization in a minute, refused ones included";
     plugin_file_bytes "plugins.file_bytes": u64 = 4_194_304, 1_024..=67_108_864, "Largest component in bytes";
     plugin_memory_bytes "plugins.memory_bytes": u64 = 16_777_216, 65_536..=67_108_864, "Memory of one call, summed over all memories of the component, in bytes";
@@ -222,7 +223,7 @@ settings! {
     plugin_large_artifact_bytes "plugins.large.artifact_bytes": u64 = 134_217_728, 65_536..=1_073_741_824, "plugins.artifact_bytes for big runtimes";
     plugin_compile_queue_max "plugins.compile_queue": u64 = 16, 1..=1_000, "Components that may wait for the compiler, which takes one at a time";
     plugin_input_bytes "plugins.input_bytes": u64 = 65_536, 1_024..=1_048_576, "Longest input of one call, in bytes";
-    plugin_output_bytes "plugins.output_bytes": u64 = 262_144, 1_024..=1_048_576, "Most bytes that one call may hand to the host, its answer and its log lines together";
+    plugin_output_bytes "plugins.output_bytes": u64 = 262_144, 1_024..=1_048_576, "Most bytes of the answer of one call, and of all that it logs";
     plugin_log_lines "plugins.log_lines": u64 = 32, 0..=1_000, "Log lines kept of one call";
     plugin_log_bytes "plugins.log_bytes": u64 = 4_096, 0..=65_536, "Bytes of log kept of one call";
     plugin_log_kept "plugins.log_kept": u64 = 500, 1..=100_000, "Log lines kept of one plugin, in memory";

@@ -151,6 +151,7 @@ causes! {
     PluginTooComplex 34 101 "plugin_too_complex" "the component has more of something than the compiler is given";
     PluginCompile 34 101 "plugin_compile" "the component could not be compiled within its limits";
     PluginStart 34 101 "plugin_start" "the component fails when it is started";
+    PluginVectors 34 101 "plugin_vectors" "the test vectors are not right";
     PluginInput 34 101 "plugin_input" "the input does not fit the plugin: see `fields`";
     PluginNotFound 34 301 "plugin_not_found" "there is no such plugin";
     PluginVersionNotFound 34 301 "plugin_version_not_found" "the plugin has no such version";

@@ -8,7 +8,7 @@
 //! An hourglass: wings above (one folder per feature), a kernel below, [`app`] the waist. Imports run downward only:
 //!
 //! ```text
-//! main → cli → routes → <feature>/api → app → journal → access → db → config, error, ids
+//! main → cli → routes → <feature>/api → app → journal, sandbox → access → db → config, error, ids
 //! ```
 //!
 //! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
@@ -38,8 +38,10 @@
 //!
 //! # A decision: `POST /api/v1/permissions/check`
 //!
-//! `routes` → `access::caller` → `permissions::api::policy` → `access::decide`: load the snapshot, route the canonical
-//! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache.
+//! `routes` → `access::caller` → `permissions::api::check` → `access::decide`: load the snapshot, route the canonical
+//! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache. Where the same snapshot binds
+//! plugins, [`app::verdict`] asks them, in turn, and `decide::settle` has the last word. What was decided goes to
+//! [`db::decisions`] behind a queue, which drops rather than waits.
 //!
 //! # A sign-in: `POST /auth/login`
 //!
@@ -54,6 +56,12 @@
 //! enters one transaction: `videos::quota` takes the bytes by a conditional update beside a row of the ledger, `store`
 //! keeps the video, `videos::jobs` queues its job, and `app.change` adds audit row and event. Hooks and imports join in
 //! `videos::register` too.
+//!
+//! # A plugin: `POST /api/v1/plugins` and `…/activate`
+//!
+//! `plugins::api::upload` hands the component to `sandbox`, which takes it apart, compiles it in a child process, starts
+//! it and asks its test vectors; only then `app.change` stores it as a version. `plugins::api::life` makes a version
+//! ready, then binds it in `app.change`: one epoch, behind which the snapshot holds it and `app::rules` asks it.
 
 pub mod cli;
 pub mod routes;
@@ -65,6 +73,7 @@ pub mod console;
 pub mod members;
 pub mod organizations;
 pub mod permissions;
+pub mod plugins;
 pub mod sessions;
 pub mod videos;
 

@@ -3,6 +3,7 @@
 //! ```text
 //! gates   tenant active, member active and in the tenant, path canonical      any fails: deny
 //! base    an open role of the member holds an open permission that answers, or a direct grant matches
+//! plugins what the organization's own rules said, where they were asked (`app::verdict`), settles the rest: `settle`
 //! ```
 
 use std::sync::Arc;
@@ -41,6 +42,8 @@ macro_rules! reasons {
         impl Reason {
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
             pub const fn word(self) -> &'static str { match self { $(Reason::$name => $word,)* } }
+            /// The reason that a word stands for.
+            pub fn of(word: &str) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.word() == word) }
             pub const fn allows(self) -> bool { match self { $(Reason::$name => $allow,)* } }
         }
     };
@@ -49,6 +52,7 @@ macro_rules! reasons {
 reasons! {
     OkRole "ok_role" true;
     OkGrant "ok_grant" true;
+    OkPlugin "ok_plugin" true;
     NoPermission "no_permission" false;
     UnmappedRoute "unmapped_route" false;
     MethodNotMapped "method_not_mapped" false;
@@ -56,7 +60,39 @@ reasons! {
     MemberInactive "member_inactive" false;
     NotAMember "not_a_member" false;
     TenantInactive "tenant_inactive" false;
+    PluginDenied "plugin_denied" false;
+    PluginFailed "plugin_failed" false;
     SnapshotUnavailable "snapshot_unavailable" false;
+}
+
+/// What one of the organization's own rules said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// With or without the right to open what no role does.
+    Allow {
+        may_grant: bool,
+    },
+    Deny,
+    Abstain,
+    /// It could not answer, whatever the cause: never an abstention.
+    Failed,
+}
+
+/// The last word: the base's answer and what the plugins in force said, in the order in which they were asked.
+///
+/// Deny wins, whatever was said before or after. Only what base denied for want of a permission can be opened; whether
+/// the question is one that a plugin may open was seen to before it was asked.
+pub fn settle(base: Reason, said: impl IntoIterator<Item = Said>) -> Reason {
+    let mut is_opened = false;
+    for one in said {
+        match one {
+            Said::Deny => return Reason::PluginDenied,
+            Said::Failed => return Reason::PluginFailed,
+            Said::Allow { may_grant } => is_opened |= may_grant,
+            Said::Abstain => {}
+        }
+    }
+    if is_opened && base == Reason::NoPermission { Reason::OkPlugin } else { base }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +126,10 @@ pub struct Cited {
 }
 
 /// `scope_id` that means every scope of its type.
-const EVERY_SCOPE: &str = "*";
+pub(super) const EVERY_SCOPE: &str = "*";
 
 /// Scope types whose `scope_id` names an organization: their rights end with it.
-const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
+pub(super) const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
 
 pub fn decide(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
     let reason = reason(snapshot, question);

@@ -8,6 +8,7 @@ pub mod client;
 pub mod cookie;
 pub mod decide;
 pub mod key;
+pub mod matter;
 pub mod path;
 pub mod permission;
 pub mod plugin;

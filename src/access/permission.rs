@@ -23,6 +23,12 @@ pub const SYSTEM_ROLES: [(&str, &str, char); 5] = [
     ("viewer", "Viewer", 'v'),
 ];
 
+/// Is it the key of a role, as far as its letters go: `^[a-z][a-z0-9_.-]{1,63}$`?
+pub fn is_role_key(key: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
+    (2..=64).contains(&key.len()) && key.starts_with(|first: char| first.is_ascii_lowercase()) && key.bytes().all(plain)
+}
+
 /// One of Roster's own permissions.
 #[derive(Debug)]
 pub struct Own {

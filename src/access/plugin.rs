@@ -66,6 +66,67 @@ pub struct Filter {
     pub modules: Vec<String>,
 }
 
+/// What a filter looks at of a question.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Topic<'a> {
+    /// Names of the permissions that answer.
+    pub permissions: &'a [&'a str],
+    /// Method and canonical path.
+    pub route: Option<(&'a str, &'a str)>,
+    /// Of a direct grant.
+    pub module: Option<&'a str>,
+}
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        let Self { permissions, routes, modules } = self;
+        permissions.is_empty() && routes.is_empty() && modules.is_empty()
+    }
+
+    /// Is the question covered? One entry that fits is enough.
+    pub fn covers(&self, topic: &Topic<'_>) -> bool {
+        self.is_empty()
+            || topic.permissions.iter().any(|name| self.permissions.iter().any(|own| is_below(own, name)))
+            || topic.route.is_some_and(|(method, path)| self.routes.iter().any(|own| is_route(own, method, path)))
+            || topic.module.is_some_and(|module| self.modules.iter().any(|own| own == module))
+    }
+}
+
+/// `video.edit` is itself, `video.*` all below `video`.
+fn is_below(own: &str, name: &str) -> bool {
+    match own.strip_suffix('*') {
+        Some(prefix) if prefix.ends_with('.') => name.len() > prefix.len() && name.starts_with(prefix),
+        _ => own == name,
+    }
+}
+
+/// Does `[METHOD ]/path/:id|{id}/*rest` mean this method and canonical path? GET means HEAD too, which would be a way
+/// around the plugin otherwise.
+fn is_route(own: &str, method: &str, path: &str) -> bool {
+    let (methods, template) = own.rsplit_once(' ').unwrap_or(("*", own));
+    let is_method = |token: &str| token == "*" || token == method || (token == "GET" && method == "HEAD");
+    let (Some(template), Some(path)) = (template.strip_prefix('/'), path.strip_prefix('/')) else { return false };
+    let template = template.strip_suffix('/').unwrap_or(template);
+    methods.split('|').any(is_method) && is_path(template, path)
+}
+
+fn is_path(template: &str, path: &str) -> bool {
+    let (mut own, mut asked) = (template.split('/'), path.split('/'));
+    loop {
+        match (own.next(), asked.next()) {
+            (None, None) => return true,
+            (Some(segment), Some(found)) if segment.starts_with('*') => return !found.is_empty(),
+            (Some(segment), Some(found)) => {
+                let is_parameter = segment.starts_with(':') || (segment.starts_with('{') && segment.ends_with('}'));
+                if if is_parameter { found.is_empty() } else { segment != found } {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+}
+
 /// How a version was put in force, or is watched; as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,7 +148,7 @@ pub struct Logged {
 }
 
 /// What was counted of a running version since the start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Seen {
     /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the word of a fault.
     pub outcomes: BTreeMap<&'static str, u64>,
@@ -122,8 +183,14 @@ impl Live {
         self.is_quarantined.load(Ordering::Acquire)
     }
 
-    pub fn seen(&self) -> Seen {
-        self.with(|seen| seen.clone()).unwrap_or_default()
+    /// It is asked no more.
+    pub fn quarantine(&self) {
+        self.is_quarantined.store(true, Ordering::Release);
+    }
+
+    /// Takes of what was seen what is needed; calls wait meanwhile.
+    pub fn look<T: Default>(&self, take: impl FnOnce(&Seen) -> T) -> T {
+        self.with(|seen| take(seen)).unwrap_or_default()
     }
 
     /// Counts something, quickly.
@@ -193,5 +260,128 @@ impl Binding {
             "{plugin} {name} {version} {} {mode:?} {exports:?} {may_grant} {filter:?} {deadline_ms:?} {is_large} {since}",
             hex::encode(sha256)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::access::catalog::{Catalog, Met, Node, UserType};
+
+    fn filter(permissions: &[&str], routes: &[&str], modules: &[&str]) -> Filter {
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        Filter { permissions: own(permissions), routes: own(routes), modules: own(modules) }
+    }
+
+    #[test]
+    fn an_empty_filter_covers_everything_and_any_other_only_what_it_names() {
+        let route = Topic { permissions: &["video.edit"], route: Some(("PUT", "/videos/7")), module: None };
+        let grant = Topic { module: Some("cameras"), ..Topic::default() };
+        assert!(Filter::default().covers(&route) && Filter::default().covers(&grant));
+        for (own, covers_route, covers_grant) in [
+            (filter(&["video.edit"], &[], &[]), true, false),
+            (filter(&["video.*"], &[], &[]), true, false),
+            (filter(&["video"], &[], &[]), false, false),
+            (filter(&["video.edi"], &[], &[]), false, false),
+            (filter(&["*"], &[], &[]), false, false),
+            (filter(&[], &["/videos/:id"], &[]), true, false),
+            (filter(&[], &["GET /videos/:id", "PUT /videos/{id}"], &[]), true, false),
+            (filter(&[], &["GET /videos/:id"], &[]), false, false),
+            (filter(&[], &[], &["cameras"]), false, true),
+            (filter(&[], &[], &["camera"]), false, false),
+            (filter(&["other"], &["/other"], &["cameras"]), false, true),
+        ] {
+            assert_eq!((own.covers(&route), own.covers(&grant)), (covers_route, covers_grant), "{own:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_star_means_what_lies_below_it_and_nothing_beside_it() {
+        for (own, name, is) in [
+            ("video.*", "video.edit", true),
+            ("video.*", "video.edit.title", true),
+            ("video.*", "video", false),
+            ("video.*", "video.", false),
+            ("video.*", "videos.edit", false),
+            ("video*", "video.edit", false),
+            ("video*", "video*", true),
+        ] {
+            assert_eq!(is_below(own, name), is, "{own} {name}");
+        }
+    }
+
+    #[test]
+    fn a_route_of_a_filter_is_read_as_a_template_is() {
+        for (own, method, path, is) in [
+            ("/", "GET", "/", true),
+            ("/", "GET", "/a", false),
+            ("/videos/:id/", "GET", "/videos/7", true),
+            ("/videos/:id", "GET", "/videos", false),
+            ("/videos/:id", "GET", "/videos/7/pages", false),
+            ("/videos/*rest", "GET", "/videos", false),
+            ("/videos/*rest", "GET", "/videos/7", true),
+            ("/videos/*rest", "GET", "/videos/7/pages", true),
+            ("GET /videos", "HEAD", "/videos", true),
+            ("HEAD /videos", "GET", "/videos", false),
+            ("GET|POST /videos", "POST", "/videos", true),
+            ("* /videos", "POST", "/videos", true),
+            ("POST /videos", "post", "/videos", false),
+            ("videos", "GET", "/videos", false),
+        ] {
+            assert_eq!(is_route(own, method, path), is, "{own} {method} {path}");
+        }
+    }
+
+    #[test]
+    fn failures_count_while_they_are_recent_and_the_one_too_many_is_said_once() {
+        // When it failed, and at which of them it was once too often: three within a second.
+        for (times, expected) in [
+            (vec![0, 0, 0], Some(2)),
+            (vec![0, 1, 999], Some(2)),
+            // After a second, to the millisecond, one is forgotten.
+            (vec![0, 1, 1_000], None),
+            (vec![0, 1, 1_000, 1_000], Some(3)),
+            (vec![0, 1_000, 2_000, 3_000, 4_000], None),
+            (vec![0, 600, 1_200, 1_800, 2_400], None),
+            (vec![0, 600, 1_200, 1_500, 1_600, 1_700], Some(3)),
+        ] {
+            let live = Live::new(false);
+            let too_often: Vec<usize> = (0..times.len())
+                .filter(|n| live.has_failed_too_often(Timestamp(1_000_000 + times[*n]), 3, 1_000))
+                .collect();
+            assert_eq!(too_often, Vec::from_iter(expected), "{times:?}");
+            assert_eq!(live.is_quarantined(), expected.is_some(), "{times:?}");
+        }
+        assert!(Live::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "one may be enough");
+        assert!(!Live::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "it was said before the restart");
+    }
+
+    proptest! {
+        /// A filter that names a template covers what the catalog routes to that template, and nothing else.
+        #[test]
+        fn a_filter_matches_a_path_as_the_catalog_does(
+            template in "(/(a|b|:x|\\{y\\})){0,3}(/\\*rest)?",
+            path in "(/(a|b|c)){0,4}",
+        ) {
+            let template = if template.is_empty() { "/".to_owned() } else { template };
+            let path = if path.is_empty() { "/".to_owned() } else { path };
+            let node = Node {
+                slot: 0,
+                name: "it".into(),
+                app: "main".into(),
+                parent: None,
+                http_methods: Some("GET".into()),
+                http_path: Some(template.as_str().into()),
+                is_open: true,
+                user_type: UserType::Backend,
+                orphaned: false,
+                position: 0,
+            };
+            let catalog = Catalog::build(vec![node]);
+            let is_routed = matches!(catalog.route("main", "GET", &path), Met::Permissions(..));
+            prop_assert_eq!(is_route(&format!("GET {template}"), "GET", &path), is_routed, "{} {}", template, path);
+        }
     }
 }

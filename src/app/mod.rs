@@ -4,15 +4,17 @@
 //! one transaction, and the answer leaves after the commit and the publication. The `Db` is private, and `change`
 //! takes an answer only together with its audit entry, so an unaudited change does not compile.
 
+mod denials;
 pub mod figures;
 mod kept;
 pub mod keys;
+pub mod record;
 mod rules;
 mod store;
+pub mod verdict;
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,21 +22,24 @@ use poem_openapi::types::{ParseFromJSON, ToJSON};
 use tokio::sync::Semaphore;
 
 use crate::access;
-use crate::access::caller::{Exchange, Guard, Identity};
+use crate::access::caller::{Guard, Identity};
 use crate::access::permission::Permission;
 use crate::access::secret::{self, Hash, Sealer};
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::token;
 use crate::config::Config;
+use crate::db::decisions::DecisionLog;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId, RoleId, SessionId, Timestamp};
-use crate::journal::{self, Entry, Outcome, Verified};
+use crate::ids::{MemberId, RoleId, SessionId, Timestamp};
+use crate::journal::{self, Entry, Verified};
 use crate::outbound::Outbound;
 use crate::outbox::{self, Event, Neighbours};
 use crate::sandbox::Host;
+use denials::Denials;
 use figures::Figures;
 use kept::Kept;
+use record::{Allowed, Decided};
 
 /// The application: one per data directory.
 pub struct App {
@@ -49,6 +54,10 @@ pub struct App {
     /// Told when there is something to deliver.
     pub outbox: tokio::sync::Notify,
     neighbours: Neighbours,
+    /// What was decided.
+    pub decisions: DecisionLog<Decided>,
+    /// Allowed decisions since the start, of which some are logged.
+    allowed: Allowed,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
     /// Digests what may hold a secret, and derives secrets from others.
@@ -56,7 +65,7 @@ pub struct App {
     /// Where the server answers, once it does.
     pub url: OnceLock<String>,
     kept: Kept,
-    denials: Mutex<HashMap<Denied, Repeats>>,
+    denials: Denials,
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
     /// Whose turn it is at the signing keys.
     rotating: tokio::sync::Mutex<()>,
@@ -160,18 +169,6 @@ pub struct Reloaded {
     pub changed: bool,
 }
 
-/// Caller, operation and tenant. What a caller can choose freely is not among them.
-type Denied = (String, String, Option<OrganizationId>);
-struct Repeats {
-    since: Timestamp,
-    count: u64,
-}
-
-/// Denials of one caller, operation and path within this time are one audit row.
-const DENIALS_COALESCED_MS: i64 = 60_000;
-/// More kinds of denials than this at a time are only counted, in one entry for all.
-const DENIALS_REMEMBERED_MAX: usize = 4_096;
-
 impl App {
     /// Opens the data directory's database, founds the site when it is new, and loads the policy.
     pub async fn open(config: Config) -> Result<Arc<Self>> {
@@ -202,6 +199,8 @@ impl App {
             figures: Figures::new()?,
             outbound: Outbound::new(&config),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
+            decisions: DecisionLog::open(&config, Decided::row),
+            allowed: Allowed::default(),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             config: Arc::new(config),
             outbox: tokio::sync::Notify::new(),
@@ -209,7 +208,7 @@ impl App {
             sealer,
             url: OnceLock::new(),
             kept: Kept::default(),
-            denials: Mutex::default(),
+            denials: Denials::default(),
             reloaded: tokio::sync::Mutex::default(),
             rotating: tokio::sync::Mutex::default(),
         }))
@@ -318,82 +317,14 @@ impl App {
     }
 
     /// A digest of a request that tells nothing of its text.
-    pub fn fingerprint(&self, text: &str) -> Hash {
-        self.sealer.digest("request", &[text.as_bytes()])
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> Hash {
+        self.sealer.digest("request", parts)
     }
 
     /// Forgets answers whose time is over.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = ms(self.config.idempotency_ttl_s);
         self.tend(move |w| store::forget_remembered(w, w.now().plus_ms(-ttl_ms)).map(drop)).await
-    }
-
-    /// Records that a caller was refused a change; repeats within a minute are one row.
-    pub async fn record_denial(&self, exchange: &Exchange, action: &str, word: &str) -> Result<()> {
-        let (kind, name) = exchange.actor();
-        let tenant = exchange.tenant.get().copied();
-        let Some(repeats) = self.coalesced((format!("{kind} {name}"), action.to_owned(), tenant)) else {
-            return Ok(());
-        };
-        let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
-        let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
-        let mut entry =
-            Entry::new("path", &exchange.path).after(serde_json::json!({"detail": word, "repeats_before": repeats}));
-        entry.organization = tenant;
-        self.tend(move |w| journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry))
-            .await
-    }
-
-    /// Records how often denials were repeated whose minute is over, so that none is forgotten.
-    pub async fn flush_denials(&self) -> Result<()> {
-        let now = Timestamp::now();
-        let over: Vec<(Denied, u64)> = match self.denials.lock() {
-            Ok(mut known) => {
-                let is_over = |r: &Repeats| r.since.plus_ms(DENIALS_COALESCED_MS) <= now;
-                let counted = known
-                    .iter()
-                    .filter(|(_, r)| r.count > 0 && is_over(r))
-                    .map(|(d, r)| (d.clone(), r.count))
-                    .collect();
-                known.retain(|_, repeats| !is_over(repeats));
-                counted
-            }
-            Err(_) => Vec::new(),
-        };
-        if over.is_empty() {
-            return Ok(());
-        }
-        self.tend(move |w| {
-            over.iter().try_for_each(|((actor, action, tenant), count)| {
-                let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
-                let mut entry = Entry::new("denials", "repeated").after(serde_json::json!({"repeats": count}));
-                entry.organization = *tenant;
-                journal::record(w, (kind, name), ("", "unknown"), action, Outcome::Denied, &entry)
-            })
-        })
-        .await
-    }
-
-    /// How many denials of this kind went by unrecorded before this one; `None` when this one does too.
-    fn coalesced(&self, denied: Denied) -> Option<u64> {
-        let now = Timestamp::now();
-        let mut known = self.denials.lock().ok()?;
-        if known.len() >= DENIALS_REMEMBERED_MAX {
-            known.retain(|_, repeats| repeats.count > 0 || repeats.since.plus_ms(DENIALS_COALESCED_MS) > now);
-        }
-        if !known.contains_key(&denied) && known.len() >= DENIALS_REMEMBERED_MAX {
-            // Beyond the limit they all count as one.
-            let rest = ("others".to_owned(), String::new(), None);
-            known.entry(rest).or_insert(Repeats { since: now, count: 0 }).count += 1;
-            return None;
-        }
-        let repeats = known.entry(denied).or_insert(Repeats { since: Timestamp(i64::MIN), count: 0 });
-        if repeats.since.plus_ms(DENIALS_COALESCED_MS) > now {
-            repeats.count += 1;
-            return None;
-        }
-        repeats.since = now;
-        Some(std::mem::take(&mut repeats.count))
     }
 
     /// Builds the policy anew from rows, off the path, and swaps it in if the one in memory differs.
@@ -498,8 +429,9 @@ impl App {
         (&self.db.figures, self.db.queued())
     }
 
-    /// Finishes what waits and closes the file.
+    /// Finishes what waits and closes the files.
     pub async fn close(&self) {
+        self.decisions.close().await;
         self.db.close().await;
     }
 }

@@ -2,15 +2,21 @@
 //! quarantine when it fails too often.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{App, Changed, ms, store};
 use crate::access;
 use crate::access::caller::Identity;
-use crate::access::plugin::{Binding, Logged};
-use crate::error::Result;
+use crate::access::plugin::{Binding, Logged, Mode, Seen};
+use crate::access::secret::Hash;
+use crate::access::snapshot::Snapshot;
+use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Loaded, RoleInput, Ruling, Tier, Turn};
+
+/// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
+const READY_WAIT: Duration = Duration::from_secs(2);
 
 impl App {
     /// Asks an authorizer. Never within a transaction: no guest runs under the writer.
@@ -20,7 +26,7 @@ impl App {
         binding: &Binding,
         input: AccessInput,
     ) -> Called<Ruling> {
-        let called = match self.ready(binding).await {
+        let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.authorize(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
@@ -35,7 +41,7 @@ impl App {
         binding: &Binding,
         input: RoleInput,
     ) -> Called<Vec<String>> {
-        let called = match self.ready(binding).await {
+        let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.map_roles(turn(organization, binding, loaded), input).await,
             Err(fault) => Called::failed(fault),
         };
@@ -43,7 +49,10 @@ impl App {
         called
     }
 
-    async fn ready(&self, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
+    async fn ready(self: &Arc<Self>, organization: OrganizationId, binding: &Binding) -> Result<Arc<Loaded>, Fault> {
+        if let Err(e) = self.require_tier(organization, binding.is_large) {
+            return Err(Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() });
+        }
         if binding.live.is_quarantined() {
             return Err(Fault {
                 kind: FaultKind::Quarantined,
@@ -53,24 +62,100 @@ impl App {
         if let Some(loaded) = self.host.find_loaded(&binding.sha256) {
             return Ok(loaded);
         }
-        let sha256 = binding.sha256;
-        let fetch = self.read(move |r| store::get_component(r, &sha256));
-        let loaded = self.host.load(sha256, Tier::of(binding.is_large), fetch).await;
+        // It goes on when whoever asks goes away, and when they wait no longer.
+        let (app, sha256, tier) = (self.clone(), binding.sha256, Tier::of(binding.is_large));
+        let loading = tokio::spawn(async move { app.load_plugin(sha256, tier).await });
+        let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
+            Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
+            Err(_) => Err(Error::new(Cause::CompilerBusy).saying("it is being compiled")),
+        };
         loaded.map_err(|e| {
             tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
             Fault { kind: FaultKind::Unavailable, message: e.message().to_owned() }
         })
     }
 
-    /// Makes ready what is in force, so that nobody waits for it: at start, and after a change.
+    /// Fails for a version of a big runtime whose organization may not have one any more.
+    pub fn require_tier(&self, organization: OrganizationId, is_large: bool) -> Result<()> {
+        let snapshot = self.guard.snapshot.load();
+        let may_be_large = || {
+            let tenant = snapshot.tenant(organization);
+            tenant.is_some_and(|tenant| Tier::of_organization(&self.config, &tenant.org_code) == Tier::Large)
+        };
+        if !is_large || may_be_large() {
+            return Ok(());
+        }
+        let message = "this version is a big runtime, and plugins.large_organizations does not name its organization";
+        Err(Error::new(Cause::PluginTooLarge).saying(message))
+    }
+
+    /// A stored component, ready to be called: it is already, or becomes so now.
+    pub async fn load_plugin(&self, sha256: Hash, tier: Tier) -> Result<Arc<Loaded>> {
+        match self.host.find_loaded(&sha256) {
+            Some(loaded) => Ok(loaded),
+            None => {
+                let loaded = self.host.load(sha256, tier, self.read(move |r| store::get_component(r, &sha256))).await;
+                self.keep_plugins();
+                loaded
+            }
+        }
+    }
+
+    /// Makes ready what is in force, so that nobody waits for it: at start, where some of it must be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
-        for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
-            // What fails was logged, and is tried again when it is asked.
-            let _ = self.ready(binding).await;
+        for binding in bound(&snapshot).filter(|binding| !binding.live.is_quarantined()) {
+            if let Err(e) = self.load_plugin(binding.sha256, Tier::of(binding.is_large)).await {
+                tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
+            }
         }
-        let in_force = snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()).map(|binding| binding.sha256);
-        self.host.keep_loaded(&in_force.collect());
+    }
+
+    /// The same with what was compiled before; answers whether that was all.
+    pub async fn ready_cached_plugins(&self) -> bool {
+        let snapshot = self.snapshot();
+        let mut is_all = true;
+        for binding in bound(&snapshot).filter(|binding| !binding.live.is_quarantined()) {
+            let fetch = async { Err(Error::new(Cause::NotFound)) };
+            is_all &= self.host.load(binding.sha256, Tier::of(binding.is_large), fetch).await.is_ok();
+        }
+        is_all
+    }
+
+    /// Drops what is ready beyond what is in force and the spare places: whenever something became ready, and after a
+    /// change of what is in force.
+    pub fn keep_plugins(&self) {
+        self.host.keep_loaded(&bound(&self.snapshot()).map(|binding| binding.sha256).collect());
+    }
+
+    /// Drops what was made of a component that is not stored, or not any more.
+    pub async fn forget_plugin(&self, sha256: Hash) {
+        let is_stored = self.read(move |r| store::has_component(r, &sha256)).await;
+        // When in doubt it stays: it is only a copy.
+        if is_stored.is_ok_and(|is_stored| !is_stored) {
+            self.host.forget(&sha256);
+        }
+    }
+
+    /// Drops what earlier runs made of components that are not stored any more. At start, before anybody uploads.
+    pub async fn sweep_plugins(&self) {
+        match self.read(store::list_components).await {
+            Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
+            Err(e) => tracing::warn!(error = %e, "compiled plugins could not be swept"),
+        }
+    }
+
+    /// A plugin that is only watched would have changed something: counted, and written to its log.
+    pub fn note_difference(&self, organization: OrganizationId, binding: &Binding, message: String) {
+        tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a watched plugin differs");
+        binding.live.count(|seen| {
+            seen.differed += 1;
+            keep(seen, self.log_kept_max(), Logged { at: Timestamp::now(), level: "info", message });
+        });
+    }
+
+    fn log_kept_max(&self) -> usize {
+        usize::try_from(self.config.plugin_log_kept).unwrap_or(usize::MAX)
     }
 
     fn count<T>(
@@ -81,7 +166,8 @@ impl App {
         outcome: Result<&'static str, &Fault>,
     ) {
         let now = Timestamp::now();
-        let kept_max = usize::try_from(self.config.plugin_log_kept).unwrap_or(usize::MAX);
+        self.figures.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
+        let kept_max = self.log_kept_max();
         binding.live.count(|seen| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.word());
             *seen.outcomes.entry(word).or_default() += 1;
@@ -93,12 +179,11 @@ impl App {
             seen.memory_bytes_max = seen.memory_bytes_max.max(called.memory_bytes);
             seen.log_dropped += u64::from(called.log_dropped);
             let lines = called.log.iter().map(|line| (line.level.word(), line.message.clone()));
-            let fault = outcome.err().map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
+            // One in quarantine says no more than it did: its last lines are those that tell why.
+            let fault = outcome.err().filter(|fault| fault.kind != FaultKind::Quarantined);
+            let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
             for (level, message) in lines.chain(fault) {
-                if seen.log.len() >= kept_max {
-                    seen.log.pop_front();
-                }
-                seen.log.push_back(Logged { at: now, level, message });
+                keep(seen, kept_max, Logged { at: now, level, message });
             }
         });
         let (failures_max, window_ms) = (self.config.plugin_failures, ms(self.config.plugin_failures_window_s));
@@ -117,9 +202,18 @@ impl App {
         let entry = Entry::new("plugin", &binding.name)
             .within(organization)
             .after(serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.word(), "fault": fault.kind.word()}));
-        let app = self.clone();
+        let (app, run) = (self.clone(), binding.clone());
         tokio::spawn(async move {
             let write = move |t: &super::Transaction<'_>, _: &Identity| {
+                let bound =
+                    t.snapshot().tenant(organization).map(|tenant| tenant.plugins().clone()).unwrap_or_default();
+                let is_over = !bound.iter().any(|other| other.is_same_run(&run));
+                let is_of = |other: &Binding| (other.plugin, other.version) == (plugin, version);
+                // A watched run has no effect: not on an enforced one of the same version either, after a restart.
+                let decides = |other: &Binding| other.mode == Mode::Enforce && is_of(other);
+                if is_over || (run.mode == Mode::Shadow && bound.iter().any(decides)) {
+                    return Ok(Changed::nothing(()));
+                }
                 store::quarantine(t, plugin, version)?;
                 Ok(Changed::new((), entry).policy([access::store::plugins(t, organization)?]))
             };
@@ -130,6 +224,36 @@ impl App {
     }
 }
 
+/// Adds a line; the oldest one goes when there are too many.
+fn keep(seen: &mut Seen, kept_max: usize, line: Logged) {
+    if seen.log.len() >= kept_max {
+        seen.log.pop_front();
+    }
+    seen.log.push_back(line);
+}
+
+/// All that is bound, wherever.
+fn bound(snapshot: &Snapshot) -> impl Iterator<Item = &Binding> {
+    snapshot.tenants().flat_map(|tenant| tenant.plugins().iter())
+}
+
 fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> Turn {
-    Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms }
+    let is_trial = binding.mode == Mode::Shadow;
+    Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_latest_lines_are_kept() {
+        for (written, expected) in [(0, ""), (2, "01"), (3, "012"), (4, "123"), (9, "678")] {
+            let mut seen = Seen::default();
+            for n in 0..written {
+                keep(&mut seen, 3, Logged { at: Timestamp(n), level: "info", message: n.to_string() });
+            }
+            assert_eq!(seen.log.iter().map(|line| line.message.as_str()).collect::<String>(), expected);
+        }
+    }
 }

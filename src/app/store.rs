@@ -162,6 +162,19 @@ pub(super) fn get_component(r: &Reader<'_>, sha256: &Hash) -> Result<Vec<u8>> {
     r.one(GET_COMPONENT, &[(":sha256", sha256)], |row| row.get(0))
 }
 
+const HAS_COMPONENT: &str = "select 1 from plugin_components where sha256 = :sha256";
+
+pub(super) fn has_component(r: &Reader<'_>, sha256: &Hash) -> Result<bool> {
+    r.find(HAS_COMPONENT, &[(":sha256", sha256)], |_| Ok(())).map(|found| found.is_some())
+}
+
+const LIST_COMPONENTS: &str = "select sha256 from plugin_components";
+
+/// The digests of all that was uploaded.
+pub(super) fn list_components(r: &Reader<'_>) -> Result<Vec<Hash>> {
+    r.all(LIST_COMPONENTS, &[], |row| row.get(0))
+}
+
 const QUARANTINE: &str = "
     update plugin_versions set quarantined_at = :now where plugin_id = :plugin_id and version = :version";
 

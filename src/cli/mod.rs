@@ -8,6 +8,7 @@ mod invite;
 mod jobs;
 mod keys;
 mod outbox;
+mod plugin;
 mod serve;
 mod show;
 mod sync;
@@ -51,6 +52,7 @@ Examples:
   roster client create portal --scopes members:read,permissions:check
   roster key create upload-station --service transcoder --scopes jobs:write
   roster catalog import gitea.yaml --app gitea --prefix gitea
+  roster plugin upload hours.wasm --name hours --org acme
   roster audit verify
 
 Every command works while the server runs (over its local socket) and while it does not.";
@@ -128,9 +130,12 @@ enum Command {
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
+    /// Plugins: an organization's own rules, in a sandbox
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Compiles a component from standard input; the program runs this itself
     #[command(name = compile::COMMAND, hide = true)]
-    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64 },
+    CompilePlugin { cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: String },
     /// Print the OpenAPI document
     Openapi,
     /// Print the version
@@ -157,8 +162,8 @@ impl From<std::io::Error> for Failed {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let as_json = arguments.common.json;
-    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes }) = arguments.command {
-        return compile::child(cpu_s, data_bytes, artifact_bytes);
+    if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes, space }) = &arguments.command {
+        return compile::child(*cpu_s, *data_bytes, *artifact_bytes, space);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -199,6 +204,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,
+        Command::Plugin(command) => return plugin::run(&common, command).await,
         // Handled before there was a runtime.
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
         Command::Openapi => commands::openapi().await?,

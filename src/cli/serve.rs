@@ -60,6 +60,13 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
     let stop = stop_signal()?;
+    app.sweep_plugins().await;
+    let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
+    // What ended while nothing ran ends before anybody asks.
+    let first = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await);
+    if let Err(e) = first.and(deliver::tidy(&app).await).and(jobs::forget_done(&app).await) {
+        tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
+    }
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
@@ -70,6 +77,9 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .await;
     upkeep.abort();
     deliverer.abort();
+    if let Some(compiling) = compiling {
+        compiling.abort();
+    }
     for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
@@ -145,6 +155,11 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failed> {
     })
 }
 
+/// What must be compiled first does not keep the server from starting; who asks it in the meantime waits for it.
+async fn ready_plugins(app: Arc<App>) {
+    app.ready_plugins().await;
+}
+
 async fn keep_tidy(app: &App) -> crate::error::Result<()> {
     app.forget_old_requests().await?;
     sessions::tidy(app).await?;
@@ -157,11 +172,6 @@ async fn keep_tidy(app: &App) -> crate::error::Result<()> {
 }
 
 async fn keep_up(app: Arc<App>) {
-    // What ended while nothing ran ends now.
-    let first = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await);
-    if let Err(e) = first.and(deliver::tidy(&app).await).and(jobs::forget_done(&app).await) {
-        tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
-    }
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut tidy = tokio::time::interval(TIDY_EVERY);
     let mut leases = tokio::time::interval(LEASES_EVERY);

@@ -31,7 +31,7 @@ fn table(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
 fn commands() -> String {
     let program = Arguments::command();
     let mut rows = Vec::new();
-    for command in program.get_subcommands() {
+    for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
         let about = |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
         let inner: Vec<&clap::Command> = command.get_subcommands().collect();
         if inner.is_empty() {

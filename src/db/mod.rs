@@ -7,6 +7,7 @@
 //! The writer takes all jobs that wait, up to `db.write_batch`, runs each in a savepoint of one transaction, and
 //! commits once: that one fsync is shared by everybody who waited for it.
 
+pub mod decisions;
 pub mod schema;
 pub mod sql;
 

@@ -88,7 +88,7 @@ pub fn prepare_reader(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// What every connection needs. The busy time-out comes first: the next pragma may already meet a lock.
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(LOCK_WAIT_MS.into()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // One plan a statement, whatever is bound: without it every `limit :limit` is planned anew at each run.

@@ -5,12 +5,15 @@
 pub mod api;
 pub mod grants;
 pub mod import;
+pub mod mappers;
 pub mod store;
 pub mod sync;
 
 use std::sync::Arc;
 
-use crate::access::permission::{OWN, OWN_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, parent};
+use crate::access::permission::{
+    OWN, OWN_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
+};
 use crate::access::snapshot::{Change, Right, Role, Snapshot};
 use crate::access::{self, catalog::Slot};
 use crate::app::{App, Changed, Transaction};
@@ -98,14 +101,10 @@ impl Source {
     }
 }
 
-/// A custom role's key: `^[a-z][a-z0-9_.-]{1,63}$` and none of the reserved beginnings.
+/// A custom role's key: one that is well formed, with none of the reserved beginnings.
 pub fn require_role_key(key: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
-    let well_formed = (2..=64).contains(&key.len())
-        && key.starts_with(|first: char| first.is_ascii_lowercase())
-        && key.bytes().all(allowed);
     let reserved = key.starts_with("system.") || key.starts_with("platform_");
-    if well_formed && !reserved { Ok(()) } else { Err(Cause::RoleKey.into()) }
+    if is_role_key(key) && !reserved { Ok(()) } else { Err(Cause::RoleKey.into()) }
 }
 
 /// The role of a tenant as the policy knows it.

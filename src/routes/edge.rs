@@ -13,6 +13,7 @@ use poem::{Body, Endpoint, Request, Response};
 use super::is_change;
 use crate::access::caller::{Exchange, FromCommandLine, Idempotency};
 use crate::app::App;
+use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::wire::{Failure, Raw, failure_body};
 
@@ -21,14 +22,9 @@ const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Reads the body within its limits, and puts it back as one piece.
 async fn take_body(app: &App, request: &mut Request) -> Result<()> {
-    let (path, config) = (request.uri().path(), &app.config);
-    let bytes_max = match path {
-        path if path.ends_with("/permissions/catalog") => config.catalog_bytes_max,
-        path if path.ends_with("/admin/users/import") => config.import_bytes_max,
-        _ => config.body_bytes_max,
-    };
+    let bytes_max = body_bytes_max(&app.config, request.method(), request.uri().path());
     let reading = read_limited(request.take_body(), bytes_max);
-    let bytes = tokio::time::timeout(Duration::from_millis(config.body_wait_ms), reading)
+    let bytes = tokio::time::timeout(Duration::from_millis(app.config.body_wait_ms), reading)
         .await
         .map_err(|_| Error::new(Cause::RequestTimeout).header("Connection", "close"))??;
     if let Some(key) = request.headers().get("idempotency-key") {
@@ -36,9 +32,8 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         let key =
             key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
         let tenant = request.headers().get("x-tenant-id").map(HeaderValue::as_bytes).unwrap_or_default();
-        let (tenant, body) = (String::from_utf8_lossy(tenant), String::from_utf8_lossy(&bytes));
-        let text = format!("{} {} {tenant}\n{body}", request.method(), request.original_uri());
-        let fingerprint = app.fingerprint(&text);
+        let uri = request.original_uri().to_string();
+        let fingerprint = app.fingerprint(&[request.method().as_str().as_bytes(), uri.as_bytes(), tenant, &bytes]);
         request.extensions_mut().insert(Idempotency { key, fingerprint });
     }
     // Pages read a form as the framework does; operations read the bytes.
@@ -48,6 +43,22 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         request.extensions_mut().insert(Raw(bytes));
     }
     Ok(())
+}
+
+/// How long a body may be, by where it goes. A plugin that is too large is refused by its own operation, which says by
+/// how much: what is moderately too large gets through to it, and big runtimes only where some organization may have them.
+fn body_bytes_max(config: &Config, method: &Method, path: &str) -> u64 {
+    let path = path.strip_prefix(config.base_path.as_str()).unwrap_or(path);
+    match path.strip_suffix('/').unwrap_or(path) {
+        "/permissions/catalog" => config.catalog_bytes_max,
+        "/admin/users/import" => config.import_bytes_max,
+        "/plugins" if *method == Method::POST => {
+            const REFUSED_BYTES: u64 = 6 * 1024 * 1024;
+            let large = if config.plugins_large.is_empty() { 0 } else { config.plugin_large_file_bytes + 1 };
+            REFUSED_BYTES.max(config.plugin_file_bytes + 1).max(large)
+        }
+        _ => config.body_bytes_max,
+    }
 }
 
 fn is_page(request: &Request) -> bool {

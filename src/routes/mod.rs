@@ -24,7 +24,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
-use crate::{audit, clients, connect, members, organizations, permissions, sessions, videos};
+use crate::{audit, clients, connect, members, organizations, permissions, plugins, sessions, videos};
 
 type Apis = (
     (
@@ -44,7 +44,9 @@ type Apis = (
         permissions::api::mappings::Api,
         permissions::api::policy::Api,
         permissions::api::check::Api,
+        permissions::api::decisions::Api,
     ),
+    (plugins::api::Api, plugins::api::upload::Api, plugins::api::run::Api, plugins::api::life::Api),
     (
         sessions::api::Api,
         sessions::api::oidc::Api,
@@ -90,6 +92,13 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             permissions::api::mappings::Api { app: app() },
             permissions::api::policy::Api { app: app() },
             permissions::api::check::Api { app: app() },
+            permissions::api::decisions::Api { app: app() },
+        ),
+        (
+            plugins::api::Api { app: app() },
+            plugins::api::upload::Api { app: app(), uploads: Arc::default() },
+            plugins::api::run::Api { app: app() },
+            plugins::api::life::Api { app: app() },
         ),
         (
             sessions::api::Api { app: app() },
@@ -137,6 +146,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         members::api::invitations::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
+        plugins::api::EXAMPLES,
         sessions::api::EXAMPLES,
         sessions::api::invitation::EXAMPLES,
         sessions::api::second_factor::EXAMPLES,

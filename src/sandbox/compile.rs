@@ -6,10 +6,10 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,24 +17,33 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::engine;
-use super::inspect::STRUCTURE_VERSION;
+use super::engine::{self, Space};
+use super::inspect::{self, STRUCTURE_VERSION};
 use super::limits::Limits;
 use crate::access::secret::{self, Hash, Sealer};
 use crate::error::{Cause, Error, Result};
 
 /// The hidden command that the child process is started with.
 pub const COMMAND: &str = "compile-plugin";
+/// All that the child has of an environment. Or the allocator takes a gigabyte before there is a limit, and what is
+/// allocated within it never counts.
+pub const ENVIRONMENT: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 /// Wall clock of the child, in processor times: it may have to share the machine.
 const WALL_TIMES: u64 = 3;
 /// What the child says of a failure is read this far.
 const STDERR_BYTES_MAX: u64 = 4_096;
+/// And told this far.
+const SAID_BYTES_MAX: usize = 1_024;
+const DESCRIPTORS_MAX: u64 = 16;
 /// How much the child yields to the rest of the machine.
 const NICE: i32 = 10;
 const MAC_BYTES: usize = 32;
+/// How the child ends when the component is not valid; 2 stands for every other refusal.
+const MALFORMED: u8 = 3;
+const PANICKED: i32 = 101;
 
 /// The child process: a component on standard input, its artifact on standard output.
-pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> ExitCode {
+pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
     let failed = |text: String| {
         eprintln!("{text}");
         ExitCode::from(2)
@@ -46,7 +55,11 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> ExitCode {
     if let Err(e) = std::io::stdin().lock().read_to_end(&mut component) {
         return failed(e.to_string());
     }
-    let compiled = engine::compiler().and_then(|engine| engine.precompile_component(&component));
+    if let Err(e) = inspect::validate(&component) {
+        eprintln!("{e}");
+        return ExitCode::from(MALFORMED);
+    }
+    let compiled = engine::compiler(Space::of(space)).and_then(|engine| engine.precompile_component(&component));
     match compiled {
         Ok(artifact) if artifact.len() as u64 > artifact_bytes => {
             failed(format!("compiled it has {} bytes, and {artifact_bytes} are allowed", artifact.len()))
@@ -59,12 +72,32 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> ExitCode {
     }
 }
 
+/// Closes what whoever started the server left open to it, and the server to us.
+#[expect(unsafe_code, reason = "the one place that closes what it did not open: the process has just begun")]
+fn close_inherited() {
+    let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    // Without such a folder there is nothing to go by; then the limits still hold.
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let inherited: Vec<i32> = names.filter(|number| *number > 2).collect();
+    // The folder itself was among them, and is closed by now.
+    let open = |number: &i32| std::fs::symlink_metadata(format!("{folder}/{number}")).is_ok();
+    for number in inherited.into_iter().filter(open) {
+        // SAFETY: it is open, and nothing of this process uses it: it has just begun.
+        unsafe { rustix::io::close(number) }
+    }
+}
+
 fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Result<()> {
+    close_inherited();
     let limit = |resource: Resource, most: u64| {
         let most = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
     };
     limit(Resource::Core, 0)?;
+    // It opens nothing and starts nobody.
+    limit(Resource::Nofile, DESCRIPTORS_MAX)?;
+    limit(Resource::Nproc, 0)?;
     limit(Resource::Fsize, artifact_bytes)?;
     // One second more to be killed than to be warned.
     setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_s), maximum: Some(cpu_s + 1) })?;
@@ -78,11 +111,13 @@ fn confine(cpu_s: u64, data_bytes: u64, artifact_bytes: u64) -> rustix::io::Resu
 }
 
 /// Compiles a component in a child process.
-pub(super) async fn compile(component: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> Result<Vec<u8>> {
     let spawned = tokio::process::Command::new(program()?)
         .arg(COMMAND)
         .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
+        .arg(space.word())
         .env_clear()
+        .envs(ENVIRONMENT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -107,16 +142,26 @@ pub(super) async fn compile(component: &[u8], limits: &Limits) -> Result<Vec<u8>
     if status.success() {
         return Ok(artifact);
     }
-    let said = engine::plain(&String::from_utf8_lossy(&said), 1_024);
-    Err(match (status.signal(), status.code()) {
+    Err(refusal(status, &engine::plain(&String::from_utf8_lossy(&said), SAID_BYTES_MAX), limits))
+}
+
+/// Why the child gave no artifact.
+fn refusal(status: ExitStatus, said: &str, limits: &Limits) -> Error {
+    match (status.signal(), status.code()) {
         (Some(signal), _) if signal == XCPU || signal == KILL => too_expensive(limits),
-        (Some(_), _) => refused(format!("needs more than the {} bytes of memory it may have", limits.compile_bytes)),
-        (None, Some(101)) => {
+        (Some(_), _) => refused(format!(
+            "needs more than the {} bytes of memory it may have, or goes deeper than there is stack",
+            limits.compile_bytes
+        )),
+        (None, Some(code)) if code == i32::from(MALFORMED) => {
+            Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {said}"))
+        }
+        (None, Some(PANICKED)) => {
             tracing::error!(said, "the compiler panicked over a component");
             refused("made the compiler fail: please report this, with the component".into())
         }
         _ => refused(format!("is not taken: {said}")),
-    })
+    }
 }
 
 const XCPU: i32 = rustix::process::Signal::XCPU.as_raw();
@@ -188,15 +233,41 @@ impl Cache {
         }
     }
 
+    /// Deletes all files but those that are kept, by the digest that they begin with, in hexadecimal, and by whether they
+    /// are whole.
+    pub(super) fn drop_but(&self, keeps: impl Fn(&str, bool) -> bool) {
+        // No folder: nothing was ever compiled here.
+        let Ok(files) = std::fs::read_dir(&self.folder) else { return };
+        for file in files.flatten() {
+            let name = file.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let digest = name.split('-').next().unwrap_or_default();
+            if !keeps(digest, !name.contains('.'))
+                && let Err(e) = std::fs::remove_file(file.path())
+            {
+                tracing::warn!(file = %file.path().display(), error = %e, "a compiled plugin cannot be deleted");
+            }
+        }
+    }
+
     /// Keeps an artifact: written aside, then moved into place, so that no half of one is ever there.
     pub(super) fn keep(&self, engine: &Engine, sha256: &Hash, artifact: &[u8]) -> std::io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o700))?;
         let file = self.file(engine, sha256);
         let aside = file.with_extension(format!("{}", uuid::Uuid::now_v7().simple()));
-        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        open.write_all(&self.mac(&file, artifact))?;
-        open.write_all(artifact)?;
-        std::fs::rename(aside, file)
+        let written = self.write(&file, &aside, artifact).and_then(|()| std::fs::rename(&aside, &file));
+        if written.is_err() {
+            // What could not be written can hardly be kept; there may be nothing.
+            let _ = std::fs::remove_file(&aside);
+        }
+        written
+    }
+
+    fn write(&self, file: &Path, aside: &Path, artifact: &[u8]) -> std::io::Result<()> {
+        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
+        open.write_all(&self.mac(file, artifact))?;
+        open.write_all(artifact)
     }
 }
 
@@ -206,4 +277,109 @@ pub(super) fn component_of(engine: &Engine, artifact: &[u8]) -> wasmtime::Result
     // SAFETY: every caller has the artifact from its own child process, or from the cache with the right MAC over this
     // very buffer; no tenant can make either.
     unsafe { Component::deserialize(engine, artifact) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: Hash = [7; 32];
+
+    fn made(space: Space) -> (Engine, Vec<u8>) {
+        let engine = engine::compiler(space).expect("an engine");
+        let component = wat::parse_str("(component (core module (func)))").expect("text");
+        let artifact = engine.precompile_component(&component).expect("compiled");
+        (engine, artifact)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("there").permissions().mode() & 0o777
+    }
+
+    fn only_file(folder: &Path) -> PathBuf {
+        let files: Vec<_> = std::fs::read_dir(folder).expect("folder").map(|file| file.expect("file").path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files[0].clone()
+    }
+
+    #[test]
+    fn what_is_kept_is_for_nobody_else_and_is_found_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = place.path().join("compiled-plugins");
+        let (engine, artifact) = made(Space::Roomy);
+        let cache = Cache::new(&folder, [1; 32]);
+        assert!(cache.load(&engine, &DIGEST).is_none());
+        cache.keep(&engine, &DIGEST, &artifact).expect("kept");
+        cache.keep(&engine, &DIGEST, &artifact).expect("kept once more");
+        assert_eq!((mode(&folder), mode(&only_file(&folder))), (0o700, 0o600));
+        assert!(cache.load(&engine, &DIGEST).is_some());
+        assert!(Cache::new(&folder, [1; 32]).load(&engine, &DIGEST).is_some(), "as after a restart");
+        assert!(cache.load(&engine, &[8; 32]).is_none(), "another component");
+    }
+
+    #[test]
+    fn every_end_of_the_child_has_its_cause() {
+        let limits = Limits::of(&crate::config::Config::of(Path::new("")), crate::sandbox::Tier::Standard);
+        let cause = |status: i32| {
+            let error = refusal(ExitStatus::from_raw(status), "why", &limits);
+            (error.cause, error.message().to_owned())
+        };
+        let time = "compiling the component takes longer than the 10 s of processor time it may have";
+        for signal in [XCPU, KILL] {
+            assert_eq!(cause(signal), (Cause::PluginCompile, time.to_owned()));
+        }
+        for (status, words) in [(6, "1073741824 bytes of memory"), (101 << 8, "please report this"), (2 << 8, "why")] {
+            let (cause, message) = cause(status);
+            assert!(cause == Cause::PluginCompile && message.contains(words), "{message}");
+        }
+        assert_eq!(cause(3 << 8).0, Cause::PluginMalformed);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_read_is_closed() {
+        let place = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+        let (engine, artifact) = made(Space::Roomy);
+        Cache::new(place.path(), [1; 32]).keep(&engine, &DIGEST, &artifact).expect("kept");
+        assert_eq!(mode(place.path()), 0o700);
+    }
+
+    #[test]
+    fn what_anybody_touched_is_not_loaded() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (engine, artifact) = made(Space::Roomy);
+        let cache = Cache::new(place.path(), [1; 32]);
+        cache.keep(&engine, &DIGEST, &artifact).expect("kept");
+        let file = only_file(place.path());
+        let right = std::fs::read(&file).expect("bytes");
+        for at in [0, MAC_BYTES - 1, MAC_BYTES, right.len() / 2, right.len() - 1] {
+            let mut flipped = right.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&file, flipped).expect("written");
+            assert!(cache.load(&engine, &DIGEST).is_none(), "a bit of byte {at}");
+        }
+        for length in [0, MAC_BYTES - 1, MAC_BYTES, right.len() - 1] {
+            std::fs::write(&file, &right[..length]).expect("written");
+            assert!(cache.load(&engine, &DIGEST).is_none(), "{length} bytes");
+        }
+        std::fs::write(&file, &right).expect("written");
+        assert!(cache.load(&engine, &DIGEST).is_some());
+        assert!(Cache::new(place.path(), [2; 32]).load(&engine, &DIGEST).is_none(), "the key of another site");
+        // The artifact of one component is not that of another, whatever its file is called.
+        std::fs::rename(&file, cache.file(&engine, &[8; 32])).expect("moved");
+        assert!(cache.load(&engine, &[8; 32]).is_none());
+    }
+
+    #[test]
+    fn what_was_compiled_with_other_settings_is_compiled_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::new(place.path(), [1; 32]);
+        let ((roomy, artifact), (scarce, _)) = (made(Space::Roomy), made(Space::Scarce));
+        cache.keep(&roomy, &DIGEST, &artifact).expect("kept");
+        assert!(cache.load(&scarce, &DIGEST).is_none());
+        // Even under the name and the MAC that it would have.
+        cache.keep(&scarce, &DIGEST, &artifact).expect("kept");
+        assert!(cache.load(&scarce, &DIGEST).is_none());
+        assert!(cache.load(&roomy, &DIGEST).is_some());
+    }
 }

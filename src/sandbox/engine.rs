@@ -10,11 +10,13 @@ use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, TypedFunc,
 };
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap, UpdateDeadline,
+    Config, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig, ResourceLimiter,
+    Store, Trap, UpdateDeadline, WasmFeatures,
 };
 
 use super::input::{Level, LogLine, RuleError};
 use super::limits::{Budget, Limits};
+use super::measure;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::access::plugin::Exports;
 use crate::error::{Cause, Error, Result};
@@ -33,8 +35,9 @@ const IDLE_TICKS: u32 = 200;
 /// How far long calls stand behind.
 #[cfg(target_os = "linux")]
 const SLOW_NICE: i32 = 10;
-/// A call that waits for the processor may last this many times its running time.
+/// A call that waits for the processor may last this many times its running time, and no less than that.
 const PATIENCE: u64 = 5;
+const PATIENCE_MS_MIN: u64 = 100;
 const STACK_BYTES: usize = 256 * 1024;
 const FIBER_BYTES: usize = 512 * 1024;
 /// Log calls of one guest call; more are an attack on the host.
@@ -44,34 +47,65 @@ const LINE_BYTES_MAX: usize = 1_024;
 /// What the pool holds ready at most; a component that needs more is refused when it is loaded.
 const POOL_CALLS: u32 = 64;
 const POOL_MEMORY_BYTES: usize = 64 * 1024 * 1024;
-const TABLE_ELEMENTS: usize = 60_000;
+const POOL_TABLE_ELEMENTS: usize = 60_000;
+const MEMORIES_MAX: u32 = 4;
+const TABLES_MAX: u32 = 64;
+const CORE_INSTANCES_MAX: u32 = 64;
+
+/// How much address space there is; it changes the code that is generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    /// Memories lie in reservations so wide that no access needs a check.
+    Roomy,
+    /// Where address space is scarce (`ulimit -v`, some containers): calls take longer.
+    Scarce,
+}
+
+impl Space {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Roomy => "roomy",
+            Self::Scarce => "scarce",
+        }
+    }
+
+    pub(super) fn of(word: &str) -> Self {
+        if word == Self::Scarce.word() { Self::Scarce } else { Self::Roomy }
+    }
+}
 
 /// All that changes generated code is the same wherever an engine is made: in the child that compiles and in the server.
-fn base() -> Config {
+fn base(space: Space) -> Config {
     let mut config = Config::new();
     // Fuel decides, the same on every machine; the epoch guards wall time, which a loop of host calls escapes by fuel.
     config.consume_fuel(true).epoch_interruption(true);
     config.max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_BYTES);
-    config.wasm_memory64(false).wasm_relaxed_simd(false).cranelift_nan_canonicalization(true);
-    // `wasm_multi_memory` stays on: without it the compiler panics on innocent components.
-    config.wasm_component_model(true).concurrency_support(false);
+    // Exactly the features that the validation in `inspect` knows, whatever a newer wasmtime adds.
+    config.wasm_features(WasmFeatures::all(), false).wasm_features(super::inspect::features(), true);
+    config.cranelift_nan_canonicalization(true).concurrency_support(false);
     config.memory_guaranteed_dense_image_size(64 * 1024 * 1024);
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(8));
+    if space == Space::Scarce {
+        config.memory_reservation(0).memory_reservation_for_growth(1024 * 1024).memory_guard_size(64 * 1024);
+    }
     config
 }
 
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(POOL_CALLS)
-        .total_core_instances(POOL_CALLS * 16)
-        .total_memories(POOL_CALLS * 2)
-        .total_tables(POOL_CALLS * 4)
+        // Every call may have the most that one may have: no organization takes another's place.
+        .total_core_instances(POOL_CALLS * CORE_INSTANCES_MAX)
+        .total_memories(POOL_CALLS * MEMORIES_MAX)
+        .total_tables(POOL_CALLS * TABLES_MAX)
         .total_stacks(POOL_CALLS)
         .max_memory_size(POOL_MEMORY_BYTES)
-        .table_elements(TABLE_ELEMENTS)
-        .max_memories_per_component(4)
-        .max_tables_per_component(64)
-        .max_core_instances_per_component(64)
+        .table_elements(POOL_TABLE_ELEMENTS)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_tables_per_module(TABLES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
         // Clearing kept pages by hand took longer than getting new ones.
         .linear_memory_keep_resident(0)
         .table_keep_resident(0)
@@ -80,13 +114,14 @@ fn pool() -> PoolingAllocationConfig {
 }
 
 /// An engine that only compiles: in the child process, which needs no pool.
-pub(super) fn compiler() -> wasmtime::Result<Engine> {
-    Engine::new(&base())
+pub(super) fn compiler(space: Space) -> wasmtime::Result<Engine> {
+    Engine::new(&base(space))
 }
 
 /// The engine of this process, made when the first component is loaded.
 pub(super) struct Runtime {
     pub(super) engine: Engine,
+    pub(super) space: Space,
     linker: Linker<Guest>,
     ticker: Arc<Ticker>,
     /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
@@ -131,17 +166,16 @@ impl Drop for Slow {
 
 impl Runtime {
     pub(super) fn new() -> Result<Self> {
-        let mut pooled = base();
+        let mut pooled = base(Space::Roomy);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
-        // Where address space is scarce (`ulimit -v`, some containers) the pool is not to be had, but calls are.
-        let engine = Engine::new(&pooled).or_else(|why| {
+        let made = Engine::new(&pooled).map(|engine| (engine, Space::Roomy)).or_else(|why| {
             tracing::warn!(error = %why, "little address space: calls of plugins take longer");
-            Engine::new(&base())
+            Engine::new(&base(Space::Scarce)).map(|engine| (engine, Space::Scarce))
         });
-        let engine = engine.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
+        let (engine, space) = made.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
         let linker = linker(&engine).map_err(|e| Error::internal(format!("the sandbox cannot be linked: {e}")))?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, ticker, slow: Slow::start()? })
+        Ok(Self { engine, space, linker, ticker, slow: Slow::start()? })
     }
 }
 
@@ -221,11 +255,17 @@ fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
 struct Guest {
     memory_bytes: u64,
     memory_bytes_max: u64,
+    table_elements: u64,
+    table_elements_max: u64,
+    /// What the last growth added, in case it is not to be had.
+    grown: u64,
     ticks: u64,
     ticks_max: u64,
     log: Vec<LogLine>,
     log_lines_max: u64,
     log_bytes_left: u64,
+    /// What log calls may still hand over, kept or not.
+    output_bytes_left: u64,
     log_calls: u32,
     log_dropped: u32,
 }
@@ -235,13 +275,26 @@ impl Guest {
         Self {
             memory_bytes: 0,
             memory_bytes_max: limits.memory_bytes,
+            table_elements: 0,
+            table_elements_max: measure::table_elements_max(limits.tier),
+            grown: 0,
             ticks: 0,
             ticks_max: budget.running_ms,
             log: Vec::new(),
             log_lines_max: limits.log_lines,
             log_bytes_left: limits.log_bytes,
+            output_bytes_left: limits.output_bytes,
             log_calls: 0,
             log_dropped: 0,
+        }
+    }
+
+    /// Out of patience: its own doing when it had the processor, the machine's when it waited for it.
+    fn late(&self) -> Fault {
+        if self.ticks.saturating_mul(2) >= self.ticks_max {
+            fault(FaultKind::Deadline, "it did not get to its end in time")
+        } else {
+            fault(FaultKind::Busy, "the machine had no time for it")
         }
     }
 
@@ -250,6 +303,10 @@ impl Guest {
         if self.log_calls > LOG_CALLS_MAX {
             return Err(Broke::LogCalls.into());
         }
+        let Some(left) = self.output_bytes_left.checked_sub(message.len() as u64) else {
+            return Err(Broke::LogBytes.into());
+        };
+        self.output_bytes_left = left;
         let message = plain(message, LINE_BYTES_MAX);
         if self.log.len() as u64 >= self.log_lines_max || message.len() as u64 > self.log_bytes_left {
             self.log_dropped += 1;
@@ -277,15 +334,17 @@ pub(super) fn plain(text: &str, bytes_max: usize) -> String {
 #[derive(Debug, Clone, Copy)]
 enum Broke {
     Memory(u64),
-    Table,
+    Table(u64),
     LogCalls,
+    LogBytes,
 }
 
 impl std::fmt::Display for Broke {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Memory(max) => write!(f, "it wanted more memory than the {max} bytes it may have"),
-            Self::Table => write!(f, "it wanted a table of more than {TABLE_ELEMENTS} elements"),
+            Self::Table(max) => write!(f, "it wanted more than {max} elements in its tables"),
+            Self::LogBytes => write!(f, "it logged more than all its output may be"),
             Self::LogCalls => write!(f, "it logged more than {LOG_CALLS_MAX} times in one call"),
         }
     }
@@ -296,7 +355,8 @@ impl std::error::Error for Broke {}
 impl ResourceLimiter for Guest {
     /// Sums over all memories: wasmtime's own limiter counts each alone.
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes + (desired.saturating_sub(current)) as u64;
+        self.grown = desired.saturating_sub(current) as u64;
+        let total = self.memory_bytes.saturating_add(self.grown);
         if total > self.memory_bytes_max {
             return Err(Broke::Memory(self.memory_bytes_max).into());
         }
@@ -304,11 +364,25 @@ impl ResourceLimiter for Guest {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > TABLE_ELEMENTS {
-            return Err(Broke::Table.into());
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes = self.memory_bytes.saturating_sub(std::mem::take(&mut self.grown));
+        Ok(())
+    }
+
+    /// Over all tables, like memory.
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.grown = desired.saturating_sub(current) as u64;
+        let total = self.table_elements.saturating_add(self.grown);
+        if total > self.table_elements_max {
+            return Err(Broke::Table(self.table_elements_max).into());
         }
+        self.table_elements = total;
         Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements = self.table_elements.saturating_sub(std::mem::take(&mut self.grown));
+        Ok(())
     }
 }
 
@@ -354,18 +428,17 @@ impl Loaded {
     /// Starts it once, and checks the types of what it exports.
     pub(super) async fn try_start(&self, limits: &Limits) -> Result<()> {
         let mut store = self.store(limits, limits.map_roles);
-        let patience = Duration::from_millis(limits.map_roles.running_ms * PATIENCE);
+        let patience = patience(limits.map_roles);
         let _running = self.runtime.ticker.enter();
         let started = tokio::time::timeout(patience, self.pre.instantiate_async(&mut store)).await;
-        let instance = started
-            .map_err(|_| Error::new(Cause::PluginStart).saying("the component takes too long to start"))?
-            .map_err(|e| {
-                Error::new(Cause::PluginStart).saying(format!(
-                    "{}: {}",
-                    Cause::PluginStart.message(),
-                    fault_of(&e).message
-                ))
-            })?;
+        let instance = match started {
+            Ok(instance) => instance,
+            Err(_) if store.data().late().kind == FaultKind::Busy => return Err(Cause::CompilerBusy.into()),
+            Err(_) => return Err(Error::new(Cause::PluginStart).saying("the component takes too long to start")),
+        };
+        let instance = instance.map_err(|e| {
+            Error::new(Cause::PluginStart).saying(format!("{}: {}", Cause::PluginStart.message(), fault_of(&e).message))
+        })?;
         let wrong = |e: wasmtime::Error| {
             Error::new(Cause::PluginExports)
                 .saying(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
@@ -443,10 +516,15 @@ impl Loaded {
         let budget = call.budget;
         let mut store = self.store(&call.limits, budget);
         let running = self.runtime.ticker.enter();
-        let patience = Duration::from_millis(budget.running_ms * PATIENCE);
         let called = async {
             let Some(export) = export(self) else { return Err(fault(FaultKind::Unavailable, "it has no such export")) };
-            let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| fault_of(&e))?;
+            let instance = self.pre.instantiate_async(&mut store).await.map_err(|e| match fault_of(&e) {
+                // Nothing was answered yet: what is neither a trap nor a limit of ours is the machine's.
+                Fault { kind: FaultKind::Output, message } if !e.is::<Broke>() => {
+                    Fault { kind: FaultKind::Unavailable, message }
+                }
+                fault => fault,
+            })?;
             let function: TypedFunc<(Input,), (std::result::Result<Answer, RuleError>,)> =
                 instance.get_typed_func(&mut store, export).map_err(|e| fault_of(&e))?;
             let (answer,) = function.call_async(&mut store, (input,)).await.map_err(|e| fault_of(&e))?;
@@ -454,11 +532,11 @@ impl Loaded {
                 fault(FaultKind::Rule, &plain(&format!("{code}: {message}"), LINE_BYTES_MAX))
             })
         };
-        let outcome = tokio::time::timeout(patience, called).await;
+        let outcome = tokio::time::timeout(patience(budget), called).await;
         drop(running);
-        let outcome = outcome.unwrap_or_else(|_| Err(fault(FaultKind::Deadline, "it did not get to its end in time")));
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
+        let outcome = outcome.unwrap_or_else(|_| Err(guest.late()));
         // Only now somebody else may have the turn.
         drop(call.turns);
         Called {
@@ -477,7 +555,12 @@ pub(super) struct Call {
     pub(super) limits: Limits,
     pub(super) budget: Budget,
     /// Given back when the call is over, even when nobody waits for its answer any more.
-    pub(super) turns: [OwnedSemaphorePermit; 2],
+    pub(super) turns: Vec<OwnedSemaphorePermit>,
+}
+
+/// How long a call may take in all, on a machine that does other things too.
+fn patience(budget: Budget) -> Duration {
+    Duration::from_millis(budget.running_ms.saturating_mul(PATIENCE).max(PATIENCE_MS_MIN))
 }
 
 pub(super) fn fault(kind: FaultKind, message: &str) -> Fault {
@@ -488,10 +571,13 @@ pub(super) fn fault(kind: FaultKind, message: &str) -> Fault {
 fn fault_of(error: &wasmtime::Error) -> Fault {
     if let Some(broke) = error.downcast_ref::<Broke>() {
         let kind = match broke {
-            Broke::Memory(_) | Broke::Table => FaultKind::Memory,
-            Broke::LogCalls => FaultKind::Output,
+            Broke::Memory(_) | Broke::Table(_) => FaultKind::Memory,
+            Broke::LogCalls | Broke::LogBytes => FaultKind::Output,
         };
         return fault(kind, &broke.to_string());
+    }
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return fault(FaultKind::Busy, "too many plugins run at the same time");
     }
     let kind = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => FaultKind::Fuel,
@@ -504,7 +590,64 @@ fn fault_of(error: &wasmtime::Error) -> Fault {
     let text = match kind {
         FaultKind::Fuel => "it used up its instructions".to_owned(),
         FaultKind::Deadline => "it ran longer than it may".to_owned(),
-        _ => format!("{error:?}"),
+        // What happened, and then where: a long way there is cut.
+        _ => format!("{}: {error:#}", error.root_cause()),
     };
     Fault { kind, message: plain(&text, LINE_BYTES_MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Tier;
+
+    #[test]
+    fn text_of_a_guest_is_plain_and_cut_between_letters() {
+        for (text, bytes_max, expected) in [
+            ("", 0, ""),
+            ("a", 0, ""),
+            ("abc", 3, "abc"),
+            ("abcd", 3, "abc"),
+            ("aé", 3, "aé"),
+            ("abé", 3, "ab"),
+            ("a\u{1f600}b", 4, "a"),
+            ("a\n\t\u{7}\u{1b}[m\u{7f}\u{85}b", 20, "a    [m  b"),
+        ] {
+            assert_eq!(plain(text, bytes_max), expected, "{text:?}");
+        }
+    }
+
+    /// What is kept of lines of these lengths, how many are dropped, and what broke.
+    fn logged(set: fn(&mut Limits), lines: &[usize]) -> (Vec<usize>, u32, Option<String>) {
+        let mut limits = Limits::of(&crate::config::Config::of(std::path::Path::new("")), Tier::Standard);
+        set(&mut limits);
+        let mut guest = Guest::new(&limits, limits.authorize);
+        let broke = lines.iter().find_map(|bytes| guest.log(Level::Info, &"x".repeat(*bytes)).err());
+        let kept = guest.log.iter().map(|line| line.message.len()).collect();
+        (kept, guest.log_dropped, broke.map(|e| e.to_string()))
+    }
+
+    #[test]
+    fn a_log_keeps_what_fits_and_breaks_off_at_its_bounds() {
+        type Case = (fn(&mut Limits), Vec<usize>, (Vec<usize>, u32, Option<Broke>));
+        let cases: [Case; 10] = [
+            (|_| (), vec![LINE_BYTES_MAX], (vec![LINE_BYTES_MAX], 0, None)),
+            (|_| (), vec![LINE_BYTES_MAX + 1], (vec![LINE_BYTES_MAX], 0, None)),
+            (|l| l.log_lines = 2, vec![1, 0], (vec![1, 0], 0, None)),
+            (|l| l.log_lines = 2, vec![1, 0, 1], (vec![1, 0], 1, None)),
+            (|l| l.log_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
+            // A shorter one still fits where a longer one did not.
+            (|l| l.log_bytes = 5, vec![2, 4, 3, 1], (vec![2, 3], 2, None)),
+            (|l| l.output_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
+            (|l| l.output_bytes = 5, vec![2, 3, 1], (vec![2, 3], 0, Some(Broke::LogBytes))),
+            // What is not kept was handed over all the same.
+            (|l| (l.output_bytes, l.log_lines) = (5, 1), vec![2, 3, 1], (vec![2], 1, Some(Broke::LogBytes))),
+            (|l| l.log_lines = 0, vec![0; LOG_CALLS_MAX as usize], (vec![], LOG_CALLS_MAX, None)),
+        ];
+        for (n, (set, lines, (kept, dropped, broke))) in cases.into_iter().enumerate() {
+            assert_eq!(logged(set, &lines), (kept, dropped, broke.map(|broke| broke.to_string())), "case {n}");
+        }
+        let (_, _, broke) = logged(|_| (), &vec![0; LOG_CALLS_MAX as usize + 1]);
+        assert_eq!(broke, Some(Broke::LogCalls.to_string()));
+    }
 }

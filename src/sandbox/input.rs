@@ -50,6 +50,59 @@ pub struct RoleInput {
     pub raw_json: Option<String>,
 }
 
+/// A fact of one value.
+fn fact(name: &str, value: &str) -> Claim {
+    Claim { name: name.into(), values: vec![value.into()] }
+}
+
+impl AccessInput {
+    /// A question that means nothing, of the size that questions have.
+    pub fn neutral() -> Self {
+        Self {
+            tenant: "00000000-0000-7000-8000-000000000001".into(),
+            subject: "00000000-0000-7000-8000-000000000002".into(),
+            roles: ["viewer", "editor"].map(str::to_owned).into(),
+            action: "GET".into(),
+            path: "/videos/00000000-0000-7000-8000-000000000003".into(),
+            context: [
+                ("question", "route"),
+                ("base", "allow"),
+                ("app", "gitea"),
+                ("permission", "video.read"),
+                ("org_code", "acme"),
+                ("scope_type", "tenant"),
+                ("now_ms", "1767225600000"),
+            ]
+            .map(|(name, value)| fact(name, value))
+            .into(),
+        }
+    }
+}
+
+impl RoleInput {
+    /// Somebody without meaning, of the size that people of a directory have.
+    pub fn neutral() -> Self {
+        Self {
+            tenant: "00000000-0000-7000-8000-000000000001".into(),
+            source: "oidc".into(),
+            subject: "00000000-0000-7000-8000-000000000002".into(),
+            groups: (1..=16).map(|n| format!("example:department-{n:02}:members")).collect(),
+            claims: [
+                ("department", "department-07"),
+                ("email_verified", "true"),
+                ("locale", "en"),
+                ("org_code", "acme"),
+                ("now_ms", "1767225600000"),
+            ]
+            .map(|(name, value)| fact(name, value))
+            .into_iter()
+            .chain([Claim { name: "roster.roles".into(), values: Vec::new() }])
+            .collect(),
+            raw_json: None,
+        }
+    }
+}
+
 /// What an authorizer says.
 #[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
 #[component(variant)]
@@ -118,13 +171,23 @@ fn bytes_of<'t>(texts: impl IntoIterator<Item = &'t String>) -> usize {
 }
 
 fn claim_bytes(claims: &[Claim]) -> usize {
-    claims.iter().map(|claim| claim.name.len() + bytes_of(&claim.values)).sum()
+    claims.iter().map(Claim::bytes).sum()
+}
+
+/// What a text takes in a guest's memory, however short it is.
+const TEXT_BYTES: usize = 8;
+
+impl Claim {
+    /// Its texts, or their places when they are so many that those take more.
+    pub fn bytes(&self) -> usize {
+        (self.name.len() + bytes_of(&self.values)).max(TEXT_BYTES * (1 + self.values.len()))
+    }
 }
 
 impl AccessInput {
     pub fn bytes(&self) -> usize {
         bytes_of([&self.tenant, &self.subject, &self.action, &self.path])
-            + bytes_of(&self.roles)
+            + bytes_of(&self.roles).max(TEXT_BYTES * self.roles.len())
             + claim_bytes(&self.context)
     }
 }
@@ -132,7 +195,7 @@ impl AccessInput {
 impl RoleInput {
     pub fn bytes(&self) -> usize {
         bytes_of([&self.tenant, &self.source, &self.subject])
-            + bytes_of(&self.groups)
+            + bytes_of(&self.groups).max(TEXT_BYTES * self.groups.len())
             + claim_bytes(&self.claims)
             + self.raw_json.as_ref().map_or(0, String::len)
     }
@@ -163,7 +226,7 @@ mod claims {
     use super::{Claim, values_of};
 
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "facts are an object of facts, or a list of {name, values}")]
     enum Form {
         List(Vec<Claim>),
         Object(BTreeMap<String, Value>),

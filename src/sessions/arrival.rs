@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::access;
 use crate::access::caller::{Exchange, Identity, Who};
-use crate::access::snapshot::Change;
+use crate::access::snapshot::{Change, Snapshot};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
@@ -18,7 +18,8 @@ use crate::journal::Entry;
 use crate::members::{self, ExternalName, Member, NewMember};
 use crate::outbox::{Event, Kind};
 use crate::permissions::Source;
-use crate::permissions::sync::{KEYS_MAX, sync};
+use crate::permissions::mappers::{self, Facts, Mapped, TRIES, Word};
+use crate::permissions::sync::{KEYS_MAX, Plan, plan, reconcile};
 
 /// Who arrives, as the provider says.
 #[derive(Debug, Clone)]
@@ -36,30 +37,13 @@ pub struct Arrival {
     /// Roles or groups there. Those of a source that is named here go through the mappings; an empty set takes all roles
     /// of that source away.
     pub keys: Vec<(Source, BTreeSet<String>)>,
+    /// What else the provider says; an organization's role mappers see it with the keys.
+    pub facts: Facts,
 }
 
-/// The member who arrives. Who is new is created, active and without roles; who is suspended is turned away.
-///
-/// Members, memberships and roles change in one transaction, in the member's name.
-pub async fn arrive(app: &App, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
-    if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
-        let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
-        return Err(Error::new(Cause::NeighbourFailed).because(why));
-    }
-    let (provider, subject) = (arrival.provider.clone(), arrival.subject.clone());
-    let mut known = app.read(move |r| members::find_known(r, &provider, &subject)).await?.map(|member| member.id);
-    let arrival = Arc::new(arrival);
-    loop {
-        // The audit names the member who acts, so that a new one has its id before it is there.
-        let id = known.unwrap_or_else(MemberId::new);
-        let caller = Identity::of(Who::Member(id), exchange.clone());
-        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
-        let welcome = move |t: &Transaction<'_>, _: &Identity| welcome(t, id, &arrival, members_max);
-        match app.change(&caller, "member.arrive", welcome).await?.answer.id {
-            found if found == id => return Ok(id),
-            // The same person arrived by another request at the same time.
-            found => known = Some(found),
-        }
+impl Arrival {
+    fn words(&self) -> impl Iterator<Item = Word<'_>> {
+        self.keys.iter().map(|(source, keys)| Word { source: *source, keys, facts: &self.facts })
     }
 }
 
@@ -72,11 +56,99 @@ pub(super) struct Welcomed {
     pub fields: Vec<&'static str>,
 }
 
+/// Roles as they are to be brought about in each organization.
+pub(super) type Plans = Vec<(OrganizationId, Plan)>;
+
+/// What role mappers said of somebody, asked so often already.
+pub(super) struct Advice {
+    mapped: Vec<Mapped>,
+    tries: usize,
+}
+
+/// The member who arrives. Who is new is created, active and without roles; who is suspended is turned away.
+///
+/// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
+pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
+    if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
+        let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
+        return Err(Error::new(Cause::NeighbourFailed).because(why));
+    }
+    let (provider, subject) = (arrival.provider.clone(), arrival.subject.clone());
+    let known = app.read(move |r| members::find_known(r, &provider, &subject)).await?;
+    if known.as_ref().is_some_and(|member| !member.is_active()) {
+        return Err(Cause::InvalidLogin.into());
+    }
+    let mut known = known.map(|member| member.id);
+    let arrival = Arc::new(arrival);
+    let mut tries = 0;
+    loop {
+        // The audit names the member who acts, so that a new one has its id before it is there.
+        let id = known.unwrap_or_else(MemberId::new);
+        let caller = Identity::of(Who::Member(id), exchange.clone());
+        tries += 1;
+        let advice = ask(app, id, &arrival, tries).await?;
+        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
+        let welcome = move |t: &Transaction<'_>, _: &Identity| {
+            let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
+            Ok(welcome(t, id, &arrival, plans, members_max)?.map(|welcomed| Some(welcomed.id)))
+        };
+        match app.change(&caller, "member.arrive", welcome).await?.answer {
+            Some(found) if found == id => return Ok(id),
+            // The same person arrived by another request at the same time.
+            Some(found) => known = Some(found),
+            // What the mappers were told holds no more: they are asked again.
+            None => {}
+        }
+    }
+}
+
+/// Where roles are brought in line: wherever the member belongs, and where it is about to.
+fn organizations(snapshot: &Snapshot, id: MemberId, arrival: &Arrival) -> BTreeSet<OrganizationId> {
+    let own = snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some());
+    let joined = arrival.organization.as_ref().and_then(|org_code| snapshot.tenant_named(org_code));
+    own.chain(joined).map(|tenant| tenant.id).collect()
+}
+
+/// Asks the role mappers of all these organizations, for each source.
+pub(super) async fn ask(app: &Arc<App>, id: MemberId, arrival: &Arrival, tries: usize) -> Result<Advice> {
+    let mut mapped = Vec::new();
+    for organization in organizations(&app.snapshot(), id, arrival) {
+        for word in arrival.words() {
+            mapped.push(mappers::ask(app, (organization, id), word).await?);
+        }
+    }
+    Ok(Advice { mapped, tries })
+}
+
+impl Advice {
+    /// What is to be brought about in each organization, before anything changes; `None` when mappers have to be asked
+    /// again. A sign-in does not wait for ever: at the last try roles that are still unknown stay as they are.
+    pub(super) fn plans(&self, t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<Plans>> {
+        let mut plans = Vec::new();
+        for organization in organizations(t.snapshot(), id, arrival) {
+            for word in arrival.words() {
+                let is_it = |mapped: &&Mapped| mapped.organization == organization && mapped.source == word.source;
+                let answer = self.mapped.iter().find(is_it);
+                let found = answer.map(|answer| plan(t, word, answer)).transpose()?.flatten();
+                match found {
+                    Some(plan) => plans.push((organization, plan)),
+                    None if self.tries >= TRIES => {
+                        tracing::warn!(%organization, source = word.source.word(), "plugins or mappings changed while they were asked, time and again: roles stay as they are");
+                    }
+                    None => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(plans))
+    }
+}
+
 /// Answers the member of this subject, and changes something only when it is the one expected.
 pub(super) fn welcome(
     t: &Transaction<'_>,
     id: MemberId,
     arrival: &Arrival,
+    plans: Plans,
     members_max: u64,
 ) -> Result<Changed<Welcomed>> {
     let mut welcomed = Welcomed { id, is_new: false, fields: Vec::new() };
@@ -121,12 +193,8 @@ pub(super) fn welcome(
             welcomed.is_new = true;
         }
     }
-    let joined = join(t, id, arrival)?;
-    let mut organizations: Vec<OrganizationId> =
-        t.snapshot().tenants().filter(|tenant| tenant.set_of(id).is_some()).map(|tenant| tenant.id).collect();
     let mut entries = Vec::new();
-    if let Some((organization, seat)) = joined {
-        organizations.push(organization);
+    if let Some((organization, seat)) = join(t, id, arrival)? {
         changes.push(seat);
         welcomed.fields.push("organization");
         if t.snapshot().belongs_nowhere(id) {
@@ -134,7 +202,7 @@ pub(super) fn welcome(
         }
         entries.push(Entry::new("member", id).within(organization).after(json!({"joined": true})));
     }
-    let (synced, seats) = synchronize(t, organizations, id, arrival)?;
+    let (synced, seats) = bring_about(t, id, plans)?;
     if !synced.is_empty() {
         welcomed.fields.push("roles");
         changes.extend(seats);
@@ -145,6 +213,21 @@ pub(super) fn welcome(
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
     Ok(entries.into_iter().fold(Changed::nothing(welcomed), Changed::also).policy(changes).event(events))
+}
+
+/// Brings roles in line; answers what there is to record, and how the member sits there now.
+pub(super) fn bring_about(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(Vec<Entry>, Vec<Change>)> {
+    // Whoever made the mappings, or put the plugin in force, gave these roles away already: the site hands them out.
+    let holder = Identity::command_line();
+    let (mut entries, mut seats) = (Vec::new(), Vec::new());
+    for (organization, plan) in plans {
+        let synced = reconcile(t, &holder, (organization, id), plan, false)?;
+        if synced.is_change() {
+            seats.push(access::store::seat(t, organization, id)?);
+            entries.push(Entry::new("member", id).within(organization).after(synced.record()));
+        }
+    }
+    Ok((entries, seats))
 }
 
 /// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
@@ -165,31 +248,4 @@ fn join(t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<(
         return Ok(None);
     };
     Ok(members::join(t, organization, id)?.map(|seat| (organization, seat)))
-}
-
-/// Brings the roles that come from outside in line, in each organization, source by source; answers what there is to
-/// record, and how the member sits there now.
-pub(super) fn synchronize(
-    t: &Transaction<'_>,
-    organizations: Vec<OrganizationId>,
-    id: MemberId,
-    arrival: &Arrival,
-) -> Result<(Vec<Entry>, Vec<Change>)> {
-    // Whoever made the mappings gave these roles away already: the site itself hands them out.
-    let holder = Identity::command_line();
-    let (mut entries, mut seats) = (Vec::new(), Vec::new());
-    for organization in organizations {
-        let before = entries.len();
-        for (source, keys) in &arrival.keys {
-            let synced = sync(t, &holder, (organization, id), *source, keys, false)?;
-            if !(synced.added.is_empty() && synced.removed.is_empty()) {
-                let after = json!({"source": source.word(), "added": synced.added, "removed": synced.removed});
-                entries.push(Entry::new("member", id).within(organization).after(after));
-            }
-        }
-        if entries.len() > before {
-            seats.push(access::store::seat(t, organization, id)?);
-        }
-    }
-    Ok((entries, seats))
 }

@@ -1,6 +1,7 @@
 //! Sign-in of people who have an account at the WordPress site.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -14,13 +15,14 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 use crate::members::{self, WORDPRESS};
 use crate::permissions::Source;
+use crate::permissions::mappers::Facts;
 
 /// Questions to WordPress at a time.
 const AT_ONCE_MAX: usize = 4;
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
 /// Signs in with a username (or e-mail) of the site and an application password.
-pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
+pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
     if app.config.wordpress_url.is_empty() {
         return Err(Cause::WordPressNotConfigured.into());
     }
@@ -43,7 +45,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: &str, application_pass
 }
 
 /// Signs in with a ticket of the must-use plugin, which is good once.
-pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
+pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
     let site = app.config.wordpress_url.as_str();
     let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
         let message = "set wordpress.url and wordpress.ticket_secret_file to sign in with a ticket";
@@ -55,7 +57,7 @@ pub async fn sign_in_with_ticket(app: &App, visitor: &Visitor, ticket: &str) -> 
     enter(app, visitor, ticket.person).await
 }
 
-async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
+async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Tokens> {
     let member = arrive(app, &visitor.exchange, arrival_of(app, person)).await?;
     open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
 }
@@ -64,9 +66,11 @@ async fn enter(app: &App, visitor: &Visitor, person: Person) -> Result<Tokens> {
 pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let roles: BTreeSet<String> = person.roles;
+    let subject = person.id.to_string();
+    let said = [("sub".to_owned(), vec![subject.clone()]), ("roles".to_owned(), roles.iter().cloned().collect())];
     Arrival {
         provider: WORDPRESS.into(),
-        subject: person.id.to_string(),
+        subject,
         // Fixed for good at WordPress.
         account_id: Some(person.login.clone()),
         username: Some(person.login),
@@ -75,5 +79,6 @@ pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
         display_name: Some(person.name),
         organization,
         keys: vec![(Source::Wordpress, roles)],
+        facts: Facts::of(said),
     }
 }

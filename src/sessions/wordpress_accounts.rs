@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use super::arrival::{Arrival, is_somebody_else, synchronize, welcome};
+use super::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
 use super::store;
 use super::wordpress::arrival_of;
 use crate::access::caller::Identity;
@@ -17,11 +17,13 @@ use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::Office;
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::ids::{MemberId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, Member, WORDPRESS};
 use crate::outbox::Kind;
 use crate::permissions::Source;
+use crate::permissions::mappers;
+use crate::permissions::sync::Plan;
 
 /// What became of an account, or would.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,32 +58,56 @@ const ACTION: &str = "member.follow_wordpress";
 ///
 /// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
 /// here twice. An administrator links the two, or the person's own sign-in tells.
-pub async fn follow(app: &App, caller: &Identity, person: Person, effect: Effect) -> Result<Outcome> {
-    let members_max = app.config.members_max;
-    let arrival = arrival_of(app, person);
-    settle(app, caller, effect, move |t| {
-        let member = match members::find_known(t, WORDPRESS, &arrival.subject)? {
-            Some(member) if !member.is_active() => {
-                return Ok(Changed::nothing(Outcome::Left(member.id, "is not active here")));
-            }
-            Some(member) if is_somebody_else(t, &member, &arrival)? => {
-                let why = "has another username and e-mail: WordPress gave the number out again";
-                return Ok(Changed::nothing(Outcome::Left(member.id, why)));
-            }
-            Some(member) => Some(member),
-            None => match namesake(t, &arrival)? {
-                Some(other) => return Ok(Changed::nothing(Outcome::Unlinked(other))),
-                None => None,
-            },
-        };
-        let id = member.as_ref().map_or_else(MemberId::new, |member| member.id);
-        let kept = member.map(|member| differing(&member, &arrival)).unwrap_or_default();
-        Ok(welcome(t, id, &arrival, members_max)?.map(|welcomed| match welcomed.is_new {
-            true => Outcome::New(id),
-            false => Outcome::Known { member: id, changed: welcomed.fields, kept },
-        }))
-    })
-    .await
+pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: Effect) -> Result<Outcome> {
+    let arrival = Arc::new(arrival_of(app, person));
+    let subject = arrival.subject.clone();
+    let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
+    let id = known.map_or_else(MemberId::new, |member| member.id);
+    for tries in 1.. {
+        let advice = ask(app, id, &arrival, tries).await?;
+        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
+        let followed = settle(app, caller, effect, move |t| {
+            let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
+            Ok(followed(t, id, &arrival, plans, members_max)?.map(Some))
+        });
+        if let Some(outcome) = followed.await? {
+            return Ok(outcome);
+        }
+    }
+    Err(mappers::never_still())
+}
+
+fn followed(
+    t: &Transaction<'_>,
+    id: MemberId,
+    arrival: &Arrival,
+    plans: Plans,
+    members_max: u64,
+) -> Result<Changed<Outcome>> {
+    let member = match members::find_known(t, WORDPRESS, &arrival.subject)? {
+        Some(member) if !member.is_active() => {
+            return Ok(Changed::nothing(Outcome::Left(member.id, "is not active here")));
+        }
+        Some(member) if is_somebody_else(t, &member, arrival)? => {
+            let why = "has another username and e-mail: WordPress gave the number out again";
+            return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+        }
+        // Somebody signed in with the account in this very moment, and is as WordPress has it.
+        Some(member) if member.id != id => {
+            let outcome = Outcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
+            return Ok(Changed::nothing(outcome));
+        }
+        Some(member) => Some(member),
+        None => match namesake(t, arrival)? {
+            Some(other) => return Ok(Changed::nothing(Outcome::Unlinked(other))),
+            None => None,
+        },
+    };
+    let kept = member.map(|member| differing(&member, arrival)).unwrap_or_default();
+    Ok(welcome(t, id, arrival, plans, members_max)?.map(|welcomed| match welcomed.is_new {
+        true => Outcome::New(id),
+        false => Outcome::Known { member: id, changed: welcomed.fields, kept },
+    }))
 }
 
 /// A member who has the username or the e-mail of an account that is nobody's yet.
@@ -110,7 +136,7 @@ fn differing(member: &Member, arrival: &Arrival) -> Vec<&'static str> {
 }
 
 /// Suspends the member of an account that is gone, and takes away the roles that came with it.
-pub async fn part(app: &App, caller: &Identity, id: u64, effect: Effect) -> Result<Outcome> {
+pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<Outcome> {
     settle(app, caller, effect, move |t| {
         let subject = id.to_string();
         let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
@@ -124,19 +150,9 @@ pub async fn part(app: &App, caller: &Identity, id: u64, effect: Effect) -> Resu
             }
             Err(error) => return Err(error),
         };
-        let nothing = Arrival {
-            provider: WORDPRESS.into(),
-            subject,
-            account_id: None,
-            username: None,
-            email: None,
-            display_name: None,
-            organization: None,
-            keys: vec![(Source::Wordpress, std::collections::BTreeSet::new())],
-        };
         let seats = t.snapshot().tenants().filter(|tenant| tenant.set_of(member.id).is_some());
-        let organizations: Vec<OrganizationId> = seats.map(|tenant| tenant.id).collect();
-        let (entries, seats) = synchronize(t, organizations, member.id, &nothing)?;
+        let plans = seats.map(|tenant| (tenant.id, Plan::none(Source::Wordpress))).collect();
+        let (entries, seats) = bring_about(t, member.id, plans)?;
         changes.extend(seats);
         let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
         let changed = Changed::new(Outcome::Gone(member.id), Entry::new("member", member.id).after(after));
@@ -147,13 +163,13 @@ pub async fn part(app: &App, caller: &Identity, id: u64, effect: Effect) -> Resu
 }
 
 /// Makes a change; in a dry run it is made and taken back, so that it says what the real one would do.
-async fn settle(
+async fn settle<T: Clone + Send + Sync + 'static>(
     app: &App,
     caller: &Identity,
     effect: Effect,
-    change: impl FnOnce(&Transaction<'_>) -> Result<Changed<Outcome>> + Send + 'static,
-) -> Result<Outcome> {
-    let found: Arc<OnceLock<Outcome>> = Arc::default();
+    change: impl FnOnce(&Transaction<'_>) -> Result<Changed<T>> + Send + 'static,
+) -> Result<T> {
+    let found: Arc<OnceLock<T>> = Arc::default();
     let seen = found.clone();
     let settled = app.change(caller, ACTION, move |t, _| {
         let changed = change(t)?;
@@ -226,7 +242,7 @@ pub async fn is_first(app: &App, mark: Mark) -> Result<bool> {
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings
 /// name no administrator to ask as, with what the hint says.
-pub async fn take(app: &App, caller: &Identity, hints: Vec<Hint>) -> Result<BTreeMap<u64, Outcome>> {
+pub async fn take(app: &Arc<App>, caller: &Identity, hints: Vec<Hint>) -> Result<BTreeMap<u64, Outcome>> {
     let office = Office::of(app);
     let mut outcomes = BTreeMap::new();
     for Hint { id, said } in hints {

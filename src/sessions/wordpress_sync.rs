@@ -4,6 +4,8 @@
 //! **Invariant.** Pages move when somebody is deleted while they are read, so that whoever was not on one is not gone: only
 //! an account that WordPress denies by its number is.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::wordpress_accounts::{Effect, Outcome, follow, part};
@@ -72,7 +74,7 @@ pub struct Found {
 }
 
 /// Compares, and brings the members in line unless it is a dry run.
-pub async fn compare(app: &App, caller: &Identity, wish: Wish) -> Result<Found> {
+pub async fn compare(app: &Arc<App>, caller: &Identity, wish: Wish) -> Result<Found> {
     let Some(office) = Office::of(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
         return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
@@ -91,7 +93,7 @@ pub async fn compare(app: &App, caller: &Identity, wish: Wish) -> Result<Found> 
 
 /// Takes in one page of WordPress's users.
 async fn scan(
-    app: &App,
+    app: &Arc<App>,
     caller: &Identity,
     office: &Office<'_>,
     (page, effect): (u64, Effect),
@@ -120,7 +122,7 @@ fn is_news(outcome: &Outcome) -> bool {
 
 /// Looks for accounts that are known here and gone there.
 async fn confirm(
-    app: &App,
+    app: &Arc<App>,
     caller: &Identity,
     office: &Office<'_>,
     (after, wish): (u64, Wish),

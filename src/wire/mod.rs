@@ -31,6 +31,8 @@ pub enum Tag {
     Organizations,
     /// Catalog, roles, assignments, mappings and decisions
     Permissions,
+    /// The organization's own rules: what is uploaded, tried, put in force and taken back
+    Plugins,
     /// API clients of back-office programs, and API keys of services
     Clients,
     /// Work on videos, and who does it

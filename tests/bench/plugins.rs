@@ -12,10 +12,10 @@ use crate::process::Process;
 use crate::site::{self, Site};
 use crate::{ROUNDS, guests};
 
-/// The example that is asked: it reads its facts, computes the hour, and allows.
+/// The example that is asked: it reads its facts, computes the hour, and has nothing to say against it.
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/business-hours/business-hours.wasm");
-/// A Wednesday, ten o'clock in the morning, wherever the example thinks it is.
-const DURING_BUSINESS_MS: i64 = 1_741_168_800_000;
+/// A Wednesday, ten o'clock in the example's office.
+const DURING_BUSINESS_MS: i64 = 1_741_140_000_000;
 /// Guests that never end, as many as one organization may run.
 const SPINNERS: usize = 4;
 
@@ -56,9 +56,8 @@ impl Hostile {
 /// A question that the role allows and the plugin as well.
 pub fn check_request(site: &Site, n: u64, request: &mut Vec<u8>) {
     let uid = site.uid(n);
-    let body = format!(
-        r#"{{"uid":"{uid}","method":"GET","path":"/videos/{n}","context":{{"now_ms":"{DURING_BUSINESS_MS}"}}}}"#
-    );
+    let body =
+        format!(r#"{{"uid":"{uid}","method":"GET","path":"/videos/{n}","context":{{"now_ms":{DURING_BUSINESS_MS}}}}}"#);
     request.extend(driver::request("POST", site::CHECK, &site.client_in_tenant, &body));
 }
 

@@ -24,8 +24,7 @@ pub const PATHS: [&str; 4] = [CHECK, MY_PERMISSIONS, ME, GRANT];
 const MEMBERS: usize = 10_000;
 const ADMIN: &str = "admin@example.org";
 const PASSWORD: &str = "Correct-horse-7";
-/// Cheap hashes for a quick set-up; all else is as it is by default.
-/// Guests that never end shall go on being asked.
+/// Cheap hashes for a quick set-up, and guests that never end go on being asked; all else is as it is by default.
 const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n[plugins]\nfailures = 10000\n";
 const STARTS: usize = 5;
 /// What a fresh server still does in the background is over by then.

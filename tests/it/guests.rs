@@ -63,16 +63,40 @@ pub fn role_mapper(before: &str, body: &str) -> Vec<u8> {
     component("role-mapper-plugin", &format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body)))
 }
 
+/// The core module of such an authorizer, which does not say for which world it is.
+pub fn authorizer_module(before: &str, body: &str) -> Vec<u8> {
+    let text = format!("(module {LOG} {COMMON} {before} {})", AUTHORIZE.replace("BODY", body));
+    wat::parse_str(text).expect("the text of a module")
+}
+
+/// The same of a role mapper.
+pub fn role_mapper_module(before: &str, body: &str) -> Vec<u8> {
+    let text = format!("(module {LOG} {COMMON} {before} {})", MAP_ROLES.replace("BODY", body));
+    wat::parse_str(text).expect("the text of a module")
+}
+
+/// Both in one.
+pub fn authorizer_and_mapper(before: &str, authorize: &str, map_roles: &str) -> Vec<u8> {
+    let both = [AUTHORIZE.replace("BODY", authorize), MAP_ROLES.replace("BODY", map_roles)].concat();
+    component("policy-plugin", &format!("(module {LOG} {COMMON} {before} {both})"))
+}
+
 /// Makes a component of a core module's text, for a world of `plugins/wit`.
 pub fn component(world: &str, text: &str) -> Vec<u8> {
-    let mut module = wat::parse_str(text).expect("the text of a module");
+    let module = module_of(world, &wat::parse_str(text).expect("the text of a module"));
+    let encoder = ComponentEncoder::default().validate(true).module(&module).expect("a module");
+    encoder.realloc_via_memory_grow(true).encode().expect("a component")
+}
+
+/// A core module that says for which world it is, as bindings write it.
+pub fn module_of(world: &str, module: &[u8]) -> Vec<u8> {
+    let mut module = module.to_vec();
     let mut resolve = Resolve::default();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/wit");
     let (package, _) = resolve.push_dir(&wit).expect("plugins/wit");
     let world = resolve.select_world(&[package], Some(world)).expect("a world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
-    let encoder = ComponentEncoder::default().validate(true).module(&module).expect("a module");
-    encoder.realloc_via_memory_grow(true).encode().expect("a component")
+    module
 }
 
 // ── guests that many tests use ──
@@ -116,6 +140,24 @@ pub fn trapping() -> Vec<u8> {
     authorizer("", "(unreachable)")
 }
 
+/// Says itself that it cannot answer.
+pub fn failing() -> Vec<u8> {
+    authorizer(
+        "(data (i32.const 1024) \"no_table\")",
+        "(i32.store8 (i32.const 16) (i32.const 1))
+         (i32.store (i32.const 20) (i32.const 1024)) (i32.store (i32.const 24) (i32.const 8))
+         (i32.store (i32.const 28) (i32.const 1024)) (i32.store (i32.const 32) (i32.const 8)) (i32.const 16)",
+    )
+}
+
+/// Denies, and gives the first value of the last fact as the reason; a fact without a value is a trap.
+pub fn denying_with_last_fact() -> Vec<u8> {
+    let last =
+        "(i32.add (local.get $context) (i32.mul (i32.const 16) (i32.sub (local.get $context_count) (i32.const 1))))";
+    let first = format!("(i32.load offset=8 {last})");
+    authorizer("", &format!("(call $deny (i32.load {first}) (i32.load offset=4 {first}))"))
+}
+
 /// Names these roles, whatever it is told.
 pub fn naming(roles: &[&str]) -> Vec<u8> {
     let mut data = String::new();
@@ -138,9 +180,67 @@ pub fn trapping_mapper() -> Vec<u8> {
     role_mapper("", "(unreachable)")
 }
 
+/// Names what a claim of this name says, nothing without one, and at most `roles_max` of it; before that it counts to
+/// `spins`.
+pub fn naming_claim(name: &str, roles_max: usize, spins: u64) -> Vec<u8> {
+    let before = format!(
+        "(data (i32.const 1024) {name:?})
+         (func $is (param $text i32) (param $bytes i32) (result i32)
+           (if (i32.ne (local.get $bytes) (i32.const {})) (then (return (i32.const 0))))
+           (loop $next
+             (if (i32.eqz (local.get $bytes)) (then (return (i32.const 1))))
+             (local.set $bytes (i32.sub (local.get $bytes) (i32.const 1)))
+             (if (i32.ne (i32.load8_u (i32.add (local.get $text) (local.get $bytes)))
+                         (i32.load8_u offset=1024 (local.get $bytes)))
+               (then (return (i32.const 0))))
+             (br $next))
+           (unreachable))",
+        name.len()
+    );
+    let body = format!(
+        "(local $spins i64)
+         (local.set $spins (i64.const {spins}))
+         (block $enough
+           (loop $spin
+             (br_if $enough (i64.eqz (local.get $spins)))
+             (local.set $spins (i64.sub (local.get $spins) (i64.const 1)))
+             (br $spin)))
+         (block $none
+           (loop $next
+             (br_if $none (i32.eqz (local.get $claims_count)))
+             (if (call $is (i32.load (local.get $claims)) (i32.load offset=4 (local.get $claims)))
+               (then (return (call $list (i32.load offset=8 (local.get $claims))
+                 (select (i32.load offset=12 (local.get $claims)) (i32.const {roles_max})
+                   (i32.lt_u (i32.load offset=12 (local.get $claims)) (i32.const {roles_max})))))))
+             (local.set $claims (i32.add (local.get $claims) (i32.const 16)))
+             (local.set $claims_count (i32.sub (local.get $claims_count) (i32.const 1)))
+             (br $next)))
+         (call $list (i32.const 0) (i32.const 0))"
+    );
+    role_mapper(&before, &body)
+}
+
+/// Says itself that it cannot answer, with this message.
+pub fn refusing_mapper(message: &str) -> Vec<u8> {
+    let body = format!(
+        "(i32.store8 (i32.const 16) (i32.const 1))
+         (i32.store (i32.const 20) (i32.const 1024)) (i32.store (i32.const 24) (i32.const 4))
+         (i32.store (i32.const 28) (i32.const 1028)) (i32.store (i32.const 32) (i32.const {}))
+         (i32.const 16)",
+        message.len()
+    );
+    role_mapper(&format!("(data (i32.const 1024) \"code\") (data (i32.const 1028) {message:?})"), &body)
+}
+
+pub fn looping_mapper() -> Vec<u8> {
+    role_mapper("", "(loop $again (br $again)) (unreachable)")
+}
+
 #[test]
 fn the_guests_of_the_tests_are_components() {
-    for guest in [allowing(), denying("no"), looping(), naming(&["editor", "viewer"]), naming_groups()] {
+    for guest in
+        [allowing(), denying("no"), looping(), naming(&["editor", "viewer"]), naming_groups(), naming_claim("a", 1, 1)]
+    {
         assert_eq!(guest[..8], [0, b'a', b's', b'm', 0x0d, 0, 1, 0]);
     }
 }

@@ -245,6 +245,23 @@ impl World<'_> {
         waiting["items"][0]["id"].as_str().expect("id").to_owned()
     }
 
+    /// The address of a new plugin.
+    async fn plugin(&self, rest: &str) -> String {
+        let name = plugin_name();
+        crate::plugins::upload(&self.acme.owner(), &name, crate::guests::allowing()).await.done();
+        format!("/plugins/{name}{rest}")
+    }
+
+    /// The same, enforced with other settings before.
+    async fn enforced_plugin(&self, rest: &str) -> String {
+        let path = self.plugin("").await;
+        for deadline_ms in [7, 8] {
+            let body = json!({"version": 1, "mode": "enforce", "deadline_ms": deadline_ms});
+            self.acme.owner().post(&format!("/api/v1{path}/activate"), body).await.done();
+        }
+        path + rest
+    }
+
     /// A mapping's external key.
     async fn mapping(&self) -> String {
         let key = fresh("k");
@@ -386,9 +403,21 @@ impl World<'_> {
             "accept_my_invitation" => ("/me/invitations/accept".into(), Some(json!({"token": self.invitation().await["token"]}))),
             "get_my_rights" => ("/me/permissions/snapshot".into(), None),
 
+            "list_plugins" => ("/plugins".into(), None),
+            "upload_plugin" => (format!("/plugins?name={}", plugin_name()), None),
+            "get_plugin" => (self.plugin("").await, None),
+            "get_plugin_log" => (self.plugin("/log").await, None),
+            "dry_run_plugin" => (self.plugin("/dry-run").await, Some(json!({"input": {"action": "GET"}}))),
+            "activate_plugin" => (self.plugin("/activate").await, Some(json!({"version": 1, "mode": "enforce"}))),
+            "deactivate_plugin" => (self.plugin("/deactivate").await, None),
+            "roll_back_plugin" => (self.enforced_plugin("/rollback").await, None),
+            "delete_plugin" => (self.plugin("").await, None),
+            "delete_plugin_version" => (self.plugin("/versions/1").await, None),
+
             "get_permission_catalog" => ("/permissions/catalog".into(), None),
             "import_catalog" => ("/permissions/catalog?app=matrix".into(), Some(json!({"permissions": [{"name": fresh("p")}]}))),
             "get_my_permissions" => ("/permissions/me".into(), None),
+            "list_decisions" => ("/permissions/decisions".into(), None),
             "check_permission" => ("/permissions/check".into(), Some(json!({"uid": self.uid().await, "permission": "roster.role.list"}))),
             "reload_policy" => ("/permissions/policy/reload".into(), Some(json!({}))),
             "list_role_mappings" => ("/permissions/role-mappings".into(), None),
@@ -462,6 +491,7 @@ fn area(path: &str) -> u64 {
     let areas = [
         ("/permissions", 31),
         ("/jobs", 33),
+        ("/plugins", 34),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
@@ -513,7 +543,16 @@ impl Operation {
     }
 }
 
+fn plugin_name() -> String {
+    fresh("p")
+}
+
 async fn call(caller: &As<'_>, operation: &Operation, row: &(String, Option<Value>)) -> Reply {
+    if operation.id == "upload_plugin" {
+        let path = format!("/api/v1{}", row.0);
+        let component = crate::guests::allowing();
+        return caller.send_raw(operation.method.clone(), &path, "application/wasm", component).await;
+    }
     caller.send(operation.method.clone(), &format!("/api/v1{}", row.0), row.1.clone()).await
 }
 

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
+use crate::guests;
+use crate::mapping::enforce;
 use crate::site::{As, Organization, Reply, Site};
 
 const REDIRECT: &str = "http://127.0.0.1:9/callback";
@@ -867,6 +869,31 @@ async fn roles_stay_when_userinfo_cannot_be_read_and_a_stranger_s_userinfo_count
     rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
     let last = me(&site, &token(&sign_in().await)).await;
     assert_eq!((&last["username"], roles(&acme, &member["uid"]).await), (&Value::Null, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_role_mapper_is_asked_only_when_all_that_the_provider_says_was_read() {
+    let rogue = Rogue::start().await;
+    let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
+    let acme = site.organization("acme").await;
+    acme.role("staffer", &[]).await;
+    enforce(&acme, "mapper", &guests::naming_claim("department", 9, 0)).await;
+    let claims = |nonce: &str| {
+        let mut claims = rogue.claims(nonce);
+        claims["groups"] = json!([]);
+        rogue.signed(&rogue.key, &claims)
+    };
+    let sign_in = async || exchanged(&rogue, &site, claims).await;
+
+    rogue.set("/me", Behaviour::Json(json!({"sub": "eve", "department": "staffer"})));
+    let member = me(&site, &token(&sign_in().await)).await;
+    assert_eq!(roles(&acme, &member["uid"]).await, ["oidc:staffer"]);
+    rogue.set("/me", html());
+    sign_in().await.done();
+    assert_eq!(roles(&acme, &member["uid"]).await, ["oidc:staffer"]);
+    rogue.set("/me", Behaviour::Json(json!({"sub": "eve"})));
+    sign_in().await.done();
+    assert_eq!(roles(&acme, &member["uid"]).await, [""; 0]);
 }
 
 #[tokio::test]

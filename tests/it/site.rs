@@ -100,6 +100,13 @@ impl Site {
         self.launch();
     }
 
+    /// Does something with the data directory while no server runs.
+    pub fn between_runs(&mut self, work: impl FnOnce(&Path)) {
+        self.stop("TERM");
+        work(self.directory.path());
+        self.launch();
+    }
+
     /// From now on the server cannot make any file longer than its longest one is: a full disk, as far as it can tell.
     pub fn limit_file_size(&self) {
         let files = std::fs::read_dir(self.path()).expect("folder");

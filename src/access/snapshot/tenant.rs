@@ -28,6 +28,11 @@ pub struct Role {
 }
 
 impl Role {
+    /// An owner's or a platform administrator's, which no source and no plugin gives.
+    pub fn is_protected(&self) -> bool {
+        self.holds != Holds::Ticked
+    }
+
     /// Does the role give the permission, by a tick or by its nature?
     pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
         match self.holds {
@@ -56,6 +61,11 @@ impl RoleSet {
 
     pub fn holds_everything(&self) -> bool {
         self.holds_everything
+    }
+
+    /// Is its holder an owner, who holds all of the organization's catalog whatever is in it?
+    pub fn is_of_owner(&self) -> bool {
+        self.holds_tenant || self.holds_everything
     }
 }
 
@@ -111,7 +121,11 @@ impl Tenant {
     pub(super) fn bind(&mut self, mut bindings: Vec<Binding>) {
         for binding in &mut bindings {
             if let Some(former) = self.plugins.iter().find(|former| former.is_same_run(binding)) {
+                let is_quarantined = binding.live.is_quarantined();
                 binding.live = former.live.clone();
+                if is_quarantined {
+                    binding.live.quarantine();
+                }
             }
         }
         self.plugins = Arc::new(bindings);

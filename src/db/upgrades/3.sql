@@ -14,6 +14,8 @@ create table plugins (
     shadow text,
     -- JSON array of what was enforced before, the latest last.
     history text not null default '[]',
+    -- The number of the latest version that there ever was: none is used twice, though versions can be deleted.
+    versions_made integer not null default 0,
     -- Grows with each edit: the ETag.
     version integer not null default 1,
     created_at integer not null,

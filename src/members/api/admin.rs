@@ -323,6 +323,10 @@ impl Api {
             users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
+        // Also when nobody waits for the answer any more.
+        let app = self.app.clone();
+        let forgotten = tokio::spawn(async move { app.decisions.forget(id.0).await });
+        forgotten.await.map_err(|e| Error::internal(e.to_string()))?;
         Ok(done().epoch(erased.epoch))
     }
 

@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 
 use super::AssignmentSource;
 use crate::access::permission::Permission;
+use crate::access::snapshot::Snapshot;
 use crate::access::{self, caller::Gate, caller::GateOrClient, caller::Identity};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 use crate::journal::Entry;
-use crate::permissions::sync::{KEY_BYTES_MAX, KEYS_MAX, Synced, keys_of_claim, sync};
+use crate::permissions::mappers::{self, Asked, Facts, TRIES, Word};
+use crate::permissions::sync::{KEY_BYTES_MAX, KEYS_MAX, Synced, keys_of_claim, plan, reconcile};
 use crate::permissions::{Assignment, Source, known_role, require_not_last, store};
 use crate::wire::{Body, Done, Reply, Tag, done, ok};
 
@@ -86,17 +88,60 @@ struct SyncUserRoles {
 
 /// What a sync did, by role key
 #[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
 struct SyncResult {
     added: Vec<String>,
     removed: Vec<String>,
     kept: Vec<String>,
     /// External keys that no mapping knows
     unknown: Vec<String>,
+    /// Role keys that a plugin named and that are no open role here that a plugin may give
+    ignored: Option<Vec<String>>,
+    /// A plugin failed, so that the roles of this source stay as they were; absent when all answered
+    failed: Option<bool>,
+    /// The role mappers in force, in the order in which they were asked; the last one decided. Absent when there is none
+    plugins: Option<Vec<MapperAnswer>>,
 }
 
-impl From<Synced> for SyncResult {
-    fn from(synced: Synced) -> Self {
-        Self { added: synced.added, removed: synced.removed, kept: synced.kept, unknown: synced.unknown }
+/// How a role mapper answered
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct MapperAnswer {
+    name: String,
+    version: u32,
+    /// Of the component, in hexadecimal
+    sha256: String,
+    /// `roles`, or how it failed: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`, `rule_error`, `input`, `busy`,
+    /// `quarantined` or `unavailable`
+    outcome: String,
+    /// Instructions used
+    fuel: u64,
+    /// Why it failed; for whoever may look at plugins
+    message: Option<String>,
+}
+
+impl MapperAnswer {
+    fn of(asked: Asked, may_look: bool) -> Self {
+        let Asked { name, version, sha256, fuel, fault } = asked;
+        Self {
+            name: name.to_string(),
+            version,
+            sha256: hex::encode(sha256),
+            outcome: fault.as_ref().map_or("roles", |fault| fault.kind.word()).into(),
+            fuel,
+            message: fault.filter(|_| may_look).map(|fault| fault.message),
+        }
+    }
+}
+
+impl SyncResult {
+    fn of(synced: Synced, may_look: bool) -> Self {
+        let Synced { source: _, added, removed, kept, unknown, ignored, asked } = synced;
+        let failed = asked.iter().any(|asked| asked.fault.is_some()).then_some(true);
+        let plugins: Vec<MapperAnswer> = asked.into_iter().map(|asked| MapperAnswer::of(asked, may_look)).collect();
+        let by_plugin = !plugins.is_empty();
+        let (ignored, plugins) = (by_plugin.then_some(ignored), by_plugin.then_some(plugins));
+        Self { added, removed, kept, unknown, ignored, failed, plugins }
     }
 }
 
@@ -133,7 +178,7 @@ impl Api {
                 access::require(t.snapshot(), caller, Permission::ASSIGNMENT_SYNC)?;
             }
             let role = store::get_role(t, tenant, body.0.role_id)?;
-            require_in(t, tenant, uid.0)?;
+            require_in(t.snapshot(), tenant, uid.0)?;
             if role.is_protected() && source != Source::Manual {
                 // The next sync of that source would take it away again, and with it the last owner.
                 return Err(
@@ -180,7 +225,9 @@ impl Api {
 
     /// Bring a member's roles in line with an external source
     ///
-    /// Mappings turn the external keys into roles; only assignments of this source change. `manual` cannot be synced.
+    /// Mappings turn the external keys into roles; the organization's role mappers, where there are any, see keys, claims
+    /// and those roles, and name others. Only assignments of this source change, and none of them when a plugin fails.
+    /// `manual` cannot be synced. 503 `busy` when plugins or mappings change time and again meanwhile.
     #[oai(path = "/users/:uid/roles/sync", method = "post", operation_id = "sync_user_roles")]
     async fn sync_user_roles(
         &self,
@@ -188,39 +235,72 @@ impl Api {
         uid: Path<MemberId>,
         body: Body<SyncUserRoles>,
     ) -> Reply<SyncResult> {
-        let request = body.0;
-        let source: Source = request.source.into();
-        let dry_run = request.dry_run.unwrap_or(false);
-        let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
-        keys.extend(request.claims.into_iter().flatten().flat_map(|(_, claim)| keys_of_claim(&claim.0)));
-        if keys.len() > KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
-            let message =
-                format!("has more than {KEYS_MAX} keys, or one that is empty or longer than {KEY_BYTES_MAX} bytes");
-            return Err(Error::field("claims", message).into());
+        let dry_run = body.0.dry_run.unwrap_or(false);
+        let said = Arc::new(Said::of(body.0)?);
+        for _ in 0..TRIES {
+            let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, said.source)?;
+            let mapped = mappers::ask(&self.app, (tenant, uid.0), said.word()).await?;
+            let said = said.clone();
+            let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
+                let tenant = may_sync(t.snapshot(), caller, uid.0, said.source)?;
+                let plan = if tenant == mapped.organization { plan(t, said.word(), &mapped)? } else { None };
+                let Some(plan) = plan else { return Ok(Changed::nothing(None)) };
+                let synced = reconcile(t, caller, (tenant, uid.0), plan, dry_run)?;
+                if dry_run || !synced.is_change() {
+                    return Ok(Changed::nothing(Some(synced)));
+                }
+                let entry = Entry::new("member", uid.0).within(tenant).after(synced.record());
+                let change = access::store::seat(t, tenant, uid.0)?;
+                Ok(Changed::new(Some(synced), entry).policy([change]))
+            };
+            let done = self.app.change(&caller, "assignment.sync", synchronize).await?;
+            if let Some(synced) = done.answer {
+                let may_look = access::require(&self.app.snapshot(), &caller, Permission::PLUGIN_GET).is_ok();
+                return Ok(ok(SyncResult::of(synced, may_look)).epoch(done.epoch));
+            }
         }
-        let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
-            let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_SYNC)?;
-            if source == Source::Manual {
-                return Err(Error::field("source", "must be an external source"));
-            }
-            require_in(t, tenant, uid.0)?;
-            let synced = sync(t, caller, (tenant, uid.0), source, &keys, dry_run)?;
-            if dry_run || (synced.added.is_empty() && synced.removed.is_empty()) {
-                return Ok(Changed::nothing(synced));
-            }
-            let entry = Entry::new("member", uid.0)
-                .within(tenant)
-                .after(json!({"source": source.word(), "added": synced.added, "removed": synced.removed}));
-            let change = access::store::seat(t, tenant, uid.0)?;
-            Ok(Changed::new(synced, entry).policy([change]))
-        };
-        let synced = self.app.change(&caller, "assignment.sync", synchronize).await?;
-        Ok(ok(synced.answer.into()).epoch(synced.epoch))
+        Err(mappers::never_still().into())
     }
 }
 
+/// What a request says that a source says.
+struct Said {
+    source: Source,
+    keys: BTreeSet<String>,
+    facts: Facts,
+}
+
+impl Said {
+    fn of(request: SyncUserRoles) -> Result<Self> {
+        let claims: Option<serde_json::Map<String, Value>> =
+            request.claims.map(|claims| claims.into_iter().map(|(name, claim)| (name, claim.0)).collect());
+        let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
+        keys.extend(claims.iter().flatten().flat_map(|(_, claim)| keys_of_claim(claim)));
+        if keys.len() > KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            let message =
+                format!("has more than {KEYS_MAX} keys, or one that is empty or longer than {KEY_BYTES_MAX} bytes");
+            return Err(Error::field("claims", message));
+        }
+        Ok(Self { source: request.source.into(), keys, facts: claims.as_ref().map(Facts::of_json).unwrap_or_default() })
+    }
+
+    fn word(&self) -> Word<'_> {
+        Word { source: self.source, keys: &self.keys, facts: &self.facts }
+    }
+}
+
+/// The organization in which the caller may bring this member's roles in line with this source.
+fn may_sync(snapshot: &Snapshot, caller: &Identity, member: MemberId, source: Source) -> Result<OrganizationId> {
+    let tenant = access::require_in_tenant(snapshot, caller, Permission::ASSIGNMENT_SYNC)?;
+    if source == Source::Manual {
+        return Err(Error::field("source", "must be an external source"));
+    }
+    require_in(snapshot, tenant, member)?;
+    Ok(tenant)
+}
+
 /// A member outside the organization looks like a missing one.
-fn require_in(t: &Transaction<'_>, tenant: OrganizationId, member: MemberId) -> Result<()> {
-    let is_in = t.snapshot().tenant(tenant).is_some_and(|tenant| tenant.set_of(member).is_some());
+fn require_in(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId) -> Result<()> {
+    let is_in = snapshot.tenant(tenant).is_some_and(|tenant| tenant.set_of(member).is_some());
     if is_in { Ok(()) } else { Err(Cause::SubjectNotFound.into()) }
 }

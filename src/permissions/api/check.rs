@@ -10,14 +10,18 @@ use serde_json::Value;
 
 use crate::access;
 use crate::access::caller::Asker;
-use crate::access::decide::{Ask, Cited, Question, Reason, Witness, decide, explain};
+use crate::access::decide::{Ask, Cited, Question, Reason, Witness, explain};
 use crate::access::permission::Permission;
+use crate::access::plugin::Mode;
 use crate::access::snapshot::{Right, Snapshot};
 use crate::app::App;
+use crate::app::verdict::{Asked, Facts, HOST_FACTS, NOW_MS, Verdict, has_rules};
 use crate::error::{Error, Field, Result};
 use crate::ids::{GrantId, MemberId, OrganizationId, RoleId};
 use crate::permissions::import::DEFAULT_APP;
 use crate::permissions::store;
+use crate::sandbox::Claim;
+use crate::sandbox::input::values_of;
 use crate::wire::{Body, RenderedReply, Tag, rendered};
 
 /// A question: exactly one of method and path, permission, or scope_type, scope_id, module and action; or instead of
@@ -44,7 +48,9 @@ struct CheckRequest {
     module: Option<String>,
     #[oai(validator(max_length = 64))]
     action: Option<String>,
-    /// Facts for the organization's own rules
+    /// Facts for the organization's own rules: text, numbers, truth values, or lists of them. `now_ms` is the moment of
+    /// the question, ours when absent; `question`, `base`, `app`, `permission`, `org_code`, `scope_type`, `scope_id` and
+    /// `module` are told by the server
     context: Option<BTreeMap<String, Any<Value>>>,
     /// Say why, naming rows
     explain: Option<bool>,
@@ -73,7 +79,34 @@ struct Because {
 struct Stage {
     /// `gate`, `base` or `plugin`
     stage: String,
+    /// `pass`, `not_asked`, or a reason; of `plugin` also `none_bound`, `not_covered`, `abstain`, and `allow` where base
+    /// had allowed already
     verdict: String,
+}
+
+/// One of the organization's own rules in a decision
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct AskedPlugin {
+    name: String,
+    version: u32,
+    /// Of the component
+    sha256: String,
+    /// `enforce`, or `shadow`: asked, and without effect
+    mode: String,
+    /// `allow`, `deny`, `abstain`, or why it has no answer: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`,
+    /// `rule_error`, `input`, `busy`, `quarantined`, `unavailable`; `not_covered` for a watched one that leaves out what
+    /// the version in force does not
+    outcome: String,
+    /// Why it denied, in its own words
+    reason: Option<String>,
+    /// What went wrong; only for who may see plugins
+    fault: Option<String>,
+    /// Would the answer have been another one, had it been in force? Of watched ones
+    differed: Option<bool>,
+    duration_us: u64,
+    /// Instructions used
+    fuel: u64,
 }
 
 /// Why a question was answered as it was
@@ -81,6 +114,8 @@ struct Stage {
 #[oai(skip_serializing_if_is_none)]
 struct Explanation {
     stages: Vec<Stage>,
+    /// Plugins that were asked, in their order; watched ones last
+    plugins: Vec<AskedPlugin>,
     /// The template that decided
     template: Option<String>,
     /// Permissions of which any one answers
@@ -104,6 +139,8 @@ struct CheckAnswer {
     reason: Option<String>,
     /// The epoch of the policy that decided
     epoch: Option<u64>,
+    /// Why a plugin denied, in its own words: for people
+    message: Option<String>,
     because: Option<Explanation>,
     decisions: Option<Vec<CheckAnswer>>,
 }
@@ -119,11 +156,16 @@ impl Api {
     /// The organization is the caller's own, or the one that `X-Tenant-ID` names. A denial is an answer, not a
     /// failure: 200 with `allow:false` and the reason, also for odd methods and paths. A program that names no
     /// organization asks about direct grants only.
+    ///
+    /// Where the organization has plugins in force, they are asked after roles and grants: one that denies or fails
+    /// denies (`plugin_denied`, `plugin_failed`), one that allows opens what no role does, if it was given that right
+    /// (`ok_plugin`). They have no say in Roster's own permissions. `explain` lists who was asked and what came of it.
+    /// All questions of a request are answered by one epoch.
     #[oai(path = "/check", method = "post", operation_id = "check_permission")]
     async fn check_permission(&self, caller: Asker, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
         let snapshot = self.app.guard.snapshot.load();
         access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
-        let questions = questions(body.0)?;
+        let questions = questions(body.0, self.app.config.plugin_input_bytes)?;
         let tenant = match (caller.member(), caller.named_tenant) {
             (None, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => None,
             _ => Some(caller.tenant(&snapshot)?),
@@ -132,15 +174,16 @@ impl Api {
         if let Some(epoch) = questions.list.iter().filter_map(|question| question.min_epoch).max() {
             self.app.wait_for_epoch(epoch).await?;
         }
-        if questions.list.iter().any(|question| question.explain.unwrap_or(false)) {
-            return self.explained(tenant, questions).await;
-        }
         // One snapshot answers all questions of a request.
         let snapshot = self.app.guard.snapshot.load();
+        if has_rules(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
+            let whole = Arc::clone(&snapshot);
+            drop(snapshot);
+            return self.judged(&caller, whole, tenant, questions).await;
+        }
         let mut json = String::with_capacity(64 * questions.list.len());
-        for question in &questions.list {
-            let decision = decide(&snapshot, &question.asked(tenant));
-            self.app.figures.count_decision(decision.reason.word());
+        for (n, question) in questions.list.iter().enumerate() {
+            let decision = self.app.decide_alone(&snapshot, &question.asked(tenant), questions.facts(n));
             let comma = if json.is_empty() { "" } else { "," };
             let _ = write!(
                 json,
@@ -157,26 +200,68 @@ impl Api {
 /// The questions of a request, and whether it was written as a list.
 struct Questions {
     list: Vec<CheckRequest>,
+    /// One for each question; empty where no question has any.
+    facts: Vec<Facts>,
     is_batch: bool,
 }
 
-fn questions(mut request: CheckRequest) -> Result<Questions> {
+impl Questions {
+    fn facts(&self, n: usize) -> &Facts {
+        static NONE: Facts = Facts(Vec::new());
+        self.facts.get(n).unwrap_or(&NONE)
+    }
+}
+
+fn questions(mut request: CheckRequest, input_bytes_max: u64) -> Result<Questions> {
     let batch = request.questions.take();
     let is_batch = batch.is_some();
     if is_batch && !request.is_empty() {
         return Err(Error::field("questions", "stands alone: put the other fields into each question"));
     }
-    let list = batch.unwrap_or_else(|| vec![request]);
-    let mut faults = Vec::new();
-    for (n, question) in list.iter().enumerate() {
+    let mut list = batch.unwrap_or_else(|| vec![request]);
+    let has_facts = list.iter().any(|question| question.context.is_some());
+    let (mut faults, mut facts) = (Vec::new(), Vec::new());
+    for (n, question) in list.iter_mut().enumerate() {
         let place = n.to_string();
         let location: &[&str] = if is_batch { &["body", "questions", &place] } else { &["body"] };
         faults.extend(question.fault().map(|message| Field::at(location, message)));
+        if has_facts {
+            facts.push(facts_of(question.context.take(), input_bytes_max, location, &mut faults));
+        }
     }
-    if faults.is_empty() { Ok(Questions { list, is_batch }) } else { Err(Error::fields(faults)) }
+    if faults.is_empty() { Ok(Questions { list, facts, is_batch }) } else { Err(Error::fields(faults)) }
+}
+
+/// The facts of a question, and what is wrong with them.
+fn facts_of(
+    context: Option<BTreeMap<String, Any<Value>>>,
+    bytes_max: u64,
+    location: &[&str],
+    faults: &mut Vec<Field>,
+) -> Facts {
+    let place = [location, &["context"]].concat();
+    let mut fault = |name: &str, message: &str| faults.push(Field::at(&[&place[..], &[name]].concat(), message));
+    let mut facts = Facts::default();
+    for (name, Any(value)) in context.into_iter().flatten() {
+        if HOST_FACTS.contains(&name.as_str()) {
+            fault(&name, "is told by the server: give the fact another name");
+        }
+        if name == NOW_MS && value.as_u64().is_none_or(|ms| i64::try_from(ms).is_err()) {
+            fault(&name, "must be a moment in Unix milliseconds");
+        }
+        facts.0.push(Claim { values: values_of(&value), name });
+    }
+    if facts.bytes() as u64 > bytes_max {
+        faults.push(Field::at(&place, format!("must have at most {bytes_max} bytes, names and values together")));
+    }
+    facts
 }
 
 impl CheckRequest {
+    fn is_explained(&self) -> bool {
+        self.explain.unwrap_or(false)
+    }
+
     fn is_about_a_grant(&self) -> bool {
         self.scope_type.is_some()
     }
@@ -238,62 +323,85 @@ impl CheckRequest {
 }
 
 impl Api {
-    async fn explained(&self, tenant: Option<OrganizationId>, questions: Questions) -> RenderedReply<CheckAnswer> {
-        let cell = self.app.guard.snapshot.clone();
-        let is_batch = questions.is_batch;
-        let answers = self
-            .app
-            .read(move |r| {
-                let snapshot = cell.load_full();
-                questions
-                    .list
-                    .iter()
-                    .map(|question| explained(r, &snapshot, tenant, question))
-                    .collect::<Result<Vec<_>>>()
-            })
-            .await?;
-        for answer in &answers {
-            self.app.figures.count_decision(answer.reason.as_deref().unwrap_or_default());
+    /// Asks plugins where there are some, and explains where it is wanted.
+    async fn judged(
+        &self,
+        caller: &Asker,
+        snapshot: Arc<Snapshot>,
+        tenant: Option<OrganizationId>,
+        questions: Questions,
+    ) -> RenderedReply<CheckAnswer> {
+        let mut verdicts = Vec::with_capacity(questions.list.len());
+        for (n, question) in questions.list.iter().enumerate() {
+            verdicts.push(self.app.decide(&snapshot, &question.asked(tenant), questions.facts(n)).await);
         }
-        let single = |mut answers: Vec<CheckAnswer>| answers.pop().map(|answer| answer.to_json_string());
+        let is_batch = questions.is_batch;
+        let mut answers: Vec<CheckAnswer> = verdicts.iter().map(answer).collect();
+        if questions.list.iter().any(CheckRequest::is_explained) {
+            let may_look = access::require(&snapshot, caller, Permission::PLUGIN_GET).is_ok();
+            let explain_all = move |r: &crate::db::Reader<'_>| {
+                for ((question, verdict), answer) in questions.list.iter().zip(&verdicts).zip(&mut answers) {
+                    if question.is_explained() {
+                        answer.because = Some(explanation(r, &snapshot, &question.asked(tenant), verdict, may_look)?);
+                    }
+                }
+                Ok(answers)
+            };
+            answers = self.app.read(explain_all).await?;
+        }
         let json = if is_batch {
-            CheckAnswer { allow: None, reason: None, epoch: None, because: None, decisions: Some(answers) }
-                .to_json_string()
+            CheckAnswer {
+                allow: None,
+                reason: None,
+                epoch: None,
+                message: None,
+                because: None,
+                decisions: Some(answers),
+            }
+            .to_json_string()
         } else {
-            single(answers).unwrap_or_default()
+            answers.pop().map(|answer| answer.to_json_string()).unwrap_or_default()
         };
         Ok(rendered(json))
     }
 }
 
-fn explained(
-    r: &crate::db::Reader<'_>,
-    snapshot: &Snapshot,
-    tenant: Option<OrganizationId>,
-    question: &CheckRequest,
-) -> Result<CheckAnswer> {
-    let asked = question.asked(tenant);
-    let decision = decide(snapshot, &asked);
-    let because = match question.explain {
-        Some(true) => Some(explanation(r, snapshot, &asked, explain(snapshot, &asked), decision.reason)?),
-        _ => None,
-    };
-    Ok(CheckAnswer {
-        allow: Some(decision.allow),
-        reason: Some(decision.reason.word().into()),
-        epoch: Some(decision.epoch),
-        because,
+fn answer(verdict: &Verdict) -> CheckAnswer {
+    CheckAnswer {
+        allow: Some(verdict.decision.allow),
+        reason: Some(verdict.decision.reason.word().into()),
+        epoch: Some(verdict.decision.epoch),
+        message: verdict.message().map(str::to_owned),
+        because: None,
         decisions: None,
-    })
+    }
+}
+
+fn asked_view(asked: &Asked, may_look: bool) -> AskedPlugin {
+    let fault = asked.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
+    AskedPlugin {
+        name: asked.name.to_string(),
+        version: asked.version,
+        sha256: hex::encode(asked.sha256),
+        mode: asked.mode.word().into(),
+        outcome: asked.word().into(),
+        // Who is only watched says nothing to people yet.
+        reason: asked.sentence().filter(|_| may_look || asked.mode == Mode::Enforce).map(str::to_owned),
+        fault: fault.filter(|_| may_look).map(|fault| fault.message.clone()),
+        differed: (asked.mode == Mode::Shadow).then_some(asked.differed),
+        duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
+        fuel: asked.fuel,
+    }
 }
 
 fn explanation(
     r: &crate::db::Reader<'_>,
     snapshot: &Snapshot,
     asked: &Question<'_>,
-    witness: Witness,
-    reason: Reason,
+    verdict: &Verdict,
+    may_look: bool,
 ) -> Result<Explanation> {
+    let witness: Witness = explain(snapshot, asked);
     let platform = snapshot.platform().map(|platform| platform.id);
     let mut assignments = Vec::new();
     for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
@@ -321,19 +429,20 @@ fn explanation(
             });
         }
     }
-    let is_gate = matches!(
-        reason,
-        Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical
-    );
+    let base = verdict.base;
+    let is_gate =
+        matches!(base, Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical);
     let stage = |stage: &str, verdict: &str| Stage { stage: stage.into(), verdict: verdict.into() };
-    let (gate, base) = if is_gate { (reason.word(), "not_asked") } else { ("pass", reason.word()) };
+    let (gate, by_base) = if is_gate { (base.word(), "not_asked") } else { ("pass", base.word()) };
+    let is_denied = !base.allows() && !verdict.decision.allow;
     Ok(Explanation {
-        stages: vec![stage("gate", gate), stage("base", base), stage("plugin", "none_bound")],
+        stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", verdict.stage.word())],
+        plugins: verdict.plugins.iter().map(|asked| asked_view(asked, may_look)).collect(),
         template: witness.template,
         permissions: witness.permissions.iter().map(ToString::to_string).collect(),
         roles,
         allowed_by: witness.allowed_by.into_iter().map(cite).collect(),
         grant_ids: witness.grants,
-        would_allow: witness.would_allow.into_iter().filter(|_| !reason.allows()).map(cite).collect(),
+        would_allow: witness.would_allow.into_iter().filter(|_| is_denied).map(cite).collect(),
     })
 }

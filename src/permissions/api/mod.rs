@@ -2,6 +2,7 @@
 
 pub mod assignments;
 pub mod check;
+pub mod decisions;
 pub mod mappings;
 pub mod policy;
 pub mod roles;
@@ -185,5 +186,6 @@ pub const EXAMPLES: &[(&str, &str)] = &[
         r#"{"id":"019abcde-0000-7000-8000-000000000001","tenant_id":"019abcde-0000-7000-8000-000000000003","key":"editor","display_name":"Editor","status":"open","is_system":false,"create_at":1763740800000,"update_at":1763740800000}"#,
     ),
     ("CheckAnswer", r#"{"allow":true,"reason":"ok_role","epoch":42}"#),
+    decisions::EXAMPLE,
     ("CatalogDifference", r#"{"added":["video","video.delete"],"changed":[],"orphaned":[]}"#),
 ];

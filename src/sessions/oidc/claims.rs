@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::config::providers::Provider;
 use crate::permissions::Source;
+use crate::permissions::mappers::Facts;
 use crate::permissions::sync::{KEY_BYTES_MAX, KEYS_MAX, keys_of_claim};
 use crate::sessions::arrival::Arrival;
 
@@ -60,6 +61,18 @@ impl Said {
         proved.filter_map(|document| document.get("email")?.as_str()).find(|email| !email.is_empty())
     }
 
+    /// All claims for role mappers, each from the first document that has it.
+    fn facts(&self) -> Facts {
+        let mut all = serde_json::Map::new();
+        for (name, value) in self.documents.iter().filter_map(Value::as_object).flatten().filter(|(_, v)| !v.is_null())
+        {
+            if !all.contains_key(name) {
+                all.insert(name.clone(), value.clone());
+            }
+        }
+        Facts::of_json(&all).with_gaps(!self.is_complete)
+    }
+
     /// Somebody for whom a provider vouches, with roles of no source.
     pub fn arrival(&self, provider: &Provider) -> Arrival {
         Arrival {
@@ -71,6 +84,7 @@ impl Said {
             display_name: self.text("name").map(str::to_owned),
             organization: provider.organization.clone(),
             keys: Vec::new(),
+            facts: self.facts(),
         }
     }
 

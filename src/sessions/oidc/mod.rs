@@ -112,7 +112,7 @@ fn nonce(app: &App, state: &str) -> String {
 
 /// Signs somebody in who comes back from a provider; answers the provider's access token too.
 pub async fn exchange(
-    app: &App,
+    app: &Arc<App>,
     providers: &Providers,
     visitor: &Visitor,
     returned: Returned,
@@ -189,7 +189,7 @@ async fn with_userinfo(app: &App, provider: &Provider, published: &Published, sa
 
 /// The member of a provider's own access token. It is looked up, and made only at first sight.
 pub async fn member_of_bearer(
-    app: &App,
+    app: &Arc<App>,
     providers: &Providers,
     exchange: &Arc<Exchange>,
     token: &str,

@@ -1,0 +1,57 @@
+//! Members change their own videos only. Whose a video is, the asker says in the fact `owner`.
+
+wit_bindgen::generate!({ path: "../wit", world: "authorizer-plugin" });
+
+use exports::roster::policy::authorizer::{AccessInput, Decision, Guest, RuleError};
+use roster::policy::host::{log, Level};
+
+/// Who holds one of these changes everybody's videos.
+const EXEMPT_ROLES: [&str; 1] = ["video_editor_in_chief"];
+/// What changes a video: these methods below this path, or a permission that begins and ends like this.
+/// Reading is not this plugin's business, and a new video has no owner yet.
+const PATH: &str = "/videos/";
+const METHODS: [&str; 3] = ["PUT", "PATCH", "DELETE"];
+const PERMISSION: &str = "video.";
+const VERBS: [&str; 4] = ["update", "edit", "publish", "delete"];
+
+struct Plugin;
+
+impl Guest for Plugin {
+    fn authorize(input: AccessInput) -> Result<Decision, RuleError> {
+        log_panics();
+        Ok(decide(&input))
+    }
+}
+
+export!(Plugin);
+
+fn decide(input: &AccessInput) -> Decision {
+    let is_exempt = input.roles.iter().any(|role| EXEMPT_ROLES.contains(&role.as_str()));
+    if !changes_a_video(input) || is_exempt {
+        return Decision::Abstain;
+    }
+    match fact(input, "owner") {
+        [] => Decision::Deny("nobody said whose video this is: ask with the fact `owner`".into()),
+        // `allow` opens what the roles do not only where the organization lets this plugin grant.
+        [owner] if *owner == input.subject => Decision::Allow,
+        _ => Decision::Deny("this video belongs to somebody else".into()),
+    }
+}
+
+fn changes_a_video(input: &AccessInput) -> bool {
+    if !input.path.is_empty() {
+        return input.path.starts_with(PATH) && METHODS.contains(&input.action.as_str());
+    }
+    let verb = input.action.strip_prefix(PERMISSION).and_then(|rest| rest.rsplit('.').next());
+    verb.is_some_and(|verb| VERBS.contains(&verb))
+}
+
+/// The values of a fact; none if it was not given.
+fn fact<'i>(input: &'i AccessInput, name: &str) -> &'i [String] {
+    input.context.iter().find(|fact| fact.name == name).map_or(&[], |fact| fact.values.as_slice())
+}
+
+/// A panic only stops the guest; with this, its message is in the plugin's log first.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
+}

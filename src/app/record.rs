@@ -1,0 +1,214 @@
+//! Which decisions are logged, and what is written of them. The row is made on the log's own thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::verdict::{Facts, Verdict, input_of};
+use crate::access::decide::{Ask, Question, Reason};
+use crate::access::matter::Matter;
+use crate::access::snapshot::{Right, Snapshot};
+use crate::db::decisions::Row;
+use crate::ids::{MemberId, OrganizationId, Timestamp};
+
+/// Parts of names whose values are never written down.
+const SECRETS: [&str; 6] = ["password", "token", "secret", "authorization", "cookie", "key"];
+/// Facts of one decision are kept up to this length together.
+const FACTS_BYTES_MAX: usize = 8_192;
+/// The longest path that is kept.
+const PATH_BYTES_MAX: usize = 2_048;
+/// Names of facts that were left out are cut to this length, and so many of them are kept.
+const NAME_CHARS_MAX: usize = 64;
+const LEFT_OUT_MAX: usize = 32;
+
+/// A plugin that was asked, as it is stored and listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    pub name: String,
+    pub version: u32,
+    pub sha256: String,
+    pub mode: String,
+    /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
+    pub outcome: String,
+    pub fuel: u64,
+    pub duration_us: u64,
+    pub differed: bool,
+}
+
+/// What was decided, on its way to the log.
+pub struct Decided {
+    at: Timestamp,
+    snapshot: Arc<Snapshot>,
+    tenant: Option<OrganizationId>,
+    member: MemberId,
+    ask: Asking,
+    /// Without what may be a secret, and what is too long to keep.
+    facts: Facts,
+    left_out: Vec<String>,
+    base: Reason,
+    allow: bool,
+    reason: Reason,
+    heard: Vec<Heard>,
+}
+
+/// An [`Ask`] that owns its texts.
+enum Asking {
+    Route { app: String, method: String, path: String },
+    Permission(String),
+    Grant([String; 4]),
+}
+
+impl Asking {
+    fn of(ask: Ask<'_>) -> Self {
+        match ask {
+            Ask::Route { app, method, path } => {
+                Self::Route { app: app.to_owned(), method: method.to_owned(), path: path.to_owned() }
+            }
+            Ask::Permission(name) => Self::Permission(name.to_owned()),
+            Ask::Own(own) => Self::Permission(own.own().name.to_owned()),
+            Ask::Grant(right) => {
+                Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))
+            }
+        }
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        match self {
+            Self::Route { app, method, path } => Ask::Route { app, method, path },
+            Self::Permission(name) => Ask::Permission(name),
+            Self::Grant([scope_type, scope_id, module, action]) => {
+                Ask::Grant(Right { scope_type, scope_id, module, action })
+            }
+        }
+    }
+}
+
+/// Counts allowed decisions, of which some are logged.
+#[derive(Debug, Default)]
+pub struct Allowed(AtomicU64);
+
+impl App {
+    /// Denials are, and what a watched plugin would have changed; of the rest every so many-th.
+    pub(super) fn is_logged(&self, is_allowed: bool, has_differed: bool) -> bool {
+        if !is_allowed || has_differed {
+            return true;
+        }
+        match self.config.decisions_allow_every {
+            0 => false,
+            1 => true,
+            every => self.allowed.0.fetch_add(1, Ordering::Relaxed) % every == every - 1,
+        }
+    }
+}
+
+impl Decided {
+    pub(super) fn new(
+        snapshot: &Arc<Snapshot>,
+        question: &Question<'_>,
+        facts: &Facts,
+        at: Timestamp,
+        verdict: &Verdict,
+    ) -> Self {
+        let heard = verdict.plugins.iter().map(|asked| Heard {
+            name: asked.name.to_string(),
+            version: asked.version,
+            sha256: hex::encode(asked.sha256),
+            mode: asked.mode.word().to_owned(),
+            outcome: asked.word().to_owned(),
+            fuel: asked.fuel,
+            duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
+            differed: asked.differed,
+        });
+        let (facts, mut left_out) = kept(facts);
+        let mut ask = Asking::of(question.ask);
+        if let Asking::Route { path, .. } = &mut ask
+            && path.len() > PATH_BYTES_MAX
+        {
+            path.truncate((0..=PATH_BYTES_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or_default());
+            left_out.push("path".into());
+        }
+        Self {
+            at,
+            snapshot: snapshot.clone(),
+            tenant: question.tenant,
+            member: question.member,
+            ask,
+            facts,
+            left_out,
+            base: verdict.base,
+            allow: verdict.decision.allow,
+            reason: verdict.decision.reason,
+            heard: heard.collect(),
+        }
+    }
+
+    /// The row of it. The policy that decided is still at hand, so that the question is looked up as it was then.
+    pub(super) fn row(self) -> Row {
+        let question = Question { tenant: self.tenant, member: self.member, with_platform: true, ask: self.ask.ask() };
+        let matter = Matter::of(&self.snapshot, &question);
+        let input = input_of(&self.snapshot, &question, &matter, self.base, &self.facts, self.at);
+        let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());
+        Row {
+            at: self.at,
+            epoch: self.snapshot.epoch,
+            organization: self.tenant,
+            member: self.member,
+            kind: matter.kind.word().to_owned(),
+            input: json(serde_json::to_string(&input)),
+            left_out: json(serde_json::to_string(&self.left_out)),
+            asks_plugins: matter.is_asked(self.base),
+            base: self.base.word().to_owned(),
+            allow: self.allow,
+            reason: self.reason.word().to_owned(),
+            differed: self.heard.iter().any(|heard| heard.differed),
+            plugins: json(serde_json::to_string(&self.heard)),
+        }
+    }
+}
+
+/// The facts that may be kept, and the names of the others.
+fn kept(facts: &Facts) -> (Facts, Vec<String>) {
+    let (mut kept, mut left_out, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for fact in &facts.0 {
+        let folded = fact.name.to_lowercase();
+        let with_it = bytes + fact.bytes();
+        if with_it <= FACTS_BYTES_MAX && !SECRETS.iter().any(|secret| folded.contains(secret)) {
+            bytes = with_it;
+            kept.push(fact.clone());
+        } else if left_out.len() < LEFT_OUT_MAX {
+            left_out.push(fact.name.chars().take(NAME_CHARS_MAX).collect());
+        }
+    }
+    (Facts(kept), left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Claim;
+
+    fn facts(facts: &[(&str, usize)]) -> Facts {
+        let claim =
+            |(name, bytes): &(&str, usize)| Claim { name: (*name).to_owned(), values: vec!["x".repeat(*bytes)] };
+        Facts(facts.iter().map(claim).collect())
+    }
+
+    #[test]
+    fn facts_that_sound_like_secrets_are_left_out_by_name() {
+        let secrets = ["Password", "x-auth-TOKEN", "client_secret", "authorization", "set-cookie", "api_key"];
+        let mut all = vec![("owner", 3), ("now_ms", 3)];
+        all.extend(secrets.map(|name| (name, 3)));
+        let (kept, left_out) = kept(&facts(&all));
+        assert_eq!(left_out, secrets);
+        assert_eq!(kept.0.iter().map(|fact| fact.name.as_str()).collect::<Vec<_>>(), ["owner", "now_ms"]);
+    }
+
+    #[test]
+    fn facts_are_kept_up_to_their_length_and_left_out_one_past_it() {
+        assert_eq!(kept(&facts(&[("a", FACTS_BYTES_MAX - 1)])).1, [""; 0]);
+        let (rest, left_out) = kept(&facts(&[("a", FACTS_BYTES_MAX), ("b", 1)]));
+        assert_eq!((left_out, rest.0.len()), (vec!["a".to_owned()], 1));
+    }
+}

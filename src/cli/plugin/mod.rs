@@ -1,0 +1,45 @@
+//! The commands for plugins: what an author does without a server, and what is asked of one.
+
+mod kit;
+mod live;
+mod offline;
+mod replay;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{Common, Failed};
+
+#[derive(Subcommand)]
+pub(super) enum PluginCommand {
+    /// Begin a plugin: write a project that builds
+    New(kit::New),
+    /// Print the interface
+    Wit,
+    /// Make a component of a core module, or put test vectors into a component
+    Pack(kit::Pack),
+    /// Check a component as an upload would; the exit status says whether it would be taken
+    Check(offline::Check),
+    /// Ask a component test vectors; the exit status says whether it answered all as expected
+    Test(offline::Test),
+    /// Measure how long and how much a component's calls run
+    Bench(offline::Bench),
+    /// Show which recorded decisions a component would have changed; the exit status is 0 whatever it finds
+    Replay(replay::Replay),
+    #[command(flatten)]
+    Live(live::LiveCommand),
+}
+
+pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitCode, Failed> {
+    match command {
+        PluginCommand::New(new) => kit::new(common, &new),
+        PluginCommand::Wit => kit::wit(),
+        PluginCommand::Pack(pack) => kit::pack(common, &pack),
+        PluginCommand::Check(check) => offline::check(common, &check).await,
+        PluginCommand::Test(test) => offline::test(common, &test).await,
+        PluginCommand::Bench(bench) => offline::bench(common, &bench).await,
+        PluginCommand::Replay(replay) => replay::run(common, &replay).await,
+        PluginCommand::Live(command) => live::run(common, command).await,
+    }
+}

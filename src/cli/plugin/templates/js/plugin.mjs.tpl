@@ -1,0 +1,23 @@
+// A plugin of Roster. The interface and its words are in wit/policy.wit: names are in camelCase here, a variant is
+// {tag, val}, and an error is a thrown {code, message}. There is no clock, no network and no randomness.
+%% authorizer
+
+export const authorizer = {
+  authorize(input) {
+    if (input.action === "video.publish" && input.roles.includes("probation")) {
+      return { tag: "deny", val: "on probation: ask an editor to publish this" };
+    }
+    return { tag: "abstain" };
+  },
+};
+%% role-mapper
+
+export const roleMapper = {
+  mapRoles(input) {
+    // The answer so far; what is left out of ours is taken away.
+    const roles = new Set(input.claims.find((claim) => claim.name === "roster.roles")?.values);
+    if (input.groups.includes("staff-editors")) roles.add("editor");
+    return [...roles];
+  },
+};
+%% end

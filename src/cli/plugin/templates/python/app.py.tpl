@@ -1,0 +1,26 @@
+"""A plugin of Roster. The interface and its words are in wit/policy.wit: names are in snake_case here, a variant is a
+class per case, and an error is a raised Err(RuleError(code, message)). There is no clock and no network; `random` gives
+the same numbers in every call."""
+from wit_world import exports
+%% authorizer
+from wit_world.imports.types import Decision_Abstain, Decision_Deny
+%% end
+%% authorizer
+
+
+class Authorizer(exports.Authorizer):
+    def authorize(self, input):
+        if input.action == "video.publish" and "probation" in input.roles:
+            return Decision_Deny("on probation: ask an editor to publish this")
+        return Decision_Abstain()
+%% role-mapper
+
+
+class RoleMapper(exports.RoleMapper):
+    def map_roles(self, input):
+        # The answer so far; what is left out of ours is taken away.
+        roles = [role for claim in input.claims if claim.name == "roster.roles" for role in claim.values]
+        if "staff-editors" in input.groups and "editor" not in roles:
+            roles.append("editor")
+        return roles
+%% end

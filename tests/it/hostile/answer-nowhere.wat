@@ -1,0 +1,3 @@
+;; authorizer, ends: output
+;; body
+(i32.const 0x7ffffff0)

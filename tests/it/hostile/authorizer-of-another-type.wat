@@ -1,0 +1,7 @@
+;; component, refused: plugin_exports
+(component
+  (core module $m (func (export "f")))
+  (core instance $i (instantiate $m))
+  (func $f (canon lift (core func $i "f")))
+  (instance $a (export "authorize" (func $f)))
+  (export "roster:policy/authorizer@1.0.0" (instance $a)))

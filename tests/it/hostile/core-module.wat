@@ -1,0 +1,2 @@
+;; component, refused: not_a_component
+(module (func (export "authorize")))

@@ -1,0 +1,3 @@
+;; authorizer, ends: fuel deadline
+;; body
+(loop $again (br $again)) (unreachable)

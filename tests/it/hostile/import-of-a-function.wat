@@ -1,0 +1,2 @@
+;; component, refused: plugin_imports
+(component (import "now" (func (result u64))))

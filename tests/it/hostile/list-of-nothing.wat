@@ -1,0 +1,5 @@
+;; Almost two million roles of no letters.
+;; role-mapper, ends: output
+;; body
+(drop (memory.grow (i32.const 250)))
+(call $list (i32.const 131072) (i32.const 1900000))

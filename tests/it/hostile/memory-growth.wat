@@ -1,0 +1,3 @@
+;; authorizer, ends: memory
+;; body
+(loop $again (drop (memory.grow (i32.const 1))) (br $again)) (unreachable)

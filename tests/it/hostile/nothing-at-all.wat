@@ -1,0 +1,2 @@
+;; component, refused: plugin_exports
+(component)

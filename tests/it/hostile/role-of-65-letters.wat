@@ -1,0 +1,4 @@
+;; role-mapper, ends: output
+(data (i32.const 1024) "\08\04\00\00\41\00\00\00aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+;; body
+(call $list (i32.const 1024) (i32.const 1))

@@ -1,0 +1,3 @@
+;; authorizer, ends: trap
+;; body
+(unreachable)

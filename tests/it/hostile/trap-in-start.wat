@@ -1,0 +1,5 @@
+;; authorizer, refused: plugin_start
+(func $start (unreachable))
+(start $start)
+;; body
+(call $allow)

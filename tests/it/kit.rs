@@ -1,0 +1,316 @@
+//! The authors' kit: projects to begin with, the packer, and the worked examples in `plugins/`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use roster::sandbox::vectors;
+use serde_json::{Value, json};
+
+use crate::guests;
+use crate::site::binary;
+
+fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins")
+}
+
+fn plugin(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary()).arg("plugin").args(arguments).current_dir(folder).output().expect("roster")
+}
+
+/// What a command prints as JSON, when it succeeds.
+fn answer(folder: &Path, arguments: &[&str]) -> Value {
+    let output = plugin(folder, &[&["--json"], arguments].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// What a command says, when it fails.
+fn complaint(folder: &Path, arguments: &[&str]) -> String {
+    let output = plugin(folder, &[&["--json"], arguments].concat());
+    assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    let said: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    said["error"].as_str().expect("a sentence").to_owned()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The names of a folder's files, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn new_begins_a_project_in_every_language_and_of_every_kind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let sources = [("rust", "src/lib.rs"), ("js", "plugin.mjs"), ("c", "plugin.c"), ("python", "app.py")];
+    let kinds = [
+        ("authorizer", "authorizer-plugin", 3),
+        ("role-mapper", "role-mapper-plugin", 3),
+        ("both", "policy-plugin", 6),
+    ];
+    for (lang, source) in sources {
+        for (kind, world, vectors) in kinds {
+            let name = format!("{lang}-{kind}");
+            let made = answer(at, &["new", "--lang", lang, "--kind", kind, &name]);
+            assert_eq!((&made["name"], &made["world"]), (&json!(name), &json!(world)));
+            let project = at.join(&name);
+            let files: Vec<&str> = made["files"].as_array().expect("files").iter().filter_map(Value::as_str).collect();
+            assert!(files.contains(&source), "{files:?}");
+            for file in files.iter().filter(|file| !file.starts_with("gen/")) {
+                let text = String::from_utf8(read(&project.join(file))).expect("UTF-8");
+                let left =
+                    text.lines().find(|line| line.starts_with("%%") || line.contains("NAME") || line.contains("WORLD"));
+                assert_eq!(left, None, "{name}/{file}");
+            }
+            assert_eq!(vectors::parse(&read(&project.join("vectors.yaml"))).expect("vectors").len(), vectors, "{name}");
+            assert_eq!(read(&project.join("wit/policy.wit")), read(&plugins().join("wit/policy.wit")));
+            let build = std::fs::metadata(project.join("build")).expect("build").permissions().mode();
+            assert_eq!(build & 0o100, 0o100, "{name}/build is run");
+            if lang == "c" {
+                let world = world.replace('-', "_");
+                let generated = [".c", ".h", "_component_type.o"].map(|end| format!("{world}{end}"));
+                assert_eq!(names(&project.join("gen")), generated);
+            }
+        }
+    }
+}
+
+#[test]
+fn new_makes_an_authorizer_unless_told_otherwise() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(answer(folder.path(), &["new", "--lang", "js", "plain"])["world"], "authorizer-plugin");
+}
+
+#[test]
+fn new_leaves_what_is_there_and_takes_names_that_a_site_takes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let new = |name: &str| complaint(folder.path(), &["new", "--lang", "c", "--", name]);
+    std::fs::create_dir(folder.path().join("there")).expect("a folder");
+    assert_eq!(new("there"), "there is there already: choose another name, or another folder to be in");
+    let long = "x".repeat(64);
+    for name in ["", "Upper", "9lives", "-x", "a_b", "a.b", "../up", "/tmp/up", "ünder", &long] {
+        assert_eq!(new(name), "a plugin's name is 1 to 63 of a-z 0-9 - beginning with a letter", "{name}");
+    }
+    assert_eq!(names(folder.path()), ["there"]);
+    answer(folder.path(), &["new", "--lang", "c", &long[..63]]);
+    let unknown = plugin(folder.path(), &["new", "--lang", "cobol", "x"]);
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn wit_prints_the_interface() {
+    let output = plugin(Path::new("."), &["wit"]);
+    assert_eq!((output.status.success(), output.stdout), (true, read(&plugins().join("wit/policy.wit"))));
+}
+
+/// The folders of `plugins/` that hold an example.
+fn examples() -> Vec<String> {
+    names(&plugins()).into_iter().filter(|name| plugins().join(name).join("vectors.yaml").exists()).collect()
+}
+
+#[test]
+fn every_example_is_taken_and_answers_as_its_vectors_say() {
+    assert_eq!(examples(), ["business-hours", "department-roles", "embargo", "group-mapper", "ownership"]);
+    for name in examples() {
+        let folder = plugins().join(&name);
+        let file = format!("{name}.wasm");
+
+        let checked = answer(&folder, &["check", &file]);
+
+        assert_eq!((&checked["ok"], &checked["problems"]), (&json!(true), &json!([])), "{name}");
+        let kind = if name.ends_with("mapper") || name.ends_with("roles") { "role-mapper" } else { "authorizer" };
+        assert_eq!(checked["exports"], json!([kind]), "{name}");
+        let passed = checked["vectors"].as_array().expect("vectors").iter().filter(|vector| vector["passed"] == true);
+        let carried = vectors::of_component(&read(&folder.join(&file))).expect("vectors");
+        assert_eq!(carried, vectors::parse(&read(&folder.join("vectors.yaml"))).expect("vectors"), "{name}");
+        assert_eq!(passed.count(), carried.len(), "{name}");
+    }
+}
+
+/// What `tests/counterparts/install` took from npm.
+fn modules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts/node_modules")
+}
+
+/// Runs a script that builds.
+fn build(script: &Path, arguments: &[&str], out: &Path) {
+    // Stays from run to run, so that the standard library is built once.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("plugins");
+    let output = Command::new(script)
+        .args(arguments)
+        .env("ROSTER", binary())
+        .env("OUT", out)
+        .env("CARGO_TARGET_DIR", target)
+        .env("COMPONENTIZE_QJS", modules().join(".bin/componentize-qjs"))
+        // What cargo set for this test is of another compiler.
+        .env_remove("LD_LIBRARY_PATH")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTC_WRAPPER")
+        .output()
+        .expect("a script");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "run tests/counterparts/install: {said}");
+}
+
+/// Builds an example from its source, into a folder of its own.
+fn built(name: &str) -> tempfile::TempDir {
+    let out = tempfile::tempdir().expect("a folder");
+    build(&plugins().join("build"), &[name], out.path());
+    out
+}
+
+/// What a component answers, with the names of the questions.
+fn outcomes(component: &Path, vectors: &Path) -> Vec<Value> {
+    let [component, vectors] = [component, vectors].map(|path| path.display().to_string());
+    let tested = answer(&plugins(), &["test", &component, &vectors]);
+    let items = tested["items"].as_array().expect("items").iter();
+    items.map(|item| json!({"name": item["name"], "passed": item["passed"], "got": item["got"]})).collect()
+}
+
+#[test]
+fn the_rust_example_built_from_source_behaves_as_the_one_that_is_shipped() {
+    let out = built("ownership");
+    let folder = plugins().join("ownership");
+    let questions = folder.join("vectors.yaml");
+
+    let fresh = outcomes(&out.path().join("ownership.wasm"), &questions);
+
+    assert_eq!(fresh, outcomes(&folder.join("ownership.wasm"), &questions));
+    assert_eq!(fresh.len(), vectors::parse(&read(&questions)).expect("vectors").len());
+    assert!(fresh.iter().all(|item| item["passed"] == true));
+}
+
+#[test]
+fn the_example_in_javascript_built_from_source_answers_as_its_vectors_say() {
+    let out = built("department-roles");
+    assert_eq!(answer(out.path(), &["check", "department-roles.wasm"])["ok"], true);
+}
+
+#[test]
+fn what_new_begins_builds_and_answers_as_its_vectors_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for lang in ["rust", "js"] {
+        answer(folder.path(), &["new", "--lang", lang, "--kind", "both", lang]);
+        let project = folder.path().join(lang);
+        if lang == "js" {
+            std::os::unix::fs::symlink(modules(), project.join("node_modules")).expect("modules");
+        }
+        build(&project.join("build"), &[], folder.path());
+        let checked = answer(&project, &["check", &format!("{lang}.wasm")]);
+        assert_eq!(
+            (&checked["ok"], &checked["exports"]),
+            (&json!(true), &json!(["authorizer", "role-mapper"])),
+            "{lang}"
+        );
+        assert_eq!(checked["vectors"].as_array().map(Vec::len), Some(6), "{lang}");
+    }
+}
+
+/// A folder with these files.
+fn folder_with(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, content) in files {
+        std::fs::write(folder.path().join(name), content).expect("a file");
+    }
+    folder
+}
+
+#[test]
+fn pack_makes_a_component_of_a_core_module_and_puts_vectors_in() {
+    let module = guests::authorizer_module("", "(call $allow)");
+    let vectors = b"- {authorize: {action: GET, path: /videos}, expect: allow}";
+    let folder = folder_with(&[("x.wasm", &module), ("v.yaml", vectors)]);
+    let at = folder.path();
+
+    let packed = answer(at, &["pack", "x.wasm"]);
+
+    assert_eq!((&packed["file"], &packed["vectors"]), (&json!("x.component.wasm"), &json!(0)));
+    let checked = answer(at, &["check", "x.component.wasm"]);
+    assert_eq!(
+        (&checked["ok"], &checked["exports"], &checked["bytes"]),
+        (&json!(true), &json!(["authorizer"]), &packed["bytes"])
+    );
+    // A component is written over when nothing else is said.
+    assert_eq!(answer(at, &["pack", "x.component.wasm", "--vectors", "v.yaml"])["file"], "x.component.wasm");
+    assert_eq!(answer(at, &["test", "x.component.wasm"])["passed"], 1);
+    let again = answer(at, &["pack", "x.wasm", "--vectors", "v.yaml", "-o", "y.wasm"]);
+    assert_eq!((&again["file"], &again["vectors"]), (&json!("y.wasm"), &json!(1)));
+    assert_eq!(read(&at.join("x.component.wasm")), read(&at.join("y.wasm")));
+}
+
+#[test]
+fn pack_finds_the_world_by_the_exports_or_is_told() {
+    let mapper = guests::role_mapper_module("", "(call $list (local.get $groups) (local.get $groups_count))");
+    let folder = folder_with(&[("x.wasm", &mapper)]);
+    for world in [&[][..], &["--world", "role-mapper-plugin"]] {
+        answer(folder.path(), &[&["pack", "x.wasm"], world].concat());
+        assert_eq!(answer(folder.path(), &["check", "x.component.wasm"])["exports"], json!(["role-mapper"]));
+    }
+    let said = complaint(folder.path(), &["pack", "x.wasm", "--world", "policy-plugin"]);
+    assert!(said.starts_with("no component can be made of the module: ") && said.contains("authorize"), "{said}");
+}
+
+#[test]
+fn pack_says_what_is_wrong_and_writes_nothing() {
+    let text = |text: &str| wat::parse_str(text).expect("a module");
+    let component = guests::allowing();
+    let files: [(&str, &[u8]); 8] = [
+        ("component.wasm", &component),
+        ("text.wat", b"(module)"),
+        ("empty.wasm", b""),
+        ("cut.wasm", &guests::authorizer_module("", "(call $allow)")[..100]),
+        ("bare.wasm", &text("(module)")),
+        (
+            "wasi.wasm",
+            &text(
+                r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32))))"#,
+            ),
+        ),
+        ("odd.wasm", &text(r#"(module (func (export "roster:policy/authorizer@1.0.0#authorize")))"#)),
+        ("v.yaml", b"- {authorize: {action: GET}, expect: perhaps}"),
+    ];
+    let folder = folder_with(&files);
+    let pack = |arguments: &[&str]| complaint(folder.path(), &[&["pack"], arguments].concat());
+    let neither =
+        "this is neither a core module nor a component: pack takes what a compiler made, in WebAssembly's binary form";
+
+    assert_eq!((pack(&["text.wat"]), pack(&["empty.wasm"])), (neither.into(), neither.into()));
+    assert!(pack(&["missing.wasm"]).starts_with("missing.wasm cannot be read: "));
+    assert!(pack(&["cut.wasm"]).starts_with("the module is not valid WebAssembly: "));
+    assert!(
+        pack(&["bare.wasm"]).starts_with("the module exports neither `roster:policy/authorizer@1.0.0#authorize` nor ")
+    );
+    assert!(
+        pack(&["wasi.wasm"])
+            .starts_with("the module imports wasi_snapshot_preview1 fd_write, which no plugin can have")
+    );
+    assert!(pack(&["odd.wasm"]).starts_with("no component can be made of the module: "));
+    assert!(pack(&["component.wasm"]).ends_with("name test vectors to put into it, with --vectors"));
+    let worldly = pack(&["component.wasm", "--world", "policy-plugin", "--vectors", "v.yaml"]);
+    assert_eq!(worldly, "this is a component already, and has its world: leave --world out");
+    assert!(pack(&["component.wasm", "--vectors", "v.yaml"]).starts_with("test vector 1: expect is allow, abstain"));
+    assert!(pack(&["component.wasm", "--vectors", "w.yaml"]).starts_with("w.yaml cannot be read: "));
+    let mut sorted = files.map(|(name, _)| name);
+    sorted.sort_unstable();
+    assert_eq!(names(folder.path()), sorted);
+}
+
+#[test]
+fn a_module_that_says_its_world_is_not_told_another() {
+    let module = guests::module_of("authorizer-plugin", &guests::authorizer_module("", "(call $abstain)"));
+    let folder = folder_with(&[("x.wasm", &module)]);
+    let said = complaint(folder.path(), &["pack", "x.wasm", "--world", "role-mapper-plugin"]);
+    assert_eq!(said, "the module says itself for which world it was built: leave the world out");
+    answer(folder.path(), &["pack", "x.wasm"]);
+    assert_eq!(answer(folder.path(), &["check", "x.component.wasm"])["ok"], true);
+}

@@ -1,0 +1,632 @@
+//! Decisions with the organization's own rules.
+
+use proptest::prelude::*;
+use roster::access::decide::{Reason, Said, settle};
+use serde_json::{Value, json};
+
+use crate::guests;
+use crate::plugins::put;
+use crate::site::{As, Organization, Site};
+
+const CHECK: &str = "/api/v1/permissions/check";
+const BAD_INPUT: u64 = 10_101_000;
+
+// ── helpers ──
+
+/// A plugin to bind.
+pub struct Plug {
+    pub name: &'static str,
+    pub component: Vec<u8>,
+    pub is_enforced: bool,
+    pub may_grant: bool,
+    pub filter: Value,
+}
+
+/// In force, for everything, without the right to grant.
+pub fn enforced(name: &'static str, component: Vec<u8>) -> Plug {
+    Plug { name, component, is_enforced: true, may_grant: false, filter: json!({}) }
+}
+
+pub fn watched(name: &'static str, component: Vec<u8>) -> Plug {
+    Plug { is_enforced: false, ..enforced(name, component) }
+}
+
+pub fn granting(name: &'static str, component: Vec<u8>) -> Plug {
+    Plug { may_grant: true, ..enforced(name, component) }
+}
+
+pub fn filtered(filter: Value, plug: Plug) -> Plug {
+    Plug { filter, ..plug }
+}
+
+/// Uploads and activates plugins of organizations, in this order; what has a name that is there is its next version.
+pub async fn bind(site: &Site, plugs: Vec<(&str, Plug)>) {
+    for (organization, plug) in plugs {
+        let mode = if plug.is_enforced { "enforce" } else { "shadow" };
+        let how = json!({"mode": mode, "may_grant": plug.may_grant, "filter": plug.filter});
+        put(&admin(site, organization), plug.name, plug.component, how).await;
+    }
+}
+
+pub fn permission(uid: &str, name: &str) -> Value {
+    json!({"uid": uid, "permission": name})
+}
+
+fn route(uid: &str, method: &str, path: &str) -> Value {
+    json!({"uid": uid, "method": method, "path": path})
+}
+
+fn right(uid: &str, module: &str) -> Value {
+    json!({"uid": uid, "scope_type": "site", "scope_id": "north", "module": module, "action": "view"})
+}
+
+/// A right in the organization itself: only such a one may its own rules give.
+fn own_right(uid: &str, organization: &str) -> Value {
+    json!({"uid": uid, "scope_type": "organization", "scope_id": organization, "module": "cameras", "action": "view"})
+}
+
+/// Asks in an organization as the platform administrator.
+async fn check(site: &Site, organization: &str, question: Value) -> Value {
+    admin(site, organization).post(CHECK, question).await.data()
+}
+
+fn admin<'s>(site: &'s Site, organization: &str) -> As<'s> {
+    site.admin().with("x-tenant-id", organization)
+}
+
+async fn reason(site: &Site, organization: &str, question: Value) -> String {
+    let decision = check(site, organization, question).await;
+    let word = decision["reason"].as_str().expect("a reason").to_owned();
+    assert_eq!(decision["allow"], json!(word.starts_with("ok_")), "{decision}");
+    word
+}
+
+async fn explained(site: &Site, organization: &str, mut question: Value) -> Value {
+    question["explain"] = json!(true);
+    check(site, organization, question).await
+}
+
+/// Each plugin of an explanation as `name version outcome`.
+fn heard(decision: &Value) -> Vec<String> {
+    let text = |asked: &Value| {
+        let word = |name: &str| asked[name].as_str().expect("text").to_owned();
+        format!("{} {} {} {}", word("name"), asked["version"], word("mode"), word("outcome"))
+    };
+    decision["because"]["plugins"].as_array().expect("plugins").iter().map(text).collect()
+}
+
+fn stage(decision: &Value) -> &str {
+    decision["because"]["stages"][2]["verdict"].as_str().expect("a stage")
+}
+
+/// A catalog, with one entry that is closed.
+pub fn documents() -> Value {
+    json!([
+        {"name": "doc"},
+        {"name": "doc.read", "parent": "doc", "http_methods": "GET", "http_path": "/docs/:id"},
+        {"name": "doc.edit", "parent": "doc", "http_methods": "PUT", "http_path": "/docs/:id"},
+        {"name": "doc.old", "http_methods": "GET", "http_path": "/old", "status": "close"},
+    ])
+}
+
+/// Ids of an organization, of a member who holds `doc.read` there, and of one who holds nothing.
+struct Place {
+    id: String,
+    holder: String,
+    other: String,
+}
+
+impl Place {
+    async fn new(site: &Site, org_code: &str) -> Self {
+        let organization = site.organization(org_code).await;
+        let (holder, other) = (organization.member_with(&["doc.read"]).await.uid, organization.member().await.uid);
+        Self { id: organization.id, holder, other }
+    }
+
+    fn organization<'s>(&self, site: &'s Site) -> Organization<'s> {
+        Organization { site, id: self.id.clone(), owner_token: String::new() }
+    }
+}
+
+// ── the order ──
+
+fn said() -> impl Strategy<Value = Said> {
+    prop_oneof![
+        any::<bool>().prop_map(|may_grant| Said::Allow { may_grant }),
+        Just(Said::Deny),
+        Just(Said::Abstain),
+        Just(Said::Failed),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    /// POLICY's order, written down a second time: deny and failure win, base allows, a right to grant opens.
+    #[test]
+    fn what_plugins_say_settles_a_decision_as_the_order_has_it(
+        base in (0..Reason::ALL.len()).prop_map(|n| Reason::ALL[n]),
+        said in prop::collection::vec(said(), 0..6),
+    ) {
+        let settled = settle(base, said.iter().copied());
+        let refuses = |one: &&Said| matches!(one, Said::Deny | Said::Failed);
+        let expected = match said.iter().find(refuses) {
+            Some(Said::Deny) => Reason::PluginDenied,
+            Some(_) => Reason::PluginFailed,
+            None if base == Reason::NoPermission && said.contains(&Said::Allow { may_grant: true }) => Reason::OkPlugin,
+            None => base,
+        };
+        prop_assert_eq!(settled, expected);
+        // Whatever the order they are asked in, the answer is the same.
+        let backwards = settle(base, said.iter().rev().copied());
+        prop_assert_eq!(settled.allows(), backwards.allows());
+        // Without plugins, or with nothing but abstentions, base stands.
+        prop_assert_eq!(settle(base, said.iter().map(|_| Said::Abstain)), base);
+    }
+}
+
+/// What the policy's order says of one plugin, written from its text.
+fn expected(base: &'static str, may_be_asked: bool, can_be_opened: bool, plug: &(&str, bool, bool)) -> &'static str {
+    let (outcome, is_enforced, may_grant) = *plug;
+    let is_allowed = base.starts_with("ok_");
+    let is_asked = may_be_asked && (is_allowed || (base == "no_permission" && can_be_opened && may_grant));
+    match outcome {
+        _ if !is_enforced || !is_asked => base,
+        "deny" => "plugin_denied",
+        "trap" => "plugin_failed",
+        "allow" if !is_allowed => "ok_plugin",
+        _ => base,
+    }
+}
+
+#[tokio::test]
+async fn gates_base_and_a_plugin_decide_in_their_order() {
+    let site = Site::with("[plugins]\nfailures = 10000").await;
+    site.import(documents()).await;
+    let (mut places, mut plugs) = (Vec::new(), Vec::new());
+    for outcome in ["allow", "deny", "abstain", "trap"] {
+        for (is_enforced, may_grant) in [(true, false), (true, true), (false, false), (false, true)] {
+            let place = Place::new(&site, &format!("o-{outcome}-{is_enforced}-{may_grant}")).await;
+            plugs.push((outcome, is_enforced, may_grant));
+            places.push(place);
+        }
+    }
+    let (stranger, suspended) = (site.member().await.uid, site.member().await.uid);
+    for place in &places {
+        place.organization(&site).link(&suspended).await;
+    }
+    site.admin().post(&format!("/admin/members/{suspended}/deactivate"), json!({})).await.done();
+    for place in &places {
+        site.admin().post("/admin/permissions/grant", right(&place.holder, "cameras")).await.done();
+    }
+    let bound = places.iter().zip(&plugs).map(|(place, (outcome, is_enforced, may_grant))| {
+        let component = match *outcome {
+            "allow" => guests::allowing(),
+            "deny" => guests::denying("not today"),
+            "abstain" => guests::abstaining(),
+            _ => guests::trapping(),
+        };
+        let plug =
+            Plug { name: "rule", component, is_enforced: *is_enforced, may_grant: *may_grant, filter: json!({}) };
+        (place.id.as_str(), plug)
+    });
+    let bound: Vec<_> = bound.collect();
+    bind(&site, bound).await;
+
+    for (place, plug) in places.iter().zip(&plugs) {
+        let Place { id, holder, other } = place;
+        let other_scope = json!({
+            "uid": other, "scope_type": "organization", "scope_id": "platform", "module": "m", "action": "view",
+        });
+        // The question, what base says, whether plugins are asked at all, and whether one could open it.
+        let cases = [
+            (permission(holder, "doc.read"), "ok_role", true, true),
+            (permission(other, "doc.read"), "no_permission", true, true),
+            (route(holder, "GET", "/docs/7"), "ok_role", true, true),
+            (route(holder, "HEAD", "/docs/7/"), "ok_role", true, true),
+            (route(holder, "PUT", "/docs/7"), "no_permission", true, true),
+            (right(holder, "cameras"), "ok_grant", true, true),
+            (right(other, "cameras"), "no_permission", true, false),
+            (own_right(other, id), "no_permission", true, true),
+            (other_scope, "no_permission", true, false),
+            (permission(holder, "doc.old"), "no_permission", true, false),
+            (route(holder, "GET", "/old"), "no_permission", true, false),
+            (permission(holder, "nowhere"), "no_permission", false, false),
+            (route(holder, "GET", "/nowhere"), "unmapped_route", false, false),
+            (route(holder, "DELETE", "/docs/7"), "method_not_mapped", false, false),
+            (route(holder, "GET", "/docs/../7"), "path_not_canonical", false, false),
+            (permission(&stranger, "doc.read"), "not_a_member", false, false),
+            (permission(&suspended, "doc.read"), "member_inactive", false, false),
+            (permission(holder, "roster.role.list"), "no_permission", false, false),
+            (permission(holder, "roster"), "no_permission", false, false),
+            (
+                json!({"uid": holder, "app": "roster", "method": "GET", "path": "/api/v1/permissions/roles"}),
+                "no_permission",
+                false,
+                false,
+            ),
+        ];
+        let questions: Vec<&Value> = cases.iter().map(|(question, ..)| question).collect();
+        let plain = check(&site, id, json!({"questions": questions})).await;
+        for (n, (question, base, may_be_asked, can_be_opened)) in cases.iter().enumerate() {
+            let expected = expected(base, *may_be_asked, *can_be_opened, plug);
+            let answer = &plain["decisions"][n];
+            assert_eq!(answer["reason"], expected, "{plug:?} {question}");
+            assert_eq!(answer["allow"], json!(expected.starts_with("ok_")), "{plug:?} {question}");
+            assert_eq!(answer.get("message").is_some(), expected == "plugin_denied", "{plug:?} {answer}");
+            let explained = explained(&site, id, question.clone()).await;
+            assert_eq!(explained["reason"], expected, "{plug:?} {question}");
+            let is_asked =
+                *may_be_asked && (base.starts_with("ok_") || (*base == "no_permission" && *can_be_opened && plug.2));
+            assert_eq!(heard(&explained).len(), usize::from(is_asked), "{plug:?} {question} {explained}");
+            let word = match plug {
+                (_, false, _) => "none_bound",
+                _ if !is_asked => "not_asked",
+                _ if expected != *base => expected,
+                ("allow", ..) => "allow",
+                _ => "abstain",
+            };
+            assert_eq!(stage(&explained), word, "{plug:?} {question}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn roster_s_own_permissions_are_never_a_plugin_s_business() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let place = Place::new(&site, "acme").await;
+    let owner = place.organization(&site).member_with_role("tenant_owner").await.uid;
+    bind(&site, vec![(&place.id, enforced("shut", guests::denying("nobody gets in")))]).await;
+    for question in [
+        permission(&owner, "roster.role.list"),
+        json!({"uid": owner, "app": "roster", "method": "GET", "path": "/api/v1/permissions/roles"}),
+    ] {
+        assert_eq!(reason(&site, &place.id, question).await, "ok_role");
+    }
+    // And so the organization's own administration goes on.
+    admin(&site, &place.id).get("/api/v1/permissions/roles").await.done();
+}
+
+#[tokio::test]
+async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failure_decides() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let (first, second, third, fourth) = (
+        Place::new(&site, "first").await,
+        Place::new(&site, "second").await,
+        Place::new(&site, "third").await,
+        Place::new(&site, "fourth").await,
+    );
+    bind(
+        &site,
+        vec![
+            (&first.id, granting("opens", guests::allowing())),
+            (&first.id, granting("shuts", guests::denying("shut"))),
+            (&second.id, granting("shuts", guests::denying("shut"))),
+            (&second.id, granting("opens", guests::allowing())),
+            (&third.id, granting("breaks", guests::trapping())),
+            (&third.id, granting("shuts", guests::denying("shut"))),
+            (&fourth.id, enforced("agrees", guests::allowing())),
+            (&fourth.id, granting("opens", guests::allowing())),
+            (&fourth.id, granting("silent", guests::abstaining())),
+        ],
+    )
+    .await;
+    for (place, of_holder, of_other, who) in [
+        (&first, "plugin_denied", "plugin_denied", vec!["opens 1 enforce allow", "shuts 1 enforce deny"]),
+        (&second, "plugin_denied", "plugin_denied", vec!["shuts 1 enforce deny"]),
+        (&third, "plugin_failed", "plugin_failed", vec!["breaks 1 enforce trap"]),
+        (
+            &fourth,
+            "ok_role",
+            "ok_plugin",
+            vec!["agrees 1 enforce allow", "opens 1 enforce allow", "silent 1 enforce abstain"],
+        ),
+    ] {
+        let by_holder = explained(&site, &place.id, permission(&place.holder, "doc.read")).await;
+        assert_eq!(
+            (by_holder["reason"].as_str(), heard(&by_holder)),
+            (Some(of_holder), who.iter().map(|text| (*text).to_owned()).collect())
+        );
+        assert_eq!(reason(&site, &place.id, permission(&place.other, "doc.read")).await, of_other);
+    }
+    let denied = check(&site, &first.id, permission(&first.holder, "doc.read")).await;
+    assert_eq!(denied["message"], "shut");
+}
+
+#[tokio::test]
+async fn a_filter_says_which_questions_a_plugin_covers() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let (mut places, mut bound) = (Vec::new(), Vec::new());
+    // Which of: reading by name, reading by route, editing by route, a grant.
+    let cases = [
+        (json!({}), [true, true, true, true]),
+        (json!({"permissions": ["doc.read"]}), [true, true, false, false]),
+        (json!({"permissions": ["doc.*"]}), [true, true, true, false]),
+        (json!({"permissions": ["video.*"]}), [false, false, false, false]),
+        (json!({"routes": ["/docs/:id"]}), [false, true, true, false]),
+        (json!({"routes": ["PUT /docs/{any}"]}), [false, false, true, false]),
+        (json!({"routes": ["/*rest"]}), [false, true, true, false]),
+        (json!({"modules": ["cameras"]}), [false, false, false, true]),
+        (json!({"permissions": ["doc.edit"], "modules": ["cameras"]}), [false, false, true, true]),
+    ];
+    for (n, (filter, _)) in cases.iter().enumerate() {
+        let organization = site.organization(&format!("f{n}")).await;
+        let uid = organization.member_with(&["doc.read", "doc.edit"]).await.uid;
+        site.admin().post("/admin/permissions/grant", right(&uid, "cameras")).await.done();
+        bound.push(filtered(filter.clone(), enforced("shut", guests::denying("shut"))));
+        places.push((organization.id.clone(), uid));
+    }
+    bind(&site, places.iter().zip(bound).map(|((id, _), plug)| (id.as_str(), plug)).collect()).await;
+    for ((id, uid), (filter, covered)) in places.iter().zip(cases) {
+        let questions = [
+            permission(uid, "doc.read"),
+            route(uid, "GET", "/docs/7?x=1"),
+            route(uid, "PUT", "/docs/7/"),
+            right(uid, "cameras"),
+        ];
+        for (question, is_covered) in questions.into_iter().zip(covered) {
+            let decision = explained(&site, id, question.clone()).await;
+            let base = if question["module"].is_null() { "ok_role" } else { "ok_grant" };
+            let (reason, word) = if is_covered { ("plugin_denied", "plugin_denied") } else { (base, "not_covered") };
+            assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some(reason), word), "{filter} {question}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
+    let site = Site::with("[decisions]\nallow_every = 0").await;
+    site.import(documents()).await;
+    let (alone, next) = (Place::new(&site, "alone").await, Place::new(&site, "next").await);
+    bind(
+        &site,
+        vec![
+            (&alone.id, watched("shut", guests::denying("shut"))),
+            // What is in force denies; the next version, which is watched, would let it pass.
+            (&next.id, enforced("rule", guests::denying("shut"))),
+            (&next.id, watched("rule", guests::abstaining())),
+        ],
+    )
+    .await;
+    let decision = explained(&site, &alone.id, permission(&alone.holder, "doc.read")).await;
+    assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some("ok_role"), "none_bound"));
+    assert_eq!(heard(&decision), ["shut 1 shadow deny"]);
+    assert_eq!(decision["because"]["plugins"][0]["differed"], true);
+    assert_eq!(decision["because"]["plugins"][0]["reason"], "shut");
+    assert_eq!(decision.get("message"), None, "nobody was denied: {decision}");
+    // Where base denies, it would have changed nothing, and without the right to grant it is not even asked.
+    let decision = explained(&site, &alone.id, permission(&alone.other, "doc.read")).await;
+    assert_eq!((decision["reason"].as_str(), heard(&decision)), (Some("no_permission"), vec![]));
+
+    let decision = explained(&site, &next.id, permission(&next.holder, "doc.read")).await;
+    assert_eq!(decision["reason"], "plugin_denied");
+    assert_eq!(heard(&decision), ["rule 1 enforce deny", "rule 2 shadow abstain"]);
+    assert_eq!(decision["because"]["plugins"][1]["differed"], true);
+
+    let logged =
+        async |place: &Place| admin(&site, &place.id).get("/api/v1/permissions/decisions?differed=true").await.data();
+    let list = logged(&alone).await;
+    assert_eq!(list["total"], 1, "an allowed decision that is in no sample, but in which the two differ: {list}");
+    assert_eq!(list["items"][0]["plugins"][0]["outcome"], "deny");
+    assert_eq!(list["items"][0]["reason"], "ok_role");
+    assert_eq!(logged(&next).await["total"], 1);
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_learn_what() {
+    let site = Site::with("[plugins]\nfailures = 10000\nauthorize_fuel = 100000").await;
+    site.import(documents()).await;
+    let hungry = "(drop (memory.grow (i32.const 4096))) (call $allow)";
+    let lying = "(call $deny (i32.const 1024) (i32.const 1000000000))";
+    let deep = "(call $down) (call $allow)";
+    let cases = [
+        ("trap", guests::trapping()),
+        ("fuel", guests::looping()),
+        ("rule_error", guests::failing()),
+        ("memory", guests::authorizer("", hungry)),
+        (
+            "output",
+            guests::authorizer("(data (i32.const 1024) \"\\ff\\fe\")", "(call $deny (i32.const 1024) (i32.const 2))"),
+        ),
+        ("trap", guests::authorizer("", lying)),
+        ("fuel", guests::authorizer("(func $down (call $down))", deep)),
+    ];
+    let (mut places, mut bound, mut words) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, (word, component)) in cases.into_iter().enumerate() {
+        places.push(Place::new(&site, &format!("f{n}")).await);
+        bound.push(enforced("rule", component));
+        words.push(word);
+    }
+    let asker = places[0].organization(&site).member_with(&["roster.policy.check"]).await.token.clone();
+    bind(&site, places.iter().zip(bound).map(|(place, plug)| (place.id.as_str(), plug)).collect()).await;
+    for (place, word) in places.iter().zip(words) {
+        let decision = explained(&site, &place.id, permission(&place.holder, "doc.read")).await;
+        assert_eq!((decision["reason"].as_str(), stage(&decision)), (Some("plugin_failed"), "plugin_failed"), "{word}");
+        let asked = &decision["because"]["plugins"][0];
+        let outcome = asked["outcome"].as_str().expect("a word");
+        // How deep a guest gets before its fuel ends is the machine's affair.
+        assert!(
+            outcome == word || (word == "fuel" && outcome == "stack") || (word == "trap" && outcome == "output"),
+            "{word}: {decision}"
+        );
+        assert!(asked["fault"].as_str().is_some_and(|text| !text.is_empty()), "{decision}");
+        assert_eq!(decision.get("message"), None, "{decision}");
+    }
+    let mut question = permission(&places[0].holder, "doc.read");
+    question["explain"] = json!(true);
+    let seen = site.bearer(&asker).post(CHECK, question).await.data();
+    let asked = &seen["because"]["plugins"][0];
+    assert_eq!((asked["outcome"].as_str(), asked.get("fault")), (Some("trap"), None), "{seen}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_too_often_denies_unasked() {
+    let site = Site::with("[plugins]\nfailures = 3").await;
+    site.import(documents()).await;
+    let (acme, bolt) = (Place::new(&site, "acme").await, Place::new(&site, "bolt").await);
+    bind(
+        &site,
+        vec![
+            (&acme.id, filtered(json!({"permissions": ["doc.read"]}), enforced("rule", guests::trapping()))),
+            (&bolt.id, watched("rule", guests::trapping())),
+        ],
+    )
+    .await;
+    for place in [&acme, &bolt] {
+        let mut outcomes = Vec::new();
+        for _ in 0..4 {
+            let decision = explained(&site, &place.id, permission(&place.holder, "doc.read")).await;
+            outcomes.extend(heard(&decision));
+            let expected = if place.id == acme.id { "plugin_failed" } else { "ok_role" };
+            assert_eq!(decision["reason"], expected);
+        }
+        // Watched, it is left alone from then on.
+        let expected: &[&str] = if place.id == acme.id {
+            &["rule 1 enforce trap", "rule 1 enforce trap", "rule 1 enforce trap", "rule 1 enforce quarantined"]
+        } else {
+            &["rule 1 shadow trap", "rule 1 shadow trap", "rule 1 shadow trap"]
+        };
+        assert_eq!(outcomes, expected);
+    }
+    // What it does not cover goes on.
+    let holder = site.bearer(&site.admin_token);
+    assert_eq!(holder.with("x-tenant-id", &acme.id).get("/api/v1/permissions/roles").await.status, 200);
+    assert_eq!(reason(&site, &acme.id, permission(&acme.holder, "doc.edit")).await, "no_permission");
+}
+
+#[tokio::test]
+async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let (acme, bolt) = (Place::new(&site, "acme").await, Place::new(&site, "bolt").await);
+    bolt.organization(&site).link(&acme.holder).await;
+    let reader = bolt.organization(&site).role("reader", &["doc.read"]).await;
+    bolt.organization(&site).assign(&acme.holder, &reader).await;
+    let administrator = site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
+    site.admin().post("/admin/permissions/grant", right(&acme.holder, "cameras")).await.done();
+    bind(&site, vec![(&acme.id, enforced("shut", guests::denying("closed on Sundays")))]).await;
+
+    let question = || permission(&acme.holder, "doc.read");
+    assert_eq!(reason(&site, &acme.id, question()).await, "plugin_denied");
+    let elsewhere = explained(&site, &bolt.id, question()).await;
+    assert_eq!((elsewhere["reason"].as_str(), stage(&elsewhere)), (Some("ok_role"), "none_bound"));
+    assert_eq!(heard(&elsewhere), [""; 0]);
+    // Who may do everything everywhere is a guest like others in the organization's own catalog.
+    assert_eq!(reason(&site, &acme.id, permission(&administrator, "doc.read")).await, "plugin_denied");
+    assert_eq!(reason(&site, &bolt.id, permission(&administrator, "doc.read")).await, "ok_role");
+    // A question about the site is nobody's.
+    let about_the_site = site.client(&["permissions:check"]).await.post(CHECK, right(&acme.holder, "cameras")).await;
+    assert_eq!(about_the_site.data()["reason"], "ok_grant");
+    assert_eq!(reason(&site, &acme.id, right(&acme.holder, "cameras")).await, "plugin_denied");
+}
+
+#[tokio::test]
+async fn a_batch_is_one_epoch_and_its_questions_are_answered_in_order() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let acme = Place::new(&site, "acme").await;
+    bind(&site, vec![(&acme.id, enforced("short", guests::denying_actions_of("doc.read".len())))]).await;
+    let raised = admin(&site, &acme.id).post("/api/v1/permissions/roles", json!({"key": "later"})).await.epoch();
+    let mut last = permission(&acme.holder, "doc.edit");
+    last["min_epoch"] = json!(raised);
+    last["explain"] = json!(true);
+    let questions = json!({"questions": [
+        permission(&acme.holder, "doc.read"), route(&acme.holder, "GET", "/docs/1"), last,
+    ]});
+    let answers = check(&site, &acme.id, questions).await;
+    let answers = answers["decisions"].as_array().expect("decisions");
+    let reasons: Vec<&str> = answers.iter().map(|answer| answer["reason"].as_str().expect("a reason")).collect();
+    assert_eq!(reasons, ["plugin_denied", "ok_role", "no_permission"]);
+    assert_eq!(answers[0]["message"], "not this");
+    assert!(answers.iter().all(|answer| answer["epoch"] == answers[0]["epoch"]));
+    assert!(answers[0]["epoch"].as_u64().expect("an epoch") >= raised);
+    assert_eq!(answers.iter().map(|answer| answer.get("because").is_some()).collect::<Vec<_>>(), [false, false, true]);
+    let mut ahead = permission(&acme.holder, "doc.read");
+    ahead["min_epoch"] = json!(raised + 1_000);
+    assert_eq!(admin(&site, &acme.id).post(CHECK, ahead).await.word(), "epoch_not_reached");
+}
+
+// ── what the asker gives along ──
+
+#[tokio::test]
+async fn facts_of_the_asker_reach_the_plugin() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let (acme, path) = (Place::new(&site, "acme").await, Place::new(&site, "path").await);
+    bind(
+        &site,
+        vec![
+            (&acme.id, enforced("tells", guests::denying_with_last_fact())),
+            (&path.id, enforced("tells", guests::denying_with_path())),
+        ],
+    )
+    .await;
+    let told = async |context: Value| {
+        let mut question = permission(&acme.holder, "doc.read");
+        question["context"] = context;
+        check(&site, &acme.id, question).await["message"].as_str().map(str::to_owned)
+    };
+    for (value, text) in [
+        (json!("kim"), "kim"),
+        (json!(7), "7"),
+        (json!(true), "true"),
+        (json!(["a", "b"]), "a"),
+        (json!({"a": 1}), "{\"a\":1}"),
+    ] {
+        assert_eq!(told(json!({"zoo": value})).await.as_deref(), Some(text));
+    }
+    // Without facts of the asker's, the last one is the moment; it may give another one.
+    let now: i64 = told(json!({})).await.expect("a moment").parse().expect("a number");
+    assert!(now > 1_600_000_000_000);
+    assert_eq!(told(json!({"now_ms": 86_400_000})).await.as_deref(), Some("86400000"));
+
+    let decision = check(&site, &path.id, route(&path.holder, "GET", "/docs/a%20b/?token=x")).await;
+    assert_eq!(decision["message"], "/docs/a b");
+}
+
+#[tokio::test]
+async fn names_of_the_host_are_refused_and_facts_have_a_limit() {
+    let site = Site::with("[plugins]\ninput_bytes = 2048").await;
+    site.import(documents()).await;
+    let acme = Place::new(&site, "acme").await;
+    let with = |context: Value| {
+        let mut question = permission(&acme.holder, "doc.read");
+        question["context"] = context;
+        question
+    };
+    let asked = async |body: Value| admin(&site, &acme.id).post(CHECK, body).await;
+    let reply =
+        asked(with(json!({"base": "allow", "org_code": "x", "question": [], "owner": "kim", "now_ms": "soon"}))).await;
+    assert_eq!(
+        reply.is(BAD_INPUT).fields(),
+        ["body.context.base", "body.context.now_ms", "body.context.org_code", "body.context.question"]
+    );
+    for name in ["app", "permission", "scope_type", "scope_id", "module"] {
+        assert_eq!(asked(with(json!({name: "x"}))).await.is(BAD_INPUT).fields(), [format!("body.context.{name}")]);
+    }
+    let batch = json!({"questions": [with(json!({"a": 1})), with(json!({"base": 1}))]});
+    assert_eq!(asked(batch).await.is(BAD_INPUT).fields(), ["body.questions.1.context.base"]);
+    for bad in [json!(-1), json!(1.5), json!("1"), json!(null), json!(u64::MAX)] {
+        assert_eq!(asked(with(json!({"now_ms": bad}))).await.is(BAD_INPUT).fields(), ["body.context.now_ms"]);
+    }
+    assert_eq!(asked(with(json!({"a": "x".repeat(2_047)}))).await.data()["reason"], "ok_role");
+    assert_eq!(asked(with(json!({"a": "x".repeat(2_048)}))).await.is(BAD_INPUT).fields(), ["body.context"]);
+}
+
+#[tokio::test]
+async fn an_input_that_is_too_long_for_the_plugin_denies() {
+    let site = Site::with("[plugins]\ninput_bytes = 2048").await;
+    site.import(documents()).await;
+    let acme = Place::new(&site, "acme").await;
+    bind(&site, vec![(&acme.id, enforced("silent", guests::abstaining()))]).await;
+    let mut question = permission(&acme.holder, "doc.read");
+    question["context"] = json!({"a": "x".repeat(2_000)});
+    let decision = explained(&site, &acme.id, question).await;
+    assert_eq!(
+        (decision["reason"].as_str(), heard(&decision)),
+        (Some("plugin_failed"), vec!["silent 1 enforce input".to_owned()])
+    );
+}
