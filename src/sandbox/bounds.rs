@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use futures_util::poll;
 use wasmtime::component::Component;
 
-use super::engine::{Runtime, Space};
+use super::engine::Runtime;
 use super::{
     AccessInput, Called, FaultKind, Hash, Host, Loaded, OrganizationId, RoleInput, Ruling, Tier, Turn, inspect,
     measure, roles_fault,
@@ -33,7 +33,7 @@ fn loaded(component: &[u8]) -> Arc<Loaded> {
 }
 
 fn turn(loaded: &Arc<Loaded>, tier: Tier) -> Turn {
-    Turn { organization: OrganizationId::new(), loaded: loaded.clone(), tier, deadline_ms: None }
+    Turn { organization: OrganizationId::new(), loaded: loaded.clone(), tier, deadline_ms: None, is_trial: false }
 }
 
 /// Asks an authorizer, or a role mapper, and answers the word of what came of it.
@@ -235,10 +235,11 @@ async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
         host.authorize(turn, AccessInput::default()).await.outcome.map_err(|fault| fault.kind)
     };
     let (allow, busy) = (Ok(Ruling::Allow), Err(FaultKind::Busy));
-    let first = hurried.turn(acme).await.expect("a turn");
+    let of = |organization| Turn { organization, ..turn(&guest, Tier::Standard) };
+    let first = hurried.turn(&of(acme)).await.expect("a turn");
     assert_eq!(ask(&hurried, acme).await, busy, "one of its own");
     assert_eq!(ask(&hurried, bolt).await, allow, "two of all");
-    let second = hurried.turn(bolt).await.expect("a turn");
+    let second = hurried.turn(&of(bolt)).await.expect("a turn");
     assert_eq!(ask(&hurried, core).await, busy, "and not three");
     drop(first);
     assert_eq!((ask(&hurried, core).await, ask(&hurried, bolt).await), (allow.clone(), busy));
@@ -246,7 +247,7 @@ async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
     assert!(!FaultKind::Busy.is_of_guest());
 
     let patient = host(|c| (c.plugin_calls_max, c.plugin_wait_ms) = (1, 10_000));
-    let held = patient.turn(acme).await.expect("a turn");
+    let held = patient.turn(&of(acme)).await.expect("a turn");
     let mut waiting = std::pin::pin!(ask(&patient, bolt));
     assert!(poll!(&mut waiting).is_pending());
     drop(held);
@@ -254,13 +255,21 @@ async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
 }
 
 #[tokio::test]
+async fn what_has_no_effect_leaves_turns_to_what_has_one() {
+    let host = host(|c| (c.plugin_calls_per_organization, c.plugin_wait_ms) = (4, 5));
+    let guest = loaded(&guests::allowing());
+    let effective = turn(&guest, Tier::Standard);
+    let trial = Turn { is_trial: true, ..effective.clone() };
+    let (_first, _second) = (host.turn(&trial).await.expect("one"), host.turn(&trial).await.expect("half of four"));
+    assert!(host.turn(&trial).await.is_none());
+    assert!(host.turn(&effective).await.is_some());
+}
+
+#[tokio::test]
 async fn as_many_components_wait_for_the_compiler_as_may() {
     let host = host(|c| c.plugin_compile_queue_max = 2);
-    let limits = *host.limits(Tier::Standard);
-    let compile = || Box::pin(host.compile(&[], &limits, Space::Roomy));
-    // What is being compiled waits no more.
-    let _compiled =
-        (host.compile_queue.try_acquire().expect("a place"), host.compiling.acquire().await.expect("a turn"));
+    let component = guests::allowing();
+    let compile = || Box::pin(host.admit(&component, Tier::Standard));
     let mut waiting = [compile(), compile()];
     for one in &mut waiting {
         assert!(poll!(one).is_pending());
