@@ -10,9 +10,6 @@
 
 mod counterparts;
 mod guests;
-mod receiver;
-mod site;
-
 mod audit;
 mod authentik;
 mod checks;
@@ -45,9 +42,8 @@ mod permissions;
 mod plugin_uploads;
 mod plugins;
 mod quotas;
+mod receiver;
 mod refresh;
-mod refresh;
-mod registration;
 mod registration;
 mod replay;
 mod reservations;
@@ -62,3 +58,4 @@ mod verdicts;
 mod videos;
 mod webhooks;
 mod wordpress;
+mod site;
