@@ -1,6 +1,6 @@
 //! The engine, and one call of a guest.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ const ROLE_MAPPER: &str = "roster:policy/role-mapper@1.0.0";
 
 /// How often a running guest is interrupted, counted and made to yield.
 const TICK: Duration = Duration::from_millis(1);
+/// How many ticks a call may meet on the thread of a request.
+const TICKS_AT_ONCE: u64 = 2;
 /// The ticker rests after this many ticks without a call.
 const IDLE_TICKS: u32 = 200;
 /// How far long calls stand behind.
@@ -392,6 +394,8 @@ pub struct Loaded {
     authorize: Option<ComponentExportIndex>,
     map_roles: Option<ComponentExportIndex>,
     runtime: Arc<Runtime>,
+    /// Did its last call go on for longer than a request's thread is kept?
+    is_long: AtomicBool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -418,7 +422,7 @@ impl Loaded {
         if authorize.is_none() && map_roles.is_none() {
             return Err(Cause::PluginExports.into());
         }
-        Ok(Self { pre, authorize, map_roles, runtime: runtime.clone() })
+        Ok(Self { pre, authorize, map_roles, runtime: runtime.clone(), is_long: AtomicBool::new(false) })
     }
 
     pub fn exports(&self) -> Exports {
@@ -476,7 +480,8 @@ impl Loaded {
         store
     }
 
-    /// One call: most are over within their first tick, on the thread of the request; the rest goes on behind.
+    /// One call: most are over within a tick or two, on the thread of the request; the rest goes on behind, and after a
+    /// long one the next begins there. A short one that met a tick must not wait behind: it has turns that others want.
     async fn call<Input, Answer>(
         self: &Arc<Self>,
         call: Call,
@@ -491,15 +496,15 @@ impl Loaded {
     {
         let loaded = self.clone();
         let mut called = Box::pin(async move { loaded.run(call, export, input).await });
-        match futures_util::poll!(&mut called) {
-            Poll::Ready(called) => called,
-            Poll::Pending => self
-                .runtime
-                .slow
-                .run(called)
-                .await
-                .unwrap_or_else(|| Called::failed(fault(FaultKind::Unavailable, "the sandbox lost it"))),
+        if !self.is_long.load(Ordering::Relaxed) {
+            for _ in 0..=TICKS_AT_ONCE {
+                if let Poll::Ready(called) = futures_util::poll!(&mut called) {
+                    return called;
+                }
+            }
         }
+        let lost = || Called::failed(fault(FaultKind::Unavailable, "the sandbox lost it"));
+        self.runtime.slow.run(called).await.unwrap_or_else(lost)
     }
 
     async fn run<Input, Answer>(
@@ -536,6 +541,7 @@ impl Loaded {
         drop(running);
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
+        self.is_long.store(guest.ticks > TICKS_AT_ONCE, Ordering::Relaxed);
         let outcome = outcome.unwrap_or_else(|_| Err(guest.late()));
         // Only now somebody else may have the turn.
         drop(call.turns);
