@@ -13,6 +13,7 @@ use crate::access::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
+use crate::outbox::{Event, Kind};
 use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Loaded, RoleInput, Ruling, Tier, Turn};
 
 /// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
@@ -199,9 +200,11 @@ impl App {
     fn quarantine(self: &Arc<Self>, organization: OrganizationId, binding: &Binding, fault: &Fault) {
         let (plugin, version, sha256) = (binding.plugin, binding.version, hex::encode(binding.sha256));
         tracing::error!(%organization, plugin = %binding.name, version, sha256, fault = fault.message, "a plugin failed too often: what it covers is denied until it is deactivated or rolled back");
-        let entry = Entry::new("plugin", &binding.name)
-            .within(organization)
-            .after(serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.word(), "fault": fault.kind.word()}));
+        let what = serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.word(), "fault": fault.kind.word()});
+        let mut told = what.clone();
+        told["name"] = serde_json::json!(*binding.name);
+        let event = Event::new(Kind::PluginQuarantined, told).within(organization);
+        let entry = Entry::new("plugin", &binding.name).within(organization).after(what);
         let (app, run) = (self.clone(), binding.clone());
         tokio::spawn(async move {
             let write = move |t: &super::Transaction<'_>, _: &Identity| {
@@ -215,7 +218,7 @@ impl App {
                     return Ok(Changed::nothing(()));
                 }
                 store::quarantine(t, plugin, version)?;
-                Ok(Changed::new((), entry).policy([access::store::plugins(t, organization)?]))
+                Ok(Changed::new((), entry).event([event]).policy([access::store::plugins(t, organization)?]))
             };
             if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {
                 tracing::error!(error = %e, "a quarantine could not be written down: it ends with this process");

@@ -8,18 +8,18 @@
     reason = "a test that cannot go on shall stop"
 )]
 
-mod counterparts;
-mod guests;
 mod audit;
 mod authentik;
 mod checks;
 mod cli;
 mod clients;
+mod counterparts;
 mod crash;
 mod decision_log;
 mod decisions;
 mod grants;
 mod grid;
+mod guests;
 mod hints;
 mod hostile;
 mod http;
@@ -51,6 +51,7 @@ mod schema;
 mod second_factor;
 mod sessions;
 mod setup;
+mod site;
 mod standin;
 mod tidy;
 mod users;
@@ -58,4 +59,3 @@ mod verdicts;
 mod videos;
 mod webhooks;
 mod wordpress;
-mod site;
