@@ -10,8 +10,8 @@ use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, TypedFunc,
 };
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
-    ResourceLimiter, Store, Trap, UpdateDeadline, WasmFeatures,
+    Config, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig, ResourceLimiter,
+    Store, Trap, UpdateDeadline, WasmFeatures,
 };
 
 use super::input::{Level, LogLine, RuleError};
@@ -38,8 +38,6 @@ const IDLE_TICKS: u32 = 200;
 /// A call that waits for the processor may last this many times its running time, and no less than that.
 const PATIENCE: u64 = 5;
 const PATIENCE_MS_MIN: u64 = 100;
-/// Memory of a slot of the pool that stays between two calls.
-const KEPT_BYTES: usize = 2 * 1024 * 1024;
 const STACK_BYTES: usize = 256 * 1024;
 const FIBER_BYTES: usize = 512 * 1024;
 /// Log calls of one guest call; more are an attack on the host.
@@ -108,11 +106,8 @@ fn pool() -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES_MAX)
         .max_tables_per_module(TABLES_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
-        // Giving pages back interrupts every other thread of the process, and getting them again is a fault each: where
-        // the system can tell which ones a call touched (Linux 6.7), those are put back as they were. Clearing a fixed
-        // number of them by hand took longer than either.
-        .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(if PoolingAllocationConfig::is_pagemap_scan_available() { KEPT_BYTES } else { 0 })
+        // Clearing kept pages by hand took longer than getting new ones.
+        .linear_memory_keep_resident(0)
         .table_keep_resident(0)
         .async_stack_keep_resident(0);
     pool
