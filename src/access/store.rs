@@ -13,7 +13,7 @@ use super::secret::Hash;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use super::token::StoredKey;
 use crate::config;
-use crate::db::Reader;
+use crate::db::{Reader, sql};
 use crate::error::{Error, Result};
 use crate::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, Timestamp};
 
@@ -249,10 +249,10 @@ fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
         is_active: row.get(1)?,
         hash: row.get(2)?,
         previous: former.zip(until),
-        scopes: list_of(row, 5)?.into_iter().map(Into::into).collect(),
-        allowed_origins: list_of(row, 6)?,
-        allowed_ips: list_of(row, 7)?.iter().filter_map(|text| config::network(text)).collect(),
-        allowed_paths: list_of(row, 8)?,
+        scopes: sql::json::<Vec<String>>(row, 5)?.into_iter().map(Into::into).collect(),
+        allowed_origins: sql::json(row, 6)?,
+        allowed_ips: sql::json::<Vec<String>>(row, 7)?.iter().filter_map(|text| config::network(text)).collect(),
+        allowed_paths: sql::json(row, 8)?,
         rate_limit_per_min,
         expires_at: row.get(10)?,
         counters: Arc::new(Counters::new(rate_limit_per_min)),
@@ -302,23 +302,12 @@ fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         owner: member.map_or_else(|| Owner::Service(service.unwrap_or_default().into()), Owner::Member),
         hash: row.get(4)?,
         previous: former.zip(until),
-        scopes: list_of(row, 7)?.into_iter().map(Into::into).collect(),
+        scopes: sql::json::<Vec<String>>(row, 7)?.into_iter().map(Into::into).collect(),
         expires_at: row.get(8)?,
         is_spent: row.get(9)?,
         is_imported: row.get(10)?,
         counters: Arc::default(),
     })
-}
-
-/// A JSON array of strings.
-fn list_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
-    json_of(row, column)
-}
-
-fn json_of<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    let text = row.get_ref(column)?.as_str()?;
-    serde_json::from_str(text)
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
 const LIST_BOUND: &str = "
@@ -345,8 +334,8 @@ fn all_plugins(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 /// The plugins of an organization that are bound now, in the order in which they came into force.
 pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
     let mut bound: Vec<Binding> = r.all(LIST_BINDINGS, &[(":organization_id", &organization)], |row| {
-        let activation: Activation = json_of(row, 3)?;
-        let exports = list_of(row, 5)?;
+        let activation: Activation = sql::json(row, 3)?;
+        let exports: Vec<String> = sql::json(row, 5)?;
         Ok(Binding {
             plugin: row.get(0)?,
             name: row.get::<_, String>(1)?.into(),
@@ -377,9 +366,9 @@ pub fn signing_keys(r: &Reader<'_>) -> Result<Vec<StoredKey>> {
 
 /// Visits rows one by one, without holding them all.
 fn each(r: &Reader<'_>, statement: &str, mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) -> Result<()> {
-    let mut prepared = r.connection.prepare_cached(statement).map_err(crate::db::sql::failed)?;
-    let mut rows = prepared.query([]).map_err(crate::db::sql::failed)?;
-    while let Some(row) = rows.next().map_err(crate::db::sql::failed)? {
+    let mut prepared = r.connection.prepare_cached(statement).map_err(sql::failed)?;
+    let mut rows = prepared.query([]).map_err(sql::failed)?;
+    while let Some(row) = rows.next().map_err(sql::failed)? {
         visit(row).map_err(|e| Error::internal(format!("a row cannot be read: {e}: {statement}")))?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use super::keys::{KeyRow, NewKey};
 use crate::access::key::{Kind, Owner};
 use crate::access::secret::Hash;
 use crate::db::Window;
-use crate::db::{Reader, Writer};
+use crate::db::{Reader, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{ApiKeyId, MemberId, Timestamp};
 
@@ -45,7 +45,7 @@ pub fn list_clients(r: &Reader<'_>, keyword: Option<&str>, window: Window) -> Re
 }
 
 fn client_of(row: &Row<'_>) -> rusqlite::Result<ApiClient> {
-    let list = |column: usize| list_of(row, column);
+    let list = |column: usize| sql::json(row, column);
     Ok(ApiClient {
         client_key: row.get(0)?,
         name: row.get(1)?,
@@ -310,7 +310,7 @@ fn key_of(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         name: row.get(2)?,
         owner: member.map_or_else(|| Owner::Service(service.unwrap_or_default().into()), Owner::Member),
         is_imported: row.get(5)?,
-        scopes: list_of(row, 6)?,
+        scopes: sql::json(row, 6)?,
         expires_at: row.get(7)?,
         former_ends_at: row.get(8)?,
         spent_at: row.get(9)?,
@@ -319,12 +319,6 @@ fn key_of(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         created_at: row.get(12)?,
         updated_at: row.get(13)?,
     })
-}
-
-/// A JSON array of strings.
-fn list_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
-    serde_json::from_str(row.get_ref(column)?.as_str()?)
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
 fn json(list: &[String]) -> String {

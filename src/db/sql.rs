@@ -75,6 +75,21 @@ impl Writer<'_> {
     }
 }
 
+/// What a column holds as JSON.
+pub fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    parse(row.get_ref(column)?.as_str()?, column)
+}
+
+/// The same of a column that may be null.
+pub fn optional_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    row.get_ref(column)?.as_str_or_null()?.map(|text| parse(text, column)).transpose()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+}
+
 /// A statement without parameters or rows: transactions and savepoints.
 pub fn run(connection: &Connection, statement: &str) -> Result<()> {
     connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed)

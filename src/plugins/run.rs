@@ -4,17 +4,11 @@ use serde_json::Value;
 
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::sandbox::vectors::Ask;
 use crate::sandbox::{AccessInput, Claim, RoleInput};
 
 /// Where a question is asked, and about whom when it does not say.
 pub type Asker<'a> = (OrganizationId, &'a str, MemberId);
-
-/// A question for one of the interfaces.
-#[derive(Debug, Clone)]
-pub enum Asked {
-    Access(AccessInput),
-    Role(RoleInput),
-}
 
 fn fact(name: &str, value: &str) -> Claim {
     Claim { name: name.to_owned(), values: vec![value.to_owned()] }
@@ -45,7 +39,7 @@ fn complete_role(input: &mut RoleInput, asker: Asker<'_>) {
 }
 
 /// Reads a question: `{action, …}` or `{source, …}`, or one of them under the name of its interface, as in a test vector.
-pub fn read(value: Value, asker: Asker<'_>) -> Result<Asked> {
+pub fn read(value: Value, asker: Asker<'_>) -> Result<Ask> {
     let Value::Object(mut map) = value else { return Err(refused(&[], "must be an object")) };
     let by_interface = (map.remove("authorize"), map.remove("map_roles"));
     if let (Some(_), _) | (_, Some(_)) = &by_interface
@@ -55,21 +49,21 @@ pub fn read(value: Value, asker: Asker<'_>) -> Result<Asked> {
     }
     let asked = match by_interface {
         (Some(_), Some(_)) => return Err(refused(&["map_roles"], "goes without `authorize`: one question at a time")),
-        (Some(input), None) => Asked::Access(parse(input, &["authorize"])?),
-        (None, Some(input)) => Asked::Role(parse(input, &["map_roles"])?),
+        (Some(input), None) => Ask::Authorize(parse(input, &["authorize"])?),
+        (None, Some(input)) => Ask::MapRoles(parse(input, &["map_roles"])?),
         (None, None) if map.contains_key("source") && !map.contains_key("action") => {
-            Asked::Role(parse(Value::Object(map), &[])?)
+            Ask::MapRoles(parse(Value::Object(map), &[])?)
         }
-        (None, None) => Asked::Access(parse(Value::Object(map), &[])?),
+        (None, None) => Ask::Authorize(parse(Value::Object(map), &[])?),
     };
     Ok(match asked {
-        Asked::Access(mut input) => {
+        Ask::Authorize(mut input) => {
             complete_access(&mut input, asker);
-            Asked::Access(input)
+            Ask::Authorize(input)
         }
-        Asked::Role(mut input) => {
+        Ask::MapRoles(mut input) => {
             complete_role(&mut input, asker);
-            Asked::Role(input)
+            Ask::MapRoles(input)
         }
     })
 }
@@ -100,21 +94,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn asked(value: Value) -> Result<Asked> {
+    fn asked(value: Value) -> Result<Ask> {
         read(value, (OrganizationId::new(), "acme", MemberId::new()))
     }
 
     #[test]
     fn a_question_is_known_by_its_fields_or_by_its_interface() {
-        let Asked::Access(input) = asked(json!({"action": "PUT", "context": {"now_ms": 7}})).expect("a question")
+        let Ask::Authorize(input) = asked(json!({"action": "PUT", "context": {"now_ms": 7}})).expect("a question")
         else {
             panic!("a question for an authorizer")
         };
         assert_eq!(input.context.iter().find(|fact| fact.name == "now_ms").expect("now").values, ["7"]);
         assert_eq!((input.tenant.len(), input.subject.len()), (36, 36));
-        assert!(matches!(asked(json!({"source": "ldap", "groups": ["a"]})), Ok(Asked::Role(_))));
-        assert!(matches!(asked(json!({"authorize": {"action": "x"}})), Ok(Asked::Access(_))));
-        assert!(matches!(asked(json!({"map_roles": {"source": "x"}})), Ok(Asked::Role(_))));
+        assert!(matches!(asked(json!({"source": "ldap", "groups": ["a"]})), Ok(Ask::MapRoles(_))));
+        assert!(matches!(asked(json!({"authorize": {"action": "x"}})), Ok(Ask::Authorize(_))));
+        assert!(matches!(asked(json!({"map_roles": {"source": "x"}})), Ok(Ask::MapRoles(_))));
     }
 
     #[test]

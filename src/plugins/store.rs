@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{Plugin, Version, Whole};
 use crate::access::plugin::{Activation, Exports};
 use crate::access::secret::Hash;
-use crate::db::{Reader, Window, Writer};
+use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, PluginId};
 
@@ -58,9 +58,9 @@ fn plugin_of(row: &Row<'_>) -> rusqlite::Result<Plugin> {
         id: row.get(0)?,
         organization: row.get(1)?,
         name: row.get(2)?,
-        enforced: optional_json(row, 3)?,
-        shadow: optional_json(row, 4)?,
-        history: json_of(row, 5)?,
+        enforced: sql::optional_json(row, 3)?,
+        shadow: sql::optional_json(row, 4)?,
+        history: sql::json(row, 5)?,
         versions_made: row.get(6)?,
         version: row.get(7)?,
         created_at: row.get(8)?,
@@ -122,16 +122,16 @@ const LIST_VERSIONS: &str = "
 
 fn list_versions(r: &Reader<'_>, plugin: PluginId) -> Result<Vec<Version>> {
     r.all(LIST_VERSIONS, &[(":plugin_id", &plugin)], |row| {
-        let exports: Vec<String> = json_of(row, 3)?;
+        let exports: Vec<String> = sql::json(row, 3)?;
         Ok(Version {
             number: row.get(0)?,
             sha256: row.get(1)?,
             size_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
             exports: Exports::of_words(exports.iter().map(String::as_str)),
-            imports: json_of(row, 4)?,
+            imports: sql::json(row, 4)?,
             is_large: row.get(5)?,
             is_tested: row.get(6)?,
-            report: json_of(row, 7)?,
+            report: sql::json(row, 7)?,
             quarantined_at: row.get(8)?,
             uploaded_by: row.get(9)?,
             created_at: row.get(10)?,
@@ -230,17 +230,4 @@ fn delete_component(w: &Writer<'_>, sha256: &Hash) -> Result<()> {
 
 fn text_of(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::internal(format!("what is to be stored is not JSON: {e}")))
-}
-
-fn json_of<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    read_json(row.get_ref(column)?.as_str()?, column)
-}
-
-fn optional_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
-    row.get_ref(column)?.as_str_or_null()?.map(|text| read_json(text, column)).transpose()
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite::Result<T> {
-    serde_json::from_str(text)
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }

@@ -17,6 +17,7 @@ use wasmtime::{
 use super::input::{Level, LogLine, RuleError};
 use super::limits::{Budget, Limits};
 use super::measure;
+use super::slow::Slow;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::access::plugin::Exports;
 use crate::error::{Cause, Error, Result};
@@ -34,9 +35,6 @@ const TICK: Duration = Duration::from_millis(1);
 const TICKS_AT_ONCE: u64 = 2;
 /// The ticker rests after this many ticks without a call.
 const IDLE_TICKS: u32 = 200;
-/// How far long calls stand behind.
-#[cfg(target_os = "linux")]
-const SLOW_NICE: i32 = 10;
 /// A call that waits for the processor may last this many times its running time, and no less than that.
 const PATIENCE: u64 = 5;
 const PATIENCE_MS_MIN: u64 = 100;
@@ -129,41 +127,6 @@ pub(super) struct Runtime {
     /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
     /// which look for new requests only when they have nothing else to do.
     slow: Slow,
-}
-
-/// Threads for long calls, behind everything else of this process.
-struct Slow(Option<tokio::runtime::Runtime>);
-
-impl Slow {
-    fn start() -> Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        // On Linux a thread has a priority of its own; elsewhere this would be the whole process's.
-        #[cfg(target_os = "linux")]
-        builder.on_thread_start(|| {
-            // Without it long calls only take more from the others.
-            let _ = rustix::process::nice(SLOW_NICE);
-        });
-        let made = builder.worker_threads(threads).thread_name("plugin").build();
-        made.map(|runtime| Self(Some(runtime)))
-            .map_err(|e| Error::internal(format!("the plugins' threads cannot be started: {e}")))
-    }
-
-    /// Goes on with this elsewhere; it ends when the answer is not waited for any more.
-    async fn run<T: Send + 'static>(&self, rest: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        let mut task = tokio::task::JoinSet::new();
-        task.spawn_on(rest, self.0.as_ref()?.handle());
-        task.join_next().await?.ok()
-    }
-}
-
-impl Drop for Slow {
-    /// A runtime must not be waited for where requests are answered.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 impl Runtime {

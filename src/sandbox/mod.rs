@@ -11,6 +11,7 @@ pub mod inspect;
 mod limits;
 mod measure;
 pub mod pack;
+mod slow;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
@@ -226,8 +227,7 @@ impl Host {
             readying: Mutex::default(),
             refused: Mutex::default(),
             compiling: Semaphore::new(1),
-            // Beside those that wait, the one that is compiled keeps its place.
-            compile_queue: Semaphore::new(many(config.plugin_compile_queue_max) + 1),
+            compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
             cache: None,
             turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),

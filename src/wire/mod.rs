@@ -412,6 +412,15 @@ pub fn raw(request: &Request) -> Result<&[u8], Error> {
     request.data::<Raw>().map(|raw| raw.0.as_slice()).ok_or_else(|| Error::internal("the body was not read"))
 }
 
+/// The same where the address takes only these media types; `message` says what to send.
+pub fn raw_of<'r>(request: &'r Request, types: &[&str], message: &'static str) -> Result<&'r [u8], Error> {
+    let essence = request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim();
+    if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
+        return raw(request);
+    }
+    Err(Error::new(Cause::MediaType).saying(message))
+}
+
 fn read_body<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T, Error> {
     let value = inputs::parse(bytes)?;
     let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::{Value, json};
 
+use super::FilterFlags;
 use crate::cli::commands::{segment, without_nulls};
 use crate::cli::door::Door;
 use crate::cli::{Common, Failed, show};
@@ -36,15 +37,8 @@ pub(in crate::cli) struct Activate {
     /// Its `allow` opens what no role does
     #[arg(long)]
     may_grant: bool,
-    /// Only questions about these, such as video.delete,video.*
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    permissions: Vec<String>,
-    /// Only these routes, such as '/videos/:id,POST /videos'
-    #[arg(long, value_delimiter = ',')]
-    routes: Vec<String>,
-    /// Only grants of these modules
-    #[arg(long, value_delimiter = ',')]
-    modules: Vec<String>,
+    #[command(flatten)]
+    filter: FilterFlags,
     /// How long a call may run, in milliseconds; what the settings say when absent
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u32>,
@@ -200,7 +194,7 @@ impl Activate {
         };
         without_nulls(json!({
             "version": self.version, "mode": mode, "may_grant": self.may_grant, "deadline_ms": self.deadline_ms,
-            "filter": {"permissions": self.permissions, "routes": self.routes, "modules": self.modules},
+            "filter": self.filter.filter(),
         }))
     }
 }

@@ -7,9 +7,31 @@ mod replay;
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::{Common, Failed};
+use crate::access::plugin::Filter;
+
+/// Which questions a plugin covers; all of them without any of these.
+#[derive(Args)]
+pub(super) struct FilterFlags {
+    /// Only questions about these, such as video.delete,video.*
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    permissions: Vec<String>,
+    /// Only these routes, such as '/videos/:id,POST /videos'
+    #[arg(long, value_delimiter = ',')]
+    routes: Vec<String>,
+    /// Only grants of these modules
+    #[arg(long, value_delimiter = ',')]
+    modules: Vec<String>,
+}
+
+impl FilterFlags {
+    fn filter(&self) -> Filter {
+        let Self { permissions, routes, modules } = self;
+        Filter { permissions: permissions.clone(), routes: routes.clone(), modules: modules.clone() }
+    }
+}
 
 #[derive(Subcommand)]
 pub(super) enum PluginCommand {

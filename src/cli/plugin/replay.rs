@@ -9,8 +9,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::offline::Stand;
-use super::{Common, Failed};
-use crate::access::plugin::Filter;
+use super::{Common, Failed, FilterFlags};
 use crate::cli::door::Door;
 use crate::cli::show;
 use crate::ids::Timestamp;
@@ -44,23 +43,15 @@ pub(in crate::cli) struct Replay {
     /// Its `allow` opens what no role does
     #[arg(long)]
     may_grant: bool,
-    /// Only questions about these, such as video.delete,video.*
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    permissions: Vec<String>,
-    /// Only these routes, such as '/videos/:id,POST /videos'
-    #[arg(long, value_delimiter = ',')]
-    routes: Vec<String>,
-    /// Only grants of these modules
-    #[arg(long, value_delimiter = ',')]
-    modules: Vec<String>,
+    #[command(flatten)]
+    filter: FilterFlags,
     /// Under the limits for big runtimes, such as Python (plugins.large)
     #[arg(long)]
     large: bool,
 }
 
 pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Failed> {
-    let filter =
-        Filter { permissions: asked.permissions.clone(), routes: asked.routes.clone(), modules: asked.modules.clone() };
+    let filter = asked.filter.filter();
     require_filter(&filter)?;
     let candidate = Candidate { name: asked.in_place_of.clone(), may_grant: asked.may_grant, filter };
     let stand = Stand::of(&asked.candidate, asked.large)?;

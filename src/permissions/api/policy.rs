@@ -22,7 +22,7 @@ use crate::error::{Cause, Error};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions::import;
-use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, raw, rendered};
+use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, raw_of, rendered};
 
 /// The catalog, in the form that was asked for
 #[derive(Object)]
@@ -283,12 +283,7 @@ impl<'a> ApiExtractor<'a> for CatalogDocument {
         _: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let essence =
-            request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim().to_ascii_lowercase();
-        if !CATALOG_TYPES.contains(&essence.as_str()) {
-            let message = "send the catalog as application/json or application/yaml";
-            return Err(Error::new(Cause::MediaType).saying(message).into());
-        }
-        Ok(Self(raw(request)?.to_vec()))
+        let message = "send the catalog as application/json or application/yaml";
+        Ok(Self(raw_of(request, &CATALOG_TYPES, message)?.to_vec()))
     }
 }

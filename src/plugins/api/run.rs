@@ -18,8 +18,9 @@ use crate::db::decisions::Wanted;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
 use crate::plugins::replay::{self, Candidate, Change, Recorded, Replay};
-use crate::plugins::run::{self, Asked, refused};
+use crate::plugins::run::{self, refused};
 use crate::plugins::{Answer, Version, Whole, store};
+use crate::sandbox::vectors::Ask;
 use crate::sandbox::{Called, LogLine, Tier, Turn};
 use crate::wire::{Body, Reply, Tag, ok};
 
@@ -231,11 +232,11 @@ impl Api {
         let loaded = self.app.load_plugin(version.sha256, tier).await?;
         let turn = Turn { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
         Ok(ok(match asked {
-            Asked::Access(input) => {
+            Ask::Authorize(input) => {
                 let called = self.app.host.authorize(turn, input).await;
                 DryRunAnswer::of(version, Answer::of_authorizer(&called), called)
             }
-            Asked::Role(input) => {
+            Ask::MapRoles(input) => {
                 let called = self.app.host.map_roles(turn, input).await;
                 DryRunAnswer::of(version, Answer::of_mapper(&called), called)
             }
@@ -293,10 +294,10 @@ fn chosen(whole: &Whole, number: Option<u32>) -> Result<&Version> {
 }
 
 /// Has the version the interface that is asked?
-fn require_export(asked: &Asked, exports: Exports) -> Result<()> {
+fn require_export(asked: &Ask, exports: Exports) -> Result<()> {
     let (has, what) = match asked {
-        Asked::Access(_) => (exports.authorizer, "is a question for an authorizer, which this version is not"),
-        Asked::Role(_) => (exports.role_mapper, "is a question for a role mapper, which this version is not"),
+        Ask::Authorize(_) => (exports.authorizer, "is a question for an authorizer, which this version is not"),
+        Ask::MapRoles(_) => (exports.role_mapper, "is a question for a role mapper, which this version is not"),
     };
     if has { Ok(()) } else { Err(refused(&[], what)) }
 }

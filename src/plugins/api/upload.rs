@@ -20,7 +20,7 @@ use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
 use crate::sandbox::{AccessInput, Admitted, Limits, RoleInput, Tier, Turn};
-use crate::wire::{Reply, Tag, ok, raw};
+use crate::wire::{Reply, Tag, ok, raw_of};
 
 /// A version, just uploaded, or the one that has these bytes already
 #[derive(Object)]
@@ -224,10 +224,6 @@ impl<'a> ApiExtractor<'a> for WasmComponent {
         _: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let essence = request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim();
-        if !essence.eq_ignore_ascii_case(WASM) {
-            return Err(Error::new(Cause::MediaType).saying("send the component as application/wasm").into());
-        }
-        Ok(Self(raw(request)?.to_vec()))
+        Ok(Self(raw_of(request, &[WASM], "send the component as application/wasm")?.to_vec()))
     }
 }
