@@ -31,6 +31,7 @@ mod keys;
 mod letters;
 mod matrix;
 mod members;
+mod n8n;
 mod oidc;
 mod openapi;
 mod organizations;
