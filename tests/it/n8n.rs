@@ -105,11 +105,8 @@ async fn play(wordpress: &str, roster: &str, client: &Value, execution: &str, fo
         },
     });
     let player = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/counterparts/play_n8n.mjs");
-    let output = tokio::process::Command::new("node")
-        .args([player, FILE, &setup.to_string()])
-        .output()
-        .await
-        .expect("node");
+    let output =
+        tokio::process::Command::new("node").args([player, FILE, &setup.to_string()]).output().await.expect("node");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
@@ -140,7 +137,8 @@ async fn a_form_makes_one_person_everywhere_or_nobody_anywhere() {
     assert_eq!((&refused["status"], &refused["body"]["failed"]), (&json!(409), &json!("roster")), "{refused}");
     assert_eq!(there(), 1);
     // Whether Roster has done it nobody knows: a hand is needed. Without an answer it is asked three times.
-    let gone = play(&neighbour.url, "http://127.0.0.1:9", &client, "4", json!({"username": "lee", "email": "l@x.org"})).await;
+    let gone =
+        play(&neighbour.url, "http://127.0.0.1:9", &client, "4", json!({"username": "lee", "email": "l@x.org"})).await;
     assert_eq!((&gone["status"], gone["calls"].as_array().expect("calls").len()), (&json!(502), 4), "{gone}");
     assert_eq!(there(), 2);
     // The answer to execution 1 got lost, and n8n asks again: nobody is made twice, and nobody is taken back.
