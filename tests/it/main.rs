@@ -32,6 +32,7 @@ mod letters;
 mod mapping;
 mod matrix;
 mod members;
+mod n8n;
 mod oidc;
 mod openapi;
 mod organizations;
