@@ -8,6 +8,7 @@ mod invite;
 mod keys;
 mod outbox;
 mod serve;
+mod sftpgo;
 mod show;
 mod tables;
 mod videos;
@@ -108,6 +109,9 @@ enum Command {
     /// Events for other services, and their deliveries
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// SFTPGo's users beside the members
+    #[command(subcommand)]
+    Sftpgo(sftpgo::SftpgoCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
@@ -185,6 +189,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Outbox(command) => outbox::run(&common, command).await?,
+        Command::Sftpgo(command) => sftpgo::run(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,

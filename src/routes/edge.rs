@@ -255,7 +255,7 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 18] = [
+    const AREAS: [(&str, u32); 20] = [
         ("/videos", 33),
         ("/register", 33),
         ("/quota", 33),
@@ -271,6 +271,8 @@ fn area(path: &str) -> u32 {
         ("/admin/audit", 35),
         ("/admin/deliveries", 35),
         ("/admin/webhooks", 35),
+        ("/admin/sftpgo", 35),
+        ("/hooks", 33),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/setup", 28),

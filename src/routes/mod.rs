@@ -56,7 +56,12 @@ type Apis = (
     ),
     (clients::api::Api, clients::api::keys::Api),
     (videos::api::files::Api, videos::api::import::Api, videos::api::quotas::Api, videos::api::reservations::Api),
-    (connect::api::deliveries::Api, connect::api::webhooks::Api),
+    (
+        connect::api::deliveries::Api,
+        connect::api::webhooks::Api,
+        connect::api::sftpgo::Api,
+        connect::api::sftpgo_hooks::Api,
+    ),
     audit::api::Api,
     System,
 );
@@ -101,6 +106,8 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
         (
             connect::api::deliveries::Api { app: app() },
             connect::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
+            connect::api::sftpgo::Api { app: app() },
+            connect::api::sftpgo_hooks::Api { app: app() },
         ),
         audit::api::Api { app: app() },
         System,
