@@ -43,6 +43,7 @@ mod schema;
 mod second_factor;
 mod sessions;
 mod setup;
+mod sftpgo;
 mod standin;
 mod tidy;
 mod videos;
