@@ -181,14 +181,14 @@ async fn drift_is_told_and_mended_without_touching_what_is_nobodys_here() {
     let guest = json!({"username": "guest", "home_dir": "/g", "permissions": {"/": ["*"]}, "status": 1});
     sftpgo.lab("put", guest).await;
     let lee = site.admin().post("/admin/members", json!({"username": "lee"})).await.data();
-    name(&mut site, lee["uid"].as_str().expect("uid"), "lee/../kim ?");
+    name(&mut site, lee["uid"].as_str().expect("uid"), "金 ?&%");
     user["status"] = json!(0);
     user["quota_size"] = json!(7);
     sftpgo.lab("put", user).await;
 
     let drift = site.admin().get("/admin/sftpgo/drift").await.data();
     assert_eq!((&drift["members"], &drift["users"], &drift["foreign"]), (&json!(2), &json!(2), &json!(["guest"])));
-    assert_eq!(drift["missing"], json!([{"uid": lee["uid"], "username": "lee/../kim ?"}]));
+    assert_eq!(drift["missing"], json!([{"uid": lee["uid"], "username": "金 ?&%"}]));
     let one = |field: &str, ours: i64, theirs: i64| json!({"uid": uid, "username": "kim", "field": field, "ours": ours, "theirs": theirs});
     assert_eq!(drift["differing"], json!([one("status", 1, 0), one("quota_size", 1_000, 7)]));
     let dry = site.command(&["sftpgo", "reconcile", "--dry-run"]);

@@ -125,6 +125,12 @@ impl Wish {
         Value::Object(all)
     }
 
+    /// Can the name be a folder's? Another one would lead out of where the folders are.
+    pub fn has_fit_name(&self) -> bool {
+        let name = &self.username;
+        !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| c.is_control() || "/\\{}".contains(c))
+    }
+
     /// Does the account belong to another member, or to another program?
     pub fn is_anothers(&self, user: &User) -> bool {
         whose(user).is_some_and(|whose| whose != self.member.to_string())
@@ -224,6 +230,15 @@ mod tests {
         let limited = full.applied_to(&applied);
         assert_eq!(limited["permissions"], json!({"/": WITHOUT_WRITING, "/a": WITHOUT_WRITING, "/b": ["list"]}));
         assert_eq!(open.applied_to(&limited)["permissions"]["/a"], json!(["*"]));
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_no_folder() {
+        let is_fit = |name: &str| Wish { username: name.into(), ..wish() }.has_fit_name();
+        assert!(is_fit("kim") && is_fit("Kim B.") && is_fit("金 ?&%"));
+        for name in ["", ".", "..", ".ssh", "a/b", "a/../b", "a\\b", "a\0", "{username}"] {
+            assert!(!is_fit(name), "{name}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ async fn find(app: &App, name: &str) -> Result<Option<(Member, Wish)>> {
     let look = move |r: &Reader<'_>| {
         let Some(member) = members::find_by_sftpgo_name(r, &name)? else { return Ok(None) };
         let wish = bases.wish(r, &member, name)?;
-        Ok(Some((member, wish)))
+        Ok(wish.has_fit_name().then_some((member, wish)))
     };
     app.read(look).await
 }

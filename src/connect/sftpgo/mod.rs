@@ -99,6 +99,9 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
 
 /// Makes an account what it shall be.
 async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
+    if !wish.has_fit_name() {
+        return Err(Trouble::Refused("the name cannot be that of a folder".into()));
+    }
     let found = match turn.find(&wish.username).await? {
         Some(user) => Some(user),
         None if !wish.is_active => return Ok(Some("there is no account that could be switched off")),
