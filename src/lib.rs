@@ -14,7 +14,7 @@
 //! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
 //! another wing's `mod` only. `tests/it/tidy.rs` holds all of this.
 //!
-//! [`connect`] is the wing of the neighbours: mail, WordPress, Authentik, webhooks. `sessions` and `members` use it. It
+//! [`connect`] is the wing of the neighbours: mail, WordPress, Authentik, SFTPGo, webhooks. `sessions` and `members` use it. It
 //! brings the events of [`outbox`] to their targets. Below, beside `access`, lies [`outbound`]: requests to others, with limits on time and length,
 //! that follow no redirect and leave alone who fails. It is a room of its own because two wings need it, `connect` and
 //! `sessions` (OpenID Connect), and because the failures of a host are counted in one place, whoever asks it.

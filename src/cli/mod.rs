@@ -10,6 +10,7 @@ mod keys;
 mod outbox;
 mod plugin;
 mod serve;
+mod sftpgo;
 mod show;
 mod sync;
 mod tables;
@@ -118,6 +119,9 @@ enum Command {
     /// Compare the accounts of neighbours with the members
     #[command(subcommand)]
     Sync(sync::SyncCommand),
+    /// SFTPGo's users beside the members
+    #[command(subcommand)]
+    Sftpgo(sftpgo::SftpgoCommand),
     /// The catalog of permissions
     #[command(subcommand)]
     Catalog(commands::CatalogCommand),
@@ -200,6 +204,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
         Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Sync(command) => sync::run(&common, command).await?,
+        Command::Sftpgo(command) => sftpgo::run(&common, &command).await?,
         Command::Catalog(command) => return commands::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,

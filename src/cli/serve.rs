@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Common, Failed, Site, directory, open};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
-use crate::connect::deliver;
+use crate::connect::{deliver, sftpgo};
 use crate::videos::jobs;
 use crate::{clients, members, sessions, videos};
 
@@ -71,6 +71,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
     let deliverer = tokio::spawn(deliver::run(app.clone()));
+    let comparer = tokio::spawn(sftpgo::reconcile::run(app.clone()));
     let served = poem::Server::new_with_acceptor(tcp.combine(unix))
         .idle_timeout(IDLE_WAIT)
         .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
@@ -80,6 +81,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     if let Some(compiling) = compiling {
         compiling.abort();
     }
+    comparer.abort();
     for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::webhook::{self, Sender};
-use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, mail, store};
+use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, mail, sftpgo, store};
 use crate::access::secret;
 use crate::app::{App, ms};
 use crate::error::Result;
@@ -118,6 +118,7 @@ async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<Outc
     match Target::of(&delivery.target) {
         Some(Target::Webhook(id)) => webhook::deliver(app, sender, id, delivery).await,
         Some(Target::Letters(member)) => letters::deliver(app, member, delivery).await,
+        Some(Target::Sftpgo) => sftpgo::deliver(app, delivery).await,
         None => Ok(Outcome::Gone("this program delivers nothing there".into())),
     }
 }

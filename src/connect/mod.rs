@@ -9,13 +9,14 @@ pub mod authentik;
 pub mod deliver;
 pub mod letters;
 pub mod mail;
+pub mod sftpgo;
 mod store;
 pub mod webhook;
 pub mod wordpress;
 pub mod wordpress_users;
 
 use crate::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
-use crate::outbox::{Kind, MAIL, WEBHOOK};
+use crate::outbox::{Kind, MAIL, SFTPGO, WEBHOOK};
 
 /// Who an event is delivered to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Target {
     Webhook(WebhookId),
     /// Letters to one member.
     Letters(MemberId),
+    /// The members' accounts at SFTPGo.
+    Sftpgo,
 }
 
 impl Target {
@@ -30,6 +33,7 @@ impl Target {
     pub fn of(text: &str) -> Option<Self> {
         let id = |text: &str| uuid::Uuid::try_parse(text).ok();
         match (text.strip_prefix(WEBHOOK), text.strip_prefix(MAIL)) {
+            _ if text == SFTPGO => Some(Self::Sftpgo),
             (Some(webhook), _) => id(webhook).map(|id| Self::Webhook(WebhookId(id))),
             (_, Some(member)) => id(member).map(|id| Self::Letters(MemberId(id))),
             _ => None,
@@ -168,10 +172,11 @@ mod tests {
         let id = WebhookId::new();
         assert_eq!(Target::of(&Target::webhook(id)), Some(Target::Webhook(id)));
         assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, Target::webhook(id))));
+        assert_eq!(Target::of(SFTPGO), Some(Target::Sftpgo));
         for name in ["", "17", "x.mail", ".mail", "99999999999999999999.mail"] {
             assert_eq!(named(name), None, "{name}");
         }
-        for target in ["", "webhook", "webhook x", "sftpgo", "pigeon"] {
+        for target in ["", "webhook", "webhook x", "sftpgo x", "pigeon"] {
             assert_eq!(Target::of(target), None, "{target}");
         }
     }

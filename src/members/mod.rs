@@ -116,6 +116,16 @@ pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) 
     store::list_numbers_at(r, provider, above, most)
 }
 
+/// The name that a member was given at SFTPGo; a folder named for the username is none.
+pub fn name_at_sftpgo(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_name_at(r, id, SFTPGO)
+}
+
+/// All members with a name at SFTPGo, in the order of the names.
+pub fn list_at_sftpgo(r: &Reader<'_>) -> Result<Vec<(String, Member)>> {
+    store::list_known(r, SFTPGO)
+}
+
 /// The account id that was kept when a provider's subject first came.
 pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
     store::find_account_id(r, provider, subject)

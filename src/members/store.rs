@@ -36,6 +36,21 @@ pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result
     r.find(FIND_BY_IDENTITY, &[(":provider", &provider), (":subject", &subject)], member_of)
 }
 
+const LIST_KNOWN: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
+           m.updated_at, i.subject
+    from identities i
+    join members m on m.id = i.member_id
+    left join identities a on a.member_id = m.id and a.provider = 'authentik'
+                              and (i.provider <> 'authentik' or a.subject = i.subject)
+    where i.provider = :provider
+    order by i.subject";
+
+/// All whom a provider knows, by the names that it knows them by.
+pub fn list_known(r: &Reader<'_>, provider: &str) -> Result<Vec<(String, Member)>> {
+    r.all(LIST_KNOWN, &[(":provider", &provider)], |row| Ok((row.get(10)?, member_of(row)?)))
+}
+
 const FIND_SFTPGO_NAME: &str = "
     select coalesce(i.subject, case when not exists (select 1 from identities
                                                      where provider = 'sftpgo' and subject = m.username)

@@ -287,6 +287,8 @@ fn area(path: &str) -> u32 {
         ("/admin/audit", 35),
         ("/admin/deliveries", 35),
         ("/admin/webhooks", 35),
+        ("/admin/sftpgo", 35),
+        ("/hooks", 33),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/setup", 28),

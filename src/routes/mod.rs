@@ -67,7 +67,12 @@ type Apis = (
         videos::api::quotas::Api,
         videos::api::reservations::Api,
     ),
-    (connect::api::deliveries::Api, connect::api::webhooks::Api),
+    (
+        connect::api::deliveries::Api,
+        connect::api::webhooks::Api,
+        connect::api::sftpgo::Api,
+        connect::api::sftpgo_hooks::Api,
+    ),
     audit::api::Api,
     System,
 );
@@ -123,6 +128,8 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
         (
             connect::api::deliveries::Api { app: app() },
             connect::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
+            connect::api::sftpgo::Api { app: app() },
+            connect::api::sftpgo_hooks::Api { app: app() },
         ),
         audit::api::Api { app: app() },
         System,

@@ -11,6 +11,7 @@ pub mod arrival;
 mod factor_store;
 pub mod oidc;
 pub mod passwords;
+pub mod proof;
 pub mod registration;
 pub mod second_factor;
 pub mod store;

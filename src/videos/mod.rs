@@ -99,6 +99,11 @@ pub fn get(r: &Reader<'_>, id: &str) -> Result<Video> {
     find(r, id)?.ok_or_else(|| Cause::VideoNotFound.into())
 }
 
+/// Videos in a folder, at any depth, in the order of their paths.
+pub fn list_below(r: &Reader<'_>, folder: &VideoPath, most: u64) -> Result<Vec<Video>> {
+    store::list_below(r, folder.as_str(), most)
+}
+
 /// Registers a file: counts its bytes, stores the video, queues its job. The same file again costs nothing.
 pub fn register(
     t: &Transaction<'_>,
@@ -291,12 +296,7 @@ pub async fn tend(app: &App) -> Result<()> {
         let mut changed = Changed::nothing(());
         for member in quota_store::list_full(t, AT_ONCE_MAX)? {
             let account = account(t, &rules, t.snapshot(), member)?;
-            let above = match account.organization {
-                Some(organization) => quota_store::find_ceiling(t, organization, t.now())?,
-                None => None,
-            };
-            let has_room = above.is_none_or(|above| above.free().is_none_or(|free| free > 0));
-            if has_room && account.free() > 0 {
+            if is_open(t, &account)? {
                 let entry = within(Entry::new("quota", member), account.organization);
                 changed = changed.also(entry).event(quota::note_usage(t, member, &account)?);
             }
@@ -328,6 +328,27 @@ pub fn account(
         size: account.own_size.unwrap_or(size),
         ..account
     }))
+}
+
+/// Has a member room for anything, as far as is known? Something that did not fit says no until something is freed.
+pub fn has_room(
+    r: &Reader<'_>,
+    rules: &Rules,
+    snapshot: &crate::access::snapshot::Snapshot,
+    member: MemberId,
+) -> Result<bool> {
+    let account = account(r, rules, snapshot, member)?;
+    Ok(!account.is_said_to_be_full() && is_open(r, &account)?)
+}
+
+/// Is there a byte free, in the account and under the ceiling above it?
+fn is_open(r: &Reader<'_>, account: &quota::Account) -> Result<bool> {
+    let above = match account.organization {
+        Some(organization) => quota_store::find_ceiling(r, organization, Timestamp::now())?,
+        None => None,
+    };
+    let has_room_above = above.is_none_or(|above| above.free().is_none_or(|free| free > 0));
+    Ok(has_room_above && account.free() > 0)
 }
 
 /// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.

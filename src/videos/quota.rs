@@ -73,6 +73,11 @@ impl Account {
         percent(self.size, self.used)
     }
 
+    /// Did something not fit, since anything was freed?
+    pub fn is_said_to_be_full(&self) -> bool {
+        self.warned_percent == FULL
+    }
+
     /// The warning that fits the usage.
     pub fn warning(&self) -> Option<i64> {
         let percent = self.percent();

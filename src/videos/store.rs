@@ -170,3 +170,15 @@ const LIST_OWNERLESS_AFTER: &str = "
 pub fn list_ownerless_after(r: &Reader<'_>, after: &str, most: u64) -> Result<Vec<Video>> {
     r.all(LIST_OWNERLESS_AFTER, &[(":after", &after), (":most", &(most as i64))], video_of)
 }
+
+const LIST_BELOW: &str = "
+    select id, path, member_id, organization_id, size, version, created_at, updated_at
+    from videos
+    where path > :folder || '/' and path < :folder || '0'
+    order by path
+    limit :most";
+
+/// What begins with a folder's name and a slash; the sign that follows the slash is a zero.
+pub fn list_below(r: &Reader<'_>, folder: &str, most: u64) -> Result<Vec<Video>> {
+    r.all(LIST_BELOW, &[(":folder", &folder), (":most", &(most as i64))], video_of)
+}

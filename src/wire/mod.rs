@@ -43,6 +43,8 @@ pub enum Tag {
     Quotas,
     /// What other services are told of: webhooks, and the deliveries of events
     Outbox,
+    /// SFTPGo: its accounts beside the members, and what it asks and tells
+    Sftpgo,
     /// What was done, by whom
     Audit,
     /// Lookups for the services of this site

@@ -419,3 +419,73 @@ impl WordPress {
         body["ticket"].as_str().expect("a ticket").to_owned()
     }
 }
+
+// ── SFTPGo ──
+
+/// A stand-in for SFTPGo that keeps its rules; the real one cannot be installed here.
+pub struct Sftpgo {
+    process: Process,
+    pub url: String,
+}
+
+impl Sftpgo {
+    pub fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let log = std::fs::File::create(folder.path().join("log")).expect("log");
+        std::fs::write(folder.path().join("password"), "labpass").expect("written");
+        std::fs::write(folder.path().join("key"), "labkeyid.labsecret").expect("written");
+        std::fs::write(folder.path().join("hook"), HOOK_KEY).expect("written");
+        let mut command = Command::new("python3");
+        let (child, line) = spawn(command.args(["fake_sftpgo.py", "0"]).args(arguments).stderr(log));
+        let ready: Value = serde_json::from_str(&line).expect("a line of JSON");
+        Self { process: Process { child, folder }, url: ready["url"].as_str().expect("a URL").to_owned() }
+    }
+
+    /// The settings by which a site reaches it.
+    pub fn settings(&self) -> String {
+        let file = |name: &str| self.process.folder.path().join(name);
+        format!(
+            "sftpgo.url = \"{}/api/v2\"\nsftpgo.username = \"admin\"\nsftpgo.secret_file = {:?}\n\
+             hooks.sftpgo_key_file = {:?}\nsftpgo.home = \"/srv/media/{{username}}\"\n\
+             outbox.backoff_s = 0\nneighbours.timeout_ms = 500\nneighbours.failures = 1000\n",
+            self.url,
+            file("password"),
+            file("hook")
+        )
+    }
+
+    /// The same with an API key.
+    pub fn settings_by_key(&self) -> String {
+        let file = |name: &str| format!("{:?}", self.process.folder.path().join(name));
+        self.settings()
+            .replace("sftpgo.username = \"admin\"", "sftpgo.username = \"\"")
+            .replace(&file("password"), &file("key"))
+    }
+
+    pub async fn lab(&self, what: &str, body: Value) -> (u16, Value) {
+        let answer = http().post(format!("{}/lab/{what}", self.url)).body(body.to_string()).send().await;
+        let answer = answer.expect("an answer");
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.expect("text")).expect("JSON"))
+    }
+
+    /// The user of this name, or null.
+    pub async fn user(&self, name: &str) -> Value {
+        self.lab("users", json!({})).await.1[name].clone()
+    }
+
+    /// Waits until the user is as it shall be.
+    pub async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let user = self.user(name).await;
+            if is_so(&user) {
+                return user;
+            }
+            assert!(Instant::now() < deadline, "{user}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The key of SFTPGo's hooks.
+pub const HOOK_KEY: &str = "a-hook-key-for-tests";

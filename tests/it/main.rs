@@ -52,6 +52,7 @@ mod schema;
 mod second_factor;
 mod sessions;
 mod setup;
+mod sftpgo;
 mod site;
 mod standin;
 mod tidy;

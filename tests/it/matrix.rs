@@ -12,7 +12,7 @@ use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 use crate::videos::{Media, register};
 
 /// Operations that ask nobody who they are.
-const PUBLIC: [&str; 14] = [
+const PUBLIC: [&str; 17] = [
     "login",
     "answer_second_factor",
     "enrol_second_factor",
@@ -27,6 +27,10 @@ const PUBLIC: [&str; 14] = [
     "refresh",
     "get_oidc_url",
     "exchange_oidc_code",
+    // SFTPGo's hooks know one key; `sftpgo` tries the wrong ones.
+    "authenticate_for_sftpgo",
+    "prepare_for_sftpgo",
+    "tell_of_sftpgo_file",
 ];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
@@ -375,6 +379,8 @@ impl World<'_> {
             "update_webhook" => (format!("/admin/webhooks/{}", self.webhook().await), Some(json!({"name": fresh("w")}))),
             "delete_webhook" => (format!("/admin/webhooks/{}", self.webhook().await), None),
             "rotate_webhook" => (format!("/admin/webhooks/{}/rotate", self.webhook().await), None),
+            "get_sftpgo_drift" => ("/admin/sftpgo/drift".into(), None),
+            "reconcile_sftpgo" => ("/admin/sftpgo/reconcile".into(), Some(json!({"dry_run": true}))),
             "test_webhook" => (format!("/admin/webhooks/{}/test", self.webhook().await), None),
 
             "list_audit" => ("/admin/audit".into(), None),
@@ -505,6 +511,8 @@ fn area(path: &str) -> u64 {
         ("/admin/deliveries", 35),
         ("/admin/webhooks", 35),
         ("/admin/wordpress", 35),
+        ("/admin/sftpgo", 35),
+        ("/hooks", 33),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),
@@ -594,7 +602,9 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let media = Media::new();
     let webhooks = "webhooks.private_hosts = [\"127.0.0.1\"]\nlimits.webhooks = 10000\n";
     let (_wordpress, _secrets, wordpress) = crate::hints::empty_wordpress();
-    let site = Site::with(&format!("{webhooks}{}{}{wordpress}", media.settings(), authentik.settings())).await;
+    let sftpgo = crate::counterparts::Sftpgo::start(&[]);
+    let settings = format!("{webhooks}{}{}{}{wordpress}", media.settings(), authentik.settings(), sftpgo.settings());
+    let site = Site::with(&settings).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let world = World { site: &site, acme: &acme, media: &media };
     let suspended = acme.member_with_role("tenant_owner").await;

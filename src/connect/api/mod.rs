@@ -1,6 +1,8 @@
 //! Operations on events' deliveries and on webhooks.
 
 pub mod deliveries;
+pub mod sftpgo;
+pub mod sftpgo_hooks;
 pub mod webhooks;
 
 /// Examples of this area's schemas, for the document.
@@ -12,6 +14,11 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     (
         "CreateWebhook",
         r#"{"name":"n8n","url":"https://n8n.example.org/webhook/roster","kinds":["member.created","quota.warning"]}"#,
+    ),
+    ("ReconcileSftpgo", r#"{"dry_run":true}"#),
+    (
+        "SftpgoDrift",
+        r#"{"members":2,"users":2,"missing":[{"uid":"0198c1d2-0000-7000-8000-000000000001","username":"kim"}],"foreign":["guest"],"conflicts":[],"differing":[{"uid":"0198c1d2-0000-7000-8000-000000000002","username":"lee","field":"quota_size","ours":10737418240,"theirs":0}]}"#,
     ),
     ("UpdateWebhook", r#"{"status":"inactive"}"#),
     (

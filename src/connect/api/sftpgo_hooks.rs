@@ -1,0 +1,214 @@
+//! What SFTPGo asks and tells: its hooks, in its own JSON and without our envelope, as it knows no other.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use poem::http::{StatusCode, header};
+use poem::{IntoResponse, Request, RequestBody, Response};
+use poem_openapi::registry::{
+    MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry,
+};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
+use serde_json::{Value, json};
+
+use crate::access::caller::{Exchange, Guard, Identity, Who};
+use crate::access::secret;
+use crate::app::App;
+use crate::connect::sftpgo::account::User;
+use crate::connect::sftpgo::door::{self, Login};
+use crate::connect::sftpgo::files::{self, Heard};
+use crate::error::{Cause, Error, Result};
+use crate::wire::{Failure, Tag, inputs, raw};
+
+fn object() -> MetaSchemaRef {
+    MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")))
+}
+
+/// What SFTPGo sends, with whatever a later version adds.
+struct Sent(Value);
+
+impl<'a> ApiExtractor<'a> for Sent {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(MetaRequest {
+            description: Some("As SFTPGo sends it; what is not known here is left aside"),
+            content: vec![MetaMediaType { content_type: "application/json", schema: object() }],
+            required: true,
+        })
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let body = inputs::parse(raw(request)?)?;
+        if body.is_object() { Ok(Self(body)) } else { Err(Error::new(Cause::MalformedBody).into()) }
+    }
+}
+
+/// Who calls a hook: SFTPGo by the hook's own key, or a service of this site where `INTERNAL` says so.
+struct Hook<const INTERNAL: bool> {
+    exchange: Arc<Exchange>,
+    /// The key that was shown.
+    key: Option<String>,
+    /// Was a right internal secret shown, where one serves?
+    internal: Option<bool>,
+}
+
+impl<const INTERNAL: bool> Hook<INTERNAL> {
+    /// The caller, if it may call.
+    fn require(self, app: &App) -> Result<Identity> {
+        let known = app.config.hook_sftpgo_key.as_deref();
+        let is_key =
+            |offered: &String| known.is_some_and(|known| secret::equal(&secret::hash(offered), &secret::hash(known)));
+        match (&self.key, self.internal) {
+            (Some(offered), _) if is_key(offered) => {}
+            (None, Some(true)) => {}
+            (None, Some(false)) => return Err(Cause::InvalidInternalSecret.into()),
+            _ if known.is_none() && !INTERNAL => {
+                return Err(Error::new(Cause::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"));
+            }
+            _ if INTERNAL => return Err(Cause::HookKey.into()),
+            _ => return Err(Error::new(Cause::HookKey).saying("send the hook's own key as X-Hook-Key")),
+        }
+        Ok(Identity::of(Who::Internal, self.exchange))
+    }
+}
+
+impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        let scheme = |ty, description, name, key_in, scheme| MetaSecurityScheme {
+            ty,
+            description: Some(description),
+            name,
+            key_in,
+            scheme,
+            bearer_format: None,
+            flows: None,
+            openid_connect_url: None,
+        };
+        let about = "The key of `hooks.sftpgo_key_file`";
+        registry.create_security_scheme("hook_key", scheme("apiKey", about, Some("X-Hook-Key"), Some("header"), None));
+        let about = "The same key as the password in the hook's URL; the name before it is not looked at";
+        registry.create_security_scheme("hook_password", scheme("http", about, None, None, Some("basic")));
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        let own = ["hook_key", "hook_password"].into_iter();
+        own.chain(INTERNAL.then_some("internal_secret")).collect()
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+        // What is no text equals no key.
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+        let key = header("x-hook-key").map(str::to_owned);
+        let key = key.or_else(|| header(header::AUTHORIZATION.as_str()).and_then(password_of));
+        let offered = header("x-internal-secret").filter(|_| INTERNAL);
+        let internal = offered.map(|offered| guard.is_internal(offered));
+        Ok(Self { exchange: exchange.clone(), key, internal })
+    }
+}
+
+/// The password of HTTP Basic.
+fn password_of(authorization: &str) -> Option<String> {
+    let (scheme, encoded) = authorization.split_once(' ')?;
+    let bytes = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    String::from_utf8(bytes).ok()?.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// An answer as SFTPGo reads it.
+enum Told {
+    /// 204: nothing is to be changed.
+    Nothing,
+    Json(Value),
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Nothing => Response::builder().status(StatusCode::NO_CONTENT).finish(),
+            Self::Json(body) => Response::builder().content_type("application/json").body(body.to_string()),
+        }
+    }
+}
+
+impl ApiResponse for Told {
+    fn meta() -> MetaResponses {
+        let one = |status, description, content| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content,
+            headers: Vec::new(),
+        };
+        let json = vec![MetaMediaType { content_type: "application/json", schema: object() }];
+        MetaResponses {
+            responses: vec![
+                one(200, "As SFTPGo reads it, without an envelope", json),
+                one(204, "Nothing is to be changed", Vec::new()),
+            ],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+type Answer = Result<Told, Failure>;
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/hooks/sftpgo", tag = "Tag::Sftpgo")]
+impl Api {
+    /// Let somebody into SFTPGo
+    ///
+    /// SFTPGo's external authentication. Answers the whole user of whom is let in, and `{"username":""}` otherwise. A
+    /// password is the member's, or one of its API keys with the scope `videos:write`; where a second factor is due only a
+    /// key. A public key counts where SFTPGo's own user lists it. Keyboard-interactive logins and client certificates are
+    /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
+    #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
+    async fn authenticate_for_sftpgo(&self, caller: Hook<false>, body: Sent) -> Answer {
+        caller.require(&self.app)?;
+        let user = door::admit(&self.app, Login::of(&body.0)).await?;
+        Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
+    }
+
+    /// Bring a user of SFTPGo in line before it comes in
+    ///
+    /// SFTPGo's pre-login hook. Answers the whole user where something is not as it shall be, and 204 otherwise, also for
+    /// users who are no member's.
+    #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
+    async fn prepare_for_sftpgo(&self, caller: Hook<true>, body: Sent) -> Answer {
+        caller.require(&self.app)?;
+        let user: User = body.0.as_object().cloned().unwrap_or_default();
+        Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
+    }
+
+    /// Tell what happened to a file
+    ///
+    /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
+    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room. The owner is the member with the name
+    /// `username` at SFTPGo, the file is `virtual_path` in that folder. The same event again changes nothing, and events may
+    /// come in any order. What is not to be counted answers 200 with `ignored` and the reason: SFTPGo gives up on any other
+    /// answer below 500.
+    #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
+    async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
+        let caller = caller.require(&self.app)?;
+        let heard = match files::read(&self.app, &body.0)? {
+            Ok(event) => files::hear(&self.app, &caller, event).await?,
+            Err(heard) => heard,
+        };
+        Ok(Told::Json(match heard {
+            Heard::Done => json!({"status": "ok"}),
+            Heard::Ignored(why) => json!({"status": "ignored", "reason": why}),
+        }))
+    }
+}

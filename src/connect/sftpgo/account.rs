@@ -1,0 +1,252 @@
+//! What a member's account at SFTPGo shall be, and how one that is there differs from it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+pub use super::client::User;
+use crate::access::snapshot::Snapshot;
+use crate::app::App;
+use crate::db::Reader;
+use crate::error::Result;
+use crate::ids::MemberId;
+use crate::members::Member;
+use crate::videos;
+use crate::videos::quota::Rules;
+
+/// What a full account may still do: look, fetch, and make room.
+const WITHOUT_WRITING: [&str; 4] = ["list", "download", "delete", "rename"];
+const EVERYTHING: &str = "*";
+const ROOT: &str = "/";
+
+/// What an account shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    pub member: MemberId,
+    pub username: String,
+    pub is_active: bool,
+    /// In bytes. SFTPGo takes 0 for no limit: no room at all is said with permissions.
+    pub size: i64,
+    pub has_room: bool,
+    /// None where SFTPGo knows by itself.
+    pub home: Option<String>,
+    /// What the member stores, for comparison.
+    pub used: i64,
+}
+
+/// A field that is not as it shall be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    pub field: &'static str,
+    pub ours: Value,
+    pub theirs: Value,
+}
+
+/// What a wish is made of beside the rows.
+#[derive(Clone)]
+pub struct Bases {
+    rules: Rules,
+    snapshot: Arc<Snapshot>,
+    home: String,
+    media_root: PathBuf,
+}
+
+impl Bases {
+    pub fn of(app: &App) -> Self {
+        Self {
+            rules: Rules::of(&app.config),
+            snapshot: app.snapshot(),
+            home: app.config.sftpgo_home.clone(),
+            media_root: app.config.media_root.clone(),
+        }
+    }
+
+    /// What the account of a member shall be, under this name.
+    pub fn wish(&self, r: &Reader<'_>, member: &Member, username: String) -> Result<Wish> {
+        let account = videos::account(r, &self.rules, &self.snapshot, member.id)?;
+        let has_room = videos::has_room(r, &self.rules, &self.snapshot, member.id)?;
+        Ok(Wish {
+            member: member.id,
+            is_active: member.is_active(),
+            size: account.size,
+            has_room,
+            home: self.home_of(&username),
+            used: account.used,
+            username,
+        })
+    }
+
+    fn home_of(&self, username: &str) -> Option<String> {
+        if !self.home.is_empty() {
+            return Some(self.home.replace("{username}", username));
+        }
+        let root = self.media_root.to_str().filter(|root| !root.is_empty())?;
+        Some(format!("{}/{username}", root.trim_end_matches('/')))
+    }
+}
+
+impl Wish {
+    /// An account that did not exist before.
+    pub fn new_user(&self) -> User {
+        let mut user = User::new();
+        user.insert("username".into(), json!(self.username));
+        self.applied_to(&user)
+    }
+
+    /// The account with all that is ours as it shall be, and everything else as it is.
+    pub fn applied_to(&self, user: &User) -> User {
+        let mut user = user.clone();
+        user.insert("status".into(), json!(i64::from(self.is_active)));
+        user.insert("quota_size".into(), json!(self.size));
+        user.insert("permissions".into(), self.permissions(user.get("permissions")));
+        user.insert("additional_info".into(), json!(self.member.to_string()));
+        if let Some(home) = &self.home {
+            user.insert("home_dir".into(), json!(home));
+        }
+        user
+    }
+
+    /// Of the root it is ours to say; of folders below it, only that nothing is written where there is no room.
+    fn permissions(&self, present: Option<&Value>) -> Value {
+        let mut all = present.and_then(Value::as_object).cloned().unwrap_or_default();
+        for (folder, words) in &mut all {
+            let had = words_of(words);
+            *words = match self.has_room {
+                true if folder == ROOT || had == limited() => json!([EVERYTHING]),
+                true => words.clone(),
+                false if had.contains(EVERYTHING) || folder == ROOT => json!(WITHOUT_WRITING),
+                false => json!(had.intersection(&limited_with_halves()).collect::<Vec<_>>()),
+            };
+        }
+        let root = if self.has_room { json!([EVERYTHING]) } else { json!(WITHOUT_WRITING) };
+        all.insert(ROOT.into(), root);
+        Value::Object(all)
+    }
+
+    /// Can the name be a folder's? Another one would lead out of where the folders are.
+    pub fn has_fit_name(&self) -> bool {
+        let name = &self.username;
+        !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| c.is_control() || "/\\{}".contains(c))
+    }
+
+    /// Does the account belong to another member, or to another program?
+    pub fn is_anothers(&self, user: &User) -> bool {
+        whose(user).is_some_and(|whose| whose != self.member.to_string())
+    }
+
+    pub fn differences(&self, user: &User) -> Vec<Difference> {
+        let shall = self.applied_to(user);
+        ["status", "quota_size", "permissions", "home_dir", "additional_info"]
+            .into_iter()
+            .filter_map(|field| {
+                let none = if matches!(field, "status" | "quota_size") { json!(0) } else { json!("") };
+                let ours = shall.get(field).unwrap_or(&none);
+                let theirs = user.get(field).unwrap_or(&none);
+                let is_same = match field {
+                    "permissions" => folders(ours) == folders(theirs),
+                    _ => ours == theirs,
+                };
+                (!is_same).then(|| Difference { field, ours: ours.clone(), theirs: theirs.clone() })
+            })
+            .collect()
+    }
+
+    /// SFTPGo counts by itself. What it has not counted yet differs from nothing.
+    pub fn usage_difference(&self, user: &User) -> Option<Difference> {
+        user.get("last_quota_update").and_then(Value::as_i64).filter(|at| *at > 0)?;
+        let theirs = user.get("used_quota_size").and_then(Value::as_i64).unwrap_or(0);
+        let differs = theirs != self.used;
+        differs.then(|| Difference { field: "used_quota_size", ours: json!(self.used), theirs: json!(theirs) })
+    }
+}
+
+/// What an account says of whose it is; `None` when it says nothing.
+pub fn whose(user: &User) -> Option<&str> {
+    user.get("additional_info").and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
+}
+
+pub fn is_off(user: &User) -> bool {
+    user.get("status").and_then(Value::as_i64).unwrap_or(0) == 0
+}
+
+fn words_of(words: &Value) -> BTreeSet<&str> {
+    words.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn limited() -> BTreeSet<&'static str> {
+    WITHOUT_WRITING.into()
+}
+
+/// The words that say a part of these.
+fn limited_with_halves() -> BTreeSet<&'static str> {
+    let halves = ["delete_files", "delete_dirs", "rename_files", "rename_dirs"];
+    WITHOUT_WRITING.into_iter().chain(halves).collect()
+}
+
+/// Permissions without the order of their words.
+fn folders(permissions: &Value) -> Vec<(&str, BTreeSet<&str>)> {
+    let mut all: Vec<_> =
+        permissions.as_object().into_iter().flatten().map(|(path, words)| (path.as_str(), words_of(words))).collect();
+    all.sort();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish() -> Wish {
+        Wish {
+            member: MemberId::new(),
+            username: "kim".into(),
+            is_active: true,
+            size: 1_000,
+            has_room: true,
+            home: Some("/srv/media/kim".into()),
+            used: 10,
+        }
+    }
+
+    #[test]
+    fn what_was_made_is_in_line() {
+        for wish in [wish(), Wish { has_room: false, ..wish() }, Wish { is_active: false, home: None, ..wish() }] {
+            let user = wish.new_user();
+            assert!(wish.differences(&user).is_empty(), "{user:?}");
+            assert!(!wish.is_anothers(&user));
+        }
+    }
+
+    #[test]
+    fn everything_else_stays_as_it_is() {
+        let user = json!({"username": "kim", "email": "k@example.org", "permissions": {"/": ["list"], "/a": ["*"], "/b": ["list", "upload"]},
+            "filters": {"allowed_ip": ["10.0.0.0/8"]}});
+        let user = user.as_object().expect("an object");
+        let (open, full) = (wish(), Wish { has_room: false, ..wish() });
+        let applied = open.applied_to(user);
+        assert_eq!((&applied["email"], &applied["filters"]), (&user["email"], &user["filters"]));
+        assert_eq!(applied["permissions"], json!({"/": ["*"], "/a": ["*"], "/b": ["list", "upload"]}));
+        let limited = full.applied_to(&applied);
+        assert_eq!(limited["permissions"], json!({"/": WITHOUT_WRITING, "/a": WITHOUT_WRITING, "/b": ["list"]}));
+        assert_eq!(open.applied_to(&limited)["permissions"]["/a"], json!(["*"]));
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_no_folder() {
+        let is_fit = |name: &str| Wish { username: name.into(), ..wish() }.has_fit_name();
+        assert!(is_fit("kim") && is_fit("Kim B.") && is_fit("金 ?&%"));
+        for name in ["", ".", "..", ".ssh", "a/b", "a/../b", "a\\b", "a\0", "{username}"] {
+            assert!(!is_fit(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_names_somebody_else_is_anothers() {
+        let wish = wish();
+        let with = |text: &str| json!({"additional_info": text}).as_object().cloned().expect("an object");
+        assert!(!wish.is_anothers(&with("")) && !wish.is_anothers(&with(" ")) && !wish.is_anothers(&User::new()));
+        assert!(!wish.is_anothers(&with(&wish.member.to_string())));
+        assert!(wish.is_anothers(&with(&MemberId::new().to_string())) && wish.is_anothers(&with("another program's")));
+    }
+}

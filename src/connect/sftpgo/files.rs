@@ -1,0 +1,428 @@
+//! What SFTPGo tells of files: uploaded, renamed, copied, deleted. Events have no name of their own, come again, come in any
+//! order, and are lost after four tries.
+//!
+//! **Invariant.** An event counts once. What an event says of a path counts unless something later is known of that path:
+//! who comes late finds where the file has gone since. A size is the file's, not a difference, so that telling it twice
+//! tells nothing new.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::store;
+use crate::access::caller::Identity;
+use crate::access::secret::{self, Hash};
+use crate::app::{App, Changed, Transaction};
+use crate::db::Reader;
+use crate::error::{Cause, Error, Field, Result};
+use crate::ids::{MemberId, Timestamp};
+use crate::members;
+use crate::videos::path::VideoPath;
+use crate::videos::quota::{Fit, Rules, SIZE_MAX};
+use crate::videos::{self, Registration, Video, measure};
+
+/// How long an event, and what happened at a path, are remembered. SFTPGo gives up within minutes.
+const REMEMBERED_MS: i64 = 7 * 86_400_000;
+/// Files of a folder that move in one change; the rest follow in the next.
+const AT_ONCE_MAX: u64 = 500;
+/// What clients name a file that they have not uploaded wholly yet.
+const TEMPORARY: [&str; 2] = [".part", ".filepart"];
+
+/// What happened, as far as it concerns us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    PreUpload,
+    Upload,
+    Rename,
+    Copy,
+    Delete,
+    RemoveFolder,
+}
+
+impl Action {
+    fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "pre-upload" => Self::PreUpload,
+            "upload" => Self::Upload,
+            "rename" => Self::Rename,
+            "copy" => Self::Copy,
+            "delete" => Self::Delete,
+            "rmdir" => Self::RemoveFolder,
+            _ => return None,
+        })
+    }
+
+    /// As the audit calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::PreUpload => "sftpgo.pre_upload",
+            Self::Upload => "sftpgo.upload",
+            Self::Rename => "sftpgo.rename",
+            Self::Copy => "sftpgo.copy",
+            Self::Delete => "sftpgo.delete",
+            Self::RemoveFolder => "sftpgo.rmdir",
+        }
+    }
+
+    fn has_target(self) -> bool {
+        matches!(self, Self::Rename | Self::Copy)
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    Done,
+    /// It changes nothing, for this reason.
+    Ignored(&'static str),
+}
+
+/// An event that concerns us.
+#[derive(Debug, Clone)]
+pub struct FileEvent {
+    action: Action,
+    username: String,
+    path: VideoPath,
+    target: Option<VideoPath>,
+    size: Option<i64>,
+    /// Nanoseconds since 1970, by SFTPGo's clock but never ahead of ours.
+    at: i64,
+    /// Names the event; none where it says too little of itself.
+    mark: Option<Hash>,
+}
+
+/// Reads an event; says all that is wrong with it at once.
+pub fn read(app: &App, body: &Value) -> Result<Result<FileEvent, Heard>> {
+    let mut faults = Vec::new();
+    let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty());
+    let mut needed = |name: &str| {
+        text(name).map(str::to_owned).unwrap_or_else(|| {
+            faults.push(Field::body(name, "is missing"));
+            String::new()
+        })
+    };
+    let (word, username) = (needed("action"), needed("username"));
+    let action = Action::of(&word);
+    let path = if action.is_some() { needed("virtual_path") } else { String::new() };
+    let target = if action.is_some_and(Action::has_target) { needed("virtual_target_path") } else { String::new() };
+    let mut number = |name: &'static str, most: i64| match &body[name] {
+        Value::Null => None,
+        value => value.as_i64().filter(|number| (0..=most).contains(number)).or_else(|| {
+            faults.push(Field::body(name, format!("must be a whole number from 0 to {most}")));
+            None
+        }),
+    };
+    let (size, timestamp) = (number("file_size", SIZE_MAX), number("timestamp", i64::MAX));
+    let status = number("status", 1_000).unwrap_or(SUCCEEDED);
+    if !faults.is_empty() {
+        return Err(Error::fields(faults));
+    }
+    let Some(action) = action else { return Ok(Err(Heard::Ignored("this action changes no file"))) };
+    if status != SUCCEEDED && action != Action::PreUpload {
+        return Ok(Err(Heard::Ignored("it did not succeed")));
+    }
+    let path = path_of(app, &username, &path)?;
+    let target = if action.has_target() { Some(path_of(app, &username, &target)?) } else { None };
+    let mark = text("session_id")
+        .zip(timestamp)
+        .map(|(session, at)| secret::hash(&format!("an event of SFTPGo {session} {word} {at} {}", path.as_str())));
+    let now = Timestamp::now().0.saturating_mul(1_000_000);
+    let at = timestamp.filter(|at| *at > 0).map_or(now, |at| at.min(now));
+    Ok(Ok(FileEvent { action, username, path, target, size, at, mark }))
+}
+
+/// `status` of what went well.
+const SUCCEEDED: i64 = 1;
+
+/// Where a file of a user's lies below the media root.
+fn path_of(app: &App, username: &str, virtual_path: &str) -> Result<VideoPath> {
+    let text = format!("{username}/{}", virtual_path.strip_prefix('/').unwrap_or(virtual_path));
+    // The name is a folder, and none of its signs leads out of it.
+    if username.contains('/') || username.starts_with('.') {
+        return Err(Cause::VideoPath.into());
+    }
+    VideoPath::parse(&text, &app.config.media_root, app.config.video_path_bytes_max)
+}
+
+/// Does what an event asks for.
+pub async fn hear(app: &App, caller: &Identity, event: FileEvent) -> Result<Heard> {
+    let name = event.username.clone();
+    let Some(owner) = app.read(move |r| members::find_by_sftpgo_name(r, &name)).await? else {
+        tracing::info!(action = event.action.name(), "SFTPGo tells of a user who is no member");
+        return Ok(Heard::Ignored("no member has this name"));
+    };
+    if event.action == Action::PreUpload {
+        require_room(app, &owner).await?;
+        return Ok(Heard::Done);
+    }
+    let event =
+        Applied { measured: measured(app, &event).await, event, owner: owner.id, rules: Rules::of(&app.config) };
+    let mut is_folder = false;
+    loop {
+        let (piece, size) = (event.clone(), event.size());
+        let apply = move |t: &Transaction<'_>, caller: &Identity| piece.apply(t, caller);
+        match app.change(caller, event.event.action.name(), apply).await {
+            Ok(done) => match done.answer {
+                Step::More => is_folder = true,
+                Step::Over(heard) => return Ok(if is_folder { Heard::Done } else { heard }),
+            },
+            Err(refused) => {
+                videos::note_refusal(app, caller, owner.id, size.unwrap_or(0), &refused).await;
+                return Err(refused);
+            }
+        }
+    }
+}
+
+/// May this member begin an upload? Its size is not known yet.
+async fn require_room(app: &App, owner: &members::Member) -> Result<()> {
+    if !owner.is_active() {
+        return Err(Cause::MemberSuspended.into());
+    }
+    let (rules, snapshot, id) = (Rules::of(&app.config), app.snapshot(), owner.id);
+    let has_room = app.read(move |r: &Reader<'_>| videos::has_room(r, &rules, &snapshot, id)).await?;
+    if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
+}
+
+/// The size of the file as it lies there, where the event does not say it and it can be looked at.
+async fn measured(app: &App, event: &FileEvent) -> Option<i64> {
+    let path = match event.action {
+        Action::Upload => &event.path,
+        Action::Rename | Action::Copy => event.target.as_ref()?,
+        _ => return None,
+    };
+    if event.size.is_some() || app.config.media_root.as_os_str().is_empty() {
+        return None;
+    }
+    measure::measure(&app.config.media_root, path).await.ok()
+}
+
+/// What last happened at a path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Note {
+    at: i64,
+    what: What,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    /// A file of this size was written there, or came there.
+    Written(i64),
+    Moved(String),
+    Gone,
+}
+
+enum Step {
+    /// There are more files to move.
+    More,
+    Over(Heard),
+}
+
+/// An event with all that is needed to do what it asks for.
+#[derive(Clone)]
+struct Applied {
+    event: FileEvent,
+    owner: MemberId,
+    measured: Option<i64>,
+    rules: Rules,
+}
+
+type Done = Result<Changed<Heard>>;
+
+impl Applied {
+    fn size(&self) -> Option<i64> {
+        self.event.size.or(self.measured)
+    }
+
+    fn apply(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Step>> {
+        if let Some(mark) = &self.event.mark
+            && store::find_use(t, mark)?
+        {
+            return Ok(Changed::nothing(Step::Over(Heard::Ignored("it was told before"))));
+        }
+        // A folder goes piece by piece, and the event counts as told with its last piece.
+        if matches!(self.event.action, Action::Rename | Action::Delete | Action::RemoveFolder)
+            && let Some(changed) = self.folder(t, caller)?
+        {
+            return Ok(changed.map(|()| Step::More));
+        }
+        let changed = match self.event.action {
+            Action::PreUpload => Ok(Changed::nothing(Heard::Done)),
+            Action::Upload => self.upload(t, caller),
+            Action::Rename => self.rename(t, caller),
+            Action::Copy => self.copy(t, caller),
+            Action::Delete | Action::RemoveFolder => self.delete(t, caller),
+        }?;
+        if let Some(mark) = &self.event.mark {
+            store::use_up(t, mark, self.owner, t.now().plus_ms(REMEMBERED_MS))?;
+        }
+        Ok(changed.map(Step::Over))
+    }
+
+    fn upload(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
+        let Some(path) = follow(t, &self.event.path, self.event.at)? else { return overtaken() };
+        self.put(t, caller, &path, self.size().unwrap_or(0))
+    }
+
+    /// There is a file of this size now. One that is not uploaded wholly yet is only noted: it is no video, and its name
+    /// will be another.
+    fn put(&self, t: &Transaction<'_>, caller: &Identity, path: &VideoPath, size: i64) -> Done {
+        self.note(t, path, What::Written(size))?;
+        match videos::find(t, &path.id())? {
+            Some(video) => Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| Heard::Done)),
+            None if is_temporary(path) => Ok(Changed::nothing(Heard::Ignored("its name is a temporary one"))),
+            None => {
+                let new =
+                    Registration { path: path.clone(), owner: self.owner, size, fit: Fit::Must, queues_job: true };
+                Ok(videos::register(t, &self.rules, caller, new)?.map(|_| Heard::Done))
+            }
+        }
+    }
+
+    fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
+        let (source, Some(target)) = (&self.event.path, &self.event.target) else { return overtaken() };
+        let known = note_of(t, source)?;
+        // What lies there was written since, and is another file.
+        let is_another = known.as_ref().is_some_and(|note| note.at > self.event.at);
+        let video = videos::find(t, &source.id())?.filter(|_| !is_another);
+        let noted = known.filter(|_| !is_another).and_then(|note| match note.what {
+            What::Written(size) => Some(size),
+            _ => None,
+        });
+        if !is_another {
+            self.note(t, source, What::Moved(target.as_str().to_owned()))?;
+        }
+        match (video, follow(t, target, self.event.at)?) {
+            (Some(video), Some(target)) => {
+                self.note(t, &target, What::Written(video.size))?;
+                let owner = Some(self.owner);
+                Ok(videos::rename(t, &self.rules, caller, (&video, target, owner))?.map(|_| Heard::Done))
+            }
+            // Where it went to it was replaced or deleted since.
+            (Some(video), None) => Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| Heard::Done)),
+            (None, Some(target)) => match noted.or(self.size()) {
+                Some(size) => self.put(t, caller, &target, size),
+                None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file yet"))),
+            },
+            (None, None) => overtaken(),
+        }
+    }
+
+    fn copy(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
+        let Some(target) = &self.event.target else { return overtaken() };
+        let Some(target) = follow(t, target, self.event.at)? else { return overtaken() };
+        let source = videos::find(t, &self.event.path.id())?.map(|video| video.size);
+        match self.event.size.filter(|size| *size > 0).or(source).or(self.measured) {
+            Some(size) => self.put(t, caller, &target, size),
+            None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file"))),
+        }
+    }
+
+    fn delete(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
+        let path = &self.event.path;
+        if note_of(t, path)?.is_some_and(|note| note.at > self.event.at) {
+            return overtaken();
+        }
+        self.note(t, path, What::Gone)?;
+        match videos::find(t, &path.id())? {
+            Some(video) => Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| Heard::Done)),
+            None => Ok(Changed::nothing(Heard::Ignored("there is no such video"))),
+        }
+    }
+
+    /// Where the path is a folder: some of its videos, as long as there are any.
+    fn folder(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Option<Changed<()>>> {
+        let path = &self.event.path;
+        let is_another = note_of(t, path)?.is_some_and(|note| note.at > self.event.at);
+        let below = videos::list_below(t, path, AT_ONCE_MAX)?;
+        // What came there since the folder went is another folder's.
+        let mut changed = None;
+        for video in below {
+            if is_another || note_of(t, &video.path)?.is_some_and(|note| note.at > self.event.at) {
+                continue;
+            }
+            let one = self.member_of_folder(t, caller, &video)?;
+            changed = Some(match changed {
+                None => one,
+                Some(all) => Changed::and(all, one),
+            });
+        }
+        Ok(changed)
+    }
+
+    fn member_of_folder(&self, t: &Transaction<'_>, caller: &Identity, video: &Video) -> Result<Changed<()>> {
+        let rest = video.path.as_str().strip_prefix(self.event.path.as_str()).unwrap_or_default();
+        let Some(target) = &self.event.target else {
+            self.note(t, &video.path, What::Gone)?;
+            return videos::remove(t, &self.rules, caller, video);
+        };
+        let target = VideoPath::stored(format!("{}{rest}", target.as_str()));
+        self.note(t, &video.path, What::Moved(target.as_str().to_owned()))?;
+        self.note(t, &target, What::Written(video.size))?;
+        Ok(videos::rename(t, &self.rules, caller, (video, target, Some(self.owner)))?.map(drop))
+    }
+
+    /// Remembers what happened at a path, unless something later did.
+    fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: What) -> Result<()> {
+        if note_of(t, path)?.is_some_and(|note| note.at > self.event.at) {
+            return Ok(());
+        }
+        let note = Note { at: self.event.at, what };
+        let data = serde_json::to_string(&note).map_err(|e| Error::internal(format!("a note: {e}")))?;
+        store::note(t, &hash_of(path.as_str()), self.owner, &data, t.now().plus_ms(REMEMBERED_MS))
+    }
+}
+
+fn overtaken() -> Done {
+    Ok(Changed::nothing(Heard::Ignored("something later is known already")))
+}
+
+fn is_temporary(path: &VideoPath) -> bool {
+    TEMPORARY.iter().any(|end| path.as_str().to_ascii_lowercase().ends_with(end))
+}
+
+fn hash_of(path: &str) -> Hash {
+    secret::hash(&format!("a path of SFTPGo {path}"))
+}
+
+fn note_of(r: &Transaction<'_>, path: &VideoPath) -> Result<Option<Note>> {
+    note_at(r, path.as_str())
+}
+
+fn note_at(t: &Transaction<'_>, path: &str) -> Result<Option<Note>> {
+    let found = store::find_note(t, &hash_of(path), t.now())?;
+    Ok(found.and_then(|data| serde_json::from_str(&data).ok()))
+}
+
+/// Where a file that was at a path at that moment is now, after all renames since; `None` when it is gone, or was replaced.
+fn follow(t: &Transaction<'_>, path: &VideoPath, at: i64) -> Result<Option<VideoPath>> {
+    /// Nobody renames a file more often before its upload is told.
+    const RENAMES_MAX: usize = 8;
+    let mut path = path.as_str().to_owned();
+    for _ in 0..RENAMES_MAX {
+        let Some((above, note)) = later_note(t, &path, at)? else { return Ok(Some(VideoPath::stored(path))) };
+        match note.what {
+            What::Moved(to) => path = format!("{to}{}", &path[above.len()..]),
+            What::Gone => return Ok(None),
+            What::Written(_) if above == path => return Ok(None),
+            What::Written(_) => return Ok(Some(VideoPath::stored(path))),
+        }
+    }
+    Ok(None)
+}
+
+/// What happened later at a path, or else at a folder above it.
+fn later_note(t: &Transaction<'_>, path: &str, at: i64) -> Result<Option<(String, Note)>> {
+    let ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(end, _)| end));
+    for end in ends {
+        let above = &path[..end];
+        // The first part is a member's own folder, to which nothing happens.
+        if !above.contains('/') {
+            break;
+        }
+        if let Some(note) = note_at(t, above)?.filter(|note| note.at > at) {
+            return Ok(Some((above.to_owned(), note)));
+        }
+    }
+    Ok(None)
+}
