@@ -523,7 +523,7 @@ create index events_organization_id on events (organization_id, id);
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (
-    -- `mail <member>`, or `webhook <id>`.
+    -- `sftpgo`, `mail <member>`, or `webhook <id>`.
     target text not null,
     event_id integer not null references events (id),
     state text not null check (state in ('pending', 'delivered', 'dead')),

@@ -59,8 +59,12 @@ macro_rules! settings {
             pub authentik_token: Option<String>,
             /// From `mail.password_file`.
             pub mail_password: Option<String>,
+            /// From `hooks.sftpgo_key_file`.
+            pub hook_sftpgo_key: Option<String>,
             /// From `hooks.wordpress_key_file`.
             pub hook_wordpress_key: Option<String>,
+            /// From `sftpgo.secret_file`.
+            pub sftpgo_secret: Option<String>,
             $(#[doc = $about] pub $field: $kind,)*
         }
 
@@ -76,7 +80,9 @@ macro_rules! settings {
                     wordpress_password: None,
                     authentik_token: None,
                     mail_password: None,
+                    hook_sftpgo_key: None,
                     hook_wordpress_key: None,
+                    sftpgo_secret: None,
                     $($field: $default,)*
                 }
             }
@@ -249,8 +255,15 @@ settings! {
     webhooks_max "limits.webhooks": u64 = 100, 1..=10_000, "Most webhooks of one organization, and of the site";
     webhook_private_hosts "webhooks.private_hosts": Vec<String> = Vec::new(), (), "Hosts that webhooks may reach though they lie in this machine or a private network, such as `n8n.lan` or `127.0.0.1`";
     webhook_rotation_overlap_s "webhooks.rotation_overlap_s": u64 = 86_400, 0..=2_592_000, "How long a webhook is signed with the former secret as well after a rotation, in seconds";
+    hook_sftpgo_key_file "hooks.sftpgo_key_file": PathBuf = PathBuf::new(), (), "File with the key that SFTPGo's hooks send as X-Hook-Key, or as the password in the hook's URL";
     hook_wordpress_key_file "hooks.wordpress_key_file": PathBuf = PathBuf::new(), (), "File with the key that the must-use plugin signs its events with";
     hook_age_max_s "hooks.age_max_s": u64 = 300, 1..=86_400, "Oldest signed hook that is taken, in seconds";
+    sftpgo_url "sftpgo.url": String = String::new(), (), "Address of SFTPGo's REST API with its /api/v2, without a slash at the end; empty switches provisioning off";
+    sftpgo_username "sftpgo.username": String = String::new(), (), "SFTPGo administrator whose token is used; empty when sftpgo.secret_file holds an API key";
+    sftpgo_secret_file "sftpgo.secret_file": PathBuf = PathBuf::new(), (), "File with the password of sftpgo.username, or with an API key";
+    sftpgo_home "sftpgo.home": String = String::new(), (), "Home folder of an SFTPGo user, such as /srv/media/{username}; empty means the media root with the name";
+    sftpgo_delete "sftpgo.delete": bool = false, (), "Deletes the SFTPGo user of an erased member; otherwise it is disabled";
+    sftpgo_reconcile_s "sftpgo.reconcile_s": u64 = 86_400, 60..=2_592_000, "How often SFTPGo's users are compared with the members, in seconds";
     mail_language "mail.language": String = "en".into(), (), "Language of mail: en or zh-TW";
     decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
     decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first";
@@ -345,7 +358,9 @@ impl Config {
         self.wordpress_password = one(&self.wordpress_password_file);
         self.authentik_token = one(&self.authentik_token_file);
         self.mail_password = one(&self.mail_password_file);
+        self.hook_sftpgo_key = one(&self.hook_sftpgo_key_file);
         self.hook_wordpress_key = one(&self.hook_wordpress_key_file);
+        self.sftpgo_secret = one(&self.sftpgo_secret_file);
         for provider in &mut self.providers {
             provider.client_secret = one(&provider.client_secret_file);
         }
@@ -373,7 +388,11 @@ impl Config {
                 faults.push(format!("cors.origins: {origin:?} is not an exact origin like https://portal.example.org"));
             }
         }
-        for (name, url) in [("wordpress.url", &self.wordpress_url), ("authentik.url", &self.authentik_url)] {
+        for (name, url) in [
+            ("wordpress.url", &self.wordpress_url),
+            ("authentik.url", &self.authentik_url),
+            ("sftpgo.url", &self.sftpgo_url),
+        ] {
             if !url.is_empty() {
                 providers::check_address(name, url, faults);
             }

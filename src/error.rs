@@ -184,12 +184,14 @@ causes! {
     ProcessorsBusy 33 309 "processors_busy" "as many processors of this job run as jobs.processors allows: report one of them first";
     JobNotDead 33 309 "job_not_dead" "only a dead job can be retried";
     MemberSuspended 33 505 "member_suspended" "this member is suspended";
+    HookKey 33 501 "hook_key" "send the hook's key as X-Hook-Key, or the internal secret";
     HookSignature 33 501 "hook_signature" "the signature of this hook is not right, or too old";
     WebhookNotFound 35 301 "webhook_not_found" "there is no such webhook";
     WebhookUrl 35 101 "webhook_url" "a webhook's address is http or https, and leads to no private or link-local address unless webhooks.private_hosts names its host";
     WebhooksFull 35 309 "webhooks_full" "there are as many webhooks as limits.webhooks allows";
     DeliveryNotFound 35 301 "delivery_not_found" "there is no such delivery";
     DeliveryDone 35 309 "delivery_done" "this was delivered already";
+    SftpgoNotConfigured 35 605 "sftpgo_not_configured" "set sftpgo.url and sftpgo.secret_file";
 
     IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";
     SecretNotKept 32 309 "secret_not_kept" "this request was answered before, and its secret is shown only once: rotate to get a new one";

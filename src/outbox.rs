@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId};
 
 macro_rules! kinds {
-    ($($name:ident $word:literal $mail:literal $about:literal;)*) => {
+    ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
         /// What can happen; webhooks name these words.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind { $(#[doc = $about] $name,)* }
@@ -21,6 +21,8 @@ macro_rules! kinds {
             pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
             pub const fn word(self) -> &'static str { match self { $(Kind::$name => $word,)* } }
             pub const fn about(self) -> &'static str { match self { $(Kind::$name => $about,)* } }
+            /// Does SFTPGo's account follow from it?
+            const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
             /// Is there a letter about it?
             const fn is_for_mail(self) -> bool { match self { $(Kind::$name => $mail,)* } }
         }
@@ -28,24 +30,25 @@ macro_rules! kinds {
 }
 
 kinds! {
-    // kind             word                  mail   when
-    MemberCreated      "member.created"      false  "A member was created";
-    MemberUpdated      "member.updated"      false  "A member's names changed";
-    MemberSuspended    "member.suspended"    false  "A member was suspended";
-    MemberActivated    "member.activated"    false  "A member is active again";
-    MemberDeleted      "member.deleted"      false  "A member was erased";
-    MemberWelcomed     "member.welcomed"     true    "A member shall get a one-time link to begin with";
-    PasswordForgotten  "member.password_forgotten" true  "A member asked for a link for a new password";
-    QuotaChanged       "quota.changed"       false  "What a member may store changed";
-    QuotaWarning       "quota.warning"       true    "A member's usage passed 80 or 95 per cent";
-    QuotaExceeded      "quota.exceeded"      false  "Something did not fit a quota";
-    QuotaFreed         "quota.freed"         false  "A full quota has room again";
-    VideoRegistered    "video.registered"    false  "A video was registered";
-    VideoChanged       "video.changed"       false  "A video was replaced, moved or renamed";
-    VideoDeleted       "video.deleted"       false  "A video was deleted";
-    VideoTransferred   "video.transferred"   false  "A video has another owner";
-    JobDead            "job.dead"            false  "A job failed too often";
-    PluginQuarantined  "plugin.quarantined"  false  "A plugin failed too often";
+    // kind             word                  sftpgo mail   when
+    MemberCreated      "member.created"      true   false  "A member was created";
+    MemberUpdated      "member.updated"      true   false  "A member's names changed";
+    MemberSuspended    "member.suspended"    true   false  "A member was suspended";
+    MemberActivated    "member.activated"    true   false  "A member is active again";
+    MemberDeleted      "member.deleted"      true   false  "A member was erased";
+    MemberWelcomed     "member.welcomed"     false  true   "A member shall get a one-time link to begin with";
+    PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
+    QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
+    QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
+    QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
+    QuotaFreed         "quota.freed"         true   false  "A full quota has room again";
+    VideoRegistered    "video.registered"    false  false  "A video was registered";
+    VideoChanged       "video.changed"       false  false  "A video was replaced, moved or renamed";
+    VideoDeleted       "video.deleted"       false  false  "A video was deleted";
+    VideoTransferred   "video.transferred"   false  false  "A video has another owner";
+    JobDead            "job.dead"            false  false  "A job failed too often";
+    PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
+    PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
 }
 
 /// Something that happened.
@@ -78,9 +81,11 @@ impl Event {
 /// The targets that are settings, not rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Neighbours {
+    pub sftpgo: bool,
     pub mail: bool,
 }
 
+pub const SFTPGO: &str = "sftpgo";
 /// What the target of a letter begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
 pub const MAIL: &str = "mail ";
 /// What the target of a webhook begins with; its id follows.
@@ -88,7 +93,7 @@ pub const WEBHOOK: &str = "webhook ";
 
 impl Neighbours {
     pub fn of(config: &Config) -> Self {
-        Self { mail: !config.mail_host.is_empty() }
+        Self { sftpgo: !config.sftpgo_url.is_empty(), mail: !config.mail_host.is_empty() }
     }
 }
 
@@ -123,8 +128,9 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
         ADDRESS_WEBHOOKS,
         &[(":event_id", &id), (":now", &now), (":organization_id", organization), (":kind", &kind)],
     )?;
+    let account = (neighbours.sftpgo && event.kind.is_for_sftpgo()).then(|| SFTPGO.to_owned());
     let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
-    if let Some(target) = reader.map(letters_of) {
+    for target in account.into_iter().chain(reader.map(letters_of)) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(addressed)

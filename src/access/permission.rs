@@ -206,7 +206,9 @@ own! {
     WEBHOOK_ROTATE          "roster.outbox.rotate_webhook"     "POST"   "/admin/webhooks/:id/rotate"                     None,                       tenant "oa"    "Give a webhook a new secret";
     WEBHOOK_DELETE          "roster.outbox.delete_webhook"     "DELETE" "/admin/webhooks/:id"                            None,                       tenant "oa"    "Delete a webhook";
 
-    NEIGHBOURS              "roster.neighbour"                 ""       ""                                               None,                       tenant ""      "WordPress";
+    NEIGHBOURS              "roster.neighbour"                 ""       ""                                               None,                       tenant ""      "SFTPGo and WordPress";
+    SFTPGO_DRIFT            "roster.neighbour.sftpgo_drift"    "GET"    "/admin/sftpgo/drift"                            None,                       site   ""      "See how SFTPGo's users differ from the members";
+    SFTPGO_RECONCILE        "roster.neighbour.sftpgo_reconcile" "POST"  "/admin/sftpgo/reconcile"                        None,                       site   ""      "Bring SFTPGo's users in line";
     WORDPRESS_SYNC          "roster.neighbour.wordpress_sync"  "POST"   "/admin/wordpress/sync"                          None,                       site   ""      "Compare WordPress's users with the members";
 
     CLIENTS                 "roster.client"                    ""       ""                                               None,                       tenant ""      "API clients";

@@ -21,7 +21,7 @@ use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::Entry;
-use crate::outbox::{Event, Kind};
+use crate::outbox::{self, Event, Kind};
 use crate::permissions;
 
 /// The provider whose subject is `authentik_sub` on the wire.
@@ -185,7 +185,7 @@ pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Eve
 /// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
 pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
     let mut event = happened(t, Kind::MemberDeleted, id);
-    if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
+    if let Some(name) = store::find_name_at(t, id, outbox::SFTPGO)? {
         event.data = serde_json::json!({"sftpgo_username": name});
     }
     Ok(event)
