@@ -308,3 +308,43 @@ fn what_is_in_force_stays_loaded_and_of_the_rest_as_many_as_may() {
         assert_eq!(spare, left, "{others}");
     }
 }
+
+/// Denies when anything is left of a call before: in its data, the memory it began with, what it grew by near and far, a
+/// global or a table. Then it leaves something everywhere.
+fn looking_for_leftovers(data: &str) -> Vec<u8> {
+    const PLACES: [u32; 5] = [2_048, 60_000, 200_000, 800_000, 1_700_000];
+    let number = u32::from_le_bytes(data.as_bytes().try_into().expect("four letters"));
+    let is_left: String = PLACES.map(|at| format!("(br_if $left (i32.load (i32.const {at})))")).into_iter().collect();
+    let leave: String = PLACES.map(|at| format!("(i32.store (i32.const {at}) (i32.const -1))")).into_iter().collect();
+    guests::authorizer(
+        &format!(
+            "(global $calls (mut i32) (i32.const 0)) (table $t 40 funcref) (func $f) (elem declare func $f)
+             (data (i32.const 1024) {data:?})"
+        ),
+        &format!(
+            "(block $left
+               (drop (memory.grow (i32.const 30)))
+               (br_if $left (i32.ne (i32.load (i32.const 1024)) (i32.const {number})))
+               {is_left}
+               (br_if $left (global.get $calls))
+               (br_if $left (i32.eqz (ref.is_null (table.get $t (i32.const 39)))))
+               (i32.store (i32.const 1024) (i32.const -1))
+               {leave}
+               (global.set $calls (i32.const 1))
+               (table.set $t (i32.const 39) (ref.func $f))
+               (return (call $allow)))
+             (call $deny (i32.const 1024) (i32.const 4))"
+        ),
+    )
+}
+
+#[tokio::test]
+async fn a_call_finds_nothing_of_the_calls_before_it() {
+    let host = host(|_| ());
+    let guests = ["mine", "your"].map(|data| loaded(&looking_for_leftovers(data)));
+    // One of them again and again, and both by turns: memory is kept for the next call of the same one.
+    for n in 0..400 {
+        let guest = &guests[if n < 100 { 0 } else { n % 2 }];
+        assert_eq!(word(&host, guest, Tier::Standard).await, "allow", "call {n}");
+    }
+}

@@ -9,6 +9,7 @@ name = "plugin"
 crate-type = ["cdylib"]
 
 [dependencies]
+talc = { version = "5.1", default-features = false }
 wit-bindgen = { version = "0.63", default-features = false, features = ["macros", "realloc"] }
 
 [profile.release]

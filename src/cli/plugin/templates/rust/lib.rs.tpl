@@ -9,6 +9,14 @@ use exports::roster::policy::role_mapper;
 %% end
 use roster::policy::host::{log, Level};
 
+/// All its memory is there from the start: asking the host for more takes longer than all else in a short call.
+#[global_allocator]
+static HEAP: talc::wasm::WasmArenaTalc = {
+    static mut ARENA: [u8; 4 << 20] = [0; 4 << 20];
+    // SAFETY: nobody else can name it.
+    unsafe { talc::wasm::new_wasm_arena_allocator(&raw mut ARENA) }
+};
+
 struct Plugin;
 
 export!(Plugin);
