@@ -48,7 +48,6 @@ kinds! {
     VideoTransferred   "video.transferred"   false  false  "A video has another owner";
     JobDead            "job.dead"            false  false  "A job failed too often";
     PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
-    PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
 }
 
 /// Something that happened.

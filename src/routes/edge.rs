@@ -269,29 +269,28 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
-    const AREAS: [(&str, u32); 20] = [
-        ("/videos", 33),
-        ("/register", 33),
-        ("/quota", 33),
-        ("/me/quota", 33),
-        ("/admin/quotas", 33),
-        ("/admin/usage", 33),
-        ("/hooks", 33),
-        ("/admin/wordpress", 35),
-        ("/permissions", 31),
-        ("/plugins", 34),
-        ("/jobs", 33),
+    const AREAS: &[(&str, u32)] = &[
+        ("/admin/signing-keys", 28),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
+        ("/admin/quotas", 33),
+        ("/admin/usage", 33),
+        ("/me/quota", 33),
         ("/admin/audit", 35),
         ("/admin/deliveries", 35),
-        ("/admin/webhooks", 35),
         ("/admin/sftpgo", 35),
-        ("/hooks", 33),
-        ("/admin/signing-keys", 28),
+        ("/admin/webhooks", 35),
+        ("/admin/wordpress", 35),
         ("/auth", 28),
         ("/setup", 28),
+        ("/permissions", 31),
+        ("/hooks", 33),
+        ("/jobs", 33),
+        ("/quota", 33),
+        ("/register", 33),
+        ("/videos", 33),
+        ("/plugins", 34),
     ];
     let below = |top: &str| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let members = ["/me", "/admin", "/internal"].iter().any(|top| below(top)).then_some(29);
