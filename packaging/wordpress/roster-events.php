@@ -221,8 +221,10 @@ function roster_events_send( $touched, $is_heard ) {
 	$body = wp_json_encode(
 		array(
 			// The option, not home_url(): that one differs by scheme and, with some plugins, by language.
-			'site'  => untrailingslashit( get_option( 'home' ) ),
-			'users' => $users,
+			'site'     => untrailingslashit( get_option( 'home' ) ),
+			// Two hints of one second may say the same and yet be two.
+			'delivery' => wp_generate_uuid4(),
+			'users'    => $users,
 		),
 		JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE
 	);
@@ -240,7 +242,6 @@ function roster_events_send( $touched, $is_heard ) {
 			'headers'     => array(
 				'Content-Type'       => 'application/json',
 				'X-Roster-Event'     => 'wordpress.users',
-				'X-Roster-Delivery'  => wp_generate_uuid4(),
 				'X-Roster-Timestamp' => $now,
 				'X-Roster-Signature' => 'v1=' . hash_hmac( 'sha256', $now . '.' . $body, ROSTER_EVENTS_KEY ),
 			),

@@ -1,5 +1,6 @@
 //! Counters and gauges for `/metrics`. Counting never fails a request.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -49,77 +50,94 @@ struct Gauges {
     plugins_quarantined: IntGauge,
 }
 
+/// Makes metrics, each known to the registry from then on.
+struct Maker {
+    registry: Registry,
+}
+
+impl Maker {
+    fn registered<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> Result<M> {
+        let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be made: {e}"));
+        let made = made.map_err(failed)?;
+        self.registry.register(Box::new(made.clone())).map_err(failed)?;
+        Ok(made)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.registered(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        self.registered(IntGauge::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
+        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+}
+
+impl Gauges {
+    fn new(made: &Maker) -> Result<Self> {
+        Ok(Self {
+            epoch: made.gauge("roster_policy_epoch", "Epoch of the policy in force")?,
+            members: made.gauge("roster_members", "Members in the policy")?,
+            queued: made.gauge("roster_writer_queue", "Changes that wait for the writer now")?,
+            jobs: made.gauge("roster_writer_jobs", "Changes run since the start")?,
+            batches: made.gauge("roster_writer_batches", "Commits since the start")?,
+            batch_largest: made.gauge("roster_writer_batch_largest", "Most changes in one commit")?,
+            queue_busy: made.gauge("roster_writer_busy", "Changes refused because the queue was full")?,
+            commit_failures: made.gauge("roster_writer_commit_failures", "Commits that failed")?,
+            writer_panics: made.gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
+            plugins_in_force: made
+                .gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
+            plugins_quarantined: made.gauge("roster_plugins_quarantined", "Those of them that failed too often")?,
+        })
+    }
+}
+
 impl Figures {
     pub fn new() -> Result<Self> {
-        let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be made: {e}"));
-        let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec> {
-            let made = IntCounterVec::new(Opts::new(name, help), labels).map_err(failed)?;
-            registry.register(Box::new(made.clone())).map_err(failed)?;
-            Ok(made)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
-            let made = IntGauge::new(name, help).map_err(failed)?;
-            registry.register(Box::new(made.clone())).map_err(failed)?;
-            Ok(made)
-        };
-        let by_reason = counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
-        let panics =
-            IntCounter::new("roster_panics_total", "Requests that panicked and were answered 500").map_err(failed)?;
-        registry.register(Box::new(panics.clone())).map_err(failed)?;
-        let decisions_dropped =
-            IntCounter::new("roster_decisions_dropped_total", "Decisions that the decision log could not take")
-                .map_err(failed)?;
-        registry.register(Box::new(decisions_dropped.clone())).map_err(failed)?;
-        let buckets = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
-        let options = HistogramOpts::new("roster_request_seconds", "From arrival to answer").buckets(buckets);
-        let duration_s = Histogram::with_opts(options).map_err(failed)?;
-        registry.register(Box::new(duration_s.clone())).map_err(failed)?;
+        let made = Maker { registry: Registry::new() };
+        let by_reason = made.counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
         let outbox = Opts::new("roster_outbox", "Deliveries that wait or were given up");
-        let outbox = IntGaugeVec::new(outbox, &["target", "state"]).map_err(failed)?;
-        registry.register(Box::new(outbox.clone())).map_err(failed)?;
-        let buckets = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];
-        let options = HistogramOpts::new("roster_plugin_seconds", "One call of a plugin, without waiting for its turn");
-        let plugin_duration_s = Histogram::with_opts(options.buckets(buckets)).map_err(failed)?;
-        registry.register(Box::new(plugin_duration_s.clone())).map_err(failed)?;
-        let about = "Components that could not be compiled within their limits";
-        let plugin_compile_failures = IntCounter::new("roster_plugin_compile_failures_total", about).map_err(failed)?;
-        registry.register(Box::new(plugin_compile_failures.clone())).map_err(failed)?;
-        let options = Opts::new("roster_plugin_runs", "Calls of the versions that are in force or watched now");
-        let plugin_runs = IntGaugeVec::new(options, &["sha256", "outcome"]).map_err(failed)?;
-        registry.register(Box::new(plugin_runs.clone())).map_err(failed)?;
+        let runs = Opts::new("roster_plugin_runs", "Calls of the versions that are in force or watched now");
+        let request_s = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+        let plugin_s = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];
+        let about_compiler = "Components that could not be compiled within their limits";
         Ok(Self {
-            outbox,
-            outbox_oldest_s: gauge("roster_outbox_oldest_seconds", "Age of the oldest event that waits for a target")?,
-            deliveries: counters(
+            outbox: made.registered(IntGaugeVec::new(outbox, &["target", "state"]))?,
+            outbox_oldest_s: made
+                .gauge("roster_outbox_oldest_seconds", "Age of the oldest event that waits for a target")?,
+            deliveries: made.counters(
                 "roster_deliveries_total",
                 "Attempts to deliver an event: delivered, failed, dead",
                 &["target", "outcome"],
             )?,
-            plugin_calls: counters("roster_plugin_calls_total", "Calls of plugins", &["outcome"])?,
-            plugin_duration_s,
-            plugin_compile_failures,
-            plugin_runs,
-            requests: counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
-            clients: counters("roster_client_requests_total", "Requests of API clients", &["client", "outcome"])?,
+            plugin_calls: made.counters("roster_plugin_calls_total", "Calls of plugins", &["outcome"])?,
+            plugin_duration_s: made.histogram(
+                "roster_plugin_seconds",
+                "One call of a plugin, without waiting for its turn",
+                plugin_s,
+            )?,
+            plugin_compile_failures: made.counter("roster_plugin_compile_failures_total", about_compiler)?,
+            plugin_runs: made.registered(IntGaugeVec::new(runs, &["sha256", "outcome"]))?,
+            requests: made.counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
+            clients: made.counters(
+                "roster_client_requests_total",
+                "Requests of API clients",
+                &["client", "outcome"],
+            )?,
             decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),
-            duration_s,
-            panics,
-            decisions_dropped,
-            gauges: Gauges {
-                epoch: gauge("roster_policy_epoch", "Epoch of the policy in force")?,
-                members: gauge("roster_members", "Members in the policy")?,
-                queued: gauge("roster_writer_queue", "Changes that wait for the writer now")?,
-                jobs: gauge("roster_writer_jobs", "Changes run since the start")?,
-                batches: gauge("roster_writer_batches", "Commits since the start")?,
-                batch_largest: gauge("roster_writer_batch_largest", "Most changes in one commit")?,
-                queue_busy: gauge("roster_writer_busy", "Changes refused because the queue was full")?,
-                commit_failures: gauge("roster_writer_commit_failures", "Commits that failed")?,
-                writer_panics: gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
-                plugins_in_force: gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
-                plugins_quarantined: gauge("roster_plugins_quarantined", "Those of them that failed too often")?,
-            },
-            registry,
+            duration_s: made.histogram("roster_request_seconds", "From arrival to answer", request_s)?,
+            panics: made.counter("roster_panics_total", "Requests that panicked and were answered 500")?,
+            decisions_dropped: made
+                .counter("roster_decisions_dropped_total", "Decisions that the decision log could not take")?,
+            gauges: Gauges::new(&made)?,
+            registry: made.registry,
         })
     }
 

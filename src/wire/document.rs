@@ -1,9 +1,45 @@
 //! The generated OpenAPI document, finished: what the framework's macros cannot say is added here, once, at start.
 
+use poem_openapi::Tags;
 use serde_json::{Map, Value, json};
 
 use crate::access::permission::OWN;
 use crate::error::{Error, Result};
+
+/// The areas of the API: each is a folder, a tag, and a file of tests.
+#[derive(Tags)]
+pub enum Tag {
+    /// Sign-in and tokens
+    Sessions,
+    /// The signed-in member's own view
+    Me,
+    /// Members, their identities, memberships and direct grants
+    Members,
+    /// Organizations, which are tenants
+    Organizations,
+    /// Catalog, roles, assignments, mappings and decisions
+    Permissions,
+    /// The organization's own rules: what is uploaded, tried, put in force and taken back
+    Plugins,
+    /// API clients of back-office programs, and API keys of services
+    Clients,
+    /// Work on videos, and who does it
+    Jobs,
+    /// Videos: what lies in the members' folders, and whose it is
+    Videos,
+    /// What members and organizations may store, and do store
+    Quotas,
+    /// What other services are told of: webhooks, and the deliveries of events
+    Outbox,
+    /// SFTPGo: its accounts beside the members, and what it asks and tells
+    Sftpgo,
+    /// What was done, by whom
+    Audit,
+    /// Lookups for the services of this site
+    Internal,
+    /// The program itself
+    System,
+}
 
 /// One operation of a document.
 pub struct Operation<'d> {

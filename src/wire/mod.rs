@@ -12,46 +12,12 @@ use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
-use poem_openapi::{ApiResponse, Enum, Object, Tags};
+use poem_openapi::{ApiResponse, Enum, Object};
 use serde_json::{Value, json};
 
+pub use self::document::Tag;
 use crate::db::Window;
 use crate::error::{Cause, Error};
-
-/// The areas of the API: each is a folder, a tag, and a file of tests.
-#[derive(Tags)]
-pub enum Tag {
-    /// Sign-in and tokens
-    Sessions,
-    /// The signed-in member's own view
-    Me,
-    /// Members, their identities, memberships and direct grants
-    Members,
-    /// Organizations, which are tenants
-    Organizations,
-    /// Catalog, roles, assignments, mappings and decisions
-    Permissions,
-    /// The organization's own rules: what is uploaded, tried, put in force and taken back
-    Plugins,
-    /// API clients of back-office programs, and API keys of services
-    Clients,
-    /// Work on videos, and who does it
-    Jobs,
-    /// Videos: what lies in the members' folders, and whose it is
-    Videos,
-    /// What members and organizations may store, and do store
-    Quotas,
-    /// What other services are told of: webhooks, and the deliveries of events
-    Outbox,
-    /// SFTPGo: its accounts beside the members, and what it asks and tells
-    Sftpgo,
-    /// What was done, by whom
-    Audit,
-    /// Lookups for the services of this site
-    Internal,
-    /// The program itself
-    System,
-}
 
 /// An error on its way out of an operation.
 #[derive(Debug, Clone)]

@@ -118,11 +118,12 @@ impl Stand<'_> {
 
     fn writes(&mut self) {
         let (mut many, mut one, mut bare, mut refreshed, mut answered) = (0.0_f64, 0.0_f64, 0.0_f64, 0.0_f64, 0);
+        let (mut registered, mut videos) = (0.0_f64, 0);
         let site = self.site;
         let refresh = |_: u64, last: &[u8], request: &mut Vec<u8>| site::refresh_request(last, request);
         let mut sessions = site::sessions(self.server.address, IN_FLIGHT);
         for round in 0..ROUNDS {
-            progress(&format!("grants and refreshes, round {} of {ROUNDS}", round + 1));
+            progress(&format!("grants, registrations and refreshes, round {} of {ROUNDS}", round + 1));
             let make = |series: usize| {
                 move |n: u64, _: &[u8], request: &mut Vec<u8>| site::grant_request(site, series, n, request)
             };
@@ -131,16 +132,23 @@ impl Stand<'_> {
             let at_1 = self.measured(self.server.address, 1, &[], &make(2 * round + 1));
             answered += at_64.answered + at_1.answered;
             (many, one) = (many.max(at_64.per_s), one.max(at_1.per_s));
+            let register = |n: u64, _: &[u8], request: &mut Vec<u8>| site::register_request(site, round, n, request);
+            let registrations = self.measured(self.server.address, IN_FLIGHT, &[], &register);
+            registered = registered.max(registrations.per_s);
+            videos += registrations.answered;
             let chain = self.measured(self.server.address, IN_FLIGHT, &sessions, &refresh);
             refreshed = refreshed.max(chain.per_s);
             sessions = chain.last;
         }
         // What was answered is there, each with its audit row: otherwise it was not a write that was measured.
         assert_eq!(self.site.granted(), (answered, answered), "grants and their audit rows");
+        assert_eq!(self.site.registered(), [videos; 3], "videos, their jobs, and their bytes");
         self.figures.add("group_commit_gain", many / one);
         self.figures.add("write_vs_bare", many / bare);
         self.figures.add("refresh_vs_grant", refreshed / many);
         self.figures.add("refreshes_64_per_s", refreshed);
+        self.figures.add("register_vs_grant", registered / many);
+        self.figures.add("registrations_64_per_s", registered);
         self.figures.add("grants_64_per_s", many);
         self.figures.add("grants_1_per_s", one);
     }

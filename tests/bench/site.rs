@@ -18,6 +18,7 @@ pub const MY_PERMISSIONS: &str = "/api/v1/permissions/me";
 pub const ME: &str = "/me";
 const REFRESH: &str = "/api/v1/auth/refresh";
 const GRANT: &str = "/admin/permissions/grant";
+const REGISTER: &str = "/api/v1/register";
 /// All that is measured; the bare server answers under the same paths.
 pub const PATHS: [&str; 4] = [CHECK, MY_PERMISSIONS, ME, GRANT];
 
@@ -26,6 +27,8 @@ const ADMIN: &str = "admin@example.org";
 const PASSWORD: &str = "Correct-horse-7";
 /// Cheap hashes for a quick set-up, and guests that never end go on being asked; all else is as it is by default.
 const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n[plugins]\nfailures = 10000\n";
+/// Where videos would lie; none does, so that their sizes are those that are said.
+const MEDIA: &str = "media";
 const STARTS: usize = 5;
 /// What a fresh server still does in the background is over by then.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -37,6 +40,8 @@ pub struct Site {
     pub client: String,
     /// The same, in the one organization.
     pub client_in_tenant: String,
+    /// Header line of a service that registers videos.
+    service: String,
     /// Header line of a member of the organization.
     pub bearer: String,
     pub uids: Vec<String>,
@@ -64,6 +69,9 @@ impl Site {
         let made = setup.send("POST", "/admin/api-clients", &json!({"name": "bench", "scopes": ["*"]}));
         let client =
             format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]));
+        let service = json!({"service_name": "uploads", "scopes": ["videos:write"]});
+        let service = setup.send("POST", "/admin/api-keys", &service);
+        let service = format!("x-api-key: {}\r\n", text(&service["api_key"]));
         let made = setup.send("POST", "/admin/organizations", &json!({"org_code": "acme", "name": "Acme"}));
         setup.tenant = format!("x-tenant-id: {}\r\n", text(&made["id"]));
         let role = setup.role();
@@ -72,7 +80,7 @@ impl Site {
         setup.assign(&uids, &role);
         let bearer = setup.signed_in("u0");
         server.stop();
-        Self { directory: directory.to_owned(), client, client_in_tenant, bearer, uids }
+        Self { directory: directory.to_owned(), client, client_in_tenant, service, bearer, uids }
     }
 
     /// One of the members.
@@ -112,11 +120,20 @@ impl Site {
 
     /// Grants, and audit rows of grants, that are in the file.
     pub fn granted(&self) -> (u64, u64) {
+        let audited = "select count(*) from audit where action = 'grant.create' and outcome = 'done'";
+        (self.count("select count(*) from grants"), self.count(audited))
+    }
+
+    /// Videos, jobs for them, and bytes that their owners are said to use.
+    pub fn registered(&self) -> [u64; 3] {
+        ["select count(*) from videos", "select count(*) from jobs", "select sum(used) from quotas"]
+            .map(|sql| self.count(sql))
+    }
+
+    fn count(&self, sql: &str) -> u64 {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let rows = rusqlite::Connection::open_with_flags(self.directory.join("roster.db"), flags).expect("the file");
-        let count = |sql: &str| rows.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").cast_unsigned();
-        let audited = "select count(*) from audit where action = 'grant.create' and outcome = 'done'";
-        (count("select count(*) from grants"), count(audited))
+        rows.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").cast_unsigned()
     }
 }
 
@@ -130,7 +147,10 @@ fn init(directory: &Path) {
         .expect("roster init");
     writeln!(child.stdin.take().expect("stdin"), "{PASSWORD}").expect("write");
     assert!(child.wait().expect("status").success());
-    std::fs::write(directory.join("roster.toml"), SETTINGS).expect("settings");
+    let media = directory.join(MEDIA);
+    std::fs::create_dir(&media).expect("a folder");
+    let settings = format!("media_root = {:?}\n{SETTINGS}", media.display().to_string());
+    std::fs::write(directory.join("roster.toml"), settings).expect("settings");
 }
 
 fn launch(directory: &Path) -> Process {
@@ -246,6 +266,14 @@ pub fn grant_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) 
     let _ = write!(body, r#"{{"uid":"{uid}","scope_type":"project","scope_id":"p{series}-{n}","#);
     body.push_str(r#""module":"videos","action":"edit"}"#);
     request.extend(driver::request("POST", GRANT, &site.client, &body));
+}
+
+/// A video that is not there yet, of one of the members.
+pub fn register_request(site: &Site, series: usize, n: u64, request: &mut Vec<u8>) {
+    let owner = n % MEMBERS as u64;
+    let headers = format!("{}x-sftpgo-user: u{owner}\r\n", site.service);
+    let body = format!(r#"{{"path":"u{owner}/v{series}-{n}.mp4","size":1}}"#);
+    request.extend(driver::request("POST", REGISTER, &headers, &body));
 }
 
 /// So many sign-ins of one member; answers what they were answered.

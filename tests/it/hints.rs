@@ -80,7 +80,12 @@ fn said(id: u64, username: &str, roles: &[&str]) -> Value {
 }
 
 fn notice(users: &[Value]) -> String {
-    json!({"site": NOWHERE, "users": users}).to_string()
+    notice_of(NOWHERE, users)
+}
+
+/// Each has a name of its own: two of one second may say the same.
+fn notice_of(site: &str, users: &[Value]) -> String {
+    json!({"site": site, "delivery": uuid::Uuid::now_v7().to_string(), "users": users}).to_string()
 }
 
 /// The headers of a hint that is so many seconds old.
@@ -216,7 +221,7 @@ async fn a_hint_that_cannot_be_read_says_why_and_a_new_field_does_not_matter() {
         // Nobody can be asked who it is.
         json!({"id": 7, "event": "update"}),
     ] {
-        assert_eq!(send(notice(&[user.clone()])).await.fields(), ["body.users"], "{user}");
+        assert_eq!(send(notice(std::slice::from_ref(&user))).await.fields(), ["body.users"], "{user}");
     }
     let many = |count: u64| notice(&(1..=count).map(|id| json!({"id": id, "event": "delete"})).collect::<Vec<_>>());
     assert_eq!(send(many(101)).await.fields(), ["body.users"]);
@@ -299,7 +304,10 @@ async fn nobody_is_linked_by_a_name_and_the_last_owner_stays() {
 
 /// Users by number, and what else it answers.
 #[derive(Clone, Default)]
-struct Users(Arc<Mutex<(BTreeMap<u64, Value>, Option<u16>)>>);
+struct Users(Arc<Mutex<Answering>>);
+
+/// The users, and the status that stands for every answer.
+type Answering = (BTreeMap<u64, Value>, Option<u16>);
 
 impl Users {
     fn put(&self, id: u64, username: &str, roles: &[&str]) {
@@ -370,7 +378,7 @@ fn numbers(report: &Value, list: &str) -> Vec<u64> {
     report[list].as_array().expect("a list").iter().map(|row| row["wordpress_id"].as_u64().expect("id")).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_comparison_says_what_it_would_do_and_then_does_it() {
     let users = Users::default();
     let neighbour = start(&users);
@@ -418,7 +426,7 @@ async fn a_comparison_says_what_it_would_do_and_then_does_it() {
     assert!(!entry.to_string().contains("@example.org"), "{entry}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
     let users = Users::default();
     let neighbour = start(&users);
@@ -441,14 +449,14 @@ async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
             let reply = site.admin().post("/admin/wordpress/sync", json!({"from": from})).await;
             assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{failure} {from}");
         }
-        let body = json!({"site": neighbour.url, "users": [{"id": 7, "event": "delete"}]}).to_string();
+        let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
         let reply = send(&site, &signed(&body, KEY, 0), &body).await;
         assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{failure}");
         assert_eq!(status(&site, &uid(&report, 6)).await, "active", "{failure}");
     }
     users.fail(0);
     // A hint says gone, WordPress says there: it is asked, not believed.
-    let body = json!({"site": neighbour.url, "users": [{"id": 7, "event": "delete"}]}).to_string();
+    let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
     assert_eq!(send(&site, &signed(&body, KEY, 0), &body).await.body["users"][0]["result"], "same");
 
     // A site that was set up anew has nobody: a person looks first.

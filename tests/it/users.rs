@@ -200,6 +200,23 @@ async fn a_change_says_what_is_otherwise_and_keeps_the_rest() {
 }
 
 #[tokio::test]
+async fn a_member_without_a_folder_is_given_one_that_stays() {
+    let site = Site::start().await;
+    create(&site, kim()).await;
+    let lee = site.admin().post("/admin/members", json!({"username": "lee"})).await.data()["uid"].clone();
+    let path = format!("{USERS}/{}", lee.as_str().expect("uid"));
+    let name = |name: &str| json!({"sftpgo_username": name});
+    for (name, error) in [(name("kim"), 29_303_000), (name("Lee"), 10_101_000), (name("lee b"), 10_101_000)] {
+        assert_eq!(site.admin().patch(&path, name).await.is(error).fields(), ["body.sftpgo_username"]);
+    }
+    assert_eq!(site.admin().patch(&path, name("lee-b")).await.data()["sftpgo_username"], "lee-b");
+    site.admin().patch(&path, name("lee-b")).await.done();
+    let renamed = site.admin().patch(&path, name("lee-c")).await;
+    assert_eq!(renamed.is(29_303_000).fields(), ["body.sftpgo_username"]);
+    assert_eq!(kinds_about(&site, lee.as_str().expect("uid")), ["member.created", "member.updated"]);
+}
+
+#[tokio::test]
 async fn who_is_suspended_is_out_until_the_reason_is_gone() {
     let site = Site::start().await;
     let made = create(&site, kim()).await;

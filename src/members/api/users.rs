@@ -64,6 +64,8 @@ struct UpdateUser {
     /// Null takes it away
     #[oai(nullable, validator(minimum(value = "1")))]
     wordpress_id: MaybeUndefined<i64>,
+    /// For a member that has none: a folder is never renamed
+    sftpgo_username: Option<SftpgoName>,
     status: Option<UserStatus>,
     /// Why it is suspended; goes with `status`
     reason: Option<StatusReason>,
@@ -271,7 +273,7 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateUser>,
     ) -> Reply<UserView> {
-        let UpdateUser { email, display_name, quota_size, wordpress_id, status, reason } = body.0;
+        let UpdateUser { email, display_name, quota_size, wordpress_id, sftpgo_username, status, reason } = body.0;
         if reason.is_some() && status != Some(UserStatus::Suspended) {
             return Err(Error::field("reason", "goes with the status `suspended`").into());
         }
@@ -281,7 +283,8 @@ impl Api {
             display_name: display_name.map(|text| text.0),
             quota_size: maybe(quota_size),
             wordpress_id: maybe(wordpress_id).map(|id| id.map(i64::unsigned_abs)),
-            ..Edit::default()
+            sftpgo_username: sftpgo_username.map(|text| text.0),
+            join: None,
         };
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_UPDATE, edit.quota_size.is_some())?;
