@@ -434,7 +434,7 @@ create index videos_organization_id on videos (organization_id, created_at);
 
 -- Every change of a member's usage. Rows are only added: used is their sum.
 create table quota_ledger (
-    id integer primary key autoincrement,
+    id integer primary key,
     at integer not null,
     member_id blob not null references members (id),
     organization_id blob,
@@ -445,7 +445,6 @@ create table quota_ledger (
     request_id text not null
 ) strict;
 create index quota_ledger_member_id on quota_ledger (member_id, id);
-create index quota_ledger_organization_id on quota_ledger (organization_id, id);
 
 create table quota_reservations (
     id blob primary key check (length(id) = 16),
@@ -486,26 +485,17 @@ create table jobs (
     leased_until integer,
     -- JSON array of what the worker does of it; null for all.
     processors text,
+    -- JSON array: of each processor its state, its progress and its error.
+    steps text not null,
     last_error text,
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
 create index jobs_video_id on jobs (video_id);
-create index jobs_member_id on jobs (member_id, leased_at);
-create index jobs_organization_id on jobs (organization_id, created_at);
+create index jobs_leased_at on jobs (member_id, leased_at) where leased_at is not null;
 create index jobs_queued on jobs (member_id, run_at) where state = 'queued';
 create index jobs_leased on jobs (leased_until) where state = 'leased';
 create index jobs_done on jobs (updated_at) where state = 'done';
-
-create table job_steps (
-    job_id blob not null references jobs (id),
-    processor text not null check (processor in ('asr', 'cut', 'yolo', 'ocr', 'face', 'pose')),
-    state text not null check (state in ('waiting', 'ready', 'running', 'completed', 'failed', 'skipped')),
-    progress_percent integer not null default 0 check (progress_percent between 0 and 100),
-    error text,
-    updated_at integer not null,
-    primary key (job_id, processor)
-) strict, without rowid;
 
 -- What happened, for others: committed with its cause, delivered later.
 create table events (
@@ -518,8 +508,6 @@ create table events (
     data text not null,
     request_id text not null
 ) strict;
-create index events_at on events (at);
-create index events_organization_id on events (organization_id, id);
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (

@@ -164,12 +164,12 @@ causes! {
     CompilerBusy 34 606 "compiler_busy" "too many components wait for the compiler: try again";
 
     VideoPath 33 101 "video_path" "a video's path is `username/…` below the media root, without `..`, empty parts or control characters";
-    VideoSize 33 101 "video_size" "a size is a whole number of bytes, 0 or more";
     FileChanged 33 309 "file_changed" "the file changed while it was measured: try again when it is complete";
     NotAFile 33 101 "not_a_file" "this is not a plain file below the media root";
     FileNotFound 33 301 "file_not_found" "there is no such file below the media root";
     MediaRootNotConfigured 33 605 "media_root_not_configured" "set media_root to measure files";
     VideoNotFound 33 301 "video_not_found" "there is no such video";
+    VideoIdTaken 33 303 "video_id_taken" "another path has the uuid of this one: rename the file";
     OwnerNotFound 33 301 "owner_not_found" "no member has this SFTPGo name";
     NotYourFolder 33 505 "not_your_folder" "the path lies in somebody else's folder";
     VideosFull 33 309 "videos_full" "the site has as many videos as limits.videos allows";

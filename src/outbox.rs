@@ -98,8 +98,7 @@ impl Neighbours {
 
 const INSERT_EVENT: &str = "
     insert into events (at, kind, organization_id, member_id, data, request_id)
-    values (:at, :kind, :organization_id, :member_id, :data, :request_id)
-    returning id";
+    values (:at, :kind, :organization_id, :member_id, :data, :request_id)";
 const ADDRESS_WEBHOOKS: &str = "
     insert into deliveries (target, event_id, state, next_at, updated_at)
     select 'webhook ' || lower(hex(id)), :event_id, 'pending', :now, :now
@@ -121,7 +120,8 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
         (":data", &data),
         (":request_id", &request_id),
     ];
-    let id: i64 = w.one(INSERT_EVENT, &parameters, |row| row.get(0))?;
+    w.execute(INSERT_EVENT, &parameters)?;
+    let id = w.last_id();
     let organization = &event.organization;
     let mut addressed = w.execute(
         ADDRESS_WEBHOOKS,

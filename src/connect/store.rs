@@ -158,7 +158,9 @@ const FORGET_EVENTS: &str = "
     delete from events
     where id in (select e.id
                  from events e
-                 where e.at <= :before and not exists (select 1 from deliveries where event_id = e.id)
+                 where e.id < coalesce((select id from events where at > :before order by id limit 1),
+                                       9223372036854775807)
+                   and not exists (select 1 from deliveries where event_id = e.id)
                  limit :most)";
 
 /// Forgets what was delivered, or given up, before; the next upkeep takes the rest. Answers how many were given up.

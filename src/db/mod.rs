@@ -102,6 +102,8 @@ impl<S: Clone + Send + 'static> Db<S> {
         let file = config.database_file();
         let connection = schema::open_writer(&file)?;
         let state = load(&Reader { connection: &connection })?;
+        // What was read for it is not read again.
+        connection.release_memory().map_err(sql::failed)?;
         publish(&state);
         let figures = Arc::new(Figures::default());
         let capacity = size(config.write_queue_max);

@@ -25,6 +25,13 @@ const STATEMENTS_CACHED: usize = 256;
 /// SQLite's own page cache in KiB, per connection: the policy is in memory, rows are read in small pieces.
 const CACHE_KIB: i64 = 2_048;
 
+/// The same of the writer, which goes on in the same pages change after change.
+const WRITER_CACHE_KIB: i64 = 16_384;
+
+/// Pages of the write-ahead log that are waited for before it is taken into the file: pages that change again and again
+/// are taken over once.
+const LOG_PAGES: i64 = 8_192;
+
 pub fn version() -> i64 {
     i64::try_from(UPGRADES.len()).unwrap_or(i64::MAX).saturating_add(1)
 }
@@ -38,7 +45,10 @@ pub fn open_writer(file: &Path) -> Result<Connection> {
     let mut connection = Connection::open(file).map_err(|e| cannot_open(file, &e))?;
     prepare(&connection).map_err(|e| cannot_open(file, &e))?;
     connection
-        .execute_batch("pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;")
+        .execute_batch(&format!(
+            "pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;
+             pragma cache_size = -{WRITER_CACHE_KIB}; pragma wal_autocheckpoint = {LOG_PAGES};"
+        ))
         .map_err(|e| cannot_open(file, &e))?;
     bring_up(&mut connection, file)?;
     if was_killed {

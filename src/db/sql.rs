@@ -73,6 +73,11 @@ impl Writer<'_> {
         }
         Err(failed(refused))
     }
+
+    /// The number of the row that was inserted last.
+    pub fn last_id(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
 }
 
 /// What a column holds as JSON.
@@ -88,6 +93,11 @@ pub fn optional_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usiz
 fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite::Result<T> {
     serde_json::from_str(text)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+/// The text of a column that holds JSON.
+pub fn text_of(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::internal(format!("a column of JSON: {e}")))
 }
 
 /// A statement without parameters or rows: transactions and savepoints.

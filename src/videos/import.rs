@@ -98,7 +98,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, o
                 let one = match owner {
                     Some(owner) => {
                         let fit = Fit::Anyway;
-                        register(t, &rules, caller, Registration { path, owner, size, fit, queues_job })?
+                        register(t, &rules, caller, Registration { path, owner, size: Ok(size), fit, queues_job })?
                     }
                     None => register_ownerless(t, &rules, (path, size), queues_job)?,
                 };

@@ -10,6 +10,9 @@
 //!    └─────────────┴─ jobs.attempts reached, or `retry: false` → dead ─retry→ queued
 //! ```
 
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::jobs_store as store;
@@ -24,7 +27,8 @@ use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
 
 /// One kind of work on a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Processor {
     Asr,
     Cut,
@@ -53,10 +57,6 @@ impl Processor {
         }
     }
 
-    pub fn of(word: &str) -> Option<Self> {
-        NEEDS.into_iter().map(|(processor, _)| processor).find(|processor| processor.word() == word)
-    }
-
     /// What is over before this can begin.
     pub fn needs(self) -> &'static [Self] {
         NEEDS.into_iter().find(|(processor, _)| *processor == self).map_or(&[], |(_, needs)| needs)
@@ -64,7 +64,8 @@ impl Processor {
 }
 
 /// Where one processor stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StepState {
     /// For what it needs.
     Waiting,
@@ -76,8 +77,6 @@ pub enum StepState {
 }
 
 impl StepState {
-    const ALL: [Self; 6] = [Self::Waiting, Self::Ready, Self::Running, Self::Completed, Self::Failed, Self::Skipped];
-
     pub fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -87,10 +86,6 @@ impl StepState {
             Self::Failed => "failed",
             Self::Skipped => "skipped",
         }
-    }
-
-    pub fn of(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.word() == word)
     }
 
     fn is_over(self) -> bool {
@@ -109,7 +104,7 @@ impl StepState {
 }
 
 /// One processor's part of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub processor: Processor,
     pub state: StepState,
@@ -207,23 +202,19 @@ impl Rules {
     }
 }
 
-/// Queues the work on a video. One that waits already is enough.
+/// Queues the work on a new video.
 pub fn queue(
     w: &Writer<'_>,
     video: &str,
     member: Option<MemberId>,
     organization: Option<OrganizationId>,
-) -> Result<JobId> {
-    if let Some(waiting) = store::find_untouched(w, video)? {
-        return Ok(waiting);
-    }
-    let id = JobId::new();
-    store::insert(w, id, video, member, organization)?;
-    for (processor, _) in NEEDS {
-        store::insert_step(w, id, &Step::new(processor))?;
-    }
-    Ok(id)
+) -> Result<()> {
+    store::insert(w, JobId::new(), video, member, organization, &FIRST_STEPS)
 }
+
+/// What all jobs begin with, as it is stored.
+static FIRST_STEPS: LazyLock<String> =
+    LazyLock::new(|| json!(NEEDS.map(|(processor, _)| Step::new(processor))).to_string());
 
 /// The jobs of a video go with it; whoever works on one hears at its next report that there is no such job.
 pub fn forget_video(w: &Writer<'_>, video: &str) -> Result<()> {
@@ -363,8 +354,7 @@ fn settle(steps: &mut [Step]) {
 }
 
 fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
-    store::update(t, job)?;
-    job.steps.iter().try_for_each(|step| store::update_step(t, job.id, step))
+    store::update(t, job)
 }
 
 /// Who reports, on which job, and in whose reach it must be.

@@ -1,27 +1,15 @@
-//! SQL of jobs and their steps.
+//! SQL of jobs.
 
 use rusqlite::Row;
-use rusqlite::types::FromSqlError;
 
-use super::jobs::{Filter, Job, NEEDS, Processor, Step, StepState, Wish};
-use crate::db::{Reader, Window, Writer};
+use super::jobs::{Filter, Job, Wish};
+use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 
-const FIND_UNTOUCHED: &str = "
-    select id
-    from jobs
-    where video_id = :video_id and state = 'queued' and attempts = 0
-      and not exists (select 1 from job_steps where job_id = jobs.id and state in ('completed', 'skipped'))";
-
-/// A job of this video that nobody has begun.
-pub(super) fn find_untouched(r: &Reader<'_>, video: &str) -> Result<Option<JobId>> {
-    r.find(FIND_UNTOUCHED, &[(":video_id", &video)], |row| row.get(0))
-}
-
 const INSERT_JOB: &str = "
-    insert into jobs (id, video_id, member_id, organization_id, kind, state, run_at, created_at, updated_at)
-    values (:id, :video_id, :member_id, :organization_id, 'auto_ingestion', 'queued', :now, :now, :now)";
+    insert into jobs (id, video_id, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
+    values (:id, :video_id, :member_id, :organization_id, 'auto_ingestion', 'queued', :now, :steps, :now, :now)";
 
 pub(super) fn insert(
     w: &Writer<'_>,
@@ -29,6 +17,7 @@ pub(super) fn insert(
     video: &str,
     member: Option<MemberId>,
     organization: Option<OrganizationId>,
+    steps: &str,
 ) -> Result<()> {
     w.execute(
         INSERT_JOB,
@@ -37,28 +26,16 @@ pub(super) fn insert(
             (":video_id", &video),
             (":member_id", &member),
             (":organization_id", &organization),
+            (":steps", &steps),
             (":now", &w.now()),
         ],
     )
     .map(drop)
 }
 
-const INSERT_STEP: &str = "
-    insert into job_steps (job_id, processor, state, updated_at)
-    values (:job_id, :processor, :state, :now)";
-
-pub(super) fn insert_step(w: &Writer<'_>, job: JobId, step: &Step) -> Result<()> {
-    let (processor, state) = (step.processor.word(), step.state.word());
-    w.execute(INSERT_STEP, &[(":job_id", &job), (":processor", &processor), (":state", &state), (":now", &w.now())])
-        .map(drop)
-}
-
-const DELETE_STEPS_OF_VIDEO: &str = "
-    delete from job_steps where job_id in (select id from jobs where video_id = :video_id)";
 const DELETE_OF_VIDEO: &str = "delete from jobs where video_id = :video_id";
 
 pub(super) fn delete_of_video(w: &Writer<'_>, video: &str) -> Result<()> {
-    w.execute(DELETE_STEPS_OF_VIDEO, &[(":video_id", &video)])?;
     w.execute(DELETE_OF_VIDEO, &[(":video_id", &video)]).map(drop)
 }
 
@@ -83,7 +60,7 @@ const FIND_JOB: &str = "
                      and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
                 then 'held' else j.state end,
            j.attempts, j.run_at, j.leased_by, j.lease_id, coalesce(j.lease_s, 0), j.leased_until, j.processors,
-           j.last_error, j.created_at, j.updated_at
+           j.last_error, j.steps, j.created_at, j.updated_at
     from jobs j
     join videos v on v.id = j.video_id
     left join members m on m.id = j.member_id
@@ -91,44 +68,23 @@ const FIND_JOB: &str = "
     where j.id = :id";
 
 pub(super) fn find(r: &Reader<'_>, id: JobId) -> Result<Option<Job>> {
-    let Some(mut job) = r.find(FIND_JOB, &[(":id", &id)], job_of)? else { return Ok(None) };
-    job.steps = steps(r, id)?;
-    Ok(Some(job))
+    r.find(FIND_JOB, &[(":id", &id)], job_of)
 }
 
 pub(super) fn get(r: &Reader<'_>, id: JobId) -> Result<Job> {
     find(r, id)?.ok_or_else(|| Cause::JobNotFound.into())
 }
 
-const LIST_STEPS: &str = "
-    select processor, state, progress_percent, error
-    from job_steps
-    where job_id = :job_id";
-
-fn steps(r: &Reader<'_>, job: JobId) -> Result<Vec<Step>> {
-    let mut steps = r.all(LIST_STEPS, &[(":job_id", &job)], |row| {
-        Ok(Step {
-            processor: Processor::of(row.get_ref(0)?.as_str()?).ok_or(FromSqlError::InvalidType)?,
-            state: StepState::of(row.get_ref(1)?.as_str()?).ok_or(FromSqlError::InvalidType)?,
-            progress_percent: row.get(2)?,
-            error: row.get(3)?,
-        })
-    })?;
-    // In the order in which they are worked on.
-    steps.sort_by_key(|step| NEEDS.iter().position(|(processor, _)| *processor == step.processor));
-    Ok(steps)
-}
-
 const LIST_JOBS: &str = "
     select id, video_id, path, member_id, organization_id, kind, state, attempts, run_at, leased_by, lease_id, lease_s,
-           leased_until, processors, last_error, created_at, updated_at
+           leased_until, processors, last_error, steps, created_at, updated_at
     from (
         select j.id, j.video_id, v.path, j.member_id, j.organization_id, j.kind,
                case when j.state = 'queued'
                          and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
                     then 'held' else j.state end as state,
                j.attempts, j.run_at, j.leased_by, j.lease_id, coalesce(j.lease_s, 0) as lease_s, j.leased_until,
-               j.processors, j.last_error, j.created_at, j.updated_at
+               j.processors, j.last_error, j.steps, j.created_at, j.updated_at
         from jobs j
         join videos v on v.id = j.video_id
         left join members m on m.id = j.member_id
@@ -137,9 +93,9 @@ const LIST_JOBS: &str = "
           and (:member_id is null or j.member_id = :member_id)
           and (:video_id is null or j.video_id = :video_id)
           and (:processor is null
-               or exists (select 1 from job_steps s
-                          where s.job_id = j.id and s.processor = :processor
-                            and s.state not in ('completed', 'skipped')))
+               or exists (select 1 from json_each(j.steps) s
+                          where s.value ->> 'processor' = :processor
+                            and s.value ->> 'state' not in ('completed', 'skipped')))
     )
     where :state is null or state = :state
     order by id desc
@@ -157,9 +113,9 @@ const COUNT_LISTED_JOBS: &str = "
           and (:member_id is null or j.member_id = :member_id)
           and (:video_id is null or j.video_id = :video_id)
           and (:processor is null
-               or exists (select 1 from job_steps s
-                          where s.job_id = j.id and s.processor = :processor
-                            and s.state not in ('completed', 'skipped')))
+               or exists (select 1 from json_each(j.steps) s
+                          where s.value ->> 'processor' = :processor
+                            and s.value ->> 'state' not in ('completed', 'skipped')))
     )
     where :state is null or state = :state";
 
@@ -167,7 +123,7 @@ const COUNT_LISTED_JOBS: &str = "
 pub(super) fn list(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Job>, u64)> {
     let Filter { organization, member, state, video, processor } = filter;
     let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let mut jobs = r.all(
+    let jobs = r.all(
         LIST_JOBS,
         &[
             (":organization_id", organization),
@@ -180,9 +136,6 @@ pub(super) fn list(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(V
         ],
         job_of,
     )?;
-    for job in &mut jobs {
-        job.steps = steps(r, job.id)?;
-    }
     let total = r.one(
         COUNT_LISTED_JOBS,
         &[
@@ -216,8 +169,6 @@ pub(super) fn count(r: &Reader<'_>, filter: &Filter) -> Result<Vec<(String, u64)
 }
 
 fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let processors: Option<String> = row.get(13)?;
-    let words: Option<Vec<String>> = processors.and_then(|text| serde_json::from_str(&text).ok());
     Ok(Job {
         id: row.get(0)?,
         video: row.get(1)?,
@@ -232,11 +183,11 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
         lease: row.get(10)?,
         lease_s: row.get(11)?,
         leased_until: row.get(12)?,
-        processors: words.map(|words| words.iter().filter_map(|word| Processor::of(word)).collect()),
+        processors: sql::optional_json(row, 13)?,
         last_error: row.get(14)?,
-        created_at: row.get(15)?,
-        updated_at: row.get(16)?,
-        steps: Vec::new(),
+        steps: sql::json(row, 15)?,
+        created_at: row.get(16)?,
+        updated_at: row.get(17)?,
     })
 }
 
@@ -268,10 +219,10 @@ const LIST_OWNERS: &str = "
             and coalesce(o.status, 'active') = 'active'
             and (:organization_id is null or j.organization_id = :organization_id)
             and (:processors is null
-                 or exists (select 1 from job_steps s
-                            where s.job_id = j.id and s.state = 'ready'
-                              and s.processor in (select value from json_each(:processors)))))
-    order by (select max(leased_at) from jobs where member_id is w.id),
+                 or exists (select 1 from json_each(j.steps) s
+                            where s.value ->> 'state' = 'ready'
+                              and s.value ->> 'processor' in (select value from json_each(:processors)))))
+    order by (select max(leased_at) from jobs where member_id is w.id and leased_at is not null),
              (select min(run_at) from jobs where state = 'queued' and member_id is w.id)
     limit :most";
 
@@ -282,7 +233,7 @@ pub(super) fn list_owners(w: &Writer<'_>, wish: &Wish) -> Result<Vec<Option<Memb
         &[
             (":now", &w.now()),
             (":organization_id", &wish.organization),
-            (":processors", &words(wish)),
+            (":processors", &wish.processors.as_ref().map(sql::text_of).transpose()?),
             (":most", &most),
         ],
         |row| row.get(0),
@@ -302,9 +253,9 @@ const CLAIM: &str = "
             and coalesce(o.status, 'active') = 'active'
             and (:organization_id is null or j.organization_id = :organization_id)
             and (:processors is null
-                 or exists (select 1 from job_steps s
-                            where s.job_id = j.id and s.state = 'ready'
-                              and s.processor in (select value from json_each(:processors))))
+                 or exists (select 1 from json_each(j.steps) s
+                            where s.value ->> 'state' = 'ready'
+                              and s.value ->> 'processor' in (select value from json_each(:processors))))
           order by j.run_at, j.id
           limit 1)
     returning id";
@@ -320,7 +271,7 @@ pub(super) fn claim_one(w: &Writer<'_>, owner: Option<MemberId>, lease: LeaseId,
             (":now", &w.now()),
             (":lease_s", &lease_s),
             (":leased_until", &w.now().plus_ms(lease_s.saturating_mul(1_000))),
-            (":processors", &words(wish)),
+            (":processors", &wish.processors.as_ref().map(sql::text_of).transpose()?),
             (":member_id", &owner),
             (":organization_id", &wish.organization),
         ],
@@ -328,21 +279,14 @@ pub(super) fn claim_one(w: &Writer<'_>, owner: Option<MemberId>, lease: LeaseId,
     )
 }
 
-fn words(wish: &Wish) -> Option<String> {
-    let words = wish.processors.as_ref()?.iter().map(|processor| processor.word());
-    Some(serde_json::Value::from_iter(words).to_string())
-}
-
 const UPDATE_JOB: &str = "
     update jobs
     set state = :state, attempts = :attempts, run_at = :run_at, leased_by = :leased_by, lease_id = :lease_id,
-        leased_until = :leased_until, processors = :processors, last_error = :last_error, updated_at = :now
+        leased_until = :leased_until, processors = :processors, last_error = :last_error, steps = :steps,
+        updated_at = :now
     where id = :id";
 
 pub(super) fn update(w: &Writer<'_>, job: &Job) -> Result<()> {
-    let processors = job.processors.as_ref().map(|processors| {
-        serde_json::Value::from_iter(processors.iter().map(|processor| processor.word())).to_string()
-    });
     w.execute(
         UPDATE_JOB,
         &[
@@ -352,31 +296,11 @@ pub(super) fn update(w: &Writer<'_>, job: &Job) -> Result<()> {
             (":leased_by", &job.leased_by),
             (":lease_id", &job.lease),
             (":leased_until", &job.leased_until),
-            (":processors", &processors),
+            (":processors", &job.processors.as_ref().map(sql::text_of).transpose()?),
             (":last_error", &job.last_error),
+            (":steps", &sql::text_of(&job.steps)?),
             (":now", &w.now()),
             (":id", &job.id),
-        ],
-    )
-    .map(drop)
-}
-
-const UPDATE_STEP: &str = "
-    update job_steps
-    set state = :state, progress_percent = :progress_percent, error = :error, updated_at = :now
-    where job_id = :job_id and processor = :processor
-      and (state <> :state or progress_percent <> :progress_percent or error is not :error)";
-
-pub(super) fn update_step(w: &Writer<'_>, job: JobId, step: &Step) -> Result<()> {
-    w.execute(
-        UPDATE_STEP,
-        &[
-            (":state", &step.state.word()),
-            (":progress_percent", &step.progress_percent),
-            (":error", &step.error),
-            (":now", &w.now()),
-            (":job_id", &job),
-            (":processor", &step.processor.word()),
         ],
     )
     .map(drop)
@@ -406,15 +330,11 @@ const LIST_DONE: &str = "
     from jobs
     where state = 'done' and updated_at <= :before
     limit :most";
-const DELETE_STEPS: &str = "delete from job_steps where job_id = :id";
 const DELETE_JOB: &str = "delete from jobs where id = :id";
 
 /// Forgets jobs that were done before.
 pub(super) fn delete_done(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<()> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let done: Vec<JobId> = w.all(LIST_DONE, &[(":before", &before), (":most", &most)], |row| row.get(0))?;
-    done.iter().try_for_each(|id| {
-        w.execute(DELETE_STEPS, &[(":id", id)])?;
-        w.execute(DELETE_JOB, &[(":id", id)]).map(drop)
-    })
+    done.iter().try_for_each(|id| w.execute(DELETE_JOB, &[(":id", id)]).map(drop))
 }

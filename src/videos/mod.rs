@@ -69,8 +69,8 @@ pub struct Filter {
 pub struct Registration {
     pub path: VideoPath,
     pub owner: MemberId,
-    /// Measured, or said by somebody who is believed.
-    pub size: i64,
+    /// Measured, or said by somebody who is believed; or why that is not known, which only a new video minds.
+    pub size: Result<i64>,
     pub fit: Fit,
     pub queues_job: bool,
 }
@@ -95,6 +95,15 @@ pub fn find(r: &Reader<'_>, id: &str) -> Result<Option<Video>> {
     store::find_video(r, id)
 }
 
+/// The same, sure that it is of this path: an id is short enough that somebody who tries can make two paths share one.
+pub fn find_at(r: &Reader<'_>, path: &VideoPath) -> Result<Option<Video>> {
+    let found = find(r, &path.id())?;
+    if found.as_ref().is_some_and(|found| found.path != *path) {
+        return Err(Cause::VideoIdTaken.into());
+    }
+    Ok(found)
+}
+
 pub fn get(r: &Reader<'_>, id: &str) -> Result<Video> {
     find(r, id)?.ok_or_else(|| Cause::VideoNotFound.into())
 }
@@ -111,14 +120,13 @@ pub fn register(
     caller: &Identity,
     new: Registration,
 ) -> Result<Changed<Registered>> {
-    let id = new.path.id();
-    if find(t, &id)?.is_some() {
-        return Ok(Changed::nothing(Registered::known(id)));
+    if let Some(known) = find_at(t, &new.path)? {
+        return Ok(Changed::nothing(Registered::known(known.id)));
     }
+    let size = new.size?;
     let organization = quota::settle(t, new.owner)?;
-    let delta = Delta::take(new.size, new.fit);
-    let counted = (new.owner, organization, delta);
-    let video = Video { organization, ..blank(t.now(), new.path, Some(new.owner), new.size) };
+    let counted = (new.owner, organization, Delta::take(size, new.fit));
+    let video = Video { organization, ..blank(t.now(), new.path, Some(new.owner), size) };
     store_counted(t, rules, caller, video, (counted, new.queues_job))
 }
 
@@ -129,10 +137,10 @@ pub fn register_ownerless(
     (path, size): (VideoPath, i64),
     queues_job: bool,
 ) -> Result<Changed<Registered>> {
-    let video = blank(t.now(), path, None, size);
-    if find(t, &video.id)?.is_some() {
-        return Ok(Changed::nothing(Registered::known(video.id)));
+    if let Some(known) = find_at(t, &path)? {
+        return Ok(Changed::nothing(Registered::known(known.id)));
     }
+    let video = blank(t.now(), path, None, size);
     insert(t, rules, &video, queues_job)?;
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: None };
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})))

@@ -90,27 +90,28 @@ pub fn commit(
         _ => return Err(Cause::ReservationOver.into()),
     }
     store::set_state(t, id, "committed", Some(&video))?;
-    let entry = entry(&reservation).after(json!({"state": "committed", "size": new.size}));
-    if super::find(t, &video)?.is_some() {
+    let entry = |size: i64| entry(&reservation).after(json!({"state": "committed", "size": size}));
+    if let Some(known) = super::find_at(t, &new.path)? {
         give_back(t, &reservation)?;
-        return Ok(Changed::new(Registered::known(video), entry));
+        return Ok(Changed::new(Registered::known(video), entry(known.size)));
     }
+    let size = new.size?;
     let organization = quota::settle(t, new.owner)?;
     let mut delta = Delta {
-        used: new.size,
+        used: size,
         reserved: -reservation.size,
         // Within the promise nothing is asked, even if the quota became smaller meanwhile.
-        need: if new.fit == Fit::Must { new.size - reservation.size } else { 0 },
+        need: if new.fit == Fit::Must { size - reservation.size } else { 0 },
     };
     if organization != reservation.organization {
         // The promise was made under another ceiling, which gets it back; this one is asked for all of it.
         give_back(t, &reservation)?;
-        delta = Delta::take(new.size, new.fit);
+        delta = Delta::take(size, new.fit);
     }
-    let row = super::Video { organization, ..blank(t.now(), new.path, Some(new.owner), new.size) };
+    let row = super::Video { organization, ..blank(t.now(), new.path, Some(new.owner), size) };
     let counted = (new.owner, organization, delta);
     let registered = store_counted(t, rules, caller, row, (counted, new.queues_job))?;
-    Ok(registered.also(entry))
+    Ok(registered.also(entry(size)))
 }
 
 /// Takes a promise back. A repeat, and one that is over anyway, change nothing.

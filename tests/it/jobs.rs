@@ -17,6 +17,14 @@ const NOW: &str = "cast(unixepoch('subsec') * 1000 as integer)";
 pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<String> {
     let member = Uuid::parse_str(uid).expect("uid").into_bytes();
     let organization = org_id.map(|id| Uuid::parse_str(id).expect("id").into_bytes());
+    let steps: Vec<Value> = ["asr", "cut", "yolo", "ocr", "face", "pose"]
+        .iter()
+        .map(|processor| {
+            let state = if ["asr", "cut"].contains(processor) { "ready" } else { "waiting" };
+            json!({"processor": processor, "state": state, "progress_percent": 0, "error": null})
+        })
+        .collect();
+    let steps = json!(steps).to_string();
     site.write_rows(|rows| {
         let mut ids = Vec::new();
         for _ in 0..count {
@@ -30,18 +38,11 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
             )?;
             rows.execute(
                 &format!(
-                    "insert into jobs (id, video_id, member_id, organization_id, kind, state, run_at, created_at, updated_at)
-                     values (?1, ?2, ?3, ?4, 'auto_ingestion', 'queued', {NOW}, {NOW}, {NOW})"
+                    "insert into jobs (id, video_id, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
+                     values (?1, ?2, ?3, ?4, 'auto_ingestion', 'queued', {NOW}, ?5, {NOW}, {NOW})"
                 ),
-                params![id.as_bytes(), video, member, organization],
+                params![id.as_bytes(), video, member, organization, steps],
             )?;
-            for processor in ["asr", "cut", "yolo", "ocr", "face", "pose"] {
-                let state = if ["asr", "cut"].contains(&processor) { "ready" } else { "waiting" };
-                rows.execute(
-                    "insert into job_steps (job_id, processor, state, updated_at) values (?1, ?2, ?3, 0)",
-                    params![id.as_bytes(), processor, state],
-                )?;
-            }
             ids.push(id.to_string());
         }
         Ok(ids)

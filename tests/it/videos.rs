@@ -112,8 +112,8 @@ async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once()
     let steps: String = site
         .rows()
         .query_row(
-            "select group_concat(s.processor || ' ' || s.state, ', ' order by s.processor)
-             from jobs j join job_steps s on s.job_id = j.id where j.video_id = ?1 and j.state = 'queued'",
+            "select group_concat(s.value ->> 'processor' || ' ' || (s.value ->> 'state'), ', ' order by s.value ->> 'processor')
+             from jobs j join json_each(j.steps) s where j.video_id = ?1 and j.state = 'queued'",
             [&uuid],
             |row| row.get(0),
         )
@@ -501,7 +501,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     .expect("members");
     let path = |text: &str| VideoPath::stored(text.to_owned());
     let register = async |text: &str, size: i64| -> Video {
-        let new = Registration { path: path(text), owner: kim, size, fit: Fit::Must, queues_job: true };
+        let new = Registration { path: path(text), owner: kim, size: Ok(size), fit: Fit::Must, queues_job: true };
         let id =
             change(&app, move |t, rules, caller| videos::register(t, rules, caller, new)).await.expect("a video").id;
         app.read(move |r| videos::get(r, &id)).await.expect("the video")

@@ -272,8 +272,13 @@ impl Applied {
             Some(video) => Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| Heard::Done)),
             None if is_temporary(path) => Ok(Changed::nothing(Heard::Ignored("its name is a temporary one"))),
             None => {
-                let new =
-                    Registration { path: path.clone(), owner: self.owner, size, fit: Fit::Must, queues_job: true };
+                let new = Registration {
+                    path: path.clone(),
+                    owner: self.owner,
+                    size: Ok(size),
+                    fit: Fit::Must,
+                    queues_job: true,
+                };
                 Ok(videos::register(t, &self.rules, caller, new)?.map(|_| Heard::Done))
             }
         }

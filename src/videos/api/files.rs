@@ -1,21 +1,22 @@
 //! Operations on videos: register, look, delete, transfer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, Owner, READ, RegisteredView, VideoView, WRITE, Whose};
+use super::{FilePath, Owner, READ, RegisteredView, VideoView, WRITE, Wanted, Whose};
 use crate::access;
 use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
 use crate::access::permission::Permission;
 use crate::app::{App, Transaction};
-use crate::db::{Reader, Window};
+use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::members;
+use crate::videos::path::VideoPath;
 use crate::videos::quota::{Fit, Rules};
-use crate::videos::{self, Filter, Registration, store};
+use crate::videos::{self, Filter, Registration, measure, store};
 use crate::wire::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 
 /// A file that shall be a video
@@ -57,38 +58,25 @@ impl Api {
         body: Body<Register>,
     ) -> Reply<RegisteredView> {
         let Register { path, size: said } = body.0;
-        let (named, snapshot, app) = (named.0, self.app.snapshot(), self.app.clone());
-        let who = caller.0.clone();
-        let look = move |r: &Reader<'_>| {
-            let owner = Owner::find(r, &snapshot, &who, named.as_deref())?;
-            let path = owner.path(&app, &path)?;
-            let known = store::find_video(r, &path.id())?;
-            Ok((owner, path, known))
-        };
-        let (owner, path, known) = self.app.read(look).await?;
-        // A file that is known is not measured: it may have been moved away since.
-        if let Some(known) = known {
-            return Ok(ok(RegisteredView { uuid: known.id, already_exists: true }));
-        }
-        let size = owner.size(&self.app, &path, said).await?;
-        // This is where an organization's own rules are to be asked: all is known, nothing is stored.
-        let rules = Rules::of(&self.app.config);
-        let new = Registration { path, owner: owner.member, size, fit: Fit::Must, queues_job: true };
-        let warning = Arc::new(OnceLock::new());
-        let warned = warning.clone();
+        let path = VideoPath::parse(&path, &self.app.config.media_root, self.app.config.video_path_bytes_max)?;
+        // Nothing is told of the file before it is known to be the caller's.
+        let measured = measure::measure(&self.app.config.media_root, &path).await;
+        let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let wanted = Wanted::default();
+        let noted = wanted.clone();
         let register = move |t: &Transaction<'_>, caller: &Identity| {
+            let owner = Owner::find(t, t.snapshot(), caller, named.as_deref())?;
+            owner.require_folder(&path)?;
             require_takes(t, owner.member)?;
-            let changed = videos::register(t, &rules, caller, new)?;
-            let _ = warned.set(changed.answer.warning);
-            Ok(changed.map(RegisteredView::from))
+            let size = owner.size(measured, said);
+            wanted.set(owner.member, size.clone().unwrap_or_default());
+            let new = Registration { path, owner: owner.member, size, fit: Fit::Must, queues_job: true };
+            Ok(videos::register(t, &rules, caller, new)?.map(RegisteredView::from))
         };
-        match self.app.create(&caller, "video.register", None, register).await {
-            Ok(made) => Ok(ok(made.answer).quota_warning(warning.get().copied().flatten())),
-            Err(refused) => {
-                videos::note_refusal(&self.app, &caller, owner.member, size, &refused).await;
-                Err(refused.into())
-            }
-        }
+        let registered = self.app.create(&caller, "video.register", None, register).await;
+        let view = noted.noted(&self.app, &caller, registered).await?.answer;
+        let warning = view.warning;
+        Ok(ok(view).quota_warning(warning))
     }
 
     /// List videos
@@ -200,5 +188,5 @@ impl Api {
 
 /// Fails where the member cannot own anything.
 pub(super) fn require_takes(t: &Transaction<'_>, member: MemberId) -> Result<()> {
-    if members::get(t, member)?.is_active() { Ok(()) } else { Err(Cause::MemberNotActive.into()) }
+    if t.snapshot().is_active(member) { Ok(()) } else { Err(Cause::MemberNotActive.into()) }
 }

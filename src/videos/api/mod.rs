@@ -6,10 +6,12 @@ pub mod jobs;
 pub mod quotas;
 pub mod reservations;
 
+use std::sync::{Arc, OnceLock};
+
 use poem_openapi::Object;
 
 use super::quota::Account;
-use super::{Registered, Video, measure, path::VideoPath};
+use super::{Registered, Video, path::VideoPath};
 use crate::access;
 use crate::access::Reach;
 use crate::access::caller::{Identity, Who};
@@ -19,7 +21,7 @@ use crate::app::App;
 use crate::db::Reader;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
-use crate::members;
+use crate::{members, videos};
 
 pub(super) const READ: &str = "videos:read";
 pub(super) const WRITE: &str = "videos:write";
@@ -75,11 +77,14 @@ pub(super) struct RegisteredView {
     uuid: String,
     /// Was it registered before? Then nothing was counted
     already_exists: bool,
+    /// For the header.
+    #[oai(skip)]
+    warning: Option<i64>,
 }
 
 impl From<Registered> for RegisteredView {
     fn from(registered: Registered) -> Self {
-        Self { uuid: registered.id, already_exists: registered.already_exists }
+        Self { uuid: registered.id, already_exists: registered.already_exists, warning: registered.warning }
     }
 }
 
@@ -183,20 +188,35 @@ impl Owner {
         Ok(Self { member: member.id, folder: named.to_owned(), is_believed: true })
     }
 
-    /// The path, if it lies in the owner's folder.
-    fn path(&self, app: &App, text: &str) -> Result<VideoPath> {
-        let path = VideoPath::parse(text, &app.config.media_root, app.config.video_path_bytes_max)?;
-        if path.folder() == self.folder { Ok(path) } else { Err(Cause::NotYourFolder.into()) }
+    /// Fails unless the path lies in the owner's folder.
+    fn require_folder(&self, path: &VideoPath) -> Result<()> {
+        if path.folder() == self.folder { Ok(()) } else { Err(Cause::NotYourFolder.into()) }
     }
 
     /// How large the file is: measured; only where there is none, and for a caller who is believed, as it says.
-    async fn size(&self, app: &App, path: &VideoPath, said: Option<i64>) -> Result<i64> {
-        let refused = match measure::measure(&app.config.media_root, path).await {
-            Ok(size) => return Ok(size),
-            Err(refused) => refused,
-        };
-        let is_missing = refused.cause == Cause::FileNotFound || app.config.media_root.as_os_str().is_empty();
-        said.filter(|_| is_missing && self.is_believed).ok_or(refused)
+    fn size(&self, measured: Result<i64>, said: Option<i64>) -> Result<i64> {
+        measured.or_else(|refused| {
+            let is_missing = matches!(refused.cause, Cause::FileNotFound | Cause::MediaRootNotConfigured);
+            said.filter(|_| is_missing && self.is_believed).ok_or(refused)
+        })
+    }
+}
+
+/// Whose quota something is to fit, and how much; known within the change, and needed when it was refused.
+#[derive(Clone, Default)]
+struct Wanted(Arc<OnceLock<(MemberId, i64)>>);
+
+impl Wanted {
+    fn set(&self, member: MemberId, size: i64) {
+        let _ = self.0.set((member, size));
+    }
+
+    /// Notes a refusal for lack of room.
+    async fn noted<T>(self, app: &App, caller: &Identity, outcome: Result<T>) -> Result<T> {
+        if let (Err(refused), Some((member, size))) = (&outcome, self.0.get()) {
+            videos::note_refusal(app, caller, *member, *size, refused).await;
+        }
+        outcome
     }
 }
 

@@ -1,20 +1,19 @@
 //! Operations on reservations: bytes promised to an upload whose size is not known yet.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::files::require_takes;
-use super::{FilePath, Owner, RegisteredView};
+use super::{FilePath, Owner, RegisteredView, Wanted};
 use crate::access::caller::{Identity, PersonOrKey};
 use crate::app::{App, Transaction};
-use crate::db::Reader;
-use crate::error::{Cause, Result};
 use crate::ids::{ReservationId, Timestamp};
+use crate::videos::path::VideoPath;
 use crate::videos::quota::{Fit, Rules};
 use crate::videos::reservations::{self, Reservation};
-use crate::videos::{self, Registration};
+use crate::videos::{Registration, measure};
 use crate::wire::{Body, Reply, Tag, ok};
 
 /// Bytes to be promised
@@ -62,6 +61,9 @@ struct ReservationView {
     expires_at: i64,
     /// Unix milliseconds
     created_at: i64,
+    /// For the header.
+    #[oai(skip)]
+    warning: Option<i64>,
 }
 
 impl From<Reservation> for ReservationView {
@@ -79,6 +81,7 @@ impl From<Reservation> for ReservationView {
             uuid: reservation.video,
             expires_at: reservation.expires_at.0,
             created_at: reservation.created_at.0,
+            warning: None,
         }
     }
 }
@@ -101,24 +104,20 @@ impl Api {
         named: Header<Option<String>>,
         body: Body<Reserve>,
     ) -> Reply<ReservationView> {
-        let (rules, size) = (Rules::of(&self.app.config), body.0.size);
-        let owner = self.owner(&caller, named.0).await?;
-        let member = owner.member;
-        let warning = Arc::new(OnceLock::new());
-        let warned = warning.clone();
-        let reserve = move |t: &Transaction<'_>, _: &Identity| {
+        let (rules, size, named) = (Rules::of(&self.app.config), body.0.size, named.0);
+        let wanted = Wanted::default();
+        let noted = wanted.clone();
+        let reserve = move |t: &Transaction<'_>, caller: &Identity| {
+            let member = Owner::find(t, t.snapshot(), caller, named.as_deref())?.member;
             require_takes(t, member)?;
+            wanted.set(member, size);
             let changed = reservations::reserve(t, &rules, member, size)?;
-            let _ = warned.set(changed.answer.1);
-            Ok(changed.map(|(reservation, _)| ReservationView::from(reservation)))
+            Ok(changed.map(|(reservation, warning)| ReservationView { warning, ..ReservationView::from(reservation) }))
         };
-        match self.app.create(&caller, "reservation.create", None, reserve).await {
-            Ok(made) => Ok(ok(made.answer).quota_warning(warning.get().copied().flatten())),
-            Err(refused) => {
-                videos::note_refusal(&self.app, &caller, member, size, &refused).await;
-                Err(refused.into())
-            }
-        }
+        let reserved = self.app.create(&caller, "reservation.create", None, reserve).await;
+        let view = noted.noted(&self.app, &caller, reserved).await?.answer;
+        let warning = view.warning;
+        Ok(ok(view).quota_warning(warning))
     }
 
     /// Make a video of a reservation
@@ -136,39 +135,25 @@ impl Api {
         body: Body<CommitReservation>,
     ) -> Reply<RegisteredView> {
         let CommitReservation { path, size: said } = body.0;
-        let owner = self.owner(&caller, named.0).await?;
-        let (member, path) = (owner.member, owner.path(&self.app, &path)?);
-        let video = path.id();
-        let look = move |r: &Reader<'_>| Ok((reservations::get(r, member, id.0)?, videos::find(r, &video)?));
-        let (reservation, known) = self.app.read(look).await?;
-        match reservation.state_at(Timestamp::now()) {
-            "open" => {}
-            "committed" if reservation.video == Some(path.id()) => {
-                return Ok(ok(RegisteredView { uuid: path.id(), already_exists: true }));
-            }
-            _ => return Err(Cause::ReservationOver.into()),
-        }
-        let size = match known {
-            // Nothing is counted for it.
-            Some(known) => known.size,
-            None => owner.size(&self.app, &path, said).await?,
-        };
-        let rules = Rules::of(&self.app.config);
-        let new = Registration { path, owner: member, size, fit: Fit::Must, queues_job: true };
+        let path = VideoPath::parse(&path, &self.app.config.media_root, self.app.config.video_path_bytes_max)?;
+        // Nothing is told of the file before it is known to be the caller's.
+        let measured = measure::measure(&self.app.config.media_root, &path).await;
+        let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let wanted = Wanted::default();
+        let noted = wanted.clone();
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
-            require_takes(t, member)?;
+            let owner = Owner::find(t, t.snapshot(), caller, named.as_deref())?;
+            owner.require_folder(&path)?;
+            require_takes(t, owner.member)?;
+            let size = owner.size(measured, said);
+            wanted.set(owner.member, size.clone().unwrap_or_default());
+            let new = Registration { path, owner: owner.member, size, fit: Fit::Must, queues_job: true };
             reservations::commit(t, &rules, caller, (id.0, new))
         };
-        match self.app.change(&caller, "reservation.commit", commit).await {
-            Ok(made) => {
-                let warning = made.answer.warning;
-                Ok(ok(made.answer.into()).quota_warning(warning))
-            }
-            Err(refused) => {
-                videos::note_refusal(&self.app, &caller, member, size, &refused).await;
-                Err(refused.into())
-            }
-        }
+        let committed = self.app.change(&caller, "reservation.commit", commit).await;
+        let registered = noted.noted(&self.app, &caller, committed).await?.answer;
+        let warning = registered.warning;
+        Ok(ok(registered.into()).quota_warning(warning))
     }
 
     /// Take a reservation back
@@ -183,16 +168,12 @@ impl Api {
         named: Header<Option<String>>,
         id: Path<ReservationId>,
     ) -> Reply<ReservationView> {
-        let member = self.owner(&caller, named.0).await?.member;
-        let release = move |t: &Transaction<'_>, _: &Identity| reservations::release(t, member, id.0);
+        let named = named.0;
+        let release = move |t: &Transaction<'_>, caller: &Identity| {
+            let member = Owner::find(t, t.snapshot(), caller, named.as_deref())?.member;
+            reservations::release(t, member, id.0)
+        };
         let released = self.app.change(&caller, "reservation.release", release).await?;
         Ok(ok(released.answer.into()))
-    }
-}
-
-impl Api {
-    async fn owner(&self, caller: &Identity, named: Option<String>) -> Result<Owner> {
-        let (who, snapshot) = (caller.clone(), self.app.snapshot());
-        self.app.read(move |r| Owner::find(r, &snapshot, &who, named.as_deref())).await
     }
 }
