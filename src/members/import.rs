@@ -12,7 +12,7 @@ use crate::access::snapshot::Snapshot;
 use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
-use crate::videos::quota::Rules;
+use crate::videos::quota::{Rules, SIZE_MAX};
 
 /// The columns of a file, in any order; all but the first may be missing.
 pub const COLUMNS: [&str; 7] =
@@ -160,8 +160,8 @@ fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
     let sftpgo_username = text("sftpgo_username", users::is_folder_name, folder);
     let is_number = |text: &str| text.parse::<u64>().is_ok_and(|id| (1..=i64::MAX.unsigned_abs()).contains(&id));
     let wordpress_id = text("wordpress_id", is_number, "must be a number, 1 or more").and_then(|id| id.parse().ok());
-    let is_size = |text: &str| text.parse::<i64>().is_ok_and(|size| size >= 0);
-    let quota_size = text("quota_size", is_size, "must be a whole number of bytes, 0 or more");
+    let is_size = |text: &str| text.parse::<i64>().is_ok_and(|size| (0..=SIZE_MAX).contains(&size));
+    let quota_size = text("quota_size", is_size, "must be a whole number of bytes from 0 to 9000000000000000");
     let quota_size = quota_size.and_then(|size| size.parse().ok());
     let organization = row.get("org_code").map(|code| snapshot.tenant_named(code).map(|tenant| tenant.id));
     match organization {

@@ -7,6 +7,7 @@ use crate::db::Window;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::videos;
 
 const FIND_MEMBER: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
@@ -484,8 +485,8 @@ const INSERT_MEMBERSHIP: &str = "
     values (:organization_id, :member_id, :now)";
 
 pub fn insert_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
-    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())])
-        .map(drop)
+    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())])?;
+    videos::seat_changed(w, member)
 }
 
 const DELETE_MEMBERSHIP: &str = "
@@ -493,5 +494,7 @@ const DELETE_MEMBERSHIP: &str = "
     where organization_id = :organization_id and member_id = :member_id";
 
 pub fn delete_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<usize> {
-    w.execute(DELETE_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member)])
+    let deleted = w.execute(DELETE_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member)])?;
+    videos::seat_changed(w, member)?;
+    Ok(deleted)
 }

@@ -166,7 +166,7 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
     }
     // Makes its account. Under the ceiling of its organization that comes with its first video, once the policy knows of
     // its place.
-    let counted = videos::set_quota(t, rules, id, new.quota_size)?;
+    let counted = videos::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
     let mut changes = vec![access::store::person(t, id)?];
     let mut entry = Entry::new("member", id).after(json!({
         "fields": ["username", "email", "sftpgo_username"], "quota_size": new.quota_size,
@@ -269,13 +269,13 @@ pub fn edit(
     {
         store::insert_identity(t, id, SFTPGO, name, None)?;
     }
+    let counted = match edit.quota_size {
+        Some(size) => videos::set_quota(t, rules, reach, (id, size))?,
+        None => Changed::nothing(false),
+    };
     if let Some(organization) = edit.join {
         changes.extend(join(t, organization, id)?);
     }
-    let counted = match edit.quota_size {
-        Some(size) => videos::set_quota(t, rules, id, size)?,
-        None => Changed::nothing(false),
-    };
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
     let updated = is_of_member.then(|| happened(t, Kind::MemberUpdated, id));
     let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields}));

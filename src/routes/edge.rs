@@ -31,9 +31,11 @@ async fn take_body(app: &App, request: &mut Request) -> Result<()> {
         let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         let key =
             key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
-        let tenant = request.headers().get("x-tenant-id").map(HeaderValue::as_bytes).unwrap_or_default();
-        let uri = request.original_uri().to_string();
-        let fingerprint = app.fingerprint(&[request.method().as_str().as_bytes(), uri.as_bytes(), tenant, &bytes]);
+        // Whom the request is for is a part of it.
+        let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+        let (tenant, user) = (header("x-tenant-id"), header("x-sftpgo-user"));
+        let (method, uri) = (request.method().as_str(), request.original_uri().to_string());
+        let fingerprint = app.fingerprint(&[method.as_bytes(), uri.as_bytes(), tenant, user, &bytes]);
         request.extensions_mut().insert(Idempotency { key, fingerprint });
     }
     // Pages read a form as the framework does; operations read the bytes.

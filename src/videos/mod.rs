@@ -21,9 +21,10 @@ mod walk;
 
 use serde_json::{Value, json};
 
+use crate::access::Reach;
 use crate::access::caller::Identity;
 use crate::app::{App, Changed, Transaction};
-use crate::db::Reader;
+use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
@@ -284,6 +285,11 @@ fn hand_over(
     Ok(changed.event(events))
 }
 
+/// A member joined or left an organization: what it may store is said there from now on.
+pub fn seat_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    quota_store::seat_changed(w, member)
+}
+
 /// A member is gone for good: nothing is held for it any more. Its videos keep its id, so that what they count stays
 /// true until somebody takes or deletes them.
 pub fn forget_member(t: &Transaction<'_>, member: MemberId) -> Result<()> {
@@ -360,13 +366,19 @@ fn is_open(r: &Reader<'_>, account: &quota::Account) -> Result<bool> {
 }
 
 /// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.
-pub fn set_quota(t: &Transaction<'_>, rules: &Rules, member: MemberId, size: Option<i64>) -> Result<Changed<bool>> {
+/// What an organization says holds only under that one.
+pub fn set_quota(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    reach: Reach,
+    (member, size): (MemberId, Option<i64>),
+) -> Result<Changed<bool>> {
     let organization = quota::settle(t, member)?;
     let former = quota_store::find_member_size(t, member)?.and_then(|(size, _)| size);
     if former == size {
         return Ok(Changed::nothing(false));
     }
-    quota_store::set_member_size(t, member, size)?;
+    quota_store::set_member_size(t, member, (size, reach.organization()))?;
     let account = account(t, rules, t.snapshot(), member)?;
     let events = quota::note_usage(t, member, &account)?;
     let entry = within(Entry::new("quota", member), organization);

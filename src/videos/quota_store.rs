@@ -3,6 +3,7 @@
 use rusqlite::Row;
 
 use super::quota::{Account, Delta, Reason};
+use crate::access::permission::PLATFORM_ORG_CODE;
 use crate::db::{Reader, Window, Writer};
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId, Timestamp};
@@ -25,6 +26,19 @@ pub fn settle(w: &Writer<'_>, member: MemberId, organization: Option<Organizatio
     organization.map_or(Ok(()), |organization| settle_organization(w, organization))
 }
 
+const SEAT_CHANGED: &str = "
+    update quotas
+    set organization_id = (select iif(count(*) = 1 and max(o.org_code) <> :platform, max(s.organization_id), null)
+                           from memberships s
+                           join organizations o on o.id = s.organization_id
+                           where s.member_id = :member_id)
+    where member_id = :member_id";
+
+/// Puts the account of a member under its only organization, or none, as its memberships are now.
+pub fn seat_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(SEAT_CHANGED, &[(":platform", &PLATFORM_ORG_CODE), (":member_id", &member)]).map(drop)
+}
+
 pub fn settle_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {
     w.execute(SETTLE_ORGANIZATION, &[(":organization_id", &organization), (":now", &w.now())]).map(drop)
 }
@@ -34,11 +48,11 @@ const ADJUST_MEMBER: &str = "
     set used = used + :used, reserved = reserved + :reserved, updated_at = :now
     where member_id = :member_id and used <= 9223372036854775807 - max(:used, 0)
       and (:need <= 0
-           or :need <= coalesce(size, (select member_size from organization_quotas o
+           or :need <= coalesce(own_size, (select member_size from organization_quotas o
                                        where o.organization_id = quotas.organization_id), :default_bytes)
                        - used - reserved)
-    returning organization_id, size,
-              coalesce(size, (select member_size from organization_quotas o
+    returning organization_id, own_size,
+              coalesce(own_size, (select member_size from organization_quotas o
                               where o.organization_id = quotas.organization_id), :default_bytes),
               used, reserved, warned_percent";
 
@@ -171,8 +185,8 @@ pub fn was_refused_since(r: &Reader<'_>, member: MemberId, since: Timestamp) -> 
 }
 
 const FIND_ACCOUNT: &str = "
-    select q.organization_id, q.size,
-           coalesce(q.size, (select member_size from organization_quotas o
+    select q.organization_id, q.own_size,
+           coalesce(q.own_size, (select member_size from organization_quotas o
                              where o.organization_id = q.organization_id), :default_bytes),
            q.used,
            q.reserved - (select coalesce(sum(r.size), 0) from quota_reservations r
@@ -188,7 +202,7 @@ pub fn find_account(r: &Reader<'_>, member: MemberId, now: Timestamp, default_by
 
 // ── sizes ──
 
-const FIND_MEMBER_SIZE: &str = "select size, version from quotas where member_id = :member_id";
+const FIND_MEMBER_SIZE: &str = "select own_size, version from quotas where member_id = :member_id";
 
 pub fn find_member_size(r: &Reader<'_>, member: MemberId) -> Result<Option<(Option<i64>, i64)>> {
     r.find(FIND_MEMBER_SIZE, &[(":member_id", &member)], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -196,11 +210,19 @@ pub fn find_member_size(r: &Reader<'_>, member: MemberId) -> Result<Option<(Opti
 
 const SET_MEMBER_SIZE: &str = "
     update quotas
-    set size = :size, version = version + 1, updated_at = :now
+    set size = :size, size_by = :size_by, version = version + 1, updated_at = :now
     where member_id = :member_id";
 
-pub fn set_member_size(w: &Writer<'_>, member: MemberId, size: Option<i64>) -> Result<()> {
-    w.execute(SET_MEMBER_SIZE, &[(":size", &size), (":now", &w.now()), (":member_id", &member)]).map(drop)
+pub fn set_member_size(
+    w: &Writer<'_>,
+    member: MemberId,
+    (size, size_by): (Option<i64>, Option<OrganizationId>),
+) -> Result<()> {
+    w.execute(
+        SET_MEMBER_SIZE,
+        &[(":size", &size), (":size_by", &size_by), (":now", &w.now()), (":member_id", &member)],
+    )
+    .map(drop)
 }
 
 /// The ceiling of an organization, with what lies below it.
@@ -268,8 +290,8 @@ pub struct Held {
 }
 
 const LIST_QUOTAS: &str = "
-    select m.id, m.username, q.organization_id, q.size,
-           coalesce(q.size,
+    select m.id, m.username, q.organization_id, q.own_size,
+           coalesce(q.own_size,
                     (select member_size from organization_quotas o
                      where o.organization_id = coalesce(q.organization_id, :organization_id)), :default_bytes),
            coalesce(q.used, 0),

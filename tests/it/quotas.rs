@@ -236,6 +236,29 @@ async fn who_changes_organizations_takes_the_ceiling_along_for_what_comes_then()
 }
 
 #[tokio::test]
+async fn what_an_organization_gives_holds_only_there() {
+    let site = Site::with("[quota]\ndefault_bytes = 500\n").await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    site.admin().patch(&format!("/admin/organizations/{}/quota", acme.id), json!({"size": 9_000})).await.done();
+    let (kim, lee) = (acme.member().await, acme.member().await);
+    for member in [&kim, &lee] {
+        acme.owner().patch(&format!("/admin/members/{}/quota", member.uid), json!({"size": 9_000})).await.done();
+        assert_eq!(quota(member).await["size"], 9_000);
+    }
+    // Who leaves, or belongs to another one too, is under no ceiling, and so has what the site gives.
+    acme.owner().delete(&format!("/admin/members/{}/organizations/{}", kim.uid, acme.id)).await.done();
+    bolt.link(&lee.uid).await;
+    for member in [&kim, &lee] {
+        assert_eq!(quota(member).await["size"], 500);
+    }
+    acme.link(&kim.uid).await;
+    assert_eq!(quota(&kim).await["size"], 9_000);
+    // What the site gives, it gives anywhere.
+    site.admin().patch(&format!("/admin/members/{}/quota", lee.uid), json!({"size": 700})).await.done();
+    assert_eq!(quota(&lee).await["size"], 700);
+}
+
+#[tokio::test]
 async fn an_erased_member_leaves_its_videos_and_a_true_account() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;

@@ -11,6 +11,9 @@ create table quotas (
     organization_id blob references organizations (id),
     -- Bytes; null takes the organization's default, or the site's.
     size integer check (size >= 0),
+    -- The organization that said the size, which holds only under that one; null for the site.
+    size_by blob references organizations (id),
+    own_size integer generated always as (iif(size_by is null or size_by is organization_id, size, null)) virtual,
     -- Changed only together with a row of the ledger.
     used integer not null default 0 check (used >= 0),
     reserved integer not null default 0 check (reserved >= 0),

@@ -7,7 +7,7 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{MemberView, PasswordHash};
+use super::{MemberView, PasswordHash, forget_decisions};
 use crate::access::caller::{Identity, Office, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
@@ -323,10 +323,7 @@ impl Api {
             users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
-        // Also when nobody waits for the answer any more.
-        let app = self.app.clone();
-        let forgotten = tokio::spawn(async move { app.decisions.forget(id.0).await });
-        forgotten.await.map_err(|e| Error::internal(e.to_string()))?;
+        forget_decisions(&self.app, id.0).await?;
         Ok(done().epoch(erased.epoch))
     }
 

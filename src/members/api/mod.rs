@@ -9,9 +9,13 @@ pub mod invitations;
 pub mod me;
 pub mod users;
 
+use std::sync::Arc;
+
 use poem_openapi::{Enum, Object};
 
 use super::Member;
+use crate::app::App;
+use crate::error::{Error, Result};
 use crate::ids::MemberId;
 
 crate::text! {
@@ -52,6 +56,13 @@ pub struct MemberView {
     pub created_at: i64,
     /// Unix milliseconds
     pub updated_at: i64,
+}
+
+/// An erased member goes from the decision log too, also when nobody waits for the answer any more.
+pub(super) async fn forget_decisions(app: &Arc<App>, id: MemberId) -> Result<()> {
+    let app = app.clone();
+    let forgotten = tokio::spawn(async move { app.decisions.forget(id).await });
+    forgotten.await.map_err(|e| Error::internal(e.to_string()))
 }
 
 impl MemberStatus {

@@ -6,7 +6,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Enum, Object, OpenApi};
 
-use super::MemberStatus;
+use super::{MemberStatus, forget_decisions};
 use crate::access::caller::{Identity, Office, Who};
 use crate::access::key::{self, Owner};
 use crate::access::permission::Permission;
@@ -38,18 +38,25 @@ crate::text! {
 struct CreateUser {
     username: Username,
     email: Email,
+    #[oai(nullable)]
     display_name: Option<DisplayName>,
     /// The number of the account at the WordPress site
     #[oai(nullable, validator(minimum(value = "1")))]
     wordpress_id: Option<i64>,
     /// In bytes; the default of the organization or the site when absent
-    #[oai(nullable, validator(minimum(value = "0")))]
+    #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     quota_size: Option<i64>,
     /// The username when absent
+    #[oai(nullable)]
     sftpgo_username: Option<SftpgoName>,
     /// The organization it belongs to; none when absent
+    #[oai(nullable)]
     org_code: Option<OrgCode>,
-    /// Sends a letter with a link that works once
+    /// `active` when absent
+    #[oai(nullable)]
+    status: Option<UserStatus>,
+    /// Sends a letter with a link that works once; it does where mail is set up, unless this says no
+    #[oai(nullable)]
     welcome: Option<bool>,
 }
 
@@ -59,7 +66,7 @@ struct UpdateUser {
     email: Option<Email>,
     display_name: Option<DisplayName>,
     /// In bytes; null takes the default
-    #[oai(nullable, validator(minimum(value = "0")))]
+    #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     quota_size: MaybeUndefined<i64>,
     /// Null takes it away
     #[oai(nullable, validator(minimum(value = "1")))]
@@ -208,14 +215,18 @@ impl Api {
     async fn create_user(&self, caller: Office, body: Body<CreateUser>) -> Reply<CreatedUser> {
         let body = body.0;
         let (config, rules) = (&self.app.config, Rules::of(&self.app.config));
-        let (members_max, keys_max) = (config.members_max, config.api_keys_max);
+        let (members_max, keys_max, has_mail) = (config.members_max, config.api_keys_max, !config.mail_host.is_empty());
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             require_site(t, caller, Permission::USER_CREATE, body.quota_size.is_some())?;
             let organization =
                 body.org_code.as_ref().map(|named| organization(t.snapshot(), caller, named)).transpose()?;
-            let new = new_user(body, organization);
-            let made = users::make(t, &rules, &new, members_max)?;
+            let is_suspended = body.status == Some(UserStatus::Suspended);
+            let new = new_user(body, organization, has_mail && !is_suspended);
+            let mut made = users::make(t, &rules, &new, members_max)?;
             let id = made.answer;
+            if is_suspended {
+                made = made.and(users::switch(t, Reach::Site, id, false, None)?);
+            }
             let key = NewKey {
                 kind: &key::USER,
                 name: "first key".into(),
@@ -238,7 +249,7 @@ impl Api {
                 quota_used: user.account.used,
                 sftpgo_username: new.sftpgo_username().to_owned(),
                 organization_id: organization,
-                status: MemberStatus::Active,
+                status: MemberStatus::of(&user.member.status),
                 created_at: user.member.created_at.0,
             };
             Ok(made.map(|_| created).policy([shown.change]))
@@ -325,6 +336,7 @@ impl Api {
             users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "user.delete", erase).await?;
+        forget_decisions(&self.app, id.0).await?;
         Ok(done().epoch(erased.epoch))
     }
 }
@@ -348,7 +360,7 @@ fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<O
     Ok(id)
 }
 
-fn new_user(body: CreateUser, organization: Option<OrganizationId>) -> NewUser {
+fn new_user(body: CreateUser, organization: Option<OrganizationId>, welcomes: bool) -> NewUser {
     NewUser {
         username: body.username.0,
         email: body.email.0,
@@ -357,7 +369,7 @@ fn new_user(body: CreateUser, organization: Option<OrganizationId>) -> NewUser {
         sftpgo_username: body.sftpgo_username.map(|text| text.0),
         quota_size: body.quota_size,
         organization,
-        welcome: body.welcome.unwrap_or(false),
+        welcome: body.welcome.unwrap_or(welcomes),
     }
 }
 

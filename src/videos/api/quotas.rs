@@ -349,7 +349,7 @@ impl Api {
                 size => {
                     let size = size.take();
                     require_may_set(t, &rules, reach, (id.0, size))?;
-                    set_quota(t, &rules, id.0, size)?
+                    set_quota(t, &rules, reach, (id.0, size))?
                 }
             };
             let account = videos::account(t, &rules, t.snapshot(), id.0)?;
