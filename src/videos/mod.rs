@@ -121,14 +121,26 @@ pub fn register(
     caller: &Identity,
     new: Registration,
 ) -> Result<Changed<Registered>> {
-    if let Some(known) = find_at(t, &new.path)? {
-        return Ok(Changed::nothing(Registered::known(known.id)));
-    }
-    let size = new.size?;
-    let organization = quota::settle(t, new.owner)?;
+    let size = match new.size {
+        Ok(size) => size,
+        Err(why) => return known(t, &new.path, || Err(why)),
+    };
+    let organization = quota::organization_of(t.snapshot(), new.owner);
     let counted = (new.owner, organization, Delta::take(size, new.fit));
     let video = Video { organization, ..blank(t.now(), new.path, Some(new.owner), size) };
     store_counted(t, rules, caller, video, (counted, new.queues_job))
+}
+
+/// The video that is there already, or what stands for it.
+fn known(
+    r: &Reader<'_>,
+    path: &VideoPath,
+    otherwise: impl FnOnce() -> Result<Changed<Registered>>,
+) -> Result<Changed<Registered>> {
+    match find_at(r, path)? {
+        Some(known) => Ok(Changed::nothing(Registered::known(known.id))),
+        None => otherwise(),
+    }
 }
 
 /// The same for a file that no member owns, and that so counts for nobody.
@@ -138,11 +150,10 @@ pub fn register_ownerless(
     (path, size): (VideoPath, i64),
     queues_job: bool,
 ) -> Result<Changed<Registered>> {
-    if let Some(known) = find_at(t, &path)? {
-        return Ok(Changed::nothing(Registered::known(known.id)));
-    }
     let video = blank(t.now(), path, None, size);
-    insert(t, rules, &video, queues_job)?;
+    if !insert(t, rules, &video, queues_job)? {
+        return known(t, &video.path, || Err(Cause::VideoIdTaken.into()));
+    }
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: None };
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})))
 }
@@ -159,22 +170,27 @@ fn store_counted(
     video: Video,
     ((member, organization, delta), queues_job): ((MemberId, Option<OrganizationId>, Delta), bool),
 ) -> Result<Changed<Registered>> {
+    if !insert(t, rules, &video, queues_job)? {
+        return known(t, &video.path, || Err(Cause::VideoIdTaken.into()));
+    }
     let reason = reason("register", &video.id, caller);
     let (account, events) = quota::count(t, rules, (member, organization), delta, reason)?;
-    insert(t, rules, &video, queues_job)?;
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
 }
 
-fn insert(t: &Transaction<'_>, rules: &Rules, video: &Video, queues_job: bool) -> Result<()> {
+/// Stores a video unless there is one; answers whether there was none.
+fn insert(t: &Transaction<'_>, rules: &Rules, video: &Video, queues_job: bool) -> Result<bool> {
+    if !store::insert_video(t, video)? {
+        return Ok(false);
+    }
     if !store::count_in(t, rules.videos_max)? {
         return Err(Cause::VideosFull.into());
     }
-    store::insert_video(t, video)?;
     if queues_job {
         jobs::queue(t, &video.id, video.member, video.organization)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Takes a video away with its jobs, and frees its bytes. The file is its owner's affair.
@@ -268,7 +284,7 @@ fn hand_over(
     if video.member == Some(to) {
         return Ok(Changed::nothing(None));
     }
-    let organization = quota::settle(t, to)?;
+    let organization = quota::organization_of(t.snapshot(), to);
     let mut events = free(t, rules, video, reason(cause, &video.id, caller))?;
     let taken =
         quota::count(t, rules, (to, organization), Delta::take(video.size, fit), reason(cause, &video.id, caller))?;

@@ -145,25 +145,27 @@ pub fn organization_of(snapshot: &Snapshot, member: MemberId) -> Option<Organiza
     snapshot.only_tenant(member).map(|tenant| tenant.id).filter(|id| !snapshot.is_platform(*id))
 }
 
-/// Changes a member's account and its organization's, or fails with nothing changed. Expired reservations are given back
-/// before anything is refused for them.
+/// Changes a member's account and its organization's, or fails with nothing changed. Accounts are made, and expired
+/// reservations given back, before anything is refused for them.
 pub fn adjust(
     w: &Writer<'_>,
     rules: &Rules,
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: Delta,
 ) -> Result<Account> {
-    let account = match store::adjust_member(w, member, delta, rules.default_bytes)? {
+    let of_member = || store::adjust_member(w, member, delta, rules.default_bytes);
+    let account = match of_member()? {
         Some(account) => account,
         None => {
+            store::settle(w, member, organization)?;
             store::expire(w)?;
-            let account = store::adjust_member(w, member, delta, rules.default_bytes)?;
-            account.ok_or_else(|| does_not_fit(Cause::QuotaExceeded, delta.need))?
+            of_member()?.ok_or_else(|| does_not_fit(Cause::QuotaExceeded, delta.need))?
         }
     };
     if let Some(organization) = organization
         && !store::adjust_organization(w, organization, delta)?
     {
+        store::settle_organization(w, organization)?;
         store::expire(w)?;
         if !store::adjust_organization(w, organization, delta)? {
             return Err(does_not_fit(Cause::OrganizationQuotaExceeded, delta.need));

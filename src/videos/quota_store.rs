@@ -11,9 +11,7 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 const SETTLE_MEMBER: &str = "
     insert into quotas (member_id, organization_id, created_at, updated_at)
     values (:member_id, :organization_id, :now, :now)
-    on conflict (member_id) do update
-    set organization_id = excluded.organization_id
-    where organization_id is not excluded.organization_id";
+    on conflict (member_id) do nothing";
 const SETTLE_ORGANIZATION: &str = "
     insert into organization_quotas (organization_id, created_at, updated_at)
     values (:organization_id, :now, :now)
@@ -218,11 +216,8 @@ pub fn set_member_size(
     member: MemberId,
     (size, size_by): (Option<i64>, Option<OrganizationId>),
 ) -> Result<()> {
-    w.execute(
-        SET_MEMBER_SIZE,
-        &[(":size", &size), (":size_by", &size_by), (":now", &w.now()), (":member_id", &member)],
-    )
-    .map(drop)
+    w.execute(SET_MEMBER_SIZE, &[(":size", &size), (":size_by", &size_by), (":now", &w.now()), (":member_id", &member)])
+        .map(drop)
 }
 
 /// The ceiling of an organization, with what lies below it.

@@ -51,7 +51,7 @@ pub fn reserve(
     member: MemberId,
     size: i64,
 ) -> Result<Changed<(Reservation, Option<i64>)>> {
-    let organization = quota::settle(t, member)?;
+    let organization = quota::organization_of(t.snapshot(), member);
     if store::count_open(t, member, t.now())? >= rules.reservations_max {
         return Err(Cause::ReservationsFull.into());
     }
@@ -96,7 +96,7 @@ pub fn commit(
         return Ok(Changed::new(Registered::known(video), entry(known.size)));
     }
     let size = new.size?;
-    let organization = quota::settle(t, new.owner)?;
+    let organization = quota::organization_of(t.snapshot(), new.owner);
     let mut delta = Delta {
         used: size,
         reserved: -reservation.size,

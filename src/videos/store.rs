@@ -46,9 +46,11 @@ pub fn count_out(w: &Writer<'_>) -> Result<()> {
 
 const INSERT_VIDEO: &str = "
     insert into videos (id, path, member_id, organization_id, size, created_at, updated_at)
-    values (:id, :path, :member_id, :organization_id, :size, :created_at, :now)";
+    values (:id, :path, :member_id, :organization_id, :size, :created_at, :now)
+    on conflict do nothing";
 
-pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<()> {
+/// Answers whether there was none of this id.
+pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<bool> {
     w.execute(
         INSERT_VIDEO,
         &[
@@ -61,7 +63,7 @@ pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<()> {
             (":now", &w.now()),
         ],
     )
-    .map(drop)
+    .map(|inserted| inserted == 1)
 }
 
 const UPDATE_VIDEO: &str = "
