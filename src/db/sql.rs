@@ -90,6 +90,11 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite:
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
+/// What a column is to hold as JSON.
+pub fn text_of(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::internal(format!("what is to be stored is not JSON: {e}")))
+}
+
 /// A statement without parameters or rows: transactions and savepoints.
 pub fn run(connection: &Connection, statement: &str) -> Result<()> {
     connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed)

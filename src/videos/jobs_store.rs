@@ -4,7 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::FromSqlError;
 
 use super::jobs::{Filter, Job, NEEDS, Processor, Step, StepState, Wish};
-use crate::db::{Reader, Window, Writer};
+use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 
@@ -282,7 +282,7 @@ pub(super) fn list_owners(w: &Writer<'_>, wish: &Wish) -> Result<Vec<Option<Memb
         &[
             (":now", &w.now()),
             (":organization_id", &wish.organization),
-            (":processors", &words(wish)),
+            (":processors", &words(&wish.processors)?),
             (":most", &most),
         ],
         |row| row.get(0),
@@ -320,7 +320,7 @@ pub(super) fn claim_one(w: &Writer<'_>, owner: Option<MemberId>, lease: LeaseId,
             (":now", &w.now()),
             (":lease_s", &lease_s),
             (":leased_until", &w.now().plus_ms(lease_s.saturating_mul(1_000))),
-            (":processors", &words(wish)),
+            (":processors", &words(&wish.processors)?),
             (":member_id", &owner),
             (":organization_id", &wish.organization),
         ],
@@ -328,9 +328,9 @@ pub(super) fn claim_one(w: &Writer<'_>, owner: Option<MemberId>, lease: LeaseId,
     )
 }
 
-fn words(wish: &Wish) -> Option<String> {
-    let words = wish.processors.as_ref()?.iter().map(|processor| processor.word());
-    Some(serde_json::Value::from_iter(words).to_string())
+fn words(processors: &Option<Vec<Processor>>) -> Result<Option<String>> {
+    let words = |list: &Vec<Processor>| list.iter().map(|processor| processor.word()).collect::<Vec<_>>();
+    processors.as_ref().map(|list| sql::text_of(&words(list))).transpose()
 }
 
 const UPDATE_JOB: &str = "
@@ -340,9 +340,6 @@ const UPDATE_JOB: &str = "
     where id = :id";
 
 pub(super) fn update(w: &Writer<'_>, job: &Job) -> Result<()> {
-    let processors = job.processors.as_ref().map(|processors| {
-        serde_json::Value::from_iter(processors.iter().map(|processor| processor.word())).to_string()
-    });
     w.execute(
         UPDATE_JOB,
         &[
@@ -352,7 +349,7 @@ pub(super) fn update(w: &Writer<'_>, job: &Job) -> Result<()> {
             (":leased_by", &job.leased_by),
             (":lease_id", &job.lease),
             (":leased_until", &job.leased_until),
-            (":processors", &processors),
+            (":processors", &words(&job.processors)?),
             (":last_error", &job.last_error),
             (":now", &w.now()),
             (":id", &job.id),
