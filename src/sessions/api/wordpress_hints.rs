@@ -192,9 +192,9 @@ pub struct Api {
 impl Api {
     /// Hint at accounts of WordPress that changed
     ///
-    /// What our must-use plugin sends. WordPress is asked who they are now; where the settings name no administrator to
-    /// ask as, the hint is believed. A request counts once, and one that failed can be sent again as it is. 502
-    /// `neighbour_failed` when WordPress does not answer as it should: what was done stays.
+    /// What our must-use plugin sends; answered without an envelope. WordPress is asked who they are now; where the settings
+    /// name no administrator to ask as, the hint is believed. A request counts once, and one that failed can be sent again
+    /// as it is. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays.
     #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
     async fn take_wordpress_hint(&self, sender: Sender, body: Sent) -> Result<Json<HintTaken>, Failure> {
         let (caller, mark) = sender.require(&self.app, &body.0)?;
