@@ -30,6 +30,14 @@ pub enum MailSecurity {
     None,
 }
 
+/// What letters are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    English,
+    /// As written in Taiwan.
+    Chinese,
+}
+
 /// One line of the settings table.
 pub struct Described {
     pub name: &'static str,
@@ -248,7 +256,7 @@ settings! {
     job_processors_max "jobs.processors": u64 = 2, 1..=6, "Most processors that work on one job at the same time";
     job_keep_s "jobs.keep_s": u64 = 2_592_000, 1..=315_360_000, "How long a job that is done can be looked at, in seconds; then it is forgotten";
     job_claim_max "jobs.claim": u64 = 20, 1..=1_000, "Most jobs that one claim takes";
-    outbox_attempts_max "outbox.attempts": u64 = 12, 1..=1_000, "Attempts after which an event is given up for a target, until somebody retries it";
+    outbox_attempts_max "outbox.attempts": u64 = 24, 1..=1_000, "Attempts after which an event is given up for a target, until somebody retries it; with the other defaults they take three days";
     outbox_backoff_s "outbox.backoff_s": u64 = 5, 0..=86_400, "Wait before the second attempt of a delivery, in seconds; it doubles with each further one";
     outbox_backoff_max_s "outbox.backoff_max_s": u64 = 21_600, 1..=604_800, "Longest wait between two attempts of a delivery, in seconds";
     outbox_ttl_s "outbox.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a delivery that is over, done or given up, is kept to be looked at, in seconds";
@@ -264,7 +272,7 @@ settings! {
     sftpgo_home "sftpgo.home": String = String::new(), (), "Home folder of an SFTPGo user, such as /srv/media/{username}; empty means the media root with the name";
     sftpgo_delete "sftpgo.delete": bool = false, (), "Deletes the SFTPGo user of an erased member; otherwise it is disabled";
     sftpgo_reconcile_s "sftpgo.reconcile_s": u64 = 86_400, 60..=2_592_000, "How often SFTPGo's users are compared with the members, in seconds";
-    mail_language "mail.language": String = "en".into(), (), "Language of mail: en or zh-TW";
+    mail_language "mail.language": Language = Language::English, (), "Language of mail";
     decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
     decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first";
     decisions_ttl_s "decisions.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a decision stays in the decision log, in seconds";
@@ -422,9 +430,6 @@ impl Config {
         }
         if self.signing_key_overlap_s < self.access_token_ttl_s {
             faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
-        }
-        if !["en", "zh-TW"].contains(&self.mail_language.as_str()) {
-            faults.push("mail.language is en or zh-TW".into());
         }
         if self.audience.is_empty() {
             faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());

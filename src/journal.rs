@@ -28,8 +28,8 @@ impl Entry {
     }
 
     #[must_use]
-    pub fn within(mut self, organization: OrganizationId) -> Self {
-        self.organization = Some(organization);
+    pub fn within(mut self, organization: impl Into<Option<OrganizationId>>) -> Self {
+        self.organization = organization.into();
         self
     }
 

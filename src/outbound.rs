@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Request};
+use reqwest::{Client, ClientBuilder, Request};
 
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
@@ -37,7 +37,6 @@ struct Breaker {
 }
 
 pub struct Outbound {
-    /// Made when first needed: its certificates take memory that most sites do without.
     client: OnceLock<Client>,
     timeout: Duration,
     answer_bytes_max: u64,
@@ -61,19 +60,7 @@ impl Outbound {
 
     /// The client, to build requests with.
     pub fn client(&self) -> Result<&Client> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        // Another place may have done it; there is one provider either way.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(self.timeout)
-            .user_agent(concat!("roster/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::internal(format!("the HTTP client cannot be made: {e}")))?;
-        Ok(self.client.get_or_init(|| client))
+        made_once(&self.client, || builder(self.timeout))
     }
 
     /// Sends a request. Only what the host itself got wrong counts against it: no answer, one too late or too long, 5xx.
@@ -131,6 +118,33 @@ impl Outbound {
     }
 }
 
+/// What every client of ours is like.
+pub fn builder(timeout: Duration) -> ClientBuilder {
+    // Another place may have done it; there is one provider either way.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .user_agent(concat!("roster/", env!("CARGO_PKG_VERSION")))
+}
+
+/// The client of a place, made when it is first needed: its certificates take memory that most sites do without.
+pub fn made_once(place: &OnceLock<Client>, builder: impl FnOnce() -> ClientBuilder) -> Result<&Client> {
+    if let Some(client) = place.get() {
+        return Ok(client);
+    }
+    let client = builder().build().map_err(|e| Error::internal(format!("the HTTP client cannot be made: {e}")))?;
+    Ok(place.get_or_init(|| client))
+}
+
+/// How many seconds somebody asks us to wait: a number, or a moment of HTTP that is not over.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let until = || httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
+    text.parse().ok().or_else(|| until()?.as_secs().checked_sub(u64::try_from(now.0).ok()? / 1_000))
+}
+
 fn failed(why: String) -> Error {
     Error::new(Cause::NeighbourFailed).because(why)
 }
@@ -144,4 +158,28 @@ fn explained(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_moment_ahead() {
+        let now = Timestamp(784_111_777_000);
+        let wait = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().expect("a header"));
+            retry_after(&headers, now)
+        };
+        assert_eq!(wait("120"), Some(120));
+        assert_eq!(wait(" 0 "), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT"), None);
+        for nothing in ["-1", "soon", "", "Sun, 06 Nov 1994 08:50:37", "Sun, 06 Foo 1994 08:50:37 GMT"] {
+            assert_eq!(wait(nothing), None, "{nothing}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
 }

@@ -22,9 +22,10 @@
  * in a queue until Roster has taken them: WP-Cron sends them again, after a minute and then ever more rarely for about
  * a day. With DISABLE_WP_CRON the machine's own cron has to call wp-cron.php.
  *
- * A request is POST with the JSON body {"site","users":[{"id","event","username","email","name","roles"}]}, signed as
- * Roster signs its webhooks: X-Roster-Signature is v1= and the hex of HMAC-SHA256 over X-Roster-Timestamp, a point, and
- * the body. `event` is register, update, role or delete; of a deleted user only the number is sent.
+ * A request is POST with the JSON body {"site","delivery","users":[{"id","event","username","email","name","roles"}]},
+ * signed as Roster signs its webhooks: X-Roster-Signature is v1= and the hex of HMAC-SHA256 over X-Roster-Timestamp, a
+ * point, and the body. `delivery` is new in each, so that two which say the same are two. `event` is register, update,
+ * role or delete; of a deleted user only the number is sent.
  *
  * A program that makes a user by the REST API and tells Roster of it by itself sends the header X-Roster-Quiet: 1.
  *

@@ -378,7 +378,8 @@ fn scheme_bearer() -> MetaSecurityScheme {
     }
 }
 
-fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -> MetaSecurityScheme {
+/// A credential that is one header or cookie.
+pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "apiKey",
         description: Some(about),

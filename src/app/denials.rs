@@ -33,9 +33,8 @@ impl App {
         };
         let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
         let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
-        let mut entry =
-            Entry::new("path", &exchange.path).after(serde_json::json!({"detail": word, "repeats_before": repeats}));
-        entry.organization = tenant;
+        let after = serde_json::json!({"detail": word, "repeats_before": repeats});
+        let entry = Entry::new("path", &exchange.path).within(tenant).after(after);
         self.tend(move |w| journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry))
             .await
     }
@@ -62,8 +61,8 @@ impl App {
         self.tend(move |w| {
             over.iter().try_for_each(|((actor, action, tenant), count)| {
                 let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
-                let mut entry = Entry::new("denials", "repeated").after(serde_json::json!({"repeats": count}));
-                entry.organization = *tenant;
+                let after = serde_json::json!({"repeats": count});
+                let entry = Entry::new("denials", "repeated").within(*tenant).after(after);
                 journal::record(w, (kind, name), ("", "unknown"), action, Outcome::Denied, &entry)
             })
         })

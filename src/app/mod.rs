@@ -312,7 +312,10 @@ impl App {
     }
 
     /// Housekeeping that no decision and no reader of the audit cares about: last use, forgotten keys.
-    pub async fn tend(&self, tidy: impl FnOnce(&Writer<'_>) -> Result<()> + Send + 'static) -> Result<()> {
+    pub async fn tend<T: Send + 'static>(
+        &self,
+        tidy: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.db.write(move |w, _| tidy(w)).await
     }
 

@@ -9,7 +9,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::door::Door;
-use super::{Common, Failed, directory, jobs, open, show};
+use super::{Common, Failed, directory, import, open, show};
 use crate::config::Config;
 use crate::members;
 
@@ -312,7 +312,7 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             ask(common, Method::POST, &at(&uid, "/password-link"), Some(json!({}))).await?
         }
         MemberCommand::Import { file, dry_run, welcome } => {
-            return jobs::import_members(common, &file, dry_run, welcome).await;
+            return import::members(common, &file, dry_run, welcome).await;
         }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
         MemberCommand::ResetSecondFactor { uid } => {
@@ -426,15 +426,15 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     let bytes = std::fs::read(&document.file)
         .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
     let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
-    let mut query = format!("dry_run={dry_run}");
-    for (name, value) in [("app", &document.app), ("prefix", &document.prefix), ("base", &document.base)] {
-        if let Some(value) = value {
-            query.push_str(&format!("&{name}={}", segment(value)));
-        }
-    }
+    let wish = [
+        ("dry_run", dry_run.then_some("true")),
+        ("app", document.app.as_deref()),
+        ("prefix", document.prefix.as_deref()),
+        ("base", document.base.as_deref()),
+    ];
+    let path = query(&format!("{base}/permissions/catalog"), &wish);
     let mut door = Door::open(common).await?;
-    let difference =
-        door.send(Method::PUT, &format!("{base}/permissions/catalog?{query}"), &[], content_type, Some(bytes)).await;
+    let difference = door.send(Method::PUT, &path, &[], content_type, Some(bytes)).await;
     door.close().await;
     let difference = difference?;
     if common.json {
@@ -453,12 +453,14 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     Ok(if dry_run && differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn is_json(file: &Path) -> bool {
+/// Does its name say that it holds JSON?
+pub(super) fn is_json(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 async fn export(common: &Common, base: &str, app: &str) -> Result<ExitCode, Failed> {
-    let answer = ask(common, Method::GET, &format!("{base}/permissions/catalog?app={}", segment(app)), None).await?;
+    let path = query(&format!("{base}/permissions/catalog"), &[("app", Some(app))]);
+    let answer = ask(common, Method::GET, &path, None).await?;
     let entries = answer["list"].as_array().cloned().unwrap_or_default().into_iter().map(|mut node| {
         if let Some(map) = node.as_object_mut() {
             map.remove("id");
@@ -499,8 +501,14 @@ pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Optio
 }
 
 pub(super) fn listed(path: &str, keyword: Option<&str>) -> String {
-    let keyword = keyword.map_or_else(String::new, |keyword| format!("&keyword={}", segment(keyword)));
-    format!("{path}?limit=200{keyword}")
+    query(path, &[("limit", Some("200")), ("keyword", keyword)])
+}
+
+/// A path with those values of its query that there are.
+pub(super) fn query(path: &str, values: &[(&str, Option<&str>)]) -> String {
+    let given = values.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?))));
+    let given: Vec<String> = given.collect();
+    if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
 }
 
 /// Text as one segment of a path or one value of a query.

@@ -4,6 +4,7 @@
 mod commands;
 pub mod directory;
 mod door;
+mod import;
 mod invite;
 mod jobs;
 mod keys;

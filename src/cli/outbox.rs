@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use poem::http::Method;
 
-use super::commands::{ask, segment};
+use super::commands::{ask, query, segment};
 use super::{Common, Failed, show};
 
 #[derive(Subcommand)]
@@ -30,13 +30,13 @@ pub(super) enum OutboxCommand {
 pub(super) async fn run(common: &Common, command: OutboxCommand) -> Result<(), Failed> {
     match command {
         OutboxCommand::List { state, target, kind } => {
-            let mut path = "/admin/deliveries?limit=200".to_owned();
-            for (name, value) in [("state", state), ("target", target), ("kind", kind)] {
-                if let Some(value) = value {
-                    path.push_str(&format!("&{name}={}", segment(&value)));
-                }
-            }
-            let page = ask(common, Method::GET, &path, None).await?;
+            let narrowed = [
+                ("limit", Some("200")),
+                ("state", state.as_deref()),
+                ("target", target.as_deref()),
+                ("kind", kind.as_deref()),
+            ];
+            let page = ask(common, Method::GET, &query("/admin/deliveries", &narrowed), None).await?;
             let columns = ["id", "kind", "state", "attempts", "next_at", "last_error"];
             show::table(common.json, &page, &columns);
         }

@@ -63,8 +63,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
     // What ended while nothing ran ends before anybody asks.
-    let first = sessions::tidy(&app).await.and(keys::tend(&app).await).and(clients::keys::tend(&app).await);
-    if let Err(e) = first.and(deliver::tidy(&app).await).and(jobs::forget_done(&app).await) {
+    if let Err(e) = end_what_is_over(&app).await {
         tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
     }
     lock.announce(&socket)?;
@@ -162,15 +161,14 @@ async fn ready_plugins(app: Arc<App>) {
     app.ready_plugins().await;
 }
 
-async fn keep_tidy(app: &App) -> crate::error::Result<()> {
+async fn end_what_is_over(app: &App) -> crate::error::Result<()> {
     app.forget_old_requests().await?;
     sessions::tidy(app).await?;
     keys::tend(app).await?;
     clients::keys::tend(app).await?;
     jobs::forget_done(app).await?;
     videos::tend(app).await?;
-    deliver::tidy(app).await?;
-    app.reload().await.map(drop)
+    deliver::tidy(app).await
 }
 
 async fn keep_up(app: Arc<App>) {
@@ -186,7 +184,10 @@ async fn keep_up(app: Arc<App>) {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },
-            _ = tidy.tick() => keep_tidy(&app).await,
+            _ = tidy.tick() => match end_what_is_over(&app).await {
+                Ok(()) => app.reload().await.map(drop),
+                failed => failed,
+            },
             _ = leases.tick() => jobs::tend(&app).await,
         };
         if let Err(e) = outcome {

@@ -22,9 +22,9 @@ pub fn tables() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn table(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
-    let line = |cells: [String; 3]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
-    let head = [line(head.map(str::to_owned)), "| --- | --- | --- |\n".to_owned()];
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let line = |cells: [String; N]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+    let head = [line(head.map(str::to_owned)), line(["---"; N].map(str::to_owned))];
     head.into_iter().chain(rows.map(line)).collect()
 }
 
@@ -54,8 +54,8 @@ fn options(command: &clap::Command) -> String {
 }
 
 fn events() -> String {
-    let lines = Kind::ALL.iter().map(|kind| format!("| `{}` | {} |\n", kind.word(), kind.about()));
-    ["| Event | When |\n".to_owned(), "| --- | --- |\n".to_owned()].into_iter().chain(lines).collect()
+    let row = |kind: &Kind| [format!("`{}`", kind.word()), kind.about().to_owned()];
+    table(["Event", "When"], Kind::ALL.iter().map(row))
 }
 
 fn settings() -> String {

@@ -63,7 +63,10 @@ pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), 
         }
         VideoCommand::Import { dry_run, prefix, no_jobs } => {
             let wish = without_nulls(json!({"dry_run": dry_run, "prefix": prefix, "queue_jobs": !no_jobs}));
-            show::line(common.json, &import(common, &base, wish).await?);
+            let mut door = Door::open(common).await?;
+            let imported = import(&mut door, &base, wish).await;
+            door.close().await;
+            show::line(common.json, &imported?);
         }
         VideoCommand::Claim { dry_run } => {
             let body = json!({"dry_run": dry_run});
@@ -74,24 +77,16 @@ pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), 
 }
 
 /// Piece by piece, saying on standard error how far it is.
-async fn import(common: &Common, base: &str, mut wish: Value) -> Result<Value, Failed> {
+async fn import(door: &mut Door, base: &str, mut wish: Value) -> Result<Value, Failed> {
     const PIECE: u64 = 1_000;
     const SUMS: [&str; 6] = ["looked_at", "imported", "ownerless", "already_exist", "bytes", "skipped"];
     wish["limit"] = PIECE.into();
-    let mut door = Door::open(common).await?;
     let mut sum = Value::Null;
     loop {
-        let piece = match door.call(Method::POST, &format!("{base}/videos/import"), &[], Some(wish.clone())).await {
-            Ok(piece) => piece,
-            Err(failed) => {
-                door.close().await;
-                return Err(failed);
-            }
-        };
+        let piece = door.call(Method::POST, &format!("{base}/videos/import"), &[], Some(wish.clone())).await?;
         let next = piece["next"].clone();
         sum = added(sum, piece, &SUMS);
         if next.is_null() {
-            door.close().await;
             return Ok(sum);
         }
         eprintln!("{} files looked at, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));

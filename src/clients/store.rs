@@ -76,10 +76,10 @@ pub fn insert_client(w: &Writer<'_>, client: &ApiClient, hash: &Hash) -> Result<
             (":client_key", &client.client_key),
             (":name", &client.name),
             (":api_key_hash", hash),
-            (":scopes", &json(&client.scopes)),
-            (":allowed_origins", &json(&client.allowed_origins)),
-            (":allowed_ips", &json(&client.allowed_ips)),
-            (":allowed_paths", &json(&client.allowed_paths)),
+            (":scopes", &sql::text_of(&client.scopes)?),
+            (":allowed_origins", &sql::text_of(&client.allowed_origins)?),
+            (":allowed_ips", &sql::text_of(&client.allowed_ips)?),
+            (":allowed_paths", &sql::text_of(&client.allowed_paths)?),
             (":rate_limit_per_min", &client.rate_limit_per_min),
             (":expires_at", &client.expires_at),
             (":now", &w.now()),
@@ -101,10 +101,10 @@ pub fn update_client(w: &Writer<'_>, client: &ApiClient) -> Result<()> {
         &[
             (":name", &client.name),
             (":status", &if client.is_active { "active" } else { "inactive" }),
-            (":scopes", &json(&client.scopes)),
-            (":allowed_origins", &json(&client.allowed_origins)),
-            (":allowed_ips", &json(&client.allowed_ips)),
-            (":allowed_paths", &json(&client.allowed_paths)),
+            (":scopes", &sql::text_of(&client.scopes)?),
+            (":allowed_origins", &sql::text_of(&client.allowed_origins)?),
+            (":allowed_ips", &sql::text_of(&client.allowed_ips)?),
+            (":allowed_paths", &sql::text_of(&client.allowed_paths)?),
             (":rate_limit_per_min", &client.rate_limit_per_min),
             (":expires_at", &client.expires_at),
             (":now", &w.now()),
@@ -229,7 +229,7 @@ pub fn insert_key(w: &Writer<'_>, id: ApiKeyId, new: &NewKey, hash: &Hash, expir
             (":service_name", &service),
             (":hash", hash),
             (":is_imported", &new.imported.is_some()),
-            (":scopes", &json(&new.scopes)),
+            (":scopes", &sql::text_of(&new.scopes)?),
             (":expires_at", &expires_at),
             (":now", &w.now()),
         ],
@@ -319,8 +319,4 @@ fn key_of(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         created_at: row.get(12)?,
         updated_at: row.get(13)?,
     })
-}
-
-fn json(list: &[String]) -> String {
-    serde_json::Value::from(list.to_vec()).to_string()
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::{LogFormat, MailSecurity};
+use super::{Language, LogFormat, MailSecurity};
 
 /// What can stand behind a setting's name.
 pub(super) trait Setting: Sized {
@@ -111,6 +111,23 @@ impl Setting for MailSecurity {
             Self::StartTls => "\"starttls\"".into(),
             Self::Tls => "\"tls\"".into(),
             Self::None => "\"none\"".into(),
+        }
+    }
+}
+
+impl Setting for Language {
+    const KIND: &'static str = "en or zh-TW";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("en") => Ok(Self::English),
+            Some("zh-TW") => Ok(Self::Chinese),
+            _ => Err("must be \"en\" or \"zh-TW\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::English => "\"en\"".into(),
+            Self::Chinese => "\"zh-TW\"".into(),
         }
     }
 }

@@ -159,7 +159,7 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
         Outcome::Gone(why) => {
             count("dead");
             tracing::warn!(delivery = id, why, "a target is gone: what waited for it is given up");
-            app.tend(move |w| store::bury(w, &delivery.target, &why).map(drop)).await
+            app.tend(move |w| store::bury(w, &delivery.target, &why)).await.map(drop)
         }
     }
 }
@@ -174,14 +174,11 @@ fn jittered(wait_ms: u64) -> Result<i64> {
 /// Forgets deliveries that are over for long enough.
 pub async fn tidy(app: &App) -> Result<()> {
     let ttl_ms = ms(app.config.outbox_ttl_s);
-    app.tend(move |w| {
-        let dead = store::forget(w, w.now().plus_ms(-ttl_ms))?;
-        if dead > 0 {
-            tracing::warn!(dead, "deliveries that were given up long ago are forgotten");
-        }
-        Ok(())
-    })
-    .await
+    let dead = app.tend(move |w| store::forget(w, w.now().plus_ms(-ttl_ms))).await?;
+    if dead > 0 {
+        tracing::warn!(dead, "deliveries that were given up long ago are forgotten");
+    }
+    Ok(())
 }
 
 /// Brings the figures of the outbox up to date.

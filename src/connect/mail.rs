@@ -14,7 +14,7 @@ use lettre::transport::smtp::response::{Category, Severity};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::sync::Semaphore;
 
-use crate::config::{Config, MailSecurity};
+use crate::config::{Config, Language, MailSecurity};
 use crate::error::{Error, Result};
 use crate::ids::MemberId;
 
@@ -28,10 +28,10 @@ macro_rules! letters {
             const ALL: &'static [Letter] = &[$(Letter::$name,)*];
 
             /// The subject, an empty line, and the text.
-            fn template(self, language: &str) -> &'static str {
+            fn template(self, language: Language) -> &'static str {
                 match (self, language) {
-                    $((Letter::$name, CHINESE) => include_str!(concat!("letters/zh-TW/", $file)),
-                      (Letter::$name, _) => include_str!(concat!("letters/en/", $file)),)*
+                    $((Letter::$name, Language::English) => include_str!(concat!("letters/en/", $file)),
+                      (Letter::$name, Language::Chinese) => include_str!(concat!("letters/zh-TW/", $file)),)*
                 }
             }
         }
@@ -47,8 +47,6 @@ letters! {
     KeyEnds "key_ends.txt";
 }
 
-const CHINESE: &str = "zh-TW";
-
 /// A text for one member.
 #[derive(Debug)]
 pub struct Mail {
@@ -61,14 +59,14 @@ pub struct Mail {
 /// What every letter of this site has in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
-    pub language: &'a str,
+    pub language: Language,
     /// The address of the site.
     pub site: &'a str,
 }
 
 /// Writes the letters of this site.
 pub fn writer<'a>(config: &'a Config, site: &'a str) -> Writer<'a> {
-    Writer { language: &config.mail_language, site }
+    Writer { language: config.mail_language, site }
 }
 
 impl Writer<'_> {
@@ -116,7 +114,10 @@ impl Writer<'_> {
             (.., hours @ ..48) => (hours, [" hours", " 小時"]),
             (.., hours) => (hours.div_ceil(24), [" days", " 天"]),
         };
-        if self.language == CHINESE { format!(" {count}{} ", unit[1]) } else { format!("{count}{}", unit[0]) }
+        match self.language {
+            Language::English => format!("{count}{}", unit[0]),
+            Language::Chinese => format!(" {count}{} ", unit[1]),
+        }
     }
 }
 
@@ -297,13 +298,13 @@ mod tests {
         }
     }
 
-    fn writer(language: &str) -> Writer<'_> {
+    fn writer(language: Language) -> Writer<'static> {
         Writer { language, site: "https://example.org" }
     }
 
     #[test]
     fn a_time_is_said_in_words() {
-        let said = |language: &str| {
+        let said = |language: Language| {
             [1, 119, 120, 900, 7_140, 7_200, 169_200, 172_800, 604_800].map(|s| writer(language).in_words(s))
         };
         let english = [
@@ -317,8 +318,8 @@ mod tests {
             "2 days",
             "7 days",
         ];
-        assert_eq!(said("en"), english.map(str::to_owned));
-        assert_eq!(said("zh-TW")[3], " 15 分鐘 ");
+        assert_eq!(said(Language::English), english.map(str::to_owned));
+        assert_eq!(said(Language::Chinese)[3], " 15 分鐘 ");
     }
 
     #[test]
@@ -337,7 +338,7 @@ mod tests {
             names
         };
         for letter in Letter::ALL {
-            let (english, chinese) = (letter.template("en"), letter.template("zh-TW"));
+            let (english, chinese) = (letter.template(Language::English), letter.template(Language::Chinese));
             assert_ne!(english, chinese, "{letter:?}");
             assert_eq!(gaps(english), gaps(chinese), "{letter:?}");
             for template in [english, chinese] {
@@ -352,7 +353,7 @@ mod tests {
 
     #[test]
     fn no_gap_of_a_letter_stays_open() {
-        for language in ["en", "zh-TW"] {
+        for language in [Language::English, Language::Chinese] {
             let (id, to) = (MemberId::new(), || "kim@example.org".to_owned());
             let writer = writer(language);
             for mail in [
@@ -390,7 +391,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_cannot_add_a_header() {
         for to in ["a@example.org\r\nBcc: b@example.org", "a@example.org, b@example.org", "a", "a@b@c"] {
-            let mail = writer("en").known_already(MemberId::new(), to.into());
+            let mail = writer(Language::English).known_already(MemberId::new(), to.into());
             let refused = deliver(&configured("roster@example.org"), mail).await.expect_err(to);
             assert!(refused.is_final && refused.why.contains("no address"), "{to}");
         }

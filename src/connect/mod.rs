@@ -157,7 +157,23 @@ pub struct Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_neighbour_may_be_away_for_a_day_and_nothing_is_tried_for_a_week() {
+        const HOUR_MS: u64 = 3_600_000;
+        let config = Config::of(Path::new("data"));
+        let wait_ms = |attempts| backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s);
+        let all_ms: u64 = (1..config.outbox_attempts_max).map(wait_ms).sum();
+        // The jitter takes a fifth at most, and adds one.
+        assert!(all_ms * 4 / 5 > 24 * HOUR_MS, "{all_ms}");
+        assert!(all_ms * 6 / 5 < 7 * 24 * HOUR_MS, "{all_ms}");
+        // Who looks at what was given up has time to.
+        assert!(config.outbox_ttl_s * 1_000 > 2 * all_ms);
+    }
 
     #[test]
     fn the_wait_doubles_up_to_its_limit() {

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::{Delivery, Filter, Target, Webhook};
-use crate::db::{Reader, Window, Writer};
+use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, Timestamp, WebhookId};
 
@@ -285,7 +285,7 @@ pub fn insert_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
             (":organization_id", &webhook.organization),
             (":name", &webhook.name),
             (":url", &webhook.url),
-            (":kinds", &json(&webhook.kinds)),
+            (":kinds", &sql::text_of(&webhook.kinds)?),
             (":now", &w.now()),
         ],
     )
@@ -303,7 +303,7 @@ pub fn update_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
         &[
             (":name", &webhook.name),
             (":url", &webhook.url),
-            (":kinds", &json(&webhook.kinds)),
+            (":kinds", &sql::text_of(&webhook.kinds)?),
             (":status", &if webhook.is_active { "active" } else { "inactive" }),
             (":now", &w.now()),
             (":id", &webhook.id),
@@ -333,14 +333,12 @@ pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<usize> {
 }
 
 fn webhook_of(row: &Row<'_>) -> rusqlite::Result<Webhook> {
-    let kinds = serde_json::from_str(row.get_ref(4)?.as_str()?)
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(e)))?;
     Ok(Webhook {
         id: row.get(0)?,
         organization: row.get(1)?,
         name: row.get(2)?,
         url: row.get(3)?,
-        kinds,
+        kinds: sql::json(row, 4)?,
         is_active: row.get_ref(5)?.as_str()? == "active",
         generation: row.get(6)?,
         previous_until: row.get(7)?,
@@ -348,8 +346,4 @@ fn webhook_of(row: &Row<'_>) -> rusqlite::Result<Webhook> {
         created_at: row.get(9)?,
         updated_at: row.get(10)?,
     })
-}
-
-fn json(list: &[String]) -> String {
-    serde_json::Value::from(list.to_vec()).to_string()
 }

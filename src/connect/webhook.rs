@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::redirect::Policy;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 
@@ -19,10 +18,11 @@ use crate::access::caller::Identity;
 use crate::access::secret::{self, Sealer};
 use crate::app::{App, Changed};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{Timestamp, WebhookId};
 use crate::journal::Entry;
 use crate::members;
+use crate::outbound::{builder, made_once, retry_after};
 
 /// The secret of a webhook's generation, as its receiver keeps it.
 pub fn secret(sealer: &Sealer, id: WebhookId, generation: i64) -> String {
@@ -63,7 +63,6 @@ pub struct Answered {
 pub struct Sender {
     hosts: Hosts,
     timeout: Duration,
-    /// Made when first needed.
     client: OnceLock<Client>,
 }
 
@@ -82,20 +81,7 @@ impl Sender {
     }
 
     fn client(&self) -> Result<&Client> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        // Another place may have done it; there is one provider either way.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .dns_resolver(self.hosts.clone())
-            .timeout(self.timeout)
-            .user_agent(concat!("roster/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::internal(format!("the HTTP client cannot be made: {e}")))?;
-        Ok(self.client.get_or_init(|| client))
+        made_once(&self.client, || builder(self.timeout).dns_resolver(self.hosts.clone()))
     }
 
     /// Sends one signed request.
@@ -170,29 +156,6 @@ async fn read_off(mut response: reqwest::Response) {
     }
 }
 
-/// Seconds, or until a moment of HTTP.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    text.parse().ok().or_else(|| u64::try_from(moment(text)? - now.0 / 1_000).ok())
-}
-
-/// Seconds since 1970 of a date like `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn moment(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let parts: Vec<&str> = text.split([' ', ':']).collect();
-    let [_, day, month, year, hour, minute, second, "GMT"] = parts[..] else { return None };
-    let number = |text: &str| text.parse::<i64>().ok().filter(|n| (0..=9_999).contains(n));
-    let month = i64::try_from(MONTHS.iter().position(|known| *known == month)?).ok()?;
-    // Years begin in March, so that the odd day is the last one.
-    let (year, shifted) = (number(year)? - i64::from(month < 2), (month + 10) % 12);
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
-        + year.div_euclid(400)
-        + (shifted * 306 + 5) / 10
-        + number(day)?
-        - 719_469;
-    Some(days * 86_400 + number(hour)? * 3_600 + number(minute)? * 60 + number(second)?)
-}
-
 /// The body that tells of an event. What it says of a member is as of now, so that nothing of an erased one is told.
 async fn body_of(app: &App, delivery: &Delivery) -> Result<Value> {
     let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
@@ -250,9 +213,8 @@ async fn switch_off(app: &App, id: WebhookId) -> Result<()> {
         };
         webhook.is_active = false;
         store::update_webhook(t, &webhook)?;
-        let mut entry = Entry::new("webhook", id).after(json!({"status": "inactive", "answered": 410}));
-        entry.organization = webhook.organization;
-        Ok(Changed::new((), entry))
+        let after = json!({"status": "inactive", "answered": 410});
+        Ok(Changed::new((), Entry::new("webhook", id).within(webhook.organization).after(after)))
     })
     .await
     .map(drop)
@@ -261,38 +223,6 @@ async fn switch_off(app: &App, id: WebhookId) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_date_of_http_is_read() {
-        for (text, expected) in [
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("Tue, 29 Feb 2028 12:00:00 GMT", Some(1_835_438_400)),
-            ("Fri, 31 Dec 2100 23:59:59 GMT", Some(4_133_980_799)),
-            ("Sun, 06 Nov 1994 08:49:37", None),
-            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
-            ("Sun, 06 Foo 1994 08:49:37 GMT", None),
-            ("Sun, x Nov 1994 08:49:37 GMT", None),
-            ("", None),
-        ] {
-            assert_eq!(moment(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_wait_is_seconds_or_a_moment_ahead() {
-        let now = Timestamp(784_111_777_000);
-        let wait = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().expect("a header"));
-            retry_after(&headers, now)
-        };
-        assert_eq!(wait("120"), Some(120));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT"), None);
-        assert_eq!(wait("-1"), None);
-        assert_eq!(wait("soon"), None);
-    }
 
     #[test]
     fn a_rotation_is_signed_with_both_secrets_until_its_time_is_over() {

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Url;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, LOCATION};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::access::secret::{self, Hash};
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
+use crate::outbound::Answer;
 
 /// Who somebody is at the site.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,44 +32,63 @@ pub struct Person {
 }
 
 /// Asks the site whom a username (or e-mail) and an application password belong to; `None` when to nobody.
-///
-/// `context=edit` matters: without it WordPress takes wrong credentials for an anonymous visitor's.
 pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<Person>> {
-    const WHO_AM_I: &str = "/wp-json/wp/v2/users/me?context=edit&_fields=id,username,email,name,roles";
+    let answer = users(app, (login, application_password), "/me", &[]).await?;
+    match answer.status {
+        401 | 403 => Ok(None),
+        _ => read_oneself(&answer, login).map(Some),
+    }
+}
+
+/// Asks for users, in the context `edit`: without it WordPress takes wrong credentials for an anonymous visitor's, and
+/// shows a visitor those who published something, as if there were no others.
+pub(super) async fn users(
+    app: &App,
+    (login, application_password): (&str, &str),
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<Answer> {
+    let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users{path}", app.config.wordpress_url))
+        .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
+    url.query_pairs_mut()
+        .extend_pairs([("context", "edit"), ("_fields", "id,username,email,name,roles")])
+        .extend_pairs(query);
     let request = app
         .outbound
         .client()?
-        .get(format!("{}{WHO_AM_I}", app.config.wordpress_url))
+        .get(url)
         .basic_auth(login, Some(application_password))
         .header(ACCEPT, "application/json")
         // An answer that something in between kept would be somebody else's.
         .header(CACHE_CONTROL, "no-store")
         .build()
         .map_err(|e| Error::internal(format!("the question to WordPress cannot be made: {e}")))?;
-    let answer = app.outbound.send(request).await?;
-    match answer.status {
-        200 => {}
-        401 | 403 => return Ok(None),
-        status => {
-            let to = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            return Err(failed(format!("status {status} {to}: is wordpress.url the address of the site itself?")));
-        }
+    app.outbound.send(request).await
+}
+
+/// What a good answer holds.
+pub(super) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
+    if answer.status != 200 {
+        let to = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let status = answer.status;
+        return Err(failed(format!("status {status} {to}: is wordpress.url the address of the site itself?")));
     }
-    let person: Person = serde_json::from_value(answer.json()?)
-        .map_err(|e| failed(format!("its answer is no user as WordPress tells of one: {e}")))?;
-    let is_asked_for = [&person.login, &person.email].iter().any(|name| same(name, login));
+    serde_json::from_value(answer.json()?).map_err(|e| failed(format!("its answer is none as WordPress gives it: {e}")))
+}
+
+/// Who asked, as an answer about `/me` has it.
+pub(super) fn read_oneself(answer: &Answer, login: &str) -> Result<Person> {
+    let person: Person = read(answer)?;
+    // WordPress takes names in any case, and with blanks around them.
+    let folded = |text: &str| text.trim().to_lowercase();
+    let is_asked_for = [&person.login, &person.email].iter().any(|name| folded(name) == folded(login));
     if person.id == 0 || !is_asked_for {
-        return Err(failed("it told of somebody else than was asked for: does a cache keep its answers?".into()));
+        return Err(failed("it told of somebody else than was asked for: does a cache keep its answers?"));
     }
-    Ok(Some(person))
+    Ok(person)
 }
 
-/// WordPress takes names in any case, and with blanks around them.
-fn same(left: &str, right: &str) -> bool {
-    left.trim().to_lowercase() == right.trim().to_lowercase()
-}
-
-fn failed(why: String) -> Error {
+pub(super) fn failed(why: impl std::fmt::Display) -> Error {
     Error::new(Cause::NeighbourFailed).because(format!("WordPress: {why}"))
 }
 

@@ -5,23 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::Url;
-use reqwest::header::{ACCEPT, CACHE_CONTROL};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
-use super::wordpress::Person;
+use super::wordpress::{Person, failed, read, read_oneself, users};
 use crate::app::App;
-use crate::error::{Cause, Error, Result};
+use crate::error::Result;
 use crate::outbound::Answer;
 
 /// Most users of one answer, which is also WordPress's limit.
 pub const PAGE: usize = 100;
 
 /// An administrator of WordPress.
-///
-/// It asks in the context `edit` always: without it WordPress takes wrong credentials for an anonymous visitor's, and
-/// shows a visitor those who published something, as if there were no others.
 pub struct Office<'a> {
     app: &'a App,
     password: &'a str,
@@ -37,12 +29,7 @@ impl<'a> Office<'a> {
 
     /// Fails unless WordPress knows the credentials.
     pub async fn prove(&self) -> Result<()> {
-        let known: Person = read(self.ask("/me", &[]).await?)?;
-        let name = self.app.config.wordpress_username.trim().to_lowercase();
-        if [known.login, known.email].iter().any(|text| text.to_lowercase() == name) {
-            return Ok(());
-        }
-        Err(failed("it told of somebody else than was asked for: does a cache keep its answers?".into()))
+        read_oneself(&self.ask("/me", &[]).await?, &self.app.config.wordpress_username).map(drop)
     }
 
     /// The user of a number; `None` when WordPress says that there is none.
@@ -52,15 +39,11 @@ impl<'a> Office<'a> {
             let code = answer.json().ok().and_then(|body| body["code"].as_str().map(str::to_owned));
             return match code.as_deref() {
                 Some("rest_user_invalid_id") => Ok(None),
-                _ => Err(failed("status 404, which is not WordPress's own word about the user".into())),
+                _ => Err(failed("status 404, which is not WordPress's own word about the user")),
             };
         }
-        let person: Person = read(answer)?;
-        if person.id == id {
-            Ok(Some(person))
-        } else {
-            Err(failed("it told of another user than was asked for".into()))
-        }
+        let person: Person = read(&answer)?;
+        if person.id == id { Ok(Some(person)) } else { Err(failed("it told of another user than was asked for")) }
     }
 
     /// A page of all users, from 1, by number. Past the end there is nobody.
@@ -79,51 +62,20 @@ impl<'a> Office<'a> {
         let per_page = PAGE.to_string();
         let mut query = vec![("per_page", per_page.as_str()), ("orderby", "id"), ("order", "asc")];
         query.extend(more);
-        let found: Vec<Person> = read(self.ask("", &query).await?)?;
+        let found: Vec<Person> = read(&self.ask("", &query).await?)?;
         if found.len() > PAGE || found.iter().any(|person| person.id == 0) {
-            return Err(failed("its list of users is none".into()));
+            return Err(failed("its list of users is none"));
         }
         Ok(found)
     }
 
     async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
-        let config = &self.app.config;
-        let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users{path}", config.wordpress_url))
-            .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
-        url.query_pairs_mut()
-            .extend_pairs([("context", "edit"), ("_fields", "id,username,email,name,roles")])
-            .extend_pairs(query);
-        let request = self
-            .app
-            .outbound
-            .client()?
-            .get(url)
-            .basic_auth(&config.wordpress_username, Some(self.password))
-            .header(ACCEPT, "application/json")
-            .header(CACHE_CONTROL, "no-store")
-            .build()
-            .map_err(|e| Error::internal(format!("the question to WordPress cannot be made: {e}")))?;
-        self.app.outbound.send(request).await
-    }
-}
-
-/// The answer's body. Which code comes with a refusal depends on WordPress's plugins: only the status counts.
-fn read<T: DeserializeOwned>(answer: Answer) -> Result<T> {
-    match answer.status {
-        200 => {}
-        401 | 403 => {
-            let message =
-                "WordPress refuses wordpress.username with its application password, or lets it list no users";
-            return Err(failed(format!("status {}", answer.status)).saying(message));
+        let answer = users(self.app, (&self.app.config.wordpress_username, self.password), path, query).await?;
+        if !matches!(answer.status, 401 | 403) {
+            return Ok(answer);
         }
-        status => {
-            return Err(failed(format!("status {status}: is wordpress.url the address of the site itself?")));
-        }
+        // Which code comes with a refusal depends on WordPress's plugins: only the status counts.
+        let message = "WordPress refuses wordpress.username with its application password, or lets it list no users";
+        Err(failed(format!("status {}", answer.status)).saying(message))
     }
-    let body: Value = answer.json()?;
-    serde_json::from_value(body).map_err(|e| failed(format!("its answer is none as WordPress gives it: {e}")))
-}
-
-fn failed(why: String) -> Error {
-    Error::new(Cause::NeighbourFailed).because(format!("WordPress: {why}"))
 }

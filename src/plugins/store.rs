@@ -6,7 +6,7 @@ use super::{Plugin, Version, Whole};
 use crate::access::plugin::{Activation, Exports};
 use crate::access::secret::Hash;
 use crate::db::{Reader, Window, Writer, sql};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, PluginId};
 
 // ── plugins ──
@@ -88,13 +88,13 @@ const UPDATE_PLUGIN: &str = "
     where id = :id";
 
 pub fn update_plugin(w: &Writer<'_>, plugin: &Plugin) -> Result<()> {
-    let optional = |activation: &Option<Activation>| activation.as_ref().map(text_of).transpose();
+    let optional = |activation: &Option<Activation>| activation.as_ref().map(sql::text_of).transpose();
     w.execute(
         UPDATE_PLUGIN,
         &[
             (":enforced", &optional(&plugin.enforced)?),
             (":shadow", &optional(&plugin.shadow)?),
-            (":history", &text_of(&plugin.history)?),
+            (":history", &sql::text_of(&plugin.history)?),
             (":versions_made", &plugin.versions_made),
             (":now", &w.now()),
             (":id", &plugin.id),
@@ -177,11 +177,11 @@ pub fn insert_version(w: &Writer<'_>, plugin: PluginId, version: &Version) -> Re
             (":plugin_id", &plugin),
             (":version", &version.number),
             (":sha256", &version.sha256),
-            (":exports", &text_of(&version.exports.words())?),
-            (":imports", &text_of(&version.imports)?),
+            (":exports", &sql::text_of(&version.exports.words())?),
+            (":imports", &sql::text_of(&version.imports)?),
             (":is_large", &version.is_large),
             (":is_tested", &version.is_tested),
-            (":report", &text_of(&version.report)?),
+            (":report", &sql::text_of(&version.report)?),
             (":uploaded_by", &version.uploaded_by),
             (":now", &w.now()),
         ],
@@ -224,10 +224,4 @@ const DELETE_COMPONENT: &str = "
 
 fn delete_component(w: &Writer<'_>, sha256: &Hash) -> Result<()> {
     w.execute(DELETE_COMPONENT, &[(":sha256", sha256)]).map(drop)
-}
-
-// ── JSON in columns ──
-
-fn text_of(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::internal(format!("what is to be stored is not JSON: {e}")))
 }

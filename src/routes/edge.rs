@@ -237,7 +237,7 @@ impl<E> Edge<E> {
             set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE");
             set(
                 "access-control-allow-headers",
-                "authorization, content-type, if-match, if-none-match, idempotency-key, x-client-key, x-api-key, x-tenant-id, x-request-id",
+                "authorization, content-type, if-match, if-none-match, idempotency-key, x-client-key, x-api-key, x-tenant-id, x-sftpgo-user, x-request-id",
             );
             set("access-control-max-age", "600");
         }

@@ -57,6 +57,7 @@ type Apis = (
         sessions::api::passwords::Api,
         sessions::api::registration::Api,
         sessions::api::wordpress::Api,
+        sessions::api::wordpress_hints::Api,
         sessions::api::wordpress_sync::Api,
     ),
     (clients::api::Api, clients::api::keys::Api),
@@ -115,6 +116,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::passwords::Api { app: app() },
             sessions::api::registration::Api { app: app() },
             sessions::api::wordpress::Api { app: app() },
+            sessions::api::wordpress_hints::Api { app: app() },
             sessions::api::wordpress_sync::Api { app: app() },
         ),
         (clients::api::Api { app: app() }, clients::api::keys::Api { app: app() }),
@@ -207,7 +209,6 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
             get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
         )
         .at(format!("{base}/docs"), get(Fixed::new(app, "text/html; charset=utf-8", page)))
-        .at(format!("{base}/hooks/wordpress"), post(sessions::api::wordpress_hints::take_hint).data(app.clone()))
         .nest(base, shared())
         .nest_no_strip("/auth", shared())
         .nest_no_strip("/me", shared())
@@ -417,7 +418,6 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
-    methods.insert(format!("{base}/hooks/wordpress"), vec!["POST".into()]);
     for page in ["/setup", "/reset", "/invitation"] {
         methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
     }

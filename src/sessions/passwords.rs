@@ -171,10 +171,8 @@ pub fn make_link(
             _ => return Err(Cause::MemberNotActive.into()),
         }
         let expires_at = insert_link(t, &secret::hash(&token), id, ttl_s)?;
-        let mut entry = Entry::new("member", id).after(json!({"expires_at": expires_at.0}));
-        if let Some(organization) = reach.organization() {
-            entry = entry.within(organization);
-        }
+        let after = json!({"expires_at": expires_at.0});
+        let entry = Entry::new("member", id).within(reach.organization()).after(after);
         Ok(Changed::new(Link { url, token, expires_at }, entry))
     }
 }

@@ -240,6 +240,13 @@ pub fn use_up(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool
     Ok(rows == 1)
 }
 
+const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
+
+/// Is it marked as used?
+pub fn is_used_up(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
+    Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
+}
+
 const FORGET_TOKENS: &str = "delete from one_time_tokens where expires_at <= :now";
 
 pub fn forget_tokens(w: &Writer<'_>) -> Result<()> {

@@ -53,7 +53,9 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     };
     let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(Cause::InvalidTicket)?;
     let (mark, until) = (ticket.mark, ticket.until);
-    app.tend(move |w| if store::use_up(w, &mark, until)? { Ok(()) } else { Err(Cause::InvalidTicket.into()) }).await?;
+    if !app.tend(move |w| store::use_up(w, &mark, until)).await? {
+        return Err(Cause::InvalidTicket.into());
+    }
     enter(app, visitor, ticket.person).await
 }
 

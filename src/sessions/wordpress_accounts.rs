@@ -228,16 +228,14 @@ pub struct Mark {
     until: Timestamp,
 }
 
-/// Marks a request as taken; answers whether this was the first time.
-pub async fn is_first(app: &App, mark: Mark) -> Result<bool> {
-    let first = Arc::new(OnceLock::new());
-    let seen = first.clone();
-    app.tend(move |w| {
-        let _ = seen.set(store::use_up(w, &mark.hash, mark.until)?);
-        Ok(())
-    })
-    .await?;
-    Ok(first.get().copied().unwrap_or_default())
+/// Was this request taken before?
+pub async fn is_known(app: &App, mark: Mark) -> Result<bool> {
+    app.read(move |r| store::is_used_up(r, &mark.hash)).await
+}
+
+/// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
+pub async fn mark_as_taken(app: &App, mark: Mark) -> Result<()> {
+    app.tend(move |w| store::use_up(w, &mark.hash, mark.until)).await.map(drop)
 }
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings

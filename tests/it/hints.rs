@@ -9,6 +9,7 @@ use roster::ids::Timestamp;
 use serde_json::{Value, json};
 
 use crate::counterparts::WordPress;
+use crate::receiver::{Answer, Receiver};
 use crate::site::{INTERNAL_SECRET, Organization, Reply, Site};
 use crate::standin::{self, Asked, StandIn};
 
@@ -469,6 +470,76 @@ async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
     assert_eq!((gone.len(), gone.iter().filter(|row| row["suspended"] == true).count()), (197, 2));
     for wish in [json!({"from": "page 0"}), json!({"from": "known -1"}), json!({"pages": 0}), json!({"pages": 1001})] {
         assert_eq!(site.admin().post("/admin/wordpress/sync", wish.clone()).await.status, 400, "{wish}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_done_is_done_when_the_same_request_comes_again() {
+    let users = Users::default();
+    let neighbour = start(&users);
+    users.put(7, "kim", &[]);
+    let site = site_of(&neighbour.url, KEY, Some("x"), "neighbours.failures = 1000").await;
+    let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "register"})]);
+    let headers = signed(&body, KEY, 0);
+    users.fail(503);
+    for _ in 0..2 {
+        let reply = send(&site, &headers, &body).await;
+        assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"));
+    }
+    users.fail(0);
+
+    let (done, again) = (send(&site, &headers, &body).await, send(&site, &headers, &body).await);
+
+    assert_eq!((&done.body["repeated"], &done.body["users"][0]["result"]), (&json!(false), &json!("new")));
+    assert_eq!((again.status, &again.body), (200, &json!({"repeated": true, "users": []})));
+    assert!(find(&site, "kim").await.is_some());
+}
+
+#[tokio::test]
+async fn a_wordpress_that_is_busy_odd_or_silent_changes_nothing_and_loses_no_hint() {
+    let odd: Arc<Mutex<Option<Answer>>> = Arc::default();
+    let present = odd.clone();
+    let with = |status: u16, kind: &str, body: String| Answer::With(status, vec![("content-type", kind.into())], body);
+    let json = move |body: Value| with(200, "application/json", body.to_string());
+    let neighbour = Receiver::start(move |asked, _| {
+        let (path, _) = asked.path.split_once('?').expect("a query");
+        match (path.strip_prefix("/wp-json/wp/v2/users"), present.lock().expect("no panic").clone()) {
+            (Some("/me"), None) => json(json!({"id": 1, "username": "admin"})),
+            (Some("/7"), None) => json(said(7, "kim", &[])),
+            (Some(""), None) => json(json!([said(7, "kim", &[])])),
+            (_, odd) => odd.expect("nothing else is asked"),
+        }
+    });
+    let more = "neighbours.failures = 1000\nneighbours.timeout_ms = 400";
+    let site = site_of(&neighbour.url, KEY, Some("x"), more).await;
+    let uid = compare(&site, json!({})).await["new"][0]["uid"].as_str().expect("uid").to_owned();
+    let page = || "<html><body>One moment, please</body></html>".to_owned();
+    for (what, answer) in [
+        ("busy", Answer::With(429, vec![("retry-after", "1".into())], String::new())),
+        ("a page", with(200, "text/html", page())),
+        ("a page in place of a user", with(404, "text/html", page())),
+        ("cut off", with(200, "application/json", "[{\"id\": 7, \"user".into())),
+        ("silent", Answer::Hang),
+    ] {
+        *odd.lock().expect("no panic") = Some(answer);
+        for from in ["page 1", "known 0"] {
+            let reply = site.admin().post("/admin/wordpress/sync", json!({"from": from})).await;
+            assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{what}, from {from}");
+        }
+        let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
+        let headers = signed(&body, KEY, 0);
+        let reply = send(&site, &headers, &body).await;
+        assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{what}");
+        assert!(!reply.body.to_string().contains("moment"), "{what}: {reply:?}");
+        assert_eq!(status(&site, &uid).await, "active", "{what}");
+
+        *odd.lock().expect("no panic") = None;
+        let reply = send(&site, &headers, &body).await;
+        assert_eq!(
+            (&reply.body["repeated"], &reply.body["users"][0]["result"]),
+            (&json!(false), &json!("same")),
+            "{what}"
+        );
     }
 }
 

@@ -462,7 +462,7 @@ async fn a_preflight_is_answered_for_whom_it_may_concern() {
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
         assert!(listing("access-control-allow-methods").contains(&method.to_owned()), "{method}");
     }
-    for header in ["authorization", "content-type", "if-match", "idempotency-key", "x-tenant-id"] {
+    for header in ["authorization", "content-type", "if-match", "idempotency-key", "x-tenant-id", "x-sftpgo-user"] {
         assert!(listing("access-control-allow-headers").contains(&header.to_owned()), "{header}");
     }
     assert_eq!((unlisted.status, unlisted.header("access-control-allow-origin")), (204, None));

@@ -23,16 +23,12 @@ async fn deliveries(site: &Site, query: &str) -> Vec<Value> {
 }
 
 async fn until_states(site: &Site, query: &str, expected: &[&str]) -> Vec<Value> {
-    let mut found = Vec::new();
-    let states =
-        |rows: &[Value]| rows.iter().map(|row| row["state"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while states(&found) != expected {
-        assert!(Instant::now() < deadline, "{query}: {found:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        found = deliveries(site, query).await;
-    }
-    found
+    let states = async || -> Vec<String> {
+        let rows = deliveries(site, query).await;
+        rows.iter().map(|row| row["state"].as_str().unwrap_or("").to_owned()).collect()
+    };
+    until(query, async || states().await == expected).await;
+    deliveries(site, query).await
 }
 
 /// Events as they came first, each once: repeats are allowed, overtaking is not.

@@ -480,11 +480,7 @@ fn shown(shown: Shown, reach: Reach) -> Changed<ApiKeySecret> {
 }
 
 fn entry(key: &KeyRow, reach: Reach) -> Entry {
-    let entry = Entry::new("api_key", key.id);
-    match reach {
-        Reach::Site => entry,
-        Reach::Tenant(organization) => entry.within(organization),
-    }
+    Entry::new("api_key", key.id).within(reach.organization())
 }
 
 fn key_of_member(member: MemberId, body: CreateMemberApiKey) -> Result<NewKey> {

@@ -163,8 +163,8 @@ impl Api {
             if !store::retry(t, &target, event)? {
                 return Err(Cause::DeliveryDone.into());
             }
-            let mut entry = Entry::new("delivery", former.name()).before(json!({"state": former.state}));
-            entry.organization = former.organization;
+            let before = json!({"state": former.state});
+            let entry = Entry::new("delivery", former.name()).within(former.organization).before(before);
             Ok(Changed::new(store::get_delivery(t, None, (event, &target))?, entry))
         };
         let retried = self.app.change(&caller, "delivery.retry", retry).await?;

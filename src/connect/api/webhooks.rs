@@ -301,9 +301,7 @@ fn words(kinds: Vec<EventKind>) -> Vec<String> {
 }
 
 fn entry_of(webhook: &Webhook) -> Entry {
-    let mut entry = Entry::new("webhook", webhook.id);
-    entry.organization = webhook.organization;
-    entry
+    Entry::new("webhook", webhook.id).within(webhook.organization)
 }
 
 /// The path and query of an address are often its secret: of them the audit says only that they changed.

@@ -1,6 +1,5 @@
 //! SFTPGo's REST API: who we are there, and its users as they are. One request at a time.
 
-use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Url};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
@@ -8,7 +7,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::app::App;
 use crate::error::Error;
 use crate::ids::Timestamp;
-use crate::outbound::Answer;
+use crate::outbound::{Answer, retry_after};
 
 /// A user of SFTPGo, with all that we know nothing of: a change replaces it as a whole.
 pub type User = Map<String, Value>;
@@ -184,7 +183,7 @@ fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Trou
 /// Sorts out what says nothing about what was asked: trouble of its own, our credential, a page of something in between.
 fn require_usable(answer: Answer) -> Result<Answer, Trouble> {
     let status = answer.status;
-    let not_before_s = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let not_before_s = retry_after(&answer.headers, Timestamp::now());
     match status {
         429 | 500.. => Err(Trouble::Later { why: format!("it answered {status}"), not_before_s }),
         401 => Err(Trouble::later("it answered 401: are sftpgo.username and sftpgo.secret_file right?")),

@@ -12,12 +12,12 @@ use crate::access::caller::{Identity, Office};
 use crate::access::permission::Permission;
 use crate::access::{self};
 use crate::app::{App, Changed, Transaction};
-use crate::error::{Cause, Error, Field, Result};
+use crate::error::{Error, Field, Result};
 use crate::ids::MemberId;
 use crate::members::import::{self, COLUMNS, Outcome, Plan, Row};
 use crate::members::{require_may_change, users};
 use crate::videos::quota::Rules;
-use crate::wire::{Reply, Tag, inputs, ok, raw};
+use crate::wire::{Reply, Tag, inputs, ok, raw_of};
 
 /// One member to import; what is left out stays as it is, or takes the default
 #[derive(Object)]
@@ -294,16 +294,8 @@ impl<'a> ApiExtractor<'a> for UsersFile {
         _: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let essence =
-            request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim().to_ascii_lowercase();
-        let is_csv = match essence.as_str() {
-            "text/csv" => true,
-            "application/json" => false,
-            _ => {
-                let message = "send the members as text/csv or application/json";
-                return Err(Error::new(Cause::MediaType).saying(message).into());
-            }
-        };
-        Ok(Self { bytes: raw(request)?.to_vec(), is_csv })
+        const MESSAGE: &str = "send the members as text/csv or application/json";
+        let is_csv = raw_of(request, &["text/csv"], MESSAGE).is_ok();
+        Ok(Self { bytes: raw_of(request, &["text/csv", "application/json"], MESSAGE)?.to_vec(), is_csv })
     }
 }

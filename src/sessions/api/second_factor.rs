@@ -8,9 +8,9 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{LoginPassword, TokenAnswer, require_own_site, shown};
+use crate::access;
 use crate::access::caller::{Identity, Person, Visitor};
 use crate::access::permission::Permission;
-use crate::access::{self, Reach};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error};
 use crate::ids::MemberId;
@@ -234,10 +234,8 @@ impl Api {
             }
             require_may_change(t, caller, reach, id.0)?;
             let changes = second_factor::reset(t, id.0)?;
-            let mut entry = Entry::new("member", id.0).after(json!({"sessions_ended": changes.len()}));
-            if let Reach::Tenant(organization) = reach {
-                entry = entry.within(organization);
-            }
+            let after = json!({"sessions_ended": changes.len()});
+            let entry = Entry::new("member", id.0).within(reach.organization()).after(after);
             Ok(Changed::new((), entry).policy(changes))
         };
         let gone = self.app.change(&caller, "second_factor.reset", reset).await?;

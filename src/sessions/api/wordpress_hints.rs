@@ -1,20 +1,24 @@
-//! What the must-use plugin of WordPress tells us. In its own form: whoever asks is a program that reads only the status.
+//! What the must-use plugin of WordPress tells us. In its own form and without our envelope: whoever asks is a program
+//! that reads only the status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use poem::web::Data;
-use poem::{Request, Response, handler};
+use poem::{Request, RequestBody};
+use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, Enum, ExtractParamOptions, Object, OpenApi};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::access::caller::{Exchange, Identity, Who};
+use crate::access::caller::{Exchange, Guard, Identity, Who, scheme_in};
 use crate::app::App;
 use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::Office;
 use crate::error::{Cause, Error, Result};
-use crate::sessions::wordpress_accounts::{Hint, Mark, Outcome, is_first, take, verify};
-use crate::wire::{Failure, inputs, raw};
+use crate::ids::MemberId;
+use crate::sessions::wordpress_accounts::{Hint, Mark, Outcome, is_known, mark_as_taken, take, verify};
+use crate::wire::{Failure, Tag, inputs, raw};
 
 /// Most accounts of one hint.
 const USERS_MAX: usize = 100;
@@ -35,41 +39,177 @@ struct Touched {
     said: BTreeMap<String, Value>,
 }
 
-/// Takes a hint that is signed with the plugin's key and young enough, once; or one with the internal secret.
-#[handler]
-pub async fn take_hint(request: &Request, app: Data<&Arc<App>>) -> Result<Response, Failure> {
-    let exchange = request.data::<Arc<Exchange>>().cloned().ok_or_else(|| Error::internal("no exchange"))?;
-    let body = raw(request)?;
-    let mark = admit(&app, request, body)?;
-    let hints = read(&app, body)?;
-    if let Some(mark) = mark
-        && !is_first(&app, mark).await?
-    {
-        return Ok(answer(&json!({"repeated": true, "users": []})));
+/// The bytes as they were signed.
+struct Sent(Vec<u8>);
+
+impl<'a> ApiExtractor<'a> for Sent {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn request_meta() -> Option<MetaRequest> {
+        let about = "`{site, delivery, users: [{id, event, username, email, name, roles}]}`: `site` is `wordpress.url`, \
+            `delivery` new in each, `event` one of `register`, `update`, `role` and `delete`, after which nothing follows. \
+            What is not known here is left aside";
+        let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")));
+        Some(MetaRequest {
+            description: Some(about),
+            content: vec![MetaMediaType { content_type: "application/json", schema }],
+            required: true,
+        })
     }
-    let caller = Identity::of(Who::Internal, exchange);
-    let outcomes = take(&app, &caller, hints).await?;
-    let users: Vec<Value> = outcomes.iter().map(|(id, outcome)| described(*id, outcome)).collect();
-    Ok(answer(&json!({"repeated": false, "users": users})))
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        Ok(Self(raw(request)?.to_vec()))
+    }
 }
 
-/// The mark of a signed request; none where the internal secret stands for it.
-fn admit(app: &App, request: &Request, body: &[u8]) -> Result<Option<Mark>> {
-    if app.config.wordpress_url.is_empty() {
-        let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
-        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+/// Who sends a hint: the plugin by a signature, or a service of this site by the internal secret.
+struct Sender {
+    guard: Arc<Guard>,
+    exchange: Arc<Exchange>,
+    internal: Option<String>,
+    /// Time and signatures.
+    signed: (Option<String>, Option<String>),
+}
+
+impl Sender {
+    /// The caller, and the mark of a signed request; none where the internal secret stands for it.
+    fn require(self, app: &App, body: &[u8]) -> Result<(Identity, Option<Mark>)> {
+        if app.config.wordpress_url.is_empty() {
+            let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
+            return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+        }
+        let caller = Identity::of(Who::Internal, self.exchange);
+        if let Some(offered) = self.internal {
+            self.guard.require_internal(&offered)?;
+            return Ok((caller, None));
+        }
+        let (Some(timestamp), Some(signatures)) = self.signed else {
+            let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
+            return Err(Error::new(Cause::HookSignature).saying(message));
+        };
+        let body = std::str::from_utf8(body).map_err(|_| Cause::HookSignature)?;
+        verify(app, &timestamp, &signatures, body).map(|mark| (caller, Some(mark)))
     }
-    let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    if let Some(offered) = header("x-internal-secret") {
-        app.guard.require_internal(offered)?;
-        return Ok(None);
+}
+
+impl<'a> ApiExtractor<'a> for Sender {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        for (name, header, about) in [
+            ("hint_time", "X-Roster-Timestamp", "When it was signed, in seconds since 1970"),
+            (
+                "hint_signature",
+                "X-Roster-Signature",
+                "`v1=` and HMAC-SHA256 of `<timestamp>.<body>` in hexadecimal, by the key of `hooks.wordpress_key_file`",
+            ),
+        ] {
+            registry.create_security_scheme(name, scheme_in("header", header, about));
+        }
     }
-    let (Some(timestamp), Some(signature)) = (header("x-roster-timestamp"), header("x-roster-signature")) else {
-        let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
-        return Err(Error::new(Cause::HookSignature).saying(message));
-    };
-    let body = std::str::from_utf8(body).map_err(|_| Cause::HookSignature)?;
-    verify(app, timestamp, signature, body).map(Some)
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec!["hint_time+hint_signature", "internal_secret"]
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+        // What is no text fits nothing.
+        let header =
+            |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
+        Ok(Self {
+            guard: guard.clone(),
+            exchange: exchange.clone(),
+            internal: header("x-internal-secret"),
+            signed: (header("x-roster-timestamp"), header("x-roster-signature")),
+        })
+    }
+}
+
+/// What became of an account
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+enum HintResult {
+    /// It became a member
+    New,
+    /// Its member is as WordPress has it
+    Same,
+    /// Its member was brought in line
+    Changed,
+    /// It is nobody's, and a member has its username or e-mail
+    Unlinked,
+    /// Its member stays as it is: suspended, somebody else's by now, or the last of its office
+    Left,
+    /// It is gone, and its member suspended
+    Gone,
+    /// It is gone, and was nobody's or of a member who is suspended already
+    Nobody,
+}
+
+/// An account that a hint told of
+#[derive(Object)]
+struct HintedAccount {
+    id: u64,
+    result: HintResult,
+    #[oai(nullable)]
+    uid: Option<MemberId>,
+}
+
+impl From<(u64, Outcome)> for HintedAccount {
+    fn from((id, outcome): (u64, Outcome)) -> Self {
+        let (result, uid) = match outcome {
+            Outcome::New(uid) => (HintResult::New, Some(uid)),
+            Outcome::Known { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
+            Outcome::Known { member, .. } => (HintResult::Changed, Some(member)),
+            // Not whose name it is: the plugin has no business with that.
+            Outcome::Unlinked(_) => (HintResult::Unlinked, None),
+            Outcome::Left(uid, _) => (HintResult::Left, Some(uid)),
+            Outcome::Gone(uid) => (HintResult::Gone, Some(uid)),
+            Outcome::Nobody => (HintResult::Nobody, None),
+        };
+        Self { id, result, uid }
+    }
+}
+
+/// What became of a hint
+#[derive(Object)]
+struct HintTaken {
+    /// The same request was taken before: nothing was done
+    repeated: bool,
+    users: Vec<HintedAccount>,
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/hooks/wordpress", tag = "Tag::Members")]
+impl Api {
+    /// Hint at accounts of WordPress that changed
+    ///
+    /// What our must-use plugin sends; answered without an envelope. WordPress is asked who they are now; where the settings
+    /// name no administrator to ask as, the hint is believed. A request counts once, and one that failed can be sent again
+    /// as it is. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays.
+    #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
+    async fn take_wordpress_hint(&self, sender: Sender, body: Sent) -> Result<Json<HintTaken>, Failure> {
+        let (caller, mark) = sender.require(&self.app, &body.0)?;
+        let hints = read(&self.app, &body.0)?;
+        if let Some(mark) = mark
+            && is_known(&self.app, mark).await?
+        {
+            return Ok(Json(HintTaken { repeated: true, users: Vec::new() }));
+        }
+        let outcomes = take(&self.app, &caller, hints).await?;
+        if let Some(mark) = mark {
+            mark_as_taken(&self.app, mark).await?;
+        }
+        Ok(Json(HintTaken { repeated: false, users: outcomes.into_iter().map(Into::into).collect() }))
+    }
 }
 
 fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
@@ -102,21 +242,4 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
         hints.insert(id, Hint { id, said });
     }
     Ok(hints.into_values().collect())
-}
-
-fn described(id: u64, outcome: &Outcome) -> Value {
-    let (word, uid) = match outcome {
-        Outcome::New(uid) => ("new", Some(uid)),
-        Outcome::Known { member, changed, .. } => (if changed.is_empty() { "same" } else { "changed" }, Some(member)),
-        // Not whose name it is: the plugin has no business with that.
-        Outcome::Unlinked(_) => ("unlinked", None),
-        Outcome::Left(uid, _) => ("left", Some(uid)),
-        Outcome::Gone(uid) => ("gone", Some(uid)),
-        Outcome::Nobody => ("nobody", None),
-    };
-    json!({"id": id, "result": word, "uid": uid})
-}
-
-fn answer(body: &Value) -> Response {
-    Response::builder().content_type("application/json").body(body.to_string())
 }

@@ -134,7 +134,9 @@ pub async fn exchange(
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
-    app.tend(move |w| if store::use_up(w, &used, ends_at)? { Ok(()) } else { Err(Cause::InvalidState.into()) }).await?;
+    if !app.tend(move |w| store::use_up(w, &used, ends_at)).await? {
+        return Err(Cause::InvalidState.into());
+    }
 
     let redeemed = provider.redeem(app, &published, &redirect_uri, (code, pkce_verifier(app, &state))).await;
     let redeemed = redeemed.inspect_err(|e| {

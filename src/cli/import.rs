@@ -1,0 +1,54 @@
+//! The command that imports members from a file.
+
+use std::path::Path;
+
+use poem::http::Method;
+use serde_json::Value;
+
+use super::commands::{is_json, query};
+use super::door::Door;
+use super::{Common, Failed};
+
+/// Imports members from a file; fails, after it has said all it did, when rows failed.
+pub(super) async fn members(common: &Common, file: &Path, dry_run: bool, welcome: bool) -> Result<(), Failed> {
+    let bytes = std::fs::read(file).map_err(|e| Failed(format!("{} cannot be read: {e}", file.display())))?;
+    let content_type = if is_json(file) { "application/json" } else { "text/csv" };
+    let word = |wish: bool| wish.then_some("true");
+    let path = query("/admin/users/import", &[("dry_run", word(dry_run)), ("welcome", word(welcome))]);
+    let mut door = Door::open(common).await?;
+    let difference = door.send(Method::POST, &path, &[], content_type, Some(bytes)).await;
+    door.close().await;
+    let difference = difference?;
+    if common.json {
+        println!("{difference}");
+    } else {
+        print(&difference);
+    }
+    match rows(&difference, "failed").len() {
+        0 => Ok(()),
+        failed => Err(Failed(format!("{failed} rows failed; the others are done: repair them and import again"))),
+    }
+}
+
+fn rows<'v>(difference: &'v Value, kind: &str) -> &'v [Value] {
+    difference[kind].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn print(difference: &Value) {
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    for row in rows(difference, "created") {
+        println!("+ {}", text(row, "username"));
+    }
+    for row in rows(difference, "changed") {
+        let fields: Vec<&str> = rows(row, "fields").iter().filter_map(Value::as_str).collect();
+        println!("~ {}: {}", text(row, "username"), fields.join(", "));
+    }
+    for row in rows(difference, "failed") {
+        for fault in rows(row, "fields") {
+            println!("! row {}: {}: {}", row["row"], text(fault, "field"), text(fault, "message"));
+        }
+    }
+    let count = |kind: &str| rows(difference, kind).len();
+    let (created, changed, failed) = (count("created"), count("changed"), count("failed"));
+    println!("{created} created, {changed} changed, {} unchanged, {failed} failed", difference["unchanged"]);
+}
