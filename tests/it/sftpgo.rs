@@ -320,7 +320,8 @@ const OPERATIONS: [(&str, &str, &[&str]); 7] = [
     ("DELETE", "/api/v2/users/kim", &[]),
     ("POST", "/api/v2/quotas/users/kim/scan", &[]),
 ];
-const FIELDS: [(fn(&Value) -> bool, &str); 5] = [
+type Fits = fn(&Value) -> bool;
+const FIELDS: [(Fits, &str); 5] = [
     (
         Value::is_i64,
         "id status expiration_date uid gid max_sessions quota_size quota_files used_quota_size used_quota_files \
