@@ -411,11 +411,13 @@ impl Config {
         for (name, secret) in [
             ("wordpress.ticket_secret_file", &self.wordpress_ticket_secret),
             ("hooks.wordpress_key_file", &self.hook_wordpress_key),
+            ("hooks.sftpgo_key_file", &self.hook_sftpgo_key),
         ] {
             if secret.as_ref().is_some_and(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
                 faults.push(format!("{name}: the secret must have at least {TICKET_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
             }
         }
+        self.check_files(faults);
         if self.wordpress_username.is_empty() != self.wordpress_password.is_none() {
             faults.push("wordpress.username and wordpress.password_file go together".into());
         }
@@ -434,6 +436,24 @@ impl Config {
         if self.audience.is_empty() {
             faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());
         }
+    }
+
+    /// What lies at SFTPGo and below the media root.
+    fn check_files(&self, faults: &mut Vec<String>) {
+        if self.has_sftpgo() && self.sftpgo_secret.is_none() {
+            faults.push("sftpgo.url needs a secret in sftpgo.secret_file".into());
+        }
+        if !self.sftpgo_home.is_empty() && !self.sftpgo_home.contains("{username}") {
+            faults.push("sftpgo.home must have {username} in it: everybody would have the same folder".into());
+        }
+        if !self.media_root.as_os_str().is_empty() && !self.media_root.is_absolute() {
+            faults.push("media_root must begin with a slash".into());
+        }
+    }
+
+    /// Is there an SFTPGo to keep in line?
+    pub fn has_sftpgo(&self) -> bool {
+        !self.sftpgo_url.is_empty()
     }
 
     /// `iss` of our tokens.
@@ -528,6 +548,21 @@ mod tests {
         let faults = read("listne = 1\nlisten = \"here\"\nauth.access_token_ttl_s = 0\ncors.origins = [\"*\"]")
             .expect_err("four faults");
         assert_eq!(faults.len(), 4, "{faults:?}");
+    }
+
+    #[test]
+    fn what_cannot_work_with_sftpgo_is_said_at_the_start() {
+        let faults =
+            read("media_root = \"media\"\nsftpgo.url = \"http://127.0.0.1/api/v2\"\nsftpgo.home = \"/srv/media\"")
+                .expect_err("three faults");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        let mut config = read("media_root = \"/srv\"\nsftpgo.home = \"/srv/{username}\"").expect("settings");
+        for (characters, count) in [(31, 1), (32, 0)] {
+            config.hook_sftpgo_key = Some("k".repeat(characters));
+            let mut faults = Vec::new();
+            config.check(&mut faults);
+            assert_eq!(faults.len(), count, "{faults:?}");
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub const WEBHOOK: &str = "webhook ";
 
 impl Neighbours {
     pub fn of(config: &Config) -> Self {
-        Self { sftpgo: !config.sftpgo_url.is_empty(), mail: !config.mail_host.is_empty() }
+        Self { sftpgo: config.has_sftpgo(), mail: !config.mail_host.is_empty() }
     }
 }
 
@@ -127,9 +127,9 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
         ADDRESS_WEBHOOKS,
         &[(":event_id", &id), (":now", &now), (":organization_id", organization), (":kind", &kind)],
     )?;
-    let account = (neighbours.sftpgo && event.kind.is_for_sftpgo()).then(|| SFTPGO.to_owned());
+    let account = event.member.filter(|_| neighbours.sftpgo && event.kind.is_for_sftpgo());
     let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
-    for target in account.into_iter().chain(reader.map(letters_of)) {
+    for target in account.map(|_| SFTPGO.to_owned()).into_iter().chain(reader.map(letters_of)) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(addressed)

@@ -224,7 +224,7 @@ impl Guard {
     }
 
     /// Is it one of the internal secrets? All are compared, whichever fits.
-    pub fn is_internal(&self, offered: &str) -> bool {
+    fn is_internal(&self, offered: &str) -> bool {
         let offered = secret::hash(offered);
         self.internal_secrets.iter().fold(false, |found, known| found | secret::equal(&offered, known))
     }

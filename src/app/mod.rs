@@ -69,6 +69,8 @@ pub struct App {
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
     /// Whose turn it is at the signing keys.
     rotating: tokio::sync::Mutex<()>,
+    /// Whose turn it is at SFTPGo's users, with the token that all use.
+    pub sftpgo: tokio::sync::Mutex<Option<String>>,
 }
 
 /// What a change answers, with what it did.
@@ -211,6 +213,7 @@ impl App {
             denials: Denials::default(),
             reloaded: tokio::sync::Mutex::default(),
             rotating: tokio::sync::Mutex::default(),
+            sftpgo: tokio::sync::Mutex::default(),
         }))
     }
 

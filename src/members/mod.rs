@@ -21,8 +21,9 @@ use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::Entry;
-use crate::outbox::{self, Event, Kind};
+use crate::outbox::{Event, Kind};
 use crate::permissions;
+use crate::videos::path::is_folder;
 
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";
@@ -52,6 +53,11 @@ pub struct Member {
 impl Member {
     pub fn is_active(&self) -> bool {
         self.status == "active"
+    }
+
+    /// Is it gone for good?
+    pub fn is_erased(&self) -> bool {
+        self.status == "deleted"
     }
 }
 
@@ -109,6 +115,17 @@ pub fn find_by_sftpgo_name(r: &Reader<'_>, name: &str) -> Result<Option<Member>>
         Some(member) => Ok(Some(member)),
         None => store::find_by_folder(r, name),
     }
+}
+
+/// A folder that is used for something that lasts stays the member's, whatever its username is later: where it is only
+/// that of the username, it becomes the member's name at SFTPGo. Part of the change that uses it, whose audit row tells.
+pub fn settle_folder(t: &Transaction<'_>, id: MemberId, folder: &str) -> Result<Option<Event>> {
+    let is_new = is_folder(folder) && store::find_name_at(t, id, SFTPGO)?.is_none();
+    if !is_new || sftpgo_name(t, id)?.as_deref() != Some(folder) {
+        return Ok(None);
+    }
+    store::insert_identity(t, id, SFTPGO, folder, None)?;
+    Ok(Some(happened(t, Kind::MemberUpdated, id)))
 }
 
 /// The numbers by which a provider knows members, above one, from the lowest. Those who were erased have none.
@@ -185,7 +202,7 @@ pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Eve
 /// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
 pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
     let mut event = happened(t, Kind::MemberDeleted, id);
-    if let Some(name) = store::find_name_at(t, id, outbox::SFTPGO)? {
+    if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
         event.data = serde_json::json!({"sftpgo_username": name});
     }
     Ok(event)

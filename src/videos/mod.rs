@@ -28,6 +28,7 @@ use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
+use crate::members;
 use crate::outbox::{Event, Kind};
 use path::VideoPath;
 use quota::{Delta, Fit, Reason, Rules};
@@ -176,7 +177,8 @@ fn store_counted(
     let reason = reason("register", &video.id, caller);
     let (account, events) = quota::count(t, rules, (member, organization), delta, reason)?;
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
-    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
+    let settled = members::settle_folder(t, member, video.path.folder())?;
+    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events).event(settled))
 }
 
 /// Stores a video unless there is one; answers whether there was none.
@@ -293,7 +295,8 @@ fn hand_over(
     store::update_video(t, &given)?;
     jobs::transfer(t, &video.id, given.member, given.organization)?;
     let former = json!({"former_uid": video.member});
-    let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former);
+    let settled = members::settle_folder(t, to, given.path.folder())?;
+    let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former).event(settled);
     // The organization that loses it sees that in its own audit.
     if let Some(before) = video.organization.filter(|before| Some(*before) != organization) {
         changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
@@ -326,7 +329,7 @@ pub async fn tend(app: &App) -> Result<()> {
         let mut changed = Changed::nothing(());
         for member in quota_store::list_full(t, AT_ONCE_MAX)? {
             let account = account(t, &rules, t.snapshot(), member)?;
-            if is_open(t, &account)? {
+            if quota::is_open(t, &account)? {
                 let entry = within(Entry::new("quota", member), account.organization);
                 changed = changed.also(entry).event(quota::note_usage(t, member, &account)?);
             }
@@ -360,25 +363,14 @@ pub fn account(
     }))
 }
 
-/// Has a member room for anything, as far as is known? Something that did not fit says no until something is freed.
+/// Has a member room for anything?
 pub fn has_room(
     r: &Reader<'_>,
     rules: &Rules,
     snapshot: &crate::access::snapshot::Snapshot,
     member: MemberId,
 ) -> Result<bool> {
-    let account = account(r, rules, snapshot, member)?;
-    Ok(!account.is_said_to_be_full() && is_open(r, &account)?)
-}
-
-/// Is there a byte free, in the account and under the ceiling above it?
-fn is_open(r: &Reader<'_>, account: &quota::Account) -> Result<bool> {
-    let above = match account.organization {
-        Some(organization) => quota_store::find_ceiling(r, organization, Timestamp::now())?,
-        None => None,
-    };
-    let has_room_above = above.is_none_or(|above| above.free().is_none_or(|free| free > 0));
-    Ok(has_room_above && account.free() > 0)
+    quota::is_open(r, &account(r, rules, snapshot, member)?)
 }
 
 /// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.

@@ -59,6 +59,11 @@ impl VideoPath {
     }
 }
 
+/// Can a member's name be that of its folder? Another one would lead out of where the folders are.
+pub fn is_folder(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| c.is_control() || "/\\".contains(c))
+}
+
 /// What follows the media root in an absolute path.
 fn below<'t>(text: &'t str, media_root: &Path) -> Option<&'t str> {
     let root = media_root.to_str().filter(|root| root.starts_with('/'))?.trim_end_matches('/');
@@ -116,6 +121,14 @@ mod tests {
             let refused = parse(text).expect_err(text);
             assert_eq!(refused.cause, Cause::VideoPath, "{text:?}");
             assert_eq!(refused.fields.len(), 1, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_no_folder() {
+        assert!(["kim", "Kim B.", "金 ?&%", "{username}"].into_iter().all(is_folder));
+        for name in ["", ".", "..", ".ssh", "a/b", "a/../b", "a\\b", "a\0"] {
+            assert!(!is_folder(name), "{name}");
         }
     }
 

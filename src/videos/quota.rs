@@ -12,9 +12,9 @@ use super::quota_store as store;
 use crate::access::snapshot::Snapshot;
 use crate::app::Transaction;
 use crate::config::Config;
-use crate::db::Writer;
+use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Result};
-use crate::ids::{MemberId, OrganizationId};
+use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::outbox::{Event, Kind};
 
 /// The largest size that is taken: every sum of what fits a quota stays a number.
@@ -22,7 +22,7 @@ pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
 
 /// Usage at which members are warned, in per cent.
 const WARNINGS: [i64; 2] = [80, 95];
-/// Stands where something did not fit: there is nothing more to warn of until something is freed.
+/// Stands where something did not fit and no byte is free: there is nothing more to warn of until something is freed.
 const FULL: i64 = 100;
 
 /// What the settings say of quotas.
@@ -71,11 +71,6 @@ impl Account {
 
     pub fn percent(&self) -> i64 {
         percent(self.size, self.used)
-    }
-
-    /// Did something not fit, since anything was freed?
-    pub fn is_said_to_be_full(&self) -> bool {
-        self.warned_percent == FULL
     }
 
     /// The warning that fits the usage.
@@ -196,7 +191,7 @@ pub fn count(
 pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result<Vec<Event>> {
     let now = account.warning().unwrap_or(0);
     let was_full = account.warned_percent == FULL;
-    let is_freed = was_full && account.free() > 0;
+    let is_freed = was_full && is_open(w, account)?;
     if now == account.warned_percent || (was_full && !is_freed) {
         return Ok(Vec::new());
     }
@@ -209,16 +204,28 @@ pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result
     Ok(vec![event(kind, member, account, json!({"warning": now}))])
 }
 
-/// Something did not fit: from now on the quota counts as full, until something is freed. Answers nothing where that was
-/// said a moment ago.
+/// Is there a byte free, in the account and under the ceiling above it?
+pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
+    let above = match account.organization {
+        Some(organization) => store::find_ceiling(r, organization, Timestamp::now())?,
+        None => None,
+    };
+    let has_room_above = above.is_none_or(|above| above.free().is_none_or(|free| free > 0));
+    Ok(has_room_above && account.free() > 0)
+}
+
+/// Something did not fit. Where not even a byte is free, the quota counts as full until something is freed; what was only
+/// too large closes nothing. Answers nothing where the same was said a moment ago.
 pub fn note_refusal(t: &Transaction<'_>, rules: &Rules, member: MemberId, need: i64) -> Result<Option<Event>> {
     const COALESCED_MS: i64 = 60_000;
     settle(t, member)?;
     let Some(account) = store::find_account(t, member, t.now(), rules.default_bytes)? else { return Ok(None) };
-    if account.warned_percent == FULL && store::was_refused_since(t, member, t.now().plus_ms(-COALESCED_MS))? {
+    let is_newly_full = account.warned_percent != FULL && !is_open(t, &account)?;
+    if is_newly_full {
+        store::set_warned(t, member, FULL)?;
+    } else if store::was_refused_since(t, member, t.now().plus_ms(-COALESCED_MS))? {
         return Ok(None);
     }
-    store::set_warned(t, member, FULL)?;
     Ok(Some(event(Kind::QuotaExceeded, member, &account, json!({"bytes": need}))))
 }
 

@@ -178,7 +178,7 @@ class H(BaseHTTPRequestHandler):
         if p.startswith("/lab/"): return self.lab(p[5:], js())
         if not p.startswith("/api/v2/"): raise Bad(404, "Not Found", "Not Found")
         p = p[7:]
-        asked.append({"method": m, "path": u.path, "query": q})
+        asked.append({"method": m, "path": u.path, "query": q, "body": js()})
         if failn[0] > 0: failn[0] -= 1; raise Bad(ill["status"], "simulated failure")
         if ill["html"] > 0: ill["html"] -= 1; return 200, "<html><body>hello</body></html>", {}
         if p == "/token":

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::site::http_client;
+use crate::site::{Site, http_client};
 
 /// The secret of every client of the provider that says no other.
 pub const CLIENT_SECRET: &str = "a-client-secret-for-tests";
@@ -468,6 +468,14 @@ impl Sftpgo {
         (answer.status().as_u16(), serde_json::from_str(&answer.text().await.expect("text")).expect("JSON"))
     }
 
+    /// From now on it asks a site who may come in, and tells it of files.
+    pub async fn call(&self, site: &Site) {
+        let hook = |name: &str| format!("{}/api/v1/hooks/sftpgo/{name}", site.url);
+        let hooks = json!({"external_auth": hook("auth"), "actions": hook("events"),
+            "execute_on": "pre-upload,upload,rename,delete", "header": [format!("X-Hook-Key:{HOOK_KEY}")]});
+        self.lab("behave", json!({"hooks": hooks})).await;
+    }
+
     /// The user of this name, or null.
     pub async fn user(&self, name: &str) -> Value {
         self.lab("users", json!({})).await.1[name].clone()
@@ -488,4 +496,4 @@ impl Sftpgo {
 }
 
 /// The key of SFTPGo's hooks.
-pub const HOOK_KEY: &str = "a-hook-key-for-tests";
+pub const HOOK_KEY: &str = "a-hook-key-for-tests-of-32-signs";

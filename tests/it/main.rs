@@ -53,6 +53,7 @@ mod second_factor;
 mod sessions;
 mod setup;
 mod sftpgo;
+mod sftpgo_hooks;
 mod site;
 mod standin;
 mod tidy;

@@ -17,7 +17,7 @@ fn name_silently(site: &mut Site, uid: &str, name: &str) {
 }
 
 /// A member `kim` with a name at SFTPGo and a quota; answers its id.
-async fn kim(site: &Site, size: i64) -> String {
+pub async fn kim(site: &Site, size: i64) -> String {
     let body = json!({"username": "kim", "email": "kim@example.org", "password": PASSWORD});
     let uid = site.admin().post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned();
     let path = format!("/admin/users/{uid}");
@@ -25,27 +25,27 @@ async fn kim(site: &Site, size: i64) -> String {
     uid
 }
 
-async fn set_size(site: &Site, uid: &str, size: i64) {
+pub async fn set_size(site: &Site, uid: &str, size: i64) {
     site.admin().patch(&format!("/admin/members/{uid}/quota"), json!({"size": size})).await.done();
 }
 
-fn hook(site: &Site) -> As<'_> {
+pub fn hook(site: &Site) -> As<'_> {
     site.nobody().with("x-hook-key", HOOK_KEY)
 }
 
-async fn tell(site: &Site, event: Value) -> Reply {
+pub async fn tell(site: &Site, event: Value) -> Reply {
     hook(site).post("/api/v1/hooks/sftpgo/events", event).await
 }
 
 /// An event of kim's.
-fn event(action: &str, path: &str, at: i64, more: Value) -> Value {
+pub fn event(action: &str, path: &str, at: i64, more: Value) -> Value {
     let mut event = json!({"action": action, "username": "kim", "path": format!("/srv/media/kim{path}"),
         "virtual_path": path, "status": 1, "protocol": "SFTP", "session_id": "SFTP_1", "timestamp": at});
     event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     event
 }
 
-fn size(bytes: i64) -> Value {
+pub fn size(bytes: i64) -> Value {
     json!({"file_size": bytes})
 }
 
@@ -53,12 +53,12 @@ fn to(path: &str) -> Value {
     json!({"virtual_target_path": path})
 }
 
-async fn used(site: &Site) -> i64 {
+pub async fn used(site: &Site) -> i64 {
     let list = site.admin().get("/admin/quotas?keyword=kim").await.data();
     list["items"][0]["used"].as_i64().expect("a number")
 }
 
-async fn paths(site: &Site) -> Vec<String> {
+pub async fn paths(site: &Site) -> Vec<String> {
     let list = site.admin().get("/api/v1/videos").await.data();
     let mut paths: Vec<String> =
         list["items"].as_array().expect("items").iter().map(|v| v["path"].as_str().expect("path").to_owned()).collect();
@@ -95,18 +95,40 @@ async fn an_account_follows_its_member() {
     tell(&site, event("upload", "/a.mp4", 1, size(100))).await;
     tell(&site, event("upload", "/b.mp4", 2, size(1))).await.is(33_506_000);
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
+    // Sessions that run would write on with what they were allowed.
+    assert_eq!(last_change(&sftpgo).await["query"]["disconnect"], "1");
     tell(&site, event("delete", "/a.mp4", 3, json!({}))).await;
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
+    assert_eq!(last_change(&sftpgo).await["query"], json!({}));
 
     site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done();
     sftpgo.until("kim", |user| user["status"] == 0).await;
-    let asked = sftpgo.lab("asked", json!({})).await.1;
-    let last = asked.as_array().expect("requests").iter().rfind(|asked| asked["method"] == "PUT").expect("one").clone();
-    assert_eq!(last["query"]["disconnect"], "1");
+    assert_eq!(last_change(&sftpgo).await["query"]["disconnect"], "1");
     site.admin().post(&format!("/admin/members/{uid}/activate"), json!({})).await.done();
     sftpgo.until("kim", |user| user["status"] == 1).await;
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
     sftpgo.until("kim", |user| user["status"] == 0).await;
+}
+
+async fn last_change(sftpgo: &Sftpgo) -> Value {
+    let asked = sftpgo.lab("asked", json!({})).await.1;
+    asked.as_array().expect("requests").iter().rfind(|asked| asked["method"] == "PUT").expect("one").clone()
+}
+
+#[tokio::test]
+async fn what_is_only_too_large_closes_nothing() {
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&sftpgo.settings()).await;
+    kim(&site, 100).await;
+    tell(&site, event("upload", "/a.mp4", 1, size(101))).await.is(33_506_000);
+    assert_eq!(tell(&site, event("pre-upload", "/b.mp4", 2, json!({}))).await.body, json!({"status": "ok"}));
+    until_settled(&site).await;
+    assert_eq!(sftpgo.user("kim").await["permissions"], json!({"/": ["*"]}));
+    // The next refusal is told though one was a moment ago: nothing is free now.
+    assert_eq!(tell(&site, event("upload", "/b.mp4", 3, size(100))).await.body, json!({"status": "ok"}));
+    tell(&site, event("upload", "/c.mp4", 4, size(1))).await.is(33_506_000);
+    tell(&site, event("pre-upload", "/d.mp4", 5, json!({}))).await.is(33_506_000);
+    sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
 }
 
 #[tokio::test]
@@ -133,6 +155,13 @@ async fn somebody_elses_account_is_left_alone_and_shows() {
     assert_eq!(sftpgo.user("kim").await["permissions"], theirs["permissions"]);
     let drift = site.admin().get("/admin/sftpgo/drift").await.data();
     assert_eq!((&drift["conflicts"][0]["username"], &drift["differing"]), (&json!("kim"), &json!([])));
+}
+
+/// Waits until nothing is on its way to anybody.
+pub async fn until_settled(site: &Site) {
+    while site.admin().get("/admin/deliveries?state=pending").await.data()["total"] != 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 /// Waits until the newest delivery to SFTPGo is in this state.
@@ -182,9 +211,7 @@ async fn drift_is_told_and_mended_without_touching_what_is_nobodys_here() {
     sftpgo.lab("put", guest).await;
     let lee = site.admin().post("/admin/members", json!({"username": "lee"})).await.data();
     // Nothing is on its way any more that would make or mend it.
-    while site.admin().get("/admin/deliveries?state=pending").await.data()["total"] != 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until_settled(&site).await;
     name_silently(&mut site, lee["uid"].as_str().expect("uid"), "金 ?&%");
     user["status"] = json!(0);
     user["quota_size"] = json!(7);
@@ -207,6 +234,139 @@ async fn drift_is_told_and_mended_without_touching_what_is_nobodys_here() {
     );
     assert_eq!(sftpgo.user("guest").await["permissions"], json!({"/": ["*"]}));
     assert_eq!(site.last_audit_entry().await["action"], "sftpgo.reconcile");
+}
+
+#[tokio::test]
+async fn what_an_erased_member_left_open_is_closed() {
+    for (settings, is_deleted) in [("", false), ("sftpgo.delete = true\n", true)] {
+        let sftpgo = Sftpgo::start(&[]);
+        let site = Site::with(&format!("{}{settings}", sftpgo.settings())).await;
+        let uid = kim(&site, 1_000).await;
+        let mut account = sftpgo.until("kim", Value::is_object).await;
+        site.admin().delete(&format!("/admin/members/{uid}")).await.done();
+        until_settled(&site).await;
+        let mut open = |name: &str, whose: &str| {
+            account["username"] = json!(name);
+            account["additional_info"] = json!(whose);
+            account.clone()
+        };
+        // Made while the member was erased; another program's; a member's of another site.
+        let stranger = uuid::Uuid::now_v7().to_string();
+        for account in [("kim", uid.as_str()), ("guest", "another"), ("far", &stranger)].map(|(n, w)| open(n, w)) {
+            sftpgo.lab("put", account).await;
+        }
+
+        let drift = site.admin().get("/admin/sftpgo/drift").await.data();
+        assert_eq!(drift["orphaned"], json!([{"uid": uid, "username": "kim"}]));
+        assert_eq!(drift["foreign"], json!(["far", "guest"]));
+        let done = site.command(&["sftpgo", "reconcile"]);
+        assert_eq!((&done["mended"], &done["failed"]), (&drift["orphaned"], &json!([])));
+
+        let kim = sftpgo.user("kim").await;
+        assert_eq!((kim.is_null(), kim["status"] == 0), (is_deleted, !is_deleted), "{kim}");
+        assert_eq!(sftpgo.user("guest").await["status"], 1);
+        assert_eq!(sftpgo.user("far").await["status"], 1);
+        assert_eq!(site.command(&["sftpgo", "drift"])["orphaned"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_us_from_comparing_is_said_and_changes_nothing() {
+    let site = Site::start().await;
+    for (method, path) in [(reqwest::Method::GET, "drift"), (reqwest::Method::POST, "reconcile")] {
+        let reply = site.admin().send(method.clone(), &format!("/admin/sftpgo/{path}"), None).await;
+        assert_eq!((reply.status, reply.word()), (501, "sftpgo_not_configured"));
+    }
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&sftpgo.settings()).await;
+    // Asked twice: with the token of before, then for a new one, and then for the smaller page.
+    for trouble in [
+        json!({"fail": 100, "status": 401}),
+        json!({"fail": 100, "status": 403}),
+        json!({"fail": 100, "status": 500}),
+        json!({"fail": 0, "html": 100}),
+    ] {
+        sftpgo.lab("behave", trouble.clone()).await;
+        for (method, path) in [(reqwest::Method::GET, "drift"), (reqwest::Method::POST, "reconcile")] {
+            let reply = site.admin().send(method, &format!("/admin/sftpgo/{path}"), None).await;
+            assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"), "{trouble}");
+        }
+    }
+    sftpgo.lab("behave", json!({"html": 0})).await;
+    assert_eq!(site.admin().get("/admin/sftpgo/drift").await.data()["users"], 0);
+}
+
+#[tokio::test]
+async fn all_pages_of_users_are_compared() {
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&sftpgo.settings()).await;
+    for n in 0..501 {
+        let name = format!("u{n:03}");
+        sftpgo.lab("put", json!({"username": name, "home_dir": "/x", "permissions": {"/": ["*"]}, "status": 1})).await;
+    }
+    let drift = site.admin().get("/admin/sftpgo/drift").await.data();
+    assert_eq!((&drift["users"], drift["foreign"].as_array().map(Vec::len)), (&json!(501), Some(501)));
+    assert_eq!(drift["foreign"][500], "u500");
+}
+
+/// What of SFTPGo's own document (OpenAPI, v2.7.0) we use: operations with the parameters of their query, the fields of a
+/// user by type, and the words of permissions.
+const OPERATIONS: [(&str, &str, &[&str]); 7] = [
+    ("GET", "/api/v2/token", &[]),
+    ("GET", "/api/v2/users", &["offset", "limit", "order"]),
+    ("POST", "/api/v2/users", &[]),
+    ("GET", "/api/v2/users/kim", &[]),
+    ("PUT", "/api/v2/users/kim", &["disconnect"]),
+    ("DELETE", "/api/v2/users/kim", &[]),
+    ("POST", "/api/v2/quotas/users/kim/scan", &[]),
+];
+type Fits = fn(&Value) -> bool;
+const FIELDS: [(Fits, &str); 5] = [
+    (
+        Value::is_i64,
+        "id status expiration_date uid gid max_sessions quota_size quota_files used_quota_size used_quota_files \
+         last_quota_update upload_bandwidth download_bandwidth created_at updated_at last_login",
+    ),
+    (Value::is_string, "username email description password home_dir additional_info role"),
+    (Value::is_boolean, "has_password"),
+    (Value::is_array, "public_keys virtual_folders groups"),
+    (Value::is_object, "permissions filters filesystem"),
+];
+const WORDS: &str = "* list download upload overwrite delete delete_files delete_dirs rename rename_files rename_dirs \
+                     create_dirs create_symlinks chmod chown chtimes copy";
+
+#[tokio::test]
+async fn what_we_send_is_as_sftpgos_document_says() {
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&format!("{}sftpgo.delete = true\n", sftpgo.settings())).await;
+    let uid = kim(&site, 1_000).await;
+    sftpgo.until("kim", Value::is_object).await;
+    sftpgo.lab("upload", json!({"username": "kim", "path": "/a.mp4", "size": 7})).await;
+    set_size(&site, &uid, 0).await;
+    sftpgo.until("kim", |user| user["quota_size"] == 0).await;
+    assert_eq!(site.command(&["sftpgo", "reconcile"])["scans"], 1);
+    site.admin().delete(&format!("/admin/members/{uid}")).await.done();
+    sftpgo.until("kim", Value::is_null).await;
+
+    let asked = sftpgo.lab("asked", json!({})).await.1;
+    let mut seen = std::collections::BTreeSet::new();
+    for asked in asked.as_array().expect("requests") {
+        let (method, path) = (asked["method"].as_str().expect("a method"), asked["path"].as_str().expect("a path"));
+        let nth = OPERATIONS.iter().position(|(m, p, _)| (*m, *p) == (method, path));
+        let nth = nth.unwrap_or_else(|| panic!("{asked}"));
+        let query = asked["query"].as_object().expect("a query");
+        assert!(query.keys().all(|name| OPERATIONS[nth].2.contains(&name.as_str())), "{asked}");
+        for (name, value) in asked["body"].as_object().expect("a body") {
+            let field = FIELDS.iter().find(|(_, names)| names.split(' ').any(|known| known == name));
+            assert!(field.is_some_and(|(is_fit, _)| is_fit(value)), "{name}: {value}");
+        }
+        for words in asked["body"]["permissions"].as_object().into_iter().flat_map(|all| all.values()) {
+            let mut words = words.as_array().expect("a list").iter().map(|word| word.as_str().expect("a word"));
+            assert!(words.all(|word| WORDS.split(' ').any(|known| known == word)), "{asked}");
+        }
+        seen.insert(nth);
+    }
+    assert_eq!(seen.len(), OPERATIONS.len(), "{seen:?}");
 }
 
 #[tokio::test]
@@ -394,6 +554,5 @@ async fn what_is_wrong_with_an_event_is_said_and_counts_nothing() {
         assert_eq!((reply.status, &reply.body), (200, &json!({"status": "ignored", "reason": reason})));
     }
     tell(&site, event("upload", "/a.mp4", 2, size(1_001))).await.is(33_506_000);
-    tell(&site, event("pre-upload", "/a.mp4", 3, json!({}))).await.is(33_506_000);
     assert_eq!(paths(&site).await, [""; 0]);
 }

@@ -52,6 +52,8 @@ struct DriftView {
     users: u64,
     /// Active members without a user
     missing: Vec<SftpgoUser>,
+    /// Users of erased members that are on still, or there at all with `sftpgo.delete`
+    orphaned: Vec<SftpgoUser>,
     /// Users that are no member's; they are left alone
     foreign: Vec<String>,
     /// Users of a member's name whose `additional_info` names somebody else; they are left alone
@@ -73,6 +75,7 @@ impl From<Drift> for DriftView {
             members: drift.members as u64,
             users: drift.users as u64,
             missing: users(drift.missing),
+            orphaned: users(drift.orphaned),
             foreign: drift.foreign,
             conflicts: users(drift.conflicts),
             differing: differing.collect(),
@@ -94,7 +97,7 @@ struct SftpgoFailure {
 struct MendedView {
     /// What was found before anything was done
     drift: DriftView,
-    /// Members whose user was made or changed
+    /// Members whose user was made, changed or taken away
     mended: Vec<SftpgoUser>,
     failed: Vec<SftpgoFailure>,
     /// How many users' files SFTPGo counts anew
@@ -137,8 +140,8 @@ impl Api {
 
     /// Bring SFTPGo's users in line
     ///
-    /// Makes users that are missing and changes those that differ. Users of nobody here are left alone, and nothing is ever
-    /// deleted. It happens by itself every `sftpgo.reconcile_s`.
+    /// Makes users that are missing and changes those that differ. Those of erased members are switched off, or deleted where
+    /// `sftpgo.delete` says so; users of nobody here are left alone. It happens by itself every `sftpgo.reconcile_s`.
     #[oai(path = "/reconcile", method = "post", operation_id = "reconcile_sftpgo")]
     async fn reconcile_sftpgo(
         &self,

@@ -12,10 +12,10 @@ use poem_openapi::registry::{
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
 use serde_json::{Value, json};
 
-use crate::access::caller::{Exchange, Guard, Identity, Who};
+use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::secret;
 use crate::app::App;
-use crate::connect::sftpgo::account::User;
+use crate::connect::sftpgo::account::Account;
 use crate::connect::sftpgo::door::{self, Login};
 use crate::connect::sftpgo::files::{self, Heard};
 use crate::error::{Cause, Error, Result};
@@ -52,8 +52,8 @@ struct Hook<const INTERNAL: bool> {
     exchange: Arc<Exchange>,
     /// The key that was shown.
     key: Option<String>,
-    /// Was a right internal secret shown, where one serves?
-    internal: Option<bool>,
+    /// The internal secret that was shown, where one serves.
+    internal: Option<String>,
 }
 
 impl<const INTERNAL: bool> Hook<INTERNAL> {
@@ -62,10 +62,9 @@ impl<const INTERNAL: bool> Hook<INTERNAL> {
         let known = app.config.hook_sftpgo_key.as_deref();
         let is_key =
             |offered: &String| known.is_some_and(|known| secret::equal(&secret::hash(offered), &secret::hash(known)));
-        match (&self.key, self.internal) {
+        match (&self.key, &self.internal) {
             (Some(offered), _) if is_key(offered) => {}
-            (None, Some(true)) => {}
-            (None, Some(false)) => return Err(Cause::InvalidInternalSecret.into()),
+            (None, Some(offered)) => app.guard.require_internal(offered)?,
             _ if known.is_none() && !INTERNAL => {
                 return Err(Error::new(Cause::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"));
             }
@@ -104,14 +103,12 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
         let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
         // What is no text equals no key.
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
         let key = header("x-hook-key").map(str::to_owned);
         let key = key.or_else(|| header(header::AUTHORIZATION.as_str()).and_then(password_of));
-        let offered = header("x-internal-secret").filter(|_| INTERNAL);
-        let internal = offered.map(|offered| guard.is_internal(offered));
+        let internal = header("x-internal-secret").filter(|_| INTERNAL).map(str::to_owned);
         Ok(Self { exchange: exchange.clone(), key, internal })
     }
 }
@@ -176,8 +173,8 @@ impl Api {
     /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
     async fn authenticate_for_sftpgo(&self, caller: Hook<false>, body: Sent) -> Answer {
-        caller.require(&self.app)?;
-        let user = door::admit(&self.app, Login::of(&body.0)).await?;
+        let caller = caller.require(&self.app)?;
+        let user = door::admit(&self.app, &caller, Login::of(&body.0)).await?;
         Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
 
@@ -187,15 +184,18 @@ impl Api {
     /// users who are no member's.
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
     async fn prepare_for_sftpgo(&self, caller: Hook<true>, body: Sent) -> Answer {
-        caller.require(&self.app)?;
-        let user: User = body.0.as_object().cloned().unwrap_or_default();
-        Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
+        let caller = caller.require(&self.app)?;
+        let user: Account = body.0.as_object().cloned().unwrap_or_default();
+        Ok(door::prepare(&self.app, &caller, &user)
+            .await?
+            .map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
     }
 
     /// Tell what happened to a file
     ///
     /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
-    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room. The owner is the member with the name
+    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room. After an `upload` that failed what is left of
+    /// the file counts, where there is a media root to look at. The owner is the member with the name
     /// `username` at SFTPGo, the file is `virtual_path` in that folder. The same event again changes nothing, and events may
     /// come in any order. What is not to be counted answers 200 with `ignored` and the reason: SFTPGo gives up on any other
     /// answer below 500.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use super::client::User;
+pub use super::client::Account;
 use crate::access::snapshot::Snapshot;
 use crate::app::App;
 use crate::db::Reader;
@@ -20,6 +20,8 @@ use crate::videos::quota::Rules;
 const WITHOUT_WRITING: [&str; 4] = ["list", "download", "delete", "rename"];
 const EVERYTHING: &str = "*";
 const ROOT: &str = "/";
+/// What SFTPGo counts by itself: only another count settles a difference.
+pub const USAGE: &str = "used_quota_size";
 
 /// What an account shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,14 +91,14 @@ impl Bases {
 
 impl Wish {
     /// An account that did not exist before.
-    pub fn new_user(&self) -> User {
-        let mut user = User::new();
+    pub fn new_account(&self) -> Account {
+        let mut user = Account::new();
         user.insert("username".into(), json!(self.username));
         self.applied_to(&user)
     }
 
     /// The account with all that is ours as it shall be, and everything else as it is.
-    pub fn applied_to(&self, user: &User) -> User {
+    pub fn applied_to(&self, user: &Account) -> Account {
         let mut user = user.clone();
         user.insert("status".into(), json!(i64::from(self.is_active)));
         user.insert("quota_size".into(), json!(self.size));
@@ -111,12 +113,12 @@ impl Wish {
     /// Of the root it is ours to say; of folders below it, only that nothing is written where there is no room.
     fn permissions(&self, present: Option<&Value>) -> Value {
         let mut all = present.and_then(Value::as_object).cloned().unwrap_or_default();
-        for (folder, words) in &mut all {
+        for words in all.values_mut() {
             let had = words_of(words);
             *words = match self.has_room {
-                true if folder == ROOT || had == limited() => json!([EVERYTHING]),
+                true if had == limited() => json!([EVERYTHING]),
                 true => words.clone(),
-                false if had.contains(EVERYTHING) || folder == ROOT => json!(WITHOUT_WRITING),
+                false if had.contains(EVERYTHING) => json!(WITHOUT_WRITING),
                 false => json!(had.intersection(&limited_with_halves()).collect::<Vec<_>>()),
             };
         }
@@ -125,18 +127,12 @@ impl Wish {
         Value::Object(all)
     }
 
-    /// Can the name be a folder's? Another one would lead out of where the folders are.
-    pub fn has_fit_name(&self) -> bool {
-        let name = &self.username;
-        !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| c.is_control() || "/\\{}".contains(c))
-    }
-
     /// Does the account belong to another member, or to another program?
-    pub fn is_anothers(&self, user: &User) -> bool {
+    pub fn is_anothers(&self, user: &Account) -> bool {
         whose(user).is_some_and(|whose| whose != self.member.to_string())
     }
 
-    pub fn differences(&self, user: &User) -> Vec<Difference> {
+    pub fn differences(&self, user: &Account) -> Vec<Difference> {
         let shall = self.applied_to(user);
         ["status", "quota_size", "permissions", "home_dir", "additional_info"]
             .into_iter()
@@ -154,20 +150,24 @@ impl Wish {
     }
 
     /// SFTPGo counts by itself. What it has not counted yet differs from nothing.
-    pub fn usage_difference(&self, user: &User) -> Option<Difference> {
+    pub fn usage_difference(&self, user: &Account) -> Option<Difference> {
         user.get("last_quota_update").and_then(Value::as_i64).filter(|at| *at > 0)?;
-        let theirs = user.get("used_quota_size").and_then(Value::as_i64).unwrap_or(0);
+        let theirs = user.get(USAGE).and_then(Value::as_i64).unwrap_or(0);
         let differs = theirs != self.used;
-        differs.then(|| Difference { field: "used_quota_size", ours: json!(self.used), theirs: json!(theirs) })
+        differs.then(|| Difference { field: USAGE, ours: json!(self.used), theirs: json!(theirs) })
     }
 }
 
+pub fn name_of(user: &Account) -> &str {
+    user.get("username").and_then(Value::as_str).unwrap_or_default()
+}
+
 /// What an account says of whose it is; `None` when it says nothing.
-pub fn whose(user: &User) -> Option<&str> {
+pub fn whose(user: &Account) -> Option<&str> {
     user.get("additional_info").and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
 }
 
-pub fn is_off(user: &User) -> bool {
+pub fn is_off(user: &Account) -> bool {
     user.get("status").and_then(Value::as_i64).unwrap_or(0) == 0
 }
 
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_was_made_is_in_line() {
         for wish in [wish(), Wish { has_room: false, ..wish() }, Wish { is_active: false, home: None, ..wish() }] {
-            let user = wish.new_user();
+            let user = wish.new_account();
             assert!(wish.differences(&user).is_empty(), "{user:?}");
             assert!(!wish.is_anothers(&user));
         }
@@ -233,19 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_elsewhere_is_no_folder() {
-        let is_fit = |name: &str| Wish { username: name.into(), ..wish() }.has_fit_name();
-        assert!(is_fit("kim") && is_fit("Kim B.") && is_fit("金 ?&%"));
-        for name in ["", ".", "..", ".ssh", "a/b", "a/../b", "a\\b", "a\0", "{username}"] {
-            assert!(!is_fit(name), "{name}");
-        }
-    }
-
-    #[test]
     fn an_account_that_names_somebody_else_is_anothers() {
         let wish = wish();
         let with = |text: &str| json!({"additional_info": text}).as_object().cloned().expect("an object");
-        assert!(!wish.is_anothers(&with("")) && !wish.is_anothers(&with(" ")) && !wish.is_anothers(&User::new()));
+        assert!(!wish.is_anothers(&with("")) && !wish.is_anothers(&with(" ")) && !wish.is_anothers(&Account::new()));
         assert!(!wish.is_anothers(&with(&wish.member.to_string())));
         assert!(wish.is_anothers(&with(&MemberId::new().to_string())) && wish.is_anothers(&with("another program's")));
     }

@@ -2,15 +2,16 @@
 
 use reqwest::{Method, Url};
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 
+use super::account::name_of;
 use crate::app::App;
 use crate::error::Error;
 use crate::ids::Timestamp;
 use crate::outbound::{Answer, retry_after};
 
 /// A user of SFTPGo, with all that we know nothing of: a change replaces it as a whole.
-pub type User = Map<String, Value>;
+pub type Account = Map<String, Value>;
 
 /// Why something did not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,27 +37,20 @@ impl From<Error> for Trouble {
     }
 }
 
-/// An access token, and when it should be renewed.
-struct Token {
-    text: String,
-    until: Timestamp,
-}
-
-/// Whose turn it is, with the token that all use. Between reading a user and writing it nobody else of us writes.
-static TURN: Mutex<Option<Token>> = Mutex::const_new(None);
-
-/// A turn at SFTPGo's users.
+/// A turn at SFTPGo's users: between reading one and writing it nobody else of us writes. Every request has its time-out,
+/// and nothing that SFTPGo asks of us waits for a turn.
 pub struct Turn<'a> {
     app: &'a App,
-    token: MutexGuard<'static, Option<Token>>,
+    /// What all use until it does not count any more.
+    token: MutexGuard<'a, Option<String>>,
 }
 
 impl<'a> Turn<'a> {
     pub async fn begin(app: &'a App) -> Self {
-        Self { app, token: TURN.lock().await }
+        Self { app, token: app.sftpgo.lock().await }
     }
 
-    pub async fn find(&mut self, name: &str) -> Result<Option<User>, Trouble> {
+    pub async fn find(&mut self, name: &str) -> Result<Option<Account>, Trouble> {
         let answer = self.ask(Method::GET, &["users", name], &[], None).await?;
         match answer.status {
             404 => Ok(None),
@@ -66,7 +60,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Makes a user; false when there is one of this name.
-    pub async fn create(&mut self, user: &User) -> Result<bool, Trouble> {
+    pub async fn create(&mut self, user: &Account) -> Result<bool, Trouble> {
         let answer = self.ask(Method::POST, &["users"], &[], Some(user)).await?;
         match answer.status {
             201 => Ok(true),
@@ -76,7 +70,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Replaces a user; may end its sessions, which keep the former settings otherwise.
-    pub async fn put(&mut self, name: &str, user: &User, ends_sessions: bool) -> Result<(), Trouble> {
+    pub async fn put(&mut self, name: &str, user: &Account, ends_sessions: bool) -> Result<(), Trouble> {
         let query: &[(&str, &str)] = if ends_sessions { &[("disconnect", "1")] } else { &[] };
         let answer = self.ask(Method::PUT, &["users", name], query, Some(user)).await?;
         if answer.status == 200 { Ok(()) } else { Err(unexpected(&answer)) }
@@ -88,7 +82,7 @@ impl<'a> Turn<'a> {
     }
 
     /// A page of users, in the order of their names.
-    pub async fn list(&mut self, offset: u64, limit: u64) -> Result<Vec<User>, Trouble> {
+    pub async fn list(&mut self, offset: u64, limit: u64) -> Result<Vec<Account>, Trouble> {
         let (offset, limit) = (offset.to_string(), limit.to_string());
         let query = [("offset", offset.as_str()), ("limit", limit.as_str()), ("order", "ASC")];
         let answer = self.ask(Method::GET, &["users"], &query, None).await?;
@@ -114,7 +108,7 @@ impl<'a> Turn<'a> {
         method: Method,
         path: &[&str],
         query: &[(&str, &str)],
-        body: Option<&User>,
+        body: Option<&Account>,
     ) -> Result<Answer, Trouble> {
         if path.iter().any(|part| [".", "..", ""].contains(part)) {
             return Err(Trouble::Refused("this name cannot be a part of an address".into()));
@@ -129,7 +123,7 @@ impl<'a> Turn<'a> {
         require_usable(answer)
     }
 
-    async fn send(&mut self, method: &Method, url: &Url, body: Option<&User>) -> Result<Answer, Trouble> {
+    async fn send(&mut self, method: &Method, url: &Url, body: Option<&Account>) -> Result<Answer, Trouble> {
         let secret = self.app.config.sftpgo_secret.clone().unwrap_or_default();
         let request = self.app.outbound.client()?.request(method.clone(), url.clone());
         let request = match self.app.config.sftpgo_username.is_empty() {
@@ -148,11 +142,8 @@ impl<'a> Turn<'a> {
 
     /// The token of now, or a new one.
     async fn token(&mut self, password: &str) -> Result<String, Trouble> {
-        /// A token that ends while a request is on its way is none.
-        const AHEAD_MS: i64 = 30_000;
-        let now = Timestamp::now();
-        if let Some(token) = self.token.as_ref().filter(|token| now.plus_ms(AHEAD_MS) < token.until) {
-            return Ok(token.text.clone());
+        if let Some(token) = self.token.as_ref() {
+            return Ok(token.clone());
         }
         let url = url_of(&self.app.config.sftpgo_url, &["token"], &[])?;
         let request = self.app.outbound.client()?.get(url).basic_auth(&self.app.config.sftpgo_username, Some(password));
@@ -163,11 +154,7 @@ impl<'a> Turn<'a> {
         }
         let body = answer.json()?;
         let text = body["access_token"].as_str().ok_or_else(|| Trouble::later("it gave no token"))?.to_owned();
-        // Where it does not say when it ends, the next 401 does.
-        const UNKNOWN_LIFE_MS: i64 = 600_000;
-        let until = body["expires_at"].as_str().and_then(moment).unwrap_or(now.plus_ms(UNKNOWN_LIFE_MS));
-        *self.token = Some(Token { text: text.clone(), until });
-        Ok(text)
+        Ok(self.token.insert(text).clone())
     }
 }
 
@@ -209,63 +196,18 @@ fn unexpected(answer: &Answer) -> Trouble {
     }
 }
 
-fn user_of(answer: &Answer, name: &str) -> Result<User, Trouble> {
+fn user_of(answer: &Answer, name: &str) -> Result<Account, Trouble> {
     // SFTPGo may be told to fold names.
-    let is_same = |user: &User| {
-        let told = user.get("username").and_then(Value::as_str).unwrap_or_default();
-        told.trim().to_lowercase() == name.trim().to_lowercase()
-    };
+    let is_same = |user: &Account| name_of(user).trim().to_lowercase() == name.trim().to_lowercase();
     match answer.json()? {
         Value::Object(user) if is_same(&user) => Ok(user),
         _ => Err(Trouble::later("it told of another user than was asked for")),
     }
 }
 
-/// The moment of a text like `2026-07-21T10:00:00Z`, also with a fraction and an offset (RFC 3339).
-fn moment(text: &str) -> Option<Timestamp> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok().filter(|n| *n >= 0);
-    let signs = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-    if !text.is_ascii() || signs.iter().any(|(at, sign)| text.as_bytes().get(*at) != Some(sign)) {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let offset_s = match text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit()) {
-        "Z" | "z" => 0,
-        offset => {
-            let parts = (offset.get(1..3)?.parse::<i64>().ok()?, offset.get(4..6)?.parse::<i64>().ok()?);
-            let seconds = parts.0 * 3_600 + parts.1 * 60;
-            if offset.starts_with('-') { -seconds } else { seconds }
-        }
-    };
-    // Years begin in March, so that the odd day is the last one.
-    let (year, shifted) = (year - i64::from(month < 3), (month + 9) % 12);
-    let days =
-        year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (shifted * 306 + 5) / 10 + day
-            - 719_469;
-    let seconds = days * 86_400 + number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)? - offset_s;
-    Some(Timestamp(seconds * 1_000))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_moment_is_read_in_any_zone() {
-        for (text, seconds) in [
-            ("1970-01-01T00:00:00Z", Some(0)),
-            ("2028-02-29T12:00:00Z", Some(1_835_438_400)),
-            ("1994-11-06T08:49:37.123456Z", Some(784_111_777)),
-            ("1994-11-06T10:49:37+02:00", Some(784_111_777)),
-            ("1994-11-06T05:19:37.5-03:30", Some(784_111_777)),
-            ("1994-11-06 08:49", None),
-            ("1994-11-06T08:49:37", None),
-            ("soon", None),
-            ("", None),
-        ] {
-            assert_eq!(moment(text).map(|at| at.0 / 1_000), seconds, "{text}");
-        }
-    }
 
     #[test]
     fn a_name_is_one_part_of_an_address() {

@@ -3,15 +3,18 @@
 //! **Invariant.** An empty answer is a yes to SFTPGo: whoever is not let in is told so by a user without a name. Keys of SSH
 //! are SFTPGo's own: one counts where the account as SFTPGo has it lists it, and its member may come in.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::account::{Bases, User, Wish, whose};
+use super::account::{Account, Bases, Wish, name_of, whose};
+use crate::access::caller::Identity;
 use crate::access::key;
-use crate::app::App;
+use crate::app::{App, Changed, Transaction};
 use crate::db::Reader;
 use crate::error::{Cause, Result};
+use crate::journal::Entry;
 use crate::members::{self, Member};
 use crate::sessions::proof::{self, Claim};
+use crate::videos::path::is_folder;
 
 /// What an API key needs to be a password at SFTPGo, where files are written and deleted.
 const SCOPE: &str = "videos:write";
@@ -25,7 +28,7 @@ pub struct Login {
     /// Where from, as text.
     pub ip: String,
     /// The account as SFTPGo has it, where it has one.
-    pub user: Option<User>,
+    pub user: Option<Account>,
 }
 
 impl Login {
@@ -37,8 +40,7 @@ impl Login {
             Value::String(text) => serde_json::from_str(text).ok(),
             _ => None,
         };
-        let user =
-            user.filter(|user| user.get("username").and_then(Value::as_str).is_some_and(|name| !name.is_empty()));
+        let user = user.filter(|user| !name_of(user).is_empty());
         Self {
             username: text("username"),
             password: text("password"),
@@ -50,7 +52,7 @@ impl Login {
 }
 
 /// The account to come in with; `None` when not.
-pub async fn admit(app: &App, login: Login) -> Result<Option<User>> {
+pub async fn admit(app: &App, caller: &Identity, login: Login) -> Result<Option<Account>> {
     let found = find(app, &login.username).await?;
     let claim = Claim {
         member: found.as_ref().map(|(member, _)| member.id),
@@ -75,22 +77,41 @@ pub async fn admit(app: &App, login: Login) -> Result<Option<User>> {
         tracing::warn!(member = %wish.member, "SFTPGo's account of this name names another member: nobody is let in");
         return Ok(None);
     }
-    Ok(Some(login.user.as_ref().map_or_else(|| wish.new_user(), |user| wish.applied_to(user))))
+    settle(app, caller, &wish).await?;
+    Ok(Some(login.user.as_ref().map_or_else(|| wish.new_account(), |user| wish.applied_to(user))))
 }
 
 /// The account as it shall be from now on; `None` when it is so, or not ours.
-pub async fn prepare(app: &App, user: &User) -> Result<Option<User>> {
-    let name = user.get("username").and_then(Value::as_str).unwrap_or_default();
+pub async fn prepare(app: &App, caller: &Identity, user: &Account) -> Result<Option<Account>> {
     let is_there = user.get("id").and_then(Value::as_i64).unwrap_or(0) > 0;
-    let Some((_, wish)) = find(app, name).await? else { return Ok(None) };
-    if !is_there {
-        return Ok(wish.is_active.then(|| wish.new_user()));
+    let Some((_, wish)) = find(app, name_of(user)).await? else { return Ok(None) };
+    if !is_there && !wish.is_active {
+        return Ok(None);
     }
     if wish.is_anothers(user) {
         tracing::warn!(member = %wish.member, claimed = whose(user).is_some(), "SFTPGo's account of this name names another member");
         return Ok(None);
     }
+    settle(app, caller, &wish).await?;
+    if !is_there {
+        return Ok(Some(wish.new_account()));
+    }
     Ok((!wish.differences(user).is_empty()).then(|| wish.applied_to(user)))
+}
+
+/// There is an account from now on, and it shall follow its member.
+async fn settle(app: &App, caller: &Identity, wish: &Wish) -> Result<()> {
+    let member = wish.member;
+    if app.read(move |r| members::name_at_sftpgo(r, member)).await?.is_some() {
+        return Ok(());
+    }
+    let name = wish.username.clone();
+    let settle = move |t: &Transaction<'_>, _: &Identity| {
+        let Some(event) = members::settle_folder(t, member, &name)? else { return Ok(Changed::nothing(())) };
+        let entry = Entry::new("member", member).after(json!({"fields": ["sftpgo_username"]}));
+        Ok(Changed::new((), entry).event([event]))
+    };
+    app.change(caller, "sftpgo.settle", settle).await.map(drop)
 }
 
 /// The member of a name at SFTPGo, with what its account shall be.
@@ -99,13 +120,13 @@ async fn find(app: &App, name: &str) -> Result<Option<(Member, Wish)>> {
     let look = move |r: &Reader<'_>| {
         let Some(member) = members::find_by_sftpgo_name(r, &name)? else { return Ok(None) };
         let wish = bases.wish(r, &member, name)?;
-        Ok(wish.has_fit_name().then_some((member, wish)))
+        Ok(is_folder(&wish.username).then_some((member, wish)))
     };
     app.read(look).await
 }
 
 /// Does the account list this key? Its kind and its text decide; what follows is a remark.
-fn lists(user: &User, offered: &str) -> bool {
+fn lists(user: &Account, offered: &str) -> bool {
     let parts = |text: &str| {
         let mut words = text.split_ascii_whitespace().map(str::to_owned);
         words.next().zip(words.next())
@@ -117,8 +138,6 @@ fn lists(user: &User, offered: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -129,6 +148,6 @@ mod tests {
         for other in ["", " ", "ssh-ed25519", "ssh-rsa AAAAC3Nz", "ssh-ed25519 AAAAC3N", "AAAAC3Nz"] {
             assert!(!lists(user, other), "{other}");
         }
-        assert!(!lists(&User::new(), "ssh-rsa AAAAB3"));
+        assert!(!lists(&Account::new(), "ssh-rsa AAAAB3"));
     }
 }

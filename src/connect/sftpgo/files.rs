@@ -16,7 +16,7 @@ use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, Timestamp};
 use crate::members;
-use crate::videos::path::VideoPath;
+use crate::videos::path::{VideoPath, is_folder};
 use crate::videos::quota::{Fit, Rules, SIZE_MAX};
 use crate::videos::{self, Registration, Video, measure};
 
@@ -32,6 +32,7 @@ const TEMPORARY: [&str; 2] = [".part", ".filepart"];
 enum Action {
     PreUpload,
     Upload,
+    FailedUpload,
     Rename,
     Copy,
     Delete,
@@ -56,6 +57,7 @@ impl Action {
         match self {
             Self::PreUpload => "sftpgo.pre_upload",
             Self::Upload => "sftpgo.upload",
+            Self::FailedUpload => "sftpgo.failed_upload",
             Self::Rename => "sftpgo.rename",
             Self::Copy => "sftpgo.copy",
             Self::Delete => "sftpgo.delete",
@@ -84,6 +86,8 @@ pub struct FileEvent {
     path: VideoPath,
     target: Option<VideoPath>,
     size: Option<i64>,
+    /// Was it cut short because SFTPGo saw no room?
+    is_over_quota: bool,
     /// Nanoseconds since 1970, by SFTPGo's clock but never ahead of ours.
     at: i64,
     /// Names the event; none where it says too little of itself.
@@ -117,9 +121,13 @@ pub fn read(app: &App, body: &Value) -> Result<Result<FileEvent, Heard>> {
         return Err(Error::fields(faults));
     }
     let Some(action) = action else { return Ok(Err(Heard::Ignored("this action changes no file"))) };
-    if status != SUCCEEDED && action != Action::PreUpload {
-        return Ok(Err(Heard::Ignored("it did not succeed")));
-    }
+    let action = match action {
+        _ if status == SUCCEEDED => action,
+        Action::PreUpload => action,
+        // What lay there before may be gone or cut short; only a look tells.
+        Action::Upload if !app.config.media_root.as_os_str().is_empty() => Action::FailedUpload,
+        _ => return Ok(Err(Heard::Ignored("it did not succeed"))),
+    };
     let path = path_of(app, &username, &path)?;
     let target = if action.has_target() { Some(path_of(app, &username, &target)?) } else { None };
     let mark = text("session_id")
@@ -127,17 +135,17 @@ pub fn read(app: &App, body: &Value) -> Result<Result<FileEvent, Heard>> {
         .map(|(session, at)| secret::hash(&format!("an event of SFTPGo {session} {word} {at} {}", path.as_str())));
     let now = Timestamp::now().0.saturating_mul(1_000_000);
     let at = timestamp.filter(|at| *at > 0).map_or(now, |at| at.min(now));
-    Ok(Ok(FileEvent { action, username, path, target, size, at, mark }))
+    Ok(Ok(FileEvent { action, username, path, target, size, is_over_quota: status == OVER_QUOTA, at, mark }))
 }
 
-/// `status` of what went well.
+/// `status` of what went well, and of what SFTPGo cut short by quota.
 const SUCCEEDED: i64 = 1;
+const OVER_QUOTA: i64 = 3;
 
 /// Where a file of a user's lies below the media root.
 fn path_of(app: &App, username: &str, virtual_path: &str) -> Result<VideoPath> {
     let text = format!("{username}/{}", virtual_path.strip_prefix('/').unwrap_or(virtual_path));
-    // The name is a folder, and none of its signs leads out of it.
-    if username.contains('/') || username.starts_with('.') {
+    if !is_folder(username) {
         return Err(Cause::VideoPath.into());
     }
     VideoPath::parse(&text, &app.config.media_root, app.config.video_path_bytes_max)
@@ -154,16 +162,24 @@ pub async fn hear(app: &App, caller: &Identity, event: FileEvent) -> Result<Hear
         require_room(app, &owner).await?;
         return Ok(Heard::Done);
     }
-    let event =
-        Applied { measured: measured(app, &event).await, event, owner: owner.id, rules: Rules::of(&app.config) };
-    let mut is_folder = false;
+    let measured = measured(app, &event).await;
+    if event.action == Action::FailedUpload {
+        if measured == Measured::Unknown {
+            return Ok(Heard::Ignored("the file cannot be looked at"));
+        }
+        if event.is_over_quota {
+            videos::note_refusal(app, caller, owner.id, event.size.unwrap_or(0), &Cause::QuotaExceeded.into()).await;
+        }
+    }
+    let event = Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config) };
+    let mut has_pieces = false;
     loop {
         let (piece, size) = (event.clone(), event.size());
         let apply = move |t: &Transaction<'_>, caller: &Identity| piece.apply(t, caller);
         match app.change(caller, event.event.action.name(), apply).await {
             Ok(done) => match done.answer {
-                Step::More => is_folder = true,
-                Step::Over(heard) => return Ok(if is_folder { Heard::Done } else { heard }),
+                Step::More => has_pieces = true,
+                Step::Over(heard) => return Ok(if has_pieces { Heard::Done } else { heard }),
             },
             Err(refused) => {
                 videos::note_refusal(app, caller, owner.id, size.unwrap_or(0), &refused).await;
@@ -183,17 +199,29 @@ async fn require_room(app: &App, owner: &members::Member) -> Result<()> {
     if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
 }
 
-/// The size of the file as it lies there, where the event does not say it and it can be looked at.
-async fn measured(app: &App, event: &FileEvent) -> Option<i64> {
-    let path = match event.action {
-        Action::Upload => &event.path,
-        Action::Rename | Action::Copy => event.target.as_ref()?,
-        _ => return None,
+/// What a look at a file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measured {
+    Unknown,
+    /// There is no file.
+    Nothing,
+    Size(i64),
+}
+
+/// The file as it lies there, where the event does not say its size and it can be looked at.
+async fn measured(app: &App, event: &FileEvent) -> Measured {
+    let path = match (event.action, &event.target) {
+        (Action::FailedUpload, _) => &event.path,
+        _ if event.size.is_some() => return Measured::Unknown,
+        (Action::Upload, _) => &event.path,
+        (Action::Rename | Action::Copy, Some(target)) => target,
+        _ => return Measured::Unknown,
     };
-    if event.size.is_some() || app.config.media_root.as_os_str().is_empty() {
-        return None;
+    match measure::measure(&app.config.media_root, path).await {
+        Ok(size) => Measured::Size(size),
+        Err(refused) if refused.cause == Cause::FileNotFound => Measured::Nothing,
+        Err(_) => Measured::Unknown,
     }
-    measure::measure(&app.config.media_root, path).await.ok()
 }
 
 /// What last happened at a path.
@@ -223,15 +251,19 @@ enum Step {
 struct Applied {
     event: FileEvent,
     owner: MemberId,
-    measured: Option<i64>,
+    measured: Measured,
     rules: Rules,
 }
 
 type Done = Result<Changed<Heard>>;
 
 impl Applied {
+    fn measured_size(&self) -> Option<i64> {
+        if let Measured::Size(size) = self.measured { Some(size) } else { None }
+    }
+
     fn size(&self) -> Option<i64> {
-        self.event.size.or(self.measured)
+        self.event.size.or(self.measured_size())
     }
 
     fn apply(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Step>> {
@@ -249,6 +281,7 @@ impl Applied {
         let changed = match self.event.action {
             Action::PreUpload => Ok(Changed::nothing(Heard::Done)),
             Action::Upload => self.upload(t, caller),
+            Action::FailedUpload => self.fail(t, caller),
             Action::Rename => self.rename(t, caller),
             Action::Copy => self.copy(t, caller),
             Action::Delete | Action::RemoveFolder => self.delete(t, caller),
@@ -262,6 +295,22 @@ impl Applied {
     fn upload(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let Some(path) = follow(t, &self.event.path, self.event.at)? else { return overtaken() };
         self.put(t, caller, &path, self.size().unwrap_or(0))
+    }
+
+    /// An upload that failed: what is left of what lay there counts.
+    fn fail(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
+        let path = &self.event.path;
+        if later_note(t, path.as_str(), self.event.at)?.is_some() {
+            return overtaken();
+        }
+        let Some(size) = self.measured_size() else { return self.delete(t, caller) };
+        self.note(t, path, What::Written(size))?;
+        match videos::find(t, &path.id())? {
+            Some(video) => {
+                Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| Heard::Done))
+            }
+            None => Ok(Changed::nothing(Heard::Ignored("there is no such video"))),
+        }
     }
 
     /// There is a file of this size now. One that is not uploaded wholly yet is only noted: it is no video, and its name
@@ -286,7 +335,7 @@ impl Applied {
 
     fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let (source, Some(target)) = (&self.event.path, &self.event.target) else { return overtaken() };
-        let known = note_of(t, source)?;
+        let known = note_at(t, source.as_str())?;
         // What lies there was written since, and is another file.
         let is_another = known.as_ref().is_some_and(|note| note.at > self.event.at);
         let video = videos::find(t, &source.id())?.filter(|_| !is_another);
@@ -317,7 +366,7 @@ impl Applied {
         let Some(target) = &self.event.target else { return overtaken() };
         let Some(target) = follow(t, target, self.event.at)? else { return overtaken() };
         let source = videos::find(t, &self.event.path.id())?.map(|video| video.size);
-        match self.event.size.filter(|size| *size > 0).or(source).or(self.measured) {
+        match self.event.size.filter(|size| *size > 0).or(source).or(self.measured_size()) {
             Some(size) => self.put(t, caller, &target, size),
             None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file"))),
         }
@@ -325,7 +374,7 @@ impl Applied {
 
     fn delete(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let path = &self.event.path;
-        if note_of(t, path)?.is_some_and(|note| note.at > self.event.at) {
+        if note_at(t, path.as_str())?.is_some_and(|note| note.at > self.event.at) {
             return overtaken();
         }
         self.note(t, path, What::Gone)?;
@@ -338,12 +387,12 @@ impl Applied {
     /// Where the path is a folder: some of its videos, as long as there are any.
     fn folder(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Option<Changed<()>>> {
         let path = &self.event.path;
-        let is_another = note_of(t, path)?.is_some_and(|note| note.at > self.event.at);
+        let is_another = note_at(t, path.as_str())?.is_some_and(|note| note.at > self.event.at);
         let below = videos::list_below(t, path, AT_ONCE_MAX)?;
         // What came there since the folder went is another folder's.
         let mut changed = None;
         for video in below {
-            if is_another || note_of(t, &video.path)?.is_some_and(|note| note.at > self.event.at) {
+            if is_another || note_at(t, video.path.as_str())?.is_some_and(|note| note.at > self.event.at) {
                 continue;
             }
             let one = self.member_of_folder(t, caller, &video)?;
@@ -369,7 +418,7 @@ impl Applied {
 
     /// Remembers what happened at a path, unless something later did.
     fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: What) -> Result<()> {
-        if note_of(t, path)?.is_some_and(|note| note.at > self.event.at) {
+        if note_at(t, path.as_str())?.is_some_and(|note| note.at > self.event.at) {
             return Ok(());
         }
         let note = Note { at: self.event.at, what };
@@ -388,10 +437,6 @@ fn is_temporary(path: &VideoPath) -> bool {
 
 fn hash_of(path: &str) -> Hash {
     secret::hash(&format!("a path of SFTPGo {path}"))
-}
-
-fn note_of(r: &Transaction<'_>, path: &VideoPath) -> Result<Option<Note>> {
-    note_at(r, path.as_str())
 }
 
 fn note_at(t: &Transaction<'_>, path: &str) -> Result<Option<Note>> {

@@ -20,16 +20,12 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::members;
 use crate::outbox::Kind;
+use crate::videos::path::is_folder;
 use account::Wish;
 use client::{Trouble, Turn};
 
-/// Is there an SFTPGo to keep in line?
-pub fn is_configured(config: &Config) -> bool {
-    !config.sftpgo_url.is_empty() && config.sftpgo_secret.is_some()
-}
-
 pub fn require_configured(config: &Config) -> Result<()> {
-    if is_configured(config) { Ok(()) } else { Err(Cause::SftpgoNotConfigured.into()) }
+    if config.has_sftpgo() { Ok(()) } else { Err(Cause::SftpgoNotConfigured.into()) }
 }
 
 impl From<Trouble> for Outcome {
@@ -56,7 +52,7 @@ impl From<Trouble> for Error {
 
 /// Brings the account of an event's member in line.
 pub async fn deliver(app: &App, delivery: &Delivery) -> Result<Outcome> {
-    if !is_configured(&app.config) {
+    if !app.config.has_sftpgo() {
         return Ok(Outcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
     let Some(member) = delivery.member else { return Ok(Outcome::Needless("it is about no member")) };
@@ -99,13 +95,13 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
 
 /// Makes an account what it shall be.
 async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
-    if !wish.has_fit_name() {
+    if !is_folder(&wish.username) {
         return Err(Trouble::Refused("the name cannot be that of a folder".into()));
     }
     let found = match turn.find(&wish.username).await? {
         Some(user) => Some(user),
         None if !wish.is_active => return Ok(Some("there is no account that could be switched off")),
-        None => match turn.create(&wish.new_user()).await? {
+        None => match turn.create(&wish.new_account()).await? {
             true => return Ok(None),
             // Somebody else was faster: what is there now is followed.
             false => turn.find(&wish.username).await?,
@@ -119,10 +115,12 @@ async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
                 .into(),
         ));
     }
-    if wish.differences(&user).is_empty() {
+    let differences = wish.differences(&user);
+    if differences.is_empty() {
         return Ok(Some("the account was in line already"));
     }
-    turn.put(&wish.username, &wish.applied_to(&user), !wish.is_active).await?;
+    let is_limited = !wish.has_room && differences.iter().any(|difference| difference.field == "permissions");
+    turn.put(&wish.username, &wish.applied_to(&user), !wish.is_active || is_limited).await?;
     Ok(None)
 }
 

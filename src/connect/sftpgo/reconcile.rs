@@ -1,16 +1,18 @@
 //! All of SFTPGo's users beside all members with a name there: events are lost, and people change things by hand.
 //!
-//! **Invariant.** Only accounts of our members are mended. What belongs to nobody here is told of and left alone.
+//! **Invariant.** Only accounts that are our members', or were, are mended. What belongs to nobody here is told of and left
+//! alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 
-use super::account::{Bases, Difference, User, Wish};
+use super::account::{self, Account, Bases, Difference, USAGE, Wish, name_of};
 use super::client::{Trouble, Turn};
-use super::{bring_in_line, is_configured, require_configured};
+use super::{Followed, bring_in_line, erase, require_configured};
 use crate::access::caller::Identity;
 use crate::app::{App, Changed};
 use crate::db::Reader;
@@ -33,6 +35,8 @@ pub struct Drift {
     pub users: usize,
     /// Active members without a user.
     pub missing: Vec<(MemberId, String)>,
+    /// Users of erased members that are not off, or not deleted, as they shall be.
+    pub orphaned: Vec<(MemberId, String)>,
     /// Users that are nobody's here.
     pub foreign: Vec<String>,
     /// Users of a member's name that say to be somebody else's.
@@ -56,15 +60,22 @@ pub struct Mended {
 pub async fn compare(app: &App) -> Result<Drift> {
     require_configured(&app.config)?;
     let users = list(app).await?;
-    let bases = Bases::of(app);
+    let (bases, claims) = (Bases::of(app), claims(app, &users));
     let find = move |r: &Reader<'_>| {
         let known = members::list_at_sftpgo(r)?;
-        known.into_iter().map(|(name, member)| bases.wish(r, &member, name)).collect::<Result<Vec<_>>>()
+        let wishes = known.into_iter().map(|(name, member)| Ok((name.clone(), bases.wish(r, &member, name)?)));
+        let wishes = wishes.collect::<Result<HashMap<_, _>>>()?;
+        let mut orphaned = Vec::new();
+        for (member, name) in claims {
+            if !wishes.contains_key(&name) && members::find(r, member)?.is_some_and(|member| member.is_erased()) {
+                orphaned.push((member, name));
+            }
+        }
+        Ok((wishes, orphaned))
     };
     // Read after the users: who was made meanwhile is missing, and is looked for again before anything is done.
-    let wishes: HashMap<String, Wish> =
-        app.read(find).await?.into_iter().map(|wish| (wish.username.clone(), wish)).collect();
-    let mut drift = Drift { members: wishes.len(), users: users.len(), ..Drift::default() };
+    let (wishes, orphaned) = app.read(find).await?;
+    let mut drift = Drift { members: wishes.len(), users: users.len(), orphaned, ..Drift::default() };
     let names: HashSet<&str> = users.iter().map(name_of).collect();
     let mut missing: Vec<&Wish> =
         wishes.values().filter(|wish| wish.is_active && !names.contains(wish.username.as_str())).collect();
@@ -73,7 +84,9 @@ pub async fn compare(app: &App) -> Result<Drift> {
     for user in &users {
         let name = name_of(user);
         let Some(wish) = wishes.get(name) else {
-            drift.foreign.push(name.to_owned());
+            if !drift.orphaned.iter().any(|(_, orphan)| orphan == name) {
+                drift.foreign.push(name.to_owned());
+            }
             continue;
         };
         if wish.is_anothers(user) {
@@ -88,12 +101,16 @@ pub async fn compare(app: &App) -> Result<Drift> {
     Ok(drift)
 }
 
-fn name_of(user: &User) -> &str {
-    user.get("username").and_then(serde_json::Value::as_str).unwrap_or_default()
+/// Users that are not yet as those of erased members shall be, with the member that each names.
+fn claims(app: &App, users: &[Account]) -> Vec<(MemberId, String)> {
+    let is_open = |user: &&Account| app.config.sftpgo_delete || !account::is_off(user);
+    let member = |user: &Account| uuid::Uuid::try_parse(account::whose(user)?).ok().map(MemberId);
+    let claim = |user: &Account| Some((member(user)?, name_of(user).to_owned()));
+    users.iter().filter(is_open).filter_map(claim).collect()
 }
 
 /// All users. Who is deleted meanwhile may shift another one out of sight, which then is looked for by its name.
-async fn list(app: &App) -> Result<Vec<User>, Trouble> {
+async fn list(app: &App) -> Result<Vec<Account>, Trouble> {
     let (mut users, mut known) = (Vec::new(), HashSet::new());
     let [mut limit, fewer] = PAGES;
     let mut offset = 0;
@@ -124,11 +141,11 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Men
     for (member, name) in to_mend(&found.drift) {
         let outcome = match found.drift.wishes.get(&name) {
             Some(wish) => mend(app, wish).await?,
-            None => continue,
+            None => erase(app, member, &name).await,
         };
         match outcome {
-            Ok(true) => found.mended.push((member, name)),
-            Ok(false) => {}
+            Ok(None) => found.mended.push((member, name)),
+            Ok(Some(_)) => {}
             Err(Trouble::Later { why, .. } | Trouble::Refused(why)) => found.failed.push((member, name, why)),
         }
     }
@@ -154,19 +171,16 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Men
     Ok(found)
 }
 
-/// A difference that only SFTPGo itself can settle, by counting.
-const USAGE: &str = "used_quota_size";
-
-/// Whose account is missing or differs, once each.
+/// Whose account is missing, differs or should be gone, once each.
 fn to_mend(drift: &Drift) -> Vec<(MemberId, String)> {
     let differing = drift.differing.iter().filter(|(_, _, difference)| difference.field != USAGE);
     let all = drift.missing.iter().cloned().chain(differing.map(|(member, name, _)| (*member, name.clone())));
     let mut known = HashSet::new();
-    all.filter(|(member, _)| known.insert(*member)).collect()
+    all.chain(drift.orphaned.iter().cloned()).filter(|(_, name)| known.insert(name.clone())).collect()
 }
 
 /// Brings one account in line with what its rows say now.
-async fn mend(app: &App, wish: &Wish) -> Result<Result<bool, Trouble>> {
+async fn mend(app: &App, wish: &Wish) -> Result<Followed> {
     let mut turn = Turn::begin(app).await;
     let (bases, name) = (Bases::of(app), wish.username.clone());
     let look = move |r: &Reader<'_>| match members::find_known(r, members::SFTPGO, &name)? {
@@ -174,21 +188,23 @@ async fn mend(app: &App, wish: &Wish) -> Result<Result<bool, Trouble>> {
         None => Ok(None),
     };
     Ok(match app.read(look).await? {
-        Some(wish) => bring_in_line(&mut turn, &wish).await.map(|needless| needless.is_none()),
-        None => Ok(false),
+        Some(wish) => bring_in_line(&mut turn, &wish).await,
+        None => Ok(Some("the name is no member's any more")),
     })
 }
 
-/// Reconciles again and again, until it is dropped.
+/// Reconciles soon after the start, as a machine may not run for long, and then again and again until it is dropped.
 pub async fn run(app: Arc<App>) {
-    let mut every = tokio::time::interval(Duration::from_secs(app.config.sftpgo_reconcile_s));
-    // The first tick is immediate; events that wait come first.
-    every.tick().await;
+    /// Events that waited for the start come first.
+    const FIRST: Duration = Duration::from_secs(60);
+    if !app.config.has_sftpgo() {
+        return;
+    }
+    let first = tokio::time::Instant::now() + FIRST;
+    let mut every = tokio::time::interval_at(first, Duration::from_secs(app.config.sftpgo_reconcile_s));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        if !is_configured(&app.config) {
-            continue;
-        }
         match reconcile(&app, &Identity::command_line(), false).await {
             Ok(found) => tracing::info!(
                 users = found.drift.users,
