@@ -418,8 +418,10 @@ create table organization_quotas (
 ) strict, without rowid;
 
 create table videos (
+    -- In the order in which they came. What points here points to this: ids lie anywhere, and each would cost a page.
+    number integer primary key,
     -- The first 16 hex digits of SHA-256 of the path.
-    id text primary key check (length(id) = 16),
+    id text not null check (length(id) = 16),
     -- `username/path`, relative to the media root.
     path text not null,
     -- Null for one without an owner.
@@ -430,10 +432,11 @@ create table videos (
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null
-) strict, without rowid;
+) strict;
+create unique index videos_id on videos (id);
 create unique index videos_path on videos (path);
-create index videos_member_id on videos (member_id, created_at);
-create index videos_organization_id on videos (organization_id, created_at);
+create index videos_member_id on videos (member_id);
+create index videos_organization_id on videos (organization_id);
 
 -- Every change of a member's usage. Rows are only added: used is their sum.
 create table quota_ledger (
@@ -469,7 +472,7 @@ create index quota_reservations_over on quota_reservations (expires_at) where st
 -- Work on a video. Whether it is held follows from its member's status.
 create table jobs (
     id blob primary key check (length(id) = 16),
-    video_id text not null references videos (id),
+    video_number integer not null references videos (number),
     member_id blob references members (id),
     organization_id blob references organizations (id),
     kind text not null check (kind in ('auto_ingestion')),
@@ -494,7 +497,7 @@ create table jobs (
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
-create index jobs_video_id on jobs (video_id);
+create index jobs_video_number on jobs (video_number);
 create index jobs_leased_at on jobs (member_id, leased_at) where leased_at is not null;
 create index jobs_queued on jobs (member_id, run_at) where state = 'queued';
 create index jobs_leased on jobs (leased_until) where state = 'leased';
@@ -502,7 +505,8 @@ create index jobs_done on jobs (updated_at) where state = 'done';
 
 -- What happened, for others: committed with its cause, delivered later.
 create table events (
-    id integer primary key autoincrement,
+    -- Never given twice: the newest event stays.
+    id integer primary key,
     at integer not null,
     kind text not null,
     organization_id blob,

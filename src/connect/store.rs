@@ -160,6 +160,7 @@ const FORGET_EVENTS: &str = "
                  from events e
                  where e.id < coalesce((select id from events where at > :before order by id limit 1),
                                        9223372036854775807)
+                   and e.id < (select max(id) from events)
                    and not exists (select 1 from deliveries where event_id = e.id)
                  limit :most)";
 

@@ -108,8 +108,14 @@ impl StepState {
 pub struct Step {
     pub processor: Processor,
     pub state: StepState,
+    #[serde(default, skip_serializing_if = "is_nothing")]
     pub progress_percent: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+fn is_nothing(percent: &i64) -> bool {
+    *percent == 0
 }
 
 impl Step {
@@ -203,12 +209,7 @@ impl Rules {
 }
 
 /// Queues the work on a new video.
-pub fn queue(
-    w: &Writer<'_>,
-    video: &str,
-    member: Option<MemberId>,
-    organization: Option<OrganizationId>,
-) -> Result<()> {
+pub fn queue(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization: Option<OrganizationId>) -> Result<()> {
     store::insert(w, JobId::new(), video, member, organization, &FIRST_STEPS)
 }
 

@@ -8,13 +8,13 @@ use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 
 const INSERT_JOB: &str = "
-    insert into jobs (id, video_id, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
-    values (:id, :video_id, :member_id, :organization_id, 'auto_ingestion', 'queued', :now, :steps, :now, :now)";
+    insert into jobs (id, video_number, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
+    values (:id, :video, :member_id, :organization_id, 'auto_ingestion', 'queued', :now, :steps, :now, :now)";
 
 pub(super) fn insert(
     w: &Writer<'_>,
     id: JobId,
-    video: &str,
+    video: i64,
     member: Option<MemberId>,
     organization: Option<OrganizationId>,
     steps: &str,
@@ -23,7 +23,7 @@ pub(super) fn insert(
         INSERT_JOB,
         &[
             (":id", &id),
-            (":video_id", &video),
+            (":video", &video),
             (":member_id", &member),
             (":organization_id", &organization),
             (":steps", &steps),
@@ -33,7 +33,8 @@ pub(super) fn insert(
     .map(drop)
 }
 
-const DELETE_OF_VIDEO: &str = "delete from jobs where video_id = :video_id";
+const DELETE_OF_VIDEO: &str = "
+    delete from jobs where video_number = (select number from videos where id = :video_id)";
 
 pub(super) fn delete_of_video(w: &Writer<'_>, video: &str) -> Result<()> {
     w.execute(DELETE_OF_VIDEO, &[(":video_id", &video)]).map(drop)
@@ -42,7 +43,7 @@ pub(super) fn delete_of_video(w: &Writer<'_>, video: &str) -> Result<()> {
 const SET_OWNER: &str = "
     update jobs
     set member_id = :member_id, organization_id = :organization_id
-    where video_id = :video_id";
+    where video_number = (select number from videos where id = :video_id)";
 
 pub(super) fn set_owner(
     w: &Writer<'_>,
@@ -55,14 +56,14 @@ pub(super) fn set_owner(
 }
 
 const FIND_JOB: &str = "
-    select j.id, j.video_id, v.path, j.member_id, j.organization_id, j.kind,
+    select j.id, v.id, v.path, j.member_id, j.organization_id, j.kind,
            case when j.state = 'queued'
                      and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
                 then 'held' else j.state end,
            j.attempts, j.run_at, j.leased_by, j.lease_id, coalesce(j.lease_s, 0), j.leased_until, j.processors,
            j.last_error, j.steps, j.created_at, j.updated_at
     from jobs j
-    join videos v on v.id = j.video_id
+    join videos v on v.number = j.video_number
     left join members m on m.id = j.member_id
     left join organizations o on o.id = j.organization_id
     where j.id = :id";
@@ -79,19 +80,19 @@ const LIST_JOBS: &str = "
     select id, video_id, path, member_id, organization_id, kind, state, attempts, run_at, leased_by, lease_id, lease_s,
            leased_until, processors, last_error, steps, created_at, updated_at
     from (
-        select j.id, j.video_id, v.path, j.member_id, j.organization_id, j.kind,
+        select j.id, v.id as video_id, v.path, j.member_id, j.organization_id, j.kind,
                case when j.state = 'queued'
                          and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
                     then 'held' else j.state end as state,
                j.attempts, j.run_at, j.leased_by, j.lease_id, coalesce(j.lease_s, 0) as lease_s, j.leased_until,
                j.processors, j.last_error, j.steps, j.created_at, j.updated_at
         from jobs j
-        join videos v on v.id = j.video_id
+        join videos v on v.number = j.video_number
         left join members m on m.id = j.member_id
         left join organizations o on o.id = j.organization_id
         where (:organization_id is null or j.organization_id = :organization_id)
           and (:member_id is null or j.member_id = :member_id)
-          and (:video_id is null or j.video_id = :video_id)
+          and (:video_id is null or j.video_number = (select number from videos where id = :video_id))
           and (:processor is null
                or exists (select 1 from json_each(j.steps) s
                           where s.value ->> 'processor' = :processor
@@ -111,7 +112,7 @@ const COUNT_LISTED_JOBS: &str = "
         left join organizations o on o.id = j.organization_id
         where (:organization_id is null or j.organization_id = :organization_id)
           and (:member_id is null or j.member_id = :member_id)
-          and (:video_id is null or j.video_id = :video_id)
+          and (:video_id is null or j.video_number = (select number from videos where id = :video_id))
           and (:processor is null
                or exists (select 1 from json_each(j.steps) s
                           where s.value ->> 'processor' = :processor

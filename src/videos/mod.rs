@@ -183,14 +183,12 @@ fn store_counted(
 
 /// Stores a video unless there is one; answers whether there was none.
 fn insert(t: &Transaction<'_>, rules: &Rules, video: &Video, queues_job: bool) -> Result<bool> {
-    if !store::insert_video(t, video)? {
-        return Ok(false);
-    }
+    let Some(number) = store::insert_video(t, video)? else { return Ok(false) };
     if !store::count_in(t, rules.videos_max)? {
         return Err(Cause::VideosFull.into());
     }
     if queues_job {
-        jobs::queue(t, &video.id, video.member, video.organization)?;
+        jobs::queue(t, number, video.member, video.organization)?;
     }
     Ok(true)
 }
@@ -251,9 +249,7 @@ pub fn rename(
         changed = changed.and(remove(t, rules, caller, &replaced)?);
     }
     let renamed = Video { id, path, ..video.clone() };
-    store::insert_video(t, &renamed)?;
-    store::move_jobs(t, &video.id, &renamed.id)?;
-    store::delete_video(t, &video.id)?;
+    store::rename_video(t, &video.id, &renamed)?;
     let former = json!({"former_uuid": video.id, "former_path": video.path.as_str()});
     changed = changed.and(done((), Kind::VideoChanged, &renamed, former));
     match owner {

@@ -49,8 +49,8 @@ const INSERT_VIDEO: &str = "
     values (:id, :path, :member_id, :organization_id, :size, :created_at, :now)
     on conflict do nothing";
 
-/// Answers whether there was none of this id.
-pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<bool> {
+/// Answers its number, or none where there is one of this id.
+pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<Option<i64>> {
     w.execute(
         INSERT_VIDEO,
         &[
@@ -63,7 +63,7 @@ pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<bool> {
             (":now", &w.now()),
         ],
     )
-    .map(|inserted| inserted == 1)
+    .map(|inserted| (inserted == 1).then(|| w.last_id()))
 }
 
 const UPDATE_VIDEO: &str = "
@@ -93,11 +93,15 @@ pub fn delete_video(w: &Writer<'_>, id: &str) -> Result<()> {
     w.execute(DELETE_VIDEO, &[(":id", &id)]).map(drop)
 }
 
-const MOVE_JOBS: &str = "update jobs set video_id = :to where video_id = :from";
+const RENAME_VIDEO: &str = "
+    update videos
+    set id = :to, path = :path, version = version + 1, updated_at = :now
+    where id = :from";
 
-/// The jobs of a video follow it to its new id.
-pub fn move_jobs(w: &Writer<'_>, from: &str, to: &str) -> Result<()> {
-    w.execute(MOVE_JOBS, &[(":to", &to), (":from", &from)]).map(drop)
+/// Its jobs follow it.
+pub fn rename_video(w: &Writer<'_>, from: &str, to: &Video) -> Result<()> {
+    let (id, path) = (&to.id, to.path.as_str());
+    w.execute(RENAME_VIDEO, &[(":to", id), (":path", &path), (":now", &w.now()), (":from", &from)]).map(drop)
 }
 
 const LIST_OF_MEMBER: &str = "
@@ -105,7 +109,7 @@ const LIST_OF_MEMBER: &str = "
     from videos
     where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
       and (:keyword is null or path like :keyword escape '\\')
-    order by created_at desc, id
+    order by number desc
     limit :limit offset :offset";
 const COUNT_OF_MEMBER: &str = "
     select count(*)
@@ -116,7 +120,7 @@ const LIST_IN_ORGANIZATION: &str = "
     select id, path, member_id, organization_id, size, version, created_at, updated_at
     from videos
     where organization_id = :organization_id and (:keyword is null or path like :keyword escape '\\')
-    order by created_at desc, id
+    order by number desc
     limit :limit offset :offset";
 const COUNT_IN_ORGANIZATION: &str = "
     select count(*)
@@ -126,7 +130,7 @@ const LIST_OWNERLESS: &str = "
     select id, path, member_id, organization_id, size, version, created_at, updated_at
     from videos
     where member_id is null and (:keyword is null or path like :keyword escape '\\')
-    order by created_at desc, id
+    order by number desc
     limit :limit offset :offset";
 const COUNT_OWNERLESS: &str = "
     select count(*)
@@ -136,7 +140,7 @@ const LIST_VIDEOS: &str = "
     select id, path, member_id, organization_id, size, version, created_at, updated_at
     from videos
     where :keyword is null or path like :keyword escape '\\'
-    order by created_at desc, id
+    order by number desc
     limit :limit offset :offset";
 const COUNT_VIDEOS: &str = "
     select count(*)

@@ -38,8 +38,8 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
             )?;
             rows.execute(
                 &format!(
-                    "insert into jobs (id, video_id, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
-                     values (?1, ?2, ?3, ?4, 'auto_ingestion', 'queued', {NOW}, ?5, {NOW}, {NOW})"
+                    "insert into jobs (id, video_number, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
+                     values (?1, (select number from videos where id = ?2), ?3, ?4, 'auto_ingestion', 'queued', {NOW}, ?5, {NOW}, {NOW})"
                 ),
                 params![id.as_bytes(), video, member, organization, steps],
             )?;

@@ -113,7 +113,7 @@ async fn a_file_becomes_a_video_with_its_bytes_job_event_and_audit_row_at_once()
         .rows()
         .query_row(
             "select group_concat(s.value ->> 'processor' || ' ' || (s.value ->> 'state'), ', ' order by s.value ->> 'processor')
-             from jobs j join json_each(j.steps) s where j.video_id = ?1 and j.state = 'queued'",
+             from jobs j join videos v on v.number = j.video_number join json_each(j.steps) s where v.id = ?1 and j.state = 'queued'",
             [&uuid],
             |row| row.get(0),
         )
@@ -546,7 +546,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     assert_eq!((renamed.path.as_str(), renamed.size, renamed.created_at), ("kim/b.mp4", 10, former.created_at));
     let jobs = crate::site::open_rows(directory.path());
     let of: Vec<String> = jobs
-        .prepare("select video_id from jobs")
+        .prepare("select v.id from jobs j join videos v on v.number = j.video_number")
         .expect("jobs")
         .query_map([], |row| row.get(0))
         .expect("rows")
