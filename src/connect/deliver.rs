@@ -82,33 +82,16 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-/// Begins a turn of every target that is due, the longest waiting first; answers how long until the next one is.
+/// Begins a turn of every target whose time has come; answers how long until the next one's.
 fn begin(
     app: &Arc<App>,
     sender: &Arc<Sender>,
-    mut heads: Vec<Head>,
+    heads: Vec<Head>,
     busy: &mut HashMap<String, Pool>,
     turns: &mut JoinSet<String>,
 ) -> Duration {
-    let now = Timestamp::now();
-    heads.retain(|head| !busy.contains_key(&head.target));
-    heads.sort_by_key(|head| head.next_at);
-    let mut webhooks = busy.values().filter(|pool| pool.is_webhooks()).count();
-    let mut taken: HashMap<Pool, usize> = HashMap::new();
-    busy.values().for_each(|pool| *taken.entry(pool.clone()).or_default() += 1);
-    for Head { target, organization, next_at } in heads {
-        if next_at > now {
-            let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
-            return SLEEP_MAX.min(ahead);
-        }
-        let pool = Pool { kind: kind_of(&target).to_owned(), organization };
-        let of_pool = taken.entry(pool.clone()).or_default();
-        // Whoever is done makes room, and wakes us.
-        if *of_pool >= pool.at_once_max() || (pool.is_webhooks() && webhooks >= WEBHOOKS_AT_ONCE_MAX) {
-            continue;
-        }
-        *of_pool += 1;
-        webhooks += usize::from(pool.is_webhooks());
+    let (chosen, wait) = choose(heads, busy, Timestamp::now());
+    for (target, pool) in chosen {
         busy.insert(target.clone(), pool);
         let (app, sender) = (app.clone(), sender.clone());
         turns.spawn(async move {
@@ -119,7 +102,33 @@ fn begin(
             target
         });
     }
-    SLEEP_MAX
+    wait
+}
+
+/// Who of those that are due has a turn now, the longest waiting first; and how long until the next one is due. For whom
+/// there is no room now there will be when somebody is done, which wakes us.
+fn choose(mut heads: Vec<Head>, busy: &HashMap<String, Pool>, now: Timestamp) -> (Vec<(String, Pool)>, Duration) {
+    heads.retain(|head| !busy.contains_key(&head.target));
+    heads.sort_by_key(|head| head.next_at);
+    let mut webhooks = busy.values().filter(|pool| pool.is_webhooks()).count();
+    let mut taken: HashMap<Pool, usize> = HashMap::new();
+    busy.values().for_each(|pool| *taken.entry(pool.clone()).or_default() += 1);
+    let mut chosen = Vec::new();
+    for Head { target, organization, next_at } in heads {
+        if next_at > now {
+            let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
+            return (chosen, SLEEP_MAX.min(ahead));
+        }
+        let pool = Pool { kind: kind_of(&target).to_owned(), organization };
+        let of_pool = taken.entry(pool.clone()).or_default();
+        if *of_pool >= pool.at_once_max() || (pool.is_webhooks() && webhooks >= WEBHOOKS_AT_ONCE_MAX) {
+            continue;
+        }
+        *of_pool += 1;
+        webhooks += usize::from(pool.is_webhooks());
+        chosen.push((target, pool));
+    }
+    (chosen, SLEEP_MAX)
 }
 
 /// Delivers what is due for a target, one after the other.
@@ -223,7 +232,38 @@ pub async fn observe(app: &App) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::jittered;
+    use super::*;
+
+    #[test]
+    fn whoever_has_many_slow_targets_leaves_room_for_others() {
+        let webhooks = |organization: Option<OrganizationId>, count: usize, at: i64| {
+            let head = move |n| Head { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
+            (0..count).map(head)
+        };
+        let of = |kind: &str| -> Vec<Head> {
+            let head = |n| Head { target: format!("{kind} {n}"), organization: None, next_at: Timestamp(9) };
+            (0..40).map(head).collect()
+        };
+        let (many, few) = (OrganizationId::new(), OrganizationId::new());
+        let mut heads: Vec<Head> = webhooks(Some(many), 1_000, 1).chain(webhooks(Some(few), 3, 2)).collect();
+        heads.extend(of("mail").into_iter().chain(of("sftpgo")));
+
+        let (chosen, _) = choose(heads, &HashMap::new(), Timestamp(10));
+
+        let count = |kind: &str, organization: Option<OrganizationId>| {
+            chosen.iter().filter(|(_, pool)| (pool.kind.as_str(), pool.organization) == (kind, organization)).count()
+        };
+        assert_eq!([count("webhook", Some(many)), count("webhook", Some(few))], [WEBHOOKS_OF_ONE_MAX, 3]);
+        assert_eq!([count("mail", None), count("sftpgo", None)], [mail::AT_ONCE_MAX, sftpgo::AT_ONCE_MAX]);
+        // Those of many together leave room for letters and accounts too, and who is busy has no second turn.
+        let busy: HashMap<_, _> = chosen.into_iter().collect();
+        let others = (0..20).flat_map(|_| webhooks(Some(OrganizationId::new()), 20, 3).collect::<Vec<_>>());
+        let all = others.enumerate().map(|(n, head)| Head { target: format!("webhook x {n}"), ..head });
+        let all: Vec<Head> = all.chain(webhooks(Some(few), 3, 2)).collect();
+        assert_eq!(choose(all, &busy, Timestamp(10)).0.len(), WEBHOOKS_AT_ONCE_MAX - WEBHOOKS_OF_ONE_MAX - 3);
+        let (chosen, wait) = choose(of("mail"), &HashMap::new(), Timestamp(2));
+        assert_eq!((chosen.len(), wait), (0, Duration::from_millis(7)));
+    }
 
     #[test]
     fn the_jitter_is_a_fifth_at_most() {
