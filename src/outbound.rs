@@ -77,10 +77,10 @@ impl Outbound {
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer> {
-        let mut response = self.client()?.execute(request).await.map_err(|e| failed(explained(&e)))?;
+        let mut response = self.client()?.execute(request).await.map_err(|e| failed(explained(e)))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|e| failed(explained(&e)))? {
+        while let Some(piece) = response.chunk().await.map_err(|e| failed(explained(e)))? {
             if (body.len() + piece.len()) as u64 > self.answer_bytes_max {
                 return Err(failed(format!("its answer is longer than {} bytes", self.answer_bytes_max)));
             }
@@ -149,10 +149,12 @@ fn failed(why: String) -> Error {
     Error::new(Cause::NeighbourFailed).because(why)
 }
 
-/// What went wrong, with its causes: the first line alone says only that something did.
-fn explained(error: &reqwest::Error) -> String {
+/// What went wrong, with its causes: the first line alone says only that something did. Without the address, which may
+/// hold a person's name and ends up in rows that outlive the person.
+fn explained(error: reqwest::Error) -> String {
+    let error = error.without_url();
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         text.push_str(&format!(": {cause}"));
         source = cause.source();

@@ -84,7 +84,9 @@ pub struct Neighbours {
     pub mail: bool,
 }
 
-pub const SFTPGO: &str = "sftpgo";
+/// What the target of an account at SFTPGo begins with; its member's id follows. One that cannot be brought in line holds
+/// up nobody else's.
+pub const SFTPGO: &str = "sftpgo ";
 /// What the target of a letter begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
 pub const MAIL: &str = "mail ";
 /// What the target of a webhook begins with; its id follows.
@@ -129,10 +131,15 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
     )?;
     let account = event.member.filter(|_| neighbours.sftpgo && event.kind.is_for_sftpgo());
     let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
-    for target in account.map(|_| SFTPGO.to_owned()).into_iter().chain(reader.map(letters_of)) {
+    for target in account.map(account_of).into_iter().chain(reader.map(letters_of)) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(addressed)
+}
+
+/// The target of a member's account at SFTPGo.
+fn account_of(member: MemberId) -> String {
+    format!("{SFTPGO}{}", member.0.simple())
 }
 
 /// The target of letters to a member.

@@ -3,35 +3,58 @@
 //! One task looks for targets whose oldest event is due, and gives each a task of its own. What such a task does is
 //! written down only after the answer came: whoever pulls the plug in between makes an event come twice, never not at all.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use super::store::Head;
 use super::webhook::{self, Sender};
 use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, mail, sftpgo, store};
 use crate::access::secret;
 use crate::app::{App, ms};
 use crate::error::Result;
-use crate::ids::Timestamp;
-use crate::outbox::MAIL;
+use crate::ids::{OrganizationId, Timestamp};
 
-/// Targets that are busy at the same time; more wait for their turn, and one that fails waits elsewhere.
-const TARGETS_AT_ONCE_MAX: usize = 256;
-/// Those of them that are readers of letters: all wait for the same server, and must not keep everybody else waiting.
-const READERS_AT_ONCE_MAX: usize = mail::AT_ONCE_MAX;
-/// Events that a target gets before another one has its turn.
+/// Webhooks that are busy at the same time; more wait for their turn, and one that fails waits elsewhere.
+const WEBHOOKS_AT_ONCE_MAX: usize = 256;
+/// Those of one organization, or of the site: slow ones keep nobody else's waiting.
+const WEBHOOKS_OF_ONE_MAX: usize = 32;
+/// What a target gets before another one has its turn.
 const EVENTS_IN_A_ROW_MAX: usize = 50;
+const TURN_MAX: Duration = Duration::from_secs(30);
 /// After trouble with the database.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The clock may be set anew: nobody sleeps longer.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
+/// Who shares turns: those of a kind that wait for the same server, and each organization's webhooks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Pool {
+    kind: String,
+    organization: Option<OrganizationId>,
+}
+
+impl Pool {
+    /// Targets of it that are busy at the same time.
+    fn at_once_max(&self) -> usize {
+        match self.kind.as_str() {
+            "mail" => mail::AT_ONCE_MAX,
+            "sftpgo" => sftpgo::AT_ONCE_MAX,
+            _ => WEBHOOKS_OF_ONE_MAX,
+        }
+    }
+
+    fn is_webhooks(&self) -> bool {
+        self.kind == "webhook"
+    }
+}
+
 /// Delivers until it is dropped.
 pub async fn run(app: Arc<App>) {
     let sender = Arc::new(Sender::new(&app.config));
-    let mut busy: HashSet<String> = HashSet::new();
+    let mut busy: HashMap<String, Pool> = HashMap::new();
     let mut turns: JoinSet<String> = JoinSet::new();
     loop {
         let wait = match app.read(store::list_heads).await {
@@ -59,34 +82,17 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-/// Begins a turn of every target that is due, the longest waiting first; answers how long until the next one is.
+/// Begins a turn of every target whose time has come; answers how long until the next one's.
 fn begin(
     app: &Arc<App>,
     sender: &Arc<Sender>,
-    mut heads: Vec<(String, Timestamp)>,
-    busy: &mut HashSet<String>,
+    heads: Vec<Head>,
+    busy: &mut HashMap<String, Pool>,
     turns: &mut JoinSet<String>,
 ) -> Duration {
-    let now = Timestamp::now();
-    heads.sort_by_key(|(_, next_at)| *next_at);
-    let is_reader = |target: &str| target.starts_with(MAIL);
-    let mut readers = busy.iter().filter(|target| is_reader(target)).count();
-    for (target, next_at) in heads.into_iter().filter(|(target, _)| !busy.contains(target)).collect::<Vec<_>>() {
-        if next_at > now {
-            let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
-            return SLEEP_MAX.min(ahead);
-        }
-        if turns.len() >= TARGETS_AT_ONCE_MAX {
-            // Whoever is done makes room, and wakes us.
-            break;
-        }
-        if is_reader(&target) {
-            if readers >= READERS_AT_ONCE_MAX {
-                continue;
-            }
-            readers += 1;
-        }
-        busy.insert(target.clone());
+    let (chosen, wait) = choose(heads, busy, Timestamp::now());
+    for (target, pool) in chosen {
+        busy.insert(target.clone(), pool);
         let (app, sender) = (app.clone(), sender.clone());
         turns.spawn(async move {
             if let Err(e) = serve(&app, &sender, &target).await {
@@ -96,12 +102,42 @@ fn begin(
             target
         });
     }
-    SLEEP_MAX
+    wait
+}
+
+/// Who of those that are due has a turn now, the longest waiting first; and how long until the next one is due. For whom
+/// there is no room now there will be when somebody is done, which wakes us.
+fn choose(mut heads: Vec<Head>, busy: &HashMap<String, Pool>, now: Timestamp) -> (Vec<(String, Pool)>, Duration) {
+    heads.retain(|head| !busy.contains_key(&head.target));
+    heads.sort_by_key(|head| head.next_at);
+    let mut webhooks = busy.values().filter(|pool| pool.is_webhooks()).count();
+    let mut taken: HashMap<Pool, usize> = HashMap::new();
+    busy.values().for_each(|pool| *taken.entry(pool.clone()).or_default() += 1);
+    let mut chosen = Vec::new();
+    for Head { target, organization, next_at } in heads {
+        if next_at > now {
+            let ahead = Duration::from_millis(u64::try_from(next_at.0 - now.0).unwrap_or_default());
+            return (chosen, SLEEP_MAX.min(ahead));
+        }
+        let pool = Pool { kind: kind_of(&target).to_owned(), organization };
+        let of_pool = taken.entry(pool.clone()).or_default();
+        if *of_pool >= pool.at_once_max() || (pool.is_webhooks() && webhooks >= WEBHOOKS_AT_ONCE_MAX) {
+            continue;
+        }
+        *of_pool += 1;
+        webhooks += usize::from(pool.is_webhooks());
+        chosen.push((target, pool));
+    }
+    (chosen, SLEEP_MAX)
 }
 
 /// Delivers what is due for a target, one after the other.
 async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
+    let begun = Instant::now();
     for _ in 0..EVENTS_IN_A_ROW_MAX {
+        if begun.elapsed() >= TURN_MAX {
+            break;
+        }
         let name = target.to_owned();
         let Some(head) = app.read(move |r| store::find_head(r, &name)).await? else { return Ok(()) };
         if head.next_at > Timestamp::now() {
@@ -118,7 +154,7 @@ async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<Outc
     match Target::of(&delivery.target) {
         Some(Target::Webhook(id)) => webhook::deliver(app, sender, id, delivery).await,
         Some(Target::Letters(member)) => letters::deliver(app, member, delivery).await,
-        Some(Target::Sftpgo) => sftpgo::deliver(app, delivery).await,
+        Some(Target::Sftpgo(member)) => sftpgo::deliver(app, member, delivery).await,
         None => Ok(Outcome::Gone("this program delivers nothing there".into())),
     }
 }
@@ -196,7 +232,38 @@ pub async fn observe(app: &App) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::jittered;
+    use super::*;
+
+    #[test]
+    fn whoever_has_many_slow_targets_leaves_room_for_others() {
+        let webhooks = |organization: Option<OrganizationId>, count: usize, at: i64| {
+            let head = move |n| Head { target: format!("webhook {at} {n}"), organization, next_at: Timestamp(at) };
+            (0..count).map(head)
+        };
+        let of = |kind: &str| -> Vec<Head> {
+            let head = |n| Head { target: format!("{kind} {n}"), organization: None, next_at: Timestamp(9) };
+            (0..40).map(head).collect()
+        };
+        let (many, few) = (OrganizationId::new(), OrganizationId::new());
+        let mut heads: Vec<Head> = webhooks(Some(many), 1_000, 1).chain(webhooks(Some(few), 3, 2)).collect();
+        heads.extend(of("mail").into_iter().chain(of("sftpgo")));
+
+        let (chosen, _) = choose(heads, &HashMap::new(), Timestamp(10));
+
+        let count = |kind: &str, organization: Option<OrganizationId>| {
+            chosen.iter().filter(|(_, pool)| (pool.kind.as_str(), pool.organization) == (kind, organization)).count()
+        };
+        assert_eq!([count("webhook", Some(many)), count("webhook", Some(few))], [WEBHOOKS_OF_ONE_MAX, 3]);
+        assert_eq!([count("mail", None), count("sftpgo", None)], [mail::AT_ONCE_MAX, sftpgo::AT_ONCE_MAX]);
+        // Those of many together leave room for letters and accounts too, and who is busy has no second turn.
+        let busy: HashMap<_, _> = chosen.into_iter().collect();
+        let others = (0..20).flat_map(|_| webhooks(Some(OrganizationId::new()), 20, 3).collect::<Vec<_>>());
+        let all = others.enumerate().map(|(n, head)| Head { target: format!("webhook x {n}"), ..head });
+        let all: Vec<Head> = all.chain(webhooks(Some(few), 3, 2)).collect();
+        assert_eq!(choose(all, &busy, Timestamp(10)).0.len(), WEBHOOKS_AT_ONCE_MAX - WEBHOOKS_OF_ONE_MAX - 3);
+        let (chosen, wait) = choose(of("mail"), &HashMap::new(), Timestamp(2));
+        assert_eq!((chosen.len(), wait), (0, Duration::from_millis(7)));
+    }
 
     #[test]
     fn the_jitter_is_a_fifth_at_most() {

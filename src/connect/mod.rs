@@ -24,18 +24,18 @@ pub enum Target {
     Webhook(WebhookId),
     /// Letters to one member.
     Letters(MemberId),
-    /// The members' accounts at SFTPGo.
-    Sftpgo,
+    /// One member's account at SFTPGo.
+    Sftpgo(MemberId),
 }
 
 impl Target {
     /// The target that a row names; `None` for one that this program delivers nothing to.
     pub fn of(text: &str) -> Option<Self> {
         let id = |text: &str| uuid::Uuid::try_parse(text).ok();
-        match (text.strip_prefix(WEBHOOK), text.strip_prefix(MAIL)) {
-            _ if text == SFTPGO => Some(Self::Sftpgo),
-            (Some(webhook), _) => id(webhook).map(|id| Self::Webhook(WebhookId(id))),
-            (_, Some(member)) => id(member).map(|id| Self::Letters(MemberId(id))),
+        match (text.strip_prefix(WEBHOOK), text.strip_prefix(MAIL), text.strip_prefix(SFTPGO)) {
+            (Some(webhook), ..) => id(webhook).map(|id| Self::Webhook(WebhookId(id))),
+            (_, Some(member), _) => id(member).map(|id| Self::Letters(MemberId(id))),
+            (.., Some(member)) => id(member).map(|id| Self::Sftpgo(MemberId(id))),
             _ => None,
         }
     }
@@ -188,11 +188,17 @@ mod tests {
         let id = WebhookId::new();
         assert_eq!(Target::of(&Target::webhook(id)), Some(Target::Webhook(id)));
         assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, Target::webhook(id))));
-        assert_eq!(Target::of(SFTPGO), Some(Target::Sftpgo));
+        let member = MemberId::new();
+        let account = format!("{SFTPGO}{}", member.0.simple());
+        assert_eq!(Target::of(&account), Some(Target::Sftpgo(member)));
+        assert_eq!(
+            (named(&format!("17.{}", account.replace(' ', "."))), kind_of(&account)),
+            (Some((17, account.clone())), "sftpgo")
+        );
         for name in ["", "17", "x.mail", ".mail", "99999999999999999999.mail"] {
             assert_eq!(named(name), None, "{name}");
         }
-        for target in ["", "webhook", "webhook x", "sftpgo x", "pigeon"] {
+        for target in ["", "webhook", "webhook x", "sftpgo", "sftpgo x", "pigeon"] {
             assert_eq!(Target::of(target), None, "{target}");
         }
     }

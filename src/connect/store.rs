@@ -17,15 +17,25 @@ const LIST_HEADS: &str = "
         select (select target from deliveries where state = 'pending' and target > waiting.target order by target limit 1)
         from waiting
         where waiting.target is not null)
-    select d.target, d.next_at
+    select d.target, h.organization_id, d.next_at
     from waiting
     join deliveries d on d.target = waiting.target
         and d.event_id = (select event_id from deliveries where state = 'pending' and target = waiting.target
-                          order by event_id limit 1)";
+                          order by event_id limit 1)
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))";
 
-/// Every target that something waits for, with the time of the next attempt.
-pub fn list_heads(r: &Reader<'_>) -> Result<Vec<(String, Timestamp)>> {
-    r.all(LIST_HEADS, &[], |row| Ok((row.get(0)?, row.get(1)?)))
+/// A target that something waits for.
+pub struct Head {
+    pub target: String,
+    /// Whose webhook it is.
+    pub organization: Option<OrganizationId>,
+    /// When the next attempt may be.
+    pub next_at: Timestamp,
+}
+
+/// Every target that something waits for.
+pub fn list_heads(r: &Reader<'_>) -> Result<Vec<Head>> {
+    r.all(LIST_HEADS, &[], |row| Ok(Head { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? }))
 }
 
 const FIND_HEAD: &str = "

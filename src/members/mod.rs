@@ -23,7 +23,6 @@ use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
 use crate::permissions;
-use crate::videos::path::is_folder;
 
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";
@@ -109,23 +108,13 @@ pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_sftpgo_name(r, id)
 }
 
-/// The member whose folder has this name. Compared byte by byte, as a file system does.
+/// The member whose folder has this name. Compared byte by byte, as a file system does. SFTPGo itself is never believed by
+/// this: people choose usernames, and a username must open no account and no folder there.
 pub fn find_by_sftpgo_name(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
     match store::find_by_identity(r, SFTPGO, name)? {
         Some(member) => Ok(Some(member)),
         None => store::find_by_folder(r, name),
     }
-}
-
-/// A folder that is used for something that lasts stays the member's, whatever its username is later: where it is only
-/// that of the username, it becomes the member's name at SFTPGo. Part of the change that uses it, whose audit row tells.
-pub fn settle_folder(t: &Transaction<'_>, id: MemberId, folder: &str) -> Result<Option<Event>> {
-    let is_new = is_folder(folder) && store::find_name_at(t, id, SFTPGO)?.is_none();
-    if !is_new || sftpgo_name(t, id)?.as_deref() != Some(folder) {
-        return Ok(None);
-    }
-    store::insert_identity(t, id, SFTPGO, folder, None)?;
-    Ok(Some(happened(t, Kind::MemberUpdated, id)))
 }
 
 /// The numbers by which a provider knows members, above one, from the lowest. Those who were erased have none.

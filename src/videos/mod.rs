@@ -28,7 +28,6 @@ use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
-use crate::members;
 use crate::outbox::{Event, Kind};
 use path::VideoPath;
 use quota::{Delta, Fit, Reason, Rules};
@@ -177,8 +176,7 @@ fn store_counted(
     let reason = reason("register", &video.id, caller);
     let (account, events) = quota::count(t, rules, (member, organization), delta, reason)?;
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
-    let settled = members::settle_folder(t, member, video.path.folder())?;
-    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events).event(settled))
+    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
 }
 
 /// Stores a video unless there is one; answers whether there was none.
@@ -271,8 +269,8 @@ pub fn transfer(
     hand_over(t, rules, caller, (video, to, fit), "transfer")
 }
 
-/// Both accounts in one transaction.
-fn hand_over(
+/// The same for another cause, a word of the ledger. Both accounts in one transaction.
+pub fn hand_over(
     t: &Transaction<'_>,
     rules: &Rules,
     caller: &Identity,
@@ -291,8 +289,7 @@ fn hand_over(
     store::update_video(t, &given)?;
     jobs::transfer(t, &video.id, given.member, given.organization)?;
     let former = json!({"former_uid": video.member});
-    let settled = members::settle_folder(t, to, given.path.folder())?;
-    let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former).event(settled);
+    let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former);
     // The organization that loses it sees that in its own audit.
     if let Some(before) = video.organization.filter(|before| Some(*before) != organization) {
         changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
@@ -390,10 +387,15 @@ pub fn set_quota(
     Ok(Changed::new(true, entry).event([quota::event(Kind::QuotaChanged, member, &account, json!({}))]).event(events))
 }
 
+/// Did something not fit a quota?
+pub fn is_lack_of_room(error: &Error) -> bool {
+    const QUOTA: u32 = 506;
+    error.cause.category() == QUOTA
+}
+
 /// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
 pub async fn note_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
-    const QUOTA: u32 = 506;
-    if error.cause.category() != QUOTA {
+    if !is_lack_of_room(error) {
         return;
     }
     let (rules, word) = (Rules::of(&app.config), error.cause.word());

@@ -49,7 +49,7 @@ pub fn size(bytes: i64) -> Value {
     json!({"file_size": bytes})
 }
 
-fn to(path: &str) -> Value {
+pub fn to(path: &str) -> Value {
     json!({"virtual_target_path": path})
 }
 

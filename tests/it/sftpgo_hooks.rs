@@ -1,11 +1,11 @@
-//! SFTPGo's hooks as SFTPGo calls them: who comes in, what it tells of files, and whose folder is settled by that.
+//! SFTPGo's hooks as SFTPGo calls them: who comes in, and what it tells of files.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::counterparts::Sftpgo;
-use crate::sftpgo::{event, hook, kim, paths, size, tell, until_settled, used};
+use crate::sftpgo::{event, hook, kim, paths, size, tell, to, until_settled, used};
 use crate::site::{PASSWORD, Site};
 
 /// Waits until SFTPGo's own calls, which nobody waits for, have brought kim's usage here.
@@ -87,64 +87,90 @@ async fn what_sftpgo_tells_while_we_are_busy_counts_once_when_it_tells_again() {
 }
 
 #[tokio::test]
-async fn an_account_that_came_by_a_username_follows_its_member_from_then_on() {
+async fn a_username_opens_nothing_until_an_administrator_gives_it_as_a_name() {
     let sftpgo = Sftpgo::start(&[]);
+    let theirs = json!({"username": "lee", "home_dir": "/srv/shared", "permissions": {"/": ["list"]}, "status": 1});
+    sftpgo.lab("put", theirs).await;
+    let before = sftpgo.user("lee").await;
     let site = Site::with(&sftpgo.settings()).await;
     let body = json!({"username": "lee", "email": "lee@example.org", "password": PASSWORD});
     let uid = site.admin().post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned();
-    let member = format!("/admin/members/{uid}");
     sftpgo.call(&site).await;
-    assert_eq!(sftpgo.lab("login", json!({"username": "lee", "password": "Wrong-horse-7"})).await.0, 401);
+    let come_in = async || sftpgo.lab("login", json!({"username": "lee", "password": PASSWORD})).await.0;
+    let uploaded = |at: i64| event("upload", "/a.mp4", at, json!({"username": "lee", "file_size": 5}));
+    let prepared = async |body: Value| hook(&site).post("/api/v1/hooks/sftpgo/pre-login", body).await.status;
+
+    assert_eq!(come_in().await, 401);
+    for id in [0, 1] {
+        assert_eq!(prepared(json!({"id": id, "username": "lee"})).await, 204);
+    }
+    for told in [uploaded(1), event("pre-upload", "/a.mp4", 2, json!({"username": "lee"}))] {
+        let heard = tell(&site, told).await.body;
+        assert_eq!(heard, json!({"status": "ignored", "reason": "no member has this name"}));
+    }
+    // A service may register for it all the same, and that makes no name of it.
+    let service = site.admin().post("/admin/api-keys", json!({"service_name": "up", "scopes": ["videos:write"]})).await;
+    let key = service.data()["api_key"].as_str().expect("a key").to_owned();
+    let service = site.nobody().with("x-api-key", &key).with("x-sftpgo-user", "lee");
+    service.post("/api/v1/register", json!({"path": "lee/b.mp4", "size": 1})).await.done();
+    until_settled(&site).await;
+    site.command(&["sftpgo", "reconcile"]);
     assert_eq!(sftpgo_name(&site, &uid).await, Value::Null);
+    assert_eq!(sftpgo.user("lee").await, before);
+    assert_eq!(site.admin().get("/admin/sftpgo/drift").await.data()["foreign"], json!(["lee"]));
 
-    assert_eq!(sftpgo.lab("login", json!({"username": "lee", "password": PASSWORD})).await.0, 200);
+    site.admin().patch(&format!("/admin/users/{uid}"), json!({"sftpgo_username": "lee"})).await.done();
 
-    assert_eq!(sftpgo_name(&site, &uid).await, "lee");
-    site.admin().post(&format!("{member}/deactivate"), json!({})).await.done();
-    sftpgo.until("lee", |user| user["status"] == 0).await;
-    let drift = site.admin().get("/admin/sftpgo/drift").await.data();
-    let empty = json!({"members": 1, "users": 1, "missing": [], "orphaned": [], "foreign": [], "conflicts": [], "differing": []});
-    assert_eq!(drift, empty);
-    // Another name here moves no folder there.
-    site.admin().post(&format!("{member}/activate"), json!({})).await.done();
-    sftpgo.until("lee", |user| user["status"] == 1).await;
-    site.admin().patch(&member, json!({"username": "leonie"})).await.done();
-    assert_eq!(sftpgo.lab("login", json!({"username": "lee", "password": PASSWORD})).await.0, 200);
-    assert_eq!(sftpgo.lab("login", json!({"username": "leonie", "password": PASSWORD})).await.0, 401);
-    site.admin().delete(&member).await.done();
-    sftpgo.until("lee", |user| user["status"] == 0).await;
+    sftpgo.until("lee", |user| user["additional_info"] == json!(uid)).await;
+    assert_eq!(come_in().await, 200);
+    assert_eq!(tell(&site, uploaded(3)).await.body, json!({"status": "ok"}));
+    assert_eq!(paths(&site).await, ["lee/a.mp4", "lee/b.mp4"]);
+    // Another username moves no folder.
+    site.admin().patch(&format!("/admin/members/{uid}"), json!({"username": "leonie"})).await.done();
+    assert_eq!(come_in().await, 200);
 }
 
 #[tokio::test]
-async fn who_uses_a_folder_for_good_keeps_it() {
+async fn an_erased_members_account_is_off_before_anybody_comes_in_with_it() {
     let sftpgo = Sftpgo::start(&[]);
     let site = Site::with(&sftpgo.settings()).await;
-    let service = site.admin().post("/admin/api-keys", json!({"service_name": "up", "scopes": ["videos:write"]})).await;
-    let key = service.data()["api_key"].as_str().expect("a key").to_owned();
-    for what in ["pre-login", "upload", "register", "nothing"] {
-        let member = site.member().await;
-        let name = member.username.clone();
-        match what {
-            "pre-login" => {
-                let reply =
-                    hook(&site).post("/api/v1/hooks/sftpgo/pre-login", json!({"id": 0, "username": name})).await;
-                assert_eq!(reply.body["username"], json!(name));
-            }
-            "upload" => {
-                let told = event("upload", "/a.mp4", 1, json!({"username": name, "file_size": 1}));
-                assert_eq!(tell(&site, told).await.body, json!({"status": "ok"}));
-            }
-            "register" => {
-                let service = site.nobody().with("x-api-key", &key).with("x-sftpgo-user", &name);
-                service.post("/api/v1/register", json!({"path": format!("{name}/a.mp4"), "size": 1})).await.done();
-            }
-            _ => {}
-        }
-        let expected = if what == "nothing" { Value::Null } else { json!(name) };
-        assert_eq!(sftpgo_name(&site, &member.uid).await, expected, "{what}");
+    let uid = kim(&site, 1_000).await;
+    let account = |status: i64| json!({"id": 7, "username": "kim", "status": status, "email": "k@example.org", "additional_info": uid});
+    let prepared = async |body: Value| hook(&site).post("/api/v1/hooks/sftpgo/pre-login", body).await;
+    assert_eq!(prepared(account(1)).await.body["status"], 1);
+    site.admin().delete(&format!("/admin/members/{uid}")).await.done();
+
+    assert_eq!(prepared(account(1)).await.body, account(0));
+    assert_eq!(prepared(account(0)).await.status, 204);
+    let stranger =
+        json!({"id": 7, "username": "kim", "status": 1, "additional_info": uuid::Uuid::now_v7().to_string()});
+    assert_eq!(prepared(stranger).await.status, 204);
+}
+
+#[tokio::test]
+async fn one_account_that_does_not_get_in_line_holds_up_no_other() {
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&sftpgo.settings().replace("outbox.backoff_s = 0", "outbox.backoff_s = 3600")).await;
+    sftpgo.lab("behave", json!({"fail": 1, "status": 500})).await;
+    kim(&site, 1_000).await;
+    let waits = async || {
+        let list = site.command(&["outbox", "list", "--target", "sftpgo", "--state", "pending"]);
+        list["items"].as_array().expect("items").iter().any(|row| row["last_error"].is_string())
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !waits().await {
+        assert!(Instant::now() < deadline);
     }
-    until_settled(&site).await;
-    assert_eq!(site.admin().get("/admin/sftpgo/drift").await.data()["missing"], json!([]));
+
+    let new = json!({"username": "lee", "email": "lee@example.org"});
+    site.admin().post("/admin/users", new).await.done();
+
+    sftpgo.until("lee", Value::is_object).await;
+    assert!(sftpgo.user("kim").await.is_null() && waits().await);
+    let metrics = site.http.get(format!("{}/metrics", site.url)).send().await.expect("an answer");
+    let metrics = metrics.text().await.expect("text");
+    let line = "roster_deliveries_total{outcome=\"failed\",target=\"sftpgo\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 
 #[tokio::test]
@@ -217,5 +243,101 @@ async fn after_a_failed_upload_what_is_left_of_the_file_counts() {
         .query_row("select count(*) from events where kind = 'quota.exceeded'", [], |row| row.get(0))
         .expect("a count");
     assert_eq!(refused, 1);
+    assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
+}
+
+#[tokio::test]
+async fn a_size_is_not_lost_when_the_rename_is_told_before_its_upload() {
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&sftpgo.settings()).await;
+    kim(&site, 1_000).await;
+    let late = json!({"status": "ignored", "reason": "something later is known already"});
+    let told = async |event: Value| tell(&site, event).await.body;
+    let done = json!({"status": "ok"});
+    assert_eq!(told(event("upload", "/a.mp4", 10, size(10))).await, done);
+
+    assert_eq!(told(event("rename", "/a.mp4", 50, to("/b.mp4"))).await, done);
+    assert_eq!(told(event("upload", "/a.mp4", 40, size(30))).await, done);
+    assert_eq!((used(&site).await, paths(&site).await), (30, vec!["kim/b.mp4".into()]));
+    // What was before that upload, or before the file came there, is over.
+    assert_eq!(told(event("upload", "/a.mp4", 30, size(7))).await, late);
+    assert_eq!(told(event("upload", "/b.mp4", 45, size(8))).await, late);
+    assert_eq!(told(event("delete", "/b.mp4", 45, json!({}))).await, late);
+    assert_eq!(used(&site).await, 30);
+
+    // A rename that says the size knows of every upload before.
+    let renamed = json!({"virtual_target_path": "/x/c.mp4", "file_size": 40});
+    assert_eq!(told(event("rename", "/b.mp4", 70, renamed)).await, done);
+    assert_eq!(told(event("upload", "/b.mp4", 60, size(9))).await, late);
+    assert_eq!((used(&site).await, paths(&site).await), (40, vec!["kim/x/c.mp4".into()]));
+
+    // The same of a folder.
+    assert_eq!(told(event("rename", "/x", 90, to("/y"))).await, done);
+    assert_eq!(told(event("upload", "/x/c.mp4", 80, size(50))).await, done);
+    assert_eq!((used(&site).await, paths(&site).await), (50, vec!["kim/y/c.mp4".into()]));
+    assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
+}
+
+#[tokio::test]
+async fn a_folder_goes_neither_into_itself_nor_where_its_files_have_no_path() {
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&format!("{}limits.video_path_bytes = 64\n", sftpgo.settings())).await;
+    kim(&site, 1_000).await;
+    tell(&site, event("upload", "/x/a.mp4", 1, size(1))).await;
+    for (at, target) in (2..).zip(["/x", "/x/", "/x/x", "/x/y/z"]) {
+        let reply = tell(&site, event("rename", "/x", at, to(target))).await;
+        if target != "/x/" {
+            let reason = "the target is the source, or lies in it";
+            assert_eq!(reply.body, json!({"status": "ignored", "reason": reason}), "{target}");
+        }
+    }
+    // The folder itself would fit.
+    tell(&site, event("rename", "/x", 10, to(&format!("/{}", "y".repeat(58))))).await.is(33_101_000);
+    assert_eq!(paths(&site).await, ["kim/x/a.mp4"]);
+    assert_eq!(tell(&site, event("rename", "/x", 11, to("/xx"))).await.body, json!({"status": "ok"}));
+    assert_eq!(paths(&site).await, ["kim/xx/a.mp4"]);
+}
+
+#[tokio::test]
+async fn an_upload_over_a_file_of_nobody_makes_it_the_members() {
+    let media = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(media.path().join("kim")).expect("a folder");
+    std::fs::write(media.path().join("kim/a.mp4"), "seven b").expect("written");
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&format!("{}media_root = {:?}\n", sftpgo.settings(), media.path())).await;
+    site.command(&["video", "import"]);
+    let uid = kim(&site, 10).await;
+    let ownerless = async || site.admin().get("/api/v1/videos?ownerless=true").await.data()["total"].clone();
+
+    tell(&site, event("upload", "/a.mp4", 1, size(11))).await.is(33_506_000);
+    assert_eq!((ownerless().await, used(&site).await), (json!(1), 0));
+    assert_eq!(tell(&site, event("upload", "/a.mp4", 2, size(9))).await.body, json!({"status": "ok"}));
+
+    assert_eq!((ownerless().await, used(&site).await), (json!(0), 9));
+    let ledger = site.admin().get(&format!("/admin/quotas/{uid}/ledger")).await.data();
+    assert_eq!((&ledger["items"][0]["cause"], &ledger["items"][0]["delta"]), (&json!("claim"), &json!(9)));
+    assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_after_a_refused_overwrite_counts_no_more() {
+    let media = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(media.path().join("kim")).expect("a folder");
+    let sftpgo = Sftpgo::start(&[]);
+    let site = Site::with(&format!("{}media_root = {:?}\n", sftpgo.settings(), media.path())).await;
+    kim(&site, 10).await;
+    for (name, at) in [("gone", 1), ("there", 2)] {
+        std::fs::write(media.path().join(format!("kim/{name}.mp4")), "four").expect("written");
+        tell(&site, event("upload", &format!("/{name}.mp4"), at, size(4))).await;
+    }
+
+    for (name, at) in [("gone", 11), ("there", 12)] {
+        tell(&site, event("upload", &format!("/{name}.mp4"), at, size(11))).await.is(33_506_000);
+    }
+    assert_eq!(used(&site).await, 8);
+    std::fs::remove_file(media.path().join("kim/gone.mp4")).expect("removed");
+
+    until_used(&site, 4).await;
+    assert_eq!(paths(&site).await, ["kim/there.mp4"]);
     assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
 }

@@ -173,22 +173,20 @@ impl Api {
     /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
     async fn authenticate_for_sftpgo(&self, caller: Hook<false>, body: Sent) -> Answer {
-        let caller = caller.require(&self.app)?;
-        let user = door::admit(&self.app, &caller, Login::of(&body.0)).await?;
+        caller.require(&self.app)?;
+        let user = door::admit(&self.app, Login::of(&body.0)).await?;
         Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
 
     /// Bring a user of SFTPGo in line before it comes in
     ///
     /// SFTPGo's pre-login hook. Answers the whole user where something is not as it shall be, and 204 otherwise, also for
-    /// users who are no member's.
+    /// users who are no member's. Who belonged to an erased member is answered with `status` 0.
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
     async fn prepare_for_sftpgo(&self, caller: Hook<true>, body: Sent) -> Answer {
-        let caller = caller.require(&self.app)?;
+        caller.require(&self.app)?;
         let user: Account = body.0.as_object().cloned().unwrap_or_default();
-        Ok(door::prepare(&self.app, &caller, &user)
-            .await?
-            .map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
+        Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
     }
 
     /// Tell what happened to a file
@@ -196,7 +194,7 @@ impl Api {
     /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
     /// `rmdir` free its bytes, `pre-upload` is refused where there is no room. After an `upload` that failed what is left of
     /// the file counts, where there is a media root to look at. The owner is the member with the name
-    /// `username` at SFTPGo, the file is `virtual_path` in that folder. The same event again changes nothing, and events may
+    /// `username` at SFTPGo, the file is `virtual_path` in that folder; a username here is no such name. The same event again changes nothing, and events may
     /// come in any order. What is not to be counted answers 200 with `ignored` and the reason: SFTPGo gives up on any other
     /// answer below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]

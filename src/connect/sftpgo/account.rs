@@ -16,10 +16,12 @@ use crate::members::Member;
 use crate::videos;
 use crate::videos::quota::Rules;
 
-/// What a full account may still do: look, fetch, and make room.
+/// What a full account may still do at its root: look, fetch, and make room.
 const WITHOUT_WRITING: [&str; 4] = ["list", "download", "delete", "rename"];
 const EVERYTHING: &str = "*";
 const ROOT: &str = "/";
+/// A limit that whatever is stored has reached. Not what is used: of that SFTPGo has a count of its own.
+const NO_ROOM: i64 = 1;
 /// What SFTPGo counts by itself: only another count settles a difference.
 pub const USAGE: &str = "used_quota_size";
 
@@ -101,30 +103,18 @@ impl Wish {
     pub fn applied_to(&self, user: &Account) -> Account {
         let mut user = user.clone();
         user.insert("status".into(), json!(i64::from(self.is_active)));
-        user.insert("quota_size".into(), json!(self.size));
-        user.insert("permissions".into(), self.permissions(user.get("permissions")));
+        let mut permissions = user.get("permissions").and_then(Value::as_object).cloned().unwrap_or_default();
+        permissions.insert(ROOT.into(), if self.has_room { json!([EVERYTHING]) } else { json!(WITHOUT_WRITING) });
+        // Folders below have words of their own, which somebody chose and nobody could bring back: they stay, and a limit
+        // keeps them from being written to.
+        let is_by_limit = !self.has_room && permissions.len() > 1;
+        user.insert("quota_size".into(), json!(if is_by_limit { NO_ROOM } else { self.size }));
+        user.insert("permissions".into(), Value::Object(permissions));
         user.insert("additional_info".into(), json!(self.member.to_string()));
         if let Some(home) = &self.home {
             user.insert("home_dir".into(), json!(home));
         }
         user
-    }
-
-    /// Of the root it is ours to say; of folders below it, only that nothing is written where there is no room.
-    fn permissions(&self, present: Option<&Value>) -> Value {
-        let mut all = present.and_then(Value::as_object).cloned().unwrap_or_default();
-        for words in all.values_mut() {
-            let had = words_of(words);
-            *words = match self.has_room {
-                true if had == limited() => json!([EVERYTHING]),
-                true => words.clone(),
-                false if had.contains(EVERYTHING) => json!(WITHOUT_WRITING),
-                false => json!(had.intersection(&limited_with_halves()).collect::<Vec<_>>()),
-            };
-        }
-        let root = if self.has_room { json!([EVERYTHING]) } else { json!(WITHOUT_WRITING) };
-        all.insert(ROOT.into(), root);
-        Value::Object(all)
     }
 
     /// Does the account belong to another member, or to another program?
@@ -167,22 +157,24 @@ pub fn whose(user: &Account) -> Option<&str> {
     user.get("additional_info").and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
 }
 
+/// The member whom an account names.
+pub fn member_of(user: &Account) -> Option<MemberId> {
+    uuid::Uuid::try_parse(whose(user)?).ok().map(MemberId)
+}
+
+/// The account, in which nobody comes in any more.
+pub fn switched_off(user: &Account) -> Account {
+    let mut user = user.clone();
+    user.insert("status".into(), json!(0));
+    user
+}
+
 pub fn is_off(user: &Account) -> bool {
     user.get("status").and_then(Value::as_i64).unwrap_or(0) == 0
 }
 
 fn words_of(words: &Value) -> BTreeSet<&str> {
     words.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn limited() -> BTreeSet<&'static str> {
-    WITHOUT_WRITING.into()
-}
-
-/// The words that say a part of these.
-fn limited_with_halves() -> BTreeSet<&'static str> {
-    let halves = ["delete_files", "delete_dirs", "rename_files", "rename_dirs"];
-    WITHOUT_WRITING.into_iter().chain(halves).collect()
 }
 
 /// Permissions without the order of their words.
@@ -220,16 +212,36 @@ mod tests {
 
     #[test]
     fn everything_else_stays_as_it_is() {
-        let user = json!({"username": "kim", "email": "k@example.org", "permissions": {"/": ["list"], "/a": ["*"], "/b": ["list", "upload"]},
+        let user = json!({"username": "kim", "email": "k@example.org", "permissions": {"/": ["list"]},
             "filters": {"allowed_ip": ["10.0.0.0/8"]}});
         let user = user.as_object().expect("an object");
-        let (open, full) = (wish(), Wish { has_room: false, ..wish() });
-        let applied = open.applied_to(user);
+        let applied = wish().applied_to(user);
         assert_eq!((&applied["email"], &applied["filters"]), (&user["email"], &user["filters"]));
-        assert_eq!(applied["permissions"], json!({"/": ["*"], "/a": ["*"], "/b": ["list", "upload"]}));
-        let limited = full.applied_to(&applied);
-        assert_eq!(limited["permissions"], json!({"/": WITHOUT_WRITING, "/a": WITHOUT_WRITING, "/b": ["list"]}));
-        assert_eq!(open.applied_to(&limited)["permissions"]["/a"], json!(["*"]));
+        assert_eq!(applied["permissions"], json!({"/": ["*"]}));
+    }
+
+    #[test]
+    fn what_was_full_is_exactly_as_before_once_it_has_room() {
+        let open = wish();
+        let full = Wish { has_room: false, ..open.clone() };
+        let alone = open.new_account();
+        let limited = full.applied_to(&alone);
+        assert_eq!((&limited["permissions"], &limited["quota_size"]), (&json!({"/": WITHOUT_WRITING}), &json!(1_000)));
+        assert_eq!(open.applied_to(&limited), alone);
+
+        let mut with_folders = alone;
+        let folders = json!({"/": ["*"], "/a": ["*"], "/b": ["list", "upload"], "/c": WITHOUT_WRITING});
+        with_folders["permissions"] = folders.clone();
+        let limited = full.applied_to(&with_folders);
+        assert_eq!((&limited["permissions"]["/"], &limited["quota_size"]), (&json!(WITHOUT_WRITING), &json!(NO_ROOM)));
+        for folder in ["/a", "/b", "/c"] {
+            assert_eq!(limited["permissions"][folder], folders[folder]);
+        }
+        assert!(full.differences(&limited).is_empty());
+        assert_eq!(open.applied_to(&limited), with_folders);
+        // No limit at all is what 0 would be there.
+        let nothing = Wish { size: 0, ..full };
+        assert_eq!(nothing.applied_to(&with_folders)["quota_size"], NO_ROOM);
     }
 
     #[test]

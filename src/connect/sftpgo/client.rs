@@ -1,6 +1,6 @@
 //! SFTPGo's REST API: who we are there, and its users as they are. One request at a time.
 
-use reqwest::{Method, Url};
+use reqwest::{Method, Request, RequestBuilder, Url};
 use serde_json::{Map, Value};
 use tokio::sync::MutexGuard;
 
@@ -136,7 +136,7 @@ impl<'a> Turn<'a> {
             }
             None => request,
         };
-        let request = request.build().map_err(|e| Trouble::later(format!("the request cannot be made: {e}")))?;
+        let request = built(request)?;
         Ok(self.app.outbound.send(request).await?)
     }
 
@@ -147,8 +147,7 @@ impl<'a> Turn<'a> {
         }
         let url = url_of(&self.app.config.sftpgo_url, &["token"], &[])?;
         let request = self.app.outbound.client()?.get(url).basic_auth(&self.app.config.sftpgo_username, Some(password));
-        let request = request.build().map_err(|e| Trouble::later(format!("the request cannot be made: {e}")))?;
-        let answer = require_usable(self.app.outbound.send(request).await?)?;
+        let answer = require_usable(self.app.outbound.send(built(request)?).await?)?;
         if answer.status != 200 {
             return Err(unexpected(&answer));
         }
@@ -156,6 +155,10 @@ impl<'a> Turn<'a> {
         let text = body["access_token"].as_str().ok_or_else(|| Trouble::later("it gave no token"))?.to_owned();
         Ok(self.token.insert(text).clone())
     }
+}
+
+fn built(request: RequestBuilder) -> Result<Request, Trouble> {
+    request.build().map_err(|e| Trouble::later(format!("the request cannot be made: {}", e.without_url())))
 }
 
 fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Trouble> {

@@ -1,17 +1,16 @@
 //! SFTPGo asks who may come in: its hooks for external authentication and before a login.
 //!
 //! **Invariant.** An empty answer is a yes to SFTPGo: whoever is not let in is told so by a user without a name. Keys of SSH
-//! are SFTPGo's own: one counts where the account as SFTPGo has it lists it, and its member may come in.
+//! are SFTPGo's own: one counts where the account as SFTPGo has it lists it, and its member may come in. A member is known
+//! by the name it was given at SFTPGo, never by its username, which people choose themselves.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::account::{Account, Bases, Wish, name_of, whose};
-use crate::access::caller::Identity;
+use super::account::{Account, Bases, Wish, is_off, member_of, name_of, switched_off, whose};
 use crate::access::key;
-use crate::app::{App, Changed, Transaction};
+use crate::app::App;
 use crate::db::Reader;
 use crate::error::{Cause, Result};
-use crate::journal::Entry;
 use crate::members::{self, Member};
 use crate::sessions::proof::{self, Claim};
 use crate::videos::path::is_folder;
@@ -52,7 +51,7 @@ impl Login {
 }
 
 /// The account to come in with; `None` when not.
-pub async fn admit(app: &App, caller: &Identity, login: Login) -> Result<Option<Account>> {
+pub async fn admit(app: &App, login: Login) -> Result<Option<Account>> {
     let found = find(app, &login.username).await?;
     let claim = Claim {
         member: found.as_ref().map(|(member, _)| member.id),
@@ -77,13 +76,15 @@ pub async fn admit(app: &App, caller: &Identity, login: Login) -> Result<Option<
         tracing::warn!(member = %wish.member, "SFTPGo's account of this name names another member: nobody is let in");
         return Ok(None);
     }
-    settle(app, caller, &wish).await?;
     Ok(Some(login.user.as_ref().map_or_else(|| wish.new_account(), |user| wish.applied_to(user))))
 }
 
 /// The account as it shall be from now on; `None` when it is so, or not ours.
-pub async fn prepare(app: &App, caller: &Identity, user: &Account) -> Result<Option<Account>> {
+pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
     let is_there = user.get("id").and_then(Value::as_i64).unwrap_or(0) > 0;
+    if is_there && is_of_erased(app, user).await? {
+        return Ok((!is_off(user)).then(|| switched_off(user)));
+    }
     let Some((_, wish)) = find(app, name_of(user)).await? else { return Ok(None) };
     if !is_there && !wish.is_active {
         return Ok(None);
@@ -92,33 +93,23 @@ pub async fn prepare(app: &App, caller: &Identity, user: &Account) -> Result<Opt
         tracing::warn!(member = %wish.member, claimed = whose(user).is_some(), "SFTPGo's account of this name names another member");
         return Ok(None);
     }
-    settle(app, caller, &wish).await?;
     if !is_there {
         return Ok(Some(wish.new_account()));
     }
     Ok((!wish.differences(user).is_empty()).then(|| wish.applied_to(user)))
 }
 
-/// There is an account from now on, and it shall follow its member.
-async fn settle(app: &App, caller: &Identity, wish: &Wish) -> Result<()> {
-    let member = wish.member;
-    if app.read(move |r| members::name_at_sftpgo(r, member)).await?.is_some() {
-        return Ok(());
-    }
-    let name = wish.username.clone();
-    let settle = move |t: &Transaction<'_>, _: &Identity| {
-        let Some(event) = members::settle_folder(t, member, &name)? else { return Ok(Changed::nothing(())) };
-        let entry = Entry::new("member", member).after(json!({"fields": ["sftpgo_username"]}));
-        Ok(Changed::new((), entry).event([event]))
-    };
-    app.change(caller, "sftpgo.settle", settle).await.map(drop)
+/// Is this the account of a member who is gone for good?
+async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
+    let Some(member) = member_of(user) else { return Ok(false) };
+    Ok(app.read(move |r| members::find(r, member)).await?.is_some_and(|member| member.is_erased()))
 }
 
 /// The member of a name at SFTPGo, with what its account shall be.
 async fn find(app: &App, name: &str) -> Result<Option<(Member, Wish)>> {
     let (bases, name) = (Bases::of(app), name.to_owned());
     let look = move |r: &Reader<'_>| {
-        let Some(member) = members::find_by_sftpgo_name(r, &name)? else { return Ok(None) };
+        let Some(member) = members::find_known(r, members::SFTPGO, &name)? else { return Ok(None) };
         let wish = bases.wish(r, &member, name)?;
         Ok(is_folder(&wish.username).then_some((member, wish)))
     };
@@ -138,6 +129,8 @@ fn lists(user: &Account, offered: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

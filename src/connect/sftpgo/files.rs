@@ -5,6 +5,10 @@
 //! who comes late finds where the file has gone since. A size is the file's, not a difference, so that telling it twice
 //! tells nothing new.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -88,7 +92,7 @@ pub struct FileEvent {
     size: Option<i64>,
     /// Was it cut short because SFTPGo saw no room?
     is_over_quota: bool,
-    /// Nanoseconds since 1970, by SFTPGo's clock but never ahead of ours.
+    /// When it happened. Nanoseconds since 1970, by SFTPGo's clock but never ahead of ours.
     at: i64,
     /// Names the event; none where it says too little of itself.
     mark: Option<Hash>,
@@ -116,6 +120,8 @@ pub fn read(app: &App, body: &Value) -> Result<Result<FileEvent, Heard>> {
         }),
     };
     let (size, timestamp) = (number("file_size", SIZE_MAX), number("timestamp", i64::MAX));
+    // Some versions say 0 where they do not know.
+    let size = size.filter(|size| *size > 0 || !action.is_some_and(Action::has_target));
     let status = number("status", 1_000).unwrap_or(SUCCEEDED);
     if !faults.is_empty() {
         return Err(Error::fields(faults));
@@ -130,6 +136,9 @@ pub fn read(app: &App, body: &Value) -> Result<Result<FileEvent, Heard>> {
     };
     let path = path_of(app, &username, &path)?;
     let target = if action.has_target() { Some(path_of(app, &username, &target)?) } else { None };
+    if target.as_ref().is_some_and(|target| rest_below(target.as_str(), path.as_str()).is_some()) {
+        return Ok(Err(Heard::Ignored("the target is the source, or lies in it")));
+    }
     let mark = text("session_id")
         .zip(timestamp)
         .map(|(session, at)| secret::hash(&format!("an event of SFTPGo {session} {word} {at} {}", path.as_str())));
@@ -152,9 +161,9 @@ fn path_of(app: &App, username: &str, virtual_path: &str) -> Result<VideoPath> {
 }
 
 /// Does what an event asks for.
-pub async fn hear(app: &App, caller: &Identity, event: FileEvent) -> Result<Heard> {
+pub async fn hear(app: &Arc<App>, caller: &Identity, event: FileEvent) -> Result<Heard> {
     let name = event.username.clone();
-    let Some(owner) = app.read(move |r| members::find_by_sftpgo_name(r, &name)).await? else {
+    let Some(owner) = app.read(move |r| members::find_known(r, members::SFTPGO, &name)).await? else {
         tracing::info!(action = event.action.name(), "SFTPGo tells of a user who is no member");
         return Ok(Heard::Ignored("no member has this name"));
     };
@@ -171,22 +180,54 @@ pub async fn hear(app: &App, caller: &Identity, event: FileEvent) -> Result<Hear
             videos::note_refusal(app, caller, owner.id, event.size.unwrap_or(0), &Cause::QuotaExceeded.into()).await;
         }
     }
-    let event = Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config) };
-    let mut has_pieces = false;
-    loop {
-        let (piece, size) = (event.clone(), event.size());
-        let apply = move |t: &Transaction<'_>, caller: &Identity| piece.apply(t, caller);
-        match app.change(caller, event.event.action.name(), apply).await {
-            Ok(done) => match done.answer {
-                Step::More => has_pieces = true,
-                Step::Over(heard) => return Ok(if has_pieces { Heard::Done } else { heard }),
-            },
-            Err(refused) => {
-                videos::note_refusal(app, caller, owner.id, size.unwrap_or(0), &refused).await;
-                return Err(refused);
-            }
+    let path_bytes_max = app.config.video_path_bytes_max;
+    let event = Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config), path_bytes_max };
+    let heard = apply_all(app, caller, &event).await;
+    if let Err(refused) = &heard {
+        videos::note_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
+        if event.event.action == Action::Upload && videos::is_lack_of_room(refused) {
+            look_later(app.clone(), caller.clone(), event);
         }
     }
+    heard
+}
+
+/// Does what an event asks for, piece by piece.
+async fn apply_all(app: &App, caller: &Identity, event: &Applied) -> Result<Heard> {
+    let mut has_pieces = false;
+    loop {
+        let piece = event.clone();
+        let apply = move |t: &Transaction<'_>, caller: &Identity| piece.apply(t, caller);
+        match app.change(caller, event.event.action.name(), apply).await?.answer {
+            Step::More => has_pieces = true,
+            Step::Over(heard) => return Ok(if has_pieces { Heard::Done } else { heard }),
+        }
+    }
+}
+
+/// SFTPGo may remove a file of which it heard that it does not fit, and says no more of it: what it was written over is
+/// gone too then.
+fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
+    /// Between one look and the next.
+    const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
+    let event = FileEvent { action: Action::FailedUpload, mark: None, ..refused.event };
+    let gone = Applied { event, measured: Measured::Nothing, ..refused };
+    tokio::spawn(async move {
+        let id = gone.event.path.id();
+        if !app.read(move |r| videos::find(r, &id)).await.is_ok_and(|found| found.is_some()) {
+            return;
+        }
+        for pause in PAUSES {
+            tokio::time::sleep(pause).await;
+            if measured(&app, &gone.event).await != Measured::Nothing {
+                continue;
+            }
+            if let Err(e) = apply_all(&app, &caller, &gone).await {
+                tracing::warn!(error = %e, "a video whose file is gone could not be removed");
+            }
+            return;
+        }
+    });
 }
 
 /// May this member begin an upload? Its size is not known yet.
@@ -234,10 +275,24 @@ struct Note {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum What {
-    /// A file of this size was written there, or came there.
-    Written(i64),
+    /// A file was written there, or came there.
+    Written(Known),
     Moved(String),
     Gone,
+}
+
+/// The size of a file, as it was at a moment. A file that is renamed takes that along: an upload from between that moment
+/// and the renaming may not have been told yet.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Known {
+    size: i64,
+    at: i64,
+}
+
+/// Where something is, and since when it is there.
+struct Place {
+    path: VideoPath,
+    at: i64,
 }
 
 enum Step {
@@ -253,6 +308,7 @@ struct Applied {
     owner: MemberId,
     measured: Measured,
     rules: Rules,
+    path_bytes_max: u64,
 }
 
 type Done = Result<Changed<Heard>>;
@@ -293,8 +349,12 @@ impl Applied {
     }
 
     fn upload(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
-        let Some(path) = follow(t, &self.event.path, self.event.at)? else { return overtaken() };
-        self.put(t, caller, &path, self.size().unwrap_or(0))
+        let Some(place) = self.follow(t, &self.event.path)? else { return overtaken() };
+        let came_with = note_at(t, place.path.as_str())?.filter(|note| note.at >= place.at).and_then(Note::known);
+        if came_with.is_some_and(|known| known.at > self.event.at) {
+            return overtaken();
+        }
+        self.put(t, caller, &place, self.known(self.size().unwrap_or(0)))
     }
 
     /// An upload that failed: what is left of what lay there counts.
@@ -304,7 +364,7 @@ impl Applied {
             return overtaken();
         }
         let Some(size) = self.measured_size() else { return self.delete(t, caller) };
-        self.note(t, path, What::Written(size))?;
+        self.note(t, path, What::Written(self.known(size)))?;
         match videos::find(t, &path.id())? {
             Some(video) => {
                 Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| Heard::Done))
@@ -315,10 +375,20 @@ impl Applied {
 
     /// There is a file of this size now. One that is not uploaded wholly yet is only noted: it is no video, and its name
     /// will be another.
-    fn put(&self, t: &Transaction<'_>, caller: &Identity, path: &VideoPath, size: i64) -> Done {
-        self.note(t, path, What::Written(size))?;
+    fn put(&self, t: &Transaction<'_>, caller: &Identity, place: &Place, known: Known) -> Done {
+        let (path, size) = (&place.path, known.size);
+        note(t, place, self.owner, What::Written(known))?;
         match videos::find(t, &path.id())? {
-            Some(video) => Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| Heard::Done)),
+            Some(video) => {
+                let resized = videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| Heard::Done);
+                if video.member.is_some() {
+                    return Ok(resized);
+                }
+                // It lay there before anybody knew whose it is, and cost nobody anything.
+                let video = Video { size, ..video };
+                let given = (&video, self.owner, Fit::Must);
+                Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| Heard::Done).and(resized))
+            }
             None if is_temporary(path) => Ok(Changed::nothing(Heard::Ignored("its name is a temporary one"))),
             None => {
                 let new = Registration {
@@ -335,39 +405,53 @@ impl Applied {
 
     fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let (source, Some(target)) = (&self.event.path, &self.event.target) else { return overtaken() };
-        let known = note_at(t, source.as_str())?;
-        // What lies there was written since, and is another file.
-        let is_another = known.as_ref().is_some_and(|note| note.at > self.event.at);
+        // What was written since is another file.
+        let here = note_at(t, source.as_str())?;
+        let is_another = here.as_ref().is_some_and(|note| note.at > self.event.at);
         let video = videos::find(t, &source.id())?.filter(|_| !is_another);
-        let noted = known.filter(|_| !is_another).and_then(|note| match note.what {
-            What::Written(size) => Some(size),
-            _ => None,
-        });
+        let known = here.filter(|_| !is_another).and_then(Note::known);
         if !is_another {
             self.note(t, source, What::Moved(target.as_str().to_owned()))?;
         }
-        match (video, follow(t, target, self.event.at)?) {
-            (Some(video), Some(target)) => {
-                self.note(t, &target, What::Written(video.size))?;
-                let owner = Some(self.owner);
-                Ok(videos::rename(t, &self.rules, caller, (&video, target, owner))?.map(|_| Heard::Done))
-            }
+        let Some(place) = self.follow(t, target)? else {
             // Where it went to it was replaced or deleted since.
-            (Some(video), None) => Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| Heard::Done)),
-            (None, Some(target)) => match noted.or(self.size()) {
-                Some(size) => self.put(t, caller, &target, size),
-                None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file yet"))),
-            },
-            (None, None) => overtaken(),
+            let Some(video) = video else { return overtaken() };
+            return Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| Heard::Done));
+        };
+        // A look was at the target itself.
+        let looked = self.measured_size().filter(|_| place.path == *target);
+        let said = self.event.size.or(looked).map(|size| self.known(size));
+        match (video, said.or(known)) {
+            (Some(video), known) => {
+                let former = Known { size: video.size, at: known.map_or(0, |known| known.at) };
+                self.bring(t, caller, (&video, &place), said.unwrap_or(former))
+                    .map(|changed| changed.map(|()| Heard::Done))
+            }
+            (None, Some(known)) => self.put(t, caller, &place, known),
+            (None, None) => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file yet"))),
         }
+    }
+
+    /// The file of a video is elsewhere now. It lies there, whether or not it fits.
+    fn bring(
+        &self,
+        t: &Transaction<'_>,
+        caller: &Identity,
+        (video, place): (&Video, &Place),
+        known: Known,
+    ) -> Result<Changed<()>> {
+        note(t, place, self.owner, What::Written(known))?;
+        let renamed = videos::rename(t, &self.rules, caller, (video, place.path.clone(), Some(self.owner)))?.map(drop);
+        let video = videos::get(t, &place.path.id())?;
+        Ok(renamed.and(videos::resize(t, &self.rules, caller, (&video, known.size, Fit::Anyway))?).map(drop))
     }
 
     fn copy(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let Some(target) = &self.event.target else { return overtaken() };
-        let Some(target) = follow(t, target, self.event.at)? else { return overtaken() };
+        let Some(place) = self.follow(t, target)? else { return overtaken() };
         let source = videos::find(t, &self.event.path.id())?.map(|video| video.size);
-        match self.event.size.filter(|size| *size > 0).or(source).or(self.measured_size()) {
-            Some(size) => self.put(t, caller, &target, size),
+        match self.event.size.or(source).or(self.measured_size()) {
+            Some(size) => self.put(t, caller, &place, self.known(size)),
             None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file"))),
         }
     }
@@ -405,26 +489,71 @@ impl Applied {
     }
 
     fn member_of_folder(&self, t: &Transaction<'_>, caller: &Identity, video: &Video) -> Result<Changed<()>> {
-        let rest = video.path.as_str().strip_prefix(self.event.path.as_str()).unwrap_or_default();
+        let rest = rest_below(video.path.as_str(), self.event.path.as_str()).unwrap_or_default();
         let Some(target) = &self.event.target else {
             self.note(t, &video.path, What::Gone)?;
             return videos::remove(t, &self.rules, caller, video);
         };
-        let target = VideoPath::stored(format!("{}{rest}", target.as_str()));
-        self.note(t, &video.path, What::Moved(target.as_str().to_owned()))?;
-        self.note(t, &target, What::Written(video.size))?;
-        Ok(videos::rename(t, &self.rules, caller, (video, target, Some(self.owner)))?.map(drop))
+        let place = Place { path: self.parse(&format!("{}{rest}", target.as_str()))?, at: self.event.at };
+        let at = note_at(t, video.path.as_str())?.and_then(Note::known).map_or(0, |known| known.at);
+        self.note(t, &video.path, What::Moved(place.path.as_str().to_owned()))?;
+        self.bring(t, caller, (video, &place), Known { size: video.size, at })
     }
 
-    /// Remembers what happened at a path, unless something later did.
-    fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: What) -> Result<()> {
-        if note_at(t, path.as_str())?.is_some_and(|note| note.at > self.event.at) {
-            return Ok(());
-        }
-        let note = Note { at: self.event.at, what };
-        let data = serde_json::to_string(&note).map_err(|e| Error::internal(format!("a note: {e}")))?;
-        store::note(t, &hash_of(path.as_str()), self.owner, &data, t.now().plus_ms(REMEMBERED_MS))
+    /// A path to which something moves.
+    fn parse(&self, text: &str) -> Result<VideoPath> {
+        VideoPath::parse(text, Path::new(""), self.path_bytes_max)
     }
+
+    /// A size as the event tells it.
+    fn known(&self, size: i64) -> Known {
+        Known { size, at: self.event.at }
+    }
+
+    fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: What) -> Result<()> {
+        note(t, &Place { path: path.clone(), at: self.event.at }, self.owner, what)
+    }
+
+    /// Where a file that the event puts at a path is now, after all renames since; `None` when it is gone, or was replaced.
+    fn follow(&self, t: &Transaction<'_>, path: &VideoPath) -> Result<Option<Place>> {
+        /// Nobody renames a file more often before its upload is told.
+        const RENAMES_MAX: usize = 8;
+        let mut place = Place { path: path.clone(), at: self.event.at };
+        for _ in 0..RENAMES_MAX {
+            let Some((above, note)) = later_note(t, place.path.as_str(), place.at)? else { return Ok(Some(place)) };
+            match note.what {
+                What::Moved(to) => {
+                    let path = self.parse(&format!("{to}{}", &place.path.as_str()[above.len()..]))?;
+                    place = Place { path, at: note.at };
+                }
+                What::Written(_) if above != place.path.as_str() => return Ok(Some(place)),
+                What::Gone | What::Written(_) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Note {
+    fn known(self) -> Option<Known> {
+        if let What::Written(known) = self.what { Some(known) } else { None }
+    }
+}
+
+/// Remembers what happened at a path, unless something later did.
+fn note(t: &Transaction<'_>, place: &Place, owner: MemberId, what: What) -> Result<()> {
+    let path = place.path.as_str();
+    if note_at(t, path)?.is_some_and(|note| note.at > place.at) {
+        return Ok(());
+    }
+    let data = serde_json::to_string(&Note { at: place.at, what });
+    let data = data.map_err(|e| Error::internal(format!("a note: {e}")))?;
+    store::note(t, &hash_of(path), owner, &data, t.now().plus_ms(REMEMBERED_MS))
+}
+
+/// What follows a folder in the path of what lies in it; nothing in that of the folder itself.
+fn rest_below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
+    path.strip_prefix(folder).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn overtaken() -> Done {
@@ -442,23 +571,6 @@ fn hash_of(path: &str) -> Hash {
 fn note_at(t: &Transaction<'_>, path: &str) -> Result<Option<Note>> {
     let found = store::find_note(t, &hash_of(path), t.now())?;
     Ok(found.and_then(|data| serde_json::from_str(&data).ok()))
-}
-
-/// Where a file that was at a path at that moment is now, after all renames since; `None` when it is gone, or was replaced.
-fn follow(t: &Transaction<'_>, path: &VideoPath, at: i64) -> Result<Option<VideoPath>> {
-    /// Nobody renames a file more often before its upload is told.
-    const RENAMES_MAX: usize = 8;
-    let mut path = path.as_str().to_owned();
-    for _ in 0..RENAMES_MAX {
-        let Some((above, note)) = later_note(t, &path, at)? else { return Ok(Some(VideoPath::stored(path))) };
-        match note.what {
-            What::Moved(to) => path = format!("{to}{}", &path[above.len()..]),
-            What::Gone => return Ok(None),
-            What::Written(_) if above == path => return Ok(None),
-            What::Written(_) => return Ok(Some(VideoPath::stored(path))),
-        }
-    }
-    Ok(None)
 }
 
 /// What happened later at a path, or else at a folder above it.

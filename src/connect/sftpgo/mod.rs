@@ -11,7 +11,7 @@ pub mod files;
 pub mod reconcile;
 mod store;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Delivery, Outcome};
 use crate::app::App;
@@ -50,12 +50,14 @@ impl From<Trouble> for Error {
     }
 }
 
+/// Accounts that are looked after at the same time. They take turns, so that more of them would only wait.
+pub const AT_ONCE_MAX: usize = 4;
+
 /// Brings the account of an event's member in line.
-pub async fn deliver(app: &App, delivery: &Delivery) -> Result<Outcome> {
+pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result<Outcome> {
     if !app.config.has_sftpgo() {
         return Ok(Outcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
-    let Some(member) = delivery.member else { return Ok(Outcome::Needless("it is about no member")) };
     let done = match delivery.kind == Kind::MemberDeleted.word() {
         true => {
             let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
@@ -127,7 +129,7 @@ async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
 /// A member is gone for good: its account is switched off, or deleted where the settings say so. Its files stay.
 async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
     let mut turn = Turn::begin(app).await;
-    let Some(mut user) = turn.find(name).await? else { return Ok(Some("there is no account any more")) };
+    let Some(user) = turn.find(name).await? else { return Ok(Some("there is no account any more")) };
     if account::whose(&user) != Some(member.to_string().as_str()) {
         return Ok(Some("the account of this name is somebody else's"));
     }
@@ -138,7 +140,6 @@ async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
     if account::is_off(&user) {
         return Ok(Some("the account was off already"));
     }
-    user.insert("status".into(), json!(0));
-    turn.put(name, &user, true).await?;
+    turn.put(name, &account::switched_off(&user), true).await?;
     Ok(None)
 }

@@ -104,8 +104,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
 /// Users that are not yet as those of erased members shall be, with the member that each names.
 fn claims(app: &App, users: &[Account]) -> Vec<(MemberId, String)> {
     let is_open = |user: &&Account| app.config.sftpgo_delete || !account::is_off(user);
-    let member = |user: &Account| uuid::Uuid::try_parse(account::whose(user)?).ok().map(MemberId);
-    let claim = |user: &Account| Some((member(user)?, name_of(user).to_owned()));
+    let claim = |user: &Account| Some((account::member_of(user)?, name_of(user).to_owned()));
     users.iter().filter(is_open).filter_map(claim).collect()
 }
 

@@ -140,7 +140,7 @@ create table events (
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (
-    -- `sftpgo`, `mail <member>`, or `webhook <id>`.
+    -- `sftpgo <member>`, `mail <member>`, or `webhook <id>`.
     target text not null,
     event_id integer not null references events (id),
     state text not null check (state in ('pending', 'delivered', 'dead')),
