@@ -12,7 +12,7 @@ create table quotas (
     -- Bytes; null takes the organization's default, or the site's.
     size integer check (size >= 0),
     -- The organization that said the size, which holds only under that one; null for the site.
-    size_by blob references organizations (id),
+    size_by blob,
     own_size integer generated always as (iif(size_by is null or size_by is organization_id, size, null)) virtual,
     -- Changed only together with a row of the ledger.
     used integer not null default 0 check (used >= 0),
@@ -95,8 +95,9 @@ create index quota_reservations_over on quota_reservations (expires_at) where st
 create table jobs (
     id blob primary key check (length(id) = 16),
     video_number integer not null references videos (number),
-    member_id blob references members (id),
-    organization_id blob references organizations (id),
+    -- Both as its video has them.
+    member_id blob,
+    organization_id blob,
     kind text not null check (kind in ('auto_ingestion')),
     state text not null check (state in ('queued', 'leased', 'done', 'dead')),
     -- Those that failed.
