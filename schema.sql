@@ -516,6 +516,7 @@ create table events (
     data text not null,
     request_id text not null
 ) strict;
+create index events_refused on events (member_id, at) where kind = 'quota.exceeded';
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (

@@ -63,9 +63,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
     // What ended while nothing ran ends before anybody asks.
-    if let Err(e) = end_what_is_over(&app).await {
-        tracing::warn!(error = %e, "the first upkeep failed and will be tried again");
-    }
+    end_what_is_over(&app).await;
     lock.announce(&socket)?;
     announce(common, &app, bound, &public_url).await?;
     let upkeep = tokio::spawn(keep_up(app.clone()));
@@ -161,14 +159,22 @@ async fn ready_plugins(app: Arc<App>) {
     app.ready_plugins().await;
 }
 
-async fn end_what_is_over(app: &App) -> crate::error::Result<()> {
-    app.forget_old_requests().await?;
-    sessions::tidy(app).await?;
-    keys::tend(app).await?;
-    clients::keys::tend(app).await?;
-    jobs::forget_done(app).await?;
-    videos::tend(app).await?;
-    deliver::tidy(app).await
+/// Each part by itself: what fails keeps nothing else from being done.
+async fn end_what_is_over(app: &App) {
+    let parts = [
+        ("requests", app.forget_old_requests().await),
+        ("sessions", sessions::tidy(app).await),
+        ("signing keys", keys::tend(app).await),
+        ("API keys", clients::keys::tend(app).await),
+        ("jobs", jobs::forget_done(app).await),
+        ("videos", videos::tend(app).await),
+        ("deliveries", deliver::tidy(app).await),
+    ];
+    for (part, done) in parts {
+        if let Err(e) = done {
+            tracing::warn!(error = %e, part, "upkeep failed and will be tried again");
+        }
+    }
 }
 
 async fn keep_up(app: Arc<App>) {
@@ -184,10 +190,10 @@ async fn keep_up(app: Arc<App>) {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },
-            _ = tidy.tick() => match end_what_is_over(&app).await {
-                Ok(()) => app.reload().await.map(drop),
-                failed => failed,
-            },
+            _ = tidy.tick() => {
+                end_what_is_over(&app).await;
+                app.reload().await.map(drop)
+            }
             _ = leases.tick() => jobs::tend(&app).await,
         };
         if let Err(e) = outcome {

@@ -175,7 +175,7 @@ pub fn list_full(r: &Reader<'_>, most: u64) -> Result<Vec<MemberId>> {
 const WAS_REFUSED_SINCE: &str = "
     select 1
     from events
-    where at > :since and member_id = :member_id and kind = 'quota.exceeded'
+    where member_id = :member_id and at > :since and kind = 'quota.exceeded'
     limit 1";
 
 pub fn was_refused_since(r: &Reader<'_>, member: MemberId, since: Timestamp) -> Result<bool> {
