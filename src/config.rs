@@ -261,7 +261,7 @@ settings! {
     outbox_backoff_max_s "outbox.backoff_max_s": u64 = 21_600, 1..=604_800, "Longest wait between two attempts of a delivery, in seconds";
     outbox_ttl_s "outbox.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a delivery that is over, done or given up, is kept to be looked at, in seconds";
     webhooks_max "limits.webhooks": u64 = 100, 1..=10_000, "Most webhooks of one organization, and of the site";
-    webhook_private_hosts "webhooks.private_hosts": Vec<String> = Vec::new(), (), "Hosts that webhooks may reach though they lie in this machine or a private network, such as `n8n.lan` or `127.0.0.1`";
+    webhook_private_hosts "webhooks.private_hosts": Vec<String> = Vec::new(), (), "Hosts that webhooks may reach though they lie in this machine or a private network, such as `n8n.lan`, or `127.0.0.1:5678` for one port only";
     webhook_rotation_overlap_s "webhooks.rotation_overlap_s": u64 = 86_400, 0..=2_592_000, "How long a webhook is signed with the former secret as well after a rotation, in seconds";
     hook_sftpgo_key_file "hooks.sftpgo_key_file": PathBuf = PathBuf::new(), (), "File with the key that SFTPGo's hooks send as X-Hook-Key, or as the password in the hook's URL";
     hook_wordpress_key_file "hooks.wordpress_key_file": PathBuf = PathBuf::new(), (), "File with the key that the must-use plugin signs its events with";

@@ -28,17 +28,23 @@ pub fn url_faults(text: &str) -> Vec<String> {
     faults.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, says)| says.to_owned()).collect()
 }
 
-/// The hosts that may be private, as they are compared.
+/// The hosts that may be private, as they are compared, each with its only port if it has one.
 #[derive(Debug, Clone)]
-pub struct Hosts(Arc<[String]>);
+pub struct Hosts(Arc<[(String, Option<u16>)]>);
 
 impl Hosts {
     pub fn new(private: &[String]) -> Self {
-        Self(private.iter().map(|host| plain(host)).collect())
+        Self(private.iter().map(|entry| host_and_port(entry)).collect())
     }
 
     fn names(&self, host: &str) -> bool {
-        self.0.contains(&plain(host))
+        let host = plain(host);
+        self.0.iter().any(|(named, _)| *named == host)
+    }
+
+    fn names_port(&self, host: &str, port: Option<u16>) -> bool {
+        let host = plain(host);
+        self.0.iter().any(|(named, only)| *named == host && (only.is_none() || *only == port))
     }
 
     /// May this address be asked, as far as it says by itself where it leads? (The parser has read decimal, octal and
@@ -46,13 +52,22 @@ impl Hosts {
     pub fn allow(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         if self.names(host) {
-            return true;
+            return self.names_port(host, url.port_or_known_default());
         }
         let host = plain(host);
         match host.parse::<IpAddr>() {
             Ok(address) => is_public(address),
             Err(_) => host != "localhost" && !host.ends_with(".localhost"),
         }
+    }
+}
+
+/// `host`, `host:port`, or either with an address of IPv6, in brackets where a port follows.
+fn host_and_port(entry: &str) -> (String, Option<u16>) {
+    let is_bare_v6 = entry.matches(':').count() > 1 && !entry.starts_with('[');
+    match entry.rsplit_once(':').filter(|_| !is_bare_v6) {
+        Some((host, port)) if port.parse::<u16>().is_ok() => (plain(host), port.parse().ok()),
+        _ => (plain(entry), None),
     }
 }
 
@@ -280,5 +295,21 @@ mod tests {
         }
         let long = |bytes: usize| format!("https://example.org/{}", "a".repeat(bytes - 20));
         assert!(url_faults(&long(URL_BYTES_MAX)).is_empty() && url_faults(&long(URL_BYTES_MAX + 1)).len() == 1);
+    }
+
+    #[test]
+    fn a_private_host_is_open_as_a_whole_or_at_one_port() {
+        let hosts = Hosts::new(&["n8n.lan".into(), "127.0.0.1:5678".into(), "[::1]:80".into(), "fd00::1".into()]);
+        let allow = |url: &str| hosts.allow(&Url::parse(url).expect("an address"));
+        for url in
+            ["http://n8n.lan/", "https://N8N.lan:9/", "http://127.0.0.1:5678/", "http://[::1]/", "http://[fd00::1]:7/"]
+        {
+            assert!(allow(url), "{url}");
+        }
+        for url in
+            ["http://127.0.0.1/", "http://127.0.0.1:5679/", "https://[::1]/", "http://[::1]:81/", "http://[fd00::2]/"]
+        {
+            assert!(!allow(url), "{url}");
+        }
     }
 }
