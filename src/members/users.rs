@@ -278,7 +278,7 @@ pub fn edit(
     }
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
     let updated = is_of_member.then(|| happened(t, Kind::MemberUpdated, id));
-    let entry = within(Entry::new("member", id), reach).after(json!({"fields": &fields}));
+    let entry = Entry::new("member", id).within(reach.organization()).after(json!({"fields": &fields}));
     Ok(Changed::new(fields, entry).policy(changes).event(updated).and(counted))
 }
 
@@ -303,7 +303,9 @@ pub fn switch(
     let status = if is_active { "active" } else { "suspended" };
     // The reason is somebody's own words, perhaps about a person: the audit knows only that there is one.
     let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});
-    Ok(Changed::new((), within(Entry::new("member", id), reach).after(after)).policy(changes).event(event))
+    Ok(Changed::new((), Entry::new("member", id).within(reach.organization()).after(after))
+        .policy(changes)
+        .event(event))
 }
 
 /// Takes away all personal data, memberships, roles, grants, sessions and keys; the id stays, for the audit.
@@ -331,7 +333,8 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
     store::erase_member(t, id)?;
     forget_answers_naming(t, id)?;
     changes.push(access::store::person(t, id)?);
-    let entry = within(Entry::new("member", id), reach).before(before).after(json!({"status": "deleted"}));
+    let entry =
+        Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));
     Ok(Changed::new((), entry).policy(changes).event([deleted]))
 }
 
@@ -339,14 +342,6 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
 pub fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
     let member = store::get_member(t, id)?;
     if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
-}
-
-/// An entry that the organization sees, where the change was made from within one.
-pub fn within(entry: Entry, reach: Reach) -> Entry {
-    match reach {
-        Reach::Site => entry,
-        Reach::Tenant(organization) => entry.within(organization),
-    }
 }
 
 /// The member who has this username.

@@ -305,11 +305,7 @@ fn recorded<T>(changed: Changed<T>, job: &Job, fate: Fate) -> Changed<T> {
 }
 
 fn entry(job: &Job, after: Value) -> Entry {
-    let entry = Entry::new("job", job.id).after(after);
-    match job.organization {
-        Some(organization) => entry.within(organization),
-        None => entry,
-    }
+    Entry::new("job", job.id).within(job.organization).after(after)
 }
 
 /// A failed attempt: the job waits for another one, or is dead. What is over stays over.

@@ -323,7 +323,7 @@ pub async fn tend(app: &App) -> Result<()> {
         for member in quota_store::list_full(t, AT_ONCE_MAX)? {
             let account = account(t, &rules, t.snapshot(), member)?;
             if quota::is_open(t, &account)? {
-                let entry = within(Entry::new("quota", member), account.organization);
+                let entry = Entry::new("quota", member).within(account.organization);
                 changed = changed.also(entry).event(quota::note_usage(t, member, &account)?);
             }
         }
@@ -382,7 +382,7 @@ pub fn set_quota(
     quota_store::set_member_size(t, member, (size, reach.organization()))?;
     let account = account(t, rules, t.snapshot(), member)?;
     let events = quota::note_usage(t, member, &account)?;
-    let entry = within(Entry::new("quota", member), organization);
+    let entry = Entry::new("quota", member).within(organization);
     let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
     Ok(Changed::new(true, entry).event([quota::event(Kind::QuotaChanged, member, &account, json!({}))]).event(events))
 }
@@ -401,7 +401,7 @@ pub async fn note_refusal(app: &App, caller: &Identity, member: MemberId, need: 
     let (rules, word) = (Rules::of(&app.config), error.cause.word());
     let note = move |t: &Transaction<'_>, _: &Identity| {
         let Some(event) = quota::note_refusal(t, &rules, member, need)? else { return Ok(Changed::nothing(())) };
-        let entry = within(Entry::new("quota", member), event.organization);
+        let entry = Entry::new("quota", member).within(event.organization);
         Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
     };
     if let Err(e) = app.change(caller, "quota.exceed", note).await {
@@ -423,12 +423,5 @@ fn done<T>(answer: T, kind: Kind, video: &Video, more: Value) -> Changed<T> {
         data.extend(more);
     }
     let event = Event::new(kind, data).within(video.organization).about(video.member);
-    Changed::new(answer, within(entry, video.organization)).event([event])
-}
-
-fn within(entry: Entry, organization: Option<OrganizationId>) -> Entry {
-    match organization {
-        Some(organization) => entry.within(organization),
-        None => entry,
-    }
+    Changed::new(answer, entry.within(video.organization)).event([event])
 }

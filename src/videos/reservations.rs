@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::quota::{self, Delta, Fit, Rules};
-use super::{Registered, Registration, blank, reservation_store as store, store_counted, within};
+use super::{Registered, Registration, blank, reservation_store as store, store_counted};
 use crate::access::caller::Identity;
 use crate::app::{Changed, Transaction};
 use crate::db::{Reader, Writer};
@@ -160,5 +160,5 @@ pub(super) fn forget_old(w: &Writer<'_>) -> Result<()> {
 }
 
 fn entry(reservation: &Reservation) -> Entry {
-    within(Entry::new("reservation", reservation.id), reservation.organization)
+    Entry::new("reservation", reservation.id).within(reservation.organization)
 }

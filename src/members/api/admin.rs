@@ -18,7 +18,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
-use crate::members::users::{self, alive, within};
+use crate::members::users::{self, alive};
 use crate::members::{
     AUTHENTIK, Member, NewMember, changed, create, happened, password, require_may_change, require_other, require_room,
     require_visible, set_active, set_password,
@@ -533,8 +533,9 @@ fn finish(
     if fields.is_empty() {
         return Ok(Changed::nothing(member));
     }
-    let entry =
-        within(Entry::new("member", member.id), reach).after(json!({"fields": &fields, "status": member.status}));
+    let entry = Entry::new("member", member.id)
+        .within(reach.organization())
+        .after(json!({"fields": &fields, "status": member.status}));
     let events = changed(t, former, &member);
     Ok(Changed::new(member, entry).policy(changes).event(events))
 }
