@@ -38,9 +38,13 @@ impl Authentik {
     /// The lines of `roster.toml` that name it.
     pub fn settings(&self) -> String {
         static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-        let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a directory"));
+        // Written once: whoever reads it while it is written anew finds it empty.
+        let folder = FOLDER.get_or_init(|| {
+            let folder = tempfile::tempdir().expect("a directory");
+            std::fs::write(folder.path().join("token"), TOKEN).expect("the token");
+            folder
+        });
         let file = folder.path().join("token");
-        std::fs::write(&file, TOKEN).expect("the token");
         format!("authentik.url = \"{}\"\nauthentik.token_file = \"{}\"\n", self.server.url, file.display())
     }
 
