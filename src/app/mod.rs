@@ -40,6 +40,7 @@ use denials::Denials;
 use figures::Figures;
 use kept::Kept;
 use record::{Allowed, Decided};
+pub use store::{is_used_up, use_up};
 
 /// The application: one per data directory.
 pub struct App {
@@ -526,6 +527,12 @@ fn repeated<T: ParseFromJSON>(known: store::Remembered, fingerprint: &Hash) -> R
     let answer = known.answer.ok_or(Cause::SecretNotKept)?;
     T::parse_from_json_string(&answer)
         .map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
+}
+
+/// The wait after so many failed attempts: the first, and twice as long after each further one, up to the longest.
+pub fn backoff(attempts: u64, first: u64, longest: u64) -> u64 {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(40);
+    first.saturating_mul(1 << doublings).min(longest)
 }
 
 /// Seconds of a setting as milliseconds of a moment.

@@ -181,3 +181,23 @@ const QUARANTINE: &str = "
 pub(super) fn quarantine(w: &Writer<'_>, plugin: PluginId, version: u32) -> Result<()> {
     w.execute(QUARANTINE, &[(":now", &w.now()), (":plugin_id", &plugin), (":version", &version)]).map(drop)
 }
+
+const USE_UP: &str = "
+    insert into one_time_tokens (hash, purpose, member_id, expires_at, created_at)
+    values (:hash, 'used', :member_id, :expires_at, :now)
+    on conflict (hash) do nothing";
+
+/// Marks something as used until it ends by itself; answers whether this was the first time. Who erases the member
+/// erases the mark too.
+pub fn use_up(w: &Writer<'_>, hash: &Hash, member: Option<MemberId>, expires_at: Timestamp) -> Result<bool> {
+    let parameters: [(&str, &dyn rusqlite::ToSql); 4] =
+        [(":hash", hash), (":member_id", &member), (":expires_at", &expires_at), (":now", &w.now())];
+    w.execute(USE_UP, &parameters).map(|rows| rows == 1)
+}
+
+const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
+
+/// Is it marked as used?
+pub fn is_used_up(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
+    Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
+}

@@ -15,6 +15,7 @@ pub mod webhook;
 pub mod wordpress;
 pub mod wordpress_users;
 
+use crate::app::backoff;
 use crate::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 use crate::outbox::{Kind, MAIL, SFTPGO, WEBHOOK};
 
@@ -108,8 +109,7 @@ impl Outcome {
 
 /// Wait after so many failed attempts, in milliseconds, before jitter.
 pub fn backoff_ms(attempts: u64, first_s: u64, most_s: u64) -> u64 {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(40);
-    first_s.saturating_mul(1 << doublings).min(most_s).saturating_mul(1_000)
+    backoff(attempts, first_s, most_s).saturating_mul(1_000)
 }
 
 /// Somebody who is told of events by HTTP.

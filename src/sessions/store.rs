@@ -229,24 +229,6 @@ pub fn contest(w: &Writer<'_>, hash: &Hash) -> Result<()> {
     w.execute(CONTEST, &[(":hash", hash)]).map(drop)
 }
 
-const USE_UP: &str = "
-    insert into one_time_tokens (hash, purpose, expires_at, created_at)
-    values (:hash, 'used', :expires_at, :now)
-    on conflict (hash) do nothing";
-
-/// Marks something as used until it ends by itself; answers whether this was the first time.
-pub fn use_up(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool> {
-    let rows = w.execute(USE_UP, &[(":hash", hash), (":expires_at", &expires_at), (":now", &w.now())])?;
-    Ok(rows == 1)
-}
-
-const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
-
-/// Is it marked as used?
-pub fn is_used_up(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
-    Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
-}
-
 const FORGET_TOKENS: &str = "delete from one_time_tokens where expires_at <= :now";
 
 pub fn forget_tokens(w: &Writer<'_>) -> Result<()> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::arrival::{Arrival, arrive};
-use super::{Shown, Tokens, open, store};
+use super::{Shown, Tokens, open};
 use crate::access::caller::Visitor;
 use crate::access::slowdown::Attempt;
-use crate::app::App;
+use crate::app::{App, use_up};
 use crate::connect::wordpress::{Person, ask, read_ticket};
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
@@ -53,7 +53,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     };
     let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(Cause::InvalidTicket)?;
     let (mark, until) = (ticket.mark, ticket.until);
-    if !app.tend(move |w| store::use_up(w, &mark, until)).await? {
+    if !app.tend(move |w| use_up(w, &mark, None, until)).await? {
         return Err(Cause::InvalidTicket.into());
     }
     enter(app, visitor, ticket.person).await

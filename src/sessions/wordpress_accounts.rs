@@ -9,11 +9,10 @@ use std::sync::{Arc, OnceLock};
 use serde_json::json;
 
 use super::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
-use super::store;
 use super::wordpress::arrival_of;
 use crate::access::caller::Identity;
 use crate::access::secret;
-use crate::app::{App, Changed, Transaction, ms};
+use crate::app::{App, Changed, Transaction, is_used_up, ms, use_up};
 use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::Office;
 use crate::error::{Cause, Error, Result};
@@ -22,7 +21,6 @@ use crate::journal::Entry;
 use crate::members::{self, Member, WORDPRESS};
 use crate::outbox::Kind;
 use crate::permissions::Source;
-use crate::permissions::mappers;
 use crate::permissions::sync::Plan;
 
 /// What became of an account, or would.
@@ -63,7 +61,9 @@ pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: E
     let subject = arrival.subject.clone();
     let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
     let id = known.map_or_else(MemberId::new, |member| member.id);
-    for tries in 1.. {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         let advice = ask(app, id, &arrival, tries).await?;
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);
         let followed = settle(app, caller, effect, move |t| {
@@ -74,7 +74,6 @@ pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: E
             return Ok(outcome);
         }
     }
-    Err(mappers::never_still())
 }
 
 fn followed(
@@ -230,12 +229,12 @@ pub struct Mark {
 
 /// Was this request taken before?
 pub async fn is_known(app: &App, mark: Mark) -> Result<bool> {
-    app.read(move |r| store::is_used_up(r, &mark.hash)).await
+    app.read(move |r| is_used_up(r, &mark.hash)).await
 }
 
 /// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
 pub async fn mark_as_taken(app: &App, mark: Mark) -> Result<()> {
-    app.tend(move |w| store::use_up(w, &mark.hash, mark.until)).await.map(drop)
+    app.tend(move |w| use_up(w, &mark.hash, None, mark.until)).await.map(drop)
 }
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::jobs_store as store;
 use crate::access::Reach;
 use crate::access::caller::Identity;
-use crate::app::{App, Changed, Transaction, ms};
+use crate::app::{App, Changed, Transaction, backoff, ms};
 use crate::config::Config;
 use crate::db::Writer;
 use crate::error::{Cause, Error, Result};
@@ -201,10 +201,10 @@ impl Rules {
     /// The wait after so many failed attempts.
     fn backoff_ms(&self, attempts: i64) -> i64 {
         /// No wait is longer than a day, however often it doubled.
-        const BACKOFF_MS_MAX: i64 = 86_400_000;
-        const DOUBLINGS_MAX: i64 = 30;
-        let doublings = u32::try_from((attempts - 1).clamp(0, DOUBLINGS_MAX)).unwrap_or_default();
-        self.backoff_ms.saturating_mul(1_i64 << doublings).min(BACKOFF_MS_MAX.max(self.backoff_ms))
+        const BACKOFF_MS_MAX: u64 = 86_400_000;
+        let first_ms = u64::try_from(self.backoff_ms).unwrap_or_default();
+        let wait_ms = backoff(u64::try_from(attempts).unwrap_or_default(), first_ms, BACKOFF_MS_MAX.max(first_ms));
+        i64::try_from(wait_ms).unwrap_or(i64::MAX)
     }
 }
 

@@ -123,7 +123,7 @@ pub fn register(
 ) -> Result<Changed<Registered>> {
     let size = match new.size {
         Ok(size) => size,
-        Err(why) => return known(t, &new.path, || Err(why)),
+        Err(why) => return known(t, &new.path, why),
     };
     let organization = quota::organization_of(t.snapshot(), new.owner);
     let counted = (new.owner, organization, Delta::take(size, new.fit));
@@ -131,16 +131,10 @@ pub fn register(
     store_counted(t, rules, caller, video, (counted, new.queues_job))
 }
 
-/// The video that is there already, or what stands for it.
-fn known(
-    r: &Reader<'_>,
-    path: &VideoPath,
-    otherwise: impl FnOnce() -> Result<Changed<Registered>>,
-) -> Result<Changed<Registered>> {
-    match find_at(r, path)? {
-        Some(known) => Ok(Changed::nothing(Registered::known(known.id))),
-        None => otherwise(),
-    }
+/// The video that is there already, or why there is none.
+fn known(r: &Reader<'_>, path: &VideoPath, otherwise: Error) -> Result<Changed<Registered>> {
+    let known = find_at(r, path)?.ok_or(otherwise)?;
+    Ok(Changed::nothing(Registered::known(known.id)))
 }
 
 /// The same for a file that no member owns, and that so counts for nobody.
@@ -152,7 +146,7 @@ pub fn register_ownerless(
 ) -> Result<Changed<Registered>> {
     let video = blank(t.now(), path, None, size);
     if !insert(t, rules, &video, queues_job)? {
-        return known(t, &video.path, || Err(Cause::VideoIdTaken.into()));
+        return known(t, &video.path, Cause::VideoIdTaken.into());
     }
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: None };
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})))
@@ -171,7 +165,7 @@ fn store_counted(
     ((member, organization, delta), queues_job): ((MemberId, Option<OrganizationId>, Delta), bool),
 ) -> Result<Changed<Registered>> {
     if !insert(t, rules, &video, queues_job)? {
-        return known(t, &video.path, || Err(Cause::VideoIdTaken.into()));
+        return known(t, &video.path, Cause::VideoIdTaken.into());
     }
     let reason = reason("register", &video.id, caller);
     let (account, events) = quota::count(t, rules, (member, organization), delta, reason)?;

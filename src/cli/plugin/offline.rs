@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::sandbox::vectors::{self, Report};
-use crate::sandbox::{AccessInput, Called, Host, RoleInput, Tier, Turn, inspect};
+use crate::sandbox::{AccessInput, Admitted, Called, Host, RoleInput, Tier, Turn, inspect};
 
 /// A component, and the limits it is looked at with.
 #[derive(Args)]
@@ -66,6 +66,17 @@ impl Stand {
         // One byte more than may be is enough to see that it is too large.
         let bytes = read(file, host.limits(tier).file_bytes + 1)?;
         Ok(Self { host, bytes, tier, organization: OrganizationId::new() })
+    }
+
+    /// What asks this component, with all turns that there are.
+    pub(super) fn turn(&self, admitted: &Admitted) -> Turn {
+        Turn {
+            organization: self.organization,
+            loaded: admitted.loaded.clone(),
+            tier: self.tier,
+            deadline_ms: None,
+            is_trial: false,
+        }
     }
 }
 
@@ -136,13 +147,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
         return Err(Failed("there are no test vectors: name a file, or pack some into the component".into()));
     }
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
-    let turn = Turn {
-        organization: stand.organization,
-        loaded: admitted.loaded.clone(),
-        tier: stand.tier,
-        deadline_ms: None,
-        is_trial: false,
-    };
+    let turn = stand.turn(&admitted);
     let reports = stand.host.test(&turn, &vectors).await;
     let passed = reports.iter().filter(|report| report.passed).count();
     let items: Vec<Value> = reports.iter().map(Report::value).collect();
@@ -167,13 +172,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
 pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Failed> {
     let stand = Stand::of(&bench.component.file, bench.component.large)?;
     let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
-    let turn = Turn {
-        organization: stand.organization,
-        loaded: admitted.loaded.clone(),
-        tier: stand.tier,
-        deadline_ms: None,
-        is_trial: false,
-    };
+    let turn = stand.turn(&admitted);
     let mut shown = Map::new();
     shown.insert("calls".into(), json!(bench.calls));
     shown.insert("bytes".into(), json!(stand.bytes.len()));

@@ -15,7 +15,6 @@ use crate::cli::show;
 use crate::ids::Timestamp;
 use crate::plugins::replay::{Candidate, Recorded, replay};
 use crate::plugins::require_filter;
-use crate::sandbox::Turn;
 
 /// Decisions that are fetched at a time.
 const PAGE: usize = 200;
@@ -65,13 +64,7 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     };
     let recorded = items.into_iter().map(serde_json::from_value).collect::<Result<Vec<Recorded>, _>>();
     let recorded = recorded.map_err(|e| Failed(format!("this is no list of recorded decisions: {e}")))?;
-    let turn = Turn {
-        organization: stand.organization,
-        loaded: admitted.loaded.clone(),
-        tier: stand.tier,
-        deadline_ms: None,
-        is_trial: false,
-    };
+    let turn = stand.turn(&admitted);
     let found = replay(recorded, &candidate, PATIENCE, &stand.host, &turn).await;
     let changes: Vec<Value> = found
         .changes

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::store;
 use crate::access::caller::Identity;
 use crate::access::secret::{self, Hash};
-use crate::app::{App, Changed, Transaction};
+use crate::app::{App, Changed, Transaction, is_used_up, use_up};
 use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, Timestamp};
@@ -324,7 +324,7 @@ impl Applied {
 
     fn apply(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Step>> {
         if let Some(mark) = &self.event.mark
-            && store::find_use(t, mark)?
+            && is_used_up(t, mark)?
         {
             return Ok(Changed::nothing(Step::Over(Heard::Ignored("it was told before"))));
         }
@@ -343,7 +343,7 @@ impl Applied {
             Action::Delete | Action::RemoveFolder => self.delete(t, caller),
         }?;
         if let Some(mark) = &self.event.mark {
-            store::use_up(t, mark, self.owner, t.now().plus_ms(REMEMBERED_MS))?;
+            use_up(t, mark, Some(self.owner), t.now().plus_ms(REMEMBERED_MS))?;
         }
         Ok(changed.map(Step::Over))
     }

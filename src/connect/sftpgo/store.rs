@@ -5,17 +5,6 @@ use crate::db::{Reader, Writer};
 use crate::error::Result;
 use crate::ids::{MemberId, Timestamp};
 
-const USE_UP: &str = "
-    insert into one_time_tokens (hash, purpose, member_id, expires_at, created_at)
-    values (:hash, 'used', :member_id, :expires_at, :now)
-    on conflict (hash) do nothing";
-
-/// Remembers that an event came.
-pub fn use_up(w: &Writer<'_>, hash: &Hash, member: MemberId, until: Timestamp) -> Result<()> {
-    w.execute(USE_UP, &[(":hash", hash), (":member_id", &member), (":expires_at", &until), (":now", &w.now())])
-        .map(drop)
-}
-
 const NOTE: &str = "
     insert or replace into one_time_tokens (hash, purpose, member_id, data, expires_at, created_at)
     values (:hash, 'used', :member_id, :data, :expires_at, :now)";
@@ -36,11 +25,4 @@ const FIND_NOTE: &str = "
 
 pub fn find_note(r: &Reader<'_>, hash: &Hash, now: Timestamp) -> Result<Option<String>> {
     r.find(FIND_NOTE, &[(":hash", hash), (":now", &now)], |row| row.get(0))
-}
-
-const FIND_USE: &str = "select 1 from one_time_tokens where hash = :hash and expires_at > :now";
-
-/// Came this event before?
-pub fn find_use(w: &Writer<'_>, hash: &Hash) -> Result<bool> {
-    w.find(FIND_USE, &[(":hash", hash), (":now", &w.now())], |_| Ok(())).map(|found| found.is_some())
 }

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::arrival::arrive;
-use super::{Shown, Tokens, open, second_factor, store};
+use super::{Shown, Tokens, open, second_factor};
 use crate::access::caller::{Exchange, Visitor};
 use crate::access::slowdown::Attempt;
 use crate::access::token::{self, Distrust};
 use crate::access::{cookie, secret};
-use crate::app::{App, ms};
+use crate::app::{App, ms, use_up};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, Timestamp};
 use crate::members;
@@ -134,7 +134,7 @@ pub async fn exchange(
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
-    if !app.tend(move |w| store::use_up(w, &used, ends_at)).await? {
+    if !app.tend(move |w| use_up(w, &used, None, ends_at)).await? {
         return Err(Cause::InvalidState.into());
     }
 

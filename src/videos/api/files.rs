@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, Owner, READ, RegisteredView, VideoView, WRITE, Wanted, Whose};
+use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Whose};
 use crate::access;
 use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
 use crate::access::permission::Permission;
@@ -14,9 +14,8 @@ use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::members;
-use crate::videos::path::VideoPath;
 use crate::videos::quota::{Fit, Rules};
-use crate::videos::{self, Filter, Registration, measure, store};
+use crate::videos::{self, Filter, store};
 use crate::wire::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 
 /// A file that shall be a video
@@ -58,19 +57,12 @@ impl Api {
         body: Body<Register>,
     ) -> Reply<RegisteredView> {
         let Register { path, size: said } = body.0;
-        let path = VideoPath::parse(&path, &self.app.config.media_root, self.app.config.video_path_bytes_max)?;
-        // Nothing is told of the file before it is known to be the caller's.
-        let measured = measure::measure(&self.app.config.media_root, &path).await;
+        let file = Measured::of(&self.app, &path, said).await?;
         let (rules, named) = (Rules::of(&self.app.config), named.0);
         let wanted = Wanted::default();
         let noted = wanted.clone();
         let register = move |t: &Transaction<'_>, caller: &Identity| {
-            let owner = Owner::find(t, t.snapshot(), caller, named.as_deref())?;
-            owner.require_folder(&path)?;
-            require_takes(t, owner.member)?;
-            let size = owner.size(measured, said);
-            wanted.set(owner.member, size.clone().unwrap_or_default());
-            let new = Registration { path, owner: owner.member, size, fit: Fit::Must, queues_job: true };
+            let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             Ok(videos::register(t, &rules, caller, new)?.map(RegisteredView::from))
         };
         let registered = self.app.create(&caller, "video.register", None, register).await;

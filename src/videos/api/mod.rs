@@ -8,16 +8,17 @@ pub mod reservations;
 
 use std::sync::{Arc, OnceLock};
 
+use files::require_takes;
 use poem_openapi::Object;
 
-use super::quota::Account;
-use super::{Registered, Video, path::VideoPath};
+use super::quota::{Account, Fit};
+use super::{Registered, Registration, Video, measure, path::VideoPath};
 use crate::access;
 use crate::access::Reach;
 use crate::access::caller::{Identity, Who};
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
-use crate::app::App;
+use crate::app::{App, Transaction};
 use crate::db::Reader;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
@@ -188,11 +189,6 @@ impl Owner {
         Ok(Self { member: member.id, folder: named.to_owned(), is_believed: true })
     }
 
-    /// Fails unless the path lies in the owner's folder.
-    fn require_folder(&self, path: &VideoPath) -> Result<()> {
-        if path.folder() == self.folder { Ok(()) } else { Err(Cause::NotYourFolder.into()) }
-    }
-
     /// How large the file is: measured; only where there is none, and for a caller who is believed, as it says.
     fn size(&self, measured: Result<i64>, said: Option<i64>) -> Result<i64> {
         measured.or_else(|refused| {
@@ -217,6 +213,40 @@ impl Wanted {
             videos::note_refusal(app, caller, *member, *size, refused).await;
         }
         outcome
+    }
+}
+
+/// A file that shall be a video. Nothing is told of it before it is known to be the caller's.
+struct Measured {
+    path: VideoPath,
+    size: Result<i64>,
+    /// What the caller says of its size.
+    said: Option<i64>,
+}
+
+impl Measured {
+    async fn of(app: &App, path: &str, said: Option<i64>) -> Result<Self> {
+        let path = VideoPath::parse(path, &app.config.media_root, app.config.video_path_bytes_max)?;
+        let size = measure::measure(&app.config.media_root, &path).await;
+        Ok(Self { path, size, said })
+    }
+
+    /// What is registered of it, for the caller or the owner that it names.
+    fn registration(
+        self,
+        t: &Transaction<'_>,
+        caller: &Identity,
+        named: Option<&str>,
+        wanted: &Wanted,
+    ) -> Result<Registration> {
+        let owner = Owner::find(t, t.snapshot(), caller, named)?;
+        if self.path.folder() != owner.folder {
+            return Err(Cause::NotYourFolder.into());
+        }
+        require_takes(t, owner.member)?;
+        let size = owner.size(self.size, self.said);
+        wanted.set(owner.member, size.clone().unwrap_or_default());
+        Ok(Registration { path: self.path, owner: owner.member, size, fit: Fit::Must, queues_job: true })
     }
 }
 

@@ -6,14 +6,12 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::files::require_takes;
-use super::{FilePath, Owner, RegisteredView, Wanted};
+use super::{FilePath, Measured, Owner, RegisteredView, Wanted};
 use crate::access::caller::{Identity, PersonOrKey};
 use crate::app::{App, Transaction};
 use crate::ids::{ReservationId, Timestamp};
-use crate::videos::path::VideoPath;
-use crate::videos::quota::{Fit, Rules};
+use crate::videos::quota::Rules;
 use crate::videos::reservations::{self, Reservation};
-use crate::videos::{Registration, measure};
 use crate::wire::{Body, Reply, Tag, ok};
 
 /// Bytes to be promised
@@ -135,19 +133,12 @@ impl Api {
         body: Body<CommitReservation>,
     ) -> Reply<RegisteredView> {
         let CommitReservation { path, size: said } = body.0;
-        let path = VideoPath::parse(&path, &self.app.config.media_root, self.app.config.video_path_bytes_max)?;
-        // Nothing is told of the file before it is known to be the caller's.
-        let measured = measure::measure(&self.app.config.media_root, &path).await;
+        let file = Measured::of(&self.app, &path, said).await?;
         let (rules, named) = (Rules::of(&self.app.config), named.0);
         let wanted = Wanted::default();
         let noted = wanted.clone();
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
-            let owner = Owner::find(t, t.snapshot(), caller, named.as_deref())?;
-            owner.require_folder(&path)?;
-            require_takes(t, owner.member)?;
-            let size = owner.size(measured, said);
-            wanted.set(owner.member, size.clone().unwrap_or_default());
-            let new = Registration { path, owner: owner.member, size, fit: Fit::Must, queues_job: true };
+            let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             reservations::commit(t, &rules, caller, (id.0, new))
         };
         let committed = self.app.change(&caller, "reservation.commit", commit).await;
