@@ -469,10 +469,10 @@ create index quota_reservations_organization_id on quota_reservations (organizat
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
 create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
--- Work on a video. Whether it is held follows from its member's status.
+-- Work on a video, which has one job. Whether it is held follows from its member's status.
 create table jobs (
-    id blob primary key check (length(id) = 16),
-    video_number integer not null references videos (number),
+    video_number integer primary key references videos (number),
+    id blob not null check (length(id) = 16),
     -- Both as its video has them.
     member_id blob,
     organization_id blob,
@@ -497,8 +497,8 @@ create table jobs (
     last_error text,
     created_at integer not null,
     updated_at integer not null
-) strict, without rowid;
-create index jobs_video_number on jobs (video_number);
+) strict;
+create unique index jobs_id on jobs (id);
 create index jobs_leased_at on jobs (member_id, leased_at) where leased_at is not null;
 create index jobs_queued on jobs (member_id, run_at) where state = 'queued';
 create index jobs_leased on jobs (leased_until) where state = 'leased';

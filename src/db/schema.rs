@@ -13,8 +13,12 @@ use crate::error::{Cause, Error, Result};
 pub const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// The steps from version 1 on: step *n* leads from version *n* to *n* + 1.
-const UPGRADES: &[&str] =
-    &[include_str!("upgrades/2.sql"), include_str!("upgrades/3.sql"), include_str!("upgrades/4.sql")];
+const UPGRADES: &[&str] = &[
+    include_str!("upgrades/2.sql"),
+    include_str!("upgrades/3.sql"),
+    include_str!("upgrades/4.sql"),
+    include_str!("upgrades/5.sql"),
+];
 
 /// How long a writer or reader waits for a lock. Only a foreign tool on the same file can hold one.
 const LOCK_WAIT_MS: u32 = 5_000;
@@ -22,11 +26,9 @@ const LOCK_WAIT_MS: u32 = 5_000;
 /// Statements kept prepared on each connection: more than the program has.
 const STATEMENTS_CACHED: usize = 256;
 
-/// SQLite's own page cache in KiB, per connection: the policy is in memory, rows are read in small pieces.
+/// SQLite's own page cache in KiB, per connection: the policy is in memory, rows are read in small pieces. The writer's is
+/// no larger, since SQLite looks through all of it after a commit that split a page.
 const CACHE_KIB: i64 = 2_048;
-
-/// The same of the writer, which goes on in the same pages change after change.
-const WRITER_CACHE_KIB: i64 = 16_384;
 
 /// Pages of the write-ahead log that are waited for before it is taken into the file: pages that change again and again
 /// are taken over once.
@@ -47,7 +49,7 @@ pub fn open_writer(file: &Path) -> Result<Connection> {
     connection
         .execute_batch(&format!(
             "pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;
-             pragma cache_size = -{WRITER_CACHE_KIB}; pragma wal_autocheckpoint = {LOG_PAGES};"
+             pragma wal_autocheckpoint = {LOG_PAGES};"
         ))
         .map_err(|e| cannot_open(file, &e))?;
     bring_up(&mut connection, file)?;

@@ -246,8 +246,8 @@ const CLAIM: &str = "
     set state = 'leased', leased_by = :leased_by, lease_id = :lease_id, leased_at = :now, lease_s = :lease_s,
         leased_until = :leased_until, processors = :processors, updated_at = :now
     where state = 'queued'
-      and id = (
-          select j.id
+      and video_number = (
+          select j.video_number
           from jobs j
           left join organizations o on o.id = j.organization_id
           where j.state = 'queued' and j.member_id is :member_id and j.run_at <= :now
@@ -257,7 +257,7 @@ const CLAIM: &str = "
                  or exists (select 1 from json_each(j.steps) s
                             where s.value ->> 'state' = 'ready'
                               and s.value ->> 'processor' in (select value from json_each(:processors))))
-          order by j.run_at, j.id
+          order by j.run_at, j.video_number
           limit 1)
     returning id";
 

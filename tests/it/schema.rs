@@ -158,7 +158,9 @@ fn require_strict(connection: &Connection) -> usize {
             connection.prepare("select \"from\" from pragma_foreign_key_list(?1) where seq = 0").expect("keys");
         let columns: Vec<String> =
             keys.query_map([&table], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
-        for column in columns {
+        let number = "select name from pragma_table_info(?1) where pk = 1 and type = 'INTEGER'";
+        let number: Option<String> = connection.query_row(number, [&table], |row| row.get(0)).ok();
+        for column in columns.into_iter().filter(|column| Some(column) != number.as_ref()) {
             let sql = "select count(*) from pragma_index_list(?1) i join pragma_index_info(i.name) c where c.seqno = 0 and c.name = ?2";
             let indexed: i64 = connection.query_row(sql, [&table, &column], |row| row.get(0)).expect("count");
             assert!(indexed > 0, "{table}.{column} points elsewhere and has no index");
@@ -211,6 +213,35 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     let kept: (String, String, bool) =
         upgraded.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("the rows are there");
     assert_eq!(kept, ("kim".into(), "acme".into(), false));
+    assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
+}
+
+#[test]
+fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let former = Connection::open(&file).expect("open");
+    for step in [
+        include_str!("schema_1.sql"),
+        include_str!("../../src/db/upgrades/2.sql"),
+        include_str!("../../src/db/upgrades/3.sql"),
+        include_str!("../../src/db/upgrades/4.sql"),
+        "insert into videos (number, id, path, size, created_at, updated_at) values (7, '0123456789abcdef', 'kim/a', 1, 1, 1);
+         insert into jobs (id, video_number, kind, state, attempts, run_at, steps, created_at, updated_at)
+         values (zeroblob(16), 7, 'auto_ingestion', 'dead', 3, 5, '[]', 1, 2);
+         pragma user_version = 4;",
+    ] {
+        former.execute_batch(step).expect("the fourth schema");
+    }
+    drop(former);
+    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    let kept = "select video_number, hex(id), state, attempts, run_at, steps, updated_at from jobs";
+    let kept: (i64, String, String, i64, i64, String, i64) = upgraded
+        .query_row(kept, [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+        })
+        .expect("the job is there");
+    assert_eq!(kept, (7, "0".repeat(32), "dead".into(), 3, 5, "[]".into(), 2));
     assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
