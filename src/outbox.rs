@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::db::Writer;
 use crate::error::Result;
-use crate::ids::{MemberId, OrganizationId};
+use crate::ids::{MemberId, OrganizationId, WebhookId};
 
 macro_rules! kinds {
     ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
@@ -101,9 +101,8 @@ impl Neighbours {
 const INSERT_EVENT: &str = "
     insert into events (at, kind, organization_id, member_id, data, request_id)
     values (:at, :kind, :organization_id, :member_id, :data, :request_id)";
-const ADDRESS_WEBHOOKS: &str = "
-    insert into deliveries (target, event_id, state, next_at, updated_at)
-    select 'webhook ' || lower(hex(id)), :event_id, 'pending', :now, :now
+const LIST_WEBHOOKS_FOR: &str = "
+    select id
     from webhooks
     where status = 'active' and (organization_id is null or organization_id = :organization_id)
         and exists (select 1 from json_each(kinds) where value in (:kind, '*'))";
@@ -124,17 +123,22 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
     ];
     w.execute(INSERT_EVENT, &parameters)?;
     let id = w.last_id();
-    let organization = &event.organization;
-    let mut addressed = w.execute(
-        ADDRESS_WEBHOOKS,
-        &[(":event_id", &id), (":now", &now), (":organization_id", organization), (":kind", &kind)],
-    )?;
+    let webhooks = w.all(LIST_WEBHOOKS_FOR, &[(":organization_id", &event.organization), (":kind", &kind)], |row| {
+        row.get::<_, WebhookId>(0)
+    })?;
     let account = event.member.filter(|_| neighbours.sftpgo && event.kind.is_for_sftpgo());
     let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
-    for target in account.map(account_of).into_iter().chain(reader.map(letters_of)) {
+    let neighbours = account.map(account_of).into_iter().chain(reader.map(letters_of));
+    let mut addressed = 0;
+    for target in webhooks.into_iter().map(calls_to).chain(neighbours) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(addressed)
+}
+
+/// The target of a webhook.
+pub fn calls_to(webhook: WebhookId) -> String {
+    format!("{WEBHOOK}{}", webhook.0.simple())
 }
 
 /// The target of a member's account at SFTPGo.

@@ -40,10 +40,6 @@ impl Target {
             _ => None,
         }
     }
-
-    pub fn webhook(id: WebhookId) -> String {
-        format!("{WEBHOOK}{}", id.0.simple())
-    }
 }
 
 /// The first word of a target.
@@ -161,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::outbox;
 
     #[test]
     fn a_neighbour_may_be_away_for_a_day_and_nothing_is_tried_for_a_week() {
@@ -186,8 +183,8 @@ mod tests {
     #[test]
     fn a_name_leads_back_to_its_delivery() {
         let id = WebhookId::new();
-        assert_eq!(Target::of(&Target::webhook(id)), Some(Target::Webhook(id)));
-        assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, Target::webhook(id))));
+        assert_eq!(Target::of(&outbox::calls_to(id)), Some(Target::Webhook(id)));
+        assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, outbox::calls_to(id))));
         let member = MemberId::new();
         let account = format!("{SFTPGO}{}", member.0.simple());
         assert_eq!(Target::of(&account), Some(Target::Sftpgo(member)));

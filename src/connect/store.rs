@@ -2,10 +2,11 @@
 
 use rusqlite::Row;
 
-use super::{Delivery, Filter, Target, Webhook};
+use super::{Delivery, Filter, Webhook};
 use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, Timestamp, WebhookId};
+use crate::outbox;
 
 // ── deliveries ──
 
@@ -338,7 +339,7 @@ const DELETE_DELIVERIES: &str = "delete from deliveries where target = :target";
 
 /// Deletes a webhook with all its deliveries; answers how many those were.
 pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<usize> {
-    let deliveries = w.execute(DELETE_DELIVERIES, &[(":target", &Target::webhook(id))])?;
+    let deliveries = w.execute(DELETE_DELIVERIES, &[(":target", &outbox::calls_to(id))])?;
     w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;
     Ok(deliveries)
 }

@@ -293,7 +293,7 @@ impl<T> Keeper<T> {
         };
         let connection = self.connection.insert(connection);
         sql::run(connection, "begin immediate")?;
-        let writer = Writer { reader: Reader { connection }, now: Timestamp::now() };
+        let writer = Writer::new(connection);
         let done = work(&writer)
             .and_then(|()| prune(&writer, self.rows_max, self.ttl_ms))
             .and_then(|()| sql::run(connection, "commit"));

@@ -11,6 +11,7 @@ pub mod decisions;
 pub mod schema;
 pub mod sql;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,12 +35,25 @@ pub struct Reader<'a> {
 pub struct Writer<'a> {
     reader: Reader<'a>,
     now: Timestamp,
+    is_decided: Cell<bool>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(connection: &'a Connection) -> Self {
+        Self { reader: Reader { connection }, now: Timestamp::now(), is_decided: Cell::new(false) }
+    }
+
     /// One moment for the whole job.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// All that could be refused was asked: what fails from here on fails with its batch. In return SQLite need not copy
+    /// each page before it changes, which is a good part of a change of many tables.
+    pub fn decided(&self) -> Result<()> {
+        sql::run(self.connection, "release job")?;
+        self.is_decided.set(true);
+        Ok(())
     }
 }
 
@@ -221,7 +235,7 @@ fn readers(file: &Path, config: &Config) -> Result<r2d2::Pool<SqliteConnectionMa
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
     let Batch { connection, state, figures, broken } = batch;
     sql::run(connection, "savepoint job")?;
-    let writer = Writer { reader: Reader { connection }, now: Timestamp::now() };
+    let writer = Writer::new(connection);
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
         figures.panics.fetch_add(1, Ordering::Relaxed);
         let error = Error::internal(format!("a change panicked: {}", panic_text(&panic)));
@@ -229,8 +243,12 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
         *broken = Some(error.clone());
         Err(error)
     });
-    let undone = if result.is_err() { sql::run(connection, "rollback to job") } else { Ok(()) };
-    let ended = undone.and_then(|()| sql::run(connection, "release job"));
+    let ended = match (&result, writer.is_decided.get()) {
+        (Ok(_), false) => sql::run(connection, "release job"),
+        (Ok(_), true) => Ok(()),
+        (Err(_), false) => sql::run(connection, "rollback to job").and_then(|()| sql::run(connection, "release job")),
+        (Err(failed), true) => Err(failed.clone()),
+    };
     // A full disk makes SQLite roll back the whole transaction, not the savepoint alone.
     if ended.is_err() || connection.is_autocommit() {
         let first = result.as_ref().err().cloned().or(ended.err());
@@ -342,5 +360,99 @@ impl Window {
 
     pub fn internal(limit: Option<u64>, offset: Option<u64>) -> Self {
         Self { limit: limit.unwrap_or(Self::INTERNAL_MAX).min(Self::INTERNAL_MAX), ..Self::new(limit, offset) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A database of one table, on two threads as in a server.
+    struct Stand {
+        db: Arc<Db<()>>,
+        runtime: tokio::runtime::Runtime,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Stand {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let config = Config::of(directory.path());
+            let db = Arc::new(Db::open(&config, |_| Ok(()), |_, ()| (), |()| ()).unwrap());
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let stand = Self { db, runtime, _directory: directory };
+            stand
+                .runtime
+                .block_on(stand.db.write(|w, ()| sql::run(w.connection, "create table things (name text)")))
+                .unwrap();
+            stand
+        }
+
+        fn write(
+            &self,
+            change: impl FnOnce(&Writer<'_>) -> Result<()> + Send + 'static,
+        ) -> tokio::task::JoinHandle<Result<()>> {
+            let db = self.db.clone();
+            self.runtime.spawn(async move { db.write(move |w, ()| change(w)).await })
+        }
+
+        /// Runs changes in one batch: they wait behind another one until all of them are there.
+        fn batch(&self, changes: Vec<fn(&Writer<'_>) -> Result<()>>) -> Vec<Result<()>> {
+            let (go, wait) = mpsc::channel::<()>();
+            let before = self.db.figures.batches.load(Ordering::Relaxed);
+            let first = self.write(move |_| wait.recv().map_err(|_| Error::internal("nobody said go")));
+            while self.db.figures.batches.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+            let mut running = Vec::new();
+            for change in changes {
+                running.push(self.write(change));
+                while self.db.queued() < running.len() {
+                    std::thread::yield_now();
+                }
+            }
+            go.send(()).unwrap();
+            self.runtime.block_on(first).unwrap().unwrap();
+            running.into_iter().map(|change| self.runtime.block_on(change).unwrap()).collect()
+        }
+
+        fn names(&self) -> Vec<String> {
+            let list = |r: &Reader<'_>| r.all("select name from things order by rowid", &[], |row| row.get(0));
+            self.runtime.block_on(self.db.read(list)).unwrap()
+        }
+    }
+
+    fn insert(w: &Writer<'_>, name: &str) -> Result<()> {
+        w.execute("insert into things (name) values (:name)", &[(":name", &name)]).map(drop)
+    }
+
+    fn refused() -> Result<()> {
+        Err(Cause::Busy.into())
+    }
+
+    #[test]
+    fn a_change_that_is_refused_undoes_itself_alone() {
+        let stand = Stand::new();
+        let answers = stand.batch(vec![|w| insert(w, "a"), |w| insert(w, "b").and_then(|()| refused()), |w| {
+            w.decided().and_then(|()| insert(w, "c"))
+        }]);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(stand.names(), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_change_that_fails_after_all_was_decided_takes_its_batch_along() {
+        let stand = Stand::new();
+        let answers = stand.batch(vec![
+            |w| insert(w, "a"),
+            |w| insert(w, "b").and_then(|()| w.decided()).and_then(|()| insert(w, "c")).and_then(|()| refused()),
+            |w| insert(w, "d"),
+        ]);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false; 3]);
+        assert_eq!(stand.names(), [""; 0]);
+        assert!(stand.batch(vec![|w| insert(w, "e")])[0].is_ok());
+        assert_eq!(stand.names(), ["e"]);
     }
 }

@@ -110,11 +110,8 @@ pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
 
 /// The member whose folder has this name. Compared byte by byte, as a file system does. SFTPGo itself is never believed by
 /// this: people choose usernames, and a username must open no account and no folder there.
-pub fn find_by_sftpgo_name(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
-    match store::find_by_identity(r, SFTPGO, name)? {
-        Some(member) => Ok(Some(member)),
-        None => store::find_by_folder(r, name),
-    }
+pub fn owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
+    store::find_owner_of_folder(r, name)
 }
 
 /// The numbers by which a provider knows members, above one, from the lowest. Those who were erased have none.

@@ -66,17 +66,17 @@ pub fn find_sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> 
     r.find(FIND_SFTPGO_NAME, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
-const FIND_BY_FOLDER: &str = "
-    select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
-           m.updated_at
-    from members m
-    left join identities a on a.member_id = m.id and a.provider = 'authentik'
-    where m.username_folded = :folded and m.username = :name and m.status in ('active', 'suspended')
-      and not exists (select 1 from identities i where i.member_id = m.id and i.provider = 'sftpgo')";
+const FIND_OWNER_OF_FOLDER: &str = "
+    select coalesce(
+        (select member_id from identities where provider = 'sftpgo' and subject = :name),
+        (select m.id
+         from members m
+         where m.username_folded = :folded and m.username = :name and m.status in ('active', 'suspended')
+           and not exists (select 1 from identities i where i.member_id = m.id and i.provider = 'sftpgo')))";
 
-/// The member whose username is the name of its folder, because it has no name at SFTPGo.
-pub fn find_by_folder(r: &Reader<'_>, name: &str) -> Result<Option<Member>> {
-    r.find(FIND_BY_FOLDER, &[(":folded", &folded(name)), (":name", &name)], member_of)
+/// The member whose name at SFTPGo this is, or whose username, if it has no name there.
+pub fn find_owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
+    r.one(FIND_OWNER_OF_FOLDER, &[(":folded", &folded(name)), (":name", &name)], |row| row.get(0))
 }
 
 const FIND_SUBJECT: &str = "

@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::{
-    Member, NewMember, SFTPGO, WORDPRESS, create, erased, find_by_sftpgo_name, find_known, find_login, folded,
-    happened, join, require_room, store, user_store,
+    Member, NewMember, SFTPGO, WORDPRESS, create, erased, find_known, find_login, folded, happened, join,
+    owner_of_folder, require_room, store, user_store,
 };
 use crate::access::Reach;
 use crate::access::snapshot::{Change, Snapshot};
@@ -119,16 +119,11 @@ pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<
         found.push((Cause::WordPressIdExists, "wordpress_id"));
     }
     if let Some(name) = names.sftpgo_username
-        && is_folder_of_other(r, name, is_other)?
+        && owner_of_folder(r, name)?.is_some_and(|owner| Some(owner) != own)
     {
         found.push((Cause::SftpgoNameExists, "sftpgo_username"));
     }
     Ok(found.into_iter().map(|(cause, field)| (cause, Field::body(field, cause.message()))).collect())
-}
-
-/// Does somebody else have the folder of this name? Whoever has no name at SFTPGo has that of its username.
-fn is_folder_of_other(r: &Reader<'_>, name: &str, is_other: impl Fn(&Member) -> bool) -> Result<bool> {
-    Ok(find_by_sftpgo_name(r, name)?.is_some_and(|member| is_other(&member)))
 }
 
 /// One failure for all names that are taken; the first says which cause it is.

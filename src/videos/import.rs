@@ -167,7 +167,7 @@ impl Owners {
         if let Some(known) = self.0.get(folder) {
             return Ok(*known);
         }
-        let owner = members::find_by_sftpgo_name(r, folder)?.map(|member| member.id);
+        let owner = members::owner_of_folder(r, folder)?;
         self.0.insert(folder.to_owned(), owner);
         Ok(owner)
     }

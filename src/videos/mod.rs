@@ -30,7 +30,7 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
 use path::VideoPath;
-use quota::{Delta, Fit, Reason, Rules};
+use quota::{Account, Delta, Fit, Reason, Rules};
 
 /// A video as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,33 +121,73 @@ pub fn register(
     caller: &Identity,
     new: Registration,
 ) -> Result<Changed<Registered>> {
-    let size = match new.size {
-        Ok(size) => size,
-        Err(why) => return known(t, &new.path, why),
-    };
-    let organization = quota::organization_of(t.snapshot(), new.owner);
-    let counted = (new.owner, organization, Delta::take(size, new.fit));
-    let video = Video { organization, ..blank(t.now(), new.path, Some(new.owner), size) };
-    store_counted(t, rules, caller, video, (counted, new.queues_job))
+    match admit(t, rules, new)? {
+        Admission::Known(known) => Ok(Changed::nothing(known)),
+        Admission::New(admitted) => keep(t, caller, admitted),
+    }
 }
 
-/// The video that is there already, or why there is none.
-fn known(r: &Reader<'_>, path: &VideoPath, otherwise: Error) -> Result<Changed<Registered>> {
-    let known = find_at(r, path)?.ok_or(otherwise)?;
-    Ok(Changed::nothing(Registered::known(known.id)))
+/// What a registration comes to.
+pub enum Admission {
+    Known(Registered),
+    New(Admitted),
 }
 
-/// The same for a file that no member owns, and that so counts for nobody.
+/// A video that has its bytes, and that nobody refuses any more.
+pub struct Admitted {
+    video: Video,
+    owner: (MemberId, Option<OrganizationId>),
+    account: Account,
+    taken: i64,
+    queues_job: bool,
+}
+
+/// The first half of [`register`]: all that it can be refused for.
+pub fn admit(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Admission> {
+    if let Some(known) = find_at(t, &new.path)? {
+        return Ok(Admission::Known(Registered::known(known.id)));
+    }
+    let delta = Delta::take(new.size?, new.fit);
+    let owner = (new.owner, quota::organization_of(t.snapshot(), new.owner));
+    admit_new(t, rules, (new.path, delta.used), (owner, delta), new.queues_job).map(Admission::New)
+}
+
+/// The same for a path that is known to have no video, whose bytes are taken by this change of an account.
+fn admit_new(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    (path, size): (VideoPath, i64),
+    (owner, delta): ((MemberId, Option<OrganizationId>), Delta),
+    queues_job: bool,
+) -> Result<Admitted> {
+    count_in(t, rules)?;
+    let account = quota::adjust(t, rules, owner, delta)?;
+    let video = Video { organization: owner.1, ..blank(t.now(), path, Some(owner.0), size) };
+    Ok(Admitted { video, owner, account, taken: delta.used, queues_job })
+}
+
+/// The second half: stores what was admitted. Only a failing disk can stop it.
+pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<Registered>> {
+    let Admitted { video, owner, account, taken, queues_job } = admitted;
+    insert(t, &video, queues_job)?;
+    let events = quota::enter(t, owner, &account, taken, reason("register", &video.id, caller))?;
+    let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
+    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
+}
+
+/// Registers a file that no member owns, and that so counts for nobody.
 pub fn register_ownerless(
     t: &Transaction<'_>,
     rules: &Rules,
     (path, size): (VideoPath, i64),
     queues_job: bool,
 ) -> Result<Changed<Registered>> {
-    let video = blank(t.now(), path, None, size);
-    if !insert(t, rules, &video, queues_job)? {
-        return known(t, &video.path, Cause::VideoIdTaken.into());
+    if let Some(known) = find_at(t, &path)? {
+        return Ok(Changed::nothing(Registered::known(known.id)));
     }
+    count_in(t, rules)?;
+    let video = blank(t.now(), path, None, size);
+    insert(t, &video, queues_job)?;
     let registered = Registered { id: video.id.clone(), already_exists: false, warning: None };
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})))
 }
@@ -156,33 +196,17 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
     Video { id: path.id(), path, member, organization: None, size, version: 1, created_at: now, updated_at: now }
 }
 
-/// Stores a video whose bytes are taken by this change of an account.
-fn store_counted(
-    t: &Transaction<'_>,
-    rules: &Rules,
-    caller: &Identity,
-    video: Video,
-    ((member, organization, delta), queues_job): ((MemberId, Option<OrganizationId>, Delta), bool),
-) -> Result<Changed<Registered>> {
-    if !insert(t, rules, &video, queues_job)? {
-        return known(t, &video.path, Cause::VideoIdTaken.into());
-    }
-    let reason = reason("register", &video.id, caller);
-    let (account, events) = quota::count(t, rules, (member, organization), delta, reason)?;
-    let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
-    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
+/// Counts one more video, if the site may have it.
+fn count_in(w: &Writer<'_>, rules: &Rules) -> Result<()> {
+    if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(Cause::VideosFull.into()) }
 }
 
-/// Stores a video unless there is one; answers whether there was none.
-fn insert(t: &Transaction<'_>, rules: &Rules, video: &Video, queues_job: bool) -> Result<bool> {
-    let Some(number) = store::insert_video(t, video)? else { return Ok(false) };
-    if !store::count_in(t, rules.videos_max)? {
-        return Err(Cause::VideosFull.into());
+fn insert(w: &Writer<'_>, video: &Video, queues_job: bool) -> Result<()> {
+    let number = store::insert_video(w, video)?;
+    if !queues_job {
+        return Ok(());
     }
-    if queues_job {
-        jobs::queue(t, number, video.member, video.organization)?;
-    }
-    Ok(true)
+    jobs::queue(w, number, video.member, video.organization)
 }
 
 /// Takes a video away with its jobs, and frees its bytes. The file is its owner's affair.

@@ -149,14 +149,13 @@ pub fn adjust(
     delta: Delta,
 ) -> Result<Account> {
     let of_member = || store::adjust_member(w, member, delta, rules.default_bytes);
-    let account = match of_member()? {
-        Some(account) => account,
-        None => {
-            store::settle(w, member, organization)?;
-            store::expire(w)?;
-            of_member()?.ok_or_else(|| does_not_fit(Cause::QuotaExceeded, delta.need))?
+    if !of_member()? {
+        store::settle(w, member, organization)?;
+        store::expire(w)?;
+        if !of_member()? {
+            return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
         }
-    };
+    }
     if let Some(organization) = organization
         && !store::adjust_organization(w, organization, delta)?
     {
@@ -166,7 +165,8 @@ pub fn adjust(
             return Err(does_not_fit(Cause::OrganizationQuotaExceeded, delta.need));
         }
     }
-    Ok(account)
+    let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
+    account.ok_or_else(|| Error::internal("an account vanished while it changed"))
 }
 
 fn does_not_fit(cause: Cause, need: i64) -> Error {
@@ -182,9 +182,20 @@ pub fn count(
     reason: Reason<'_>,
 ) -> Result<(Account, Vec<Event>)> {
     let account = adjust(w, rules, (member, organization), delta)?;
-    store::insert_ledger(w, (member, organization), delta.used, account.used, reason)?;
-    let events = note_usage(w, member, &account)?;
+    let events = enter(w, (member, organization), &account, delta.used, reason)?;
     Ok((account, events))
+}
+
+/// The row in the ledger for what an account was adjusted by, and the events.
+pub fn enter(
+    w: &Writer<'_>,
+    (member, organization): (MemberId, Option<OrganizationId>),
+    account: &Account,
+    delta: i64,
+    reason: Reason<'_>,
+) -> Result<Vec<Event>> {
+    store::insert_ledger(w, (member, organization), delta, account.used, reason)?;
+    note_usage(w, member, account)
 }
 
 /// Warns once per crossing, and tells when what was full has room again.

@@ -48,15 +48,11 @@ const ADJUST_MEMBER: &str = "
       and (:need <= 0
            or :need <= coalesce(own_size, (select member_size from organization_quotas o
                                        where o.organization_id = quotas.organization_id), :default_bytes)
-                       - used - reserved)
-    returning organization_id, own_size,
-              coalesce(own_size, (select member_size from organization_quotas o
-                              where o.organization_id = quotas.organization_id), :default_bytes),
-              used, reserved, warned_percent";
+                       - used - reserved)";
 
-/// The one update of a member's account; nothing where it does not fit.
-pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_bytes: i64) -> Result<Option<Account>> {
-    w.find(
+/// The one update of a member's account; false where it does not fit.
+pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_bytes: i64) -> Result<bool> {
+    let changed = w.execute(
         ADJUST_MEMBER,
         &[
             (":used", &delta.used),
@@ -66,8 +62,8 @@ pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_byt
             (":member_id", &member),
             (":default_bytes", &default_bytes),
         ],
-        account_of,
-    )
+    )?;
+    Ok(changed == 1)
 }
 
 fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {

@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::quota::{self, Delta, Fit, Rules};
-use super::{Registered, Registration, blank, reservation_store as store, store_counted};
+use super::{Registered, Registration, reservation_store as store};
 use crate::access::caller::Identity;
 use crate::app::{Changed, Transaction};
 use crate::db::{Reader, Writer};
@@ -108,10 +108,9 @@ pub fn commit(
         give_back(t, &reservation)?;
         delta = Delta::take(size, new.fit);
     }
-    let row = super::Video { organization, ..blank(t.now(), new.path, Some(new.owner), size) };
-    let counted = (new.owner, organization, delta);
-    let registered = store_counted(t, rules, caller, row, (counted, new.queues_job))?;
-    Ok(registered.also(entry(size)))
+    let owner = (new.owner, organization);
+    let admitted = super::admit_new(t, rules, (new.path, size), (owner, delta), new.queues_job)?;
+    Ok(super::keep(t, caller, admitted)?.also(entry(size)))
 }
 
 /// Takes a promise back. A repeat, and one that is over anyway, change nothing.

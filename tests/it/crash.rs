@@ -97,7 +97,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
 async fn a_full_disk_refuses_changes_and_still_reads() {
     let site = Site::start().await;
     let member = site.admin().post("/admin/members", json!({"username": "kim"})).await.data();
-    site.limit_file_size();
+    site.limit_file_size(0);
     // The write-ahead log may still have room for a little: it must run out within a bounded number of changes.
     let mut refused = None;
     for n in 0..2_000 {

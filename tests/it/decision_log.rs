@@ -348,7 +348,7 @@ async fn a_full_disk_drops_rows_and_stops_no_check() {
     let acme = site.organization("acme").await;
     let (_, other) = people(&acme).await;
     ask(&acme.admin(), &permission(&other, "doc.read"), 1).await;
-    site.limit_file_size();
+    site.limit_file_size(0);
     ask(&acme.admin(), &permission(&other, "doc.read"), 2_000).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     while metric(&metrics(&site).await, "roster_decisions_dropped_total") == 0 {

@@ -107,11 +107,12 @@ impl Site {
         self.launch();
     }
 
-    /// From now on the server cannot make any file longer than its longest one is: a full disk, as far as it can tell.
-    pub fn limit_file_size(&self) {
+    /// From now on the server cannot make any file longer than its longest one is by so many bytes: a full disk, as far
+    /// as it can tell.
+    pub fn limit_file_size(&self, more: u64) {
         let files = std::fs::read_dir(self.path()).expect("folder");
         let longest = files.map(|file| file.expect("file").metadata().expect("metadata").len()).max().expect("a file");
-        self.set_file_size_limit(&longest.to_string());
+        self.set_file_size_limit(&(longest + more).to_string());
     }
 
     pub fn unlimit_file_size(&self) {

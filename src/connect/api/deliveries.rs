@@ -15,6 +15,7 @@ use crate::db::Window;
 use crate::error::Cause;
 use crate::ids::{MemberId, OrganizationId, WebhookId};
 use crate::journal::Entry;
+use crate::outbox;
 use crate::wire::{Page, Reply, Tag, ok};
 
 /// How far a delivery is
@@ -135,7 +136,7 @@ impl Api {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::OUTBOX_LIST)?;
         let target_of = |text: String| match WebhookId::of(&text) {
             id if id.is_nil() => text,
-            id => Target::webhook(id),
+            id => outbox::calls_to(id),
         };
         let filter = Filter {
             organization: reach.organization(),

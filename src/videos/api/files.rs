@@ -9,13 +9,13 @@ use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, 
 use crate::access;
 use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
 use crate::access::permission::Permission;
-use crate::app::{App, Transaction};
+use crate::app::{App, Changed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::members;
 use crate::videos::quota::{Fit, Rules};
-use crate::videos::{self, Filter, store};
+use crate::videos::{self, Admission, Filter, store};
 use crate::wire::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 
 /// A file that shall be a video
@@ -63,7 +63,14 @@ impl Api {
         let noted = wanted.clone();
         let register = move |t: &Transaction<'_>, caller: &Identity| {
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
-            Ok(videos::register(t, &rules, caller, new)?.map(RegisteredView::from))
+            let registered = match videos::admit(t, &rules, new)? {
+                Admission::Known(known) => Changed::nothing(known),
+                Admission::New(admitted) => {
+                    t.decided()?;
+                    videos::keep(t, caller, admitted)?
+                }
+            };
+            Ok(registered.map(RegisteredView::from))
         };
         let registered = self.app.create(&caller, "video.register", None, register).await;
         let view = noted.noted(&self.app, &caller, registered).await?.answer;

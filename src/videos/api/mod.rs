@@ -178,15 +178,15 @@ impl Owner {
         let Some(named) = named else {
             return Err(Error::header_field("X-SFTPGo-User", "say for whom: a service has no folder of its own"));
         };
-        let member = members::find_by_sftpgo_name(r, named)?.ok_or(Cause::OwnerNotFound)?;
+        let member = members::owner_of_folder(r, named)?.ok_or(Cause::OwnerNotFound)?;
         if caller.named_tenant.is_some() {
             let tenant = caller.tenant(snapshot)?;
-            members::require_visible(snapshot, Reach::Tenant(tenant), member.id).map_err(|_| Cause::OwnerNotFound)?;
+            members::require_visible(snapshot, Reach::Tenant(tenant), member).map_err(|_| Cause::OwnerNotFound)?;
         }
-        if !member.is_active() {
+        if !snapshot.is_active(member) {
             return Err(Cause::MemberSuspended.into());
         }
-        Ok(Self { member: member.id, folder: named.to_owned(), is_believed: true })
+        Ok(Self { member, folder: named.to_owned(), is_believed: true })
     }
 
     /// How large the file is: measured; only where there is none, and for a caller who is believed, as it says.
