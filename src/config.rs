@@ -338,12 +338,18 @@ impl Config {
     }
 
     fn read_secrets(&mut self, environment: &BTreeMap<String, String>, faults: &mut Vec<String>) {
-        let secret_file = |path: &Path, faults: &mut Vec<String>| match std::fs::read_to_string(path) {
-            Ok(text) => text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect(),
-            Err(e) => {
-                faults.push(format!("{} cannot be read: {e}", path.display()));
-                Vec::new()
+        let secret_file = |path: &Path, faults: &mut Vec<String>| {
+            let text = std::fs::read_to_string(path);
+            let lines = text.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
+            let secrets: Vec<String> = lines.map(str::to_owned).collect();
+            match &text {
+                Err(e) => faults.push(format!("{} cannot be read: {e}", path.display())),
+                Ok(_) if secrets.is_empty() => {
+                    faults.push(format!("{} is empty: put the secret in it", path.display()))
+                }
+                Ok(_) => {}
             }
+            secrets
         };
         if let Some(text) = environment.get("ROSTER_INTERNAL_SECRET") {
             self.internal_secrets =

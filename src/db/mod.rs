@@ -1,8 +1,9 @@
 //! The SQLite file: a pool of readers, one writer thread, and nothing else that touches it.
 //!
 //! **Invariant.** A change that was answered survives a power cut (`synchronous=FULL`), and what the writer carries
-//! in memory is published after the commit and before the answer. A job that fails undoes itself alone; one that panics
-//! takes its batch along, because nobody knows how far it got with the state.
+//! in memory is published after the commit and before the answer. A job that fails undoes itself alone. One that panics
+//! takes its batch along, because nobody knows how far it got with the state; so does one that fails after it said that
+//! all is [`decided`](Writer::decided), which only a failing disk should bring about.
 //!
 //! The writer takes all jobs that wait, up to `db.write_batch`, runs each in a savepoint of one transaction, and
 //! commits once: that one fsync is shared by everybody who waited for it.

@@ -183,8 +183,9 @@ const FIND_ACCOUNT: &str = "
            coalesce(q.own_size, (select member_size from organization_quotas o
                              where o.organization_id = q.organization_id), :default_bytes),
            q.used,
-           q.reserved - (select coalesce(sum(r.size), 0) from quota_reservations r
-                         where r.member_id = q.member_id and r.state = 'open' and r.expires_at <= :now),
+           iif(q.reserved = 0, 0,
+               q.reserved - (select coalesce(sum(r.size), 0) from quota_reservations r
+                             where r.member_id = q.member_id and r.state = 'open' and r.expires_at <= :now)),
            q.warned_percent
     from quotas q
     where q.member_id = :member_id";

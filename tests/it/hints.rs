@@ -262,6 +262,11 @@ fn a_key_that_could_be_tried_out_and_half_an_account_are_refused_at_the_start() 
         let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
         assert_eq!((ok, said.contains("hooks.wordpress_key_file")), (is_taken, !is_taken), "{length}: {said}");
     }
+    // Else the site would believe that it is set up, and everybody's hints would be refused.
+    std::fs::write(&file, "\n \n").expect("an empty file");
+    let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
+    assert!(!ok && said.contains(&format!("{} is empty", file.display())), "{said}");
+    std::fs::write(&file, "s".repeat(32)).expect("the secret");
     for half in ["wordpress.username = \"admin\"", &format!("wordpress.password_file = \"{}\"", file.display())] {
         let (ok, said) = check(half);
         assert!(!ok && said.contains("wordpress.username and wordpress.password_file"), "{half}: {said}");
