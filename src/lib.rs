@@ -52,10 +52,10 @@
 //!
 //! # A registration: `POST /api/v1/register`
 //!
-//! `videos::api::files` reads whose folder it is, `videos::measure` looks how large the file is, and `videos::register`
-//! enters one transaction: `videos::quota` takes the bytes by a conditional update beside a row of the ledger, `store`
-//! keeps the video, `videos::jobs` queues its job, and `app.change` adds audit row and event. Hooks and imports join in
-//! `videos::register` too.
+//! `videos::measure` looks how large the file is, `videos::api::files` enters one transaction and finds whose folder it is,
+//! and `videos::admit` asks all that it can be refused for: `videos::quota` takes the bytes by a conditional update. Then
+//! all is decided: `videos::keep` stores the video beside a row of the ledger and queues its job, and `app.change` adds
+//! audit row and event. Hooks and imports do both halves at once, by `videos::register`.
 //!
 //! # A plugin: `POST /api/v1/plugins` and `…/activate`
 //!
