@@ -338,22 +338,22 @@ impl Config {
     }
 
     fn read_secrets(&mut self, environment: &BTreeMap<String, String>, faults: &mut Vec<String>) {
+        let secrets = |text: &str, separator: char| -> Vec<String> {
+            text.split(separator).map(str::trim).filter(|secret| !secret.is_empty()).map(str::to_owned).collect()
+        };
         let secret_file = |path: &Path, faults: &mut Vec<String>| {
-            let text = std::fs::read_to_string(path);
-            let lines = text.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
-            let secrets: Vec<String> = lines.map(str::to_owned).collect();
-            match &text {
+            let read = std::fs::read_to_string(path).map(|text| secrets(&text, '\n'));
+            match &read {
                 Err(e) => faults.push(format!("{} cannot be read: {e}", path.display())),
-                Ok(_) if secrets.is_empty() => {
+                Ok(none) if none.is_empty() => {
                     faults.push(format!("{} is empty: put the secret in it", path.display()))
                 }
                 Ok(_) => {}
             }
-            secrets
+            read.unwrap_or_default()
         };
         if let Some(text) = environment.get("ROSTER_INTERNAL_SECRET") {
-            self.internal_secrets =
-                text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+            self.internal_secrets = secrets(text, ',');
         } else if !self.internal_secret_file.as_os_str().is_empty() {
             self.internal_secrets = secret_file(&self.internal_secret_file, faults);
         }

@@ -100,7 +100,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, o
                         let fit = Fit::Anyway;
                         register(t, &rules, caller, Registration { path, owner, size: Ok(size), fit, queues_job })?
                     }
-                    None => register_ownerless(t, &rules, (path, size), queues_job)?,
+                    None => register_ownerless(t, &rules, caller, (path, size), queues_job)?,
                 };
                 let already_exists = one.answer.already_exists;
                 changed = changed.and(one);

@@ -136,9 +136,8 @@ pub enum Admission {
 /// A video that has its bytes, and that nobody refuses any more.
 pub struct Admitted {
     video: Video,
-    owner: (MemberId, Option<OrganizationId>),
-    account: Account,
-    taken: i64,
+    /// Of its owner, with the bytes in it; none of a video without owner.
+    account: Option<Account>,
     queues_job: bool,
 }
 
@@ -149,29 +148,36 @@ pub fn admit(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Ad
     }
     let delta = Delta::take(new.size?, new.fit);
     let owner = (new.owner, quota::organization_of(t.snapshot(), new.owner));
-    admit_new(t, rules, (new.path, delta.used), (owner, delta), new.queues_job).map(Admission::New)
+    admit_new(t, rules, new.path, (owner, delta), new.queues_job).map(Admission::New)
 }
 
 /// The same for a path that is known to have no video, whose bytes are taken by this change of an account.
 fn admit_new(
     t: &Transaction<'_>,
     rules: &Rules,
-    (path, size): (VideoPath, i64),
+    path: VideoPath,
     (owner, delta): ((MemberId, Option<OrganizationId>), Delta),
     queues_job: bool,
 ) -> Result<Admitted> {
     count_in(t, rules)?;
     let account = quota::adjust(t, rules, owner, delta)?;
-    let video = Video { organization: owner.1, ..blank(t.now(), path, Some(owner.0), size) };
-    Ok(Admitted { video, owner, account, taken: delta.used, queues_job })
+    let video = Video { organization: owner.1, ..blank(t.now(), path, Some(owner.0), delta.used) };
+    Ok(Admitted { video, account: Some(account), queues_job })
 }
 
 /// The second half: stores what was admitted. Only a failing disk can stop it.
 pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<Registered>> {
-    let Admitted { video, owner, account, taken, queues_job } = admitted;
-    insert(t, &video, queues_job)?;
-    let events = quota::enter(t, owner, &account, taken, reason("register", &video.id, caller))?;
-    let registered = Registered { id: video.id.clone(), already_exists: false, warning: account.warning() };
+    let Admitted { video, account, queues_job } = admitted;
+    let number = store::insert_video(t, &video)?;
+    if queues_job {
+        jobs::queue(t, number, video.member, video.organization)?;
+    }
+    let events = match video.account().zip(account) {
+        Some((owner, account)) => quota::enter(t, owner, &account, video.size, reason("register", &video.id, caller))?,
+        None => Vec::new(),
+    };
+    let warning = account.and_then(|account| account.warning());
+    let registered = Registered { id: video.id.clone(), already_exists: false, warning };
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
 }
 
@@ -179,6 +185,7 @@ pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Resul
 pub fn register_ownerless(
     t: &Transaction<'_>,
     rules: &Rules,
+    caller: &Identity,
     (path, size): (VideoPath, i64),
     queues_job: bool,
 ) -> Result<Changed<Registered>> {
@@ -186,10 +193,7 @@ pub fn register_ownerless(
         return Ok(Changed::nothing(Registered::known(known.id)));
     }
     count_in(t, rules)?;
-    let video = blank(t.now(), path, None, size);
-    insert(t, &video, queues_job)?;
-    let registered = Registered { id: video.id.clone(), already_exists: false, warning: None };
-    Ok(done(registered, Kind::VideoRegistered, &video, json!({})))
+    keep(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
 }
 
 fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -> Video {
@@ -199,14 +203,6 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
 /// Counts one more video, if the site may have it.
 fn count_in(w: &Writer<'_>, rules: &Rules) -> Result<()> {
     if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(Cause::VideosFull.into()) }
-}
-
-fn insert(w: &Writer<'_>, video: &Video, queues_job: bool) -> Result<()> {
-    let number = store::insert_video(w, video)?;
-    if !queues_job {
-        return Ok(());
-    }
-    jobs::queue(w, number, video.member, video.organization)
 }
 
 /// Takes a video away with its jobs, and frees its bytes. The file is its owner's affair.

@@ -109,7 +109,7 @@ pub fn commit(
         delta = Delta::take(size, new.fit);
     }
     let owner = (new.owner, organization);
-    let admitted = super::admit_new(t, rules, (new.path, size), (owner, delta), new.queues_job)?;
+    let admitted = super::admit_new(t, rules, new.path, (owner, delta), new.queues_job)?;
     Ok(super::keep(t, caller, admitted)?.also(entry(size)))
 }
 
