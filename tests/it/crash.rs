@@ -1,6 +1,6 @@
 //! Power cuts: the server is killed while it writes. What was answered is there, and nothing is half done.
 //!
-//! A short run is always on; `ROSTER_SOAK_KILLS=1000` makes it long.
+//! A short run is always on; `tests/run --full` makes it long.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ async fn grant_until_gone(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_is_killed() {
-    let kills = std::env::var("ROSTER_SOAK_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let kills = crate::site::rounds(4, 200);
     let mut site = Site::start().await;
     let made = site.command(&["client", "create", "writer", "--scopes", "*"]);
     let text = |name: &str| made[name].as_str().expect("text").to_owned();
@@ -66,7 +66,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
                 ))
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(150 + 37 * round)).await;
+        tokio::time::sleep(Duration::from_millis(u64::from(150 + 37 * (round % 20)))).await;
         site.kill();
         for writer in writers {
             acknowledged.extend(writer.await.expect("a writer"));

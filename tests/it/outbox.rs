@@ -384,7 +384,7 @@ async fn a_target_that_comes_back_gets_everything_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_and_nothing_overtakes_when_the_server_is_killed_while_it_delivers() {
-    let kills = std::env::var("ROSTER_SOAK_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4_u64);
+    let kills = crate::site::rounds(4, 100);
     let slow = Receiver::start(|_, nth| match nth % 5 {
         0 => Answer::Status(500),
         _ => Answer::Slow(Duration::from_millis(7)),
@@ -401,7 +401,7 @@ async fn nothing_is_lost_and_nothing_overtakes_when_the_server_is_killed_while_i
             acknowledged += 1;
         }
         // In the middle of it, each time at another place.
-        tokio::time::sleep(Duration::from_millis(3 * (round % 7))).await;
+        tokio::time::sleep(Duration::from_millis(u64::from(3 * (round % 7)))).await;
         site.kill();
         site.start_again();
     }

@@ -323,14 +323,14 @@ async fn a_recount_finds_every_drift_and_repairs_it_by_the_ledger() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_amid_registrations_every_account_is_right() {
-    let kills = std::env::var("ROSTER_SOAK_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let kills = crate::site::rounds(3, 100);
     let media = Media::new();
     let mut site = Site::with(&media.settings()).await;
     let uploads = Uploads::prepare(&site).await;
     let mut acknowledged: i64 = 0;
     for round in 0..kills {
         let writers = uploads.begin(&site, round);
-        tokio::time::sleep(std::time::Duration::from_millis(150 + 37 * round as u64)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(u64::from(150 + 37 * (round % 20)))).await;
         site.kill();
         for writer in writers {
             let (registered, refused) = writer.await.expect("a writer");
@@ -384,7 +384,7 @@ impl Uploads {
     }
 
     /// Each ends when the server is gone or refuses something.
-    fn begin(&self, site: &Site, round: usize) -> Vec<tokio::task::JoinHandle<(i64, Option<Value>)>> {
+    fn begin(&self, site: &Site, round: u32) -> Vec<tokio::task::JoinHandle<(i64, Option<Value>)>> {
         let folders = self.folders.iter().cycle().take(8).enumerate();
         folders
             .map(|(n, folder)| {

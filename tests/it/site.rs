@@ -20,6 +20,11 @@ pub const INTERNAL_SECRET: &str = "an-internal-secret-for-tests";
 /// Cheap hashes, and nothing else that differs from a default.
 const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n";
 
+/// How many rounds a test takes: few in every run, many in `tests/run --full`.
+pub fn rounds(short: u32, full: u32) -> u32 {
+    if std::env::var("ROSTER_TEST_TIER").is_ok_and(|tier| tier == "full") { full } else { short }
+}
+
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_roster"))
 }

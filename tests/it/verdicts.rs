@@ -140,7 +140,7 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(ProptestConfig::with_cases(crate::site::rounds(10_000, 1_000_000)))]
 
     /// POLICY's order, written down a second time: deny and failure win, base allows, a right to grant opens.
     #[test]
