@@ -10,6 +10,7 @@ mod jobs;
 mod keys;
 mod outbox;
 mod plugin;
+mod process;
 mod serve;
 mod sftpgo;
 mod show;

@@ -6,21 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use poem::listener::{Acceptor, AcceptorExt, Listener, TcpListener, UnixListener};
+use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Common, Failed, Site, directory, open};
+use super::{Common, Failed, Site, directory, open, process};
 use crate::app::{App, keys};
 use crate::config::{Config, LogFormat};
 use crate::connect::{deliver, sftpgo};
+use crate::routes::listener;
 use crate::videos::jobs;
 use crate::{clients, members, sessions, videos};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-/// An idle connection is closed after this.
-const IDLE_WAIT: Duration = Duration::from_secs(75);
 /// How often last use is written.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
 /// How often old answers are forgotten, and the policy is compared with the rows.
@@ -29,6 +28,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 const LEASES_EVERY: Duration = Duration::from_secs(5);
 
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Failed> {
+    process::close_memory().map_err(|e| Failed(format!("the memory of the server cannot be closed to others: {e}")))?;
     directory::create(&common.data)?;
     let mut lock = match directory::lock(&common.data)? {
         directory::Owner::Us(lock) => lock,
@@ -46,6 +46,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     }
     let address = config.listen;
     let public_url = config.public_url.clone();
+    let connections_max = process::connections(config.connections_max);
     let Site { app, endpoint } = open(config).await?;
     give_memory_back();
     let socket = directory::socket_path(&common.data)?;
@@ -70,10 +71,8 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     let upkeep = tokio::spawn(keep_up(app.clone()));
     let deliverer = tokio::spawn(deliver::run(app.clone()));
     let comparer = tokio::spawn(sftpgo::reconcile::run(app.clone()));
-    let served = poem::Server::new_with_acceptor(tcp.combine(unix))
-        .idle_timeout(IDLE_WAIT)
-        .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
-        .await;
+    let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
+    listener::Listener::new(&app.config, connections_max, endpoint).run(tcp, unix, stop, STOP_WAIT).await;
     upkeep.abort();
     deliverer.abort();
     if let Some(compiling) = compiling {
@@ -89,7 +88,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
     lock.announce(Path::new(""))?;
     remove_stale(&socket)?;
     directory::remove_short(&socket)?;
-    Ok(served?)
+    Ok(())
 }
 
 /// The document, the policy and the settings were read in many small pieces, which nobody needs again. An idle server

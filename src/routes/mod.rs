@@ -4,6 +4,7 @@
 //! `Operations` (explained parameters, recorded denials) → operation.
 
 mod edge;
+pub mod listener;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

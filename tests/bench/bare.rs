@@ -1,6 +1,6 @@
 //! What everything over HTTP is measured against: a poem handler that does nothing, served exactly as Roster serves.
 //!
-//! Acceptor, idle time and runtime are those of `src/cli/serve.rs` and `src/cli/mod.rs`, so that a ratio shows what
+//! Listener and runtime are those of `src/cli/serve.rs` and `src/cli/mod.rs`, so that a ratio shows what
 //! Roster adds, not how a socket was opened.
 
 use std::net::SocketAddr;
@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
-use poem::{Route, handler};
+use poem::listener::{Acceptor, Listener as _, TcpListener, UnixListener};
+use poem::{EndpointExt, Route, handler};
+use roster::config::Config;
+use roster::routes::listener::Listener;
 
 use crate::process::Process;
 use crate::site;
@@ -43,12 +45,10 @@ pub fn serve(socket: &Path) {
         let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).expect("an address");
         let routes = site::PATHS.iter().fold(Route::new(), |routes, path| routes.at(*path, bare));
         println!("{}", serde_json::json!({"listening": bound.to_string()}));
-        let server = poem::Server::new_with_acceptor(acceptor(tcp, unix)).idle_timeout(Duration::from_secs(75));
-        server.run(routes).await.expect("served");
+        let config = Config::of(socket);
+        let connections = usize::try_from(config.connections_max).expect("a number");
+        let stop = std::future::pending();
+        let listener = Listener::new(&config, connections, routes.map_to_response().boxed());
+        listener.run(tcp, unix, stop, Duration::ZERO).await;
     });
-}
-
-fn acceptor(tcp: impl Acceptor, unix: impl Acceptor) -> impl Acceptor {
-    use poem::listener::AcceptorExt;
-    tcp.combine(unix)
 }

@@ -89,6 +89,46 @@ pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: M
     Measured { per_s: took_us.len() as f64 / MEASURED.as_secs_f64(), p99_us, last, ..measured.take() }
 }
 
+/// Makes the same request again and again, one at a time, and connects anew whenever the server has closed: what that
+/// takes counts.
+pub fn one_after_another(address: SocketAddr, request: &[u8], goes_on: impl Fn() -> bool) -> Measured {
+    let measured = RefCell::new(Measured::default());
+    let mut took_us = Vec::new();
+    block_on(async {
+        let mut open = None;
+        while goes_on() {
+            let asked = Instant::now();
+            let answered = match open.take() {
+                Some(connection) => match exchanged(connection, request).await {
+                    Err(_) => opened(address, request).await,
+                    answered => answered,
+                },
+                None => opened(address, request).await,
+            };
+            match answered {
+                Ok((connection, 200)) => {
+                    took_us.push(asked.elapsed().as_micros() as f64);
+                    open = Some(connection);
+                }
+                Ok((_, status)) => note(&measured, format!("status {status}")),
+                Err(broken) => note(&measured, broken),
+            }
+        }
+    });
+    took_us.sort_unstable_by(f64::total_cmp);
+    let p99_us = took_us.get(took_us.len() * 99 / 100).copied().unwrap_or(f64::MAX);
+    Measured { p99_us, answered: took_us.len() as u64, ..measured.into_inner() }
+}
+
+async fn opened(address: SocketAddr, request: &[u8]) -> Result<(Connection, u16), String> {
+    exchanged(Connection::open(address).await?, request).await
+}
+
+async fn exchanged(mut connection: Connection, request: &[u8]) -> Result<(Connection, u16), String> {
+    let status = connection.exchange(request).await?;
+    Ok((connection, status))
+}
+
 fn note(measured: &RefCell<Measured>, complaint: String) {
     let mut measured = measured.borrow_mut();
     measured.failed += 1;

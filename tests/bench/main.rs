@@ -15,6 +15,9 @@ mod guests;
 mod plugins;
 mod process;
 mod site;
+mod storm;
+#[path = "../it/storm_clients.rs"]
+mod storm_clients;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -63,6 +66,7 @@ fn run(as_json: bool) -> ExitCode {
         eprintln!("{}", server.logged());
     }
     server.stop();
+    let failed = failed + storm::run(&site, &mut figures);
     if as_json {
         println!("{}", figures.into_json());
     }

@@ -48,6 +48,11 @@ impl Process {
         resident_mb(&self.child.id().to_string())
     }
 
+    /// The most that it ever occupied.
+    pub fn peak_mb(&self) -> f64 {
+        memory_mb(&self.child.id().to_string(), "VmHWM:")
+    }
+
     /// Stops it as an operator does.
     pub fn stop(mut self) {
         let kill = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("kill");
@@ -77,8 +82,12 @@ impl Drop for Process {
 
 /// Resident memory of a process (`self` is this one).
 pub fn resident_mb(id: &str) -> f64 {
+    memory_mb(id, "VmRSS:")
+}
+
+fn memory_mb(id: &str, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kib * 1_024.0 / 1e6
 }

@@ -92,6 +92,13 @@ impl Site {
         launch(&self.directory)
     }
 
+    /// With so many open files at most.
+    pub fn launch_with_files(&self, files: u32) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(binary());
+        served(command, &self.directory)
+    }
+
     /// Somebody who sets up more, on the running server.
     pub fn setup(&self, address: SocketAddr) -> Setup {
         let mut setup = Setup { address, admin: String::new(), tenant: String::new() };
@@ -154,7 +161,10 @@ fn init(directory: &Path) {
 }
 
 fn launch(directory: &Path) -> Process {
-    let mut command = Command::new(binary());
+    served(Command::new(binary()), directory)
+}
+
+fn served(mut command: Command, directory: &Path) -> Process {
     command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(directory);
     Process::start(&mut command, &directory.join("log"))
 }

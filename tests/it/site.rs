@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use reqwest::Method;
@@ -44,6 +44,8 @@ pub struct Site {
     /// The platform administrator's token.
     pub admin_token: String,
     began: Counts,
+    /// What the shell does before it becomes the server.
+    before: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +61,11 @@ impl Site {
 
     /// With more lines of `roster.toml`.
     pub async fn with(settings: &str) -> Self {
+        Self::with_limits(settings, "").await
+    }
+
+    /// Also with limits of the system, as the shell's `ulimit` sets them.
+    pub async fn with_limits(settings: &str, ulimit: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for file in std::fs::read_dir(template()).expect("template") {
             let file = file.expect("file");
@@ -67,7 +74,11 @@ impl Site {
         std::fs::write(directory.path().join("roster.toml"), format!("{settings}\n{SETTINGS}")).expect("settings");
         let began = counts(directory.path());
         let http = http_client().build().expect("client");
-        let mut site = Self { directory, child: None, url: String::new(), http, admin_token: String::new(), began };
+        // A write past a file size limit shall fail, not kill: the shell's choice is inherited.
+        let before = if ulimit.is_empty() { String::new() } else { format!("ulimit {ulimit}; ") };
+        let before = format!("trap '' XFSZ; {before}");
+        let (url, admin_token) = (String::new(), String::new());
+        let mut site = Self { directory, child: None, url, http, admin_token, began, before };
         site.launch();
         site.admin_token = site.token(ADMIN, PASSWORD).await;
         site
@@ -125,15 +136,12 @@ impl Site {
     }
 
     fn set_file_size_limit(&self, bytes: &str) {
-        let pid = self.child.as_ref().expect("a server").id().to_string();
-        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
-        assert!(status.expect("prlimit (util-linux)").success());
+        assert!(self.set_limit(&format!("--fsize={bytes}:unlimited")));
     }
 
     fn launch(&mut self) {
-        // A write past a file size limit shall fail, not kill: the shell's choice is inherited.
         let mut child = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .args(["-c", &format!("{}exec \"$0\" \"$@\"", self.before)])
             .arg(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(self.directory.path())
@@ -157,13 +165,28 @@ impl Site {
     }
 
     fn stop(&mut self, signal: &str) {
-        if let Some(mut child) = self.child.take() {
-            let kill =
-                Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().expect("kill");
-            assert!(kill.success());
-            let status = child.wait().expect("status");
+        if let Some(status) = self.end(signal) {
             assert!(signal == "KILL" || status.success(), "{status}: {}", self.log());
         }
+    }
+
+    /// Sends it a signal and waits for its end.
+    pub fn end(&mut self, signal: &str) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        let kill = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().expect("kill");
+        assert!(kill.success());
+        Some(child.wait().expect("status"))
+    }
+
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("a server").id()
+    }
+
+    /// Sets a limit of the running server, as `prlimit` writes it; false if this user may not.
+    pub fn set_limit(&self, limit: &str) -> bool {
+        let status = Command::new("prlimit").args(["--pid", &self.process().to_string(), limit]).status();
+        status.expect("prlimit (util-linux)").success()
     }
 
     pub fn path(&self) -> &Path {

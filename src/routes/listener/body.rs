@@ -1,0 +1,142 @@
+//! Bodies in both directions: a request's must come at a least rate, and an answer says when it is complete.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
+
+use super::Tally;
+use super::connection::Connection;
+
+/// The least rate is asked of every stretch of this length by itself: what came fast at first excuses nothing later.
+const STRETCH: Duration = Duration::from_secs(5);
+
+/// How many bytes of a body came within the present stretch.
+#[derive(Debug)]
+struct Pace {
+    least: u64,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(rate_bytes_s: u64) -> Self {
+        Self { least: rate_bytes_s * STRETCH.as_secs(), bytes: 0 }
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Was the stretch that has ended fast enough? The next one begins.
+    fn end(&mut self) -> bool {
+        std::mem::take(&mut self.bytes) >= self.least
+    }
+}
+
+/// The body of a request. It fails when it comes too slowly.
+pub(super) struct Paced {
+    inner: Incoming,
+    connection: Arc<Connection>,
+    tally: Arc<Tally>,
+    pace: Pace,
+    /// The end of the present stretch; most bodies are there at once, and need none.
+    stretch: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    pub(super) fn new(inner: Incoming, connection: Arc<Connection>, tally: Arc<Tally>, rate_bytes_s: u64) -> Self {
+        Self { inner, connection, tally, pace: Pace::new(rate_bytes_s), stretch: None }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            this.connection.has_body(Instant::now());
+            let frame = frame.map(|frame| frame.map_err(io::Error::other));
+            if let Some(bytes) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                this.pace.add(bytes.len());
+            }
+            return Poll::Ready(frame);
+        }
+        this.connection.waits_for_body(Instant::now());
+        let stretch = this.stretch.get_or_insert_with(|| Box::pin(tokio::time::sleep(STRETCH)));
+        loop {
+            ready!(stretch.as_mut().poll(cx));
+            if !this.pace.end() {
+                this.tally.add(&this.tally.slow_bodies);
+                let why = "the body comes more slowly than limits.body_rate_bytes_s allows";
+                return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, why))));
+            }
+            stretch.as_mut().reset(tokio::time::Instant::now() + STRETCH);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        self.connection.has_body(Instant::now());
+    }
+}
+
+/// The body of an answer. Whoever sends it drops it when it is complete.
+pub(super) struct Answer {
+    pub(super) inner: BoxBody<Bytes, io::Error>,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.connection.answered(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_at_the_least_rate_is_fast_enough_and_one_byte_less_is_not() {
+        let mut pace = Pace::new(100);
+        pace.add(499);
+        assert!(!pace.end());
+        pace.add(300);
+        pace.add(200);
+        assert!(pace.end());
+        assert!(!pace.end(), "what came before is not carried over");
+    }
+}

@@ -1,0 +1,306 @@
+//! One connection: what it waits for at the moment, since when, and how long it may.
+//!
+//! A connection that waits for its client can be closed, at once and without asking the client. One that the server
+//! works for cannot: its request was accepted and gets its answer.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// How long a client may take for each part of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// From the connection, or from the first byte of a further request, to the end of the head.
+    pub(super) head: Duration,
+    /// From the end of an answer to the first byte of the next request.
+    pub(super) idle: Duration,
+    /// Between two moments at which the client takes something of an answer.
+    pub(super) write: Duration,
+}
+
+/// From our end of a connection to the client's: what it still sends is dropped, so that it sees the answer.
+const LINGER_WAIT: Duration = Duration::from_secs(2);
+
+impl Waits {
+    /// How often deadlines are looked at: no wait lasts a quarter too long, and nobody looks more often than needed.
+    pub(super) fn look_every(&self) -> Duration {
+        let shortest = self.head.min(self.idle).min(self.write).min(LINGER_WAIT);
+        (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1))
+    }
+}
+
+/// What took too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    Head,
+    Idle,
+    Write,
+    Linger,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A head is awaited or has begun.
+    Head,
+    /// Nothing has come since the last answer.
+    Idle,
+    /// The server works on a request.
+    Working,
+    /// The server waits for more of a body.
+    Body,
+    /// We have said that nothing more comes.
+    Linger,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    phase: Phase,
+    /// When the phase began.
+    since: Instant,
+    /// Since when the client has taken nothing of what is written.
+    blocked: Option<Instant>,
+    is_closed: bool,
+}
+
+/// How much of a loss it is to close a connection: one without a request goes first, then one whose client is slow
+/// about its request; among equals the one that waited longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    has_request: bool,
+    since: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// What the connection is counted under, besides all; none for those that are not counted so.
+    pub(super) address: Option<IpAddr>,
+    state: Mutex<State>,
+    woken: Notify,
+}
+
+impl Connection {
+    pub(super) fn new(address: Option<IpAddr>, now: Instant) -> Self {
+        let state = State { phase: Phase::Head, since: now, blocked: None, is_closed: false };
+        Self { address, state: Mutex::new(state), woken: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ── what happens on it ──
+
+    /// Bytes came.
+    pub(super) fn received(&self, now: Instant) {
+        let mut state = self.state();
+        if state.phase == Phase::Idle {
+            (state.phase, state.since) = (Phase::Head, now);
+        }
+    }
+
+    /// A head is complete. False if the connection was closed just before: then nobody works on the request.
+    #[must_use]
+    pub(super) fn has_request(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        (state.phase, state.since) = (Phase::Working, now);
+        !state.is_closed
+    }
+
+    /// More of the body is awaited.
+    pub(super) fn waits_for_body(&self, now: Instant) {
+        let mut state = self.state();
+        if state.phase == Phase::Working {
+            (state.phase, state.since) = (Phase::Body, now);
+        }
+    }
+
+    /// More of the body came, or nobody asks for it any more.
+    pub(super) fn has_body(&self, now: Instant) {
+        let mut state = self.state();
+        if state.phase == Phase::Body {
+            (state.phase, state.since) = (Phase::Working, now);
+        }
+    }
+
+    /// The answer is complete, though some of it may not have left yet.
+    pub(super) fn answered(&self, now: Instant) {
+        let mut state = self.state();
+        (state.phase, state.since) = (Phase::Idle, now);
+    }
+
+    /// The client takes nothing more for now.
+    pub(super) fn write_waits(&self, now: Instant) {
+        self.state().blocked.get_or_insert(now);
+    }
+
+    /// The client took something.
+    pub(super) fn wrote(&self, now: Instant) {
+        let mut state = self.state();
+        if state.blocked.take().is_some() {
+            state.since = now;
+        }
+    }
+
+    /// We have said that nothing more comes.
+    pub(super) fn lingers(&self, now: Instant) {
+        let mut state = self.state();
+        (state.phase, state.since) = (Phase::Linger, now);
+    }
+
+    // ── how it ends ──
+
+    /// How much of a loss it is to close it; none if the server works for it.
+    pub(super) fn rank(&self) -> Option<Rank> {
+        let state = self.state();
+        match (state.phase, state.blocked) {
+            _ if state.is_closed => None,
+            (_, Some(since)) => Some(Rank { has_request: true, since }),
+            (Phase::Working, None) => None,
+            (phase, None) => Some(Rank { has_request: phase == Phase::Body, since: state.since }),
+        }
+    }
+
+    /// What took too long by now. A body has a rate of its own.
+    pub(super) fn late(&self, now: Instant, waits: &Waits) -> Option<Late> {
+        let state = self.state();
+        let (since, wait, late) = match (state.phase, state.blocked) {
+            _ if state.is_closed => return None,
+            (_, Some(since)) => (since, waits.write, Late::Write),
+            (Phase::Head, None) => (state.since, waits.head, Late::Head),
+            (Phase::Idle, None) => (state.since, waits.idle, Late::Idle),
+            (Phase::Linger, None) => (state.since, LINGER_WAIT, Late::Linger),
+            (Phase::Working | Phase::Body, None) => return None,
+        };
+        (now.saturating_duration_since(since) >= wait).then_some(late)
+    }
+
+    /// Closes it, unless something happened since it had this rank.
+    #[must_use]
+    pub(super) fn close_if(&self, rank: Rank) -> bool {
+        if self.rank() != Some(rank) {
+            return false;
+        }
+        self.close();
+        true
+    }
+
+    pub(super) fn close(&self) {
+        self.state().is_closed = true;
+        self.woken.notify_one();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().is_closed
+    }
+
+    /// Its task looks what to do: to end, or to end after the request that it works on.
+    pub(super) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAITS: Waits =
+        Waits { head: Duration::from_millis(100), idle: Duration::from_millis(200), write: Duration::from_millis(300) };
+
+    /// What is late at the limit, and that nothing is one millisecond before it.
+    fn late_after(connection: &Connection, from: Instant, wait: Duration) -> Option<Late> {
+        assert_eq!(connection.late(from + wait.saturating_sub(Duration::from_millis(1)), &WAITS), None);
+        connection.late(from + wait, &WAITS)
+    }
+
+    type Steps = fn(&Connection, Instant);
+
+    #[test]
+    fn every_wait_for_a_client_ends_and_no_work_does() {
+        let table: [(&str, Steps, Option<(Duration, Late)>); 9] = [
+            ("nothing comes", |_, _| {}, Some((WAITS.head, Late::Head))),
+            ("half a head comes", |c, at| c.received(at), Some((WAITS.head, Late::Head))),
+            ("a request is worked on", |c, at| assert!(c.has_request(at)), None),
+            (
+                "a body does not come: it has its rate",
+                |c, at| {
+                    assert!(c.has_request(at));
+                    c.waits_for_body(at);
+                },
+                None,
+            ),
+            ("idle", |c, at| c.answered(at), Some((WAITS.idle, Late::Idle))),
+            (
+                "half a second head",
+                |c, at| {
+                    c.answered(at);
+                    c.received(at);
+                },
+                Some((WAITS.head, Late::Head)),
+            ),
+            (
+                "an answer that nobody takes",
+                |c, at| {
+                    assert!(c.has_request(at));
+                    c.write_waits(at);
+                },
+                Some((WAITS.write, Late::Write)),
+            ),
+            (
+                "the end of an answer that nobody takes",
+                |c, at| {
+                    c.answered(at);
+                    c.write_waits(at);
+                },
+                Some((WAITS.write, Late::Write)),
+            ),
+            ("a client that does not end", |c, at| c.lingers(at), Some((LINGER_WAIT, Late::Linger))),
+        ];
+        for (what, steps, wanted) in table {
+            let began = Instant::now();
+            let connection = Connection::new(None, began);
+            steps(&connection, began);
+            match wanted {
+                Some((wait, late)) => assert_eq!(late_after(&connection, began, wait), Some(late), "{what}"),
+                None => assert_eq!(connection.late(began + Duration::from_secs(3_600), &WAITS), None, "{what}"),
+            }
+        }
+    }
+
+    #[test]
+    fn more_bytes_of_a_head_do_not_put_its_end_off() {
+        let began = Instant::now();
+        let connection = Connection::new(None, began);
+        connection.received(began + WAITS.head / 2);
+        assert_eq!(late_after(&connection, began, WAITS.head), Some(Late::Head));
+    }
+
+    #[test]
+    fn a_client_that_takes_something_has_its_time_anew() {
+        let began = Instant::now();
+        let connection = Connection::new(None, began);
+        connection.answered(began);
+        connection.write_waits(began);
+        let took = began + WAITS.write / 2;
+        connection.wrote(took);
+        connection.write_waits(took);
+        assert_eq!(late_after(&connection, took, WAITS.write), Some(Late::Write));
+    }
+
+    #[test]
+    fn what_happened_meanwhile_saves_a_connection() {
+        let began = Instant::now();
+        let connection = Connection::new(None, began);
+        let rank = connection.rank().expect("it waits");
+        assert!(connection.has_request(began));
+        assert!(!connection.close_if(rank) && connection.rank().is_none());
+        connection.answered(began);
+        let rank = connection.rank().expect("it waits");
+        assert!(connection.close_if(rank) && !connection.has_request(began));
+    }
+}

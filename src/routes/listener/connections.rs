@@ -1,0 +1,288 @@
+//! All open connections: how many there may be, in all and of one address, and which one goes when there is no space.
+//!
+//! A new connection is always let in as long as any other waits for its client: the one that waited longest is closed
+//! for it. A crowd that says nothing therefore keeps nobody out.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::connection::{Connection, Late, Rank, Waits};
+
+/// How long a connection that was closed may take to give its descriptor back.
+const CLOSING_WAIT: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    max: usize,
+    per_address_max: usize,
+    open: Mutex<Open>,
+    /// Those that still have their descriptor, so also those that are being closed.
+    alive: AtomicUsize,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next_id: u64,
+    all: Group,
+    by_address: HashMap<IpAddr, Group>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    members: HashMap<u64, Arc<Connection>>,
+    /// Who goes next, the last one first. Made when it is needed; an entry counts only while its rank is true.
+    queue: Vec<(Rank, u64)>,
+}
+
+/// The place of one connection, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) connection: Arc<Connection>,
+    id: u64,
+    of: Arc<Connections>,
+}
+
+/// What a connection is counted under. Whoever has an IPv6 address has a network of 64 bits of them.
+pub(super) fn counted_address(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            const NETWORK: u128 = !0 << 64;
+            IpAddr::V6((address.to_bits() & NETWORK).into())
+        }
+        address => address,
+    }
+}
+
+impl Connections {
+    pub(super) fn new(max: usize, per_address_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, per_address_max, open: Mutex::default(), alive: AtomicUsize::new(0), left: Notify::new() })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection, and how many were closed for it; none if the server works for all others.
+    pub(super) async fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> (Option<Place>, usize) {
+        let (place, closed) = self.enter(address, Instant::now());
+        let Some(place) = place else { return (None, closed) };
+        let space = async {
+            while self.alive.load(Ordering::Acquire) > self.max {
+                self.left.notified().await;
+            }
+        };
+        let has_space = closed == 0 || tokio::time::timeout(CLOSING_WAIT, space).await.is_ok();
+        (has_space.then_some(place), closed)
+    }
+
+    fn enter(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> (Option<Place>, usize) {
+        let mut open = self.open();
+        let mut closed = 0;
+        let of_address = address.and_then(|address| open.by_address.get_mut(&address));
+        if let Some(group) = of_address.filter(|group| group.members.len() >= self.per_address_max) {
+            let Some(id) = group.close_one() else { return (None, closed) };
+            open.remove(id);
+            closed += 1;
+        }
+        if open.all.members.len() >= self.max {
+            let Some(id) = open.all.close_one() else { return (None, closed) };
+            open.remove(id);
+            closed += 1;
+        }
+        let connection = Arc::new(Connection::new(address, now));
+        let id = open.next_id;
+        open.next_id += 1;
+        open.all.members.insert(id, connection.clone());
+        if let Some(address) = address {
+            open.by_address.entry(address).or_default().members.insert(id, connection.clone());
+        }
+        self.alive.fetch_add(1, Ordering::AcqRel);
+        (Some(Place { connection, id, of: self.clone() }), closed)
+    }
+
+    /// Closes the connection that waited longest; false if none waits.
+    pub(super) fn close_one(&self) -> bool {
+        let mut open = self.open();
+        open.all.close_one().inspect(|id| open.remove(*id)).is_some()
+    }
+
+    /// Closes all whose client takes too long, and says of each what took too long.
+    pub(super) fn close_late(&self, now: Instant, waits: &Waits, mut say: impl FnMut(Late)) {
+        for connection in self.open().all.members.values() {
+            if let Some(late) = connection.late(now, waits) {
+                connection.close();
+                say(late);
+            }
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.open().all.members.len()
+    }
+
+    /// Lets requests end that are being worked on, for so long, and closes all else.
+    pub(super) async fn end(&self, wait: Duration) {
+        for connection in self.open().all.members.values() {
+            if connection.rank().is_some_and(|rank| connection.close_if(rank)) {
+                continue;
+            }
+            connection.wake();
+        }
+        let gone = async || {
+            while self.alive.load(Ordering::Acquire) > 0 {
+                self.left.notified().await;
+            }
+        };
+        if tokio::time::timeout(wait, gone()).await.is_ok() {
+            return;
+        }
+        for connection in self.open().all.members.values() {
+            connection.close();
+        }
+        let _ = tokio::time::timeout(CLOSING_WAIT, gone()).await;
+    }
+}
+
+impl Open {
+    fn remove(&mut self, id: u64) {
+        let Some(connection) = self.all.members.remove(&id) else { return };
+        let Some(address) = connection.address else { return };
+        if let Some(group) = self.by_address.get_mut(&address) {
+            group.members.remove(&id);
+            if group.members.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Closes the connection that is the least loss; answers its id.
+    fn close_one(&mut self) -> Option<u64> {
+        if let Some(id) = self.close_queued() {
+            return Some(id);
+        }
+        self.queue = self.members.iter().filter_map(|(id, connection)| Some((connection.rank()?, *id))).collect();
+        self.queue.sort_unstable_by(|a, b| b.cmp(a));
+        self.close_queued()
+    }
+
+    fn close_queued(&mut self) -> Option<u64> {
+        while let Some((rank, id)) = self.queue.pop() {
+            if self.members.get(&id).is_some_and(|connection| connection.close_if(rank)) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of.open().remove(self.id);
+        self.of.alive.fetch_sub(1, Ordering::AcqRel);
+        self.of.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEERS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+    fn peer(n: usize) -> Option<IpAddr> {
+        PEERS[n].parse().ok()
+    }
+
+    /// A connection that came so many milliseconds after the beginning.
+    fn entered(connections: &Arc<Connections>, address: Option<IpAddr>, began: Instant, ms: u64) -> Option<Place> {
+        connections.enter(address, began + Duration::from_millis(ms)).0
+    }
+
+    fn is_closed(place: &Option<Place>) -> bool {
+        place.as_ref().expect("a place").connection.is_closed()
+    }
+
+    #[test]
+    fn the_one_that_waited_longest_goes_for_one_past_the_limit() {
+        let (connections, began) = (Connections::new(3, 3), Instant::now());
+        let places: Vec<_> = [20, 10, 30].map(|ms| entered(&connections, None, began, ms)).into();
+        assert!(!places.iter().any(is_closed), "at the limit");
+        let fourth = entered(&connections, None, began, 40);
+        assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false]);
+        assert!(!is_closed(&fourth));
+        // One that has spoken since is younger than the list that was made then.
+        let idle = &places[0].as_ref().expect("a place").connection;
+        assert!(idle.has_request(began));
+        idle.answered(began + Duration::from_millis(50));
+        let _fifth = entered(&connections, None, began, 60);
+        assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), [false, true, true]);
+        assert_eq!(connections.count(), 3);
+    }
+
+    #[test]
+    fn nobody_goes_while_the_server_works_for_them_and_slow_requests_go_last() {
+        let (connections, began) = (Connections::new(3, 3), Instant::now());
+        let places: Vec<_> = (0..3).map(|ms| entered(&connections, None, began, ms)).collect();
+        for place in places.iter().flatten() {
+            assert!(place.connection.has_request(began));
+        }
+        assert!(entered(&connections, None, began, 10).is_none(), "all are worked for");
+        let [slow_body, slow_reader, idle] = [0, 1, 2].map(|n| &places[n].as_ref().expect("a place").connection);
+        slow_body.waits_for_body(began);
+        slow_reader.write_waits(began + Duration::from_millis(1));
+        idle.answered(began + Duration::from_millis(2));
+        let mut later = Vec::new();
+        for closed in [[false, false, true], [true, false, true], [true, true, true]] {
+            later.push(entered(&connections, None, began, 20));
+            let newest = &later.last().and_then(Option::as_ref).expect("a place").connection;
+            assert!(newest.has_request(began));
+            assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), closed);
+        }
+        assert!(entered(&connections, None, began, 30).is_none());
+    }
+
+    #[test]
+    fn an_address_past_its_limit_costs_itself_a_connection_and_nobody_else() {
+        let (connections, began) = (Connections::new(10, 2), Instant::now());
+        let other = entered(&connections, peer(1), began, 0);
+        let exempt: Vec<_> = (0..3).map(|ms| entered(&connections, None, began, ms)).collect();
+        let own: Vec<_> = (10..12).map(|ms| entered(&connections, peer(0), began, ms)).collect();
+        assert!(!own.iter().any(is_closed), "at the limit");
+        let third = entered(&connections, peer(0), began, 20);
+        assert_eq!(own.iter().map(is_closed).collect::<Vec<_>>(), [true, false]);
+        assert!(!is_closed(&other) && !is_closed(&third) && !exempt.iter().any(is_closed));
+        drop((own, third, other, exempt));
+        assert_eq!(connections.count(), 0);
+        assert!(connections.open().by_address.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_network_and_an_address_within_ipv6_count_as_one() {
+        let counted = |text: &str| counted_address(text.parse().expect("an address"));
+        assert_eq!(counted("2001:db8::1"), counted("2001:db8::ffff:1:2:3"));
+        assert_ne!(counted("2001:db8::1"), counted("2001:db8:0:1::1"));
+        assert_eq!(counted("::ffff:192.0.2.1"), counted("192.0.2.1"));
+        assert_ne!(counted("192.0.2.1"), counted("192.0.2.2"));
+    }
+
+    #[tokio::test]
+    async fn whoever_is_let_in_waits_until_the_descriptor_of_the_closed_one_is_back() {
+        let connections = Connections::new(1, 1);
+        let first = connections.admit(None).await.0.expect("a place");
+        let (second, ()) = tokio::join!(connections.admit(None), async {
+            first.connection.woken().await;
+            assert_eq!(connections.alive.load(Ordering::Acquire), 2);
+            drop(first);
+        });
+        assert!(matches!(second, (Some(_), 1)));
+        assert_eq!(connections.alive.load(Ordering::Acquire), 1);
+    }
+}

@@ -1,0 +1,95 @@
+//! The bytes of a connection, and how it learns from them what its client does.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::Connection;
+
+/// What a client sends after our end is read this far. Closing at once would tear the answer away from it.
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub(super) struct Stream<I> {
+    pub(super) inner: I,
+    pub(super) connection: Arc<Connection>,
+    pub(super) is_stopping: Arc<AtomicBool>,
+    /// How much was dropped since our end.
+    pub(super) dropped: Option<usize>,
+}
+
+impl<I: AsyncWrite> Stream<I> {
+    fn note<T>(&self, outcome: &Poll<io::Result<T>>) {
+        match outcome {
+            Poll::Pending => self.connection.write_waits(Instant::now()),
+            Poll::Ready(_) => self.connection.wrote(Instant::now()),
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Stream<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            this.connection.received(Instant::now());
+        }
+        outcome
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.note(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, pieces);
+        this.note(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_flush(cx);
+        this.note(&outcome);
+        outcome
+    }
+
+    /// Ends our side, and is done when the client has ended its own.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.dropped.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.dropped = Some(0);
+            this.connection.lingers(Instant::now());
+        }
+        let dropped = this.dropped.get_or_insert(0);
+        let mut bytes = [0; 8 * 1024];
+        while *dropped < LINGER_BYTES_MAX && !this.is_stopping.load(Ordering::Acquire) {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => *dropped += buffer.filled().len(),
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,48 @@
+//! A storm: clients that want nothing but to be in the way, while a member who is signed in is served.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::site::{Site, http_client};
+use crate::storm_clients;
+
+/// Longest wait of a member for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_served_while_others_are_in_the_way() {
+    let site = Site::with_limits("limits.head_wait_ms = 4000", "-n 1024").await;
+    let address = site.url.strip_prefix("http://").expect("http").parse().expect("an address");
+    let served = AtomicUsize::new(0);
+    let me = async |client: &reqwest::Client| {
+        let request = client.get(format!("{}/me", site.url)).bearer_auth(&site.admin_token);
+        let answer = request.send().await.unwrap_or_else(|e| panic!("{e:?} after {}", served.load(Ordering::SeqCst)));
+        assert_eq!(answer.status().as_u16(), 200);
+        served.fetch_add(1, Ordering::SeqCst);
+    };
+    // With no connection kept, each request has to get in anew.
+    let anew = http_client().timeout(PATIENCE).pool_max_idle_per_host(0).build().expect("a client");
+    me(&anew).await;
+
+    storm_clients::raise_open_files();
+    let mut storm = storm_clients::start(address);
+    while !storm.is_empty() {
+        me(&anew).await;
+        if served.load(Ordering::SeqCst) == 20 {
+            let command = tokio::task::block_in_place(|| site.command(&["audit", "verify"]));
+            assert_eq!(command["ok"], true, "the command line has a way of its own");
+        }
+        while storm.try_join_next().is_some() {}
+    }
+
+    for _ in 0..10 {
+        me(&anew).await;
+    }
+    site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
+    let log = site.log();
+    assert!(log.contains("connections were closed") && !log.contains("ERROR"), "{log}");
+    let reports = log.matches("connections were closed").count();
+    assert!(reports <= 20, "a report is no line for each: {reports}");
+}
