@@ -33,6 +33,7 @@ pub fn http_client() -> reqwest::ClientBuilder {
 /// A running site.
 pub struct Site {
     directory: TempDir,
+    listen: String,
     child: Option<Child>,
     pub url: String,
     pub http: reqwest::Client,
@@ -54,6 +55,11 @@ impl Site {
 
     /// With more lines of `roster.toml`.
     pub async fn with(settings: &str) -> Self {
+        Self::at("127.0.0.1:0", settings).await
+    }
+
+    /// The same on another address than loopback's.
+    pub async fn at(listen: &str, settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for file in std::fs::read_dir(template()).expect("template") {
             let file = file.expect("file");
@@ -62,7 +68,8 @@ impl Site {
         std::fs::write(directory.path().join("roster.toml"), format!("{settings}\n{SETTINGS}")).expect("settings");
         let began = counts(directory.path());
         let http = http_client().build().expect("client");
-        let mut site = Self { directory, child: None, url: String::new(), http, admin_token: String::new(), began };
+        let (listen, url, admin_token) = (listen.to_owned(), String::new(), String::new());
+        let mut site = Self { directory, listen, child: None, url, http, admin_token, began };
         site.launch();
         site.admin_token = site.token(ADMIN, PASSWORD).await;
         site
@@ -130,7 +137,7 @@ impl Site {
         let mut child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
             .arg(binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
+            .args(["serve", "--listen", &self.listen, "--json", "--data"])
             .arg(self.directory.path())
             .env("ROSTER_INTERNAL_SECRET", INTERNAL_SECRET)
             .stdin(Stdio::null())
@@ -167,6 +174,26 @@ impl Site {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The metrics, as the local socket has them.
+    pub fn metrics(&self) -> String {
+        get_locally(self.path(), "/metrics")
+    }
+
+    /// One of them.
+    pub fn metric(&self, name: &str) -> u64 {
+        let metrics = self.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}: {metrics}"))
+    }
+
+    /// The most memory that the server ever had, in kB.
+    pub fn peak_memory_kb(&self) -> u64 {
+        let pid = self.child.as_ref().expect("a server").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// The rows themselves, read-only, beside the server.
@@ -275,7 +302,7 @@ impl Drop for Site {
             }
             return;
         }
-        let metrics = plain_get(&self.url, "/metrics");
+        let metrics = self.metrics();
         for counter in ["roster_panics_total", "roster_writer_panics"] {
             assert!(metrics.contains(&format!("\n{counter} 0\n")), "{counter} is not 0: {}", self.log());
         }
@@ -308,6 +335,10 @@ impl As<'_> {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -564,11 +595,10 @@ fn counts(data: &Path) -> Counts {
     Counts { epoch: one("select epoch from site"), done: one("select count(*) from audit where outcome = 'done'") }
 }
 
-/// A request without a runtime, for the end of a test.
-fn plain_get(url: &str, path: &str) -> String {
-    let address = url.strip_prefix("http://").expect("http");
-    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("a request");
+/// What the server tells over its local socket; without a runtime, for the end of a test.
+fn get_locally(data: &Path, path: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(data.join("roster.sock")).expect("the local socket");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: local\r\nconnection: close\r\n\r\n").expect("a request");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     text
