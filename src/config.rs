@@ -3,6 +3,7 @@
 //! The only reader of the environment and of configuration files. A setting comes from its default, then
 //! `roster.toml`, then `ROSTER_…`, then the command line; a key that no setting has is refused.
 
+mod check;
 mod kinds;
 pub mod providers;
 
@@ -55,7 +56,7 @@ macro_rules! settings {
             pub data: PathBuf,
             /// Secrets of internal services, newest first; from the environment or `internal_secret_file`.
             pub internal_secrets: Vec<String>,
-            /// Token that opens /metrics from elsewhere than loopback; from `metrics_token_file`.
+            /// Token that opens /metrics; from `metrics_token_file`.
             pub metrics_token: Option<String>,
             /// The providers of `[[oidc]]`.
             pub providers: Vec<Provider>,
@@ -139,7 +140,7 @@ settings! {
     base_path "base_path": String = "/api/v1".into(), (), "Where the API lies under the public address";
     debug "debug": bool = false, (), "Adds the internal cause to 500 answers and raises logging; never in production";
     internal_secret_file "internal_secret_file": PathBuf = PathBuf::new(), (), "File with one or two secrets (one a line) for X-Internal-Secret; ROSTER_INTERNAL_SECRET (comma between two) wins";
-    metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics from elsewhere than loopback";
+    metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics; without one only the local socket does";
     trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
     cors_origins "cors.origins": Vec<String> = Vec::new(), (), "Exact origins that browsers may call from, with credentials";
@@ -193,6 +194,8 @@ settings! {
     neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "How long a provider or neighbour is left alone after neighbours.failures, in seconds";
     api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before its end a notice of an API key goes out, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
+    public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, such as at the sign-in, in bytes";
+    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory, all callers together; more are answered busy. Callers who are not known have a quarter of it";
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
     body_wait_ms "limits.body_wait_ms": u64 = 30_000, 10..=600_000, "How long a request body may take to arrive";
@@ -431,6 +434,7 @@ impl Config {
             }
         }
         self.check_files(faults);
+        self.check_bodies(faults);
         if self.wordpress_username.is_empty() != self.wordpress_password.is_none() {
             faults.push("wordpress.username and wordpress.password_file go together".into());
         }

@@ -81,6 +81,7 @@ causes! {
     UnknownProvider 28 301 "unknown_provider" "no provider of this name is configured";
     TooManyFailures 28 604 "too_many_failures" "too many tries: wait as long as Retry-After says";
     CrossSite 28 505 "cross_site" "this request came from another site: cookies do not count there";
+    WrongHost 28 505 "wrong_host" "cookies count only at the public address of this site";
     SessionNotFound 28 301 "session_not_found" "there is no such session";
     SecondFactorOn 28 309 "second_factor_on" "a second factor is set up already: take it away first";
     SecondFactorOff 28 309 "second_factor_off" "no second factor is set up";

@@ -32,8 +32,8 @@
 //!
 //! # A change: `PUT /api/v1/permissions/roles/{id}/permissions`
 //!
-//! `routes` gives the request its id and its limits; `access::caller` says who calls; `permissions::api::roles` enters
-//! `app.change`; inside the writer's transaction `access::require` asks the decision, `store` writes, `journal` adds
+//! `routes` gives the request its id; `access::caller` says who calls, and only then `wire::body` reads what is sent;
+//! `permissions::api::roles` enters `app.change`; inside the writer's transaction `access::require` asks the decision, `store` writes, `journal` adds
 //! the audit row; the writer commits (with everybody who waited), swaps the snapshot, and only then answers.
 //!
 //! # A decision: `POST /api/v1/permissions/check`

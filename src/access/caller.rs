@@ -24,6 +24,7 @@ use super::token::{Keys, Named};
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+use crate::wire::body::Slot;
 
 /// A member by access token or session cookies.
 pub const MEMBER: u8 = 1;
@@ -96,6 +97,8 @@ pub struct Exchange {
     who: OnceLock<Actor>,
     /// The tenant in which the caller acts, once it was asked for.
     pub tenant: OnceLock<OrganizationId>,
+    /// What the caller sends along.
+    pub body: Slot,
 }
 
 impl Exchange {
@@ -108,7 +111,20 @@ impl Exchange {
             rate: OnceLock::new(),
             who: OnceLock::new(),
             tenant: OnceLock::new(),
+            body: Slot::default(),
         }
+    }
+
+    /// With the body of the request.
+    #[must_use]
+    pub fn with_body(mut self, body: Slot) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Has the caller shown who it is?
+    pub fn is_known(&self) -> bool {
+        matches!(self.who.get(), Some(Actor::Known(_)))
     }
 
     /// Sends a cookie along with the answer.
@@ -124,12 +140,16 @@ impl Exchange {
     }
 }
 
+/// What the log, the audit and the metrics call an API client.
+pub const CLIENT_KIND: &str = "client";
+
 /// Who stands behind a request, as far as it came.
 #[derive(Debug)]
 enum Actor {
     Known(Who),
-    /// The client that somebody said to be.
-    TurnedAway(String),
+    /// The client that somebody said to be, and that there is. What names no client may be a secret that was sent in the
+    /// wrong header: it is kept nowhere.
+    TurnedAway(Arc<Client>),
 }
 
 impl Exchange {
@@ -137,7 +157,7 @@ impl Exchange {
     pub fn actor(&self) -> (&'static str, String) {
         match self.who.get() {
             Some(Actor::Known(who)) => who.actor(),
-            Some(Actor::TurnedAway(client_key)) => ("client", client_key.clone()),
+            Some(Actor::TurnedAway(client)) => (CLIENT_KIND, client.client_key.to_string()),
             None => ("nobody", String::new()),
         }
     }
@@ -148,7 +168,7 @@ impl Who {
         match self {
             Self::Member(id) => ("member", id.to_string()),
             Self::Asserted(id) => ("gateway", id.to_string()),
-            Self::Client(client) => ("client", client.client_key.to_string()),
+            Self::Client(client) => (CLIENT_KIND, client.client_key.to_string()),
             Self::Key(key) => ("key", key.id.to_string()),
             Self::Internal => ("internal", "internal".into()),
             Self::Visitor => ("visitor", String::new()),
@@ -161,7 +181,16 @@ impl Who {
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     pub key: String,
-    pub fingerprint: Hash,
+    /// Method, address, and whom the request is for.
+    about: [Vec<u8>; 4],
+}
+
+impl Idempotency {
+    /// All that two requests have in common that are one.
+    pub fn parts<'a>(&'a self, body: &'a [u8]) -> [&'a [u8]; 5] {
+        let [method, uri, tenant, user] = &self.about;
+        [method, uri, tenant, user, body]
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -172,7 +201,7 @@ pub struct Identity {
     /// The tenant that `X-Tenant-ID` names; the nil id when it names none there is.
     pub named_tenant: Option<OrganizationId>,
     pub exchange: Arc<Exchange>,
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<Arc<Idempotency>>,
 }
 
 /// The extractor: `TAKES` says which credentials an operation takes, and the document follows from it.
@@ -197,6 +226,8 @@ pub struct Guard {
     /// Counts what strangers have mailed to somebody, and what they guess of it.
     pub letters: Slowdown,
     internal_secrets: Vec<Hash>,
+    /// What SFTPGo's hooks show.
+    hook_key: Option<Hash>,
     gateways: Vec<ipnet::IpNet>,
     base_path: String,
 }
@@ -210,6 +241,7 @@ impl Guard {
             slowdown: Slowdown::new(config),
             letters: Slowdown::new(config),
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
+            hook_key: config.hook_sftpgo_key.as_deref().map(secret::hash),
             gateways: config.gateways.clone(),
             base_path: config.base_path.clone(),
         }
@@ -221,6 +253,11 @@ impl Guard {
             return Err(Cause::InternalSecretNotConfigured.into());
         }
         if self.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
+    }
+
+    /// Is it the key of SFTPGo's hooks? `None` where none is set.
+    pub fn is_hook_key(&self, offered: Option<&str>) -> Option<bool> {
+        self.hook_key.map(|known| offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &known)))
     }
 
     /// Is it one of the internal secrets? All are compared, whichever fits.
@@ -254,6 +291,12 @@ impl Identity {
     /// Somebody who is known by other means than the request's own credential: by signing in just now.
     pub fn of(who: Who, exchange: Arc<Exchange>) -> Self {
         Self { who, session: None, named_tenant: None, exchange, idempotency: None }
+    }
+
+    /// A service of this site that has just shown its key.
+    pub fn service(exchange: Arc<Exchange>) -> Self {
+        let _ = exchange.who.set(Actor::Known(Who::Internal));
+        Self::of(Who::Internal, exchange)
     }
 
     /// The member who acts, if a member does.
@@ -412,6 +455,12 @@ impl<'a> FromRequest<'a> for Visitor {
         let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let cookie = |name| find_cookie(guard, request, name).map(str::to_owned);
         let from = provenance(request);
+        if [cookie::REFRESH, cookie::SESSION, cookie::OIDC]
+            .iter()
+            .any(|name| find_cookie(guard, request, name).is_some())
+        {
+            guard.cookies.require_own_host(from)?;
+        }
         Ok(Self {
             exchange: exchange_of(request)?,
             agent: agent.chars().take(AGENT_CHARACTERS_MAX).collect(),

@@ -3,8 +3,11 @@
 //! **Invariant.** Browsers send cookies with requests that other sites make. A change by cookie is therefore taken only
 //! from our own pages and from the origins that the settings name.
 
+use std::net::IpAddr;
+
 use crate::config::Config;
 use crate::config::providers::is_loopback;
+use crate::error::{Cause, Error, Result};
 
 pub const ACCESS: &str = "access_token";
 pub const REFRESH: &str = "refresh_token";
@@ -19,6 +22,35 @@ pub struct Cookies {
     path: String,
     is_secure: bool,
     cors_origins: Vec<String>,
+    /// The public address, where one is set.
+    public: Option<Public>,
+    trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+#[derive(Debug, Clone)]
+struct Public {
+    /// Such as `https://id.example.org`
+    origin: String,
+    /// Host, and port where it is not the scheme's own.
+    authority: String,
+}
+
+impl Public {
+    fn of(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let authority = without_default_port(scheme, rest.split('/').next()?).to_ascii_lowercase();
+        Some(Self { origin: format!("{scheme}://{authority}"), authority })
+    }
+
+    fn is_host(&self, host: &str) -> bool {
+        let scheme = self.origin.split("://").next().unwrap_or_default();
+        without_default_port(scheme, host).eq_ignore_ascii_case(&self.authority)
+    }
+}
+
+fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    authority.strip_suffix(port).unwrap_or(authority)
 }
 
 /// What a request says about where it comes from.
@@ -26,6 +58,8 @@ pub struct Cookies {
 pub struct Provenance<'a> {
     pub origin: Option<&'a str>,
     pub host: Option<&'a str>,
+    /// Who is at the other end of the connection; nobody on the local socket.
+    pub peer: Option<IpAddr>,
     /// `Sec-Fetch-Site`
     pub fetch_site: Option<&'a str>,
 }
@@ -43,7 +77,26 @@ impl Cookies {
             // Other services live on the same host: the cookies are theirs neither.
             (true, _) => "__Secure-",
         };
-        Self { prefix, path: format!("/{path}"), is_secure, cors_origins: config.cors_origins.clone() }
+        Self {
+            prefix,
+            path: format!("/{path}"),
+            is_secure,
+            cors_origins: config.cors_origins.clone(),
+            public: Public::of(&config.public_url),
+            trusted_proxies: config.trusted_proxies.clone(),
+        }
+    }
+
+    /// Fails where cookies came to another host than the public address has: a name that somebody else points here. A proxy
+    /// may call us what it likes, and so may this machine.
+    pub fn require_own_host(&self, from: Provenance<'_>) -> Result<()> {
+        let Some(public) = &self.public else { return Ok(()) };
+        let is_near =
+            |peer: IpAddr| peer.is_loopback() || self.trusted_proxies.iter().any(|network| network.contains(&peer));
+        if from.peer.is_none_or(is_near) || from.host.is_some_and(|host| public.is_host(host)) {
+            return Ok(());
+        }
+        Err(Error::new(Cause::WrongHost).saying(format!("cookies count only at {}: use that address", public.origin)))
     }
 
     /// The value of one of our cookies.
@@ -71,6 +124,8 @@ impl Cookies {
             (Some(site), _) => site != "same-origin" && site != "none",
             // No browser of today leaves both out of a change.
             (None, None) => false,
+            // A proxy may not pass on what the browser called us: the public address is ours in any case.
+            (None, Some(origin)) if self.public.as_ref().is_some_and(|public| public.origin == origin) => false,
             (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != from.host,
         }
     }
@@ -113,7 +168,7 @@ mod tests {
     #[test]
     fn another_site_is_told_by_fetch_site_and_by_origin() {
         let cookies = cookies("https://a.example.org");
-        let from = |origin, fetch_site| Provenance { origin, host: Some("a.example.org"), fetch_site };
+        let from = |origin, fetch_site| Provenance { origin, host: Some("a.example.org"), peer: None, fetch_site };
         for (origin, fetch_site, is_cross_site) in [
             (None, None, false),
             (None, Some("same-origin"), false),
@@ -128,5 +183,53 @@ mod tests {
         ] {
             assert_eq!(cookies.is_cross_site(from(origin, fetch_site)), is_cross_site, "{origin:?} {fetch_site:?}");
         }
+    }
+
+    #[test]
+    fn behind_a_proxy_that_names_no_host_the_public_address_decides() {
+        let cookies = cookies("https://a.example.org:443/id");
+        for host in [None, Some("127.0.0.1:8480"), Some("a.example.org")] {
+            for (origin, is_cross_site) in [
+                ("https://a.example.org", false),
+                ("http://a.example.org", host != Some("a.example.org")),
+                ("https://a.example.org:8443", true),
+                ("https://evil.example", true),
+            ] {
+                let from = Provenance { origin: Some(origin), host, peer: None, fetch_site: None };
+                assert_eq!(cookies.is_cross_site(from), is_cross_site, "{host:?} {origin}");
+            }
+        }
+    }
+
+    #[test]
+    fn cookies_count_at_the_public_address_only() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let mut config = Config::of(Path::new("data"));
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
+        for (public_url, right, wrong) in [
+            ("https://a.example.org", "a.example.org", "a.example.org:8443"),
+            ("https://a.example.org", "A.example.org:443", "a.example.org:80"),
+            ("https://a.example.org:8443/id", "a.example.org:8443", "a.example.org"),
+            ("http://nas.example.org", "nas.example.org:80", "nas.example.org:443"),
+            ("http://[2001:db8::7]:8480", "[2001:db8::7]:8480", "[2001:db8::7]"),
+        ] {
+            config.public_url = public_url.into();
+            let cookies = Cookies::new(&config);
+            let is_taken = |host, peer| {
+                let from = Provenance { origin: None, host, peer, fetch_site: Some("same-origin") };
+                cookies.require_own_host(from).is_ok()
+            };
+            let far = Some(address("203.0.113.7"));
+            assert!(is_taken(Some(right), far), "{public_url} {right}");
+            for host in [Some(wrong), Some("evil.example"), Some(""), None] {
+                assert!(!is_taken(host, far), "{public_url} {host:?}");
+                for near in [None, Some(address("127.0.0.1")), Some(address("::1")), Some(address("10.1.2.3"))] {
+                    assert!(is_taken(host, near), "{public_url} {host:?} {near:?}");
+                }
+            }
+        }
+        config.public_url = String::new();
+        let from = Provenance { origin: None, host: Some("any"), peer: Some(address("203.0.113.7")), fetch_site: None };
+        assert!(Cookies::new(&config).require_own_host(from).is_ok());
     }
 }

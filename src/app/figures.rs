@@ -38,6 +38,7 @@ pub struct Figures {
 
 struct Gauges {
     epoch: IntGauge,
+    body_bytes: IntGauge,
     members: IntGauge,
     queued: IntGauge,
     jobs: IntGauge,
@@ -84,6 +85,7 @@ impl Gauges {
     fn new(made: &Maker) -> Result<Self> {
         Ok(Self {
             epoch: made.gauge("roster_policy_epoch", "Epoch of the policy in force")?,
+            body_bytes: made.gauge("roster_body_bytes", "Bytes of request bodies in memory now")?,
             members: made.gauge("roster_members", "Members in the policy")?,
             queued: made.gauge("roster_writer_queue", "Changes that wait for the writer now")?,
             jobs: made.gauge("roster_writer_jobs", "Changes run since the start")?,
@@ -165,6 +167,7 @@ pub fn render(app: &App) -> Result<String> {
     let snapshot = app.guard.snapshot.load();
     let as_i64 = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     gauges.epoch.set(as_i64(snapshot.epoch));
+    gauges.body_bytes.set(as_i64(app.intake.in_flight()));
     gauges.members.set(as_i64(snapshot.people() as u64));
     gauges.queued.set(as_i64(queued as u64));
     gauges.jobs.set(as_i64(db.jobs.load(Relaxed)));

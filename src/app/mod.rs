@@ -4,11 +4,13 @@
 //! one transaction, and the answer leaves after the commit and the publication. The `Db` is private, and `change`
 //! takes an answer only together with its audit entry, so an unaudited change does not compile.
 
-mod denials;
+pub mod denials;
 pub mod figures;
 mod kept;
 pub mod keys;
+mod large;
 pub mod record;
+pub mod repeats;
 mod rules;
 mod store;
 pub mod verdict;
@@ -36,9 +38,11 @@ use crate::journal::{self, Entry, Verified};
 use crate::outbound::Outbound;
 use crate::outbox::{self, Event, Neighbours};
 use crate::sandbox::Host;
-use denials::Denials;
+use crate::wire::body::Intake;
+use denials::{Denials, Refusals};
 use figures::Figures;
 use kept::Kept;
+pub use large::Large;
 use record::{Allowed, Decided};
 pub use store::{is_used_up, use_up};
 
@@ -48,6 +52,10 @@ pub struct App {
     pub guard: Arc<Guard>,
     pub config: Arc<Config>,
     pub figures: Figures,
+    /// The limits of request bodies.
+    pub intake: Arc<Intake>,
+    /// Refusals, so that the log says each once in a while.
+    pub refusals: Refusals,
     /// Requests to providers and neighbours.
     pub outbound: Outbound,
     /// Runs the organizations' own rules.
@@ -200,6 +208,8 @@ impl App {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
             figures: Figures::new()?,
+            intake: Arc::new(Intake::new(&config)),
+            refusals: denials::refusals(),
             outbound: Outbound::new(&config),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
             decisions: DecisionLog::open(&config, Decided::row),
@@ -211,7 +221,7 @@ impl App {
             sealer,
             url: OnceLock::new(),
             kept: Kept::default(),
-            denials: Denials::default(),
+            denials: denials::denials(),
             reloaded: tokio::sync::Mutex::default(),
             rotating: tokio::sync::Mutex::default(),
             sftpgo: tokio::sync::Mutex::default(),
@@ -297,6 +307,7 @@ impl App {
     ) -> Result<Committed<T>> {
         let Some(wanted) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
         let ttl_ms = ms(self.config.idempotency_ttl_s);
+        let fingerprint = self.sealer.digest("request", &wanted.parts(caller.exchange.body.bytes()));
         let change = move |t: &Transaction<'_>, caller: &Identity| {
             if let Some(permission) = permission {
                 access::require(t.snapshot(), caller, permission)?;
@@ -305,11 +316,11 @@ impl App {
             let actor = format!("{kind} {name}");
             let place = (actor.as_str(), action, wanted.key.as_str());
             if let Some(known) = store::find_remembered(t, place, t.now().plus_ms(-ttl_ms))? {
-                return repeated(known, &wanted.fingerprint).map(Changed::nothing);
+                return repeated(known, &fingerprint).map(Changed::nothing);
             }
             let changed = change(t, caller)?;
             let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
-            store::remember(t, place, &store::Remembered { fingerprint: wanted.fingerprint, answer })?;
+            store::remember(t, place, &store::Remembered { fingerprint, answer })?;
             Ok(changed)
         };
         self.change(caller, action, change).await
@@ -321,11 +332,6 @@ impl App {
         tidy: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.db.write(move |w, _| tidy(w)).await
-    }
-
-    /// A digest of a request that tells nothing of its text.
-    pub fn fingerprint(&self, parts: &[&[u8]]) -> Hash {
-        self.sealer.digest("request", parts)
     }
 
     /// Forgets answers whose time is over.

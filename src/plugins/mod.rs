@@ -417,7 +417,7 @@ impl Uploads {
 #[derive(Debug)]
 pub struct Upload {
     pub name: String,
-    pub component: Vec<u8>,
+    pub component: hyper::body::Bytes,
     pub version: Version,
 }
 

@@ -4,94 +4,23 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use poem::{Body, Endpoint, Request, Response};
+use poem::{Endpoint, Request, Response};
 
-use super::is_change;
-use crate::access::caller::{Exchange, FromCommandLine, Idempotency};
+use crate::access::caller::{CLIENT_KIND, Exchange, FromCommandLine};
 use crate::app::App;
-use crate::config::Config;
-use crate::error::{Cause, Error, Result};
-use crate::wire::{Failure, Raw, failure_body};
-
-/// What is over the body limit is read this far, so that the caller gets to see the answer.
-const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
-
-/// Reads the body within its limits, and puts it back as one piece.
-async fn take_body(app: &App, request: &mut Request) -> Result<()> {
-    let bytes_max = body_bytes_max(&app.config, request.method(), request.uri().path());
-    let reading = read_limited(request.take_body(), bytes_max);
-    let bytes = tokio::time::timeout(Duration::from_millis(app.config.body_wait_ms), reading)
-        .await
-        .map_err(|_| Error::new(Cause::RequestTimeout).header("Connection", "close"))??;
-    if let Some(key) = request.headers().get("idempotency-key") {
-        let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
-        let key =
-            key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
-        // Whom the request is for is a part of it.
-        let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes).unwrap_or_default();
-        let (tenant, user) = (header("x-tenant-id"), header("x-sftpgo-user"));
-        let (method, uri) = (request.method().as_str(), request.original_uri().to_string());
-        let fingerprint = app.fingerprint(&[method.as_bytes(), uri.as_bytes(), tenant, user, &bytes]);
-        request.extensions_mut().insert(Idempotency { key, fingerprint });
-    }
-    // Pages read a form as the framework does; operations read the bytes.
-    if is_page(request) {
-        request.set_body(bytes);
-    } else {
-        request.extensions_mut().insert(Raw(bytes));
-    }
-    Ok(())
-}
-
-/// How long a body may be, by where it goes. A plugin that is too large is refused by its own operation, which says by
-/// how much: what is moderately too large gets through to it, and big runtimes only where some organization may have them.
-fn body_bytes_max(config: &Config, method: &Method, path: &str) -> u64 {
-    let path = path.strip_prefix(config.base_path.as_str()).unwrap_or(path);
-    match path.strip_suffix('/').unwrap_or(path) {
-        "/permissions/catalog" => config.catalog_bytes_max,
-        "/admin/users/import" => config.import_bytes_max,
-        "/plugins" if *method == Method::POST => {
-            const REFUSED_BYTES: u64 = 6 * 1024 * 1024;
-            let large = if config.plugins_large.is_empty() { 0 } else { config.plugin_large_file_bytes + 1 };
-            REFUSED_BYTES.max(config.plugin_file_bytes + 1).max(large)
-        }
-        _ => config.body_bytes_max,
-    }
-}
+use crate::app::denials::shown;
+use crate::error::{Cause, Error};
+use crate::ids::Timestamp;
+use crate::wire::body::{Limit, Slot};
+use crate::wire::{Failure, failure_body};
 
 fn is_page(request: &Request) -> bool {
     let path = request.uri().path();
     path.starts_with("/setup") || ["/reset", "/invitation"].contains(&path)
-}
-
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
-
-async fn read_limited(body: Body, bytes_max: u64) -> Result<Vec<u8>> {
-    let mut stream = std::pin::pin!(body.into_bytes_stream());
-    let mut bytes = Vec::new();
-    let mut total = 0;
-    while let Some(piece) = stream.next().await {
-        let piece =
-            piece.map_err(|e| Error::new(Cause::MalformedBody).saying("the body broke off").because(e.to_string()))?;
-        total += piece.len() as u64;
-        if total <= bytes_max {
-            bytes.extend_from_slice(&piece);
-        } else if total > DRAIN_BYTES_MAX.max(bytes_max) {
-            return Err(Error::new(Cause::TooLarge).saying(too_large(bytes_max)).header("Connection", "close"));
-        }
-    }
-    if total > bytes_max {
-        return Err(Error::new(Cause::TooLarge).saying(too_large(bytes_max)));
-    }
-    Ok(bytes)
-}
-
-fn too_large(bytes_max: u64) -> String {
-    format!("the body is larger than the {bytes_max} bytes that this address takes")
 }
 
 /// The outermost layer.
@@ -119,15 +48,20 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_preflight =
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let exchange = Arc::new(Exchange::new(request_id, address, request.uri().path().to_owned()));
+        let exchange = Exchange::new(request_id, address, request.uri().path().to_owned());
+        let is_held_back = request.headers().contains_key(header::EXPECT);
+        let body = Slot::new(request.take_body(), is_held_back, &self.app.intake);
+        let exchange = Arc::new(exchange.with_body(body));
         request.extensions_mut().insert(exchange.clone());
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
             let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = exchange.path);
             let answer = async {
-                if is_change(&method) {
-                    take_body(&self.app, &mut request).await?;
+                // Pages read a form as the framework does.
+                if is_page(&request) {
+                    let form = exchange.body.read(Limit::Public).await?.clone();
+                    request.set_body(form);
                 }
                 self.inner.call(request).await
             };
@@ -141,6 +75,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
                 }
             }
         };
+        if exchange.body.let_go(exchange.is_known()) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         self.mark(&mut response, origin.as_ref(), is_preflight, &exchange);
         let took = began.elapsed();
         self.app.figures.duration_s.observe(took.as_secs_f64());
@@ -174,15 +111,9 @@ impl<E> Edge<E> {
     fn failed(&self, failure: &Error, exchange: &Exchange) -> Response {
         let request_id = &exchange.request_id;
         let status = failure.cause.status();
-        let source = failure.source.as_deref().unwrap_or("");
-        let (word, path) = (failure.cause.word(), &exchange.path);
+        self.log(failure, exchange);
         let (kind, name) = exchange.actor();
-        match status {
-            500.. => tracing::error!(request_id, path, word, source, kind, name, "failed"),
-            401 | 403 | 429 => tracing::info!(request_id, path, word, source, kind, name, "refused"),
-            _ => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
-        }
-        if failure.cause == Cause::RateLimited {
+        if failure.cause == Cause::RateLimited && kind == CLIENT_KIND {
             self.app.figures.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
         let area = area(exchange.path.strip_prefix(self.app.config.base_path.as_str()).unwrap_or(&exchange.path));
@@ -202,11 +133,42 @@ impl<E> Edge<E> {
         response.body(body.to_string())
     }
 
+    /// One line for a failure, as loud as it is ours; where somebody repeats it, one a minute.
+    fn log(&self, failure: &Error, exchange: &Exchange) {
+        let (cause, request_id, path) = (failure.cause, &exchange.request_id, shown(&exchange.path));
+        let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
+        let (kind, name) = exchange.actor();
+        if cause == Cause::Internal {
+            // Told every time: the answer says that the log has it.
+            return tracing::error!(request_id, path, word, source, kind, name, "failed");
+        }
+        let status = cause.status();
+        let is_told = matches!(status, 401 | 403 | 429 | 500..);
+        let what = (word, kind, name.clone(), exchange.address);
+        let repeats = if is_told { self.app.refusals.count(what, Timestamp::now()) } else { None };
+        match (status, repeats) {
+            (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
+            // What is not switched on here is no fault of ours.
+            (401 | 403 | 429 | 501, Some(repeats)) => {
+                tracing::info!(request_id, path, word, source, kind, name, repeats, "refused");
+            }
+            (502 | 503, Some(repeats)) => {
+                tracing::warn!(request_id, path, word, source, kind, name, repeats, "failed");
+            }
+            (_, Some(repeats)) => tracing::error!(request_id, path, word, source, kind, name, repeats, "failed"),
+        }
+    }
+
     /// What every answer carries.
     fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &Exchange) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        // What may hold personal data or a secret is kept nowhere: all but the answers that say otherwise.
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+            headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        }
         for cookie in exchange.take_cookies() {
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 headers.append(header::SET_COOKIE, cookie);
@@ -266,7 +228,8 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
         StatusCode::BAD_REQUEST => Cause::MalformedBody,
         _ => Cause::Internal,
     };
-    Ok(Error::new(cause).because(text))
+    // The text of this one repeats what the caller sent.
+    Ok(if cause == Cause::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
 }
 
 /// The scope of codes for a path below the base path.

@@ -1,7 +1,7 @@
 //! The HTTP surface: its table of contents, the layers around it, and the server.
 //!
-//! Order, outermost first: `Edge` (request id, address, body limits, panic guard, error rendering, CORS) → routes →
-//! `Operations` (explained parameters, recorded denials) → operation.
+//! Order, outermost first: `Edge` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
+//! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
 
 mod edge;
 pub mod listener;
@@ -16,7 +16,7 @@ use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response,
 use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 
-use crate::access::caller::{Exchange, Prover};
+use crate::access::caller::{Exchange, FromCommandLine, Prover};
 use crate::access::secret;
 use crate::app::{App, figures};
 use crate::connect::webhook::Sender;
@@ -230,7 +230,7 @@ pub const FORMATS: &[Format] = &[
 ];
 
 /// The page is one inline script by Swagger UI; it may talk to this server only.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
 /// The program itself.
 struct System;
@@ -276,20 +276,26 @@ fn jwks(app: poem::web::Data<&Arc<App>>) -> Response {
         .body(app.guard.keys.load().jwks().to_owned())
 }
 
-/// Open to this machine, and elsewhere to the holder of the token.
+/// Open to the holder of the token, and over the local socket. Where a connection comes from opens nothing: a proxy on this
+/// machine would let everybody in.
 #[handler]
 async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
-    let is_forwarded = ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
-    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
-    let is_local = !is_forwarded && peer.is_none_or(|address| address.is_loopback());
     let offered =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let token = app.config.metrics_token.as_deref().map(secret::hash);
-    let is_holder = offered.zip(token).is_some_and(|(offered, token)| secret::equal(&secret::hash(offered), &token));
-    if !is_local && !is_holder {
-        return Err(Error::new(Cause::Unauthenticated)
-            .saying("metrics are for this machine, or for a bearer of the metrics token")
-            .into());
+    let is_local = request.data::<FromCommandLine>().is_some();
+    match app.config.metrics_token.as_deref() {
+        _ if is_local => {}
+        Some(token) if offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &secret::hash(token))) => {}
+        Some(_) => {
+            return Err(Error::new(Cause::Unauthenticated)
+                .saying("metrics are for a bearer of the metrics token")
+                .into());
+        }
+        None => {
+            let message =
+                "set metrics_token_file to read the metrics over the network; the local socket needs no token";
+            return Err(Error::new(Cause::NotConfigured).saying(message).into());
+        }
     }
     connect::deliver::observe(&app).await?;
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
@@ -324,7 +330,8 @@ impl Endpoint for Fixed {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let (text, etag) = self.made()?;
-        let mut response = Response::builder().header(header::ETAG, etag);
+        // Public, and asked for anew by its tag.
+        let mut response = Response::builder().header(header::ETAG, etag).header(header::CACHE_CONTROL, "no-cache");
         if self.content_type.starts_with("text/html") {
             response = response.header(header::CONTENT_SECURITY_POLICY, DOCS_POLICY);
         }

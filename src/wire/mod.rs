@@ -2,12 +2,12 @@
 //!
 //! The failure's envelope is rendered in one place, the outermost layer of `routes`; here it is only described.
 
+pub mod body;
 pub mod document;
 pub mod inputs;
 
 use poem::http::{HeaderName, StatusCode, header};
-use poem::{IntoResponse, Request, RequestBody, Response};
-use poem_openapi::payload::{ParsePayload, Payload};
+use poem::{IntoResponse, Response};
 use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
@@ -15,6 +15,7 @@ use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Enum, Object};
 use serde_json::{Value, json};
 
+pub use self::body::{Body, OptionalBody};
 pub use self::document::Tag;
 use crate::db::Window;
 use crate::error::{Cause, Error};
@@ -340,102 +341,6 @@ impl<D: Datum> ApiResponse for Success<D> {
 
     fn register(registry: &mut Registry) {
         D::register(registry);
-    }
-}
-
-/// A request body: checked against its own schema in the document, all faults at once, then read.
-pub struct Body<T>(pub T);
-
-impl<T: ParseFromJSON> Payload for Body<T> {
-    const CONTENT_TYPE: &'static str = "application/json";
-
-    fn check_content_type(content_type: &str) -> bool {
-        let essence = content_type.split(';').next().unwrap_or("").trim();
-        essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
-    }
-
-    fn schema_ref() -> MetaSchemaRef {
-        T::schema_ref()
-    }
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
-    }
-}
-
-impl<T: ParseFromJSON> ParsePayload for Body<T> {
-    const IS_REQUIRED: bool = true;
-
-    async fn from_request(request: &Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self(read_body(request, raw(request)?)?))
-    }
-}
-
-/// The body of a request, read whole and within its limits by the outermost layer.
-#[derive(Debug, Clone)]
-pub struct Raw(pub Vec<u8>);
-
-/// The bytes of the body.
-pub fn raw(request: &Request) -> Result<&[u8], Error> {
-    request.data::<Raw>().map(|raw| raw.0.as_slice()).ok_or_else(|| Error::internal("the body was not read"))
-}
-
-/// The same where the address takes only these media types; `message` says what to send.
-pub fn raw_of<'r>(request: &'r Request, types: &[&str], message: &'static str) -> Result<&'r [u8], Error> {
-    let essence = request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim();
-    if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
-        return raw(request);
-    }
-    Err(Error::new(Cause::MediaType).saying(message))
-}
-
-fn read_body<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T, Error> {
-    let value = inputs::parse(bytes)?;
-    let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
-    let faults = inputs.check_body(&T::name(), &value)?;
-    if !faults.is_empty() {
-        return Err(Error::fields(faults));
-    }
-    // The schema let something through that the type refuses: our fault, but still the caller's input.
-    T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
-}
-
-poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
-
-/// A body that may be missing: some clients and proxies drop one, and some operations do without.
-pub struct OptionalBody<T>(std::marker::PhantomData<fn() -> T>);
-
-impl<T: ParseFromJSON> OptionalBody<T> {
-    /// The body, checked like any other; `None` where there is none.
-    pub fn read(&self, request: &Request) -> Result<Option<T>, Error> {
-        let bytes = raw(request)?;
-        if bytes.is_empty() { Ok(None) } else { read_body(request, bytes).map(Some) }
-    }
-}
-
-impl<'a, T: ParseFromJSON> poem_openapi::ApiExtractor<'a> for OptionalBody<T> {
-    const TYPES: &'static [poem_openapi::ApiExtractorType] = &[poem_openapi::ApiExtractorType::RequestObject];
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
-    }
-
-    fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
-        Some(poem_openapi::registry::MetaRequest {
-            description: Some("May be left out"),
-            content: vec![media("application/json", T::schema_ref())],
-            required: false,
-        })
-    }
-
-    async fn from_request(
-        _: &'a Request,
-        _: &mut RequestBody,
-        _: poem_openapi::ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(Self(std::marker::PhantomData))
     }
 }
 

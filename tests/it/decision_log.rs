@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::site::{ADMIN, As, Organization, PASSWORD, Reply, Site};
+use crate::site::{ADMIN, As, Organization, PASSWORD, Site};
 use crate::verdicts::{bind, documents, enforced, permission, watched};
 
 const CHECK: &str = "/api/v1/permissions/check";
@@ -33,16 +33,6 @@ async fn list(caller: &As<'_>, query: &str) -> Value {
 
 fn reasons(list: &Value) -> Vec<&str> {
     list["items"].as_array().expect("items").iter().map(|item| item["reason"].as_str().expect("a reason")).collect()
-}
-
-fn metric(site_text: &str, name: &str) -> u64 {
-    let line = site_text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
-}
-
-async fn metrics(site: &Site) -> String {
-    let Reply { body, .. } = site.nobody().get("/metrics").await;
-    body.as_str().expect("text").to_owned()
 }
 
 /// Who holds `doc.read` in an organization, and who holds nothing.
@@ -281,7 +271,7 @@ async fn what_the_queue_cannot_take_is_counted_and_no_check_waits_for_it() {
     let (total, dropped) = (page["total"].as_u64().expect("total"), page["dropped"].as_u64().expect("dropped"));
     assert_eq!(total + dropped, 100, "{page}");
     assert!(total >= 1 && dropped >= 1, "{page}");
-    assert_eq!(metric(&metrics(&site).await, "roster_decisions_dropped_total"), dropped);
+    assert_eq!(site.metric("roster_decisions_dropped_total"), dropped);
     assert_eq!(list(&bolt.admin(), "").await["dropped"], 0, "what another organization lost is its own affair");
 }
 
@@ -351,7 +341,7 @@ async fn a_full_disk_drops_rows_and_stops_no_check() {
     site.limit_file_size(0);
     ask(&acme.admin(), &permission(&other, "doc.read"), 2_000).await;
     let deadline = Instant::now() + Duration::from_secs(20);
-    while metric(&metrics(&site).await, "roster_decisions_dropped_total") == 0 {
+    while site.metric("roster_decisions_dropped_total") == 0 {
         assert!(Instant::now() < deadline, "{}", site.log());
         ask(&acme.admin(), &permission(&other, "doc.read"), 2_000).await;
     }

@@ -11,18 +11,18 @@ use crate::site::{ADMIN, INTERNAL_SECRET, PASSWORD, Site};
 
 /// What the default limit of a body lets in.
 const BODY_BYTES_MAX: usize = 1_048_576;
-/// How much of a longer one is read away.
+/// How much of a longer one is read away, for a caller who is known.
 const DRAIN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// An answer as it came over a socket, without a client's help.
-struct Plain {
-    status: u16,
+pub struct Plain {
+    pub status: u16,
     head: String,
-    body: Value,
+    pub body: Value,
 }
 
 impl Plain {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let line =
             self.head.lines().find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)));
         line.map(|(_, value)| value.trim())
@@ -30,7 +30,7 @@ impl Plain {
 }
 
 /// Sends these bytes and reads one answer of JSON or of nothing.
-fn exchange(stream: &mut TcpStream, request: &[u8]) -> Plain {
+pub fn exchange(stream: &mut TcpStream, request: &[u8]) -> Plain {
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("time-out");
     stream.write_all(request).expect("a request");
     let mut bytes = Vec::new();
@@ -49,11 +49,11 @@ fn exchange(stream: &mut TcpStream, request: &[u8]) -> Plain {
     answer
 }
 
-fn connect(site: &Site) -> TcpStream {
+pub fn connect(site: &Site) -> TcpStream {
     TcpStream::connect(site.url.strip_prefix("http://").expect("http")).expect("a connection")
 }
 
-fn head(request_line: &str, headers: &str) -> Vec<u8> {
+pub fn head(request_line: &str, headers: &str) -> Vec<u8> {
     format!("{request_line} HTTP/1.1\r\nhost: site\r\n{headers}\r\n").into_bytes()
 }
 
@@ -252,8 +252,13 @@ async fn the_limit_of_bodies_is_a_setting() {
 async fn a_large_body_is_read_away_and_the_connection_lives_on() {
     let site = Site::start().await;
     let mut stream = connect(&site);
-    let mut request =
-        head("POST /auth/login", &format!("content-type: application/json\r\ncontent-length: {DRAIN_BYTES_MAX}\r\n"));
+    let token = &site.admin_token;
+    let mut request = head(
+        "POST /admin/members",
+        &format!(
+            "authorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {DRAIN_BYTES_MAX}\r\n"
+        ),
+    );
     request.resize(request.len() + DRAIN_BYTES_MAX, b' ');
 
     let refused = exchange(&mut stream, &request);
@@ -275,7 +280,9 @@ async fn a_body_without_end_is_answered_and_the_connection_closed() {
         ("transfer-encoding: chunked".to_owned(), format!("{long:x}\r\n")),
     ] {
         let mut stream = connect(&site);
-        let mut request = head("POST /auth/login", &format!("content-type: application/json\r\n{coding}\r\n"));
+        let known = format!("authorization: Bearer {}\r\n", site.admin_token);
+        let mut request =
+            head("POST /admin/members", &format!("{known}content-type: application/json\r\n{coding}\r\n"));
         request.extend(frame.bytes());
         request.resize(request.len() + DRAIN_BYTES_MAX + 1, b' ');
 
@@ -570,6 +577,156 @@ async fn the_host_that_a_request_names_appears_nowhere() {
     }
 }
 
+#[tokio::test]
+async fn no_page_is_framed() {
+    let site = Site::start().await;
+
+    for path in ["/api/v1/docs", "/setup", "/setup?token=x", "/reset?token=x", "/invitation?token=x"] {
+        let reply = site.nobody().get(path).await;
+        let policy = reply.header("content-security-policy").unwrap_or_default();
+        assert!(policy.split("; ").any(|part| part == "frame-ancestors 'none'"), "{path}: {policy}");
+        assert_eq!(reply.header("x-frame-options"), Some("DENY"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_by_nobody_unless_it_says_so() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let login = json!({"login": ADMIN, "password": PASSWORD});
+
+    for reply in [
+        site.nobody().post("/auth/login", login).await,
+        site.admin().get("/me").await,
+        site.admin().get("/admin/members").await,
+        site.admin().get("/admin/audit/export").await,
+        site.admin().post("/admin/api-clients", json!({"name": "portal", "scopes": ["*"]})).await,
+        acme.owner().get("/api/v1/permissions/me").await,
+        site.internal().get("/internal/members").await,
+        site.nobody().get("/me").await,
+        site.nobody().get("/nowhere").await,
+        site.nobody().get("/setup?token=x").await,
+        site.nobody().get("/healthz").await,
+    ] {
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply:?}");
+    }
+    let public = [("/.well-known/jwks.json", "public, max-age=300"), ("/api/v1/openapi.json", "no-cache")];
+    for (path, kept) in public.into_iter().chain([("/api/v1/docs", "no-cache")]) {
+        assert_eq!(site.nobody().get(path).await.header("cache-control"), Some(kept), "{path}");
+    }
+}
+
+// ── what strangers leave behind ──
+
+#[tokio::test]
+async fn what_a_stranger_sends_as_a_client_key_is_written_nowhere() {
+    let site = Site::with("log.level = \"trace\"").await;
+    let acme = site.organization("acme").await;
+    let secrets = ["rs_a-secret-in-the-wrong-header", "Correct-horse-9", "eyJhbGciOiJFZERTQSJ9.e30.c2ln"];
+
+    for secret in secrets {
+        let stranger = site.nobody().with("x-client-key", secret);
+        for caller in [stranger.clone(), stranger.with("x-api-key", "x").with("x-tenant-id", &acme.id)] {
+            for (method, path) in [
+                (Method::GET, "/admin/members"),
+                (Method::POST, "/admin/members"),
+                (Method::DELETE, "/admin/members/x"),
+                (Method::PUT, "/api/v1/permissions/catalog"),
+                (Method::POST, "/api/v1/permissions/check"),
+                (Method::GET, "/internal/members"),
+                (Method::POST, "/auth/login"),
+                (Method::GET, "/nowhere"),
+            ] {
+                let reply = caller.send(method, path, Some(json!({}))).await;
+                assert!(reply.status >= 400 && !reply.body.to_string().contains(secret), "{path}");
+            }
+        }
+    }
+
+    let audit = site.admin().get("/admin/audit?limit=200").await.body.to_string();
+    for (place, text) in [("log", site.log()), ("metrics", site.metrics()), ("audit", audit)] {
+        assert!(!secrets.iter().any(|secret| text.contains(secret)), "{place}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_turned_away_is_known_to_the_log() {
+    let site = Site::start().await;
+    let made = site.admin().post("/admin/api-clients", json!({"name": "portal", "scopes": ["*"]})).await.data();
+    let key = made["client_key"].as_str().unwrap();
+
+    let reply = site.nobody().with("x-client-key", key).with("x-api-key", "wrong").get("/admin/members").await;
+
+    assert_eq!(reply.word(), "invalid_api_key");
+    assert!(site.log().lines().any(|line| line.contains("invalid_api_key") && line.contains(key)));
+}
+
+#[tokio::test]
+async fn what_is_not_our_fault_is_no_error_and_is_told_once() {
+    let site = Site::start().await;
+    let answers = async |path: &str, status: u16| {
+        for _ in 0..20 {
+            assert_eq!(site.nobody().post(path, json!({})).await.status, status, "{path}");
+        }
+    };
+
+    answers("/api/v1/hooks/wordpress", 501).await;
+    answers("/api/v1/hooks/sftpgo/auth", 501).await;
+    answers("/admin/members", 401).await;
+
+    let log = site.log();
+    for word in ["wordpress_not_configured", "not_configured", "unauthenticated"] {
+        let word = format!("word=\"{word}\"");
+        let told: Vec<&str> = log.lines().filter(|line| line.contains(&word)).collect();
+        assert!(told.len() == 1 && told[0].contains(" INFO "), "{word}: {told:?}");
+    }
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[tokio::test]
+async fn a_path_is_written_down_up_to_a_length() {
+    let site = Site::start().await;
+    let long = "x".repeat(4_000);
+
+    let lacking = site.member().await;
+    lacking.caller().delete(&format!("/admin/members/{long}")).await;
+    site.nobody().get(&format!("/admin/members/{long}")).await;
+
+    let audit = site.admin().get("/admin/audit?limit=200").await.body.to_string();
+    for text in [site.log(), audit] {
+        assert!(text.contains(&"x".repeat(180)) && !text.contains(&"x".repeat(201)));
+    }
+}
+
+#[tokio::test]
+async fn cookies_count_at_the_public_address_only() {
+    // Asked by nobody; it only says from which address this machine would speak to others.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").expect("a network beside loopback");
+    let near = socket.local_addr().unwrap().ip();
+    let settings = "public_url = \"http://id.example.org\"";
+    let site = Site::at(&format!("{near}:0"), settings).await;
+    let login = json!({"login": ADMIN, "password": PASSWORD, "cookies": true});
+    let signed_in = site.nobody().with("host", "id.example.org").post("/auth/login", login).await;
+    let cookies: Vec<&str> =
+        signed_in.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect();
+    let line = cookies.iter().map(|cookie| cookie.split(';').next().unwrap()).collect::<Vec<_>>().join("; ");
+    let asked = async |host: &str, method: Method, path: &str| {
+        site.nobody().with("cookie", &line).with("host", host).send(method, path, None).await
+    };
+
+    asked("id.example.org", Method::GET, "/me").await.done();
+    asked("ID.example.org:80", Method::GET, "/me").await.done();
+    for host in ["evil.example", "id.example.org:8080", "id.example.org.evil.example"] {
+        for (method, path) in [(Method::GET, "/me"), (Method::POST, "/auth/logout"), (Method::POST, "/auth/refresh")] {
+            let refused = asked(host, method, path).await;
+            assert_eq!(refused.is(28_505_000).word(), "wrong_host", "{host} {path}");
+        }
+    }
+    // A token is sent by no browser.
+    site.admin().with("host", "evil.example").get("/me").await.done();
+}
+
 // ── the documentation ──
 
 #[tokio::test]
@@ -587,7 +744,7 @@ async fn the_documentation_loads_nothing_from_elsewhere() {
             assert!(!is_foreign, "{}", value.chars().take(80).collect::<String>());
         }
     }
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
     assert_eq!(reply.header("content-security-policy"), Some(policy));
 }
 
@@ -619,30 +776,37 @@ async fn a_healthy_site_says_so_in_the_form_that_others_expect() {
 }
 
 #[tokio::test]
-async fn metrics_are_for_this_machine_and_not_for_what_is_forwarded_to_it() {
+async fn metrics_are_for_the_local_socket_where_no_token_is_set() {
     let site = Site::start().await;
 
-    let near = site.nobody().get("/metrics").await;
-
-    assert_eq!((near.status, near.header("content-type")), (200, Some("text/plain; version=0.0.4")));
-    for (header, value) in [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", ""), ("forwarded", "for=127.0.0.1")] {
-        let reply = site.nobody().with(header, value).get("/metrics").await;
-        assert_eq!(reply.is(35_501_000).word(), "unauthenticated", "{header}");
+    assert!(site.metrics().contains("\nroster_panics_total 0\n"));
+    for caller in [site.nobody(), site.admin(), site.internal(), site.nobody().with("x-forwarded-for", "127.0.0.1")] {
+        let reply = caller.get("/metrics").await;
+        assert_eq!((reply.is(35_605_000).word(), reply.status), ("not_configured", 501));
+        assert!(reply.body["message"].as_str().unwrap().contains("metrics_token_file"));
     }
-    let with_a_token = site.admin().with("x-forwarded-for", "127.0.0.1").get("/metrics").await;
-    assert_eq!(with_a_token.is(35_501_000).word(), "unauthenticated");
 }
 
 #[tokio::test]
-async fn the_metrics_token_opens_them_from_elsewhere() {
+async fn the_metrics_token_opens_them_and_no_address_does() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "a-token-for-metrics\n").unwrap();
-    let site = Site::with(&format!("metrics_token_file = {:?}", file.path())).await;
-    let asked = async |token: &str| site.bearer(token).with("x-forwarded-for", "192.0.2.1").get("/metrics").await;
+    for proxies in ["", "trusted_proxies = [\"127.0.0.1\"]"] {
+        let site = Site::with(&format!("metrics_token_file = {:?}\n{proxies}", file.path())).await;
 
-    assert_eq!(asked("a-token-for-metrics").await.status, 200);
-    for wrong in ["a-token-for-metricss", "a-token-for-metric", "", INTERNAL_SECRET] {
-        assert_eq!(asked(wrong).await.is(35_501_000).word(), "unauthenticated", "{wrong}");
+        let opened = site.bearer("a-token-for-metrics").get("/metrics").await;
+        assert_eq!((opened.status, opened.header("content-type")), (200, Some("text/plain; version=0.0.4")));
+        let far = site.bearer("a-token-for-metrics").with("x-forwarded-for", "192.0.2.1").get("/metrics").await;
+        assert_eq!(far.status, 200);
+        assert!(site.metrics().contains("\nroster_panics_total 0\n"));
+        for wrong in ["a-token-for-metricss", "a-token-for-metric", "", INTERNAL_SECRET, &site.admin_token] {
+            assert_eq!(site.bearer(wrong).get("/metrics").await.is(35_501_000).word(), "unauthenticated", "{wrong}");
+        }
+        for (header, value) in [("x-forwarded-for", "127.0.0.1"), ("forwarded", "for=127.0.0.1"), ("host", "127.0.0.1")]
+        {
+            let reply = site.nobody().with(header, value).get("/metrics").await;
+            assert_eq!(reply.is(35_501_000).word(), "unauthenticated", "{header}");
+        }
     }
 }
 
@@ -652,7 +816,7 @@ async fn requests_are_counted_by_operation_and_never_by_who_asked() {
     let member = site.member().await;
     site.admin().get(&format!("/admin/members/{}?x={}", member.uid, member.username)).await.done();
 
-    let text = site.nobody().get("/metrics").await.body.as_str().unwrap().to_owned();
+    let text = site.metrics();
 
     assert!(text.lines().any(|line| line.contains("operation=\"get_member\"") && line.ends_with(" 1")), "{text}");
     assert!(!text.contains(&member.uid) && !text.contains(&member.username));

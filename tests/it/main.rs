@@ -10,6 +10,7 @@
 
 mod audit;
 mod authentik;
+mod bodies;
 mod checks;
 mod cli;
 mod clients;

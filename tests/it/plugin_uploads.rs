@@ -158,9 +158,9 @@ async fn a_file_may_have_what_its_organization_may_and_not_a_byte_more() {
     assert_eq!((refused.status, refused.is(34_101_000).word()), (400, "plugin_too_large"));
     assert_eq!(upload(&big.owner(), "hours", beyond).await.data()["version"], 1);
     assert_eq!(big.owner().get("/api/v1/plugins/hours").await.data()["versions"][0]["large"], true);
-    // Far beyond, nobody looks into it any more.
+    // Far beyond, nobody reads it.
     let refused = upload(&big.owner(), "hours", vec![0; 6 * 1_024 * 1_024 + 1]).await;
-    assert_eq!((refused.status, refused.word()), (413, "too_large"));
+    assert_eq!((refused.status, refused.word()), (400, "plugin_too_large"));
 }
 
 #[tokio::test]

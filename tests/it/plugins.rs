@@ -352,8 +352,7 @@ async fn a_quarantine_ends_with_the_next_activation_or_by_rolling_back() {
         (&json!(true), &json!(7))
     );
     assert_eq!(owner.get("/api/v1/plugins").await.data()["items"][0]["quarantined"], true);
-    let metrics = site.nobody().get("/metrics").await.body;
-    let metrics = metrics.as_str().expect("text");
+    let metrics = site.metrics();
     assert!(metrics.contains("\nroster_plugins_in_force 1\n") && metrics.contains("\nroster_plugins_quarantined 1\n"));
     let again = activate(&owner, "hours", enforce(2)).await.data();
     assert_eq!(
@@ -458,8 +457,8 @@ async fn a_version_that_keeps_failing_is_quarantined_until_the_owner_rolls_back(
     assert_eq!(check().await, "plugin_denied");
     deactivate(&owner, "hours").await.done();
     assert_eq!(check().await, "ok_role");
-    let metrics = site.nobody().get("/metrics").await.body;
-    assert!(metrics.as_str().expect("text").contains("\nroster_plugins_in_force 0\n"));
+    let metrics = site.metrics();
+    assert!(metrics.contains("\nroster_plugins_in_force 0\n"));
 }
 
 #[tokio::test]

@@ -167,8 +167,7 @@ async fn one_account_that_does_not_get_in_line_holds_up_no_other() {
 
     sftpgo.until("lee", Value::is_object).await;
     assert!(sftpgo.user("kim").await.is_null() && waits().await);
-    let metrics = site.http.get(format!("{}/metrics", site.url)).send().await.expect("an answer");
-    let metrics = metrics.text().await.expect("text");
+    let metrics = site.metrics();
     let line = "roster_deliveries_total{outcome=\"failed\",target=\"sftpgo\"} 1";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }

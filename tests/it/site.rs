@@ -38,6 +38,7 @@ pub fn http_client() -> reqwest::ClientBuilder {
 /// A running site.
 pub struct Site {
     directory: TempDir,
+    listen: String,
     child: Option<Child>,
     pub url: String,
     pub http: reqwest::Client,
@@ -61,11 +62,20 @@ impl Site {
 
     /// With more lines of `roster.toml`.
     pub async fn with(settings: &str) -> Self {
-        Self::with_limits(settings, "").await
+        Self::begin("127.0.0.1:0", settings, "").await
     }
 
     /// Also with limits of the system, as the shell's `ulimit` sets them.
     pub async fn with_limits(settings: &str, ulimit: &str) -> Self {
+        Self::begin("127.0.0.1:0", settings, ulimit).await
+    }
+
+    /// The same on another address than loopback's.
+    pub async fn at(listen: &str, settings: &str) -> Self {
+        Self::begin(listen, settings, "").await
+    }
+
+    async fn begin(listen: &str, settings: &str, ulimit: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for file in std::fs::read_dir(template()).expect("template") {
             let file = file.expect("file");
@@ -74,11 +84,11 @@ impl Site {
         std::fs::write(directory.path().join("roster.toml"), format!("{settings}\n{SETTINGS}")).expect("settings");
         let began = counts(directory.path());
         let http = http_client().build().expect("client");
-        // A write past a file size limit shall fail, not kill: the shell's choice is inherited.
+        // A write past a file size limit must fail, not kill: the shell's choice is inherited.
         let before = if ulimit.is_empty() { String::new() } else { format!("ulimit {ulimit}; ") };
         let before = format!("trap '' XFSZ; {before}");
-        let (url, admin_token) = (String::new(), String::new());
-        let mut site = Self { directory, child: None, url, http, admin_token, began, before };
+        let (listen, url, admin_token) = (listen.to_owned(), String::new(), String::new());
+        let mut site = Self { directory, listen, child: None, url, http, admin_token, began, before };
         site.launch();
         site.admin_token = site.token(ADMIN, PASSWORD).await;
         site
@@ -143,7 +153,7 @@ impl Site {
         let mut child = Command::new("sh")
             .args(["-c", &format!("{}exec \"$0\" \"$@\"", self.before)])
             .arg(binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
+            .args(["serve", "--listen", &self.listen, "--json", "--data"])
             .arg(self.directory.path())
             .env("ROSTER_INTERNAL_SECRET", INTERNAL_SECRET)
             .stdin(Stdio::null())
@@ -195,6 +205,26 @@ impl Site {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The metrics, as the local socket has them.
+    pub fn metrics(&self) -> String {
+        get_locally(self.path(), "/metrics")
+    }
+
+    /// One of them.
+    pub fn metric(&self, name: &str) -> u64 {
+        let metrics = self.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}: {metrics}"))
+    }
+
+    /// The most memory that the server ever had, in kB.
+    pub fn peak_memory_kb(&self) -> u64 {
+        let pid = self.child.as_ref().expect("a server").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// The rows themselves, read-only, beside the server.
@@ -303,7 +333,7 @@ impl Drop for Site {
             }
             return;
         }
-        let metrics = plain_get(&self.url, "/metrics");
+        let metrics = self.metrics();
         for counter in ["roster_panics_total", "roster_writer_panics"] {
             assert!(metrics.contains(&format!("\n{counter} 0\n")), "{counter} is not 0: {}", self.log());
         }
@@ -336,6 +366,10 @@ impl As<'_> {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -592,11 +626,10 @@ fn counts(data: &Path) -> Counts {
     Counts { epoch: one("select epoch from site"), done: one("select count(*) from audit where outcome = 'done'") }
 }
 
-/// A request without a runtime, for the end of a test.
-fn plain_get(url: &str, path: &str) -> String {
-    let address = url.strip_prefix("http://").expect("http");
-    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("a request");
+/// What the server tells over its local socket; without a runtime, for the end of a test.
+fn get_locally(data: &Path, path: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(data.join("roster.sock")).expect("the local socket");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: local\r\nconnection: close\r\n\r\n").expect("a request");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     text

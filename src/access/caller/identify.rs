@@ -5,6 +5,7 @@ use std::sync::Arc;
 use poem::Request;
 use poem::http::Method;
 use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN};
+use poem::http::uri::Authority;
 
 use super::{
     Actor, CLIENT, Exchange, FromCommandLine, GATEWAY, Guard, INTERNAL, Idempotency, Identity, KEY, MEMBER, Prover, Who,
@@ -32,10 +33,7 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         Who::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
         let offered = header(&X_API_KEY).unwrap_or("");
-        Who::Client(client(guard, request, client_key, offered, &exchange).inspect_err(|_| {
-            // Known to the log and the audit even when it is turned away.
-            let _ = exchange.who.set(Actor::TurnedAway(client_key.chars().take(CLIENT_KEY_SHOWN).collect()));
-        })?)
+        Who::Client(client(guard, request, client_key, offered, &exchange)?)
     } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header(&X_INTERNAL_SECRET) {
             guard.require_internal(offered)?;
@@ -69,7 +67,7 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     let snapshot = guard.snapshot.load();
     let named_tenant = header(&X_TENANT_ID)
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
-    let idempotency = request.data::<Idempotency>().cloned();
+    let idempotency = idempotency(request)?;
     let _ = exchange.who.set(Actor::Known(who.clone()));
     Ok(Identity { who, session, named_tenant, exchange, idempotency })
 }
@@ -82,8 +80,21 @@ fn prover_of(request: &Request) -> Result<&Arc<dyn Prover>> {
     request.data::<Arc<dyn Prover>>().ok_or_else(|| Error::internal("no prover"))
 }
 
-/// As much of an unverified client key as a log line or an audit row takes.
-const CLIENT_KEY_SHOWN: usize = 64;
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+fn idempotency(request: &Request) -> Result<Option<Arc<Idempotency>>> {
+    let Some(key) = request.headers().get("idempotency-key").filter(|_| is_change(request)) else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+    let key =
+        key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
+    let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
+    let (method, uri) = (request.method().as_str().into(), request.original_uri().to_string().into_bytes());
+    Ok(Some(Arc::new(Idempotency { key, about: [method, uri, header("x-tenant-id"), header("x-sftpgo-user")] })))
+}
+
+fn is_change(request: &Request) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD)
+}
 
 /// Stands for a header value that is not text: it equals no key and no token.
 const UNREADABLE: &str = "\u{fffd}";
@@ -182,8 +193,9 @@ async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, t
     if access.is_none() && refresh.is_none() {
         return Ok(None);
     }
-    let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
-    if is_change && guard.cookies.is_cross_site(provenance(request)) {
+    let from = provenance(request);
+    guard.cookies.require_own_host(from)?;
+    if is_change(request) && guard.cookies.is_cross_site(from) {
         return Err(Cause::CrossSite.into());
     }
     let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
@@ -208,7 +220,9 @@ pub(super) fn provenance(request: &Request) -> Provenance<'_> {
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
     Provenance {
         origin: header(ORIGIN),
-        host: header(HOST),
+        // HTTP/2 names the host in the address.
+        host: header(HOST).or_else(|| request.uri().authority().map(Authority::as_str)),
+        peer: request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical()),
         fetch_site: header(HeaderName::from_static("sec-fetch-site")),
     }
 }
@@ -229,7 +243,12 @@ fn client(
         now: Timestamp::now(),
     };
     let snapshot = guard.snapshot.load();
-    let client = client::identify(snapshot.client(client_key), &presented)?;
-    client.admit(&presented)?;
-    Ok(client.clone())
+    let named = snapshot.client(client_key);
+    let admitted =
+        client::identify(named, &presented).and_then(|client| client.admit(&presented).map(|()| client.clone()));
+    if let (Err(_), Some(named)) = (&admitted, named) {
+        // Known to the log and the audit even when it is turned away.
+        let _ = exchange.who.set(Actor::TurnedAway(named.clone()));
+    }
+    admitted
 }

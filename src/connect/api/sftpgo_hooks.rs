@@ -12,14 +12,13 @@ use poem_openapi::registry::{
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
 use serde_json::{Value, json};
 
-use crate::access::caller::{Exchange, Identity, Who};
-use crate::access::secret;
+use crate::access::caller::{Exchange, Guard, Identity};
 use crate::app::App;
 use crate::connect::sftpgo::account::Account;
 use crate::connect::sftpgo::door::{self, Login};
 use crate::connect::sftpgo::files::{self, Heard};
 use crate::error::{Cause, Error, Result};
-use crate::wire::{Failure, Tag, inputs, raw};
+use crate::wire::{Failure, Tag, body, inputs};
 
 fn object() -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")))
@@ -42,36 +41,26 @@ impl<'a> ApiExtractor<'a> for Sent {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        let body = inputs::parse(raw(request)?)?;
+        let body = inputs::parse(body::read(request).await?)?;
         if body.is_object() { Ok(Self(body)) } else { Err(Error::new(Cause::MalformedBody).into()) }
     }
 }
 
 /// Who calls a hook: SFTPGo by the hook's own key, or a service of this site where `INTERNAL` says so.
-struct Hook<const INTERNAL: bool> {
-    exchange: Arc<Exchange>,
-    /// The key that was shown.
-    key: Option<String>,
-    /// The internal secret that was shown, where one serves.
-    internal: Option<String>,
-}
+struct Hook<const INTERNAL: bool>(Identity);
 
 impl<const INTERNAL: bool> Hook<INTERNAL> {
-    /// The caller, if it may call.
-    fn require(self, app: &App) -> Result<Identity> {
-        let known = app.config.hook_sftpgo_key.as_deref();
-        let is_key =
-            |offered: &String| known.is_some_and(|known| secret::equal(&secret::hash(offered), &secret::hash(known)));
-        match (&self.key, &self.internal) {
-            (Some(offered), _) if is_key(offered) => {}
-            (None, Some(offered)) => app.guard.require_internal(offered)?,
-            _ if known.is_none() && !INTERNAL => {
-                return Err(Error::new(Cause::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"));
+    /// Fails unless the caller may call: by the key, or by the internal secret where one serves.
+    fn require(guard: &Guard, key: Option<&str>, internal: Option<&str>) -> Result<()> {
+        match (guard.is_hook_key(key), key, internal) {
+            (Some(true), ..) => Ok(()),
+            (_, None, Some(offered)) => guard.require_internal(offered),
+            (None, ..) if !INTERNAL => {
+                Err(Error::new(Cause::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"))
             }
-            _ if INTERNAL => return Err(Cause::HookKey.into()),
-            _ => return Err(Error::new(Cause::HookKey).saying("send the hook's own key as X-Hook-Key")),
+            _ if INTERNAL => Err(Cause::HookKey.into()),
+            _ => Err(Error::new(Cause::HookKey).saying("send the hook's own key as X-Hook-Key")),
         }
-        Ok(Identity::of(Who::Internal, self.exchange))
     }
 }
 
@@ -103,13 +92,14 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
         let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
         // What is no text equals no key.
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
         let key = header("x-hook-key").map(str::to_owned);
         let key = key.or_else(|| header(header::AUTHORIZATION.as_str()).and_then(password_of));
-        let internal = header("x-internal-secret").filter(|_| INTERNAL).map(str::to_owned);
-        Ok(Self { exchange: exchange.clone(), key, internal })
+        Self::require(guard, key.as_deref(), header("x-internal-secret").filter(|_| INTERNAL))?;
+        Ok(Self(Identity::service(exchange.clone())))
     }
 }
 
@@ -172,8 +162,7 @@ impl Api {
     /// key. A public key counts where SFTPGo's own user lists it. Keyboard-interactive logins and client certificates are
     /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
-    async fn authenticate_for_sftpgo(&self, caller: Hook<false>, body: Sent) -> Answer {
-        caller.require(&self.app)?;
+    async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: Sent) -> Answer {
         let user = door::admit(&self.app, Login::of(&body.0)).await?;
         Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
@@ -183,8 +172,7 @@ impl Api {
     /// SFTPGo's pre-login hook. Answers the whole user where something is not as it shall be, and 204 otherwise, also for
     /// users who are no member's. Who belonged to an erased member is answered with `status` 0.
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
-    async fn prepare_for_sftpgo(&self, caller: Hook<true>, body: Sent) -> Answer {
-        caller.require(&self.app)?;
+    async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {
         let user: Account = body.0.as_object().cloned().unwrap_or_default();
         Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
     }
@@ -199,9 +187,8 @@ impl Api {
     /// answer below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
     async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
-        let caller = caller.require(&self.app)?;
         let heard = match files::read(&self.app, &body.0)? {
-            Ok(event) => files::hear(&self.app, &caller, event).await?,
+            Ok(event) => files::hear(&self.app, &caller.0, event).await?,
             Err(heard) => heard,
         };
         Ok(Told::Json(match heard {

@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::users::require_site;
 use crate::access::caller::{Identity, Office};
 use crate::access::permission::Permission;
-use crate::access::{self};
-use crate::app::{App, Changed, Transaction};
+use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Error, Field, Result};
 use crate::ids::MemberId;
 use crate::members::import::{self, COLUMNS, Outcome, Plan, Row};
 use crate::members::{require_may_change, users};
 use crate::videos::quota::Rules;
-use crate::wire::{Reply, Tag, inputs, ok, raw_of};
+use crate::wire::body::require_media_type;
+use crate::wire::{Reply, Tag, inputs, ok};
 
 /// One member to import; what is left out stays as it is, or takes the default
 #[derive(Object)]
@@ -112,10 +112,10 @@ impl Api {
         welcome: Query<Option<bool>>,
         file: UsersFile,
     ) -> Reply<ImportDifference> {
-        access::require(&self.app.snapshot(), &caller, Permission::USER_IMPORT)?;
+        let bytes = self.app.take_large(&caller, Large::Users).await?.clone();
         let (dry_run, welcome) = (dry_run.0.unwrap_or(false), welcome.0.unwrap_or(false));
         let rows_max = self.app.config.import_rows_max;
-        let read = move || file.rows(rows_max);
+        let read = move || file.rows(&bytes, rows_max);
         let rows = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
         let planned = self.planned(rows).await?;
         if dry_run {
@@ -219,16 +219,15 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> Impo
 
 /// The file of an import.
 pub struct UsersFile {
-    bytes: Vec<u8>,
     is_csv: bool,
 }
 
 impl UsersFile {
-    fn rows(&self, rows_max: u64) -> Result<Vec<Row>> {
+    fn rows(&self, bytes: &[u8], rows_max: u64) -> Result<Vec<Row>> {
         if self.is_csv {
-            return import::read_csv(&self.bytes, rows_max);
+            return import::read_csv(bytes, rows_max);
         }
-        let value = inputs::parse(&self.bytes)?;
+        let value = inputs::parse(bytes)?;
         let message = "must be an array of members under `users`";
         let users = value.get("users").and_then(Value::as_array).ok_or_else(|| Error::field("users", message))?;
         import::require_rows(users.len(), rows_max)?;
@@ -295,7 +294,7 @@ impl<'a> ApiExtractor<'a> for UsersFile {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         const MESSAGE: &str = "send the members as text/csv or application/json";
-        let is_csv = raw_of(request, &["text/csv"], MESSAGE).is_ok();
-        Ok(Self { bytes: raw_of(request, &["text/csv", "application/json"], MESSAGE)?.to_vec(), is_csv })
+        require_media_type(request, &["text/csv", "application/json"], MESSAGE)?;
+        Ok(Self { is_csv: require_media_type(request, &["text/csv"], MESSAGE).is_ok() })
     }
 }

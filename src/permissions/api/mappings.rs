@@ -152,7 +152,7 @@ impl Api {
                 let missing =
                     |name: &str| Field::at(&["query", name], "name the mapping in the query or in a JSON body");
                 let unnamed = || Error::fields(vec![missing("external_source"), missing("external_key")]);
-                let named = body.read(request)?.ok_or_else(unnamed)?;
+                let named = body.read(request).await?.ok_or_else(unnamed)?;
                 (named.external_source, named.external_key.0)
             }
         };

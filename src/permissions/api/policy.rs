@@ -17,12 +17,13 @@ use crate::access::key::ME_READ;
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
-use crate::app::{App, Changed, Transaction};
+use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Cause, Error};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions::import;
-use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, raw_of, rendered};
+use crate::wire::body::require_media_type;
+use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered};
 
 /// The catalog, in the form that was asked for
 #[derive(Object)]
@@ -125,13 +126,13 @@ impl Api {
         base: Query<Option<String>>,
         /// Only say what would be done
         dry_run: Query<Option<bool>>,
-        document: CatalogDocument,
+        _document: CatalogDocument,
     ) -> Reply<CatalogDifference> {
-        access::require(&self.app.snapshot(), &caller, Permission::CATALOG_IMPORT)?;
+        let document = self.app.take_large(&caller, Large::Catalog).await?.clone();
         let options = import::Options { app: app.0, prefix: prefix.0, base: base.0 };
         let dry_run = dry_run.0.unwrap_or(false);
         let entries_max = self.app.config.catalog_entries_max;
-        let read = move || import::read(&import::parse(&document.0)?, &options, entries_max);
+        let read = move || import::read(&import::parse(&document)?, &options, entries_max);
         let import = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CATALOG_IMPORT)?;
@@ -181,7 +182,7 @@ impl Api {
         request: &poem::Request,
         body: OptionalBody<PolicyReload>,
     ) -> Reply<PolicyReloaded> {
-        let named = body.read(request)?.and_then(|body| body.tenant_id).filter(|named| !named.is_empty());
+        let named = body.read(request).await?.and_then(|body| body.tenant_id).filter(|named| !named.is_empty());
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::POLICY_RELOAD)?;
         let tenant = match (&named, reach) {
@@ -225,7 +226,7 @@ fn rendered_rights(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId
 }
 
 /// A catalog to import, as JSON or YAML.
-pub struct CatalogDocument(Vec<u8>);
+pub struct CatalogDocument;
 
 const CATALOG_TYPES: [&str; 5] =
     ["application/json", "application/yaml", "application/x-yaml", "text/yaml", "application/openapi+yaml"];
@@ -284,6 +285,7 @@ impl<'a> ApiExtractor<'a> for CatalogDocument {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let message = "send the catalog as application/json or application/yaml";
-        Ok(Self(raw_of(request, &CATALOG_TYPES, message)?.to_vec()))
+        require_media_type(request, &CATALOG_TYPES, message)?;
+        Ok(Self)
     }
 }

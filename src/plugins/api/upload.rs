@@ -14,13 +14,14 @@ use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
 use crate::access::plugin::Exports;
 use crate::access::secret::Hash;
-use crate::app::{App, Changed, Transaction};
-use crate::error::{Cause, Error, Result};
+use crate::app::{App, Changed, Large, Transaction};
+use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
-use crate::sandbox::{AccessInput, Admitted, Limits, RoleInput, Tier, Turn};
-use crate::wire::{Reply, Tag, ok, raw_of};
+use crate::sandbox::{AccessInput, Admitted, RoleInput, Tier, Turn};
+use crate::wire::body::require_media_type;
+use crate::wire::{Reply, Tag, ok};
 
 /// A version, just uploaded, or the one that has these bytes already
 #[derive(Object)]
@@ -75,16 +76,15 @@ impl Api {
         caller: Person,
         /// 1 to 63 of a-z 0-9 -, beginning with a letter
         name: Query<String>,
-        component: WasmComponent,
+        _component: WasmComponent,
     ) -> Reply<UploadedPlugin> {
         let snapshot = self.app.snapshot();
         let tenant = access::require_in_tenant(&snapshot, &caller, Permission::PLUGIN_UPLOAD)?;
-        let (config, name, bytes) = (&self.app.config, name.0, component.0);
+        let (config, name) = (&self.app.config, name.0);
         plugins::require_name(&name)?;
         self.uploads.take(tenant, Timestamp::now(), config.plugin_uploads_per_min)?;
-        let org_code = snapshot.tenant(tenant).map(|tenant| tenant.org_code.clone()).unwrap_or_default();
-        let tier = Tier::of_organization(config, &org_code);
-        require_size(&bytes, self.app.host.limits(tier))?;
+        let tier = self.app.tier_of(&snapshot, tenant);
+        let bytes = self.app.take_large(&caller, Large::Component).await?.clone();
         let room = Room {
             plugins_max: config.plugins_max,
             versions_max: config.plugin_versions_max,
@@ -188,18 +188,8 @@ fn find_known(
     Ok(Some((store::get(r, organization, name)?, number)))
 }
 
-/// Before anything is made of it.
-fn require_size(bytes: &[u8], limits: &Limits) -> Result<()> {
-    let (given, most) = (bytes.len() as u64, limits.file_bytes);
-    if given <= most {
-        return Ok(());
-    }
-    let message = format!("the component has {given} bytes, and {most} are allowed (plugins.file_bytes)");
-    Err(Error::new(Cause::PluginTooLarge).saying(message))
-}
-
 /// A component, as it was built.
-pub struct WasmComponent(Vec<u8>);
+pub struct WasmComponent;
 
 const WASM: &str = "application/wasm";
 
@@ -224,6 +214,7 @@ impl<'a> ApiExtractor<'a> for WasmComponent {
         _: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        Ok(Self(raw_of(request, &[WASM], "send the component as application/wasm")?.to_vec()))
+        require_media_type(request, &[WASM], "send the component as application/wasm")?;
+        Ok(Self)
     }
 }

@@ -161,7 +161,7 @@ impl Api {
         visitor: Visitor,
         body: OptionalBody<RefreshRequest>,
     ) -> Reply<TokenAnswer> {
-        let (refresh, session, cookies) = match body.read(request)? {
+        let (refresh, session, cookies) = match body.read(request).await? {
             Some(body) => (body.refresh_token.0, body.session_id, body.cookies),
             None => {
                 let found = visitor.refresh_cookie.clone().zip(visitor.session_cookie.as_deref());

@@ -163,7 +163,7 @@ impl Api {
         body: OptionalBody<BeginSecondFactor>,
     ) -> Reply<FactorSecret> {
         let member = caller.signed_in()?;
-        let password = body.read(request)?.and_then(|body| body.password).map(|text| text.0);
+        let password = body.read(request).await?.and_then(|body| body.password).map(|text| text.0);
         Ok(ok(second_factor::begin(&self.app, &caller, member, password).await?.into()))
     }
 

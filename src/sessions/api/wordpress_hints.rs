@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use poem::{Request, RequestBody};
 use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
@@ -11,14 +12,15 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, Enum, ExtractParamOptions, Ob
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::access::caller::{Exchange, Guard, Identity, Who, scheme_in};
+use crate::access::caller::{Exchange, Guard, Identity, scheme_in};
 use crate::app::App;
 use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::Office;
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::sessions::wordpress_accounts::{Hint, Mark, Outcome, is_known, mark_as_taken, take, verify};
-use crate::wire::{Failure, Tag, inputs, raw};
+use crate::wire::body::Limit;
+use crate::wire::{Failure, Tag, inputs};
 
 /// Most accounts of one hint.
 const USERS_MAX: usize = 100;
@@ -39,8 +41,8 @@ struct Touched {
     said: BTreeMap<String, Value>,
 }
 
-/// The bytes as they were signed.
-struct Sent(Vec<u8>);
+/// What is sent, for the document: the bytes are signed, so their sender reads them.
+struct Sent;
 
 impl<'a> ApiExtractor<'a> for Sent {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
@@ -59,8 +61,8 @@ impl<'a> ApiExtractor<'a> for Sent {
         })
     }
 
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        Ok(Self(raw(request)?.to_vec()))
+    async fn from_request(_: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        Ok(Self)
     }
 }
 
@@ -74,23 +76,25 @@ struct Sender {
 }
 
 impl Sender {
-    /// The caller, and the mark of a signed request; none where the internal secret stands for it.
-    fn require(self, app: &App, body: &[u8]) -> Result<(Identity, Option<Mark>)> {
+    /// The caller, what it sent, and the mark of a signed request; none where the internal secret stands for it.
+    async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<Mark>)> {
         if app.config.wordpress_url.is_empty() {
             let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
             return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
         }
-        let caller = Identity::of(Who::Internal, self.exchange);
         if let Some(offered) = self.internal {
             self.guard.require_internal(&offered)?;
-            return Ok((caller, None));
+            let bytes = self.exchange.body.read(Limit::Ordinary).await?.clone();
+            return Ok((Identity::service(self.exchange), bytes, None));
         }
         let (Some(timestamp), Some(signatures)) = self.signed else {
             let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
             return Err(Error::new(Cause::HookSignature).saying(message));
         };
-        let body = std::str::from_utf8(body).map_err(|_| Cause::HookSignature)?;
-        verify(app, &timestamp, &signatures, body).map(|mark| (caller, Some(mark)))
+        let bytes = self.exchange.body.read(Limit::Public).await?.clone();
+        let body = std::str::from_utf8(&bytes).map_err(|_| Cause::HookSignature)?;
+        let mark = verify(app, &timestamp, &signatures, body)?;
+        Ok((Identity::service(self.exchange), bytes, Some(mark)))
     }
 }
 
@@ -196,9 +200,9 @@ impl Api {
     /// name no administrator to ask as, the hint is believed. A request counts once, and one that failed can be sent again
     /// as it is. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays.
     #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
-    async fn take_wordpress_hint(&self, sender: Sender, body: Sent) -> Result<Json<HintTaken>, Failure> {
-        let (caller, mark) = sender.require(&self.app, &body.0)?;
-        let hints = read(&self.app, &body.0)?;
+    async fn take_wordpress_hint(&self, sender: Sender, _body: Sent) -> Result<Json<HintTaken>, Failure> {
+        let (caller, body, mark) = sender.require(&self.app).await?;
+        let hints = read(&self.app, &body)?;
         if let Some(mark) = mark
             && is_known(&self.app, mark).await?
         {

@@ -391,7 +391,7 @@ impl Api {
         request: &poem::Request,
         body: OptionalBody<ClaimJobs>,
     ) -> Reply<ClaimedJobs> {
-        let body = body.read(request)?.unwrap_or(ClaimJobs { count: None, processors: None, lease_s: None });
+        let body = body.read(request).await?.unwrap_or(ClaimJobs { count: None, processors: None, lease_s: None });
         let config = &self.app.config;
         let (count, rules) = (body.count.unwrap_or(1).min(config.job_claim_max), Rules::of(config));
         let lease_s = body.lease_s.unwrap_or(config.job_lease_s);
@@ -417,7 +417,7 @@ impl Api {
         request: &poem::Request,
         body: OptionalBody<JobHeartbeat>,
     ) -> Reply<JobView> {
-        let body = body.read(request)?.unwrap_or(JobHeartbeat { lease_id: None, steps: None });
+        let body = body.read(request).await?.unwrap_or(JobHeartbeat { lease_id: None, steps: None });
         let reports: Vec<Report> = body.steps.unwrap_or_default().into_iter().map(Into::into).collect();
         let rules = Rules::of(&self.app.config);
         let report = move |t: &Transaction<'_>, caller: &Identity| {
@@ -439,7 +439,7 @@ impl Api {
         request: &poem::Request,
         body: OptionalBody<CompleteJob>,
     ) -> Reply<JobView> {
-        let lease = body.read(request)?.and_then(|body| body.lease_id);
+        let lease = body.read(request).await?.and_then(|body| body.lease_id);
         let complete = move |t: &Transaction<'_>, caller: &Identity| {
             jobs::complete(t, &holder(t, caller, Permission::JOB_COMPLETE, (id.0, lease))?)
         };

@@ -1,0 +1,57 @@
+//! Bodies longer than `limits.body_bytes`: which operations take them, how long they may be, and from whom.
+
+use hyper::body::Bytes;
+
+use super::App;
+use crate::access::caller::Identity;
+use crate::access::permission::Permission;
+use crate::access::snapshot::Snapshot;
+use crate::access::{require, require_in_tenant};
+use crate::error::{Cause, Error, Result};
+use crate::ids::OrganizationId;
+use crate::sandbox::Tier;
+use crate::wire::body::Limit;
+
+/// An operation that takes a long body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Large {
+    Catalog,
+    Users,
+    Component,
+}
+
+impl App {
+    /// The body of such an operation, once its caller is known to hold the permission.
+    pub async fn take_large<'c>(&self, caller: &'c Identity, large: Large) -> Result<&'c Bytes> {
+        let snapshot = self.snapshot();
+        let bytes_max = match large {
+            Large::Catalog => {
+                require(&snapshot, caller, Permission::CATALOG_IMPORT)?;
+                self.config.catalog_bytes_max
+            }
+            Large::Users => {
+                require(&snapshot, caller, Permission::USER_IMPORT)?;
+                self.config.import_bytes_max
+            }
+            Large::Component => {
+                let tenant = require_in_tenant(&snapshot, caller, Permission::PLUGIN_UPLOAD)?;
+                self.host.limits(self.tier_of(&snapshot, tenant)).file_bytes
+            }
+        };
+        let taken = caller.exchange.body.read(Limit::Large(bytes_max)).await;
+        taken.map_err(|refused| match (large, refused.cause) {
+            (Large::Component, Cause::TooLarge) => {
+                let message =
+                    format!("the component has more than the {bytes_max} bytes that are allowed (plugins.file_bytes)");
+                Error::new(Cause::PluginTooLarge).saying(message)
+            }
+            _ => refused,
+        })
+    }
+
+    /// Which plugins the organization may have.
+    pub fn tier_of(&self, snapshot: &Snapshot, tenant: OrganizationId) -> Tier {
+        let org_code = snapshot.tenant(tenant).map(|tenant| tenant.org_code.clone()).unwrap_or_default();
+        Tier::of_organization(&self.config, &org_code)
+    }
+}

@@ -1,0 +1,335 @@
+//! Request bodies: the one place that reads them, within their limits, and lets go of those that nobody wants.
+//!
+//! **Invariant.** The outermost layer only puts the body into the request's [`Slot`]. It is read when an operation asks for
+//! it, which is once the caller is known; a long one only where `App::take_large` has asked for the permission.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body as _, Bytes};
+use poem::{Request, RequestBody};
+use poem_openapi::payload::{ParsePayload, Payload};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::types::ParseFromJSON;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+
+use super::{inputs, media};
+use crate::access::caller::Exchange;
+use crate::config::Config;
+use crate::error::{Cause, Error, Result};
+
+/// Of a body that is not wanted, so much is read away for a caller who is known, so that the connection lives on. For
+/// others it is `limits.public_body_bytes`.
+const DRAIN_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
+/// How long a connection stays open that still has bytes to send: its caller reads the answer meanwhile.
+const LINGER: Duration = Duration::from_secs(1);
+/// Callers who are not known fill at most this part of `limits.bytes_in_flight`.
+const PUBLIC_PART: u64 = 4;
+
+/// The limits of all bodies, and how many bytes of them are in memory now.
+#[derive(Debug)]
+pub struct Intake {
+    bytes_max: u64,
+    public_bytes_max: u64,
+    in_flight_max: u64,
+    wait: Duration,
+    in_flight: AtomicU64,
+    /// Those of callers who are not known.
+    public_in_flight: AtomicU64,
+}
+
+impl Intake {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            bytes_max: config.body_bytes_max,
+            public_bytes_max: config.public_body_bytes_max,
+            in_flight_max: config.bytes_in_flight_max,
+            wait: Duration::from_millis(config.body_wait_ms),
+            in_flight: AtomicU64::new(0),
+            public_in_flight: AtomicU64::new(0),
+        }
+    }
+
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// How long a body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `limits.public_body_bytes`: nobody knows yet who sends it.
+    Public,
+    /// `limits.body_bytes`
+    Ordinary,
+    /// So many bytes, from a caller who may send as many.
+    Large(u64),
+}
+
+/// The body of one request: unread, or read.
+#[derive(Debug, Default)]
+pub struct Slot {
+    unread: Mutex<Option<Unread>>,
+    read: OnceLock<Held>,
+}
+
+#[derive(Debug)]
+struct Unread {
+    body: BoxBody<Bytes, io::Error>,
+    intake: Arc<Intake>,
+    /// Has the caller sent nothing yet, and waits to be told to (`Expect: 100-continue`)?
+    is_held_back: bool,
+}
+
+/// Bytes of a body, counted as in flight until they are dropped.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    counted: u64,
+    is_public: bool,
+    intake: Arc<Intake>,
+}
+
+impl Held {
+    fn count(&mut self, bytes: u64) -> Result<()> {
+        self.counted += bytes;
+        let intake = &*self.intake;
+        let mut is_full = intake.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes > intake.in_flight_max;
+        if self.is_public {
+            let public = intake.public_in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            is_full |= public > intake.in_flight_max / PUBLIC_PART;
+        }
+        if is_full {
+            let message = "the server has as many bytes of requests as it holds at a time: try again";
+            return Err(Error::new(Cause::Busy).saying(message).because("limits.bytes_in_flight").retry_after(1));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.intake.in_flight.fetch_sub(self.counted, Ordering::Relaxed);
+        if self.is_public {
+            self.intake.public_in_flight.fetch_sub(self.counted, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Slot {
+    /// The slot of a request that came in.
+    pub fn new(body: poem::Body, is_held_back: bool, intake: &Arc<Intake>) -> Self {
+        if body.is_empty() {
+            return Self::default();
+        }
+        let unread = Unread { body: body.into(), intake: intake.clone(), is_held_back };
+        Self { unread: Mutex::new(Some(unread)), read: OnceLock::new() }
+    }
+
+    /// The bytes of the body; none where there is no body.
+    pub async fn read(&self, limit: Limit) -> Result<&Bytes> {
+        static NONE: Bytes = Bytes::new();
+        if let Some(held) = self.read.get() {
+            return Ok(&held.bytes);
+        }
+        let Some(mut unread) = self.take() else { return Ok(&NONE) };
+        let wait = unread.intake.wait;
+        let Ok(collected) = tokio::time::timeout(wait, unread.collect(limit)).await else {
+            return Err(Error::new(Cause::RequestTimeout).header("Connection", "close"));
+        };
+        match collected {
+            Ok(held) => Ok(&self.read.get_or_init(|| held).bytes),
+            Err(refused) => {
+                if let Ok(mut slot) = self.unread.lock() {
+                    *slot = Some(unread);
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// What was read.
+    pub fn bytes(&self) -> &[u8] {
+        self.read.get().map_or(&[], |held| &held.bytes)
+    }
+
+    fn take(&self) -> Option<Unread> {
+        self.unread.lock().ok()?.take()
+    }
+
+    /// Lets go of what was not read, now that the answer is there: a part of it is read away, so that the caller gets to
+    /// see the answer. Says whether the connection ends with this answer.
+    pub fn let_go(&self, is_known: bool) -> bool {
+        let Some(mut unread) = self.take() else { return false };
+        if unread.is_held_back {
+            // Reading would tell the caller to send it.
+            return true;
+        }
+        let bytes_max = if is_known { DRAIN_BYTES_MAX } else { unread.intake.public_bytes_max };
+        let mut drained = 0;
+        // Mostly it is here already.
+        if let Some(is_over) = unread.drain(&mut drained, bytes_max).now_or_never()
+            && is_over
+        {
+            return false;
+        }
+        let rest = unread.body.size_hint().upper();
+        let ends = rest.is_none_or(|rest| drained + rest > bytes_max);
+        tokio::spawn(async move {
+            let wait = unread.intake.wait;
+            let is_over = tokio::time::timeout(wait, unread.drain(&mut drained, bytes_max)).await;
+            if is_over == Ok(false) {
+                tokio::time::sleep(LINGER).await;
+            }
+        });
+        ends
+    }
+}
+
+impl Unread {
+    async fn collect(&mut self, limit: Limit) -> Result<Held> {
+        let bytes_max = match limit {
+            Limit::Public => self.intake.public_bytes_max,
+            Limit::Ordinary => self.intake.bytes_max,
+            Limit::Large(bytes_max) => bytes_max,
+        };
+        let too_large = || {
+            let message = format!("the body is larger than the {bytes_max} bytes that this address takes");
+            Error::new(Cause::TooLarge).saying(message)
+        };
+        let promised = self.body.size_hint().lower();
+        if promised > bytes_max {
+            return Err(too_large());
+        }
+        self.is_held_back = false;
+        let (intake, is_public) = (self.intake.clone(), limit == Limit::Public);
+        let mut held = Held { bytes: Bytes::new(), counted: 0, is_public, intake };
+        let mut joined = Vec::new();
+        while let Some(frame) = self.body.frame().await {
+            let broke_off =
+                |e: io::Error| Error::new(Cause::MalformedBody).saying("the body broke off").because(e.to_string());
+            let Ok(piece) = frame.map_err(broke_off)?.into_data() else { continue };
+            let length = piece.len() as u64;
+            if held.counted + length > bytes_max {
+                return Err(too_large());
+            }
+            held.count(length)?;
+            // Most bodies come as one piece, which needs no copy.
+            if held.counted == length {
+                held.bytes = piece;
+                continue;
+            }
+            if joined.is_empty() {
+                joined.reserve_exact(usize::try_from(promised.max(held.counted)).unwrap_or_default());
+                joined.extend_from_slice(&std::mem::take(&mut held.bytes));
+            }
+            joined.extend_from_slice(&piece);
+        }
+        if !joined.is_empty() {
+            held.bytes = joined.into();
+        }
+        Ok(held)
+    }
+
+    /// Reads away up to so many bytes; answers whether the body is over.
+    async fn drain(&mut self, drained: &mut u64, bytes_max: u64) -> bool {
+        while *drained <= bytes_max {
+            match self.body.frame().await {
+                Some(Ok(frame)) => *drained += frame.data_ref().map_or(0, |piece| piece.len() as u64),
+                Some(Err(_)) | None => return true,
+            }
+        }
+        false
+    }
+}
+
+/// The body of a request; how long it may be depends on whether its caller is known by now.
+pub async fn read(request: &Request) -> Result<&Bytes> {
+    let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+    exchange.body.read(if exchange.is_known() { Limit::Ordinary } else { Limit::Public }).await
+}
+
+/// Fails unless the body is of one of these media types; `message` says what to send.
+pub fn require_media_type(request: &Request, types: &[&str], message: &'static str) -> Result<()> {
+    let essence = request.content_type().and_then(|text| text.split(';').next()).unwrap_or("").trim();
+    if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
+        return Ok(());
+    }
+    Err(Error::new(Cause::MediaType).saying(message))
+}
+
+/// A request body: checked against its own schema in the document, all faults at once, then read.
+pub struct Body<T>(pub T);
+
+impl<T: ParseFromJSON> Payload for Body<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn check_content_type(content_type: &str) -> bool {
+        let essence = content_type.split(';').next().unwrap_or("").trim();
+        essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: ParseFromJSON> ParsePayload for Body<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(request: &Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Self(parse(request, read(request).await?)?))
+    }
+}
+
+poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
+
+fn parse<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T> {
+    let value = inputs::parse(bytes)?;
+    let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
+    let faults = inputs.check_body(&T::name(), &value)?;
+    if !faults.is_empty() {
+        return Err(Error::fields(faults));
+    }
+    // The schema let something through that the type refuses: our fault, but still the caller's input.
+    T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+}
+
+/// A body that may be missing: some clients and proxies drop one, and some operations do without.
+pub struct OptionalBody<T>(std::marker::PhantomData<fn() -> T>);
+
+impl<T: ParseFromJSON> OptionalBody<T> {
+    /// The body, checked like any other; `None` where there is none.
+    pub async fn read(&self, request: &Request) -> Result<Option<T>> {
+        let bytes = read(request).await?;
+        if bytes.is_empty() { Ok(None) } else { parse(request, bytes).map(Some) }
+    }
+}
+
+impl<'a, T: ParseFromJSON> ApiExtractor<'a> for OptionalBody<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content: Vec<MetaMediaType> = vec![media("application/json", T::schema_ref())];
+        Some(MetaRequest { description: Some("May be left out"), content, required: false })
+    }
+
+    async fn from_request(_: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        Ok(Self(std::marker::PhantomData))
+    }
+}

@@ -1,0 +1,343 @@
+//! Request bodies: read only once it is known who sends them, within their limits, and so many at a time.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Instant;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::http::{Plain, connect, exchange, head};
+use crate::site::{As, Site};
+
+const MIB: usize = 1_024 * 1_024;
+
+/// A request of which only the head and so much of the body is sent.
+fn begun(line: &str, headers: &str, length: usize, sent: usize) -> Vec<u8> {
+    let mut request = head(line, &format!("{headers}content-length: {length}\r\n"));
+    request.resize(request.len() + sent, b' ');
+    request
+}
+
+fn bearer(token: &str) -> String {
+    format!("authorization: Bearer {token}\r\n")
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+/// Nothing more comes.
+fn is_over(mut stream: TcpStream) -> bool {
+    stream.read(&mut [0]).unwrap_or(0) == 0
+}
+
+/// Every operation that takes a body: its name, method and path.
+fn with_body(document: &Value) -> Vec<(String, String, bool)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("an item") {
+            if operation.get("requestBody").is_some() {
+                let path = path.replace(['{', '}'], "");
+                let line = format!("{} /api/v1{path}?name=x", method.to_uppercase());
+                let id = operation["operationId"].as_str().expect("id").to_owned();
+                found.push((id, line, operation.get("security").is_some()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_strangers_body_is_not_waited_for() {
+    let site = Site::start().await;
+    let document = site.nobody().get("/api/v1/openapi.json").await.body;
+    let operations = with_body(&document);
+    assert!(operations.len() > 50);
+
+    for (id, line, is_guarded) in operations {
+        for headers in [JSON, "content-type: application/json\r\nexpect: 100-continue\r\n"] {
+            let mut stream = connect(&site);
+            // Of 8 MiB nothing comes.
+            let answer = exchange(&mut stream, &begun(&line, headers, 8 * MIB, 0));
+            let expected: &[u16] = match id.as_str() {
+                "authenticate_for_sftpgo" | "take_wordpress_hint" => &[501],
+                _ if is_guarded => &[401],
+                _ => &[413],
+            };
+            assert!(expected.contains(&answer.status), "{id}: {} {}", answer.status, answer.body);
+            assert_eq!(answer.header("connection"), Some("close"), "{id}");
+        }
+    }
+    assert_eq!(site.metric("roster_body_bytes"), 0);
+}
+
+#[tokio::test]
+async fn every_body_comes_after_its_caller() {
+    let site = Site::start().await;
+    let document = site.nobody().get("/api/v1/openapi.json").await.body;
+
+    // What is no JSON, of a wrong type, or nothing at all says nothing to a stranger about the operation.
+    for (id, line, _) in with_body(&document).into_iter().filter(|(_, _, is_guarded)| *is_guarded) {
+        let (method, path) = line.split_once(' ').expect("two words");
+        for (content_type, body) in [("application/json", "{"), ("text/plain", "x"), ("application/wasm", "")] {
+            let method: Method = method.parse().expect("a method");
+            let reply = site.nobody().send_raw(method, path, content_type, body.into()).await;
+            assert!([401, 501].contains(&reply.status), "{id}: {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_public_body_holds_at_its_limit_and_not_one_past_it() {
+    let site = Site::with("limits.public_body_bytes = 2048").await;
+    let padded = |length: usize| {
+        let mut body = json!({"login": "kim", "password": "x"}).to_string().into_bytes();
+        body.resize(length, b' ');
+        body
+    };
+    let post = async |path: &str, content_type: &str, length: usize| {
+        site.nobody().send_raw(Method::POST, path, content_type, padded(length)).await.status
+    };
+
+    for (path, at_limit) in [("/auth/login", 401), ("/auth/password/forgot", 400), ("/api/v1/hooks/wordpress", 501)] {
+        let beyond = if at_limit == 501 { 501 } else { 413 };
+        assert_eq!((post(path, "application/json", 2_048).await, path), (at_limit, path));
+        assert_eq!((post(path, "application/json", 2_049).await, path), (beyond, path));
+    }
+    let form = "application/x-www-form-urlencoded";
+    for page in ["/setup", "/reset", "/invitation"] {
+        assert_ne!((post(page, form, 2_048).await, page), (413, page));
+        assert_eq!((post(page, form, 2_049).await, page), (413, page));
+    }
+    // A caller who is known may send more.
+    let known = site.admin().send_raw(Method::POST, "/admin/members", "application/json", padded(2_049)).await;
+    assert_eq!(known.word(), "bad_input");
+}
+
+/// The operations with a long body: name, request, a media type, and what a body of blanks is answered with.
+const LARGE: [(&str, &str, &str, &str); 3] = [
+    ("import_catalog", "PUT /api/v1/permissions/catalog", "application/json", "malformed_body"),
+    ("import_users", "POST /admin/users/import", "application/json", "malformed_body"),
+    ("upload_plugin", "POST /api/v1/plugins?name=x", "application/wasm", "not_a_component"),
+];
+
+#[tokio::test]
+async fn a_long_body_is_read_only_from_who_holds_the_permission() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (plain, client, lacking) =
+        (acme.member().await, site.client(&["members:write"]).await, site.client(&["audit:read"]).await);
+    let header = |caller: &As<'_>| caller.headers().iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect::<String>();
+    // Who may send it, and who is told why not.
+    let callers = [
+        ("nobody", String::new(), [Err(401), Err(401), Err(401)]),
+        ("a wrong token", bearer("x.y.z"), [Err(401), Err(401), Err(401)]),
+        ("a member", header(&plain.caller()), [Err(403), Err(403), Err(403)]),
+        ("an owner", header(&acme.owner()), [Err(403), Err(403), Ok(())]),
+        ("a client with the scope", header(&client), [Err(401), Ok(()), Err(401)]),
+        ("a client without it", header(&lacking), [Err(401), Err(403), Err(401)]),
+        ("a platform administrator", header(&site.admin()), [Ok(()), Ok(()), Ok(())]),
+    ];
+    for (who, headers, expected) in callers {
+        for ((id, line, media, word), expected) in LARGE.into_iter().zip(expected) {
+            let named = if id == "upload_plugin" { format!("x-tenant-id: {}\r\n", acme.id) } else { String::new() };
+            let headers = format!("{headers}{named}content-type: {media}\r\n");
+            let mut stream = connect(&site);
+            match expected {
+                // The answer comes before the body does.
+                Err(status) => {
+                    let answer = exchange(&mut stream, &begun(line, &headers, 2 * MIB, 0));
+                    assert_eq!(answer.status, status, "{who} {id}: {}", answer.body);
+                }
+                Ok(()) => {
+                    let answer = exchange(&mut stream, &begun(line, &headers, 2 * MIB, 2 * MIB));
+                    assert_eq!(
+                        (&answer.body["detail"], answer.header("connection")),
+                        (&json!(word), None),
+                        "{who} {id}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_holds_at_its_limit_and_not_one_past_it() {
+    let site = Site::with("limits.catalog_bytes = 2000000").await;
+    let put = async |length: usize| {
+        let blanks = vec![b' '; length];
+        site.admin().send_raw(Method::PUT, "/api/v1/permissions/catalog", "application/json", blanks).await
+    };
+
+    assert_eq!(put(2_000_000).await.word(), "malformed_body");
+    assert_eq!(put(2_000_001).await.is(10_113_000).word(), "too_large");
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_once_its_caller_is_known() {
+    let site = Site::start().await;
+    let mut stream = connect(&site);
+    let body = json!({"username": "kim"}).to_string();
+    let headers = format!("{}{JSON}expect: 100-continue\r\n", bearer(&site.admin_token));
+    stream.write_all(&begun("POST /admin/members", &headers, body.len(), 0)).expect("a head");
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).expect("an answer");
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    let answer = exchange(&mut stream, body.as_bytes());
+
+    assert_eq!((answer.status, &answer.body["data"]["username"]), (200, &json!("kim")));
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_leaves_the_connection_as_it_was() {
+    let site = Site::start().await;
+    // A small one of a stranger, one of an operation that takes none, and one beside a GET: the next request is heard.
+    for (line, headers, length) in [
+        ("POST /admin/members", JSON.to_owned(), 100_000),
+        ("POST /nowhere", JSON.to_owned(), 100_000),
+        ("POST /auth/logout", JSON.to_owned(), 2),
+        ("GET /me", bearer(&site.admin_token), 1_000),
+        ("POST /admin/signing-keys/rotate", bearer(&site.admin_token), 8 * MIB),
+    ] {
+        let mut stream = connect(&site);
+        let first = exchange(&mut stream, &begun(line, &headers, length, length));
+        let next = exchange(&mut stream, &head("GET /api/v1/version", ""));
+        assert_eq!((first.header("connection"), next.status), (None, 200), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_strangers_long_body_little_is_read_away() {
+    let site = Site::start().await;
+    for (coding, frame) in [
+        (format!("content-length: {}\r\n", 8 * MIB), String::new()),
+        ("transfer-encoding: chunked\r\n".to_owned(), format!("{:x}\r\n", 8 * MIB)),
+    ] {
+        let mut stream = connect(&site);
+        let mut request = head("PUT /api/v1/permissions/catalog", &format!("{JSON}{coding}"));
+        request.extend(frame.bytes());
+        request.resize(request.len() + 1_000, b' ');
+
+        let answer = exchange(&mut stream, &request);
+
+        assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{coding}");
+        // What goes on is cut off.
+        let blanks = [b' '; 65_536];
+        let sent = (0..128).take_while(|_| stream.write_all(&blanks).is_ok()).count();
+        assert!(sent < 128 || is_over(stream), "{coding}");
+    }
+}
+
+/// Small limits, so that a few bodies fill them.
+const NARROW: &str = "[limits]\nbytes_in_flight = 16384\npublic_body_bytes = 1024\nbody_bytes = 16384\n\
+                      catalog_bytes = 16384\nimport_bytes = 16384\n[plugins]\nfile_bytes = 16384\n";
+
+/// Begins a body and waits until the server holds all that was sent of it.
+fn hold(site: &Site, line: &str, headers: &str, (length, sent): (usize, usize), in_all: u64) -> TcpStream {
+    let mut stream = connect(site);
+    stream.write_all(&begun(line, headers, length, sent)).expect("a part of a request");
+    wait_until_held(site, in_all);
+    stream
+}
+
+fn wait_until_held(site: &Site, bytes: u64) {
+    let began = Instant::now();
+    while site.metric("roster_body_bytes") != bytes {
+        assert!(began.elapsed().as_secs() < 20, "{} instead of {bytes}", site.metric("roster_body_bytes"));
+        std::thread::yield_now();
+    }
+}
+
+fn finish(mut stream: TcpStream, missing: usize) -> Plain {
+    exchange(&mut stream, &vec![b' '; missing])
+}
+
+#[tokio::test]
+async fn bytes_in_flight_hold_at_their_limit_and_not_one_past_it() {
+    let site = Site::with(NARROW).await;
+    let headers = format!("{}{JSON}", bearer(&site.admin_token));
+    let post = |length: usize| exchange(&mut connect(&site), &begun("POST /admin/members", &headers, length, length));
+    let held = hold(&site, "POST /admin/members", &headers, (16_384, 16_000), 16_000);
+
+    let (at_limit, beyond) = (post(384), post(385));
+
+    assert_eq!((at_limit.status, &at_limit.body["detail"]), (400, &json!("malformed_body")));
+    assert_eq!((beyond.status, &beyond.body["detail"]), (503, &json!("busy")));
+    assert_eq!(beyond.header("retry-after"), Some("1"));
+    // What has no body is served all the while, and bodies are again later.
+    site.admin().get("/me").await.done();
+    assert_eq!(finish(held, 384).body["detail"], "malformed_body");
+    wait_until_held(&site, 0);
+    assert_eq!(post(16_384).body["detail"], "malformed_body");
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_takes_its_bytes_along() {
+    let site = Site::with(NARROW).await;
+    let headers = format!("{}{JSON}", bearer(&site.admin_token));
+    let held = hold(&site, "POST /admin/members", &headers, (16_384, 16_000), 16_000);
+
+    held.shutdown(Shutdown::Both).expect("gone");
+
+    wait_until_held(&site, 0);
+}
+
+#[tokio::test]
+async fn strangers_fill_a_quarter_and_shut_nobody_out() {
+    let site = Site::with(NARROW).await;
+    let login = |length: usize| exchange(&mut connect(&site), &begun("POST /auth/login", JSON, length, length));
+    let held: Vec<TcpStream> =
+        (1..=4).map(|n| hold(&site, "POST /auth/login", JSON, (1_024, 1_000), n * 1_000)).collect();
+
+    let (at_limit, beyond) = (login(96), login(97));
+    let known = site.admin().post("/admin/members", json!({"username": "kim"})).await;
+
+    assert_eq!((at_limit.status, &at_limit.body["detail"]), (400, &json!("malformed_body")));
+    assert_eq!((beyond.status, &beyond.body["detail"]), (503, &json!("busy")));
+    known.done();
+    drop(held);
+    wait_until_held(&site, 0);
+    assert_eq!(login(1_024).body["detail"], "malformed_body");
+}
+
+#[tokio::test]
+async fn what_may_be_sent_fits_into_the_bytes_in_flight() {
+    for (name, others) in [
+        ("limits.body_bytes", "[limits]\nbody_bytes = 67108864\nbytes_in_flight = 67108863"),
+        ("limits.catalog_bytes", "[limits]\nbytes_in_flight = 8388607"),
+        ("limits.import_bytes", "[limits]\nbytes_in_flight = 8388607"),
+        ("plugins.file_bytes", "[limits]\nbytes_in_flight = 4194303"),
+        ("plugins.large.file_bytes", "[limits]\nbytes_in_flight = 25165823\n[plugins]\nlarge_organizations = [\"*\"]"),
+        ("four times limits.public_body_bytes", "[limits]\nbytes_in_flight = 1048575"),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("roster.toml"), others).expect("settings");
+        let check = ["config", "check", "--data"];
+        let output = std::process::Command::new(crate::site::binary()).args(check).arg(directory.path()).output();
+        let output = output.expect("roster");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.code() == Some(1) && said.contains(&format!("less than {name},")), "{name}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn many_strangers_with_much_to_say_cost_no_memory() {
+    const STRANGERS: usize = 60;
+    let site = Site::start().await;
+    let before = site.peak_memory_kb();
+    let request = begun("PUT /api/v1/permissions/catalog", JSON, 8 * MIB, 8 * MIB);
+
+    std::thread::scope(|scope| {
+        for _ in 0..STRANGERS {
+            // They send on whatever they are told, until they are cut off.
+            scope.spawn(|| drop(connect(&site).write_all(&request)));
+        }
+    });
+    site.admin().get("/me").await.done();
+
+    let grown = site.peak_memory_kb() - before;
+    assert!(grown < 64 * 1_024, "{grown} kB");
+    assert_eq!(site.metric("roster_body_bytes"), 0);
+}
