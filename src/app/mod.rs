@@ -8,6 +8,8 @@ mod denials;
 pub mod figures;
 mod kept;
 pub mod keys;
+mod promise_store;
+mod promises;
 pub mod record;
 mod rules;
 mod store;
@@ -514,8 +516,18 @@ fn apply<T>(
     }
     let epoch = snapshot.epoch + 1;
     store::raise_epoch(w, epoch)?;
-    // From here on nothing fails: the state that the writer carries changes only together with the rows.
-    policy.into_iter().for_each(|change| snapshot.apply(change));
+    let promises = promises::at_stake(w, snapshot, &policy)?;
+    if promises.is_empty() {
+        // From here on nothing fails: the state that the writer carries changes only together with the rows.
+        policy.into_iter().for_each(|change| snapshot.apply(change));
+    } else {
+        let mut after = snapshot.clone();
+        policy.into_iter().for_each(|change| after.apply(change));
+        for entry in promises::withdraw(w, &after, promises)? {
+            journal::record_done(w, caller, "promise.withdraw", &entry)?;
+        }
+        *snapshot = after;
+    }
     snapshot.epoch = epoch;
     Ok((Committed { answer, epoch }, addressed))
 }

@@ -65,6 +65,8 @@ pub struct Delivery {
     pub next_at: Timestamp,
     pub last_error: Option<String>,
     pub updated_at: Timestamp,
+    /// Who promised what it tells of.
+    pub maker: Maker,
 }
 
 impl Delivery {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::users::require_site;
 use crate::access::caller::{Identity, Office};
 use crate::access::permission::Permission;
+use crate::access::promise::Maker;
 use crate::access::{self};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Error, Field, Result};
@@ -159,7 +160,7 @@ impl Api {
         {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
-                new.welcome = welcome;
+                new.welcome = welcome.then(|| Maker::of(caller));
                 Ok(users::make(t, &rules, &new, members_max)?.map(|id| Outcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {
