@@ -15,6 +15,7 @@ pub mod webhook;
 pub mod wordpress;
 pub mod wordpress_users;
 
+use crate::access::promise::Maker;
 use crate::app::backoff;
 use crate::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 use crate::outbox::{Kind, MAIL, SFTPGO, WEBHOOK};

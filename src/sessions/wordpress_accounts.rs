@@ -11,7 +11,7 @@ use serde_json::json;
 use super::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
 use super::wordpress::arrival_of;
 use crate::access::caller::Identity;
-use crate::access::secret;
+use crate::access::{Reach, secret};
 use crate::app::{App, Changed, Transaction, is_used_up, ms, use_up};
 use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::Office;
