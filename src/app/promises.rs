@@ -30,9 +30,9 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
             }
             Change::Role(tenant, role) => {
                 // Who holds it may hold less by it.
-                let all = match &all_makers {
+                let all = match all_makers.take() {
                     Some(all) => all,
-                    None => all_makers.insert(store::list_makers(w)?),
+                    None => store::list_makers(w)?,
                 };
                 let holds = |maker: &&Maker| match maker {
                     Maker::Member(id) => {
@@ -41,6 +41,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
                     _ => false,
                 };
                 makers.extend(all.iter().filter(holds).map(Maker::text));
+                all_makers = Some(all);
             }
             _ => {}
         }

@@ -215,7 +215,8 @@ async fn another_s_loss_and_another_right_s_end_no_link() {
 async fn a_link_is_worth_what_its_maker_may_give_when_it_is_taken() {
     let site = Site::start().await;
     let acme = with_an_application(&site).await;
-    let (maker, admin) = (acme.member_with(&RIGHTS).await, acme.member_with_role("tenant_admin").await);
+    let more = [&RIGHTS[..], &["roster.audit.list"]].concat();
+    let (maker, admin) = (acme.member_with(&RIGHTS).await, acme.member_with(&more).await);
     let (by_maker, by_admin) = (make(&acme, &maker.caller()).await, make(&acme, &admin.caller()).await);
     let role = acme.role_id("player").await;
 
