@@ -37,13 +37,13 @@ fn rows(site: &Site) -> Vec<String> {
     TABLES.iter().flat_map(dump).collect()
 }
 
-/// A site where Authentik could be asked, with a token that lives as long as it does.
-async fn started() -> (Site, tempfile::TempDir) {
+/// A site where Authentik could be asked, with a folder for its token that outlives it.
+async fn started() -> (tempfile::TempDir, Site) {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("token");
     std::fs::write(&file, "an-api-token-for-tests").expect("the token");
     let settings = format!("authentik.url = \"{NOWHERE}\"\nauthentik.token_file = \"{}\"\n", file.display());
-    (Site::with(&settings).await, folder)
+    (folder, Site::with(&settings).await)
 }
 
 /// One operation with what is sent.
@@ -149,7 +149,7 @@ async fn programs<'s>(site: &'s Site) -> Vec<(&'static str, As<'s>)> {
 
 #[tokio::test]
 async fn no_program_touches_an_administrator_by_any_operation() {
-    let (site, _token) = started().await;
+    let (_token, site) = started().await;
     let acme = site.organization("acme").await;
     let mut administrators = Vec::new();
     for role in ["tenant_owner", "tenant_admin", "member_manager", "platform_admin"] {

@@ -252,10 +252,7 @@ impl Api {
             if is_imported {
                 require_importer(reach)?;
             }
-            if let Some(is_active) = is_active {
-                let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
-                access::require(t.snapshot(), caller, needed)?;
-            }
+            is_active.map_or(Ok(()), |on| access::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
                 return Err(Error::new(Cause::Forbidden).saying("an external identity is linked by the platform"));
             }
@@ -469,6 +466,11 @@ impl Api {
 fn answer(committed: Committed<Member>) -> Reply<MemberView> {
     let version = committed.answer.version;
     Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
+}
+
+/// What it takes to activate or to suspend.
+fn switching(is_active: bool) -> Permission {
+    if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE }
 }
 
 /// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.
