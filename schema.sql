@@ -259,10 +259,13 @@ create table one_time_tokens (
     data text,
     tries integer not null default 0,
     expires_at integer not null,
-    created_at integer not null
+    created_at integer not null,
+    -- Who made it for the member (`cli`, `member <id>`, `client <key>`); null for what the member asked for itself.
+    maker text
 ) strict, without rowid;
 create index one_time_tokens_member_id on one_time_tokens (member_id);
 create index one_time_tokens_expires_at on one_time_tokens (expires_at);
+create index one_time_tokens_maker on one_time_tokens (maker) where maker is not null;
 
 create table second_factors (
     member_id blob primary key references members (id),
@@ -293,13 +296,16 @@ create table invitations (
     accepted_at integer,
     -- The member that it became.
     member_id blob references members (id),
-    created_at integer not null
+    created_at integer not null,
+    -- Who made it (`cli`, `member <id>`, `client <key>`).
+    maker text
 ) strict;
 create unique index invitations_hash on invitations (hash);
 create index invitations_organization_id on invitations (organization_id);
 create index invitations_role_id on invitations (role_id);
 create index invitations_member_id on invitations (member_id);
 create index invitations_expires_at on invitations (expires_at);
+create index invitations_open on invitations (maker) where accepted_at is null;
 
 -- Self-contained keys of members and services.
 create table api_keys (
@@ -328,6 +334,8 @@ create table api_keys (
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
+    -- Who made it or rotated it last (`cli`, `member <id>`, `client <key>`).
+    maker text,
     check ((member_id is null) <> (service_name is null))
 ) strict;
 create unique index api_keys_hash on api_keys (hash);
@@ -514,7 +522,9 @@ create table events (
     member_id blob,
     -- JSON without secrets.
     data text not null,
-    request_id text not null
+    request_id text not null,
+    -- Who promised what it tells of (`cli`, `member <id>`, `client <key>`); null where nothing is promised.
+    maker text
 ) strict;
 create index events_refused on events (member_id, at) where kind = 'quota.exceeded';
 

@@ -71,7 +71,7 @@ causes! {
     EnrolmentRequired 28 501 "second_factor_enrolment_required" "your organization asks for a second factor: send the `challenge` to /auth/second-factor/enrol";
     InvalidChallenge 28 501 "invalid_challenge" "this sign-in waited too long or failed too often: begin anew";
     InvalidCode 28 501 "invalid_code" "this code is not right, or was used before";
-    InvalidLink 28 501 "invalid_link" "this link is used up or too old: ask for a new one";
+    InvalidLink 28 501 "invalid_link" "this link is used up, withdrawn or too old: ask for a new one";
     InvalidTicket 28 501 "invalid_ticket" "this ticket is not valid, too old, or was used before: sign in at WordPress again";
     InvalidState 28 501 "invalid_state" "this sign-in was not begun here, took too long, or is over: begin anew";
     OidcRefused 28 501 "oidc_refused" "the provider did not confirm this sign-in: begin anew";

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use crate::access::promise::Maker;
 use crate::config::Config;
 use crate::db::Writer;
 use crate::error::Result;
@@ -57,16 +58,24 @@ pub struct Event {
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
     pub data: Value,
+    /// Who promised what it tells of; in no message.
+    pub maker: Option<Maker>,
 }
 
 impl Event {
     pub fn new(kind: Kind, data: Value) -> Self {
-        Self { kind, organization: None, member: None, data }
+        Self { kind, organization: None, member: None, data, maker: None }
     }
 
     #[must_use]
     pub fn within(mut self, organization: impl Into<Option<OrganizationId>>) -> Self {
         self.organization = organization.into();
+        self
+    }
+
+    #[must_use]
+    pub fn promised_by(mut self, maker: &Maker) -> Self {
+        self.maker = Some(maker.clone());
         self
     }
 
@@ -99,8 +108,8 @@ impl Neighbours {
 }
 
 const INSERT_EVENT: &str = "
-    insert into events (at, kind, organization_id, member_id, data, request_id)
-    values (:at, :kind, :organization_id, :member_id, :data, :request_id)";
+    insert into events (at, kind, organization_id, member_id, data, request_id, maker)
+    values (:at, :kind, :organization_id, :member_id, :data, :request_id, :maker)";
 const LIST_WEBHOOKS_FOR: &str = "
     select id
     from webhooks
@@ -113,13 +122,15 @@ const ADDRESS: &str = "
 /// Adds an event, addressed to everybody who is to hear of it; answers how many they are.
 pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
-    let parameters: [(&str, &dyn rusqlite::ToSql); 6] = [
+    let maker = event.maker.as_ref().map(Maker::text);
+    let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
         (":at", &now),
         (":kind", &kind),
         (":organization_id", &event.organization),
         (":member_id", &event.member),
         (":data", &data),
         (":request_id", &request_id),
+        (":maker", &maker),
     ];
     w.execute(INSERT_EVENT, &parameters)?;
     let id = w.last_id();

@@ -299,6 +299,13 @@ impl Identity {
         Self::of(Who::Internal, exchange)
     }
 
+    /// Who promised something, as a caller of this moment. It stands for no request, so that it counts against no rate.
+    pub fn of_maker(who: Who, named_tenant: Option<OrganizationId>) -> Self {
+        let exchange = Exchange::new(String::new(), None, String::new());
+        let _ = exchange.rate.set((String::new(), String::new()));
+        Self { named_tenant, ..Self::of(who, Arc::new(exchange)) }
+    }
+
     /// The member who acts, if a member does.
     pub fn member(&self) -> Option<MemberId> {
         match self.who {

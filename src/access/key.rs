@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::client;
+use super::promise::{self, Maker, Promise};
 use super::secret::{self, Hash};
 use super::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
@@ -67,6 +68,8 @@ pub struct ApiKey {
     pub is_spent: bool,
     pub is_imported: bool,
     pub owner: Owner,
+    /// Who made it, or rotated it last.
+    pub maker: Maker,
     pub hash: Hash,
     /// The key before the last rotation, and when it ends.
     pub previous: Option<(Hash, Timestamp)>,
@@ -114,12 +117,13 @@ impl ApiKey {
     /// All that decides, as text.
     pub fn fact(&self) -> String {
         format!(
-            "key {} {} {} {} {:?} {:?} {:?} {:?} {:?}",
+            "key {} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?}",
             self.id,
             self.is_emergency,
             self.is_spent,
             self.is_imported,
             self.owner,
+            self.maker,
             self.hash,
             self.previous,
             self.scopes,
@@ -182,6 +186,13 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
         && !snapshot.is_active(id)
     {
         return Err(invalid("its member is not active"));
+    }
+    if let Owner::Service(_) = key.owner {
+        let scopes: Vec<&str> = key.scopes.iter().map(|scope| &**scope).collect();
+        promise::require_kept(snapshot, &key.maker, Promise::ServiceKey { scopes: &scopes }, now).map_err(|_| {
+            let message = "who made this key may not give its scopes any more: an administrator has to rotate it";
+            invalid("its maker lost the rights").saying(message)
+        })?;
     }
     key.counters.note(now, from);
     Ok(key.clone())

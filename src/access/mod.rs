@@ -7,11 +7,13 @@ pub mod catalog;
 pub mod client;
 pub mod cookie;
 pub mod decide;
+pub mod giving;
 pub mod key;
 pub mod matter;
 pub mod path;
 pub mod permission;
 pub mod plugin;
+pub mod promise;
 pub mod secret;
 pub mod shards;
 pub mod slowdown;
@@ -20,10 +22,9 @@ pub mod store;
 pub mod token;
 
 use caller::{Identity, Who};
-use catalog::Slot;
 use decide::{Ask, Question, decide};
 use permission::Permission;
-use snapshot::{Role, Snapshot};
+use snapshot::Snapshot;
 
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId};
@@ -53,7 +54,13 @@ impl Reach {
 pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let own = permission.own();
     match &caller.who {
-        Who::CommandLine | Who::Internal => reach_of_program(snapshot, caller),
+        Who::CommandLine => reach_of_program(snapshot, caller),
+        Who::Internal => {
+            if !own.scope.is_some_and(|scope| giving::has_scope(&caller.who, scope)) {
+                return Err(Error::new(Cause::ScopeNotAllowed).saying("the internal secret does not open this"));
+            }
+            reach_of_program(snapshot, caller)
+        }
         Who::Visitor => Err(Cause::Forbidden.into()),
         Who::Client(client) => {
             if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
@@ -143,60 +150,4 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
     Err(Error::new(Cause::Forbidden)
         .saying(format!("you lack the permission {}", permission.own().name))
         .because(decision.reason.word()))
-}
-
-/// Does the caller hold this permission in the tenant, so that it may give it away?
-pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: Slot) -> bool {
-    let catalog = &snapshot.catalog;
-    match &caller.who {
-        Who::CommandLine => true,
-        // A program with the scope acts for a tenant: all of the tenant's catalog. In `platform` the same permissions
-        // are rights over the site, which no program has to give.
-        Who::Client(_) | Who::Internal => !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot),
-        // A key opens doors; it hands nothing on.
-        Who::Key(_) | Who::Visitor => false,
-        Who::Member(id) | Who::Asserted(id) => {
-            let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(*id));
-            let everywhere = matches!(caller.who, Who::Member(_)) && snapshot.is_platform_admin(*id);
-            everywhere || here.is_some_and(|set| set.holds(catalog, slot))
-        }
-    }
-}
-
-/// Nobody gives what they do not hold: every permission of a role, to hand the role out.
-pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
-    let catalog = &snapshot.catalog;
-    let given = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, *slot));
-    let missing = given.into_iter().find(|slot| !holds(snapshot, caller, tenant, *slot));
-    match missing {
-        None => Ok(()),
-        Some(slot) => {
-            let name = catalog.get(slot).map_or("", |node| &node.name);
-            Err(Error::new(Cause::NotHeld).saying(format!("you cannot give {name}, which you do not hold yourself")))
-        }
-    }
-}
-
-/// The same for the scopes of a client: whoever gives one holds, over the site, all that it opens.
-pub fn require_scopes_held(snapshot: &Snapshot, caller: &Identity, scopes: &[String]) -> Result<()> {
-    let everything = match &caller.who {
-        Who::CommandLine => true,
-        Who::Member(id) => snapshot.is_platform_admin(*id),
-        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal | Who::Visitor => false,
-    };
-    let holds_site = |permission: Permission| {
-        let slot = snapshot.catalog.slot_of(permission);
-        snapshot.platform().is_some_and(|platform| holds(snapshot, caller, platform.id, slot))
-    };
-    let may_give = |scope: &String| {
-        let mut opened =
-            Permission::all().filter(|p| p.own().scope.is_some_and(|own| client::covers(scope, own))).peekable();
-        // A scope that opens nothing yet will open something: only who holds everything can give it ahead.
-        opened.peek().is_some() && opened.all(holds_site)
-    };
-    match scopes.iter().find(|scope| !everything && !may_give(scope)) {
-        None => Ok(()),
-        Some(scope) => Err(Error::new(Cause::NotHeld)
-            .saying(format!("you cannot give the scope {scope}, which opens more than you hold"))),
-    }
 }

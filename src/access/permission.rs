@@ -9,6 +9,7 @@ pub const OWN_APP: &str = "roster";
 
 /// Role keys that the program makes and knows.
 pub const TENANT_OWNER: &str = "tenant_owner";
+pub const TENANT_ADMIN: &str = "tenant_admin";
 pub const PLATFORM_ADMIN: &str = "platform_admin";
 /// The code of the organization whose rights are rights over the site.
 pub const PLATFORM_ORG_CODE: &str = "platform";
@@ -17,7 +18,7 @@ pub const PLATFORM_ORG_CODE: &str = "platform";
 /// holds the whole of its tenant's catalog.
 pub const SYSTEM_ROLES: [(&str, &str, char); 5] = [
     (TENANT_OWNER, "Owner", 'o'),
-    ("tenant_admin", "Administrator", 'a'),
+    (TENANT_ADMIN, "Administrator", 'a'),
     ("member_manager", "Member manager", 'm'),
     ("member", "Member", 'u'),
     ("viewer", "Viewer", 'v'),
@@ -56,6 +57,11 @@ impl Permission {
 
     pub fn index(self) -> usize {
         usize::from(self.0)
+    }
+
+    /// Does it change nothing?
+    pub fn is_question(self) -> bool {
+        self.own().method == "GET" || self == Self::POLICY_CHECK
     }
 
     pub fn all() -> impl Iterator<Item = Self> {

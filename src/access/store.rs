@@ -7,8 +7,10 @@ use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, Slot, UserType};
 use super::client::{Client, Counters};
+use super::giving::RightRow;
 use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, Live, Mode};
+use super::promise::Maker;
 use super::secret::Hash;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use super::token::StoredKey;
@@ -219,6 +221,13 @@ fn grants(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     })
 }
 
+const LIST_RIGHTS_OF: &str = "select scope_type, scope_id, module, action from grants where member_id = :member_id";
+
+/// A member's direct rights.
+pub fn rights_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<RightRow>> {
+    r.all(LIST_RIGHTS_OF, &[(":member_id", &member)], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
+}
+
 const LIST_CLIENTS: &str = "
     select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
            allowed_ips, allowed_paths, rate_limit_per_min, expires_at
@@ -271,11 +280,11 @@ fn sessions(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 
 const LIST_API_KEYS: &str = "
     select id, type, member_id, service_name, hash, previous_hash, previous_expires_at, scopes, expires_at,
-           spent_at is not null, is_imported
+           spent_at is not null, is_imported, maker
     from api_keys";
 const FIND_API_KEY: &str = "
     select id, type, member_id, service_name, hash, previous_hash, previous_expires_at, scopes, expires_at,
-           spent_at is not null, is_imported
+           spent_at is not null, is_imported, maker
     from api_keys
     where id = :id";
 
@@ -306,6 +315,7 @@ fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         expires_at: row.get(8)?,
         is_spent: row.get(9)?,
         is_imported: row.get(10)?,
+        maker: Maker::of_text(row.get::<_, Option<String>>(11)?.as_deref()),
         counters: Arc::default(),
     })
 }

@@ -9,6 +9,8 @@ pub mod figures;
 mod kept;
 pub mod keys;
 mod large;
+mod promise_store;
+mod promises;
 pub mod record;
 pub mod repeats;
 mod rules;
@@ -520,8 +522,18 @@ fn apply<T>(
     }
     let epoch = snapshot.epoch + 1;
     store::raise_epoch(w, epoch)?;
-    // From here on nothing fails: the state that the writer carries changes only together with the rows.
-    policy.into_iter().for_each(|change| snapshot.apply(change));
+    let promises = promises::at_stake(w, snapshot, &policy)?;
+    if promises.is_empty() {
+        // From here on nothing fails: the state that the writer carries changes only together with the rows.
+        policy.into_iter().for_each(|change| snapshot.apply(change));
+    } else {
+        let mut after = snapshot.clone();
+        policy.into_iter().for_each(|change| after.apply(change));
+        for entry in promises::withdraw(w, &after, promises)? {
+            journal::record_done(w, caller, "promise.withdraw", &entry)?;
+        }
+        *snapshot = after;
+    }
     snapshot.epoch = epoch;
     Ok((Committed { answer, epoch }, addressed))
 }

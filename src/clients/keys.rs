@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::store;
 use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
+use crate::access::promise::Maker;
 use crate::access::secret::{self, Hash};
 use crate::access::snapshot::Change;
 use crate::access::{self};
@@ -80,7 +81,7 @@ pub struct Shown {
 }
 
 /// Makes a key, if its owner has fewer than `most`.
-pub fn create(t: &Transaction<'_>, new: &NewKey, most: u64) -> Result<Shown> {
+pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -> Result<Shown> {
     if store::count_keys(t, &new.owner)? >= most {
         let limit = match new.owner {
             Owner::Member(_) => "limits.api_keys_per_member",
@@ -99,7 +100,7 @@ pub fn create(t: &Transaction<'_>, new: &NewKey, most: u64) -> Result<Shown> {
             (secret::hash(&text), Some(text))
         }
     };
-    store::insert_key(t, id, new, &hash, ends_at)?;
+    store::insert_key(t, (id, &Maker::of(caller)), new, &hash, ends_at)?;
     shown(t, id, text)
 }
 
@@ -118,8 +119,9 @@ fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Time
     }
 }
 
-/// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now.
-pub fn rotate(t: &Transaction<'_>, former: &KeyRow) -> Result<Shown> {
+/// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
+/// rotates it answers for its scopes from now on.
+pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
     if former.is_emergency() {
         return Err(Cause::EmergencyKey.into());
     }
@@ -127,7 +129,7 @@ pub fn rotate(t: &Transaction<'_>, former: &KeyRow) -> Result<Shown> {
     // A rotation never makes the former text live longer than it would have.
     let former_ends_at = t.now().plus_ms(former.kind.grace_s * 1_000).min(former.expires_at);
     let ends_at = end_of(former.kind, None, t.now())?;
-    store::rotate_key(t, former.id, &secret::hash(&text), ends_at, former_ends_at)?;
+    store::rotate_key(t, (former.id, &Maker::of(caller)), &secret::hash(&text), ends_at, former_ends_at)?;
     shown(t, former.id, Some(text))
 }
 

@@ -6,6 +6,7 @@ use rusqlite::types::FromSqlError;
 use super::ApiClient;
 use super::keys::{KeyRow, NewKey};
 use crate::access::key::{Kind, Owner};
+use crate::access::promise::Maker;
 use crate::access::secret::Hash;
 use crate::db::Window;
 use crate::db::{Reader, Writer, sql};
@@ -214,10 +215,16 @@ pub fn set_notified(w: &Writer<'_>, id: ApiKeyId) -> Result<()> {
 
 const INSERT_KEY: &str = "
     insert into api_keys (id, type, name, member_id, service_name, hash, is_imported, scopes, expires_at, created_at,
-                          updated_at)
-    values (:id, :type, :name, :member_id, :service_name, :hash, :is_imported, :scopes, :expires_at, :now, :now)";
+                          updated_at, maker)
+    values (:id, :type, :name, :member_id, :service_name, :hash, :is_imported, :scopes, :expires_at, :now, :now, :maker)";
 
-pub fn insert_key(w: &Writer<'_>, id: ApiKeyId, new: &NewKey, hash: &Hash, expires_at: Timestamp) -> Result<()> {
+pub fn insert_key(
+    w: &Writer<'_>,
+    (id, maker): (ApiKeyId, &Maker),
+    new: &NewKey,
+    hash: &Hash,
+    expires_at: Timestamp,
+) -> Result<()> {
     let (member, service) = columns_of(&new.owner);
     w.insert(
         INSERT_KEY,
@@ -232,6 +239,7 @@ pub fn insert_key(w: &Writer<'_>, id: ApiKeyId, new: &NewKey, hash: &Hash, expir
             (":scopes", &sql::text_of(&new.scopes)?),
             (":expires_at", &expires_at),
             (":now", &w.now()),
+            (":maker", &maker.text()),
         ],
         &[("api_keys.hash", Cause::ApiKeyExists)],
     )
@@ -240,13 +248,13 @@ pub fn insert_key(w: &Writer<'_>, id: ApiKeyId, new: &NewKey, hash: &Hash, expir
 const ROTATE_KEY: &str = "
     update api_keys
     set previous_hash = hash, previous_expires_at = :former_ends_at, hash = :hash, expires_at = :expires_at,
-        notified_at = null, version = version + 1, updated_at = :now
+        notified_at = null, version = version + 1, updated_at = :now, maker = :maker
     where id = :id";
 
 /// The former text stays valid until then.
 pub fn rotate_key(
     w: &Writer<'_>,
-    id: ApiKeyId,
+    (id, maker): (ApiKeyId, &Maker),
     hash: &Hash,
     expires_at: Timestamp,
     former_ends_at: Timestamp,
@@ -258,6 +266,7 @@ pub fn rotate_key(
             (":hash", hash),
             (":expires_at", &expires_at),
             (":now", &w.now()),
+            (":maker", &maker.text()),
             (":id", &id),
         ],
     )

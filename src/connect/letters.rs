@@ -24,7 +24,7 @@ pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Out
     };
     let Some(to) = member.email else { return Ok(Outcome::Needless("the member has no e-mail")) };
     let Some(mail) = write(app, id, to, delivery).await? else {
-        return Ok(Outcome::Needless("there is no letter about this"));
+        return Ok(Outcome::Needless("there is no letter about this, or who asked for it may not any more"));
     };
     Ok(match mail::deliver(&app.config, mail).await {
         Ok(()) => Outcome::Delivered,
@@ -47,7 +47,8 @@ async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Resu
     if !is(Kind::MemberWelcomed) && !is(Kind::PasswordForgotten) {
         return Ok(None);
     }
-    let Some(url) = passwords::link_of_letter(app, id, ttl_s).await? else { return Ok(None) };
+    let promised = is(Kind::MemberWelcomed).then(|| delivery.maker.clone());
+    let Some(url) = passwords::link_of_letter(app, id, ttl_s, promised).await? else { return Ok(None) };
     Ok(Some(match is(Kind::MemberWelcomed) {
         true => writer.welcome(id, to, &url, ttl_s),
         false => writer.password_link(id, to, &url, ttl_s),

@@ -15,6 +15,7 @@ pub mod webhook;
 pub mod wordpress;
 pub mod wordpress_users;
 
+use crate::access::promise::Maker;
 use crate::app::backoff;
 use crate::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 use crate::outbox::{Kind, MAIL, SFTPGO, WEBHOOK};
@@ -65,6 +66,8 @@ pub struct Delivery {
     pub next_at: Timestamp,
     pub last_error: Option<String>,
     pub updated_at: Timestamp,
+    /// Who promised what it tells of.
+    pub maker: Maker,
 }
 
 impl Delivery {

@@ -3,6 +3,7 @@
 use rusqlite::Row;
 
 use super::{Delivery, Filter, Webhook};
+use crate::access::promise::Maker;
 use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, Timestamp, WebhookId};
@@ -41,7 +42,7 @@ pub fn list_heads(r: &Reader<'_>) -> Result<Vec<Head>> {
 
 const FIND_HEAD: &str = "
     select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
-           d.last_error, d.updated_at
+           d.last_error, d.updated_at, e.maker
     from deliveries d
     join events e on e.id = d.event_id
     where d.target = :target and d.state = 'pending'
@@ -96,7 +97,7 @@ pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
 
 const LIST_DELIVERIES: &str = "
     select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
-           d.last_error, d.updated_at
+           d.last_error, d.updated_at, e.maker
     from deliveries d
     join events e on e.id = d.event_id
     left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
@@ -142,7 +143,7 @@ pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: Window) -> Resul
 
 const FIND_DELIVERY: &str = "
     select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
-           d.last_error, d.updated_at
+           d.last_error, d.updated_at, e.maker
     from deliveries d
     join events e on e.id = d.event_id
     left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
@@ -227,6 +228,7 @@ fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         next_at: row.get(9)?,
         last_error: row.get(10)?,
         updated_at: row.get(11)?,
+        maker: Maker::of_text(row.get::<_, Option<String>>(12)?.as_deref()),
     })
 }
 

@@ -131,6 +131,7 @@ fn require_changeable(
         && is_status_kept
         && is_kept(&member.username, &wanted.username)
         && is_kept(&member.email, &wanted.email)
+        && is_kept(&member.display_name, &wanted.display_name)
     {
         return Ok(());
     }

@@ -217,7 +217,7 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, row: &Row) -> Re
             sftpgo_username: wanted.sftpgo_username,
             quota_size: wanted.quota_size,
             organization: wanted.organization,
-            welcome: false,
+            welcome: None,
         };
         if let Err(refused) = users::require_folder_name(&new) {
             return Ok(Plan::Failed(refused.fields));

@@ -3,13 +3,15 @@
 use rusqlite::Row;
 
 use super::invitations::{Invitation, Invited};
+use crate::access::promise::Maker;
 use crate::access::secret::Hash;
 use crate::db::{Reader, Window, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::{InvitationId, MemberId, OrganizationId, Timestamp};
 
 const FIND_INVITATION: &str = "
-    select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at
+    select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at,
+           i.maker
     from invitations i
     left join roles r on r.id = i.role_id
     where i.organization_id = :organization_id and i.id = :id";
@@ -21,7 +23,7 @@ pub fn get_invitation(r: &Reader<'_>, organization: OrganizationId, id: Invitati
 
 const FIND_BY_HASH: &str = "
     select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at,
-           o.name
+           i.maker, o.name
     from invitations i
     join organizations o on o.id = i.organization_id
     left join roles r on r.id = i.role_id
@@ -30,12 +32,13 @@ const FIND_BY_HASH: &str = "
 /// The invitation of a link, whatever became of it, with the organization's name.
 pub fn find_by_hash(r: &Reader<'_>, hash: &Hash) -> Result<Option<Invited>> {
     r.find(FIND_BY_HASH, &[(":hash", hash)], |row| {
-        Ok(Invited { invitation: invitation_of(row)?, organization_name: row.get(9)? })
+        Ok(Invited { invitation: invitation_of(row)?, organization_name: row.get(10)? })
     })
 }
 
 const LIST_INVITATIONS: &str = "
-    select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at
+    select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at,
+           i.maker
     from invitations i
     left join roles r on r.id = i.role_id
     where i.organization_id = :organization_id
@@ -83,12 +86,13 @@ fn invitation_of(row: &Row<'_>) -> rusqlite::Result<Invitation> {
         accepted_at: row.get(6)?,
         member: row.get(7)?,
         created_at: row.get(8)?,
+        maker: Maker::of_text(row.get::<_, Option<String>>(9)?.as_deref()),
     })
 }
 
 const INSERT_INVITATION: &str = "
-    insert into invitations (id, hash, organization_id, role_id, email, expires_at, created_at)
-    values (:id, :hash, :organization_id, :role_id, :email, :expires_at, :now)";
+    insert into invitations (id, hash, organization_id, role_id, email, expires_at, created_at, maker)
+    values (:id, :hash, :organization_id, :role_id, :email, :expires_at, :now, :maker)";
 
 pub fn insert_invitation(w: &Writer<'_>, invitation: &Invitation, hash: &Hash) -> Result<()> {
     w.execute(
@@ -101,6 +105,7 @@ pub fn insert_invitation(w: &Writer<'_>, invitation: &Invitation, hash: &Hash) -
             (":email", &invitation.email),
             (":expires_at", &invitation.expires_at),
             (":now", &w.now()),
+            (":maker", &invitation.maker.text()),
         ],
     )
     .map(drop)

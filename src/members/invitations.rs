@@ -1,7 +1,7 @@
 //! Invitations: a link that makes its holder a member of an organization, with a role.
 //!
-//! **Invariant.** A link works once, for a time, and while its organization and its role are open. Whoever makes one
-//! holds what it gives. A fault in what the holder types does not use it up.
+//! **Invariant.** A link works once, for a time, while its organization and its role are open, and while its maker holds
+//! what it gives. A fault in what the holder types does not use it up.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::invitation_store as store;
 use super::{NewMember, create_as, happened, password};
-use crate::access;
 use crate::access::caller::{Exchange, Identity, Who};
-use crate::access::permission::{PLATFORM_ADMIN, TENANT_OWNER};
+use crate::access::promise::{self, Maker, Promise};
 use crate::access::secret::{self, Hash};
 use crate::access::snapshot::{Change, Role, Snapshot};
+use crate::access::{self, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::db::{Reader, Window};
 use crate::error::{Cause, Error, Result};
@@ -35,6 +35,7 @@ pub struct Invitation {
     /// The member that it became.
     pub member: Option<MemberId>,
     pub created_at: Timestamp,
+    pub maker: Maker,
 }
 
 impl Invitation {
@@ -74,11 +75,12 @@ pub fn invite(
     open_max: u64,
 ) -> Result<(Invitation, Entry)> {
     let snapshot = t.snapshot();
-    require_may_invite(snapshot, caller, tenant)?;
+    giving::require_may_invite(snapshot, caller, tenant, None)?;
     let role = role.map(|role| find_role(snapshot, tenant, &role)).transpose()?;
-    if let Some(role) = role {
-        require_may_give(snapshot, caller, tenant, role)?;
+    if role.is_some_and(|role| !role.is_open) {
+        return Err(Error::field("role_id", "this role is closed: open it, or choose another"));
     }
+    giving::require_may_invite(snapshot, caller, tenant, role)?;
     if expires_at <= t.now() {
         return Err(Error::field("expires_at", "must be in the future, in Unix milliseconds"));
     }
@@ -96,24 +98,13 @@ pub fn invite(
         accepted_at: None,
         member: None,
         created_at: t.now(),
+        maker: Maker::of(caller),
     };
     store::insert_invitation(t, &invitation, &secret::hash(token))?;
     let after =
         json!({"role": invitation.role_key, "expires_at": expires_at.0, "has_email": invitation.email.is_some()});
     let entry = Entry::new("invitation", invitation.id).within(tenant).after(after);
     Ok((invitation, entry))
-}
-
-/// Whoever is in `platform` may get rights over the site: only its administrators let anybody in.
-fn require_may_invite(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Result<()> {
-    let is_administrator = match caller.who {
-        Who::CommandLine => true,
-        Who::Member(id) => snapshot.is_platform_admin(id),
-        _ => false,
-    };
-    let may = is_administrator || !snapshot.is_platform(tenant);
-    let message = "only a platform administrator invites into `platform`";
-    if may { Ok(()) } else { Err(Error::new(Cause::Forbidden).saying(message)) }
 }
 
 fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleName) -> Result<&'s Role> {
@@ -123,17 +114,6 @@ fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleNam
         RoleName::Key(key) => *role.key == **key,
     });
     found.ok_or_else(|| Cause::RoleNotFound.into())
-}
-
-fn require_may_give(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
-    if !role.is_open {
-        return Err(Error::field("role_id", "this role is closed: open it, or choose another"));
-    }
-    let is_by_hand = matches!(caller.who, Who::Member(_) | Who::CommandLine);
-    if [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key) && !is_by_hand {
-        return Err(Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand"));
-    }
-    access::require_held(snapshot, caller, tenant, role)
 }
 
 pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: Window) -> Result<(Vec<Invitation>, u64)> {
@@ -158,7 +138,8 @@ pub fn forget_expired(t: &Transaction<'_>) -> Result<()> {
 
 // ── who is invited ──
 
-/// The invitation of a link that works. Used up, too old, withdrawn and unknown look alike.
+/// The invitation of a link that works. Used up, too old, withdrawn, unknown, and of a maker who may not give this any
+/// more look alike.
 fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp) -> Result<Invited> {
     let is_open = |invited: &Invited| {
         let invitation = &invited.invitation;
@@ -168,7 +149,12 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
                 && invitation.role.is_none_or(|id| tenant.role(id).is_some_and(|role| role.is_open))
         })
     };
-    store::find_by_hash(r, hash)?.filter(is_open).ok_or_else(|| Cause::InvalidLink.into())
+    let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(Cause::InvalidLink)?;
+    let Invitation { organization, role, maker, .. } = &invited.invitation;
+    let promised = Promise::Invitation { tenant: *organization, role: *role };
+    promise::require_kept(snapshot, maker, promised, now)
+        .map_err(|lost| Error::new(Cause::InvalidLink).because(format!("its maker: {}", lost.message())))?;
+    Ok(invited)
 }
 
 /// What the holder of a link may see before accepting.

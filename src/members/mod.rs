@@ -12,10 +12,10 @@ pub mod store;
 mod user_store;
 pub mod users;
 
-use crate::access::caller::{Identity, Who};
+use crate::access::caller::Identity;
 use crate::access::permission::PLATFORM_ADMIN;
 use crate::access::snapshot::{Change, Snapshot};
-use crate::access::{self, Reach};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Transaction, end_sessions, use_setup_token};
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
@@ -335,25 +335,10 @@ pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
     if caller.member() == Some(id) { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
 }
 
-/// Who may change an e-mail, a credential or a status: the site, a program, or the administrator of the one
-/// organization that the member belongs to; and nobody of a member who holds more than they do.
+/// Fails unless the caller may change this member's profile, e-mail, credentials or status (`access::giving`).
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
-    if caller.member() == Some(id) && matches!(caller.who, Who::Member(_)) {
-        let has_session = caller.session.is_some_and(|session| t.snapshot().session(session).is_some());
-        let message = "sign in here first: a provider's token changes no credential";
-        return if has_session { Ok(()) } else { Err(Error::new(Cause::Forbidden).saying(message)) };
-    }
-    let snapshot = t.snapshot();
-    if reach != Reach::Site && snapshot.only_tenant(id).is_none() {
-        let message = "this member belongs to other organizations too: only the platform can change this";
-        return Err(Error::new(Cause::Forbidden).saying(message));
-    }
-    for tenant in snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some()) {
-        for role in tenant.roles_of(id) {
-            access::require_held(snapshot, caller, tenant.id, role)?;
-        }
-    }
-    permissions::require_grants_held(t, caller, id)
+    let rights = access::store::rights_of(t, id)?;
+    giving::require_may_change(t.snapshot(), caller, (reach, id), &rights)
 }
 
 /// Are this login and this password good enough for a first administrator? Says all that is wrong at once.

@@ -8,6 +8,7 @@ use super::{
     owner_of_folder, require_room, store, user_store,
 };
 use crate::access::Reach;
+use crate::access::promise::Maker;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self};
 use crate::app::{Changed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
@@ -44,8 +45,8 @@ pub struct NewUser {
     /// In bytes; the default when absent.
     pub quota_size: Option<i64>,
     pub organization: Option<OrganizationId>,
-    /// Shall it get a letter with a link to begin with?
-    pub welcome: bool,
+    /// Who has a letter sent with a link to begin with; `None` for no letter.
+    pub welcome: Option<Maker>,
 }
 
 impl NewUser {
@@ -171,9 +172,9 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
         changes.extend(join(t, organization, id)?);
         entry = entry.within(organization);
     }
-    let welcomed = new.welcome.then_some(Kind::MemberWelcomed);
-    let told = std::iter::once(Kind::MemberCreated).chain(welcomed);
-    let told: Vec<_> = told.map(|kind| happened(t, kind, id).within(new.organization)).collect();
+    let told = |kind| happened(t, kind, id).within(new.organization);
+    let welcomed = new.welcome.as_ref().map(|maker| told(Kind::MemberWelcomed).promised_by(maker));
+    let told: Vec<_> = std::iter::once(told(Kind::MemberCreated)).chain(welcomed).collect();
     Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
 }
 

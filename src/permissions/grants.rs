@@ -1,11 +1,10 @@
 //! Direct scoped rights of members: (scope_type, scope_id, module, action). They belong to the site and only allow.
 
 use super::store;
-use crate::access::caller::{Identity, Who};
-use crate::access::decide::{Ask, Question, decide, is_of_inactive_organization};
+use crate::access::decide::is_of_inactive_organization;
 use crate::access::snapshot::{Change, Right, Snapshot};
 use crate::db::{Reader, Writer};
-use crate::error::{Cause, Result};
+use crate::error::Result;
 use crate::ids::{GrantId, MemberId};
 
 /// A right with its own text.
@@ -21,19 +20,6 @@ impl OwnedRight {
     pub fn as_right(&self) -> Right<'_> {
         Right { scope_type: &self.scope_type, scope_id: &self.scope_id, module: &self.module, action: &self.action }
     }
-}
-
-/// The caller must hold the right itself, hold everything, or be a program with the scope for it.
-pub fn require_held(snapshot: &Snapshot, caller: &Identity, right: &Right<'_>) -> Result<()> {
-    let held = match &caller.who {
-        Who::CommandLine | Who::Client(_) | Who::Internal => true,
-        Who::Asserted(_) | Who::Key(_) | Who::Visitor => false,
-        Who::Member(member) => {
-            let question = Question { tenant: None, member: *member, with_platform: true, ask: Ask::Grant(*right) };
-            snapshot.is_platform_admin(*member) || decide(snapshot, &question).allow
-        }
-    };
-    if held { Ok(()) } else { Err(Cause::NotHeld.into()) }
 }
 
 /// Grants the right; the same right twice is one grant. Answers its id, and the change when there was one.

@@ -202,15 +202,6 @@ pub fn has_active_holder(r: &crate::db::Reader<'_>, organization: OrganizationId
     store::has_other_active_holder(r, organization, key, MemberId(uuid::Uuid::nil()))
 }
 
-/// Nobody takes over a member whose direct rights they do not hold.
-pub fn require_grants_held(t: &Transaction<'_>, caller: &access::caller::Identity, member: MemberId) -> Result<()> {
-    for [scope_type, scope_id, module, action] in store::list_grants(t, member, None, None)? {
-        let right = Right { scope_type: &scope_type, scope_id: &scope_id, module: &module, action: &action };
-        grants::require_held(t.snapshot(), caller, &right)?;
-    }
-    Ok(())
-}
-
 /// Keys of the roles that a member holds in an organization, for the audit.
 pub fn held_keys(snapshot: &Snapshot, organization: OrganizationId, member: MemberId) -> Vec<String> {
     let tenant = snapshot.tenant(organization);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::mappers::{Asked, Mapped, Word, assignable};
 use super::{RoleRecord, Source, store};
-use crate::access::{self, caller::Identity};
+use crate::access::{caller::Identity, giving};
 use crate::app::Transaction;
 use crate::db::Reader;
 use crate::error::Result;
@@ -146,7 +146,7 @@ pub fn plan(t: &Transaction<'_>, word: Word<'_>, mapped: &Mapped) -> Result<Opti
     Ok(Some(plan))
 }
 
-/// Brings it about. The caller must hold what it gives and takes.
+/// Brings it about. The caller must hold what it gives, and be one who may take what it takes.
 pub fn reconcile(
     t: &Transaction<'_>,
     caller: &Identity,
@@ -163,22 +163,20 @@ pub fn reconcile(
     let wanted = wanted.unwrap_or_else(|| held.clone());
     let (added, removed, kept) = (Vec::new(), Vec::new(), Vec::new());
     let mut synced = Synced { source, added, removed, kept, unknown, ignored, asked };
-    let require_held = |role: RoleId| {
-        access::require_held(t.snapshot(), caller, organization, super::known_role(t.snapshot(), organization, role)?)
-    };
+    let role = |id: RoleId| super::known_role(t.snapshot(), organization, id);
     for (id, key) in &wanted {
         if held.iter().any(|(held, _)| held == id) {
             synced.kept.push(key.clone());
             continue;
         }
-        require_held(*id)?;
+        giving::require_held(t.snapshot(), caller, organization, role(*id)?)?;
         synced.added.push(key.clone());
         if !dry_run {
             store::insert_assignment(t, organization, member, *id, source)?;
         }
     }
     for (id, key) in held.iter().filter(|(id, _)| !wanted.iter().any(|(wanted, _)| wanted == id)) {
-        require_held(*id)?;
+        giving::require_may_take(t.snapshot(), caller, organization, role(*id)?)?;
         synced.removed.push(key.clone());
         if !dry_run {
             store::delete_sourced_assignment(t, organization, member, *id, source)?;

@@ -19,8 +19,9 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::access::caller::{Identity, Who};
+use crate::access::caller::Identity;
 use crate::access::catalog::{Template, methods};
+use crate::access::giving;
 use crate::access::plugin::{Activation, Exports, Filter, Mode};
 use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
@@ -329,14 +330,7 @@ pub fn require_owner(
     (mode, activation, exports): (Mode, &Activation, Exports),
 ) -> Result<()> {
     let hands_out = activation.may_grant || (mode == Mode::Enforce && exports.role_mapper);
-    let is_owner = match caller.who {
-        Who::CommandLine => true,
-        Who::Member(member) => {
-            let set = snapshot.tenant(organization).and_then(|tenant| tenant.set_of(member));
-            snapshot.is_platform_admin(member) || set.is_some_and(|set| set.is_of_owner())
-        }
-        Who::Asserted(_) | Who::Client(_) | Who::Key(_) | Who::Internal | Who::Visitor => false,
-    };
+    let is_owner = giving::is_owner(snapshot, caller, organization);
     if hands_out && !is_owner { Err(Cause::OwnerNeeded.into()) } else { Ok(()) }
 }
 

@@ -1,7 +1,8 @@
 //! How a member gets a new password: by the present one, or by a link that works once.
 //!
 //! **Invariant.** A link is a way to a password, never to a session: who used one still signs in, with the second factor
-//! where one is due. Nothing that a stranger asks here tells whether a member exists.
+//! where one is due. Nothing that a stranger asks here tells whether a member exists. A link that somebody made for a
+//! member works while its maker may change that member's credentials.
 
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use super::{require_signed_in, store};
 use crate::access;
 use crate::access::caller::{Exchange, Identity, Visitor, Who};
 use crate::access::permission::Permission;
+use crate::access::promise::{self, Maker, Promise};
 use crate::access::secret;
 use crate::access::slowdown::Attempt;
+use crate::access::snapshot::Snapshot;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::mail;
 use crate::db::Reader;
@@ -23,6 +26,9 @@ use crate::members::{self, password};
 use crate::outbox::{self, Kind};
 
 const PURPOSE: &str = "password_reset";
+
+/// The data of a link in a welcome letter, as JSON; other links have none.
+const WELCOME: &str = "\"welcome\"";
 
 /// Keeps a hash of today's parameters for a password that was just right. It may fail: the old one serves on.
 pub async fn renew_hash(app: &App, member: MemberId, password: String, former: String) {
@@ -126,15 +132,21 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
     Ok(())
 }
 
-/// Makes the link of a letter that is about to go out, and answers its address; `None` for a member who is not active.
-pub async fn link_of_letter(app: &App, id: MemberId, ttl_s: u64) -> Result<Option<String>> {
+/// Makes the link of a letter that is about to go out, and answers its address; `None` for a member who is not active, and
+/// for a welcome whose maker may not give it any more.
+pub async fn link_of_letter(app: &App, id: MemberId, ttl_s: u64, welcome: Option<Maker>) -> Result<Option<String>> {
     let token = secret::token("pr_")?;
     let hash = secret::hash(&token);
     let insert = move |t: &Transaction<'_>, _: &Identity| {
         if !t.snapshot().is_active(id) {
             return Ok(Changed::nothing(false));
         }
-        let expires_at = insert_link(t, &hash, id, ttl_s)?;
+        if let Some(maker) = &welcome
+            && require_kept(t, t.snapshot(), (maker, Some(WELCOME)), id, t.now()).is_err()
+        {
+            return Ok(Changed::nothing(false));
+        }
+        let expires_at = insert_link(t, (&hash, welcome.as_ref()), welcome.is_some().then_some(WELCOME), (id, ttl_s))?;
         Ok(Changed::new(true, Entry::new("member", id).after(json!({"expires_at": expires_at.0}))))
     };
     let is_made = app.change(&Identity::command_line(), "password.mail_link", insert).await?.answer;
@@ -170,7 +182,8 @@ pub fn make_link(
             "deleted" => return Err(Cause::MemberDeleted.into()),
             _ => return Err(Cause::MemberNotActive.into()),
         }
-        let expires_at = insert_link(t, &secret::hash(&token), id, ttl_s)?;
+        let maker = Maker::of(caller);
+        let expires_at = insert_link(t, (&secret::hash(&token), Some(&maker)), None, (id, ttl_s))?;
         let after = json!({"expires_at": expires_at.0});
         let entry = Entry::new("member", id).within(reach.organization()).after(after);
         Ok(Changed::new(Link { url, token, expires_at }, entry))
@@ -178,11 +191,36 @@ pub fn make_link(
 }
 
 /// Stores a link; the ones before it are void.
-fn insert_link(t: &Transaction<'_>, hash: &secret::Hash, member: MemberId, ttl_s: u64) -> Result<Timestamp> {
+fn insert_link(
+    t: &Transaction<'_>,
+    (hash, maker): (&secret::Hash, Option<&Maker>),
+    data: Option<&str>,
+    (member, ttl_s): (MemberId, u64),
+) -> Result<Timestamp> {
     store::delete_tokens_of(t, member, PURPOSE)?;
     let expires_at = t.now().plus_ms(ms(ttl_s));
-    store::insert_token(t, hash, PURPOSE, Some(member), None, expires_at)?;
+    store::insert_token(t, hash, PURPOSE, Some(member), data, expires_at)?;
+    if let Some(maker) = maker {
+        store::set_maker(t, hash, maker)?;
+    }
     Ok(expires_at)
+}
+
+/// Fails unless the maker of a link, or of a letter with one, may still give it.
+fn require_kept(
+    r: &Reader<'_>,
+    snapshot: &Snapshot,
+    (maker, data): (&Maker, Option<&str>),
+    member: MemberId,
+    now: Timestamp,
+) -> Result<()> {
+    let rights = &access::store::rights_of(r, member)?;
+    let promise = match data {
+        Some(WELCOME) => Promise::Welcome { member, rights },
+        _ => Promise::PasswordLink { member, rights },
+    };
+    promise::require_kept(snapshot, maker, promise, now)
+        .map_err(|lost| Error::new(Cause::InvalidLink).because(format!("its maker: {}", lost.message())))
 }
 
 fn link(app: &App, token: &str) -> String {
@@ -190,20 +228,23 @@ fn link(app: &App, token: &str) -> String {
 }
 
 /// Whose link is this, while it works?
-fn member_of(r: &Reader<'_>, token: &str, now: Timestamp) -> Result<MemberId> {
-    let found = store::find_token(r, &secret::hash(token), PURPOSE, now)?.and_then(|link| link.member);
-    let member = match found {
+fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<MemberId> {
+    let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(Cause::InvalidLink)?;
+    let member = match link.member {
         Some(id) => members::find(r, id)?,
         None => None,
     };
     let member = member.filter(members::Member::is_active).ok_or(Cause::InvalidLink)?;
+    if let Some(maker) = &link.maker {
+        require_kept(r, snapshot, (maker, link.data.as_deref()), member.id, now)?;
+    }
     Ok(member.id)
 }
 
 /// Does this link still work?
 pub async fn require_link(app: &App, token: &str) -> Result<()> {
-    let token = token.to_owned();
-    app.read(move |r| member_of(r, &token, Timestamp::now())).await.map(drop)
+    let (token, snapshot) = (token.to_owned(), app.snapshot());
+    app.read(move |r| member_of(r, &snapshot, &token, Timestamp::now())).await.map(drop)
 }
 
 /// Sets a new password by a link, which is used up. Every session ends, and none begins.
@@ -216,7 +257,7 @@ pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: Stri
     }
     let hash = password::hash(app, new).await?;
     let set = move |t: &Transaction<'_>, _: &Identity| {
-        let member = member_of(t, &token, t.now())?;
+        let member = member_of(t, t.snapshot(), &token, t.now())?;
         let changes = members::set_password(t, member, &hash, None)?;
         let entry =
             Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));

@@ -2,6 +2,7 @@
 
 use rusqlite::Row;
 
+use crate::access::promise::Maker;
 use crate::access::secret::Hash;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
@@ -148,6 +149,8 @@ pub struct OneTime {
     /// JSON that belongs to the purpose.
     pub data: Option<String>,
     pub tries: u64,
+    /// Who made it for the member; `None` for what the member asked for itself.
+    pub maker: Option<Maker>,
 }
 
 const INSERT_TOKEN: &str = "
@@ -176,15 +179,28 @@ pub fn insert_token(
     .map(drop)
 }
 
+const SET_MAKER: &str = "update one_time_tokens set maker = :maker where hash = :hash";
+
+/// Says who made a one-time secret for its member.
+pub fn set_maker(w: &Writer<'_>, hash: &Hash, maker: &Maker) -> Result<()> {
+    w.execute(SET_MAKER, &[(":maker", &maker.text()), (":hash", hash)]).map(drop)
+}
+
 const FIND_TOKEN: &str = "
-    select member_id, data, tries
+    select member_id, data, tries, maker
     from one_time_tokens
     where hash = :hash and purpose = :purpose and expires_at > :now";
 
 /// A one-time secret whose time is not over.
 pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) -> Result<Option<OneTime>> {
     r.find(FIND_TOKEN, &[(":hash", hash), (":purpose", &purpose), (":now", &now)], |row| {
-        Ok(OneTime { member: row.get(0)?, data: row.get(1)?, tries: row.get::<_, i64>(2)?.unsigned_abs() })
+        let maker: Option<String> = row.get(3)?;
+        Ok(OneTime {
+            member: row.get(0)?,
+            data: row.get(1)?,
+            tries: row.get::<_, i64>(2)?.unsigned_abs(),
+            maker: maker.map(|text| Maker::of_text(Some(&text))),
+        })
     })
 }
 

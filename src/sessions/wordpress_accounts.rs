@@ -11,7 +11,7 @@ use serde_json::json;
 use super::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
 use super::wordpress::arrival_of;
 use crate::access::caller::Identity;
-use crate::access::secret;
+use crate::access::{Reach, secret};
 use crate::app::{App, Changed, Transaction, is_used_up, ms, use_up};
 use crate::connect::wordpress::Person;
 use crate::connect::wordpress_users::Office;
@@ -136,11 +136,16 @@ fn differing(member: &Member, arrival: &Arrival) -> Vec<&'static str> {
 
 /// Suspends the member of an account that is gone, and takes away the roles that came with it.
 pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<Outcome> {
+    let who = caller.clone();
     settle(app, caller, effect, move |t| {
         let subject = id.to_string();
         let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
             return Ok(Changed::nothing(Outcome::Nobody));
         };
+        if members::require_may_change(t, &who, Reach::Site, member.id).is_err() {
+            let why = "is an administrator, or may do more than who asks: a person suspends it";
+            return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+        }
         let mut changes = match members::set_active(t, member.id, false) {
             Ok(changes) => changes,
             Err(error) if matches!(error.cause, Cause::LastOwner | Cause::LastAdministrator) => {

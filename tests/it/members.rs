@@ -398,8 +398,8 @@ async fn a_member_of_two_organizations_is_neither_ones_to_suspend() {
         assert_eq!(acme.owner().patch(&at, body).await.is(29_505_000).word(), "forbidden");
     }
     assert_eq!(acme.owner().delete(&at).await.is(29_505_000).word(), "forbidden");
-    acme.owner().patch(&at, json!({"display_name": "Kim"})).await.done();
-    site.admin().patch(&at, json!({"email": "k@example.org"})).await.done();
+    assert_eq!(acme.owner().patch(&at, json!({"display_name": "Kim"})).await.is(29_505_000).word(), "forbidden");
+    site.admin().patch(&at, json!({"email": "k@example.org", "display_name": "Kim"})).await.done();
 }
 
 #[tokio::test]

@@ -749,9 +749,10 @@ async fn a_sync_leaves_closed_roles_out() {
 #[tokio::test]
 async fn a_client_with_the_scope_syncs_in_the_tenant_it_names() {
     let site = Site::start().await;
+    site.import(videos()).await;
     let acme = site.organization("acme").await;
     let member = acme.member().await;
-    acme.role("one", &["roster.role.list"]).await;
+    acme.role("one", &["video.list"]).await;
     map(&acme, "ldap", "one", "one").await.done();
     let client = site.client(&["permissions:write"]).await;
     let body = json!({"source": "ldap", "external_keys": ["one"]});

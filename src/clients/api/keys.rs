@@ -10,7 +10,7 @@ use crate::access::caller::{Identity, Person};
 use crate::access::key::{self, Owner};
 use crate::access::permission::Permission;
 use crate::access::secret::Hash;
-use crate::access::{self, Reach};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Transaction, ms};
 use crate::clients::keys::{self, KeyRow, NewKey, Shown};
 use crate::clients::store;
@@ -442,9 +442,9 @@ impl Api {
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = whose.require(t, caller)?;
             if let Owner::Service(_) = new.owner {
-                access::require_scopes_held(t.snapshot(), caller, &new.scopes)?;
+                giving::require_scopes_held(t.snapshot(), caller, &new.scopes)?;
             }
-            Ok(shown(keys::create(t, &new, most)?, reach))
+            Ok(shown(keys::create(t, caller, &new, most)?, reach))
         };
         let made = self.app.create_secret(&caller, "api_key.create", whose.permission(), make).await?;
         Ok(ok(made.answer).epoch(made.epoch))
@@ -454,9 +454,9 @@ impl Api {
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             let (key, reach) = whose.find(t, caller, id)?;
             if let Owner::Service(_) = key.owner {
-                access::require_scopes_held(t.snapshot(), caller, &key.scopes)?;
+                giving::require_scopes_held(t.snapshot(), caller, &key.scopes)?;
             }
-            Ok(shown(keys::rotate(t, &key)?, reach))
+            Ok(shown(keys::rotate(t, caller, &key)?, reach))
         };
         let rotated = self.app.create_secret(&caller, "api_key.rotate", whose.permission(), rotate).await?;
         Ok(ok(rotated.answer).epoch(rotated.epoch))

@@ -13,7 +13,7 @@ use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::snapshot::Change;
-use crate::access::{self};
+use crate::access::{self, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::clients::{ApiClient, store};
 use crate::db::Window;
@@ -241,7 +241,7 @@ impl Api {
                 updated_at: t.now(),
             };
             require_ahead(client.expires_at, t.now())?;
-            access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
@@ -284,8 +284,8 @@ impl Api {
             if client.expires_at != former.expires_at {
                 require_ahead(client.expires_at, t.now())?;
             }
-            access::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
-            access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            giving::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
+            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::update_client(t, &client)?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
@@ -320,7 +320,7 @@ impl Api {
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CLIENT_ROTATE)?;
             let client = store::get_client(t, &client_key.0)?;
-            access::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let until = t.now().plus_ms(overlap_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
             let entry = Entry::new("client", &client.client_key).after(json!({"former_valid_until": until.0}));

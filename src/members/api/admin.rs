@@ -8,10 +8,11 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{MemberView, PasswordHash, forget_decisions};
-use crate::access::caller::{Identity, Office, Who};
+use crate::access::caller::{Identity, Office};
+use crate::access::giving::Gift;
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
-use crate::access::{self, Reach};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Committed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
@@ -208,8 +209,9 @@ impl Api {
 
     /// Change a member
     ///
-    /// E-mail, username, password and status are changed by the platform, by an API client, or by the administrator
-    /// of the only organization that the member belongs to; never of a member who holds more than the caller.
+    /// By the platform, or by the administrator of the only organization that the member belongs to; never of a member
+    /// who holds more than the caller. An API client changes no owner, no administrator, and nobody who may do more by
+    /// Roster's own operations than its scopes open.
     #[oai(path = "/:id", method = "patch", operation_id = "update_member")]
     async fn update_member(
         &self,
@@ -241,17 +243,16 @@ impl Api {
                 || password_hash.is_some()
                 || account.is_some()
                 || is_active.is_some();
-            if is_sensitive {
+            // A member's own profile needs no session of ours.
+            let is_others = member != former && caller.member() != Some(id.0);
+            if is_sensitive || is_others {
                 require_may_change(t, caller, reach, id.0)?;
             }
             password_hash.as_ref().map_or(Ok(()), |_| require_other(caller, id.0))?;
             if is_imported {
                 require_importer(reach)?;
             }
-            if let Some(is_active) = is_active {
-                let needed = if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE };
-                access::require(t.snapshot(), caller, needed)?;
-            }
+            is_active.map_or(Ok(()), |on| access::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
                 return Err(Error::new(Cause::Forbidden).saying("an external identity is linked by the platform"));
             }
@@ -391,7 +392,7 @@ impl Api {
                 .filter(|tenant| reach.includes(tenant.id))
                 .ok_or(Cause::OrganizationNotFound)?;
             for role in tenant.roles_of(id.0) {
-                access::require_held(t.snapshot(), caller, tenant.id, role)?;
+                giving::require_may_take(t.snapshot(), caller, tenant.id, role)?;
             }
             let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
             permissions::leave(t, org_id.0, id.0)?;
@@ -421,8 +422,8 @@ impl Api {
             let organization = find(t.snapshot())?;
             alive(t, member)?;
             t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(Cause::OrganizationNotFound)?;
-            if t.snapshot().is_platform(organization) && matches!(caller.who, Who::Client(_)) {
-                return Err(Error::new(Cause::Forbidden).saying("no program puts members into `platform`"));
+            if t.snapshot().is_platform(organization) {
+                giving::require_any(caller, Gift::PlatformSeat)?;
             }
             let view = |since: Timestamp| MembershipView {
                 member_id: member,
@@ -465,6 +466,11 @@ impl Api {
 fn answer(committed: Committed<Member>) -> Reply<MemberView> {
     let version = committed.answer.version;
     Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
+}
+
+/// What it takes to activate or to suspend.
+fn switching(is_active: bool) -> Permission {
+    if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE }
 }
 
 /// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.

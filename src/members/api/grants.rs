@@ -7,12 +7,12 @@ use poem_openapi::types::ToJSON;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use crate::access;
 use crate::access::caller::{Identity, Neighbour, Office, PersonOrKey};
 use crate::access::key::ME_READ;
 use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::snapshot::Snapshot;
+use crate::access::{self, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{GrantId, MemberId, OrganizationId};
@@ -133,7 +133,7 @@ impl Api {
         };
         let grant = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::GRANT_CREATE)?;
-            grants::require_held(t.snapshot(), caller, &right.as_right())?;
+            giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
             let mut changes = Vec::new();
             let mut is_new = false;
             let member = match find(t, body.authentik_sub.as_deref(), body.uid)? {

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::users::require_site;
 use crate::access::caller::{Identity, Office};
 use crate::access::permission::Permission;
+use crate::access;
+use crate::access::promise::Maker;
 use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Error, Field, Result};
 use crate::ids::MemberId;
@@ -159,7 +161,7 @@ impl Api {
         {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
-                new.welcome = welcome;
+                new.welcome = welcome.then(|| Maker::of(caller));
                 Ok(users::make(t, &rules, &new, members_max)?.map(|id| Outcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {

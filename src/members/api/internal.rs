@@ -79,9 +79,7 @@ impl Api {
                 return Ok(Changed::nothing(former));
             }
             require_visible(t.snapshot(), reach, former.id)?;
-            if member.username != former.username || member.email != former.email || is_active.is_some() {
-                require_may_change(t, caller, reach, former.id)?;
-            }
+            require_may_change(t, caller, reach, former.id)?;
             if member != former {
                 store::update_names(t, &member)?;
             }

@@ -7,11 +7,13 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::{MemberStatus, forget_decisions};
-use crate::access::caller::{Identity, Office, Who};
+use crate::access::caller::{Identity, Office};
+use crate::access::giving::Gift;
 use crate::access::key::{self, Owner};
 use crate::access::permission::Permission;
+use crate::access::promise::Maker;
 use crate::access::snapshot::Snapshot;
-use crate::access::{self, Reach};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Transaction};
 use crate::clients::keys::{self, NewKey};
 use crate::db::Window;
@@ -221,7 +223,8 @@ impl Api {
             let organization =
                 body.org_code.as_ref().map(|named| organization(t.snapshot(), caller, named)).transpose()?;
             let is_suspended = body.status == Some(UserStatus::Suspended);
-            let new = new_user(body, organization, has_mail && !is_suspended);
+            let welcomes = body.welcome.unwrap_or(has_mail && !is_suspended);
+            let new = NewUser { welcome: welcomes.then(|| Maker::of(caller)), ..new_user(body, organization) };
             let mut made = users::make(t, &rules, &new, members_max)?;
             let id = made.answer;
             if is_suspended {
@@ -235,7 +238,7 @@ impl Api {
                 expires_at: None,
                 imported: None,
             };
-            let shown = keys::create(t, &key, keys_max)?;
+            let shown = keys::create(t, caller, &key, keys_max)?;
             let user = users::get(t, t.snapshot(), &rules, id)?;
             let created = CreatedUser {
                 id,
@@ -345,6 +348,7 @@ impl Api {
 pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {
     let reach = access::require(t.snapshot(), caller, permission)?;
     if sets_quota {
+        giving::require_any(caller, Gift::Quota)?;
         access::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
     }
     let message = "users are the site's: leave X-Tenant-ID out, and say by org_code where one belongs";
@@ -354,13 +358,13 @@ pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permissi
 /// The organization that somebody shall belong to.
 fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<OrganizationId> {
     let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(Cause::OrganizationNotFound)?;
-    if snapshot.is_platform(id) && matches!(caller.who, Who::Client(_)) {
-        return Err(Error::new(Cause::Forbidden).saying("no program puts members into `platform`"));
+    if snapshot.is_platform(id) {
+        giving::require_any(caller, Gift::PlatformSeat)?;
     }
     Ok(id)
 }
 
-fn new_user(body: CreateUser, organization: Option<OrganizationId>, welcomes: bool) -> NewUser {
+fn new_user(body: CreateUser, organization: Option<OrganizationId>) -> NewUser {
     NewUser {
         username: body.username.0,
         email: body.email.0,
@@ -369,7 +373,7 @@ fn new_user(body: CreateUser, organization: Option<OrganizationId>, welcomes: bo
         sftpgo_username: body.sftpgo_username.map(|text| text.0),
         quota_size: body.quota_size,
         organization,
-        welcome: body.welcome.unwrap_or(welcomes),
+        welcome: None,
     }
 }
 

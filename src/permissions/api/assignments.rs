@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::AssignmentSource;
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
-use crate::access::{self, caller::Gate, caller::GateOrClient, caller::Identity};
+use crate::access::{self, caller::Gate, caller::GateOrClient, caller::Identity, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
@@ -185,7 +185,7 @@ impl Api {
                     Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand")
                 );
             }
-            access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
             let made = store::list_assignments(t, tenant, uid.0)?
                 .into_iter()
@@ -210,7 +210,7 @@ impl Api {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
             let role = store::get_role(t, tenant, held.ok_or(Cause::AssignmentNotFound)?.role)?;
-            access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             if role.is_protected() {
                 require_not_last(t, tenant, uid.0)?;
             }

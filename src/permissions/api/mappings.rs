@@ -10,7 +10,7 @@ use super::MappingSource;
 use super::assignments::ExternalKey;
 use super::roles::RoleKey;
 use crate::access::permission::Permission;
-use crate::access::{self, caller::Gate, caller::Identity};
+use crate::access::{self, caller::Gate, caller::Identity, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Field};
@@ -113,7 +113,7 @@ impl Api {
                     Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator")
                 );
             }
-            access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
             if former.is_none() && store::list_mappings(t, tenant, None, Window::new(Some(1), None))?.1 >= mappings_max
             {

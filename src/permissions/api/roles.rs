@@ -11,7 +11,7 @@ use super::{OpenClose, PermissionNode, flat};
 use crate::access::catalog::{Catalog, Slot};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
-use crate::access::{self, caller::Gate, caller::Identity};
+use crate::access::{self, caller::Gate, caller::Identity, giving};
 use crate::app::{App, Changed, Transaction, withdraw_invitations_of_role};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
@@ -198,7 +198,7 @@ impl Api {
             }
             if role.is_open && !former.is_open {
                 // Opening gives what is ticked to everybody who holds the role.
-                access::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+                giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             }
             if let Some(name) = body.0.display_name {
                 role.display_name = name.0;
@@ -369,12 +369,12 @@ fn ticks<'n>(
             let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
             return Err(Error::new(Cause::NotHeld).saying(message));
         }
-        if access::holds(snapshot, caller, tenant, slot) {
+        if giving::holds(snapshot, caller, tenant, slot) {
             continue;
         }
         // A category opens nothing, so that holding something below it is enough to hand it on.
         let is_above = |below: Slot| catalog.ancestors(below).any(|above| above == slot);
-        let may_below = |below: Slot| is_above(below) && access::holds(snapshot, caller, tenant, below);
+        let may_below = |below: Slot| is_above(below) && giving::holds(snapshot, caller, tenant, below);
         if node.http_path.is_some() || !catalog.iter().any(|below| may_below(below.slot)) {
             let message = format!("you cannot give {}, which you do not hold yourself", node.name);
             return Err(Error::new(Cause::NotHeld).saying(message));

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::QuotaView;
 use crate::access::caller::{Identity, OfficeOrKey, Person, PersonOrKey};
+use crate::access::giving::{self, Gift};
 use crate::access::permission::Permission;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Transaction};
@@ -335,6 +336,7 @@ impl Api {
     ) -> Reply<MemberQuota> {
         let rules = Rules::of(&self.app.config);
         let update = move |t: &Transaction<'_>, caller: &Identity| {
+            giving::require_any(caller, Gift::Quota)?;
             let reach = access::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
             members::require_visible(t.snapshot(), reach, id.0)?;
             let member = members::get(t, id.0)?;
@@ -372,6 +374,7 @@ impl Api {
         body: Body<UpdateCeiling>,
     ) -> Reply<OrganizationQuota> {
         let update = move |t: &Transaction<'_>, caller: &Identity| {
+            giving::require_any(caller, Gift::Quota)?;
             let reach = access::require(t.snapshot(), caller, Permission::QUOTA_CEILING)?;
             let tenant = t.snapshot().tenant(id.0).filter(|tenant| reach.includes(tenant.id));
             tenant.ok_or(Cause::OrganizationNotFound)?;
