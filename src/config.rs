@@ -195,6 +195,8 @@ settings! {
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
+    document_depth_max "limits.document_depth": u64 = 64, 4..=127, "Most levels of a catalog or OpenAPI document to import: lists and objects within each other";
+    document_nodes_max "limits.document_nodes": u64 = 500_000, 10..=10_000_000, "Most values of a catalog or OpenAPI document to import, each as often as YAML's aliases repeat it";
     body_wait_ms "limits.body_wait_ms": u64 = 30_000, 10..=600_000, "How long a request body may take to arrive";
     members_max "limits.members": u64 = 1_000_000, 1..=100_000_000, "Most members of the site, erased ones included";
     organizations_max "limits.organizations": u64 = 10_000, 1..=1_000_000, "Most organizations of the site";

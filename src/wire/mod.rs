@@ -3,6 +3,7 @@
 //! The failure's envelope is rendered in one place, the outermost layer of `routes`; here it is only described.
 
 pub mod document;
+pub mod documents;
 pub mod inputs;
 
 use poem::http::{HeaderName, StatusCode, header};
