@@ -57,7 +57,9 @@ create table members (
     created_at integer not null,
     updated_at integer not null,
     -- Why it is suspended, in the words of whoever did it; null when it is not, or nobody said.
-    status_reason text
+    status_reason text,
+    -- 1 when the site gave the username: only then is it the name of a folder of videos.
+    username_by_site integer not null default 0 check (username_by_site in (0, 1))
 ) strict;
 create unique index members_username_folded on members (username_folded) where username_folded is not null;
 create unique index members_email_folded on members (email_folded) where email_folded is not null;

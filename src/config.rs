@@ -198,6 +198,8 @@ settings! {
     bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory, all callers together; more are answered busy. Callers who are not known have a quarter of it";
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
+    document_depth_max "limits.document_depth": u64 = 64, 4..=127, "Most levels of a catalog or OpenAPI document to import: lists and objects within each other";
+    document_nodes_max "limits.document_nodes": u64 = 500_000, 10..=10_000_000, "Most values of a catalog or OpenAPI document to import, each as often as YAML's aliases repeat it";
     body_wait_ms "limits.body_wait_ms": u64 = 30_000, 10..=600_000, "How long a request body may take to arrive";
     body_rate_bytes_s "limits.body_rate_bytes_s": u64 = 1_024, 1..=1_048_576, "Bytes a second that a request body must at least bring while it is awaited, in each stretch of 5 seconds";
     head_wait_ms "limits.head_wait_ms": u64 = 10_000, 10..=600_000, "How long the head of a request may take to arrive, counted from the connection or from its first byte on one that is kept open; then the connection is closed";

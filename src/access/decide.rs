@@ -20,7 +20,8 @@ pub struct Question<'a> {
     /// `None` asks about the site as a whole: only a direct grant can answer that.
     pub tenant: Option<OrganizationId>,
     pub member: MemberId,
-    /// Do the member's rights over the site count? Not where a gateway vouches for it.
+    /// Do the member's rights over the site, and grants in other organizations, count? Not where a gateway vouches for
+    /// it, nor where a tenant's own people ask.
     pub with_platform: bool,
     pub ask: Ask<'a>,
 }
@@ -143,7 +144,7 @@ fn reason(snapshot: &Snapshot, question: &Question<'_>) -> Reason {
     };
     let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
     match question.ask {
-        Ask::Grant(right) => grant(snapshot, question.member, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
+        Ask::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
         Ask::Own(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
         Ask::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
         Ask::Route { app, method, path } => {
@@ -211,8 +212,11 @@ fn reaches_everywhere(snapshot: &Snapshot, question: &Question<'_>) -> bool {
 }
 
 /// The grant that answers; one that is found in an organization that is switched off does not.
-fn grant(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> Result<GrantId, Reason> {
-    let found = matching_grants(snapshot, member, right).next().ok_or(Reason::NoPermission)?;
+fn grant(snapshot: &Snapshot, question: &Question<'_>, right: &Right<'_>) -> Result<GrantId, Reason> {
+    if is_anothers(snapshot, question, right) {
+        return Err(Reason::NoPermission);
+    }
+    let found = matching_grants(snapshot, question.member, right).next().ok_or(Reason::NoPermission)?;
     if is_of_inactive_organization(snapshot, right) { Err(Reason::TenantInactive) } else { Ok(found) }
 }
 
@@ -222,6 +226,20 @@ fn matching_grants(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> 
     // Asked for every scope, the two are one.
     let every = if right.scope_id == EVERY_SCOPE { None } else { snapshot.grant(&everywhere.key(member)) };
     exact.into_iter().chain(every)
+}
+
+/// Does a tenant ask about a right in another organization, or in all of them?
+fn is_anothers(snapshot: &Snapshot, question: &Question<'_>, right: &Right<'_>) -> bool {
+    let is_of_all = || ORGANIZATION_SCOPES.contains(&right.scope_type) && right.scope_id == EVERY_SCOPE;
+    let is_beyond = |tenant| is_of_all() || is_elsewhere(snapshot, tenant, right);
+    !question.with_platform && question.tenant.is_some_and(is_beyond)
+}
+
+/// Does the right name an organization, and not this one? One for all organizations counts in this one too.
+pub fn is_elsewhere(snapshot: &Snapshot, tenant: OrganizationId, right: &Right<'_>) -> bool {
+    ORGANIZATION_SCOPES.contains(&right.scope_type)
+        && right.scope_id != EVERY_SCOPE
+        && snapshot.tenant_named(right.scope_id).is_none_or(|named| named.id != tenant)
 }
 
 /// Does the right belong to an organization that is switched off? Such rights drop out at once.

@@ -14,6 +14,7 @@ pub mod path;
 pub mod permission;
 pub mod plugin;
 pub mod promise;
+pub mod redact;
 pub mod secret;
 pub mod shards;
 pub mod slowdown;
@@ -54,12 +55,12 @@ impl Reach {
 pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let own = permission.own();
     match &caller.who {
-        Who::CommandLine => reach_of_program(snapshot, caller),
+        Who::CommandLine => reach_of_program(snapshot, caller, permission),
         Who::Internal => {
             if !own.scope.is_some_and(|scope| giving::has_scope(&caller.who, scope)) {
                 return Err(Error::new(Cause::ScopeNotAllowed).saying("the internal secret does not open this"));
             }
-            reach_of_program(snapshot, caller)
+            reach_of_program(snapshot, caller, permission)
         }
         Who::Visitor => Err(Cause::Forbidden.into()),
         Who::Client(client) => {
@@ -67,14 +68,14 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
                 return Err(Cause::ScopeNotAllowed.into());
             }
             caller::take(caller)?;
-            reach_of_program(snapshot, caller)
+            reach_of_program(snapshot, caller, permission)
         }
         Who::Key(key) => {
             if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
                 return Err(Error::new(Cause::ScopeNotAllowed).saying("this key's scopes do not cover this operation"));
             }
             match key.member() {
-                None => reach_of_program(snapshot, caller),
+                None => reach_of_program(snapshot, caller, permission),
                 Some(_) if own.site_only => Err(Cause::Forbidden.into()),
                 Some(_) => reach_of_member(snapshot, caller, permission),
             }
@@ -97,11 +98,32 @@ fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permissio
     Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
-fn reach_of_program(snapshot: &Snapshot, caller: &Identity) -> Result<Reach> {
-    match caller.named_tenant {
-        Some(_) => Ok(Reach::Tenant(caller.tenant(snapshot)?)),
-        None => Ok(Reach::Site),
+/// A program that names a tenant acts for that tenant alone: what is the site's is not done in a tenant's name.
+fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
+    if caller.named_tenant.is_none() {
+        return Ok(Reach::Site);
     }
+    let tenant = caller.tenant(snapshot)?;
+    if permission.own().site_only {
+        return Err(Error::new(Cause::Forbidden).saying("this is done for the whole site: leave X-Tenant-ID out"));
+    }
+    Ok(Reach::Tenant(tenant))
+}
+
+/// Does the caller ask about the site as well as about this tenant? To a tenant's own people the rights that a member
+/// has over the site, or in another organization, do not exist. Programs are the site's, and enforce what it decides.
+pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<OrganizationId>) -> bool {
+    match &caller.who {
+        Who::Member(id) => snapshot.is_platform_admin(*id) || tenant.is_none_or(|tenant| snapshot.is_platform(tenant)),
+        Who::Key(key) => key.member().is_none(),
+        Who::Client(_) | Who::Internal | Who::CommandLine => true,
+        Who::Asserted(_) | Who::Visitor => false,
+    }
+}
+
+/// How far somebody sees who reads in this tenant.
+pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Reach {
+    if asks_for_site(snapshot, caller, Some(tenant)) { Reach::Site } else { Reach::Tenant(tenant) }
 }
 
 /// Fails where one of the member's organizations asks for a second factor, which was not shown.

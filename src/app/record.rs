@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::verdict::{Facts, Verdict, input_of};
-use crate::access::decide::{Ask, Question, Reason};
+use super::verdict::{Facts, HOST_FACTS, NOW_MS, Verdict, input_of};
+use crate::access::decide::{Ask, Question, Reason, decide};
 use crate::access::matter::Matter;
+use crate::access::redact;
 use crate::access::snapshot::{Right, Snapshot};
 use crate::db::decisions::Row;
 use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::sandbox::AccessInput;
 
-/// Parts of names whose values are never written down.
-const SECRETS: [&str; 6] = ["password", "token", "secret", "authorization", "cookie", "key"];
 /// Facts of one decision are kept up to this length together.
 const FACTS_BYTES_MAX: usize = 8_192;
 /// The longest path that is kept.
@@ -51,6 +51,8 @@ pub struct Decided {
     allow: bool,
     reason: Reason,
     heard: Vec<Heard>,
+    /// Does it rest on rights that the tenant's own people are not told of? Then it is no row of the tenant's.
+    is_of_site: bool,
 }
 
 /// An [`Ask`] that owns its texts.
@@ -72,6 +74,39 @@ impl Asking {
                 Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))
             }
         }
+    }
+
+    /// Hides what looks like a secret, and cuts what is too long; answers what is not as it was asked.
+    fn shorten(&mut self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        match self {
+            Self::Route { path, .. } => {
+                if let Some(hidden) = redact::without_secrets(path) {
+                    *path = hidden;
+                    changed.push("path");
+                }
+                if path.len() > PATH_BYTES_MAX {
+                    let end = (0..=PATH_BYTES_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or_default();
+                    path.truncate(end);
+                    changed.push("path");
+                }
+            }
+            Self::Permission(name) if redact::is_secret(name) => {
+                redact::HIDDEN.clone_into(name);
+                changed.push("permission");
+            }
+            Self::Grant(words) => {
+                for (word, name) in words.iter_mut().zip(["scope_type", "scope_id", "module", "action"]) {
+                    if redact::is_secret(word) {
+                        redact::HIDDEN.clone_into(word);
+                        changed.push(name);
+                    }
+                }
+            }
+            Self::Permission(_) => {}
+        }
+        changed.dedup();
+        changed
     }
 
     fn ask(&self) -> Ask<'_> {
@@ -121,14 +156,11 @@ impl Decided {
             duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
             differed: asked.differed,
         });
+        let of_tenant = Question { with_platform: false, ..*question };
+        let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != verdict.base;
         let (facts, mut left_out) = kept(facts);
         let mut ask = Asking::of(question.ask);
-        if let Asking::Route { path, .. } = &mut ask
-            && path.len() > PATH_BYTES_MAX
-        {
-            path.truncate((0..=PATH_BYTES_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or_default());
-            left_out.push("path".into());
-        }
+        left_out.extend(ask.shorten().into_iter().map(str::to_owned));
         Self {
             at,
             snapshot: snapshot.clone(),
@@ -141,6 +173,7 @@ impl Decided {
             allow: verdict.decision.allow,
             reason: verdict.decision.reason,
             heard: heard.collect(),
+            is_of_site,
         }
     }
 
@@ -153,7 +186,7 @@ impl Decided {
         Row {
             at: self.at,
             epoch: self.snapshot.epoch,
-            organization: self.tenant,
+            organization: self.tenant.filter(|_| !self.is_of_site),
             member: self.member,
             kind: matter.kind.word().to_owned(),
             input: json(serde_json::to_string(&input)),
@@ -172,16 +205,43 @@ impl Decided {
 fn kept(facts: &Facts) -> (Facts, Vec<String>) {
     let (mut kept, mut left_out, mut bytes) = (Vec::new(), Vec::new(), 0);
     for fact in &facts.0 {
-        let folded = fact.name.to_lowercase();
         let with_it = bytes + fact.bytes();
-        if with_it <= FACTS_BYTES_MAX && !SECRETS.iter().any(|secret| folded.contains(secret)) {
+        if with_it <= FACTS_BYTES_MAX && !redact::is_secret_fact(&fact.name, &fact.values) {
             bytes = with_it;
             kept.push(fact.clone());
         } else if left_out.len() < LEFT_OUT_MAX {
-            left_out.push(fact.name.chars().take(NAME_CHARS_MAX).collect());
+            left_out.push(name_left_out(&fact.name));
         }
     }
     (Facts(kept), left_out)
+}
+
+/// The name of a fact that is left out, which may be a secret itself.
+fn name_left_out(name: &str) -> String {
+    let name = if redact::is_secret(name) { redact::HIDDEN } else { name };
+    name.chars().take(NAME_CHARS_MAX).collect()
+}
+
+/// A row of the log as it may be shown and asked again: without the facts that are left out today, whenever it was
+/// written, and, where its member is not to be seen, without all that somebody else said of it.
+pub fn shown(mut row: Row, is_visible: bool) -> Row {
+    let read = |text: &str| Some((serde_json::from_str(text).ok()?, serde_json::from_str(&row.left_out).ok()?));
+    let Some((mut input, mut left_out)): Option<(AccessInput, Vec<String>)> = read(&row.input) else { return row };
+    let count = left_out.len();
+    input.context.retain(|fact| {
+        let is_ours = HOST_FACTS.contains(&fact.name.as_str()) || fact.name == NOW_MS;
+        let stays = is_ours || (is_visible && !redact::is_secret_fact(&fact.name, &fact.values));
+        if !stays {
+            left_out.push(name_left_out(&fact.name));
+        }
+        stays
+    });
+    if left_out.len() > count
+        && let (Ok(input), Ok(left_out)) = (serde_json::to_string(&input), serde_json::to_string(&left_out))
+    {
+        (row.input, row.left_out) = (input, left_out);
+    }
+    row
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@ use crate::access::caller::Identity;
 use crate::access::secret::{self, Sealer};
 use crate::app::{App, Changed};
 use crate::config::Config;
+use crate::db::Reader;
 use crate::error::Result;
-use crate::ids::{Timestamp, WebhookId};
+use crate::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::journal::Entry;
-use crate::members;
+use crate::members::{self, Member};
 use crate::outbound::{builder, made_once, retry_after};
 
 /// The secret of a webhook's generation, as its receiver keeps it.
@@ -156,18 +157,32 @@ async fn read_off(mut response: reqwest::Response) {
     }
 }
 
-/// The body that tells of an event. What it says of a member is as of now, so that nothing of an erased one is told.
-async fn body_of(app: &App, delivery: &Delivery) -> Result<Value> {
+/// The body that tells of an event. What it says of a member is as of now, and as far as the webhook's organization sees
+/// it now: of who was erased or has left meanwhile, also between two attempts, nothing but the id is told.
+fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery) -> Result<Value> {
+    const PATHS: [&str; 2] = ["path", "former_path"];
     let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
-    if let Some(id) = delivery.member.filter(|_| delivery.kind.starts_with("member."))
-        && let Some(member) = app.read(move |r| members::find(r, id)).await?
-    {
-        for (name, value) in
-            [("username", member.username), ("email", member.email), ("display_name", member.display_name)]
-        {
-            data[name] = json!(value);
+    if let Some(id) = delivery.member {
+        let member = members::find_seen(r, seen_by, id)?;
+        if delivery.kind.starts_with("member.") {
+            let names =
+                |of: fn(&Member) -> &Option<String>| json!(member.as_ref().and_then(|member| of(member).clone()));
+            data["username"] = names(|member| &member.username);
+            data["email"] = names(|member| &member.email);
+            data["display_name"] = names(|member| &member.display_name);
+            data["status"] = json!(member.as_ref().map_or("former", |member| &member.status));
         }
-        data["status"] = json!(member.status);
+        if let (None, Some(data)) = (&member, data.as_object_mut()) {
+            data.remove("sftpgo_username");
+        }
+    }
+    for name in PATHS {
+        let Some(path) = data[name].as_str().map(str::to_owned) else { continue };
+        let seen = members::seen_path(r, seen_by, delivery.member, &path)?;
+        if let Some(error) = data["error"].as_str() {
+            data["error"] = json!(members::seen_text(error, &path, &seen));
+        }
+        data[name] = json!(seen);
     }
     Ok(json!({
         "id": delivery.event,
@@ -187,7 +202,8 @@ pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Deliv
     if !webhook.is_active {
         return Ok(Outcome::Gone("the webhook is switched off".into()));
     }
-    let body = body_of(app, delivery).await?;
+    let (seen_by, told) = (webhook.organization, delivery.clone());
+    let body = app.read(move |r| body_of(r, seen_by, &told)).await?;
     let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;
     Ok(match answered.status {
         Some(200..=299) => Outcome::Delivered,

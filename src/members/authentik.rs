@@ -253,7 +253,9 @@ fn keep(
     }
     require_changeable(t, caller, reach, &former, wanted)?;
     let mut member = former.clone();
-    member.username = wanted.username.clone().or(member.username);
+    if wanted.username.is_some() {
+        member.name(reach, wanted.username.clone());
+    }
     member.email = wanted.email.clone().or(member.email);
     member.display_name = wanted.display_name.clone().or(member.display_name);
     let is_active = wanted.is_active.filter(|is_active| *is_active != former.is_active());
@@ -287,6 +289,7 @@ fn keep_new(
 ) -> Result<Changed<()>> {
     let new = NewMember {
         username: wanted.username.clone(),
+        username_by_site: reach == Reach::Site,
         email: wanted.email.clone(),
         display_name: wanted.display_name.clone(),
         is_suspended: wanted.is_active == Some(false),

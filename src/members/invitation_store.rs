@@ -37,8 +37,11 @@ pub fn find_by_hash(r: &Reader<'_>, hash: &Hash) -> Result<Option<Invited>> {
 }
 
 const LIST_INVITATIONS: &str = "
-    select i.id, i.organization_id, i.role_id, r.key, i.email, i.expires_at, i.accepted_at, i.member_id, i.created_at,
-           i.maker
+    select i.id, i.organization_id, i.role_id, r.key,
+           iif(i.member_id is null or exists (select 1 from memberships s
+                                              where s.organization_id = i.organization_id
+                                                and s.member_id = i.member_id), i.email, null),
+           i.expires_at, i.accepted_at, i.member_id, i.created_at, i.maker
     from invitations i
     left join roles r on r.id = i.role_id
     where i.organization_id = :organization_id
@@ -46,7 +49,7 @@ const LIST_INVITATIONS: &str = "
     limit :limit offset :offset";
 const COUNT_INVITATIONS: &str = "select count(*) from invitations where organization_id = :organization_id";
 
-/// The invitations of an organization, newest first.
+/// The invitations of an organization, newest first. One that became somebody who left names nobody any more.
 pub fn list_invitations(
     r: &Reader<'_>,
     organization: OrganizationId,

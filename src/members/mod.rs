@@ -11,6 +11,7 @@ pub mod password;
 pub mod store;
 mod user_store;
 pub mod users;
+mod visible;
 
 use crate::access::caller::Identity;
 use crate::access::permission::PLATFORM_ADMIN;
@@ -23,6 +24,7 @@ use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
 use crate::permissions;
+pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
 
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";
@@ -47,9 +49,19 @@ pub struct Member {
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Did the site give the username? Only then is it the name of a folder.
+    pub username_by_site: bool,
 }
 
 impl Member {
+    /// Sets the username in the name of somebody with this reach. One that a tenant, a provider or the person chose is a
+    /// name to sign in with and nothing else; the same one said again by the site is the site's.
+    fn name(&mut self, reach: Reach, username: Option<String>) {
+        let is_by_site = reach == Reach::Site && username.is_some();
+        self.username_by_site = is_by_site || (self.username_by_site && username == self.username);
+        self.username = username;
+    }
+
     pub fn is_active(&self) -> bool {
         self.status == "active"
     }
@@ -64,6 +76,8 @@ impl Member {
 #[derive(Debug, Clone, Default)]
 pub struct NewMember {
     pub username: Option<String>,
+    /// Does the site give it?
+    pub username_by_site: bool,
     pub email: Option<String>,
     pub display_name: Option<String>,
     pub authentik_sub: Option<String>,
@@ -102,14 +116,15 @@ pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Optio
     store::find_by_identity(r, provider, subject)
 }
 
-/// The name of a member's folder of videos: its name at SFTPGo, or its username where it has none there and nobody
-/// else has that one.
+/// The name of a member's folder of videos: its name at SFTPGo, or the username that the site gave it, where it has none
+/// there and nobody else has that one.
 pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_sftpgo_name(r, id)
 }
 
-/// The member whose folder has this name. Compared byte by byte, as a file system does. SFTPGo itself is never believed by
-/// this: people choose usernames, and a username must open no account and no folder there.
+/// The member whose folder has this name. Compared byte by byte, as a file system does. A username that a tenant or the
+/// person chose is none: whoever takes the name of a folder would own what lies there. SFTPGo itself is never believed by
+/// a username at all.
 pub fn owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
     store::find_owner_of_folder(r, name)
 }
@@ -149,6 +164,7 @@ pub fn fill_gaps(w: &Writer<'_>, member: &Member, offered: &NewMember) -> Result
     let mut filled = member.clone();
     if filled.username.is_none() {
         filled.username = free_name(w, offered.username.as_deref(), is_username)?;
+        filled.username_by_site = false;
     }
     if filled.email.is_none() {
         filled.email = free_name(w, offered.email.as_deref(), is_email)?;
@@ -238,14 +254,6 @@ pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<()> {
     if (snapshot.people() as u64) < members_max { Ok(()) } else { Err(Cause::SiteFull.into()) }
 }
 
-/// Fails when the member is out of the caller's reach, exactly as if it did not exist.
-pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
-    let visible = reach
-        .organization()
-        .is_none_or(|organization| snapshot.tenant(organization).is_some_and(|tenant| tenant.set_of(id).is_some()));
-    if visible { Ok(()) } else { Err(Cause::MemberNotFound.into()) }
-}
-
 /// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
 /// Suspending ends every session.
 pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
@@ -286,6 +294,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember) -> Result<(MemberId, Chang
     let id = match former {
         Some(mut member) if member.status == "pending" => {
             member.username.clone_from(&new.username);
+            member.username_by_site = false;
             member.display_name.clone_from(&new.display_name);
             store::update_names(t, &member)?;
             store::replace_pending(t, member.id, new.password_hash.as_deref().unwrap_or_default())?;
@@ -399,7 +408,9 @@ pub async fn create_first_administrator(
             return Err(Cause::SetupDone.into());
         }
         let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
-        let id = create(t, &NewMember { email, username, password_hash: Some(hash), ..NewMember::default() })?;
+        let new =
+            NewMember { email, username, password_hash: Some(hash), username_by_site: true, ..NewMember::default() };
+        let id = create(t, &new)?;
         store::insert_membership(t, platform.id, id)?;
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));

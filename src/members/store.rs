@@ -11,7 +11,7 @@ use crate::videos;
 
 const FIND_MEMBER: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-           m.updated_at
+           m.updated_at, m.username_by_site
     from members m
     left join identities i on i.member_id = m.id and i.provider = 'authentik'
     where m.id = :id";
@@ -24,9 +24,54 @@ pub fn get_member(r: &Reader<'_>, id: MemberId) -> Result<Member> {
     find_member(r, id)?.ok_or_else(|| Cause::MemberNotFound.into())
 }
 
+const FIND_MEMBER_IN: &str = "
+    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+           m.updated_at, m.username_by_site
+    from memberships s
+    join members m on m.id = s.member_id
+    left join identities i on i.member_id = m.id and i.provider = 'authentik'
+    where s.organization_id = :organization_id and s.member_id = :id";
+
+/// The member, if it belongs to the organization.
+pub fn find_member_in(r: &Reader<'_>, organization: OrganizationId, id: MemberId) -> Result<Option<Member>> {
+    r.find(FIND_MEMBER_IN, &[(":organization_id", &organization), (":id", &id)], member_of)
+}
+
+const HIDES_FOLDER: &str = "
+    select (:member_id is not null
+            and not exists (select 1 from memberships
+                            where organization_id = :organization_id and member_id = :member_id))
+        or exists (select 1
+                   from identities i
+                   where i.provider = 'sftpgo' and i.subject = :folder
+                     and not exists (select 1 from memberships s
+                                     where s.organization_id = :organization_id and s.member_id = i.member_id))
+        or exists (select 1
+                   from members m
+                   where m.username_folded = :folded and m.username = :folder and m.username_by_site = 1
+                     and not exists (select 1 from identities where provider = 'sftpgo' and subject = :folder)
+                     and not exists (select 1 from memberships s
+                                     where s.organization_id = :organization_id and s.member_id = m.id))";
+
+/// Does a folder belong to somebody who does not belong to the organization, or the video in it to such a one?
+pub fn hides_folder(
+    r: &Reader<'_>,
+    organization: OrganizationId,
+    owner: Option<MemberId>,
+    folder: &str,
+) -> Result<bool> {
+    let parameters: crate::db::sql::Parameters<'_> = &[
+        (":member_id", &owner),
+        (":organization_id", &organization),
+        (":folder", &folder),
+        (":folded", &folded(folder)),
+    ];
+    r.one(HIDES_FOLDER, parameters, |row| row.get(0))
+}
+
 const FIND_BY_IDENTITY: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
-           m.updated_at
+           m.updated_at, m.username_by_site
     from identities i
     join members m on m.id = i.member_id
     left join identities a on a.member_id = m.id and a.provider = 'authentik'
@@ -39,7 +84,7 @@ pub fn find_by_identity(r: &Reader<'_>, provider: &str, subject: &str) -> Result
 
 const LIST_KNOWN: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, a.subject, a.account_id, m.version, m.created_at,
-           m.updated_at, i.subject
+           m.updated_at, m.username_by_site, i.subject
     from identities i
     join members m on m.id = i.member_id
     left join identities a on a.member_id = m.id and a.provider = 'authentik'
@@ -49,12 +94,13 @@ const LIST_KNOWN: &str = "
 
 /// All whom a provider knows, by the names that it knows them by.
 pub fn list_known(r: &Reader<'_>, provider: &str) -> Result<Vec<(String, Member)>> {
-    r.all(LIST_KNOWN, &[(":provider", &provider)], |row| Ok((row.get(10)?, member_of(row)?)))
+    r.all(LIST_KNOWN, &[(":provider", &provider)], |row| Ok((row.get(11)?, member_of(row)?)))
 }
 
 const FIND_SFTPGO_NAME: &str = "
-    select coalesce(i.subject, case when not exists (select 1 from identities
-                                                     where provider = 'sftpgo' and subject = m.username)
+    select coalesce(i.subject, case when m.username_by_site = 1
+                                         and not exists (select 1 from identities
+                                                         where provider = 'sftpgo' and subject = m.username)
                                then m.username end)
     from members m
     left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
@@ -71,10 +117,11 @@ const FIND_OWNER_OF_FOLDER: &str = "
         (select member_id from identities where provider = 'sftpgo' and subject = :name),
         (select m.id
          from members m
-         where m.username_folded = :folded and m.username = :name and m.status in ('active', 'suspended')
+         where m.username_folded = :folded and m.username = :name and m.username_by_site = 1
+           and m.status in ('active', 'suspended')
            and not exists (select 1 from identities i where i.member_id = m.id and i.provider = 'sftpgo')))";
 
-/// The member whose name at SFTPGo this is, or whose username, if it has no name there.
+/// The member whose name at SFTPGo this is, or whose username, if it has no name there and the site gave the username.
 pub fn find_owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
     r.one(FIND_OWNER_OF_FOLDER, &[(":folded", &folded(name)), (":name", &name)], |row| row.get(0))
 }
@@ -93,7 +140,7 @@ pub fn find_subject(r: &Reader<'_>, member: MemberId) -> Result<Option<String>> 
 
 const LIST_MEMBERS: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-           m.updated_at
+           m.updated_at, m.username_by_site
     from members m
     left join identities i on i.member_id = m.id and i.provider = 'authentik'
     where m.status <> 'deleted'
@@ -158,25 +205,26 @@ fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
         version: row.get(7)?,
         created_at: row.get(8)?,
         updated_at: row.get(9)?,
+        username_by_site: row.get(10)?,
     })
 }
 
 const FIND_LOGIN: &str = "
     select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-           m.updated_at, m.password_hash
+           m.updated_at, m.username_by_site, m.password_hash
     from members m
     left join identities i on i.member_id = m.id and i.provider = 'authentik'
     where m.email_folded = :login or m.username_folded = :login";
 
 pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     r.find(FIND_LOGIN, &[(":login", &folded(login))], |row| {
-        Ok(Login { member: member_of(row)?, password_hash: row.get(10)? })
+        Ok(Login { member: member_of(row)?, password_hash: row.get(11)? })
     })
 }
 
 const YIELD: &str = "
     update members
-    set username = null, username_folded = null, email = null, email_folded = null
+    set username = null, username_folded = null, username_by_site = 0, email = null, email_folded = null
     where status = 'pending' and id <> :id and (email_folded = :email_folded or username_folded = :username_folded)";
 
 /// A registration that nobody proved stands in nobody's way: it loses its names to a member who gets them otherwise.
@@ -189,9 +237,10 @@ fn yield_names(w: &Writer<'_>, id: MemberId, username: Option<&str>, email: Opti
 }
 
 const INSERT_MEMBER: &str = "
-    insert into members (id, username, username_folded, email, email_folded, display_name, status, password_hash,
-                         created_at, updated_at)
-    values (:id, :username, :username_folded, :email, :email_folded, :display_name, :status, :password_hash, :now, :now)";
+    insert into members (id, username, username_folded, username_by_site, email, email_folded, display_name, status,
+                         password_hash, created_at, updated_at)
+    values (:id, :username, :username_folded, :username_by_site, :email, :email_folded, :display_name, :status,
+            :password_hash, :now, :now)";
 
 /// Which unique index stands for which cause.
 const UNIQUE: &[(&str, Cause)] =
@@ -206,6 +255,7 @@ pub fn insert_member(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()
             (":id", &id),
             (":username", &new.username),
             (":username_folded", &new.username.as_deref().map(folded)),
+            (":username_by_site", &(new.username_by_site && new.username.is_some())),
             (":email", &new.email),
             (":email_folded", &new.email.as_deref().map(folded)),
             (":display_name", &new.display_name),
@@ -219,8 +269,8 @@ pub fn insert_member(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()
 
 const UPDATE_MEMBER: &str = "
     update members
-    set username = :username, username_folded = :username_folded, email = :email, email_folded = :email_folded,
-        display_name = :display_name, version = version + 1, updated_at = :now
+    set username = :username, username_folded = :username_folded, username_by_site = :username_by_site, email = :email,
+        email_folded = :email_folded, display_name = :display_name, version = version + 1, updated_at = :now
     where id = :id";
 
 const VOID_MAILED: &str = "
@@ -237,6 +287,7 @@ pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
         &[
             (":username", &member.username),
             (":username_folded", &member.username.as_deref().map(folded)),
+            (":username_by_site", &member.username_by_site),
             (":email", &member.email),
             (":email_folded", &member.email.as_deref().map(folded)),
             (":display_name", &member.display_name),
@@ -330,8 +381,8 @@ pub fn delete_lapsed(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<Vec
 
 const ERASE_MEMBER: &str = "
     update members
-    set username = null, username_folded = null, email = null, email_folded = null, display_name = null,
-        password_hash = null, status = 'deleted', status_reason = null, version = version + 1, updated_at = :now
+    set username = null, username_folded = null, username_by_site = 0, email = null, email_folded = null,
+        display_name = null, password_hash = null, status = 'deleted', status_reason = null, version = version + 1, updated_at = :now
     where id = :id";
 const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
 const DELETE_GRANTS: &str = "delete from grants where member_id = :id";

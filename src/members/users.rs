@@ -151,6 +151,7 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
         t,
         &NewMember {
             username: Some(new.username.clone()),
+            username_by_site: true,
             email: Some(new.email.clone()),
             display_name: new.display_name.clone(),
             ..NewMember::default()

@@ -1,7 +1,8 @@
 //! Direct scoped rights of members: (scope_type, scope_id, module, action). They belong to the site and only allow.
 
 use super::store;
-use crate::access::decide::is_of_inactive_organization;
+use crate::access::Reach;
+use crate::access::decide::{is_elsewhere, is_of_inactive_organization};
 use crate::access::snapshot::{Change, Right, Snapshot};
 use crate::db::{Reader, Writer};
 use crate::error::Result;
@@ -39,11 +40,11 @@ pub fn revoke(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<Opt
     Ok(Some((id, Change::Grant(right.key(member), None))))
 }
 
-/// The member's rights that are in force.
+/// The member's rights that are in force, as far as the reach goes: those in other organizations lie beyond a tenant's.
 pub fn in_force(
     r: &Reader<'_>,
     snapshot: &Snapshot,
-    member: MemberId,
+    (member, reach): (MemberId, Reach),
     scope_type: Option<&str>,
     module: Option<&str>,
 ) -> Result<Vec<OwnedRight>> {
@@ -54,5 +55,10 @@ pub fn in_force(
         module,
         action,
     });
-    Ok(rights.filter(|right| !is_of_inactive_organization(snapshot, &right.as_right())).collect())
+    let is_shown = |right: &OwnedRight| {
+        let right = right.as_right();
+        let is_beyond = reach.organization().is_some_and(|tenant| is_elsewhere(snapshot, tenant, &right));
+        !is_beyond && !is_of_inactive_organization(snapshot, &right)
+    };
+    Ok(rights.filter(is_shown).collect())
 }

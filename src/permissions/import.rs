@@ -57,22 +57,6 @@ pub const DEFAULT_APP: &str = "main";
 const NAME_BYTES_MAX: usize = 190;
 const APP_BYTES_MAX: usize = 64;
 
-/// Reads a document: JSON first, since all JSON is YAML but not the other way round.
-pub fn parse(bytes: &[u8]) -> Result<Value> {
-    let malformed = |why: String| Error::new(Cause::MalformedBody).saying(why);
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return crate::wire::inputs::parse(bytes);
-    }
-    // Through YAML's own value: it refuses a key that stands twice, where JSON's would take the last.
-    let value: serde_norway::Value = serde_norway::from_slice(bytes).map_err(|e| {
-        let place =
-            e.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
-        malformed(format!("the document is neither JSON nor YAML{place}"))
-    })?;
-    let value = serde_json::to_value(value).map_err(|_| malformed("the document has keys that are not text".into()))?;
-    if value.is_object() { Ok(value) } else { Err(malformed("the document must be an object".into())) }
-}
-
 /// Turns a document into entries, and checks all that can be checked without the database.
 pub fn read(document: &Value, options: &Options, entries_max: u64) -> Result<Import> {
     let mut faults = Faults::default();

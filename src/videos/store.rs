@@ -107,24 +107,60 @@ const LIST_OF_MEMBER: &str = "
     select id, path, member_id, organization_id, size, version, created_at, updated_at
     from videos
     where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
-      and (:keyword is null or path like :keyword escape '\\')
+      and (:keyword is null
+           or (:organization_id is null and path like :keyword escape '\\')
+           or substr(path, instr(path, '/')) like :keyword escape '\\'
+           or (path like :keyword escape '\\'
+               and exists (select 1
+                           from memberships s
+                           join members m on m.id = s.member_id
+                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+                           where s.organization_id = :organization_id and s.member_id = videos.member_id
+                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))
     order by number desc
     limit :limit offset :offset";
 const COUNT_OF_MEMBER: &str = "
     select count(*)
     from videos
     where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
-      and (:keyword is null or path like :keyword escape '\\')";
+      and (:keyword is null
+           or (:organization_id is null and path like :keyword escape '\\')
+           or substr(path, instr(path, '/')) like :keyword escape '\\'
+           or (path like :keyword escape '\\'
+               and exists (select 1
+                           from memberships s
+                           join members m on m.id = s.member_id
+                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+                           where s.organization_id = :organization_id and s.member_id = videos.member_id
+                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))";
 const LIST_IN_ORGANIZATION: &str = "
     select id, path, member_id, organization_id, size, version, created_at, updated_at
     from videos
-    where organization_id = :organization_id and (:keyword is null or path like :keyword escape '\\')
+    where organization_id = :organization_id
+      and (:keyword is null
+           or substr(path, instr(path, '/')) like :keyword escape '\\'
+           or (path like :keyword escape '\\'
+               and exists (select 1
+                           from memberships s
+                           join members m on m.id = s.member_id
+                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+                           where s.organization_id = :organization_id and s.member_id = videos.member_id
+                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))
     order by number desc
     limit :limit offset :offset";
 const COUNT_IN_ORGANIZATION: &str = "
     select count(*)
     from videos
-    where organization_id = :organization_id and (:keyword is null or path like :keyword escape '\\')";
+    where organization_id = :organization_id
+      and (:keyword is null
+           or substr(path, instr(path, '/')) like :keyword escape '\\'
+           or (path like :keyword escape '\\'
+               and exists (select 1
+                           from memberships s
+                           join members m on m.id = s.member_id
+                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+                           where s.organization_id = :organization_id and s.member_id = videos.member_id
+                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))";
 const LIST_OWNERLESS: &str = "
     select id, path, member_id, organization_id, size, version, created_at, updated_at
     from videos
@@ -146,7 +182,8 @@ const COUNT_VIDEOS: &str = "
     from videos
     where :keyword is null or path like :keyword escape '\\'";
 
-/// Videos, the newest first.
+/// Videos, the newest first. Through the eyes of an organization the folder's name is searched only where it is the one of
+/// a member who owns the video and belongs there: nobody else's name can be guessed at.
 pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Video>, u64)> {
     let (member, organization, keyword) = (&filter.member, &filter.organization, &filter.keyword);
     let both: [(&str, &dyn rusqlite::ToSql); 2] = [(":member_id", member), (":organization_id", organization)];

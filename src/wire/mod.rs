@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod document;
+pub mod documents;
 pub mod inputs;
 
 use poem::http::{HeaderName, StatusCode, header};

@@ -119,6 +119,60 @@ async fn a_row_says_what_was_asked_and_what_became_of_it() {
 }
 
 #[tokio::test]
+async fn secrets_are_known_by_parts_of_names_and_by_their_form() {
+    let site = Site::start().await;
+    site.import(documents()).await;
+    let acme = site.organization("acme").await;
+    let member = acme.member().await;
+    let key = member.caller().post("/me/api-keys", json!({"name": "x", "scopes": ["me:read"]})).await.data();
+    let key = key["api_key"].as_str().expect("a key");
+    let mut question = permission(&member.uid, "doc.read");
+    question["context"] = json!({
+        "jwt": "s3cret-a", "userPin": 1234, "oneTime": {"otp": "s3cret-b"}, "note": member.token, "list": ["fine", key],
+        "header": format!("Bearer {}", member.token), "opinion": "kept", "author": "kept too",
+    });
+    acme.check(question.clone()).await;
+    acme.check(json!({"uid": member.uid, "method": "GET", "path": format!("/docs/{}/x", member.token)})).await;
+
+    let page = list(&acme.admin(), "").await;
+    assert_eq!(page["items"][1]["left_out"], json!(["header", "jwt", "list", "note", "oneTime", "userPin"]));
+    assert_eq!(page["items"][0]["input"]["path"], "/docs/***/x");
+    assert_eq!(page["items"][0]["left_out"], json!(["path"]));
+    let text = page.to_string();
+    assert!(text.contains("kept too") && !text.contains("s3cret") && !text.contains("1234"), "{text}");
+    assert!(!text.contains(&member.token) && !text.contains(key));
+    for file in ["decisions.db", "decisions.db-wal"] {
+        let bytes = std::fs::read(site.path().join(file)).expect("the file");
+        for secret in ["s3cret", &member.token, key] {
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{file}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_older_log_kept_is_not_shown_either() {
+    let mut site = Site::start().await;
+    site.import(documents()).await;
+    let (id, uid) = {
+        let acme = site.organization("acme").await;
+        let uid = acme.member().await.uid;
+        let mut question = permission(&uid, "doc.read");
+        question["context"] = json!({"note": "kept"});
+        acme.check(question).await;
+        (acme.id.clone(), uid)
+    };
+    site.between_runs(|data| {
+        let rows = rusqlite::Connection::open(data.join("decisions.db")).expect("the log");
+        let changed = rows.execute("update decisions set input = replace(input, '\"note\"', '\"jwt\"')", []);
+        assert_eq!(changed.expect("a change"), 1);
+    });
+    let acme = Organization { site: &site, id, owner_token: String::new() };
+    let page = list(&acme.admin(), &format!("uid={uid}")).await;
+    assert_eq!(page["items"][0]["left_out"], json!(["jwt"]));
+    assert!(!page.to_string().contains("kept"), "{page}");
+}
+
+#[tokio::test]
 async fn secrets_and_queries_of_paths_are_left_out() {
     let site = Site::start().await;
     site.import(documents()).await;

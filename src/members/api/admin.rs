@@ -163,8 +163,9 @@ impl Api {
             return Err(Error::field("authentik_user_id", "goes with an authentik_sub").into());
         }
         let is_imported = body.password_hash.is_some();
-        let new = NewMember {
+        let mut new = NewMember {
             username: body.username.map(|text| text.0),
+            username_by_site: false,
             email: body.email.map(|text| text.0),
             display_name: body.display_name.map(|text| text.0),
             authentik_sub: body.authentik_sub.map(|text| text.0),
@@ -174,6 +175,7 @@ impl Api {
         };
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
+            new.username_by_site = reach == Reach::Site;
             require_room(t.snapshot(), members_max)?;
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // Whoever could claim a subject before its owner comes would own the account.
@@ -230,7 +232,11 @@ impl Api {
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             let mut member = former.clone();
-            edited(&mut member.username, edit.username, |text| text.0);
+            match edit.username {
+                MaybeUndefined::Undefined => {}
+                MaybeUndefined::Null => member.name(reach, None),
+                MaybeUndefined::Value(username) => member.name(reach, Some(username.0)),
+            }
             edited(&mut member.email, edit.email, |text| text.0);
             edited(&mut member.display_name, edit.display_name, |text| text.0);
             let account = edit
@@ -491,8 +497,9 @@ fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnO
 
 /// Names of the fields that differ; never their values.
 fn differing(former: &Member, member: &Member) -> Vec<&'static str> {
+    let named = |member: &Member| (member.username.clone(), member.username_by_site);
     let pairs = [
-        ("username", former.username != member.username),
+        ("username", named(former) != named(member)),
         ("email", former.email != member.email),
         ("display_name", former.display_name != member.display_name),
     ];

@@ -12,7 +12,7 @@ use crate::access::key::ME_READ;
 use crate::access::permission::Permission;
 use crate::access::secret;
 use crate::access::snapshot::Snapshot;
-use crate::access::{self, giving};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{GrantId, MemberId, OrganizationId};
@@ -202,11 +202,13 @@ impl Api {
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Reply<RightsSnapshot> {
         let id = access::require_own(&caller, ME_READ)?;
-        let found = self.rights(move |r| members::get(r, id).map(Some), (scope_type.0, module.0)).await?;
+        let found = self.rights(move |r| members::get(r, id).map(Some), Reach::Site, (scope_type.0, module.0)).await?;
         unless_known(found, if_none_match.0.as_deref())
     }
 
     /// See all rights of a subject, for the services of this site
+    ///
+    /// A service that names an organization sees what counts there.
     #[oai(
         path = "/internal/permissions/:authentik_sub/snapshot",
         method = "get",
@@ -227,7 +229,7 @@ impl Api {
             let found = members::find_by_sub(r, &authentik_sub.0)?;
             Ok(found.filter(|member| members::require_visible(&snapshot, reach, member.id).is_ok()))
         };
-        let found = self.rights(find, (scope_type.0, module.0)).await?;
+        let found = self.rights(find, reach, (scope_type.0, module.0)).await?;
         unless_known(found, if_none_match.0.as_deref())
     }
 }
@@ -236,6 +238,7 @@ impl Api {
     async fn rights(
         &self,
         find: impl FnOnce(&crate::db::Reader<'_>) -> Result<Option<Member>> + Send + 'static,
+        reach: Reach,
         (scope_type, module): (Option<String>, Option<String>),
     ) -> Result<RightsSnapshot> {
         let snapshot = self.app.snapshot();
@@ -243,14 +246,17 @@ impl Api {
             .read(move |r| {
                 let member = find(r)?.ok_or(Cause::UserNotFound)?;
                 let rights = match member.is_active() {
-                    true => grants::in_force(r, &snapshot, member.id, scope_type.as_deref(), module.as_deref())?,
+                    true => {
+                        let whose = (member.id, reach);
+                        grants::in_force(r, &snapshot, whose, scope_type.as_deref(), module.as_deref())?
+                    }
                     false => Vec::new(),
                 };
                 Ok(RightsSnapshot {
                     authentik_sub: member.authentik_sub.clone(),
                     uid: member.id,
                     permissions: rights.into_iter().map(Into::into).collect(),
-                    roles: if member.is_active() { held_roles(&snapshot, member.id) } else { Vec::new() },
+                    roles: if member.is_active() { held_roles(&snapshot, member.id, reach) } else { Vec::new() },
                     epoch: snapshot.epoch,
                 })
             })
@@ -264,9 +270,9 @@ impl From<OwnedRight> for RightView {
     }
 }
 
-fn held_roles(snapshot: &Snapshot, member: MemberId) -> Vec<HeldRole> {
+fn held_roles(snapshot: &Snapshot, member: MemberId, reach: Reach) -> Vec<HeldRole> {
     let mut held = Vec::new();
-    for tenant in snapshot.tenants().filter(|tenant| tenant.is_active) {
+    for tenant in snapshot.tenants().filter(|tenant| tenant.is_active && reach.includes(tenant.id)) {
         held.extend(tenant.roles_of(member).filter(|role| role.is_open).map(|role| HeldRole {
             organization_id: tenant.id,
             org_code: tenant.org_code.to_string(),

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::MemberView;
 use super::admin::MemberOrganization;
-use crate::access;
 use crate::access::caller::{Identity, Neighbour};
 use crate::access::permission::Permission;
+use crate::access::{self, Reach};
 use crate::app::{App, Changed, Transaction};
 use crate::db::Window;
 use crate::error::Cause;
@@ -53,6 +53,7 @@ impl Api {
             let Some(former) = store::find_by_identity(t, AUTHENTIK, &body.sub)? else {
                 let new = NewMember {
                     username: body.username.map(|text| text.0),
+                    username_by_site: reach == Reach::Site,
                     email: body.email.map(|text| text.0),
                     display_name: body.display_name.map(|text| text.0),
                     authentik_sub: Some(body.sub.0),
@@ -70,15 +71,17 @@ impl Api {
                 let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
                 return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes).event([created]));
             };
+            require_visible(t.snapshot(), reach, former.id)?;
             let mut member: Member = former.clone();
-            member.username = body.username.map(|text| text.0).or(member.username);
+            if let Some(username) = body.username {
+                member.name(reach, Some(username.0));
+            }
             member.email = body.email.map(|text| text.0).or(member.email);
             member.display_name = body.display_name.map(|text| text.0).or(member.display_name);
             let is_active = body.is_active.filter(|is_active| *is_active != former.is_active());
             if member == former && is_active.is_none() {
                 return Ok(Changed::nothing(former));
             }
-            require_visible(t.snapshot(), reach, former.id)?;
             require_may_change(t, caller, reach, former.id)?;
             if member != former {
                 store::update_names(t, &member)?;

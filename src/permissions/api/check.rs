@@ -155,7 +155,8 @@ impl Api {
     ///
     /// The organization is the caller's own, or the one that `X-Tenant-ID` names. A denial is an answer, not a
     /// failure: 200 with `allow:false` and the reason, also for odd methods and paths. A program that names no
-    /// organization asks about direct grants only.
+    /// organization asks about direct grants only. To an organization's own people, rights over the site and grants in
+    /// other organizations do not exist.
     ///
     /// Where the organization has plugins in force, they are asked after roles and grants: one that denies or fails
     /// denies (`plugin_denied`, `plugin_failed`), one that allows opens what no role does, if it was given that right
@@ -176,14 +177,16 @@ impl Api {
         }
         // One snapshot answers all questions of a request.
         let snapshot = self.app.guard.snapshot.load();
+        let asks_for_site = access::asks_for_site(&snapshot, &caller, tenant);
         if has_rules(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
             let whole = Arc::clone(&snapshot);
             drop(snapshot);
-            return self.judged(&caller, whole, tenant, questions).await;
+            return self.judged(&caller, whole, (tenant, asks_for_site), questions).await;
         }
         let mut json = String::with_capacity(64 * questions.list.len());
         for (n, question) in questions.list.iter().enumerate() {
-            let decision = self.app.decide_alone(&snapshot, &question.asked(tenant), questions.facts(n));
+            let asked = question.asked(tenant, asks_for_site);
+            let decision = self.app.decide_alone(&snapshot, &asked, questions.facts(n));
             let comma = if json.is_empty() { "" } else { "," };
             let _ = write!(
                 json,
@@ -303,7 +306,7 @@ impl CheckRequest {
         (self.app.is_some() && !begun[0]).then_some("has an app, which only a method and path have")
     }
 
-    fn asked(&self, tenant: Option<OrganizationId>) -> Question<'_> {
+    fn asked(&self, tenant: Option<OrganizationId>, with_platform: bool) -> Question<'_> {
         let ask = match (&self.permission, &self.scope_type) {
             (Some(permission), _) => Ask::Permission(permission),
             (None, Some(scope_type)) => Ask::Grant(Right {
@@ -318,7 +321,7 @@ impl CheckRequest {
                 path: self.path.as_deref().unwrap_or_default(),
             },
         };
-        Question { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform: true, ask }
+        Question { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform, ask }
     }
 }
 
@@ -328,12 +331,13 @@ impl Api {
         &self,
         caller: &Asker,
         snapshot: Arc<Snapshot>,
-        tenant: Option<OrganizationId>,
+        (tenant, asks_for_site): (Option<OrganizationId>, bool),
         questions: Questions,
     ) -> RenderedReply<CheckAnswer> {
         let mut verdicts = Vec::with_capacity(questions.list.len());
         for (n, question) in questions.list.iter().enumerate() {
-            verdicts.push(self.app.decide(&snapshot, &question.asked(tenant), questions.facts(n)).await);
+            let asked = question.asked(tenant, asks_for_site);
+            verdicts.push(self.app.decide(&snapshot, &asked, questions.facts(n)).await);
         }
         let is_batch = questions.is_batch;
         let mut answers: Vec<CheckAnswer> = verdicts.iter().map(answer).collect();
@@ -342,7 +346,8 @@ impl Api {
             let explain_all = move |r: &crate::db::Reader<'_>| {
                 for ((question, verdict), answer) in questions.list.iter().zip(&verdicts).zip(&mut answers) {
                     if question.is_explained() {
-                        answer.because = Some(explanation(r, &snapshot, &question.asked(tenant), verdict, may_look)?);
+                        let asked = question.asked(tenant, asks_for_site);
+                        answer.because = Some(explanation(r, &snapshot, &asked, verdict, may_look)?);
                     }
                 }
                 Ok(answers)
@@ -402,7 +407,7 @@ fn explanation(
     may_look: bool,
 ) -> Result<Explanation> {
     let witness: Witness = explain(snapshot, asked);
-    let platform = snapshot.platform().map(|platform| platform.id);
+    let platform = snapshot.platform().filter(|_| asked.with_platform).map(|platform| platform.id);
     let mut assignments = Vec::new();
     for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
         assignments.extend(store::list_assignments(r, organization, asked.member)?);

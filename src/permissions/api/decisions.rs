@@ -11,10 +11,11 @@ use crate::access;
 use crate::access::caller::Gate;
 use crate::access::permission::Permission;
 use crate::app::App;
-use crate::app::record::Heard;
+use crate::app::record::{Heard, shown};
 use crate::db::Window;
 use crate::db::decisions::{Row, Wanted};
 use crate::ids::MemberId;
+use crate::members;
 use crate::wire::{Reply, Tag, ok};
 
 /// A plugin that was asked
@@ -90,7 +91,8 @@ impl Api {
     /// Read the decision log
     ///
     /// Newest first, of one organization. All denials are logged, all decisions in which a watched plugin would have
-    /// changed the answer, and of the other allowed ones a sample. Facts that may be secrets are left out, and named.
+    /// changed the answer, and of the other allowed ones a sample. Facts that may be secrets are left out, and named; so is
+    /// all that was said of somebody who does not belong to the organization any more.
     #[oai(path = "/decisions", method = "get", operation_id = "list_decisions")]
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_decisions(
@@ -112,7 +114,9 @@ impl Api {
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
     ) -> Reply<DecisionPage> {
-        let organization = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::DECISION_LIST)?;
+        let snapshot = self.app.snapshot();
+        let organization = access::require_in_tenant(&snapshot, &caller, Permission::DECISION_LIST)?;
+        let reach = access::reach_seen(&snapshot, &caller, organization);
         let wanted = Wanted {
             organization,
             from: from.0,
@@ -126,7 +130,13 @@ impl Api {
         let window = Window::new(limit.0, offset.0);
         let (found, total) = self.app.decisions.read(wanted, window).await?;
         Ok(ok(DecisionPage {
-            items: found.into_iter().map(view).collect(),
+            items: found
+                .into_iter()
+                .map(|(id, row)| {
+                    let is_visible = members::is_visible(&snapshot, reach, row.member);
+                    view((id, shown(row, is_visible)))
+                })
+                .collect(),
             total,
             limit: window.limit,
             offset: window.offset,

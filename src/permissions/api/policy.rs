@@ -23,6 +23,7 @@ use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::permissions::import;
 use crate::wire::body::require_media_type;
+use crate::wire::documents::{self, Bounds};
 use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered};
 
 /// The catalog, in the form that was asked for
@@ -131,8 +132,10 @@ impl Api {
         let document = self.app.take_large(&caller, Large::Catalog).await?.clone();
         let options = import::Options { app: app.0, prefix: prefix.0, base: base.0 };
         let dry_run = dry_run.0.unwrap_or(false);
-        let entries_max = self.app.config.catalog_entries_max;
-        let read = move || import::read(&import::parse(&document)?, &options, entries_max);
+        let config = &self.app.config;
+        let entries_max = config.catalog_entries_max;
+        let bounds = Bounds { depth_max: config.document_depth_max, nodes_max: config.document_nodes_max };
+        let read = move || import::read(&documents::parse(&document, bounds)?, &options, entries_max);
         let import = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CATALOG_IMPORT)?;

@@ -8,15 +8,17 @@ use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
-use crate::access;
 use crate::access::caller::Person;
 use crate::access::permission::Permission;
 use crate::access::plugin::{Activation, Exports};
+use crate::access::{self, Reach};
 use crate::app::App;
+use crate::app::record::shown;
 use crate::db::Window;
 use crate::db::decisions::Wanted;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
+use crate::members;
 use crate::plugins::replay::{self, Candidate, Change, Recorded, Replay};
 use crate::plugins::run::{self, refused};
 use crate::plugins::{Answer, Version, Whole, store};
@@ -218,7 +220,8 @@ impl Api {
                 return Err(refused(&[], "goes without `recorded`: one or the other").into());
             }
             access::require(&snapshot, &caller, Permission::DECISION_LIST)?;
-            return self.replayed(tenant, name.0, version, recorded).await;
+            let reach = access::reach_seen(&snapshot, &caller, tenant);
+            return self.replayed((tenant, reach), name.0, version, recorded).await;
         }
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
         let version = chosen(&whole, version)?;
@@ -250,7 +253,7 @@ const REPLAY_WAIT: Duration = Duration::from_secs(10);
 impl Api {
     async fn replayed(
         &self,
-        tenant: OrganizationId,
+        (tenant, reach): (OrganizationId, Reach),
         name: String,
         version: Option<u32>,
         wanted: DryRunRecorded,
@@ -283,7 +286,11 @@ impl Api {
             deadline_ms: bound.and_then(|one| one.deadline_ms),
             is_trial: true,
         };
-        let recorded = rows.into_iter().filter_map(|(id, row)| Recorded::of(id, row));
+        let snapshot = self.app.snapshot();
+        let recorded = rows.into_iter().filter_map(|(id, row)| {
+            let is_visible = members::is_visible(&snapshot, reach, row.member);
+            Recorded::of(id, shown(row, is_visible))
+        });
         let replay = replay::replay(recorded, &candidate, REPLAY_WAIT, &self.app.host, &turn).await;
         Ok(ok(DryRunAnswer::of_replay(version, replay)))
     }

@@ -10,7 +10,7 @@ use crate::access;
 use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
 use crate::access::permission::Permission;
 use crate::app::{App, Changed, Transaction};
-use crate::db::Window;
+use crate::db::{Reader, Window};
 use crate::error::{Cause, Error, Result};
 use crate::ids::MemberId;
 use crate::members;
@@ -111,18 +111,25 @@ impl Api {
             }
             Whose::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
         };
-        let (found, total) = self.app.read(move |r| store::list_videos(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let list = move |r: &Reader<'_>| {
+            let (found, total) = store::list_videos(r, &filter, window)?;
+            let seen = found.into_iter().map(|video| whose.seen(r, &caller, video));
+            Ok((seen.collect::<Result<Vec<_>>>()?, total))
+        };
+        Ok(ok(window.page(self.app.read(list).await?)))
     }
 
     /// See a video
     #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
     async fn get_video(&self, caller: OfficeOrKey, id: Path<String>) -> Reply<VideoView> {
         let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
-        let video = self.app.read(move |r| videos::get(r, &id.0)).await?;
-        let video = whose.require(&caller, video)?;
-        let version = video.version;
-        Ok(ok(video.into()).version(version))
+        let look = move |r: &Reader<'_>| {
+            let video = whose.require(&caller, videos::get(r, &id.0)?)?;
+            let version = video.version;
+            Ok((whose.seen(r, &caller, video)?, version))
+        };
+        let (video, version) = self.app.read(look).await?;
+        Ok(ok(video).version(version))
     }
 
     /// Delete a video
@@ -177,11 +184,12 @@ impl Api {
             let changed = videos::transfer(t, &rules, caller, (&video, to, Fit::Must))?;
             let warning = changed.answer;
             let video = videos::get(t, &id.0)?;
-            Ok(changed.map(|_| (video, warning)))
+            let version = video.version;
+            let seen = Whose::All(reach).seen(t, caller, video)?;
+            Ok(changed.map(|_| (seen, version, warning)))
         };
-        let (video, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
-        let version = video.version;
-        Ok(ok(video.into()).version(version).quota_warning(warning))
+        let (video, version, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
+        Ok(ok(video).version(version).quota_warning(warning))
     }
 }
 

@@ -11,9 +11,10 @@ use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
 use crate::app::{App, Transaction};
-use crate::db::Window;
+use crate::db::{Reader, Window};
 use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId};
+use crate::members;
 use crate::videos::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, Wish};
 use crate::videos::jobs_store as store;
 use crate::wire::{Body, OptionalBody, Page, Reply, Tag, ok};
@@ -344,8 +345,12 @@ impl Api {
         filter.video = video.0;
         filter.processor = processor.0.map(|name| Processor::from(name).word());
         let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let list = move |r: &Reader<'_>| {
+            let (found, total) = store::list(r, &filter, window)?;
+            let shown = |job| seen(r, seen_by(&caller, filter.organization, &job), job).map(JobView::from);
+            Ok((found.into_iter().map(shown).collect::<Result<Vec<_>>>()?, total))
+        };
+        Ok(ok(window.page(self.app.read(list).await?)))
     }
 
     /// Count jobs by state
@@ -371,12 +376,19 @@ impl Api {
     #[oai(path = "/:id", method = "get", operation_id = "get_job")]
     async fn get_job(&self, caller: OfficeOrKey, id: Path<JobId>) -> Reply<JobView> {
         let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_GET)?;
-        let job = self.app.read(move |r| store::get(r, id.0)).await?;
-        // One's own is always in reach.
-        let is_own = caller.member().is_some() && job.member == caller.member();
-        let is_seen = filter.organization.is_none_or(|only| job.organization == Some(only))
-            && filter.member.is_none_or(|only| job.member == Some(only));
-        if is_own || is_seen { Ok(ok(job.into())) } else { Err(Cause::JobNotFound.into()) }
+        let look = move |r: &Reader<'_>| {
+            let job = store::get(r, id.0)?;
+            // One's own is always in reach.
+            let is_own = caller.member().is_some() && job.member == caller.member();
+            let is_seen = filter.organization.is_none_or(|only| job.organization == Some(only))
+                && filter.member.is_none_or(|only| job.member == Some(only));
+            if is_own || is_seen {
+                seen(r, seen_by(&caller, filter.organization, &job), job)
+            } else {
+                Err(Cause::JobNotFound.into())
+            }
+        };
+        Ok(ok(self.app.read(look).await?.into()))
     }
 
     /// Take jobs to work on
@@ -468,7 +480,10 @@ impl Api {
     async fn retry_job(&self, caller: OfficeOrKey, id: Path<JobId>) -> Reply<JobView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::JOB_RETRY)?;
-            jobs::retry(t, reach, id.0)
+            let mut retried = jobs::retry(t, reach, id.0)?;
+            let seen_by = seen_by(caller, reach.organization(), &retried.answer);
+            retried.answer = seen(t, seen_by, retried.answer)?;
+            Ok(retried)
         };
         Ok(ok(self.app.change(&caller, "job.retry", retry).await?.answer.into()))
     }
@@ -488,6 +503,20 @@ fn holder(
 ) -> Result<Holder> {
     let reach: Reach = access::require(t.snapshot(), caller, permission)?;
     Ok(Holder { job, worker: worker(caller), lease, reach })
+}
+
+/// A job as an organization sees it, or as it is: neither its path nor its errors name somebody who has left.
+fn seen(r: &Reader<'_>, seen_by: Option<OrganizationId>, mut job: Job) -> Result<Job> {
+    let path = members::seen_path(r, seen_by, job.member, &job.path)?;
+    let errors = job.steps.iter_mut().filter_map(|step| step.error.as_mut()).chain(job.last_error.as_mut());
+    errors.for_each(|error| *error = members::seen_text(error, &job.path, &path));
+    job.path = path;
+    Ok(job)
+}
+
+/// The organization through whose eyes the caller sees a job; none for the site, and for one's own.
+fn seen_by(caller: &Identity, reach: Option<OrganizationId>, job: &Job) -> Option<OrganizationId> {
+    reach.filter(|_| job.member.is_none() || job.member != caller.member())
 }
 
 /// Which jobs a caller sees: by the permission those of its reach, without it the own ones.

@@ -161,7 +161,7 @@ impl Owner {
     fn itself(r: &Reader<'_>, caller: &Identity, named: Option<&str>) -> Result<Self> {
         let member = access::require_own(caller, WRITE)?;
         let folder = members::sftpgo_name(r, member)?.ok_or_else(|| {
-            Error::new(Cause::NotYourFolder).saying("you have no folder yet: ask an administrator for a username")
+            Error::new(Cause::NotYourFolder).saying("you have no folder yet: ask an administrator of the site for one")
         })?;
         if named.is_some_and(|named| named != folder) {
             return Err(Error::new(Cause::NotYourFolder).saying("only a service's key acts for somebody else"));
@@ -269,6 +269,20 @@ impl Whose {
             return Err(refused);
         }
         access::require_own(caller, scope).map(Self::Own)
+    }
+
+    /// The organization through whose eyes somebody else's video is seen; none for the site, and for one's own.
+    fn seen_by(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
+        match self {
+            Self::All(reach) if owner.is_none() || owner != caller.member() => reach.organization(),
+            Self::All(_) | Self::Own(_) => None,
+        }
+    }
+
+    /// A video as the caller gets to see it.
+    fn seen(self, r: &Reader<'_>, caller: &Identity, video: Video) -> Result<VideoView> {
+        let path = members::seen_path(r, self.seen_by(caller, video.member), video.member, video.path.as_str())?;
+        Ok(VideoView { path, ..video.into() })
     }
 
     /// What is out of reach looks as if it were not there. One's own is always in reach.

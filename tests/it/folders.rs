@@ -1,0 +1,136 @@
+//! Whose folder is whose: a name at SFTPGo, or a username that the site gave. Nobody takes a folder by taking its name.
+
+use serde_json::{Value, json};
+
+use crate::site::{As, PASSWORD, Site};
+use crate::videos::{Media, register, service};
+
+/// A way in which somebody comes by a username, and whether the site gave it.
+type Way = (&'static str, bool);
+
+const WAYS: [Way; 15] = [
+    ("a platform administrator creates", true),
+    ("a platform administrator in a tenant creates", false),
+    ("a platform administrator names", true),
+    ("a platform administrator names again what a tenant chose", true),
+    ("a client creates", true),
+    ("a client names", true),
+    ("the command line creates", true),
+    ("an internal service upserts", true),
+    ("a user is created with it", true),
+    ("a tenant's owner creates", false),
+    ("a tenant's owner names", false),
+    ("a client in a tenant creates", false),
+    ("a client in a tenant names", false),
+    ("an internal service upserts in a tenant", false),
+    ("an invited person chooses", false),
+];
+
+async fn create(caller: &As<'_>, body: Value) -> String {
+    caller.post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned()
+}
+
+/// Brings about that somebody has this username, and answers who.
+async fn take(site: &Site, way: &str, name: &str) -> String {
+    let acme = site.admin().with("x-tenant-id", "acme");
+    let (admin, owner) = (site.admin(), &acme);
+    let client = site.client(&["members:write"]).await;
+    let inside = client.clone().with("x-tenant-id", "acme");
+    let body = json!({"username": name, "password": PASSWORD});
+    let nameless = async || create(owner, json!({"email": format!("{name}@example.org")})).await;
+    let patch = async |caller: &As<'_>, uid: String| {
+        caller.patch(&format!("/admin/members/{uid}"), json!({"username": name})).await.done();
+        uid
+    };
+    let upsert = async |caller: As<'_>| {
+        let made = caller.post("/internal/users/upsert-by-sub", json!({"sub": name, "username": name})).await.data();
+        made["uid"].as_str().expect("uid").to_owned()
+    };
+    let tenant_owner = site.bearer(&site.token("owner", PASSWORD).await);
+    match way {
+        "a platform administrator creates" => create(&admin, body).await,
+        "a platform administrator in a tenant creates" => create(owner, body).await,
+        "a platform administrator names" => patch(&admin, nameless().await).await,
+        "a platform administrator names again what a tenant chose" => {
+            let uid = create(&tenant_owner, body).await;
+            patch(&admin, uid).await
+        }
+        "a client creates" => create(&client, body).await,
+        "a client names" => patch(&client, nameless().await).await,
+        "the command line creates" => {
+            let made = site.command(&["member", "create", "--username", name]);
+            made["uid"].as_str().expect("uid").to_owned()
+        }
+        "an internal service upserts" => upsert(site.internal()).await,
+        "a user is created with it" => {
+            let body = json!({"username": name, "email": format!("{name}@example.org")});
+            admin.post("/admin/users", body).await.data()["id"].as_str().expect("id").to_owned()
+        }
+        "a tenant's owner creates" => create(&tenant_owner, body).await,
+        "a tenant's owner names" => patch(&tenant_owner, nameless().await).await,
+        "a client in a tenant creates" => create(&inside, body).await,
+        "a client in a tenant names" => patch(&inside, nameless().await).await,
+        "an internal service upserts in a tenant" => upsert(site.internal().with("x-tenant-id", "acme")).await,
+        "an invited person chooses" => {
+            let invited = tenant_owner.post("/admin/invitations", json!({})).await.data();
+            let body = json!({"token": invited["token"], "username": name, "password": PASSWORD});
+            site.nobody().post("/auth/invitations/accept", body).await.done();
+            let token = site.token(name, PASSWORD).await;
+            site.bearer(&token).get("/me").await.data()["uid"].as_str().expect("uid").to_owned()
+        }
+        _ => panic!("{way}"),
+    }
+}
+
+#[tokio::test]
+async fn a_username_is_the_name_of_a_folder_only_where_the_site_gave_it() {
+    let media = Media::new();
+    let site = Site::with(&media.settings()).await;
+    let acme = site.organization("acme").await;
+    let owner = site.admin().post("/admin/members", json!({"username": "owner", "password": PASSWORD})).await.data();
+    let owner = owner["uid"].as_str().expect("uid").to_owned();
+    acme.link(&owner).await;
+    acme.assign(&owner, &acme.role_id("tenant_owner").await).await;
+    let name = |n: usize| format!("archive-{n}");
+    // What lies there already, before anybody has the name.
+    (0..WAYS.len()).for_each(|n| drop(media.file(&format!("{}/claimed.mp4", name(n)), 10)));
+    site.admin().post("/api/v1/videos/import", json!({})).await.done();
+
+    let mut people = Vec::new();
+    for (n, (way, _)) in WAYS.iter().enumerate() {
+        people.push(take(&site, way, &name(n)).await);
+        media.file(&format!("{}/imported.mp4", name(n)), 10);
+        media.file(&format!("{}/registered.mp4", name(n)), 10);
+    }
+    let uploads = service(&site, &["*"]).await;
+    for (n, (way, is_by_site)) in WAYS.iter().enumerate() {
+        let acting = uploads.clone().with("x-sftpgo-user", &name(n));
+        let registered = register(&acting, &format!("{}/registered.mp4", name(n))).await;
+        let reserved = acting.post("/api/v1/quota/reservations", json!({"size": 5})).await;
+        for reply in [&registered, &reserved] {
+            assert_eq!(reply.status, if *is_by_site { 200 } else { 404 }, "{way}: {reply:?}");
+        }
+    }
+    site.admin().post("/api/v1/videos/claim", json!({})).await.done();
+    site.admin().post("/api/v1/videos/import", json!({})).await.done();
+
+    for (n, (way, is_by_site)) in WAYS.iter().enumerate() {
+        let found = site.admin().get(&format!("/api/v1/videos?keyword={}/", name(n))).await.data();
+        let owners: Vec<&Value> = found["items"].as_array().expect("items").iter().map(|video| &video["uid"]).collect();
+        let expected = if *is_by_site { json!(people[n]) } else { Value::Null };
+        assert_eq!(owners, vec![&expected; 3], "{way}");
+    }
+    // By the person's own hand there is no folder either, until the site says so.
+    let chosen = WAYS.iter().position(|(way, _)| *way == "an invited person chooses").expect("the row");
+    let person = site.bearer(&site.token(&name(chosen), PASSWORD).await);
+    let path = media.file(&format!("{}/own.mp4", name(chosen)), 10);
+    assert_eq!(register(&person, &path).await.word(), "not_your_folder");
+    let at = format!("/admin/members/{}", people[chosen]);
+    site.admin().patch(&at, json!({"username": name(chosen)})).await.done();
+    register(&person, &path).await.done();
+    // And no longer, once a tenant gives another name.
+    let renamed = acme.owner().patch(&at, json!({"username": "archive-other"})).await;
+    renamed.done();
+    let path = media.file("archive-other/own.mp4", 10);
+    assert_eq!(register(&person, &path).await.word(), "not_your_folder");
+}
