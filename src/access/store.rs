@@ -378,8 +378,8 @@ pub fn encryption_key(r: &Reader<'_>) -> Result<KeyId> {
 }
 
 /// A secret as it is stored.
-pub fn encrypt(w: &Writer<'_>, encryption: &Encryption, place: Place<'_>, clear: &[u8]) -> Result<Vec<u8>> {
-    encryption.encrypt(encryption_key(w)?, place, clear)
+pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, place: Place<'_>, clear: &[u8]) -> Result<Vec<u8>> {
+    encryption.encrypt(encryption_key(r)?, place, clear)
 }
 
 /// Visits rows one by one, without holding them all.

@@ -20,7 +20,9 @@ pub(super) enum Known {
     /// There is no site yet.
     Nothing,
     /// Its secrets lie in clear, as older versions left them, or are just being encrypted.
-    Clear { is_begun: bool },
+    Clear {
+        is_begun: bool,
+    },
     Key(KeyId),
 }
 
@@ -52,8 +54,7 @@ async fn encrypt_all(db: &Db<Snapshot>, config: &Config, encryption: &Arc<Encryp
     let (id, with) = (encryption.key_id()?, encryption.clone());
     db.write(move |w, _| {
         store::rewrite_secrets(w, |place, stored| {
-            let clear =
-                if encryption::is_encrypted(&stored) { with.decrypt(place, &stored)? } else { stored };
+            let clear = if encryption::is_encrypted(&stored) { with.decrypt(place, &stored)? } else { stored };
             with.encrypt(id, place, &clear)
         })
     })

@@ -70,10 +70,7 @@ const SECRETS: [(&str, &str, &str, &str); 3] = [
 ];
 
 /// Replaces every secret by another form of it; answers how many there are.
-pub(super) fn rewrite_secrets(
-    w: &Writer<'_>,
-    form: impl Fn(Place<'_>, Vec<u8>) -> Result<Vec<u8>>,
-) -> Result<usize> {
+pub(super) fn rewrite_secrets(w: &Writer<'_>, form: impl Fn(Place<'_>, Vec<u8>) -> Result<Vec<u8>>) -> Result<usize> {
     let mut count = 0;
     for (table, column, list, set) in SECRETS {
         let rows: Vec<(Vec<u8>, Vec<u8>)> = w.all(list, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -8,8 +8,13 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
     /// 2^cost rounds.
-    Bcrypt { cost: u32 },
-    Argon2 { memory_kib: u32, passes: u32 },
+    Bcrypt {
+        cost: u32,
+    },
+    Argon2 {
+        memory_kib: u32,
+        passes: u32,
+    },
 }
 
 impl Cost {

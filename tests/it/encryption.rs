@@ -202,9 +202,11 @@ async fn a_key_that_is_missing_wrong_or_open_to_others_is_said_and_no_other_is_m
         assert!(said.contains("encryption.key is missing") && said.contains("encryption_key_file"), "{said}");
         assert!(!file.exists());
 
-        for (text, word) in
-            [("0".repeat(64), "holds another key"), ("0".repeat(63), "64 hexadecimal"), (String::new(), "64 hexadecimal")]
-        {
+        for (text, word) in [
+            ("0".repeat(64), "holds another key"),
+            ("0".repeat(63), "64 hexadecimal"),
+            (String::new(), "64 hexadecimal"),
+        ] {
             write_key(&file, &text);
             let said = failing(data);
             assert!(said.contains(word), "{said}");
@@ -231,7 +233,8 @@ async fn the_key_may_lie_elsewhere() {
     site.between_runs(|data| {
         std::fs::rename(key_file(data), &file).expect("moved");
         let settings = std::fs::read_to_string(data.join("roster.toml")).expect("settings");
-        std::fs::write(data.join("roster.toml"), format!("encryption_key_file = {file:?}\n{settings}")).expect("written");
+        std::fs::write(data.join("roster.toml"), format!("encryption_key_file = {file:?}\n{settings}"))
+            .expect("written");
     });
     works(&site, (&name, &mut app), &refresh).await;
     let former = std::fs::read_to_string(&file).expect("the key");
@@ -389,12 +392,14 @@ fn go_back(data: &Path) {
     }
     old.execute("attach ?1 as newer", [newer.to_str().expect("a path")]).expect("attached");
     let mut tables = old.prepare("select name from main.sqlite_schema where type = 'table'").expect("tables");
-    let tables: Vec<String> = tables.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+    let tables: Vec<String> =
+        tables.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
     for table in tables.iter().filter(|table| !table.starts_with("sqlite_")) {
         if table == "site" {
             // The server's key has another length there.
             let (_, _, key) = secrets.iter().find(|(name, ..)| *name == "server_key").expect("the key");
-            let sql = "insert into main.site (only, epoch, created_at, server_key, setup_hash, setup_expires_at, videos)
+            let sql =
+                "insert into main.site (only, epoch, created_at, server_key, setup_hash, setup_expires_at, videos)
                        select only, epoch, created_at, ?1, setup_hash, setup_expires_at, videos from newer.site";
             old.execute(sql, [key]).expect("the site");
             continue;
@@ -437,7 +442,8 @@ async fn the_secrets_of_an_older_directory_are_encrypted_and_leave_no_trace() {
     };
     site.between_runs(|data| {
         go_back(data);
-        let found = |data: &Path| known.iter().filter(|(name, _, clear)| is_in_files(data, &needle(name, clear))).count();
+        let found =
+            |data: &Path| known.iter().filter(|(name, _, clear)| is_in_files(data, &needle(name, clear))).count();
         assert_eq!(found(data), known.len());
 
         succeeding(data, &["signing-key", "list"]);

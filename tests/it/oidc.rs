@@ -545,7 +545,8 @@ async fn begin(oidc: &Oidc, caller: As<'_>, binding: Option<&str>) -> (Option<St
     let cookie = reply.header("set-cookie").map(|line| line.split(';').next().expect("a pair").to_owned());
     let url = reply.data()["authorize_url"].as_str().expect("a URL").to_owned();
     let callback = oidc.sign_in(&url, "alice", REDIRECT).await;
-    let mut back = returned("lab", &query(&callback, "code").expect("code"), &query(&callback, "state").expect("state"));
+    let mut back =
+        returned("lab", &query(&callback, "code").expect("code"), &query(&callback, "state").expect("state"));
     back.as_object_mut().expect("a body").remove("binding");
     (cookie, back)
 }
@@ -587,9 +588,7 @@ async fn a_sign_in_belongs_to_the_browser_that_began_it() {
 async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
     let settings = "cors.origins = [\"https://portal.example.net\"]";
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), settings, "").await;
-    let page = |fetch_site: &str, origin: &str| {
-        site.nobody().with("sec-fetch-site", fetch_site).with("origin", origin)
-    };
+    let page = |fetch_site: &str, origin: &str| site.nobody().with("sec-fetch-site", fetch_site).with("origin", origin);
     let (portal, other) = ("https://portal.example.net", "https://evil.example");
     let unbound = format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}");
 

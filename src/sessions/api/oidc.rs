@@ -84,8 +84,7 @@ impl Api {
         binding: Query<Option<String>>,
     ) -> Reply<AuthorizeUrl> {
         let begun = (redirect_uri.0.as_str(), binding.0.as_deref());
-        let authorize_url =
-            oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), begun).await?;
+        let authorize_url = oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), begun).await?;
         Ok(ok(AuthorizeUrl { authorize_url }))
     }
 

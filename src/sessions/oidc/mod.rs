@@ -83,7 +83,8 @@ pub async fn begin(
     let provider = providers.named(provider, "query")?;
     provider.require_redirect(redirect_uri, "query")?;
     if value.is_none() && !visitor.keeps_cookies {
-        let message = "is needed where no cookie binds the sign-in: a random value that is kept and sent again with the code";
+        let message =
+            "is needed where no cookie binds the sign-in: a random value that is kept and sent again with the code";
         return Err(Error::fields(vec![Field::at(&["query", "binding"], message)]));
     }
     let published = provider.published(app, None).await?;

@@ -112,10 +112,8 @@ mod tests {
         assert_eq!(verify(&sealer, good, &state, NOW).expect("good"), ends_at);
         assert!(verify(&sealer, good, &state, ends_at.plus_ms(-1)).is_ok());
         assert!(verify(&sealer, good, &state, ends_at).is_err());
-        let others = [
-            Shown { provider: "other", ..good },
-            Shown { redirect_uri: "https://portal.example.org/cb/", ..good },
-        ];
+        let others =
+            [Shown { provider: "other", ..good }, Shown { redirect_uri: "https://portal.example.org/cb/", ..good }];
         assert!(others.into_iter().all(|other| verify(&sealer, other, &state, NOW).is_err()));
         assert!(verify(&Sealer::new([8; 32]), good, &state, NOW).is_err());
     }
