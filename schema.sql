@@ -10,19 +10,21 @@ create table site (
     -- The version of the site's policy: grows with each change that touches a decision, never goes back.
     epoch integer not null check (epoch >= 1),
     created_at integer not null,
-    -- Random; keys digests that must tell nothing of what was digested.
-    server_key blob not null check (length(server_key) = 32),
+    -- Random; keys digests that must tell nothing of what was digested. Encrypted.
+    server_key blob not null,
     -- The pending one-time set-up link, as SHA-256; null when there is none.
     setup_hash blob,
     setup_expires_at integer,
     -- How many videos there are: counting them would read them all.
-    videos integer not null default 0 check (videos >= 0)
+    videos integer not null default 0 check (videos >= 0),
+    -- The key in the key file that all secrets here are encrypted with, by its id; null while they lie in clear.
+    encryption_key_id text
 ) strict;
 
 create table signing_keys (
     -- `kid` of the tokens' header.
     id text primary key,
-    -- PKCS #8 of the Ed25519 key. The database file is readable by its owner only.
+    -- PKCS #8 of the Ed25519 key. Encrypted.
     private_key blob not null,
     public_key blob not null,
     created_at integer not null
@@ -271,7 +273,7 @@ create index one_time_tokens_maker on one_time_tokens (maker) where maker is not
 
 create table second_factors (
     member_id blob primary key references members (id),
-    -- Must be known to compute codes, so that it cannot be a hash. The database file is readable by its owner only.
+    -- Must be known to compute codes, so that it cannot be a hash. Encrypted.
     secret blob not null,
     -- Null until a first code showed that the authenticator has it.
     confirmed_at integer,

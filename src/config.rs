@@ -140,6 +140,7 @@ settings! {
     base_path "base_path": String = "/api/v1".into(), (), "Where the API lies under the public address";
     debug "debug": bool = false, (), "Adds the internal cause to 500 answers and raises logging; never in production";
     internal_secret_file "internal_secret_file": PathBuf = PathBuf::new(), (), "File with one or two secrets (one a line) for X-Internal-Secret; ROSTER_INTERNAL_SECRET (comma between two) wins";
+    encryption_key_file "encryption_key_file": PathBuf = PathBuf::new(), (), "File with the key that the secrets in roster.db are encrypted with, 64 hexadecimal digits; empty means encryption.key in the data directory. It is made with the site";
     metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics; without one only the local socket does";
     trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
@@ -497,6 +498,11 @@ impl Config {
 
     pub fn database_file(&self) -> PathBuf {
         self.data.join("roster.db")
+    }
+
+    pub fn encryption_key_file(&self) -> PathBuf {
+        let set = &self.encryption_key_file;
+        if set.as_os_str().is_empty() { self.data.join("encryption.key") } else { set.clone() }
     }
 }
 

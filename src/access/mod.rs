@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod client;
 pub mod cookie;
 pub mod decide;
+pub mod encryption;
 pub mod giving;
 pub mod key;
 pub mod matter;
@@ -21,6 +22,7 @@ pub mod slowdown;
 pub mod snapshot;
 pub mod store;
 pub mod token;
+pub mod verified;
 
 use caller::{Identity, Who};
 use decide::{Ask, Question, decide};

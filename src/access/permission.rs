@@ -235,6 +235,9 @@ own! {
     SIGNING_KEY_LIST        "roster.signing_key.list"          "GET"    "/admin/signing-keys"                            None,                       site   ""      "List signing keys";
     SIGNING_KEY_ROTATE      "roster.signing_key.rotate"        "POST"   "/admin/signing-keys/rotate"                     None,                       site   ""      "Make a new signing key";
 
+    ENCRYPTION_KEYS         "roster.encryption_key"            ""       ""                                               None,                       tenant ""      "Encryption key";
+    ENCRYPTION_KEY_ROTATE   "roster.encryption_key.rotate"     "POST"   "/admin/encryption-key/rotate"                   None,                       site   ""      "Make a new key for the secrets in the database";
+
     AUDIT                   "roster.audit"                     ""       ""                                               None,                       tenant ""      "Audit";
     AUDIT_LIST              "roster.audit.list"                "GET"    "/admin/audit"                                   Some("audit:read"),         tenant "oa"    "Read the audit";
     AUDIT_EXPORT            "roster.audit.export"              "GET"    "/admin/audit/export"                            Some("audit:read"),         tenant "oa"    "Export the audit";

@@ -7,6 +7,7 @@ use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, Slot, UserType};
 use super::client::{Client, Counters};
+use super::encryption::{Encryption, KeyId, Place};
 use super::giving::RightRow;
 use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, Live, Mode};
@@ -368,10 +369,27 @@ pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
 const LIST_SIGNING_KEYS: &str =
     "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
 
-pub fn signing_keys(r: &Reader<'_>) -> Result<Vec<StoredKey>> {
-    r.all(LIST_SIGNING_KEYS, &[], |row| {
+pub fn signing_keys(r: &Reader<'_>, encryption: &Encryption) -> Result<Vec<StoredKey>> {
+    let mut keys = r.all(LIST_SIGNING_KEYS, &[], |row| {
         Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)?, created_at: row.get(3)? })
-    })
+    })?;
+    for key in &mut keys {
+        key.private_key = encryption.decrypt(Place::signing_key(&key.id), &key.private_key)?;
+    }
+    Ok(keys)
+}
+
+const ENCRYPTION_KEY: &str = "select encryption_key_id from site where only = 1";
+
+/// The key that secrets are encrypted with as of these rows.
+pub fn encryption_key(r: &Reader<'_>) -> Result<KeyId> {
+    let id: Option<String> = r.one(ENCRYPTION_KEY, &[], |row| row.get(0))?;
+    id.ok_or_else(|| Error::internal("the database names no encryption key"))?.parse()
+}
+
+/// A secret as it is stored.
+pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, place: Place<'_>, clear: &[u8]) -> Result<Vec<u8>> {
+    encryption.encrypt(encryption_key(r)?, place, clear)
 }
 
 /// Visits rows one by one, without holding them all.

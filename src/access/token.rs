@@ -1,22 +1,20 @@
 //! Access tokens: who, in which session, and for how long; never what they may do. The only user of jsonwebtoken.
 //!
 //! **Invariant.** Algorithm, type, issuer, audience and time are all pinned; nothing in a token chooses how it is
-//! verified but the key id, and that only among our own keys. Every token is verified in every request.
+//! verified but the key id, and that only among our own keys. A stranger's token meets public keys only; one whose
+//! signature was right is remembered, until our keys change.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curve25519_dalek::Scalar;
-use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha512};
-use subtle::ConstantTimeEq;
 
 use super::secret;
+use super::verified::{Verified, VerifiedTokens};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, SessionId, Timestamp};
 
@@ -76,46 +74,26 @@ pub fn new_key() -> Result<StoredKey> {
     Ok(StoredKey { id, private_key: private.as_bytes().to_vec(), public_key: public.to_vec(), created_at })
 }
 
-/// One of our keys.
+/// One of our keys, as far as it verifies.
 struct OwnKey {
     id: String,
-    signing: SigningKey,
-    expanded: ExpandedSecretKey,
-    public: [u8; 32],
+    public: VerifyingKey,
 }
 
 impl OwnKey {
-    fn read(stored: &StoredKey) -> Result<Self> {
-        let signing = SigningKey::from_pkcs8_der(&stored.private_key)
-            .map_err(|e| Error::internal(format!("the signing key {} cannot be read: {e}", stored.id)))?;
-        let (expanded, public) = (ExpandedSecretKey::from(signing.as_bytes()), signing.verifying_key().to_bytes());
-        Ok(Self { id: stored.id.clone(), signing, expanded, public })
-    }
-
-    /// Did this key sign the message?
-    ///
-    /// A signature is (R, s) with s = r + H(R, A, message) · a, where r follows from the message and the key (RFC 8032,
-    /// §5.1.6). Whoever verifies with the public key needs two multiplications on the curve; we know r and a, and compute
-    /// s, which is two hashes. R needs no look of its own: another R changes s by a multiple of a, which nobody knows.
+    /// Did this key sign the message? By RFC 8032 without its liberties: one signature a message, no weak points.
     fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Some((point, s)) = signature.split_at_checked(32) else { return false };
-        let r = hashed(&[&self.expanded.hash_prefix, message]);
-        let expected = r + hashed(&[point, &self.public, message]) * self.expanded.scalar;
-        s.ct_eq(expected.as_bytes()).into()
+        Signature::from_slice(signature).is_ok_and(|signature| self.public.verify_strict(message, &signature).is_ok())
     }
-}
-
-/// SHA-512 of the parts as a number modulo the order of the curve.
-fn hashed(parts: &[&[u8]]) -> Scalar {
-    let mut digest = Sha512::new();
-    parts.iter().for_each(|part| digest.update(part));
-    Scalar::from_bytes_mod_order_wide(&digest.finalize().into())
 }
 
 /// The keys that sign and verify, with what every token must say.
 pub struct Keys {
-    /// Newest first: that one signs, all verify.
+    /// The newest one's id and secret part.
+    signing: (String, SigningKey),
+    /// All that verify, newest first.
     all: Vec<OwnKey>,
+    verified: VerifiedTokens,
     issuer: String,
     audience: String,
     ttl_s: i64,
@@ -125,20 +103,28 @@ pub struct Keys {
 impl Keys {
     /// `keys` is sorted newest first and not empty.
     pub fn new(keys: &[StoredKey], issuer: &str, audience: &str, ttl_s: u64) -> Result<Self> {
-        let all = keys.iter().map(OwnKey::read).collect::<Result<Vec<_>>>()?;
-        if all.is_empty() {
-            return Err(Error::internal("there is no signing key"));
-        }
-        let public = |key: &StoredKey| {
-            let x = URL_SAFE_NO_PAD.encode(&key.public_key);
+        let read = |stored: &StoredKey| {
+            SigningKey::from_pkcs8_der(&stored.private_key)
+                .map(|key| (stored.id.clone(), key))
+                .map_err(|e| Error::internal(format!("the signing key {} cannot be read: {e}", stored.id)))
+        };
+        let signing = keys.iter().map(read).collect::<Result<Vec<_>>>()?;
+        // Derived, not read: the public column is not authenticated.
+        let all: Vec<OwnKey> =
+            signing.iter().map(|(id, key)| OwnKey { id: id.clone(), public: key.verifying_key() }).collect();
+        let public = |key: &OwnKey| {
+            let x = URL_SAFE_NO_PAD.encode(key.public.as_bytes());
             json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": x})
         };
+        let jwks = json!({"keys": all.iter().map(public).collect::<Vec<Value>>()}).to_string();
         Ok(Self {
+            signing: signing.into_iter().next().ok_or_else(|| Error::internal("there is no signing key"))?,
             all,
+            verified: VerifiedTokens::default(),
             issuer: issuer.to_owned(),
             audience: audience.to_owned(),
             ttl_s: i64::try_from(ttl_s).unwrap_or(i64::MAX),
-            jwks: json!({"keys": keys.iter().map(public).collect::<Vec<Value>>()}).to_string(),
+            jwks,
         })
     }
 
@@ -149,7 +135,7 @@ impl Keys {
 
     /// A token for a session that ends at `ends_at`; answers it with its life in seconds.
     pub fn issue(&self, named: Named, now: Timestamp, ends_at: Timestamp) -> Result<(String, i64)> {
-        let key = self.all.first().ok_or_else(|| Error::internal("there is no signing key"))?;
+        let (key_id, key) = &self.signing;
         let iat = now.0 / 1_000;
         let exp = (iat + self.ttl_s).min(ends_at.0 / 1_000);
         let claims = Claims {
@@ -163,12 +149,12 @@ impl Keys {
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TOKEN_TYPE.into());
-        header.kid = Some(key.id.clone());
+        header.kid = Some(key_id.clone());
         let part = |json: serde_json::Result<String>| json.map(|text| URL_SAFE_NO_PAD.encode(text));
         let signed = part(serde_json::to_string(&header))
             .and_then(|header| Ok(format!("{header}.{}", part(serde_json::to_string(&claims))?)))
             .map_err(|e| Error::internal(format!("a token could not be written: {e}")))?;
-        let signature = URL_SAFE_NO_PAD.encode(key.signing.sign(signed.as_bytes()).to_bytes());
+        let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes());
         Ok((format!("{signed}.{signature}"), exp - iat))
     }
 
@@ -181,6 +167,23 @@ impl Keys {
         if token.len() > TOKEN_BYTES_MAX {
             return Err("too long");
         }
+        let digest = secret::hash(token);
+        let known = self.verified.find(&digest);
+        let verified = known.map_or_else(|| self.read(token), Ok)?;
+        let now_s = now.0 / 1_000;
+        match () {
+            () if verified.until_s <= now_s => return Err("expired"),
+            () if verified.from_s > now_s => return Err("not yet valid"),
+            () => {}
+        }
+        if known.is_none() {
+            self.verified.put(digest, verified);
+        }
+        Ok(verified.named)
+    }
+
+    /// What a token says that one of our keys signed for us.
+    fn read(&self, token: &str) -> Result<Verified, &'static str> {
         let (signed, signature) = token.rsplit_once('.').ok_or("not a token")?;
         let (header, claims) = signed.split_once('.').ok_or("not a token")?;
         let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| "not base64");
@@ -195,13 +198,14 @@ impl Keys {
         }
         let claims = decoded(claims)?;
         let said: Said<'_> = serde_json::from_slice(&claims).map_err(|_| "not our claims")?;
-        let now_s = now.0 / 1_000;
         match () {
             () if said.iss != self.issuer => Err("another issuer"),
             () if said.aud != self.audience => Err("another audience"),
-            () if said.exp <= now_s => Err("expired"),
-            () if said.iat.max(said.nbf.unwrap_or(0)) > now_s => Err("not yet valid"),
-            () => Ok(Named { member: MemberId::of(said.sub), session: SessionId::of(said.sid) }),
+            () => Ok(Verified {
+                named: Named { member: MemberId::of(said.sub), session: SessionId::of(said.sid) },
+                from_s: said.iat.max(said.nbf.unwrap_or(0)),
+                until_s: said.exp,
+            }),
         }
     }
 
@@ -344,24 +348,54 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_signatures_that_others_accept_are_ours() {
-        use ed25519_dalek::{Signature, Verifier};
-        let key = OwnKey::read(&new_key().expect("key")).expect("key");
-        let others = key.signing.verifying_key();
+    fn exactly_the_signatures_of_the_key_are_ours() {
+        let signing = SigningKey::from_bytes(&[7; 32]);
+        let key = OwnKey { id: "k".into(), public: signing.verifying_key() };
         for length in [0, 1, 64, 450] {
             let message = vec![7; length];
-            let signature = key.signing.sign(&message).to_bytes();
-            assert!(key.has_signed(&message, &signature) && others.verify(&message, &signature.into()).is_ok());
+            let signature = signing.sign(&message).to_bytes();
+            assert!(key.has_signed(&message, &signature));
             for bit in 0..512 {
                 let mut wrong = signature;
                 wrong[bit / 8] ^= 1 << (bit % 8);
                 assert!(!key.has_signed(&message, &wrong), "bit {bit}");
-                assert!(others.verify(&message, &Signature::from_bytes(&wrong)).is_err(), "bit {bit}");
             }
             assert!(!key.has_signed(b"another message", &signature));
             assert!(!key.has_signed(&message, &signature[..63]) && !key.has_signed(&message, &[]));
             assert!(!key.has_signed(&message, &[&signature[..], &[0]].concat()));
         }
+        // The neutral point as key and as R verifies any message, unless it is refused for its weakness.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let weak = OwnKey { id: "k".into(), public: VerifyingKey::from_bytes(&neutral).expect("a point") };
+        assert!(!weak.has_signed(b"anything", &[neutral, [0; 32]].concat()));
+    }
+
+    #[test]
+    fn a_right_signature_is_remembered_and_nothing_else_of_a_token() {
+        let stored = new_key().expect("key");
+        let ours = keys(&stored, "roster");
+        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let now = Timestamp::now();
+        let (token, ttl_s) = ours.issue(named, now, Timestamp(i64::MAX)).expect("token");
+        // What is refused is not remembered, whatever it is refused for.
+        let other = keys(&new_key().expect("key"), "roster").issue(named, now, Timestamp(i64::MAX)).expect("token").0;
+        let early = ours.issue(named, now.plus_ms(3_600_000), Timestamp(i64::MAX)).expect("token").0;
+        let elsewhere = keys(&stored, "other").issue(named, now, Timestamp(i64::MAX)).expect("token").0;
+        for wrong in [&other, &early, &elsewhere, &token[1..], &token[..token.len() - 1], &format!("{token}A"), ""] {
+            assert!(ours.verify(wrong, now).is_err() && ours.verify(wrong, now).is_err(), "{wrong}");
+        }
+        assert_eq!(ours.verified.len(), 0);
+        for _ in 0..3 {
+            assert_eq!(ours.verify(&token, now).expect("valid"), named);
+        }
+        assert_eq!(ours.verified.len(), 1);
+        // Its time is looked at every time.
+        assert!(ours.verify(&token, now.plus_ms(ttl_s * 1_000 - 1_000)).is_ok());
+        assert!(ours.verify(&token, now.plus_ms(ttl_s * 1_000)).is_err());
+        assert!(ours.verify(&token, now.plus_ms(-2_000)).is_err());
+        // Other keys remember nothing of it.
+        assert!(keys(&new_key().expect("key"), "roster").verify(&token, now).is_err());
     }
 
     #[test]

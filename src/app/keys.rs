@@ -24,7 +24,7 @@ pub struct SigningKey {
 /// All published keys, newest first.
 pub async fn list(app: &App) -> Result<Vec<SigningKey>> {
     let overlap_ms = ms(app.config.signing_key_overlap_s);
-    let keys = app.read(access::store::signing_keys).await?;
+    let keys = stored(app).await?;
     let ends = std::iter::once(None).chain(keys.iter().map(|newer| Some(newer.created_at.plus_ms(overlap_ms))));
     Ok(keys.iter().zip(ends).map(|(key, ends_at)| published(key, ends_at)).collect())
 }
@@ -40,7 +40,7 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<String> {
     let key = token::new_key()?;
     let make = move |t: &Transaction<'_>, caller: &Identity| {
         access::require(t.snapshot(), caller, Permission::SIGNING_KEY_ROTATE)?;
-        store::insert_signing_key(t, &key)?;
+        store::insert_signing_key(t, t.encryption(), &key)?;
         let entry = Entry::new("signing_key", &key.id);
         Ok(Changed::new(key.id, entry))
     };
@@ -71,10 +71,14 @@ pub async fn tend(app: &App) -> Result<()> {
     load(app).await
 }
 
+async fn stored(app: &App) -> Result<Vec<StoredKey>> {
+    let encryption = app.encryption.clone();
+    app.read(move |r| access::store::signing_keys(r, &encryption)).await
+}
+
 /// Takes the stored keys into use.
 async fn load(app: &App) -> Result<()> {
-    let keys = app.read(access::store::signing_keys).await?;
-    app.guard.keys.store(Arc::new(keys_of(&keys, &app.config)?));
+    app.guard.keys.store(Arc::new(keys_of(&stored(app).await?, &app.config)?));
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! takes an answer only together with its audit entry, so an unaudited change does not compile.
 
 pub mod denials;
+pub mod encryption;
 pub mod figures;
 mod kept;
 pub mod keys;
@@ -17,8 +18,9 @@ mod rules;
 mod store;
 pub mod verdict;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::access;
 use crate::access::caller::{Guard, Identity};
+use crate::access::encryption::Encryption;
 use crate::access::permission::Permission;
 use crate::access::secret::{self, Hash, Sealer};
 use crate::access::snapshot::{Change, Snapshot};
@@ -47,6 +50,9 @@ use kept::Kept;
 pub use large::Large;
 use record::{Allowed, Decided};
 pub use store::{is_used_up, use_up};
+
+/// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
+pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
 
 /// The application: one per data directory.
 pub struct App {
@@ -71,14 +77,17 @@ pub struct App {
     allowed: Allowed,
     /// Turns at the password hash.
     pub hashing: Arc<Semaphore>,
+    pub hash_kinds: HashKinds,
     /// Digests what may hold a secret, and derives secrets from others.
     pub sealer: Sealer,
+    /// Reads and writes the secrets that lie in the database.
+    pub encryption: Arc<Encryption>,
     /// Where the server answers, once it does.
     pub url: OnceLock<String>,
     kept: Kept,
     denials: Denials,
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
-    /// Whose turn it is at the signing keys.
+    /// Whose turn it is at the signing keys, and at the key that encrypts them.
     rotating: tokio::sync::Mutex<()>,
     /// Whose turn it is at SFTPGo's users, with the token that all use.
     pub sftpgo: tokio::sync::Mutex<Option<String>>,
@@ -149,11 +158,17 @@ pub struct Committed<T> {
 pub struct Transaction<'a> {
     writer: &'a Writer<'a>,
     snapshot: &'a Snapshot,
+    encryption: &'a Encryption,
 }
 
 impl<'a> Transaction<'a> {
     pub fn snapshot(&self) -> &'a Snapshot {
         self.snapshot
+    }
+
+    /// For the secrets among the rows.
+    pub fn encryption(&self) -> &'a Encryption {
+        self.encryption
     }
 }
 
@@ -193,15 +208,16 @@ impl App {
             }
         };
         let db = Db::open(&config, crate::access::store::load, recovered, publish)?;
-        let (first_key, server_key) = (token::new_key()?, secret::random()?);
+        let encryption = encryption::open(&db, &config).await?;
+        let (first_key, server_key, with) = (token::new_key()?, secret::random()?, encryption.clone());
         let (keys, server_key) = db
             .write(move |w, snapshot| {
-                store::found_site(w, &server_key)?;
-                if crate::access::store::signing_keys(w)?.is_empty() {
-                    store::insert_signing_key(w, &first_key)?;
+                store::found_site(w, &with, &server_key)?;
+                if crate::access::store::signing_keys(w, &with)?.is_empty() {
+                    store::insert_signing_key(w, &with, &first_key)?;
                 }
                 snapshot.epoch = crate::access::store::epoch(w)?;
-                Ok((crate::access::store::signing_keys(w)?, store::server_key(w)?))
+                Ok((crate::access::store::signing_keys(w, &with)?, store::server_key(w, &with)?))
             })
             .await?;
         let keys = keys::keys_of(&keys, &config)?;
@@ -217,10 +233,12 @@ impl App {
             decisions: DecisionLog::open(&config, Decided::row),
             allowed: Allowed::default(),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
+            hash_kinds: HashKinds::default(),
             config: Arc::new(config),
             outbox: tokio::sync::Notify::new(),
             neighbours,
             sealer,
+            encryption,
             url: OnceLock::new(),
             kept: Kept::default(),
             denials: denials::denials(),
@@ -266,9 +284,11 @@ impl App {
         action: &'static str,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
-        let (caller, neighbours) = (caller.clone(), self.neighbours);
-        let (committed, addressed) =
-            self.db.write(move |w, snapshot| apply(w, snapshot, neighbours, (&caller, action), change)).await?;
+        let (caller, neighbours, encryption) = (caller.clone(), self.neighbours, self.encryption.clone());
+        let (committed, addressed) = self
+            .db
+            .write(move |w, snapshot| apply((w, &encryption), snapshot, neighbours, (&caller, action), change))
+            .await?;
         if addressed > 0 {
             self.outbox.notify_one();
         }
@@ -500,7 +520,7 @@ pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
 
 /// Runs a change with all that belongs to it; answers also how many deliveries it made.
 fn apply<T>(
-    w: &Writer<'_>,
+    (w, encryption): (&Writer<'_>, &Encryption),
     snapshot: &mut Snapshot,
     neighbours: Neighbours,
     (caller, action): (&Identity, &'static str),
@@ -510,7 +530,7 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they can.
         *snapshot = access::store::load(w)?;
     }
-    let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot }, caller)?;
+    let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot, encryption }, caller)?;
     entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
     let request_id = &caller.exchange.request_id;
     let mut addressed = 0;

@@ -1,9 +1,12 @@
 //! SQL of the rows that belong to no wing: the site itself, its signing keys, remembered requests.
 
+use super::encryption::Known;
+use crate::access::encryption::{self, Encryption, KeyId, Place};
 use crate::access::secret::Hash;
+use crate::access::store::encrypt;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{ApiKeyId, MemberId, PluginId, RoleId, SessionId, Timestamp};
 
 /// The answer to an earlier creating request.
@@ -14,18 +17,69 @@ pub(super) struct Remembered {
 }
 
 const FOUND_SITE: &str = "
-    insert into site (only, epoch, created_at, server_key)
-    values (1, 1, :now, :server_key)
+    insert into site (only, epoch, created_at, server_key, encryption_key_id)
+    values (1, 1, :now, :server_key, :key_id)
     on conflict (only) do nothing";
 
-pub fn found_site(w: &Writer<'_>, server_key: &[u8; 32]) -> Result<()> {
-    w.execute(FOUND_SITE, &[(":now", &w.now()), (":server_key", server_key)]).map(drop)
+pub fn found_site(w: &Writer<'_>, encryption: &Encryption, server_key: &[u8; 32]) -> Result<()> {
+    let id = encryption.key_id()?;
+    let stored = encryption.encrypt(id, Place::server_key(), server_key)?;
+    w.execute(FOUND_SITE, &[(":now", &w.now()), (":server_key", &stored), (":key_id", &id.to_string())]).map(drop)
 }
 
 const SERVER_KEY: &str = "select server_key from site where only = 1";
 
-pub fn server_key(r: &Reader<'_>) -> Result<[u8; 32]> {
-    r.one(SERVER_KEY, &[], |row| row.get(0))
+pub fn server_key(r: &Reader<'_>, encryption: &Encryption) -> Result<[u8; 32]> {
+    let stored: Vec<u8> = r.one(SERVER_KEY, &[], |row| row.get(0))?;
+    let key = encryption.decrypt(Place::server_key(), &stored)?;
+    key.try_into().map_err(|_| Error::internal("the server key has another length"))
+}
+
+const FIND_ENCRYPTION: &str = "select encryption_key_id, server_key from site where only = 1";
+
+pub(super) fn known_encryption(r: &Reader<'_>) -> Result<Known> {
+    let found: Option<(Option<String>, Vec<u8>)> =
+        r.find(FIND_ENCRYPTION, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(match found {
+        None => Known::Nothing,
+        Some((Some(id), _)) => Known::Key(id.parse()?),
+        // All are encrypted in one transaction.
+        Some((None, server_key)) => Known::Clear { is_begun: encryption::is_encrypted(&server_key) },
+    })
+}
+
+const SET_ENCRYPTION_KEY: &str = "update site set encryption_key_id = :id where only = 1";
+
+/// Names the key that every secret is encrypted with.
+pub(super) fn set_encryption_key(w: &Writer<'_>, id: KeyId) -> Result<()> {
+    w.execute(SET_ENCRYPTION_KEY, &[(":id", &id.to_string())]).map(drop)
+}
+
+const LIST_SERVER_KEYS: &str = "select x'01', server_key from site";
+const SET_SERVER_KEY: &str = "update site set server_key = :stored where only = 1 and :row = x'01'";
+const LIST_PRIVATE_KEYS: &str = "select cast(id as blob), private_key from signing_keys";
+const SET_PRIVATE_KEY: &str = "update signing_keys set private_key = :stored where id = cast(:row as text)";
+const LIST_FACTOR_SECRETS: &str = "select member_id, secret from second_factors";
+const SET_FACTOR_SECRET: &str = "update second_factors set secret = :stored where member_id = :row";
+
+/// Every column of secrets that must be read back: how its rows are listed, and how one is replaced.
+const SECRETS: [(&str, &str, &str, &str); 3] = [
+    ("site", "server_key", LIST_SERVER_KEYS, SET_SERVER_KEY),
+    ("signing_keys", "private_key", LIST_PRIVATE_KEYS, SET_PRIVATE_KEY),
+    ("second_factors", "secret", LIST_FACTOR_SECRETS, SET_FACTOR_SECRET),
+];
+
+/// Replaces every secret by another form of it; answers how many there are.
+pub(super) fn rewrite_secrets(w: &Writer<'_>, form: impl Fn(Place<'_>, Vec<u8>) -> Result<Vec<u8>>) -> Result<usize> {
+    let mut count = 0;
+    for (table, column, list, set) in SECRETS {
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = w.all(list, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for (row, stored) in rows {
+            let stored = form(Place::new(table, column, &row), stored)?;
+            count += w.execute(set, &[(":stored", &stored), (":row", &row)])?;
+        }
+    }
+    Ok(count)
 }
 
 const RAISE_EPOCH: &str = "update site set epoch = :epoch where only = 1 and epoch < :epoch";
@@ -38,12 +92,12 @@ const INSERT_SIGNING_KEY: &str = "
     insert into signing_keys (id, private_key, public_key, created_at)
     values (:id, :private_key, :public_key, :now)";
 
-pub fn insert_signing_key(w: &Writer<'_>, key: &StoredKey) -> Result<()> {
+pub fn insert_signing_key(w: &Writer<'_>, encryption: &Encryption, key: &StoredKey) -> Result<()> {
     w.execute(
         INSERT_SIGNING_KEY,
         &[
             (":id", &key.id),
-            (":private_key", &key.private_key),
+            (":private_key", &encrypt(w, encryption, Place::signing_key(&key.id), &key.private_key)?),
             (":public_key", &key.public_key),
             (":now", &key.created_at),
         ],

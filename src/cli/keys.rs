@@ -75,6 +75,20 @@ pub(super) enum SigningKeyCommand {
     Rotate,
 }
 
+#[derive(Subcommand)]
+pub(super) enum EncryptionKeyCommand {
+    /// Make a new key, encrypt all secrets with it, and put it into the key file
+    Rotate,
+}
+
+pub(super) async fn encryption_key(common: &Common, command: &EncryptionKeyCommand) -> Result<(), Failed> {
+    let answer = match command {
+        EncryptionKeyCommand::Rotate => ask(common, Method::POST, "/admin/encryption-key/rotate", None).await?,
+    };
+    show::line(common.json, &answer);
+    Ok(())
+}
+
 pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Failed> {
     let at = |id: &str, rest: &str| format!("/admin/api-keys/{}{rest}", segment(&hyphenated(id)));
     let answer = match command {

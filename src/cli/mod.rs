@@ -31,7 +31,7 @@ use crate::config::{Config, Sources};
 use crate::connect::mail;
 use crate::error::Result;
 use crate::sandbox::compile;
-use crate::{organizations, permissions, routes};
+use crate::{members, organizations, permissions, routes};
 pub use tables::tables;
 
 /// The member centre of a small site.
@@ -115,6 +115,9 @@ enum Command {
     /// The keys that access tokens are signed with
     #[command(subcommand)]
     SigningKey(keys::SigningKeyCommand),
+    /// The key that secrets in the database are encrypted with
+    #[command(subcommand)]
+    EncryptionKey(keys::EncryptionKeyCommand),
     /// Events for other services, and their deliveries
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
@@ -204,6 +207,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Key(command) => keys::key(&common, command).await?,
         Command::Job(command) => jobs::job(&common, command).await?,
         Command::SigningKey(command) => keys::signing_key(&common, &command).await?,
+        Command::EncryptionKey(command) => keys::encryption_key(&common, &command).await?,
         Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Sync(command) => sync::run(&common, command).await?,
         Command::Sftpgo(command) => sftpgo::run(&common, &command).await?,
@@ -243,6 +247,7 @@ pub struct Site {
 pub async fn open(config: Config) -> Result<Site> {
     directory::create_file(&config.database_file())?;
     let app = App::open(config).await?;
+    members::password::recount(&app).await?;
     permissions::seed(&app).await?;
     organizations::found_platform(&app).await?;
     let endpoint = routes::endpoint(&app)?;

@@ -173,6 +173,7 @@ async fn end_what_is_over(app: &App) {
         ("sessions", sessions::tidy(app).await),
         ("signing keys", keys::tend(app).await),
         ("API keys", clients::keys::tend(app).await),
+        ("password hashes", members::password::recount(app).await),
         ("jobs", jobs::forget_done(app).await),
         ("videos", videos::tend(app).await),
         ("deliveries", deliver::tidy(app).await),

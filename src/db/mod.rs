@@ -49,6 +49,15 @@ impl<'a> Writer<'a> {
         self.now
     }
 
+    /// Makes a change whose former content must not stay in what the file has free.
+    pub fn erasing<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let set = |on: bool| self.connection.pragma_update(None, "secure_delete", on).map_err(sql::failed);
+        set(true)?;
+        let changed = change();
+        set(false)?;
+        changed
+    }
+
     /// All that could be refused was asked: what fails from here on fails with its batch. In return SQLite need not copy
     /// each page before it changes, which is a good part of a change of many tables.
     pub fn decided(&self) -> Result<()> {

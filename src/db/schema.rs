@@ -91,6 +91,25 @@ fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
     transaction.commit().map_err(failed)
 }
 
+/// Writes the file anew, so that nothing is left in it but what the rows hold: what was deleted or replaced stays in free
+/// pages and in the write-ahead log otherwise. Takes the room of the file twice for a while.
+pub fn vacuum(file: &Path) -> Result<()> {
+    let write = || {
+        let connection = Connection::open(file)?;
+        prepare(&connection)?;
+        // The copy is as large as the file.
+        connection.execute_batch("pragma temp_store = file; vacuum")?;
+        connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))
+    };
+    let why = match write() {
+        Ok(false) => return Ok(()),
+        Ok(true) => "another program reads it".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    let text = format!("{} could not be written anew, which takes its size twice on the disk: {why}", file.display());
+    Err(Error::new(Cause::Database).because(text.clone()).saying(text))
+}
+
 pub fn reader_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI
 }

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod authentik;
+mod hash_cost;
 pub mod import;
 mod invitation_store;
 pub mod invitations;

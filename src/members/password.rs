@@ -6,7 +6,7 @@
 //! Hashing takes its memory and its time on the blocking pool, a few at once: the limit is what keeps a burst of
 //! sign-ins from taking the machine.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,10 +15,13 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use bcrypt::HashParts;
 
+use super::hash_cost::{Cost, Floor, beginning};
+use super::store;
 use crate::access::secret;
-use crate::app::App;
+use crate::app::{App, HashKinds};
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
+use crate::ids::Timestamp;
 
 /// More would only cost hashing time.
 pub const PASSWORD_BYTES_MAX: usize = 256;
@@ -129,8 +132,8 @@ pub struct Verified {
     pub is_outdated: bool,
 }
 
-/// Is it the password of this hash? Without a hash the same work is done, and the answer is no. `gate` may refuse when
-/// the turn to hash has come.
+/// Is it the password of this hash? Without a hash the answer is no. Whatever hash it is, or none, the same work is done:
+/// as much as the costliest one takes that the site stores. `gate` may refuse when the turn to hash has come.
 pub async fn verify(
     app: &App,
     password: String,
@@ -141,10 +144,13 @@ pub async fn verify(
     if password.len() > PASSWORD_BYTES_MAX {
         return Ok(Verified { fits: false, is_outdated: false });
     }
+    let floor = floor(app, &argon2);
     in_turn(app, move || {
         gate()?;
-        let is_known = stored.is_some();
-        let stored = stored.map_or_else(|| nobodys(&argon2), Ok)?;
+        for cost in floor.rest(stored.as_deref().and_then(Cost::of)) {
+            work_off(cost, password.as_bytes())?;
+        }
+        let Some(stored) = stored else { return Ok(Verified { fits: false, is_outdated: false }) };
         // The parameters are those of the stored hash, whatever the settings say today. Of a password that is longer,
         // bcrypt looks at 72 bytes, here as where the hash was made.
         let fits = if is_bcrypt(&stored) {
@@ -152,7 +158,7 @@ pub async fn verify(
         } else {
             argon2.verify_password(password.as_bytes(), stored.as_str()).is_ok()
         };
-        Ok(Verified { fits: is_known & fits, is_outdated: is_outdated(&stored, argon2.params()) })
+        Ok(Verified { fits, is_outdated: is_outdated(&stored, argon2.params()) })
     })
     .await
 }
@@ -168,14 +174,52 @@ fn is_outdated(stored: &str, today: &Params) -> bool {
         || params.p_cost() < today.p_cost()
 }
 
-/// A hash that no password has, made once with the parameters of the settings.
-fn nobodys(argon2: &Argon2<'_>) -> Result<String> {
-    static NOBODYS: OnceLock<String> = OnceLock::new();
-    if let Some(hash) = NOBODYS.get() {
-        return Ok(hash.clone());
+/// Does the work of a hash for nothing.
+fn work_off(cost: Cost, password: &[u8]) -> Result<()> {
+    const SALT: [u8; 16] = [0; 16];
+    match cost {
+        Cost::Bcrypt { cost } => {
+            let hash = bcrypt::hash_with_salt_bytes(password, cost, SALT);
+            hash.map(drop).map_err(|e| Error::internal(format!("hashing failed: {e}")))
+        }
+        Cost::Argon2 { memory_kib, passes } => {
+            let failed = |e: argon2::Error| Error::internal(format!("hashing failed: {e}"));
+            let params = Params::new(memory_kib, passes, 1, None).map_err(failed)?;
+            let mut digest = [0; Params::DEFAULT_OUTPUT_LEN];
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+            argon2.hash_password_into(password, &SALT, &mut digest).map_err(failed)?;
+            std::hint::black_box(digest);
+            Ok(())
+        }
     }
-    let hash = hashed(argon2, &secret::random()?)?;
-    Ok(NOBODYS.get_or_init(|| hash).clone())
+}
+
+/// The work of a sign-in now: that of a hash of today's settings, and of all that is stored.
+fn floor(app: &App, argon2: &Argon2<'_>) -> Floor {
+    let today = Cost::Argon2 { memory_kib: argon2.params().m_cost(), passes: argon2.params().t_cost() };
+    let kinds = app.hash_kinds.lock().map(|kinds| kinds.keys().filter_map(|kind| Cost::of(kind)).collect::<Vec<_>>());
+    Floor::over(kinds.unwrap_or_default().into_iter().chain([today]))
+}
+
+/// A hash from elsewhere is about to be stored: from now on its work is everybody's.
+pub fn announce(kinds: &HashKinds, hash: &str) {
+    if let (Some(kind), Ok(mut kinds)) = (beginning(hash), kinds.lock()) {
+        kinds.insert(kind.to_owned(), Timestamp::now());
+    }
+}
+
+/// Looks which kinds of hashes are stored: at the start, and again later, when the last of a kind may be gone.
+pub async fn recount(app: &App) -> Result<()> {
+    // What was announced a moment ago may not be stored yet.
+    const ANNOUNCED_MS: i64 = 600_000;
+    let since = Timestamp::now().plus_ms(-ANNOUNCED_MS);
+    let stored = app.read(store::list_hash_kinds).await?;
+    if let Ok(mut kinds) = app.hash_kinds.lock() {
+        let announced = std::mem::take(&mut *kinds).into_iter().filter(|(_, at)| *at > since);
+        let all: BTreeMap<String, Timestamp> = stored.into_iter().map(|kind| (kind, Timestamp(0))).collect();
+        *kinds = all.into_iter().chain(announced).collect();
+    }
+    Ok(())
 }
 
 fn hashed(argon2: &Argon2<'_>, password: &[u8]) -> Result<String> {

@@ -313,6 +313,21 @@ pub fn find_password(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     r.find(FIND_PASSWORD, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
+const LIST_HASH_KINDS: &str = "
+    select distinct
+        case
+            when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
+            else substr(password_hash, 1, instr(password_hash, ',p=')
+                 + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
+        end
+    from members
+    where password_hash is not null";
+
+/// The beginnings of all stored hashes, which say what work they are.
+pub fn list_hash_kinds(r: &Reader<'_>) -> Result<Vec<String>> {
+    r.all(LIST_HASH_KINDS, &[], |row| row.get(0))
+}
+
 const REPLACE_HASH: &str = "
     update members
     set password_hash = :password_hash

@@ -236,6 +236,7 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
 fn area(path: &str) -> u32 {
     const AREAS: &[(&str, u32)] = &[
         ("/admin/signing-keys", 28),
+        ("/admin/encryption-key", 28),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),

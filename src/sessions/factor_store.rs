@@ -1,12 +1,13 @@
 //! SQL of second factors and recovery codes.
 
+use crate::access::encryption::{Encryption, Place};
 use crate::access::secret::Hash;
+use crate::access::store::encrypt;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
 use crate::ids::{MemberId, SessionId, Timestamp};
 
-/// A second factor as stored.
-#[derive(Debug, Clone)]
+/// A second factor, with its secret in clear.
 pub struct Factor {
     pub secret: Vec<u8>,
     /// Absent until a first code was right.
@@ -18,8 +19,18 @@ const FIND_FACTOR: &str = "
     from second_factors
     where member_id = :member_id";
 
-pub fn find_factor(r: &Reader<'_>, member: MemberId) -> Result<Option<Factor>> {
-    r.find(FIND_FACTOR, &[(":member_id", &member)], |row| Ok(Factor { secret: row.get(0)?, confirmed_at: row.get(1)? }))
+pub fn find_factor(r: &Reader<'_>, encryption: &Encryption, member: MemberId) -> Result<Option<Factor>> {
+    let found: Option<(Vec<u8>, Option<Timestamp>)> =
+        r.find(FIND_FACTOR, &[(":member_id", &member)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((stored, confirmed_at)) = found else { return Ok(None) };
+    Ok(Some(Factor { secret: encryption.decrypt(Place::second_factor(&member), &stored)?, confirmed_at }))
+}
+
+const FIND_CONFIRMED: &str = "select confirmed_at from second_factors where member_id = :member_id";
+
+/// Has the member a second factor, and since when is it confirmed?
+pub fn find_confirmed(r: &Reader<'_>, member: MemberId) -> Result<Option<Option<Timestamp>>> {
+    r.find(FIND_CONFIRMED, &[(":member_id", &member)], |row| row.get(0))
 }
 
 const PUT_SECRET: &str = "
@@ -30,8 +41,9 @@ const PUT_SECRET: &str = "
     where confirmed_at is null";
 
 /// Keeps a secret that waits for its first code; one that is confirmed stays.
-pub fn put_secret(w: &Writer<'_>, member: MemberId, secret: &[u8]) -> Result<()> {
-    w.execute(PUT_SECRET, &[(":member_id", &member), (":secret", &secret), (":now", &w.now())]).map(drop)
+pub fn put_secret(w: &Writer<'_>, encryption: &Encryption, member: MemberId, secret: &[u8]) -> Result<()> {
+    let stored = encrypt(w, encryption, Place::second_factor(&member), secret)?;
+    w.execute(PUT_SECRET, &[(":member_id", &member), (":secret", &stored), (":now", &w.now())]).map(drop)
 }
 
 const CONFIRM: &str = "

@@ -207,7 +207,7 @@ pub async fn answer(
     let check = move |t: &Transaction<'_>, _: &Identity| {
         let Waiting { member, method } = waiting(t, &hash, tries_max, t.now())?;
         patience.require(t.now())?;
-        let factor = factor_store::find_factor(t, member)?;
+        let factor = factor_store::find_factor(t, t.encryption(), member)?;
         let passed = match factor {
             Some(factor) if factor.confirmed_at.is_some() => spend(t, member, &factor, &code)?.map(|proof| {
                 let passed = Passed { method, recovery_codes: None };
@@ -241,7 +241,6 @@ pub async fn answer(
 }
 
 /// What an authenticator app takes.
-#[derive(Debug)]
 pub struct NewSecret {
     /// Base32, to be typed.
     pub secret: String,
@@ -274,7 +273,7 @@ async fn keep_new_secret(
         }
         let found = members::get(t, member)?;
         let account = found.email.or(found.username).unwrap_or_else(|| member.to_string());
-        factor_store::put_secret(t, member, &bytes)?;
+        factor_store::put_secret(t, t.encryption(), member, &bytes)?;
         Ok(Changed::nothing(for_app(&bytes, issuer, &account)?))
     };
     Ok(app.change(caller, "second_factor.begin", begin).await?.answer)
@@ -307,7 +306,7 @@ pub struct State {
 
 pub fn state(r: &Reader<'_>, member: MemberId) -> Result<State> {
     Ok(State {
-        confirmed_at: factor_store::find_factor(r, member)?.and_then(|factor| factor.confirmed_at),
+        confirmed_at: factor_store::find_confirmed(r, member)?.flatten(),
         recovery_codes_left: factor_store::count_recovery_codes(r, member)?,
     })
 }
@@ -347,7 +346,7 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
-        let factor = factor_store::find_factor(t, member)?.ok_or(Cause::SecondFactorOff)?;
+        let factor = factor_store::find_factor(t, t.encryption(), member)?.ok_or(Cause::SecondFactorOff)?;
         if factor.confirmed_at.is_some() {
             return Err(Cause::SecondFactorOn.into());
         }
@@ -374,7 +373,7 @@ fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, shown: bool
 
 /// Fails unless the code is right, and uses it up.
 fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &Patience) -> Result<Proof> {
-    let factor = factor_store::find_factor(t, member)?.filter(|factor| factor.confirmed_at.is_some());
+    let factor = factor_store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
     let factor = factor.ok_or(Cause::SecondFactorOff)?;
     patience.require(t.now())?;
     let proof = spend(t, member, &factor, code)?;
@@ -419,7 +418,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
 
 /// Takes a member's second factor away, for who lost it; everything the member was signed in to ends.
 pub fn reset(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
-    if factor_store::find_factor(t, member)?.is_none() {
+    if factor_store::find_confirmed(t, member)?.is_none() {
         return Err(Cause::SecondFactorOff.into());
     }
     factor_store::delete_factor(t, member)?;

@@ -19,6 +19,7 @@ mod counterparts;
 mod crash;
 mod decision_log;
 mod decisions;
+mod encryption;
 mod folders;
 mod giving;
 mod grants;

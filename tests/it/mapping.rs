@@ -589,10 +589,14 @@ async fn lab(users: Value) -> (Oidc, Site) {
 
 /// Signs somebody in with the provider; answers its uid.
 async fn sign_in(oidc: &Oidc, site: &Site, login: &str) -> String {
-    let url = format!("/auth/oidc/url?redirect_uri={REDIRECT}");
+    let binding = "a-value-that-the-program-of-a-portal-keeps";
+    let url = format!("/auth/oidc/url?redirect_uri={REDIRECT}&binding={binding}");
     let url = site.nobody().get(&url).await.data()["authorize_url"].as_str().expect("a URL").to_owned();
     let callback = oidc.sign_in(&url, login, REDIRECT).await;
-    let body = json!({"code": query(&callback, "code"), "state": query(&callback, "state"), "redirect_uri": REDIRECT});
+    let body = json!({
+        "code": query(&callback, "code"), "state": query(&callback, "state"), "redirect_uri": REDIRECT,
+        "binding": binding,
+    });
     let tokens = site.nobody().post("/auth/oidc/exchange", body).await.data();
     let me = site.bearer(tokens["access_token"].as_str().expect("a token")).get("/me").await.data();
     me["uid"].as_str().expect("uid").to_owned()

@@ -344,6 +344,7 @@ impl World<'_> {
             "end_my_session" => ("/me/sessions/none".into(), None),
             "list_signing_keys" => ("/admin/signing-keys".into(), None),
             "rotate_signing_key" => ("/admin/signing-keys/rotate".into(), None),
+            "rotate_encryption_key" => ("/admin/encryption-key/rotate".into(), None),
 
             "list_my_api_keys" => ("/me/api-keys".into(), None),
             "create_my_api_key" => ("/me/api-keys".into(), Some(json!({"name": "new"}))),

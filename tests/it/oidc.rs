@@ -19,6 +19,8 @@ use crate::mapping::enforce;
 use crate::site::{As, Organization, Reply, Site};
 
 const REDIRECT: &str = "http://127.0.0.1:9/callback";
+/// What binds the sign-ins of these tests, which no browser makes.
+const BINDING: &str = "a-value-that-the-program-of-a-portal-keeps";
 const AUDIENCE: &str = "https://roster.example.org";
 const ZITADEL: &str = "urn:zitadel:iam:org:project:roles";
 
@@ -57,12 +59,12 @@ async fn lab(mut config: Value, settings: &str, more: &str) -> (Oidc, Site) {
 }
 
 async fn authorize_url(site: &As<'_>, provider: &str) -> String {
-    let path = format!("/auth/oidc/url?provider={provider}&redirect_uri={REDIRECT}");
+    let path = format!("/auth/oidc/url?provider={provider}&redirect_uri={REDIRECT}&binding={BINDING}");
     site.get(&path).await.data()["authorize_url"].as_str().expect("a URL").to_owned()
 }
 
 fn returned(provider: &str, code: &str, state: &str) -> Value {
-    json!({"provider": provider, "code": code, "state": state, "redirect_uri": REDIRECT})
+    json!({"provider": provider, "code": code, "state": state, "redirect_uri": REDIRECT, "binding": BINDING})
 }
 
 /// What comes back from the provider when `login` signs in there.
@@ -162,12 +164,11 @@ async fn the_only_provider_need_not_be_named_and_authentik_is_the_known_identity
     let site = Site::with(&block("authentik", &oidc.issuer, "")).await;
     let made = site.admin().post("/admin/members", json!({"username": "al", "authentik_sub": "alice"})).await.data();
 
-    let url = site.nobody().get(&format!("/auth/oidc/url?redirect_uri={REDIRECT}")).await.data()["authorize_url"]
-        .as_str()
-        .expect("a URL")
-        .to_owned();
+    let path = format!("/auth/oidc/url?redirect_uri={REDIRECT}&binding={BINDING}");
+    let url = site.nobody().get(&path).await.data()["authorize_url"].as_str().expect("a URL").to_owned();
     let callback = oidc.sign_in(&url, "alice", REDIRECT).await;
-    let body = json!({"code": query(&callback, "code"), "state": query(&callback, "state"), "redirect_uri": REDIRECT});
+    let mut body = returned("", &query(&callback, "code").expect("code"), &query(&callback, "state").expect("state"));
+    body.as_object_mut().expect("a body").remove("provider");
     let reply = site.nobody().post("/auth/oidc/exchange", body).await;
 
     assert_eq!(me(&site, &token(&reply)).await["uid"], made["uid"]);
@@ -363,7 +364,7 @@ async fn a_provider_is_asked_again_when_the_time_of_its_document_or_of_a_missing
     };
 
     let (oidc, site) = lab(config.clone(), "auth.oidc_keys_ttl_s = 1", "").await;
-    let request = format!("/auth/oidc/url?redirect_uri={REDIRECT}");
+    let request = format!("/auth/oidc/url?redirect_uri={REDIRECT}&binding={BINDING}");
     until(&oidc, document, 3, site.nobody(), &request).await;
 
     let (oidc, site) = lab(config, "auth.oidc_keys_retry_s = 1", &format!("audience = {AUDIENCE:?}")).await;
@@ -537,44 +538,111 @@ async fn of_many_exchanges_of_one_state_at_most_one_succeeds() {
     assert!(refused.iter().all(|reply| reply.word() == "invalid_state"));
 }
 
+/// Begins a sign-in; answers the cookie that was set, and what comes back from the provider, without a binding.
+async fn begin(oidc: &Oidc, caller: As<'_>, binding: Option<&str>) -> (Option<String>, Value) {
+    let binding = binding.map_or_else(String::new, |value| format!("&binding={value}"));
+    let reply = caller.get(&format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}{binding}")).await;
+    let cookie = reply.header("set-cookie").map(|line| line.split(';').next().expect("a pair").to_owned());
+    let url = reply.data()["authorize_url"].as_str().expect("a URL").to_owned();
+    let callback = oidc.sign_in(&url, "alice", REDIRECT).await;
+    let mut back =
+        returned("lab", &query(&callback, "code").expect("code"), &query(&callback, "state").expect("state"));
+    back.as_object_mut().expect("a body").remove("binding");
+    (cookie, back)
+}
+
+async fn is_refused(caller: As<'_>, back: &Value, binding: Option<&str>) {
+    let mut back = back.clone();
+    if let Some(value) = binding {
+        back["binding"] = json!(value);
+    }
+    let reply = caller.post("/auth/oidc/exchange", back).await;
+    assert_eq!(reply.is(28_501_000).word(), "invalid_state");
+}
+
 #[tokio::test]
 async fn a_sign_in_belongs_to_the_browser_that_began_it() {
     let (oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
     let browser = || site.nobody().with("sec-fetch-site", "same-origin");
-    let begin = async |caller: As<'_>| {
-        let path = format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}");
-        let reply = caller.get(&path).await;
-        let cookie = reply.header("set-cookie").map(|line| line.split(';').next().expect("a pair").to_owned());
-        let url = reply.data()["authorize_url"].as_str().expect("a URL").to_owned();
-        let callback = oidc.sign_in(&url, "alice", REDIRECT).await;
-        let back =
-            returned("lab", &query(&callback, "code").expect("code"), &query(&callback, "state").expect("state"));
-        (cookie, back)
-    };
-    let refused = async |caller: As<'_>, back: &Value| {
-        let reply = caller.post("/auth/oidc/exchange", back.clone()).await;
-        assert_eq!(reply.is(28_501_000).word(), "invalid_state");
-    };
 
-    let (cookie, back) = begin(browser()).await;
+    let (cookie, back) = begin(&oidc, browser(), None).await;
     let cookie = cookie.expect("a cookie");
     assert!(cookie.starts_with("oidc_state="), "{cookie}");
-    let (others, _) = begin(browser()).await;
-    refused(browser(), &back).await;
-    refused(site.nobody(), &back).await;
-    refused(browser().with("cookie", &others.expect("a cookie")), &back).await;
-    refused(browser().with("cookie", "oidc_state=x"), &back).await;
+    let value = cookie.strip_prefix("oidc_state=").expect("a value");
+    let (others, _) = begin(&oidc, browser(), None).await;
+    let others = others.expect("a cookie");
+    for binding in [None, Some(value), Some(BINDING)] {
+        is_refused(browser(), &back, binding).await;
+        is_refused(site.nobody(), &back, binding).await;
+        is_refused(browser().with("cookie", &others), &back, binding).await;
+        is_refused(browser().with("cookie", "oidc_state=x"), &back, binding).await;
+    }
     // A second tab leaves the first one as good as it was.
-    let (again, second) = begin(browser().with("cookie", &cookie)).await;
+    let (again, second) = begin(&oidc, browser().with("cookie", &cookie), None).await;
     assert_eq!(again.as_ref(), Some(&cookie));
     browser().with("cookie", &cookie).post("/auth/oidc/exchange", back).await.done();
     browser().with("cookie", &cookie).post("/auth/oidc/exchange", second).await.done();
+}
 
-    // Begun without a browser: a cookie is neither given nor asked for, but no browser can be made to go on with it.
-    let (none, back) = begin(site.nobody()).await;
+#[tokio::test]
+async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
+    let settings = "cors.origins = [\"https://portal.example.net\"]";
+    let (oidc, site) = lab(json!({"users": {"alice": {}}}), settings, "").await;
+    let page = |fetch_site: &str, origin: &str| site.nobody().with("sec-fetch-site", fetch_site).with("origin", origin);
+    let (portal, other) = ("https://portal.example.net", "https://evil.example");
+    let unbound = format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}");
+
+    // A page of another site, whether it is known or not, and whoever is no browser or an old one.
+    for caller in [page("cross-site", portal), page("cross-site", other), page("", other), site.nobody()] {
+        let refused = caller.get(&unbound).await;
+        assert_eq!(refused.is(10_101_000).fields(), ["query.binding"]);
+        assert_eq!(refused.header("set-cookie"), None);
+
+        let (none, back) = begin(&oidc, caller.clone(), Some(BINDING)).await;
+        assert_eq!(none, None);
+        // Slipped to somebody else it is of no use, in whatever browser or program.
+        let another = format!("{BINDING}-of-somebody-else");
+        for binding in [None, Some(another.as_str()), Some(&BINDING[1..])] {
+            is_refused(caller.clone(), &back, binding).await;
+            is_refused(site.nobody(), &back, binding).await;
+            let victim = || site.nobody().with("sec-fetch-site", "same-origin");
+            is_refused(victim(), &back, binding).await;
+            is_refused(victim().with("cookie", &format!("oidc_state={BINDING}")), &back, binding).await;
+        }
+        let mut bound = back;
+        bound["binding"] = json!(BINDING);
+        caller.post("/auth/oidc/exchange", bound).await.done();
+    }
+
+    // Whoever keeps a cookie may bind by a value all the same, and gets no cookie then.
+    let own = site.nobody().with("sec-fetch-site", "same-origin");
+    let (none, mut back) = begin(&oidc, own.clone(), Some(BINDING)).await;
     assert_eq!(none, None);
-    refused(browser().with("cookie", &cookie), &back).await;
-    site.nobody().post("/auth/oidc/exchange", back).await.done();
+    is_refused(own.clone(), &back, None).await;
+    back["binding"] = json!(BINDING);
+    own.post("/auth/oidc/exchange", back).await.done();
+}
+
+#[tokio::test]
+async fn a_binding_at_its_bounds_and_one_past_them() {
+    let (_oidc, site) = lab(json!({"users": {"alice": {}}}), "", "").await;
+    let begun = async |length: usize| {
+        let value = "x".repeat(length);
+        site.nobody().get(&format!("/auth/oidc/url?redirect_uri={REDIRECT}&binding={value}")).await
+    };
+    let ended = async |length: usize| {
+        let mut back = returned("lab", "code", "state");
+        back["binding"] = json!("x".repeat(length));
+        site.nobody().post("/auth/oidc/exchange", back).await
+    };
+    for length in [32, 128] {
+        begun(length).await.done();
+        assert_eq!(ended(length).await.word(), "invalid_state");
+    }
+    for length in [0, 31, 129] {
+        assert_eq!(begun(length).await.is(10_101_000).fields(), ["query.binding"], "{length}");
+        assert_eq!(ended(length).await.is(10_101_000).fields(), ["body.binding"], "{length}");
+    }
 }
 
 // ── a provider that does everything wrong ──
@@ -794,7 +862,7 @@ async fn a_provider_that_misbehaves_before_a_sign_in_is_a_clear_error_within_its
         let good = rogue.answers.lock().expect("lock").get(path).cloned().expect("an answer");
         rogue.set(path, behaviour);
         let began = Instant::now();
-        let reply = site.nobody().get(&format!("/auth/oidc/url?redirect_uri={REDIRECT}")).await;
+        let reply = site.nobody().get(&format!("/auth/oidc/url?redirect_uri={REDIRECT}&binding={BINDING}")).await;
         assert_eq!(reply.is(28_602_000).word(), "neighbour_failed", "{n}");
         assert!(began.elapsed() < WAIT_MAX, "{n}");
         rogue.set(path, good);

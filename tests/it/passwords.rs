@@ -187,6 +187,13 @@ async fn a_password_is_hashed_anew_at_sign_in_when_the_settings_ask_for_more() {
 /// Of the bcrypt of crypt_blowfish's own tests: the password is `U*U`.
 const BCRYPT_TAIL: &str = "$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
+fn argon2_of_work(work: Params, password: &str) -> String {
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, work);
+    let hash: argon2::password_hash::phc::PasswordHash =
+        argon2.hash_password_with_salt(password.as_bytes(), b"somesalt").expect("a hash");
+    hash.to_string()
+}
+
 fn argon2_of(algorithm: Algorithm, password: &str) -> String {
     let argon2 = Argon2::new(algorithm, Version::V0x13, Params::new(64, 1, 1, None).expect("parameters"));
     let hash: argon2::password_hash::phc::PasswordHash =
@@ -221,6 +228,61 @@ async fn a_hash_from_elsewhere_signs_in_and_becomes_argon2id_at_once() {
         assert!(stored_hash(&site, uid).starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{hash}");
         site.token(&username, password).await;
     }
+}
+
+/// The median of some sign-ins with a wrong password.
+async fn time_of_refusal(site: &Site, name: &str) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..7 {
+        let began = Instant::now();
+        login(&site.nobody(), name, "Wrong-horse-9").await.is(28_501_000);
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn the_time_of_a_refusal_tells_nothing_of_the_hash() {
+    // Shows the order of magnitude only: what is equal is counted where the work is planned.
+    const RATIO_MAX: f64 = 3.0;
+    let mut site = Site::start().await;
+    let plain = site.member().await.username;
+    let quick = time_of_refusal(&site, "nobody-1").await;
+    let costly = argon2_of_work(Params::new(65_536, 4, 1, None).expect("parameters"), PASSWORD);
+    for (name, hash) in [("bcrypt", format!("$2b{BCRYPT_TAIL}").replace("$05$", "$11$")), ("argon", costly)] {
+        let made = site.admin().post("/admin/members", json!({"username": name, "password_hash": hash})).await;
+        made.done();
+    }
+    let same = async |site: &Site, round: u8| {
+        let mut times = Vec::new();
+        for name in [&format!("nobody-{round}"), "bcrypt", "argon", plain.as_str()] {
+            times.push(time_of_refusal(site, name).await.as_secs_f64());
+        }
+        let (least, most) = (times.iter().copied().fold(f64::MAX, f64::min), times.iter().copied().fold(0.0, f64::max));
+        assert!(most / least < RATIO_MAX, "{times:?}");
+        assert!(least > 3.0 * quick.as_secs_f64(), "{times:?} {quick:?}");
+    };
+    same(&site, 2).await;
+    // What is stored is known again after a start, and counts no more when it is gone.
+    site.restart().await;
+    same(&site, 3).await;
+    for name in ["bcrypt", "argon"] {
+        site.while_stopped("update members set password_hash = null where username = ?1", [name]);
+    }
+    assert!(time_of_refusal(&site, "nobody-4").await.as_secs_f64() < 3.0 * quick.as_secs_f64());
+}
+
+#[tokio::test]
+async fn who_may_not_bring_a_hash_along_makes_nobody_s_sign_in_slower() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let quick = time_of_refusal(&site, "nobody-1").await;
+    let hash = format!("$2b{BCRYPT_TAIL}").replace("$05$", "$16$");
+
+    acme.owner().post("/admin/members", json!({"username": "new", "password_hash": hash})).await.is(29_505_000);
+
+    assert!(time_of_refusal(&site, "nobody-2").await.as_secs_f64() < 20.0 * quick.as_secs_f64());
 }
 
 #[tokio::test]

@@ -65,6 +65,10 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
     // begins at the oldest and stops at the first that is younger.
     const WHOLE: &[&str] = &[
         "FORGET_EVENTS",
+        "LIST_HASH_KINDS",
+        "LIST_SERVER_KEYS",
+        "LIST_PRIVATE_KEYS",
+        "LIST_FACTOR_SECRETS",
         "LIST_DELIVERIES",
         "COUNT_DELIVERIES",
         "LIST_WEBHOOKS",

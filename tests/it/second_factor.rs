@@ -20,7 +20,7 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    fn of(answer: &Value) -> Self {
+    pub fn of(answer: &Value) -> Self {
         let secret = Secret::try_from_base32(answer["secret"].as_str().expect("a secret")).expect("base32");
         let totp = Builder::new().with_secret(secret).build().expect("a secret");
         Self { totp, used: 0, recovery_codes: Vec::new() }
@@ -77,7 +77,7 @@ async fn sign_in(site: &Site, username: &str) -> Reply {
 }
 
 /// The challenge that a sign-in gets.
-async fn challenge(site: &Site, username: &str) -> String {
+pub async fn challenge(site: &Site, username: &str) -> String {
     let reply = sign_in(site, username).await;
     assert_eq!(reply.is(28_501_000).word(), "second_factor_required");
     challenge_of(&reply)
@@ -87,7 +87,7 @@ fn challenge_of(reply: &Reply) -> String {
     reply.body["challenge"].as_str().unwrap_or_else(|| panic!("no challenge: {reply:?}")).to_owned()
 }
 
-async fn answer(site: &Site, challenge: &str, code: &str) -> Reply {
+pub async fn answer(site: &Site, challenge: &str, code: &str) -> Reply {
     site.nobody().post("/auth/second-factor", json!({"challenge": challenge, "code": code})).await
 }
 

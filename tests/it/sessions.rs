@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use roster::access::encryption::{Encryption, Place};
 use roster::access::token::{StoredKey, new_key};
 use roster::ids::Timestamp;
 use serde_json::{Value, json};
@@ -31,7 +32,10 @@ fn signing_key(site: &Site) -> StoredKey {
             created_at: Timestamp(row.get(3)?),
         })
     };
-    site.rows().query_row(sql, [], key).expect("a key")
+    let mut key = site.rows().query_row(sql, [], key).expect("a key");
+    let encryption = Encryption::open(&site.path().join("encryption.key")).expect("its key");
+    key.private_key = encryption.decrypt(Place::signing_key(&key.id), &key.private_key).expect("decrypted");
+    key
 }
 
 fn header(key: &StoredKey) -> Header {

@@ -601,6 +601,8 @@ fn template() -> &'static Path {
     let (_, path) = TEMPLATE.get_or_init(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("site");
+        std::fs::create_dir(&path).expect("a folder");
+        std::fs::write(path.join("roster.toml"), SETTINGS).expect("settings");
         let mut child = Command::new(binary())
             .args(["init", "--admin", ADMIN, "--password-stdin", "--json", "--data"])
             .arg(&path)

@@ -173,6 +173,7 @@ impl Api {
             password_hash: self.hashed(body.password, body.password_hash).await?,
             is_suspended: body.is_active == Some(false),
         };
+        let kinds = self.app.hash_kinds.clone();
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
             new.username_by_site = reach == Reach::Site;
@@ -184,6 +185,7 @@ impl Api {
             }
             if is_imported {
                 require_importer(reach)?;
+                new.password_hash.iter().for_each(|hash| password::announce(&kinds, hash));
             }
             let id = create(t, &new)?;
             let mut entry = Entry::new("member", id).after(json!({"fields": named(&new)}));
@@ -226,6 +228,7 @@ impl Api {
         access::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
         let is_imported = edit.password_hash.is_some();
         let password_hash = self.hashed(edit.password.take(), edit.password_hash.take()).await?;
+        let kinds = self.app.hash_kinds.clone();
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
             require_visible(t.snapshot(), reach, id.0)?;
@@ -257,6 +260,7 @@ impl Api {
             password_hash.as_ref().map_or(Ok(()), |_| require_other(caller, id.0))?;
             if is_imported {
                 require_importer(reach)?;
+                password_hash.iter().for_each(|hash| password::announce(&kinds, hash));
             }
             is_active.map_or(Ok(()), |on| access::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {

@@ -1,5 +1,6 @@
 //! Operations of sign-in, and of what follows from it.
 
+pub mod encryption_key;
 pub mod invitation;
 pub mod oidc;
 pub mod own;

@@ -20,6 +20,8 @@ crate::text! {
     SignInState 1..=512 "";
     /// One of the provider's `redirect_uris`, to the letter
     RedirectAddress 1..=2000 "";
+    /// The `binding` that `/auth/oidc/url` was asked with, if it was
+    SignInBinding 32..=128 "";
 }
 
 /// Where to sign in
@@ -38,6 +40,7 @@ struct OidcExchange {
     state: SignInState,
     /// The same as before
     redirect_uri: RedirectAddress,
+    binding: Option<SignInBinding>,
     /// Sends the tokens as cookies too
     cookies: Option<bool>,
     /// Answers the provider's own access token too
@@ -63,7 +66,9 @@ pub struct Api {
 impl Api {
     /// See where to sign in with a provider
     ///
-    /// The sign-in is bound to the browser that asks, by a cookie, and good for `auth.oidc_state_ttl_s`.
+    /// A sign-in ends where it began, within `auth.oidc_state_ttl_s`. Our own pages, and pages of the same site that ask
+    /// with credentials, are bound by a cookie. Who else begins, a page of another site or a program, sends a `binding`,
+    /// keeps it (per browser, as in `sessionStorage`), and sends it again with the code.
     #[oai(path = "/url", method = "get", operation_id = "get_oidc_url")]
     async fn get_oidc_url(
         &self,
@@ -74,9 +79,12 @@ impl Api {
         /// One of the provider's `redirect_uris`, to the letter
         #[oai(validator(max_length = 2000))]
         redirect_uri: Query<String>,
+        /// A random value of the caller's own, new for each sign-in; needed where no cookie binds it
+        #[oai(validator(min_length = 32, max_length = 128))]
+        binding: Query<Option<String>>,
     ) -> Reply<AuthorizeUrl> {
-        let authorize_url =
-            oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), &redirect_uri.0).await?;
+        let begun = (redirect_uri.0.as_str(), binding.0.as_deref());
+        let authorize_url = oidc::begin(&self.app, &self.providers, &visitor, provider.0.as_deref(), begun).await?;
         Ok(ok(AuthorizeUrl { authorize_url }))
     }
 
@@ -94,6 +102,7 @@ impl Api {
             redirect_uri: body.redirect_uri.0,
             state: body.state.0,
             code: body.code.0,
+            binding: body.binding.map(|value| value.0),
         };
         let (tokens, provider_token) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
         Ok(ok(OidcTokens {

@@ -1,7 +1,8 @@
 //! Sign-in with OpenID Connect providers, and their own access tokens as bearers.
 //!
 //! **Invariant.** A person is known by (provider, subject) only. A state and a code are used once, the state before the
-//! code is redeemed, and nothing is made unless the provider vouched for somebody to us.
+//! code is redeemed, and nothing is made unless the provider vouched for somebody to us. Who ends a sign-in shows that it
+//! began there.
 //!
 //! Roles of the sources `oidc` and `zitadel` are those that the last sign-in brought: somebody who signs in with two
 //! providers has, of these sources, what the provider of the last sign-in says.
@@ -26,18 +27,19 @@ use crate::ids::{MemberId, Timestamp};
 use crate::members;
 use claims::Said;
 use provider::{Provider, Published};
-use state::Purpose;
+use state::{Binding, Purpose};
 
 /// The providers of the settings, with what is known of them.
 pub struct Providers(Vec<Provider>);
 
 /// What the browser brings back from a provider.
-#[derive(Debug)]
 pub struct Returned {
     pub provider: Option<String>,
     pub redirect_uri: String,
     pub state: String,
     pub code: String,
+    /// The value that the sign-in began with, if it began with one.
+    pub binding: Option<String>,
 }
 
 impl Providers {
@@ -69,19 +71,26 @@ impl Provider {
     }
 }
 
-/// The address of the provider at which somebody signs in.
+/// The address of the provider at which somebody signs in. It is bound to who begins: by a value of the caller's own, or
+/// by a cookie where the browser keeps ours. A page of another site gets no cookie of ours, and a program has none.
 pub async fn begin(
     app: &App,
     providers: &Providers,
     visitor: &Visitor,
     provider: Option<&str>,
-    redirect_uri: &str,
+    (redirect_uri, value): (&str, Option<&str>),
 ) -> Result<String> {
     let provider = providers.named(provider, "query")?;
     provider.require_redirect(redirect_uri, "query")?;
+    if value.is_none() && !visitor.keeps_cookies {
+        let message =
+            "is needed where no cookie binds the sign-in: a random value that is kept and sent again with the code";
+        return Err(Error::fields(vec![Field::at(&["query", "binding"], message)]));
+    }
     let published = provider.published(app, None).await?;
-    let browser = if visitor.keeps_cookies { Some(remember_browser(app, visitor)?) } else { None };
-    let purpose = Purpose { provider: &provider.settings.name, redirect_uri, browser: browser.as_deref() };
+    let browser = if value.is_none() { remember_browser(app, visitor)? } else { String::new() };
+    let binding = value.map_or(Binding::Cookie(&browser), Binding::Value);
+    let purpose = Purpose { provider: &provider.settings.name, redirect_uri, binding };
     let state = state::issue(&app.sealer, purpose, Timestamp::now().plus_ms(ms(app.config.oidc_state_ttl_s)))?;
     let secrets = (pkce_verifier(app, &state), nonce(app, &state));
     provider.authorize_url(&published, redirect_uri, &state, secrets)
@@ -117,16 +126,16 @@ pub async fn exchange(
     visitor: &Visitor,
     returned: Returned,
 ) -> Result<(Tokens, String)> {
-    let Returned { provider, redirect_uri, state, code } = returned;
+    let Returned { provider, redirect_uri, state, code, binding } = returned;
     let provider = providers.named(provider.as_deref(), "body")?;
     provider.require_redirect(&redirect_uri, "body")?;
-    let browser = visitor.oidc_cookie.as_deref();
-    let purpose = Purpose { provider: &provider.settings.name, redirect_uri: &redirect_uri, browser };
-    let ends_at = state::verify(&app.sealer, purpose, &state, Timestamp::now())?;
-    if visitor.keeps_cookies && !state::is_bound(&state) {
-        // Somebody else's sign-in, begun outside any browser and slipped into this one.
-        return Err(Error::new(Cause::InvalidState).because("begun outside this browser"));
-    }
+    let shown = state::Shown {
+        provider: &provider.settings.name,
+        redirect_uri: &redirect_uri,
+        cookie: visitor.oidc_cookie.as_deref(),
+        value: binding.as_deref(),
+    };
+    let ends_at = state::verify(&app.sealer, shown, &state, Timestamp::now())?;
     // A state costs nothing, and each wrong code is a request to the provider in our name.
     let stranger = visitor.exchange.address.map_or_else(String::new, |address| address.to_string());
     let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.exchange.address);

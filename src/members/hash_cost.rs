@@ -1,0 +1,154 @@
+//! What work the password hashes are that the site stores, and what is left to do after one of them so that every sign-in
+//! is the same work: nobody shall see by the time whose hash came from elsewhere, or whether there is one.
+//!
+//! Hashes differ in two ways: rounds of bcrypt, and blocks of argon2 (its memory times its passes). The floor is the most
+//! that any stored hash takes of each, and whoever signs in pays both.
+
+/// The work of one hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// 2^cost rounds.
+    Bcrypt {
+        cost: u32,
+    },
+    Argon2 {
+        memory_kib: u32,
+        passes: u32,
+    },
+}
+
+impl Cost {
+    /// The work of a stored hash, which its beginning says.
+    pub fn of(hash: &str) -> Option<Self> {
+        if hash.starts_with("$2") {
+            return Some(Self::Bcrypt { cost: hash.get(4..6)?.parse().ok()? });
+        }
+        let parameters = hash.split('$').find(|part| part.starts_with("m="))?;
+        let number = |name: &str| parameters.split(',').find_map(|one| one.strip_prefix(name)?.parse().ok());
+        Some(Self::Argon2 { memory_kib: number("m=")?, passes: number("t=")? })
+    }
+
+    fn blocks(self) -> u64 {
+        match self {
+            Self::Bcrypt { .. } => 0,
+            Self::Argon2 { memory_kib, passes } => u64::from(memory_kib) * u64::from(passes),
+        }
+    }
+}
+
+/// As much of a hash as says what work it is: neither salt nor digest.
+pub fn beginning(hash: &str) -> Option<&str> {
+    const BCRYPT: usize = "$2b$10$".len();
+    if hash.starts_with("$2") {
+        return hash.get(..BCRYPT);
+    }
+    let lanes = hash.find(",p=")?;
+    hash.get(..=lanes + hash.get(lanes..)?.find('$')?)
+}
+
+/// Least memory of argon2, in KiB.
+const ARGON2_MEMORY_MIN: u64 = 8;
+
+/// The work of every sign-in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Floor {
+    bcrypt: Option<u32>,
+    argon2: Option<(u32, u32)>,
+}
+
+impl Floor {
+    pub fn over(costs: impl IntoIterator<Item = Cost>) -> Self {
+        let mut floor = Self::default();
+        for cost in costs {
+            match cost {
+                Cost::Bcrypt { cost } => floor.bcrypt = floor.bcrypt.max(Some(cost)),
+                Cost::Argon2 { memory_kib, passes } if cost.blocks() > floor.blocks() => {
+                    floor.argon2 = Some((memory_kib, passes));
+                }
+                Cost::Argon2 { .. } => {}
+            }
+        }
+        floor
+    }
+
+    fn blocks(self) -> u64 {
+        self.argon2.map_or(0, |(memory_kib, passes)| Cost::Argon2 { memory_kib, passes }.blocks())
+    }
+
+    /// What is left to do after the work of one hash, or of none.
+    pub fn rest(self, done: Option<Cost>) -> Vec<Cost> {
+        let mut rest = Vec::new();
+        match (self.bcrypt, done) {
+            // 2^c + 2^c + 2^(c+1) + … + 2^(most-1) is 2^most.
+            (Some(most), Some(Cost::Bcrypt { cost })) => rest.extend((cost..most).map(|cost| Cost::Bcrypt { cost })),
+            (Some(most), _) => rest.push(Cost::Bcrypt { cost: most }),
+            (None, _) => {}
+        }
+        if let Some((memory_kib, _)) = self.argon2 {
+            let left = self.blocks().saturating_sub(done.map_or(0, Cost::blocks));
+            let (passes, blocks) = (left / u64::from(memory_kib.max(1)), left % u64::from(memory_kib.max(1)));
+            let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+            if passes > 0 {
+                rest.push(Cost::Argon2 { memory_kib, passes: number(passes) });
+            }
+            if blocks >= ARGON2_MEMORY_MIN {
+                rest.push(Cost::Argon2 { memory_kib: number(blocks), passes: 1 });
+            }
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: &str = "c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";
+
+    #[test]
+    fn a_hash_says_its_work_before_salt_and_digest() {
+        for (begins, cost) in [
+            ("$2y$12$", Cost::Bcrypt { cost: 12 }),
+            ("$argon2id$v=19$m=19456,t=2,p=1$", Cost::Argon2 { memory_kib: 19_456, passes: 2 }),
+            ("$argon2i$m=64,t=10,p=16$", Cost::Argon2 { memory_kib: 64, passes: 10 }),
+        ] {
+            let hash = format!("{begins}{TAIL}");
+            assert_eq!((beginning(&hash), Cost::of(&hash), Cost::of(begins)), (Some(begins), Some(cost), Some(cost)));
+        }
+        for none in ["", "$", "$2", "$2b$", "$argon2id$v=19$", "$argon2id$v=19$m=1,t=1,p=1", "plain"] {
+            assert_eq!(beginning(none), None, "{none}");
+        }
+    }
+
+    /// Rounds of bcrypt and blocks of argon2.
+    fn work(costs: impl IntoIterator<Item = Cost>) -> (u64, u64) {
+        costs.into_iter().fold((0, 0), |(rounds, blocks), cost| match cost {
+            Cost::Bcrypt { cost } => (rounds + (1 << cost), blocks),
+            Cost::Argon2 { .. } => (rounds, blocks + cost.blocks()),
+        })
+    }
+
+    #[test]
+    fn every_sign_in_is_the_same_work_whatever_is_stored() {
+        let bcrypt = |cost| Cost::Bcrypt { cost };
+        let argon2 = |memory_kib, passes| Cost::Argon2 { memory_kib, passes };
+        let today = argon2(19_456, 2);
+        for stored in [
+            vec![today],
+            vec![today, bcrypt(10)],
+            vec![today, bcrypt(4), bcrypt(10), bcrypt(16)],
+            vec![today, argon2(65_536, 4), argon2(8, 1), argon2(4_096, 10)],
+            vec![today, argon2(65_536, 3), argon2(262_144, 1), bcrypt(5), bcrypt(12)],
+        ] {
+            let floor = Floor::over(stored.iter().copied());
+            let nobodys = work(floor.rest(None));
+            assert_eq!(nobodys.0, stored.iter().map(|cost| work([*cost]).0).max().unwrap_or(0));
+            assert_eq!(nobodys.1, stored.iter().map(|cost| work([*cost]).1).max().unwrap_or(0));
+            for own in &stored {
+                let (rounds, blocks) = work(floor.rest(Some(*own)).into_iter().chain([*own]));
+                assert_eq!(rounds, nobodys.0, "{own:?} {stored:?}");
+                assert!(blocks <= nobodys.1 && nobodys.1 - blocks < ARGON2_MEMORY_MIN, "{own:?} {stored:?}");
+            }
+        }
+    }
+}
