@@ -21,6 +21,7 @@ const WANTED: &[(&str, Wanted)] = &[
     ("register_vs_grant", AtLeast(0.5)),
     ("check_with_plugin_vs_bare", AtLeast(0.25)),
     ("hostile_neighbour_p99_ratio", AtMost(2.0)),
+    ("hostile_bulk_p99_ratio", AtMost(10.0)),
     ("plugin_cold_ms", AtMost(5.0)),
     ("idle_mb", AtMost(40.0)),
     ("start_ms", AtMost(200.0)),
