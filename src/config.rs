@@ -243,6 +243,7 @@ settings! {
     plugin_large_compile_bytes "plugins.large.compile_bytes": u64 = 2_147_483_648, 67_108_864..=68_719_476_736, "plugins.compile_bytes for big runtimes";
     plugin_large_artifact_bytes "plugins.large.artifact_bytes": u64 = 134_217_728, 65_536..=1_073_741_824, "plugins.artifact_bytes for big runtimes";
     plugin_compile_queue_max "plugins.compile_queue": u64 = 16, 1..=1_000, "Uploads that may be at the compiler or wait for it; it takes one at a time";
+    plugin_compile_queue_per_organization "plugins.compile_queue_per_organization": u64 = 4, 1..=1_000, "Those of them that may be of one organization; organizations take turns by the time that the compiler works for them";
     plugin_input_bytes "plugins.input_bytes": u64 = 65_536, 1_024..=1_048_576, "Longest input of one call, in bytes";
     plugin_output_bytes "plugins.output_bytes": u64 = 262_144, 1_024..=1_048_576, "Most bytes of the answer of one call, and of all that it logs";
     plugin_log_lines "plugins.log_lines": u64 = 32, 0..=1_000, "Log lines kept of one call";
@@ -251,9 +252,13 @@ settings! {
     plugin_calls_max "plugins.calls": u64 = 32, 1..=48, "Calls that run at the same time, all organizations together";
     plugin_calls_per_organization "plugins.calls_per_organization": u64 = 4, 1..=48, "Calls of one organization that run at the same time";
     plugin_wait_ms "plugins.wait_ms": u64 = 50, 1..=10_000, "How long a call waits for its turn before it fails as busy";
+    plugin_fast_us "plugins.fast_us": u64 = 250, 1..=1_000_000, "Processor time of one call, in microseconds, above which its version runs behind the threads that answer requests until it has been fast again";
     plugin_failures "plugins.failures": u64 = 10, 1..=10_000, "Failures within plugins.failures_window_s after which a version is quarantined: it denies what it covers, unasked";
     plugin_failures_window_s "plugins.failures_window_s": u64 = 60, 1..=86_400, "Failures of a plugin are counted over this long, in seconds";
-    plugin_loaded_max "plugins.loaded": u64 = 100, 1..=10_000, "Compiled components kept in memory beyond those in force";
+    plugin_loaded_bytes "plugins.loaded_bytes": u64 = 268_435_456, 1_024..=1_099_511_627_776, "Compiled components in memory, all organizations together, in bytes; the least recently used is read again when it is asked";
+    plugin_loaded_bytes_per_organization "plugins.loaded_bytes_per_organization": u64 = 67_108_864, 1_024..=1_099_511_627_776, "The same for one organization";
+    plugin_cache_bytes "plugins.cache_bytes": u64 = 536_870_912, 0..=1_099_511_627_776, "Compiled components on disk, all organizations together, in bytes; the least recently used is compiled again when it is needed";
+    plugin_cache_bytes_per_organization "plugins.cache_bytes_per_organization": u64 = 134_217_728, 0..=1_099_511_627_776, "The same for one organization";
     media_root "media_root": PathBuf = PathBuf::new(), (), "Folder with one folder of videos per member, named as SFTPGo names the member; empty switches measuring off";
     quota_default_bytes "quota.default_bytes": u64 = 10_737_418_240, 0..=9_000_000_000_000_000, "What a member may store unless its organization or an administrator says otherwise, in bytes";
     reservation_ttl_s "quota.reservation_ttl_s": u64 = 86_400, 1..=2_592_000, "How long a reservation holds its bytes, in seconds";

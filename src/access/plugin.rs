@@ -159,6 +159,10 @@ pub struct Seen {
     pub fuel: u64,
     pub fuel_max: u64,
     pub memory_bytes_max: u64,
+    /// Calls that took more processor time than one may take on the thread of a request.
+    pub slow: u64,
+    /// Calls that ran off those threads, or ended there.
+    pub aside: u64,
     /// The latest lines, the oldest first.
     pub log: VecDeque<Logged>,
     pub log_dropped: u64,

@@ -29,6 +29,8 @@ pub struct Figures {
     /// By outcome.
     plugin_calls: IntCounterVec,
     plugin_duration_s: Histogram,
+    /// Those that took more processor time than one may take on the thread of a request.
+    pub plugin_slow_calls: IntCounter,
     /// Components that the compiler refused.
     pub plugin_compile_failures: IntCounter,
     /// By digest and outcome, of what is in force: as many as there are bindings.
@@ -49,6 +51,10 @@ struct Gauges {
     writer_panics: IntGauge,
     plugins_in_force: IntGauge,
     plugins_quarantined: IntGauge,
+    plugin_loaded_bytes: IntGauge,
+    plugin_cache_bytes: IntGauge,
+    plugin_unloaded: IntGauge,
+    plugin_uncached: IntGauge,
 }
 
 /// Makes metrics, each known to the registry from then on.
@@ -97,6 +103,12 @@ impl Gauges {
             plugins_in_force: made
                 .gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
             plugins_quarantined: made.gauge("roster_plugins_quarantined", "Those of them that failed too often")?,
+            plugin_loaded_bytes: made.gauge("roster_plugin_loaded_bytes", "Bytes of compiled plugins in memory")?,
+            plugin_cache_bytes: made.gauge("roster_plugin_cache_bytes", "Bytes of compiled plugins on disk")?,
+            plugin_unloaded: made
+                .gauge("roster_plugin_unloaded", "Compiled plugins that left memory for others since the start")?,
+            plugin_uncached: made
+                .gauge("roster_plugin_uncached", "Compiled plugins that left the disk for others since the start")?,
         })
     }
 }
@@ -109,6 +121,7 @@ impl Figures {
         let runs = Opts::new("roster_plugin_runs", "Calls of the versions that are in force or watched now");
         let request_s = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
         let plugin_s = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];
+        let about_slow = "Calls of plugins that took more than plugins.fast_us of processor time";
         let about_compiler = "Components that could not be compiled within their limits";
         Ok(Self {
             outbox: made.registered(IntGaugeVec::new(outbox, &["target", "state"]))?,
@@ -125,6 +138,7 @@ impl Figures {
                 "One call of a plugin, without waiting for its turn",
                 plugin_s,
             )?,
+            plugin_slow_calls: made.counter("roster_plugin_slow_calls_total", about_slow)?,
             plugin_compile_failures: made.counter("roster_plugin_compile_failures_total", about_compiler)?,
             plugin_runs: made.registered(IntGaugeVec::new(runs, &["sha256", "outcome"]))?,
             requests: made.counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
@@ -179,6 +193,11 @@ pub fn render(app: &App) -> Result<String> {
     let dropped = &app.figures.decisions_dropped;
     dropped.inc_by(app.decisions.dropped().saturating_sub(dropped.get()));
     count_plugins(&app.figures, &snapshot);
+    let kept = app.host.kept();
+    gauges.plugin_loaded_bytes.set(as_i64(kept.loaded_bytes));
+    gauges.plugin_cache_bytes.set(as_i64(kept.cached_bytes));
+    gauges.plugin_unloaded.set(as_i64(kept.unloaded));
+    gauges.plugin_uncached.set(as_i64(kept.uncached));
     let mut text = Vec::new();
     TextEncoder::new()
         .encode(&app.figures.registry.gather(), &mut text)

@@ -8,13 +8,12 @@ use super::{App, Changed, ms, store};
 use crate::access;
 use crate::access::caller::Identity;
 use crate::access::plugin::{Binding, Logged, Mode, Seen};
-use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
-use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Loaded, RoleInput, Ruling, Tier, Turn};
+use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Tier, Turn};
 
 /// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
 const READY_WAIT: Duration = Duration::from_secs(2);
@@ -60,12 +59,12 @@ impl App {
                 message: "it is in quarantine: it failed too often".into(),
             });
         }
-        if let Some(loaded) = self.host.find_loaded(&binding.sha256) {
+        if let Some(loaded) = self.host.find_loaded(&(organization, binding.sha256)) {
             return Ok(loaded);
         }
         // It goes on when whoever asks goes away, and when they wait no longer.
-        let (app, sha256, tier) = (self.clone(), binding.sha256, Tier::of(binding.is_large));
-        let loading = tokio::spawn(async move { app.load_plugin(sha256, tier).await });
+        let (app, key, tier) = (self.clone(), (organization, binding.sha256), Tier::of(binding.is_large));
+        let loading = tokio::spawn(async move { app.load_plugin(key, tier).await });
         let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
             Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
             Err(_) => Err(Error::new(Cause::CompilerBusy).saying("it is being compiled")),
@@ -90,23 +89,21 @@ impl App {
         Err(Error::new(Cause::PluginTooLarge).saying(message))
     }
 
-    /// A stored component, ready to be called: it is already, or becomes so now.
-    pub async fn load_plugin(&self, sha256: Hash, tier: Tier) -> Result<Arc<Loaded>> {
-        match self.host.find_loaded(&sha256) {
+    /// A stored component, ready to be called: it is already, or becomes so now. One that is not in force is so for as long
+    /// as this is held.
+    pub async fn load_plugin(&self, key: Key, tier: Tier) -> Result<Arc<Loaded>> {
+        match self.host.find_loaded(&key) {
             Some(loaded) => Ok(loaded),
-            None => {
-                let loaded = self.host.load(sha256, tier, self.read(move |r| store::get_component(r, &sha256))).await;
-                self.keep_plugins();
-                loaded
-            }
+            None => self.host.load(key, tier, self.read(move |r| store::get_component(r, &key.1))).await,
         }
     }
 
     /// Makes ready what is in force, so that nobody waits for it: at start, where some of it must be compiled first.
     pub async fn ready_plugins(&self) {
         let snapshot = self.snapshot();
-        for binding in bound(&snapshot).filter(|binding| !binding.live.is_quarantined()) {
-            if let Err(e) = self.load_plugin(binding.sha256, Tier::of(binding.is_large)).await {
+        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
+            let key = (organization, binding.sha256);
+            if let Err(e) = self.load_plugin(key, Tier::of(binding.is_large)).await {
                 tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
             }
         }
@@ -116,30 +113,34 @@ impl App {
     pub async fn ready_cached_plugins(&self) -> bool {
         let snapshot = self.snapshot();
         let mut is_all = true;
-        for binding in bound(&snapshot).filter(|binding| !binding.live.is_quarantined()) {
+        for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
             let fetch = async { Err(Error::new(Cause::NotFound)) };
-            is_all &= self.host.load(binding.sha256, Tier::of(binding.is_large), fetch).await.is_ok();
+            let key = (organization, binding.sha256);
+            is_all &= self.host.load(key, Tier::of(binding.is_large), fetch).await.is_ok();
         }
         is_all
     }
 
-    /// Drops what is ready beyond what is in force and the spare places: whenever something became ready, and after a
-    /// change of what is in force.
+    /// Tells the host what is in force: after each change of that.
     pub fn keep_plugins(&self) {
-        self.host.keep_loaded(&bound(&self.snapshot()).map(|binding| binding.sha256).collect());
+        let snapshot = self.snapshot();
+        self.host
+            .set_in_force(bound(&snapshot).map(|(organization, binding)| (organization, binding.sha256)).collect());
     }
 
-    /// Drops what was made of a component that is not stored, or not any more.
-    pub async fn forget_plugin(&self, sha256: Hash) {
-        let is_stored = self.read(move |r| store::has_component(r, &sha256)).await;
+    /// Drops what was made of a component that the organization does not store, or not any more.
+    pub async fn forget_plugin(&self, key: Key) {
+        let is_stored = self.read(move |r| store::has_component(r, key)).await;
         // When in doubt it stays: it is only a copy.
         if is_stored.is_ok_and(|is_stored| !is_stored) {
-            self.host.forget(&sha256);
+            self.host.forget(&key);
         }
     }
 
-    /// Drops what earlier runs made of components that are not stored any more. At start, before anybody uploads.
+    /// Drops what earlier runs made of components that are not stored any more, and what is too much. At start, before
+    /// anybody uploads.
     pub async fn sweep_plugins(&self) {
+        self.keep_plugins();
         match self.read(store::list_components).await {
             Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
             Err(e) => tracing::warn!(error = %e, "compiled plugins could not be swept"),
@@ -168,6 +169,7 @@ impl App {
     ) {
         let now = Timestamp::now();
         self.figures.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
+        self.figures.plugin_slow_calls.inc_by(called.is_slow.into());
         let kept_max = self.log_kept_max();
         binding.live.count(|seen| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.word());
@@ -178,6 +180,8 @@ impl App {
             seen.fuel = seen.fuel.saturating_add(called.fuel);
             seen.fuel_max = seen.fuel_max.max(called.fuel);
             seen.memory_bytes_max = seen.memory_bytes_max.max(called.memory_bytes);
+            seen.slow += u64::from(called.is_slow);
+            seen.aside += u64::from(called.is_aside);
             seen.log_dropped += u64::from(called.log_dropped);
             let lines = called.log.iter().map(|line| (line.level.word(), line.message.clone()));
             // One in quarantine says no more than it did: its last lines are those that tell why.
@@ -236,8 +240,8 @@ fn keep(seen: &mut Seen, kept_max: usize, line: Logged) {
 }
 
 /// All that is bound, wherever.
-fn bound(snapshot: &Snapshot) -> impl Iterator<Item = &Binding> {
-    snapshot.tenants().flat_map(|tenant| tenant.plugins().iter())
+fn bound(snapshot: &Snapshot) -> impl Iterator<Item = (OrganizationId, &Binding)> {
+    snapshot.tenants().flat_map(|tenant| tenant.plugins().iter().map(|binding| (tenant.id, binding)))
 }
 
 fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> Turn {

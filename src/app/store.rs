@@ -7,7 +7,7 @@ use crate::access::store::encrypt;
 use crate::access::token::StoredKey;
 use crate::db::{Reader, Writer};
 use crate::error::{Error, Result};
-use crate::ids::{ApiKeyId, MemberId, PluginId, RoleId, SessionId, Timestamp};
+use crate::ids::{ApiKeyId, MemberId, OrganizationId, PluginId, RoleId, SessionId, Timestamp};
 
 /// The answer to an earlier creating request.
 pub(super) struct Remembered {
@@ -216,17 +216,27 @@ pub(super) fn get_component(r: &Reader<'_>, sha256: &Hash) -> Result<Vec<u8>> {
     r.one(GET_COMPONENT, &[(":sha256", sha256)], |row| row.get(0))
 }
 
-const HAS_COMPONENT: &str = "select 1 from plugin_components where sha256 = :sha256";
+const HAS_COMPONENT: &str = "
+    select 1
+    from plugin_versions v
+    join plugins p on p.id = v.plugin_id
+    where v.sha256 = :sha256 and p.organization_id = :organization_id
+    limit 1";
 
-pub(super) fn has_component(r: &Reader<'_>, sha256: &Hash) -> Result<bool> {
-    r.find(HAS_COMPONENT, &[(":sha256", sha256)], |_| Ok(())).map(|found| found.is_some())
+/// Has the organization a version with these bytes?
+pub(super) fn has_component(r: &Reader<'_>, (organization, sha256): (OrganizationId, Hash)) -> Result<bool> {
+    let parameters: [(&str, &dyn rusqlite::ToSql); 2] = [(":sha256", &sha256), (":organization_id", &organization)];
+    r.find(HAS_COMPONENT, &parameters, |_| Ok(())).map(|found| found.is_some())
 }
 
-const LIST_COMPONENTS: &str = "select sha256 from plugin_components";
+const LIST_COMPONENTS: &str = "
+    select distinct p.organization_id, v.sha256
+    from plugin_versions v
+    join plugins p on p.id = v.plugin_id";
 
-/// The digests of all that was uploaded.
-pub(super) fn list_components(r: &Reader<'_>) -> Result<Vec<Hash>> {
-    r.all(LIST_COMPONENTS, &[], |row| row.get(0))
+/// All that was uploaded, by organization and digest.
+pub(super) fn list_components(r: &Reader<'_>) -> Result<Vec<(OrganizationId, Hash)>> {
+    r.all(LIST_COMPONENTS, &[], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 const QUARANTINE: &str = "

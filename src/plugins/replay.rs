@@ -240,6 +240,8 @@ mod tests {
             memory_bytes: 3,
             log: Vec::new(),
             log_dropped: 0,
+            is_slow: false,
+            is_aside: false,
         };
         let mut replay = Replay::default();
         match recorded.need(candidate) {

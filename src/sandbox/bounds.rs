@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use futures_util::poll;
+use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::engine::Runtime;
 use super::{
-    AccessInput, Called, FaultKind, Hash, Host, Loaded, OrganizationId, RoleInput, Ruling, Tier, Turn, inspect,
-    measure, roles_fault,
+    AccessInput, Called, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Tier, Turn,
+    inspect, measure, roles_fault,
 };
 use crate::config::Config;
 use crate::error::Cause;
@@ -26,10 +27,11 @@ fn host(set: impl FnOnce(&mut Config)) -> Host {
     Host::without_cache(&config)
 }
 
+static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Arc::new(Runtime::new().expect("an engine")));
+
 fn loaded(component: &[u8]) -> Arc<Loaded> {
-    static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Arc::new(Runtime::new().expect("an engine")));
-    let component = Component::new(&RUNTIME.engine, component).expect("compiled");
-    Arc::new(Loaded::link(&RUNTIME, &component).expect("linked"))
+    let compiled = Component::new(&RUNTIME.engine, component).expect("compiled");
+    Arc::new(Loaded::link(&RUNTIME, &compiled, Sha256::digest(component).into(), None).expect("linked"))
 }
 
 fn turn(loaded: &Arc<Loaded>, tier: Tier) -> Turn {
@@ -267,18 +269,21 @@ async fn what_has_no_effect_leaves_turns_to_what_has_one() {
 
 #[tokio::test]
 async fn as_many_components_wait_for_the_compiler_as_may() {
-    let host = host(|c| c.plugin_compile_queue_max = 2);
+    let host = host(|c| (c.plugin_compile_queue_max, c.plugin_compile_queue_per_organization) = (3, 2));
     let component = guests::allowing();
-    let compile = || Box::pin(host.admit(&component, Tier::Standard));
-    let mut waiting = [compile(), compile()];
+    let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
+    let compile = |organization| Box::pin(host.admit(organization, &component, Tier::Standard));
+    let mut waiting = [compile(acme), compile(acme)];
     for one in &mut waiting {
         assert!(poll!(one).is_pending());
     }
-    let refused = compile().await.expect_err("no place");
-    assert_eq!(refused.cause, Cause::CompilerBusy);
+    assert_eq!(compile(acme).await.expect_err("two of one").cause, Cause::CompilerBusy);
+    let mut third = compile(bolt);
+    assert!(poll!(&mut third).is_pending());
+    assert_eq!(compile(core).await.expect_err("three of all").cause, Cause::CompilerBusy);
     let [one, _] = waiting;
     drop(one);
-    assert!(poll!(&mut compile()).is_pending(), "who went away left a place");
+    assert!(poll!(&mut compile(acme)).is_pending(), "who went away left a place");
 }
 
 #[test]
@@ -293,20 +298,193 @@ fn a_file_has_the_bytes_of_its_tier() {
     }
 }
 
-#[test]
-fn what_is_in_force_stays_loaded_and_of_the_rest_as_many_as_may() {
-    let guest = loaded(&guests::allowing());
-    let in_force = [[0; 32], [1; 32]].into();
-    for (others, left) in [(1, 1), (2, 2), (3, 2), (9, 2)] {
-        let host = host(|c| c.plugin_loaded_max = 2);
-        for n in 0..2 + others {
-            host.remember([n; 32] as Hash, guest.clone());
+const KIB: u64 = 1_024;
+
+/// Keeps a component of so many bytes, if there is a place for it.
+async fn keep(host: &Host, organization: OrganizationId, n: u8, bytes: u64) -> Key {
+    static COMPONENT: LazyLock<Component> =
+        LazyLock::new(|| Component::new(&RUNTIME.engine, guests::allowing()).expect("compiled"));
+    let reserved = host.reserve(organization, bytes).await.expect("a place");
+    let loaded = Loaded::link(&RUNTIME, &COMPONENT, [n; 32], Some(reserved)).expect("linked");
+    host.keep_loaded((organization, [n; 32]), Arc::new(loaded));
+    (organization, [n; 32])
+}
+
+fn are_loaded<const N: usize>(host: &Host, keys: [Key; N]) -> [bool; N] {
+    keys.map(|key| host.memory.kept.load().contains_key(&key))
+}
+
+#[tokio::test]
+async fn components_in_memory_have_so_many_bytes_of_each_organization_and_of_all() {
+    let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
+    // Three at the limit; one byte less is a place for two.
+    for (own, left) in [(3 * KIB, [true, false, true, true]), (3 * KIB - 1, [false, false, true, true])] {
+        let host = host(|c| c.plugin_loaded_bytes_per_organization = own);
+        let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
+        let c = keep(&host, acme, 3, KIB).await;
+        if own == 3 * KIB {
+            assert_eq!((are_loaded(&host, [a, b, c]), host.kept().unloaded), ([true; 3], 0));
+            assert!(host.find_loaded(&a).is_some(), "used again");
         }
-        host.keep_loaded(&in_force);
-        assert!(in_force.iter().all(|digest| host.find_loaded(digest).is_some()));
-        let spare = (2..2 + others).filter(|n| host.find_loaded(&[*n; 32]).is_some()).count();
-        assert_eq!(spare, left, "{others}");
+        let d = keep(&host, acme, 4, KIB).await;
+        assert_eq!(are_loaded(&host, [a, b, c, d]), left);
+        assert_eq!(host.kept().loaded_bytes, own / KIB * KIB);
     }
+    // Of all, who has most gives way.
+    let host = host(|c| c.plugin_loaded_bytes = 4 * KIB);
+    let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
+    let [c, d] = [keep(&host, bolt, 1, KIB).await, keep(&host, acme, 3, KIB).await];
+    assert_eq!(are_loaded(&host, [a, b, c, d]), [true; 4]);
+    let e = keep(&host, core, 1, KIB).await;
+    assert_eq!(are_loaded(&host, [a, b, c, d, e]), [false, true, true, true, true]);
+    // What is larger than all there is has it alone.
+    let f = keep(&host, core, 2, 99 * KIB).await;
+    assert_eq!(are_loaded(&host, [a, b, c, d, e, f]), [false, false, false, false, false, true]);
+    assert_eq!((host.kept().loaded_bytes, host.kept().unloaded), (4 * KIB, 5));
+}
+
+#[tokio::test]
+async fn what_a_call_holds_counts_and_what_is_not_in_force_goes_with_it() {
+    let host = host(|c| c.plugin_loaded_bytes = 2 * KIB);
+    let acme = OrganizationId::new();
+    let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
+    let held = host.find_loaded(&b).expect("kept");
+    host.set_in_force([a].into());
+    assert_eq!(are_loaded(&host, [a, b]), [true, false]);
+    assert_eq!(host.kept().loaded_bytes, 2 * KIB, "it is there as long as it is held");
+    let mut waiting = Box::pin(host.reserve(acme, 2 * KIB));
+    assert!(poll!(&mut waiting).is_pending());
+    drop(held);
+    assert!(waiting.await.is_ok());
+    assert_eq!((host.kept().loaded_bytes, host.memory.kept.load().contains_key(&a)), (0, false));
+}
+
+/// Fuel of a call with this body.
+async fn fuel(before: &str, body: &str) -> u64 {
+    let host = host(|c| c.plugin_memory_bytes = 64 * KIB * KIB);
+    let (said, called) = ask(&host, &loaded(&guests::authorizer(before, body)), Tier::Standard).await;
+    assert_eq!(said, "allow", "{body}: {:?}", called.outcome);
+    called.fuel
+}
+
+#[tokio::test]
+async fn what_does_much_at_once_is_charged_by_the_byte() {
+    const TABLES: &str = "(table $a 900 funcref) (table $b 900 funcref) (func $f) (elem $e funcref
+        (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f))";
+    let cases = [
+        ("(data $d \"0123456789\")", "(memory.init $d (i32.const 2048) (i32.const 0) N)", [3, 10], 1),
+        ("", "(memory.fill (i32.const 2048) (i32.const 7) N)", [1_000, 9_000], 1),
+        ("", "(memory.copy (i32.const 2048) (i32.const 20480) N)", [1_000, 9_000], 1),
+        ("", "(drop (memory.grow N))", [1, 9], 65_536),
+        // The first growth of a memory that had nothing counts as one.
+        ("(memory $other 0)", "(drop (memory.grow $other N))", [1, 9], 65_536),
+        (TABLES, "(table.fill $a (i32.const 0) (ref.null func) N)", [10, 900], 8),
+        (TABLES, "(table.copy $a $b (i32.const 0) (i32.const 0) N)", [10, 900], 8),
+        (TABLES, "(table.init $a $e (i32.const 0) (i32.const 0) N)", [1, 8], 8),
+        (TABLES, "(drop (table.grow $a (ref.null func) N))", [10, 900], 8),
+    ];
+    for (before, body, [less, more], each) in cases {
+        // A length that stands in the code, and one that is known when it runs.
+        for how in ["(i32.const {})", "(global.get $n)"] {
+            let mut fuels = [0; 2];
+            for (fuels, n) in fuels.iter_mut().zip([less, more]) {
+                let n_is = how.replace("{}", &n.to_string());
+                let before = format!("(global $n (mut i32) (i32.const {n})) {before}");
+                *fuels = fuel(&before, &format!("{} (call $allow)", body.replace('N', &n_is))).await;
+            }
+            // What an element of a table costs as an instruction comes on top.
+            let difference = fuels[1] - fuels[0];
+            let expected = (more - less) * each;
+            assert!((expected..=expected * 2).contains(&difference), "{body} {how}: {difference} for {expected}");
+        }
+    }
+    // What there is from the start is not charged.
+    let [small, large] =
+        [fuel("(memory $other 1)", "(call $allow)").await, fuel("(memory $other 99)", "(call $allow)").await];
+    assert_eq!(small, large);
+}
+
+#[tokio::test]
+async fn growth_is_charged_against_the_same_fuel_as_instructions() {
+    let guest = loaded(&guests::authorizer(
+        "",
+        "(drop (memory.grow (i32.const 2))) (drop (call $allow)) (loop) (i32.const 16)",
+    ));
+    let all = ask(&host(|_| ()), &guest, Tier::Standard).await.1.fuel;
+    assert!(all > 131_072);
+    for (fuel, said) in [(all, "allow"), (all - 1, "fuel"), (131_073, "fuel"), (131_071, "fuel")] {
+        let (got, called) = ask(&host(|c| c.plugin_authorize_fuel = fuel), &guest, Tier::Standard).await;
+        assert_eq!((got, called.fuel <= fuel), (said, true), "{fuel}");
+    }
+}
+
+/// Endless for an action of more than three letters.
+fn endless_for_long_actions() -> Vec<u8> {
+    guests::authorizer(
+        "",
+        "(if (i32.gt_u (local.get $action_bytes) (i32.const 3)) (then (loop $again (br $again)))) (call $allow)",
+    )
+}
+
+#[tokio::test]
+async fn a_version_runs_aside_until_it_is_known_to_be_fast_in_its_organization_and_when_it_was_slow() {
+    // So much that only the endless one takes it.
+    let host = host(|c| (c.plugin_fast_us, c.plugin_authorize_fuel) = (5_000, 1_000_000_000_000));
+    let guest = loaded(&endless_for_long_actions());
+    let first = turn(&guest, Tier::Standard);
+    let other = turn(&guest, Tier::Standard);
+    let ask = async |turn: &Turn, action: &str| {
+        let input = AccessInput { action: action.into(), ..AccessInput::default() };
+        let called = host.authorize(turn.clone(), input).await;
+        (called.is_aside, called.is_slow)
+    };
+    for _ in 0..PROOF_CALLS {
+        assert_eq!(ask(&first, "GET").await, (true, false));
+    }
+    assert_eq!(ask(&first, "GET").await, (false, false));
+    assert_eq!(ask(&other, "GET").await, (true, false), "another organization knows nothing of it");
+    let trial = Turn { is_trial: true, ..first.clone() };
+    assert_eq!(ask(&trial, "GET").await, (true, false), "what has no effect always runs aside");
+    assert_eq!(ask(&first, "DELETE").await, (true, true), "it ends there");
+    for _ in 0..2 * PROOF_CALLS {
+        assert_eq!(ask(&first, "GET").await, (true, false));
+    }
+    assert_eq!(ask(&first, "GET").await, (false, false));
+    // What is known of a component goes with it.
+    host.forget(&(first.organization, guest.sha256()));
+    assert_eq!(ask(&first, "GET").await, (true, false));
+}
+
+#[tokio::test]
+async fn a_call_is_slow_above_so_much_processor_time() {
+    let guest = loaded(&guests::allowing());
+    for (fast_us, is_slow) in [(1, true), (1_000_000, false)] {
+        let host = host(|c| c.plugin_fast_us = fast_us);
+        for n in 0..PROOF_CALLS + 2 {
+            let called = host.authorize(turn_of(&guest), AccessInput::default()).await;
+            assert_eq!(called.is_slow, is_slow, "{n}");
+        }
+    }
+}
+
+fn turn_of(loaded: &Arc<Loaded>) -> Turn {
+    Turn { organization: OrganizationId(uuid::Uuid::nil()), ..turn(loaded, Tier::Standard) }
+}
+
+#[tokio::test]
+async fn an_organization_leaves_threads_aside_to_the_others() {
+    let host = host(|_| ());
+    let guest = loaded(&guests::allowing());
+    let [acme, bolt] = [0; 2].map(|_| Turn { is_trial: true, ..turn(&guest, Tier::Standard) });
+    let aside = host.turns_of(acme.organization).aside;
+    let all = u32::try_from(aside.available_permits()).expect("few");
+    let held = aside.acquire_many_owned(all).await.expect("all of its own");
+    let mut waiting = Box::pin(host.authorize(acme, AccessInput::default()));
+    assert!(poll!(&mut waiting).is_pending());
+    assert_eq!(host.authorize(bolt, AccessInput::default()).await.outcome, Ok(Ruling::Allow));
+    assert!(poll!(&mut waiting).is_pending());
+    drop(held);
+    assert_eq!(waiting.await.outcome, Ok(Ruling::Allow));
 }
 
 /// Denies when anything is left of a call before: in its data, the memory it began with, what it grew by near and far, a

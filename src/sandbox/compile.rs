@@ -1,14 +1,12 @@
 //! Compiling, which is the one thing in the sandbox that can be attacked: in a child process of the same program, under
-//! limits of the system, one at a time; and the cache of what came out.
+//! limits of the system, one at a time.
 //!
-//! **Invariant.** Nothing is ever loaded as code but what this program compiled itself: an artifact carries a MAC under a
-//! key of this site, and what was checked is the very buffer that is loaded.
+//! **Invariant.** Nothing is ever loaded as code but what this program compiled itself: it comes from the child, or from
+//! the [cache](super::cache), which checks it.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,9 +16,9 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::engine::{self, Space};
-use super::inspect::{self, STRUCTURE_VERSION};
+use super::guest;
+use super::inspect;
 use super::limits::Limits;
-use crate::access::secret::{self, Hash, Sealer};
 use crate::error::{Cause, Error, Result};
 
 /// The hidden command that the child process is started with.
@@ -37,7 +35,6 @@ const SAID_BYTES_MAX: usize = 1_024;
 const DESCRIPTORS_MAX: u64 = 16;
 /// How much the child yields to the rest of the machine.
 const NICE: i32 = 10;
-const MAC_BYTES: usize = 32;
 /// How the child ends when the component is not valid; 2 stands for every other refusal.
 const MALFORMED: u8 = 3;
 const PANICKED: i32 = 101;
@@ -142,7 +139,7 @@ pub(super) async fn compile(component: &[u8], limits: &Limits, space: Space) -> 
     if status.success() {
         return Ok(artifact);
     }
-    Err(refusal(status, &engine::plain(&String::from_utf8_lossy(&said), SAID_BYTES_MAX), limits))
+    Err(refusal(status, &guest::plain(&String::from_utf8_lossy(&said), SAID_BYTES_MAX), limits))
 }
 
 /// Why the child gave no artifact.
@@ -192,85 +189,6 @@ fn program() -> Result<PathBuf> {
     crate::config::own_program().map_err(|e| Error::internal(format!("this program does not know where it is: {e}")))
 }
 
-/// Compiled components on disk, outside of the database.
-pub(super) struct Cache {
-    folder: PathBuf,
-    sealer: Sealer,
-}
-
-impl Cache {
-    pub(super) fn new(folder: &Path, key: Hash) -> Self {
-        Self { folder: folder.to_owned(), sealer: Sealer::new(key) }
-    }
-
-    fn file(&self, engine: &Engine, sha256: &Hash) -> PathBuf {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        self.folder.join(format!("{}-{:016x}-{STRUCTURE_VERSION}", hex::encode(sha256), hasher.finish()))
-    }
-
-    fn mac(&self, name: &Path, artifact: &[u8]) -> Hash {
-        let name = name.file_name().map(|name| name.as_encoded_bytes().to_owned()).unwrap_or_default();
-        self.sealer.digest("compiled plugin", &[&name, artifact])
-    }
-
-    /// The compiled component; `None` when there is none, or when anything about it is in doubt.
-    pub(super) fn load(&self, engine: &Engine, sha256: &Hash) -> Option<Component> {
-        let file = self.file(engine, sha256);
-        let bytes = std::fs::read(&file).ok()?;
-        let (mac, artifact) = bytes.split_at_checked(MAC_BYTES)?;
-        let mac: &Hash = mac.try_into().ok()?;
-        if !secret::equal(&self.mac(&file, artifact), mac) {
-            tracing::warn!(file = %file.display(), "a compiled plugin was changed by somebody else and is not used");
-            return None;
-        }
-        match component_of(engine, artifact) {
-            Ok(component) => Some(component),
-            Err(e) => {
-                tracing::warn!(file = %file.display(), error = %e, "a compiled plugin does not fit and is compiled anew");
-                None
-            }
-        }
-    }
-
-    /// Deletes all files but those that are kept, by the digest that they begin with, in hexadecimal, and by whether they
-    /// are whole.
-    pub(super) fn drop_but(&self, keeps: impl Fn(&str, bool) -> bool) {
-        // No folder: nothing was ever compiled here.
-        let Ok(files) = std::fs::read_dir(&self.folder) else { return };
-        for file in files.flatten() {
-            let name = file.file_name();
-            let name = name.to_str().unwrap_or_default();
-            let digest = name.split('-').next().unwrap_or_default();
-            if !keeps(digest, !name.contains('.'))
-                && let Err(e) = std::fs::remove_file(file.path())
-            {
-                tracing::warn!(file = %file.path().display(), error = %e, "a compiled plugin cannot be deleted");
-            }
-        }
-    }
-
-    /// Keeps an artifact: written aside, then moved into place, so that no half of one is ever there.
-    pub(super) fn keep(&self, engine: &Engine, sha256: &Hash, artifact: &[u8]) -> std::io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o700))?;
-        let file = self.file(engine, sha256);
-        let aside = file.with_extension(format!("{}", uuid::Uuid::now_v7().simple()));
-        let written = self.write(&file, &aside, artifact).and_then(|()| std::fs::rename(&aside, &file));
-        if written.is_err() {
-            // What could not be written can hardly be kept; there may be nothing.
-            let _ = std::fs::remove_file(&aside);
-        }
-        written
-    }
-
-    fn write(&self, file: &Path, aside: &Path, artifact: &[u8]) -> std::io::Result<()> {
-        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
-        open.write_all(&self.mac(file, artifact))?;
-        open.write_all(artifact)
-    }
-}
-
 /// What this process's own compiler made, as code.
 #[expect(unsafe_code, reason = "the one place where bytes become code: the caller compiled them, or checked their MAC")]
 pub(super) fn component_of(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Component> {
@@ -283,43 +201,9 @@ pub(super) fn component_of(engine: &Engine, artifact: &[u8]) -> wasmtime::Result
 mod tests {
     use super::*;
 
-    const DIGEST: Hash = [7; 32];
-
-    fn made(space: Space) -> (Engine, Vec<u8>) {
-        let engine = engine::compiler(space).expect("an engine");
-        let component = wat::parse_str("(component (core module (func)))").expect("text");
-        let artifact = engine.precompile_component(&component).expect("compiled");
-        (engine, artifact)
-    }
-
-    fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path).expect("there").permissions().mode() & 0o777
-    }
-
-    fn only_file(folder: &Path) -> PathBuf {
-        let files: Vec<_> = std::fs::read_dir(folder).expect("folder").map(|file| file.expect("file").path()).collect();
-        assert_eq!(files.len(), 1, "{files:?}");
-        files[0].clone()
-    }
-
-    #[test]
-    fn what_is_kept_is_for_nobody_else_and_is_found_again() {
-        let place = tempfile::tempdir().expect("a folder");
-        let folder = place.path().join("compiled-plugins");
-        let (engine, artifact) = made(Space::Roomy);
-        let cache = Cache::new(&folder, [1; 32]);
-        assert!(cache.load(&engine, &DIGEST).is_none());
-        cache.keep(&engine, &DIGEST, &artifact).expect("kept");
-        cache.keep(&engine, &DIGEST, &artifact).expect("kept once more");
-        assert_eq!((mode(&folder), mode(&only_file(&folder))), (0o700, 0o600));
-        assert!(cache.load(&engine, &DIGEST).is_some());
-        assert!(Cache::new(&folder, [1; 32]).load(&engine, &DIGEST).is_some(), "as after a restart");
-        assert!(cache.load(&engine, &[8; 32]).is_none(), "another component");
-    }
-
     #[test]
     fn every_end_of_the_child_has_its_cause() {
-        let limits = Limits::of(&crate::config::Config::of(Path::new("")), crate::sandbox::Tier::Standard);
+        let limits = Limits::of(&crate::config::Config::of(std::path::Path::new("")), crate::sandbox::Tier::Standard);
         let cause = |status: i32| {
             let error = refusal(ExitStatus::from_raw(status), "why", &limits);
             (error.cause, error.message().to_owned())
@@ -333,53 +217,5 @@ mod tests {
             assert!(cause == Cause::PluginCompile && message.contains(words), "{message}");
         }
         assert_eq!(cause(3 << 8).0, Cause::PluginMalformed);
-    }
-
-    #[test]
-    fn a_folder_that_others_can_read_is_closed() {
-        let place = tempfile::tempdir().expect("a folder");
-        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
-        let (engine, artifact) = made(Space::Roomy);
-        Cache::new(place.path(), [1; 32]).keep(&engine, &DIGEST, &artifact).expect("kept");
-        assert_eq!(mode(place.path()), 0o700);
-    }
-
-    #[test]
-    fn what_anybody_touched_is_not_loaded() {
-        let place = tempfile::tempdir().expect("a folder");
-        let (engine, artifact) = made(Space::Roomy);
-        let cache = Cache::new(place.path(), [1; 32]);
-        cache.keep(&engine, &DIGEST, &artifact).expect("kept");
-        let file = only_file(place.path());
-        let right = std::fs::read(&file).expect("bytes");
-        for at in [0, MAC_BYTES - 1, MAC_BYTES, right.len() / 2, right.len() - 1] {
-            let mut flipped = right.clone();
-            flipped[at] ^= 1;
-            std::fs::write(&file, flipped).expect("written");
-            assert!(cache.load(&engine, &DIGEST).is_none(), "a bit of byte {at}");
-        }
-        for length in [0, MAC_BYTES - 1, MAC_BYTES, right.len() - 1] {
-            std::fs::write(&file, &right[..length]).expect("written");
-            assert!(cache.load(&engine, &DIGEST).is_none(), "{length} bytes");
-        }
-        std::fs::write(&file, &right).expect("written");
-        assert!(cache.load(&engine, &DIGEST).is_some());
-        assert!(Cache::new(place.path(), [2; 32]).load(&engine, &DIGEST).is_none(), "the key of another site");
-        // The artifact of one component is not that of another, whatever its file is called.
-        std::fs::rename(&file, cache.file(&engine, &[8; 32])).expect("moved");
-        assert!(cache.load(&engine, &[8; 32]).is_none());
-    }
-
-    #[test]
-    fn what_was_compiled_with_other_settings_is_compiled_again() {
-        let place = tempfile::tempdir().expect("a folder");
-        let cache = Cache::new(place.path(), [1; 32]);
-        let ((roomy, artifact), (scarce, _)) = (made(Space::Roomy), made(Space::Scarce));
-        cache.keep(&roomy, &DIGEST, &artifact).expect("kept");
-        assert!(cache.load(&scarce, &DIGEST).is_none());
-        // Even under the name and the MAC that it would have.
-        cache.keep(&scarce, &DIGEST, &artifact).expect("kept");
-        assert!(cache.load(&scarce, &DIGEST).is_none());
-        assert!(cache.load(&roomy, &DIGEST).is_some());
     }
 }

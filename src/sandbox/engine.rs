@@ -1,25 +1,28 @@
 //! The engine, and one call of a guest.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, TypedFunc,
 };
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
-    ResourceLimiter, Store, Trap, UpdateDeadline, WasmFeatures,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolConcurrencyLimitError,
+    PoolingAllocationConfig, Store, Trap, UpdateDeadline, VariableOperatorCost, WasmFeatures,
 };
 
-use super::input::{Level, LogLine, RuleError};
+use super::guest::{Broke, Guest, LINE_BYTES_MAX, OUT_OF_FUEL, plain};
+use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
-use super::measure;
+use super::memory::Reserved;
+use super::pace::{Clocked, Pace};
 use super::slow::Slow;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::access::plugin::Exports;
+use crate::access::secret::Hash;
 use crate::error::{Cause, Error, Result};
 
 /// The interfaces of this major version, as components name them. Lookups follow semantic versions: what was built for
@@ -31,8 +34,6 @@ const ROLE_MAPPER: &str = "roster:policy/role-mapper@1.0.0";
 
 /// How often a running guest is interrupted, counted and made to yield.
 const TICK: Duration = Duration::from_millis(1);
-/// How many ticks a call may meet on the thread of a request.
-const TICKS_AT_ONCE: u64 = 2;
 /// The ticker rests after this many ticks without a call.
 const IDLE_TICKS: u32 = 200;
 /// A call that waits for the processor may last this many times its running time, and no less than that.
@@ -40,10 +41,6 @@ const PATIENCE: u64 = 5;
 const PATIENCE_MS_MIN: u64 = 100;
 const STACK_BYTES: usize = 256 * 1024;
 const FIBER_BYTES: usize = 512 * 1024;
-/// Log calls of one guest call; more are an attack on the host.
-const LOG_CALLS_MAX: u32 = 256;
-/// The longest line of a log.
-const LINE_BYTES_MAX: usize = 1_024;
 /// What the pool holds ready at most; a component that needs more is refused when it is loaded.
 const POOL_CALLS: u32 = 64;
 const POOL_MEMORY_BYTES: usize = 64 * 1024 * 1024;
@@ -80,7 +77,7 @@ impl Space {
 fn base(space: Space) -> Config {
     let mut config = Config::new();
     // Fuel decides, the same on every machine; the epoch guards wall time, which a loop of host calls escapes by fuel.
-    config.consume_fuel(true).epoch_interruption(true);
+    config.consume_fuel(true).operator_cost(charges()).epoch_interruption(true);
     config.max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_BYTES);
     // Exactly the features that the validation in `inspect` knows, whatever a newer wasmtime adds.
     config.wasm_features(WasmFeatures::all(), false).wasm_features(super::inspect::features(), true);
@@ -91,6 +88,26 @@ fn base(space: Space) -> Config {
         config.memory_reservation(0).memory_reservation_for_growth(1024 * 1024).memory_guard_size(64 * 1024);
     }
     config
+}
+
+/// An element of a table, in bytes.
+const ELEMENT_BYTES: u8 = 8;
+
+/// One for an instruction, and for what one instruction does to much memory one for each byte, also where it fails. What a
+/// memory grows by is charged where it is summed ([`Guest::memory_growing`]): a page has more bytes than fit here.
+fn charges() -> OperatorCost {
+    let mut charges = OperatorCost::new();
+    charges.variable = VariableOperatorCost {
+        memory_copy_per_byte: 1,
+        memory_fill_per_byte: 1,
+        memory_init_per_byte: 1,
+        table_copy_per_element: ELEMENT_BYTES,
+        table_fill_per_element: ELEMENT_BYTES,
+        table_init_per_element: ELEMENT_BYTES,
+        table_grow_per_element: ELEMENT_BYTES,
+        ..VariableOperatorCost::new()
+    };
+    charges
 }
 
 fn pool() -> PoolingAllocationConfig {
@@ -129,7 +146,7 @@ pub(super) struct Runtime {
     ticker: Arc<Ticker>,
     /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
     /// which look for new requests only when they have nothing else to do.
-    slow: Slow,
+    pub(super) slow: Slow,
 }
 
 impl Runtime {
@@ -219,149 +236,15 @@ fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
     }
 }
 
-/// What belongs to one call: its log and its counters.
-struct Guest {
-    memory_bytes: u64,
-    memory_bytes_max: u64,
-    table_elements: u64,
-    table_elements_max: u64,
-    /// What the last growth added, in case it is not to be had.
-    grown: u64,
-    ticks: u64,
-    ticks_max: u64,
-    log: Vec<LogLine>,
-    log_lines_max: u64,
-    log_bytes_left: u64,
-    /// What log calls may still hand over, kept or not.
-    output_bytes_left: u64,
-    log_calls: u32,
-    log_dropped: u32,
-}
-
-impl Guest {
-    fn new(limits: &Limits, budget: Budget) -> Self {
-        Self {
-            memory_bytes: 0,
-            memory_bytes_max: limits.memory_bytes,
-            table_elements: 0,
-            table_elements_max: measure::table_elements_max(limits.tier),
-            grown: 0,
-            ticks: 0,
-            ticks_max: budget.running_ms,
-            log: Vec::new(),
-            log_lines_max: limits.log_lines,
-            log_bytes_left: limits.log_bytes,
-            output_bytes_left: limits.output_bytes,
-            log_calls: 0,
-            log_dropped: 0,
-        }
-    }
-
-    /// Out of patience: its own doing when it had the processor, the machine's when it waited for it.
-    fn late(&self) -> Fault {
-        if self.ticks.saturating_mul(2) >= self.ticks_max {
-            fault(FaultKind::Deadline, "it did not get to its end in time")
-        } else {
-            fault(FaultKind::Busy, "the machine had no time for it")
-        }
-    }
-
-    fn log(&mut self, level: Level, message: &str) -> wasmtime::Result<()> {
-        self.log_calls += 1;
-        if self.log_calls > LOG_CALLS_MAX {
-            return Err(Broke::LogCalls.into());
-        }
-        let Some(left) = self.output_bytes_left.checked_sub(message.len() as u64) else {
-            return Err(Broke::LogBytes.into());
-        };
-        self.output_bytes_left = left;
-        let message = plain(message, LINE_BYTES_MAX);
-        if self.log.len() as u64 >= self.log_lines_max || message.len() as u64 > self.log_bytes_left {
-            self.log_dropped += 1;
-            return Ok(());
-        }
-        self.log_bytes_left -= message.len() as u64;
-        self.log.push(LogLine { level, message });
-        Ok(())
-    }
-}
-
-/// Text of a guest without control characters, cut to a length.
-pub(super) fn plain(text: &str, bytes_max: usize) -> String {
-    let mut plain = String::with_capacity(text.len().min(bytes_max));
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-        if plain.len() + c.len_utf8() > bytes_max {
-            break;
-        }
-        plain.push(c);
-    }
-    plain
-}
-
-/// A limit of ours that a guest ran into.
-#[derive(Debug, Clone, Copy)]
-enum Broke {
-    Memory(u64),
-    Table(u64),
-    LogCalls,
-    LogBytes,
-}
-
-impl std::fmt::Display for Broke {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Memory(max) => write!(f, "it wanted more memory than the {max} bytes it may have"),
-            Self::Table(max) => write!(f, "it wanted more than {max} elements in its tables"),
-            Self::LogBytes => write!(f, "it logged more than all its output may be"),
-            Self::LogCalls => write!(f, "it logged more than {LOG_CALLS_MAX} times in one call"),
-        }
-    }
-}
-
-impl std::error::Error for Broke {}
-
-impl ResourceLimiter for Guest {
-    /// Sums over all memories: wasmtime's own limiter counts each alone.
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.grown = desired.saturating_sub(current) as u64;
-        let total = self.memory_bytes.saturating_add(self.grown);
-        if total > self.memory_bytes_max {
-            return Err(Broke::Memory(self.memory_bytes_max).into());
-        }
-        self.memory_bytes = total;
-        Ok(true)
-    }
-
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.memory_bytes = self.memory_bytes.saturating_sub(std::mem::take(&mut self.grown));
-        Ok(())
-    }
-
-    /// Over all tables, like memory.
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.grown = desired.saturating_sub(current) as u64;
-        let total = self.table_elements.saturating_add(self.grown);
-        if total > self.table_elements_max {
-            return Err(Broke::Table(self.table_elements_max).into());
-        }
-        self.table_elements = total;
-        Ok(true)
-    }
-
-    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.table_elements = self.table_elements.saturating_sub(std::mem::take(&mut self.grown));
-        Ok(())
-    }
-}
-
 /// A component that is compiled and linked; each call makes an instance of its own.
 pub struct Loaded {
     pre: InstancePre<Guest>,
     authorize: Option<ComponentExportIndex>,
     map_roles: Option<ComponentExportIndex>,
     runtime: Arc<Runtime>,
-    /// Did its last call go on for longer than a request's thread is kept?
-    is_long: AtomicBool,
+    sha256: Hash,
+    /// Its bytes; none where nobody counts them.
+    reserved: Option<Reserved>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -375,7 +258,12 @@ type MapRoles = TypedFunc<(RoleInput,), (std::result::Result<Vec<String>, RuleEr
 
 impl Loaded {
     /// Links a component. Its imports are checked here, the types of its exports only when it is started.
-    pub(super) fn link(runtime: &Arc<Runtime>, component: &Component) -> Result<Self> {
+    pub(super) fn link(
+        runtime: &Arc<Runtime>,
+        component: &Component,
+        sha256: Hash,
+        reserved: Option<Reserved>,
+    ) -> Result<Self> {
         let pre = runtime
             .linker
             .instantiate_pre(component)
@@ -388,11 +276,27 @@ impl Loaded {
         if authorize.is_none() && map_roles.is_none() {
             return Err(Cause::PluginExports.into());
         }
-        Ok(Self { pre, authorize, map_roles, runtime: runtime.clone(), is_long: AtomicBool::new(false) })
+        Ok(Self { pre, authorize, map_roles, runtime: runtime.clone(), sha256, reserved })
+    }
+
+    pub fn sha256(&self) -> Hash {
+        self.sha256
+    }
+
+    /// What it takes of the memory for components.
+    pub(super) fn units(&self) -> u32 {
+        self.reserved.as_ref().map_or(0, Reserved::units)
     }
 
     pub fn exports(&self) -> Exports {
         Exports { authorizer: self.authorize.is_some(), role_mapper: self.map_roles.is_some() }
+    }
+
+    /// The same, where it holds up nobody's request.
+    pub(super) async fn try_start_aside(self: &Arc<Self>, limits: Limits) -> Result<()> {
+        let loaded = self.clone();
+        let started = self.runtime.slow.run(async move { loaded.try_start(&limits).await }).await;
+        started.unwrap_or_else(|| Err(Error::internal("the start of a plugin was lost")))
     }
 
     /// Starts it once, and checks the types of what it exports.
@@ -446,8 +350,9 @@ impl Loaded {
         store
     }
 
-    /// One call: most are over within a tick or two, on the thread of the request; the rest goes on behind, and after a
-    /// long one the next begins there. A short one that met a tick must not wait behind: it has turns that others want.
+    /// One call: of a version that is known to be fast, on the thread of the request, where most are over at once; what
+    /// goes on for too long, and all others, aside, as many at a time as the organization may have there. A short one that
+    /// was interrupted must not wait there: it has turns that others want.
     async fn call<Input, Answer>(
         self: &Arc<Self>,
         call: Call,
@@ -460,17 +365,37 @@ impl Loaded {
         (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
         (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
     {
-        let loaded = self.clone();
-        let mut called = Box::pin(async move { loaded.run(call, export, input).await });
-        if !self.is_long.load(Ordering::Relaxed) {
-            for _ in 0..=TICKS_AT_ONCE {
-                if let Poll::Ready(called) = futures_util::poll!(&mut called) {
-                    return called;
-                }
+        let (loaded, pace, aside, fast_max) = (self.clone(), call.pace.clone(), call.aside.clone(), call.fast_max);
+        let patience = patience(call.budget);
+        let is_proven = pace.as_ref().is_some_and(|pace| pace.is_proven());
+        let note = move |is_slow: bool| pace.iter().for_each(|pace| pace.note(is_slow));
+        let mut clocked = Clocked::new(async move { loaded.run(call, export, input).await });
+        while is_proven {
+            if let Poll::Ready((called, spent)) = futures_util::poll!(&mut clocked) {
+                let is_slow = spent > fast_max;
+                note(is_slow);
+                return Called { is_slow, ..called };
+            }
+            if clocked.spent() > fast_max {
+                // Now, and not at its end: who asks may go away before.
+                note(true);
+                break;
             }
         }
+        let Ok(Ok(aside)) = tokio::time::timeout(patience, aside.acquire_owned()).await else {
+            return Called::failed(fault(FaultKind::Busy, "too many plugins of the organization run at the same time"));
+        };
+        let rest = async move {
+            let (called, spent) = clocked.await;
+            drop(aside);
+            let is_slow = spent > fast_max;
+            if !is_proven {
+                note(is_slow);
+            }
+            Called { is_slow, is_aside: true, ..called }
+        };
         let lost = || Called::failed(fault(FaultKind::Unavailable, "the sandbox lost it"));
-        self.runtime.slow.run(called).await.unwrap_or_else(lost)
+        self.runtime.slow.run(rest).await.unwrap_or_else(lost)
     }
 
     async fn run<Input, Answer>(
@@ -505,17 +430,21 @@ impl Loaded {
         };
         let outcome = tokio::time::timeout(patience(budget), called).await;
         drop(running);
-        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let instructions = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let guest = store.into_data();
-        self.is_long.store(guest.ticks > TICKS_AT_ONCE, Ordering::Relaxed);
         let outcome = outcome.unwrap_or_else(|_| Err(guest.late()));
+        let charged = instructions.saturating_add(guest.grown_bytes);
+        let outcome =
+            if charged > budget.fuel { outcome.and(Err(fault(FaultKind::Fuel, OUT_OF_FUEL))) } else { outcome };
         // Only now somebody else may have the turn.
         drop(call.turns);
         Called {
             outcome,
-            fuel,
+            fuel: charged.min(budget.fuel),
             duration: began.elapsed(),
             memory_bytes: guest.memory_bytes,
+            is_slow: false,
+            is_aside: false,
             log: guest.log,
             log_dropped: guest.log_dropped,
         }
@@ -528,6 +457,12 @@ pub(super) struct Call {
     pub(super) budget: Budget,
     /// Given back when the call is over, even when nobody waits for its answer any more.
     pub(super) turns: Vec<OwnedSemaphorePermit>,
+    /// More processor time than this is slow.
+    pub(super) fast_max: Duration,
+    /// Where it is remembered how fast the version is; without it the call runs aside.
+    pub(super) pace: Option<Arc<Pace>>,
+    /// Who of the organization may run aside.
+    pub(super) aside: Arc<Semaphore>,
 }
 
 /// How long a call may take in all, on a machine that does other things too.
@@ -544,6 +479,7 @@ fn fault_of(error: &wasmtime::Error) -> Fault {
     if let Some(broke) = error.downcast_ref::<Broke>() {
         let kind = match broke {
             Broke::Memory(_) | Broke::Table(_) => FaultKind::Memory,
+            Broke::Fuel => FaultKind::Fuel,
             Broke::LogCalls | Broke::LogBytes => FaultKind::Output,
         };
         return fault(kind, &broke.to_string());
@@ -560,66 +496,10 @@ fn fault_of(error: &wasmtime::Error) -> Fault {
         None => FaultKind::Output,
     };
     let text = match kind {
-        FaultKind::Fuel => "it used up its instructions".to_owned(),
+        FaultKind::Fuel => OUT_OF_FUEL.to_owned(),
         FaultKind::Deadline => "it ran longer than it may".to_owned(),
         // What happened, and then where: a long way there is cut.
         _ => format!("{}: {error:#}", error.root_cause()),
     };
     Fault { kind, message: plain(&text, LINE_BYTES_MAX) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sandbox::Tier;
-
-    #[test]
-    fn text_of_a_guest_is_plain_and_cut_between_letters() {
-        for (text, bytes_max, expected) in [
-            ("", 0, ""),
-            ("a", 0, ""),
-            ("abc", 3, "abc"),
-            ("abcd", 3, "abc"),
-            ("aé", 3, "aé"),
-            ("abé", 3, "ab"),
-            ("a\u{1f600}b", 4, "a"),
-            ("a\n\t\u{7}\u{1b}[m\u{7f}\u{85}b", 20, "a    [m  b"),
-        ] {
-            assert_eq!(plain(text, bytes_max), expected, "{text:?}");
-        }
-    }
-
-    /// What is kept of lines of these lengths, how many are dropped, and what broke.
-    fn logged(set: fn(&mut Limits), lines: &[usize]) -> (Vec<usize>, u32, Option<String>) {
-        let mut limits = Limits::of(&crate::config::Config::of(std::path::Path::new("")), Tier::Standard);
-        set(&mut limits);
-        let mut guest = Guest::new(&limits, limits.authorize);
-        let broke = lines.iter().find_map(|bytes| guest.log(Level::Info, &"x".repeat(*bytes)).err());
-        let kept = guest.log.iter().map(|line| line.message.len()).collect();
-        (kept, guest.log_dropped, broke.map(|e| e.to_string()))
-    }
-
-    #[test]
-    fn a_log_keeps_what_fits_and_breaks_off_at_its_bounds() {
-        type Case = (fn(&mut Limits), Vec<usize>, (Vec<usize>, u32, Option<Broke>));
-        let cases: [Case; 10] = [
-            (|_| (), vec![LINE_BYTES_MAX], (vec![LINE_BYTES_MAX], 0, None)),
-            (|_| (), vec![LINE_BYTES_MAX + 1], (vec![LINE_BYTES_MAX], 0, None)),
-            (|l| l.log_lines = 2, vec![1, 0], (vec![1, 0], 0, None)),
-            (|l| l.log_lines = 2, vec![1, 0, 1], (vec![1, 0], 1, None)),
-            (|l| l.log_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
-            // A shorter one still fits where a longer one did not.
-            (|l| l.log_bytes = 5, vec![2, 4, 3, 1], (vec![2, 3], 2, None)),
-            (|l| l.output_bytes = 5, vec![2, 3], (vec![2, 3], 0, None)),
-            (|l| l.output_bytes = 5, vec![2, 3, 1], (vec![2, 3], 0, Some(Broke::LogBytes))),
-            // What is not kept was handed over all the same.
-            (|l| (l.output_bytes, l.log_lines) = (5, 1), vec![2, 3, 1], (vec![2], 1, Some(Broke::LogBytes))),
-            (|l| l.log_lines = 0, vec![0; LOG_CALLS_MAX as usize], (vec![], LOG_CALLS_MAX, None)),
-        ];
-        for (n, (set, lines, (kept, dropped, broke))) in cases.into_iter().enumerate() {
-            assert_eq!(logged(set, &lines), (kept, dropped, broke.map(|broke| broke.to_string())), "case {n}");
-        }
-        let (_, _, broke) = logged(|_| (), &vec![0; LOG_CALLS_MAX as usize + 1]);
-        assert_eq!(broke, Some(Broke::LogCalls.to_string()));
-    }
 }

@@ -147,7 +147,7 @@ fn interface(name: &str) -> Named<'_> {
 /// Names of an upload, in a sentence.
 fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
     let more = names.len().saturating_sub(NAMED_MAX);
-    let shown: Vec<_> = names.take(NAMED_MAX).map(|name| super::engine::plain(name, NAME_BYTES_MAX)).collect();
+    let shown: Vec<_> = names.take(NAMED_MAX).map(|name| super::guest::plain(name, NAME_BYTES_MAX)).collect();
     let shown = shown.join(", ");
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

@@ -4,12 +4,18 @@
 //! own, that is dropped whatever happened; it runs as a fiber that yields every millisecond, within fuel, time, memory and
 //! output of its [`Limits`]; it reaches nothing but its log. What it answers is untrusted input.
 
+mod cache;
+mod called;
 pub mod compile;
+mod compile_queue;
 mod engine;
+mod guest;
 pub mod input;
 pub mod inspect;
 mod limits;
 mod measure;
+mod memory;
+mod pace;
 pub mod pack;
 mod slow;
 pub mod vectors;
@@ -19,14 +25,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use compile::Cache;
+use cache::Cache;
+use compile_queue::CompileQueue;
 use engine::{Call, Runtime};
+use memory::{Budget as Places, Memory, Reserved};
+use pace::Pace;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use called::{Called, Fault, FaultKind};
 pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
 pub use limits::{Budget, Limits, Tier};
+pub use memory::Key;
+pub use pace::PROOF_CALLS;
 
 use crate::access::permission::is_role_key;
 use crate::access::plugin::Exports;
@@ -34,109 +46,6 @@ use crate::access::secret::Hash;
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::ids::OrganizationId;
-
-/// What came of one call.
-#[derive(Debug, Clone)]
-pub struct Called<T> {
-    pub outcome: std::result::Result<T, Fault>,
-    /// Instructions used.
-    pub fuel: u64,
-    /// From the moment it had its turn until it was over.
-    pub duration: Duration,
-    /// Most memory it had.
-    pub memory_bytes: u64,
-    pub log: Vec<LogLine>,
-    /// Lines beyond the limit, which are gone.
-    pub log_dropped: u32,
-}
-
-impl<T> Called<T> {
-    /// What was never called.
-    pub fn failed(fault: Fault) -> Self {
-        Self {
-            outcome: Err(fault),
-            fuel: 0,
-            duration: Duration::ZERO,
-            memory_bytes: 0,
-            log: Vec::new(),
-            log_dropped: 0,
-        }
-    }
-
-    /// With another form of the answer.
-    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Called<U> {
-        let Self { outcome, fuel, duration, memory_bytes, log, log_dropped } = self;
-        Called { outcome: outcome.map(to), fuel, duration, memory_bytes, log, log_dropped }
-    }
-}
-
-/// Why a call has no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    pub kind: FaultKind,
-    /// For the plugin's author: never for a caller of the API who may not look at plugins.
-    pub message: String,
-}
-
-/// A closed set of words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FaultKind {
-    /// A trap, such as a division by zero or a panic of the guest.
-    Trap,
-    Fuel,
-    Deadline,
-    Memory,
-    Stack,
-    /// It answered too much, or what no answer can be.
-    Output,
-    /// It said itself that it cannot answer.
-    Rule,
-    /// What was asked is longer than an input may be; the guest has no part in this, nor in those below.
-    Input,
-    /// No turn was free in time.
-    Busy,
-    /// It failed too often, and is asked no more.
-    Quarantined,
-    /// The component cannot be had: it is not compiled, or its bytes are gone.
-    Unavailable,
-}
-
-impl FaultKind {
-    pub const ALL: [Self; 11] = [
-        Self::Trap,
-        Self::Fuel,
-        Self::Deadline,
-        Self::Memory,
-        Self::Stack,
-        Self::Output,
-        Self::Rule,
-        Self::Input,
-        Self::Busy,
-        Self::Quarantined,
-        Self::Unavailable,
-    ];
-
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Trap => "trap",
-            Self::Fuel => "fuel",
-            Self::Deadline => "deadline",
-            Self::Memory => "memory",
-            Self::Stack => "stack",
-            Self::Output => "output",
-            Self::Rule => "rule_error",
-            Self::Input => "input",
-            Self::Busy => "busy",
-            Self::Quarantined => "quarantined",
-            Self::Unavailable => "unavailable",
-        }
-    }
-
-    /// Is it the guest's doing, so that it counts towards quarantine?
-    pub fn is_of_guest(self) -> bool {
-        !matches!(self, Self::Input | Self::Busy | Self::Quarantined | Self::Unavailable)
-    }
-}
 
 /// What is known of a component that was compiled and started once.
 #[derive(Debug, Clone)]
@@ -155,34 +64,44 @@ pub struct Admitted {
 pub struct Host {
     limits: [Limits; 2],
     runtime: OnceLock<Arc<Runtime>>,
-    loaded: ArcSwap<HashMap<Hash, Arc<Loaded>>>,
-    loaded_max: usize,
+    memory: Memory,
+    loaded_bytes_per_organization: u64,
     /// One lock for each component that is being made ready: who waits for one does not wait for another.
-    readying: Mutex<HashMap<Hash, Weak<tokio::sync::Mutex<()>>>>,
+    readying: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
     /// Why a component could not be made ready, so that it is not tried again for everybody who waited for it.
     refused: Mutex<HashMap<Hash, (Instant, Error)>>,
-    compiling: Semaphore,
-    compile_queue: Semaphore,
+    compile_queue: CompileQueue,
     /// Where compiled components outlive the process, if anywhere.
     cache: Option<Arc<Cache>>,
     turns: Arc<Semaphore>,
     turns_of: ArcSwap<HashMap<OrganizationId, Turns>>,
     turns_per_organization: usize,
     turn_wait: Duration,
+    /// How fast the versions are that have been asked.
+    paces: ArcSwap<HashMap<Key, Arc<Pace>>>,
+    fast_max: Duration,
 }
 
-/// The turns of one organization.
+/// What one organization has for its calls.
 #[derive(Debug, Clone)]
 struct Turns {
     all: Arc<Semaphore>,
-    /// Those of them that calls without effect may have, and compilations.
+    /// Those of them that calls without effect may have.
     trials: Arc<Semaphore>,
+    /// How many calls of it run aside at the same time: the others find a thread there.
+    aside: Arc<Semaphore>,
+    /// Its places in memory.
+    places: Places,
 }
 
-impl Turns {
-    fn new(count: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(count)), trials: Arc::new(Semaphore::new((count / 2).max(1))) }
-    }
+/// What the host has in memory and on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    pub loaded_bytes: u64,
+    pub cached_bytes: u64,
+    /// What had to go because its place was needed, since the start.
+    pub unloaded: u64,
+    pub uncached: u64,
 }
 
 /// Which call is made, and for whom.
@@ -212,7 +131,8 @@ const SHOWN_BYTES_MAX: usize = 64;
 impl Host {
     /// With a key that authenticates compiled components.
     pub fn new(config: &Config, key: Hash) -> Self {
-        let cache = Cache::new(&config.data.join("compiled-plugins"), key);
+        let (all, own) = (config.plugin_cache_bytes, config.plugin_cache_bytes_per_organization);
+        let cache = Cache::new(&config.data.join("compiled-plugins"), key, all, own);
         Self { cache: Some(Arc::new(cache)), ..Self::without_cache(config) }
     }
 
@@ -222,17 +142,21 @@ impl Host {
         Self {
             limits: [Limits::of(config, Tier::Standard), Limits::of(config, Tier::Large)],
             runtime: OnceLock::new(),
-            loaded: ArcSwap::default(),
-            loaded_max: many(config.plugin_loaded_max),
+            memory: Memory::new(config.plugin_loaded_bytes),
+            loaded_bytes_per_organization: config.plugin_loaded_bytes_per_organization,
             readying: Mutex::default(),
             refused: Mutex::default(),
-            compiling: Semaphore::new(1),
-            compile_queue: Semaphore::new(many(config.plugin_compile_queue_max)),
+            compile_queue: CompileQueue::new(
+                many(config.plugin_compile_queue_max),
+                many(config.plugin_compile_queue_per_organization),
+            ),
             cache: None,
             turns: Arc::new(Semaphore::new(many(config.plugin_calls_max))),
             turns_of: ArcSwap::default(),
             turns_per_organization: many(config.plugin_calls_per_organization),
             turn_wait: Duration::from_millis(config.plugin_wait_ms),
+            paces: ArcSwap::default(),
+            fast_max: Duration::from_micros(config.plugin_fast_us),
         }
     }
 
@@ -251,108 +175,142 @@ impl Host {
 
     /// Is this component fit to be called? Looked into, compiled, started once. Nothing is kept of it before it is
     /// adopted.
-    pub async fn admit(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
-        let _place = self.compile_queue.try_acquire().map_err(|_| self.compiler_busy(tier))?;
-        self.admit_stored(component, tier).await
+    pub async fn admit(&self, organization: OrganizationId, component: &[u8], tier: Tier) -> Result<Admitted> {
+        let _place = self.compile_queue.enter(organization).ok_or_else(|| self.compiler_busy(tier))?;
+        self.compiled(organization, component, tier, false).await
     }
 
-    /// The same for one that was admitted before and must come up again: it never stands behind uploads that wait.
-    async fn admit_stored(&self, component: &[u8], tier: Tier) -> Result<Admitted> {
+    /// The same also for one that was admitted before and must come up again: it needs no place among the uploads.
+    async fn compiled(
+        &self,
+        organization: OrganizationId,
+        component: &[u8],
+        tier: Tier,
+        is_stored: bool,
+    ) -> Result<Admitted> {
         let limits = *self.limits(tier);
         let bytes = component.to_vec();
         let look = move || Ok((inspect::inspect(&bytes, &limits)?, Hash::from(Sha256::digest(&bytes))));
         let (inspected, sha256) = off_the_path(look).await?.map_err(|e: Error| e)?;
         let runtime = self.runtime()?;
-        let began = Instant::now();
-        let artifact = {
-            let _turn = self.compiling.acquire().await.map_err(|_| self.compiler_busy(tier))?;
-            compile::compile(component, &limits, runtime.space).await?
+        let (artifact, compile_time) = {
+            let turn = self.compile_queue.turn(organization, is_stored).await;
+            let _turn = turn.ok_or_else(|| self.compiler_busy(tier))?;
+            let began = Instant::now();
+            (compile::compile(component, &limits, runtime.space).await?, began.elapsed())
         };
-        let compile_time = began.elapsed();
+        let reserved = self.reserve(organization, artifact.len() as u64).await?;
         let engine = runtime.engine.clone();
         let load = move || (compile::component_of(&engine, &artifact), artifact);
-        let (component, artifact) = off_the_path(load).await?;
+        let (component, artifact) = runtime.slow.work(load).await?;
         // It was compiled for this very engine: what is refused now is more than the pool has for one call.
         let component = component.map_err(|e| {
             Error::new(Cause::PluginTooComplex).saying(format!("the component has more than a call can have: {e:#}"))
         })?;
-        let loaded = Arc::new(Loaded::link(runtime, &component)?);
+        let loaded = Arc::new(Loaded::link(runtime, &component, sha256, Some(reserved))?);
         if loaded.exports() != inspected.exports {
             return Err(Cause::PluginExports.into());
         }
-        loaded.try_start(&limits).await?;
+        loaded.try_start_aside(limits).await?;
         let (exports, imports) = (inspected.exports, inspected.imports);
         Ok(Admitted { sha256, loaded, exports, imports, compile_time, artifact: artifact.into() })
+    }
+
+    /// Places in memory, for as long as they are held.
+    async fn reserve(&self, organization: OrganizationId, bytes: u64) -> Result<Reserved> {
+        let places = self.turns_of(organization).places;
+        self.memory.reserve(organization, &places, bytes).await.ok_or_else(|| {
+            let message = "running calls hold all the memory that compiled plugins may have (plugins.loaded_bytes)";
+            Error::new(Cause::CompilerBusy).saying(message).retry_after(1)
+        })
     }
 
     fn compiler_busy(&self, tier: Tier) -> Error {
         Error::new(Cause::CompilerBusy).retry_after(self.limits(tier).compile_cpu_s)
     }
 
-    /// Keeps a component that is stored now: ready in memory, and compiled on disk.
-    pub async fn adopt(&self, admitted: &Admitted) {
-        let (sha256, artifact) = (admitted.sha256, admitted.artifact.clone());
-        self.remember(sha256, admitted.loaded.clone());
+    /// Keeps a component that is stored now, compiled on disk.
+    pub async fn adopt(&self, organization: OrganizationId, admitted: &Admitted) {
+        let (key, artifact) = ((organization, admitted.sha256), admitted.artifact.clone());
         let (Ok(runtime), Some(cache)) = (self.runtime(), self.cache.clone()) else { return };
-        let engine = runtime.engine.clone();
-        let kept = off_the_path(move || cache.keep(&engine, &sha256, &artifact)).await;
+        let (engine, in_force) = (runtime.engine.clone(), self.memory.in_force());
+        let kept = runtime.slow.work(move || cache.keep(&engine, &key, &artifact, &in_force)).await;
         if let Err(e) = kept.and_then(|kept| kept.map_err(|e| Error::internal(e.to_string()))) {
             tracing::warn!(error = %e, "a compiled plugin cannot be kept and will be compiled again after a restart");
         }
     }
 
     /// A component that is ready to be called, if it is.
-    pub fn find_loaded(&self, sha256: &Hash) -> Option<Arc<Loaded>> {
-        self.loaded.load().get(sha256).cloned()
+    pub fn find_loaded(&self, key: &Key) -> Option<Arc<Loaded>> {
+        self.memory.find(key)
     }
 
-    /// Makes a component ready: from the cache, or compiled again from the bytes that `fetch` gives.
+    /// Keeps a component ready that comes into force now, until something else [is](Self::set_in_force).
+    pub fn keep_loaded(&self, key: Key, loaded: Arc<Loaded>) {
+        self.memory.keep(key, loaded);
+    }
+
+    /// Makes a component ready: from the cache, or compiled again from the bytes that `fetch` gives. It stays so when it is
+    /// in force.
     pub async fn load(
         &self,
-        sha256: Hash,
+        key: Key,
         tier: Tier,
         fetch: impl Future<Output = Result<Vec<u8>>>,
     ) -> Result<Arc<Loaded>> {
-        let lock = self.lock_of(sha256);
+        let lock = self.lock_of(key);
         let _one_at_a_time = lock.lock().await;
-        if let Some(loaded) = self.find_loaded(&sha256) {
+        if let Some(loaded) = self.find_loaded(&key) {
             return Ok(loaded);
         }
+        let (organization, sha256) = key;
         if let Some(error) = self.was_refused(&sha256) {
             return Err(error);
         }
-        let runtime = self.runtime()?;
-        let (engine, cache) = (runtime.engine.clone(), self.cache.clone());
-        let cached = off_the_path(move || cache.and_then(|cache| cache.load(&engine, &sha256))).await?;
-        if let Some(component) = cached {
-            let loaded = Arc::new(Loaded::link(runtime, &component)?);
-            self.remember(sha256, loaded.clone());
-            return Ok(loaded);
+        let loaded = match self.load_cached(key).await? {
+            Some(loaded) => loaded,
+            None => {
+                let component = fetch.await?;
+                if <Hash>::from(Sha256::digest(&component)) != sha256 {
+                    return Err(Error::internal("a stored component is not the one that was uploaded"));
+                }
+                let admitted = self.compiled(organization, &component, tier, true).await;
+                if let Err(e) = &admitted
+                    && e.cause.category() == REFUSAL
+                {
+                    let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                    refused.insert(sha256, (Instant::now(), e.clone()));
+                }
+                let admitted = admitted?;
+                self.adopt(organization, &admitted).await;
+                admitted.loaded
+            }
+        };
+        if self.memory.is_in_force(&key) {
+            self.keep_loaded(key, loaded.clone());
         }
-        let component = fetch.await?;
-        if <Hash>::from(Sha256::digest(&component)) != sha256 {
-            return Err(Error::internal("a stored component is not the one that was uploaded"));
-        }
-        let admitted = self.admit_stored(&component, tier).await;
-        if let Err(e) = &admitted
-            && e.cause.category() == REFUSAL
-        {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            refused.insert(sha256, (Instant::now(), e.clone()));
-        }
-        let admitted = admitted?;
-        self.adopt(&admitted).await;
-        Ok(admitted.loaded)
+        Ok(loaded)
     }
 
-    fn lock_of(&self, sha256: Hash) -> Arc<tokio::sync::Mutex<()>> {
+    async fn load_cached(&self, key: Key) -> Result<Option<Arc<Loaded>>> {
+        let runtime = self.runtime()?;
+        let Some(cache) = self.cache.clone() else { return Ok(None) };
+        let (engine, at) = (runtime.engine.clone(), cache.clone());
+        let Some(bytes) = runtime.slow.work(move || at.find_bytes(&engine, &key)).await? else { return Ok(None) };
+        let reserved = self.reserve(key.0, bytes).await?;
+        let engine = runtime.engine.clone();
+        let component = runtime.slow.work(move || cache.load(&engine, &key)).await?;
+        component.map(|component| Loaded::link(runtime, &component, key.1, Some(reserved)).map(Arc::new)).transpose()
+    }
+
+    fn lock_of(&self, key: Key) -> Arc<tokio::sync::Mutex<()>> {
         let mut readying = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
         readying.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = readying.get(&sha256).and_then(Weak::upgrade) {
+        if let Some(lock) = readying.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
         let lock = Arc::default();
-        readying.insert(sha256, Arc::downgrade(&lock));
+        readying.insert(key, Arc::downgrade(&lock));
         lock
     }
 
@@ -362,50 +320,39 @@ impl Host {
         refused.get(sha256).map(|(_, error)| error.clone())
     }
 
-    fn remember(&self, sha256: Hash, loaded: Arc<Loaded>) {
-        self.loaded.rcu(|known| {
+    /// Says what is in force: all else is unloaded as soon as no call holds it.
+    pub fn set_in_force(&self, in_force: HashSet<Key>) {
+        self.memory.keep_only(in_force);
+    }
+
+    /// Drops what was made of a component, and what is known of it.
+    pub fn forget(&self, key: &Key) {
+        self.memory.forget(key);
+        self.paces.rcu(|known| {
             let mut known = HashMap::clone(known);
-            known.insert(sha256, loaded.clone());
+            known.remove(key);
             known
         });
-    }
-
-    /// Drops what is loaded beyond the limit and not among these.
-    pub fn keep_loaded(&self, in_force: &HashSet<Hash>) {
-        self.loaded.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            let mut spare = self.loaded_max;
-            known.retain(|sha256, _| {
-                let is_spare = !in_force.contains(sha256);
-                let stays = !is_spare || spare > 0;
-                spare -= usize::from(is_spare && stays);
-                stays
-            });
-            known
-        });
-    }
-
-    /// Drops what was made of a component.
-    pub fn forget(&self, sha256: &Hash) {
-        self.loaded.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            known.remove(sha256);
-            known
-        });
-        let gone = hex::encode(sha256);
-        self.drop_files_but(|digest, _| digest != gone);
-    }
-
-    /// Drops all compiled components but those of these, and what was not written to the end. At start, while nothing is
-    /// compiled.
-    pub fn sweep(&self, stored: &HashSet<Hash>) {
-        let stored: HashSet<String> = stored.iter().map(hex::encode).collect();
-        self.drop_files_but(|digest, is_whole| is_whole && stored.contains(digest));
-    }
-
-    fn drop_files_but(&self, keeps: impl Fn(&str, bool) -> bool) {
         if let Some(cache) = &self.cache {
-            cache.drop_but(keeps);
+            cache.forget(key);
+        }
+    }
+
+    /// Drops all compiled components but those of these, what was not written to the end, and what is too much. At start,
+    /// while nothing is compiled.
+    pub fn sweep(&self, stored: &HashSet<Key>) {
+        if let Some(cache) = &self.cache {
+            cache.sweep(stored, &self.memory.in_force());
+        }
+    }
+
+    pub fn kept(&self) -> Kept {
+        let cache = self.cache.as_ref();
+        Kept {
+            loaded_bytes: self.memory.used_bytes(),
+            cached_bytes: cache.map_or(0, |cache| cache.bytes()),
+            unloaded: self.memory.evicted(),
+            uncached: cache.map_or(0, |cache| cache.evicted()),
         }
     }
 
@@ -423,10 +370,10 @@ impl Host {
             return too_much(limits.input_bytes);
         }
         let Some(turns) = self.turn(&turn).await else { return busy() };
-        let call = Call { limits: *limits, budget: turn.budget(limits.authorize), turns };
+        let call = self.call(&turn, limits.authorize, turns);
         let mut called = turn.loaded.authorize(call, input).await;
         if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
-            *reason = engine::plain(reason, REASON_BYTES_MAX);
+            *reason = guest::plain(reason, REASON_BYTES_MAX);
         }
         called
     }
@@ -438,7 +385,7 @@ impl Host {
             return too_much(limits.input_bytes);
         }
         let Some(turns) = self.turn(&turn).await else { return busy() };
-        let call = Call { limits: *limits, budget: turn.budget(limits.map_roles), turns };
+        let call = self.call(&turn, limits.map_roles, turns);
         let mut called = turn.loaded.map_roles(call, input).await;
         if let Ok(roles) = &called.outcome
             && let Some(fault) = roles_fault(roles)
@@ -448,9 +395,25 @@ impl Host {
         called
     }
 
+    fn call(&self, turn: &Turn, budget: Budget, turns: Vec<OwnedSemaphorePermit>) -> Call {
+        let key = (turn.organization, turn.loaded.sha256());
+        Call {
+            limits: *self.limits(turn.tier),
+            budget: turn.budget(budget),
+            turns,
+            fast_max: self.fast_max,
+            pace: (!turn.is_trial).then(|| self.pace_of(key)),
+            aside: self.turns_of(turn.organization).aside,
+        }
+    }
+
+    fn pace_of(&self, key: Key) -> Arc<Pace> {
+        entry_of(&self.paces, key, Arc::default)
+    }
+
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
     async fn turn(&self, turn: &Turn) -> Option<Vec<OwnedSemaphorePermit>> {
-        let Turns { all, trials } = self.turns_of(turn.organization);
+        let Turns { all, trials, .. } = self.turns_of(turn.organization);
         // The organization's own first: who waits there takes nothing from the others.
         let line = turn.is_trial.then_some(trials).into_iter().chain([all, self.turns.clone()]);
         let taken = async {
@@ -464,17 +427,28 @@ impl Host {
     }
 
     fn turns_of(&self, organization: OrganizationId) -> Turns {
-        if let Some(turns) = self.turns_of.load().get(&organization) {
-            return turns.clone();
-        }
-        let fresh = Turns::new(self.turns_per_organization);
-        self.turns_of.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            known.entry(organization).or_insert_with(|| fresh.clone());
-            known
-        });
-        self.turns_of.load().get(&organization).cloned().unwrap_or(fresh)
+        let own = self.turns_per_organization;
+        entry_of(&self.turns_of, organization, || Turns {
+            all: Arc::new(Semaphore::new(own)),
+            trials: Arc::new(Semaphore::new((own / 2).max(1))),
+            aside: Arc::new(Semaphore::new(slow::threads_per_organization())),
+            places: Places::new(self.loaded_bytes_per_organization),
+        })
     }
+}
+
+/// The value of a key, made when there is none.
+fn entry_of<K: Copy + Eq + std::hash::Hash, V: Clone>(map: &ArcSwap<HashMap<K, V>>, key: K, make: impl Fn() -> V) -> V {
+    if let Some(value) = map.load().get(&key) {
+        return value.clone();
+    }
+    let fresh = make();
+    map.rcu(|known| {
+        let mut known = HashMap::clone(known);
+        known.entry(key).or_insert_with(|| fresh.clone());
+        known
+    });
+    map.load().get(&key).cloned().unwrap_or(fresh)
 }
 
 impl Turn {
@@ -503,7 +477,7 @@ fn roles_fault(roles: &[String]) -> Option<String> {
         return Some(format!("it named {} roles, and {ROLES_MAX} are allowed", roles.len()));
     }
     if let Some(odd) = roles.iter().find(|key| !is_role_key(key)) {
-        return Some(format!("it named a role that cannot be: {:?}", engine::plain(odd, SHOWN_BYTES_MAX)));
+        return Some(format!("it named a role that cannot be: {:?}", guest::plain(odd, SHOWN_BYTES_MAX)));
     }
     let mut seen = HashSet::new();
     let twice = roles.iter().find(|key| !seen.insert(key.as_str()))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::engine::plain;
+use super::guest::plain;
 use super::{AccessInput, Admitted, Called, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier, Turn};
 use crate::error::{Cause, Error, Result};
 use crate::ids::OrganizationId;
@@ -345,12 +345,7 @@ impl Host {
         tier: Tier,
     ) -> Result<(Admitted, Vec<Report>)> {
         let vectors = of_component(component)?;
-        let admitted = {
-            // So that one organization's uploads are never all that waits for the compiler.
-            let turns = self.turns_of(organization).trials;
-            let _turn = turns.acquire_owned().await.map_err(|_| Cause::CompilerBusy)?;
-            self.admit(component, tier).await?
-        };
+        let admitted = self.admit(organization, component, tier).await?;
         let turn = Turn { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
         let reports = self.test(&turn, &vectors).await;
         Ok((admitted, reports))

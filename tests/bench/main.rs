@@ -2,7 +2,7 @@
 //!
 //! In memory, `decide` against a bare trie; over HTTP, each operation against a handler that does nothing, behind the
 //! same server, asked by the same client with the same requests. The two sides take turns and the best of each counts,
-//! so that a busy machine hurts both. `tests/bench/run` builds and starts it.
+//! so that a busy machine hurts both. `tests/bench/run` builds and starts it, all of it or `--only` one [part](parts).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
 
 mod bare;
@@ -12,6 +12,7 @@ mod figures;
 #[allow(dead_code, reason = "the tests use more of them")]
 #[path = "../it/guests.rs"]
 mod guests;
+mod parts;
 mod plugins;
 mod process;
 mod site;
@@ -26,6 +27,7 @@ use std::time::Instant;
 
 use driver::{Make, Measured};
 use figures::{Figures, progress};
+use parts::Wanted;
 use process::Process;
 use site::Site;
 
@@ -39,35 +41,22 @@ fn main() -> ExitCode {
         Some(bare::ARGUMENT) => bare::serve(Path::new(&arguments[1])),
         Some(decide::MILLION_ARGUMENT) => decide::million(),
         // `cargo bench` adds an argument of its own.
-        _ => return run(arguments.iter().any(|argument| argument == "--json")),
+        _ => return start(&arguments),
     }
     ExitCode::SUCCESS
 }
 
-fn run(as_json: bool) -> ExitCode {
-    let mut figures = Figures::default();
-    decide::run(&mut figures);
-    let directory = tempfile::tempdir().expect("a directory");
-    figures.add("fsync_us", fsync_us(directory.path()));
-    let site = Site::make(&directory.path().join("site"));
-    plugins::calls(&mut figures);
-    let server = site.start(&mut figures);
-    let bare = bare::start(directory.path());
-    let mut stand = Stand { site: &site, server: &server, bare: &bare, figures, failed: 0 };
-    stand.reads();
-    stand.writes();
-    // Last: from here on checks are not what they were.
-    let hostile = plugins::install(&site, stand.server);
-    stand.reads_with_plugin();
-    let (failed, mut figures) = (stand.failed, stand.figures);
-    plugins::hostile(&site, &server, &hostile, &mut figures);
-    let server = plugins::cold(&site, server, &mut figures);
-    if failed > 0 {
-        eprintln!("{}", server.logged());
-    }
-    server.stop();
-    let failed = failed + storm::run(&site, &mut figures);
-    if as_json {
+fn start(arguments: &[String]) -> ExitCode {
+    let wanted = match Wanted::of(arguments) {
+        Ok(wanted) => wanted,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    parts::watch();
+    let (figures, failed) = run(&wanted);
+    if arguments.iter().any(|argument| argument == "--json") {
         println!("{}", figures.into_json());
     }
     if failed == 0 {
@@ -75,6 +64,58 @@ fn run(as_json: bool) -> ExitCode {
     }
     eprintln!("{failed} requests failed");
     ExitCode::FAILURE
+}
+
+/// Answers the figures, and how many requests failed.
+fn run(wanted: &Wanted) -> (Figures, u64) {
+    let mut figures = Figures::default();
+    if wanted.begin("decide") {
+        decide::run(&mut figures);
+    }
+    if !wanted.any(&["start", "reads", "writes", "plugins", "storm"]) {
+        return (figures, 0);
+    }
+    let (what, seconds) = parts::SETTING_UP;
+    parts::allow(what, seconds);
+    let directory = tempfile::tempdir().expect("a directory");
+    let site = Site::make(&directory.path().join("site"));
+    if wanted.begin("start") {
+        site.start(&mut figures);
+    }
+    parts::allow(what, seconds);
+    let server = site.launch_settled();
+    let bare = bare::start(directory.path());
+    let mut stand = Stand { site: &site, server: &server, bare: &bare, figures, failed: 0 };
+    if wanted.begin("reads") {
+        stand.reads();
+    }
+    if wanted.begin("writes") {
+        stand.figures.add("fsync_us", fsync_us(directory.path()));
+        stand.writes();
+    }
+    // Last: from here on checks are not what they were.
+    let is_with_plugins = wanted.begin("plugins");
+    if is_with_plugins {
+        plugins::calls(&mut stand.figures);
+        plugins::install(&site, stand.server);
+        stand.reads_with_plugin();
+    }
+    let (failed, mut figures) = (stand.failed, stand.figures);
+    let server = if is_with_plugins {
+        plugins::hostile(&site, &server, &mut figures);
+        plugins::cold(&site, server, &mut figures)
+    } else {
+        server
+    };
+    if failed > 0 {
+        eprintln!("{}", server.logged());
+    }
+    server.stop();
+    if wanted.begin("storm") {
+        let failed_in_storm = storm::run(&site, &mut figures);
+        return (figures, failed + failed_in_storm);
+    }
+    (figures, failed)
 }
 
 /// The two servers side by side.

@@ -4,10 +4,20 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// All that runs, by its id.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Ends all that was started, for an end of this program that runs no destructor.
+pub fn kill_all() {
+    for id in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = Command::new("kill").arg("-KILL").arg(id.to_string()).status();
+    }
+}
 
 /// Longest wait for a start or a stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,6 +37,7 @@ impl Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let began = Instant::now();
         let mut child = command.spawn().expect("a process");
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
         let stdout = child.stdout.take().expect("its output");
         let (said, saying) = mpsc::channel();
         std::thread::spawn(move || {
@@ -77,6 +88,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let id = self.child.id();
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|running| *running != id);
     }
 }
 

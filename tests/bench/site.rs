@@ -107,21 +107,27 @@ impl Site {
         setup
     }
 
-    /// Starts the finished site several times and leaves it running.
-    pub fn start(&self, figures: &mut Figures) -> Process {
+    /// Starts the finished site several times.
+    pub fn start(&self, figures: &mut Figures) {
         progress("starting it");
-        let mut server = launch(&self.directory);
-        let mut best = server.started_in;
+        let mut best = Duration::MAX;
         for _ in 1..STARTS {
-            server.stop();
-            server = launch(&self.directory);
+            let server = launch(&self.directory);
             best = best.min(server.started_in);
+            server.stop();
         }
-        figures.add("start_ms", best.as_secs_f64() * 1e3);
-        std::thread::sleep(SETTLING);
+        let server = self.launch_settled();
+        figures.add("start_ms", best.min(server.started_in).as_secs_f64() * 1e3);
         figures.add("idle_mb", server.resident_mb());
+        server.stop();
         let size = std::fs::metadata(binary()).expect("the binary").len();
         figures.add("binary_mb", size as f64 / 1e6);
+    }
+
+    /// Starts it, and waits until it does nothing more of its own.
+    pub fn launch_settled(&self) -> Process {
+        let server = launch(&self.directory);
+        std::thread::sleep(SETTLING);
         server
     }
 

@@ -566,3 +566,80 @@ async fn a_server_and_another_tenant_bear_all_hostile_guests() {
         assert_eq!(acme.check(question(&member)).await["allow"], true, "after {name}");
     }
 }
+
+/// The guest of this name of the corpus.
+fn guest(name: &str) -> Vec<u8> {
+    corpus().into_iter().find(|guest| guest.name == name).expect("a guest").bytes
+}
+
+/// What was counted of the plugin that is enforced under this name.
+async fn figures(organization: &Organization<'_>, name: &str) -> (Value, bool) {
+    let activation =
+        organization.owner().get(&format!("/api/v1/plugins/{name}")).await.data()["activations"][0].clone();
+    (activation["figures"].clone(), activation["quarantined"] == true)
+}
+
+#[tokio::test]
+async fn what_is_slow_runs_behind_requests_and_what_is_charged_too_much_ends_in_quarantine() {
+    const CALLS: u64 = 12;
+    let site = Site::start().await;
+    site.import(json!([{"name": "doc"}, {"name": "doc.read", "parent": "doc"}])).await;
+    let acme = site.organization("acme").await;
+    let member = acme.member_with(&["doc.read"]).await.uid;
+    let question = json!({"uid": member, "permission": "doc.read"});
+    let slow = ["memory-filled-within-its-fuel", "memory-touched-page-by-page", "loop-just-short-enough"];
+    let costly = ["memory-grown-and-filled", "memory-copied-again-and-again", "table-filled-again-and-again"];
+    for name in slow.into_iter().chain(costly) {
+        upload(&acme.owner(), name, guest(name)).await.done();
+        activate(&acme.owner(), name, json!({"version": 1, "mode": "enforce"})).await.done();
+        for _ in 0..CALLS {
+            let decision = acme.check(question.clone()).await;
+            assert_eq!(decision["allow"], slow.contains(&name), "{name}: {decision}");
+        }
+        let (figures, is_quarantined) = figures(&acme, name).await;
+        let (calls, behind) = (&figures["calls"], (&figures["slow"], &figures["aside"]));
+        if slow.contains(&name) {
+            assert_eq!((calls, is_quarantined), (&json!({"allow": CALLS}), false), "{name}");
+            assert_eq!(behind, (&json!(CALLS), &json!(CALLS)), "{name}");
+        } else {
+            assert_eq!((calls, is_quarantined), (&json!({"fuel": 10, "quarantined": CALLS - 10}), true), "{name}");
+            assert_eq!(figures["aside"], 10, "{name}");
+        }
+        acme.owner().post(&format!("/api/v1/plugins/{name}/deactivate"), json!({})).await.done();
+    }
+    let metrics = site.nobody().get("/metrics").await.body;
+    let metrics = metrics.as_str().expect("text");
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("roster_plugin_slow_calls_total "));
+    assert!(counted.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count >= 3 * CALLS)), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_upload_waits_for_one_bomb_of_another_organization_at_most() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let site = Site::with("[plugins]\ncompile_cpu_s = 2\ncompile_queue_per_organization = 4").await;
+    let (acme, north) = (site.organization("acme").await, site.organization("north").await);
+    let ended = Arc::new(AtomicUsize::new(0));
+    let bombing: Vec<_> = (0..4)
+        .map(|n| {
+            let request = site.http.post(format!("{}/api/v1/plugins?name=bomb{n}", site.url));
+            let request = request.bearer_auth(&acme.owner_token).header("content-type", "application/wasm");
+            let ended = ended.clone();
+            tokio::spawn(async move {
+                let answer = request.body(adversarial()).send().await.expect("an answer");
+                ended.fetch_add(1, Ordering::SeqCst);
+                answer.status()
+            })
+        })
+        .collect();
+    // Refused before it is looked into when all places of the organization are taken.
+    let nonsense = [&guests::allowing()[..8], b"nonsense"].concat();
+    while upload(&acme.owner(), "fifth", nonsense.clone()).await.word() != "compiler_busy" {
+        assert_eq!(ended.load(Ordering::SeqCst), 0, "the bombs are too small");
+    }
+    upload(&north.owner(), "closed", guests::denying("closed")).await.done();
+    assert!(ended.load(Ordering::SeqCst) <= 1, "it stood behind {ended:?}");
+    for bomb in bombing {
+        assert_eq!(bomb.await.expect("a task").as_u16(), 400);
+    }
+}

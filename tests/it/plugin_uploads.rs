@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 use roster::sandbox::vectors;
 use serde_json::{Value, json};
 
-use crate::guests::{allowing, component, denying, looping, naming};
+use crate::guests::{allowing, authorizer, component, denying, looping, naming};
 use crate::plugins::{activate, upload};
-use crate::site::Site;
+use crate::site::{Organization, Site};
 
 #[tokio::test]
 async fn an_upload_is_a_version_that_never_changes() {
@@ -251,3 +251,83 @@ const STARTING: &str = r#"(module
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 0))
   (func $start (unreachable))
   (start $start))"#;
+
+/// Denies, and carries so many bytes, which are no others' for another number.
+fn carrying(bytes: usize, number: usize) -> Vec<u8> {
+    let text: String = format!("{number:08}").repeat(bytes / 8);
+    authorizer(
+        &format!("(data (i32.const 1024) \"no\") (data $ballast {text:?})"),
+        "(call $deny (i32.const 1024) (i32.const 2))",
+    )
+}
+
+/// What a metric says.
+async fn metric(site: &Site, name: &str) -> u64 {
+    let metrics = site.nobody().get("/metrics").await.body;
+    let lines = metrics.as_str().expect("text").lines().map(str::to_owned).collect::<Vec<_>>();
+    let value = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.expect("the metric").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
+    const MIB: usize = 1_024 * 1_024;
+    let mut site = Site::with(
+        "[plugins]\nloaded_bytes_per_organization = 10485760
+         cache_bytes_per_organization = 10485760\ncache_bytes = 15728640",
+    )
+    .await;
+    let (owner_token, id, uid) = {
+        let acme = site.organization("acme").await;
+        site.import(json!([{"name": "doc"}, {"name": "doc.read", "parent": "doc"}])).await;
+        let uid = acme.member_with(&["doc.read"]).await.uid;
+        (acme.owner_token.clone(), acme.id.clone(), uid)
+    };
+    let acme = Organization { site: &site, id, owner_token };
+    upload(&acme.owner(), "first", carrying(3 * MIB, 0)).await.done();
+    activate(&acme.owner(), "first", json!({"version": 1, "mode": "enforce"})).await.done();
+    let in_force = metric(&site, "roster_plugin_loaded_bytes").await;
+    assert!((3..5).contains(&(in_force / MIB as u64)), "{in_force}");
+    let before = site.resident_kib();
+    for n in 1..=16 {
+        upload(&acme.owner(), &format!("more-{n}"), carrying(3 * MIB, n)).await.done();
+        assert!(metric(&site, "roster_plugin_cache_bytes").await <= 10 * MIB as u64, "{n}");
+    }
+    // What was only tried is unloaded, and its memory is the system's again.
+    assert_eq!(metric(&site, "roster_plugin_loaded_bytes").await, in_force);
+    let grown = site.resident_kib().saturating_sub(before);
+    assert!(grown < 32 * 1_024, "{grown} KiB");
+    // The oldest of all is on disk still, because it is in force.
+    let folder = site.path().join("compiled-plugins");
+    let files = || {
+        let files =
+            std::fs::read_dir(&folder).expect("folder").map(|file| file.expect("file").metadata().expect("its size"));
+        files.map(|file| file.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(files().len(), 3);
+    assert_eq!(files().iter().sum::<u64>(), metric(&site, "roster_plugin_cache_bytes").await);
+    assert_eq!(metric(&site, "roster_plugin_uncached").await, 14);
+    let check = || acme.check(json!({"uid": uid, "permission": "doc.read"}));
+    assert_eq!(check().await["reason"], "plugin_denied");
+    // Of what is in force as much is loaded as may be, and the rest when it is asked.
+    for n in 1..=3 {
+        let shadow = json!({"version": 1, "mode": "shadow"});
+        activate(&acme.owner(), &format!("more-{n}"), shadow).await.done();
+        assert_eq!(check().await["reason"], "plugin_denied");
+        assert!(metric(&site, "roster_plugin_loaded_bytes").await <= 10 * MIB as u64);
+    }
+    assert!(metric(&site, "roster_plugin_unloaded").await > 0);
+    let acme = (acme.id, acme.owner_token);
+    // A smaller bound is kept to from the next start on.
+    site.between_runs(|folder| {
+        let file = folder.join("roster.toml");
+        let settings = std::fs::read_to_string(&file).expect("settings");
+        let smaller = "cache_bytes_per_organization = 4194304";
+        let settings = settings.replace("cache_bytes_per_organization = 10485760", smaller);
+        std::fs::write(file, settings).expect("settings");
+    });
+    assert_eq!(files().len(), 1);
+    let acme = Organization { site: &site, id: acme.0, owner_token: acme.1 };
+    let decision = acme.check(json!({"uid": uid, "permission": "doc.read"})).await;
+    assert_eq!(decision["reason"], "plugin_denied");
+}

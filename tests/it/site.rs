@@ -203,6 +203,14 @@ impl Site {
         self.directory.path()
     }
 
+    /// Resident memory of the server.
+    pub fn resident_kib(&self) -> u64 {
+        let pid = self.child.as_ref().expect("a server").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }

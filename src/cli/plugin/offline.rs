@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::sandbox::vectors::{self, Report};
-use crate::sandbox::{AccessInput, Admitted, Called, Host, RoleInput, Tier, Turn, inspect};
+use crate::sandbox::{AccessInput, Admitted, Called, Host, PROOF_CALLS, RoleInput, Tier, Turn, inspect};
 
 /// A component, and the limits it is looked at with.
 #[derive(Args)]
@@ -146,7 +146,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
     if vectors.is_empty() {
         return Err(Failed("there are no test vectors: name a file, or pack some into the component".into()));
     }
-    let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
+    let admitted = stand.host.admit(stand.organization, &stand.bytes, stand.tier).await?;
     let turn = stand.turn(&admitted);
     let reports = stand.host.test(&turn, &vectors).await;
     let passed = reports.iter().filter(|report| report.passed).count();
@@ -171,7 +171,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
 /// `roster plugin bench`.
 pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Failed> {
     let stand = Stand::of(&bench.component.file, bench.component.large)?;
-    let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
+    let admitted = stand.host.admit(stand.organization, &stand.bytes, stand.tier).await?;
     let turn = stand.turn(&admitted);
     let mut shown = Map::new();
     shown.insert("calls".into(), json!(bench.calls));
@@ -185,6 +185,10 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
     shown.insert("instantiate".into(), Value::Object(spread(started)));
     if admitted.exports.authorizer {
         let mut calls = Vec::new();
+        // As on a server that knows it.
+        for _ in 0..PROOF_CALLS {
+            stand.host.authorize(turn.clone(), AccessInput::neutral()).await;
+        }
         for _ in 0..bench.calls {
             let called = stand.host.authorize(turn.clone(), AccessInput::neutral()).await;
             calls.push(called.map(|ruling| ruling.word()));
@@ -193,6 +197,9 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
     }
     if admitted.exports.role_mapper {
         let mut calls = Vec::new();
+        for _ in 0..PROOF_CALLS {
+            stand.host.map_roles(turn.clone(), RoleInput::neutral()).await;
+        }
         for _ in 0..bench.calls {
             calls.push(stand.host.map_roles(turn.clone(), RoleInput::neutral()).await.map(|_| "roles"));
         }

@@ -54,7 +54,7 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     require_filter(&filter)?;
     let candidate = Candidate { name: asked.in_place_of.clone(), may_grant: asked.may_grant, filter };
     let stand = Stand::of(&asked.candidate, asked.large)?;
-    let admitted = stand.host.admit(&stand.bytes, stand.tier).await?;
+    let admitted = stand.host.admit(stand.organization, &stand.bytes, stand.tier).await?;
     if !admitted.exports.authorizer {
         return Err(Failed(format!("{} is no authorizer, so that no decision asks it", asked.candidate.display())));
     }

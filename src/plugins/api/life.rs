@@ -7,16 +7,16 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{PluginFilter, PluginMode, PluginView, bindings_of};
+use crate::access;
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
 use crate::access::plugin::{Activation, Filter, Mode};
-use crate::access::{self, secret::Hash};
 use crate::app::{App, Changed, Transaction};
 use crate::error::{Cause, Error, Result};
 use crate::ids::OrganizationId;
 use crate::journal::Entry;
 use crate::plugins::{self, Whole, store};
-use crate::sandbox::Tier;
+use crate::sandbox::{Key, Tier};
 use crate::wire::{Body, Done, Reply, Tag, done, ok, require_version};
 
 /// Which version to put in force, and how
@@ -151,7 +151,7 @@ impl Api {
             }
             versions.iter().try_for_each(|version| store::delete_version(t, plugin.id, version))?;
             store::delete_plugin(t, plugin.id)?;
-            let gone: Vec<Hash> = versions.iter().map(|version| version.sha256).collect();
+            let gone: Vec<Key> = versions.iter().map(|version| (tenant, version.sha256)).collect();
             let described: Vec<_> =
                 versions.iter().map(|v| json!({"version": v.number, "sha256": hex::encode(v.sha256)})).collect();
             let entry = Entry::new("plugin", &plugin.name).within(tenant).before(json!({"versions": described}));
@@ -186,7 +186,7 @@ impl Api {
             let entry = Entry::new("plugin", &whole.plugin.name)
                 .within(tenant)
                 .before(json!({"version": version.number, "sha256": hex::encode(version.sha256)}));
-            Ok(Changed::new(vec![version.sha256], entry))
+            Ok(Changed::new(vec![(tenant, version.sha256)], entry))
         };
         let deleted = self.app.change(&caller, "plugin.delete_version", delete).await?;
         self.forget(deleted.answer).await;
@@ -226,7 +226,9 @@ impl Api {
             return Err(Cause::PluginVectorsFailed.into());
         }
         self.app.require_tier(tenant, version.is_large)?;
-        self.app.load_plugin(version.sha256, Tier::of(version.is_large)).await?;
+        let key = (tenant, version.sha256);
+        let loaded = self.app.load_plugin(key, Tier::of(version.is_large)).await?;
+        self.app.host.keep_loaded(key, loaded);
         Ok(version)
     }
 
@@ -252,16 +254,18 @@ impl Api {
             let policy = access::store::plugins(t, tenant)?;
             Ok(Changed::new(store::get(t, tenant, &name)?, entry).policy([policy]))
         };
-        let changed = self.app.change(caller, action, change).await?;
+        let changed = self.app.change(caller, action, change).await;
+        // What was made ready in vain goes again too.
         self.app.keep_plugins();
+        let changed = changed?;
         let version = changed.answer.plugin.version;
         let view = PluginView::of(&self.app.snapshot(), changed.answer);
         Ok(ok(view).version(version).epoch(changed.epoch))
     }
 
-    async fn forget(&self, gone: Vec<Hash>) {
-        for sha256 in gone {
-            self.app.forget_plugin(sha256).await;
+    async fn forget(&self, gone: Vec<Key>) {
+        for key in gone {
+            self.app.forget_plugin(key).await;
         }
     }
 }

@@ -227,6 +227,10 @@ struct FiguresView {
     fuel_mean: u64,
     fuel_max: u64,
     memory_bytes_max: u64,
+    /// Calls that took more processor time than `plugins.fast_us`
+    slow: u64,
+    /// Calls that ran behind the threads that answer requests: of a version that is slow, or not known yet
+    aside: u64,
     /// Log lines that are gone because one call wrote too many
     log_dropped: u64,
 }
@@ -243,6 +247,8 @@ impl FiguresView {
                 fuel_mean: seen.fuel.checked_div(calls).unwrap_or_default(),
                 fuel_max: seen.fuel_max,
                 memory_bytes_max: seen.memory_bytes_max,
+                slow: seen.slow,
+                aside: seen.aside,
                 log_dropped: seen.log_dropped,
             }
         })

@@ -232,7 +232,7 @@ impl Api {
         require_export(&asked, version.exports)?;
         let tier = Tier::of(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
-        let loaded = self.app.load_plugin(version.sha256, tier).await?;
+        let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
         let turn = Turn { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
         Ok(ok(match asked {
             Ask::Authorize(input) => {
@@ -278,7 +278,7 @@ impl Api {
         let (rows, _) = self.app.decisions.read(all, window).await?;
         let tier = Tier::of(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
-        let loaded = self.app.load_plugin(version.sha256, tier).await?;
+        let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
         let turn = Turn {
             organization: tenant,
             loaded,

@@ -117,8 +117,7 @@ impl Api {
             Ok(Changed::new((whole, number), entry))
         };
         let (whole, number) = self.app.change(&caller, "plugin.upload", keep).await?.answer;
-        self.app.host.adopt(&admitted).await;
-        self.app.keep_plugins();
+        self.app.host.adopt(tenant, &admitted).await;
         Ok(ok(UploadedPlugin::of(whole, number)?))
     }
 }
