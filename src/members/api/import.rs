@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::users::require_site;
 use crate::access::caller::{Identity, Office};
 use crate::access::permission::Permission;
-use crate::access;
 use crate::access::promise::Maker;
 use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Error, Field, Result};
