@@ -113,7 +113,7 @@ async fn a_body_that_comes_too_slowly_is_answered_and_the_connection_closed() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
-    let site = Site::with("limits.write_wait_ms = 200").await;
+    let site = Site::with("limits.answer_wait_ms = 200").await;
     let mut stream = connect(&site);
     let request = b"GET /api/v1/openapi.json HTTP/1.1\r\nhost: site\r\n\r\n";
     stream.write_all(request).expect("a request");

@@ -112,7 +112,7 @@ impl Listener {
             waits: Waits {
                 head: Duration::from_millis(config.head_wait_ms),
                 idle: Duration::from_millis(config.idle_wait_ms),
-                write: Duration::from_millis(config.write_wait_ms),
+                write: Duration::from_millis(config.answer_wait_ms),
             },
             tally: Arc::default(),
             is_stopping: Arc::default(),
