@@ -69,7 +69,7 @@ impl Site {
         std::fs::write(directory.path().join("roster.toml"), format!("{settings}\n{SETTINGS}")).expect("settings");
         let began = counts(directory.path());
         let http = http_client().build().expect("client");
-        // A write past a file size limit shall fail, not kill: the shell's choice is inherited.
+        // A write past a file size limit must fail, not kill: the shell's choice is inherited.
         let before = if ulimit.is_empty() { String::new() } else { format!("ulimit {ulimit}; ") };
         let before = format!("trap '' XFSZ; {before}");
         let (url, admin_token) = (String::new(), String::new());

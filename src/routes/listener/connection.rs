@@ -72,6 +72,12 @@ pub(super) struct Rank {
     since: Instant,
 }
 
+impl Rank {
+    pub(super) fn has_request(&self) -> bool {
+        self.has_request
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     /// What the connection is counted under, besides all; none for those that are not counted so.
