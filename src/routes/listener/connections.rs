@@ -116,8 +116,7 @@ impl Connections {
     /// Closes all whose client takes too long, and says of each what took too long.
     pub(super) fn close_late(&self, now: Instant, waits: &Waits, mut say: impl FnMut(Late)) {
         for connection in self.open().all.members.values() {
-            if let Some(late) = connection.late(now, waits) {
-                connection.close();
+            if let Some(late) = connection.close_if_late(now, waits) {
                 say(late);
             }
         }
