@@ -189,7 +189,6 @@ async fn one_connection_too_many_closes_the_one_that_waited_longest() {
     let mut fourth = connect(&site);
     ask(&mut fourth);
     assert!(is_closed(&mut half), "half a head is no request");
-    // Whoever has no space takes it from others: the end of the test asks once more.
     ask(&mut first);
 }
 

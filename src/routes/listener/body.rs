@@ -96,7 +96,7 @@ impl Drop for Paced {
     }
 }
 
-/// The body of an answer. Whoever sends it drops it when it is complete.
+/// The body of an answer. HTTP drops it when all of it has been taken for sending.
 pub(super) struct Answer {
     pub(super) inner: BoxBody<Bytes, io::Error>,
     pub(super) connection: Arc<Connection>,

@@ -72,12 +72,43 @@ pub(super) struct Rank {
     since: Instant,
 }
 
+impl Rank {
+    pub(super) fn has_request(&self) -> bool {
+        self.has_request
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     /// What the connection is counted under, besides all; none for those that are not counted so.
     pub(super) address: Option<IpAddr>,
     state: Mutex<State>,
     woken: Notify,
+}
+
+impl State {
+    /// How much of a loss it is to close the connection; none if the server works for it.
+    fn rank(&self) -> Option<Rank> {
+        match (self.phase, self.blocked) {
+            _ if self.is_closed => None,
+            (_, Some(since)) => Some(Rank { has_request: true, since }),
+            (Phase::Working, None) => None,
+            (phase, None) => Some(Rank { has_request: phase == Phase::Body, since: self.since }),
+        }
+    }
+
+    /// What took too long by now. A body has a rate of its own.
+    fn late(&self, now: Instant, waits: &Waits) -> Option<Late> {
+        let (since, wait, late) = match (self.phase, self.blocked) {
+            _ if self.is_closed => return None,
+            (_, Some(since)) => (since, waits.write, Late::Write),
+            (Phase::Head, None) => (self.since, waits.head, Late::Head),
+            (Phase::Idle, None) => (self.since, waits.idle, Late::Idle),
+            (Phase::Linger, None) => (self.since, LINGER_WAIT, Late::Linger),
+            (Phase::Working | Phase::Body, None) => return None,
+        };
+        (now.saturating_duration_since(since) >= wait).then_some(late)
+    }
 }
 
 impl Connection {
@@ -151,41 +182,32 @@ impl Connection {
 
     // ── how it ends ──
 
-    /// How much of a loss it is to close it; none if the server works for it.
     pub(super) fn rank(&self) -> Option<Rank> {
-        let state = self.state();
-        match (state.phase, state.blocked) {
-            _ if state.is_closed => None,
-            (_, Some(since)) => Some(Rank { has_request: true, since }),
-            (Phase::Working, None) => None,
-            (phase, None) => Some(Rank { has_request: phase == Phase::Body, since: state.since }),
-        }
-    }
-
-    /// What took too long by now. A body has a rate of its own.
-    pub(super) fn late(&self, now: Instant, waits: &Waits) -> Option<Late> {
-        let state = self.state();
-        let (since, wait, late) = match (state.phase, state.blocked) {
-            _ if state.is_closed => return None,
-            (_, Some(since)) => (since, waits.write, Late::Write),
-            (Phase::Head, None) => (state.since, waits.head, Late::Head),
-            (Phase::Idle, None) => (state.since, waits.idle, Late::Idle),
-            (Phase::Linger, None) => (state.since, LINGER_WAIT, Late::Linger),
-            (Phase::Working | Phase::Body, None) => return None,
-        };
-        (now.saturating_duration_since(since) >= wait).then_some(late)
+        self.state().rank()
     }
 
     /// Closes it, unless something happened since it had this rank.
     #[must_use]
     pub(super) fn close_if(&self, rank: Rank) -> bool {
-        if self.rank() != Some(rank) {
-            return false;
+        let mut state = self.state();
+        let is_same = state.rank() == Some(rank);
+        if is_same {
+            state.is_closed = true;
+            self.woken.notify_one();
         }
-        self.close();
-        true
+        is_same
     }
 
+    /// Closes it if something took too long; answers what.
+    pub(super) fn close_if_late(&self, now: Instant, waits: &Waits) -> Option<Late> {
+        let mut state = self.state();
+        let late = state.late(now, waits)?;
+        state.is_closed = true;
+        self.woken.notify_one();
+        Some(late)
+    }
+
+    /// Closes it whatever it does.
     pub(super) fn close(&self) {
         self.state().is_closed = true;
         self.woken.notify_one();
@@ -214,8 +236,8 @@ mod tests {
 
     /// What is late at the limit, and that nothing is one millisecond before it.
     fn late_after(connection: &Connection, from: Instant, wait: Duration) -> Option<Late> {
-        assert_eq!(connection.late(from + wait.saturating_sub(Duration::from_millis(1)), &WAITS), None);
-        connection.late(from + wait, &WAITS)
+        assert_eq!(connection.close_if_late(from + wait.saturating_sub(Duration::from_millis(1)), &WAITS), None);
+        connection.close_if_late(from + wait, &WAITS)
     }
 
     type Steps = fn(&Connection, Instant);
@@ -267,7 +289,9 @@ mod tests {
             steps(&connection, began);
             match wanted {
                 Some((wait, late)) => assert_eq!(late_after(&connection, began, wait), Some(late), "{what}"),
-                None => assert_eq!(connection.late(began + Duration::from_secs(3_600), &WAITS), None, "{what}"),
+                None => {
+                    assert_eq!(connection.close_if_late(began + Duration::from_secs(3_600), &WAITS), None, "{what}")
+                }
             }
         }
     }

@@ -37,6 +37,7 @@ struct Open {
 struct Group {
     members: HashMap<u64, Arc<Connection>>,
     /// Who goes next, the last one first. Made when it is needed; an entry counts only while its rank is true.
+    /// Connections with a request are not kept in it: one without could have come since.
     queue: Vec<(Rank, u64)>,
 }
 
@@ -48,7 +49,7 @@ pub(super) struct Place {
     of: Arc<Connections>,
 }
 
-/// What a connection is counted under. Whoever has an IPv6 address has a network of 64 bits of them.
+/// What a connection is counted under. Who has one IPv6 address mostly has a network of 64 bits of them.
 pub(super) fn counted_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
@@ -115,8 +116,7 @@ impl Connections {
     /// Closes all whose client takes too long, and says of each what took too long.
     pub(super) fn close_late(&self, now: Instant, waits: &Waits, mut say: impl FnMut(Late)) {
         for connection in self.open().all.members.values() {
-            if let Some(late) = connection.late(now, waits) {
-                connection.close();
+            if let Some(late) = connection.close_if_late(now, waits) {
                 say(late);
             }
         }
@@ -126,13 +126,14 @@ impl Connections {
         self.open().all.members.len()
     }
 
-    /// Lets requests end that are being worked on, for so long, and closes all else.
+    /// Lets requests end that have begun, for so long, and closes all else.
     pub(super) async fn end(&self, wait: Duration) {
         for connection in self.open().all.members.values() {
-            if connection.rank().is_some_and(|rank| connection.close_if(rank)) {
-                continue;
+            let without_request = connection.rank().filter(|rank| !rank.has_request());
+            let is_closed = without_request.is_some_and(|rank| connection.close_if(rank));
+            if !is_closed {
+                connection.wake();
             }
-            connection.wake();
         }
         let gone = async || {
             while self.alive.load(Ordering::Acquire) > 0 {
@@ -170,7 +171,13 @@ impl Group {
         }
         self.queue = self.members.iter().filter_map(|(id, connection)| Some((connection.rank()?, *id))).collect();
         self.queue.sort_unstable_by(|a, b| b.cmp(a));
-        self.close_queued()
+        if self.queue.iter().any(|(rank, _)| !rank.has_request()) {
+            self.queue.retain(|(rank, _)| !rank.has_request());
+            return self.close_queued();
+        }
+        let closed = self.close_queued();
+        self.queue.clear();
+        closed
     }
 
     fn close_queued(&mut self) -> Option<u64> {
@@ -250,6 +257,20 @@ mod tests {
     }
 
     #[test]
+    fn half_a_head_that_came_later_goes_before_a_request() {
+        let (connections, began) = (Connections::new(2, 2), Instant::now());
+        let places: Vec<_> = (0..2).map(|ms| entered(&connections, None, began, ms)).collect();
+        for place in places.iter().flatten() {
+            assert!(place.connection.has_request(began));
+            place.connection.waits_for_body(began);
+        }
+        let half = entered(&connections, None, began, 10);
+        let other_half = entered(&connections, None, began, 20);
+        assert!(is_closed(&half) && !is_closed(&other_half));
+        assert_eq!(places.iter().filter(|place| is_closed(place)).count(), 1);
+    }
+
+    #[test]
     fn an_address_past_its_limit_costs_itself_a_connection_and_nobody_else() {
         let (connections, began) = (Connections::new(10, 2), Instant::now());
         let other = entered(&connections, peer(1), began, 0);
@@ -274,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_let_in_waits_until_the_descriptor_of_the_closed_one_is_back() {
+    async fn a_new_connection_waits_until_the_descriptor_of_the_closed_one_is_back() {
         let connections = Connections::new(1, 1);
         let first = connections.admit(None).await.0.expect("a place");
         let (second, ()) = tokio::join!(connections.admit(None), async {

@@ -183,10 +183,11 @@ impl Listener {
     /// Says that the server works for as many as it can, as far as that goes without waiting.
     fn refuse(&self, mut io: impl AsyncRead + AsyncWrite + Unpin) {
         self.tally.add(&self.tally.refused);
-        let body = failure_body(&Error::new(Cause::Busy), 35, &uuid::Uuid::now_v7().to_string(), false).to_string();
+        let request_id = uuid::Uuid::now_v7().to_string();
+        let body = failure_body(&Error::new(Cause::Busy), 35, &request_id, false).to_string();
+        let length = body.len();
         let answer = format!(
-            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         // What was not read when a connection is closed takes the answer away.
         let _ = io.read(&mut [0; 8 * 1024]).now_or_never();
