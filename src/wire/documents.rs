@@ -287,7 +287,7 @@ text: plain words
 quoted: \"1\"
 tagged: !!str 1
 numbers: [1, -2, 0x1f, 0o17, 1.5, 1e3]
-words: [true, False, null, ~, 3.0.0, -, .inf, 2026-01-01]
+words: [true, False, null, ~, 3.0.0, --, .inf, 2026-01-01]
 empty:
 block: |
   two
@@ -298,7 +298,7 @@ again: *base
 ";
         let expected = json!({
             "text": "plain words", "quoted": "1", "tagged": "1", "numbers": [1, -2, 31, 15, 1.5, 1000.0],
-            "words": [true, false, null, null, "3.0.0", "-", ".inf", "2026-01-01"], "empty": null,
+            "words": [true, false, null, null, "3.0.0", "--", ".inf", "2026-01-01"], "empty": null,
             "block": "two\nlines\n", "base": {"a": 1}, "again": {"a": 1}, "200": {},
         });
         assert_eq!(parse(text.as_bytes(), WIDE).expect("fine"), expected);
@@ -351,7 +351,13 @@ again: *base
         assert!(said(&tower, Bounds { nodes_max: 100_000, ..WIDE }).contains("limits.document_depth"));
         let nested = format!("a: {}1{}", (0..60).map(|n| format!("&n{n} [1, 2, ")).collect::<String>(), "]".repeat(60));
         assert!(said(&nested, Bounds { nodes_max: 500, ..WIDE }).contains("limits.document_nodes"));
-        for deep in ["[".repeat(200_000), "{a: ".repeat(50_000), "- ".repeat(100_000), "? ".repeat(100_000)] {
+        for deep in [
+            "[".repeat(200_000),
+            format!("a: {}", "[".repeat(200_000)),
+            "{a: ".repeat(50_000),
+            "- ".repeat(100_000),
+            "? ".repeat(100_000),
+        ] {
             assert!(parse(deep.as_bytes(), WIDE).is_err());
         }
     }

@@ -1267,3 +1267,42 @@ async fn only_the_platform_imports_catalogs() {
     import(&site.client(&["*"]).await, "", body.clone()).await.is(31_501_000);
     import(&platform_member(&site, &["roster.policy.import_catalog"]).await.caller(), "", body).await.done();
 }
+
+#[tokio::test]
+async fn a_document_is_held_to_its_bounds_as_json_and_as_yaml() {
+    let site = Site::with("limits.document_depth = 4\nlimits.document_nodes = 12\n").await;
+    let put = async |kind: &str, body: String| {
+        let url = format!("{P}/catalog?dry_run=true");
+        site.admin().send_raw(Method::PUT, &url, kind, body.into_bytes()).await
+    };
+    // The object, its list, and a permission with its name: four values and a depth of three.
+    let names = |count: usize| (0..count).map(|n| json!({"name": format!("n{n}")})).collect::<Vec<_>>();
+    let deep = |levels: usize| format!("{}\"x\"{}", "[".repeat(levels), "]".repeat(levels));
+    for (fits, body, word) in [
+        (true, json!({"permissions": names(5)}).to_string(), ""),
+        (false, json!({"permissions": names(6)}).to_string(), "limits.document_nodes"),
+        (false, format!("{{\"permissions\": {}}}", deep(4)), "limits.document_depth"),
+    ] {
+        for (kind, body) in [("application/json", body.clone()), ("application/yaml", format!("# YAML\n{body}"))] {
+            let reply = put(kind, body.clone()).await;
+            if fits {
+                reply.done();
+                continue;
+            }
+            assert_eq!(reply.is(BAD_INPUT).word(), "malformed_body");
+            assert!(reply.body["message"].as_str().expect("a message").contains(word), "{kind}: {body}: {reply:?}");
+        }
+    }
+    // As deep as may be is a fault of the form, not of the depth.
+    for kind in ["application/json", "application/yaml"] {
+        let reply = put(kind, format!("{{\"permissions\": {}}}", deep(3))).await;
+        assert_ne!(reply.word(), "malformed_body", "{kind}: {reply:?}");
+    }
+    // What a parser would read for long, or never end to build.
+    let bomb = (1..30).fold("a0: &a0 [x]\n".to_owned(), |all, n| all + &format!("a{n}: &a{n} [*a{0}, *a{0}]\n", n - 1));
+    for body in
+        ["[".repeat(200_000), format!("a: {}", "[".repeat(200_000)), "- ".repeat(100_000), "{a: ".repeat(50_000), bomb]
+    {
+        assert_eq!(put("application/yaml", body).await.is(BAD_INPUT).word(), "malformed_body");
+    }
+}

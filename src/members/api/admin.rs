@@ -235,11 +235,7 @@ impl Api {
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             let mut member = former.clone();
-            match edit.username {
-                MaybeUndefined::Undefined => {}
-                MaybeUndefined::Null => member.name(reach, None),
-                MaybeUndefined::Value(username) => member.name(reach, Some(username.0)),
-            }
+            rename(&mut member, reach, edit.username);
             edited(&mut member.email, edit.email, |text| text.0);
             edited(&mut member.display_name, edit.display_name, |text| text.0);
             let account = edit
@@ -489,6 +485,12 @@ fn require_importer(reach: Reach) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
+}
+
+fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>) {
+    if !username.is_undefined() {
+        member.name(reach, username.take().map(|text| text.0));
+    }
 }
 
 fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnOnce(T) -> String) {
