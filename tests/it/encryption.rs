@@ -291,7 +291,7 @@ async fn a_rotation_changes_every_secret_s_form_and_nothing_else() {
         for key in [&now, &former] {
             assert!(!site.log().contains(key.trim()));
         }
-        (before, former) = (after, now);
+        former = now;
         // What is made from now on is encrypted with it, in this run and in the next.
         with_factor(&site).await;
         known = clear(site.path());
@@ -391,10 +391,12 @@ fn go_back(data: &Path) {
         old.execute_batch(step).expect("the fifth schema");
     }
     old.execute("attach ?1 as newer", [newer.to_str().expect("a path")]).expect("attached");
-    let mut tables = old.prepare("select name from main.sqlite_schema where type = 'table'").expect("tables");
-    let tables: Vec<String> =
-        tables.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
-    for table in tables.iter().filter(|table| !table.starts_with("sqlite_")) {
+    let names = |sql: &str, table: &str| -> Vec<String> {
+        let mut listed = old.prepare(sql).expect("a list");
+        listed.query_map([table], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect()
+    };
+    let tables = names("select name from main.sqlite_schema where type = 'table' and name not like ?1", "sqlite_%");
+    for table in &tables {
         if table == "site" {
             // The server's key has another length there.
             let (_, _, key) = secrets.iter().find(|(name, ..)| *name == "server_key").expect("the key");
@@ -404,9 +406,7 @@ fn go_back(data: &Path) {
             old.execute(sql, [key]).expect("the site");
             continue;
         }
-        let mut columns = old.prepare("select name from pragma_table_info(?1, 'main')").expect("columns");
-        let columns: Vec<String> =
-            columns.query_map([table], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect();
+        let columns = names("select name from pragma_table_info(?1, 'main')", table);
         let columns = columns.join(", ");
         old.execute_batch(&format!("insert into main.{table} ({columns}) select {columns} from newer.{table}"))
             .expect("copied");
