@@ -18,6 +18,7 @@ const UPGRADES: &[&str] = &[
     include_str!("upgrades/3.sql"),
     include_str!("upgrades/4.sql"),
     include_str!("upgrades/5.sql"),
+    include_str!("upgrades/6.sql"),
 ];
 
 /// How long a writer or reader waits for a lock. Only a foreign tool on the same file can hold one.

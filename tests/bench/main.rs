@@ -12,6 +12,7 @@ mod figures;
 #[allow(dead_code, reason = "the tests use more of them")]
 #[path = "../it/guests.rs"]
 mod guests;
+mod jobs;
 mod plugins;
 mod process;
 mod site;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
 fn run(as_json: bool) -> ExitCode {
     let mut figures = Figures::default();
     decide::run(&mut figures);
+    jobs::run(&mut figures);
     let directory = tempfile::tempdir().expect("a directory");
     figures.add("fsync_us", fsync_us(directory.path()));
     let site = Site::make(&directory.path().join("site"));

@@ -49,6 +49,8 @@ struct OidcExchange {
 struct OidcTokens {
     #[oai(flatten)]
     tokens: TokenAnswer,
+    /// What the provider granted, separated by spaces
+    scope: String,
     /// The provider's, when it was asked for
     #[oai(nullable)]
     provider_access_token: Option<String>,
@@ -95,10 +97,11 @@ impl Api {
             state: body.state.0,
             code: body.code.0,
         };
-        let (tokens, provider_token) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
+        let (tokens, redeemed) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
         Ok(ok(OidcTokens {
             tokens: shown(&self.app, &visitor, tokens, body.cookies),
-            provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| provider_token),
+            scope: redeemed.scope,
+            provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| redeemed.access_token),
         }))
     }
 }
