@@ -436,7 +436,7 @@ impl App {
         self.db.is_alive() && self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
     }
 
-    /// Done at the end of the next batch of changes, whosever they are.
+    /// Done at the end of the next batch of changes.
     pub fn next_commit(&self) -> Notified<'_> {
         self.db.committed.notified()
     }

@@ -17,13 +17,15 @@ const ENQUEUE: &str = "
     insert into job_queues (member_id, organization_id, ready, state, turn, since)
     values (coalesce(:member_id, x''), coalesce(:organization_id, x''), :ready,
             iif(:since > :now, 'later', 'open'),
-            1000 * coalesce((select max(leased_at) from jobs where member_id is :member_id and leased_at is not null), 0),
+            coalesce((select max(turn) from job_queues where member_id = coalesce(:member_id, x'')),
+                     1000 * (select max(leased_at) from jobs where member_id is :member_id and leased_at is not null), 0),
             :since)
     on conflict (member_id, organization_id, ready) do update
     set since = excluded.since, state = iif(state in ('open', 'later'), excluded.state, state)
     where excluded.since < since";
 
-/// A job is queued: its queue is there, and says that something is due by then. Mostly it does already.
+/// A job is queued: its queue is there, and says that something is due by then. Mostly it does already. The turn of a new
+/// queue is that of the member's others, or when the member last got a job.
 pub(super) fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
     let Queue { member, organization, ready } = queue;
     let key: sql::Parameters<'_> = &[(":member_id", &member), (":organization_id", &organization), (":ready", &ready)];

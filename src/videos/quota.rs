@@ -213,7 +213,7 @@ pub fn enter(
     note_usage(w, member, account)
 }
 
-/// Warns once per crossing, and tells when the last byte is used, and when what was full has room again.
+/// Warns once per crossing, and tells when the last byte is used, and when something of what was full is free again.
 pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result<Vec<Event>> {
     let warning = account.warning().unwrap_or(0);
     let event = |kind| event(kind, member, account, json!({"warning": warning}));

@@ -48,7 +48,8 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
                     "insert into job_queues (member_id, organization_id, ready, state, turn, since)
                      values (?1, coalesce(?2, x''), 3, 'open',
                              1000 * coalesce((select max(leased_at) from jobs where member_id = ?1), 0), {NOW})
-                     on conflict do nothing"
+                     on conflict do update
+                     set since = min(since, excluded.since), state = iif(state = 'later', 'open', state)"
                 ),
                 params![member, organization],
             )?;
