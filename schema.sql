@@ -508,13 +508,36 @@ create table jobs (
     steps text not null,
     last_error text,
     created_at integer not null,
-    updated_at integer not null
+    updated_at integer not null,
+    -- The processors whose steps are ready, as a set: 1 asr, 2 cut, 4 yolo, 8 ocr, 16 face, 32 pose.
+    ready integer not null default 0
 ) strict;
 create unique index jobs_id on jobs (id);
 create index jobs_leased_at on jobs (member_id, leased_at) where leased_at is not null;
-create index jobs_queued on jobs (member_id, run_at) where state = 'queued';
+create index jobs_queued on jobs (member_id, organization_id, ready, run_at) where state = 'queued';
 create index jobs_leased on jobs (leased_until) where state = 'leased';
 create index jobs_done on jobs (updated_at) where state = 'done';
+
+-- Which members have queued jobs, one row for each set of ready processors in each organization. A claim looks for its
+-- job here: there are as many rows as members with work, not as many as jobs. A row may outlive its last job, until a
+-- claim finds that; a queued job never lacks its row.
+create table job_queues (
+    -- Both as the jobs have them; empty for none.
+    member_id blob not null,
+    organization_id blob not null,
+    ready integer not null,
+    -- `later`: nothing is due before `since`. `held`: the member is not active. `closed`: the organization is not active.
+    state text not null check (state in ('open', 'later', 'held', 'closed')),
+    -- When the member last got a job: milliseconds × 1 000, plus its rank among those that were given at once.
+    turn integer not null,
+    -- No job of it is due before this.
+    since integer not null,
+    primary key (member_id, organization_id, ready)
+) strict, without rowid;
+create index job_queues_open on job_queues (ready, turn, since) where state = 'open';
+create index job_queues_open_of_organization on job_queues (organization_id, ready, turn, since) where state = 'open';
+create index job_queues_later on job_queues (since) where state = 'later';
+create index job_queues_closed on job_queues (organization_id) where state = 'closed';
 
 -- What happened, for others: committed with its cause, delivered later.
 create table events (

@@ -273,6 +273,8 @@ settings! {
     job_backoff_s "jobs.backoff_s": u64 = 30, 0..=86_400, "Wait before the second attempt of a job, in seconds; it doubles with each further one";
     job_processors_max "jobs.processors": u64 = 2, 1..=6, "Most processors that work on one job at the same time";
     job_keep_s "jobs.keep_s": u64 = 2_592_000, 1..=315_360_000, "How long a job that is done can be looked at, in seconds; then it is forgotten";
+    job_wait_s "jobs.wait_s": u64 = 30, 0..=60, "Longest that a claim waits for a job where there is none, in seconds";
+    job_waiting_max "jobs.waiting": u64 = 100, 1..=10_000, "Most claims that wait for a job at the same time";
     job_claim_max "jobs.claim": u64 = 20, 1..=1_000, "Most jobs that one claim takes";
     outbox_attempts_max "outbox.attempts": u64 = 24, 1..=1_000, "Attempts after which an event is given up for a target, until somebody retries it; with the other defaults they take three days";
     outbox_backoff_s "outbox.backoff_s": u64 = 5, 0..=86_400, "Wait before the second attempt of a delivery, in seconds; it doubles with each further one";

@@ -41,6 +41,7 @@ kinds! {
     PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
     QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
     QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
+    QuotaFull          "quota.full"          true   false  "A quota, or the one above it, is used to its last byte";
     QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
     QuotaFreed         "quota.freed"         true   false  "A full quota has room again";
     VideoRegistered    "video.registered"    false  false  "A video was registered";

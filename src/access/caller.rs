@@ -320,6 +320,24 @@ impl Identity {
         self.member().ok_or_else(|| Error::new(Cause::MissingBearer))
     }
 
+    /// Fails when the credential has ended since it was shown: for requests that wait.
+    pub fn require_still(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+        let is_active = |member: Option<MemberId>| member.is_none_or(|member| snapshot.is_active(member));
+        let session = |member| self.session.is_none_or(|id| snapshot.session(id).is_some_and(|s| s.member == member));
+        let stands = match &self.who {
+            Who::Member(member) => is_active(Some(*member)) && session(*member),
+            Who::Asserted(member) => is_active(Some(*member)),
+            Who::Client(client) => snapshot
+                .client(&client.client_key)
+                .is_some_and(|client| client.is_active && client.expires_at.is_none_or(|end| now < end)),
+            Who::Key(key) => {
+                snapshot.api_key(key.id).is_some_and(|key| now < key.expires_at) && is_active(key.member())
+            }
+            Who::Internal | Who::Visitor | Who::CommandLine => true,
+        };
+        if stands { Ok(()) } else { Err(Cause::Unauthenticated.into()) }
+    }
+
     /// The tenant in which the caller acts: the one it names, or the only one it has.
     pub fn tenant(&self, snapshot: &Snapshot) -> Result<OrganizationId> {
         let tenant = self.resolved_tenant(snapshot)?;

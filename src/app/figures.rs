@@ -25,6 +25,8 @@ pub struct Figures {
     /// What waits or was given up, by kind of target.
     pub outbox: IntGaugeVec,
     pub outbox_oldest_s: IntGauge,
+    /// Claims that wait for a job.
+    pub jobs_waiting: IntGauge,
     decisions_dropped: IntCounter,
     /// By outcome.
     plugin_calls: IntCounterVec,
@@ -127,6 +129,7 @@ impl Figures {
             outbox: made.registered(IntGaugeVec::new(outbox, &["target", "state"]))?,
             outbox_oldest_s: made
                 .gauge("roster_outbox_oldest_seconds", "Age of the oldest event that waits for a target")?,
+            jobs_waiting: made.gauge("roster_jobs_waiting", "Claims that wait for a job now")?,
             deliveries: made.counters(
                 "roster_deliveries_total",
                 "Attempts to deliver an event: delivered, failed, dead",

@@ -26,6 +26,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use tokio::sync::Semaphore;
+use tokio::sync::futures::Notified;
 
 use crate::access;
 use crate::access::caller::{Guard, Identity};
@@ -84,6 +85,8 @@ pub struct App {
     pub encryption: Arc<Encryption>,
     /// Where the server answers, once it does.
     pub url: OnceLock<String>,
+    /// True from when the server is told to stop.
+    stopping: tokio::sync::watch::Sender<bool>,
     kept: Kept,
     denials: Denials,
     reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
@@ -240,6 +243,7 @@ impl App {
             sealer,
             encryption,
             url: OnceLock::new(),
+            stopping: tokio::sync::watch::Sender::new(false),
             kept: Kept::default(),
             denials: denials::denials(),
             reloaded: tokio::sync::Mutex::default(),
@@ -458,6 +462,22 @@ impl App {
     /// Is the database usable for reading, and is the writer alive?
     pub async fn is_healthy(&self) -> bool {
         self.db.is_alive() && self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
+    }
+
+    /// Done at the end of the next batch of changes.
+    pub fn next_commit(&self) -> Notified<'_> {
+        self.db.committed.notified()
+    }
+
+    /// Ends all that only waits: the server is about to stop.
+    pub fn stop_waiting(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Done when the server is told to stop.
+    pub async fn stopped(&self) {
+        // It cannot be closed while somebody waits here.
+        let _ = self.stopping.subscribe().wait_for(|is_stopping| *is_stopping).await;
     }
 
     pub fn db_figures(&self) -> (&crate::db::Figures, usize) {

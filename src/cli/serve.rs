@@ -61,7 +61,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .await
         .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
-    let stop = stop_signal()?;
+    let stop = stop_signal(app.clone())?;
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
     // What ended while nothing ran ends before anybody asks.
@@ -149,7 +149,7 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
 }
 
 /// Hears the signals that stop the server, from now on: before anybody is told that it runs.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failed> {
+fn stop_signal(app: Arc<App>) -> Result<impl Future<Output = ()>, Failed> {
     let heard = |kind: SignalKind| signal(kind).map_err(|e| Failed(format!("signals cannot be heard: {e}")));
     let (mut interrupt, mut terminate) = (heard(SignalKind::interrupt())?, heard(SignalKind::terminate())?);
     Ok(async move {
@@ -158,6 +158,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failed> {
             _ = terminate.recv() => {}
         }
         tracing::info!("stopping");
+        app.stop_waiting();
     })
 }
 

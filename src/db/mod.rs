@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
@@ -112,6 +112,8 @@ pub struct Db<S> {
     queue_capacity: usize,
     write_wait: Duration,
     pub figures: Arc<Figures>,
+    /// Told after each batch, once it is published.
+    pub committed: Arc<Notify>,
     writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -129,7 +131,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         // What was read for it is not read again.
         connection.release_memory().map_err(sql::failed)?;
         publish(&state);
-        let figures = Arc::new(Figures::default());
+        let (figures, committed) = (Arc::new(Figures::default()), Arc::new(Notify::new()));
         let capacity = size(config.write_queue_max);
         let (queue, jobs) = mpsc::channel(capacity);
         let loops = WriterLoop {
@@ -138,6 +140,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             recover,
             publish,
             figures: figures.clone(),
+            committed: committed.clone(),
             batch_max: size(config.write_batch_max),
         };
         let writer = std::thread::Builder::new()
@@ -152,6 +155,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             queue_capacity: capacity,
             write_wait: Duration::from_millis(config.write_wait_ms),
             figures,
+            committed,
             writer: std::sync::Mutex::new(Some(writer)),
         })
     }
@@ -282,6 +286,7 @@ struct WriterLoop<S, P> {
     recover: Recover<S>,
     publish: P,
     figures: Arc<Figures>,
+    committed: Arc<Notify>,
     batch_max: usize,
 }
 
@@ -335,6 +340,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         }
         self.figures.ended.fetch_add(1, Ordering::Release);
         (self.publish)(&self.state);
+        self.committed.notify_waiters();
         for answer in answers {
             answer(outcome.clone());
         }

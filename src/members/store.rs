@@ -304,7 +304,8 @@ const SET_STATUS: &str = "
     where id = :id";
 
 pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
-    w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)]).map(drop)
+    w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)])?;
+    if status == "active" { videos::member_activated(w, id) } else { Ok(()) }
 }
 
 const FIND_PASSWORD: &str = "select password_hash from members where id = :id";

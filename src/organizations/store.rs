@@ -7,6 +7,7 @@ use crate::db::Window;
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
+use crate::videos;
 
 const GET_ORGANIZATION: &str = "
     select id, org_code, name, tax_id, status = 'active', second_factor_required, version, created_at, updated_at
@@ -116,6 +117,6 @@ pub fn update_organization(w: &Writer<'_>, organization: &Organization) -> Resul
             (":now", &w.now()),
             (":id", &organization.id),
         ],
-    )
-    .map(drop)
+    )?;
+    if organization.is_active { videos::organization_activated(w, organization.id) } else { Ok(()) }
 }

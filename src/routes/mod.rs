@@ -126,7 +126,7 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
         (
             videos::api::files::Api { app: app() },
             videos::api::import::Api { app: app() },
-            videos::api::jobs::Api { app: app() },
+            videos::api::jobs::Api::new(app()),
             videos::api::quotas::Api { app: app() },
             videos::api::reservations::Api { app: app() },
         ),

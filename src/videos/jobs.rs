@@ -2,7 +2,7 @@
 //!
 //! **Invariant.** Whoever reports on a job holds its lease, and a job is given out by one conditional update in the one
 //! writer, so that two never have it. Whether a job is held follows from its member and its organization at the moment of
-//! the claim: suspending and reactivating write nothing here, and work that runs goes on.
+//! the claim: suspending writes nothing here, and work that runs goes on. Which job comes next is [`super::job_queue`]'s.
 //!
 //! ```text
 //! queued ─claim→ leased ─all steps over→ done (forgotten after jobs.keep_s)
@@ -15,6 +15,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::job_queue::{self, Queue, Wanted};
 use super::jobs_store as store;
 use crate::access::Reach;
 use crate::access::caller::Identity;
@@ -157,6 +158,10 @@ impl Job {
         sum.checked_div(i64::try_from(self.steps.len()).unwrap_or_default()).unwrap_or_default()
     }
 
+    fn queue(&self) -> Queue {
+        Queue { member: self.member, organization: self.organization, ready: job_queue::ready(&self.steps) }
+    }
+
     fn is_over(&self) -> bool {
         self.steps.iter().all(|step| step.state.is_over())
     }
@@ -210,12 +215,17 @@ impl Rules {
 
 /// Queues the work on a new video.
 pub fn queue(w: &Writer<'_>, video: i64, member: Option<MemberId>, organization: Option<OrganizationId>) -> Result<()> {
-    store::insert(w, JobId::new(), video, member, organization, &FIRST_STEPS)
+    let (steps, ready) = &*FIRST_STEPS;
+    let queue = Queue { member, organization, ready: *ready };
+    store::insert(w, JobId::new(), video, queue, steps)?;
+    job_queue::enqueue(w, queue, w.now())
 }
 
-/// What all jobs begin with, as it is stored.
-static FIRST_STEPS: LazyLock<String> =
-    LazyLock::new(|| json!(NEEDS.map(|(processor, _)| Step::new(processor))).to_string());
+/// What all jobs begin with, as it is stored, and what of it is ready.
+static FIRST_STEPS: LazyLock<(String, job_queue::Ready)> = LazyLock::new(|| {
+    let steps = NEEDS.map(|(processor, _)| Step::new(processor));
+    (json!(steps).to_string(), job_queue::ready(&steps))
+});
 
 /// The jobs of a video go with it; whoever works on one hears at its next report that there is no such job.
 pub fn forget_video(w: &Writer<'_>, video: &str) -> Result<()> {
@@ -229,7 +239,10 @@ pub fn transfer(
     member: Option<MemberId>,
     organization: Option<OrganizationId>,
 ) -> Result<()> {
-    store::set_owner(w, video, member, organization)
+    match store::set_owner(w, video, member, organization)? {
+        Some((ready, run_at)) => job_queue::enqueue(w, Queue { member, organization, ready }, run_at),
+        None => Ok(()),
+    }
 }
 
 /// What a worker asks for.
@@ -244,27 +257,20 @@ pub struct Wish {
     pub organization: Option<OrganizationId>,
 }
 
+impl Wish {
+    pub fn wanted(&self) -> Wanted {
+        Wanted::new(self.processors.as_deref(), self.organization)
+    }
+}
+
 /// Gives jobs to a worker, and deals with leases that ran out.
 ///
 /// Members take turns: first comes whose last job was given out longest ago, and within a member the job whose time came
 /// first. So a member with thousands of jobs holds nobody up.
 pub fn claim(t: &Transaction<'_>, wish: &Wish, rules: Rules) -> Result<Changed<Vec<Job>>> {
     let expired = expire(t, rules)?;
-    let owners = store::list_owners(t, wish)?;
-    let mut claimed = Vec::new();
-    loop {
-        let before = claimed.len();
-        for owner in &owners {
-            if (claimed.len() as u64) < wish.count
-                && let Some(id) = store::claim_one(t, *owner, LeaseId::new(), wish)?
-            {
-                claimed.push(store::get(t, id)?);
-            }
-        }
-        if claimed.len() == before {
-            break;
-        }
-    }
+    let claimed = job_queue::take(t, wish)?;
+    let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
     let changed = claimed
         .iter()
         .fold(expired, |changed, job| changed.also(entry(job, json!({"state": "leased", "attempts": job.attempts}))));
@@ -273,8 +279,8 @@ pub fn claim(t: &Transaction<'_>, wish: &Wish, rules: Rules) -> Result<Changed<V
 
 /// Leases that ran out count as attempts, as of the moment when they ended: it does not matter who looks, and when.
 pub fn expire(t: &Transaction<'_>, rules: Rules) -> Result<Changed<()>> {
-    /// The next look takes the rest.
-    const AT_ONCE_MAX: u64 = 100;
+    /// The next look takes the rest. Each is a job and a row of the audit, and all who write wait for them.
+    const AT_ONCE_MAX: u64 = 20;
     let mut changed = Changed::nothing(());
     for id in store::list_expired(t, AT_ONCE_MAX)? {
         let mut job = store::get(t, id)?;
@@ -351,7 +357,9 @@ fn settle(steps: &mut [Step]) {
 }
 
 fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
-    store::update(t, job)
+    let queue = job.queue();
+    store::update(t, job, queue.ready)?;
+    if job.state == "queued" { job_queue::enqueue(t, queue, job.run_at) } else { Ok(()) }
 }
 
 /// Who reports, on which job, and in whose reach it must be.
@@ -507,21 +515,31 @@ pub struct Filter {
     pub processor: Option<&'static str>,
 }
 
-/// Counts attempts of leases that ran out while nobody claimed anything. Called often: mostly it reads one index.
+/// Counts attempts of leases that ran out while nobody claimed anything, and opens what an organization that is active
+/// again has left. Called often: mostly it reads two indexes. In pieces, between which others write.
 pub async fn tend(app: &App) -> Result<()> {
-    if app.read(|r| store::has_expired(r, Timestamp::now())).await? {
-        let rules = Rules::of(&app.config);
+    let rules = Rules::of(&app.config);
+    while app.read(|r| store::has_expired(r, Timestamp::now())).await? {
         app.change(&Identity::command_line(), "job.expire", move |t, _| expire(t, rules)).await?;
+    }
+    for organization in app.read(job_queue::list_unreleased).await? {
+        while app.tend(move |w| job_queue::release_organization(w, organization)).await? {}
     }
     Ok(())
 }
 
-/// Forgets jobs that were done long ago.
+/// Forgets jobs that were done long ago, in pieces, between which others write.
 pub async fn forget_done(app: &App) -> Result<()> {
+    const AT_ONCE_MAX: usize = 200;
     /// The next upkeep takes the rest.
-    const AT_ONCE_MAX: u64 = 1_000;
+    const PIECES_MAX: usize = 50;
     let keep_ms = ms(app.config.job_keep_s);
-    app.tend(move |w| store::delete_done(w, w.now().plus_ms(-keep_ms), AT_ONCE_MAX)).await
+    for _ in 0..PIECES_MAX {
+        if app.tend(move |w| store::delete_done(w, w.now().plus_ms(-keep_ms), AT_ONCE_MAX)).await? < AT_ONCE_MAX {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,31 +2,27 @@
 
 use rusqlite::Row;
 
-use super::jobs::{Filter, Job, Wish};
+use super::job_queue::{Queue, Ready};
+use super::jobs::{Filter, Job};
 use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
-use crate::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
+use crate::ids::{JobId, MemberId, OrganizationId, Timestamp};
 
 const INSERT_JOB: &str = "
-    insert into jobs (id, video_number, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
-    values (:id, :video, :member_id, :organization_id, 'auto_ingestion', 'queued', :now, :steps, :now, :now)";
+    insert into jobs (id, video_number, member_id, organization_id, kind, state, run_at, steps, ready, created_at,
+                      updated_at)
+    values (:id, :video, :member_id, :organization_id, 'auto_ingestion', 'queued', :now, :steps, :ready, :now, :now)";
 
-pub(super) fn insert(
-    w: &Writer<'_>,
-    id: JobId,
-    video: i64,
-    member: Option<MemberId>,
-    organization: Option<OrganizationId>,
-    steps: &str,
-) -> Result<()> {
+pub(super) fn insert(w: &Writer<'_>, id: JobId, video: i64, queue: Queue, steps: &str) -> Result<()> {
     w.execute(
         INSERT_JOB,
         &[
             (":id", &id),
             (":video", &video),
-            (":member_id", &member),
-            (":organization_id", &organization),
+            (":member_id", &queue.member),
+            (":organization_id", &queue.organization),
             (":steps", &steps),
+            (":ready", &queue.ready),
             (":now", &w.now()),
         ],
     )
@@ -43,16 +39,22 @@ pub(super) fn delete_of_video(w: &Writer<'_>, video: &str) -> Result<()> {
 const SET_OWNER: &str = "
     update jobs
     set member_id = :member_id, organization_id = :organization_id
-    where video_number = (select number from videos where id = :video_id)";
+    where video_number = (select number from videos where id = :video_id)
+    returning state = 'queued', ready, run_at";
 
+/// Answers what is ready and since when, where the job is queued.
 pub(super) fn set_owner(
     w: &Writer<'_>,
     video: &str,
     member: Option<MemberId>,
     organization: Option<OrganizationId>,
-) -> Result<()> {
-    w.execute(SET_OWNER, &[(":member_id", &member), (":organization_id", &organization), (":video_id", &video)])
-        .map(drop)
+) -> Result<Option<(Ready, Timestamp)>> {
+    let moved = w.find(
+        SET_OWNER,
+        &[(":member_id", &member), (":organization_id", &organization), (":video_id", &video)],
+        |row| Ok((row.get::<_, bool>(0)?, (row.get(1)?, row.get(2)?))),
+    )?;
+    Ok(moved.and_then(|(is_queued, job)| is_queued.then_some(job)))
 }
 
 const FIND_JOB: &str = "
@@ -192,102 +194,14 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
     })
 }
 
-// ── claims ──
-
-/// Who has jobs that can be given out now, in the order of their turns. Steps from owner to owner in the index of what is
-/// queued, so that it costs as much as there are owners, not jobs.
-const LIST_OWNERS: &str = "
-    with recursive queued (id) as (
-        select min(member_id) from jobs where state = 'queued'
-        union all
-        select (select min(j.member_id) from jobs j where j.state = 'queued' and j.member_id > queued.id)
-        from queued
-        where queued.id is not null
-    ), owners (id) as (
-        select id from queued where id is not null
-        union all
-        select null
-    )
-    select w.id
-    from owners w
-    left join members m on m.id = w.id
-    where coalesce(m.status, 'active') = 'active'
-      and exists (
-          select 1
-          from jobs j
-          left join organizations o on o.id = j.organization_id
-          where j.state = 'queued' and j.member_id is w.id and j.run_at <= :now
-            and coalesce(o.status, 'active') = 'active'
-            and (:organization_id is null or j.organization_id = :organization_id)
-            and (:processors is null
-                 or exists (select 1 from json_each(j.steps) s
-                            where s.value ->> 'state' = 'ready'
-                              and s.value ->> 'processor' in (select value from json_each(:processors)))))
-    order by (select max(leased_at) from jobs where member_id is w.id and leased_at is not null),
-             (select min(run_at) from jobs where state = 'queued' and member_id is w.id)
-    limit :most";
-
-pub(super) fn list_owners(w: &Writer<'_>, wish: &Wish) -> Result<Vec<Option<MemberId>>> {
-    let most = i64::try_from(wish.count).unwrap_or(i64::MAX);
-    w.all(
-        LIST_OWNERS,
-        &[
-            (":now", &w.now()),
-            (":organization_id", &wish.organization),
-            (":processors", &wish.processors.as_ref().map(sql::text_of).transpose()?),
-            (":most", &most),
-        ],
-        |row| row.get(0),
-    )
-}
-
-const CLAIM: &str = "
-    update jobs
-    set state = 'leased', leased_by = :leased_by, lease_id = :lease_id, leased_at = :now, lease_s = :lease_s,
-        leased_until = :leased_until, processors = :processors, updated_at = :now
-    where state = 'queued'
-      and video_number = (
-          select j.video_number
-          from jobs j
-          left join organizations o on o.id = j.organization_id
-          where j.state = 'queued' and j.member_id is :member_id and j.run_at <= :now
-            and coalesce(o.status, 'active') = 'active'
-            and (:organization_id is null or j.organization_id = :organization_id)
-            and (:processors is null
-                 or exists (select 1 from json_each(j.steps) s
-                            where s.value ->> 'state' = 'ready'
-                              and s.value ->> 'processor' in (select value from json_each(:processors))))
-          order by j.run_at, j.video_number
-          limit 1)
-    returning id";
-
-/// Gives the first job of an owner to a worker, if there is one.
-pub(super) fn claim_one(w: &Writer<'_>, owner: Option<MemberId>, lease: LeaseId, wish: &Wish) -> Result<Option<JobId>> {
-    let lease_s = i64::try_from(wish.lease_s).unwrap_or(i64::MAX);
-    w.find(
-        CLAIM,
-        &[
-            (":leased_by", &wish.worker),
-            (":lease_id", &lease),
-            (":now", &w.now()),
-            (":lease_s", &lease_s),
-            (":leased_until", &w.now().plus_ms(lease_s.saturating_mul(1_000))),
-            (":processors", &wish.processors.as_ref().map(sql::text_of).transpose()?),
-            (":member_id", &owner),
-            (":organization_id", &wish.organization),
-        ],
-        |row| row.get(0),
-    )
-}
-
 const UPDATE_JOB: &str = "
     update jobs
     set state = :state, attempts = :attempts, run_at = :run_at, leased_by = :leased_by, lease_id = :lease_id,
         leased_until = :leased_until, processors = :processors, last_error = :last_error, steps = :steps,
-        updated_at = :now
+        ready = :ready, updated_at = :now
     where id = :id";
 
-pub(super) fn update(w: &Writer<'_>, job: &Job) -> Result<()> {
+pub(super) fn update(w: &Writer<'_>, job: &Job, ready: Ready) -> Result<()> {
     w.execute(
         UPDATE_JOB,
         &[
@@ -300,6 +214,7 @@ pub(super) fn update(w: &Writer<'_>, job: &Job) -> Result<()> {
             (":processors", &job.processors.as_ref().map(sql::text_of).transpose()?),
             (":last_error", &job.last_error),
             (":steps", &sql::text_of(&job.steps)?),
+            (":ready", &ready),
             (":now", &w.now()),
             (":id", &job.id),
         ],
@@ -333,9 +248,10 @@ const LIST_DONE: &str = "
     limit :most";
 const DELETE_JOB: &str = "delete from jobs where id = :id";
 
-/// Forgets jobs that were done before.
-pub(super) fn delete_done(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<()> {
+/// Forgets jobs that were done before; answers how many.
+pub(super) fn delete_done(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let done: Vec<JobId> = w.all(LIST_DONE, &[(":before", &before), (":most", &most)], |row| row.get(0))?;
-    done.iter().try_for_each(|id| w.execute(DELETE_JOB, &[(":id", id)]).map(drop))
+    done.iter().try_for_each(|id| w.execute(DELETE_JOB, &[(":id", id)]).map(drop))?;
+    Ok(done.len())
 }

@@ -6,6 +6,9 @@
 
 pub mod api;
 pub mod import;
+pub mod job_queue;
+mod job_queue_store;
+pub mod job_wait;
 pub mod jobs;
 mod jobs_store;
 pub mod measure;
@@ -86,8 +89,10 @@ pub struct Registered {
 }
 
 impl Registered {
-    fn known(id: String) -> Self {
-        Self { id, already_exists: true, warning: None }
+    /// It was there before: the usage is what it is.
+    fn known(t: &Transaction<'_>, rules: &Rules, owner: MemberId, id: String) -> Result<Self> {
+        let warning = account(t, rules, t.snapshot(), owner)?.warning();
+        Ok(Self { id, already_exists: true, warning })
     }
 }
 
@@ -144,7 +149,7 @@ pub struct Admitted {
 /// The first half of [`register`]: all that it can be refused for.
 pub fn admit(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Admission> {
     if let Some(known) = find_at(t, &new.path)? {
-        return Ok(Admission::Known(Registered::known(known.id)));
+        return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
     }
     let delta = Delta::take(new.size?, new.fit);
     let owner = (new.owner, quota::organization_of(t.snapshot(), new.owner));
@@ -190,7 +195,7 @@ pub fn register_ownerless(
     queues_job: bool,
 ) -> Result<Changed<Registered>> {
     if let Some(known) = find_at(t, &path)? {
-        return Ok(Changed::nothing(Registered::known(known.id)));
+        return Ok(Changed::nothing(Registered { id: known.id, already_exists: true, warning: None }));
     }
     count_in(t, rules)?;
     keep(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
@@ -316,6 +321,16 @@ pub fn seat_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
     quota_store::seat_changed(w, member)
 }
 
+/// A member is active again: workers may take its jobs.
+pub fn member_activated(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    job_queue::release_member(w, member)
+}
+
+/// An organization is active again: workers may take its jobs.
+pub fn organization_activated(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {
+    job_queue::release_organization(w, organization).map(drop)
+}
+
 /// A member is gone for good: nothing is held for it any more. Its videos keep its id, so that what they count stays
 /// true until somebody takes or deletes them.
 pub fn forget_member(t: &Transaction<'_>, member: MemberId) -> Result<()> {
@@ -324,26 +339,50 @@ pub fn forget_member(t: &Transaction<'_>, member: MemberId) -> Result<()> {
 
 /// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
 pub async fn tend(app: &App) -> Result<()> {
-    /// The next upkeep takes the rest.
-    const AT_ONCE_MAX: u64 = 1_000;
+    /// Looked at in one read, and changed at once at most.
+    const AT_ONCE_MAX: usize = 200;
     app.tend(|w| {
         quota_store::expire(w)?;
         reservations::forget_old(w)
     })
     .await?;
     let rules = Rules::of(&app.config);
-    let freed = move |t: &Transaction<'_>, _: &Identity| {
-        let mut changed = Changed::nothing(());
-        for member in quota_store::list_full(t, AT_ONCE_MAX)? {
-            let account = account(t, &rules, t.snapshot(), member)?;
-            if quota::is_open(t, &account)? {
-                let entry = Entry::new("quota", member).within(account.organization);
-                changed = changed.also(entry).event(quota::note_usage(t, member, &account)?);
+    let mut after = MemberId(uuid::Uuid::nil());
+    loop {
+        let snapshot = app.snapshot();
+        let look = move |r: &Reader<'_>| {
+            let full = quota_store::list_full(r, after, AT_ONCE_MAX)?;
+            let last = full.last().copied().filter(|_| full.len() == AT_ONCE_MAX);
+            let mut freed = Vec::new();
+            for member in full {
+                if has_room(r, &rules, &snapshot, member)? {
+                    freed.push(member);
+                }
             }
+            Ok((freed, last))
+        };
+        let (freed, last) = app.read(look).await?;
+        if !freed.is_empty() {
+            let tell = move |t: &Transaction<'_>, _: &Identity| tell_freed(t, &rules, &freed);
+            app.change(&Identity::command_line(), "quota.free", tell).await?;
         }
-        Ok(changed)
-    };
-    app.change(&Identity::command_line(), "quota.free", freed).await.map(drop)
+        match last {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn tell_freed(t: &Transaction<'_>, rules: &Rules, members: &[MemberId]) -> Result<Changed<()>> {
+    let mut changed = Changed::nothing(());
+    for member in members {
+        let account = account(t, rules, t.snapshot(), *member)?;
+        if quota::is_open(t, &account)? {
+            let entry = Entry::new("quota", *member).within(account.organization);
+            changed = changed.also(entry).event(quota::note_usage(t, *member, &account)?);
+        }
+    }
+    Ok(changed)
 }
 
 /// What a member may store, and does.

@@ -22,7 +22,8 @@ pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
 
 /// Usage at which members are warned, in per cent.
 const WARNINGS: [i64; 2] = [80, 95];
-/// Stands where something did not fit and no byte is free: there is nothing more to warn of until something is freed.
+/// Stands where all is used, or something did not fit and no byte is free: there is nothing more to warn of until
+/// something is freed.
 const FULL: i64 = 100;
 
 /// What the settings say of quotas.
@@ -57,16 +58,23 @@ pub struct Account {
     pub used: i64,
     pub reserved: i64,
     pub warned_percent: i64,
+    /// Is the ceiling above used to its last byte? Known of an account that was just adjusted.
+    pub is_ceiling_full: bool,
 }
 
 impl Account {
     /// Of a member that has stored nothing yet.
     pub fn empty(organization: Option<OrganizationId>, size: i64) -> Self {
-        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0 }
+        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, is_ceiling_full: false }
     }
 
     pub fn free(&self) -> i64 {
         free(self.size, self.used, self.reserved)
+    }
+
+    /// Is nothing left, whatever is done with what is only promised? Of who has nothing that is no news.
+    fn is_filled(&self) -> bool {
+        self.used > 0 && (self.used >= self.size || self.is_ceiling_full)
     }
 
     pub fn percent(&self) -> i64 {
@@ -156,17 +164,24 @@ pub fn adjust(
             return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
         }
     }
-    if let Some(organization) = organization
-        && !store::adjust_organization(w, organization, delta)?
-    {
-        store::settle_organization(w, organization)?;
-        store::expire(w)?;
-        if !store::adjust_organization(w, organization, delta)? {
-            return Err(does_not_fit(Cause::OrganizationQuotaExceeded, delta.need));
-        }
-    }
+    let is_ceiling_full = match organization {
+        Some(organization) => adjust_ceiling(w, organization, delta)?,
+        None => false,
+    };
     let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
-    account.ok_or_else(|| Error::internal("an account vanished while it changed"))
+    let account = account.ok_or_else(|| Error::internal("an account vanished while it changed"))?;
+    Ok(Account { is_ceiling_full, ..account })
+}
+
+/// Answers whether the ceiling is used to its last byte now.
+fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<bool> {
+    if let Some(is_full) = store::adjust_organization(w, organization, delta)? {
+        return Ok(is_full);
+    }
+    store::settle_organization(w, organization)?;
+    store::expire(w)?;
+    let adjusted = store::adjust_organization(w, organization, delta)?;
+    adjusted.ok_or_else(|| does_not_fit(Cause::OrganizationQuotaExceeded, delta.need))
 }
 
 fn does_not_fit(cause: Cause, need: i64) -> Error {
@@ -198,21 +213,25 @@ pub fn enter(
     note_usage(w, member, account)
 }
 
-/// Warns once per crossing, and tells when what was full has room again.
+/// Warns once per crossing, and tells when the last byte is used, and when something of what was full is free again.
 pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result<Vec<Event>> {
-    let now = account.warning().unwrap_or(0);
-    let was_full = account.warned_percent == FULL;
-    let is_freed = was_full && is_open(w, account)?;
-    if now == account.warned_percent || (was_full && !is_freed) {
+    let warning = account.warning().unwrap_or(0);
+    let event = |kind| event(kind, member, account, json!({"warning": warning}));
+    if account.warned_percent == FULL {
+        if !is_open(w, account)? {
+            return Ok(Vec::new());
+        }
+        store::set_warned(w, member, warning)?;
+        return Ok(vec![event(Kind::QuotaFreed)]);
+    }
+    let is_filled = account.is_filled();
+    let noted = if is_filled { FULL } else { warning };
+    if noted == account.warned_percent {
         return Ok(Vec::new());
     }
-    store::set_warned(w, member, now)?;
-    let kind = match () {
-        () if is_freed => Kind::QuotaFreed,
-        () if now > account.warned_percent => Kind::QuotaWarning,
-        () => return Ok(Vec::new()),
-    };
-    Ok(vec![event(kind, member, account, json!({"warning": now}))])
+    store::set_warned(w, member, noted)?;
+    let warned = (warning > account.warned_percent).then(|| event(Kind::QuotaWarning));
+    Ok(warned.into_iter().chain(is_filled.then(|| event(Kind::QuotaFull))).collect())
 }
 
 /// Is there a byte free, in the account and under the ceiling above it?

@@ -74,6 +74,7 @@ fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {
         used: row.get(3)?,
         reserved: row.get(4)?,
         warned_percent: row.get(5)?,
+        is_ceiling_full: false,
     })
 }
 
@@ -81,11 +82,12 @@ const ADJUST_ORGANIZATION: &str = "
     update organization_quotas
     set used = used + :used, reserved = reserved + :reserved, updated_at = :now
     where organization_id = :organization_id and used <= 9223372036854775807 - max(:used, 0)
-      and (:need <= 0 or size is null or :need <= size - used - reserved)";
+      and (:need <= 0 or size is null or :need <= size - used - reserved)
+    returning size is not null and used >= size";
 
-/// The same for the ceiling above it; false where it does not fit.
-pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<bool> {
-    let changed = w.execute(
+/// The same for the ceiling above it: answers whether it is used to its last byte now, and nothing where it does not fit.
+pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<bool>> {
+    w.find(
         ADJUST_ORGANIZATION,
         &[
             (":used", &delta.used),
@@ -94,8 +96,8 @@ pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: 
             (":now", &w.now()),
             (":organization_id", &organization),
         ],
-    )?;
-    Ok(changed == 1)
+        |row| row.get(0),
+    )
 }
 
 const FREE_EXPIRED_OF_MEMBERS: &str = "
@@ -160,12 +162,13 @@ pub fn set_warned(w: &Writer<'_>, member: MemberId, percent: i64) -> Result<()> 
 const LIST_FULL: &str = "
     select member_id
     from quotas
-    where warned_percent = 100
+    where warned_percent = 100 and member_id > :after
+    order by member_id
     limit :most";
 
-/// Members who were refused something since anything of theirs was freed.
-pub fn list_full(r: &Reader<'_>, most: u64) -> Result<Vec<MemberId>> {
-    r.all(LIST_FULL, &[(":most", &(most as i64))], |row| row.get(0))
+/// Members who count as full, in the order of their ids.
+pub fn list_full(r: &Reader<'_>, after: MemberId, most: usize) -> Result<Vec<MemberId>> {
+    r.all(LIST_FULL, &[(":after", &after), (":most", &i64::try_from(most).unwrap_or(i64::MAX))], |row| row.get(0))
 }
 
 const WAS_REFUSED_SINCE: &str = "
@@ -339,6 +342,7 @@ pub fn list_quotas(
                 used: row.get(5)?,
                 reserved: row.get(6)?,
                 warned_percent: row.get(7)?,
+                is_ceiling_full: false,
             };
             Ok(Held { member: row.get(0)?, username: row.get(1)?, account })
         },

@@ -85,7 +85,7 @@ pub fn commit(
     match reservation.state_at(t.now()) {
         "open" => {}
         "committed" if reservation.video.as_ref() == Some(&video) => {
-            return Ok(Changed::nothing(Registered::known(video)));
+            return Registered::known(t, rules, new.owner, video).map(Changed::nothing);
         }
         _ => return Err(Cause::ReservationOver.into()),
     }
@@ -93,7 +93,7 @@ pub fn commit(
     let entry = |size: i64| entry(&reservation).after(json!({"state": "committed", "size": size}));
     if let Some(known) = super::find_at(t, &new.path)? {
         give_back(t, &reservation)?;
-        return Ok(Changed::new(Registered::known(video), entry(known.size)));
+        return Ok(Changed::new(Registered::known(t, rules, new.owner, video)?, entry(known.size)));
     }
     let size = new.size?;
     let organization = quota::organization_of(t.snapshot(), new.owner);

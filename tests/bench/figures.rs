@@ -12,6 +12,8 @@ use Wanted::{AtLeast, AtMost};
 /// A miss is marked, not an error: the machine may be busy with something else.
 const WANTED: &[(&str, Wanted)] = &[
     ("decide_vs_trie_10k", AtMost(4.0)),
+    ("claim_us_100k", AtMost(1_000.0)),
+    ("claim_us_1m", AtMost(1_000.0)),
     ("group_commit_gain", AtLeast(4.0)),
     ("write_vs_bare", AtLeast(0.12)),
     ("check_vs_bare", AtLeast(0.6)),

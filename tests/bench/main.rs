@@ -12,6 +12,7 @@ mod figures;
 #[allow(dead_code, reason = "the tests use more of them")]
 #[path = "../it/guests.rs"]
 mod guests;
+mod jobs;
 mod parts;
 mod plugins;
 mod process;
@@ -71,6 +72,9 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     let mut figures = Figures::default();
     if wanted.begin("decide") {
         decide::run(&mut figures);
+    }
+    if wanted.begin("jobs") {
+        jobs::run(&mut figures);
     }
     if !wanted.any(&["start", "reads", "writes", "plugins", "storm"]) {
         return (figures, 0);

@@ -38,10 +38,20 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
             )?;
             rows.execute(
                 &format!(
-                    "insert into jobs (id, video_number, member_id, organization_id, kind, state, run_at, steps, created_at, updated_at)
-                     values (?1, (select number from videos where id = ?2), ?3, ?4, 'auto_ingestion', 'queued', {NOW}, ?5, {NOW}, {NOW})"
+                    "insert into jobs (id, video_number, member_id, organization_id, kind, state, run_at, steps, ready, created_at, updated_at)
+                     values (?1, (select number from videos where id = ?2), ?3, ?4, 'auto_ingestion', 'queued', {NOW}, ?5, 3, {NOW}, {NOW})"
                 ),
                 params![id.as_bytes(), video, member, organization, steps],
+            )?;
+            rows.execute(
+                &format!(
+                    "insert into job_queues (member_id, organization_id, ready, state, turn, since)
+                     values (?1, coalesce(?2, x''), 3, 'open',
+                             1000 * coalesce((select max(leased_at) from jobs where member_id = ?1), 0), {NOW})
+                     on conflict do update
+                     set since = min(since, excluded.since), state = iif(state = 'later', 'open', state)"
+                ),
+                params![member, organization],
             )?;
             ids.push(id.to_string());
         }
@@ -50,33 +60,33 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
 }
 
 /// A service that works.
-async fn worker(site: &Site) -> As<'_> {
+pub async fn worker(site: &Site) -> As<'_> {
     let body = json!({"service_name": "worker", "scopes": ["jobs:write"]});
     let made = site.admin().post("/admin/api-keys", body).await.data();
     site.nobody().with("x-api-key", made["api_key"].as_str().expect("a key"))
 }
 
-async fn claim(worker: &As<'_>, body: Value) -> Vec<Value> {
+pub async fn claim(worker: &As<'_>, body: Value) -> Vec<Value> {
     worker.post("/api/v1/jobs/claim", body).await.data()["jobs"].as_array().expect("jobs").clone()
 }
 
-async fn claim_one(worker: &As<'_>) -> Value {
+pub async fn claim_one(worker: &As<'_>) -> Value {
     let mut jobs = claim(worker, json!({})).await;
     assert_eq!(jobs.len(), 1);
     jobs.remove(0)
 }
 
-async fn report(worker: &As<'_>, job: &Value, what: &str, mut body: Value) -> Reply {
+pub async fn report(worker: &As<'_>, job: &Value, what: &str, mut body: Value) -> Reply {
     body["lease_id"] = job["lease_id"].clone();
     worker.post(&format!("/api/v1/jobs/{}/{what}", text(&job["id"])), body).await
 }
 
-async fn steps(worker: &As<'_>, job: &Value, steps: &[(&str, &str)]) -> Reply {
+pub async fn steps(worker: &As<'_>, job: &Value, steps: &[(&str, &str)]) -> Reply {
     let steps: Vec<Value> = steps.iter().map(|(name, state)| json!({"processor": name, "state": state})).collect();
     report(worker, job, "heartbeat", json!({"steps": steps})).await
 }
 
-fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
@@ -278,7 +288,10 @@ async fn a_job_that_fails_waits_twice_as_long_each_time_and_failing_twice_is_fai
     let due = |site: &Site| {
         let statement = "update jobs set run_at = 0 where id = ?1 and state = 'queued'";
         let id = Uuid::parse_str(&id).unwrap().into_bytes();
-        site.write_rows(|rows| rows.execute(statement, [id]));
+        site.write_rows(|rows| {
+            rows.execute(statement, [id])?;
+            rows.execute("update job_queues set since = 0", [])
+        });
     };
     for (attempt, wait_ms) in [(1, 600_000), (2, 1_200_000)] {
         let job = claim_one(&key).await;

@@ -30,6 +30,7 @@ mod hostile;
 mod http;
 mod import;
 mod invitations;
+mod job_queue;
 mod jobs;
 mod keys;
 mod kit;

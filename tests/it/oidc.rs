@@ -132,7 +132,10 @@ async fn a_person_signs_in_with_a_provider_and_is_the_same_member_every_time() {
 
         let tokens = reply.data();
         assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(600)));
-        assert_eq!(tokens["provider_access_token"], Value::Null);
+        assert_eq!(
+            (&tokens["provider_access_token"], &tokens["scope"]),
+            (&Value::Null, &json!("openid profile email"))
+        );
         let member = me(&site, &token(&reply)).await;
         assert_eq!(
             (&member["email"], &member["display_name"], &member["username"]),

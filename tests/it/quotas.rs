@@ -87,6 +87,9 @@ async fn a_quota_is_used_to_its_last_byte_and_a_refusal_leaves_an_event_and_noth
     // The last byte fits, nothing does after it, but what is empty.
     let whole = register(&kim.caller(), &media.file_of(&kim, "whole.mp4", 100)).await;
     assert_eq!(whole.header("x-quota-warning"), Some("95"));
+    let full = events(&site, "quota.full");
+    assert_eq!((full.len(), &full[0]["free"], &full[0]["percent"]), (1, &json!(0), &json!(100)));
+    assert_eq!(events(&site, "quota.warning").len(), 1);
     let uuid = whole.data()["uuid"].as_str().expect("uuid").to_owned();
     register(&kim.caller(), &media.file_of(&kim, "empty.mp4", 0)).await.done();
     assert_eq!(register(&kim.caller(), &media.file_of(&kim, "byte.mp4", 1)).await.word(), "quota_exceeded");
@@ -97,7 +100,59 @@ async fn a_quota_is_used_to_its_last_byte_and_a_refusal_leaves_an_event_and_noth
     assert_eq!((freed.len(), &freed[0]["free"]), (1, &json!(100)));
     assert_eq!(events(&site, "video.deleted").len(), 1);
     register(&kim.caller(), &format!("{}/byte.mp4", kim.username)).await.done();
+    assert_eq!(events(&site, "quota.full").len(), 1);
     assert_eq!(drift(&site), 0);
+}
+
+#[tokio::test]
+async fn the_last_byte_of_a_ceiling_is_told_too() {
+    let media = Media::new();
+    let site = Site::with(&media.settings()).await;
+    let acme = site.organization("acme").await;
+    let (kim, lee) = (acme.member().await, acme.member().await);
+    site.admin().patch(&format!("/admin/organizations/{}/quota", acme.id), json!({"size": 100})).await.done();
+    register(&kim.caller(), &media.file_of(&kim, "a.mp4", 60)).await.done();
+    assert_eq!(events(&site, "quota.full").len(), 0);
+    register(&lee.caller(), &media.file_of(&lee, "b.mp4", 40)).await.done();
+    let full = events(&site, "quota.full");
+    assert_eq!((full.len(), &full[0]["uid"]), (1, &json!(lee.uid)));
+    // What is only promised closes nothing: it is still to be written.
+    let far = site.member().await;
+    set_quota(&far, 100).await;
+    far.caller().post("/api/v1/quota/reservations", json!({"size": 100})).await.done();
+    assert_eq!(events(&site, "quota.full").len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeat_warns_as_the_first_answer_did() {
+    let media = Media::new();
+    let site = Site::with(&media.settings()).await;
+    let kim = site.member().await;
+    set_quota(&kim, 100).await;
+    let path = media.file_of(&kim, "a.mp4", 90);
+    let reserve = async || {
+        let caller = kim.caller().with("idempotency-key", "one");
+        caller.post("/api/v1/quota/reservations", json!({"size": 10})).await
+    };
+    register(&kim.caller().with("idempotency-key", "two"), &path).await.done();
+    let reserved = reserve().await;
+    let id = reserved.data()["id"].as_str().expect("id").to_owned();
+    let commit = json!({"path": media.file_of(&kim, "b.mp4", 10)});
+    let commit = async || kim.caller().post(&format!("/api/v1/quota/reservations/{id}/commit"), commit.clone()).await;
+    let committed = commit().await;
+    assert_eq!(quota(&kim).await["percent"], 100);
+
+    for (what, reply, warning) in [
+        ("the same request again", register(&kim.caller().with("idempotency-key", "two"), &path).await, "80"),
+        ("the same reservation again", reserve().await, "80"),
+        ("a video that is known", register(&kim.caller(), &path).await, "95"),
+        ("a commit", committed, "95"),
+        ("the same commit again", commit().await, "95"),
+    ] {
+        reply.done();
+        assert_eq!(reply.header("x-quota-warning"), Some(warning), "{what}");
+        assert_eq!(reply.data()["warning"], Value::Null, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -91,8 +91,9 @@ async fn an_account_follows_its_member() {
     set_size(&site, &uid, 100).await;
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": ["*"]})).await;
 
-    // What does not fit closes it for writing, until something is freed.
+    // The last byte closes it for writing, until something is freed.
     tell(&site, event("upload", "/a.mp4", 1, size(100))).await;
+    sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     tell(&site, event("upload", "/b.mp4", 2, size(1))).await.is(33_506_000);
     sftpgo.until("kim", |user| user["permissions"] == json!({"/": LIMITED})).await;
     // Sessions that run would write on with what they were allowed.

@@ -52,6 +52,8 @@ struct OidcExchange {
 struct OidcTokens {
     #[oai(flatten)]
     tokens: TokenAnswer,
+    /// What the provider granted, separated by spaces
+    scope: String,
     /// The provider's, when it was asked for
     #[oai(nullable)]
     provider_access_token: Option<String>,
@@ -104,10 +106,11 @@ impl Api {
             code: body.code.0,
             binding: body.binding.map(|value| value.0),
         };
-        let (tokens, provider_token) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
+        let (tokens, redeemed) = oidc::exchange(&self.app, &self.providers, &visitor, returned).await?;
         Ok(ok(OidcTokens {
             tokens: shown(&self.app, &visitor, tokens, body.cookies),
-            provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| provider_token),
+            scope: redeemed.scope,
+            provider_access_token: body.with_provider_token.filter(|wanted| *wanted).map(|_| redeemed.access_token),
         }))
     }
 }

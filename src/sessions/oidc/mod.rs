@@ -26,7 +26,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, Timestamp};
 use crate::members;
 use claims::Said;
-use provider::{Provider, Published};
+use provider::{Provider, Published, Redeemed};
 use state::{Binding, Purpose};
 
 /// The providers of the settings, with what is known of them.
@@ -119,13 +119,13 @@ fn nonce(app: &App, state: &str) -> String {
     state::derived(&app.sealer, "oidc nonce", state)
 }
 
-/// Signs somebody in who comes back from a provider; answers the provider's access token too.
+/// Signs somebody in who comes back from a provider; answers what that one gave too.
 pub async fn exchange(
     app: &Arc<App>,
     providers: &Providers,
     visitor: &Visitor,
     returned: Returned,
-) -> Result<(Tokens, String)> {
+) -> Result<(Tokens, Redeemed)> {
     let Returned { provider, redirect_uri, state, code, binding } = returned;
     let provider = providers.named(provider.as_deref(), "body")?;
     provider.require_redirect(&redirect_uri, "body")?;
@@ -160,7 +160,7 @@ pub async fn exchange(
     let member = arrive(app, &visitor.exchange, arrival).await?;
     let method = format!("oidc {}", provider.settings.name);
     let tokens = open(app, visitor, member, &method, Shown::OneFactor).await?;
-    Ok((tokens, redeemed.access_token))
+    Ok((tokens, redeemed))
 }
 
 /// What the id token says, then userinfo, then the access token if it is a JWT: it came from the provider itself.

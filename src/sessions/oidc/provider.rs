@@ -74,6 +74,8 @@ pub struct Provider {
 pub struct Redeemed {
     pub id_token: CoreIdToken,
     pub access_token: String,
+    /// What the provider granted, separated by spaces.
+    pub scope: String,
 }
 
 impl Provider {
@@ -236,7 +238,11 @@ impl Provider {
                 RequestTokenError::Other(why) => self.failed(format!("its token endpoint: {why}")),
             })?;
         let id_token = answer.id_token().ok_or_else(|| self.failed("its token answer has no id_token"))?.clone();
-        Ok(Redeemed { id_token, access_token: answer.access_token().secret().clone() })
+        // A provider that granted what was asked for may leave it out (RFC 6749, 5.1).
+        let granted = answer.scopes().map(|granted| granted.iter().map(|scope| scope.as_str()).collect::<Vec<_>>());
+        let granted = granted.filter(|granted| granted.iter().any(|scope| !scope.is_empty()));
+        let scope = granted.map_or_else(|| self.settings.scopes.join(" "), |granted| granted.join(" "));
+        Ok(Redeemed { id_token, access_token: answer.access_token().secret().clone(), scope })
     }
 
     /// What a verified id token says. A key that is not there yet may just have been made: the keys are asked for anew.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Whose};
+use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned, Whose};
 use crate::access;
 use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
 use crate::access::permission::Permission;
@@ -70,12 +70,11 @@ impl Api {
                     videos::keep(t, caller, admitted)?
                 }
             };
-            Ok(registered.map(RegisteredView::from))
+            Ok(registered.map(|new| Warned { warning: new.warning, answer: RegisteredView::from(new) }))
         };
         let registered = self.app.create(&caller, "video.register", None, register).await;
-        let view = noted.noted(&self.app, &caller, registered).await?.answer;
-        let warning = view.warning;
-        Ok(ok(view).quota_warning(warning))
+        let Warned { answer, warning } = noted.noted(&self.app, &caller, registered).await?.answer;
+        Ok(ok(answer).quota_warning(warning))
     }
 
     /// List videos

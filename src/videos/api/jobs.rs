@@ -1,6 +1,7 @@
 //! Operations on jobs: of workers, who take them and report, and of people, who look at them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
@@ -15,8 +16,9 @@ use crate::db::{Reader, Window};
 use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId};
 use crate::members;
-use crate::videos::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, Wish};
-use crate::videos::jobs_store as store;
+use crate::videos::job_wait::{Asked, Waiting};
+use crate::videos::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState};
+use crate::videos::{job_wait, jobs_store as store};
 use crate::wire::{Body, OptionalBody, Page, Reply, Tag, ok};
 
 crate::text! {
@@ -234,6 +236,10 @@ struct ClaimJobs {
     /// How long a job stays this worker's without a heartbeat, in seconds: `jobs.lease_s` when absent
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     lease_s: Option<u64>,
+    /// How long to wait for a job where there is none, in seconds: not at all when absent, and never longer than
+    /// `jobs.wait_s` allows
+    #[oai(validator(minimum(value = "0"), maximum(value = "3600")))]
+    wait_s: Option<u64>,
 }
 
 /// How far one processor is
@@ -302,7 +308,7 @@ struct JobCounts {
 
 /// Examples of these schemas, for the document.
 pub const EXAMPLES: &[(&str, &str)] = &[
-    ("ClaimJobs", r#"{"count":2,"processors":["asr","cut"],"lease_s":120}"#),
+    ("ClaimJobs", r#"{"count":2,"processors":["asr","cut"],"lease_s":120,"wait_s":30}"#),
     (
         "JobHeartbeat",
         r#"{"lease_id":"019abcde-0000-7000-8000-000000000006","steps":[{"processor":"cut","state":"running","progress_percent":40}]}"#,
@@ -313,7 +319,14 @@ pub const EXAMPLES: &[(&str, &str)] = &[
 ];
 
 pub struct Api {
-    pub app: Arc<App>,
+    app: Arc<App>,
+    waiting: Waiting,
+}
+
+impl Api {
+    pub fn new(app: Arc<App>) -> Self {
+        Self { waiting: Waiting::new(&app.config), app }
+    }
 }
 
 #[OpenApi(prefix_path = "/jobs", tag = "Tag::Jobs")]
@@ -395,7 +408,8 @@ impl Api {
     ///
     /// For workers, by the API key of a service or as an API client. No two get the same job. Members take turns, and of a
     /// member's jobs the one whose time came first goes first; jobs of members or organizations that are not active are
-    /// held. Say that you live before `leased_until`, or the job goes to another worker.
+    /// held. Say that you live before `leased_until`, or the job goes to another worker. With `wait_s` the answer comes
+    /// when there is a job, or when that time is over; where more workers wait than may, it is 503.
     #[oai(path = "/claim", method = "post", operation_id = "claim_jobs")]
     async fn claim_jobs(
         &self,
@@ -403,17 +417,17 @@ impl Api {
         request: &poem::Request,
         body: OptionalBody<ClaimJobs>,
     ) -> Reply<ClaimedJobs> {
-        let body = body.read(request).await?.unwrap_or(ClaimJobs { count: None, processors: None, lease_s: None });
+        let none = ClaimJobs { count: None, processors: None, lease_s: None, wait_s: None };
+        let body = body.read(request).await?.unwrap_or(none);
         let config = &self.app.config;
-        let (count, rules) = (body.count.unwrap_or(1).min(config.job_claim_max), Rules::of(config));
-        let lease_s = body.lease_s.unwrap_or(config.job_lease_s);
-        let processors = body.processors.map(|names| names.into_iter().map(Processor::from).collect());
-        let claim = move |t: &Transaction<'_>, caller: &Identity| {
-            let reach = access::require(t.snapshot(), caller, Permission::JOB_CLAIM)?;
-            let (worker, organization) = (worker(caller), reach.organization());
-            jobs::claim(t, &Wish { count, processors, lease_s, worker, organization }, rules)
+        let asked = Asked {
+            count: body.count.unwrap_or(1).min(config.job_claim_max),
+            processors: body.processors.map(|names| names.into_iter().map(Processor::from).collect()),
+            lease_s: body.lease_s.unwrap_or(config.job_lease_s),
+            worker: worker(&caller),
         };
-        let claimed = self.app.change(&caller, "job.claim", claim).await?.answer;
+        let wait = Duration::from_secs(body.wait_s.unwrap_or(0).min(config.job_wait_s));
+        let claimed = job_wait::claim(&self.app, &self.waiting, &caller, &asked, wait).await?;
         Ok(ok(ClaimedJobs { jobs: claimed.into_iter().map(Into::into).collect() }))
     }
 

@@ -78,15 +78,20 @@ pub(super) struct RegisteredView {
     uuid: String,
     /// Was it registered before? Then nothing was counted
     already_exists: bool,
-    /// For the header.
-    #[oai(skip)]
-    warning: Option<i64>,
 }
 
 impl From<Registered> for RegisteredView {
     fn from(registered: Registered) -> Self {
-        Self { uuid: registered.id, already_exists: registered.already_exists, warning: registered.warning }
+        Self { uuid: registered.id, already_exists: registered.already_exists }
     }
+}
+
+/// An answer with the warning of its header: a repeat of the request gets both.
+#[derive(Object)]
+struct Warned<T: poem_openapi::types::ParseFromJSON + poem_openapi::types::ToJSON> {
+    #[oai(flatten)]
+    answer: T,
+    warning: Option<i64>,
 }
 
 /// What one may store, in bytes

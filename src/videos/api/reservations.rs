@@ -6,7 +6,7 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::files::require_takes;
-use super::{FilePath, Measured, Owner, RegisteredView, Wanted};
+use super::{FilePath, Measured, Owner, RegisteredView, Wanted, Warned};
 use crate::access::caller::{Identity, PersonOrKey};
 use crate::app::{App, Transaction};
 use crate::ids::{ReservationId, Timestamp};
@@ -59,9 +59,6 @@ struct ReservationView {
     expires_at: i64,
     /// Unix milliseconds
     created_at: i64,
-    /// For the header.
-    #[oai(skip)]
-    warning: Option<i64>,
 }
 
 impl From<Reservation> for ReservationView {
@@ -79,7 +76,6 @@ impl From<Reservation> for ReservationView {
             uuid: reservation.video,
             expires_at: reservation.expires_at.0,
             created_at: reservation.created_at.0,
-            warning: None,
         }
     }
 }
@@ -110,12 +106,11 @@ impl Api {
             require_takes(t, member)?;
             wanted.set(member, size);
             let changed = reservations::reserve(t, &rules, member, size)?;
-            Ok(changed.map(|(reservation, warning)| ReservationView { warning, ..ReservationView::from(reservation) }))
+            Ok(changed.map(|(reservation, warning)| Warned { warning, answer: ReservationView::from(reservation) }))
         };
         let reserved = self.app.create(&caller, "reservation.create", None, reserve).await;
-        let view = noted.noted(&self.app, &caller, reserved).await?.answer;
-        let warning = view.warning;
-        Ok(ok(view).quota_warning(warning))
+        let Warned { answer, warning } = noted.noted(&self.app, &caller, reserved).await?.answer;
+        Ok(ok(answer).quota_warning(warning))
     }
 
     /// Make a video of a reservation
