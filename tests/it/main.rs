@@ -17,6 +17,7 @@ mod counterparts;
 mod crash;
 mod decision_log;
 mod decisions;
+mod faults;
 mod grants;
 mod grid;
 mod guests;
