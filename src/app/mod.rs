@@ -197,7 +197,7 @@ impl App {
                 Ok((crate::access::store::signing_keys(w)?, store::server_key(w)?))
             })
             .await?;
-        db.mark(State::Writing).await?;
+        db.mark(State::Idle).await?;
         let keys = keys::keys_of(&keys, &config)?;
         let (sealer, neighbours) = (Sealer::new(server_key), Neighbours::of(&config));
         Ok(Arc::new(Self {

@@ -59,7 +59,7 @@ where
 pub async fn keep_mark(app: Arc<App>) {
     // Whether changes can be made is known before anybody asks for one.
     probe(&app).await;
-    let committed = || app.db.figures.ended.load(Ordering::Acquire);
+    let committed = || app.db.figures.changed.load(Ordering::Acquire);
     let mut marked = committed();
     loop {
         // First that changes may follow, then every so often how far they came, at last that there are no more.
@@ -70,14 +70,15 @@ pub async fn keep_mark(app: Arc<App>) {
                 probe(&app).await;
             }
             let now = committed();
-            if now == marked {
+            if now != marked {
+                marked = now;
+                put(&app, State::Writing).await;
+            } else if !app.db.is_full() {
                 break;
             }
-            marked = now;
-            put(&app, State::Writing).await;
         }
         put(&app, State::Idle).await;
-        while committed() == marked {
+        while committed() == marked && !app.db.is_full() {
             if app.db.is_marked() {
                 app.db.committed.notified().await;
             } else {

@@ -83,20 +83,22 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
         tracing::warn!(error = %e, "roster.lock cannot be written");
     }
     announce(common, &app, bound, &public_url).await;
-    let tasks = [
-        reloader,
-        supervise(&app, task_fault("upkeep", "upkeep_failed"), keep_up),
-        supervise(&app, task_fault("deliveries", "deliveries_failed"), deliver::run),
-        supervise(&app, task_fault("sftpgo", "sftpgo_failed"), sftpgo::reconcile::run),
-        supervise(&app, task_fault("mark", "mark_failed"), watch::keep_mark),
-        supervise(&app, task_fault("pages", "pages_failed"), watch::check_pages),
-    ];
+    let tasks = tasks(&app);
     let served = poem::Server::new_with_acceptor(tcp.combine(unix))
         .idle_timeout(IDLE_WAIT)
         .run_with_graceful_shutdown(endpoint, stop, Some(STOP_WAIT))
         .await;
-    tasks.iter().chain(&compiling).for_each(JoinHandle::abort);
-    for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
+    tasks.iter().chain(&compiling).chain([&reloader]).for_each(JoinHandle::abort);
+    finish(&app, &mut lock).await;
+    remove_stale(&socket)?;
+    directory::remove_short(&socket)?;
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes what is left, and closes the files.
+async fn finish(app: &App, lock: &mut directory::Lock) {
+    for flushed in [clients::flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
         }
@@ -105,10 +107,17 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     if let Err(e) = lock.announce(Path::new("")) {
         tracing::warn!(error = %e, "roster.lock cannot be written");
     }
-    remove_stale(&socket)?;
-    directory::remove_short(&socket)?;
-    served?;
-    Ok(ExitCode::SUCCESS)
+}
+
+/// What goes on beside the requests.
+fn tasks(app: &Arc<App>) -> [JoinHandle<()>; 5] {
+    [
+        supervise(app, task_fault("upkeep", "upkeep_failed"), keep_up),
+        supervise(app, task_fault("deliveries", "deliveries_failed"), deliver::run),
+        supervise(app, task_fault("sftpgo", "sftpgo_failed"), sftpgo::reconcile::run),
+        supervise(app, task_fault("mark", "mark_failed"), watch::keep_mark),
+        supervise(app, task_fault("pages", "pages_failed"), watch::check_pages),
+    ]
 }
 
 const LOCK_LOST: Fault = Fault {

@@ -90,6 +90,8 @@ pub struct Figures {
     pub queue_busy: AtomicU64,
     pub panics: AtomicU64,
     pub commit_failures: AtomicU64,
+    /// Commits that changed rows.
+    pub changed: AtomicU64,
     /// Ends of batches, kept or not: as long as it stands still, no row has changed.
     pub ended: AtomicU64,
 }
@@ -113,7 +115,7 @@ pub struct Db<S> {
     file: PathBuf,
     /// What is wrong with it, and with all else.
     pub health: Arc<Health>,
-    /// Told after each commit that changed rows.
+    /// Told after each commit that changed rows, and when the disk refused one.
     pub committed: Arc<Notify>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     reading: Arc<Semaphore>,
@@ -500,6 +502,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             // One that changed nothing proves nothing.
             Ok(()) if self.connection.total_changes() > rows => {
                 known.iter().for_each(|fault| self.health.clear(fault.word));
+                self.figures.changed.fetch_add(1, Ordering::Release);
                 self.committed.notify_one();
             }
             Ok(()) => {}

@@ -161,7 +161,9 @@ async fn a_server_runs_on_when_nobody_reads_its_standard_output() {
 #[tokio::test]
 async fn commands_end_quietly_when_nobody_reads_and_fail_when_nothing_can_be_written() {
     let site = Site::start().await;
-    for arguments in [&["openapi"][..], &["config", "show"], &["member", "list"], &["org", "list", "--json"], &["version"]] {
+    for arguments in
+        [&["openapi"][..], &["config", "show"], &["member", "list"], &["org", "list", "--json"], &["version"]]
+    {
         let mut command = roster(arguments, site.path());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("roster");
         drop(child.stdout.take());
@@ -250,7 +252,9 @@ async fn no_site_is_founded_where_one_was() {
 async fn a_database_that_went_back_is_refused_until_the_mark_is_removed() {
     let mut site = Site::start().await;
     let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-    site.between_runs(|data| drop(std::fs::copy(data.join("roster.db"), old.path().join("roster.db")).expect("a copy")));
+    site.between_runs(|data| {
+        drop(std::fs::copy(data.join("roster.db"), old.path().join("roster.db")).expect("a copy"))
+    });
     organization(&site.admin(), 1).await.done();
     site.between_runs(|data| {
         move_database(data, new.path());
@@ -329,19 +333,37 @@ async fn a_server_starts_without_a_free_byte_reads_and_heals() {
     }
 }
 
-/// Overwrites the first page of a table or an index; answers the whole file as it was.
-fn damage(data: &Path, object: &str) -> Vec<u8> {
-    let rows = open_rows(data);
-    let (page, size): (u64, u64) = rows
-        .query_row("select rootpage, (select page_size from pragma_page_size) from sqlite_schema where name = ?", [object], |row| {
-            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
-        })
-        .expect("the object");
-    drop(rows);
+/// Where a damaged page lies.
+enum Page {
+    /// The first one of a table or an index.
+    Of(&'static str),
+    /// The one with this text.
+    With(&'static str),
+}
+
+/// Overwrites a page; answers the whole file as it was.
+fn damage(data: &Path, page: &Page) -> Vec<u8> {
+    const BYTES: usize = 4_096;
     let path = data.join("roster.db");
+    let number = match page {
+        Page::Of(object) => {
+            let find = "select rootpage - 1 from (select 'sqlite_schema' as name, 1 as rootpage union all
+                        select name, rootpage from sqlite_schema) where name = ?";
+            let number: i64 = open_rows(data).query_row(find, [object], |row| row.get(0)).expect("the object");
+            usize::try_from(number).expect("a page")
+        }
+        Page::With(text) => {
+            let bytes = std::fs::read(&path).expect("the file");
+            bytes.windows(text.len()).position(|found| found == text.as_bytes()).expect("the text") / BYTES
+        }
+    };
     let before = std::fs::read(&path).expect("the file");
     let file = std::fs::File::options().write(true).open(&path).expect("the file");
-    file.write_all_at(&vec![0xa5; size as usize], (page - 1) * size).expect("damage");
+    // What stands before the tree of the first page says what kind of file it is.
+    file.write_all_at(&[0xa5; BYTES - 100], (number * BYTES + 100) as u64).expect("damage");
+    if number > 0 {
+        file.write_all_at(&[0xa5; 100], (number * BYTES) as u64).expect("damage");
+    }
     before
 }
 
@@ -349,43 +371,33 @@ fn damage(data: &Path, object: &str) -> Vec<u8> {
 async fn a_damaged_page_is_found_and_said_by_whoever_meets_it() {
     let mut site = Site::start().await;
     let file: PathBuf = site.path().join("roster.db");
-    type Meets<'s> = &'s dyn AsyncFn(&Site);
-    let audit = async |site: &Site| {
-        let reply = site.admin().get("/admin/audit/verify").await;
-        assert_eq!((reply.status, reply.word()), (500, "database_damaged"));
-        assert!(reply.body["message"].as_str().expect("text").contains("restore a backup"));
-    };
-    let login = async |site: &Site| {
-        let reply = site.nobody().post("/auth/login", json!({"login": ADMIN, "password": PASSWORD})).await;
-        assert_eq!((reply.status, reply.word()), (500, "database_damaged"));
-    };
-    let cases: [(&str, Option<Meets<'_>>); 4] = [
-        ("audit", Some(&audit)),
-        ("members_email_folded", Some(&login)),
+    for n in 0..60 {
+        organization(&site.admin().with("x-request-id", &format!("request-{n}-of-many")), n).await.done();
+    }
+    let cases = [
+        (Page::With("request-9-of-many"), Some("/admin/audit/verify")),
+        (Page::Of("members_email_folded"), Some("/auth/login")),
         // What the policy is made of, and what all is found by.
-        ("roles", None),
-        ("sqlite_schema", None),
+        (Page::Of("roles"), None),
+        (Page::Of("sqlite_schema"), None),
     ];
-    for (object, meets) in cases {
+    for (page, meets) in cases {
         let mut whole = Vec::new();
-        site.stop_for(|data| {
-            whole = if object == "sqlite_schema" {
-                let before = std::fs::read(&file).expect("the file");
-                std::fs::File::options().write(true).open(&file).expect("the file").write_all_at(&[0xa5; 4000], 96).expect("damage");
-                before
-            } else {
-                damage(data, object)
-            };
-        });
+        site.stop_for(|data| whole = damage(data, &page));
         if let Some(meets) = meets {
             site.start_again();
             has_fault(&site, 503, "database_damaged").await;
             site.logged(&format!("{} is damaged: stop Roster and restore a backup", file.display()));
-            meets(&site).await;
+            let reply = match meets {
+                "/auth/login" => site.nobody().post(meets, json!({"login": ADMIN, "password": PASSWORD})).await,
+                _ => site.admin().get(meets).await,
+            };
+            assert_eq!((reply.status, reply.word()), (500, "database_damaged"), "{meets}");
+            assert!(reply.body["message"].as_str().expect("text").contains("restore a backup"), "{meets}");
             site.stop_for(|_| {});
         } else {
             let said = refusal(site.path());
-            assert!(said.contains("roster.db is damaged: stop Roster and restore a backup"), "{object}: {said}");
+            assert!(said.contains("roster.db is damaged: stop Roster and restore a backup"), "{said}");
         }
         for side in ["roster.db-wal", "roster.db-shm"] {
             drop(std::fs::remove_file(site.path().join(side)));
