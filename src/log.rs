@@ -208,19 +208,19 @@ fn write_line(target: &mut impl Write, line: &[u8]) -> Result<(), usize> {
 mod tests {
     use super::*;
 
-    /// A file on a disk with room for some bytes.
+    /// A file on a disk with space for some bytes.
     struct Disk {
         written: Vec<u8>,
-        room: usize,
+        space: usize,
     }
 
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let taken = bytes.len().min(self.room);
+            let taken = bytes.len().min(self.space);
             if taken == 0 {
                 return Err(ErrorKind::StorageFull.into());
             }
-            self.room -= taken;
+            self.space -= taken;
             self.written.extend_from_slice(&bytes[..taken]);
             Ok(taken)
         }
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_line_that_breaks_off_is_counted_and_spoils_no_other() {
         let counts = Counts::default();
-        let mut disk = Disk { written: Vec::new(), room: 7 };
+        let mut disk = Disk { written: Vec::new(), space: 7 };
         let send = |disk: &mut Disk, texts: &[&str]| {
             let (lines, inbox) = Lines::new(10);
             texts.iter().for_each(|text| lines.clone().write_all(text.as_bytes()).unwrap());
@@ -255,7 +255,7 @@ mod tests {
         send(&mut disk, &["one\n", "two is long\n", "three\n"]);
         assert_eq!(disk.written, b"one\ntwo");
         assert_eq!(counts.dropped.load(Ordering::Relaxed), 2);
-        disk.room = 100;
+        disk.space = 100;
         send(&mut disk, &["four\n"]);
         assert!(!counts.is_failing.load(Ordering::Relaxed));
     }

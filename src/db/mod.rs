@@ -103,6 +103,8 @@ struct Batch<'a, S> {
     figures: &'a Figures,
     /// Set by a job after which the batch as a whole cannot be kept.
     broken: &'a mut Option<Error>,
+    /// Set by a job that changed rows, and succeeded.
+    changed: &'a mut bool,
 }
 
 /// Runs in the batch's transaction (or in none, where none could be opened), and returns what is to be done when the
@@ -377,7 +379,8 @@ fn readers(places: Vec<Place>, config: &Config) -> Result<r2d2::Pool<SqliteConne
 }
 
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
-    let Batch { connection, state, figures, broken } = batch;
+    let Batch { connection, state, figures, broken, changed } = batch;
+    let rows = connection.total_changes();
     sql::run(connection, "savepoint job")?;
     let writer = Writer::new(connection);
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
@@ -398,6 +401,7 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
         let first = result.as_ref().err().cloned().or(ended.err());
         *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
     }
+    *changed |= result.is_ok() && connection.total_changes() > rows;
     result
 }
 
@@ -469,19 +473,19 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         self.figures.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         self.figures.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
-        let rows = self.connection.total_changes();
         let begun = sql::run(&self.connection, "begin immediate");
         let before = self.state.clone();
-        let mut broken = begun.as_ref().err().cloned();
+        let (mut broken, mut changed) = (begun.as_ref().err().cloned(), false);
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
             let (connection, state, figures) = (&self.connection, &mut self.state, &*self.figures);
-            let open = broken.is_none().then_some(Batch { connection, state, figures, broken: &mut broken });
-            answers.push(job(open));
+            let is_open = broken.is_none();
+            let batch = Batch { connection, state, figures, broken: &mut broken, changed: &mut changed };
+            answers.push(job(is_open.then_some(batch)));
         }
         let outcome = broken.map_or_else(|| require_places(&self.places), Err);
         let outcome = outcome.and_then(|()| sql::run(&self.connection, "commit"));
-        self.tell(&outcome, rows);
+        self.tell(&outcome, changed);
         if outcome.is_err() {
             self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
             if begun.is_ok() {
@@ -496,11 +500,11 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
     }
 
     /// What a commit says of the database.
-    fn tell(&self, outcome: &Result<()>, rows: u64) {
+    fn tell(&self, outcome: &Result<()>, changed: bool) {
         let known = [FULL, READ_ONLY];
         match outcome {
             // One that changed nothing proves nothing.
-            Ok(()) if self.connection.total_changes() > rows => {
+            Ok(()) if changed => {
                 known.iter().for_each(|fault| self.health.clear(fault.word));
                 self.figures.changed.fetch_add(1, Ordering::Release);
                 self.committed.notify_one();
@@ -659,7 +663,7 @@ mod tests {
             let refused = |why: &str| {
                 let answer = stand.runtime.block_on(stand.write(|w| insert(w, "lost"))).unwrap();
                 assert_eq!(answer.map_err(|e| e.cause), Err(Cause::DatabaseLost), "{name}: {why}");
-                assert!(stand.db.health.faults().contains(&LOST), "{name}: {why}");
+                assert_eq!(stand.db.health.faults(), [LOST], "{name}: {why}");
             };
             std::fs::rename(&file, &aside).unwrap();
             refused("moved");
@@ -667,7 +671,7 @@ mod tests {
             refused("replaced");
             std::fs::rename(&aside, &file).unwrap();
             stand.runtime.block_on(stand.write(|w| insert(w, "kept"))).unwrap().unwrap();
-            assert_eq!(stand.db.health.faults(), [], "{name}");
+            assert!(stand.db.health.faults().is_empty(), "{name}");
             assert_eq!(stand.names(), ["kept"]);
         }
     }

@@ -119,7 +119,9 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 
 #[tokio::test]
 async fn a_log_pipe_without_a_reader_stops_nothing() {
-    let mut server = Server::start(|command| drop(command.stderr(Stdio::piped()).env("ROSTER_LOG_LEVEL", "debug")));
+    let mut server = Server::start(|command| {
+        command.stderr(Stdio::piped()).env("ROSTER_LOG_LEVEL", "debug");
+    });
     drop(server.child.stderr.take());
     for _ in 0..20 {
         let (status, body) = server.get("/me").await;
@@ -253,7 +255,7 @@ async fn a_database_that_went_back_is_refused_until_the_mark_is_removed() {
     let mut site = Site::start().await;
     let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     site.between_runs(|data| {
-        drop(std::fs::copy(data.join("roster.db"), old.path().join("roster.db")).expect("a copy"))
+        std::fs::copy(data.join("roster.db"), old.path().join("roster.db")).expect("a copy");
     });
     organization(&site.admin(), 1).await.done();
     site.between_runs(|data| {
