@@ -147,6 +147,7 @@ settings! {
     cors_origins "cors.origins": Vec<String> = Vec::new(), (), "Exact origins that browsers may call from, with credentials";
     log_format "log.format": LogFormat = LogFormat::Text, (), "How log lines look";
     log_level "log.level": String = "info".into(), (), "error, warn, info, debug or trace; finer as in `info,roster=debug`";
+    log_queue_max "log.queue": u64 = 4_096, 1..=1_000_000, "Log lines that may wait to be written; more are dropped and counted";
     issuer "auth.issuer": String = String::new(), (), "`iss` of access tokens; empty means the public address";
     audience "auth.audience": String = "roster".into(), (), "`aud` of access tokens";
     access_token_ttl_s "auth.access_token_ttl_s": u64 = 600, 1..=86_400, "Life of an access token in seconds";

@@ -201,6 +201,8 @@ causes! {
     Database 0 201 "database" "the database failed: nothing was changed";
     DatabaseFull 0 201 "database_full" "the disk is full or fails: nothing was changed, reading still works";
     DatabaseReadOnly 0 201 "database_read_only" "the database cannot be written: nothing was changed, reading still works";
+    DatabaseDamaged 0 201 "database_damaged" "the file roster.db is damaged: stop Roster and restore a backup; the log says more";
+    DatabaseLost 0 201 "database_lost" "roster.db or its -wal was moved, replaced or deleted while Roster runs: nothing was changed; put it back, or stop Roster and restore a backup";
     Internal 0 601 "internal" "something went wrong on our side: the log has it under this request_id";
     NotConfigured 0 605 "not_configured" "this module is not configured";
     Busy 35 606 "busy" "the server is busy: try again";

@@ -8,7 +8,7 @@
 //! An hourglass: wings above (one folder per feature), a kernel below, [`app`] the waist. Imports run downward only:
 //!
 //! ```text
-//! main → cli → routes → <feature>/api → app → journal, sandbox → access → db → config, error, ids
+//! main → cli → routes → <feature>/api → app → journal, sandbox → access → db → config, error, health, ids, log
 //! ```
 //!
 //! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
@@ -83,8 +83,10 @@ pub mod access;
 pub mod config;
 pub mod db;
 pub mod error;
+pub mod health;
 pub mod ids;
 pub mod journal;
+pub mod log;
 pub mod outbound;
 pub mod outbox;
 pub mod sandbox;

@@ -28,6 +28,7 @@ pub struct Figures {
     /// Claims that wait for a job.
     pub jobs_waiting: IntGauge,
     decisions_dropped: IntCounter,
+    log_dropped: IntCounter,
     /// By outcome.
     plugin_calls: IntCounterVec,
     plugin_duration_s: Histogram,
@@ -155,6 +156,8 @@ impl Figures {
             panics: made.counter("roster_panics_total", "Requests that panicked and were answered 500")?,
             decisions_dropped: made
                 .counter("roster_decisions_dropped_total", "Decisions that the decision log could not take")?,
+            log_dropped: made
+                .counter("roster_log_dropped_total", "Log lines that could not be written, or found the queue full")?,
             gauges: Gauges::new(&made)?,
             registry: made.registry,
         })
@@ -195,6 +198,8 @@ pub fn render(app: &App) -> Result<String> {
     gauges.writer_panics.set(as_i64(db.panics.load(Relaxed)));
     let dropped = &app.figures.decisions_dropped;
     dropped.inc_by(app.decisions.dropped().saturating_sub(dropped.get()));
+    let dropped = &app.figures.log_dropped;
+    dropped.inc_by(crate::log::dropped().saturating_sub(dropped.get()));
     count_plugins(&app.figures, &snapshot);
     let kept = app.host.kept();
     gauges.plugin_loaded_bytes.set(as_i64(kept.loaded_bytes));

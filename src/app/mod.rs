@@ -17,6 +17,7 @@ pub mod repeats;
 mod rules;
 mod store;
 pub mod verdict;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -37,8 +38,10 @@ use crate::access::snapshot::{Change, Snapshot};
 use crate::access::token;
 use crate::config::Config;
 use crate::db::decisions::DecisionLog;
+use crate::db::mark::State;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
+use crate::health::{Fault, Health};
 use crate::ids::{MemberId, RoleId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Verified};
 use crate::outbound::Outbound;
@@ -223,6 +226,7 @@ impl App {
                 Ok((crate::access::store::signing_keys(w, &with)?, store::server_key(w, &with)?))
             })
             .await?;
+        db.mark(State::Idle).await?;
         let keys = keys::keys_of(&keys, &config)?;
         let (sealer, neighbours) = (Sealer::new(server_key), Neighbours::of(&config));
         Ok(Arc::new(Self {
@@ -459,9 +463,34 @@ impl App {
         self.url.get().cloned().unwrap_or_else(|| self.config.public_url())
     }
 
-    /// Is the database usable for reading, and is the writer alive?
-    pub async fn is_healthy(&self) -> bool {
-        self.db.is_alive() && self.read(|r| crate::access::store::epoch(r).map(drop)).await.is_ok()
+    /// Where parts of the server tell what is wrong with them.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.db.health
+    }
+
+    /// All that is wrong now.
+    pub async fn faults(&self) -> Vec<Fault> {
+        let mut faults = self.db.health.faults();
+        if !self.db.is_alive() {
+            faults.push(watch::WRITER_ENDED);
+        }
+        if !self.decisions.is_alive() {
+            faults.push(watch::DECISION_LOG_ENDED);
+        }
+        if crate::log::is_failing() {
+            faults.push(watch::LOG_DROPS);
+        }
+        if let Err(e) = self.read(|r| crate::access::store::epoch(r).map(drop)).await
+            && faults.iter().all(|fault| fault.word != e.cause.word())
+        {
+            faults.push(Fault {
+                part: "database",
+                word: e.cause.word(),
+                message: "the database cannot be read",
+                is_fatal: true,
+            });
+        }
+        faults
     }
 
     /// Done at the end of the next batch of changes.

@@ -254,8 +254,8 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
     if common.json {
         show::line(true, &json!({"uid": uid}));
     } else {
-        println!("{} is ready. Administrator: {admin} ({uid})", common.data.display());
-        println!("Start it with: roster serve --data {}", common.data.display());
+        say!("{} is ready. Administrator: {admin} ({uid})", common.data.display());
+        say!("Start it with: roster serve --data {}", common.data.display());
     }
     Ok(())
 }
@@ -272,16 +272,16 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
         return Err(Failed(format!("no setting has these variables: {}", unknown.join(", "))));
     }
     match command {
-        ConfigCommand::Check if common.json => println!("{}", json!({"ok": true})),
-        ConfigCommand::Check => println!("The settings are right."),
+        ConfigCommand::Check if common.json => say!("{}", json!({"ok": true})),
+        ConfigCommand::Check => say!("The settings are right."),
         ConfigCommand::Show if common.json => {
             // A value is written as TOML; numbers, text and lists read the same as JSON.
             let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
             let shown: serde_json::Map<String, Value> =
                 config.shown().into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect();
-            println!("{}", Value::Object(shown));
+            say!("{}", Value::Object(shown));
         }
-        ConfigCommand::Show => config.shown().iter().for_each(|(name, value)| println!("{name} = {value}")),
+        ConfigCommand::Show => config.shown().iter().for_each(|(name, value)| say!("{name} = {value}")),
     }
     Ok(())
 }
@@ -438,14 +438,14 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     door.close().await;
     let difference = difference?;
     if common.json {
-        println!("{difference}");
+        say!("{difference}");
     } else {
         for (kind, sign) in [("added", '+'), ("changed", '~'), ("orphaned", '-')] {
             let names = difference[kind].as_array().cloned().unwrap_or_default();
-            names.iter().filter_map(Value::as_str).for_each(|name| println!("{sign} {name}"));
+            names.iter().filter_map(Value::as_str).for_each(|name| say!("{sign} {name}"));
         }
         let count = |kind: &str| difference[kind].as_array().map_or(0, Vec::len);
-        println!("{} added, {} changed, {} orphaned", count("added"), count("changed"), count("orphaned"));
+        say!("{} added, {} changed, {} orphaned", count("added"), count("changed"), count("orphaned"));
     }
     let differs = ["added", "changed", "orphaned"]
         .iter()
@@ -469,9 +469,9 @@ async fn export(common: &Common, base: &str, app: &str) -> Result<ExitCode, Fail
     });
     let document = json!({"app": app, "permissions": entries.collect::<Vec<_>>()});
     if common.json {
-        println!("{document}");
+        say!("{document}");
     } else {
-        print!("{}", serde_norway::to_string(&document).map_err(|e| Failed(e.to_string()))?);
+        say!("{}", serde_norway::to_string(&document).map_err(|e| Failed(e.to_string()))?.trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -488,7 +488,7 @@ pub(super) async fn openapi() -> Result<(), Failed> {
     let site = open(crate::config::Config::of(scratch.path())).await?;
     let document = crate::routes::documented(&site.app)?;
     site.app.close().await;
-    println!("{}", serde_json::to_string_pretty(&document).map_err(|e| Failed(e.to_string()))?);
+    say!("{}", serde_json::to_string_pretty(&document).map_err(|e| Failed(e.to_string()))?);
     Ok(())
 }
 

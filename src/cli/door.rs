@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Common, Failed, Site, directory, open};
 use crate::access::caller::FromCommandLine;
+use crate::db::mark;
 
 /// How often, and after how long, a directory that another process has is tried again.
 const PATIENCE: u32 = 100;
@@ -25,24 +26,33 @@ pub enum Door {
 impl Door {
     /// Opens the door of an existing data directory.
     pub async fn open(common: &Common) -> Result<Self, Failed> {
-        if !directory::exists(&common.data) {
+        // Beside a mark the database must be there: opening it says what to do.
+        if !directory::exists(&common.data) && !mark::is_founded(&common.data.join("roster.db")) {
             let data = common.data.display();
             return Err(Failed(format!(
                 "{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`"
             )));
         }
         // Another command, or a server that is about to answer, is done in a moment.
+        let mut silent = None;
         for _ in 0..PATIENCE {
             match directory::lock(&common.data)? {
                 directory::Owner::Us(lock) => {
                     let site = open(common.load(None)?).await?;
                     return Ok(Self::Here { site: Box::new(site), _lock: lock });
                 }
-                directory::Owner::Server(socket) if !socket.as_os_str().is_empty() => return Self::to(&socket).await,
-                directory::Owner::Server(_) => tokio::time::sleep(PAUSE).await,
+                directory::Owner::Server(socket) if !socket.as_os_str().is_empty() => match Self::to(&socket).await {
+                    Ok(door) => return Ok(door),
+                    // One that was killed may have left this socket, and another one is starting.
+                    Err(failed) => silent = Some(failed),
+                },
+                directory::Owner::Server(_) => {}
             }
+            tokio::time::sleep(PAUSE).await;
         }
-        Err(Failed(format!("another Roster keeps {} to itself: is it hanging?", common.data.display())))
+        Err(silent.unwrap_or_else(|| {
+            Failed(format!("another Roster keeps {} to itself: is it hanging?", common.data.display()))
+        }))
     }
 
     async fn to(socket: &Path) -> Result<Self, Failed> {

@@ -20,7 +20,7 @@ pub(super) async fn members(common: &Common, file: &Path, dry_run: bool, welcome
     door.close().await;
     let difference = difference?;
     if common.json {
-        println!("{difference}");
+        say!("{difference}");
     } else {
         print(&difference);
     }
@@ -37,18 +37,18 @@ fn rows<'v>(difference: &'v Value, kind: &str) -> &'v [Value] {
 fn print(difference: &Value) {
     let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
     for row in rows(difference, "created") {
-        println!("+ {}", text(row, "username"));
+        say!("+ {}", text(row, "username"));
     }
     for row in rows(difference, "changed") {
         let fields: Vec<&str> = rows(row, "fields").iter().filter_map(Value::as_str).collect();
-        println!("~ {}: {}", text(row, "username"), fields.join(", "));
+        say!("~ {}: {}", text(row, "username"), fields.join(", "));
     }
     for row in rows(difference, "failed") {
         for fault in rows(row, "fields") {
-            println!("! row {}: {}: {}", row["row"], text(fault, "field"), text(fault, "message"));
+            say!("! row {}: {}: {}", row["row"], text(fault, "field"), text(fault, "message"));
         }
     }
     let count = |kind: &str| rows(difference, kind).len();
     let (created, changed, failed) = (count("created"), count("changed"), count("failed"));
-    println!("{created} created, {changed} changed, {} unchanged, {failed} failed", difference["unchanged"]);
+    say!("{created} created, {changed} changed, {} unchanged, {failed} failed", difference["unchanged"]);
 }

@@ -1,6 +1,10 @@
 //! The command line. Its commands are the operations of the API: over the local socket while a server runs, in this
 //! process otherwise. One path either way.
 
+// First, because its macros are for all that follow.
+#[macro_use]
+mod show;
+
 mod commands;
 pub mod directory;
 mod door;
@@ -13,7 +17,6 @@ mod plugin;
 mod process;
 mod serve;
 mod sftpgo;
-mod show;
 mod sync;
 mod tables;
 mod videos;
@@ -29,9 +32,9 @@ use poem::endpoint::BoxEndpoint;
 use crate::app::App;
 use crate::config::{Config, Sources};
 use crate::connect::mail;
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use crate::sandbox::compile;
-use crate::{members, organizations, permissions, routes};
+use crate::{log, members, organizations, permissions, routes};
 pub use tables::tables;
 
 /// The member centre of a small site.
@@ -178,17 +181,23 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Failed(format!("the runtime did not start: {e}")), as_json),
     };
-    match runtime.block_on(run(arguments)) {
-        Ok(code) => code,
-        Err(failed) => fail(&failed, as_json),
+    let outcome = runtime.block_on(run(arguments));
+    log::flush();
+    match (outcome, show::failure()) {
+        (Ok(_), Some(e)) => fail(&Failed(format!("standard output cannot be written: {e}")), as_json),
+        (Ok(code), None) => code,
+        (Err(failed), _) => fail(&failed, as_json),
     }
 }
 
+/// The exit status of a server that no restart helps: somebody must look at its data directory.
+const NEEDS_A_PERSON: u8 = 78;
+
 fn fail(failed: &Failed, as_json: bool) -> ExitCode {
     if as_json {
-        eprintln!("{}", serde_json::json!({"error": failed.0}));
+        complain!("{}", serde_json::json!({"error": failed.0}));
     } else {
-        eprintln!("roster: {}", failed.0);
+        complain!("roster: {}", failed.0);
     }
     ExitCode::FAILURE
 }
@@ -196,7 +205,7 @@ fn fail(failed: &Failed, as_json: bool) -> ExitCode {
 async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
     let common = arguments.common;
     match arguments.command.unwrap_or(Command::Serve { listen: None }) {
-        Command::Serve { listen } => serve::run(&common, listen).await?,
+        Command::Serve { listen } => return serve::run(&common, listen).await,
         Command::Init { admin, password } => commands::init(&common, &admin, &password).await?,
         Command::SetupLink => commands::setup_link(&common).await?,
         Command::Config(command) => commands::config(&common, &command)?,
@@ -245,11 +254,21 @@ pub struct Site {
 
 /// Opens a data directory that is locked for this process: the database, its founding rows, the surface.
 pub async fn open(config: Config) -> Result<Site> {
-    directory::create_file(&config.database_file())?;
     let app = App::open(config).await?;
-    members::password::recount(&app).await?;
-    permissions::seed(&app).await?;
-    organizations::found_platform(&app).await?;
+    let founded = [
+        members::password::recount(&app).await,
+        permissions::seed(&app).await,
+        organizations::found_platform(&app).await,
+    ];
+    for founded in founded {
+        match founded {
+            // A site that is there is served as it is, until there is space.
+            Err(e) if e.cause == Cause::DatabaseFull && app.snapshot().platform().is_some() => {
+                tracing::warn!(error = %e, "what this version adds was not written: restart it when there is space");
+            }
+            founded => founded?,
+        }
+    }
     let endpoint = routes::endpoint(&app)?;
     Ok(Site { app, endpoint })
 }

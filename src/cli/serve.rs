@@ -3,20 +3,24 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tokio::task::JoinHandle;
 
-use super::{Common, Failed, Site, directory, open, process};
+use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, open, process};
+use crate::app::watch::{self, supervise};
 use crate::app::{App, keys};
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::connect::{deliver, sftpgo};
+use crate::error::Cause;
+use crate::health::Fault;
 use crate::routes::listener;
 use crate::videos::jobs;
-use crate::{clients, members, sessions, videos};
+use crate::{clients, log, members, sessions, videos};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -27,7 +31,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// How often leases of jobs are looked at that ran out; every claim looks too.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
 
-pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Failed> {
+pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode, Failed> {
     process::close_memory().map_err(|e| Failed(format!("the memory of the server cannot be closed to others: {e}")))?;
     directory::create(&common.data)?;
     let mut lock = match directory::lock(&common.data)? {
@@ -40,14 +44,22 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         }
     };
     let config = common.load(listen)?;
-    log_to_stderr(&config);
+    log::start(&config)?;
     for name in Config::unknown_variables() {
         tracing::warn!(name, "this variable names no setting and is ignored");
     }
     let address = config.listen;
     let public_url = config.public_url.clone();
     let connections_max = process::connections(config.connections_max);
-    let Site { app, endpoint } = open(config).await?;
+    let Site { app, endpoint } = match open(config).await {
+        Err(e) if matches!(e.cause, Cause::DatabaseLost | Cause::DatabaseDamaged) => {
+            log::flush();
+            super::fail(&e.into(), common.json);
+            return Ok(ExitCode::from(NEEDS_A_PERSON));
+        }
+        opened => opened?,
+    };
+    app.health().watch(lock.place(), LOCK_LOST);
     give_memory_back();
     let socket = directory::socket_path(&common.data)?;
     remove_stale(&socket)?;
@@ -62,33 +74,82 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<(), Fail
         .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
     let stop = stop_signal(app.clone())?;
+    let reloader = reload_on_hangup(common, &app, listen)?;
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
     // What ended while nothing ran ends before anybody asks.
     end_what_is_over(&app).await;
-    lock.announce(&socket)?;
-    announce(common, &app, bound, &public_url).await?;
-    let upkeep = tokio::spawn(keep_up(app.clone()));
-    let deliverer = tokio::spawn(deliver::run(app.clone()));
-    let comparer = tokio::spawn(sftpgo::reconcile::run(app.clone()));
+    if let Err(e) = lock.announce(&socket) {
+        // Commands look at the usual place too.
+        tracing::warn!(error = %e, "roster.lock cannot be written");
+    }
+    announce(common, &app, bound, &public_url).await;
+    let tasks = tasks(&app);
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
     listener::Listener::new(&app.config, connections_max, endpoint).run(tcp, unix, stop, STOP_WAIT).await;
-    upkeep.abort();
-    deliverer.abort();
-    if let Some(compiling) = compiling {
-        compiling.abort();
-    }
-    comparer.abort();
-    for flushed in [clients::flush_last_used(&app).await, app.flush_denials().await] {
+    tasks.iter().chain(&compiling).chain([&reloader]).for_each(JoinHandle::abort);
+    finish(&app, &mut lock).await;
+    remove_stale(&socket)?;
+    directory::remove_short(&socket)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes what is left, and closes the files.
+async fn finish(app: &App, lock: &mut directory::Lock) {
+    for flushed in [clients::flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
         }
     }
     app.close().await;
-    lock.announce(Path::new(""))?;
-    remove_stale(&socket)?;
-    directory::remove_short(&socket)?;
-    Ok(())
+    if let Err(e) = lock.announce(Path::new("")) {
+        tracing::warn!(error = %e, "roster.lock cannot be written");
+    }
+}
+
+/// What goes on beside the requests.
+fn tasks(app: &Arc<App>) -> [JoinHandle<()>; 5] {
+    [
+        supervise(app, task_fault("upkeep", "upkeep_failed"), keep_up),
+        supervise(app, task_fault("deliveries", "deliveries_failed"), deliver::run),
+        supervise(app, task_fault("sftpgo", "sftpgo_failed"), sftpgo::reconcile::run),
+        supervise(app, task_fault("mark", "mark_failed"), watch::keep_mark),
+        supervise(app, task_fault("pages", "pages_failed"), watch::check_pages),
+    ]
+}
+
+const LOCK_LOST: Fault = Fault {
+    part: "lock",
+    word: "lock_lost",
+    message: "the file roster.lock was removed or replaced while Roster runs: restart Roster",
+    is_fatal: false,
+};
+
+const fn task_fault(part: &'static str, word: &'static str) -> Fault {
+    Fault { part, word, message: "this task failed and is started anew: see the log", is_fatal: false }
+}
+
+/// SIGHUP takes over what can change while the server runs, which is the level of the log. Without a handler it would
+/// end the server in the middle of its work.
+fn reload_on_hangup(common: &Common, app: &Arc<App>, listen: Option<SocketAddr>) -> Result<JoinHandle<()>, Failed> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| Failed(format!("signals cannot be heard: {e}")))?;
+    let (common, app) = (common.clone(), app.clone());
+    Ok(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match common.load(listen) {
+                Ok(config) => {
+                    log::reload(&config);
+                    tracing::info!(level = config.log_level, "the settings were read again");
+                    let before = app.config.shown();
+                    let changed = before.into_iter().zip(config.shown()).filter(|(old, new)| old.1 != new.1);
+                    for ((name, _), _) in changed.filter(|((name, _), _)| *name != "log.level") {
+                        tracing::warn!(setting = name, "this setting has changed and takes a restart");
+                    }
+                }
+                Err(Failed(why)) => tracing::error!("nothing was taken over: {why}"),
+            }
+        }
+    }))
 }
 
 /// The document, the policy and the settings were read in many small pieces, which nobody needs again. An idle server
@@ -107,45 +168,39 @@ fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
     }
 }
 
-fn log_to_stderr(config: &Config) {
-    let level = if config.debug { "debug" } else { &config.log_level };
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start in one process (a test) keeps the first one's log.
-    let _ = match config.log_format {
-        LogFormat::Text => base.with_ansi(false).try_init(),
-        LogFormat::Json => base.json().try_init(),
-    };
-}
-
 /// Says where the server listens, and how the first administrator is made.
-async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) -> Result<(), Failed> {
+async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) {
     let url = if public_url.is_empty() { format!("http://{bound}") } else { public_url.to_owned() };
     // Set once, here.
     let _ = app.url.set(url.clone());
-    let setup_url = if members::is_set_up(app).await? {
+    let setup_url = setup_url(app, &url).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, "there is no set-up link: `roster setup-link` tries again");
         None
-    } else {
-        Some(format!("{url}/setup?token={}", app.new_setup_token().await?))
-    };
+    });
     if common.json {
         let mut line = serde_json::json!({"listening": bound.to_string()});
         if let Some(setup_url) = setup_url {
             line["setup_url"] = setup_url.into();
         }
-        println!("{line}");
-        return Ok(());
+        say!("{line}");
+        return;
     }
-    println!("Roster {} serves {} on {url}", env!("CARGO_PKG_VERSION"), common.data.display());
-    println!("API documentation: {url}{}/docs", app.config.base_path);
+    say!("Roster {} serves {} on {url}", env!("CARGO_PKG_VERSION"), common.data.display());
+    say!("API documentation: {url}{}/docs", app.config.base_path);
     if let Some(setup_url) = setup_url {
-        println!(
+        say!(
             "\nMake the first administrator within {} minutes:\n  {setup_url}",
             app.config.setup_link_ttl_s.div_ceil(60)
         );
-        println!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
+        say!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
     }
-    Ok(())
+}
+
+async fn setup_url(app: &App, url: &str) -> crate::error::Result<Option<String>> {
+    if members::is_set_up(app).await? {
+        return Ok(None);
+    }
+    Ok(Some(format!("{url}/setup?token={}", app.new_setup_token().await?)))
 }
 
 /// Hears the signals that stop the server, from now on: before anybody is told that it runs.

@@ -1,25 +1,64 @@
-//! How answers look: one line of JSON for programs, a table or lines for people.
+//! How answers look: one line of JSON for programs, a table or lines for people. And the one way to standard output and
+//! standard error: nothing panics because one of them is closed or full.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use serde_json::Value;
+
+/// Why standard output could not be written.
+static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
+
+/// A line on standard output.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::show::say(format_args!($($text)*)) };
+}
+
+/// A line on standard error.
+macro_rules! complain {
+    ($($text:tt)*) => { $crate::cli::show::complain(format_args!($($text)*)) };
+}
+
+/// Who reads may have heard enough: a closed pipe is no failure, and the work goes on to its end. Other failures are
+/// kept for the exit status.
+pub fn say(text: Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    if let Err(e) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && e.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = FAILURE.set(e);
+    }
+}
+
+/// There is nobody to tell that this failed.
+pub fn complain(text: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What was to be printed and was not.
+pub fn failure() -> Option<&'static std::io::Error> {
+    FAILURE.get()
+}
 
 /// Prints an object.
 pub fn line(as_json: bool, value: &Value) {
     if as_json {
-        println!("{value}");
+        say!("{value}");
         return;
     }
     let pairs: Vec<(&String, String)> =
         value.as_object().into_iter().flatten().map(|(name, value)| (name, text(value))).collect();
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in pairs {
-        println!("{name:width$}  {value}");
+        say!("{name:width$}  {value}");
     }
 }
 
 /// Prints the `items` of a page with these columns.
 pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
     if as_json {
-        println!("{page}");
+        say!("{page}");
         return;
     }
     let rows: Vec<Vec<String>> = page["items"]
@@ -31,13 +70,13 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([columns[n].len()]).max().unwrap_or(0);
     let print = |cells: &[String]| {
         let padded: Vec<String> = cells.iter().enumerate().map(|(n, cell)| format!("{cell:0$}", width(n))).collect();
-        println!("{}", padded.join("  ").trim_end());
+        say!("{}", padded.join("  ").trim_end());
     };
     print(&columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
     rows.iter().for_each(|row| print(row));
     let total = page["total"].as_u64().unwrap_or_default();
     if total > rows.len() as u64 {
-        println!("… {} of {total}: narrow it with --keyword", rows.len());
+        say!("… {} of {total}: narrow it with --keyword", rows.len());
     }
 }
 

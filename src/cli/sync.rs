@@ -58,7 +58,7 @@ async fn wordpress(door: &mut Door, dry_run: bool, gone_max: u64) -> Result<Valu
             return Ok(report);
         }
         wish["from"] = piece["next"].clone();
-        eprintln!("{} accounts read; on to {}", report["looked_at"], piece["next"].as_str().unwrap_or_default());
+        complain!("{} accounts read; on to {}", report["looked_at"], piece["next"].as_str().unwrap_or_default());
     }
 }
 
@@ -77,11 +77,11 @@ fn tell(report: &Value, dry_run: bool) {
                 "gone" if row["uid"].is_null() => " more than --gone-max: stays as it is".to_owned(),
                 _ => String::new(),
             };
-            println!("{sign} {} {}{more}", row["wordpress_id"], row["uid"].as_str().unwrap_or("-"));
+            say!("{sign} {} {}{more}", row["wordpress_id"], row["uid"].as_str().unwrap_or("-"));
         }
     }
     let done = if dry_run { "; nothing was changed" } else { "" };
-    println!(
+    say!(
         "{} accounts: {} new, {} changed, {} gone, {} unlinked, {} left{done}",
         report["looked_at"],
         count("new"),

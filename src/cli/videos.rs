@@ -89,7 +89,7 @@ async fn import(door: &mut Door, base: &str, mut wish: Value) -> Result<Value, F
         if next.is_null() {
             return Ok(sum);
         }
-        eprintln!("{} files looked at, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));
+        complain!("{} files looked at, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));
         wish["after"] = next;
     }
 }

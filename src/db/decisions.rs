@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -19,9 +20,10 @@ use rusqlite::{Connection, Row as SqlRow};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::sql::{self, Parameters};
-use super::{Reader, Window, Writer, schema};
+use super::{Reader, Window, Writer, panic_text, schema};
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
+use crate::health;
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 
 pub const SCHEMA: &str = include_str!("decisions.sql");
@@ -136,7 +138,7 @@ impl<T: Send + 'static> DecisionLog<T> {
             dropped: dropped.clone(),
             warned: None,
         };
-        let writer = std::thread::Builder::new().name("decision-log".into()).spawn(move || keeper.run(&inbox));
+        let writer = health::spawn("decision-log", move || keeper.run(&inbox));
         let writer = writer
             .map_err(|e| tracing::error!(error = %e, "the decision log did not start: no decision is logged"))
             .ok();
@@ -159,6 +161,11 @@ impl<T: Send + 'static> DecisionLog<T> {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.dropped.count(organization);
         }
+    }
+
+    /// Is there a thread that writes?
+    pub fn is_alive(&self) -> bool {
+        self.writer.lock().is_ok_and(|writer| writer.as_ref().is_some_and(|writer| !writer.is_finished()))
     }
 
     /// Decisions that were to be logged, and were not, since the start.
@@ -186,7 +193,10 @@ impl<T: Send + 'static> DecisionLog<T> {
         let read = tokio::task::spawn_blocking(move || {
             // Kept as long as it reads, also when nobody waits for it any more.
             let _turn = turn;
-            list(&file, &wanted, window)
+            list(&file, &wanted, window).map_err(|e| match e.cause {
+                Cause::DatabaseDamaged => e.saying("the file decisions.db is damaged: stop Roster and delete it"),
+                _ => e,
+            })
         });
         let read = read.await;
         read.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
@@ -237,7 +247,8 @@ impl<T> Keeper<T> {
             }
             let mut batch = vec![first];
             batch.extend(inbox.try_iter().take(BATCH_MAX));
-            ends = self.write(batch);
+            ends = batch.iter().any(|message| matches!(message, Message::End));
+            self.write_or_drop(batch);
         }
         if let Some(connection) = &self.connection
             && let Err(e) = connection.execute_batch("pragma wal_checkpoint(truncate)")
@@ -246,22 +257,33 @@ impl<T> Keeper<T> {
         }
     }
 
-    /// Writes a batch in one transaction; answers whether it was the last one.
-    fn write(&mut self, batch: Vec<Message<T>>) -> bool {
-        let (mut rows, mut forgotten, mut told, mut organizations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut ends = false;
+    /// A panic costs its batch, and nothing else.
+    fn write_or_drop(&mut self, batch: Vec<Message<T>>) {
+        let puts = batch.iter().filter_map(|message| match message {
+            Message::Put(organization, _) => Some(*organization),
+            _ => None,
+        });
+        let organizations: Vec<Option<OrganizationId>> = puts.collect();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write(batch, &organizations))) {
+            // Its transaction ends with it.
+            self.connection = None;
+            self.give_up(&Error::internal(format!("a panic: {}", panic_text(&panic))), &organizations);
+        }
+        self.waiting.fetch_sub(organizations.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Writes a batch in one transaction.
+    fn write(&mut self, batch: Vec<Message<T>>, organizations: &[Option<OrganizationId>]) {
+        let (mut rows, mut forgotten, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for message in batch {
             match message {
-                Message::Put(organization, decision) => {
-                    organizations.push(organization);
-                    rows.push((self.form)(decision));
-                }
+                Message::Put(_, decision) => rows.push((self.form)(decision)),
                 Message::Forget(member, done) => {
                     forgotten.push(member);
                     told.push(done);
                 }
                 Message::Flush(done) => told.push(done),
-                Message::End => ends = true,
+                Message::End => {}
             }
         }
         let has_work = !rows.is_empty() || (!forgotten.is_empty() && self.file.exists());
@@ -271,18 +293,16 @@ impl<T> Keeper<T> {
                 forgotten.iter().try_for_each(|member| forget(w, *member))
             })
         {
-            self.give_up(&e, &organizations);
+            self.give_up(&e, organizations);
         }
         if !forgotten.is_empty() {
             // What cannot be searched for a member goes as a whole.
             remove(&aside(&self.file));
         }
-        self.waiting.fetch_sub(organizations.len() as u64, Ordering::Relaxed);
         for done in told {
-            // Whoever asked may have gone.
+            // Who asked may be gone.
             let _ = done.send(());
         }
-        ends
     }
 
     /// Opens the file where it is not yet, does something in one commit, and deletes what is too old or too much.
@@ -310,7 +330,7 @@ impl<T> Keeper<T> {
             self.warned = Some(Instant::now());
             tracing::warn!(error = %error, "decisions could not be logged: they are counted as dropped");
         }
-        let is_damaged = |connection: &Connection| schema::faults(connection).map_or(true, |found| !found.is_empty());
+        let is_damaged = |connection: &Connection| schema::faults(connection).is_ok_and(|found| !found.is_empty());
         if self.connection.as_ref().is_some_and(is_damaged) {
             self.connection = None;
             move_aside(&self.file);
@@ -347,8 +367,12 @@ fn move_aside(file: &Path) {
     side_files(file).iter().for_each(|side| remove(side));
 }
 
+/// What cannot be used is moved aside; what only has no space now is not.
 fn open_or_replace(file: &Path) -> Result<Connection> {
     open(file).or_else(|e| {
+        if [Cause::DatabaseFull, Cause::DatabaseReadOnly, Cause::Busy].contains(&e.cause) {
+            return Err(e);
+        }
         tracing::warn!(error = %e, "the decision log cannot be opened");
         move_aside(file);
         open(file)
@@ -503,4 +527,46 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
             differed: row.get(13)?,
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The eighth decision cannot be written down.
+    fn form(n: u8) -> Row {
+        assert_ne!(n, 7, "not this one");
+        let text = |text: &str| text.to_owned();
+        Row {
+            at: Timestamp::now(),
+            epoch: 1,
+            organization: Some(OrganizationId(uuid::Uuid::nil())),
+            member: MemberId(uuid::Uuid::nil()),
+            kind: text("permission"),
+            input: text("{}"),
+            left_out: text("[]"),
+            asks_plugins: false,
+            base: text("granted"),
+            allow: true,
+            reason: text("granted"),
+            plugins: text("[]"),
+            differed: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_cannot_be_written_down_costs_its_batch_and_not_the_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(&Config::of(directory.path()), form);
+        let organization = OrganizationId(uuid::Uuid::nil());
+        let total = async || log.read(Wanted::of(organization), Window::new(None, None)).await.unwrap().1;
+        log.put(Some(organization), 1);
+        assert_eq!(total().await, 1);
+        log.put(Some(organization), 7);
+        assert_eq!(total().await, 1);
+        assert_eq!((log.dropped(), log.is_alive()), (1, true));
+        log.put(Some(organization), 2);
+        assert_eq!(total().await, 2);
+        log.close().await;
+    }
 }

@@ -3,18 +3,21 @@
 //! **Invariant.** A change that was answered survives a power cut (`synchronous=FULL`), and what the writer carries
 //! in memory is published after the commit and before the answer. A job that fails undoes itself alone. One that panics
 //! takes its batch along, because nobody knows how far it got with the state; so does one that fails after it said that
-//! all is [`decided`](Writer::decided), which only a failing disk should bring about.
+//! all is [`decided`](Writer::decided), which only a failing disk should bring about. The writer survives all of them.
+//!
+//! Nothing is committed to a file that is not where it was opened, and what is wrong with the file is told to [`Health`].
 //!
 //! The writer takes all jobs that wait, up to `db.write_batch`, runs each in a savepoint of one transaction, and
 //! commits once: that one fsync is shared by everybody who waited for it.
 
 pub mod decisions;
+pub mod mark;
 pub mod schema;
 pub mod sql;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +28,19 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
+use crate::health::{self, Fault, Health, Place};
 use crate::ids::Timestamp;
+use mark::State;
+
+/// A fault of the database: the words and sentences are those that callers get.
+const fn fault(cause: Cause, is_fatal: bool) -> Fault {
+    Fault { part: "database", word: cause.word(), message: cause.message(), is_fatal }
+}
+
+const FULL: Fault = fault(Cause::DatabaseFull, false);
+const READ_ONLY: Fault = fault(Cause::DatabaseReadOnly, false);
+const DAMAGED: Fault = fault(Cause::DatabaseDamaged, true);
+const LOST: Fault = fault(Cause::DatabaseLost, true);
 
 /// A read-only view of one moment.
 pub struct Reader<'a> {
@@ -84,6 +99,8 @@ pub struct Figures {
     pub queue_busy: AtomicU64,
     pub panics: AtomicU64,
     pub commit_failures: AtomicU64,
+    /// Commits that changed rows.
+    pub changed: AtomicU64,
     /// Ends of batches, kept or not: as long as it stands still, no row has changed.
     pub ended: AtomicU64,
 }
@@ -95,6 +112,8 @@ struct Batch<'a, S> {
     figures: &'a Figures,
     /// Set by a job after which the batch as a whole cannot be kept.
     broken: &'a mut Option<Error>,
+    /// Set by a job that changed rows, and succeeded.
+    changed: &'a mut bool,
 }
 
 /// Runs in the batch's transaction (or in none, where none could be opened), and returns what is to be done when the
@@ -104,6 +123,11 @@ type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// The database, with the state `S` that the writer carries from change to change.
 pub struct Db<S> {
+    file: PathBuf,
+    /// What is wrong with it, and with all else.
+    pub health: Arc<Health>,
+    /// Told after each commit that changed rows, and when the disk refused one.
+    pub committed: Arc<Notify>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     reading: Arc<Semaphore>,
     read_wait: Duration,
@@ -127,9 +151,15 @@ impl<S: Clone + Send + 'static> Db<S> {
     {
         let file = config.database_file();
         let connection = schema::open_writer(&file)?;
-        let state = load(&Reader { connection: &connection })?;
+        let state = load(&Reader { connection: &connection }).map_err(|e| match e.cause {
+            Cause::DatabaseDamaged => schema::damaged(&file, &[e.to_string()]),
+            _ => e,
+        })?;
         // What was read for it is not read again.
         connection.release_memory().map_err(sql::failed)?;
+        let (health, committed) = (Arc::new(Health::default()), Arc::new(Notify::new()));
+        let places = places(&file)?;
+        places.iter().for_each(|place| health.watch(place.clone(), LOST));
         publish(&state);
         let (figures, committed) = (Arc::new(Figures::default()), Arc::new(Notify::new()));
         let capacity = size(config.write_queue_max);
@@ -142,13 +172,17 @@ impl<S: Clone + Send + 'static> Db<S> {
             figures: figures.clone(),
             committed: committed.clone(),
             batch_max: size(config.write_batch_max),
+            places: places.clone(),
+            health: health.clone(),
+            committed: committed.clone(),
         };
-        let writer = std::thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || loops.run(jobs))
+        let writer = health::spawn("writer", move || loops.run(jobs))
             .map_err(|e| Error::internal(format!("the writer thread did not start: {e}")))?;
         Ok(Self {
-            readers: readers(&file, config)?,
+            readers: readers(places, config)?,
+            file,
+            health,
+            committed,
             reading: Arc::new(Semaphore::new(size(config.readers))),
             read_wait: Duration::from_millis(config.read_wait_ms),
             queue,
@@ -176,7 +210,9 @@ impl<S: Clone + Send + 'static> Db<S> {
             let transaction = connection.transaction().map_err(sql::failed)?;
             query(&Reader { connection: &transaction })
         };
-        tokio::task::spawn_blocking(run).await.map_err(|e| Error::internal(format!("a query panicked: {e}")))?
+        let read =
+            tokio::task::spawn_blocking(run).await.map_err(|e| Error::internal(format!("a query panicked: {e}")))?;
+        self.noticed(read)
     }
 
     /// Queues a change and waits until it is committed and published, or has failed without a trace.
@@ -202,7 +238,67 @@ impl<S: Clone + Send + 'static> Db<S> {
             self.figures.queue_busy.fetch_add(1, Ordering::Relaxed);
             busy("the writer's queue is full")
         })?;
-        answered.await.map_err(|_| Error::internal("the writer has stopped"))?
+        let answer = answered.await.map_err(|_| Error::internal("the writer dropped the change"))?;
+        self.noticed(answer)
+    }
+
+    /// Who first meets damage tells of it.
+    fn noticed<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(e) = &outcome
+            && e.cause == Cause::DatabaseDamaged
+        {
+            self.report_damage(&[e.to_string()]);
+        }
+        outcome
+    }
+
+    fn report_damage(&self, faults: &[String]) {
+        self.health.report(DAMAGED, schema::damaged(&self.file, faults).message());
+    }
+
+    /// Looks at every page, on a connection of its own and beside all else.
+    pub async fn check(&self) -> Result<()> {
+        if self.health.faults().contains(&LOST) {
+            // Another file would be looked at.
+            return Ok(());
+        }
+        let file = self.file.clone();
+        let look = move || {
+            let mut connection = Connection::open_with_flags(&file, schema::reader_flags()).map_err(sql::failed)?;
+            schema::prepare_reader(&mut connection).map_err(sql::failed)?;
+            schema::damage(&connection)
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        let faults = looked.map_err(|e| Error::internal(format!("the check of the database panicked: {e}")))??;
+        if faults.is_empty() {
+            self.health.clear(DAMAGED.word);
+        } else {
+            self.report_damage(&faults);
+        }
+        Ok(())
+    }
+
+    /// Can changes not be made because of the disk, as far as is known?
+    pub fn is_full(&self) -> bool {
+        self.health.has(FULL.word) || self.health.has(READ_ONLY.word)
+    }
+
+    /// Writes down how far the database has come, as of now or a little earlier.
+    pub async fn mark(&self, state: State) -> Result<()> {
+        let Some(progress) = self.read(mark::progress).await? else { return Ok(()) };
+        let (file, health) = (self.file.clone(), self.health.clone());
+        let write = move || put_mark(&file, &health, progress, state);
+        tokio::task::spawn_blocking(write).await.map_err(|e| Error::internal(format!("writing the mark panicked: {e}")))
+    }
+
+    /// Was the newest mark written, as far as is known?
+    pub fn is_marked(&self) -> bool {
+        !self.health.has(NO_MARK.word)
+    }
+
+    /// Tries whether a change can be made: one that writes what is there already.
+    pub async fn probe(&self) -> Result<()> {
+        self.write(|w, _| mark::touch(w)).await
     }
 
     /// Can changes still be made?
@@ -226,6 +322,28 @@ impl<S: Clone + Send + 'static> Db<S> {
     }
 }
 
+const NO_MARK: Fault = Fault {
+    part: "mark",
+    word: "mark_not_written",
+    message: "the file roster.mark cannot be written: a database that is lost now may not be missed at the next start",
+    is_fatal: false,
+};
+
+fn put_mark(file: &Path, health: &Health, progress: mark::Progress, state: State) {
+    match mark::write(file, progress, state) {
+        Ok(()) => health.clear(NO_MARK.word),
+        Err(e) => health.report(NO_MARK, &format!("{e}; {}", space(file.parent().unwrap_or(Path::new("."))))),
+    }
+}
+
+/// What is left in a folder, for the log.
+fn space(folder: &Path) -> String {
+    match rustix::fs::statvfs(folder) {
+        Ok(disk) => format!("{} bytes are free at {}", disk.f_bavail.saturating_mul(disk.f_frsize), folder.display()),
+        Err(e) => format!("the space at {} is not known: {e}", folder.display()),
+    }
+}
+
 fn size(setting: u64) -> usize {
     usize::try_from(setting).unwrap_or(usize::MAX)
 }
@@ -234,9 +352,36 @@ fn busy(why: &'static str) -> Error {
     Error::new(Cause::Busy).because(why).retry_after(1)
 }
 
-fn readers(file: &Path, config: &Config) -> Result<r2d2::Pool<SqliteConnectionManager>> {
-    let manager =
-        SqliteConnectionManager::file(file).with_flags(schema::reader_flags()).with_init(schema::prepare_reader);
+/// The files of a database that is open and was read.
+fn places(file: &Path) -> Result<Vec<Place>> {
+    let gone = |e: std::io::Error| Error::new(Cause::DatabaseLost).because(e.to_string());
+    let log = file.with_extension("db-wal");
+    let mut places = vec![Place::of(file).map_err(gone)?];
+    // A file system that cannot share memory gets another kind of log.
+    if log.exists() {
+        places.push(Place::of(&log).map_err(gone)?);
+    }
+    Ok(places)
+}
+
+/// Are the files still the ones that were opened?
+fn require_places(places: &[Place]) -> Result<()> {
+    match places.iter().find(|place| !place.is_kept()) {
+        Some(gone) => Err(Error::new(Cause::DatabaseLost).because(gone.path().display().to_string())),
+        None => Ok(()),
+    }
+}
+
+fn readers(places: Vec<Place>, config: &Config) -> Result<r2d2::Pool<SqliteConnectionManager>> {
+    let manager = SqliteConnectionManager::file(config.database_file()).with_flags(schema::reader_flags()).with_init(
+        move |connection| {
+            // A file that took the place of the open one is nobody's policy.
+            if let Some(gone) = places.iter().find(|place| !place.is_kept()) {
+                return Err(rusqlite::Error::InvalidPath(gone.path().to_owned()));
+            }
+            schema::prepare_reader(connection)
+        },
+    );
     r2d2::Pool::builder()
         .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
         .min_idle(Some(1))
@@ -247,7 +392,8 @@ fn readers(file: &Path, config: &Config) -> Result<r2d2::Pool<SqliteConnectionMa
 }
 
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
-    let Batch { connection, state, figures, broken } = batch;
+    let Batch { connection, state, figures, broken, changed } = batch;
+    let rows = connection.total_changes();
     sql::run(connection, "savepoint job")?;
     let writer = Writer::new(connection);
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
@@ -268,6 +414,7 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
         let first = result.as_ref().err().cloned().or(ended.err());
         *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
     }
+    *changed |= result.is_ok() && connection.total_changes() > rows;
     result
 }
 
@@ -288,6 +435,9 @@ struct WriterLoop<S, P> {
     figures: Arc<Figures>,
     committed: Arc<Notify>,
     batch_max: usize,
+    places: Vec<Place>,
+    health: Arc<Health>,
+    committed: Arc<Notify>,
 }
 
 /// Makes the state again after a commit failed, from the rows and from the state before the batch.
@@ -309,11 +459,27 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
                     }
                 }
             }
-            self.commit(batch);
+            let before = self.state.clone();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
+                // Who waited for this batch is told that nothing is known. What it left is undone, or published.
+                self.figures.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(panic = panic_text(&panic), "the writer panicked and goes on from the rows");
+                self.undo(before);
+                self.figures.ended.fetch_add(1, Ordering::Release);
+                (self.publish)(&self.state);
+            }
         }
         // The last act of a graceful stop: leave one file, not three.
         if let Err(e) = self.connection.execute_batch("pragma wal_checkpoint(truncate)") {
             tracing::warn!(error = %e, "the last checkpoint failed; the next start repeats it");
+        }
+        // Before the connection is closed, which may remove the log.
+        match (self.places.first(), mark::progress(&Reader { connection: &self.connection })) {
+            (Some(file), Ok(Some(progress))) if require_places(&self.places).is_ok() => {
+                put_mark(file.path(), &self.health, progress, State::Stopped);
+            }
+            (_, Err(e)) => tracing::warn!(error = %e, "the mark could not be written at the end"),
+            _ => {}
         }
     }
 
@@ -323,17 +489,19 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         self.figures.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
         let begun = sql::run(&self.connection, "begin immediate");
         let before = self.state.clone();
-        let mut broken = begun.as_ref().err().cloned();
+        let (mut broken, mut changed) = (begun.as_ref().err().cloned(), false);
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
             let (connection, state, figures) = (&self.connection, &mut self.state, &*self.figures);
-            let open = broken.is_none().then_some(Batch { connection, state, figures, broken: &mut broken });
-            answers.push(job(open));
+            let is_open = broken.is_none();
+            let batch = Batch { connection, state, figures, broken: &mut broken, changed: &mut changed };
+            answers.push(job(is_open.then_some(batch)));
         }
-        let outcome = broken.map_or_else(|| sql::run(&self.connection, "commit"), Err);
-        if let Err(failure) = &outcome {
+        let outcome = broken.map_or_else(|| require_places(&self.places), Err);
+        let outcome = outcome.and_then(|()| sql::run(&self.connection, "commit"));
+        self.tell(&outcome, changed);
+        if outcome.is_err() {
             self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
             if begun.is_ok() {
                 self.undo(before);
             }
@@ -343,6 +511,28 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         self.committed.notify_waiters();
         for answer in answers {
             answer(outcome.clone());
+        }
+    }
+
+    /// What a commit says of the database.
+    fn tell(&self, outcome: &Result<()>, changed: bool) {
+        let known = [FULL, READ_ONLY];
+        match outcome {
+            // One that changed nothing proves nothing.
+            Ok(()) if changed => {
+                known.iter().for_each(|fault| self.health.clear(fault.word));
+                self.figures.changed.fetch_add(1, Ordering::Release);
+                self.committed.notify_one();
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
+                if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.word()) {
+                    let folder = self.places.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
+                    self.health.report(*fault, &format!("{failure}; {}", space(folder)));
+                    self.committed.notify_one();
+                }
+            }
         }
     }
 
@@ -389,7 +579,7 @@ mod tests {
     struct Stand {
         db: Arc<Db<()>>,
         runtime: tokio::runtime::Runtime,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     impl Stand {
@@ -398,7 +588,7 @@ mod tests {
             let config = Config::of(directory.path());
             let db = Arc::new(Db::open(&config, |_| Ok(()), |_, ()| (), |()| ()).unwrap());
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            let stand = Self { db, runtime, _directory: directory };
+            let stand = Self { db, runtime, directory };
             stand
                 .runtime
                 .block_on(stand.db.write(|w, ()| sql::run(w.connection, "create table things (name text)")))
@@ -456,6 +646,49 @@ mod tests {
         }]);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
         assert_eq!(stand.names(), ["a", "c"]);
+    }
+
+    #[test]
+    fn the_writer_outlives_a_panic_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::of(directory.path());
+        // The state is made again from nothing, so that it shows who made it.
+        let publish = |state: &u8| assert_ne!(*state, 7, "not this one");
+        let db = Db::open(&config, |_| Ok(0_u8), |_, before| before, publish).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let put = |value: u8| {
+            runtime.block_on(db.write(move |w, state| {
+                sql::run(w.connection, "create table if not exists things (name text)")?;
+                *state = value;
+                Ok(())
+            }))
+        };
+        assert!(put(7).is_err());
+        assert!(db.is_alive());
+        assert!(put(8).is_ok());
+        assert_eq!(db.figures.panics.load(Ordering::Relaxed), 1);
+        runtime.block_on(db.close());
+    }
+
+    #[test]
+    fn nothing_is_committed_to_a_file_that_was_moved_replaced_or_deleted() {
+        for name in ["roster.db", "roster.db-wal"] {
+            let stand = Stand::new();
+            let (file, aside) = (stand.directory.path().join(name), stand.directory.path().join("aside"));
+            let refused = |why: &str| {
+                let answer = stand.runtime.block_on(stand.write(|w| insert(w, "lost"))).unwrap();
+                assert_eq!(answer.map_err(|e| e.cause), Err(Cause::DatabaseLost), "{name}: {why}");
+                assert_eq!(stand.db.health.faults(), [LOST], "{name}: {why}");
+            };
+            std::fs::rename(&file, &aside).unwrap();
+            refused("moved");
+            std::fs::write(&file, "another one").unwrap();
+            refused("replaced");
+            std::fs::rename(&aside, &file).unwrap();
+            stand.runtime.block_on(stand.write(|w| insert(w, "kept"))).unwrap().unwrap();
+            assert!(stand.db.health.faults().is_empty(), "{name}");
+            assert_eq!(stand.names(), ["kept"]);
+        }
     }
 
     #[test]

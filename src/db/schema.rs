@@ -3,10 +3,13 @@
 //! **Invariant.** A file is either of the newest schema or is not opened: a newer one is refused, an older one is
 //! brought up in one transaction, or stays as it was.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::mark;
 use super::sql::failed;
 use crate::error::{Cause, Error, Result};
 
@@ -39,34 +42,78 @@ pub fn version() -> i64 {
     i64::try_from(UPGRADES.len()).unwrap_or(i64::MAX).saturating_add(1)
 }
 
-/// The one writable connection, on a file of the newest schema.
+/// The one writable connection, on a file of the newest schema, which is made if there is none yet.
 ///
 /// After a stop that was none (the write-ahead log is still there) the file is checked before it is used.
 pub fn open_writer(file: &Path) -> Result<Connection> {
+    mark::require_files(file)?;
+    create_file(file)?;
     let log = file.with_extension("db-wal");
     let was_killed = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    let mut connection = Connection::open(file).map_err(|e| cannot_open(file, &e))?;
-    prepare(&connection).map_err(|e| cannot_open(file, &e))?;
-    connection
-        .execute_batch(&format!(
-            "pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;
-             pragma wal_autocheckpoint = {LOG_PAGES};"
-        ))
-        .map_err(|e| cannot_open(file, &e))?;
-    bring_up(&mut connection, file)?;
+    let explained = |error: Error| if error.cause == Cause::DatabaseDamaged { damaged(file, &[]) } else { error };
+    let mut connection = open_connection(file).map_err(|e| cannot_open(file, e))?;
+    mark::require_progress(&connection, file).map_err(explained)?;
+    bring_up(&mut connection, file).map_err(explained)?;
     if was_killed {
         let faults = faults(&connection)?;
         if !faults.is_empty() {
-            let text = format!("{} is damaged: restore a backup. {}", file.display(), faults.join("; "));
-            return Err(Error::new(Cause::Database).because(text.clone()).saying(text));
+            return Err(damaged(file, &faults));
         }
     }
     Ok(connection)
 }
 
-fn cannot_open(file: &Path, error: &rusqlite::Error) -> Error {
+/// Makes a file that only its owner reads; SQLite gives its side files the same rights. One that is there is not
+/// touched: closing it would drop SQLite's locks.
+fn create_file(file: &Path) -> Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::internal(format!("{}: {e}", file.display()))
+                .saying(format!("{} cannot be made: {e}", file.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// SQLite needs a little space for the index of its write-ahead log. Where there is none, the index is kept in memory,
+/// and no other process can open the database until this one ends.
+fn open_connection(file: &Path) -> Result<Connection> {
+    let whole = Connection::open(file).map_err(failed).and_then(prepared_writer);
+    match whole {
+        Err(e) if e.cause == Cause::DatabaseFull => {
+            tracing::warn!(file = %file.display(), error = %e, "no other program can read the database before the next start");
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags_and_vfs(file, flags, "unix-excl").map_err(failed).and_then(prepared_writer)
+        }
+        opened => opened,
+    }
+}
+
+fn prepared_writer(connection: Connection) -> Result<Connection> {
+    prepare(&connection).map_err(failed)?;
+    connection
+        .execute_batch(&format!(
+            "pragma journal_mode = wal; pragma synchronous = full; pragma fullfsync = on; pragma checkpoint_fullfsync = on;
+             pragma wal_autocheckpoint = {LOG_PAGES};"
+        ))
+        .map_err(failed)?;
+    // The first reading makes the write-ahead log and its index.
+    connection.query_row("select count(*) from sqlite_schema", [], |_| Ok(())).map_err(failed)?;
+    Ok(connection)
+}
+
+fn cannot_open(file: &Path, error: Error) -> Error {
+    if error.cause == Cause::DatabaseDamaged {
+        return damaged(file, &[error.to_string()]);
+    }
     let text = format!("{} cannot be used as a database: {error}", file.display());
-    Error::new(Cause::Database).because(text.clone()).saying(text)
+    Error { message: Some(text.into()), ..error }
+}
+
+/// Says which file is damaged, and what to do.
+pub fn damaged(file: &Path, faults: &[String]) -> Error {
+    let text = format!("{} is damaged: stop Roster and restore a backup. {}", file.display(), faults.join("; "));
+    Error::new(Cause::DatabaseDamaged).because(text.clone()).saying(text)
 }
 
 fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
@@ -77,6 +124,9 @@ fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
             "{} was written by a newer Roster (schema {found}, this one knows {newest}): use that one, or restore a backup",
             file.display()
         )));
+    }
+    if found == newest {
+        return Ok(());
     }
     let transaction = connection.transaction().map_err(failed)?;
     if found == 0 {
@@ -130,13 +180,29 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// What SQLite's own checks say; empty when all is well.
+/// Most faults that are told of one file.
+const FAULTS_MAX: usize = 20;
+
+/// Pages that are not as SQLite wrote them; empty when all is well. A file that cannot even be walked is damaged too.
+pub fn damage(connection: &Connection) -> Result<Vec<String>> {
+    match lines(connection, &format!("pragma quick_check({FAULTS_MAX})")) {
+        Ok(said) => Ok(said.into_iter().filter(|line| line != "ok").collect()),
+        Err(e) if e.cause == Cause::DatabaseDamaged => Ok(vec![e.source.unwrap_or_default().into_owned()]),
+        Err(e) => Err(e),
+    }
+}
+
+/// What all of SQLite's own checks say: damage, and rows that point to nothing.
 pub fn faults(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection.prepare("pragma quick_check").map_err(failed)?;
-    let said: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
-    let mut faults: Vec<String> = said.into_iter().filter(|line| line != "ok").collect();
-    let mut statement = connection.prepare("pragma foreign_key_check").map_err(failed)?;
-    let orphans: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
-    faults.extend(orphans.into_iter().map(|table| format!("{table}: a row points to nothing")));
+    let mut faults = damage(connection)?;
+    if faults.is_empty() {
+        let orphans = lines(connection, "pragma foreign_key_check")?;
+        faults.extend(orphans.into_iter().take(FAULTS_MAX).map(|table| format!("{table}: a row points to nothing")));
+    }
     Ok(faults)
+}
+
+fn lines(connection: &Connection, statement: &str) -> Result<Vec<String>> {
+    let mut statement = connection.prepare(statement).map_err(failed)?;
+    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)
 }

@@ -111,7 +111,11 @@ pub fn failed(error: rusqlite::Error) -> Error {
         rusqlite::Error::SqliteFailure(code, _) => match code.extended_code & 0xff {
             ffi::SQLITE_FULL => Cause::DatabaseFull,
             ffi::SQLITE_READONLY => Cause::DatabaseReadOnly,
-            ffi::SQLITE_IOERR if code.extended_code == ffi::SQLITE_IOERR_WRITE => Cause::DatabaseFull,
+            // The second is the index of the write-ahead log, which could not be made longer.
+            ffi::SQLITE_IOERR if matches!(code.extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE) => {
+                Cause::DatabaseFull
+            }
+            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Cause::DatabaseDamaged,
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
                 return Error::new(Cause::Busy).because(error.to_string()).retry_after(1);
             }

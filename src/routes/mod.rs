@@ -22,6 +22,7 @@ use crate::app::{App, figures};
 use crate::connect::webhook::Sender;
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
+use crate::health::Fault;
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{Format, Inputs};
 use crate::wire::{Failure, document, is_known};
@@ -255,18 +256,27 @@ impl System {
 
 #[handler]
 async fn healthz(app: poem::web::Data<&Arc<App>>) -> Response {
-    health(app.is_healthy().await)
+    health(&app.faults().await, true)
 }
 
 #[handler]
 async fn readyz(app: poem::web::Data<&Arc<App>>) -> Response {
-    health(app.snapshot().epoch > 0 && app.is_healthy().await)
+    health(&app.faults().await, app.snapshot().epoch > 0)
 }
 
-fn health(is_well: bool) -> Response {
-    let (status, word) =
-        if is_well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    Response::builder().status(status).content_type("application/json").body(json!({"status": word}).to_string())
+/// `ok`, `degraded` (200: what is asked is answered, but something is wrong) or `unavailable` (503).
+fn health(faults: &[Fault], has_policy: bool) -> Response {
+    let (status, word) = match (faults, has_policy) {
+        ([], true) => (StatusCode::OK, "ok"),
+        (faults, true) if faults.iter().all(|fault| !fault.is_fatal) => (StatusCode::OK, "degraded"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    let mut body = json!({"status": word});
+    if !faults.is_empty() {
+        let told = |fault: &Fault| json!({"part": fault.part, "fault": fault.word, "message": fault.message});
+        body["faults"] = faults.iter().map(told).collect();
+    }
+    Response::builder().status(status).content_type("application/json").body(body.to_string())
 }
 
 /// The public keys of access tokens, for neighbours that verify them (RFC 7517, so without our envelope).

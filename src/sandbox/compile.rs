@@ -39,10 +39,15 @@ const NICE: i32 = 10;
 const MALFORMED: u8 = 3;
 const PANICKED: i32 = 101;
 
+/// There is nobody to tell that this failed.
+fn complain(text: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The child process: a component on standard input, its artifact on standard output.
 pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> ExitCode {
     let failed = |text: String| {
-        eprintln!("{text}");
+        complain(&text);
         ExitCode::from(2)
     };
     if let Err(e) = confine(cpu_s, data_bytes, artifact_bytes) {
@@ -53,7 +58,7 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> E
         return failed(e.to_string());
     }
     if let Err(e) = inspect::validate(&component) {
-        eprintln!("{e}");
+        complain(&e);
         return ExitCode::from(MALFORMED);
     }
     let compiled = engine::compiler(Space::of(space)).and_then(|engine| engine.precompile_component(&component));

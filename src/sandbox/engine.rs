@@ -183,7 +183,7 @@ impl Ticker {
     fn start(engine: &Engine) -> Result<Arc<Self>> {
         let ticker = Arc::new(Self { running: AtomicUsize::new(0), thread: OnceLock::new() });
         let (engine, beats) = (engine.weak(), Arc::downgrade(&ticker));
-        let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || beat(&engine, &beats));
+        let thread = crate::health::spawn("plugin-ticker", move || beat(&engine, &beats));
         let thread = thread.map_err(|e| Error::internal(format!("the plugins' clock cannot be started: {e}")))?;
         // Set once, here.
         let _ = ticker.thread.set(thread.thread().clone());

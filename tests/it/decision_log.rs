@@ -377,7 +377,7 @@ async fn a_damaged_file_is_moved_aside_and_a_new_one_begins() {
         });
         assert_eq!(list(&site.admin().with("x-tenant-id", &id), "").await["total"], 0, "{damage}");
         assert!(site.path().join("decisions.db.damaged").exists(), "{damage}");
-        assert!(site.log().contains("moved aside"), "{}", site.log());
+        site.logged("moved aside");
     }
     // What cannot be searched for a member goes when one is erased.
     site.admin().delete(&format!("/admin/members/{other}")).await.done();

@@ -20,6 +20,7 @@ mod crash;
 mod decision_log;
 mod decisions;
 mod encryption;
+mod faults;
 mod folders;
 mod giving;
 mod grants;

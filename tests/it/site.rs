@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -116,6 +117,26 @@ impl Site {
         self.launch();
     }
 
+    /// On a disk that takes nothing, as far as the server can tell.
+    pub fn start_again_without_space(&mut self) {
+        self.launch_after("ulimit -S -f 0");
+    }
+
+    /// Sends a signal that does not end it.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("a server").id().to_string();
+        assert!(Command::new("kill").args([format!("-{signal}"), pid]).status().expect("kill").success());
+    }
+
+    /// Waits until the log has this.
+    pub fn logged(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "never logged: {text}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Runs a command while no server runs, and starts the server again.
     pub fn command_while_stopped(&mut self, arguments: &[&str]) -> Value {
         self.stop("TERM");
@@ -140,12 +161,23 @@ impl Site {
         self.launch();
     }
 
+    /// Stops it, and does something with the data directory; it is started by [`Self::start_again`].
+    pub fn stop_for(&mut self, work: impl FnOnce(&Path)) {
+        self.stop("TERM");
+        work(self.directory.path());
+    }
+
     /// From now on the server cannot make any file longer than its longest one is by so many bytes: a full disk, as far
     /// as it can tell.
     pub fn limit_file_size(&self, more: u64) {
         let files = std::fs::read_dir(self.path()).expect("folder");
         let longest = files.map(|file| file.expect("file").metadata().expect("metadata").len()).max().expect("a file");
         self.set_file_size_limit(&(longest + more).to_string());
+    }
+
+    /// From now on the server cannot write to any file.
+    pub fn refuse_writes(&self) {
+        self.set_file_size_limit("0");
     }
 
     pub fn unlimit_file_size(&self) {
@@ -157,8 +189,12 @@ impl Site {
     }
 
     fn launch(&mut self) {
+        self.launch_after(":");
+    }
+
+    fn launch_after(&mut self, command: &str) {
         let mut child = Command::new("sh")
-            .args(["-c", &format!("{}exec \"$0\" \"$@\"", self.before)])
+            .args(["-c", &format!("{}{command}; exec \"$0\" \"$@\"", self.before)])
             .arg(binary())
             .args(["serve", "--listen", &self.listen, "--json", "--data"])
             .arg(self.directory.path())
@@ -250,7 +286,7 @@ impl Site {
     /// Changes rows beside the server: what no operation of these tests makes.
     pub fn write_rows<T>(&self, change: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>) -> T {
         let rows = rusqlite::Connection::open(self.path().join("roster.db")).expect("the file");
-        rows.busy_timeout(std::time::Duration::from_secs(10)).expect("patience");
+        rows.busy_timeout(Duration::from_secs(10)).expect("patience");
         rows.execute_batch("pragma foreign_keys = on; begin immediate").expect("a transaction");
         let answer = change(&rows).expect("a change");
         rows.execute_batch("commit").expect("a commit");

@@ -61,7 +61,8 @@ fn a_crate_has_its_rooms_and_no_others() {
         ("wasmtime", &|f| f.starts_with("sandbox/")),
         ("wasmparser", &|f| f.starts_with("sandbox/")),
         ("rustix", &|f| {
-            f.starts_with("sandbox/") || ["cli/process.rs", "videos/measure.rs", "videos/walk.rs"].contains(&f)
+            let files = ["cli/process.rs", "cli/directory.rs", "db/mod.rs", "videos/measure.rs", "videos/walk.rs"];
+            f.starts_with("sandbox/") || files.contains(&f)
         }),
         ("libmimalloc_sys", &|f| f == "cli/serve.rs"),
         ("wit_component", &|f| f == "sandbox/pack.rs"),
@@ -110,7 +111,7 @@ fn imports_run_downward() {
         &["app"],
         &["journal", "outbox", "sandbox"],
         &["access", "wire", "outbound"],
-        &["db", "config", "error", "ids"],
+        &["db", "config", "error", "health", "ids", "log"],
     ];
     let floor = |module: &str| FLOORS.iter().position(|floor| floor.contains(&module));
     for (name, text) in files("src") {
@@ -183,8 +184,9 @@ fn files_and_functions_stay_short_and_say_what_they_are() {
 
 #[test]
 fn nothing_that_was_proved_to_fail_is_used() {
-    const BANNED: [(&str, &str); 7] = [
+    const BANNED: [(&str, &str); 8] = [
         ("hazmat", "arithmetic on a private key with numbers that strangers choose"),
+        ("print!(", "panics when nobody reads: `say!` and `complain!` do not"),
         ("validator(pattern", "compiles the expression anew for every value"),
         ("bad_request_handler", "turns a bad token into 400"),
         ("SizeLimit", "refuses every request without a length"),
@@ -193,6 +195,8 @@ fn nothing_that_was_proved_to_fail_is_used() {
         ("unimplemented!(", "a stub that pretends"),
     ];
     for (name, text) in files("src") {
+        // The macros end in `print!` or `println!`.
+        let text = text.replace("println!(", "print!(");
         for (what, why) in BANNED {
             assert!(!text.contains(what), "{name} has {what}: {why}");
         }

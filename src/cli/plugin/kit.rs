@@ -186,7 +186,7 @@ pub(super) fn new(common: &Common, new: &New) -> Result<ExitCode, Failed> {
     if common.json {
         show::line(true, &json!({"name": new.name, "world": world.name(), "files": files}));
     } else {
-        println!("{0} is begun: change what it decides, and run {0}/build", new.name);
+        say!("{0} is begun: change what it decides, and run {0}/build", new.name);
     }
     Ok(ExitCode::SUCCESS)
 }

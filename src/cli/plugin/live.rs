@@ -178,10 +178,10 @@ fn show_plugin(plugin: &Value) {
         row["sha256"] = json!(row["sha256"].as_str().and_then(|digest| digest.get(..12)));
         row
     });
-    println!("{}\n", plugin["name"].as_str().unwrap_or_default());
+    say!("{}\n", plugin["name"].as_str().unwrap_or_default());
     let columns = ["mode", "version", "may_grant", "deadline_ms", "quarantined", "calls", "differed", "mean_us"];
     show::table(false, &json!({"items": in_force.collect::<Vec<_>>()}), &columns);
-    println!();
+    say!("");
     let columns = ["version", "state", "exports", "size_bytes", "sha256", "uploaded_by", "created_at"];
     show::table(false, &json!({"items": versions.collect::<Vec<_>>()}), &columns);
 }

@@ -160,9 +160,9 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
     if !common.json {
         for report in &reports {
             if let Some(fault) = report.fault.as_ref().filter(|_| !report.passed) {
-                println!("{}: {}: {}", report.name, fault.kind.word(), fault.message);
+                say!("{}: {}: {}", report.name, fault.kind.word(), fault.message);
             }
-            report.log.iter().for_each(|line| println!("{}: log {}: {}", report.name, line.level.word(), line.message));
+            report.log.iter().for_each(|line| say!("{}: log {}: {}", report.name, line.level.word(), line.message));
         }
     }
     Ok(status(all_passed))

@@ -93,7 +93,7 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     } else {
         show::line(false, &counts);
         if !changes.is_empty() {
-            println!();
+            say!("");
             show::table(
                 false,
                 &json!({"items": changes, "total": changes.len()}),
