@@ -80,7 +80,7 @@ pub async fn keep_mark(app: Arc<App>) {
         put(&app, State::Idle).await;
         while committed() == marked && !app.db.is_full() {
             if app.db.is_marked() {
-                app.db.committed.notified().await;
+                app.db.mark_due.notified().await;
             } else {
                 tokio::time::sleep(MARK_EVERY).await;
                 put(&app, State::Idle).await;

@@ -126,8 +126,8 @@ pub struct Db<S> {
     file: PathBuf,
     /// What is wrong with it, and with all else.
     pub health: Arc<Health>,
-    /// Told after each commit that changed rows, and when the disk refused one.
-    pub committed: Arc<Notify>,
+    /// Told after each commit that changed rows, and when the disk refused one: the mark is behind.
+    pub mark_due: Arc<Notify>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     reading: Arc<Semaphore>,
     read_wait: Duration,
@@ -157,7 +157,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         })?;
         // What was read for it is not read again.
         connection.release_memory().map_err(sql::failed)?;
-        let (health, committed) = (Arc::new(Health::default()), Arc::new(Notify::new()));
+        let (health, mark_due) = (Arc::new(Health::default()), Arc::new(Notify::new()));
         let places = places(&file)?;
         places.iter().for_each(|place| health.watch(place.clone(), LOST));
         publish(&state);
@@ -174,7 +174,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             batch_max: size(config.write_batch_max),
             places: places.clone(),
             health: health.clone(),
-            committed: committed.clone(),
+            mark_due: mark_due.clone(),
         };
         let writer = health::spawn("writer", move || loops.run(jobs))
             .map_err(|e| Error::internal(format!("the writer thread did not start: {e}")))?;
@@ -182,7 +182,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             readers: readers(places, config)?,
             file,
             health,
-            committed,
+            mark_due,
             reading: Arc::new(Semaphore::new(size(config.readers))),
             read_wait: Duration::from_millis(config.read_wait_ms),
             queue,
@@ -437,7 +437,7 @@ struct WriterLoop<S, P> {
     batch_max: usize,
     places: Vec<Place>,
     health: Arc<Health>,
-    committed: Arc<Notify>,
+    mark_due: Arc<Notify>,
 }
 
 /// Makes the state again after a commit failed, from the rows and from the state before the batch.
@@ -522,7 +522,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             Ok(()) if changed => {
                 known.iter().for_each(|fault| self.health.clear(fault.word));
                 self.figures.changed.fetch_add(1, Ordering::Release);
-                self.committed.notify_one();
+                self.mark_due.notify_one();
             }
             Ok(()) => {}
             Err(failure) => {
@@ -530,7 +530,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
                 if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.word()) {
                     let folder = self.places.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
                     self.health.report(*fault, &format!("{failure}; {}", space(folder)));
-                    self.committed.notify_one();
+                    self.mark_due.notify_one();
                 }
             }
         }
