@@ -244,7 +244,7 @@ settings! {
     plugin_large_compile_bytes "plugins.large.compile_bytes": u64 = 2_147_483_648, 67_108_864..=68_719_476_736, "plugins.compile_bytes for big runtimes";
     plugin_large_artifact_bytes "plugins.large.artifact_bytes": u64 = 134_217_728, 65_536..=1_073_741_824, "plugins.artifact_bytes for big runtimes";
     plugin_compile_queue_max "plugins.compile_queue": u64 = 16, 1..=1_000, "Uploads that may be at the compiler or wait for it; it takes one at a time";
-    plugin_compile_queue_per_organization "plugins.compile_queue_per_organization": u64 = 4, 1..=1_000, "Those of them that may be of one organization; organizations take turns by the time that the compiler works for them";
+    plugin_compile_queue_per_organization "plugins.compile_queue_per_organization": u64 = 8, 1..=1_000, "Those of them that may be of one organization; organizations take turns by the time that the compiler works for them";
     plugin_input_bytes "plugins.input_bytes": u64 = 65_536, 1_024..=1_048_576, "Longest input of one call, in bytes";
     plugin_output_bytes "plugins.output_bytes": u64 = 262_144, 1_024..=1_048_576, "Most bytes of the answer of one call, and of all that it logs";
     plugin_log_lines "plugins.log_lines": u64 = 32, 0..=1_000, "Log lines kept of one call";

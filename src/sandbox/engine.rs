@@ -18,7 +18,7 @@ use super::guest::{Broke, Guest, LINE_BYTES_MAX, OUT_OF_FUEL, plain};
 use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
-use super::pace::{Clocked, Pace};
+use super::pace::{Clocked, Pace, since_polled};
 use super::slow::Slow;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::access::plugin::Exports;
@@ -304,9 +304,9 @@ impl Loaded {
         let mut store = self.store(limits, limits.map_roles);
         let patience = patience(limits.map_roles);
         let _running = self.runtime.ticker.enter();
-        let started = tokio::time::timeout(patience, self.pre.instantiate_async(&mut store)).await;
+        let started = tokio::time::timeout(patience, Clocked::new(self.pre.instantiate_async(&mut store))).await;
         let instance = match started {
-            Ok(instance) => instance,
+            Ok((instance, _)) => instance,
             Err(_) if store.data().late().kind == FaultKind::Busy => return Err(Cause::CompilerBusy.into()),
             Err(_) => return Err(Error::new(Cause::PluginStart).saying("the component takes too long to start")),
         };
@@ -343,8 +343,9 @@ impl Loaded {
         store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
         store.epoch_deadline_callback(|mut store| {
             let guest = store.data_mut();
-            guest.ticks += 1;
-            Ok(if guest.ticks > guest.ticks_max { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+            // A slice ends here: it yields. Waiting for the processor does not count.
+            guest.ran += since_polled();
+            Ok(if guest.ran > guest.ran_max { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
         store.set_epoch_deadline(1);
         store

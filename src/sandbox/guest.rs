@@ -1,5 +1,7 @@
 //! What belongs to one call of a guest: its counters, its log, and the limits that the engine asks about.
 
+use std::time::Duration;
+
 use wasmtime::ResourceLimiter;
 
 use super::engine::fault;
@@ -28,8 +30,9 @@ pub(super) struct Guest {
     fuel_max: u64,
     /// Memories that were made without a page.
     empty_memories: u32,
-    pub(super) ticks: u64,
-    pub(super) ticks_max: u64,
+    /// Processor time in all slices that are over.
+    pub(super) ran: Duration,
+    pub(super) ran_max: Duration,
     pub(super) log: Vec<LogLine>,
     log_lines_max: u64,
     log_bytes_left: u64,
@@ -51,8 +54,8 @@ impl Guest {
             grown_bytes: 0,
             fuel_max: budget.fuel,
             empty_memories: 0,
-            ticks: 0,
-            ticks_max: budget.running_ms,
+            ran: Duration::ZERO,
+            ran_max: Duration::from_millis(budget.running_ms),
             log: Vec::new(),
             log_lines_max: limits.log_lines,
             log_bytes_left: limits.log_bytes,
@@ -81,7 +84,7 @@ impl Guest {
 
     /// Out of patience: its own doing when it had the processor, the machine's when it waited for it.
     pub(super) fn late(&self) -> Fault {
-        if self.ticks.saturating_mul(2) >= self.ticks_max {
+        if self.ran.saturating_mul(2) >= self.ran_max {
             fault(FaultKind::Deadline, "it did not get to its end in time")
         } else {
             fault(FaultKind::Busy, "the machine had no time for it")

@@ -5,6 +5,7 @@
 //! version and organization while the process runs. Time is that of the processor, measured on the thread: it counts what
 //! one instruction does to a lot of memory, page faults included, and does not count what else the machine does.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -50,6 +51,16 @@ impl Pace {
     }
 }
 
+thread_local! {
+    /// What this thread had of the processor when it began to poll.
+    static POLLED_AT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// For what runs in a [`Clocked`] future: the processor time since it was polled last.
+pub(super) fn since_polled() -> Duration {
+    processor_time().saturating_sub(POLLED_AT.get())
+}
+
 /// A future with the processor time that it took so far.
 pub(super) struct Clocked<F> {
     inner: Pin<Box<F>>,
@@ -71,6 +82,7 @@ impl<F: Future> Future for Clocked<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let before = processor_time();
+        POLLED_AT.set(before);
         let polled = self.inner.as_mut().poll(cx);
         self.spent += processor_time().saturating_sub(before);
         let spent = self.spent;

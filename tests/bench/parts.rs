@@ -32,8 +32,8 @@ impl Wanted {
     pub fn begin(&self, part: &str) -> bool {
         let is_wanted = self.0.as_ref().is_none_or(|only| only == part);
         if is_wanted {
-            let (name, seconds) = PARTS.iter().find(|(name, _)| *name == part).expect("a part");
-            allow(name, *seconds);
+            let &(name, seconds) = PARTS.iter().find(|(name, _)| *name == part).expect("a part");
+            allow(name, seconds);
         }
         is_wanted
     }

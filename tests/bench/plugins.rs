@@ -56,7 +56,8 @@ impl Hostile {
     }
 }
 
-/// Guests that do much at once, and a loop that stays just below its limits: each answers, and none is quarantined for it.
+/// Guests that do much at once, and a loop that stays just below its limits. But for the first they keep to their fuel and
+/// answer `allow`, so that nothing is ever counted as a failure.
 fn bulk() -> [(&'static str, Vec<u8>); 6] {
     let of = |body: &str| guests::authorizer("(table $t 15000 funcref) (global $left (mut i32) (i32.const 0))", body);
     let looping = |times: u32, body: &str| {
