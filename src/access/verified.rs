@@ -71,7 +71,7 @@ impl VerifiedTokens {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.iter().filter_map(|shard| shard.lock().ok()).map(|shard| shard.young.len() + shard.elder.len()).sum()
     }
 }
@@ -94,9 +94,9 @@ mod tests {
             Verified { named: Named { member: MemberId::new(), session: SessionId::new() }, from_s: 0, until_s: 1 };
         let tokens = VerifiedTokens::default();
         (0..2 * HALF_MAX).for_each(|n| tokens.put(token(n), verified));
-        assert_eq!((tokens.len(), tokens.find(&token(HALF_MAX))), (2 * HALF_MAX, Some(verified)));
+        assert_eq!((tokens.count(), tokens.find(&token(HALF_MAX))), (2 * HALF_MAX, Some(verified)));
         tokens.put(token(2 * HALF_MAX), verified);
-        assert_eq!((tokens.len(), tokens.find(&token(0))), (HALF_MAX + 1, None));
+        assert_eq!((tokens.count(), tokens.find(&token(0))), (HALF_MAX + 1, None));
         // Seen again, it is young again, and outlives the others of its half.
         assert_eq!(tokens.find(&token(2 * HALF_MAX - 1)), Some(verified));
         (0..HALF_MAX).for_each(|n| tokens.put(token(3 * HALF_MAX + n), verified));
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(tokens.find(&token(2 * HALF_MAX - 2)), None);
         assert!((0..100_000).all(|n| {
             tokens.put(token(n), verified);
-            tokens.len() <= 2 * HALF_MAX
+            tokens.count() <= 2 * HALF_MAX
         }));
     }
 }

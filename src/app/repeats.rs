@@ -28,12 +28,12 @@ impl<K: Eq + Hash + Clone> Repeats<K> {
     /// How often it happened untold before this time; `None` when this time is not told either.
     pub fn count(&self, what: K, now: Timestamp) -> Option<u64> {
         let mut known = self.known.lock().ok()?;
-        if known.len() >= self.kinds_max {
-            known.retain(|_, repeat| repeat.count > 0 || repeat.since.plus_ms(self.period_ms) > now);
-        }
         if !known.contains_key(&what) && known.len() >= self.kinds_max {
-            known.entry(self.others.clone()).or_insert(Repeat { since: now, count: 0 }).count += 1;
-            return None;
+            known.retain(|_, repeat| repeat.count > 0 || repeat.since.plus_ms(self.period_ms) > now);
+            if known.len() >= self.kinds_max {
+                known.entry(self.others.clone()).or_insert(Repeat { since: now, count: 0 }).count += 1;
+                return None;
+            }
         }
         let repeat = known.entry(what).or_insert(Repeat { since: Timestamp(i64::MIN), count: 0 });
         if repeat.since.plus_ms(self.period_ms) > now {

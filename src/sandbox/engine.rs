@@ -371,7 +371,11 @@ impl Loaded {
         let is_proven = pace.as_ref().is_some_and(|pace| pace.is_proven());
         let note = move |is_slow: bool| pace.iter().for_each(|pace| pace.note(is_slow));
         let mut clocked = Clocked::new(async move { loaded.run(call, export, input).await });
-        while is_proven {
+        // One that is proven runs here until it is done, or has run for too long.
+        loop {
+            if !is_proven {
+                break;
+            }
             if let Poll::Ready((called, spent)) = futures_util::poll!(&mut clocked) {
                 let is_slow = spent > fast_max;
                 note(is_slow);

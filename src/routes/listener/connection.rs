@@ -241,10 +241,11 @@ mod tests {
     }
 
     type Steps = fn(&Connection, Instant);
+    type Row = (&'static str, Steps, Option<(Duration, Late)>);
 
     #[test]
     fn every_wait_for_a_client_ends_and_no_work_does() {
-        let table: [(&str, Steps, Option<(Duration, Late)>); 9] = [
+        let table: [Row; 9] = [
             ("nothing comes", |_, _| {}, Some((WAITS.head, Late::Head))),
             ("half a head comes", |c, at| c.received(at), Some((WAITS.head, Late::Head))),
             ("a request is worked on", |c, at| assert!(c.has_request(at)), None),
