@@ -212,7 +212,9 @@ impl Unread {
         let mut joined = Vec::new();
         while let Some(frame) = self.body.frame().await {
             let broke_off = |e: io::Error| match e.kind() {
-                io::ErrorKind::TimedOut => Error::new(Cause::RequestTimeout).header("Connection", "close").because(e.to_string()),
+                io::ErrorKind::TimedOut => {
+                    Error::new(Cause::RequestTimeout).header("Connection", "close").because(e.to_string())
+                }
                 _ => Error::new(Cause::MalformedBody).saying("the body broke off").because(e.to_string()),
             };
             let Ok(piece) = frame.map_err(broke_off)?.into_data() else { continue };

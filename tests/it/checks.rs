@@ -734,7 +734,11 @@ fn raw_path() -> impl Strategy<Value = String> {
 
 #[test]
 fn a_canonical_path_is_idempotent_and_never_odd() {
-    let mut runner = TestRunner::new(Config { cases: crate::site::rounds(20_000, 1_000_000), failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: crate::site::rounds(20_000, 1_000_000),
+        failure_persistence: None,
+        ..Config::default()
+    });
     runner
         .run(&prop_oneof![raw_path(), "\\PC{0,12}", "/[ -~]{0,10}"], |raw| {
             let Some(once) = canonical(&raw) else { return Ok(()) };

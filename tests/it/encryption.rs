@@ -225,10 +225,11 @@ async fn a_key_that_is_missing_wrong_or_open_to_others_is_said_and_no_other_is_m
 
 #[tokio::test]
 async fn the_key_may_lie_elsewhere() {
+    // Outlives the site, which looks at its data once more when it ends.
+    let elsewhere = tempfile::tempdir().expect("a folder");
     let mut site = Site::start().await;
     let (name, mut app, _) = with_factor(&site).await;
     let refresh = session(&site).await;
-    let elsewhere = tempfile::tempdir().expect("a folder");
     let file = elsewhere.path().join("roster.key");
     site.between_runs(|data| {
         std::fs::rename(key_file(data), &file).expect("moved");

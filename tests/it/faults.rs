@@ -9,14 +9,14 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::passwords::until;
-use crate::site::{ADMIN, As, PASSWORD, Site, binary, http_client, open_rows};
+use crate::site::{ADMIN, As, PASSWORD, Site, binary, get_locally, http_client, metric, open_rows};
 
 // ── a server or a command with pipes of its own ──
 
 struct Server {
     child: Child,
     url: String,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Server {
@@ -32,13 +32,17 @@ impl Server {
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
         let ready: Value = serde_json::from_str(&line).expect("JSON");
         let url = format!("http://{}", ready["listening"].as_str().expect("an address"));
-        Self { child, url, _directory: directory }
+        Self { child, url, directory }
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
         let http = http_client().build().expect("client");
         let answer = http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a body"))
+    }
+
+    fn log_lines_dropped(&self) -> u64 {
+        metric(&get_locally(self.directory.path(), "/metrics"), "roster_log_dropped_total")
     }
 
     fn stop(mut self) {
@@ -63,11 +67,6 @@ fn refusal(data: &Path) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{said}");
     said
-}
-
-fn metric(text: &str, name: &str) -> u64 {
-    let line = text.lines().find(|line| line.split(' ').next() == Some(name)).expect("the metric");
-    line.rsplit(' ').next().expect("a value").parse().expect("a number")
 }
 
 /// The words of what is wrong.
@@ -106,7 +105,7 @@ async fn a_log_on_a_full_disk_stops_nothing() {
     }
     has_fault(&site, 200, "database_full").await;
     assert!(faults(&site).await.1.contains(&"log_drops".to_owned()));
-    let dropped = metric(site.nobody().get("/metrics").await.body.as_str().expect("text"), "roster_log_dropped_total");
+    let dropped = site.metric("roster_log_dropped_total");
     assert!(dropped >= 20, "{dropped}");
     site.unlimit_file_size();
     for n in 0..20 {
@@ -128,8 +127,7 @@ async fn a_log_pipe_without_a_reader_stops_nothing() {
         assert_eq!(status, 401);
         assert!(body.contains("missing_bearer_token") || body.contains("unauthenticated"), "{body}");
     }
-    let (_, metrics) = server.get("/metrics").await;
-    assert!(metric(&metrics, "roster_log_dropped_total") > 0);
+    assert!(server.log_lines_dropped() > 0);
     server.stop();
 }
 
@@ -141,7 +139,7 @@ async fn a_log_pipe_that_nobody_reads_stops_nothing() {
     let _unread = server.child.stderr.take();
     until("lines are dropped", async || {
         assert_eq!(server.get("/me").await.0, 401);
-        metric(&server.get("/metrics").await.1, "roster_log_dropped_total") > 0
+        server.log_lines_dropped() > 0
     })
     .await;
     server.stop();

@@ -516,6 +516,7 @@ fn area(path: &str) -> u64 {
         ("/admin/wordpress", 35),
         ("/admin/sftpgo", 35),
         ("/hooks", 33),
+        ("/admin/encryption-key", 28),
         ("/admin/signing-keys", 28),
         ("/auth", 28),
         ("/me", 29),

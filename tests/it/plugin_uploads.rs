@@ -261,14 +261,6 @@ fn carrying(bytes: usize, number: usize) -> Vec<u8> {
     )
 }
 
-/// What a metric says.
-async fn metric(site: &Site, name: &str) -> u64 {
-    let metrics = site.nobody().get("/metrics").await.body;
-    let lines = metrics.as_str().expect("text").lines().map(str::to_owned).collect::<Vec<_>>();
-    let value = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.expect("the metric").parse().expect("a number")
-}
-
 #[tokio::test]
 async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
     const MIB: usize = 1_024 * 1_024;
@@ -286,15 +278,15 @@ async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
     let acme = Organization { site: &site, id, owner_token };
     upload(&acme.owner(), "first", carrying(3 * MIB, 0)).await.done();
     activate(&acme.owner(), "first", json!({"version": 1, "mode": "enforce"})).await.done();
-    let in_force = metric(&site, "roster_plugin_loaded_bytes").await;
+    let in_force = site.metric("roster_plugin_loaded_bytes");
     assert!((3..5).contains(&(in_force / MIB as u64)), "{in_force}");
     let before = site.resident_kib();
     for n in 1..=16 {
         upload(&acme.owner(), &format!("more-{n}"), carrying(3 * MIB, n)).await.done();
-        assert!(metric(&site, "roster_plugin_cache_bytes").await <= 10 * MIB as u64, "{n}");
+        assert!(site.metric("roster_plugin_cache_bytes") <= 10 * MIB as u64, "{n}");
     }
     // What was only tried is unloaded, and its memory is the system's again.
-    assert_eq!(metric(&site, "roster_plugin_loaded_bytes").await, in_force);
+    assert_eq!(site.metric("roster_plugin_loaded_bytes"), in_force);
     let grown = site.resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1_024, "{grown} KiB");
     // The oldest of all is on disk still, because it is in force.
@@ -305,8 +297,8 @@ async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
         files.map(|file| file.len()).collect::<Vec<_>>()
     };
     assert_eq!(files().len(), 3);
-    assert_eq!(files().iter().sum::<u64>(), metric(&site, "roster_plugin_cache_bytes").await);
-    assert_eq!(metric(&site, "roster_plugin_uncached").await, 14);
+    assert_eq!(files().iter().sum::<u64>(), site.metric("roster_plugin_cache_bytes"));
+    assert_eq!(site.metric("roster_plugin_uncached"), 14);
     let check = || acme.check(json!({"uid": uid, "permission": "doc.read"}));
     assert_eq!(check().await["reason"], "plugin_denied");
     // Of what is in force as much is loaded as may be, and the rest when it is asked.
@@ -314,9 +306,9 @@ async fn compiled_components_are_bounded_by_bytes_in_memory_and_on_disk() {
         let shadow = json!({"version": 1, "mode": "shadow"});
         activate(&acme.owner(), &format!("more-{n}"), shadow).await.done();
         assert_eq!(check().await["reason"], "plugin_denied");
-        assert!(metric(&site, "roster_plugin_loaded_bytes").await <= 10 * MIB as u64);
+        assert!(site.metric("roster_plugin_loaded_bytes") <= 10 * MIB as u64);
     }
-    assert!(metric(&site, "roster_plugin_unloaded").await > 0);
+    assert!(site.metric("roster_plugin_unloaded") > 0);
     let acme = (acme.id, acme.owner_token);
     // A smaller bound is kept to from the next start on.
     site.between_runs(|folder| {

@@ -265,9 +265,7 @@ impl Site {
 
     /// One of them.
     pub fn metric(&self, name: &str) -> u64 {
-        let metrics = self.metrics();
-        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}: {metrics}"))
+        metric(&self.metrics(), name)
     }
 
     /// The most memory that the server ever had, in kB.
@@ -681,8 +679,14 @@ fn counts(data: &Path) -> Counts {
     Counts { epoch: one("select epoch from site"), done: one("select count(*) from audit where outcome = 'done'") }
 }
 
+/// What a metric says.
+pub fn metric(metrics: &str, name: &str) -> u64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}: {metrics}"))
+}
+
 /// What the server tells over its local socket; without a runtime, for the end of a test.
-fn get_locally(data: &Path, path: &str) -> String {
+pub fn get_locally(data: &Path, path: &str) -> String {
     let mut stream = std::os::unix::net::UnixStream::connect(data.join("roster.sock")).expect("the local socket");
     write!(stream, "GET {path} HTTP/1.1\r\nhost: local\r\nconnection: close\r\n\r\n").expect("a request");
     let mut text = String::new();
