@@ -71,7 +71,7 @@ impl VerifiedTokens {
     }
 
     #[cfg(test)]
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.iter().filter_map(|shard| shard.lock().ok()).map(|shard| shard.young.len() + shard.elder.len()).sum()
     }
 }
