@@ -41,7 +41,6 @@ use crate::db::decisions::DecisionLog;
 use crate::db::mark::State;
 use crate::db::{Db, Reader, Writer};
 use crate::error::{Cause, Error, Result};
-use crate::health::{Fault, Health};
 use crate::ids::{MemberId, RoleId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Verified};
 use crate::outbound::Outbound;
@@ -461,36 +460,6 @@ impl App {
     /// The address people use: for links, never what a request calls us.
     pub fn public_url(&self) -> String {
         self.url.get().cloned().unwrap_or_else(|| self.config.public_url())
-    }
-
-    /// Where parts of the server tell what is wrong with them.
-    pub fn health(&self) -> &Arc<Health> {
-        &self.db.health
-    }
-
-    /// All that is wrong now.
-    pub async fn faults(&self) -> Vec<Fault> {
-        let mut faults = self.db.health.faults();
-        if !self.db.is_alive() {
-            faults.push(watch::WRITER_ENDED);
-        }
-        if !self.decisions.is_alive() {
-            faults.push(watch::DECISION_LOG_ENDED);
-        }
-        if crate::log::is_failing() {
-            faults.push(watch::LOG_DROPS);
-        }
-        if let Err(e) = self.read(|r| crate::access::store::epoch(r).map(drop)).await
-            && faults.iter().all(|fault| fault.word != e.cause.word())
-        {
-            faults.push(Fault {
-                part: "database",
-                word: e.cause.word(),
-                message: "the database cannot be read",
-                is_fatal: true,
-            });
-        }
-        faults
     }
 
     /// Done at the end of the next batch of changes.

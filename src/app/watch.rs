@@ -11,18 +11,18 @@ use tokio::task::JoinHandle;
 use super::App;
 use crate::db::mark::{State, next_night};
 use crate::db::panic_text;
-use crate::health::Fault;
+use crate::health::{Fault, Health};
 use crate::ids::Timestamp;
 
-pub(super) const WRITER_ENDED: Fault =
+const WRITER_ENDED: Fault =
     Fault { part: "writer", word: "writer_ended", message: "changes cannot be made: restart Roster", is_fatal: true };
-pub(super) const DECISION_LOG_ENDED: Fault = Fault {
+const DECISION_LOG_ENDED: Fault = Fault {
     part: "decision_log",
     word: "decision_log_ended",
     message: "decisions are not logged: restart Roster",
     is_fatal: false,
 };
-pub(super) const LOG_DROPS: Fault = Fault {
+const LOG_DROPS: Fault = Fault {
     part: "log",
     word: "log_drops",
     message: "log lines cannot be written and are dropped: look at the disk or the program that takes them",
@@ -53,6 +53,38 @@ where
             app.health().clear(fault.word);
         }
     })
+}
+
+impl App {
+    /// Where parts of the server tell what is wrong with them.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.db.health
+    }
+
+    /// All that is wrong now.
+    pub async fn faults(&self) -> Vec<Fault> {
+        let mut faults = self.db.health.faults();
+        if !self.db.is_alive() {
+            faults.push(WRITER_ENDED);
+        }
+        if !self.decisions.is_alive() {
+            faults.push(DECISION_LOG_ENDED);
+        }
+        if crate::log::is_failing() {
+            faults.push(LOG_DROPS);
+        }
+        if let Err(e) = self.read(|r| crate::access::store::epoch(r).map(drop)).await
+            && faults.iter().all(|fault| fault.word != e.cause.word())
+        {
+            faults.push(Fault {
+                part: "database",
+                word: e.cause.word(),
+                message: "the database cannot be read",
+                is_fatal: true,
+            });
+        }
+        faults
+    }
 }
 
 /// Keeps the mark, and tries again what the disk refused.

@@ -111,8 +111,11 @@ pub fn failed(error: rusqlite::Error) -> Error {
         rusqlite::Error::SqliteFailure(code, _) => match code.extended_code & 0xff {
             ffi::SQLITE_FULL => Cause::DatabaseFull,
             ffi::SQLITE_READONLY => Cause::DatabaseReadOnly,
-            // The second is the index of the write-ahead log, which could not be made longer.
-            ffi::SQLITE_IOERR if matches!(code.extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE) => {
+            // The last two are the index of the write-ahead log, which could not be made or made longer.
+            ffi::SQLITE_IOERR
+                if [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMOPEN, ffi::SQLITE_IOERR_SHMSIZE]
+                    .contains(&code.extended_code) =>
+            {
                 Cause::DatabaseFull
             }
             ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Cause::DatabaseDamaged,

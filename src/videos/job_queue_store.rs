@@ -272,10 +272,10 @@ const LIST_WRONGLY_CLOSED: &str = "
         from found
         where found.id is not null
     )
-    select o.id
+    select found.id
     from found
-    join organizations o on o.id = found.id
-    where o.status = 'active'";
+    where found.id is not null
+      and exists (select 1 from organizations o where o.id = found.id and o.status = 'active')";
 
 /// Organizations that are active again and have queues that are still closed.
 pub(super) fn list_wrongly_closed(r: &Reader<'_>) -> Result<Vec<OrganizationId>> {

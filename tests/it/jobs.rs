@@ -44,14 +44,13 @@ pub fn queue(site: &Site, uid: &str, org_id: Option<&str>, count: usize) -> Vec<
                 params![id.as_bytes(), video, member, organization, steps],
             )?;
             rows.execute(
-                &format!(
-                    "insert into job_queues (member_id, organization_id, ready, state, turn, since)
+                "insert into job_queues (member_id, organization_id, ready, state, turn, since)
                      values (?1, coalesce(?2, x''), 3, 'open',
-                             1000 * coalesce((select max(leased_at) from jobs where member_id = ?1), 0), {NOW})
+                             1000 * coalesce((select max(leased_at) from jobs where member_id = ?1), 0),
+                             (select run_at from jobs where id = ?3))
                      on conflict do update
-                     set since = min(since, excluded.since), state = iif(state = 'later', 'open', state)"
-                ),
-                params![member, organization],
+                     set since = min(since, excluded.since), state = iif(state = 'later', 'open', state)",
+                params![member, organization, id.as_bytes()],
             )?;
             ids.push(id.to_string());
         }

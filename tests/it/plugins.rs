@@ -593,7 +593,7 @@ async fn an_activation_that_cannot_be_is_refused_with_what_is_wrong() {
 
 #[tokio::test]
 async fn a_dry_run_tells_the_answer_its_cost_and_its_log_and_has_no_effect() {
-    let site = Site::start().await;
+    let site = Site::with("plugins.authorize_ms = 5000").await;
     let acme = site.organization("acme").await;
     let owner = acme.owner();
     let talking = authorizer(

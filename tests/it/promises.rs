@@ -314,7 +314,7 @@ async fn redeeming_a_client_s_link_counts_against_no_rate() {
     let made = client.post("/admin/invitations", json!({})).await.data();
 
     assert_eq!(client.post("/admin/invitations", json!({})).await.word(), "rate_limited");
-    accept(&acme.site, made["token"].as_str().expect("a token")).await.done();
+    accept(acme.site, made["token"].as_str().expect("a token")).await.done();
 }
 
 // ── letters ──

@@ -111,6 +111,8 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         "LIST_USAGE",
         "SITE_USAGE",
         "RECOUNT_TOTALS",
+        "RECOUNT_MEMBERS",
+        "RECOUNT_ORGANIZATIONS",
         "LIST_MISSING",
         "SET_MEMBERS",
         "SET_ORGANIZATIONS",

@@ -26,7 +26,7 @@ pub fn rounds(short: u32, full: u32) -> u32 {
     if std::env::var("ROSTER_TEST_TIER").is_ok_and(|tier| tier == "full") { full } else { short }
 }
 const QUEUED_WITHOUT_A_QUEUE: &str = "
-    select count(*)
+    select group_concat(hex(j.id) || ' of ' || hex(coalesce(j.member_id, '')), ', ')
     from jobs j
     where state = 'queued'
       and not exists (select 1 from job_queues q
@@ -393,8 +393,8 @@ impl Drop for Site {
         let orphans: i64 =
             rows.query_row("select count(*) from pragma_foreign_key_check", [], |row| row.get(0)).expect("check");
         assert_eq!(orphans, 0);
-        let lost: i64 = rows.query_row(QUEUED_WITHOUT_A_QUEUE, [], |row| row.get(0)).expect("check");
-        assert_eq!(lost, 0, "queued jobs that no claim finds");
+        let lost: Option<String> = rows.query_row(QUEUED_WITHOUT_A_QUEUE, [], |row| row.get(0)).expect("check");
+        assert_eq!(lost, None, "queued jobs that no claim finds");
         let ended = counts(self.path());
         assert!(
             ended.epoch - self.began.epoch <= ended.done - self.began.done,
