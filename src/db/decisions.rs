@@ -257,27 +257,16 @@ impl<T> Keeper<T> {
         }
     }
 
-    /// A panic costs its batch, and nothing else.
+    /// A panic costs its batch, and nothing else. Who waits is told when all is counted.
     fn write_or_drop(&mut self, batch: Vec<Message<T>>) {
-        let puts = batch.iter().filter_map(|message| match message {
-            Message::Put(organization, _) => Some(*organization),
-            _ => None,
-        });
-        let organizations: Vec<Option<OrganizationId>> = puts.collect();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write(batch, &organizations))) {
-            // Its transaction ends with it.
-            self.connection = None;
-            self.give_up(&Error::internal(format!("a panic: {}", panic_text(&panic))), &organizations);
-        }
-        self.waiting.fetch_sub(organizations.len() as u64, Ordering::Relaxed);
-    }
-
-    /// Writes a batch in one transaction.
-    fn write(&mut self, batch: Vec<Message<T>>, organizations: &[Option<OrganizationId>]) {
-        let (mut rows, mut forgotten, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut organizations, mut decisions, mut forgotten, mut told) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for message in batch {
             match message {
-                Message::Put(_, decision) => rows.push((self.form)(decision)),
+                Message::Put(organization, decision) => {
+                    organizations.push(organization);
+                    decisions.push(decision);
+                }
                 Message::Forget(member, done) => {
                     forgotten.push(member);
                     told.push(done);
@@ -286,6 +275,21 @@ impl<T> Keeper<T> {
                 Message::End => {}
             }
         }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write(decisions, &forgotten, &organizations))) {
+            // Its transaction ends with it.
+            self.connection = None;
+            self.give_up(&Error::internal(format!("a panic: {}", panic_text(&panic))), &organizations);
+        }
+        self.waiting.fetch_sub(organizations.len() as u64, Ordering::Relaxed);
+        for done in told {
+            // Who asked may be gone.
+            let _ = done.send(());
+        }
+    }
+
+    /// Writes a batch in one transaction.
+    fn write(&mut self, decisions: Vec<T>, forgotten: &[MemberId], organizations: &[Option<OrganizationId>]) {
+        let rows: Vec<_> = decisions.into_iter().map(|decision| (self.form)(decision)).collect();
         let has_work = !rows.is_empty() || (!forgotten.is_empty() && self.file.exists());
         if has_work
             && let Err(e) = self.in_transaction(|w| {
@@ -298,10 +302,6 @@ impl<T> Keeper<T> {
         if !forgotten.is_empty() {
             // What cannot be searched for a member goes as a whole.
             remove(&aside(&self.file));
-        }
-        for done in told {
-            // Who asked may be gone.
-            let _ = done.send(());
         }
     }
 

@@ -327,7 +327,7 @@ async fn a_server_starts_without_a_free_byte_reads_and_heals() {
         site.unlimit_file_size();
         is_well(&site).await;
         organization(&site.admin(), n).await.done();
-        site.logged("bytes are free at");
+        site.logged("this fault is over");
         site.restart().await;
         assert_eq!(site.admin().get("/admin/organizations?keyword=o").await.data()["total"], n + 2);
     }
