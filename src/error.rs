@@ -331,10 +331,11 @@ impl std::fmt::Display for Error {
         for field in &self.fields {
             write!(f, "; {}: {}", field.location.join("."), field.message)?;
         }
-        if let Some(source) = &self.source {
-            write!(f, " ({source})")?;
+        // What is said already is not said twice.
+        match &self.source {
+            Some(source) if !self.message().contains(source.as_ref() as &str) => write!(f, " ({source})"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
