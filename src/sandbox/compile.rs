@@ -2,7 +2,7 @@
 //! limits of the system, one at a time.
 //!
 //! **Invariant.** Nothing is ever loaded as code but what this program compiled itself: it comes from the child, or from
-//! the [cache](super::cache), which checks it.
+//! the cache, which checks it.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;

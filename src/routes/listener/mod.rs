@@ -1,7 +1,7 @@
 //! The listener: accepts connections, and closes those whose client is too slow or for whom there is no space.
 //!
 //! HTTP/1.1 only, so no connection has more than one request at a time. Each connection is a task; what it waits for is
-//! known by [`connection::Connection`], and [`Connections`] holds all of them. The network and the local socket of the
+//! known by `connection::Connection`, and `Connections` holds all of them. The network and the local socket of the
 //! command line are accepted apart, each with its own connections, so that a crowd on one does not shut the other.
 
 mod body;
