@@ -34,7 +34,10 @@ async fn site_with(url: &str, secret: &str, more: &str) -> Site {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a directory"));
     let file = folder.path().join(hex::encode(&secret::hash(secret)[..8]));
-    std::fs::write(&file, secret).expect("the secret");
+    // Another site may read it at this moment: it is whole at any time.
+    let written = tempfile::NamedTempFile::new_in(folder.path()).expect("a file");
+    std::fs::write(written.path(), secret).expect("the secret");
+    written.persist(&file).expect("in its place");
     let file = file.display();
     Site::with(&format!("wordpress.url = \"{url}\"\nwordpress.ticket_secret_file = \"{file}\"\n{more}")).await
 }
