@@ -39,18 +39,17 @@ pub struct Queue {
 pub struct Wanted {
     /// At least one of these is ready; none for whatever is.
     processors: Option<Ready>,
-    organization: Option<OrganizationId>,
 }
 
 impl Wanted {
-    pub fn new(processors: Option<&[Processor]>, organization: Option<OrganizationId>) -> Self {
+    pub fn new(processors: Option<&[Processor]>) -> Self {
         let set = |processors: &[Processor]| processors.iter().fold(0, |set, processor| set | bit(*processor));
-        Self { processors: processors.map(set), organization }
+        Self { processors: processors.map(set) }
     }
 
     /// The sets of ready processors that queues for this worker have.
     fn list_ready(&self, r: &Reader<'_>) -> Result<Vec<Ready>> {
-        let mut found = store::list_ready(r, self.organization)?;
+        let mut found = store::list_ready(r)?;
         found.retain(|ready| self.processors.is_none_or(|wanted| ready & wanted != 0));
         Ok(found)
     }
@@ -91,7 +90,7 @@ pub fn take(t: &Transaction<'_>, wish: &Wish) -> Result<Vec<JobId>> {
 fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
     let mut best: Option<store::Front> = None;
     for ready in wanted.list_ready(r)? {
-        if let Some(front) = store::find_front(r, ready, wanted.organization)?
+        if let Some(front) = store::find_front(r, ready)?
             && best.as_ref().is_none_or(|best| (front.turn, front.since) < (best.turn, best.since))
         {
             best = Some(front);

@@ -57,23 +57,10 @@ const LIST_READY: &str = "
         where found.ready is not null
     )
     select ready from found where ready is not null";
-const LIST_READY_OF_ORGANIZATION: &str = "
-    with recursive found (ready) as (
-        select min(ready) from job_queues where state = 'open' and organization_id = :organization_id
-        union all
-        select (select min(q.ready) from job_queues q
-                where q.state = 'open' and q.organization_id = :organization_id and q.ready > found.ready)
-        from found
-        where found.ready is not null
-    )
-    select ready from found where ready is not null";
 
 /// Which sets of ready processors open queues have: one step in the index for each.
-pub(super) fn list_ready(r: &Reader<'_>, organization: Option<OrganizationId>) -> Result<Vec<Ready>> {
-    match organization {
-        None => r.all(LIST_READY, &[], |row| row.get(0)),
-        Some(only) => r.all(LIST_READY_OF_ORGANIZATION, &[(":organization_id", &only)], |row| row.get(0)),
-    }
+pub(super) fn list_ready(r: &Reader<'_>) -> Result<Vec<Ready>> {
+    r.all(LIST_READY, &[], |row| row.get(0))
 }
 
 const HAS_DUE: &str = "
@@ -115,18 +102,9 @@ const FIND_FRONT: &str = "
     where q.state = 'open' and q.ready = :ready
     order by q.turn, q.since
     limit 1";
-const FIND_FRONT_OF_ORGANIZATION: &str = "
-    select nullif(q.member_id, x''), nullif(q.organization_id, x''), q.ready, q.turn, q.since,
-           coalesce(m.status, 'active') = 'active', coalesce(o.status, 'active') = 'active'
-    from job_queues q
-    left join members m on m.id = q.member_id
-    left join organizations o on o.id = q.organization_id
-    where q.state = 'open' and q.organization_id = :organization_id and q.ready = :ready
-    order by q.turn, q.since
-    limit 1";
 
-pub(super) fn find_front(r: &Reader<'_>, ready: Ready, organization: Option<OrganizationId>) -> Result<Option<Front>> {
-    let front = |row: &rusqlite::Row<'_>| {
+pub(super) fn find_front(r: &Reader<'_>, ready: Ready) -> Result<Option<Front>> {
+    r.find(FIND_FRONT, &[(":ready", &ready)], |row| {
         Ok(Front {
             queue: Queue { member: row.get(0)?, organization: row.get(1)?, ready: row.get(2)? },
             turn: row.get(3)?,
@@ -134,11 +112,7 @@ pub(super) fn find_front(r: &Reader<'_>, ready: Ready, organization: Option<Orga
             is_member_active: row.get(5)?,
             is_organization_active: row.get(6)?,
         })
-    };
-    match organization {
-        None => r.find(FIND_FRONT, &[(":ready", &ready)], front),
-        Some(only) => r.find(FIND_FRONT_OF_ORGANIZATION, &[(":ready", &ready), (":organization_id", &only)], front),
-    }
+    })
 }
 
 const LIST_FIRST: &str = "

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::job_queue::{self, Wanted};
-use super::jobs::{self, Job, Processor, Rules, Wish};
+use super::jobs::{self, Job, Rules, Wish};
 use crate::access;
 use crate::access::caller::Identity;
 use crate::access::permission::Permission;
@@ -22,26 +22,10 @@ use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 
-/// What a worker asks for; its reach follows from who it is at the moment of the claim.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    pub count: u64,
-    pub processors: Option<Vec<Processor>>,
-    pub lease_s: u64,
-    pub worker: String,
-}
-
-impl Asked {
-    fn wish(self, snapshot: &Snapshot, caller: &Identity) -> Result<Wish> {
-        caller.require_still(snapshot, Timestamp::now())?;
-        let organization = access::require(snapshot, caller, Permission::JOB_CLAIM)?.organization();
-        let Self { count, processors, lease_s, worker } = self;
-        Ok(Wish { count, processors, lease_s, worker, organization })
-    }
-
-    fn wanted(&self, app: &App, caller: &Identity) -> Result<Wanted> {
-        Ok(self.clone().wish(&app.snapshot(), caller)?.wanted())
-    }
+/// May the caller take jobs? Looked at anew whenever a worker that waits looks for one.
+fn require_worker(snapshot: &Snapshot, caller: &Identity) -> Result<()> {
+    caller.require_still(snapshot, Timestamp::now())?;
+    access::require(snapshot, caller, Permission::JOB_CLAIM).map(drop)
 }
 
 type Line = tokio::sync::Mutex<()>;
@@ -91,8 +75,8 @@ impl Drop for Seat<'_> {
 }
 
 /// Gives jobs to a worker; where there are none, waits so long for some.
-pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, asked: &Asked, wait: Duration) -> Result<Vec<Job>> {
-    let claimed = claim_now(app, caller, asked).await?;
+pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, wish: &Wish, wait: Duration) -> Result<Vec<Job>> {
+    let claimed = claim_now(app, caller, wish).await?;
     if !claimed.is_empty() || wait.is_zero() {
         return Ok(claimed);
     }
@@ -105,7 +89,7 @@ pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, asked: &Aske
         }
     };
     tokio::pin!(over);
-    let (line, lines) = waiting.line(asked.wanted(app, caller)?);
+    let (line, lines) = waiting.line(wish.wanted());
     let _first = tokio::select! {
         first = line.lock() => first,
         () = &mut over => return Ok(Vec::new()),
@@ -117,7 +101,7 @@ pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, asked: &Aske
         tokio::pin!(commit);
         // From here on, so that none is missed.
         commit.as_mut().enable();
-        let claimed = claim_now(app, caller, asked).await?;
+        let claimed = claim_now(app, caller, wish).await?;
         if !claimed.is_empty() {
             return Ok(claimed);
         }
@@ -143,18 +127,21 @@ async fn until(due: Option<Timestamp>) {
     }
 }
 
-async fn claim_now(app: &App, caller: &Identity, asked: &Asked) -> Result<Vec<Job>> {
+async fn claim_now(app: &App, caller: &Identity, wish: &Wish) -> Result<Vec<Job>> {
     /// A claim that finds nothing where there seemed to be something has put that right, or others were quicker.
     const ROUNDS_MAX: usize = 100;
     let rules = Rules::of(&app.config);
     for _ in 0..ROUNDS_MAX {
-        let wanted = asked.wanted(app, caller)?;
+        require_worker(&app.snapshot(), caller)?;
+        let wanted = wish.wanted();
         if !app.read(move |r| job_queue::may_find(r, &wanted)).await? {
             break;
         }
-        let asked = asked.clone();
-        let claim =
-            move |t: &Transaction<'_>, caller: &Identity| jobs::claim(t, &asked.wish(t.snapshot(), caller)?, rules);
+        let wish = wish.clone();
+        let claim = move |t: &Transaction<'_>, caller: &Identity| {
+            require_worker(t.snapshot(), caller)?;
+            jobs::claim(t, &wish, rules)
+        };
         let claimed = app.change(caller, "job.claim", claim).await?.answer;
         if !claimed.is_empty() {
             return Ok(claimed);

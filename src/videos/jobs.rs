@@ -254,12 +254,11 @@ pub struct Wish {
     pub lease_s: u64,
     /// Who asks.
     pub worker: String,
-    pub organization: Option<OrganizationId>,
 }
 
 impl Wish {
     pub fn wanted(&self) -> Wanted {
-        Wanted::new(self.processors.as_deref(), self.organization)
+        Wanted::new(self.processors.as_deref())
     }
 }
 

@@ -45,7 +45,6 @@ async fn claims(directory: &Path) -> Duration {
             processors: (n % 2 == 0).then(|| vec![Processor::Asr, Processor::Yolo]),
             lease_s: 86_400,
             worker: "bench".into(),
-            organization: None,
         };
         let claim = move |t: &roster::app::Transaction<'_>, _: &Identity| {
             let began = Instant::now();

@@ -65,7 +65,6 @@ create table job_queues (
     primary key (member_id, organization_id, ready)
 ) strict, without rowid;
 create index job_queues_open on job_queues (ready, turn, since) where state = 'open';
-create index job_queues_open_of_organization on job_queues (organization_id, ready, turn, since) where state = 'open';
 create index job_queues_later on job_queues (since) where state = 'later';
 create index job_queues_closed on job_queues (organization_id) where state = 'closed';
 insert into job_queues (member_id, organization_id, ready, state, turn, since)

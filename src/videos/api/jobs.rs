@@ -16,8 +16,8 @@ use crate::db::{Reader, Window};
 use crate::error::{Cause, Result};
 use crate::ids::{JobId, LeaseId, MemberId, OrganizationId};
 use crate::members;
-use crate::videos::job_wait::{Asked, Waiting};
-use crate::videos::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState};
+use crate::videos::job_wait::Waiting;
+use crate::videos::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, Wish};
 use crate::videos::{job_wait, jobs_store as store};
 use crate::wire::{Body, OptionalBody, Page, Reply, Tag, ok};
 
@@ -420,14 +420,14 @@ impl Api {
         let none = ClaimJobs { count: None, processors: None, lease_s: None, wait_s: None };
         let body = body.read(request).await?.unwrap_or(none);
         let config = &self.app.config;
-        let asked = Asked {
+        let wish = Wish {
             count: body.count.unwrap_or(1).min(config.job_claim_max),
             processors: body.processors.map(|names| names.into_iter().map(Processor::from).collect()),
             lease_s: body.lease_s.unwrap_or(config.job_lease_s),
             worker: worker(&caller),
         };
         let wait = Duration::from_secs(body.wait_s.unwrap_or(0).min(config.job_wait_s));
-        let claimed = job_wait::claim(&self.app, &self.waiting, &caller, &asked, wait).await?;
+        let claimed = job_wait::claim(&self.app, &self.waiting, &caller, &wish, wait).await?;
         Ok(ok(ClaimedJobs { jobs: claimed.into_iter().map(Into::into).collect() }))
     }
 
