@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use totp_rs::Secret;
 
+use crate::schema::make_former;
 use crate::second_factor::{Authenticator, answer, challenge};
 use crate::site::{PASSWORD, Site, binary};
 
@@ -98,6 +99,21 @@ fn failing(data: &Path) -> String {
     let output = Command::new(binary()).args(["signing-key", "list", "--data"]).arg(data).output().expect("roster");
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a command and takes its life so much later, wherever it is by then.
+fn killed_after(pause_ms: u64, data: &Path, arguments: &[&str]) {
+    let mut child = Command::new(binary())
+        .args(arguments)
+        .arg("--data")
+        .arg(data)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("roster");
+    std::thread::sleep(Duration::from_millis(pause_ms));
+    let _ = child.kill();
+    child.wait().expect("status");
 }
 
 fn succeeding(data: &Path, arguments: &[&str]) {
@@ -357,16 +373,7 @@ async fn a_rotation_that_is_killed_anywhere_leaves_a_site_that_starts() {
         is_whole(data);
         // With a kill that comes when it comes.
         for pause_ms in [0, 5, 15, 30, 50, 80, 120, 200] {
-            let mut child = Command::new(binary())
-                .args(["encryption-key", "rotate", "--data"])
-                .arg(data)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("roster");
-            std::thread::sleep(Duration::from_millis(pause_ms));
-            let _ = child.kill();
-            child.wait().expect("status");
+            killed_after(pause_ms, data, &["encryption-key", "rotate"]);
             is_whole(data);
         }
     });
@@ -380,17 +387,8 @@ fn go_back(data: &Path) {
     let secrets = clear(data);
     let (file, newer) = (data.join("roster.db"), data.join("newer.db"));
     std::fs::rename(&file, &newer).expect("renamed");
-    let old = Connection::open(&file).expect("a file");
-    for step in [
-        include_str!("schema_1.sql"),
-        include_str!("../../src/db/upgrades/2.sql"),
-        include_str!("../../src/db/upgrades/3.sql"),
-        include_str!("../../src/db/upgrades/4.sql"),
-        include_str!("../../src/db/upgrades/5.sql"),
-        "pragma user_version = 5; pragma journal_mode = wal; pragma foreign_keys = off;",
-    ] {
-        old.execute_batch(step).expect("the fifth schema");
-    }
+    let old = make_former(&file, 5);
+    old.execute_batch("pragma journal_mode = wal; pragma foreign_keys = off").expect("settings");
     old.execute("attach ?1 as newer", [newer.to_str().expect("a path")]).expect("attached");
     let names = |sql: &str, table: &str| -> Vec<String> {
         let mut listed = old.prepare(sql).expect("a list");
@@ -493,16 +491,7 @@ async fn an_upgrade_that_is_killed_anywhere_is_gone_on_with() {
     site.between_runs(|data| {
         for pause_ms in [5, 15, 30, 50, 80, 120] {
             go_back(data);
-            let mut child = Command::new(binary())
-                .args(["signing-key", "list", "--data"])
-                .arg(data)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("roster");
-            std::thread::sleep(Duration::from_millis(pause_ms));
-            let _ = child.kill();
-            child.wait().expect("status");
+            killed_after(pause_ms, data, &["signing-key", "list"]);
             succeeding(data, &["signing-key", "list"]);
             let mut now = clear(data);
             now.sort();

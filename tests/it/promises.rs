@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::counterparts::Smtp;
 use crate::passwords::{mailing, until};
+use crate::schema::make_former;
 use crate::site::{As, Organization, PASSWORD, Reply, Site};
 
 // ── links ──
@@ -421,13 +422,8 @@ async fn the_key_of_a_service_opens_nothing_after_its_maker_until_somebody_else_
 fn an_upgrade_withdraws_what_nobody_answers_for() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
-    let former = rusqlite::Connection::open(&file).expect("open");
-    for step in [
-        include_str!("schema_1.sql"),
-        include_str!("../../src/db/upgrades/2.sql"),
-        include_str!("../../src/db/upgrades/3.sql"),
-        include_str!("../../src/db/upgrades/4.sql"),
-        include_str!("../../src/db/upgrades/5.sql"),
+    let former = make_former(&file, 5);
+    let rows =
         "insert into organizations (id, org_code, name, status, created_at, updated_at)
          values (zeroblob(16), 'acme', 'Acme', 'active', 1, 1);
          insert into members (id, username, status, created_at, updated_at) values (zeroblob(16), 'kim', 'active', 1, 1);
@@ -437,11 +433,8 @@ fn an_upgrade_withdraws_what_nobody_answers_for() {
          insert into one_time_tokens (hash, purpose, member_id, expires_at, created_at)
          values (zeroblob(32), 'password_reset', zeroblob(16), 9, 1), (randomblob(32), 'email_code', zeroblob(16), 9, 1);
          insert into api_keys (id, type, name, service_name, hash, scopes, expires_at, created_at, updated_at)
-         values (zeroblob(16), 'msvc', 'gpu', 'gpu', zeroblob(32), '[]', 9, 1, 1);
-         pragma user_version = 5;",
-    ] {
-        former.execute_batch(step).expect("the fifth schema");
-    }
+         values (zeroblob(16), 'msvc', 'gpu', 'gpu', zeroblob(32), '[]', 9, 1, 1);";
+    former.execute_batch(rows).expect("rows of the fifth schema");
     drop(former);
     let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
     let kept =

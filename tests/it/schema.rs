@@ -225,27 +225,34 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
-#[test]
-fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("roster.db");
-    let former = Connection::open(&file).expect("open");
-    for step in [
+/// A new file as a Roster of this former schema made it.
+pub fn make_former(file: &Path, version: usize) -> Connection {
+    const STEPS: [&str; 5] = [
         include_str!("schema_1.sql"),
         include_str!("../../src/db/upgrades/2.sql"),
         include_str!("../../src/db/upgrades/3.sql"),
         include_str!("../../src/db/upgrades/4.sql"),
-        "insert into videos (number, id, path, size, created_at, updated_at) values (7, '0123456789abcdef', 'kim/a', 1, 1, 1);
+        include_str!("../../src/db/upgrades/5.sql"),
+    ];
+    let former = Connection::open(file).expect("open");
+    STEPS[..version].iter().for_each(|step| former.execute_batch(step).expect("a former schema"));
+    former.pragma_update(None, "user_version", i64::try_from(version).expect("a version")).expect("its version");
+    former
+}
+
+#[test]
+fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let former = make_former(&file, 4);
+    let rows = "insert into videos (number, id, path, size, created_at, updated_at) values (7, '0123456789abcdef', 'kim/a', 1, 1, 1);
          insert into jobs (id, video_number, kind, state, attempts, run_at, steps, created_at, updated_at)
          values (zeroblob(16), 7, 'auto_ingestion', 'dead', 3, 5, '[]', 1, 2);
          insert into videos (number, id, path, size, created_at, updated_at) values (8, '1123456789abcdef', 'kim/b', 1, 1, 1);
          insert into jobs (id, video_number, member_id, kind, state, run_at, steps, leased_at, created_at, updated_at)
          values (x'11111111111111111111111111111111', 8, x'22', 'auto_ingestion', 'queued', 9,
-                 '[{\"processor\":\"asr\",\"state\":\"ready\"},{\"processor\":\"cut\",\"state\":\"completed\"},{\"processor\":\"pose\",\"state\":\"ready\"}]', 4, 1, 2);
-         pragma user_version = 4;",
-    ] {
-        former.execute_batch(step).expect("the fourth schema");
-    }
+                 '[{\"processor\":\"asr\",\"state\":\"ready\"},{\"processor\":\"cut\",\"state\":\"completed\"},{\"processor\":\"pose\",\"state\":\"ready\"}]', 4, 1, 2);";
+    former.execute_batch(rows).expect("rows of the fourth schema");
     drop(former);
     let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
     let kept =
