@@ -135,9 +135,14 @@ fn opens(catalog: &Catalog, who: &Who, slot: Slot) -> bool {
     if *node.app != *OWN_APP {
         return has_scope(who, HANDS_OUT);
     }
-    let own = Permission::all().find(|own| catalog.slot_of(*own) == slot).map(Permission::own);
+    Permission::all().find(|own| catalog.slot_of(*own) == slot).is_some_and(|own| opens_own(who, own))
+}
+
+/// The same of one of Roster's own.
+fn opens_own(who: &Who, permission: Permission) -> bool {
+    let own = permission.own();
     // A category opens nothing.
-    own.is_some_and(|own| own.method.is_empty() || own.scope.is_some_and(|scope| has_scope(who, scope)))
+    own.method.is_empty() || own.scope.is_some_and(|scope| has_scope(who, scope))
 }
 
 /// Is this role an administrator's, seen from a program: an owner's, an administrator's, one of `platform`, or one that
@@ -149,8 +154,7 @@ fn is_administrative(snapshot: &Snapshot, who: &Who, tenant: OrganizationId, rol
         || is_administrators(role)
         || Permission::all()
             .filter(changes)
-            .map(|own| catalog.slot_of(own))
-            .any(|slot| role.holds(catalog, slot) && !opens(catalog, who, slot))
+            .any(|own| role.holds(catalog, catalog.slot_of(own)) && !opens_own(who, own))
 }
 
 /// Is it the role of an owner or an administrator by its name, whatever it holds today?
