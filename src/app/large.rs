@@ -50,8 +50,8 @@ impl App {
     }
 
     /// Which plugins the organization may have.
-    pub fn tier_of(&self, snapshot: &Snapshot, tenant: OrganizationId) -> Tier {
-        let org_code = snapshot.tenant(tenant).map(|tenant| tenant.org_code.clone()).unwrap_or_default();
-        Tier::of_organization(&self.config, &org_code)
+    pub fn tier_of(&self, snapshot: &Snapshot, organization: OrganizationId) -> Tier {
+        let tenant = snapshot.tenant(organization);
+        tenant.map_or(Tier::Standard, |tenant| Tier::of_organization(&self.config, &tenant.org_code))
     }
 }

@@ -77,12 +77,7 @@ impl App {
 
     /// Fails for a version of a big runtime whose organization may not have one any more.
     pub fn require_tier(&self, organization: OrganizationId, is_large: bool) -> Result<()> {
-        let snapshot = self.guard.snapshot.load();
-        let may_be_large = || {
-            let tenant = snapshot.tenant(organization);
-            tenant.is_some_and(|tenant| Tier::of_organization(&self.config, &tenant.org_code) == Tier::Large)
-        };
-        if !is_large || may_be_large() {
+        if !is_large || self.tier_of(&self.guard.snapshot.load(), organization) == Tier::Large {
             return Ok(());
         }
         let message = "this version is a big runtime, and plugins.large_organizations does not name its organization";
