@@ -460,7 +460,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
                 }
             }
             let before = self.state.clone();
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch, &before))) {
                 // Who waited for this batch is told that nothing is known. What it left is undone, or published.
                 self.figures.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(panic = panic_text(&panic), "the writer panicked and goes on from the rows");
@@ -483,12 +483,12 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         }
     }
 
-    fn commit(&mut self, batch: Vec<Job<S>>) {
+    /// Runs a batch in one transaction; `before` is the state that a failure goes back to.
+    fn commit(&mut self, batch: Vec<Job<S>>, before: &S) {
         self.figures.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         self.figures.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
         let begun = sql::run(&self.connection, "begin immediate");
-        let before = self.state.clone();
         let (mut broken, mut changed) = (begun.as_ref().err().cloned(), false);
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
@@ -503,7 +503,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         if outcome.is_err() {
             self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
             if begun.is_ok() {
-                self.undo(before);
+                self.undo(before.clone());
             }
         }
         self.figures.ended.fetch_add(1, Ordering::Release);
