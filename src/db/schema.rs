@@ -142,7 +142,7 @@ fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
 }
 
 /// Writes the file anew, so that nothing is left in it but what the rows hold: what was deleted or replaced stays in free
-/// pages and in the write-ahead log otherwise. Takes the room of the file twice for a while.
+/// pages and in the write-ahead log otherwise. Needs space for the file twice for a while.
 pub fn vacuum(file: &Path) -> Result<()> {
     let write = || {
         let connection = Connection::open(file)?;

@@ -1,8 +1,8 @@
 //! What work the password hashes are that the site stores, and what is left to do after one of them so that every sign-in
-//! is the same work: nobody shall see by the time whose hash came from elsewhere, or whether there is one.
+//! is the same work: the time must not tell whose hash came from elsewhere, or whether there is one.
 //!
 //! Hashes differ in two ways: rounds of bcrypt, and blocks of argon2 (its memory times its passes). The floor is the most
-//! that any stored hash takes of each, and whoever signs in pays both.
+//! that any stored hash takes of each, and every sign-in pays both.
 
 /// The work of one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -124,8 +124,8 @@ pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
 }
 
 /// The member whose folder has this name. Compared byte by byte, as a file system does. A username that a tenant or the
-/// person chose is none: whoever takes the name of a folder would own what lies there. SFTPGo itself is never believed by
-/// a username at all.
+/// person chose is none: taking the name of a folder must not give what lies there. SFTPGo itself is never believed by a
+/// username at all.
 pub fn owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
     store::find_owner_of_folder(r, name)
 }
