@@ -23,7 +23,7 @@ const SETTINGS: &str = "[password]\nmemory_kib = 64\niterations = 1\n";
 
 /// How many rounds a test takes: few in every run, many in `tests/run --full`.
 pub fn rounds(short: u32, full: u32) -> u32 {
-    if std::env::var("ROSTER_TEST_TIER").is_ok_and(|tier| tier == "full") { full } else { short }
+    if std::env::var("TEST_TIER").is_ok_and(|tier| tier == "full") { full } else { short }
 }
 const QUEUED_WITHOUT_A_QUEUE: &str = "
     select group_concat(hex(j.id) || ' of ' || hex(coalesce(j.member_id, '')), ', ')
