@@ -97,6 +97,10 @@ impl<E> Edge<E> {
                 {
                     failure = failure.header("Allow", found.value.clone());
                 }
+                if failure.cause == Cause::RouteNotFound {
+                    let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
+                    failure = failure.saying(message);
+                }
                 let mut response = self.failed(&failure, exchange);
                 if *method == Method::HEAD {
                     response.set_body(());
