@@ -4,12 +4,14 @@
 //! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
 
 mod edge;
+mod fixed;
 pub mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use edge::Edge;
+use fixed::Fixed;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
@@ -25,7 +27,7 @@ use crate::error::{Cause, Error, Field, Result};
 use crate::health::Fault;
 use crate::sessions::oidc::Providers;
 use crate::wire::inputs::{self, Format, Inputs};
-use crate::wire::{Failure, document, is_known};
+use crate::wire::{Failure, document};
 use crate::{audit, clients, connect, members, organizations, permissions, plugins, sessions, videos};
 
 type Apis = (
@@ -235,9 +237,6 @@ pub const FORMATS: &[Format] = &[
     ("event-kind", connect::kind_faults),
 ];
 
-/// The page is one inline script by Swagger UI; it may talk to this server only.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
-
 /// The program itself.
 struct System;
 
@@ -314,48 +313,6 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
     }
     connect::deliver::observe(&app).await?;
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
-}
-
-/// A text that is made when somebody first asks for it, with a tag so that it is fetched once.
-struct Fixed {
-    app: Arc<App>,
-    content_type: &'static str,
-    make: fn(&Arc<App>) -> Result<String>,
-    made: OnceLock<(String, String)>,
-}
-
-impl Fixed {
-    fn new(app: &Arc<App>, content_type: &'static str, make: fn(&Arc<App>) -> Result<String>) -> Self {
-        Self { app: app.clone(), content_type, make, made: OnceLock::new() }
-    }
-
-    /// The text and its tag.
-    fn made(&self) -> Result<&(String, String)> {
-        if let Some(made) = self.made.get() {
-            return Ok(made);
-        }
-        let text = (self.make)(&self.app)?;
-        let etag = format!("\"{}\"", hex::encode(&secret::hash(&text)[..12]));
-        Ok(self.made.get_or_init(|| (text, etag)))
-    }
-}
-
-impl Endpoint for Fixed {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let (text, etag) = self.made()?;
-        // Public, and asked for anew by its tag.
-        let mut response = Response::builder().header(header::ETAG, etag).header(header::CACHE_CONTROL, "no-cache");
-        if self.content_type.starts_with("text/html") {
-            response = response.header(header::CONTENT_SECURITY_POLICY, DOCS_POLICY);
-        }
-        let sent = request.headers().get(header::IF_NONE_MATCH).and_then(|sent| sent.to_str().ok());
-        if is_known(sent, etag) {
-            return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
-        }
-        Ok(response.content_type(self.content_type).body(text.clone()))
-    }
 }
 
 /// One endpoint under several addresses.

@@ -51,9 +51,10 @@ impl Nginx {
         std::fs::write(folder.path().join("nginx.conf"), settings).expect("written");
         // It takes the listening socket over, so that it answers from now on and no other program gets the port.
         fcntl_setfd(&listener, FdFlags::empty()).expect("inherited");
-        let nginx = "PATH=$PATH:/usr/sbin; nginx -e log -p \"$0\" -c nginx.conf & cat; kill $!";
+        let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/nginx/usr/sbin");
+        let nginx = "PATH=$PATH:/usr/sbin:$1; nginx -e log -p \"$0\" -c nginx.conf & cat; kill $!";
         let child = Command::new("sh")
-            .args(["-c", nginx, &at])
+            .args(["-c", nginx, &at, unpacked])
             .env("NGINX", format!("{};", std::os::fd::AsRawFd::as_raw_fd(&listener)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
