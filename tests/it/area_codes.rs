@@ -34,9 +34,11 @@ pub fn defined(id: &str) -> Option<&'static [u64]> {
     DEFINED.iter().find(|(operation, _)| *operation == id).map(|(_, codes)| *codes)
 }
 
-/// Our numbers beside it: success, what no body of the definition is, and the right that is missing.
+/// Our numbers beside it: success, what no body of the definition is, the right that is missing, and load.
 fn may_be(id: &str, code: u64) -> bool {
+    const LOAD: [u64; 2] = [31_604_000, 31_606_000];
     let is_common = [DONE, BAD_INPUT, MEDIA_TYPE, FORBIDDEN, 31_501_000, 31_201_000].contains(&code);
+    let is_common = is_common || LOAD.contains(&code);
     match defined(id) {
         Some(codes) => is_common || codes.contains(&code),
         None => is_common || code / 1_000_000 == 31,

@@ -50,6 +50,7 @@ impl Nginx {
         );
         std::fs::write(folder.path().join("nginx.conf"), settings).expect("written");
         // It takes the listening socket over, so that it answers from now on and no other program gets the port.
+        listener.set_nonblocking(true).expect("a socket for events");
         fcntl_setfd(&listener, FdFlags::empty()).expect("inherited");
         let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/nginx/usr/sbin");
         let nginx = "PATH=$PATH:/usr/sbin:$1; nginx -e log -p \"$0\" -c nginx.conf & cat; kill $!";
@@ -205,7 +206,8 @@ async fn a_provider_sends_people_back_and_the_cookie_of_the_sign_in_comes_along(
     let back = format!("{}/signed-in", proxied.origin);
 
     let mut browser = Browser::new();
-    let begun = browser.get(&format!("{}/auth/oidc/url?provider=lab&redirect_uri={back}", proxied.url)).await;
+    let begin = format!("{}/auth/oidc/url?provider=lab&redirect_uri={back}", proxied.url);
+    let begun = browser.send(Method::GET, &begin, &[("sec-fetch-site", "same-origin")], &[]).await;
     let begun: Value = serde_json::from_str(&begun.body).expect("JSON");
     let authorize = begun["data"]["authorize_url"].as_str().expect("a URL").to_owned();
     let callback = browser.sign_in(&authorize, "alice", &back).await;
