@@ -37,7 +37,7 @@ impl Nginx {
             .map(|part| format!("{part}_temp_path {at}/{part};"))
             .concat();
         let settings = format!(
-            "{user} daemon off; master_process off; pid {at}/pid; error_log {at}/log;
+            "{user} daemon off; worker_processes 1; pid {at}/pid; error_log {at}/log;
             events {{ }}
             http {{
               access_log off; {temporary}
