@@ -405,27 +405,31 @@ fn top(path: &str) -> String {
 
 /// Which methods each address takes, for the `Allow` header.
 fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
-    let mut methods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let at_root = tops_at_root(document, base);
     for operation in document::operations(document) {
         let is_at_root = at_root.contains(&top(operation.path));
         let below = format!("{base}{}", operation.path);
         for path in std::iter::once(below).chain(is_at_root.then(|| operation.path.to_owned())) {
-            methods.entry(path).or_default().insert(operation.method.to_uppercase());
+            let (known, method) = (methods.entry(path).or_default(), operation.method.to_uppercase());
+            // Without a base path both are the same.
+            if !known.contains(&method) {
+                known.push(method);
+            }
         }
     }
     for fixed in ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"] {
-        methods.insert(fixed.to_owned(), ["GET".into()].into());
+        methods.insert(fixed.to_owned(), vec!["GET".into()]);
     }
     for fixed in ["openapi.json", "docs"] {
-        methods.insert(format!("{base}/{fixed}"), ["GET".into()].into());
+        methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
     }
     for page in ["/setup", "/reset", "/invitation"] {
-        methods.insert(page.to_owned(), ["GET".into(), "POST".into()].into());
+        methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
     }
     let mut router = matchit::Router::new();
     for (path, methods) in methods {
-        if let Err(e) = router.insert(path, methods.into_iter().collect::<Vec<_>>().join(", ")) {
+        if let Err(e) = router.insert(path, methods.join(", ")) {
             tracing::warn!(error = %e, "an address has no Allow header");
         }
     }

@@ -18,7 +18,7 @@ const DEFINED: [(&str, &[u64]); 15] = [
     ("create_role", &[BAD_INPUT, 31_101_000, 31_303_000]),
     ("update_role", &[BAD_INPUT, 31_301_000, 31_309_000]),
     ("delete_role", &[31_301_000, 31_309_000, 31_312_000]),
-    ("get_role_permissions", &[31_301_000]),
+    ("list_role_permissions", &[31_301_000]),
     ("replace_role_permissions", &[BAD_INPUT, 31_301_000, 31_601_000]),
     ("list_user_roles", &[]),
     ("assign_user_role", &[BAD_INPUT, 31_301_000, 31_303_000]),

@@ -131,7 +131,7 @@ async fn sign_in_by_cookie_works_however_the_proxy_calls_us() {
         let cookies = proxied.cookies().await;
 
         let me = proxied.request(Method::GET, "/me").header("cookie", &cookies).send().await.expect("an answer");
-        assert_eq!(value(me).await["data"]["username"], ADMIN, "{case}");
+        assert_eq!(value(me).await["data"]["email"], ADMIN, "{case}");
         for (origin, code) in [(&*proxied.origin, 102_000), ("https://evil.example", 28_505_000), ("null", 28_505_000)]
         {
             let rename = proxied.request(Method::PATCH, "/me").header("cookie", &cookies).header("origin", origin);
