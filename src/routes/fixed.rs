@@ -56,7 +56,7 @@ impl Fixed {
         Self { app: app.clone(), content_type, make, made: OnceCell::new() }
     }
 
-    /// Whoever asks while it is made waits for the same.
+    /// Who asks while it is made waits for the same.
     async fn made(&self) -> Result<&Made> {
         let make = || async {
             let (app, make) = (self.app.clone(), self.make);
