@@ -8,12 +8,13 @@ mod kinds;
 pub mod providers;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 pub use kinds::network;
-use kinds::{Setting, within};
+use kinds::{Prefix, Setting, within};
 use providers::Provider;
 use toml::Value;
 
@@ -137,7 +138,7 @@ fn variable(name: &str) -> String {
 settings! {
     listen "listen": SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8480)), (), "Where the server listens; port 0 takes a free one";
     public_url "public_url": String = String::new(), (), "The address people use, without a slash at the end; empty means the listening address";
-    base_path "base_path": String = "/api/v1".into(), (), "Where the API lies under the public address";
+    base_path "base_path": String = "/api/v1".into(), Prefix, "Where the API lies under the public address; empty or / behind a proxy that strips the path of public_url";
     debug "debug": bool = false, (), "Adds the internal cause to 500 answers and raises logging; never in production";
     internal_secret_file "internal_secret_file": PathBuf = PathBuf::new(), (), "File with one or two secrets (one a line) for X-Internal-Secret; ROSTER_INTERNAL_SECRET (comma between two) wins";
     encryption_key_file "encryption_key_file": PathBuf = PathBuf::new(), (), "File with the key that the secrets in roster.db are encrypted with, 64 hexadecimal digits; empty means encryption.key in the data directory. It is made with the site";
@@ -322,10 +323,7 @@ impl Config {
         let mut faults = Vec::new();
         config.read_file(sources, &mut faults);
         #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-            .filter(|(name, _)| name.starts_with("ROSTER_"))
-            .collect();
+        let environment = own_variables(std::env::vars_os());
         config.set_from_environment(&environment, &mut faults);
         if let Some(listen) = sources.listen {
             config.listen = listen;
@@ -402,15 +400,6 @@ impl Config {
     }
 
     fn check(&self, faults: &mut Vec<String>) {
-        if !self.base_path.is_empty() && (!self.base_path.starts_with('/') || self.base_path.ends_with('/')) {
-            faults.push("base_path must begin with a slash and not end with one".into());
-        }
-        let top = self.base_path.split('/').nth(1).unwrap_or_default();
-        const TAKEN: [&str; 11] =
-            ["", "auth", "me", "admin", "internal", "setup", "reset", "invitation", "healthz", "readyz", "metrics"];
-        if TAKEN.contains(&top) {
-            faults.push("base_path must have a beginning of its own: the root and the short paths are taken".into());
-        }
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
             faults.push(format!("log.level is not understood: {e}"));
         }
@@ -489,6 +478,17 @@ impl Config {
         if self.issuer.is_empty() { self.public_url() } else { self.issuer.clone() }
     }
 
+    /// The path of the public address: empty, or with a slash before it. A proxy may put us below a path of its own.
+    pub fn public_path(&self) -> &str {
+        let below_scheme = self.public_url.split_once("://").map_or(&*self.public_url, |(_, rest)| rest);
+        below_scheme.find('/').map_or("", |at| &below_scheme[at..])
+    }
+
+    /// Where browsers find the API: the path that the operations' own are appended to.
+    pub fn api_path(&self) -> String {
+        format!("{}{}", self.public_path(), self.base_path)
+    }
+
     pub fn public_url(&self) -> String {
         if self.public_url.is_empty() { format!("http://{}", self.listen) } else { self.public_url.clone() }
     }
@@ -520,6 +520,19 @@ pub fn own_program() -> std::io::Result<PathBuf> {
 }
 
 pub const FILE_NAME: &str = "roster.toml";
+
+/// The `ROSTER_…` variables. Plain `DEBUG` is taken as `ROSTER_DEBUG` where that is not set; what is neither on nor off is
+/// meant for another program.
+fn own_variables(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    let mut own: BTreeMap<String, String> = all
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name.starts_with("ROSTER_") || name == "DEBUG")
+        .collect();
+    if let Some(plain) = own.remove("DEBUG").filter(|text| bool::read(&bool::of_text(text)).is_ok()) {
+        own.entry(variable("debug")).or_insert(plain);
+    }
+    own
+}
 
 /// A guessable internal secret opens every member. This only stops the careless; `openssl rand -hex 32` makes a good one.
 const INTERNAL_SECRET_BYTES_MIN: usize = 8;
@@ -595,6 +608,68 @@ mod tests {
             let mut faults = Vec::new();
             config.check(&mut faults);
             assert_eq!(faults.len(), count, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_a_prefix_that_the_router_takes() {
+        for (set, kept) in [("", ""), ("/", ""), ("/api/v1", "/api/v1"), ("/a-b._~/9", "/a-b._~/9"), ("/mex", "/mex")] {
+            assert_eq!(read(&format!("base_path = {set:?}")).expect(set).base_path, kept);
+        }
+        for (set, why) in [
+            ("api", "must begin with a slash, as in /api/v1"),
+            ("/api/", "must not end with a slash"),
+            ("//", "must not end with a slash"),
+            ("//api", "must have a name between every two slashes"),
+            ("/api//v1", "must have a name between every two slashes"),
+            ("/api/../v1", "must have a name between every two slashes"),
+            ("/.", "must have a name between every two slashes"),
+            ("/:tenant", "has ':' in it: between the slashes only letters, digits, - . _ and ~ can stand"),
+            ("/a*", "has '*' in it: between the slashes only letters, digits, - . _ and ~ can stand"),
+            ("/a{b}", "has '{' in it: between the slashes only letters, digits, - . _ and ~ can stand"),
+            ("/a<b>", "has '<' in it: between the slashes only letters, digits, - . _ and ~ can stand"),
+            ("/a%20b", "has '%' in it: between the slashes only letters, digits, - . _ and ~ can stand"),
+            ("/a?b", "has '?' in it: between the slashes only letters, digits, - . _ and ~ can stand"),
+            ("https://a.example.org", "must begin with a slash, as in /api/v1"),
+            ("/me", "must not begin with /me: something else lies there"),
+            ("/console/api", "must not begin with /console: something else lies there"),
+            ("/.well-known", "must not begin with /.well-known: something else lies there"),
+        ] {
+            assert_eq!(read(&format!("base_path = {set:?}")).expect_err(set), [format!("base_path {why}")]);
+        }
+    }
+
+    #[test]
+    fn the_path_of_the_public_address_lies_before_the_base_path() {
+        for (public_url, base_path, api_path) in [
+            ("", "/api/v1", "/api/v1"),
+            ("https://a.example.org", "/api/v1", "/api/v1"),
+            ("https://a.example.org:8443/id", "/api/v1", "/id/api/v1"),
+            ("https://a.example.org/api/v1", "/", "/api/v1"),
+            ("https://a.example.org", "", ""),
+        ] {
+            let config = read(&format!("public_url = {public_url:?}\nbase_path = {base_path:?}")).expect("settings");
+            assert_eq!(config.api_path(), api_path);
+        }
+    }
+
+    #[test]
+    fn plain_debug_is_taken_where_it_is_on_or_off() {
+        for (variables, is_on) in [
+            (&[("DEBUG", "1")][..], true),
+            (&[("DEBUG", "true")], true),
+            (&[("DEBUG", "0")], false),
+            (&[("DEBUG", "app:*")], false),
+            (&[("DEBUG", "")], false),
+            (&[("DEBUG", "1"), ("ROSTER_DEBUG", "0")], false),
+            (&[("DEBUG", "0"), ("ROSTER_DEBUG", "1")], true),
+            (&[("debug", "1"), ("XDEBUG", "1")], false),
+        ] {
+            let environment = own_variables(variables.iter().map(|(name, value)| (name.into(), value.into())));
+            let (mut config, mut faults) = (Config::of(Path::new("data")), Vec::new());
+            config.set_from_environment(&environment, &mut faults);
+            assert!(faults.is_empty(), "{faults:?}");
+            assert_eq!(config.debug, is_on, "{variables:?}");
         }
     }
 

@@ -54,7 +54,7 @@ causes! {
     MalformedBody 10 101 "malformed_body" "the body is not valid JSON";
     RoleKey 31 101 "role_key" "a role key is 2 to 64 of a-z 0-9 _ . - beginning with a letter, and not `system.…` or `platform_…`";
     AmbiguousCatalog 31 101 "ambiguous_catalog" "the catalog cannot be imported: see `fields`";
-    RouteNotFound 10 301 "route_not_found" "there is nothing at this address: see /api/v1/docs";
+    RouteNotFound 10 301 "route_not_found" "there is nothing at this address";
     NotFound 0 301 "not_found" "there is nothing of this name";
     MethodNotAllowed 10 105 "method_not_allowed" "this address does not take that method: see the Allow header";
     RequestTimeout 10 109 "request_timeout" "the request took too long to arrive";
@@ -127,6 +127,7 @@ causes! {
     MemberNotActive 29 309 "member_not_active" "this member is not active: activate it first";
     MemberDeleted 29 309 "member_deleted" "this member was deleted and cannot be changed";
 
+    UnknownTenant 31 501 "unknown_tenant" "you belong to no organization of this name: see X-Tenant-ID";
     RoleNotFound 31 301 "role_not_found" "there is no such role";
     PermissionNotFound 31 301 "permission_not_found" "there is no such permission";
     AssignmentNotFound 31 301 "assignment_not_found" "this member does not hold that role";
@@ -343,14 +344,16 @@ impl std::error::Error for Error {}
 
 /// The number of a failure in an area of the API.
 ///
-/// A cause with scope 0 takes the area's. In the permission area every 401 and 403 has scope 31, whatever its
-/// cause: the gateway definition fixes 31501000, and its callers compare numbers.
+/// A cause with scope 0 takes the area's. In the permission area all but input has scope 31, whatever its cause: the
+/// gateway definition fixes the numbers, and its callers compare them.
 pub fn code(cause: Cause, area: u32) -> u32 {
+    const INPUT: u32 = 10;
     const PERMISSIONS: u32 = 31;
-    let scope = match (cause.scope(), cause.category()) {
-        (0, _) => area,
-        (_, 501 | 505) if area == PERMISSIONS => PERMISSIONS,
-        (scope, _) => scope,
+    let scope = match cause.scope() {
+        0 => area,
+        INPUT => INPUT,
+        _ if area == PERMISSIONS => PERMISSIONS,
+        scope => scope,
     };
     scope * 1_000_000 + cause.category() * 1_000
 }
@@ -372,6 +375,14 @@ mod tests {
         assert_eq!(code(Cause::SystemRole, 31), 31_309_000);
         assert_eq!(code(Cause::RoleInUse, 31), 31_312_000);
         assert_eq!(code(Cause::Forbidden, 31), 31_505_000);
+    }
+
+    #[test]
+    fn the_permission_area_has_no_numbers_of_other_areas() {
+        for cause in Cause::ALL {
+            let scope = code(*cause, 31) / 1_000_000;
+            assert_eq!(scope, if cause.scope() == 10 { 10 } else { 31 }, "{cause:?}");
+        }
     }
 
     #[test]

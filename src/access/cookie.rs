@@ -68,7 +68,7 @@ impl Cookies {
     pub fn new(config: &Config) -> Self {
         let url = config.public_url();
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (authority, path) = (rest.split('/').next().unwrap_or_default(), config.public_path());
         let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let is_secure = scheme == "https" || !is_loopback(host);
         let prefix = match (is_secure, path) {
@@ -79,7 +79,7 @@ impl Cookies {
         };
         Self {
             prefix,
-            path: format!("/{path}"),
+            path: if path.is_empty() { "/".into() } else { path.to_owned() },
             is_secure,
             cors_origins: config.cors_origins.clone(),
             public: Public::of(&config.public_url),
@@ -88,12 +88,14 @@ impl Cookies {
     }
 
     /// Fails where cookies came to another host than the public address has: a name that somebody else points here. A proxy
-    /// may call us what it likes, and so may this machine.
+    /// may call us what it likes, and so may this machine. What a page of the public address sends is ours by whatever name
+    /// it came: a browser lets no page choose its `Origin`.
     pub fn require_own_host(&self, from: Provenance<'_>) -> Result<()> {
         let Some(public) = &self.public else { return Ok(()) };
         let is_near =
             |peer: IpAddr| peer.is_loopback() || self.trusted_proxies.iter().any(|network| network.contains(&peer));
-        if from.peer.is_none_or(is_near) || from.host.is_some_and(|host| public.is_host(host)) {
+        let is_own_page = from.origin == Some(&public.origin);
+        if is_own_page || from.peer.is_none_or(is_near) || from.host.is_some_and(|host| public.is_host(host)) {
             return Ok(());
         }
         Err(Error::new(Cause::WrongHost).saying(format!("cookies count only at {}: use that address", public.origin)))
@@ -204,6 +206,7 @@ mod tests {
     #[test]
     fn cookies_count_at_the_public_address_only() {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let origin_of = |url: &'static str| url.strip_suffix("/id").unwrap_or(url);
         let mut config = Config::of(Path::new("data"));
         config.trusted_proxies = vec!["10.0.0.0/8".parse().expect("a network")];
         for (public_url, right, wrong) in [
@@ -225,6 +228,12 @@ mod tests {
                 assert!(!is_taken(host, far), "{public_url} {host:?}");
                 for near in [None, Some(address("127.0.0.1")), Some(address("::1")), Some(address("10.1.2.3"))] {
                     assert!(is_taken(host, near), "{public_url} {host:?} {near:?}");
+                }
+                // A proxy that is not listed, and passes no host: the page that asks decides.
+                for (origin, is_own) in [(origin_of(public_url), true), ("https://evil.example", false)] {
+                    let from = Provenance { origin: Some(origin), host, peer: far, fetch_site: None };
+                    let is_taken = cookies.require_own_host(from).is_ok() && !cookies.is_cross_site(from);
+                    assert_eq!(is_taken, is_own, "{public_url} {host:?} {origin}");
                 }
             }
         }

@@ -169,23 +169,77 @@ pub fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
 }
 
-/// Bounds of a number; `()` for everything else.
+/// Bounds of a number or a path; `()` for everything else.
 pub(super) trait Bounds<T> {
-    fn check(&self, value: &T) -> Result<(), String>;
+    /// The value as it is kept.
+    fn check(&self, value: T) -> Result<T, String>;
 }
 impl<T> Bounds<T> for () {
-    fn check(&self, _: &T) -> Result<(), String> {
-        Ok(())
+    fn check(&self, value: T) -> Result<T, String> {
+        Ok(value)
     }
 }
 impl Bounds<u64> for std::ops::RangeInclusive<u64> {
-    fn check(&self, value: &u64) -> Result<(), String> {
-        if self.contains(value) {
-            return Ok(());
+    fn check(&self, value: u64) -> Result<u64, String> {
+        if self.contains(&value) {
+            return Ok(value);
         }
         Err(format!("must be from {} to {}", self.start(), self.end()))
     }
 }
 pub(super) fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
-    bounds.check(&value).map(|()| value)
+    bounds.check(value)
 }
+
+/// A path that other paths are appended to: empty or `/` for none, else segments that the router takes as they are.
+pub(super) struct Prefix;
+
+impl Bounds<String> for Prefix {
+    fn check(&self, path: String) -> Result<String, String> {
+        let Some(below) = path.strip_prefix('/') else {
+            return if path.is_empty() { Ok(path) } else { Err("must begin with a slash, as in /api/v1".into()) };
+        };
+        if below.is_empty() {
+            return Ok(String::new());
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        if let Some(odd) = below.chars().find(|c| *c != '/' && !is_plain(*c)) {
+            return Err(format!("has {odd:?} in it: between the slashes only letters, digits, - . _ and ~ can stand"));
+        }
+        if below.ends_with('/') {
+            return Err("must not end with a slash".into());
+        }
+        if below.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err("must have a name between every two slashes".into());
+        }
+        match below.split('/').next().filter(|top| TAKEN.contains(top)) {
+            Some(top) => Err(format!("must not begin with /{top}: something else lies there")),
+            None => Ok(path),
+        }
+    }
+}
+
+/// First segments of what lies outside the base path: the operations that answer at the root too, pages, and the
+/// addresses of standards.
+const TAKEN: [&str; 20] = [
+    "auth",
+    "me",
+    "admin",
+    "internal",
+    "setup",
+    "reset",
+    "invitation",
+    "healthz",
+    "readyz",
+    "metrics",
+    ".well-known",
+    "console",
+    "manual",
+    "status",
+    "authz",
+    "access",
+    "t",
+    "scim",
+    "oauth",
+    "mcp",
+];

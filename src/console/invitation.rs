@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, faults_html, is_from_elsewhere, page, place, refusal};
+use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, place, refusal};
 use crate::access::caller::Exchange;
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
@@ -65,10 +65,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         Err(refused) => return refusal(TITLE, &refused),
     };
     match accept(&app, exchange, &submitted.0).await {
-        Ok(()) => {
-            let docs = place(&app.config, &format!("{}/docs", app.config.base_path));
-            page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs))
-        }
+        Ok(()) => page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs(&app.config))),
         Err(e) => {
             let faults = match e.cause {
                 Cause::BadInput => {

@@ -61,7 +61,10 @@ pub fn escaped(text: &str) -> String {
 
 /// The path of a page of ours, as people's browsers see it: a proxy may put us below a path of its own.
 pub(super) fn place(config: &Config, page: &str) -> String {
-    let below = config.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-    let prefix = below.map_or_else(String::new, |(_, path)| format!("/{path}"));
-    format!("{prefix}{page}")
+    format!("{}{page}", config.public_path())
+}
+
+/// Where browsers find the docs page.
+pub(super) fn docs(config: &Config) -> String {
+    format!("{}/docs", config.api_path())
 }

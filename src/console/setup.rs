@@ -10,7 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, faults_html, is_from_elsewhere, page, place, refusal};
+use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, place, refusal};
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};
 use crate::error::{Cause, Error, Result};
@@ -60,7 +60,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             &format!(
                 "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}\">API documentation</a></p>",
                 escaped(&login),
-                place(&app.config, &format!("{}/docs", app.config.base_path))
+                docs(&app.config)
             ),
         ),
         Err(e) if e.cause == Cause::BadInput => {

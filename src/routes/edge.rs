@@ -97,6 +97,10 @@ impl<E> Edge<E> {
                 {
                     failure = failure.header("Allow", found.value.clone());
                 }
+                if failure.cause == Cause::RouteNotFound {
+                    let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
+                    failure = failure.saying(message);
+                }
                 let mut response = self.failed(&failure, exchange);
                 if *method == Method::HEAD {
                     response.set_body(());
@@ -163,7 +167,8 @@ impl<E> Edge<E> {
     fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &Exchange) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        // Beside what the answer itself varies by.
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
         // What may hold personal data or a secret is kept nowhere: all but the answers that say otherwise.
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {

@@ -4,12 +4,14 @@
 //! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
 
 mod edge;
+mod fixed;
 pub mod listener;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use edge::Edge;
+use fixed::Fixed;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
@@ -24,8 +26,8 @@ use crate::console;
 use crate::error::{Cause, Error, Field, Result};
 use crate::health::Fault;
 use crate::sessions::oidc::Providers;
-use crate::wire::inputs::{Format, Inputs};
-use crate::wire::{Failure, document, is_known};
+use crate::wire::inputs::{self, Format, Inputs};
+use crate::wire::{Failure, document};
 use crate::{audit, clients, connect, members, organizations, permissions, plugins, sessions, videos};
 
 type Apis = (
@@ -173,7 +175,9 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
     ]
     .concat();
     let mut document = document::finish(&generated, &examples)?;
-    document["servers"] = json!([{"url": app.config.base_path}]);
+    // A server's address is what the paths are appended to: an empty one says `/`.
+    let api_path = app.config.api_path();
+    document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
     Ok(document)
 }
 
@@ -199,7 +203,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let base = app.config.base_path.as_str();
     let methods = methods_by_path(&document, base);
     let shared = || Shared(operations.clone());
-    let routes = Route::new()
+    let mut routes = Route::new()
         .at("/healthz", get(healthz).data(app.clone()))
         .at("/readyz", get(readyz).data(app.clone()))
         .at("/metrics", get(metrics).data(app.clone()))
@@ -212,12 +216,13 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
             format!("{base}/openapi.json"),
             get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
         )
-        .at(format!("{base}/docs"), get(Fixed::new(app, "text/html; charset=utf-8", page)))
-        .nest(base, shared())
-        .nest_no_strip("/auth", shared())
-        .nest_no_strip("/me", shared())
-        .nest_no_strip("/admin", shared())
-        .nest_no_strip("/internal", shared());
+        .at(format!("{base}/docs"), get(Fixed::new(app, "text/html; charset=utf-8", page)));
+    if !base.is_empty() {
+        routes = routes.nest(base, shared());
+    }
+    for top in tops_at_root(&document, base) {
+        routes = routes.nest_no_strip(top, shared());
+    }
     Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
 }
 
@@ -231,9 +236,6 @@ pub const FORMATS: &[Format] = &[
     ("webhook-url", connect::address::url_faults),
     ("event-kind", connect::kind_faults),
 ];
-
-/// The page is one inline script by Swagger UI; it may talk to this server only.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
 /// The program itself.
 struct System;
@@ -313,48 +315,6 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
     Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
 }
 
-/// A text that is made when somebody first asks for it, with a tag so that it is fetched once.
-struct Fixed {
-    app: Arc<App>,
-    content_type: &'static str,
-    make: fn(&Arc<App>) -> Result<String>,
-    made: OnceLock<(String, String)>,
-}
-
-impl Fixed {
-    fn new(app: &Arc<App>, content_type: &'static str, make: fn(&Arc<App>) -> Result<String>) -> Self {
-        Self { app: app.clone(), content_type, make, made: OnceLock::new() }
-    }
-
-    /// The text and its tag.
-    fn made(&self) -> Result<&(String, String)> {
-        if let Some(made) = self.made.get() {
-            return Ok(made);
-        }
-        let text = (self.make)(&self.app)?;
-        let etag = format!("\"{}\"", hex::encode(&secret::hash(&text)[..12]));
-        Ok(self.made.get_or_init(|| (text, etag)))
-    }
-}
-
-impl Endpoint for Fixed {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let (text, etag) = self.made()?;
-        // Public, and asked for anew by its tag.
-        let mut response = Response::builder().header(header::ETAG, etag).header(header::CACHE_CONTROL, "no-cache");
-        if self.content_type.starts_with("text/html") {
-            response = response.header(header::CONTENT_SECURITY_POLICY, DOCS_POLICY);
-        }
-        let sent = request.headers().get(header::IF_NONE_MATCH).and_then(|sent| sent.to_str().ok());
-        if is_known(sent, etag) {
-            return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
-        }
-        Ok(response.content_type(self.content_type).body(text.clone()))
-    }
-}
-
 /// One endpoint under several addresses.
 struct Shared(Arc<Operations>);
 
@@ -380,7 +340,10 @@ impl Operations {
         request.extensions_mut().insert(self.inputs.clone());
         request.extensions_mut().insert(self.app.guard.clone());
         request.extensions_mut().insert(self.prover.clone());
-        let uri = request.original_uri().clone();
+        if !is_change {
+            inputs::drop_empty(request.uri_mut());
+        }
+        let uri = request.uri().clone();
         let exchange = request.data::<Arc<Exchange>>().cloned();
         let (operation, answer) = match self.inner.call(request).await {
             Ok(response) => {
@@ -394,13 +357,21 @@ impl Operations {
             Err(error) => error.status(),
         };
         self.app.figures.requests.with_label_values(&[operation.unwrap_or("none"), status.as_str()]).inc();
-        let Err(error) = answer else { return answer };
+        let Err(mut error) = answer else { return answer };
         if is_parameter_error(&error)
             && let Some(id) = operation
         {
             let faults = self.inputs.check_query(id, &uri)?;
             let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
             return Err(Error::fields(faults).because(error.to_string()).into());
+        }
+        if let Some(id) = operation
+            && let Some(Failure(failure)) = error.downcast_ref::<Failure>()
+        {
+            let cause = permissions::api::as_defined(id, failure.cause);
+            if cause != failure.cause {
+                error = Error::new(cause).into();
+            }
         }
         if is_change
             && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())
@@ -421,15 +392,30 @@ fn is_parameter_error(error: &poem::Error) -> bool {
     error.is::<poem_openapi::error::ParseParamError>()
 }
 
+/// First segments of the operations that answer at the root: the member API's own, and without a base path all.
+fn tops_at_root(document: &Value, base: &str) -> BTreeSet<String> {
+    let is_short = |top: &String| base.is_empty() || ["/auth", "/me", "/admin", "/internal"].contains(&top.as_str());
+    document::operations(document).iter().map(|operation| top(operation.path)).filter(is_short).collect()
+}
+
+/// The first segment of a path, with its slash.
+fn top(path: &str) -> String {
+    path.split('/').nth(1).map_or_else(String::new, |segment| format!("/{segment}"))
+}
+
 /// Which methods each address takes, for the `Allow` header.
 fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let at_root = tops_at_root(document, base);
     for operation in document::operations(document) {
-        let short = ["/auth", "/me", "/admin", "/internal"].iter().any(|top| operation.path.starts_with(top));
-        for path in std::iter::once(format!("{base}{}", operation.path)).chain(short.then(|| operation.path.to_owned()))
-        {
-            let known = methods.entry(path).or_default();
-            known.push(operation.method.to_uppercase());
+        let is_at_root = at_root.contains(&top(operation.path));
+        let below = format!("{base}{}", operation.path);
+        for path in std::iter::once(below).chain(is_at_root.then(|| operation.path.to_owned())) {
+            let (known, method) = (methods.entry(path).or_default(), operation.method.to_uppercase());
+            // Without a base path both are the same.
+            if !known.contains(&method) {
+                known.push(method);
+            }
         }
     }
     for fixed in ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"] {

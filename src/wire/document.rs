@@ -92,6 +92,16 @@ pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
 
 fn finish_operation(method: &str, operation: &mut Value) {
     name_shared_headers(method, operation);
+    if method == "get" {
+        let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
+        for limit in parameters.filter(|parameter| parameter["in"] == "query" && parameter["name"] == "limit") {
+            // Taken out before the operation reads it (`inputs::drop_empty`).
+            limit["schema"]["minimum"] = json!(0);
+            if limit.get("description").is_none() {
+                limit["description"] = json!("At most so many; 0 stands for the default");
+            }
+        }
+    }
     match operation.get_mut("security").and_then(Value::as_array_mut) {
         Some(schemes) => schemes.iter_mut().for_each(split_scheme),
         // Nobody is asked who they are, so nobody can be refused for it.

@@ -18,6 +18,8 @@ pub type Format = (&'static str, fn(&str) -> Vec<String>);
 /// More than this many faults in one request are not listed.
 const FAULTS_MAX: usize = 100;
 
+const UUID: &str = "uuid";
+
 /// A parameter of the query.
 struct Parameter {
     name: String,
@@ -147,6 +149,26 @@ impl Parameter {
     }
 }
 
+/// Takes out of the query what counts as absent in every read: filters that are empty, and a `limit` of 0.
+pub fn drop_empty(uri: &mut poem::http::Uri) {
+    let counts = |pair: &&str| match pair.split_once('=') {
+        None | Some((_, "")) => false,
+        Some(("limit", digits)) => digits.bytes().any(|digit| digit != b'0'),
+        Some(_) => true,
+    };
+    let Some(query) = uri.query() else { return };
+    if query.split('&').all(|pair| counts(&pair)) {
+        return;
+    }
+    let kept: Vec<&str> = query.split('&').filter(counts).collect();
+    let mark = if kept.is_empty() { "" } else { "?" };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{}{mark}{}", uri.path(), kept.join("&")).parse().ok();
+    if let Ok(shorter) = poem::http::Uri::from_parts(parts) {
+        *uri = shorter;
+    }
+}
+
 /// Names and values of a query string, percent-decoded.
 fn query_pairs(query: &str) -> Vec<(String, String)> {
     poem::http::Uri::builder()
@@ -165,8 +187,8 @@ fn compile(schema: &Value, formats: &'static [Format]) -> Result<Validator> {
         .with_draft(jsonschema::Draft::Draft4)
         .should_validate_formats(true)
         .with_pattern_options(PatternOptions::regex())
-        // An id that is none is not malformed, only missing.
-        .with_format("uuid", |_| true);
+        // An id that is none is not malformed, only missing; an empty one is no id.
+        .with_format(UUID, |text| !text.is_empty());
     for (name, faults) in formats {
         options = options.with_format(*name, |text| faults(text).is_empty());
     }
@@ -228,6 +250,7 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Form
             unexpected.iter().for_each(|name| at(Some(name), "is not a field of this request".into()));
         }
         ValidationErrorKind::Required { property } => at(property.as_str(), "is missing".into()),
+        ValidationErrorKind::Format { format } if format == UUID => at(None, "must not be empty".into()),
         // An empty text is too short already.
         ValidationErrorKind::Pattern { .. } | ValidationErrorKind::Format { .. } if text.is_empty() => {}
         ValidationErrorKind::Format { format } => {
@@ -363,6 +386,25 @@ impl<'de> Visitor<'de> for Unrepeated {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_filters_and_a_limit_of_nothing_are_taken_out_of_a_query() {
+        for (sent, kept) in [
+            ("/a", "/a"),
+            ("/a?b=1&c=2", "/a?b=1&c=2"),
+            ("/a?b=", "/a"),
+            ("/a?b", "/a"),
+            ("/a?b=&limit=0&c=%20&d", "/a?c=%20"),
+            ("/a?limit=00", "/a"),
+            ("/a?limit=10&offset=0", "/a?limit=10&offset=0"),
+            ("/a?limit=-0", "/a?limit=-0"),
+            ("http://h:1/a?&b=/?=", "http://h:1/a?b=/?="),
+        ] {
+            let mut uri = sent.parse().expect("an address");
+            drop_empty(&mut uri);
+            assert_eq!(uri.to_string(), kept);
+        }
+    }
 
     #[test]
     fn a_body_that_is_not_one_json_value_says_where() {

@@ -14,7 +14,7 @@ use crate::site::{Organization, PASSWORD, Site};
 const CHECK: &str = "/api/v1/permissions/check";
 const FORBIDDEN: u64 = 31_505_000;
 const BAD_INPUT: u64 = 10_101_000;
-const NO_ORGANIZATION: u64 = 29_301_000;
+const NO_ORGANIZATION: u64 = 31_301_000;
 
 // ── helpers ──
 

@@ -545,7 +545,7 @@ async fn an_asserted_member_has_no_rights_over_the_site() {
 
     for tenant in ["acme", "platform", "nowhere"] {
         let reply = asserted(tenant).get("/api/v1/permissions/roles").await;
-        assert_eq!(reply.is(29_301_000).word(), "organization_not_found", "{tenant}");
+        assert_eq!(reply.is(31_501_000).word(), "unknown_tenant", "{tenant}");
     }
     acme.link(&admin).await;
     assert_eq!(asserted("acme").get("/api/v1/permissions/roles").await.is(31_505_000).word(), "forbidden");

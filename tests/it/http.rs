@@ -762,6 +762,40 @@ async fn the_document_is_fetched_once() {
     }
 }
 
+#[tokio::test]
+async fn the_documentation_is_compressed_for_those_who_take_it() {
+    let site = Site::start().await;
+
+    for path in ["/api/v1/openapi.json", "/api/v1/docs"] {
+        let get = async |encoding: &str, known: &str| {
+            let request = site.http.get(format!("{}{path}", site.url)).header("accept-encoding", encoding);
+            let response = request.header("if-none-match", known).send().await.expect("an answer");
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            (status, headers, response.bytes().await.expect("a body"))
+        };
+        let (_, plain_head, plain) = get("identity", "").await;
+        let (_, gzip_head, gzip) = get("br, gzip;q=0.8", "").await;
+        assert_eq!(
+            (plain_head.get("content-encoding"), &gzip_head["content-encoding"]),
+            (None, &"gzip".parse().unwrap())
+        );
+        assert!(gzip.len() * 3 < plain.len(), "{path}: {} of {}", gzip.len(), plain.len());
+        let mut opened = Vec::new();
+        flate2::read::GzDecoder::new(&*gzip).read_to_end(&mut opened).expect("gzip");
+        assert_eq!(opened, plain, "{path}");
+        assert_eq!(get("gzip", "").await.2, gzip, "{path}");
+        assert_ne!(plain_head["etag"], gzip_head["etag"], "{path}");
+        for (encoding, head, other) in [("identity", &plain_head, &gzip_head), ("gzip", &gzip_head, &plain_head)] {
+            let vary: Vec<&str> = head.get_all("vary").iter().map(|value| value.to_str().expect("text")).collect();
+            assert_eq!(vary, ["Accept-Encoding", "Origin"], "{path}");
+            assert_eq!(head["content-type"], plain_head["content-type"], "{path}");
+            let (status, again, body) = get(encoding, head["etag"].to_str().expect("text")).await;
+            assert_eq!((status, &again["etag"], body.len()), (304, &head["etag"], 0), "{path} {encoding}");
+            assert_eq!(get(encoding, other["etag"].to_str().expect("text")).await.0, 200, "{path} {encoding}");
+        }
+    }
+}
+
 // ── the operator's addresses ──
 
 #[tokio::test]

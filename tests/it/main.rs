@@ -8,6 +8,7 @@
     reason = "a test that cannot go on shall stop"
 )]
 
+mod area_codes;
 mod audit;
 mod authentik;
 mod bodies;
@@ -50,6 +51,7 @@ mod permissions;
 mod plugin_uploads;
 mod plugins;
 mod promises;
+mod proxies;
 mod quotas;
 mod receiver;
 mod refresh;

@@ -529,7 +529,7 @@ fn area(path: &str) -> u64 {
 impl Operation {
     /// A failure of this scope and category; the permission area has its own 401 and 403.
     fn code(&self, scope: u64, category: u64) -> u64 {
-        let scope = if self.area == 31 && matches!(category, 501 | 505) { 31 } else { scope };
+        let scope = if self.area == 31 && scope != 10 { 31 } else { scope };
         scope * 1_000_000 + category * 1_000
     }
 
@@ -537,6 +537,12 @@ impl Operation {
     fn nobody(&self) -> u64 {
         let only_bearer = self.takes_bearer && !self.takes_client && !self.takes_internal && !self.takes_gateway;
         self.code(if only_bearer { 28 } else { self.area }, 501)
+    }
+
+    /// What the owner of another organization is told.
+    fn foreign(&self) -> u64 {
+        let has_no_404 = crate::area_codes::defined(&self.id).is_some_and(|codes| !codes.contains(&31_301_000));
+        if has_no_404 { 31_501_000 } else { self.code(29, 301) }
     }
 
     fn needs_no_right(&self) -> bool {
@@ -658,7 +664,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
         };
         refused.push(("a wrong internal secret", false_secret, code));
         if let Some(permission) = &operation.permission {
-            let code = if is_site { operation.code(operation.area, 505) } else { 29_301_000 };
+            let code = if is_site { operation.code(operation.area, 505) } else { operation.foreign() };
             refused.push(("a foreign owner", bolt.owner().with("x-tenant-id", &acme.id), code));
             let others = |of: &[String]| of.iter().filter(|name| *name != permission).cloned().collect::<Vec<_>>();
             let lacking = if is_site {

@@ -17,7 +17,8 @@ const FORBIDDEN: u64 = 31_505_000;
 const BAD_INPUT: u64 = 10_101_000;
 const BAD_KEY: u64 = 31_101_000;
 const BAD_CATALOG: u64 = 31_101_000;
-const NO_ORGANIZATION: u64 = 29_301_000;
+const NO_ORGANIZATION: u64 = 31_301_000;
+const UNKNOWN_TENANT: u64 = 31_501_000;
 
 // ── helpers ──
 
@@ -210,7 +211,7 @@ async fn a_gateway_speaks_for_a_member_but_never_for_the_platform() {
 
     assert_eq!(gateway(&member.uid).get(&format!("{P}/me")).await.data()["uid"], json!(member.uid));
     gateway(&member.uid).post(&format!("{P}/roles"), json!({"key": "made"})).await.done();
-    gateway(&admin_uid).get(&format!("{P}/me")).await.is(NO_ORGANIZATION);
+    gateway(&admin_uid).get(&format!("{P}/me")).await.is(UNKNOWN_TENANT);
     site.nobody().with("x-uid", &member.uid).with("x-tenant-id", "acme").get(&format!("{P}/me")).await.is(31_501_000);
 }
 
@@ -1005,7 +1006,7 @@ async fn what_belongs_to_another_tenant_looks_as_if_it_were_missing() {
     owner.delete(&format!("{P}/role-mappings?external_source=ldap&external_key=staff")).await.is(NOT_FOUND);
     assert_eq!(owner.get(&format!("{P}/role-mappings")).await.data()["total"], json!(0));
     let named = owner.clone().with("x-tenant-id", &acme.id).get(&format!("{P}/roles")).await;
-    same(named.is(NO_ORGANIZATION), &owner.clone().with("x-tenant-id", &missing).get(&format!("{P}/roles")).await);
+    same(named.is(UNKNOWN_TENANT), &owner.clone().with("x-tenant-id", &missing).get(&format!("{P}/roles")).await);
     assert_eq!(keys_of(&acme, &member.uid).await, [("viewer".into(), "manual".into())].into());
 }
 
@@ -1026,8 +1027,8 @@ async fn a_reload_names_what_it_rebuilt_and_finds_nothing_to_change() {
     assert_eq!(own["tenant"], json!(acme.id));
     assert_eq!(acme.owner().post(&url, json!({"tenant_id": "acme"})).await.data()["tenant"], json!(acme.id));
     assert_eq!(site.admin().post(&url, json!({"tenant_id": bolt.id})).await.data()["tenant"], json!(bolt.id));
-    acme.owner().post(&url, json!({"tenant_id": bolt.id})).await.is(NO_ORGANIZATION);
-    acme.owner().post(&url, json!({"tenant_id": "nowhere"})).await.is(NO_ORGANIZATION);
+    acme.owner().post(&url, json!({"tenant_id": bolt.id})).await.is(UNKNOWN_TENANT);
+    acme.owner().post(&url, json!({"tenant_id": "nowhere"})).await.is(UNKNOWN_TENANT);
     acme.owner().post(&url, json!({"tenant_id": 7})).await.is(BAD_INPUT);
 }
 

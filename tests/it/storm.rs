@@ -46,3 +46,25 @@ async fn a_member_is_served_while_others_are_in_the_way() {
     let reports = log.matches("connections were closed").count();
     assert!(reports <= 20, "a report is no line for each: {reports}");
 }
+
+#[tokio::test]
+async fn readers_who_do_not_read_cost_no_more_than_their_sockets() {
+    const READERS: usize = 300;
+    const GROWTH_KIB_MAX: u64 = 40 * 1024;
+    let site = Site::start().await;
+    let address = site.url.strip_prefix("http://").expect("http").parse().expect("an address");
+    storm_clients::raise_open_files();
+    for path in ["/api/v1/docs", "/api/v1/openapi.json"] {
+        let page = site.http.get(format!("{}{path}", site.url)).send().await.expect("an answer");
+        assert!(page.bytes().await.expect("a page").len() > 400_000, "{path}");
+        for encoding in ["identity", "gzip"] {
+            let before = site.resident_kib();
+            let mut readers = Vec::new();
+            for _ in 0..READERS {
+                readers.push(storm_clients::reader_who_stops(address, path, encoding).await);
+            }
+            let grown = site.resident_kib().saturating_sub(before);
+            assert!(grown < GROWTH_KIB_MAX, "{path} {encoding}: {grown} KiB");
+        }
+    }
+}

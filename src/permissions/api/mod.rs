@@ -11,6 +11,27 @@ use poem_openapi::{Enum, Object};
 
 use super::{Source, import};
 use crate::access::catalog::{Catalog, Node, Slot};
+use crate::error::Cause;
+
+/// Operations for which the gateway definition has no 404. An organization that the caller is not in makes its credential
+/// one that does not count here (31501000); for all others it is not found (31301000).
+const WITHOUT_NOT_FOUND: [&str; 7] = [
+    "get_permission_catalog",
+    "get_my_permissions",
+    "list_roles",
+    "create_role",
+    "list_user_roles",
+    "list_role_mappings",
+    "reload_policy",
+];
+
+/// What the gateway definition calls this failure of an operation.
+pub fn as_defined(operation: &str, cause: Cause) -> Cause {
+    match cause {
+        Cause::OrganizationNotFound if WITHOUT_NOT_FOUND.contains(&operation) => Cause::UnknownTenant,
+        cause => cause,
+    }
+}
 
 /// One node of the catalog
 #[derive(Object, Clone)]
