@@ -18,10 +18,11 @@ use super::client::{Client, Rate};
 use super::cookie::{self, Cookies};
 use super::key::ApiKey;
 use super::secret::{self, Hash};
-use super::slowdown::Slowdown;
+use super::slowdown::{Slowdown, network_of};
 use super::snapshot::Snapshot;
 use super::token::{Keys, Named};
 use crate::config::Config;
+use crate::db::Turn;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::wire::body::Slot;
@@ -163,7 +164,53 @@ impl Exchange {
     }
 }
 
+tokio::task_local! {
+    /// The request that the running task answers.
+    static CURRENT: Arc<Exchange>;
+}
+
+impl Exchange {
+    /// Does the work of this request.
+    pub fn during<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), work)
+    }
+
+    /// The request whose work this is; `None` for the server's own.
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// In whose turn rows are read for this request. Members of an organization share its part; a program has a part of its
+    /// own, whichever organizations it names. All who have shown nothing yet share one, each address in its turn.
+    pub fn turn(&self, snapshot: &Snapshot) -> Turn {
+        let Some(Actor::Known(who)) = self.who.get() else {
+            let address = self.address.map(network_of);
+            let caller = address.map_or_else(|| "nowhere".into(), |address| address.to_string());
+            return Turn { party: "strangers".into(), caller, is_limited: true };
+        };
+        let (kind, name) = who.actor();
+        let caller = format!("{kind} {name}");
+        let organization = who.member().and_then(|member| {
+            let only = snapshot.only_tenant(member).map(|tenant| tenant.id);
+            only.or_else(|| self.tenant.get().copied())
+        });
+        match organization {
+            Some(organization) => Turn { party: format!("organization {organization}"), caller, is_limited: true },
+            None => Turn::alone(caller, !matches!(who, Who::CommandLine)),
+        }
+    }
+}
+
 impl Who {
+    /// The member who acts, if a member does.
+    fn member(&self) -> Option<MemberId> {
+        match self {
+            Self::Member(id) | Self::Asserted(id) => Some(*id),
+            Self::Key(key) => key.member(),
+            Self::Client(_) | Self::Internal | Self::Visitor | Self::CommandLine => None,
+        }
+    }
+
     fn actor(&self) -> (&'static str, String) {
         match self {
             Self::Member(id) => ("member", id.to_string()),
@@ -308,11 +355,7 @@ impl Identity {
 
     /// The member who acts, if a member does.
     pub fn member(&self) -> Option<MemberId> {
-        match self.who {
-            Who::Member(id) | Who::Asserted(id) => Some(id),
-            Who::Key(ref key) => key.member(),
-            Who::Client(_) | Who::Internal | Who::Visitor | Who::CommandLine => None,
-        }
+        self.who.member()
     }
 
     /// The member who is signed in; the command line is nobody.

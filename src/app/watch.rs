@@ -73,7 +73,7 @@ impl App {
         if crate::log::is_failing() {
             faults.push(LOG_DROPS);
         }
-        if let Err(e) = self.read(|r| crate::access::store::epoch(r).map(drop)).await
+        if let Err(e) = self.db.look(|r| crate::access::store::epoch(r).map(drop)).await
             && faults.iter().all(|fault| fault.word != e.cause.word())
         {
             faults.push(Fault {
