@@ -557,3 +557,48 @@ pub fn take(identity: &Identity) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::snapshot::{Change, Status};
+
+    #[test]
+    fn rows_are_read_in_the_turn_of_an_organization_a_program_or_a_stranger() {
+        let mut snapshot = Snapshot::empty(1);
+        let [member, wanderer] = [MemberId::new(), MemberId::new()];
+        let [acme, bolt] = [OrganizationId::new(), OrganizationId::new()];
+        for (id, org_code) in [(acme, "acme"), (bolt, "bolt")] {
+            let org_code = org_code.into();
+            snapshot.apply(Change::Tenant { id, org_code, is_active: true, requires_second_factor: false });
+        }
+        for (member, organizations) in [(member, vec![acme]), (wanderer, vec![acme, bolt])] {
+            snapshot.apply(Change::Person(member, Status::Active));
+            for organization in organizations {
+                snapshot.apply(Change::Seat(organization, member, Some(Vec::new())));
+            }
+        }
+        let turn = |who: Option<Who>, address: &str, tenant: Option<OrganizationId>| {
+            let exchange = Exchange::new(String::new(), address.parse().ok(), String::new());
+            who.map(|who| exchange.who.set(Actor::Known(who)));
+            tenant.map(|tenant| exchange.tenant.set(tenant));
+            let Turn { party, caller, is_limited } = exchange.turn(&snapshot);
+            (party, caller, is_limited)
+        };
+        let told = |party: String, caller: String| (party, caller, true);
+        let one = |member: MemberId| format!("member {member}");
+        let of = |organization: OrganizationId| format!("organization {organization}");
+        assert_eq!(turn(Some(Who::Member(member)), "", None), told(of(acme), one(member)));
+        assert_eq!(turn(Some(Who::Asserted(member)), "", None), told(of(acme), format!("gateway {member}")));
+        // Of several organizations the one in which the request acts, once that is known.
+        assert_eq!(turn(Some(Who::Member(wanderer)), "", None), told(one(wanderer), one(wanderer)));
+        assert_eq!(turn(Some(Who::Member(wanderer)), "", Some(bolt)), told(of(bolt), one(wanderer)));
+        // A program names as many as it likes.
+        let internal = "internal internal".to_owned();
+        assert_eq!(turn(Some(Who::Internal), "", Some(acme)), told(internal.clone(), internal));
+        assert_eq!(turn(Some(Who::CommandLine), "", None), ("cli cli".into(), "cli cli".into(), false));
+        for (address, name) in [("192.0.2.1", "192.0.2.1"), ("2001:db8::1:2:3:4", "2001:db8::"), ("", "nowhere")] {
+            assert_eq!(turn(None, address, None), told("strangers".into(), name.into()));
+        }
+    }
+}

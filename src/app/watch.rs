@@ -177,4 +177,31 @@ mod tests {
         assert!(app.faults().await.is_empty());
         app.close().await;
     }
+
+    #[tokio::test]
+    async fn the_health_waits_for_no_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = App::open(Config::of(directory.path())).await.unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let read = |_| {
+            let (app, wait) = (app.clone(), wait.clone());
+            let query = move |_: &crate::db::Reader<'_>| {
+                // It ends when nobody can say it any more.
+                let _ = wait.lock().map(|wait| wait.recv().is_err());
+                Ok(())
+            };
+            tokio::spawn(async move { app.read(query).await })
+        };
+        let reads: Vec<_> = (0..app.config.readers).map(read).collect();
+        // All of them have begun, or wait for their turn.
+        tokio::task::yield_now().await;
+        assert!(app.faults().await.is_empty());
+        assert!(reads.iter().all(|read| !read.is_finished()));
+        drop(go);
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        app.close().await;
+    }
 }

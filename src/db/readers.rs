@@ -341,9 +341,9 @@ impl Running {
             return Err(busy("nobody waits for this read"));
         }
         *self.handle() = Some(connection.get_interrupt_handle());
-        let answer = connection.transaction().map_err(sql::failed).and_then(|t| query(&Reader { connection: &t }));
-        *self.handle() = None;
-        answer
+        // Also after a panic.
+        let _runs = Runs(self);
+        connection.transaction().map_err(sql::failed).and_then(|t| query(&Reader { connection: &t }))
     }
 
     fn handle(&self) -> MutexGuard<'_, Option<InterruptHandle>> {
@@ -368,6 +368,15 @@ impl Running {
         };
         drop(waits);
         read.map_err(|e| Error::internal(format!("a query panicked: {e}")))?
+    }
+}
+
+/// The connection is this read's until this is dropped.
+struct Runs<'r>(&'r Running);
+
+impl Drop for Runs<'_> {
+    fn drop(&mut self) {
+        *self.0.handle() = None;
     }
 }
 
