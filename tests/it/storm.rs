@@ -18,7 +18,7 @@ const CALM: Duration = Duration::from_secs(180);
 /// What may stay of a storm.
 const KEPT_KIB: u64 = 30 * 1024;
 /// Rows of the one who storms, so that its lists are work.
-const VIDEOS: u64 = 20_000;
+const VIDEOS: i64 = 20_000;
 
 /// What a member asks, and the answer.
 struct Question {
