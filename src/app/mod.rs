@@ -269,11 +269,6 @@ impl App {
         self.db.read(turn, query).await
     }
 
-    /// Gives back what was needed for reading.
-    pub fn rest(&self) {
-        self.db.rest();
-    }
-
     /// Reads a member's own answer, as JSON with its version, unless it was read since the last commit.
     pub async fn recall(
         &self,

@@ -61,6 +61,11 @@ impl App {
         &self.db.health
     }
 
+    /// Gives back what reading took for a while.
+    pub fn rest(&self) {
+        self.db.rest();
+    }
+
     /// All that is wrong now.
     pub async fn faults(&self) -> Vec<Fault> {
         let mut faults = self.db.health.faults();
