@@ -301,6 +301,8 @@ settings! {
     decisions_allow_every "decisions.allow_every": u64 = 100, 0..=1_000_000, "Every how many-th allowed decision is logged; 1 for all, 0 for none. Denials, and decisions in which a watched plugin differs, always are";
     readers "db.readers": u64 = 4, 1..=64, "Read connections to SQLite";
     read_wait_ms "db.read_wait_ms": u64 = 2_000, 1..=60_000, "How long a read waits for a connection before it answers busy";
+    read_queue_max "db.read_queue": u64 = 256, 1..=100_000, "Reads of one caller that may wait for a connection; more are answered busy. Organizations, and the callers of each, take turns";
+    read_ms_max "db.read_ms": u64 = 10_000, 10..=600_000, "How long one read for a caller may take before it is ended and answered busy";
     write_queue_max "db.write_queue": u64 = 1_024, 1..=100_000, "Changes that may wait for the writer";
     write_wait_ms "db.write_wait_ms": u64 = 2_000, 1..=60_000, "How long a change waits for room in that queue before it answers busy";
     write_batch_max "db.write_batch": u64 = 256, 1..=10_000, "Most changes in one commit";

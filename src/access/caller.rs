@@ -18,10 +18,11 @@ use super::client::{Client, Rate};
 use super::cookie::{self, Cookies};
 use super::key::ApiKey;
 use super::secret::{self, Hash};
-use super::slowdown::Slowdown;
+use super::slowdown::{Slowdown, network_of};
 use super::snapshot::Snapshot;
 use super::token::{Keys, Named};
 use crate::config::Config;
+use crate::db::Turn;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::wire::body::Slot;
@@ -163,7 +164,53 @@ impl Exchange {
     }
 }
 
+tokio::task_local! {
+    /// The request that the running task answers.
+    static CURRENT: Arc<Exchange>;
+}
+
+impl Exchange {
+    /// Does the work of this request.
+    pub fn during<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), work)
+    }
+
+    /// The request whose work this is; `None` for the server's own.
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// In whose turn rows are read for this request. Members of an organization share its part; a program has a part of its
+    /// own, whichever organizations it names. All who have shown nothing yet share one, each address in its turn.
+    pub fn turn(&self, snapshot: &Snapshot) -> Turn {
+        let Some(Actor::Known(who)) = self.who.get() else {
+            let address = self.address.map(network_of);
+            let caller = address.map_or_else(|| "nowhere".into(), |address| address.to_string());
+            return Turn { party: "strangers".into(), caller, is_limited: true };
+        };
+        let (kind, name) = who.actor();
+        let caller = format!("{kind} {name}");
+        let organization = who.member().and_then(|member| {
+            let only = snapshot.only_tenant(member).map(|tenant| tenant.id);
+            only.or_else(|| self.tenant.get().copied())
+        });
+        match organization {
+            Some(organization) => Turn { party: format!("organization {organization}"), caller, is_limited: true },
+            None => Turn::alone(caller, !matches!(who, Who::CommandLine)),
+        }
+    }
+}
+
 impl Who {
+    /// The member who acts, if a member does.
+    fn member(&self) -> Option<MemberId> {
+        match self {
+            Self::Member(id) | Self::Asserted(id) => Some(*id),
+            Self::Key(key) => key.member(),
+            Self::Client(_) | Self::Internal | Self::Visitor | Self::CommandLine => None,
+        }
+    }
+
     fn actor(&self) -> (&'static str, String) {
         match self {
             Self::Member(id) => ("member", id.to_string()),
@@ -308,11 +355,7 @@ impl Identity {
 
     /// The member who acts, if a member does.
     pub fn member(&self) -> Option<MemberId> {
-        match self.who {
-            Who::Member(id) | Who::Asserted(id) => Some(id),
-            Who::Key(ref key) => key.member(),
-            Who::Client(_) | Who::Internal | Who::Visitor | Who::CommandLine => None,
-        }
+        self.who.member()
     }
 
     /// The member who is signed in; the command line is nobody.
@@ -513,4 +556,49 @@ pub fn take(identity: &Identity) -> Result<()> {
         let _ = identity.exchange.rate.set((policy, state));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::snapshot::{Change, Status};
+
+    #[test]
+    fn rows_are_read_in_the_turn_of_an_organization_a_program_or_a_stranger() {
+        let mut snapshot = Snapshot::empty(1);
+        let [member, wanderer] = [MemberId::new(), MemberId::new()];
+        let [acme, bolt] = [OrganizationId::new(), OrganizationId::new()];
+        for (id, org_code) in [(acme, "acme"), (bolt, "bolt")] {
+            let org_code = org_code.into();
+            snapshot.apply(Change::Tenant { id, org_code, is_active: true, requires_second_factor: false });
+        }
+        for (member, organizations) in [(member, vec![acme]), (wanderer, vec![acme, bolt])] {
+            snapshot.apply(Change::Person(member, Status::Active));
+            for organization in organizations {
+                snapshot.apply(Change::Seat(organization, member, Some(Vec::new())));
+            }
+        }
+        let turn = |who: Option<Who>, address: &str, tenant: Option<OrganizationId>| {
+            let exchange = Exchange::new(String::new(), address.parse().ok(), String::new());
+            who.map(|who| exchange.who.set(Actor::Known(who)));
+            tenant.map(|tenant| exchange.tenant.set(tenant));
+            let Turn { party, caller, is_limited } = exchange.turn(&snapshot);
+            (party, caller, is_limited)
+        };
+        let told = |party: String, caller: String| (party, caller, true);
+        let one = |member: MemberId| format!("member {member}");
+        let of = |organization: OrganizationId| format!("organization {organization}");
+        assert_eq!(turn(Some(Who::Member(member)), "", None), told(of(acme), one(member)));
+        assert_eq!(turn(Some(Who::Asserted(member)), "", None), told(of(acme), format!("gateway {member}")));
+        // Of several organizations the one in which the request acts, once that is known.
+        assert_eq!(turn(Some(Who::Member(wanderer)), "", None), told(one(wanderer), one(wanderer)));
+        assert_eq!(turn(Some(Who::Member(wanderer)), "", Some(bolt)), told(of(bolt), one(wanderer)));
+        // A program names as many as it likes.
+        let internal = "internal internal".to_owned();
+        assert_eq!(turn(Some(Who::Internal), "", Some(acme)), told(internal.clone(), internal));
+        assert_eq!(turn(Some(Who::CommandLine), "", None), ("cli cli".into(), "cli cli".into(), false));
+        for (address, name) in [("192.0.2.1", "192.0.2.1"), ("2001:db8::1:2:3:4", "2001:db8::"), ("", "nowhere")] {
+            assert_eq!(turn(None, address, None), told("strangers".into(), name.into()));
+        }
+    }
 }

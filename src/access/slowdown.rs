@@ -58,7 +58,7 @@ impl Attempt {
 }
 
 /// Whoever has one IPv6 address has all of its /64: they count as one.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     const HOST_BITS: u32 = 64;
     match address {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> HOST_BITS << HOST_BITS).into()),

@@ -11,7 +11,7 @@ use crate::access::encryption::{self, Encryption, KeyId};
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::config::Config;
-use crate::db::{Db, schema};
+use crate::db::{Db, Turn, schema};
 use crate::error::{Error, Result};
 use crate::journal::Entry;
 
@@ -30,7 +30,7 @@ pub(super) enum Known {
 /// clear: they are encrypted here.
 pub(super) async fn open(db: &Db<Snapshot>, config: &Config) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
-    match db.read(store::known_encryption).await? {
+    match db.read(Turn::of_server(), store::known_encryption).await? {
         Known::Nothing => Encryption::open_or_make(&file).map(Arc::new),
         Known::Key(id) => {
             let encryption = Encryption::open(&file)?;

@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::futures::Notified;
 
 use crate::access;
-use crate::access::caller::{Guard, Identity};
+use crate::access::caller::{Exchange, Guard, Identity};
 use crate::access::encryption::Encryption;
 use crate::access::permission::Permission;
 use crate::access::secret::{self, Hash, Sealer};
@@ -39,7 +39,7 @@ use crate::access::token;
 use crate::config::Config;
 use crate::db::decisions::DecisionLog;
 use crate::db::mark::State;
-use crate::db::{Db, Reader, Writer};
+use crate::db::{Db, Reader, Turn, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, RoleId, SessionId, Timestamp};
 use crate::journal::{self, Entry, Verified};
@@ -260,12 +260,13 @@ impl App {
         self.guard.snapshot.load_full()
     }
 
-    /// Reads rows.
+    /// Reads rows, in the turn of the caller whose request this is.
     pub async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.db.read(query).await
+        let turn = Exchange::current().map_or_else(Turn::of_server, |exchange| exchange.turn(&self.snapshot()));
+        self.db.read(turn, query).await
     }
 
     /// Reads a member's own answer, as JSON with its version, unless it was read since the last commit.
@@ -441,7 +442,7 @@ impl App {
 
     /// Walks the audit's chain.
     pub async fn verify_audit(&self) -> Result<Verified> {
-        self.read(journal::verify).await
+        self.db.read_whole(journal::verify).await
     }
 
     /// A new one-time set-up link's token; the one before is void.

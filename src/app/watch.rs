@@ -61,6 +61,11 @@ impl App {
         &self.db.health
     }
 
+    /// Gives back what reading took for a while.
+    pub fn rest(&self) {
+        self.db.rest();
+    }
+
     /// All that is wrong now.
     pub async fn faults(&self) -> Vec<Fault> {
         let mut faults = self.db.health.faults();
@@ -73,7 +78,7 @@ impl App {
         if crate::log::is_failing() {
             faults.push(LOG_DROPS);
         }
-        if let Err(e) = self.read(|r| crate::access::store::epoch(r).map(drop)).await
+        if let Err(e) = self.db.look(|r| crate::access::store::epoch(r).map(drop)).await
             && faults.iter().all(|fault| fault.word != e.cause.word())
         {
             faults.push(Fault {
@@ -175,6 +180,35 @@ mod tests {
         task.await.unwrap();
         assert_eq!(RUNS.load(Ordering::Relaxed), 2);
         assert!(app.faults().await.is_empty());
+        app.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_health_waits_for_no_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = App::open(Config::of(directory.path())).await.unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let read = |_| {
+            let (app, wait) = (app.clone(), wait.clone());
+            let query = move |_: &crate::db::Reader<'_>| {
+                // It ends when nobody can say it any more.
+                if let Ok(wait) = wait.lock() {
+                    let _ = wait.recv();
+                }
+                Ok(())
+            };
+            tokio::spawn(async move { app.read(query).await })
+        };
+        let reads: Vec<_> = (0..app.config.readers).map(read).collect();
+        // All of them have begun, or wait for their turn.
+        tokio::task::yield_now().await;
+        assert!(app.faults().await.is_empty());
+        assert!(reads.iter().all(|read| !read.is_finished()));
+        drop(go);
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
         app.close().await;
     }
 }

@@ -190,10 +190,11 @@ impl Api {
             until: until.0,
             ..Filter::default()
         };
-        let app = self.app.clone();
+        let (app, exchange) = (self.app.clone(), caller.exchange.clone());
         let steps = stream::try_unfold(0, move |after| {
             let (app, filter) = (app.clone(), filter.clone());
-            async move {
+            // The rows are read while the answer is sent, which is after the request.
+            exchange.during(async move {
                 let entries = app
                     .read(move |r| store::export_entries(r, &filter, after, EXPORT_STEP))
                     .await
@@ -202,7 +203,7 @@ impl Api {
                 let lines: String =
                     entries.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
                 Ok(Some((lines, last)))
-            }
+            })
         });
         Ok(Lines(Body::from_bytes_stream(steps)))
     }

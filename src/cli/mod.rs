@@ -12,6 +12,7 @@ mod import;
 mod invite;
 mod jobs;
 mod keys;
+mod memory;
 mod outbox;
 mod plugin;
 mod process;
@@ -177,7 +178,8 @@ pub fn main() -> ExitCode {
     if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes, space }) = &arguments.command {
         return compile::child(*cpu_s, *data_bytes, *artifact_bytes, space);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match threads.enable_all().on_thread_park(memory::before_sleep).build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Failed(format!("the runtime did not start: {e}")), as_json),
     };

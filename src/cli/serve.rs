@@ -11,7 +11,7 @@ use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, open, process};
+use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, memory, open, process};
 use crate::app::watch::{self, supervise};
 use crate::app::{App, keys};
 use crate::config::Config;
@@ -60,7 +60,8 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
         opened => opened?,
     };
     app.health().watch(lock.place(), LOCK_LOST);
-    give_memory_back();
+    // The document, the policy and the settings were read in many small pieces, which nobody needs again.
+    memory::collect();
     let socket = directory::socket_path(&common.data)?;
     remove_stale(&socket)?;
     let unix = UnixListener::bind(socket.clone())
@@ -86,7 +87,12 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     announce(common, &app, bound, &public_url).await;
     let tasks = tasks(&app);
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
-    listener::Listener::new(&app.config, connections_max, endpoint).run(tcp, unix, stop, STOP_WAIT).await;
+    let listener = listener::Listener::new(&app.config, connections_max, endpoint);
+    tokio::select! {
+        () = listener.run(tcp, unix, stop, STOP_WAIT) => {}
+        // On this thread, whose heap has what was loaded at the start.
+        () = memory::keep_small(&app) => {}
+    }
     tasks.iter().chain(&compiling).chain([&reloader]).for_each(JoinHandle::abort);
     finish(&app, &mut lock).await;
     remove_stale(&socket)?;
@@ -150,13 +156,6 @@ fn reload_on_hangup(common: &Common, app: &Arc<App>, listen: Option<SocketAddr>)
             }
         }
     }))
-}
-
-/// The document, the policy and the settings were read in many small pieces, which nobody needs again. An idle server
-/// allocates too little for its allocator to notice that they are free.
-#[expect(unsafe_code, reason = "a function of C without conditions: it collects what this thread has freed")]
-fn give_memory_back() {
-    unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
 fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {

@@ -1,4 +1,4 @@
-//! The SQLite file: a pool of readers, one writer thread, and nothing else that touches it.
+//! The SQLite file: [readers] in turn, one writer thread, and nothing else that touches it.
 //!
 //! **Invariant.** A change that was answered survives a power cut (`synchronous=FULL`), and what the writer carries
 //! in memory is published after the commit and before the answer. A job that fails undoes itself alone. One that panics
@@ -12,6 +12,7 @@
 
 pub mod decisions;
 pub mod mark;
+pub mod readers;
 pub mod schema;
 pub mod sql;
 
@@ -22,15 +23,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::health::{self, Fault, Health, Place};
 use crate::ids::Timestamp;
 use mark::State;
+pub use readers::Turn;
+use readers::{Apart, Readers};
 
 /// A fault of the database: the words and sentences are those that callers get.
 const fn fault(cause: Cause, is_fatal: bool) -> Fault {
@@ -128,9 +130,11 @@ pub struct Db<S> {
     pub health: Arc<Health>,
     /// Told after each commit that changed rows, and when the disk refused one: the mark is behind.
     pub mark_due: Arc<Notify>,
-    readers: r2d2::Pool<SqliteConnectionManager>,
-    reading: Arc<Semaphore>,
-    read_wait: Duration,
+    readers: Arc<Readers>,
+    /// For the health, which must be told while all else waits.
+    of_health: Apart,
+    /// For what looks at all there is.
+    of_whole: Apart,
     /// `None` tells the writer to end.
     queue: mpsc::Sender<Option<Job<S>>>,
     queue_capacity: usize,
@@ -179,12 +183,12 @@ impl<S: Clone + Send + 'static> Db<S> {
         let writer = health::spawn("writer", move || loops.run(jobs))
             .map_err(|e| Error::internal(format!("the writer thread did not start: {e}")))?;
         Ok(Self {
-            readers: readers(places, config)?,
+            readers: Readers::open(places, config)?,
+            of_health: Apart::default(),
+            of_whole: Apart::default(),
             file,
             health,
             mark_due,
-            reading: Arc::new(Semaphore::new(size(config.readers))),
-            read_wait: Duration::from_millis(config.read_wait_ms),
             queue,
             queue_capacity: capacity,
             write_wait: Duration::from_millis(config.write_wait_ms),
@@ -194,25 +198,34 @@ impl<S: Clone + Send + 'static> Db<S> {
         })
     }
 
-    /// Runs a query on the blocking pool, in one deferred transaction so that all its selects agree.
+    /// Runs a query on the blocking pool in somebody's turn, in one deferred transaction so that all its selects agree.
     pub async fn read<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.noticed(self.readers.read(turn, query).await)
+    }
+
+    /// The same for a query that may take as long as there are rows: beside the readers, one such query at a time.
+    pub async fn read_whole<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let permit = tokio::time::timeout(self.read_wait, self.reading.clone().acquire_owned())
-            .await
-            .map_err(|_| busy("no read connection was free"))?
-            .map_err(|_| Error::internal("the pool is closed"))?;
-        let pool = self.readers.clone();
-        let run = move || {
-            let _permit = permit;
-            let mut connection = pool.get().map_err(|e| Error::new(Cause::Database).because(e.to_string()))?;
-            let transaction = connection.transaction().map_err(sql::failed)?;
-            query(&Reader { connection: &transaction })
-        };
-        let read =
-            tokio::task::spawn_blocking(run).await.map_err(|e| Error::internal(format!("a query panicked: {e}")))?;
-        self.noticed(read)
+        self.noticed(self.readers.read_apart(&self.of_whole, query).await)
+    }
+
+    /// Can rows be read? Waits for no reader.
+    pub async fn look(&self, query: fn(&Reader<'_>) -> Result<()>) -> Result<()> {
+        self.noticed(self.readers.read_apart(&self.of_health, query).await)
+    }
+
+    /// Gives back what reading took and nobody has needed for a while.
+    pub fn rest(&self) {
+        self.readers.rest();
+        if let Ok(mut whole) = self.of_whole.try_lock() {
+            *whole = None;
+        }
     }
 
     /// Queues a change and waits until it is committed and published, or has failed without a trace.
@@ -285,7 +298,7 @@ impl<S: Clone + Send + 'static> Db<S> {
 
     /// Writes down how far the database has come, as of now or a little earlier.
     pub async fn mark(&self, state: State) -> Result<()> {
-        let Some(progress) = self.read(mark::progress).await? else { return Ok(()) };
+        let Some(progress) = self.read(Turn::of_server(), mark::progress).await? else { return Ok(()) };
         let (file, health) = (self.file.clone(), self.health.clone());
         let write = move || put_mark(&file, &health, progress, state);
         tokio::task::spawn_blocking(write).await.map_err(|e| Error::internal(format!("writing the mark panicked: {e}")))
@@ -370,25 +383,6 @@ fn require_places(places: &[Place]) -> Result<()> {
         Some(gone) => Err(Error::new(Cause::DatabaseLost).because(gone.path().display().to_string())),
         None => Ok(()),
     }
-}
-
-fn readers(places: Vec<Place>, config: &Config) -> Result<r2d2::Pool<SqliteConnectionManager>> {
-    let manager = SqliteConnectionManager::file(config.database_file()).with_flags(schema::reader_flags()).with_init(
-        move |connection| {
-            // A file that took the place of the open one is nobody's policy.
-            if let Some(gone) = places.iter().find(|place| !place.is_kept()) {
-                return Err(rusqlite::Error::InvalidPath(gone.path().to_owned()));
-            }
-            schema::prepare_reader(connection)
-        },
-    );
-    r2d2::Pool::builder()
-        .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
-        .min_idle(Some(1))
-        .test_on_check_out(false)
-        .connection_timeout(Duration::from_millis(config.read_wait_ms))
-        .build(manager)
-        .map_err(|e| Error::new(Cause::Database).because(e.to_string()))
 }
 
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
@@ -626,7 +620,7 @@ mod tests {
 
         fn names(&self) -> Vec<String> {
             let list = |r: &Reader<'_>| r.all("select name from things order by rowid", &[], |row| row.get(0));
-            self.runtime.block_on(self.db.read(list)).unwrap()
+            self.runtime.block_on(self.db.read(Turn::of_server(), list)).unwrap()
         }
     }
 

@@ -105,6 +105,12 @@ pub fn run(connection: &Connection, statement: &str) -> Result<()> {
     connection.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed)
 }
 
+/// A read was ended after `db.read_ms`.
+pub(super) fn took_too_long() -> Error {
+    let message = "the server was busy with this for too long and gave it up: ask for less, or try again";
+    Error::new(Cause::Busy).saying(message).because("db.read_ms").retry_after(1)
+}
+
 /// Our error for SQLite's, by extended result code.
 pub fn failed(error: rusqlite::Error) -> Error {
     let cause = match &error {
@@ -119,6 +125,7 @@ pub fn failed(error: rusqlite::Error) -> Error {
                 Cause::DatabaseFull
             }
             ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Cause::DatabaseDamaged,
+            ffi::SQLITE_INTERRUPT => return took_too_long().because(error.to_string()),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
                 return Error::new(Cause::Busy).because(error.to_string()).retry_after(1);
             }

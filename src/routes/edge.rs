@@ -65,7 +65,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
                 }
                 self.inner.call(request).await
             };
-            let call = tracing::Instrument::instrument(answer, span);
+            let call = tracing::Instrument::instrument(exchange.during(answer), span);
             match AssertUnwindSafe(call).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => self.rendered(error, &method, &exchange),

@@ -100,12 +100,12 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
 
 /// The same without asking whether it was asked for too often.
 pub fn send_in_background(app: &Arc<App>, exchange: Arc<Exchange>, login: String) {
-    let app = app.clone();
-    tokio::spawn(async move {
+    let (app, request) = (app.clone(), exchange.clone());
+    tokio::spawn(request.during(async move {
         if let Err(e) = find_and_send(&app, exchange, login).await {
             tracing::warn!(error = %e, "a link for a new password was not sent");
         }
-    });
+    }));
 }
 
 async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Result<()> {

@@ -94,18 +94,20 @@ pub fn measure(address: SocketAddr, in_flight: usize, first: &[Vec<u8>], make: M
 pub fn one_after_another(address: SocketAddr, request: &[u8], goes_on: impl Fn() -> bool) -> Measured {
     let measured = RefCell::new(Measured::default());
     let mut took_us = Vec::new();
-    block_on(async {
+    runtime().block_on(async {
         let mut open = None;
         while goes_on() {
             let asked = Instant::now();
-            let answered = match open.take() {
-                Some(connection) => match exchanged(connection, request).await {
-                    Err(_) => opened(address, request).await,
-                    answered => answered,
-                },
-                None => opened(address, request).await,
+            let answer = async {
+                match open.take() {
+                    Some(connection) => match exchanged(connection, request).await {
+                        Err(_) => opened(address, request).await,
+                        answered => answered,
+                    },
+                    None => opened(address, request).await,
+                }
             };
-            match answered {
+            match tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time") {
                 Ok((connection, 200)) => {
                     took_us.push(asked.elapsed().as_micros() as f64);
                     open = Some(connection);
@@ -154,8 +156,11 @@ pub fn all(address: SocketAddr, requests: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("answers in time") })
+    runtime().block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("answers in time") })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 struct Connection {

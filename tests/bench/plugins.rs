@@ -46,7 +46,7 @@ struct Hostile {
 impl Hostile {
     fn of(site: &Site, server: &Process) -> Self {
         let setup = site.setup(server.address).in_organization("hostile");
-        let uid = setup.member_with_role();
+        let uid = setup.member_with_role("h0");
         Self { headers: format!("{}{}", site.client, setup.tenant()), uid, setup }
     }
 

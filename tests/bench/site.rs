@@ -227,12 +227,17 @@ impl Setup {
         &self.tenant
     }
 
-    /// A member who may read videos.
-    pub fn member_with_role(&self) -> String {
+    /// Header lines of the administrator in the organization.
+    pub fn administrator(&self) -> String {
+        format!("{}{}", self.admin, self.tenant)
+    }
+
+    /// A new member of this name who may read videos.
+    pub fn member_with_role(&self, username: &str) -> String {
         let role = self.send("POST", "/api/v1/permissions/roles", &json!({"key": "reader"}));
         let ticks = json!({"permission_ids": ["videos.read"]});
         self.send("PUT", &format!("/api/v1/permissions/roles/{}/permissions", text(&role["id"])), &ticks);
-        let member = self.send("POST", "/admin/members", &json!({"username": "h0"}));
+        let member = self.send("POST", "/admin/members", &json!({"username": username}));
         let uid = text(&member["uid"]).to_owned();
         self.assign(std::slice::from_ref(&uid), text(&role["id"]));
         uid
@@ -240,7 +245,7 @@ impl Setup {
 
     /// Uploads a component and lets it decide.
     pub fn put_in_force(&self, name: &str, component: &[u8]) {
-        let headers = format!("{}{}", self.admin, self.tenant);
+        let headers = self.administrator();
         let length = component.len();
         let mut request = format!(
             "POST /api/v1/plugins?name={name} HTTP/1.1\r\nhost: bench\r\n{headers}content-type: application/wasm\r\ncontent-length: {length}\r\n\r\n"

@@ -1,12 +1,16 @@
-//! The clients of a storm: half heads, slow bodies, HTTP/2 and large bodies of nobody, more than there is space for.
+//! The clients of a storm: half heads, slow bodies, HTTP/2 and large bodies of nobody, more than there is space for; and
+//! callers who are known, each of whom asks again and again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 const HALF_HEADS: usize = 1_100;
 const SLOW_BODIES: usize = 200;
@@ -14,6 +18,22 @@ const H2_CONNECTIONS: usize = 20;
 const H2_STREAMS_EACH: u32 = 1_000;
 const LARGE_BODIES: usize = 60;
 const LARGE_BYTES: usize = 8 * 1024 * 1024;
+/// More than any answer that a caller reads.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Callers who ask the same again and again, each on a connection of its own.
+#[derive(Clone)]
+pub struct Asked {
+    pub what: &'static str,
+    pub callers: usize,
+    /// All bytes of a request.
+    pub request: Arc<Vec<u8>>,
+    /// Otherwise they send on until the server takes nothing more.
+    pub read: bool,
+}
+
+/// How often each kind of caller was answered so: status, and the word of a failure.
+pub type Answers = BTreeMap<(&'static str, u16, String), u64>;
 
 /// Sends these bytes on a connection of its own, and reads until the server has enough of it.
 async fn send(address: SocketAddr, bytes: &[u8]) {
@@ -45,8 +65,8 @@ fn large_body() -> Vec<u8> {
     bytes
 }
 
-/// Everybody who is in the way. Who was closed comes back once.
-pub fn start(address: SocketAddr) -> JoinSet<()> {
+/// Everybody who is in the way, until then. Of the nobodies each who was closed comes back once in any case.
+pub fn start(address: SocketAddr, until: Instant, asked: &[Asked]) -> JoinSet<Answers> {
     let half = b"GET / HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
     let slow =
         b"POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{";
@@ -63,9 +83,14 @@ pub fn start(address: SocketAddr) -> JoinSet<()> {
             all.spawn(async move {
                 send(address, &bytes).await;
                 send(address, &bytes).await;
+                while Instant::now() < until {
+                    send(address, &bytes).await;
+                }
+                Answers::new()
             });
         }
     }
+    ask(&mut all, address, until, asked);
     all
 }
 
@@ -80,6 +105,78 @@ pub async fn reader_who_stops(address: SocketAddr, path: &str, encoding: &str) -
     stream.read_exact(&mut began).await.expect("an answer");
     assert_eq!(&began, b"HTTP/1.1 200 OK");
     stream
+}
+
+/// The callers who are known alone.
+pub fn ask(all: &mut JoinSet<Answers>, address: SocketAddr, until: Instant, asked: &[Asked]) {
+    for asked in asked {
+        for _ in 0..asked.callers {
+            let asked = asked.clone();
+            all.spawn(async move {
+                let mut answers = Answers::new();
+                while Instant::now() < until {
+                    // A connection ends when the server closes it, or when the storm is over.
+                    let _ = timeout_at(until.into(), on_a_connection(address, &asked, &mut answers)).await;
+                }
+                answers
+            });
+        }
+    }
+}
+
+async fn on_a_connection(address: SocketAddr, asked: &Asked, answers: &mut Answers) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    loop {
+        if asked.read {
+            let (mut from, mut to) = stream.split();
+            // It may be answered before all of it is sent.
+            let (sent, answer) = tokio::join!(to.write_all(&asked.request), read_answer(&mut from));
+            let (status, word) = answer?;
+            *answers.entry((asked.what, status, word)).or_default() += 1;
+            sent?;
+        } else {
+            stream.write_all(&asked.request).await?;
+        }
+    }
+}
+
+/// Reads an answer to its end: its status, and the word of a failure.
+async fn read_answer(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u16, String)> {
+    let broken = |what: &str| std::io::Error::other(what.to_owned());
+    let (mut answer, mut end) = (Vec::new(), None);
+    while end.is_none_or(|end| answer.len() < end) {
+        if from.read_buf(&mut answer).await? == 0 || answer.len() > ANSWER_BYTES_MAX {
+            return Err(broken("the answer does not end"));
+        }
+        if end.is_none()
+            && let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+            let length =
+                text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            end = Some(head + 4 + length.ok_or_else(|| broken("an answer without a length"))?);
+        }
+    }
+    let text = String::from_utf8_lossy(&answer);
+    let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or_else(|| broken("no status"))?;
+    let word = text.split_once(r#""detail":""#).and_then(|(_, rest)| rest.split('"').next());
+    Ok((status, word.filter(|_| status >= 400).unwrap_or_default().to_owned()))
+}
+
+/// The answers of all.
+pub fn summed(all: impl IntoIterator<Item = Answers>) -> Answers {
+    let mut sum = Answers::new();
+    for (answer, times) in all.into_iter().flatten() {
+        *sum.entry(answer).or_default() += times;
+    }
+    sum
+}
+
+/// Answers that nobody may get, however much they are in the way.
+pub fn faults(answers: &Answers) -> Vec<String> {
+    let is_named = |status: u16, word: &str| status == 503 && ["busy", "compiler_busy"].contains(&word);
+    let faults = answers.iter().filter(|((_, status, word), _)| *status >= 500 && !is_named(*status, word));
+    faults.map(|((what, status, word), times)| format!("{what}: {times} × {status} {word}")).collect()
 }
 
 /// The clients need open files too.
