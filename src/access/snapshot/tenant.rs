@@ -44,7 +44,7 @@ impl Role {
 }
 
 /// A combination of roles that some member holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoleSet {
     /// Sorted indexes of roles, closed ones included.
     roles: Box<[u32]>,
@@ -168,12 +168,40 @@ impl Tenant {
         }
     }
 
+    /// Computes every set again.
+    pub(super) fn fold(&mut self) {
+        let roles = self.roles.clone();
+        for set in &mut Arc::make_mut(&mut self.sets).all {
+            *set = Arc::new(folded(&roles, set.roles.clone()));
+        }
+    }
+
+    /// Does every set hold what its roles give?
+    pub(super) fn is_folded(&self) -> bool {
+        self.sets.all.iter().all(|set| **set == folded(&self.roles, set.roles.clone()))
+    }
+
+    /// Is the member elsewhere than in this combination of roles, or not at all where it should be?
+    pub(super) fn differs_seat(&self, member: MemberId, held: Option<&[RoleId]>) -> bool {
+        match (self.set_of(member), held) {
+            (None, None) => false,
+            (Some(set), Some(held)) => set.roles != self.indexes(held),
+            _ => true,
+        }
+    }
+
+    /// Roles as a set has them.
+    fn indexes(&self, held: &[RoleId]) -> Box<[u32]> {
+        let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.into()
+    }
+
     pub(super) fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
         let entered = held.map(|held| {
-            let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
-            indexes.sort_unstable();
-            indexes.dedup();
-            self.enter_set(indexes.into())
+            let indexes = self.indexes(&held);
+            self.enter_set(indexes)
         });
         let left = match entered {
             Some(set) => self.seats.insert(member, set),
