@@ -316,7 +316,7 @@ create unique index invitations_hash on invitations (hash);
 create index invitations_organization_id on invitations (organization_id);
 create index invitations_role_id on invitations (role_id);
 create index invitations_member_id on invitations (member_id);
-create index invitations_expires_at on invitations (expires_at);
+create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
 create index invitations_open on invitations (maker) where accepted_at is null;
 
 -- Self-contained keys of members and services.

@@ -78,8 +78,8 @@ pub fn settle(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timesta
 const BURY: &str = "
     update deliveries
     set state = 'dead', last_error = :last_error, updated_at = :now
-    where (target, event_id) in (select target, event_id from deliveries where target = :target and state = 'pending'
-                                 limit :most)";
+    where (target, event_id) in (select target, event_id from deliveries indexed by deliveries_pending
+                                 where target = :target and state = 'pending' limit :most)";
 
 /// Gives up what waits for a target; answers how many.
 pub fn bury(w: &Writer<'_>, target: &str, why: &str, most: usize) -> Result<usize> {

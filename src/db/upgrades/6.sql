@@ -86,3 +86,9 @@ alter table members add column hash_kind text generated always as (
                  + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
         end) virtual;
 create index members_hash_kind on members (hash_kind) where hash_kind is not null;
+
+-- ── what the upkeep looks for ──
+
+-- Accepted invitations stay, and are no business of who looks for those that are over.
+drop index invitations_expires_at;
+create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
