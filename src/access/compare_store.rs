@@ -1,6 +1,8 @@
 //! Reads the rows that decide once more, for a comparison with the policy in memory: in pages, or what they say of one
 //! thing. Writes nothing.
 
+use rusqlite::Row;
+
 use super::snapshot::{Change, Part, Role, Session, Snapshot};
 use super::store;
 use crate::db::Reader;
@@ -132,7 +134,7 @@ const PAGE_OF_PEOPLE_IN: &str = "
     limit :most";
 
 fn people(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
-    let of_row = |row: &rusqlite::Row<'_>| {
+    let of_row = |row: &Row<'_>| -> rusqlite::Result<(Mark, [Change; 2])> {
         let ends = row.get::<_, Option<_>>(2)?.zip(row.get(3)?);
         let id: MemberId = row.get(0)?;
         let mark = Mark { id: row.get(0)?, ..Mark::default() };

@@ -209,10 +209,12 @@ fn jittered(wait_ms: u64) -> Result<i64> {
 
 /// Forgets deliveries that are over for long enough.
 pub async fn tidy(app: &App) -> Result<()> {
-    let ttl_ms = ms(app.config.outbox_ttl_s);
     /// Events that are forgotten at a time; the next upkeep takes the rest.
     const EVENTS_MAX: usize = 10_000;
-    let forget = |state| app.tend_in_pieces(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most));
+    let ttl_ms = ms(app.config.outbox_ttl_s);
+    let forget = |state: &'static str| {
+        app.tend_in_pieces(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
+    };
     forget("delivered").await?;
     let dead = forget("dead").await?;
     if dead > 0 {

@@ -184,12 +184,12 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Counts from now on what SQLite works, by the hundred steps.
 pub(super) fn count_steps(connection: &Connection, figures: Arc<Figures>) -> Result<()> {
-    const STEPS: u32 = 100;
+    const STEPS: u16 = 100;
     let count = move || {
         figures.steps.fetch_add(STEPS.into(), Ordering::Relaxed);
         false
     };
-    connection.progress_handler(STEPS as i32, Some(count)).map_err(failed)
+    connection.progress_handler(STEPS.into(), Some(count)).map_err(failed)
 }
 
 /// Most faults that are told of one file.

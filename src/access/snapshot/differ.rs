@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Change, Seats, Snapshot};
 use crate::access::permission::PLATFORM_ORG_CODE;
 use crate::access::plugin::Binding;
+use crate::access::secret::Hash;
 use crate::ids::OrganizationId;
 
 /// A kind of what a snapshot knows.
@@ -65,7 +66,7 @@ impl Snapshot {
             Change::ClientGone(client_key) => self.client(client_key).is_some(),
             Change::Session(id, session) => self.session(*id) != *session,
             Change::ApiKey(key) => {
-                let is_found = |hash| self.imported_keys.get(&hash) == Some(&key.id);
+                let is_found = |hash: Hash| self.imported_keys.get(&hash) == Some(&key.id);
                 self.api_key(key.id).is_none_or(|known| known.fact() != key.fact())
                     || (key.is_imported && !key.hashes().all(is_found))
             }

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 pub use differ::{Part, Place};
 pub use tenant::{Holds, Role, RoleSet, Tenant};
 
-use super::catalog::{Catalog, Slot};
+use super::catalog::Catalog;
 use super::client::Client;
 use super::key::ApiKey;
 use super::permission::PLATFORM_ORG_CODE;
@@ -426,6 +426,7 @@ impl Snapshot {
     /// A digest of all that decides, for tests, whatever the order it was built in: equal policies, equal digests.
     #[cfg(test)]
     pub fn digest(&self) -> [u8; 32] {
+        use super::catalog::Slot;
         let mut sum = [0u64; 4];
         let mut fact = |text: String| {
             let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
