@@ -250,3 +250,39 @@ fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
     }
     set
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_combination_of_roles_that_holds_something_else_is_computed_again() {
+        let (member, role) = (MemberId::new(), RoleId::new());
+        let mut tenant = Tenant {
+            id: OrganizationId::new(),
+            org_code: "acme".into(),
+            is_active: true,
+            requires_second_factor: false,
+            roles: Arc::default(),
+            role_index: Arc::default(),
+            sets: Arc::default(),
+            seats: Shards::default(),
+            plugins: Arc::default(),
+        };
+        let ticked = Arc::new([3].into_iter().collect());
+        tenant.put_role(Role { id: role, key: "reader".into(), is_open: true, holds: Holds::Ticked, ticked });
+        tenant.seat(member, Some(vec![role]));
+        assert!(tenant.is_folded() && !tenant.differs_seat(member, Some(&[role])));
+        for set in &mut Arc::make_mut(&mut tenant.sets).all {
+            Arc::make_mut(set).ticked = Bits::default();
+        }
+        assert!(!tenant.is_folded());
+        tenant.fold();
+        assert!(tenant.is_folded() && tenant.set_of(member).is_some_and(|set| set.ticked.contains(3)));
+        for (held, differs) in [(Some(&[][..]), true), (None, true), (Some(&[role, role][..]), false)] {
+            assert_eq!(tenant.differs_seat(member, held), differs, "{held:?}");
+        }
+        tenant.seat(member, None);
+        assert!(tenant.is_folded() && !tenant.differs_seat(member, None));
+    }
+}
