@@ -408,7 +408,7 @@ mod tests {
             ("a status", vec![Change::Person(member(0), Status::Suspended)]),
             ("a person is missing", vec![Change::PersonGone(member(0))]),
             ("a person too many", vec![Change::Person(member(1 << 40), Status::Active)]),
-            ("a place", vec![Change::Placed(member(0), None)]),
+            ("a place", vec![Change::Placed(member(2), None)]),
             ("a closed organization", vec![tenant("acme", false)]),
             ("a name", vec![tenant("other", true)]),
             ("a seat is missing", vec![Change::Seat(BOLT, member(0), None)]),
@@ -524,7 +524,8 @@ mod tests {
     #[tokio::test]
     async fn an_organization_gets_the_last_answer_again_within_the_gap() {
         let gap = |gap_s| Town::with(5, move |config: &mut Config| config.policy_reload_gap_s = gap_s);
-        let spoilt = || vec![Change::Seat(ACME, member(0), None)];
+        // Of somebody who is in no other.
+        let spoilt = || vec![Change::Seat(ACME, member(3), None)];
         let (with, without) = (gap(60).await, gap(0).await);
         let first = with.app.reload_now_and_then(ACME).await.unwrap();
         without.app.reload_now_and_then(ACME).await.unwrap();
