@@ -61,11 +61,19 @@ create table members (
     -- Why it is suspended, in the words of whoever did it; null when it is not, or nobody said.
     status_reason text,
     -- 1 when the site gave the username: only then is it the name of a folder of videos.
-    username_by_site integer not null default 0 check (username_by_site in (0, 1))
+    username_by_site integer not null default 0 check (username_by_site in (0, 1)),
+    -- What kind of hash it is and how much work, without salt and digest; null for none.
+    hash_kind text generated always as (
+        case
+            when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
+            else substr(password_hash, 1, instr(password_hash, ',p=')
+                 + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
+        end) virtual
 ) strict;
 create unique index members_username_folded on members (username_folded) where username_folded is not null;
 create unique index members_email_folded on members (email_folded) where email_folded is not null;
 create index members_pending on members (updated_at) where status = 'pending';
+create index members_hash_kind on members (hash_kind) where hash_kind is not null;
 
 -- The external names of a member.
 create table identities (
@@ -308,7 +316,7 @@ create unique index invitations_hash on invitations (hash);
 create index invitations_organization_id on invitations (organization_id);
 create index invitations_role_id on invitations (role_id);
 create index invitations_member_id on invitations (member_id);
-create index invitations_expires_at on invitations (expires_at);
+create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
 create index invitations_open on invitations (maker) where accepted_at is null;
 
 -- Self-contained keys of members and services.

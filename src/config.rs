@@ -306,6 +306,7 @@ settings! {
     write_queue_max "db.write_queue": u64 = 1_024, 1..=100_000, "Changes that may wait for the writer";
     write_wait_ms "db.write_wait_ms": u64 = 2_000, 1..=60_000, "How long a change waits for room in that queue before it answers busy";
     write_batch_max "db.write_batch": u64 = 256, 1..=10_000, "Most changes in one commit";
+    policy_reload_gap_s "limits.policy_reload_gap_s": u64 = 60, 0..=86_400, "An organization that reloads its policy within this long after it last did gets the last answer again, in seconds; 0 for no such gap";
     idempotency_ttl_s "limits.idempotency_ttl_s": u64 = 86_400, 1..=604_800, "How long an Idempotency-Key is remembered, in seconds";
 }
 

@@ -5,6 +5,7 @@
 pub mod caller;
 pub mod catalog;
 pub mod client;
+pub mod compare_store;
 pub mod cookie;
 pub mod decide;
 pub mod encryption;

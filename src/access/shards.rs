@@ -72,6 +72,18 @@ impl<K: Key, V: Clone> Shards<K, V> {
         self.spine.iter().flat_map(|shard| shard.iter())
     }
 
+    /// The keys of whole shards from this one on, until there are enough; and the shard behind them, if there is one.
+    pub fn keys_from(&self, first: usize, enough: usize) -> (Vec<K>, Option<usize>) {
+        let mut keys = Vec::new();
+        for (n, shard) in self.spine.iter().enumerate().skip(first) {
+            if keys.len() >= enough {
+                return (keys, Some(n));
+            }
+            keys.extend(shard.keys());
+        }
+        (keys, None)
+    }
+
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         if self.len >= self.spine.len() * SHARD_ENTRIES_MAX {
             self.grow();
@@ -128,6 +140,15 @@ mod tests {
         assert_eq!((before.get(&keys[7]), before.get(&keys[8])), (Some(&7), Some(&8)));
         assert_eq!((shards.get(&keys[7]), shards.get(&keys[8])), (Some(&0), None));
         assert!(keys.iter().enumerate().all(|(n, key)| before.get(key) == Some(&n)));
+        let (mut walked, mut next) = (Vec::new(), Some(0));
+        while let Some(first) = next {
+            let (some, behind) = shards.keys_from(first, 100);
+            assert!(some.len() >= 100 || behind.is_none());
+            walked.extend(some);
+            next = behind;
+        }
+        assert_eq!(walked.len(), 4_999);
+        assert_eq!(walked.into_iter().collect::<std::collections::HashSet<_>>().len(), 4_999);
         let largest = before.spine.iter().map(|shard| shard.len()).max();
         assert!(largest < Some(SHARD_ENTRIES_MAX * 2), "{largest:?}");
     }

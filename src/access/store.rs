@@ -79,10 +79,14 @@ fn people(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 const FIND_PERSON: &str = "select status from members where id = :id";
 
 pub fn person(r: &Reader<'_>, id: MemberId) -> Result<Change> {
-    r.one(FIND_PERSON, &[(":id", &id)], |row| Ok(Change::Person(id, status_of(row, 0)?)))
+    find_person(r, id)?.ok_or_else(|| none(FIND_PERSON))
 }
 
-fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
+pub(super) fn find_person(r: &Reader<'_>, id: MemberId) -> Result<Option<Change>> {
+    r.find(FIND_PERSON, &[(":id", &id)], |row| Ok(Change::Person(id, status_of(row, 0)?)))
+}
+
+pub(super) fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
     Ok(match row.get_ref(column)?.as_str()? {
         "pending" => Status::Pending,
         "active" => Status::Active,
@@ -98,10 +102,14 @@ const FIND_TENANT: &str =
 
 /// An organization as it is stored now.
 pub fn tenant(r: &Reader<'_>, id: OrganizationId) -> Result<Change> {
-    r.one(FIND_TENANT, &[(":id", &id)], tenant_of)
+    find_tenant(r, id)?.ok_or_else(|| none(FIND_TENANT))
 }
 
-fn tenant_of(row: &Row<'_>) -> rusqlite::Result<Change> {
+pub(super) fn find_tenant(r: &Reader<'_>, id: OrganizationId) -> Result<Option<Change>> {
+    r.find(FIND_TENANT, &[(":id", &id)], tenant_of)
+}
+
+pub(super) fn tenant_of(row: &Row<'_>) -> rusqlite::Result<Change> {
     Ok(Change::Tenant {
         id: row.get(0)?,
         org_code: row.get::<_, String>(1)?.into(),
@@ -141,11 +149,16 @@ const FIND_ROLE: &str =
     "select id, key, status = 'open', holds from roles where organization_id = :organization_id and id = :id";
 
 pub fn role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Change> {
-    let role = r.one(FIND_ROLE, &[(":organization_id", &organization), (":id", &id)], |row| role_of(row, 0))?;
-    Ok(Change::Role(organization, Role { ticked: Arc::new(ticks(r, id)?), ..role }))
+    find_role(r, organization, id)?.ok_or_else(|| none(FIND_ROLE))
 }
 
-fn role_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Role> {
+pub(super) fn find_role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Option<Change>> {
+    let found = r.find(FIND_ROLE, &[(":organization_id", &organization), (":id", &id)], |row| role_of(row, 0))?;
+    let Some(role) = found else { return Ok(None) };
+    Ok(Some(Change::Role(organization, Role { ticked: Arc::new(ticks(r, id)?), ..role })))
+}
+
+pub(super) fn role_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Role> {
     let holds = match row.get_ref(first + 3)?.as_str()? {
         "tenant" => Holds::Tenant,
         "everything" => Holds::Everything,
@@ -210,16 +223,20 @@ const LIST_GRANTS: &str = "select id, member_id, scope_type, scope_id, module, a
 
 fn grants(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     each(r, LIST_GRANTS, |row| {
-        let id: GrantId = row.get(0)?;
-        let right = Right {
-            scope_type: row.get_ref(2)?.as_str()?,
-            scope_id: row.get_ref(3)?.as_str()?,
-            module: row.get_ref(4)?.as_str()?,
-            action: row.get_ref(5)?.as_str()?,
-        };
-        snapshot.apply(Change::Grant(right.key(row.get(1)?), Some(id)));
+        snapshot.apply(grant_of(row)?);
         Ok(())
     })
+}
+
+pub(super) fn grant_of(row: &Row<'_>) -> rusqlite::Result<Change> {
+    let id: GrantId = row.get(0)?;
+    let right = Right {
+        scope_type: row.get_ref(2)?.as_str()?,
+        scope_id: row.get_ref(3)?.as_str()?,
+        module: row.get_ref(4)?.as_str()?,
+        action: row.get_ref(5)?.as_str()?,
+    };
+    Ok(Change::Grant(right.key(row.get(1)?), Some(id)))
 }
 
 const LIST_RIGHTS_OF: &str = "select scope_type, scope_id, module, action from grants where member_id = :member_id";
@@ -247,10 +264,14 @@ fn clients(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 }
 
 pub fn client(r: &Reader<'_>, client_key: &str) -> Result<Change> {
-    r.one(FIND_CLIENT, &[(":client_key", &client_key)], |row| client_of(row).map(Box::new).map(Change::Client))
+    find_client(r, client_key)?.ok_or_else(|| none(FIND_CLIENT))
 }
 
-fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
+pub(super) fn find_client(r: &Reader<'_>, client_key: &str) -> Result<Option<Change>> {
+    r.find(FIND_CLIENT, &[(":client_key", &client_key)], |row| client_of(row).map(Box::new).map(Change::Client))
+}
+
+pub(super) fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
     let former: Option<Hash> = row.get(3)?;
     let until: Option<Timestamp> = row.get(4)?;
     let rate_limit_per_min = row.get::<_, Option<u32>>(9)?.and_then(NonZeroU32::new);
@@ -298,10 +319,14 @@ fn api_keys(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 
 /// An API key as it is stored now.
 pub fn api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Change> {
-    r.one(FIND_API_KEY, &[(":id", &id)], |row| api_key_of(row).map(Box::new).map(Change::ApiKey))
+    find_api_key(r, id)?.ok_or_else(|| none(FIND_API_KEY))
 }
 
-fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+pub(super) fn find_api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Option<Change>> {
+    r.find(FIND_API_KEY, &[(":id", &id)], |row| api_key_of(row).map(Box::new).map(Change::ApiKey))
+}
+
+pub(super) fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     let member: Option<MemberId> = row.get(2)?;
     let service: Option<String> = row.get(3)?;
     let former: Option<Hash> = row.get(5)?;
@@ -390,6 +415,11 @@ pub fn encryption_key(r: &Reader<'_>) -> Result<KeyId> {
 /// A secret as it is stored.
 pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, place: Place<'_>, clear: &[u8]) -> Result<Vec<u8>> {
     encryption.encrypt(encryption_key(r)?, place, clear)
+}
+
+/// A row that must be there is not.
+fn none(statement: &str) -> Error {
+    Error::internal(format!("no row from: {statement}"))
 }
 
 /// Visits rows one by one, without holding them all.

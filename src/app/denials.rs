@@ -63,13 +63,11 @@ impl App {
         if over.is_empty() {
             return Ok(());
         }
-        self.tend(move |w| {
-            over.iter().try_for_each(|((actor, action, tenant), count)| {
-                let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
-                let after = serde_json::json!({"repeats": count});
-                let entry = Entry::new("denials", "repeated").within(*tenant).after(after);
-                journal::record(w, (kind, name), ("", "unknown"), action, Outcome::Denied, &entry)
-            })
+        self.tend_each(over, |w, ((actor, action, tenant), count)| {
+            let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
+            let after = serde_json::json!({"repeats": count});
+            let entry = Entry::new("denials", "repeated").within(*tenant).after(after);
+            journal::record(w, (kind, name), ("", "unknown"), action, Outcome::Denied, &entry)
         })
         .await
     }

@@ -50,6 +50,7 @@ struct Gauges {
     batches: IntGauge,
     batch_largest: IntGauge,
     queue_busy: IntGauge,
+    steps_largest: IntGauge,
     commit_failures: IntGauge,
     writer_panics: IntGauge,
     plugins_in_force: IntGauge,
@@ -101,6 +102,10 @@ impl Gauges {
             batches: made.gauge("roster_writer_batches", "Commits since the start")?,
             batch_largest: made.gauge("roster_writer_batch_largest", "Most changes in one commit")?,
             queue_busy: made.gauge("roster_writer_busy", "Changes refused because the queue was full")?,
+            steps_largest: made.gauge(
+                "roster_writer_steps_largest",
+                "Most work of SQLite in one change since the start, in its steps",
+            )?,
             commit_failures: made.gauge("roster_writer_commit_failures", "Commits that failed")?,
             writer_panics: made.gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
             plugins_in_force: made
@@ -194,6 +199,7 @@ pub fn render(app: &App) -> Result<String> {
     gauges.batches.set(as_i64(db.batches.load(Relaxed)));
     gauges.batch_largest.set(as_i64(db.batch_largest.load(Relaxed)));
     gauges.queue_busy.set(as_i64(db.queue_busy.load(Relaxed)));
+    gauges.steps_largest.set(as_i64(db.steps_largest.load(Relaxed)));
     gauges.commit_failures.set(as_i64(db.commit_failures.load(Relaxed)));
     gauges.writer_panics.set(as_i64(db.panics.load(Relaxed)));
     let dropped = &app.figures.decisions_dropped;

@@ -13,9 +13,11 @@ mod large;
 mod promise_store;
 mod promises;
 pub mod record;
+pub mod reload;
 pub mod repeats;
 mod rules;
 mod store;
+pub mod upkeep;
 pub mod verdict;
 pub mod watch;
 
@@ -91,7 +93,7 @@ pub struct App {
     stopping: tokio::sync::watch::Sender<bool>,
     kept: Kept,
     denials: Denials,
-    reloaded: tokio::sync::Mutex<Option<(Timestamp, Reloaded)>>,
+    reloaded: tokio::sync::Mutex<reload::Last>,
     /// Whose turn it is at the signing keys, and at the key that encrypts them.
     rotating: tokio::sync::Mutex<()>,
     /// Whose turn it is at SFTPGo's users, with the token that all use.
@@ -193,15 +195,6 @@ enum Keep {
     FactOnly,
 }
 
-/// What a rebuild of the policy found.
-#[derive(Debug, Clone, Copy)]
-pub struct Reloaded {
-    pub old_epoch: u64,
-    pub new_epoch: u64,
-    /// Did the policy in memory differ from the rows?
-    pub changed: bool,
-}
-
 impl App {
     /// Opens the data directory's database, founds the site when it is new, and loads the policy.
     pub async fn open(config: Config) -> Result<Arc<Self>> {
@@ -292,6 +285,7 @@ impl App {
         action: &'static str,
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
+        self.require_policy().await?;
         let (caller, neighbours, encryption) = (caller.clone(), self.neighbours, self.encryption.clone());
         let (committed, addressed) = self
             .db
@@ -362,69 +356,6 @@ impl App {
         tidy: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.db.write(move |w, _| tidy(w)).await
-    }
-
-    /// Forgets answers whose time is over.
-    pub async fn forget_old_requests(&self) -> Result<()> {
-        let ttl_ms = ms(self.config.idempotency_ttl_s);
-        self.tend(move |w| store::forget_remembered(w, w.now().plus_ms(-ttl_ms)).map(drop)).await
-    }
-
-    /// Builds the policy anew from rows, off the path, and swaps it in if the one in memory differs.
-    ///
-    /// A caller that comes while a rebuild runs waits for it, and takes its answer if it began after the caller came.
-    pub async fn reload(&self) -> Result<Reloaded> {
-        let came = Timestamp::now();
-        let mut last = self.reloaded.lock().await;
-        if let Some((began, reloaded)) = *last
-            && began > came
-        {
-            return Ok(reloaded);
-        }
-        let began = Timestamp::now();
-        let reloaded = self.rebuild().await?;
-        *last = Some((began, reloaded));
-        Ok(reloaded)
-    }
-
-    async fn rebuild(&self) -> Result<Reloaded> {
-        const TRIES: usize = 3;
-        for _ in 0..TRIES {
-            let cell = self.guard.snapshot.clone();
-            let compare = move |r: &Reader<'_>| {
-                let fresh = crate::access::store::load(r)?;
-                // A change that was committed in between leaves two epochs, which cannot be compared.
-                let current = cell.load_full();
-                Ok((fresh.epoch == current.epoch).then(|| (current.epoch, fresh.digest() == current.digest())))
-            };
-            match self.read(compare).await? {
-                Some((epoch, true)) => return Ok(Reloaded { old_epoch: epoch, new_epoch: epoch, changed: false }),
-                Some((_, false)) => break,
-                None => {}
-            }
-        }
-        self.replace_policy().await
-    }
-
-    /// The last word: compares and replaces while nothing else can change.
-    async fn replace_policy(&self) -> Result<Reloaded> {
-        self.db
-            .write(|w, snapshot| {
-                let mut fresh = crate::access::store::load(w)?;
-                let old_epoch = snapshot.epoch;
-                if fresh.digest() == snapshot.digest() {
-                    return Ok(Reloaded { old_epoch, new_epoch: old_epoch, changed: false });
-                }
-                tracing::error!(epoch = old_epoch, "the policy in memory differed from the rows and was replaced");
-                fresh.epoch = old_epoch.max(fresh.epoch) + 1;
-                store::raise_epoch(w, fresh.epoch)?;
-                let entry = Entry::new("policy", "memory").after(serde_json::json!({"replaced": true}));
-                journal::record_done(w, &Identity::command_line(), "policy.replace", &entry)?;
-                let new_epoch = fresh.epoch;
-                *snapshot = fresh;
-                Ok(Reloaded { old_epoch, new_epoch, changed: true })
-            })
-            .await
     }
 
     /// Waits a moment for an epoch that a caller has heard of.
@@ -546,8 +477,8 @@ fn apply<T>(
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
 ) -> Result<(Committed<T>, usize)> {
     if !snapshot.is_available() {
-        // The rows could not be read after a failed commit: nothing goes on before they can.
-        *snapshot = access::store::load(w)?;
+        // The rows could not be read after a failed commit: nothing goes on before they were.
+        return Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1));
     }
     let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot, encryption }, caller)?;
     entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;

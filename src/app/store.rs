@@ -5,7 +5,7 @@ use crate::access::encryption::{self, Encryption, KeyId, Place};
 use crate::access::secret::Hash;
 use crate::access::store::encrypt;
 use crate::access::token::StoredKey;
-use crate::db::{Reader, Writer};
+use crate::db::{Reader, Writer, sql};
 use crate::error::{Error, Result};
 use crate::ids::{ApiKeyId, MemberId, OrganizationId, PluginId, RoleId, SessionId, Timestamp};
 
@@ -203,10 +203,14 @@ pub fn forget_answers_naming(w: &Writer<'_>, text: &str) -> Result<()> {
     w.execute(FORGET_NAMING, &[(":text", &text)]).map(drop)
 }
 
-const FORGET: &str = "delete from idempotency_keys where created_at <= :since";
+const FORGET: &str = "
+    delete from idempotency_keys
+    where (caller, action, key) in (select caller, action, key from idempotency_keys where created_at <= :since
+                                    limit :most)";
 
-pub fn forget_remembered(w: &Writer<'_>, since: Timestamp) -> Result<usize> {
-    w.execute(FORGET, &[(":since", &since)])
+/// Forgets answers from before; answers how many.
+pub fn forget_remembered(w: &Writer<'_>, since: Timestamp, most: usize) -> Result<usize> {
+    w.execute(FORGET, &[(":since", &since), (":most", &sql::limit(most))])
 }
 
 const GET_COMPONENT: &str = "select component from plugin_components where sha256 = :sha256";

@@ -255,7 +255,7 @@ async fn keep_up(app: Arc<App>) {
             },
             _ = tidy.tick() => {
                 end_what_is_over(&app).await;
-                app.reload().await.map(drop)
+                app.reload(None).await.map(drop)
             }
             _ = leases.tick() => jobs::tend(&app).await,
         };

@@ -191,8 +191,7 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
         return Ok(());
     }
     let rows: Vec<_> = used.iter().map(|(key, at, address)| (key.id, *at, address.clone())).collect();
-    app.tend(move |w| rows.iter().try_for_each(|(id, at, address)| store::touch_key(w, *id, *at, address.as_deref())))
-        .await?;
+    app.tend_each(rows, |w, (id, at, address)| store::touch_key(w, *id, *at, address.as_deref())).await?;
     for (key, at, _) in used {
         // Used again meanwhile, it is written again.
         let _ = key.counters.at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -231,16 +230,15 @@ async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
 }
 
 async fn forget(app: &App) -> Result<()> {
-    app.change(&Identity::command_line(), "api_key.expire", |t, _| {
-        let over = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS))?;
+    app.change_in_pieces("api_key.expire", |t, most| {
+        let over = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
         if over.is_empty() {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::nothing(0));
         }
         let entry = Entry::new("api_keys", "expired").after(json!({"count": over.len()}));
-        Ok(Changed::new((), entry).policy(over.into_iter().map(Change::ApiKeyGone)))
+        Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(Change::ApiKeyGone)))
     })
     .await
-    .map(drop)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
     if used.is_empty() {
         return Ok(());
     }
-    app.tend(move |w| used.iter().try_for_each(|(client_key, at)| store::touch(w, client_key, *at))).await
+    app.tend_each(used, |w, (client_key, at)| store::touch(w, client_key, *at)).await
 }
 
 #[cfg(test)]

@@ -286,11 +286,14 @@ pub fn delete_key(w: &Writer<'_>, id: ApiKeyId) -> Result<()> {
     w.execute(DELETE_KEY, &[(":id", &id)]).map(drop)
 }
 
-const DELETE_ENDED: &str = "delete from api_keys where expires_at <= :before returning id";
+const DELETE_ENDED: &str = "
+    delete from api_keys
+    where id in (select id from api_keys where expires_at <= :before limit :most)
+    returning id";
 
 /// Deletes keys that ended before; answers which.
-pub fn delete_ended(w: &Writer<'_>, before: Timestamp) -> Result<Vec<ApiKeyId>> {
-    w.all(DELETE_ENDED, &[(":before", &before)], |row| row.get(0))
+pub fn delete_ended(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<Vec<ApiKeyId>> {
+    w.all(DELETE_ENDED, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
 }
 
 const TOUCH_KEY: &str = "

@@ -195,7 +195,7 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
         Outcome::Gone(why) => {
             count("dead");
             tracing::warn!(delivery = id, why, "a target is gone: what waited for it is given up");
-            app.tend(move |w| store::bury(w, &delivery.target, &why)).await.map(drop)
+            app.tend_in_pieces(move |w, most| store::bury(w, &delivery.target, &why, most)).await.map(drop)
         }
     }
 }
@@ -209,12 +209,20 @@ fn jittered(wait_ms: u64) -> Result<i64> {
 
 /// Forgets deliveries that are over for long enough.
 pub async fn tidy(app: &App) -> Result<()> {
+    /// Events that are forgotten at a time; the next upkeep takes the rest.
+    const EVENTS_MAX: usize = 10_000;
     let ttl_ms = ms(app.config.outbox_ttl_s);
-    let dead = app.tend(move |w| store::forget(w, w.now().plus_ms(-ttl_ms))).await?;
+    let forget = |state: &'static str| {
+        app.tend_in_pieces(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
+    };
+    forget("delivered").await?;
+    let dead = forget("dead").await?;
     if dead > 0 {
         tracing::warn!(dead, "deliveries that were given up long ago are forgotten");
     }
-    Ok(())
+    let before = Timestamp::now().plus_ms(-ttl_ms);
+    let old = app.read(move |r| store::list_old_events(r, before, EVENTS_MAX)).await?;
+    app.tend_each(old, |w, id| store::forget_event(w, *id)).await
 }
 
 /// Brings the figures of the outbox up to date.

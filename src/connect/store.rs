@@ -78,11 +78,14 @@ pub fn settle(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timesta
 const BURY: &str = "
     update deliveries
     set state = 'dead', last_error = :last_error, updated_at = :now
-    where target = :target and state = 'pending'";
+    where (target, event_id) in (select target, event_id from deliveries indexed by deliveries_pending
+                                 where target = :target and state = 'pending' limit :most)";
 
-/// Gives up all that waits for a target; answers how many.
-pub fn bury(w: &Writer<'_>, target: &str, why: &str) -> Result<usize> {
-    w.execute(BURY, &[(":last_error", &why), (":now", &w.now()), (":target", &target)])
+/// Gives up what waits for a target; answers how many.
+pub fn bury(w: &Writer<'_>, target: &str, why: &str, most: usize) -> Result<usize> {
+    let values: [(&str, &dyn rusqlite::ToSql); 4] =
+        [(":last_error", &why), (":now", &w.now()), (":target", &target), (":most", &sql::limit(most))];
+    w.execute(BURY, &values)
 }
 
 const RETRY: &str = "
@@ -166,26 +169,31 @@ const FORGET_DELIVERIES: &str = "
     delete from deliveries
     where (target, event_id) in (select target, event_id from deliveries where state = :state and updated_at <= :before
                                  limit :most)";
-const FORGET_EVENTS: &str = "
-    delete from events
-    where id in (select e.id
-                 from events e
-                 where e.id < coalesce((select id from events where at > :before order by id limit 1),
-                                       9223372036854775807)
-                   and e.id < (select max(id) from events)
-                   and not exists (select 1 from deliveries where event_id = e.id)
-                 limit :most)";
 
-/// Forgets what was delivered, or given up, before; the next upkeep takes the rest. Answers how many were given up.
-pub fn forget(w: &Writer<'_>, before: Timestamp) -> Result<usize> {
-    const AT_ONCE_MAX: i64 = 10_000;
-    let of = |state: &str| {
-        w.execute(FORGET_DELIVERIES, &[(":state", &state), (":before", &before), (":most", &AT_ONCE_MAX)])
-    };
-    of("delivered")?;
-    let dead = of("dead")?;
-    w.execute(FORGET_EVENTS, &[(":before", &before), (":most", &AT_ONCE_MAX)])?;
-    Ok(dead)
+/// Forgets what was delivered, or given up, before; answers how many.
+pub fn forget(w: &Writer<'_>, state: &str, before: Timestamp, most: usize) -> Result<usize> {
+    w.execute(FORGET_DELIVERIES, &[(":state", &state), (":before", &before), (":most", &sql::limit(most))])
+}
+
+const LIST_OLD_EVENTS: &str = "
+    select e.id
+    from events e
+    where e.id < coalesce((select id from events where at > :before order by id limit 1), 9223372036854775807)
+      and e.id < (select max(id) from events)
+      and not exists (select 1 from deliveries where event_id = e.id)
+    limit :most";
+const FORGET_EVENT: &str = "
+    delete from events
+    where id = :id and id < (select max(id) from events)
+      and not exists (select 1 from deliveries where event_id = :id)";
+
+/// Events from before that nothing waits for. It begins at the oldest and stops at the first that is younger.
+pub fn list_old_events(r: &Reader<'_>, before: Timestamp, most: usize) -> Result<Vec<i64>> {
+    r.all(LIST_OLD_EVENTS, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
+}
+
+pub fn forget_event(w: &Writer<'_>, id: i64) -> Result<()> {
+    w.execute(FORGET_EVENT, &[(":id", &id)]).map(drop)
 }
 
 const COUNT_BY_TARGET: &str = "

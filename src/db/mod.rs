@@ -101,6 +101,10 @@ pub struct Figures {
     pub queue_busy: AtomicU64,
     pub panics: AtomicU64,
     pub commit_failures: AtomicU64,
+    /// What SQLite has worked for the writer, in steps of its virtual machine, and the most of it in one job: who writes
+    /// waits for it.
+    pub steps: AtomicU64,
+    pub steps_largest: AtomicU64,
     /// Commits that changed rows.
     pub changed: AtomicU64,
     /// Ends of batches, kept or not: as long as it stands still, no row has changed.
@@ -168,6 +172,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         let (figures, committed) = (Arc::new(Figures::default()), Arc::new(Notify::new()));
         let capacity = size(config.write_queue_max);
         let (queue, jobs) = mpsc::channel(capacity);
+        schema::count_steps(&connection, figures.clone())?;
         let loops = WriterLoop {
             connection,
             state,
@@ -388,6 +393,7 @@ fn require_places(places: &[Place]) -> Result<()> {
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
     let Batch { connection, state, figures, broken, changed } = batch;
     let rows = connection.total_changes();
+    let steps = figures.steps.load(Ordering::Relaxed);
     sql::run(connection, "savepoint job")?;
     let writer = Writer::new(connection);
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
@@ -408,6 +414,7 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
         let first = result.as_ref().err().cloned().or(ended.err());
         *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
     }
+    figures.steps_largest.fetch_max(figures.steps.load(Ordering::Relaxed) - steps, Ordering::Relaxed);
     *changed |= result.is_ok() && connection.total_changes() > rows;
     result
 }

@@ -7,23 +7,37 @@
 //! A read is ended when its caller goes away, and a caller's after `db.read_ms`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use r2d2::{ManageConnection, PooledConnection};
+use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, InterruptHandle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Reader, busy, require_places, schema, size, sql};
+use super::{Reader, busy, schema, size, sql};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::health::Place;
 
 /// A connection that was not used for so long is closed, unless it is the last one.
 const REST: Duration = Duration::from_secs(20);
+/// Connections outside the pool are opened by this too.
+fn manager(places: Vec<Place>, config: &Config) -> SqliteConnectionManager {
+    SqliteConnectionManager::file(config.database_file()).with_flags(schema::reader_flags()).with_init(
+        move |connection| {
+            // A file that took the place of the open one is nobody's policy.
+            match places.iter().find(|place| !place.is_kept()) {
+                Some(gone) => Err(rusqlite::Error::InvalidPath(gone.path().to_owned())),
+                None => schema::prepare_reader(connection),
+            }
+        },
+    )
+}
+
 /// How often a read is told to end that does not.
 const END_AGAIN: Duration = Duration::from_millis(20);
 
@@ -52,9 +66,10 @@ impl Turn {
 
 /// The connections for reading.
 pub(super) struct Readers {
-    file: PathBuf,
-    /// The files as they were opened.
-    places: Vec<Place>,
+    /// Has a connection for each turn, so that nobody waits in it.
+    pool: r2d2::Pool<SqliteConnectionManager>,
+    /// Opens the connections beside the pool.
+    manager: SqliteConnectionManager,
     max: usize,
     queue_max: usize,
     wait: Duration,
@@ -64,8 +79,6 @@ pub(super) struct Readers {
 
 #[derive(Default)]
 struct State {
-    /// Open connections that nobody has, with when they were used; the last one used is at the end.
-    idle: Vec<(Connection, Instant)>,
     /// Who has one now.
     held: Vec<Turn>,
     /// In the order of their turns.
@@ -91,7 +104,6 @@ struct Waiting {
 struct Slot {
     readers: Arc<Readers>,
     turn: Turn,
-    connection: Option<Connection>,
 }
 
 /// A connection beside the others, for one read at a time; `None` until it is needed.
@@ -99,17 +111,23 @@ pub(super) type Apart = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Readers {
     pub(super) fn open(places: Vec<Place>, config: &Config) -> Result<Arc<Self>> {
+        let pool = r2d2::Pool::builder()
+            .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
+            .min_idle(Some(1))
+            .idle_timeout(Some(REST))
+            .test_on_check_out(false)
+            .connection_timeout(Duration::from_millis(config.read_wait_ms))
+            .build(manager(places.clone(), config))
+            .map_err(|e| Error::new(Cause::Database).because(e.to_string()))?;
         let readers = Self {
-            file: config.database_file(),
-            places,
+            pool,
+            manager: manager(places, config),
             max: size(config.readers),
             queue_max: size(config.read_queue_max),
             wait: Duration::from_millis(config.read_wait_ms),
             longest: Duration::from_millis(config.read_ms_max),
             state: Mutex::default(),
         };
-        let first = readers.connect()?;
-        readers.state().idle.push((first, Instant::now()));
         Ok(Arc::new(readers))
     }
 
@@ -118,11 +136,12 @@ impl Readers {
     }
 
     fn connect(&self) -> Result<Connection> {
-        // A file that took the place of the open one is nobody's policy.
-        require_places(&self.places)?;
-        let mut connection = Connection::open_with_flags(&self.file, schema::reader_flags()).map_err(sql::failed)?;
-        schema::prepare_reader(&mut connection).map_err(sql::failed)?;
-        Ok(connection)
+        self.manager.connect().map_err(sql::failed)
+    }
+
+    /// For who has a turn.
+    fn pooled(&self) -> Result<PooledConnection<SqliteConnectionManager>> {
+        self.pool.get().map_err(|e| Error::new(Cause::Database).because(e.to_string()))
     }
 
     /// Runs a query in its turn.
@@ -132,10 +151,15 @@ impl Readers {
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let longest = turn.is_limited.then_some(self.longest);
-        let mut slot = self.slot(turn).await?;
+        let slot = self.slot(turn).await?;
         let running = Running::default();
         let within = running.clone();
-        let work = tokio::task::spawn_blocking(move || within.during(slot.connection()?, query));
+        let run = move || {
+            let answer = within.during(&mut *slot.readers.pooled()?, query);
+            drop(slot);
+            answer
+        };
+        let work = tokio::task::spawn_blocking(run);
         running.ended(work, longest).await
     }
 
@@ -172,7 +196,7 @@ impl Readers {
     /// Gives connections to those whose turn it is.
     fn pass_on(self: &Arc<Self>) {
         while let Some(Waiting { turn, give }) = self.next() {
-            let slot = Slot { readers: self.clone(), turn, connection: None };
+            let slot = Slot { readers: self.clone(), turn };
             // Who went away does not take it: dropped, it goes to the next.
             drop(give.send(slot));
         }
@@ -182,20 +206,14 @@ impl Readers {
         self.state().next(self.max)
     }
 
-    /// Closes what was not used for a while; what stays open keeps none of its pages.
+    /// The pool closes what was not used for a while; what stays open, and is not used now, keeps none of its pages.
     pub(super) fn rest(&self) {
-        let mut state = self.state();
-        let rested = state.idle.iter().take_while(|(_, used)| used.elapsed() >= REST).count();
-        let last = state.idle.len().saturating_sub(1);
-        let closed: Vec<_> = state.idle.drain(..rested.min(last)).collect();
-        if rested > last
-            && let Some((connection, _)) = state.idle.first()
+        if self.state().held.is_empty()
+            && let Some(connection) = self.pool.try_get()
             && let Err(e) = connection.release_memory()
         {
             tracing::debug!(error = %e, "a connection kept its pages");
         }
-        drop(state);
-        drop(closed);
     }
 }
 
@@ -300,24 +318,9 @@ fn least(had_and_max: impl Iterator<Item = (usize, usize)>) -> Option<(usize, us
     least
 }
 
-impl Slot {
-    fn connection(&mut self) -> Result<&mut Connection> {
-        let idle = self.readers.state().idle.pop();
-        let connection = idle.map_or_else(|| self.readers.connect(), |(connection, _)| Ok(connection))?;
-        Ok(self.connection.insert(connection))
-    }
-}
-
 impl Drop for Slot {
     fn drop(&mut self) {
-        {
-            let mut state = self.readers.state();
-            // After a panic nobody knows what is left open on it.
-            if let Some(connection) = self.connection.take().filter(|_| !std::thread::panicking()) {
-                state.idle.push((connection, Instant::now()));
-            }
-            state.leave(&self.turn);
-        }
+        self.readers.state().leave(&self.turn);
         self.readers.pass_on();
     }
 }
@@ -548,7 +551,7 @@ mod tests {
             assert_eq!(readers.read(Turn::of_server(), one).await.unwrap(), 1);
         }
         assert!(readers.state().held.is_empty());
-        assert_eq!(readers.state().idle.len(), 1);
+        assert_eq!(readers.pool.state().idle_connections, 1);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -604,25 +607,6 @@ mod tests {
         for read in slow {
             assert_eq!(read.await.unwrap().unwrap(), 1);
         }
-        assert!(readers.state().idle.len() <= 4);
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_rests_is_closed_but_for_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let readers = readers(directory.path(), |_| {});
-        let Some(long_ago) = Instant::now().checked_sub(REST) else { return };
-        let idle = |ages: &[bool]| {
-            readers.state().idle = ages
-                .iter()
-                .map(|old| (readers.connect().unwrap(), if *old { long_ago } else { Instant::now() }))
-                .collect();
-            readers.rest();
-            readers.state().idle.len()
-        };
-        assert_eq!(idle(&[true, true, true]), 1);
-        assert_eq!(idle(&[true, false, false]), 2);
-        assert_eq!(idle(&[false]), 1);
-        assert_eq!(idle(&[]), 0);
+        assert!(readers.pool.state().connections <= 4);
     }
 }

@@ -6,11 +6,13 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::mark;
 use super::sql::failed;
+use super::{Figures, mark};
 use crate::error::{Cause, Error, Result};
 
 pub const SCHEMA: &str = include_str!("../../schema.sql");
@@ -178,6 +180,16 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "pragma foreign_keys = on; pragma trusted_schema = off; pragma temp_store = memory; pragma cache_size = -{CACHE_KIB};"
     ))
+}
+
+/// Counts from now on what SQLite works, by the hundred steps.
+pub(super) fn count_steps(connection: &Connection, figures: Arc<Figures>) -> Result<()> {
+    const STEPS: u16 = 100;
+    let count = move || {
+        figures.steps.fetch_add(STEPS.into(), Ordering::Relaxed);
+        false
+    };
+    connection.progress_handler(STEPS.into(), Some(count)).map_err(failed)
 }
 
 /// Most faults that are told of one file.

@@ -80,6 +80,11 @@ impl Writer<'_> {
     }
 }
 
+/// A number of rows, as a statement takes it.
+pub fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
 /// What a column holds as JSON.
 pub fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     parse(row.get_ref(column)?.as_str()?, column)

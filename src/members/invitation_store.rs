@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::invitations::{Invitation, Invited};
 use crate::access::promise::Maker;
 use crate::access::secret::Hash;
-use crate::db::{Reader, Window, Writer};
+use crate::db::{Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{InvitationId, MemberId, OrganizationId, Timestamp};
 
@@ -129,8 +129,10 @@ pub fn delete_invitation(w: &Writer<'_>, id: InvitationId) -> Result<()> {
     w.execute(DELETE_INVITATION, &[(":id", &id)]).map(drop)
 }
 
-const DELETE_EXPIRED: &str = "delete from invitations where accepted_at is null and expires_at <= :before";
+const DELETE_EXPIRED: &str = "
+    delete from invitations
+    where id in (select id from invitations where accepted_at is null and expires_at <= :before limit :most)";
 
-pub fn delete_expired(w: &Writer<'_>, before: Timestamp) -> Result<()> {
-    w.execute(DELETE_EXPIRED, &[(":before", &before)]).map(drop)
+pub fn delete_expired(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
+    w.execute(DELETE_EXPIRED, &[(":before", &before), (":most", &sql::limit(most))])
 }

@@ -15,7 +15,7 @@ use crate::access::secret::{self, Hash};
 use crate::access::snapshot::{Change, Role, Snapshot};
 use crate::access::{self, giving};
 use crate::app::{App, Changed, Transaction};
-use crate::db::{Reader, Window};
+use crate::db::{Reader, Window, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::journal::Entry;
@@ -131,9 +131,9 @@ pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -
 }
 
 /// Forgets links that nobody accepted and whose time has been over for a while.
-pub fn forget_expired(t: &Transaction<'_>) -> Result<()> {
+pub fn forget_expired(w: &Writer<'_>, most: usize) -> Result<usize> {
     const KEPT_MS: i64 = 30 * 86_400_000;
-    store::delete_expired(t, t.now().plus_ms(-KEPT_MS))
+    store::delete_expired(w, w.now().plus_ms(-KEPT_MS), most)
 }
 
 // ── who is invited ──

@@ -18,7 +18,7 @@ use crate::access::caller::Identity;
 use crate::access::permission::PLATFORM_ADMIN;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach, giving};
-use crate::app::{App, Changed, Transaction, end_sessions, use_setup_token};
+use crate::app::{App, Changed, Transaction, end_sessions, upkeep, use_setup_token};
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
@@ -325,17 +325,22 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
 pub async fn forget_lapsed(app: &App) -> Result<()> {
     const REGISTRATION_TTL_MS: i64 = 86_400_000;
     /// The next upkeep takes the rest.
-    const AT_ONCE_MAX: u64 = 1_000;
-    app.change(&Identity::command_line(), "member.lapse", |t, _| {
-        let gone = store::delete_lapsed(t, t.now().plus_ms(-REGISTRATION_TTL_MS), AT_ONCE_MAX)?;
-        if gone.is_empty() {
-            return Ok(Changed::nothing(()));
-        }
-        let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
-        Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::PersonGone)))
-    })
-    .await
-    .map(drop)
+    const AT_ONCE_MAX: usize = 10_000;
+    let before = Timestamp::now().plus_ms(-REGISTRATION_TTL_MS);
+    // Looked for beside the writer: among them may be many who wait for something else.
+    let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
+    for piece in upkeep::pieces(lapsed) {
+        let forget = move |t: &Transaction<'_>, _: &Identity| {
+            let gone = store::delete_lapsed(t, before, &piece)?;
+            if gone.is_empty() {
+                return Ok(Changed::nothing(()));
+            }
+            let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
+            Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::PersonGone)))
+        };
+        app.change(&Identity::command_line(), "member.lapse", forget).await?;
+    }
+    Ok(())
 }
 
 /// Nobody sets the own password by way of the administration: there the present one is not asked for, and a token alone

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{Login, Member, NewMember, folded};
 use crate::db::Window;
-use crate::db::{Reader, Writer};
+use crate::db::{Reader, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::videos;
@@ -314,15 +314,16 @@ pub fn find_password(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     r.find(FIND_PASSWORD, &[(":id", &id)], |row| row.get(0)).map(Option::flatten)
 }
 
+/// From kind to kind by the index, however many members there are.
 const LIST_HASH_KINDS: &str = "
-    select distinct
-        case
-            when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
-            else substr(password_hash, 1, instr(password_hash, ',p=')
-                 + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
-        end
-    from members
-    where password_hash is not null";
+    with recursive found (kind) as (
+        select min(hash_kind) from members where hash_kind is not null
+        union all
+        select (select min(m.hash_kind) from members m where m.hash_kind > found.kind)
+        from found
+        where found.kind is not null
+    )
+    select kind from found where kind is not null";
 
 /// The beginnings of all stored hashes, which say what work they are.
 pub fn list_hash_kinds(r: &Reader<'_>) -> Result<Vec<String>> {
@@ -382,15 +383,36 @@ const LIST_LAPSED: &str = "
       and not exists (select 1 from recovery_codes where member_id = m.id)
       and not exists (select 1 from quotas where member_id = m.id)
     limit :most";
+
+/// Registrations that nobody completed, and that nothing points to.
+pub fn list_lapsed(r: &Reader<'_>, before: Timestamp, most: usize) -> Result<Vec<MemberId>> {
+    r.all(LIST_LAPSED, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
+}
+
+const IS_LAPSED: &str = "
+    select 1
+    from members m
+    where m.id = :id and m.status = 'pending' and m.updated_at <= :before
+      and not exists (select 1 from memberships where member_id = m.id)
+      and not exists (select 1 from grants where member_id = m.id)
+      and not exists (select 1 from identities where member_id = m.id)
+      and not exists (select 1 from sessions where member_id = m.id)
+      and not exists (select 1 from api_keys where member_id = m.id)
+      and not exists (select 1 from invitations where member_id = m.id)
+      and not exists (select 1 from second_factors where member_id = m.id)
+      and not exists (select 1 from recovery_codes where member_id = m.id)
+      and not exists (select 1 from quotas where member_id = m.id)";
 const DELETE_LAPSED: &str = "delete from members where id = :id and status = 'pending'";
 
-/// Takes registrations away that nobody completed. They were never anybody, so that nothing of them has to stay.
-pub fn delete_lapsed(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<Vec<MemberId>> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let lapsed: Vec<MemberId> = w.all(LIST_LAPSED, &[(":before", &before), (":most", &most)], |row| row.get(0))?;
-    for id in &lapsed {
-        w.execute(DELETE_TOKENS, &[(":id", id)])?;
-        w.execute(DELETE_LAPSED, &[(":id", id)])?;
+/// Takes away those of them that still are: they were never anybody, so that nothing of them has to stay. Answers which.
+pub fn delete_lapsed(w: &Writer<'_>, before: Timestamp, listed: &[MemberId]) -> Result<Vec<MemberId>> {
+    let mut lapsed = Vec::new();
+    for id in listed {
+        if w.find(IS_LAPSED, &[(":id", id), (":before", &before)], |_| Ok(()))?.is_some() {
+            w.execute(DELETE_TOKENS, &[(":id", id)])?;
+            w.execute(DELETE_LAPSED, &[(":id", id)])?;
+            lapsed.push(*id);
+        }
     }
     Ok(lapsed)
 }

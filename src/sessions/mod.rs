@@ -309,15 +309,15 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
 
 /// Forgets sessions and one-time secrets whose time is over.
 pub async fn tidy(app: &App) -> Result<()> {
-    app.change(&Identity::command_line(), "session.expire", |t, _| {
-        store::forget_tokens(t)?;
-        members::invitations::forget_expired(t)?;
-        let over = store::end_expired(t)?;
+    app.tend_in_pieces(store::forget_tokens).await?;
+    app.tend_in_pieces(members::invitations::forget_expired).await?;
+    app.change_in_pieces("session.expire", |t, most| {
+        let over = store::end_expired(t, most)?;
         if over.is_empty() {
-            return Ok(Changed::nothing(()));
+            return Ok(Changed::nothing(0));
         }
         let entry = Entry::new("sessions", "expired").after(json!({"count": over.len()}));
-        Ok(Changed::new((), entry).policy(over.into_iter().map(|id| Change::Session(id, None))))
+        Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(|id| Change::Session(id, None))))
     })
     .await?;
     members::forget_lapsed(app).await

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use crate::access::promise::Maker;
 use crate::access::secret::Hash;
-use crate::db::{Reader, Writer};
+use crate::db::{Reader, Writer, sql};
 use crate::error::Result;
 use crate::ids::{MemberId, SessionId, Timestamp};
 
@@ -134,10 +134,13 @@ pub fn end_oldest(w: &Writer<'_>, member: MemberId, sessions_max: u64) -> Result
     w.all(END_OLDEST, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
 }
 
-const END_EXPIRED: &str = "delete from sessions where expires_at <= :now returning id";
+const END_EXPIRED: &str = "
+    delete from sessions
+    where id in (select id from sessions where expires_at <= :now limit :most)
+    returning id";
 
-pub fn end_expired(w: &Writer<'_>) -> Result<Vec<SessionId>> {
-    w.all(END_EXPIRED, &[(":now", &w.now())], |row| row.get(0))
+pub fn end_expired(w: &Writer<'_>, most: usize) -> Result<Vec<SessionId>> {
+    w.all(END_EXPIRED, &[(":now", &w.now()), (":most", &sql::limit(most))], |row| row.get(0))
 }
 
 // ── one-time secrets ──
@@ -245,10 +248,13 @@ pub fn contest(w: &Writer<'_>, hash: &Hash) -> Result<()> {
     w.execute(CONTEST, &[(":hash", hash)]).map(drop)
 }
 
-const FORGET_TOKENS: &str = "delete from one_time_tokens where expires_at <= :now";
+const FORGET_TOKENS: &str = "
+    delete from one_time_tokens
+    where hash in (select hash from one_time_tokens where expires_at <= :now limit :most)";
 
-pub fn forget_tokens(w: &Writer<'_>) -> Result<()> {
-    w.execute(FORGET_TOKENS, &[(":now", &w.now())]).map(drop)
+/// Forgets secrets whose time is over; answers how many.
+pub fn forget_tokens(w: &Writer<'_>, most: usize) -> Result<usize> {
+    w.execute(FORGET_TOKENS, &[(":now", &w.now()), (":most", &sql::limit(most))])
 }
 
 // ── second factors ──

@@ -527,18 +527,10 @@ pub async fn tend(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Forgets jobs that were done long ago, in pieces, between which others write.
+/// Forgets jobs that were done long ago.
 pub async fn forget_done(app: &App) -> Result<()> {
-    const AT_ONCE_MAX: usize = 200;
-    /// The next upkeep takes the rest.
-    const PIECES_MAX: usize = 50;
     let keep_ms = ms(app.config.job_keep_s);
-    for _ in 0..PIECES_MAX {
-        if app.tend(move |w| store::delete_done(w, w.now().plus_ms(-keep_ms), AT_ONCE_MAX)).await? < AT_ONCE_MAX {
-            break;
-        }
-    }
-    Ok(())
+    app.tend_in_pieces(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
 }
 
 #[cfg(test)]

@@ -341,11 +341,8 @@ pub fn forget_member(t: &Transaction<'_>, member: MemberId) -> Result<()> {
 pub async fn tend(app: &App) -> Result<()> {
     /// Looked at in one read, and changed at once at most.
     const AT_ONCE_MAX: usize = 200;
-    app.tend(|w| {
-        quota_store::expire(w)?;
-        reservations::forget_old(w)
-    })
-    .await?;
+    app.tend_in_pieces(quota_store::expire).await?;
+    app.tend_in_pieces(reservations::forget_old).await?;
     let rules = Rules::of(&app.config);
     let mut after = MemberId(uuid::Uuid::nil());
     loop {

@@ -159,7 +159,7 @@ pub fn adjust(
     let of_member = || store::adjust_member(w, member, delta, rules.default_bytes);
     if !of_member()? {
         store::settle(w, member, organization)?;
-        store::expire(w)?;
+        store::expire(w, usize::MAX)?;
         if !of_member()? {
             return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
         }
@@ -179,7 +179,7 @@ fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) ->
         return Ok(is_full);
     }
     store::settle_organization(w, organization)?;
-    store::expire(w)?;
+    store::expire(w, usize::MAX)?;
     let adjusted = store::adjust_organization(w, organization, delta)?;
     adjusted.ok_or_else(|| does_not_fit(Cause::OrganizationQuotaExceeded, delta.need))
 }

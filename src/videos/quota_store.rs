@@ -4,9 +4,9 @@ use rusqlite::Row;
 
 use super::quota::{Account, Delta, Reason};
 use crate::access::permission::PLATFORM_ORG_CODE;
-use crate::db::{Reader, Window, Writer};
+use crate::db::{Reader, Window, Writer, sql};
 use crate::error::Result;
-use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
 const SETTLE_MEMBER: &str = "
     insert into quotas (member_id, organization_id, created_at, updated_at)
@@ -100,29 +100,30 @@ pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: 
     )
 }
 
-const FREE_EXPIRED_OF_MEMBERS: &str = "
-    update quotas
-    set reserved = reserved - (select sum(r.size) from quota_reservations r
-                               where r.member_id = quotas.member_id and r.state = 'open' and r.expires_at <= :now)
-    where member_id in (select member_id from quota_reservations where state = 'open' and expires_at <= :now)";
-const FREE_EXPIRED_OF_ORGANIZATIONS: &str = "
-    update organization_quotas
-    set reserved = reserved - (select sum(r.size) from quota_reservations r
-                               where r.organization_id = organization_quotas.organization_id
-                                 and r.state = 'open' and r.expires_at <= :now)
-    where organization_id in (select organization_id from quota_reservations
-                              where state = 'open' and expires_at <= :now)";
-const EXPIRE: &str = "
-    update quota_reservations
-    set state = 'expired', updated_at = :now
-    where state = 'open' and expires_at <= :now";
+const LIST_EXPIRED: &str = "
+    select id, member_id, organization_id, size
+    from quota_reservations
+    where state = 'open' and expires_at <= :now
+    limit :most";
+const FREE_OF_MEMBER: &str = "update quotas set reserved = reserved - :size where member_id = :member_id";
+const FREE_OF_ORGANIZATION: &str = "
+    update organization_quotas set reserved = reserved - :size where organization_id = :organization_id";
+const EXPIRE: &str = "update quota_reservations set state = 'expired', updated_at = :now where id = :id";
 
 /// Gives back what expired reservations hold; answers how many there were.
-pub fn expire(w: &Writer<'_>) -> Result<usize> {
-    let now = w.now();
-    w.execute(FREE_EXPIRED_OF_MEMBERS, &[(":now", &now)])?;
-    w.execute(FREE_EXPIRED_OF_ORGANIZATIONS, &[(":now", &now)])?;
-    w.execute(EXPIRE, &[(":now", &now)])
+pub fn expire(w: &Writer<'_>, most: usize) -> Result<usize> {
+    type Expired = (ReservationId, MemberId, Option<OrganizationId>, i64);
+    let expired: Vec<Expired> = w.all(LIST_EXPIRED, &[(":now", &w.now()), (":most", &sql::limit(most))], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
+    for (id, member, organization, size) in &expired {
+        w.execute(FREE_OF_MEMBER, &[(":size", size), (":member_id", member)])?;
+        if let Some(organization) = organization {
+            w.execute(FREE_OF_ORGANIZATION, &[(":size", size), (":organization_id", organization)])?;
+        }
+        w.execute(EXPIRE, &[(":now", &w.now()), (":id", id)])?;
+    }
+    Ok(expired.len())
 }
 
 const INSERT_LEDGER: &str = "

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::reservations::Reservation;
-use crate::db::{Reader, Writer};
+use crate::db::{Reader, Writer, sql};
 use crate::error::Result;
 use crate::ids::{MemberId, ReservationId, Timestamp};
 
@@ -81,6 +81,6 @@ const FORGET: &str = "
     where id in (select id from quota_reservations where state <> 'open' and expires_at <= :before limit :most)";
 
 /// Forgets reservations that were over before.
-pub fn forget(w: &Writer<'_>, before: Timestamp, most: u64) -> Result<usize> {
-    w.execute(FORGET, &[(":before", &before), (":most", &(most as i64))])
+pub fn forget(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
+    w.execute(FORGET, &[(":before", &before), (":most", &sql::limit(most))])
 }

@@ -152,10 +152,8 @@ fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
 /// A reservation that is over is kept this long, so that repeats get their answer.
 const KEPT_MS: i64 = 30 * 86_400_000;
 
-pub(super) fn forget_old(w: &Writer<'_>) -> Result<()> {
-    /// The next upkeep takes the rest.
-    const AT_ONCE_MAX: u64 = 10_000;
-    store::forget(w, w.now().plus_ms(-KEPT_MS), AT_ONCE_MAX).map(drop)
+pub(super) fn forget_old(w: &Writer<'_>, most: usize) -> Result<usize> {
+    store::forget(w, w.now().plus_ms(-KEPT_MS), most)
 }
 
 fn entry(reservation: &Reservation) -> Entry {

@@ -14,6 +14,7 @@ const WANTED: &[(&str, Wanted)] = &[
     ("decide_vs_trie_10k", AtMost(4.0)),
     ("claim_us_100k", AtMost(1_000.0)),
     ("claim_us_1m", AtMost(1_000.0)),
+    ("write_stall_ms_reload", AtMost(50.0)),
     ("group_commit_gain", AtLeast(4.0)),
     ("write_vs_bare", AtLeast(0.12)),
     ("check_vs_bare", AtLeast(0.6)),

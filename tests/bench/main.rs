@@ -16,6 +16,7 @@ mod jobs;
 mod parts;
 mod plugins;
 mod process;
+mod reload;
 mod site;
 mod storm;
 #[path = "../it/storm_clients.rs"]
@@ -75,6 +76,9 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     }
     if wanted.begin("jobs") {
         jobs::run(&mut figures);
+    }
+    if wanted.begin("reload") {
+        reload::run(&mut figures);
     }
     if !wanted.any(&["start", "reads", "writes", "plugins", "storm"]) {
         return (figures, 0);

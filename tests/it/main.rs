@@ -71,6 +71,7 @@ mod standin;
 mod storm;
 mod storm_clients;
 mod tidy;
+mod upkeep;
 mod users;
 mod verdicts;
 mod videos;

@@ -1032,6 +1032,39 @@ async fn a_reload_names_what_it_rebuilt_and_finds_nothing_to_change() {
     acme.owner().post(&url, json!({"tenant_id": 7})).await.is(BAD_INPUT);
 }
 
+#[tokio::test]
+async fn a_reload_takes_over_what_was_changed_behind_the_server_s_back_and_an_owner_does_so_now_and_then() {
+    let site = Site::start().await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    let url = format!("{P}/policy/reload");
+    let leave = |organization: &str, uid: &str| {
+        let place = (
+            uuid::Uuid::parse_str(organization).expect("an id").into_bytes(),
+            uuid::Uuid::parse_str(uid).expect("an id").into_bytes(),
+        );
+        site.write_rows(|rows| {
+            rows.execute("delete from role_assignments where organization_id = ?1 and member_id = ?2", place)?;
+            rows.execute("delete from memberships where organization_id = ?1 and member_id = ?2", place)
+        })
+    };
+    let (kim, lee) = (acme.member_with_role("viewer").await, bolt.member_with_role("viewer").await);
+    let sees = async |member: &Member<'_>| site.bearer(&member.token).get(&format!("{P}/me")).await.status == 200;
+    leave(&acme.id, &kim.uid);
+    leave(&bolt.id, &lee.uid);
+    assert!(sees(&kim).await && sees(&lee).await);
+
+    let own = acme.owner().post(&url, json!({})).await.data();
+
+    assert_eq!((&own["tenant"], &own["changed"]), (&json!(acme.id), &json!(true)));
+    assert!(!sees(&kim).await && sees(&lee).await, "an organization's own policy and no other is looked at");
+    // Within the gap the owner gets the same answer; the site's administrator looks again.
+    assert_eq!(acme.owner().post(&url, json!({"tenant_id": "acme"})).await.data(), own);
+    let all = site.admin().post(&url, json!({})).await.data();
+    assert_eq!((&all["tenant"], &all["changed"]), (&json!("*"), &json!(true)));
+    assert!(!sees(&lee).await);
+    assert_eq!(site.last_audit_entry().await["action"], json!("policy.replace"));
+}
+
 // ── import ──
 
 /// An OpenAPI document of this many operations, as services publish them.

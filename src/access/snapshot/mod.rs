@@ -6,6 +6,7 @@
 //! Real sites have few distinct combinations of roles, so a member points to an interned *role set*, which owns the
 //! union of its roles' permissions: a check is one bit of one set.
 
+mod differ;
 mod tenant;
 
 use std::collections::HashMap;
@@ -14,9 +15,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+pub use differ::{Part, Place};
 pub use tenant::{Holds, Role, RoleSet, Tenant};
 
-use super::catalog::{Catalog, Slot};
+use super::catalog::Catalog;
 use super::client::Client;
 use super::key::ApiKey;
 use super::permission::PLATFORM_ORG_CODE;
@@ -114,6 +116,8 @@ pub enum Change {
     Person(MemberId, Status),
     /// Who never was anybody: no seat, no session, no grant.
     PersonGone(MemberId),
+    /// The first and the last organization that a member is in: what follows from its seats, said again.
+    Placed(MemberId, Option<(OrganizationId, OrganizationId)>),
     Tenant {
         id: OrganizationId,
         org_code: Arc<str>,
@@ -124,6 +128,8 @@ pub enum Change {
     Seat(OrganizationId, MemberId, Option<Vec<RoleId>>),
     Role(OrganizationId, Role),
     RoleGone(OrganizationId, RoleId),
+    /// What combinations of an organization's roles hold: what follows from its roles, computed again.
+    Folded(OrganizationId),
     /// All plugins of an organization that are in force or watched, in the order in which they are asked.
     Plugins(OrganizationId, Vec<Binding>),
     Catalog(Arc<Catalog>),
@@ -279,12 +285,18 @@ impl Snapshot {
                 self.people.insert(id, Person { status, seats });
             }
             Change::PersonGone(id) => drop(self.people.remove(&id)),
+            Change::Placed(id, ends) => {
+                if let (Some(person), Some(seats)) = (self.people.get(&id).copied(), self.seats_between(ends)) {
+                    self.people.insert(id, Person { seats, ..person });
+                }
+            }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.apply_tenant(id, org_code, is_active, requires_second_factor);
             }
             Change::Seat(tenant, member, roles) => self.apply_seat(tenant, member, roles),
             Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
             Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
+            Change::Folded(tenant) => self.with_tenant(tenant, Tenant::fold),
             Change::Plugins(tenant, bindings) => self.with_tenant(tenant, |tenant| tenant.bind(bindings)),
             Change::Catalog(catalog) => self.catalog = catalog,
             Change::Grant(key, Some(id)) => drop(self.grants.insert(key, id)),
@@ -299,8 +311,17 @@ impl Snapshot {
     }
 
     fn apply_tenant(&mut self, id: OrganizationId, org_code: Arc<str>, is_active: bool, requires_second_factor: bool) {
-        if self.tenant_index.contains_key(&id) {
+        if let Some(index) = self.tenant_index.get(&id).copied() {
+            if self.tenants[index as usize].org_code != org_code || self.org_codes.get(&org_code) != Some(&id) {
+                let codes = Arc::make_mut(&mut self.org_codes);
+                codes.retain(|_, named| *named != id);
+                codes.insert(org_code.clone(), id);
+            }
+            if &*org_code == PLATFORM_ORG_CODE {
+                self.platform = Some(index);
+            }
             self.with_tenant(id, |tenant| {
+                tenant.org_code = org_code;
                 tenant.is_active = is_active;
                 tenant.requires_second_factor = requires_second_factor;
             });
@@ -402,8 +423,10 @@ impl Snapshot {
         }
     }
 
-    /// A digest of all that decides, whatever the order it was built in: equal policies, equal digests.
+    /// A digest of all that decides, for tests, whatever the order it was built in: equal policies, equal digests.
+    #[cfg(test)]
     pub fn digest(&self) -> [u8; 32] {
+        use super::catalog::Slot;
         let mut sum = [0u64; 4];
         let mut fact = |text: String| {
             let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();

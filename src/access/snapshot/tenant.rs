@@ -44,7 +44,7 @@ impl Role {
 }
 
 /// A combination of roles that some member holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoleSet {
     /// Sorted indexes of roles, closed ones included.
     roles: Box<[u32]>,
@@ -168,12 +168,40 @@ impl Tenant {
         }
     }
 
+    /// Computes every set again.
+    pub(super) fn fold(&mut self) {
+        let roles = self.roles.clone();
+        for set in &mut Arc::make_mut(&mut self.sets).all {
+            *set = Arc::new(folded(&roles, set.roles.clone()));
+        }
+    }
+
+    /// Does every set hold what its roles give?
+    pub(super) fn is_folded(&self) -> bool {
+        self.sets.all.iter().all(|set| **set == folded(&self.roles, set.roles.clone()))
+    }
+
+    /// Is the member elsewhere than in this combination of roles, or not at all where it should be?
+    pub(super) fn differs_seat(&self, member: MemberId, held: Option<&[RoleId]>) -> bool {
+        match (self.set_of(member), held) {
+            (None, None) => false,
+            (Some(set), Some(held)) => set.roles != self.indexes(held),
+            _ => true,
+        }
+    }
+
+    /// Roles as a set has them.
+    fn indexes(&self, held: &[RoleId]) -> Box<[u32]> {
+        let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.into()
+    }
+
     pub(super) fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
         let entered = held.map(|held| {
-            let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
-            indexes.sort_unstable();
-            indexes.dedup();
-            self.enter_set(indexes.into())
+            let indexes = self.indexes(&held);
+            self.enter_set(indexes)
         });
         let left = match entered {
             Some(set) => self.seats.insert(member, set),
@@ -221,4 +249,40 @@ fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
         set.holds_everything |= role.holds == Holds::Everything;
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_combination_of_roles_that_holds_something_else_is_computed_again() {
+        let (member, role) = (MemberId::new(), RoleId::new());
+        let mut tenant = Tenant {
+            id: OrganizationId::new(),
+            org_code: "acme".into(),
+            is_active: true,
+            requires_second_factor: false,
+            roles: Arc::default(),
+            role_index: Arc::default(),
+            sets: Arc::default(),
+            seats: Shards::default(),
+            plugins: Arc::default(),
+        };
+        let ticked = Arc::new([3].into_iter().collect());
+        tenant.put_role(Role { id: role, key: "reader".into(), is_open: true, holds: Holds::Ticked, ticked });
+        tenant.seat(member, Some(vec![role]));
+        assert!(tenant.is_folded() && !tenant.differs_seat(member, Some(&[role])));
+        for set in &mut Arc::make_mut(&mut tenant.sets).all {
+            Arc::make_mut(set).ticked = Bits::default();
+        }
+        assert!(!tenant.is_folded());
+        tenant.fold();
+        assert!(tenant.is_folded() && tenant.set_of(member).is_some_and(|set| set.ticked.contains(3)));
+        for (held, differs) in [(Some(&[][..]), true), (None, true), (Some(&[role, role][..]), false)] {
+            assert_eq!(tenant.differs_seat(member, held), differs, "{held:?}");
+        }
+        tenant.seat(member, None);
+        assert!(tenant.is_folded() && !tenant.differs_seat(member, None));
+    }
 }

@@ -75,3 +75,20 @@ select coalesce(j.member_id, x''), coalesce(j.organization_id, x''), j.ready, 'o
 from jobs j
 where j.state = 'queued'
 group by j.member_id, j.organization_id, j.ready;
+
+-- ── kinds of password hashes ──
+
+-- Which there are is asked at each start and again and again: by an index, not by a look at every member.
+alter table members add column hash_kind text generated always as (
+        case
+            when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
+            else substr(password_hash, 1, instr(password_hash, ',p=')
+                 + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
+        end) virtual;
+create index members_hash_kind on members (hash_kind) where hash_kind is not null;
+
+-- ── what the upkeep looks for ──
+
+-- Accepted invitations stay, and are no business of who looks for those that are over.
+drop index invitations_expires_at;
+create index invitations_expires_at on invitations (expires_at) where accepted_at is null;

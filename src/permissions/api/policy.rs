@@ -19,7 +19,7 @@ use crate::access::snapshot::Snapshot;
 use crate::access::{self, Reach};
 use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Cause, Error};
-use crate::ids::{MemberId, OrganizationId, Timestamp};
+use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::permissions::import;
 use crate::wire::body::require_media_type;
@@ -68,7 +68,7 @@ struct PolicyReload {
 struct PolicyReloaded {
     /// The organization, or `*`
     tenant: String,
-    /// Unix milliseconds
+    /// When the comparison began, in Unix milliseconds
     ts: i64,
     old_epoch: u64,
     new_epoch: u64,
@@ -177,7 +177,8 @@ impl Api {
 
     /// Rebuild the policy from the database
     ///
-    /// Off the path of decisions; swapped in only where it differs, which it never should.
+    /// Beside decisions and changes; only what differs is replaced, which nothing ever should. An organization's own caller
+    /// gets the last answer again, with its `ts`, within `limits.policy_reload_gap_s`.
     #[oai(path = "/policy/reload", method = "post", operation_id = "reload_policy")]
     async fn reload_policy(
         &self,
@@ -191,16 +192,18 @@ impl Api {
         let tenant = match (&named, reach) {
             (Some(named), _) => {
                 let tenant = snapshot.tenant_named(named).filter(|tenant| reach.includes(tenant.id));
-                tenant.ok_or(Cause::OrganizationNotFound)?.id.to_string()
+                Some(tenant.ok_or(Cause::OrganizationNotFound)?.id)
             }
-            (None, Reach::Site) => "*".to_owned(),
-            (None, Reach::Tenant(tenant)) => tenant.to_string(),
+            (None, Reach::Site) => None,
+            (None, Reach::Tenant(tenant)) => Some(tenant),
         };
-        let found = self.app.reload().await?;
-        let ts = Timestamp::now().0;
+        let found = match reach {
+            Reach::Site => self.app.reload(tenant).await?,
+            Reach::Tenant(own) => self.app.reload_now_and_then(own).await?,
+        };
         Ok(ok(PolicyReloaded {
-            tenant,
-            ts,
+            tenant: tenant.map_or_else(|| "*".to_owned(), |tenant| tenant.to_string()),
+            ts: found.at.0,
             old_epoch: found.old_epoch,
             new_epoch: found.new_epoch,
             changed: found.changed,

@@ -1,0 +1,102 @@
+//! How long a small change waits while the policy of a site with 200 000 members is compared with its rows.
+//!
+//! The file is filled by SQL and kept below `target/tmp` for the next run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use roster::access::{self, caller::Identity};
+use roster::app::{App, Changed, Transaction};
+use roster::config::Config;
+use roster::ids::MemberId;
+use roster::journal::Entry;
+use rusqlite::Connection;
+
+use crate::figures::{Figures, progress};
+
+const MEMBERS: u64 = 200_000;
+const ORGANIZATIONS: u64 = 10_000;
+
+pub fn run(figures: &mut Figures) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let directory = filled(&runtime);
+    progress("reloads among 200 000 members");
+    let (stall, took) = runtime.block_on(reloads(&directory));
+    figures.add("write_stall_ms_reload", stall.as_secs_f64() * 1e3);
+    figures.add("reload_ms_200k", took.as_secs_f64() * 1e3);
+}
+
+/// The longest wait of a change during a reload, and how long that took.
+async fn reloads(directory: &Path) -> (Duration, Duration) {
+    let app = App::open(Config::of(directory)).await.expect("open");
+    let other = app.clone();
+    let began = Instant::now();
+    let reload = tokio::spawn(async move { other.reload(None).await.expect("a reload").changed });
+    let mut longest = Duration::ZERO;
+    while !reload.is_finished() {
+        let asked = Instant::now();
+        // One that the policy has to know of.
+        let change = |t: &Transaction<'_>, _: &Identity| {
+            let person = access::store::person(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
+            Ok(Changed::new((), Entry::new("member", "first")).policy([person]))
+        };
+        app.change(&Identity::command_line(), "bench", change).await.expect("a change");
+        longest = longest.max(asked.elapsed());
+    }
+    let took = began.elapsed();
+    assert!(!reload.await.expect("its end"), "the policy differed");
+    app.close().await;
+    (longest, took)
+}
+
+/// A data directory with so many members; made at the first run.
+fn filled(runtime: &tokio::runtime::Runtime) -> PathBuf {
+    let version = roster::db::schema::version();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-reload-schema-{version}"));
+    let mark = directory.join("filled");
+    if mark.exists() {
+        return directory;
+    }
+    progress("filling a site with 200 000 members");
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    runtime.block_on(async { App::open(Config::of(&directory)).await.expect("made").close().await });
+    fill(&Connection::open(directory.join("roster.db")).expect("the file"));
+    std::fs::write(mark, "").expect("a mark");
+    directory
+}
+
+/// Every member in one organization with one role, and with five grants and a session.
+fn fill(rows: &Connection) {
+    rows.execute_batch(&format!(
+        "pragma synchronous = off;
+         begin;
+         with n (n) as (values (0) union all select n + 1 from n where n < {ORGANIZATIONS} - 1)
+         insert into organizations (id, org_code, name, status, created_at, updated_at)
+         select unhex(printf('0000000000007000a000%012x', n)), 'o' || n, 'O', 'active', 1, 1 from n;
+         insert into roles (id, organization_id, key, display_name, status, is_system, created_at, updated_at)
+         select id, id, 'reader', 'R', 'open', 0, 1, 1 from organizations where org_code <> 'platform';
+         with n (n) as (values (0) union all select n + 1 from n where n < {MEMBERS} - 1)
+         insert into members (id, status, created_at, updated_at)
+         select unhex(printf('0000000000007000b000%012x', n)), 'active', 1, 1 from n;
+         with n (n) as (values (0) union all select n + 1 from n where n < {MEMBERS} - 1)
+         insert into memberships (organization_id, member_id, created_at)
+         select unhex(printf('0000000000007000a000%012x', n % {ORGANIZATIONS})),
+                unhex(printf('0000000000007000b000%012x', n)), 1
+         from n;
+         insert into role_assignments (id, organization_id, member_id, role_id, source, created_at, updated_at)
+         select member_id, organization_id, member_id, organization_id, 'manual', 1, 1 from memberships;
+         with n (n) as (values (0) union all select n + 1 from n where n < 5 * {MEMBERS} - 1)
+         insert into grants (id, member_id, scope_type, scope_id, module, action, created_at)
+         select unhex(printf('0000000000007000d000%012x', n)),
+                unhex(printf('0000000000007000b000%012x', n / 5)), 'project', 'p' || n, 'videos', 'edit', 1
+         from n;
+         insert into sessions (id, member_id, method, second_factor, refresh_hash, rotated_at, expires_at, ends_at,
+                               device, address, created_at)
+         select id, id, 'password', 0, randomblob(32), 1, 9000000000000, 9000000000000, '', '', 1 from members;
+         commit;
+         pragma wal_checkpoint(truncate);"
+    ))
+    .expect("filled");
+}
