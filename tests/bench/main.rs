@@ -13,6 +13,7 @@ mod figures;
 #[path = "../it/guests.rs"]
 mod guests;
 mod jobs;
+mod lists;
 mod parts;
 mod plugins;
 mod process;
@@ -75,6 +76,9 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     }
     if wanted.begin("jobs") {
         jobs::run(&mut figures);
+    }
+    if wanted.begin("lists") {
+        lists::run(&mut figures);
     }
     if !wanted.any(&["start", "reads", "writes", "plugins", "storm"]) {
         return (figures, 0);

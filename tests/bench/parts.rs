@@ -6,8 +6,16 @@ use std::time::{Duration, Instant};
 use crate::process;
 
 /// In the order in which they run, with seconds. What several need, such as the site, has a time of its own.
-pub const PARTS: [(&str, u64); 7] =
-    [("decide", 120), ("jobs", 300), ("start", 60), ("reads", 90), ("writes", 120), ("plugins", 300), ("storm", 180)];
+pub const PARTS: [(&str, u64); 8] = [
+    ("decide", 120),
+    ("jobs", 300),
+    ("lists", 420),
+    ("start", 60),
+    ("reads", 90),
+    ("writes", 120),
+    ("plugins", 300),
+    ("storm", 180),
+];
 /// Making what parts share.
 pub const SETTING_UP: (&str, u64) = ("setting up", 180);
 

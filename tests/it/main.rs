@@ -36,6 +36,7 @@ mod jobs;
 mod keys;
 mod kit;
 mod letters;
+mod lists;
 mod mapping;
 mod matrix;
 mod members;
