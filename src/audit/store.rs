@@ -20,30 +20,32 @@ const LIST_ENTRIES: List = List {
         "actor = :actor",
         "+actor = :by",
         "substr(target, instr(target, ' ') + 1) = :target_id",
-        "target = :target",
+        "substr(target, instr(target, ' ') + 1) in (:spaced, :spaced_id)
+         and (target = :spaced or substr(target, instr(target, ' ') + 1) = :spaced)",
         "action = :action",
         "outcome = :outcome",
         "at >= :since",
         "at < :until",
     ],
     order: &["at desc", "id desc"],
-    costly: &[":within", ":by", ":target", ":action", ":outcome"],
+    costly: &[":within", ":by", ":spaced", ":action", ":outcome"],
     kept: &[(&[], "select coalesce(max(id), 0) from audit")],
 };
 
 /// Newest first. Of what it is narrowed to, the index of the narrowest is taken: the target, the actor, the organization.
 pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
     let Filter { organization, actor, action, target, outcome, since, until } = filter;
-    let target_id = target.as_deref().map(|text| text.split_once(' ').map_or(text, |(_, id)| id));
-    let whole = target.as_ref().filter(|text| text.contains(' '));
+    let spaced = target.as_deref().and_then(|text| text.split_once(' ').map(|(_, id)| (text, id)));
+    let plain = target.as_ref().filter(|_| spaced.is_none());
     let (has_target, has_actor) = (target.is_some(), actor.is_some());
     let asked: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| !has_target && !has_actor)),
         (":within", &organization.filter(|_| has_target || has_actor)),
         (":actor", &actor.as_ref().filter(|_| !has_target)),
         (":by", &actor.as_ref().filter(|_| has_target)),
-        (":target_id", &target_id),
-        (":target", &whole),
+        (":target_id", &plain),
+        (":spaced", &spaced.map(|(text, _)| text)),
+        (":spaced_id", &spaced.map(|(_, id)| id)),
         (":action", action),
         (":outcome", outcome),
         (":since", since),

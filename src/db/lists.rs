@@ -75,9 +75,9 @@ impl Window {
     /// The services of this site fetch whole lists.
     const INTERNAL_MAX: u64 = 500;
     /// Totals are counted up to here.
-    pub const COUNTED_MAX: u64 = 250_000;
+    pub const COUNTED_MAX: u64 = 100_000;
     /// The same where rows must be looked at for it.
-    pub const NARROWED_MAX: u64 = 5_000;
+    pub const NARROWED_MAX: u64 = 1_000;
 
     /// `after` is a cursor of the list, and goes without `offset`.
     pub fn new(limit: Option<u64>, offset: Option<u64>, after: Option<String>) -> Result<Self> {
@@ -213,7 +213,7 @@ impl List {
     }
 
     fn asked(&self, given: &[&str]) -> impl Iterator<Item = &'static str> {
-        self.conditions.iter().copied().filter(|condition| parameters(condition).all(|name| given.contains(&name)))
+        self.conditions.iter().copied().filter(move |condition| parameters(condition).all(|name| given.contains(&name)))
     }
 
     /// What comes behind the keys, in a form for which SQLite finds the place in an index.
@@ -292,10 +292,10 @@ impl Reader<'_> {
         let (limit, offset) = (i64::try_from(window.limit).unwrap_or(i64::MAX).min(i64::MAX - 1), window.offset as i64);
         let one_more = limit + 1;
         let statement = list.page(&list.given(asked)?, keys.is_some());
-        let own = [(":limit", &one_more as &dyn ToSql), (":offset", &offset)];
+        let own = [(":limit", &one_more as &dyn ToSql), (":offset", &offset as &dyn ToSql)];
         let keyed = KEYS.into_iter().zip(keys.unwrap_or_default()).map(|(name, key)| (name, key as &dyn ToSql));
         let bound = bound(&statement, asked.iter().copied().chain(own).chain(keyed));
-        let (mut read, mut last) = (0, Vec::new());
+        let (mut read, mut last) = (0_i64, Vec::<Value>::new());
         let rows = self.all(&statement, &bound, |found| {
             read += 1;
             if read > limit {

@@ -153,7 +153,13 @@ const LIST_MEMBERS: List = List {
     ],
     order: &["m.id"],
     costly: &[":keyword"],
-    kept: &[],
+    kept: &[
+        (&[], "select count(*) from members where status <> 'deleted'"),
+        (
+            &[":is_active"],
+            "select count(*) from members where status <> 'deleted' and (status = 'active') = :is_active",
+        ),
+    ],
 };
 /// Who was deleted is nowhere a member.
 const LIST_MEMBERS_IN: List = List {
@@ -170,7 +176,7 @@ const LIST_MEMBERS_IN: List = List {
          or m.display_name like :keyword escape '\\'",
     ],
     order: &["s.member_id"],
-    costly: &[":keyword"],
+    costly: &[":keyword", ":is_active"],
     kept: &[(&[":organization_id"], "select count(*) from memberships where organization_id = :organization_id")],
 };
 

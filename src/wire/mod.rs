@@ -349,7 +349,7 @@ impl<D: Datum> ApiResponse for Success<D> {
 #[derive(Object)]
 pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
     pub items: Vec<T>,
-    /// How many there are in all. Of more than 250,000, or of more than 5,000 where a filter or a keyword narrows the
+    /// How many there are in all. Of more than 100,000, or of more than 1,000 where a filter or a keyword narrows the
     /// list, it may be less than that; but as long as something comes behind a page that was asked for by `offset`, it
     /// is more than that page's end
     pub total: u64,

@@ -55,7 +55,7 @@ async fn filled(site: &Site) -> String {
                     1, '[]', 1, 1
              from videos;
              update site set videos = 7;
-             insert into quotas (member_id, organization_id, used, created_at, updated_at)
+             insert or ignore into quotas (member_id, organization_id, used, created_at, updated_at)
              select member_id, organization_id, row_number() over (order by member_id) % 3, 1, 1
              from memberships
              where organization_id = (select id from organizations where org_code = 'acme') limit 4;",
@@ -79,6 +79,7 @@ async fn pages_by_after_are_the_list() {
     let role = filled(&site).await;
     let acme = site.organization("delta").await;
     let (admin, owner) = (site.admin(), acme.owner());
+    let in_acme = site.admin().with("x-tenant-id", "acme");
     let holders = format!("/permissions/roles/{role}/users");
     let of_admin = [
         "/admin/members",
@@ -106,13 +107,9 @@ async fn pages_by_after_are_the_list() {
     ];
     let mut longer = 0;
     for (caller, path) in
-        of_admin.iter().map(|path| (&admin, *path)).chain([(&owner, "/admin/members"), (&admin, &*holders)])
+        of_admin.iter().map(|path| (&admin, *path)).chain([(&owner, "/admin/members"), (&in_acme, &*holders)])
     {
-        let reply = caller.get(path).await;
-        if path == holders && reply.status != 200 {
-            continue;
-        }
-        let all = reply.data();
+        let all = caller.get(path).await.data();
         let (all_rows, total) = (rows(&all), all["total"].as_u64().expect("a total"));
         assert_eq!((all_rows.len() as u64, all.get("next")), (total, None), "{path}");
         longer += usize::from(total > 2);
@@ -164,13 +161,17 @@ async fn a_cursor_that_is_none_of_this_list_is_bad_input() {
 #[tokio::test]
 async fn a_member_is_found_by_its_names_as_they_are_now() {
     let site = Site::start().await;
-    let made = json!({"username": "quentin.\u{e4}hre".replace('\u{e4}', "a"), "email": "Quentin.Odd@example.org", "display_name": "Qu\u{ef}ntin \"Q\" 100%_x"});
-    let uid = site.admin().post("/admin/members", made).await.data()["id"].as_str().expect("an id").to_owned();
+    let names = json!({
+        "username": "quentin.ahre",
+        "email": "Quentin.Odd@example.org",
+        "display_name": "Qu\u{ef}ntin \"Q\" 100%_x"
+    });
+    let uid = site.admin().post("/admin/members", names).await.data()["uid"].as_str().expect("an id").to_owned();
     let found = async |keyword: &str| {
         let url =
             reqwest::Url::parse_with_params("http://x/admin/members", [("keyword", keyword)]).expect("an address");
         let page = site.admin().get(&format!("/admin/members?{}", url.query().unwrap_or_default())).await.data();
-        rows(&page).iter().any(|row| row["id"] == *uid)
+        rows(&page).iter().any(|row| row["uid"] == *uid)
     };
     for keyword in ["quentin.ahre", "QUENTIN.A", "odd@EXAMPLE", "\"q\" 1", "q", "Qu\u{ef}", "0%_x", "tin \"Q"] {
         assert!(found(keyword).await, "{keyword}");
@@ -178,7 +179,7 @@ async fn a_member_is_found_by_its_names_as_they_are_now() {
     for keyword in ["quentin.b", "0%x", "%%", "Q_\"", "qu\u{cf}x", "ahre\nquentin"] {
         assert!(!found(keyword).await, "{keyword}");
     }
-    site.admin().patch(&format!("/admin/members/{uid}"), json!({"display_name": "Zacharias"})).await.done();
+    site.admin().patch(&format!("/admin/members/{uid}"), json!({"display_name": "Zacharias"})).await.data();
     assert!(found("zachar").await && !found("100%").await && found("quentin.odd").await);
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
     assert!(!found("zachar").await && !found("quentin").await);

@@ -164,10 +164,13 @@ pub fn lists() -> Vec<(String, String, List)> {
         for piece in pieces.filter(|piece| piece.split(':').nth(1).is_some_and(|of| of.starts_with(" List ="))) {
             let body = piece.split("\n};").next().expect("a body");
             let place =
-                |field: &str| body.find(&format!("\n    {field}: ")).unwrap_or_else(|| panic!("{file}: {field}"));
+                |field: &str| body.find(&format!("\n    {field}:")).unwrap_or_else(|| panic!("{file}: {field}"));
             let ends = FIELDS.iter().skip(1).map(|field| place(field)).chain([body.len()]);
             let fields: Vec<_> =
                 FIELDS.iter().zip(ends).map(|(field, end)| literals(&body[place(field)..end])).collect();
+            for kept in fields[7].iter().filter(|text| text.starts_with("select")) {
+                fresh_for(&file).prepare(kept).unwrap_or_else(|e| panic!("{file}: {e}: {kept}"));
+            }
             let one = |n: usize| fields[n][0];
             let many = |n: usize| -> &'static [&'static str] { fields[n].clone().leak() };
             let list = List {
@@ -244,8 +247,8 @@ fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
         for chosen in 0..1_u32 << parameters.len() {
             let given: Vec<&str> =
                 parameters.iter().enumerate().filter(|(n, _)| chosen >> n & 1 == 1).map(|(_, name)| *name).collect();
-            // The ids of all that a keyword finds: few, and sorted where they must be.
-            let is_among = given.contains(&":among");
+            // The ids of all that a keyword finds, and the entries about one thing: few, and sorted where they must be.
+            let is_among = given.iter().any(|name| [":among", ":spaced", ":spaced_id"].contains(name));
             let is_owned = owned.is_none_or(|by| by.iter().any(|name| given.contains(name)));
             let is_of_role = name != "LIST_HOLDERS" || given.len() == 2;
             if !is_owned || !is_of_role || is_among {

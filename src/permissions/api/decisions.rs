@@ -68,7 +68,7 @@ struct DecisionView {
 #[derive(Object)]
 struct DecisionPage {
     items: Vec<DecisionView>,
-    /// How many there are in all; of more than 250,000, or of more than 5,000 that a filter leaves, it may be less
+    /// How many there are in all; of more than 100,000, or of more than 1,000 that a filter leaves, it may be less
     total: u64,
     limit: u64,
     offset: u64,
