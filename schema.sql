@@ -606,7 +606,7 @@ create index jobs_queued on jobs (member_id, organization_id, ready, run_at) whe
 create index jobs_leased on jobs (leased_until) where state = 'leased';
 create index jobs_done on jobs (updated_at) where state = 'done';
 create index jobs_member_id on jobs (member_id, id);
-create index jobs_organization_id on jobs (organization_id, id);
+create index jobs_organization_id on jobs (organization_id, id, state);
 create index jobs_state on jobs (state, id) where state = 'queued' or state = 'leased' or state = 'dead';
 
 -- Which members have queued jobs, one row for each set of ready processors in each organization. A claim looks for its

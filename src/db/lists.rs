@@ -175,22 +175,21 @@ impl List {
     /// The statement of a page, for the parameters that are given.
     pub fn page(&self, given: &[&str], is_after: bool) -> String {
         let keys: Vec<&str> = self.order.iter().map(|key| plain(key)).collect();
-        let behind = is_after.then(|| self.behind()).unwrap_or_default();
-        let asked: Vec<&str> = self.asked(given).chain((!behind.is_empty()).then_some(behind.as_str())).collect();
-        let from = [self.from, self.joins].join(" ");
+        let asked = all_of(self.asked(given).map(str::to_owned).chain(is_after.then(|| self.behind())));
         format!(
-            "select {}, {} from {from}{} order by {} limit :limit offset :offset",
+            "select {}, {} from {} {}{asked} order by {} limit :limit offset :offset",
             self.columns,
             keys.join(", "),
-            all_of(&asked),
+            self.from,
+            self.joins,
             self.order.join(", ")
         )
     }
 
     /// The statement that counts, up to a bound.
     pub fn count(&self, given: &[&str]) -> String {
-        let asked: Vec<&str> = self.asked(given).collect();
-        format!("select count(*) from (select 1 from {}{} limit :counted_max)", self.from, all_of(&asked))
+        let asked = all_of(self.asked(given).map(str::to_owned));
+        format!("select count(*) from (select 1 from {}{asked} limit :counted_max)", self.from)
     }
 
     /// The parameters that conditions take, each once.
@@ -237,11 +236,9 @@ fn plain(key: &'static str) -> &'static str {
     key.strip_suffix(DESC).unwrap_or(key)
 }
 
-fn all_of(conditions: &[&str]) -> String {
-    match conditions {
-        [] => String::new(),
-        _ => format!(" where {}", conditions.iter().map(|one| format!("({one})")).collect::<Vec<_>>().join(" and ")),
-    }
+fn all_of(conditions: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = conditions.map(|one| format!("({one})")).collect();
+    if all.is_empty() { String::new() } else { format!(" where {}", all.join(" and ")) }
 }
 
 /// The parameters that a piece of SQL names.

@@ -137,22 +137,56 @@ pub(super) fn list(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<L
     r.page(&LIST_JOBS, asked, window, job_of)
 }
 
+// Of the whole site from the indexes of the states alone; what is queued, once for each member and organization.
 const COUNT_JOBS: &str = "
+    select 'done', (select count(*) from jobs where state = 'done')
+    union all
+    select 'leased', (select count(*) from jobs where state = 'leased')
+    union all
+    select 'dead', (select count(*) from jobs where state = 'dead')
+    union all
+    select iif(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active', 'held', 'queued'),
+           sum(q.jobs)
+    from (select member_id, organization_id, count(*) as jobs
+          from jobs indexed by jobs_queued
+          where state = 'queued'
+          group by member_id, organization_id) q
+    left join members m on m.id = q.member_id
+    left join organizations o on o.id = q.organization_id
+    group by 1";
+const COUNT_JOBS_IN: &str = "
+    select state, count(*)
+    from jobs
+    where organization_id = :owner and state <> 'queued'
+    group by state
+    union all
+    select iif(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active', 'held', 'queued'),
+           sum(q.jobs)
+    from (select member_id, organization_id, count(*) as jobs
+          from jobs indexed by jobs_queued
+          where state = 'queued' and organization_id = :owner
+          group by member_id, organization_id) q
+    left join members m on m.id = q.member_id
+    left join organizations o on o.id = q.organization_id
+    group by 1";
+const COUNT_JOBS_OF: &str = "
     select case when j.state = 'queued'
                      and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
                 then 'held' else j.state end as shown, count(*)
     from jobs j
     left join members m on m.id = j.member_id
     left join organizations o on o.id = j.organization_id
-    where (:organization_id is null or j.organization_id = :organization_id)
-      and (:member_id is null or j.member_id = :member_id)
+    where j.member_id = :owner
     group by shown";
 
-/// How many there are in each state.
+/// How many there are in each state: of a member, an organization, or the site.
 pub(super) fn count(r: &Reader<'_>, filter: &Filter) -> Result<Vec<(String, u64)>> {
-    r.all(COUNT_JOBS, &[(":organization_id", &filter.organization), (":member_id", &filter.member)], |row| {
-        Ok((row.get(0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
-    })
+    let (statement, asked): (&str, Parameters<'_>) = match (&filter.member, &filter.organization) {
+        (Some(member), _) => (COUNT_JOBS_OF, &[(":owner", member)]),
+        (None, Some(organization)) => (COUNT_JOBS_IN, &[(":owner", organization)]),
+        (None, None) => (COUNT_JOBS, &[]),
+    };
+    r.all(statement, asked, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))
 }
 
 fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {

@@ -80,7 +80,7 @@ async fn pages_by_after_are_the_list() {
     let acme = site.organization("delta").await;
     let (admin, owner) = (site.admin(), acme.owner());
     let in_acme = site.admin().with("x-tenant-id", "acme");
-    let holders = format!("/permissions/roles/{role}/users");
+    let holders = format!("/api/v1/permissions/roles/{role}/users");
     let of_admin = [
         "/admin/members",
         "/admin/members?is_active=true",
@@ -98,12 +98,12 @@ async fn pages_by_after_are_the_list() {
         "/admin/quotas",
         "/admin/quotas?keyword=example",
         "/admin/deliveries",
-        "/videos",
-        "/videos?ownerless=true",
-        "/videos?keyword=NOBODY",
-        "/jobs",
-        "/jobs?state=dead",
-        "/jobs?state=done",
+        "/api/v1/videos",
+        "/api/v1/videos?ownerless=true",
+        "/api/v1/videos?keyword=NOBODY",
+        "/api/v1/jobs",
+        "/api/v1/jobs?state=dead",
+        "/api/v1/jobs?state=done",
     ];
     let mut longer = 0;
     for (caller, path) in
@@ -151,7 +151,14 @@ async fn a_cursor_that_is_none_of_this_list_is_bad_input() {
     {
         assert_eq!(bad("/admin/members", format!("after={after}")).await, ["query.after"], "{after}");
     }
-    for other in ["/admin/organizations", "/admin/audit", "/admin/quotas", "/videos", "/jobs", "/admin/api-clients"] {
+    for other in [
+        "/admin/organizations",
+        "/admin/audit",
+        "/admin/quotas",
+        "/api/v1/videos",
+        "/api/v1/jobs",
+        "/admin/api-clients",
+    ] {
         assert_eq!(bad(other, format!("after={next}")).await, ["query.after"], "{other}");
     }
     assert_eq!(bad("/admin/members", format!("after={next}&offset=0")).await, ["query.after"]);

@@ -72,6 +72,7 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         "LIST_FACTOR_SECRETS",
         "LIST_WEBHOOKS",
         "COUNT_JOBS",
+        "COUNT_JOBS_IN",
         "FORGET_NAMING",
         "LIST_PEOPLE",
         "LIST_TENANTS",

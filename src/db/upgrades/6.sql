@@ -93,7 +93,7 @@ create index quotas_organization_id on quotas (organization_id, used desc, membe
 create index quotas_used on quotas (used desc, member_id) where used > 0;
 create index organization_quotas_used on organization_quotas (used desc) where used > 0;
 create index jobs_member_id on jobs (member_id, id);
-create index jobs_organization_id on jobs (organization_id, id);
+create index jobs_organization_id on jobs (organization_id, id, state);
 create index jobs_state on jobs (state, id) where state = 'queued' or state = 'leased' or state = 'dead';
 create index events_organization_id on events (organization_id);
 drop index deliveries_event_id;
