@@ -247,7 +247,7 @@ fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
         let owned = OWNED.iter().find(|(owned, _)| *owned == name).map(|(_, by)| *by);
         for chosen in 0..1_u32 << parameters.len() {
             let given: Vec<&str> =
-                parameters.iter().enumerate().filter(|(n, _)| chosen >> n & 1 == 1).map(|(_, name)| *name).collect();
+                parameters.iter().enumerate().filter(|(n, _)| (chosen >> n) & 1 == 1).map(|(_, name)| *name).collect();
             // The ids of all that a keyword finds, and the entries about one thing: few, and sorted where they must be.
             let is_among = given.iter().any(|name| [":among", ":spaced", ":spaced_id"].contains(name));
             let is_owned = owned.is_none_or(|by| by.iter().any(|name| given.contains(name)));
