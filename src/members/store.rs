@@ -2,8 +2,8 @@
 
 use rusqlite::Row;
 
-use super::{Login, Member, NewMember, folded};
-use crate::db::sql::{self, Parameters};
+use super::{Login, Member, NewMember, folded, search_store};
+use crate::db::sql::Parameters;
 use crate::db::{List, Listed, Reader, Window, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
@@ -192,7 +192,7 @@ pub struct Filter {
 pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Member>> {
     let Filter { organization, is_active, keyword } = filter;
     let folded = keyword.as_ref().map(|keyword| keyword.to_lowercase());
-    let among = keyword.as_deref().map(|keyword| find_among(r, keyword)).transpose()?.flatten();
+    let among = keyword.as_deref().map(|keyword| search_store::find_among(r, keyword)).transpose()?.flatten();
     let list = if organization.is_some() { &LIST_MEMBERS_IN } else { &LIST_MEMBERS };
     let asked: Parameters<'_> = &[
         (":organization_id", organization),
@@ -202,37 +202,6 @@ pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<
         (":among", &among),
     ];
     r.page(list, asked, window, member_of)
-}
-
-// The words are text of ours: a name of a column cannot stand in them.
-const FIND_BY_WORDS: &str = "
-    select n.member_id
-    from member_words
-    join member_numbers n on n.number = member_words.rowid
-    where member_words match :words
-    limit :most";
-const FIND_BY_KEYWORD: &str = "
-    select m.id
-    from members m
-    where m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-       or m.display_name like :keyword escape '\\'
-    limit :most";
-
-/// The ids of all members that a keyword may find, as a list in JSON: a list then looks at these alone. `None` where they
-/// are many, so that it finds some soon in its own order.
-pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
-    const AMONG_MAX: usize = 1_000;
-    let most = AMONG_MAX as i64 + 1;
-    let found: Vec<MemberId> = match sql::trigrams(keyword) {
-        Some(words) => r.all(FIND_BY_WORDS, &[(":words", &words), (":most", &most)], |row| row.get(0))?,
-        None => {
-            let folded = keyword.to_lowercase();
-            let asked: Parameters<'_> = &[(":folded", &folded), (":keyword", &keyword), (":most", &most)];
-            r.all(FIND_BY_KEYWORD, asked, |row| row.get(0))?
-        }
-    };
-    let ids = || found.iter().map(|id| format!("\"{}\"", id.0.simple())).collect::<Vec<_>>().join(",");
-    Ok((found.len() <= AMONG_MAX).then(|| format!("[{}]", ids())))
 }
 
 fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
@@ -449,9 +418,6 @@ const DELETE_FACTOR: &str = "delete from second_factors where member_id = :id";
 const DELETE_RECOVERY_CODES: &str = "delete from recovery_codes where member_id = :id";
 const FORGET_INVITED: &str = "update invitations set email = null where member_id = :id";
 
-// The index of words forgets a member at once, but drops what it knew only as it merges: so many pages of it now.
-const SHED_WORDS: &str = "insert into member_words (member_words, rank) values ('merge', -500)";
-
 /// Takes away all that names the person; memberships, sessions and keys must be gone already.
 pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
     for statement in
@@ -460,7 +426,7 @@ pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
         w.execute(statement, &[(":id", &id)])?;
     }
     w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)])?;
-    w.execute(SHED_WORDS, &[]).map(drop)
+    search_store::shed_words(w)
 }
 
 const INSERT_IDENTITY: &str = "
