@@ -18,7 +18,11 @@ create table site (
     -- How many videos there are: counting them would read them all.
     videos integer not null default 0 check (videos >= 0),
     -- The key in the key file that all secrets here are encrypted with, by its id; null while they lie in clear.
-    encryption_key_id text
+    encryption_key_id text,
+    -- Kept by triggers: what all members use, and how many videos have no owner, with their bytes.
+    used integer not null default 0 check (used >= 0),
+    ownerless_videos integer not null default 0 check (ownerless_videos >= 0),
+    ownerless_bytes integer not null default 0 check (ownerless_bytes >= 0)
 ) strict;
 
 create table signing_keys (
@@ -74,6 +78,38 @@ create unique index members_username_folded on members (username_folded) where u
 create unique index members_email_folded on members (email_folded) where email_folded is not null;
 create index members_pending on members (updated_at) where status = 'pending';
 create index members_hash_kind on members (hash_kind) where hash_kind is not null;
+create index members_is_active on members ((status = 'active'), id, status) where status <> 'deleted';
+create index members_deleted on members (id) where status = 'deleted';
+
+-- For the search by keyword: a number for each member, and under it the trigrams of its names.
+create table member_numbers (
+    number integer primary key,
+    member_id blob not null references members (id)
+) strict;
+create unique index member_numbers_member_id on member_numbers (member_id);
+create virtual table member_words using fts5 (
+    words, tokenize = 'trigram', content = '', contentless_delete = 1, detail = none
+);
+create trigger members_inserted after insert on members begin
+    insert into member_numbers (member_id) values (new.id);
+    insert into member_words (rowid, words)
+    select number, concat_ws(char(10), new.username_folded, new.email_folded, new.display_name)
+    from member_numbers
+    where member_id = new.id;
+end;
+create trigger members_renamed after update of username_folded, email_folded, display_name on members
+when old.username_folded is not new.username_folded or old.email_folded is not new.email_folded
+     or old.display_name is not new.display_name begin
+    delete from member_words where rowid = (select number from member_numbers where member_id = new.id);
+    insert into member_words (rowid, words)
+    select number, concat_ws(char(10), new.username_folded, new.email_folded, new.display_name)
+    from member_numbers
+    where member_id = new.id;
+end;
+create trigger members_deleted before delete on members begin
+    delete from member_words where rowid = (select number from member_numbers where member_id = old.id);
+    delete from member_numbers where member_id = old.id;
+end;
 
 -- The external names of a member.
 create table identities (
@@ -207,6 +243,7 @@ create table api_clients (
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
+create index api_clients_created_at on api_clients (created_at, client_key);
 
 -- What was done, by whom, to what. Rows are only added; each carries the hash of the one before.
 create table audit (
@@ -226,6 +263,11 @@ create table audit (
     -- SHA-256 over the previous row's hash and this row.
     hash blob not null check (length(hash) = 32)
 ) strict;
+create index audit_at on audit (at);
+create index audit_organization_id on audit (organization_id, at);
+create index audit_actor on audit (actor, at);
+-- By the target's id alone, which follows its kind.
+create index audit_target on audit (substr(target, instr(target, ' ') + 1), at);
 
 -- Answers to creating requests that carried an Idempotency-Key.
 create table idempotency_keys (
@@ -313,7 +355,7 @@ create table invitations (
     maker text
 ) strict;
 create unique index invitations_hash on invitations (hash);
-create index invitations_organization_id on invitations (organization_id);
+create index invitations_organization_id on invitations (organization_id, id);
 create index invitations_role_id on invitations (role_id);
 create index invitations_member_id on invitations (member_id);
 create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
@@ -351,7 +393,7 @@ create table api_keys (
     check ((member_id is null) <> (service_name is null))
 ) strict;
 create unique index api_keys_hash on api_keys (hash);
-create index api_keys_member_id on api_keys (member_id);
+create index api_keys_member_id on api_keys (member_id, created_at, id);
 create index api_keys_expires_at on api_keys (expires_at);
 
 -- Uploaded components, each once, by what they are.
@@ -421,7 +463,8 @@ create table quotas (
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
-create index quotas_organization_id on quotas (organization_id);
+create index quotas_organization_id on quotas (organization_id, used desc, member_id);
+create index quotas_used on quotas (used desc, member_id) where used > 0;
 create index quotas_full on quotas (member_id) where warned_percent = 100;
 
 create table organization_quotas (
@@ -434,8 +477,11 @@ create table organization_quotas (
     reserved integer not null default 0 check (reserved >= 0),
     version integer not null default 1,
     created_at integer not null,
-    updated_at integer not null
+    updated_at integer not null,
+    -- How many videos count under it; kept by triggers.
+    videos integer not null default 0 check (videos >= 0)
 ) strict, without rowid;
+create index organization_quotas_used on organization_quotas (used desc) where used > 0;
 
 create table videos (
     -- In the order in which they came. What points here points to this: ids lie anywhere, and each would cost a page.
@@ -457,6 +503,48 @@ create unique index videos_id on videos (id);
 create unique index videos_path on videos (path);
 create index videos_member_id on videos (member_id);
 create index videos_organization_id on videos (organization_id);
+
+-- Sums that would have to be counted otherwise. A sum that is too large for a number stays at the largest.
+create trigger quotas_inserted after insert on quotas when new.used > 0 begin
+    update site set used = min(used + new.used, 9223372036854775807);
+end;
+create trigger quotas_used_changed after update of used on quotas when new.used <> old.used begin
+    update site set used = max(min(used + (new.used - old.used), 9223372036854775807), 0);
+end;
+create trigger quotas_deleted after delete on quotas when old.used > 0 begin
+    update site set used = max(used - old.used, 0);
+end;
+create trigger videos_ownerless_inserted after insert on videos when new.member_id is null begin
+    update site
+    set ownerless_videos = ownerless_videos + 1, ownerless_bytes = min(ownerless_bytes + new.size, 9223372036854775807);
+end;
+create trigger videos_ownerless_deleted after delete on videos when old.member_id is null begin
+    update site set ownerless_videos = ownerless_videos - 1, ownerless_bytes = max(ownerless_bytes - old.size, 0);
+end;
+create trigger videos_owner_changed after update of member_id, size on videos
+when old.member_id is null or new.member_id is null begin
+    update site
+    set ownerless_videos = ownerless_videos + (new.member_id is null) - (old.member_id is null),
+        ownerless_bytes = max(min(ownerless_bytes + (iif(new.member_id is null, new.size, 0)
+                                                     - iif(old.member_id is null, old.size, 0)),
+                                  9223372036854775807), 0);
+end;
+create trigger videos_organization_inserted after insert on videos when new.organization_id is not null begin
+    insert into organization_quotas (organization_id, videos, created_at, updated_at)
+    values (new.organization_id, 1, new.created_at, new.created_at)
+    on conflict (organization_id) do update set videos = videos + 1;
+end;
+create trigger videos_organization_deleted after delete on videos when old.organization_id is not null begin
+    update organization_quotas set videos = videos - 1 where organization_id = old.organization_id;
+end;
+create trigger videos_organization_changed after update of organization_id on videos
+when old.organization_id is not new.organization_id begin
+    update organization_quotas set videos = videos - 1 where organization_id = old.organization_id;
+    insert into organization_quotas (organization_id, videos, created_at, updated_at)
+    select new.organization_id, 1, new.created_at, new.created_at
+    where new.organization_id is not null
+    on conflict (organization_id) do update set videos = videos + 1;
+end;
 
 -- Every change of a member's usage. Rows are only added: used is their sum.
 create table quota_ledger (
@@ -525,6 +613,9 @@ create index jobs_leased_at on jobs (member_id, leased_at) where leased_at is no
 create index jobs_queued on jobs (member_id, organization_id, ready, run_at) where state = 'queued';
 create index jobs_leased on jobs (leased_until) where state = 'leased';
 create index jobs_done on jobs (updated_at) where state = 'done';
+create index jobs_member_id on jobs (member_id, id);
+create index jobs_organization_id on jobs (organization_id, id, state);
+create index jobs_state on jobs (state, id) where state = 'queued' or state = 'leased' or state = 'dead';
 
 -- Which members have queued jobs, one row for each set of ready processors in each organization. A claim looks for its
 -- job here: there are as many rows as members with work, not as many as jobs. A row may outlive its last job, until a
@@ -561,6 +652,7 @@ create table events (
     maker text
 ) strict;
 create index events_refused on events (member_id, at) where kind = 'quota.exceeded';
+create index events_organization_id on events (organization_id);
 
 -- One event for one target. A target gets its events in their order.
 create table deliveries (
@@ -574,7 +666,8 @@ create table deliveries (
     updated_at integer not null,
     primary key (target, event_id)
 ) strict, without rowid;
-create index deliveries_event_id on deliveries (event_id);
+create index deliveries_event_id on deliveries (event_id desc, target);
+create index deliveries_open on deliveries (state, event_id desc, target) where state = 'pending' or state = 'dead';
 create index deliveries_pending on deliveries (target, event_id) where state = 'pending';
 create index deliveries_state on deliveries (state, updated_at);
 
@@ -595,4 +688,5 @@ create table webhooks (
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
-create index webhooks_organization_id on webhooks (organization_id);
+create index webhooks_organization_id on webhooks (organization_id, created_at, id);
+create index webhooks_created_at on webhooks (created_at, id);

@@ -127,7 +127,7 @@ pub struct Api {
 }
 
 /// Entries that an export reads at a time.
-const EXPORT_STEP: i64 = 500;
+const EXPORT_STEP: u64 = 500;
 
 #[OpenApi(prefix_path = "/admin/audit", tag = "Tag::Audit")]
 impl Api {
@@ -153,6 +153,9 @@ impl Api {
         outcome: Query<Option<AuditOutcome>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<AuditEntryView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::AUDIT_LIST)?;
         let filter = Filter {
@@ -164,9 +167,8 @@ impl Api {
             since: since.0,
             until: until.0,
         };
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list_entries(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_entries(r, &filter, &window)).await?.into()))
     }
 
     /// Export the audit

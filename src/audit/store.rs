@@ -3,73 +3,79 @@
 use rusqlite::Row;
 
 use super::{AuditEntry, Filter};
-use crate::db::Reader;
-use crate::db::Window;
 use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window};
 use crate::error::Result;
 
-const LIST_ENTRIES: &str = "
-    select id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address, hash
-    from audit
-    where (:organization_id is null or organization_id = :organization_id)
-      and (:actor is null or actor = :actor)
-      and (:action is null or action = :action)
-      and (:target is null or target = :target or substr(target, instr(target, ' ') + 1) = :target)
-      and (:outcome is null or outcome = :outcome)
-      and (:since is null or at >= :since)
-      and (:until is null or at < :until)
-    order by id desc
-    limit :limit offset :offset";
-const COUNT_ENTRIES: &str = "
-    select count(*)
-    from audit
-    where (:organization_id is null or organization_id = :organization_id)
-      and (:actor is null or actor = :actor)
-      and (:action is null or action = :action)
-      and (:target is null or target = :target or substr(target, instr(target, ' ') + 1) = :target)
-      and (:outcome is null or outcome = :outcome)
-      and (:since is null or at >= :since)
-      and (:until is null or at < :until)";
+/// A target is found by its whole text, or by what follows its first space.
+const LIST_ENTRIES: List = List {
+    name: "audit",
+    columns: "id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address,
+              hash",
+    from: "audit",
+    joins: "",
+    conditions: &[
+        "organization_id = :organization_id",
+        "+organization_id = :within",
+        "actor = :actor",
+        "+actor = :by",
+        "substr(target, instr(target, ' ') + 1) = :target_id",
+        "substr(target, instr(target, ' ') + 1) in (:spaced, :spaced_id)
+         and (target = :spaced or substr(target, instr(target, ' ') + 1) = :spaced)",
+        "action = :action",
+        "outcome = :outcome",
+        "at >= :since",
+        "at < :until",
+    ],
+    order: &["at desc", "id desc"],
+    costly: &[":within", ":by", ":spaced", ":action", ":outcome"],
+    kept: &[(&[], "select coalesce(max(id), 0) from audit")],
+};
 
-/// Newest first.
-pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<AuditEntry>, u64)> {
-    let narrowed: [(&str, &dyn rusqlite::ToSql); 7] = [
-        (":organization_id", &filter.organization),
-        (":actor", &filter.actor),
-        (":action", &filter.action),
-        (":target", &filter.target),
-        (":outcome", &filter.outcome),
-        (":since", &filter.since),
-        (":until", &filter.until),
+/// Newest first. Of what it is narrowed to, the index of the narrowest is taken: the target, the actor, the organization.
+pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
+    let Filter { organization, actor, action, target, outcome, since, until } = filter;
+    let spaced = target.as_deref().and_then(|text| text.split_once(' ').map(|(_, id)| (text, id)));
+    let plain = target.as_ref().filter(|_| spaced.is_none());
+    let (has_target, has_actor) = (target.is_some(), actor.is_some());
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization.filter(|_| !has_target && !has_actor)),
+        (":within", &organization.filter(|_| has_target || has_actor)),
+        (":actor", &actor.as_ref().filter(|_| !has_target)),
+        (":by", &actor.as_ref().filter(|_| has_target)),
+        (":target_id", &plain),
+        (":spaced", &spaced.map(|(text, _)| text)),
+        (":spaced_id", &spaced.map(|(_, id)| id)),
+        (":action", action),
+        (":outcome", outcome),
+        (":since", since),
+        (":until", until),
     ];
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let mut windowed: Vec<(&str, &dyn rusqlite::ToSql)> = narrowed.to_vec();
-    windowed.extend([(":limit", &limit as &dyn rusqlite::ToSql), (":offset", &offset)]);
-    let rows = r.all(LIST_ENTRIES, &windowed, entry_of)?;
-    let total = r.one(COUNT_ENTRIES, &narrowed, |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    r.page(&LIST_ENTRIES, asked, window, entry_of)
 }
 
-const EXPORT_ENTRIES: &str = "
-    select id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address, hash
-    from audit
-    where id > :after
-      and (:organization_id is null or organization_id = :organization_id)
-      and (:since is null or at >= :since)
-      and (:until is null or at < :until)
-    order by id
-    limit :limit";
+/// In the order in which the entries are chained.
+const EXPORT_ENTRIES: List = List {
+    name: "audit export",
+    columns: "id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address,
+              hash",
+    from: "audit",
+    joins: "",
+    conditions: &["id > :behind", "+organization_id = :within", "+at >= :since", "+at < :until"],
+    order: &["id"],
+    costly: &[],
+    kept: &[],
+};
 
 /// Oldest first, from behind an id.
-pub fn export_entries(r: &Reader<'_>, filter: &Filter, after: i64, limit: i64) -> Result<Vec<AuditEntry>> {
-    let parameters: Parameters<'_> = &[
-        (":after", &after),
-        (":organization_id", &filter.organization),
+pub fn export_entries(r: &Reader<'_>, filter: &Filter, behind: i64, limit: u64) -> Result<Vec<AuditEntry>> {
+    let asked: Parameters<'_> = &[
+        (":behind", &behind),
+        (":within", &filter.organization),
         (":since", &filter.since),
         (":until", &filter.until),
-        (":limit", &limit),
     ];
-    r.all(EXPORT_ENTRIES, parameters, entry_of)
+    Ok(r.some(&EXPORT_ENTRIES, asked, &Window::first(limit), entry_of)?.items)
 }
 
 fn entry_of(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {

@@ -8,8 +8,7 @@ use super::keys::{KeyRow, NewKey};
 use crate::access::key::{Kind, Owner};
 use crate::access::promise::Maker;
 use crate::access::secret::Hash;
-use crate::db::Window;
-use crate::db::{Reader, Writer, sql};
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{ApiKeyId, MemberId, Timestamp};
 
@@ -23,26 +22,20 @@ pub fn get_client(r: &Reader<'_>, client_key: &str) -> Result<ApiClient> {
     r.find(GET_CLIENT, &[(":client_key", &client_key)], client_of)?.ok_or_else(|| Cause::ClientNotFound.into())
 }
 
-const LIST_CLIENTS: &str = "
-    select client_key, name, status = 'active', scopes, allowed_origins, allowed_ips, allowed_paths, rate_limit_per_min,
-           expires_at, last_used_at, version, created_at, updated_at
-    from api_clients
-    where :keyword is null or name like :keyword escape '\\' or client_key like :keyword escape '\\'
-    order by created_at, client_key
-    limit :limit offset :offset";
-const COUNT_CLIENTS: &str = "
-    select count(*)
-    from api_clients
-    where :keyword is null or name like :keyword escape '\\' or client_key like :keyword escape '\\'";
+const LIST_CLIENTS: List = List {
+    name: "api_clients",
+    columns: "client_key, name, status = 'active', scopes, allowed_origins, allowed_ips, allowed_paths,
+              rate_limit_per_min, expires_at, last_used_at, version, created_at, updated_at",
+    from: "api_clients",
+    joins: "",
+    conditions: &["name like :keyword escape '\\' or client_key like :keyword escape '\\'"],
+    order: &["created_at", "client_key"],
+    costly: &[],
+    kept: &[],
+};
 
-pub fn list_clients(r: &Reader<'_>, keyword: Option<&str>, window: Window) -> Result<(Vec<ApiClient>, u64)> {
-    let rows = r.all(
-        LIST_CLIENTS,
-        &[(":keyword", &keyword), (":limit", &(window.limit as i64)), (":offset", &(window.offset as i64))],
-        client_of,
-    )?;
-    let total = r.one(COUNT_CLIENTS, &[(":keyword", &keyword)], |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+pub fn list_clients(r: &Reader<'_>, keyword: Option<&str>, window: &Window) -> Result<Listed<ApiClient>> {
+    r.page(&LIST_CLIENTS, &[(":keyword", &keyword)], window, client_of)
 }
 
 fn client_of(row: &Row<'_>) -> rusqlite::Result<ApiClient> {
@@ -155,36 +148,36 @@ pub fn find_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Option<KeyRow>> {
     r.find(FIND_KEY, &[(":id", &id)], key_of)
 }
 
-const LIST_KEYS: &str = "
-    select id, type, name, member_id, service_name, is_imported, scopes, expires_at, previous_expires_at, spent_at,
-           last_used_at, last_used_address, created_at, updated_at
-    from api_keys
-    where member_id is :member_id
-      and (:keyword is null or name like :keyword escape '\\' or service_name like :keyword escape '\\')
-    order by created_at, id
-    limit :limit offset :offset";
-const COUNT_LISTED_KEYS: &str = "
-    select count(*)
-    from api_keys
-    where member_id is :member_id
-      and (:keyword is null or name like :keyword escape '\\' or service_name like :keyword escape '\\')";
+const LIST_KEYS: List = List {
+    name: "api_keys",
+    columns: "id, type, name, member_id, service_name, is_imported, scopes, expires_at, previous_expires_at, spent_at,
+              last_used_at, last_used_address, created_at, updated_at",
+    from: "api_keys",
+    joins: "",
+    conditions: &[
+        "member_id = :member_id",
+        "member_id is null and :of_services",
+        "name like :keyword escape '\\' or service_name like :keyword escape '\\'",
+    ],
+    order: &["created_at", "id"],
+    costly: &[],
+    kept: &[],
+};
 
 /// The keys of a member, or those of all services.
 pub fn list_keys(
     r: &Reader<'_>,
     member: Option<MemberId>,
     keyword: Option<&str>,
-    window: Window,
-) -> Result<(Vec<KeyRow>, u64)> {
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let rows = r.all(
-        LIST_KEYS,
-        &[(":member_id", &member), (":keyword", &keyword), (":limit", &limit), (":offset", &offset)],
+    window: &Window,
+) -> Result<Listed<KeyRow>> {
+    let of_services = member.is_none().then_some(true);
+    r.page(
+        &LIST_KEYS,
+        &[(":member_id", &member), (":of_services", &of_services), (":keyword", &keyword)],
+        window,
         key_of,
-    )?;
-    let total =
-        r.one(COUNT_LISTED_KEYS, &[(":member_id", &member), (":keyword", &keyword)], |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    )
 }
 
 const COUNT_KEYS: &str = "select count(*) from api_keys where member_id is :member_id";

@@ -4,7 +4,8 @@ use rusqlite::Row;
 
 use super::{Delivery, Filter, Webhook};
 use crate::access::promise::Maker;
-use crate::db::{Reader, Window, Writer, sql};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::outbox;
@@ -98,50 +99,82 @@ pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
     Ok(w.execute(RETRY, &[(":now", &w.now()), (":target", &target), (":event_id", &event)])? == 1)
 }
 
-const LIST_DELIVERIES: &str = "
-    select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
-           d.last_error, d.updated_at, e.maker
-    from deliveries d
-    join events e on e.id = d.event_id
-    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
-    where (:organization_id is null or e.organization_id = :organization_id
-           and (d.target not like 'webhook %' or h.organization_id = :organization_id))
-      and (:state is null or d.state = :state)
-      and (:target is null or substr(d.target || ' ', 1, length(:target) + 1) = :target || ' ')
-      and (:kind is null or e.kind = :kind)
-      and (:since is null or e.at >= :since)
-      and (:until is null or e.at < :until)
-    order by d.event_id desc, d.target
-    limit :limit offset :offset";
-const COUNT_DELIVERIES: &str = "
-    select count(*)
-    from deliveries d
-    join events e on e.id = d.event_id
-    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
-    where (:organization_id is null or e.organization_id = :organization_id
-           and (d.target not like 'webhook %' or h.organization_id = :organization_id))
-      and (:state is null or d.state = :state)
-      and (:target is null or substr(d.target || ' ', 1, length(:target) + 1) = :target || ' ')
-      and (:kind is null or e.kind = :kind)
-      and (:since is null or e.at >= :since)
-      and (:until is null or e.at < :until)";
+const LIST_DELIVERIES: List = List {
+    name: "deliveries",
+    columns:
+        "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+              d.last_error, d.updated_at, e.maker",
+    from: "deliveries d
+           cross join events e on e.id = d.event_id
+           left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",
+    joins: "",
+    conditions: &[
+        "e.organization_id = :within and (d.target not like 'webhook %' or h.organization_id = :within)",
+        "d.target = :target",
+        "+d.state = :its_state",
+        "d.state = 'pending' and :is_pending",
+        "d.state = 'dead' and :is_dead",
+        "+d.state = 'delivered' and :is_delivered",
+        "substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '",
+        "e.kind = :kind",
+        "e.at >= :since",
+        "e.at < :until",
+    ],
+    order: &["d.event_id desc", "d.target"],
+    costly: &[":within", ":its_state", ":target_kind", ":kind", ":since", ":until"],
+    kept: &[
+        (&[], "select count(*) from (select 1 from deliveries limit :counted_max)"),
+        (&[":target"], "select count(*) from (select 1 from deliveries where target = :target limit :counted_max)"),
+    ],
+};
+const LIST_DELIVERIES_IN: List = List {
+    name: "deliveries",
+    columns:
+        "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+              d.last_error, d.updated_at, e.maker",
+    from: "events e
+           cross join deliveries d on d.event_id = e.id
+           left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",
+    joins: "",
+    conditions: &[
+        "e.organization_id = :organization_id
+         and (d.target not like 'webhook %' or h.organization_id = :organization_id)",
+        "d.state = 'delivered' and :is_delivered",
+        "substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '",
+        "e.kind = :kind",
+        "e.at >= :since",
+        "e.at < :until",
+    ],
+    order: &["e.id desc", "d.target"],
+    costly: &[":organization_id"],
+    kept: &[],
+};
 
-/// Newest events first.
-pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Delivery>, u64)> {
-    let narrowed: [(&str, &dyn rusqlite::ToSql); 6] = [
-        (":organization_id", &filter.organization),
-        (":state", &filter.state),
-        (":target", &filter.target),
-        (":kind", &filter.kind),
-        (":since", &filter.since),
-        (":until", &filter.until),
+/// Newest events first. Of one target, and of what is not delivered, there is little: it is read from its own index; of
+/// an organization otherwise its events are read.
+pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Delivery>> {
+    let Filter { organization, state, target, kind, since, until } = filter;
+    let (whole, target_kind) = match target {
+        Some(text) if text.contains(' ') => (Some(text), None),
+        other => (None, other.as_ref()),
+    };
+    let is = |word: &str| (whole.is_none() && state.as_deref() == Some(word)).then_some(true);
+    let is_few = whole.is_some() || is("pending").is_some() || is("dead").is_some();
+    let list = if organization.is_some() && !is_few { &LIST_DELIVERIES_IN } else { &LIST_DELIVERIES };
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization.filter(|_| !is_few)),
+        (":within", &organization.filter(|_| is_few)),
+        (":target", &whole),
+        (":its_state", &state.as_ref().filter(|_| whole.is_some())),
+        (":is_pending", &is("pending")),
+        (":is_dead", &is("dead")),
+        (":is_delivered", &is("delivered")),
+        (":target_kind", &target_kind),
+        (":kind", kind),
+        (":since", since),
+        (":until", until),
     ];
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let mut windowed: Vec<(&str, &dyn rusqlite::ToSql)> = narrowed.to_vec();
-    windowed.extend([(":limit", &limit as &dyn rusqlite::ToSql), (":offset", &offset)]);
-    let rows = r.all(LIST_DELIVERIES, &windowed, delivery_of)?;
-    let total = r.one(COUNT_DELIVERIES, &narrowed, |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    r.page(list, asked, window, delivery_of)
 }
 
 const FIND_DELIVERY: &str = "
@@ -259,32 +292,21 @@ pub fn get_webhook(r: &Reader<'_>, organization: Option<OrganizationId>, id: Web
         .ok_or_else(|| Cause::WebhookNotFound.into())
 }
 
-const LIST_WEBHOOKS: &str = "
-    select id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
-           updated_at
-    from webhooks
-    where :organization_id is null or organization_id = :organization_id
-    order by created_at, id
-    limit :limit offset :offset";
-const COUNT_LISTED_WEBHOOKS: &str = "
-    select count(*)
-    from webhooks
-    where :organization_id is null or organization_id = :organization_id";
+const LIST_WEBHOOKS: List = List {
+    name: "webhooks",
+    columns: "id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
+              updated_at",
+    from: "webhooks",
+    joins: "",
+    conditions: &["organization_id = :organization_id"],
+    order: &["created_at", "id"],
+    costly: &[],
+    kept: &[],
+};
 
 /// Those of an organization, or all.
-pub fn list_webhooks(
-    r: &Reader<'_>,
-    organization: Option<OrganizationId>,
-    window: Window,
-) -> Result<(Vec<Webhook>, u64)> {
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let rows = r.all(
-        LIST_WEBHOOKS,
-        &[(":organization_id", &organization), (":limit", &limit), (":offset", &offset)],
-        webhook_of,
-    )?;
-    let total = r.one(COUNT_LISTED_WEBHOOKS, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+pub fn list_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>, window: &Window) -> Result<Listed<Webhook>> {
+    r.page(&LIST_WEBHOOKS, &[(":organization_id", &organization)], window, webhook_of)
 }
 
 const COUNT_WEBHOOKS: &str = "select count(*) from webhooks where organization_id is :organization_id";

@@ -20,7 +20,7 @@ use rusqlite::{Connection, Row as SqlRow};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::sql::{self, Parameters};
-use super::{Reader, Window, Writer, panic_text, schema};
+use super::{List, Listed, Reader, Window, Writer, panic_text, schema};
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::health;
@@ -184,7 +184,7 @@ impl<T: Send + 'static> DecisionLog<T> {
     }
 
     /// Newest first, and how many there are in all.
-    pub async fn read(&self, wanted: Wanted, window: Window) -> Result<(Vec<(i64, Row)>, u64)> {
+    pub async fn read(&self, wanted: Wanted, window: Window) -> Result<Listed<(i64, Row)>> {
         self.told(Message::Flush).await;
         let busy = || Error::new(Cause::Busy).retry_after(1);
         let turn = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
@@ -193,7 +193,7 @@ impl<T: Send + 'static> DecisionLog<T> {
         let read = tokio::task::spawn_blocking(move || {
             // Kept as long as it reads, also when nobody waits for it any more.
             let _turn = turn;
-            list(&file, &wanted, window).map_err(|e| match e.cause {
+            list(&file, &wanted, &window).map_err(|e| match e.cause {
                 Cause::DatabaseDamaged => e.saying("the file decisions.db is damaged: stop Roster and delete it"),
                 _ => e,
             })
@@ -455,42 +455,40 @@ fn prune(w: &Writer<'_>, rows_max: u64, ttl_ms: i64) -> Result<()> {
     w.execute(DELETE_SURPLUS, &[(":rows", &rows), (":limit", &limit)]).map(drop)
 }
 
-const LIST_DECISIONS: &str = "
-    select id, at, epoch, organization_id, member_id, kind, input, left_out, asks_plugins, base, allow, reason, plugins,
-           differed
-    from decisions
-    where organization_id = :organization_id
-      and (:from is null or at >= :from)
-      and (:to is null or at < :to)
-      and (:member_id is null or member_id = :member_id)
-      and (:allow is null or allow = :allow)
-      and (:reason is null or reason = :reason)
-      and (:differed is null or differed = :differed)
-      and (:plugin is null or exists (select 1 from json_each(plugins) asked where asked.value ->> 'name' = :plugin))
-    order by id desc
-    limit :limit offset :offset";
-const COUNT_DECISIONS: &str = "
-    select count(*)
-    from decisions
-    where organization_id = :organization_id
-      and (:from is null or at >= :from)
-      and (:to is null or at < :to)
-      and (:member_id is null or member_id = :member_id)
-      and (:allow is null or allow = :allow)
-      and (:reason is null or reason = :reason)
-      and (:differed is null or differed = :differed)
-      and (:plugin is null or exists (select 1 from json_each(plugins) asked where asked.value ->> 'name' = :plugin))";
+const LIST_DECISIONS: List = List {
+    name: "decisions",
+    columns: "id, at, epoch, organization_id, member_id, kind, input, left_out, asks_plugins, base, allow, reason,
+              plugins, differed",
+    from: "decisions",
+    joins: "",
+    conditions: &[
+        "organization_id = :organization_id",
+        "member_id = :member_id",
+        "+organization_id = :within",
+        "+at >= :from",
+        "+at < :to",
+        "allow = :allow",
+        "reason = :reason",
+        "differed = :differed",
+        "exists (select 1 from json_each(plugins) asked where asked.value ->> 'name' = :plugin)",
+    ],
+    order: &["id desc"],
+    costly: &[":within", ":from", ":to", ":allow", ":reason", ":differed", ":plugin"],
+    kept: &[],
+};
 
-fn list(file: &Path, wanted: &Wanted, window: Window) -> Result<(Vec<(i64, Row)>, u64)> {
+fn list(file: &Path, wanted: &Wanted, window: &Window) -> Result<Listed<(i64, Row)>> {
     if !file.exists() {
-        return Ok((Vec::new(), 0));
+        return window.of_all(Vec::new(), LIST_DECISIONS.name);
     }
     let mut connection = Connection::open_with_flags(file, schema::reader_flags()).map_err(sql::failed)?;
     schema::prepare_reader(&mut connection).map_err(sql::failed)?;
     let transaction = connection.transaction().map_err(sql::failed)?;
     let r = Reader { connection: &transaction };
-    let narrowed: [(&str, &dyn rusqlite::ToSql); 8] = [
-        (":organization_id", &wanted.organization),
+    let organization = Some(wanted.organization);
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization.filter(|_| wanted.member.is_none())),
+        (":within", &organization.filter(|_| wanted.member.is_some())),
         (":from", &wanted.from),
         (":to", &wanted.to),
         (":member_id", &wanted.member),
@@ -499,13 +497,7 @@ fn list(file: &Path, wanted: &Wanted, window: Window) -> Result<(Vec<(i64, Row)>
         (":differed", &wanted.differed),
         (":plugin", &wanted.plugin),
     ];
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let mut windowed: Vec<(&str, &dyn rusqlite::ToSql)> = narrowed.to_vec();
-    windowed.extend([(":limit", &limit as &dyn rusqlite::ToSql), (":offset", &offset)]);
-    let parameters: Parameters<'_> = &windowed;
-    let rows = r.all(LIST_DECISIONS, parameters, row_of)?;
-    let total = r.one(COUNT_DECISIONS, &narrowed, |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    r.page(&LIST_DECISIONS, asked, window, row_of)
 }
 
 fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
@@ -559,7 +551,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = DecisionLog::open(&Config::of(directory.path()), form);
         let organization = OrganizationId(uuid::Uuid::nil());
-        let total = async || log.read(Wanted::of(organization), Window::new(None, None)).await.unwrap().1;
+        let total = async || log.read(Wanted::of(organization), Window::first(50)).await.unwrap().total;
         log.put(Some(organization), 1);
         assert_eq!(total().await, 1);
         log.put(Some(organization), 7);

@@ -11,6 +11,7 @@
 //! commits once: that one fsync is shared by everybody who waited for it.
 
 pub mod decisions;
+pub mod lists;
 pub mod mark;
 pub mod readers;
 pub mod schema;
@@ -30,6 +31,7 @@ use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::health::{self, Fault, Health, Place};
 use crate::ids::Timestamp;
+pub use lists::{List, Listed, Window};
 use mark::State;
 pub use readers::Turn;
 use readers::{Apart, Readers};
@@ -545,28 +547,6 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             tracing::error!(error = %e, "the rollback failed");
         }
         self.state = (self.recover)(&Reader { connection: &self.connection }, before);
-    }
-}
-
-/// Which part of a list is wanted; `limit` is capped, not refused.
-#[derive(Debug, Clone, Copy)]
-pub struct Window {
-    pub limit: u64,
-    pub offset: u64,
-}
-
-impl Window {
-    const DEFAULT: u64 = 50;
-    const MAX: u64 = 200;
-    /// The services of this site fetch whole lists.
-    const INTERNAL_MAX: u64 = 500;
-
-    pub fn new(limit: Option<u64>, offset: Option<u64>) -> Self {
-        Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset: offset.unwrap_or(0).min(i64::MAX as u64) }
-    }
-
-    pub fn internal(limit: Option<u64>, offset: Option<u64>) -> Self {
-        Self { limit: limit.unwrap_or(Self::INTERNAL_MAX).min(Self::INTERNAL_MAX), ..Self::new(limit, offset) }
     }
 }
 

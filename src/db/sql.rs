@@ -95,6 +95,23 @@ pub fn optional_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usiz
     row.get_ref(column)?.as_str_or_null()?.map(|text| parse(text, column)).transpose()
 }
 
+/// What an index of trigrams is asked for to find all that a pattern of `wire::like` may fit, and a little more. `None`
+/// where it cannot tell: of less than three characters, and of such whose lower case SQLite does not know.
+pub fn trigrams(pattern: &str) -> Option<String> {
+    const TRIGRAMS_MAX: usize = 32;
+    let escaped = pattern.strip_prefix('%')?.strip_suffix('%')?;
+    let (mut text, mut rest) = (Vec::new(), escaped.chars());
+    while let Some(next) = rest.next() {
+        text.push(if next == '\\' { rest.next()? } else { next });
+    }
+    if !text.iter().all(|c| c.is_ascii() && !c.is_ascii_control()) {
+        return None;
+    }
+    let quoted = |three: &[char]| format!("\"{}\"", three.iter().collect::<String>().replace('"', "\"\""));
+    let words: Vec<String> = text.windows(3).take(TRIGRAMS_MAX).map(quoted).collect();
+    (!words.is_empty()).then(|| words.join(" AND "))
+}
+
 fn parse<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> rusqlite::Result<T> {
     serde_json::from_str(text)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::invitations::{Invitation, Invited};
 use crate::access::promise::Maker;
 use crate::access::secret::Hash;
-use crate::db::{Reader, Window, Writer, sql};
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{InvitationId, MemberId, OrganizationId, Timestamp};
 
@@ -36,36 +36,24 @@ pub fn find_by_hash(r: &Reader<'_>, hash: &Hash) -> Result<Option<Invited>> {
     })
 }
 
-const LIST_INVITATIONS: &str = "
-    select i.id, i.organization_id, i.role_id, r.key,
-           iif(i.member_id is null or exists (select 1 from memberships s
-                                              where s.organization_id = i.organization_id
-                                                and s.member_id = i.member_id), i.email, null),
-           i.expires_at, i.accepted_at, i.member_id, i.created_at, i.maker
-    from invitations i
-    left join roles r on r.id = i.role_id
-    where i.organization_id = :organization_id
-    order by i.id desc
-    limit :limit offset :offset";
-const COUNT_INVITATIONS: &str = "select count(*) from invitations where organization_id = :organization_id";
+const LIST_INVITATIONS: List = List {
+    name: "invitations",
+    columns: "i.id, i.organization_id, i.role_id, r.key,
+              iif(i.member_id is null or exists (select 1 from memberships s
+                                                 where s.organization_id = i.organization_id
+                                                   and s.member_id = i.member_id), i.email, null),
+              i.expires_at, i.accepted_at, i.member_id, i.created_at, i.maker",
+    from: "invitations i",
+    joins: "left join roles r on r.id = i.role_id",
+    conditions: &["i.organization_id = :organization_id"],
+    order: &["i.id desc"],
+    costly: &[],
+    kept: &[],
+};
 
 /// The invitations of an organization, newest first. One that became somebody who left names nobody any more.
-pub fn list_invitations(
-    r: &Reader<'_>,
-    organization: OrganizationId,
-    window: Window,
-) -> Result<(Vec<Invitation>, u64)> {
-    let rows = r.all(
-        LIST_INVITATIONS,
-        &[
-            (":organization_id", &organization),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        invitation_of,
-    )?;
-    let total = r.one(COUNT_INVITATIONS, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0))?;
-    Ok((rows, total.unsigned_abs()))
+pub fn list_invitations(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<Invitation>> {
+    r.page(&LIST_INVITATIONS, &[(":organization_id", &organization)], window, invitation_of)
 }
 
 const COUNT_OPEN: &str = "

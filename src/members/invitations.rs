@@ -15,7 +15,7 @@ use crate::access::secret::{self, Hash};
 use crate::access::snapshot::{Change, Role, Snapshot};
 use crate::access::{self, giving};
 use crate::app::{App, Changed, Transaction};
-use crate::db::{Reader, Window, Writer};
+use crate::db::{Listed, Reader, Window, Writer};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::journal::Entry;
@@ -116,7 +116,7 @@ fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleNam
     found.ok_or_else(|| Cause::RoleNotFound.into())
 }
 
-pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: Window) -> Result<(Vec<Invitation>, u64)> {
+pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &Window) -> Result<Listed<Invitation>> {
     store::list_invitations(r, tenant, window)
 }
 

@@ -9,6 +9,7 @@ pub mod import;
 mod invitation_store;
 pub mod invitations;
 pub mod password;
+mod search_store;
 pub mod store;
 mod user_store;
 pub mod users;
@@ -26,6 +27,11 @@ use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
 use crate::permissions;
 pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
+
+/// The ids of all members that a keyword may find, as a list in JSON; `None` where they are many.
+pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
+    search_store::find_among(r, keyword)
+}
 
 /// The provider whose subject is `authentik_sub` on the wire.
 pub const AUTHENTIK: &str = "authentik";

@@ -2,9 +2,9 @@
 
 use rusqlite::Row;
 
-use super::{Login, Member, NewMember, folded};
-use crate::db::Window;
-use crate::db::{Reader, Writer, sql};
+use super::{Login, Member, NewMember, folded, search_store};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::videos;
@@ -138,28 +138,47 @@ pub fn find_subject(r: &Reader<'_>, member: MemberId) -> Result<Option<String>> 
     r.find(FIND_SUBJECT, &[(":member_id", &member)], |row| row.get(0))
 }
 
-const LIST_MEMBERS: &str = "
-    select m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-           m.updated_at, m.username_by_site
-    from members m
-    left join identities i on i.member_id = m.id and i.provider = 'authentik'
-    where m.status <> 'deleted'
-      and (:organization_id is null
-           or exists (select 1 from memberships s where s.organization_id = :organization_id and s.member_id = m.id))
-      and (:is_active is null or (m.status = 'active') = :is_active)
-      and (:keyword is null or m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-           or m.display_name like :keyword escape '\\')
-    order by m.id
-    limit :limit offset :offset";
-const COUNT_MEMBERS: &str = "
-    select count(*)
-    from members m
-    where m.status <> 'deleted'
-      and (:organization_id is null
-           or exists (select 1 from memberships s where s.organization_id = :organization_id and s.member_id = m.id))
-      and (:is_active is null or (m.status = 'active') = :is_active)
-      and (:keyword is null or m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-           or m.display_name like :keyword escape '\\')";
+const LIST_MEMBERS: List = List {
+    name: "members",
+    columns: "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+              m.updated_at, m.username_by_site",
+    from: "members m",
+    joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
+    conditions: &[
+        "m.status <> 'deleted'",
+        "(m.status = 'active') = :is_active",
+        "m.id in (select unhex(value) from json_each(:among))",
+        "m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
+         or m.display_name like :keyword escape '\\'",
+    ],
+    order: &["m.id"],
+    costly: &[":keyword"],
+    kept: &[
+        (&[], "select count(*) from members where status <> 'deleted'"),
+        (
+            &[":is_active"],
+            "select count(*) from members where status <> 'deleted' and (status = 'active') = :is_active",
+        ),
+    ],
+};
+/// Who was deleted is nowhere a member.
+const LIST_MEMBERS_IN: List = List {
+    name: "members",
+    columns: "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
+              m.updated_at, m.username_by_site",
+    from: "memberships s cross join members m on m.id = s.member_id",
+    joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
+    conditions: &[
+        "s.organization_id = :organization_id",
+        "(m.status = 'active') = :is_active",
+        "s.member_id in (select unhex(value) from json_each(:among))",
+        "m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
+         or m.display_name like :keyword escape '\\'",
+    ],
+    order: &["s.member_id"],
+    costly: &[":keyword", ":is_active"],
+    kept: &[(&[":organization_id"], "select count(*) from memberships where organization_id = :organization_id")],
+};
 
 /// What a list of members is narrowed to.
 #[derive(Debug, Clone, Default)]
@@ -170,27 +189,19 @@ pub struct Filter {
     pub keyword: Option<String>,
 }
 
-pub fn list_members(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Member>, u64)> {
+pub fn list_members(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Member>> {
     let Filter { organization, is_active, keyword } = filter;
     let folded = keyword.as_ref().map(|keyword| keyword.to_lowercase());
-    let rows = r.all(
-        LIST_MEMBERS,
-        &[
-            (":organization_id", organization),
-            (":is_active", is_active),
-            (":keyword", keyword),
-            (":folded", &folded),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        member_of,
-    )?;
-    let total = r.one(
-        COUNT_MEMBERS,
-        &[(":organization_id", organization), (":is_active", is_active), (":keyword", keyword), (":folded", &folded)],
-        |row| row.get::<_, i64>(0),
-    )?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    let among = keyword.as_deref().map(|keyword| search_store::find_among(r, keyword)).transpose()?.flatten();
+    let list = if organization.is_some() { &LIST_MEMBERS_IN } else { &LIST_MEMBERS };
+    let asked: Parameters<'_> = &[
+        (":organization_id", organization),
+        (":is_active", is_active),
+        (":keyword", keyword),
+        (":folded", &folded),
+        (":among", &among),
+    ];
+    r.page(list, asked, window, member_of)
 }
 
 fn member_of(row: &Row<'_>) -> rusqlite::Result<Member> {
@@ -436,7 +447,8 @@ pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
     {
         w.execute(statement, &[(":id", &id)])?;
     }
-    w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)]).map(drop)
+    w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)])?;
+    search_store::shed_words(w)
 }
 
 const INSERT_IDENTITY: &str = "
@@ -520,44 +532,32 @@ pub struct Membership {
     pub created_at: Timestamp,
 }
 
-const LIST_MEMBERSHIPS: &str = "
-    select o.id, o.org_code, o.name, o.status, s.created_at
-    from memberships s
-    join organizations o on o.id = s.organization_id
-    where s.member_id = :member_id and (:only is null or s.organization_id = :only)
-    order by o.org_code
-    limit :limit offset :offset";
-const COUNT_MEMBERSHIPS: &str = "
-    select count(*)
-    from memberships
-    where member_id = :member_id and (:only is null or organization_id = :only)";
+const LIST_MEMBERSHIPS: List = List {
+    name: "memberships",
+    columns: "o.id, o.org_code, o.name, o.status, s.created_at",
+    from: "memberships s cross join organizations o on o.id = s.organization_id",
+    joins: "",
+    conditions: &["s.member_id = :member_id", "s.organization_id = :only"],
+    order: &["o.org_code"],
+    costly: &[],
+    kept: &[],
+};
 
 pub fn list_memberships(
     r: &Reader<'_>,
     member: MemberId,
     only: Option<OrganizationId>,
-    window: Window,
-) -> Result<(Vec<Membership>, u64)> {
-    let rows = r.all(
-        LIST_MEMBERSHIPS,
-        &[
-            (":member_id", &member),
-            (":only", &only),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        |row| {
-            Ok(Membership {
-                organization: row.get(0)?,
-                org_code: row.get(1)?,
-                name: row.get(2)?,
-                status: row.get(3)?,
-                created_at: row.get(4)?,
-            })
-        },
-    )?;
-    let total = r.one(COUNT_MEMBERSHIPS, &[(":member_id", &member), (":only", &only)], |row| row.get::<_, i64>(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    window: &Window,
+) -> Result<Listed<Membership>> {
+    r.page(&LIST_MEMBERSHIPS, &[(":member_id", &member), (":only", &only)], window, |row| {
+        Ok(Membership {
+            organization: row.get(0)?,
+            org_code: row.get(1)?,
+            name: row.get(2)?,
+            status: row.get(3)?,
+            created_at: row.get(4)?,
+        })
+    })
 }
 
 const FIND_MEMBERSHIP: &str = "

@@ -114,6 +114,9 @@ impl Api {
         status: Query<Option<ActiveInactive>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<OrganizationView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_LIST)?;
         let filter = Filter {
@@ -121,7 +124,7 @@ impl Api {
             is_active: status.0.map(ActiveInactive::is_active),
             keyword: like(keyword.0.as_deref()),
         };
-        self.page(filter, Window::new(limit.0, offset.0)).await
+        self.page(filter, Window::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an organization
@@ -249,10 +252,13 @@ impl Api {
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<OrganizationView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_LIST)?;
         let filter = Filter { only: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
-        self.page(filter, Window::internal(limit.0, offset.0)).await
+        self.page(filter, Window::internal(limit.0, offset.0, after.0)?).await
     }
 
     /// See the organization of a code, for the services of this site
@@ -275,8 +281,7 @@ impl Api {
 
 impl Api {
     async fn page(&self, filter: Filter, window: Window) -> Reply<Page<OrganizationView>> {
-        let (found, total) = self.app.read(move |r| store::list_organizations(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        Ok(ok(self.app.read(move |r| store::list_organizations(r, &filter, &window)).await?.into()))
     }
 }
 

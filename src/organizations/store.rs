@@ -3,8 +3,8 @@
 use rusqlite::Row;
 
 use super::Organization;
-use crate::db::Window;
-use crate::db::{Reader, Writer};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
 use crate::videos;
@@ -18,20 +18,20 @@ pub fn get_organization(r: &Reader<'_>, id: OrganizationId) -> Result<Organizati
     r.find(GET_ORGANIZATION, &[(":id", &id)], organization_of)?.ok_or_else(|| Cause::OrganizationNotFound.into())
 }
 
-const LIST_ORGANIZATIONS: &str = "
-    select id, org_code, name, tax_id, status = 'active', second_factor_required, version, created_at, updated_at
-    from organizations
-    where (:only is null or id = :only)
-      and (:is_active is null or (status = 'active') = :is_active)
-      and (:keyword is null or org_code like :keyword escape '\\' or name like :keyword escape '\\')
-    order by org_code
-    limit :limit offset :offset";
-const COUNT_ORGANIZATIONS: &str = "
-    select count(*)
-    from organizations
-    where (:only is null or id = :only)
-      and (:is_active is null or (status = 'active') = :is_active)
-      and (:keyword is null or org_code like :keyword escape '\\' or name like :keyword escape '\\')";
+const LIST_ORGANIZATIONS: List = List {
+    name: "organizations",
+    columns: "id, org_code, name, tax_id, status = 'active', second_factor_required, version, created_at, updated_at",
+    from: "organizations",
+    joins: "",
+    conditions: &[
+        "id = :only",
+        "(status = 'active') = :is_active",
+        "org_code like :keyword escape '\\' or name like :keyword escape '\\'",
+    ],
+    order: &["org_code"],
+    costly: &[],
+    kept: &[],
+};
 
 /// What a list of organizations is narrowed to.
 #[derive(Debug, Clone, Default)]
@@ -42,24 +42,10 @@ pub struct Filter {
     pub keyword: Option<String>,
 }
 
-pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Organization>, u64)> {
+pub fn list_organizations(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Organization>> {
     let Filter { only, is_active, keyword } = filter;
-    let rows = r.all(
-        LIST_ORGANIZATIONS,
-        &[
-            (":only", only),
-            (":is_active", is_active),
-            (":keyword", keyword),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        organization_of,
-    )?;
-    let total =
-        r.one(COUNT_ORGANIZATIONS, &[(":only", only), (":is_active", is_active), (":keyword", keyword)], |row| {
-            row.get::<_, i64>(0)
-        })?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    let asked: Parameters<'_> = &[(":only", only), (":is_active", is_active), (":keyword", keyword)];
+    r.page(&LIST_ORGANIZATIONS, asked, window, organization_of)
 }
 
 fn organization_of(row: &Row<'_>) -> rusqlite::Result<Organization> {

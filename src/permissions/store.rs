@@ -5,7 +5,8 @@ use rusqlite::Row;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::access::catalog::Slot;
 use crate::access::snapshot::Right;
-use crate::db::{Reader, Writer};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer};
 use crate::error::{Cause, Result};
 use crate::ids::{AssignmentId, GrantId, MappingId, MemberId, OrganizationId, RoleId};
 
@@ -167,22 +168,25 @@ pub fn list_assignments(r: &Reader<'_>, organization: OrganizationId, member: Me
     r.all(LIST_ASSIGNMENTS, &[(":organization_id", &organization), (":member_id", &member)], assignment_of)
 }
 
-const LIST_HOLDERS: &str = "
-    select a.id, a.organization_id, a.member_id, a.role_id, r.key, r.display_name, a.source, a.created_at, a.updated_at
-    from role_assignments a
-    join roles r on r.id = a.role_id
-    where a.role_id = :role_id
-    order by a.member_id, a.source
-    limit :limit offset :offset";
-const COUNT_HOLDERS: &str = "select count(*) from role_assignments where role_id = :role_id";
+const LIST_HOLDERS: List = List {
+    name: "role_holders",
+    columns: "a.id, a.organization_id, a.member_id, a.role_id, r.key, r.display_name, a.source, a.created_at,
+              a.updated_at",
+    from: "role_assignments a",
+    joins: "join roles r on r.id = a.role_id",
+    // A role is of one organization, after which the index goes on with members.
+    conditions: &["a.role_id = :role_id", "a.organization_id = :organization_id"],
+    order: &["a.member_id", "a.source"],
+    costly: &[],
+    kept: &[],
+};
 
-pub fn list_holders(r: &Reader<'_>, role: RoleId, window: crate::db::Window) -> Result<(Vec<Assignment>, u64)> {
-    let rows = r.all(
-        LIST_HOLDERS,
-        &[(":role_id", &role), (":limit", &(window.limit as i64)), (":offset", &(window.offset as i64))],
-        assignment_of,
-    )?;
-    Ok((rows, r.one(COUNT_HOLDERS, &[(":role_id", &role)], count)?))
+pub fn list_holders(
+    r: &Reader<'_>,
+    (organization, role): (OrganizationId, RoleId),
+    window: &Window,
+) -> Result<Listed<Assignment>> {
+    r.page(&LIST_HOLDERS, &[(":role_id", &role), (":organization_id", &organization)], window, assignment_of)
 }
 
 fn assignment_of(row: &Row<'_>) -> rusqlite::Result<Assignment> {
@@ -291,36 +295,30 @@ pub fn has_other_active_holder(
 
 // ── mappings ──
 
-const LIST_MAPPINGS: &str = "
-    select m.id, m.organization_id, m.source, m.external_key, m.role_id, r.key, m.created_at, m.updated_at
-    from role_mappings m
-    join roles r on r.id = m.role_id
-    where m.organization_id = :organization_id and (:source is null or m.source = :source)
-    order by m.source, m.external_key
-    limit :limit offset :offset";
-const COUNT_MAPPINGS: &str = "
-    select count(*)
-    from role_mappings
-    where organization_id = :organization_id and (:source is null or source = :source)";
+const LIST_MAPPINGS: List = List {
+    name: "role_mappings",
+    columns: "m.id, m.organization_id, m.source, m.external_key, m.role_id, r.key, m.created_at, m.updated_at",
+    from: "role_mappings m",
+    joins: "join roles r on r.id = m.role_id",
+    conditions: &["m.organization_id = :organization_id", "m.source = :source"],
+    order: &["m.source", "m.external_key"],
+    costly: &[],
+    kept: &[],
+};
 
 pub fn list_mappings(
     r: &Reader<'_>,
     organization: OrganizationId,
     source: Option<Source>,
-    window: crate::db::Window,
-) -> Result<(Vec<Mapping>, u64)> {
+    window: &Window,
+) -> Result<Listed<Mapping>> {
     let source = source.map(Source::word);
-    let rows = r.all(
-        LIST_MAPPINGS,
-        &[
-            (":organization_id", &organization),
-            (":source", &source),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        mapping_of,
-    )?;
-    Ok((rows, r.one(COUNT_MAPPINGS, &[(":organization_id", &organization), (":source", &source)], count)?))
+    r.page(&LIST_MAPPINGS, &[(":organization_id", &organization), (":source", &source)], window, mapping_of)
+}
+
+/// How many an organization has.
+pub fn count_mappings(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
+    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)])
 }
 
 fn mapping_of(row: &Row<'_>) -> rusqlite::Result<Mapping> {
@@ -435,12 +433,16 @@ pub fn delete_grant(w: &Writer<'_>, id: GrantId) -> Result<()> {
     w.execute(DELETE_GRANT, &[(":id", &id)]).map(drop)
 }
 
-const LIST_GRANTS: &str = "
-    select scope_type, scope_id, module, action
-    from grants
-    where member_id = :member_id and (:scope_type is null or scope_type = :scope_type)
-      and (:module is null or module = :module)
-    order by scope_type, scope_id, module, action";
+const LIST_GRANTS: List = List {
+    name: "grants",
+    columns: "scope_type, scope_id, module, action",
+    from: "grants",
+    joins: "",
+    conditions: &["member_id = :member_id", "scope_type = :scope_type", "+module = :module"],
+    order: &["scope_type", "scope_id", "module", "action"],
+    costly: &[],
+    kept: &[],
+};
 
 /// Scope type, scope id, module and action of each grant.
 pub fn list_grants(
@@ -449,9 +451,9 @@ pub fn list_grants(
     scope_type: Option<&str>,
     module: Option<&str>,
 ) -> Result<Vec<[String; 4]>> {
-    r.all(LIST_GRANTS, &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)], |row| {
-        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
-    })
+    let asked: Parameters<'_> = &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)];
+    let all = Window::first(u64::MAX);
+    Ok(r.some(&LIST_GRANTS, asked, &all, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.items)
 }
 
 // ── catalog ──

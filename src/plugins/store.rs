@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{Plugin, Version, Whole};
 use crate::access::plugin::{Activation, Exports};
 use crate::access::secret::Hash;
-use crate::db::{Reader, Window, Writer, sql};
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{OrganizationId, PluginId};
 
@@ -27,24 +27,21 @@ pub fn get(r: &Reader<'_>, organization: OrganizationId, name: &str) -> Result<W
     Ok(Whole { plugin, versions })
 }
 
-const LIST_PLUGINS: &str = "
-    select id, organization_id, name, enforced, shadow, history, versions_made, version, created_at, updated_at
-    from plugins
-    where organization_id = :organization_id
-    order by name
-    limit :limit offset :offset";
+const LIST_PLUGINS: List = List {
+    name: "plugins",
+    columns: "id, organization_id, name, enforced, shadow, history, versions_made, version, created_at, updated_at",
+    from: "plugins",
+    joins: "",
+    conditions: &["organization_id = :organization_id"],
+    order: &["name"],
+    costly: &[],
+    kept: &[],
+};
 
 /// The plugins of an organization with their versions, by name.
-pub fn list(r: &Reader<'_>, organization: OrganizationId, window: Window) -> Result<(Vec<Whole>, u64)> {
-    let parameters: crate::db::sql::Parameters<'_> = &[
-        (":organization_id", &organization),
-        (":limit", &(window.limit as i64)),
-        (":offset", &(window.offset as i64)),
-    ];
-    let plugins = r.all(LIST_PLUGINS, parameters, plugin_of)?;
-    let whole = |plugin: Plugin| Ok(Whole { versions: list_versions(r, plugin.id)?, plugin });
-    let wholes = plugins.into_iter().map(whole).collect::<Result<Vec<_>>>()?;
-    Ok((wholes, count_plugins(r, organization)?))
+pub fn list(r: &Reader<'_>, organization: OrganizationId, window: &Window) -> Result<Listed<Whole>> {
+    let plugins = r.page(&LIST_PLUGINS, &[(":organization_id", &organization)], window, plugin_of)?;
+    plugins.try_map(|plugin| Ok(Whole { versions: list_versions(r, plugin.id)?, plugin }))
 }
 
 const COUNT_PLUGINS: &str = "select count(*) from plugins where organization_id = :organization_id";

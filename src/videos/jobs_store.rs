@@ -4,7 +4,8 @@ use rusqlite::Row;
 
 use super::job_queue::{Queue, Ready};
 use super::jobs::{Filter, Job};
-use crate::db::{Reader, Window, Writer, sql};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
 use crate::ids::{JobId, MemberId, OrganizationId, Timestamp};
 
@@ -78,97 +79,114 @@ pub(super) fn get(r: &Reader<'_>, id: JobId) -> Result<Job> {
     find(r, id)?.ok_or_else(|| Cause::JobNotFound.into())
 }
 
-const LIST_JOBS: &str = "
-    select id, video_id, path, member_id, organization_id, kind, state, attempts, run_at, leased_by, lease_id, lease_s,
-           leased_until, processors, last_error, steps, created_at, updated_at
-    from (
-        select j.id, v.id as video_id, v.path, j.member_id, j.organization_id, j.kind,
-               case when j.state = 'queued'
-                         and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
-                    then 'held' else j.state end as state,
-               j.attempts, j.run_at, j.leased_by, j.lease_id, coalesce(j.lease_s, 0) as lease_s, j.leased_until,
-               j.processors, j.last_error, j.steps, j.created_at, j.updated_at
-        from jobs j
-        join videos v on v.number = j.video_number
-        left join members m on m.id = j.member_id
-        left join organizations o on o.id = j.organization_id
-        where (:organization_id is null or j.organization_id = :organization_id)
-          and (:member_id is null or j.member_id = :member_id)
-          and (:video_id is null or j.video_number = (select number from videos where id = :video_id))
-          and (:processor is null
-               or exists (select 1 from json_each(j.steps) s
-                          where s.value ->> 'processor' = :processor
-                            and s.value ->> 'state' not in ('completed', 'skipped')))
-    )
-    where :state is null or state = :state
-    order by id desc
-    limit :limit offset :offset";
-const COUNT_LISTED_JOBS: &str = "
-    select count(*)
-    from (
-        select case when j.state = 'queued'
-                         and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
-                    then 'held' else j.state end as state
-        from jobs j
-        left join members m on m.id = j.member_id
-        left join organizations o on o.id = j.organization_id
-        where (:organization_id is null or j.organization_id = :organization_id)
-          and (:member_id is null or j.member_id = :member_id)
-          and (:video_id is null or j.video_number = (select number from videos where id = :video_id))
-          and (:processor is null
-               or exists (select 1 from json_each(j.steps) s
-                          where s.value ->> 'processor' = :processor
-                            and s.value ->> 'state' not in ('completed', 'skipped')))
-    )
-    where :state is null or state = :state";
+/// A job is held while it is queued and its member or its organization is not active.
+const LIST_JOBS: List = List {
+    name: "jobs",
+    columns: "j.id, v.id, v.path, j.member_id, j.organization_id, j.kind,
+              case when j.state = 'queued'
+                        and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
+                   then 'held' else j.state end,
+              j.attempts, j.run_at, j.leased_by, j.lease_id, coalesce(j.lease_s, 0), j.leased_until, j.processors,
+              j.last_error, j.steps, j.created_at, j.updated_at",
+    from: "jobs j
+           left join members m on m.id = j.member_id
+           left join organizations o on o.id = j.organization_id",
+    joins: "join videos v on v.number = j.video_number",
+    conditions: &[
+        "j.video_number = (select number from videos where id = :video_id)",
+        "j.member_id = :member_id",
+        "+j.member_id = :owner",
+        "j.organization_id = :organization_id",
+        "+j.organization_id = :within",
+        "j.state = 'queued' and :is_queued",
+        "j.state = 'leased' and :is_leased",
+        "j.state = 'dead' and :is_dead",
+        "+j.state = :its_state",
+        "(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active') = :is_held",
+        "exists (select 1 from json_each(j.steps) s
+                 where s.value ->> 'processor' = :processor and s.value ->> 'state' not in ('completed', 'skipped'))",
+    ],
+    order: &["j.id desc"],
+    costly: &[":owner", ":within", ":its_state", ":is_held", ":processor"],
+    kept: &[],
+};
 
 /// The newest first.
-pub(super) fn list(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Job>, u64)> {
+pub(super) fn list(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Job>> {
     let Filter { organization, member, state, video, processor } = filter;
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let jobs = r.all(
-        LIST_JOBS,
-        &[
-            (":organization_id", organization),
-            (":member_id", member),
-            (":video_id", video),
-            (":processor", processor),
-            (":state", state),
-            (":limit", &limit),
-            (":offset", &offset),
-        ],
-        job_of,
-    )?;
-    let total = r.one(
-        COUNT_LISTED_JOBS,
-        &[
-            (":organization_id", organization),
-            (":member_id", member),
-            (":video_id", video),
-            (":processor", processor),
-            (":state", state),
-        ],
-        |row| row.get::<_, i64>(0),
-    )?;
-    Ok((jobs, u64::try_from(total).unwrap_or_default()))
+    let stored = state.map(|state| if state == "held" { "queued" } else { state });
+    let is_held = state.and_then(|state| (stored == Some("queued")).then_some(state == "held"));
+    // What it is narrowed to most has the index: a video, a member, an organization, a state.
+    let (of_video, of_member) = (video.is_some(), member.is_some());
+    let of_owner = of_video || of_member || organization.is_some();
+    let is = |word: &str| (!of_owner && stored == Some(word)).then_some(true);
+    let is_common = stored == Some("done");
+    let asked: Parameters<'_> = &[
+        (":video_id", video),
+        (":member_id", &member.filter(|_| !of_video)),
+        (":owner", &member.filter(|_| of_video)),
+        (":organization_id", &organization.filter(|_| !of_video && !of_member)),
+        (":within", &organization.filter(|_| of_video || of_member)),
+        (":is_queued", &is("queued")),
+        (":is_leased", &is("leased")),
+        (":is_dead", &is("dead")),
+        (":its_state", &stored.filter(|_| of_owner || is_common)),
+        (":is_held", &is_held),
+        (":processor", processor),
+    ];
+    r.page(&LIST_JOBS, asked, window, job_of)
 }
 
+// Of the whole site from the indexes of the states alone; what is queued, once for each member and organization.
 const COUNT_JOBS: &str = "
+    select 'done', (select count(*) from jobs where state = 'done')
+    union all
+    select 'leased', (select count(*) from jobs where state = 'leased')
+    union all
+    select 'dead', (select count(*) from jobs where state = 'dead')
+    union all
+    select iif(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active', 'held', 'queued'),
+           sum(q.jobs)
+    from (select member_id, organization_id, count(*) as jobs
+          from jobs indexed by jobs_queued
+          where state = 'queued'
+          group by member_id, organization_id) q
+    left join members m on m.id = q.member_id
+    left join organizations o on o.id = q.organization_id
+    group by 1";
+const COUNT_JOBS_IN: &str = "
+    select state, count(*)
+    from jobs
+    where organization_id = :owner and state <> 'queued'
+    group by state
+    union all
+    select iif(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active', 'held', 'queued'),
+           sum(q.jobs)
+    from (select member_id, organization_id, count(*) as jobs
+          from jobs indexed by jobs_queued
+          where state = 'queued' and organization_id = :owner
+          group by member_id, organization_id) q
+    left join members m on m.id = q.member_id
+    left join organizations o on o.id = q.organization_id
+    group by 1";
+const COUNT_JOBS_OF: &str = "
     select case when j.state = 'queued'
                      and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
                 then 'held' else j.state end as shown, count(*)
     from jobs j
     left join members m on m.id = j.member_id
     left join organizations o on o.id = j.organization_id
-    where (:organization_id is null or j.organization_id = :organization_id)
-      and (:member_id is null or j.member_id = :member_id)
+    where j.member_id = :owner
     group by shown";
 
-/// How many there are in each state.
+/// How many there are in each state: of a member, an organization, or the site.
 pub(super) fn count(r: &Reader<'_>, filter: &Filter) -> Result<Vec<(String, u64)>> {
-    r.all(COUNT_JOBS, &[(":organization_id", &filter.organization), (":member_id", &filter.member)], |row| {
-        Ok((row.get(0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
-    })
+    let (statement, asked): (&str, Parameters<'_>) = match (&filter.member, &filter.organization) {
+        (Some(member), _) => (COUNT_JOBS_OF, &[(":owner", member)]),
+        (None, Some(organization)) => (COUNT_JOBS_IN, &[(":owner", organization)]),
+        (None, None) => (COUNT_JOBS, &[]),
+    };
+    r.all(statement, asked, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))
 }
 
 fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {

@@ -4,9 +4,11 @@ use rusqlite::Row;
 
 use super::quota::{Account, Delta, Reason};
 use crate::access::permission::PLATFORM_ORG_CODE;
-use crate::db::{Reader, Window, Writer, sql};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
+use crate::members;
 
 const SETTLE_MEMBER: &str = "
     insert into quotas (member_id, organization_id, created_at, updated_at)
@@ -285,72 +287,153 @@ pub struct Held {
     pub account: Account,
 }
 
-const LIST_QUOTAS: &str = "
-    select m.id, m.username, q.organization_id, q.own_size,
-           coalesce(q.own_size,
-                    (select member_size from organization_quotas o
-                     where o.organization_id = coalesce(q.organization_id, :organization_id)), :default_bytes),
-           coalesce(q.used, 0),
-           coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
-                                      where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
-           coalesce(q.warned_percent, 0)
-    from members m
-    left join quotas q on q.member_id = m.id
-    where (m.status <> 'deleted' or q.used > 0)
-      and (:organization_id is null or q.organization_id = :organization_id
-           or (q.member_id is null
-               and exists (select 1 from memberships s
-                           where s.organization_id = :organization_id and s.member_id = m.id)))
-      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
-           or m.display_name like :keyword escape '\\')
-    order by coalesce(q.used, 0) desc, m.id
-    limit :limit offset :offset";
-const COUNT_QUOTAS: &str = "
-    select count(*)
-    from members m
-    left join quotas q on q.member_id = m.id
-    where (m.status <> 'deleted' or q.used > 0)
-      and (:organization_id is null or q.organization_id = :organization_id
-           or (q.member_id is null
-               and exists (select 1 from memberships s
-                           where s.organization_id = :organization_id and s.member_id = m.id)))
-      and (:keyword is null or m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
-           or m.display_name like :keyword escape '\\')";
+/// Who has stored something.
+const LIST_USERS: List = List {
+    name: "quotas",
+    columns: "m.id, m.username, q.organization_id, q.own_size,
+              coalesce(q.own_size,
+                       (select member_size from organization_quotas o
+                        where o.organization_id = coalesce(q.organization_id, :seen_by)), :default_bytes),
+              q.used,
+              q.reserved - (select coalesce(sum(r.size), 0) from quota_reservations r
+                            where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
+              q.warned_percent",
+    from: "quotas q cross join members m on m.id = q.member_id",
+    joins: "",
+    conditions: &[
+        "q.used > 0",
+        "q.organization_id = :organization_id",
+        "q.member_id in (select unhex(value) from json_each(:among))",
+        "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+         or m.display_name like :keyword escape '\\'",
+    ],
+    order: &["q.used desc", "q.member_id"],
+    costly: &[":keyword"],
+    kept: &[
+        (&[], "select count(*) from quotas where used > 0"),
+        (&[":organization_id"], "select count(*) from quotas where used > 0 and organization_id = :organization_id"),
+    ],
+};
+/// Who has not.
+const LIST_IDLE: List = List {
+    name: "idle quotas",
+    columns: "m.id, m.username, q.organization_id, q.own_size,
+              coalesce(q.own_size,
+                       (select member_size from organization_quotas o
+                        where o.organization_id = coalesce(q.organization_id, :seen_by)), :default_bytes),
+              0,
+              coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
+                                         where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
+              coalesce(q.warned_percent, 0)",
+    from: "members m left join quotas q on q.member_id = m.id",
+    joins: "",
+    conditions: &[
+        "m.status <> 'deleted'",
+        "coalesce(q.used, 0) = 0",
+        "m.id in (select unhex(value) from json_each(:among))",
+        "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+         or m.display_name like :keyword escape '\\'",
+    ],
+    order: &["m.id"],
+    costly: &[":keyword"],
+    kept: &[],
+};
+const LIST_IDLE_IN: List = List {
+    name: "idle quotas",
+    columns: "m.id, m.username, q.organization_id, q.own_size,
+              coalesce(q.own_size,
+                       (select member_size from organization_quotas o
+                        where o.organization_id = coalesce(q.organization_id, :seen_by)), :default_bytes),
+              0,
+              coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
+                                         where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
+              coalesce(q.warned_percent, 0)",
+    from: "memberships s
+           cross join members m on m.id = s.member_id
+           left join quotas q on q.member_id = s.member_id",
+    joins: "",
+    conditions: &[
+        "s.organization_id = :organization_id",
+        "q.member_id is null or (q.used = 0 and q.organization_id = s.organization_id)",
+        "s.member_id in (select unhex(value) from json_each(:among))",
+        "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+         or m.display_name like :keyword escape '\\'",
+    ],
+    order: &["s.member_id"],
+    costly: &[":keyword"],
+    kept: &[],
+};
 
-/// Accounts, the fullest first; with them those of members that have stored nothing yet.
+// How many these lists have together, where no keyword narrows them. An account is where its member's only membership is.
+const COUNT_QUOTAS: &str = "
+    select (select count(*) from members where status <> 'deleted')
+         + (select count(*) from members d
+            cross join quotas q on q.member_id = d.id and q.used > 0
+            where d.status = 'deleted')";
+const COUNT_QUOTAS_IN: &str = "
+    select (select count(*) from memberships where organization_id = :organization_id)
+         - (select count(*) from quotas q
+            cross join memberships s on s.organization_id = :organization_id and s.member_id = q.member_id
+            where q.organization_id is null)";
+
+/// Accounts, the fullest first; behind them those of members that have stored nothing yet.
 pub fn list_quotas(
     r: &Reader<'_>,
     (organization, keyword): (Option<OrganizationId>, Option<&str>),
     (now, default_bytes): (Timestamp, i64),
-    window: Window,
-) -> Result<(Vec<Held>, u64)> {
+    window: &Window,
+) -> Result<Listed<Held>> {
+    let among = keyword.map(|keyword| members::find_among(r, keyword)).transpose()?.flatten();
     let keyword = keyword.map(str::to_lowercase);
-    let rows = r.all(
-        LIST_QUOTAS,
-        &[
-            (":organization_id", &organization),
-            (":keyword", &keyword),
-            (":now", &now),
-            (":default_bytes", &default_bytes),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        |row| {
-            let account = Account {
-                organization: row.get(2)?,
-                own_size: row.get(3)?,
-                size: row.get(4)?,
-                used: row.get(5)?,
-                reserved: row.get(6)?,
-                warned_percent: row.get(7)?,
-                is_ceiling_full: false,
-            };
-            Ok(Held { member: row.get(0)?, username: row.get(1)?, account })
-        },
-    )?;
-    let total: i64 =
-        r.one(COUNT_QUOTAS, &[(":organization_id", &organization), (":keyword", &keyword)], |row| row.get(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization),
+        (":keyword", &keyword),
+        (":among", &among),
+        (":seen_by", &organization),
+        (":now", &now),
+        (":default_bytes", &default_bytes),
+    ];
+    let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
+    let listed = r.some_of_two(lists, asked, window, held_of)?;
+    let counted = |statement: &str, narrowed: Parameters<'_>| {
+        r.one(statement, narrowed, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    };
+    let total = match (keyword.is_some(), organization) {
+        (true, _) => r.total(lists[0], asked)?.saturating_add(r.total(lists[1], asked)?),
+        (false, None) => counted(COUNT_QUOTAS, &[])?,
+        (false, Some(_)) => counted(COUNT_QUOTAS_IN, &[(":organization_id", &organization)])?,
+    };
+    Ok(Listed { total: total.max(listed.total), ..listed })
+}
+
+/// The fullest accounts.
+pub fn list_fullest(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    (now, default_bytes): (Timestamp, i64),
+    limit: u64,
+) -> Result<Vec<Held>> {
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization),
+        (":seen_by", &organization),
+        (":now", &now),
+        (":default_bytes", &default_bytes),
+    ];
+    let lists = if organization.is_some() { [&LIST_USERS, &LIST_IDLE_IN] } else { [&LIST_USERS, &LIST_IDLE] };
+    Ok(r.some_of_two(lists, asked, &Window::first(limit), held_of)?.items)
+}
+
+fn held_of(row: &Row<'_>) -> rusqlite::Result<Held> {
+    let account = Account {
+        organization: row.get(2)?,
+        own_size: row.get(3)?,
+        size: row.get(4)?,
+        used: row.get(5)?,
+        reserved: row.get(6)?,
+        warned_percent: row.get(7)?,
+        is_ceiling_full: false,
+    };
+    Ok(Held { member: row.get(0)?, username: row.get(1)?, account })
 }
 
 /// A row of the ledger.
@@ -366,48 +449,36 @@ pub struct Line {
     pub request_id: String,
 }
 
-const LIST_LEDGER: &str = "
-    select id, at, organization_id, video_id, cause, delta, used_after, request_id
-    from quota_ledger
-    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
-    order by id desc
-    limit :limit offset :offset";
-const COUNT_LEDGER: &str = "
-    select count(*)
-    from quota_ledger
-    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)";
+const LIST_LEDGER: List = List {
+    name: "ledger",
+    columns: "id, at, organization_id, video_id, cause, delta, used_after, request_id",
+    from: "quota_ledger",
+    joins: "",
+    conditions: &["member_id = :member_id", "organization_id = :within"],
+    order: &["id desc"],
+    costly: &[":within"],
+    kept: &[],
+};
 
 /// A member's ledger, the newest first.
 pub fn list_ledger(
     r: &Reader<'_>,
     member: MemberId,
     organization: Option<OrganizationId>,
-    window: Window,
-) -> Result<(Vec<Line>, u64)> {
-    let rows = r.all(
-        LIST_LEDGER,
-        &[
-            (":member_id", &member),
-            (":organization_id", &organization),
-            (":limit", &(window.limit as i64)),
-            (":offset", &(window.offset as i64)),
-        ],
-        |row| {
-            Ok(Line {
-                id: row.get(0)?,
-                at: row.get(1)?,
-                organization: row.get(2)?,
-                video: row.get(3)?,
-                cause: row.get(4)?,
-                delta: row.get(5)?,
-                used_after: row.get(6)?,
-                request_id: row.get(7)?,
-            })
-        },
-    )?;
-    let total: i64 =
-        r.one(COUNT_LEDGER, &[(":member_id", &member), (":organization_id", &organization)], |row| row.get(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+    window: &Window,
+) -> Result<Listed<Line>> {
+    r.page(&LIST_LEDGER, &[(":member_id", &member), (":within", &organization)], window, |row| {
+        Ok(Line {
+            id: row.get(0)?,
+            at: row.get(1)?,
+            organization: row.get(2)?,
+            video: row.get(3)?,
+            cause: row.get(4)?,
+            delta: row.get(5)?,
+            used_after: row.get(6)?,
+            request_id: row.get(7)?,
+        })
+    })
 }
 
 /// An organization's usage.
@@ -422,38 +493,66 @@ pub struct Usage {
     pub videos: i64,
 }
 
+/// Those that have stored something.
 const LIST_USAGE: &str = "
+    select o.id, o.org_code, o.name, c.size, c.used,
+           (select coalesce(sum(r.size), 0) from quota_reservations r
+            where r.organization_id = o.id and r.state = 'open' and r.expires_at > :now),
+           c.videos
+    from organization_quotas c
+    cross join organizations o on o.id = c.organization_id
+    where c.used > 0
+    order by c.used desc, o.org_code
+    limit :limit";
+/// Those that have not. As this begins where the others end, it passes no more of them than were asked for.
+const LIST_IDLE_USAGE: &str = "
+    select o.id, o.org_code, o.name, c.size, 0,
+           (select coalesce(sum(r.size), 0) from quota_reservations r
+            where r.organization_id = o.id and r.state = 'open' and r.expires_at > :now),
+           coalesce(c.videos, 0)
+    from organizations o
+    left join organization_quotas c on c.organization_id = o.id
+    where coalesce(c.used, 0) = 0
+    order by o.org_code
+    limit :limit";
+const FIND_USAGE: &str = "
     select o.id, o.org_code, o.name, c.size, coalesce(c.used, 0),
            (select coalesce(sum(r.size), 0) from quota_reservations r
             where r.organization_id = o.id and r.state = 'open' and r.expires_at > :now),
-           (select count(*) from videos v where v.organization_id = o.id)
+           coalesce(c.videos, 0)
     from organizations o
     left join organization_quotas c on c.organization_id = o.id
-    where :only is null or o.id = :only
-    order by coalesce(c.used, 0) desc, o.org_code
-    limit :limit";
+    where o.id = :only";
 
 /// Usage of organizations, the fullest first.
 pub fn list_usage(r: &Reader<'_>, only: Option<OrganizationId>, now: Timestamp, limit: u64) -> Result<Vec<Usage>> {
-    r.all(LIST_USAGE, &[(":only", &only), (":now", &now), (":limit", &(limit as i64))], |row| {
-        Ok(Usage {
-            organization: row.get(0)?,
-            org_code: row.get(1)?,
-            name: row.get(2)?,
-            size: row.get(3)?,
-            used: row.get(4)?,
-            reserved: row.get(5)?,
-            videos: row.get(6)?,
-        })
+    if only.is_some() {
+        return r.all(FIND_USAGE, &[(":only", &only), (":now", &now)], usage_of);
+    }
+    let mut usage = r.all(LIST_USAGE, &[(":now", &now), (":limit", &(limit as i64))], usage_of)?;
+    let rest = limit.saturating_sub(usage.len() as u64) as i64;
+    if rest > 0 {
+        usage.extend(r.all(LIST_IDLE_USAGE, &[(":now", &now), (":limit", &rest)], usage_of)?);
+    }
+    Ok(usage)
+}
+
+fn usage_of(row: &Row<'_>) -> rusqlite::Result<Usage> {
+    Ok(Usage {
+        organization: row.get(0)?,
+        org_code: row.get(1)?,
+        name: row.get(2)?,
+        size: row.get(3)?,
+        used: row.get(4)?,
+        reserved: row.get(5)?,
+        videos: row.get(6)?,
     })
 }
 
 const SITE_USAGE: &str = "
-    select (select coalesce(sum(used), 0) from quotas),
-           (select coalesce(sum(size), 0) from quota_reservations where state = 'open' and expires_at > :now),
-           (select videos from site),
-           (select count(*) from videos where member_id is null),
-           (select coalesce(sum(size), 0) from videos where member_id is null)";
+    select used, (select coalesce(sum(size), 0) from quota_reservations where state = 'open' and expires_at > :now),
+           videos, ownerless_videos, ownerless_bytes
+    from site";
 
 /// Bytes used and reserved, videos, and of these those without an owner with their bytes.
 pub fn site_usage(r: &Reader<'_>, now: Timestamp) -> Result<[i64; 5]> {

@@ -122,7 +122,11 @@ const SET_ORGANIZATIONS: &str = "
                 where v.organization_id = organization_quotas.organization_id and v.member_id is not null),
         reserved = (select coalesce(sum(size), 0) from quota_reservations r
                     where r.organization_id = organization_quotas.organization_id and r.state = 'open')";
-const SET_SITE: &str = "update site set videos = (select count(*) from videos)";
+const SET_SITE: &str = "
+    update site
+    set videos = (select count(*) from videos), used = (select coalesce(sum(used), 0) from quotas),
+        ownerless_videos = (select count(*) from videos where member_id is null),
+        ownerless_bytes = (select coalesce(sum(size), 0) from videos where member_id is null)";
 
 /// Brings all accounts in line with videos and reservations.
 pub fn set_all(w: &Writer<'_>) -> Result<()> {

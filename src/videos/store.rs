@@ -3,7 +3,8 @@
 use rusqlite::Row;
 
 use super::{Filter, Video};
-use crate::db::{Reader, Window, Writer};
+use crate::db::sql::Parameters;
+use crate::db::{List, Listed, Reader, Window, Writer};
 use crate::error::Result;
 
 const FIND_VIDEO: &str = "
@@ -103,102 +104,49 @@ pub fn rename_video(w: &Writer<'_>, from: &str, to: &Video) -> Result<()> {
     w.execute(RENAME_VIDEO, &[(":to", id), (":path", &path), (":now", &w.now()), (":from", &from)]).map(drop)
 }
 
-const LIST_OF_MEMBER: &str = "
-    select id, path, member_id, organization_id, size, version, created_at, updated_at
-    from videos
-    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
-      and (:keyword is null
-           or (:organization_id is null and path like :keyword escape '\\')
-           or substr(path, instr(path, '/')) like :keyword escape '\\'
-           or (path like :keyword escape '\\'
-               and exists (select 1
-                           from memberships s
-                           join members m on m.id = s.member_id
-                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
-                           where s.organization_id = :organization_id and s.member_id = videos.member_id
-                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))
-    order by number desc
-    limit :limit offset :offset";
-const COUNT_OF_MEMBER: &str = "
-    select count(*)
-    from videos
-    where member_id = :member_id and (:organization_id is null or organization_id = :organization_id)
-      and (:keyword is null
-           or (:organization_id is null and path like :keyword escape '\\')
-           or substr(path, instr(path, '/')) like :keyword escape '\\'
-           or (path like :keyword escape '\\'
-               and exists (select 1
-                           from memberships s
-                           join members m on m.id = s.member_id
-                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
-                           where s.organization_id = :organization_id and s.member_id = videos.member_id
-                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))";
-const LIST_IN_ORGANIZATION: &str = "
-    select id, path, member_id, organization_id, size, version, created_at, updated_at
-    from videos
-    where organization_id = :organization_id
-      and (:keyword is null
-           or substr(path, instr(path, '/')) like :keyword escape '\\'
-           or (path like :keyword escape '\\'
-               and exists (select 1
-                           from memberships s
-                           join members m on m.id = s.member_id
-                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
-                           where s.organization_id = :organization_id and s.member_id = videos.member_id
-                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))
-    order by number desc
-    limit :limit offset :offset";
-const COUNT_IN_ORGANIZATION: &str = "
-    select count(*)
-    from videos
-    where organization_id = :organization_id
-      and (:keyword is null
-           or substr(path, instr(path, '/')) like :keyword escape '\\'
-           or (path like :keyword escape '\\'
-               and exists (select 1
-                           from memberships s
-                           join members m on m.id = s.member_id
-                           left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
-                           where s.organization_id = :organization_id and s.member_id = videos.member_id
-                             and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username))))";
-const LIST_OWNERLESS: &str = "
-    select id, path, member_id, organization_id, size, version, created_at, updated_at
-    from videos
-    where member_id is null and (:keyword is null or path like :keyword escape '\\')
-    order by number desc
-    limit :limit offset :offset";
-const COUNT_OWNERLESS: &str = "
-    select count(*)
-    from videos
-    where member_id is null and (:keyword is null or path like :keyword escape '\\')";
-const LIST_VIDEOS: &str = "
-    select id, path, member_id, organization_id, size, version, created_at, updated_at
-    from videos
-    where :keyword is null or path like :keyword escape '\\'
-    order by number desc
-    limit :limit offset :offset";
-const COUNT_VIDEOS: &str = "
-    select count(*)
-    from videos
-    where :keyword is null or path like :keyword escape '\\'";
+/// Through the eyes of an organization the folder's name is searched only where it is the one of a member who owns the
+/// video and belongs there: nobody else's name can be guessed at.
+const LIST_VIDEOS: List = List {
+    name: "videos",
+    columns: "id, path, member_id, organization_id, size, version, created_at, updated_at",
+    from: "videos",
+    joins: "",
+    conditions: &[
+        "member_id = :member_id",
+        "member_id is null and :is_ownerless",
+        "organization_id = :organization_id",
+        "+organization_id = :within",
+        "path like :keyword escape '\\'",
+        "substr(path, instr(path, '/')) like :seen escape '\\'
+         or (path like :seen escape '\\'
+             and exists (select 1
+                         from memberships s
+                         join members m on m.id = s.member_id
+                         left join identities i on i.member_id = m.id and i.provider = 'sftpgo'
+                         where s.organization_id = videos.organization_id and s.member_id = videos.member_id
+                           and substr(path, 1, instr(path, '/') - 1) in (i.subject, m.username)))",
+    ],
+    order: &["number desc"],
+    costly: &[":within", ":keyword", ":seen"],
+    kept: &[
+        (&[], "select videos from site"),
+        (&[":is_ownerless"], "select ownerless_videos from site"),
+        (&[":organization_id"], "select videos from organization_quotas where organization_id = :organization_id"),
+    ],
+};
 
-/// Videos, the newest first. Through the eyes of an organization the folder's name is searched only where it is the one of
-/// a member who owns the video and belongs there: nobody else's name can be guessed at.
-pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: Window) -> Result<(Vec<Video>, u64)> {
-    let (member, organization, keyword) = (&filter.member, &filter.organization, &filter.keyword);
-    let both: [(&str, &dyn rusqlite::ToSql); 2] = [(":member_id", member), (":organization_id", organization)];
-    let (list, count, narrowed) = match (member, filter.is_ownerless, organization) {
-        (Some(_), _, _) => (LIST_OF_MEMBER, COUNT_OF_MEMBER, &both[..]),
-        (None, true, _) => (LIST_OWNERLESS, COUNT_OWNERLESS, &both[..0]),
-        (None, false, Some(_)) => (LIST_IN_ORGANIZATION, COUNT_IN_ORGANIZATION, &both[1..]),
-        (None, false, None) => (LIST_VIDEOS, COUNT_VIDEOS, &both[..0]),
-    };
-    let counted = [narrowed, &[(":keyword", keyword)]].concat();
-    let (limit, offset) = (window.limit as i64, window.offset as i64);
-    let listed = [&counted[..], &[(":limit", &limit), (":offset", &offset)]].concat();
-    let rows = r.all(list, &listed, video_of)?;
-    let total: i64 = r.one(count, &counted, |row| row.get(0))?;
-    Ok((rows, u64::try_from(total).unwrap_or_default()))
+/// Videos, the newest first.
+pub fn list_videos(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Video>> {
+    let Filter { member, organization, is_ownerless, keyword } = filter;
+    let asked: Parameters<'_> = &[
+        (":member_id", member),
+        (":is_ownerless", &(*is_ownerless && member.is_none()).then_some(true)),
+        (":organization_id", &organization.filter(|_| member.is_none())),
+        (":within", &organization.filter(|_| member.is_some())),
+        (":keyword", &keyword.as_ref().filter(|_| organization.is_none())),
+        (":seen", &keyword.as_ref().filter(|_| organization.is_some())),
+    ];
+    r.page(&LIST_VIDEOS, asked, window, video_of)
 }
 
 const LIST_OWNERLESS_AFTER: &str = "

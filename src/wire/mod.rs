@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 pub use self::body::{Body, OptionalBody};
 pub use self::document::Tag;
-use crate::db::Window;
+use crate::db::Listed;
 use crate::error::{Cause, Error};
 
 /// An error on its way out of an operation.
@@ -349,10 +349,17 @@ impl<D: Datum> ApiResponse for Success<D> {
 #[derive(Object)]
 pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
     pub items: Vec<T>,
-    /// How many there are in all
+    /// How many there are in all. Of more than 100,000, or of more than 1,000 where a filter or a keyword narrows the
+    /// list, it may be less than that; but as long as something comes behind a page that was asked for by `offset`, it
+    /// is more than that page's end
     pub total: u64,
     pub limit: u64,
+    /// Where the page begins; 0 where it was asked for by `after`
     pub offset: u64,
+    /// What `after` takes for the page behind this one, in the same time however deep it lies; absent on the last page.
+    /// Text that means nothing to callers
+    #[oai(skip_serializing_if_is_none)]
+    pub next: Option<String>,
 }
 
 /// Whether an organization or a client is switched on
@@ -373,9 +380,10 @@ impl ActiveInactive {
     }
 }
 
-impl Window {
-    pub fn page<T: ParseFromJSON + ToJSON + Send + Sync>(self, (items, total): (Vec<T>, u64)) -> Page<T> {
-        Page { items, total, limit: self.limit, offset: self.offset }
+impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<Listed<U>> for Page<T> {
+    fn from(listed: Listed<U>) -> Self {
+        let Listed { items, total, limit, offset, next } = listed.map(Into::into);
+        Self { items, total, limit, offset, next }
     }
 }
 

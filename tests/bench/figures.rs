@@ -15,6 +15,8 @@ const WANTED: &[(&str, Wanted)] = &[
     ("claim_us_100k", AtMost(1_000.0)),
     ("claim_us_1m", AtMost(1_000.0)),
     ("write_stall_ms_reload", AtMost(50.0)),
+    ("list_p95_ms_", AtMost(25.0)),
+    ("deep_page_ratio_", AtMost(2.0)),
     ("group_commit_gain", AtLeast(4.0)),
     ("write_vs_bare", AtLeast(0.12)),
     ("check_vs_bare", AtLeast(0.6)),
@@ -41,7 +43,9 @@ pub struct Figures {
 impl Figures {
     /// Keeps a figure and shows it.
     pub fn add(&mut self, name: &str, value: f64) {
-        let wanted = WANTED.iter().find(|(known, _)| *known == name).map(|(_, wanted)| wanted);
+        // A name that ends in `_` stands for all that begin with it.
+        let is_meant = |known: &str| known == name || known.ends_with('_') && name.starts_with(known);
+        let wanted = WANTED.iter().find(|(known, _)| is_meant(known)).map(|(_, wanted)| wanted);
         let (is_met, bound) = match wanted {
             Some(AtLeast(least)) => (value >= *least, format!("at least {least}")),
             Some(AtMost(most)) => (value <= *most, format!("at most {most}")),

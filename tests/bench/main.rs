@@ -13,6 +13,7 @@ mod figures;
 #[path = "../it/guests.rs"]
 mod guests;
 mod jobs;
+mod lists;
 mod parts;
 mod plugins;
 mod process;
@@ -79,6 +80,9 @@ fn run(wanted: &Wanted) -> (Figures, u64) {
     }
     if wanted.begin("reload") {
         reload::run(&mut figures);
+    }
+    if wanted.begin("lists") {
+        lists::run(&mut figures);
     }
     if !wanted.any(&["start", "reads", "writes", "plugins", "storm"]) {
         return (figures, 0);

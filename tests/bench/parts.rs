@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crate::process;
 
 /// In the order in which they run, with seconds. What several need, such as the site, has a time of its own.
-pub const PARTS: [(&str, u64); 8] = [
+pub const PARTS: [(&str, u64); 9] = [
     ("decide", 120),
     ("jobs", 300),
     ("reload", 120),
+    ("lists", 420),
     ("start", 60),
     ("reads", 90),
     ("writes", 120),

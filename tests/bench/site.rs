@@ -66,9 +66,7 @@ impl Site {
         let address = server.address;
         let mut setup = Setup { address, admin: String::new(), tenant: String::new() };
         setup.admin = setup.signed_in(ADMIN);
-        let made = setup.send("POST", "/admin/api-clients", &json!({"name": "bench", "scopes": ["*"]}));
-        let client =
-            format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]));
+        let client = setup.client();
         let service = json!({"service_name": "uploads", "scopes": ["videos:write"]});
         let service = setup.send("POST", "/admin/api-keys", &service);
         let service = format!("x-api-key: {}\r\n", text(&service["api_key"]));
@@ -170,7 +168,18 @@ fn init(directory: &Path) {
     std::fs::write(directory.join("roster.toml"), settings).expect("settings");
 }
 
-fn launch(directory: &Path) -> Process {
+/// Founds a site, with an API client that may do everything; answers its header lines.
+pub fn founded(directory: &Path) -> String {
+    init(directory);
+    let server = launch(directory);
+    let setup = Setup { address: server.address, admin: String::new(), tenant: String::new() };
+    let setup = Setup { admin: setup.signed_in(ADMIN), ..setup };
+    let client = setup.client();
+    server.stop();
+    client
+}
+
+pub fn launch(directory: &Path) -> Process {
     served(Command::new(binary()), directory)
 }
 
@@ -190,6 +199,12 @@ impl Setup {
     fn signed_in(&self, login: &str) -> String {
         let tokens = self.send("POST", "/auth/login", &json!({"login": login, "password": PASSWORD}));
         format!("authorization: Bearer {}\r\n", text(&tokens["access_token"]))
+    }
+
+    /// Makes an API client that may do everything; answers its header lines.
+    fn client(&self) -> String {
+        let made = self.send("POST", "/admin/api-clients", &json!({"name": "bench", "scopes": ["*"]}));
+        format!("x-client-key: {}\r\nx-api-key: {}\r\n", text(&made["client_key"]), text(&made["api_key"]))
     }
 
     /// A small catalog, and a role that ticks all of its reading.

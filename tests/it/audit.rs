@@ -258,10 +258,13 @@ async fn every_bad_filter_is_named_at_once() {
     let site = Site::start().await;
     let long = "a".repeat(201);
 
-    let query = format!("since=x&until=1.5&actor={long}&action={long}&target={long}&outcome=maybe&limit=0&offset=-1");
+    let query = format!(
+        "since=x&until=1.5&actor={long}&action={long}&target={long}&outcome=maybe&limit=0&offset=-1&after={}",
+        "a".repeat(2001)
+    );
     let reply = site.admin().get(&format!("/admin/audit?{query}")).await;
 
-    let all = ["action", "actor", "limit", "offset", "outcome", "since", "target", "until"];
+    let all = ["action", "actor", "after", "limit", "offset", "outcome", "since", "target", "until"];
     assert_eq!(reply.is(10_101_000).fields(), all.map(|name| format!("query.{name}")));
     assert_eq!(entries(&site, &format!("actor={}", &long[1..])).await, Vec::<serde_json::Value>::new());
     let nowhere = site.admin().get("/admin/audit?organization=x").await;

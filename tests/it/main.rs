@@ -37,6 +37,7 @@ mod jobs;
 mod keys;
 mod kit;
 mod letters;
+mod lists;
 mod mapping;
 mod matrix;
 mod members;

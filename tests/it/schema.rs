@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use roster::db::List;
 use rusqlite::Connection;
 
 fn fresh() -> Connection {
@@ -68,13 +69,9 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         "LIST_SERVER_KEYS",
         "LIST_PRIVATE_KEYS",
         "LIST_FACTOR_SECRETS",
-        "LIST_DELIVERIES",
-        "COUNT_DELIVERIES",
         "LIST_WEBHOOKS",
-        "COUNT_LISTED_WEBHOOKS",
-        "LIST_JOBS",
-        "COUNT_LISTED_JOBS",
         "COUNT_JOBS",
+        "COUNT_JOBS_IN",
         "FORGET_NAMING",
         "LIST_PEOPLE",
         "LIST_TENANTS",
@@ -87,28 +84,19 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         "LIST_SIGNING_KEYS",
         "LIST_PERMISSIONS",
         "WALK",
-        "EXPORT_ENTRIES",
-        "LIST_ENTRIES",
-        "COUNT_ENTRIES",
         "LIST_MEMBERS",
-        "COUNT_MEMBERS",
         "LIST_ORGANIZATIONS",
-        "COUNT_ORGANIZATIONS",
-        "COUNT_CLIENTS",
         "LIST_SYSTEM_ROLES",
         "EPOCH",
         "FIND_SETUP",
         "LAST_LINK",
         "SET_SETUP",
         "RAISE_EPOCH",
-        "LIST_VIDEOS",
-        "COUNT_VIDEOS",
         "COUNT_IN",
         "COUNT_OUT",
-        "LIST_QUOTAS",
         "COUNT_QUOTAS",
-        "LIST_USAGE",
         "SITE_USAGE",
+        "FIND_BY_KEYWORD",
         "RECOUNT_TOTALS",
         "RECOUNT_MEMBERS",
         "RECOUNT_ORGANIZATIONS",
@@ -143,6 +131,177 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
     }
 }
 
+/// All texts in quotes in a piece of source.
+fn literals(source: &str) -> Vec<&'static str> {
+    let (mut found, mut rest) = (Vec::new(), source);
+    while let Some(begin) = rest.find('"') {
+        let (mut text, mut end) = (String::new(), begin + 1);
+        loop {
+            let next = rest[end..].chars().next().expect("a closing quote");
+            end += next.len_utf8();
+            match next {
+                '"' => break,
+                '\\' => {
+                    let escaped = rest[end..].chars().next().expect("what is escaped");
+                    end += escaped.len_utf8();
+                    text.push(escaped);
+                }
+                other => text.push(other),
+            }
+        }
+        found.push(&*text.leak());
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// Every list of the source, with the file it is in.
+pub fn lists() -> Vec<(String, String, List)> {
+    const FIELDS: [&str; 8] = ["name", "columns", "from", "joins", "conditions", "order", "costly", "kept"];
+    let mut found = Vec::new();
+    for (file, text) in crate::tidy::files("src") {
+        let pieces = text.split("\nconst ").skip(1).filter(|piece| piece.contains(": List = List {"));
+        for piece in pieces.filter(|piece| piece.split(':').nth(1).is_some_and(|of| of.starts_with(" List ="))) {
+            let body = piece.split("\n};").next().expect("a body");
+            let place =
+                |field: &str| body.find(&format!("\n    {field}:")).unwrap_or_else(|| panic!("{file}: {field}"));
+            let ends = FIELDS.iter().skip(1).map(|field| place(field)).chain([body.len()]);
+            let fields: Vec<_> =
+                FIELDS.iter().zip(ends).map(|(field, end)| literals(&body[place(field)..end])).collect();
+            for kept in fields[7].iter().filter(|text| text.starts_with("select")) {
+                fresh_for(&file).prepare(kept).unwrap_or_else(|e| panic!("{file}: {e}: {kept}"));
+            }
+            let one = |n: usize| fields[n][0];
+            let many = |n: usize| -> &'static [&'static str] { fields[n].clone().leak() };
+            let list = List {
+                name: one(0),
+                columns: one(1),
+                from: one(2),
+                joins: one(3),
+                conditions: many(4),
+                order: many(5),
+                costly: many(6),
+                kept: &[],
+            };
+            found.push((piece.split(':').next().expect("a name").to_owned(), file.clone(), list));
+        }
+    }
+    found
+}
+
+/// What a list has always one of, so that it is never read as a whole.
+const OWNED: [(&str, &[&str]); 11] = [
+    ("LIST_MEMBERS_IN", &[":organization_id"]),
+    ("LIST_MEMBERSHIPS", &[":member_id"]),
+    ("LIST_INVITATIONS", &[":organization_id"]),
+    ("LIST_KEYS", &[":member_id", ":of_services"]),
+    ("LIST_DELIVERIES_IN", &[":organization_id"]),
+    ("LIST_MAPPINGS", &[":organization_id"]),
+    ("LIST_GRANTS", &[":member_id"]),
+    ("LIST_PLUGINS", &[":organization_id"]),
+    ("LIST_IDLE_IN", &[":organization_id"]),
+    ("LIST_LEDGER", &[":member_id"]),
+    ("LIST_DECISIONS", &[":organization_id", ":member_id"]),
+];
+
+/// Conditions that are asked of rows in the list's own order: most rows fit them, or another one narrows the list.
+const ASKED_OF_ROWS: [&str; 24] = [
+    ":is_active",
+    ":keyword",
+    ":folded",
+    ":seen",
+    ":action",
+    ":outcome",
+    ":kind",
+    ":its_state",
+    ":is_held",
+    ":processor",
+    ":within",
+    ":owner",
+    ":by",
+    ":target_kind",
+    ":is_delivered",
+    ":since",
+    ":until",
+    ":from",
+    ":to",
+    ":allow",
+    ":reason",
+    ":differed",
+    ":plugin",
+    ":behind",
+];
+
+#[test]
+fn no_list_sorts_and_none_reads_a_whole_table_for_a_few_rows() {
+    let all = lists();
+    let written: usize =
+        crate::tidy::files("src").iter().map(|(_, text)| text.matches(": List = List {").count()).sum();
+    assert_eq!(all.len(), written);
+    assert!(all.len() > 20, "{}", all.len());
+    let mut explained = 0;
+    for (name, file, list) in all {
+        let connection = fresh_for(&file);
+        let parameters = list.parameters();
+        let owned = OWNED.iter().find(|(owned, _)| *owned == name).map(|(_, by)| *by);
+        for chosen in 0..1_u32 << parameters.len() {
+            let given: Vec<&str> =
+                parameters.iter().enumerate().filter(|(n, _)| (chosen >> n) & 1 == 1).map(|(_, name)| *name).collect();
+            // The ids of all that a keyword finds, and the entries about one thing: few, and sorted where they must be.
+            let is_among = given.iter().any(|name| [":among", ":spaced", ":spaced_id"].contains(name));
+            let is_owned = owned.is_none_or(|by| by.iter().any(|name| given.contains(name)));
+            let is_of_role = name != "LIST_HOLDERS" || given.len() == 2;
+            if !is_owned || !is_of_role || is_among {
+                continue;
+            }
+            let is_whole = owned.is_none() && given.iter().all(|name| ASKED_OF_ROWS.contains(name));
+            for sql in [list.page(&given, false), list.page(&given, true), list.count(&given)] {
+                explained += 1;
+                let plan = plan(&connection, &sql);
+                for step in &plan {
+                    // The few organizations of one member, and the targets of one event.
+                    let may_sort = name == "LIST_MEMBERSHIPS" || step.contains("FOR LAST TERM");
+                    assert!(!step.contains("TEMP B-TREE") || may_sort, "{name} {given:?}: {plan:?}: {sql}");
+                    let is_harmless =
+                        ["CONSTANT ROW", "VIRTUAL TABLE", "(subquery"].iter().any(|word| step.contains(word));
+                    assert!(!step.starts_with("SCAN") || is_whole || is_harmless, "{name} {given:?}: {plan:?}: {sql}");
+                }
+            }
+        }
+    }
+    assert!(explained > 1_000, "{explained}");
+}
+
+#[test]
+fn only_lists_are_read_in_pages() {
+    for (name, sql) in statements() {
+        assert!(!sql.contains("offset :offset"), "{name} is no list");
+    }
+    for (name, text) in crate::tidy::files("src") {
+        for (at, _) in text.match_indices(" is null or") {
+            let word = text[..at].rsplit([' ', '(', '\n']).next().unwrap_or_default();
+            let may_ask = MAY_ASK.contains(&name.as_str());
+            assert!(!word.starts_with(':') || may_ask, "{name} asks whether {word} is given");
+        }
+    }
+}
+
+/// Where it is asked of a row that was found already.
+const MAY_ASK: [&str; 2] = ["src/app/store.rs", "src/connect/store.rs"];
+
+fn plan(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut plan = connection.prepare(&format!("explain query plan {sql}")).unwrap_or_else(|e| panic!("{e}: {sql}"));
+    for n in 1..=plan.parameter_count() {
+        plan.raw_bind_parameter(n, "x").expect("bind");
+    }
+    let mut rows = plan.raw_query();
+    let mut steps = Vec::new();
+    while let Some(row) = rows.next().expect("row") {
+        steps.push(row.get(3).expect("step"));
+    }
+    steps
+}
+
 #[test]
 fn tables_are_strict_and_foreign_keys_are_indexed() {
     assert_eq!(require_strict(&fresh_for("/db/decisions.rs")), 1);
@@ -151,8 +310,9 @@ fn tables_are_strict_and_foreign_keys_are_indexed() {
 
 /// Answers how many tables there are.
 fn require_strict(connection: &Connection) -> usize {
-    let mut tables =
-        connection.prepare("select name, strict from pragma_table_list where schema = 'main'").expect("list");
+    let mut tables = connection
+        .prepare("select name, strict from pragma_table_list where schema = 'main' and type = 'table'")
+        .expect("list");
     let tables: Vec<(String, bool)> = tables
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
         .expect("rows")

@@ -8,7 +8,7 @@ fn root() -> &'static Path {
 }
 
 /// Every Rust file below a folder, with its text.
-fn files(folder: &str) -> Vec<(String, String)> {
+pub fn files(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![root().join(folder)];
     while let Some(folder) = waiting.pop() {

@@ -215,9 +215,12 @@ impl Api {
         caller: Person,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
         let member = caller.signed_in()?;
-        self.list(Some(member), None, Window::new(limit.0, offset.0)).await
+        self.list(Some(member), None, Window::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key of one's own
@@ -260,12 +263,15 @@ impl Api {
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::MEMBER_KEY_LIST)?;
         members::require_visible(&snapshot, reach, id.0)?;
         self.app.read(move |r| members::get(r, id.0)).await?;
-        self.list(Some(id.0), None, Window::new(limit.0, offset.0)).await
+        self.list(Some(id.0), None, Window::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key for a member
@@ -326,9 +332,12 @@ impl Api {
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<KeyView>> {
         access::require(&self.app.snapshot(), &caller, Permission::KEY_LIST)?;
-        self.list(None, like(keyword.0.as_deref()), Window::new(limit.0, offset.0)).await
+        self.list(None, like(keyword.0.as_deref()), Window::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key for a service
@@ -428,10 +437,10 @@ impl Whose {
 
 impl Api {
     async fn list(&self, member: Option<MemberId>, keyword: Option<String>, window: Window) -> Reply<Page<KeyView>> {
-        let list = move |r: &Reader<'_>| store::list_keys(r, member, keyword.as_deref(), window);
-        let (found, total) = self.app.read(list).await?;
+        let list = move |r: &Reader<'_>| store::list_keys(r, member, keyword.as_deref(), &window);
+        let found = self.app.read(list).await?;
         let (now, notice_ms) = (Timestamp::now(), ms(self.app.config.api_key_notice_s));
-        Ok(ok(window.page((found.into_iter().map(|key| view(key, notice_ms, now)).collect(), total))))
+        Ok(ok(found.map(|key| view(key, notice_ms, now)).into()))
     }
 
     async fn create(&self, caller: Person, whose: Whose, new: NewKey) -> Reply<ApiKeySecret> {

@@ -202,11 +202,13 @@ impl Api {
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<ClientView>> {
         access::require(&self.app.snapshot(), &caller, Permission::CLIENT_LIST)?;
-        let (keyword, window) = (like(keyword.0.as_deref()), Window::new(limit.0, offset.0));
-        let (found, total) = self.app.read(move |r| store::list_clients(r, keyword.as_deref(), window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let (keyword, window) = (like(keyword.0.as_deref()), Window::new(limit.0, offset.0, after.0)?);
+        Ok(ok(self.app.read(move |r| store::list_clients(r, keyword.as_deref(), &window)).await?.into()))
     }
 
     /// Create an API client

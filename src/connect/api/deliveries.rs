@@ -132,6 +132,9 @@ impl Api {
         to: Query<Option<i64>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<DeliveryView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::OUTBOX_LIST)?;
         let target_of = |text: String| match WebhookId::of(&text) {
@@ -146,9 +149,8 @@ impl Api {
             since: from.0,
             until: to.0,
         };
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list_deliveries(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_deliveries(r, &filter, &window)).await?.into()))
     }
 
     /// Deliver again what was given up

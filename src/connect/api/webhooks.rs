@@ -129,11 +129,13 @@ impl Api {
         caller: Person,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<WebhookView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::WEBHOOK_LIST)?;
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list_webhooks(r, reach.organization(), window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_webhooks(r, reach.organization(), &window)).await?.into()))
     }
 
     /// Create a webhook

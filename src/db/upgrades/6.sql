@@ -92,3 +92,120 @@ create index members_hash_kind on members (hash_kind) where hash_kind is not nul
 -- Accepted invitations stay, and are no business of who looks for those that are over.
 drop index invitations_expires_at;
 create index invitations_expires_at on invitations (expires_at) where accepted_at is null;
+
+-- ── lists ──
+
+create index members_is_active on members ((status = 'active'), id, status) where status <> 'deleted';
+create index members_deleted on members (id) where status = 'deleted';
+create index audit_at on audit (at);
+create index audit_organization_id on audit (organization_id, at);
+create index audit_actor on audit (actor, at);
+create index audit_target on audit (substr(target, instr(target, ' ') + 1), at);
+create index api_clients_created_at on api_clients (created_at, client_key);
+drop index invitations_organization_id;
+create index invitations_organization_id on invitations (organization_id, id);
+drop index api_keys_member_id;
+create index api_keys_member_id on api_keys (member_id, created_at, id);
+drop index quotas_organization_id;
+create index quotas_organization_id on quotas (organization_id, used desc, member_id);
+create index quotas_used on quotas (used desc, member_id) where used > 0;
+create index organization_quotas_used on organization_quotas (used desc) where used > 0;
+create index jobs_member_id on jobs (member_id, id);
+create index jobs_organization_id on jobs (organization_id, id, state);
+create index jobs_state on jobs (state, id) where state = 'queued' or state = 'leased' or state = 'dead';
+create index events_organization_id on events (organization_id);
+drop index deliveries_event_id;
+create index deliveries_event_id on deliveries (event_id desc, target);
+create index deliveries_open on deliveries (state, event_id desc, target) where state = 'pending' or state = 'dead';
+drop index webhooks_organization_id;
+create index webhooks_organization_id on webhooks (organization_id, created_at, id);
+create index webhooks_created_at on webhooks (created_at, id);
+alter table site add column used integer not null default 0 check (used >= 0);
+alter table site add column ownerless_videos integer not null default 0 check (ownerless_videos >= 0);
+alter table site add column ownerless_bytes integer not null default 0 check (ownerless_bytes >= 0);
+alter table organization_quotas add column videos integer not null default 0 check (videos >= 0);
+update site
+set used = (select coalesce(sum(used), 0) from quotas),
+    ownerless_videos = (select count(*) from videos where member_id is null),
+    ownerless_bytes = (select coalesce(sum(size), 0) from videos where member_id is null);
+insert into organization_quotas (organization_id, videos, created_at, updated_at)
+select v.organization_id, count(*), min(v.created_at), min(v.created_at)
+from videos v
+where v.organization_id is not null
+group by v.organization_id
+on conflict (organization_id) do update set videos = excluded.videos;
+-- Sums that would have to be counted otherwise. A sum that is too large for a number stays at the largest.
+create trigger quotas_inserted after insert on quotas when new.used > 0 begin
+    update site set used = min(used + new.used, 9223372036854775807);
+end;
+create trigger quotas_used_changed after update of used on quotas when new.used <> old.used begin
+    update site set used = max(min(used + (new.used - old.used), 9223372036854775807), 0);
+end;
+create trigger quotas_deleted after delete on quotas when old.used > 0 begin
+    update site set used = max(used - old.used, 0);
+end;
+create trigger videos_ownerless_inserted after insert on videos when new.member_id is null begin
+    update site
+    set ownerless_videos = ownerless_videos + 1, ownerless_bytes = min(ownerless_bytes + new.size, 9223372036854775807);
+end;
+create trigger videos_ownerless_deleted after delete on videos when old.member_id is null begin
+    update site set ownerless_videos = ownerless_videos - 1, ownerless_bytes = max(ownerless_bytes - old.size, 0);
+end;
+create trigger videos_owner_changed after update of member_id, size on videos
+when old.member_id is null or new.member_id is null begin
+    update site
+    set ownerless_videos = ownerless_videos + (new.member_id is null) - (old.member_id is null),
+        ownerless_bytes = max(min(ownerless_bytes + (iif(new.member_id is null, new.size, 0)
+                                                     - iif(old.member_id is null, old.size, 0)),
+                                  9223372036854775807), 0);
+end;
+create trigger videos_organization_inserted after insert on videos when new.organization_id is not null begin
+    insert into organization_quotas (organization_id, videos, created_at, updated_at)
+    values (new.organization_id, 1, new.created_at, new.created_at)
+    on conflict (organization_id) do update set videos = videos + 1;
+end;
+create trigger videos_organization_deleted after delete on videos when old.organization_id is not null begin
+    update organization_quotas set videos = videos - 1 where organization_id = old.organization_id;
+end;
+create trigger videos_organization_changed after update of organization_id on videos
+when old.organization_id is not new.organization_id begin
+    update organization_quotas set videos = videos - 1 where organization_id = old.organization_id;
+    insert into organization_quotas (organization_id, videos, created_at, updated_at)
+    select new.organization_id, 1, new.created_at, new.created_at
+    where new.organization_id is not null
+    on conflict (organization_id) do update set videos = videos + 1;
+end;
+-- For the search by keyword: a number for each member, and under it the trigrams of its names.
+create table member_numbers (
+    number integer primary key,
+    member_id blob not null references members (id)
+) strict;
+create unique index member_numbers_member_id on member_numbers (member_id);
+create virtual table member_words using fts5 (
+    words, tokenize = 'trigram', content = '', contentless_delete = 1, detail = none
+);
+create trigger members_inserted after insert on members begin
+    insert into member_numbers (member_id) values (new.id);
+    insert into member_words (rowid, words)
+    select number, concat_ws(char(10), new.username_folded, new.email_folded, new.display_name)
+    from member_numbers
+    where member_id = new.id;
+end;
+create trigger members_renamed after update of username_folded, email_folded, display_name on members
+when old.username_folded is not new.username_folded or old.email_folded is not new.email_folded
+     or old.display_name is not new.display_name begin
+    delete from member_words where rowid = (select number from member_numbers where member_id = new.id);
+    insert into member_words (rowid, words)
+    select number, concat_ws(char(10), new.username_folded, new.email_folded, new.display_name)
+    from member_numbers
+    where member_id = new.id;
+end;
+create trigger members_deleted before delete on members begin
+    delete from member_words where rowid = (select number from member_numbers where member_id = old.id);
+    delete from member_numbers where member_id = old.id;
+end;
+insert into member_numbers (member_id) select id from members order by id;
+insert into member_words (rowid, words)
+select n.number, concat_ws(char(10), m.username_folded, m.email_folded, m.display_name)
+from member_numbers n
+join members m on m.id = n.member_id;

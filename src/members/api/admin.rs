@@ -138,13 +138,15 @@ impl Api {
         is_active: Query<Option<bool>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<MemberView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
         let filter =
             Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list_members(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
     }
 
     /// Create a member
@@ -342,15 +344,17 @@ impl Api {
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<MemberOrganization>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBERSHIP_LIST)?;
-        let window = Window::new(limit.0, offset.0);
+        let window = Window::new(limit.0, offset.0, after.0)?;
         let list = move |r: &crate::db::Reader<'_>| {
             store::get_member(r, id.0)?;
-            store::list_memberships(r, id.0, reach.organization(), window)
+            store::list_memberships(r, id.0, reach.organization(), &window)
         };
-        let (found, total) = self.read_visible(reach, id.0, list).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        Ok(ok(self.read_visible(reach, id.0, list).await?.into()))
     }
 
     /// Link a member to an organization

@@ -110,13 +110,15 @@ impl Api {
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<MemberView>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
         let filter =
             Filter { organization: reach.organization(), is_active: None, keyword: like(keyword.0.as_deref()) };
-        let window = Window::internal(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list_members(r, &filter, window)).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        let window = Window::internal(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
     }
 
     /// See the member of a subject, for the services of this site
@@ -145,18 +147,21 @@ impl Api {
         member_id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<MemberOrganization>> {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::MEMBERSHIP_LIST)?;
         require_visible(&snapshot, reach, member_id.0)?;
-        let window = Window::internal(limit.0, offset.0);
-        let (found, total) = self
+        let window = Window::internal(limit.0, offset.0, after.0)?;
+        let found = self
             .app
             .read(move |r| {
                 store::get_member(r, member_id.0)?;
-                store::list_memberships(r, member_id.0, reach.organization(), window)
+                store::list_memberships(r, member_id.0, reach.organization(), &window)
             })
             .await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        Ok(ok(found.into()))
     }
 }

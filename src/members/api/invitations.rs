@@ -145,12 +145,15 @@ impl Api {
         caller: Office,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<InvitationView>> {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::INVITATION_LIST)?;
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| invitations::list(r, tenant, window)).await?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let found = self.app.read(move |r| invitations::list(r, tenant, &window)).await?;
         let now = Timestamp::now();
-        Ok(ok(window.page((found.into_iter().map(|found| InvitationView::of(found, now)).collect(), total))))
+        Ok(ok(found.map(|found| InvitationView::of(found, now)).into()))
     }
 
     /// Invite somebody by a link

@@ -90,7 +90,8 @@ impl Api {
 
 fn me(r: &crate::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {
     let member = store::get_member(r, id)?;
-    let (organizations, _) = store::list_memberships(r, id, None, Window::internal(None, None))?;
+    let window = Window::internal(None, None, None)?;
+    let organizations = store::list_memberships(r, id, None, &window)?.items;
     let me = Me {
         sub: store::find_subject(r, id)?.unwrap_or_else(|| id.to_string()),
         uid: id,

@@ -195,18 +195,21 @@ impl Api {
         is_active: Query<Option<bool>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<UserView>> {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::USER_LIST)?;
         let keyword = like(keyword.0.as_deref());
         let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
-        let (window, rules) = (Window::new(limit.0, offset.0), Rules::of(&self.app.config));
+        let (window, rules) = (Window::new(limit.0, offset.0, after.0)?, Rules::of(&self.app.config));
         let list = move |r: &crate::db::Reader<'_>| {
-            let (found, total) = store::list_members(r, &filter, window)?;
+            let found = store::list_members(r, &filter, &window)?;
             let complete = |member| users::complete(r, &snapshot, &rules, member).map(UserView::from);
-            Ok((found.into_iter().map(complete).collect::<Result<Vec<_>>>()?, total))
+            found.try_map(complete)
         };
-        Ok(ok(window.page(self.app.read(list).await?)))
+        Ok(ok(self.app.read(list).await?.into()))
     }
 
     /// Create a member with everything that belongs to it

@@ -68,10 +68,13 @@ struct DecisionView {
 #[derive(Object)]
 struct DecisionPage {
     items: Vec<DecisionView>,
-    /// How many there are in all
+    /// How many there are in all; of more than 100,000, or of more than 1,000 that a filter leaves, it may be less
     total: u64,
     limit: u64,
     offset: u64,
+    /// What `after` takes for the page behind this one; absent on the last
+    #[oai(skip_serializing_if_is_none)]
+    next: Option<String>,
     /// Decisions of the organization that the log could not take since the server started
     dropped: u64,
 }
@@ -113,6 +116,9 @@ impl Api {
         differed: Query<Option<bool>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<DecisionPage> {
         let snapshot = self.app.snapshot();
         let organization = access::require_in_tenant(&snapshot, &caller, Permission::DECISION_LIST)?;
@@ -127,19 +133,21 @@ impl Api {
             plugin: plugin.0,
             differed: differed.0,
         };
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.decisions.read(wanted, window).await?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let found = self.app.decisions.read(wanted, window).await?;
         Ok(ok(DecisionPage {
+            total: found.total,
+            limit: found.limit,
+            offset: found.offset,
+            next: found.next,
             items: found
+                .items
                 .into_iter()
                 .map(|(id, row)| {
                     let is_visible = members::is_visible(&snapshot, reach, row.member);
                     view((id, shown(row, is_visible)))
                 })
                 .collect(),
-            total,
-            limit: window.limit,
-            offset: window.offset,
             dropped: self.app.decisions.dropped_of(organization),
         }))
     }

@@ -12,7 +12,7 @@ use super::roles::RoleKey;
 use crate::access::permission::Permission;
 use crate::access::{self, caller::Gate, caller::Identity, giving};
 use crate::app::{App, Changed, Transaction};
-use crate::db::Window;
+use crate::db::{Listed, Window};
 use crate::error::{Cause, Error, Field};
 use crate::ids::{MappingId, OrganizationId, RoleId};
 use crate::journal::Entry;
@@ -57,6 +57,9 @@ struct RoleMappingList {
     total: u64,
     offset: u64,
     limit: u64,
+    /// What `after` takes for the page behind this one; absent on the last
+    #[oai(skip_serializing_if_is_none)]
+    next: Option<String>,
 }
 
 /// An external key and the role it shall stand for
@@ -88,14 +91,17 @@ impl Api {
         caller: Gate,
         source: Query<Option<MappingSource>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
     ) -> Reply<RoleMappingList> {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::MAPPING_LIST)?;
-        let window = Window::new(limit.0, offset.0);
+        let window = Window::new(limit.0, offset.0, after.0)?;
         let source = source.0.map(Source::from);
-        let (mappings, total) = self.app.read(move |r| store::list_mappings(r, tenant, source, window)).await?;
-        let mappings = mappings.into_iter().map(Into::into).collect();
-        Ok(ok(RoleMappingList { mappings, total, offset: window.offset, limit: window.limit }))
+        let found = self.app.read(move |r| store::list_mappings(r, tenant, source, &window)).await?;
+        let Listed { items, total, limit, offset, next } = found.map(Into::into);
+        Ok(ok(RoleMappingList { mappings: items, total, offset, limit, next }))
     }
 
     /// Set a role mapping
@@ -115,8 +121,7 @@ impl Api {
             }
             giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
-            if former.is_none() && store::list_mappings(t, tenant, None, Window::new(Some(1), None))?.1 >= mappings_max
-            {
+            if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
                 let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
                 return Err(Error::field("external_key", message));
             }

@@ -307,14 +307,17 @@ impl Api {
         id: Path<RoleId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<RoleHolder>> {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_LIST_MEMBERS)?;
-        let window = Window::new(limit.0, offset.0);
-        let (holders, total) = self
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let holders = self
             .app
             .read(move |r| {
                 let role = store::get_role(r, tenant, id.0)?;
-                store::list_holders(r, role.id, window)
+                store::list_holders(r, (tenant, role.id), &window)
             })
             .await?;
         let view = |held: crate::permissions::Assignment| RoleHolder {
@@ -322,7 +325,7 @@ impl Api {
             source: held.source.word().into(),
             create_at: held.created_at.0,
         };
-        Ok(ok(window.page((holders.into_iter().map(view).collect(), total))))
+        Ok(ok(holders.map(view).into()))
     }
 }
 

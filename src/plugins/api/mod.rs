@@ -420,12 +420,15 @@ impl Api {
         caller: Person,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<PluginSummary>> {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_LIST)?;
-        let window = Window::new(limit.0, offset.0);
-        let (found, total) = self.app.read(move |r| store::list(r, tenant, window)).await?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let found = self.app.read(move |r| store::list(r, tenant, &window)).await?;
         let snapshot = self.app.snapshot();
-        Ok(ok(window.page((found.iter().map(|whole| PluginSummary::of(&snapshot, whole)).collect(), total))))
+        Ok(ok(found.map(|whole| PluginSummary::of(&snapshot, &whole)).into()))
     }
 
     /// See a plugin
@@ -450,6 +453,9 @@ impl Api {
         name: Path<String>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<PluginLogLine>> {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_LOG)?;
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
@@ -464,9 +470,7 @@ impl Api {
             }));
         }
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));
-        let (window, total) = (Window::new(limit.0, offset.0), lines.len() as u64);
-        let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let shown = lines.into_iter().skip(many(window.offset)).take(many(window.limit)).collect();
-        Ok(ok(window.page((shown, total))))
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(window.of_all(lines, "plugin_log")?.into()))
     }
 }

@@ -274,8 +274,8 @@ impl Api {
             filter: bound.map(|activation| activation.filter.clone()).unwrap_or_default(),
         };
         let all = Wanted { from: wanted.from, to: wanted.to, ..Wanted::of(tenant) };
-        let window = Window { limit: wanted.limit.unwrap_or(replay::RECORDED_DEFAULT).into(), offset: 0 };
-        let (rows, _) = self.app.decisions.read(all, window).await?;
+        let window = Window::first(wanted.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
+        let rows = self.app.decisions.read(all, window).await?.items;
         let tier = Tier::of(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;

@@ -81,6 +81,7 @@ impl Api {
     ///
     /// One's own; with the permission all of the organization, or of the site. The newest come first.
     #[oai(path = "/videos", method = "get", operation_id = "list_videos")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_videos(
         &self,
         caller: OfficeOrKey,
@@ -93,9 +94,12 @@ impl Api {
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<VideoView>> {
         let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
-        let window = Window::new(limit.0, offset.0);
+        let window = Window::new(limit.0, offset.0, after.0)?;
         let keyword = like(keyword.0.as_deref());
         let filter = match whose {
             Whose::All(reach) => Filter {
@@ -106,16 +110,14 @@ impl Api {
             },
             // What somebody else has is not there.
             Whose::Own(own) if member.0.is_some_and(|member| member != own) => {
-                return Ok(ok(window.page((Vec::new(), 0))));
+                return Ok(ok(window.of_all::<VideoView>(Vec::new(), "videos")?.into()));
             }
             Whose::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
         };
         let list = move |r: &Reader<'_>| {
-            let (found, total) = store::list_videos(r, &filter, window)?;
-            let seen = found.into_iter().map(|video| whose.seen(r, &caller, video));
-            Ok((seen.collect::<Result<Vec<_>>>()?, total))
+            store::list_videos(r, &filter, &window)?.try_map(|video| whose.seen(r, &caller, video))
         };
-        Ok(ok(window.page(self.app.read(list).await?)))
+        Ok(ok(self.app.read(list).await?.into()))
     }
 
     /// See a video

@@ -349,6 +349,9 @@ impl Api {
         processor: Query<Option<ProcessorName>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<JobView>> {
         let mut filter = sight(&self.app.snapshot(), &caller, Permission::JOB_LIST)?;
         // Who sees only the own jobs finds none of others.
@@ -357,13 +360,13 @@ impl Api {
         filter.state = state.0.map(JobState::word);
         filter.video = video.0;
         filter.processor = processor.0.map(|name| Processor::from(name).word());
-        let window = Window::new(limit.0, offset.0);
+        let window = Window::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
-            let (found, total) = store::list(r, &filter, window)?;
+            let found = store::list(r, &filter, &window)?;
             let shown = |job| seen(r, seen_by(&caller, filter.organization, &job), job).map(JobView::from);
-            Ok((found.into_iter().map(shown).collect::<Result<Vec<_>>>()?, total))
+            found.try_map(shown)
         };
-        Ok(ok(window.page(self.app.read(list).await?)))
+        Ok(ok(self.app.read(list).await?.into()))
     }
 
     /// Count jobs by state

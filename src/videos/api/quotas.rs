@@ -310,16 +310,18 @@ impl Api {
         keyword: Query<Option<String>>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<MemberQuota>> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::QUOTA_LIST)?;
-        let (window, keyword) = (Window::new(limit.0, offset.0), like(keyword.0.as_deref()));
+        let (window, keyword) = (Window::new(limit.0, offset.0, after.0)?, like(keyword.0.as_deref()));
         let default_bytes = Rules::of(&self.app.config).default_bytes;
         let list = move |r: &Reader<'_>| {
             let now = (Timestamp::now(), default_bytes);
-            store::list_quotas(r, (reach.organization(), keyword.as_deref()), now, window)
+            store::list_quotas(r, (reach.organization(), keyword.as_deref()), now, &window)
         };
-        let (found, total) = self.app.read(list).await?;
-        Ok(ok(window.page((found.into_iter().map(Into::into).collect(), total))))
+        Ok(ok(self.app.read(list).await?.into()))
     }
 
     /// Change what a member may store
@@ -415,16 +417,19 @@ impl Api {
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
     ) -> Reply<Page<LedgerEntry>> {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::QUOTA_LEDGER)?;
         members::require_visible(&snapshot, reach, id.0)?;
-        let window = Window::new(limit.0, offset.0);
+        let window = Window::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
             members::get(r, id.0)?;
-            store::list_ledger(r, id.0, reach.organization(), window)
+            store::list_ledger(r, id.0, reach.organization(), &window)
         };
-        let (found, total) = self.app.read(list).await?;
+        let found = self.app.read(list).await?;
         let line = |line: store::Line| LedgerEntry {
             id: line.id,
             at: line.at.0,
@@ -435,7 +440,7 @@ impl Api {
             used_after: line.used_after,
             request_id: line.request_id,
         };
-        Ok(ok(window.page((found.into_iter().map(line).collect(), total))))
+        Ok(ok(found.map(line).into()))
     }
 
     /// See usage in sum, and who uses most
@@ -449,13 +454,13 @@ impl Api {
     ) -> Reply<UsageView> {
         const SHOWN: u64 = 10;
         let reach = access::require(&self.app.snapshot(), &caller, Permission::QUOTA_USAGE)?;
-        let window = Window::new(limit.0.or(Some(SHOWN)), None);
+        let limit = Window::new(limit.0.or(Some(SHOWN)), None, None)?.limit;
         let default_bytes = Rules::of(&self.app.config).default_bytes;
         let sum_up = move |r: &Reader<'_>| {
             let (now, only) = (Timestamp::now(), reach.organization());
             let site = if only.is_none() { Some(site(store::site_usage(r, now)?)) } else { None };
-            let organizations = store::list_usage(r, only, now, window.limit)?;
-            let (top, _) = store::list_quotas(r, (only, None), (now, default_bytes), window)?;
+            let organizations = store::list_usage(r, only, now, limit)?;
+            let top = store::list_fullest(r, only, (now, default_bytes), limit)?;
             Ok(UsageView {
                 site,
                 organizations: organizations.into_iter().map(Into::into).collect(),

@@ -1,0 +1,121 @@
+//! Lists on a large site: what a page takes, and whether a page far behind takes longer than the first.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::driver;
+use crate::figures::{Figures, progress};
+use crate::process::Process;
+use crate::site;
+
+/// The site, in plain SQL.
+const FILL: &str = include_str!("lists.sql");
+/// The organization that has a quarter of all members.
+const TENANT: &str = "x-tenant-id: org-00000\r\n";
+const TRIES: usize = 40;
+/// Where a page is far behind, in per cent of what is counted.
+const DEEP_PERCENT: u64 = 90;
+
+/// Name, address, and whether it is asked of the one organization.
+const LISTS: [(&str, &str, bool); 36] = [
+    ("members", "/admin/members", false),
+    ("members_inactive", "/admin/members?is_active=false", false),
+    ("members_keyword", "/admin/members?keyword=user1234", false),
+    ("members_keyword_none", "/admin/members?keyword=zzzz", false),
+    ("members_keyword_all", "/admin/members?keyword=example", false),
+    ("members_in_org", "/admin/members", true),
+    ("members_in_org_keyword", "/admin/members?keyword=user1234", true),
+    ("users", "/admin/users", false),
+    ("organizations", "/admin/organizations", false),
+    ("organizations_keyword", "/admin/organizations?keyword=zzzz", false),
+    ("invitations", "/admin/invitations", true),
+    ("audit", "/admin/audit", false),
+    ("audit_in_org", "/admin/audit", true),
+    ("audit_denied", "/admin/audit?outcome=denied", false),
+    ("audit_action", "/admin/audit?action=role.grant", false),
+    ("audit_target", "/admin/audit?target=00000000007b", false),
+    ("audit_time", "/admin/audit?since=1700000000000&until=1700000100000", false),
+    ("deliveries", "/admin/deliveries", false),
+    ("deliveries_dead", "/admin/deliveries?state=dead", false),
+    ("deliveries_in_org", "/admin/deliveries", true),
+    ("mappings", "/api/v1/permissions/role-mappings", true),
+    ("role_holders", "/api/v1/permissions/roles/00000000-0000-7000-d000-000000000000/users", true),
+    ("videos", "/api/v1/videos", false),
+    ("videos_in_org", "/api/v1/videos", true),
+    ("videos_ownerless", "/api/v1/videos?ownerless=true", false),
+    ("videos_keyword", "/api/v1/videos?keyword=holiday", false),
+    ("videos_of_member", "/api/v1/videos?member=00000000-0000-7000-b000-000000000004", false),
+    ("jobs", "/api/v1/jobs", false),
+    ("jobs_dead", "/api/v1/jobs?state=dead", false),
+    ("jobs_queued", "/api/v1/jobs?state=queued", false),
+    ("jobs_in_org", "/api/v1/jobs", true),
+    ("jobs_in_org_dead", "/api/v1/jobs?state=dead", true),
+    ("quotas", "/admin/quotas", false),
+    ("quotas_in_org", "/admin/quotas", true),
+    ("quotas_keyword", "/admin/quotas?keyword=user1234", false),
+    ("ledger", "/admin/quotas/00000000-0000-7000-b000-000000000000/ledger", false),
+];
+
+pub fn run(figures: &mut Figures) {
+    let (directory, client) = filled();
+    progress("lists");
+    let server = site::launch(&directory);
+    for (name, path, is_in_org) in LISTS {
+        let headers = if is_in_org { format!("{client}{TENANT}") } else { client.clone() };
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let page = |more: &str| driver::request("GET", &format!("{path}{sign}{more}"), &headers, "");
+        let first = p95_ms(&server, &page("limit=50"));
+        figures.add(&format!("list_p95_ms_{name}"), first);
+        let total = answered(&server, &page("limit=1"))["total"].as_u64().unwrap_or_default();
+        let before = answered(&server, &page(&format!("limit=1&offset={}", total * DEEP_PERCENT / 100)));
+        let Some(next) = before["next"].as_str().filter(|_| total > 1_000) else { continue };
+        let deep = p95_ms(&server, &page(&format!("limit=50&after={next}")));
+        figures.add(&format!("deep_page_ratio_{name}"), deep / first);
+    }
+    for (name, is_in_org) in [("usage", false), ("usage_in_org", true)] {
+        let headers = if is_in_org { format!("{client}{TENANT}") } else { client.clone() };
+        let usage = p95_ms(&server, &driver::request("GET", "/admin/usage", &headers, ""));
+        figures.add(&format!("list_p95_ms_{name}"), usage);
+    }
+    server.stop();
+}
+
+fn answered(server: &Process, request: &[u8]) -> Value {
+    let body = driver::all(server.address, &[request.to_vec()]).remove(0);
+    serde_json::from_slice::<Value>(&body).expect("JSON")["data"].take()
+}
+
+/// The time that 95 of 100 tries took at most, one after another.
+fn p95_ms(server: &Process, request: &[u8]) -> f64 {
+    let mut took: Vec<f64> = (0..TRIES)
+        .map(|_| {
+            let began = Instant::now();
+            driver::all(server.address, &[request.to_vec()]);
+            began.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    took.sort_by(f64::total_cmp);
+    took[TRIES * 95 / 100 - 1]
+}
+
+/// The data directory, which is made at the first run, and the header lines of a client that may do everything.
+fn filled() -> (PathBuf, String) {
+    let version = roster::db::schema::version();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-lists-schema-{version}"));
+    let mark = directory.join("filled");
+    if let Ok(client) = std::fs::read_to_string(&mark) {
+        return (directory, client);
+    }
+    progress("a site of 200 000 members, 1 000 000 videos, jobs, grants and entries of the audit");
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let client = site::founded(&directory);
+    let rows = Connection::open(directory.join("roster.db")).expect("the file");
+    rows.execute_batch(FILL).expect("filled");
+    drop(rows);
+    std::fs::write(mark, &client).expect("a mark");
+    (directory, client)
+}
