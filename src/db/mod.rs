@@ -555,10 +555,10 @@ pub struct Window {
 }
 
 impl Window {
-    const DEFAULT: u64 = 50;
-    const MAX: u64 = 200;
+    pub const DEFAULT: u64 = 50;
+    pub const MAX: u64 = 200;
     /// The services of this site fetch whole lists.
-    const INTERNAL_MAX: u64 = 500;
+    pub const INTERNAL_MAX: u64 = 500;
 
     pub fn new(limit: Option<u64>, offset: Option<u64>) -> Self {
         Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset: offset.unwrap_or(0).min(i64::MAX as u64) }

@@ -19,6 +19,7 @@ mod counterparts;
 mod crash;
 mod decision_log;
 mod decisions;
+mod document;
 mod encryption;
 mod faults;
 mod folders;
