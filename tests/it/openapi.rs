@@ -127,7 +127,8 @@ async fn a_parameter_that_an_operation_does_not_have_is_refused() {
     for (name, operation) in operations(&document) {
         let (method, path) = name.split_once(' ').expect("a method and a path");
         let is_hook = path.starts_with("/hooks/");
-        let path: String = path.split('/').map(|part| if part.starts_with('{') { "0" } else { part }).collect::<Vec<_>>().join("/");
+        let path: String =
+            path.split('/').map(|part| if part.starts_with('{') { "0" } else { part }).collect::<Vec<_>>().join("/");
         let method = method.to_uppercase().parse().expect("a method");
         let path = format!("/api/v1{path}?nonsense=1&limit%5B%5D=1");
         let answer = site.nobody().send(method, &path, None).await;
