@@ -145,6 +145,11 @@ settings! {
     metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics; without one only the local socket does";
     trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
+    docs_title "docs.title": String = "Roster".into(), (), "Title of the API's document and docs page";
+    docs_description "docs.description": String = String::new(), (), "What the docs say first, in Markdown; empty says what Roster is";
+    docs_contact_name "docs.contact_name": String = String::new(), (), "Whom developers can ask about this API";
+    docs_contact_email "docs.contact_email": String = String::new(), (), "The e-mail of docs.contact_name";
+    docs_contact_url "docs.contact_url": String = String::new(), (), "A page for developers of this site";
     cors_origins "cors.origins": Vec<String> = Vec::new(), (), "Exact origins that browsers may call from, with credentials";
     log_format "log.format": LogFormat = LogFormat::Text, (), "How log lines look";
     log_level "log.level": String = "info".into(), (), "error, warn, info, debug or trace; finer as in `info,roster=debug`";

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
+pub use identify::IDEMPOTENCY_KEY_BYTES_MAX;
 use identify::{exchange_of, find_cookie, identify, provenance};
 use poem::http::header::USER_AGENT;
 use poem::{FromRequest, Request, RequestBody};

@@ -211,6 +211,8 @@ impl Api {
     }
 
     /// Verify the chain of the audit
+    ///
+    /// Reads the whole audit and compares each entry's hash with the one before it. Takes some seconds for a million entries.
     #[oai(path = "/verify", method = "get", operation_id = "verify_audit")]
     async fn verify_audit(&self, caller: Office) -> Reply<AuditVerification> {
         access::require(&self.app.snapshot(), &caller, Permission::AUDIT_VERIFY)?;

@@ -2,6 +2,6 @@
 //! new password.
 
 pub mod invitation;
-mod page;
+pub mod page;
 pub mod reset;
 pub mod setup;

@@ -70,10 +70,10 @@ pub struct Window {
 }
 
 impl Window {
-    const DEFAULT: u64 = 50;
-    const MAX: u64 = 200;
+    pub const DEFAULT: u64 = 50;
+    pub const MAX: u64 = 200;
     /// The services of this site fetch whole lists.
-    const INTERNAL_MAX: u64 = 500;
+    pub const INTERNAL_MAX: u64 = 500;
     /// Totals are counted up to here.
     pub const COUNTED_MAX: u64 = 100_000;
     /// The same where rows must be looked at for it.

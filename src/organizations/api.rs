@@ -95,6 +95,14 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
+crate::answers! {
+    create_organization: [OrganizationExists] ["etag", "x-policy-epoch"];
+    get_organization: [] ["etag"];
+    update_organization: [BuiltInOrganization] ["etag", "x-policy-epoch"];
+    activate_organization: [] ["etag", "x-policy-epoch"];
+    deactivate_organization: [BuiltInOrganization] ["etag", "x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -163,6 +171,8 @@ impl Api {
     }
 
     /// See an organization
+    ///
+    /// By its id.
     #[oai(path = "/admin/organizations/:id", method = "get", operation_id = "get_organization")]
     async fn get_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_GET)?;
@@ -216,6 +226,8 @@ impl Api {
     }
 
     /// Activate an organization
+    ///
+    /// Its members hold their rights again. Repeating it changes nothing.
     #[oai(path = "/admin/organizations/:id/activate", method = "post", operation_id = "activate_organization")]
     async fn activate_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let activate = move |t: &Transaction<'_>, caller: &Identity| {
@@ -238,12 +250,9 @@ impl Api {
     }
 
     /// List organizations, for the services of this site
-    #[oai(
-        path = "/internal/organizations",
-        method = "get",
-        operation_id = "list_organizations_internal",
-        tag = "Tag::Internal"
-    )]
+    ///
+    /// Pages are larger than for people: up to 500.
+    #[oai(path = "/internal/organizations", method = "get", operation_id = "list_organizations_internal")]
     async fn list_organizations_internal(
         &self,
         caller: Neighbour,
@@ -262,11 +271,12 @@ impl Api {
     }
 
     /// See the organization of a code, for the services of this site
+    ///
+    /// The code is the short name that was chosen when the organization was made; it never changes.
     #[oai(
         path = "/internal/organizations/by-code/:org_code",
         method = "get",
-        operation_id = "get_organization_by_code",
-        tag = "Tag::Internal"
+        operation_id = "get_organization_by_code"
     )]
     async fn get_organization_by_code(&self, caller: Neighbour, org_code: Path<String>) -> Reply<OrganizationView> {
         let snapshot = self.app.snapshot();

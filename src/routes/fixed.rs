@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::wire::is_known;
 
-/// The docs page is one inline script by Swagger UI; it may talk to this server only.
+/// The docs page is one inline script by Scalar; it may talk to this server only.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
 /// A text of this program, in both encodings.

@@ -19,13 +19,16 @@ use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 
 use crate::access::caller::{Exchange, FromCommandLine, Prover};
+use crate::access::decide::Reason;
 use crate::access::secret;
 use crate::app::{App, figures};
 use crate::connect::webhook::Sender;
 use crate::console;
 use crate::error::{Cause, Error, Field, Result};
 use crate::health::Fault;
+use crate::outbox::Kind;
 use crate::sessions::oidc::Providers;
+use crate::wire::document::{Answers, Declared};
 use crate::wire::inputs::{self, Format, Inputs};
 use crate::wire::{Failure, document};
 use crate::{audit, clients, connect, members, organizations, permissions, plugins, sessions, videos};
@@ -142,17 +145,16 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
         audit::api::Api { app: app() },
         System,
     );
-    let description = "Members, organizations, roles, API clients and permission checks of a small site. \
-        Success is `{code: 102000, message, data}`; a failure's code is scope × 1 000 000 + category × 1 000 + detail.";
-    OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION")).description(description)
+    OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION"))
 }
 
 /// The finished OpenAPI document.
 pub fn documented(app: &Arc<App>) -> Result<Value> {
-    described(&service(app, &Arc::new(Providers::new(app))), app)
+    Ok(described(&service(app, &Arc::new(Providers::new(app))), app)?.0)
 }
 
-fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
+/// The document, and what it says that each operation can answer.
+fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, Declared)> {
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
@@ -174,30 +176,108 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<Value> {
         audit::api::EXAMPLES,
     ]
     .concat();
-    let mut document = document::finish(&generated, &examples)?;
+    let answers: Vec<&Answers> = ANSWERS.iter().copied().flatten().collect();
+    let (mut document, declared) = document::finish(&generated, &examples, &answers, &details())?;
     // A server's address is what the paths are appended to: an empty one says `/`.
     let api_path = app.config.api_path();
     document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
-    Ok(document)
+    document["info"] = document::info(&app.config);
+    Ok((document, declared))
 }
+
+/// What operations can answer that their shapes do not tell, by API.
+const ANSWERS: &[&[Answers]] = &[
+    permissions::api::mappings::ANSWERS,
+    permissions::api::assignments::ANSWERS,
+    permissions::api::check::ANSWERS,
+    permissions::api::roles::ANSWERS,
+    permissions::api::policy::ANSWERS,
+    videos::api::reservations::ANSWERS,
+    videos::api::jobs::ANSWERS,
+    videos::api::files::ANSWERS,
+    videos::api::quotas::ANSWERS,
+    videos::api::import::ANSWERS,
+    connect::api::deliveries::ANSWERS,
+    connect::api::webhooks::ANSWERS,
+    connect::api::sftpgo::ANSWERS,
+    connect::api::sftpgo_hooks::ANSWERS,
+    sessions::api::registration::ANSWERS,
+    sessions::api::passwords::ANSWERS,
+    sessions::api::wordpress::ANSWERS,
+    sessions::api::second_factor::ANSWERS,
+    sessions::api::invitation::ANSWERS,
+    sessions::api::own::ANSWERS,
+    sessions::api::ANSWERS,
+    sessions::api::wordpress_sync::ANSWERS,
+    sessions::api::oidc::ANSWERS,
+    sessions::api::wordpress_hints::ANSWERS,
+    members::api::authentik::ANSWERS,
+    members::api::grants::ANSWERS,
+    members::api::users::ANSWERS,
+    members::api::me::ANSWERS,
+    members::api::internal::ANSWERS,
+    members::api::invitations::ANSWERS,
+    members::api::admin::ANSWERS,
+    clients::api::keys::ANSWERS,
+    clients::api::ANSWERS,
+    organizations::api::ANSWERS,
+    plugins::api::upload::ANSWERS,
+    plugins::api::life::ANSWERS,
+    plugins::api::ANSWERS,
+    plugins::api::run::ANSWERS,
+];
+
+/// What the types of these fields cannot say: by schema and field, more of its schema.
+fn details() -> Vec<(&'static str, &'static str, Value)> {
+    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+    let heard: Vec<&str> = kinds.iter().copied().chain(["*"]).collect();
+    let uuid = json!({"format": "uuid"});
+    vec![
+        ("CheckAnswer", "reason", json!({"enum": reasons})),
+        ("LoggedDecision", "reason", json!({"enum": reasons})),
+        ("LoggedDecision", "kind", json!({"enum": ["route", "permission", "grant"]})),
+        ("Webhook", "kinds", json!({"items": {"type": "string", "enum": heard}})),
+        ("CheckRequest", "uid", uuid.clone()),
+        ("ReplayedDecision", "uid", uuid.clone()),
+        ("RoleHolder", "uid", uuid),
+        ("ApiClient", "scopes", of("ClientScope")),
+        ("ClientSecret", "scopes", of("ClientScope")),
+    ]
+}
+
+/// A list of what another schema names.
+fn of(schema: &str) -> Value {
+    json!({"items": {"$ref": format!("#/components/schemas/{schema}")}})
+}
+
+/// Nothing of the page comes from elsewhere: not its fonts, and no client of its maker.
+const PAGE: &str = r#"{"withDefaultFonts":false,"hideClientButton":true}"#;
 
 /// The page that shows the document.
 fn page(app: &Arc<App>) -> Result<String> {
     let service = service(app, &Arc::new(Providers::new(app)));
     // `</` in a description would end the page's script.
-    let shown = described(&service, app)?.to_string().replace("</", "<\\/");
-    Ok(service.swagger_ui_html().replacen(&service.spec(), &shown, 1))
+    let shown = described(&service, app)?.0.to_string().replace("</", "<\\/");
+    let title = console::page::escaped(&app.config.docs_title);
+    let page = service
+        .scalar_html()
+        .replacen(&service.spec(), &shown, 1)
+        .replacen("<title>Scalar</title>", &format!("<title>{title}</title>"), 1)
+        .replacen(r#"id="api-reference""#, &format!(r#"id="api-reference" data-configuration="{}""#, console::page::escaped(PAGE)), 1);
+    Ok(page)
 }
 
 /// All that the program answers, ready for a server or for the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let providers = Arc::new(Providers::new(app));
     let service = service(app, &providers);
-    let document = described(&service, app)?;
+    let (document, declared) = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
         inputs: Arc::new(Inputs::new(&document, FORMATS)),
         prover: Arc::new(sessions::Doorkeeper { app: app.clone(), providers }),
+        declared,
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();
@@ -250,6 +330,8 @@ struct Version {
 #[poem_openapi::OpenApi(tag = "crate::wire::Tag::System")]
 impl System {
     /// See which version this is
+    ///
+    /// For scripts that need to know which server answers.
     #[oai(path = "/version", method = "get", operation_id = "get_version")]
     async fn get_version(&self) -> crate::wire::Reply<Version> {
         Ok(crate::wire::ok(Version { name: "roster".into(), version: env!("CARGO_PKG_VERSION").into() }))
@@ -331,10 +413,23 @@ struct Operations {
     inner: BoxEndpoint<'static>,
     inputs: Arc<Inputs>,
     prover: Arc<dyn Prover>,
+    declared: Declared,
     app: Arc<App>,
 }
 
 impl Operations {
+    /// In a debug build: the answer, or a failure where the document does not have it.
+    fn checked(&self, operation: &str, answer: poem::Result<Response>) -> poem::Result<Response> {
+        let kept = match &answer {
+            Ok(response) => self.declared.check_headers(operation, response.headers()),
+            Err(error) => match error.downcast_ref::<Failure>() {
+                Some(Failure(error)) => self.declared.check_failure(operation, error),
+                None => Ok(()),
+            },
+        };
+        kept.map_or_else(|undeclared| Err(undeclared.into()), |()| answer)
+    }
+
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let is_change = is_change(request.method());
         request.extensions_mut().insert(self.inputs.clone());
@@ -345,12 +440,22 @@ impl Operations {
         }
         let uri = request.uri().clone();
         let exchange = request.data::<Arc<Exchange>>().cloned();
+        if let Some(query) = uri.query() {
+            let unknown = self.inputs.unknown_parameters(request.method().as_str(), request.uri().path(), query);
+            if !unknown.is_empty() {
+                return Err(Error::fields(unknown).into());
+            }
+        }
         let (operation, answer) = match self.inner.call(request).await {
             Ok(response) => {
                 let response = response.into_response();
                 (response.data::<OperationId>().map(|id| id.0), Ok(response))
             }
             Err(error) => (error.data::<OperationId>().map(|id| id.0), Err(error)),
+        };
+        let answer = match operation {
+            Some(operation) if cfg!(debug_assertions) => self.checked(operation, answer),
+            _ => answer,
         };
         let status = match &answer {
             Ok(response) => response.status(),

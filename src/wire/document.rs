@@ -1,45 +1,88 @@
 //! The generated OpenAPI document, finished: what the framework's macros cannot say is added here, once, at start.
 
+mod answers;
+mod introduction;
+mod shapes;
+
 use poem_openapi::Tags;
 use serde_json::{Map, Value, json};
 
+pub use self::answers::{Answers, Declared};
+use crate::access::caller::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::access::permission::OWN;
+use crate::config::Config;
+use crate::db::Window;
 use crate::error::{Error, Result};
 
-/// The areas of the API: each is a folder, a tag, and a file of tests.
+/// What the operations are about, in the order in which somebody new reads them.
 #[derive(Tags)]
 pub enum Tag {
-    /// Sign-in and tokens
+    /// Sign-in, tokens, second factors, and where one is signed in
     Sessions,
-    /// The signed-in member's own view
-    Me,
-    /// Members, their identities, memberships and direct grants
+    /// Members, their identities and their organizations; the caller's own account
     Members,
+    /// Links by which people join an organization
+    Invitations,
     /// Organizations, which are tenants
     Organizations,
-    /// Catalog, roles, assignments, mappings and decisions
+    /// The catalog of permissions, roles, who holds them, and which external roles bring them
     Permissions,
+    /// Rights in programs that ask by scope, module and action
+    Grants,
+    /// May somebody do something, why, and what was answered before
+    Decisions,
     /// The organization's own rules: what is uploaded, tried, put in force and taken back
     Plugins,
-    /// API clients of back-office programs, and API keys of services
-    Clients,
-    /// Work on videos, and who does it
-    Jobs,
-    /// Videos: what lies in the members' folders, and whose it is
+    /// Programs that call this API by a key and a secret, within scopes
+    #[oai(rename = "API clients")]
+    ApiClients,
+    /// Keys of members and services, for uploads and jobs
+    #[oai(rename = "API keys")]
+    ApiKeys,
+    /// Videos: the files in the members' folders, and whose they are
     Videos,
     /// What members and organizations may store, and do store
     Quotas,
-    /// What other services are told of: webhooks, and the deliveries of events
-    Outbox,
-    /// SFTPGo: its accounts beside the members, and what it asks and tells
-    Sftpgo,
+    /// Work on videos, and who does it
+    Jobs,
+    /// Events that other programs are told of, and their deliveries
+    Webhooks,
     /// What was done, by whom
     Audit,
-    /// Lookups for the services of this site
-    Internal,
+    /// SFTPGo: its accounts beside the members, and what it asks and tells
+    #[oai(rename = "SFTPGo")]
+    Sftpgo,
+    /// WordPress: its accounts beside the members, and what it tells
+    #[oai(rename = "WordPress")]
+    WordPress,
+    /// Authentik: accounts there for members here
+    Authentik,
     /// The program itself
     System,
 }
+
+/// The names of the tags, in reading order.
+const TAGS: [&str; 19] = [
+    "Sessions",
+    "Members",
+    "Invitations",
+    "Organizations",
+    "Permissions",
+    "Grants",
+    "Decisions",
+    "Plugins",
+    "API clients",
+    "API keys",
+    "Videos",
+    "Quotas",
+    "Jobs",
+    "Webhooks",
+    "Audit",
+    "SFTPGo",
+    "WordPress",
+    "Authentik",
+    "System",
+];
 
 /// One operation of a document.
 pub struct Operation<'d> {
@@ -49,7 +92,20 @@ pub struct Operation<'d> {
     pub value: &'d Value,
 }
 
+/// Where parameters lie that several operations have.
+const PARAMETERS: &str = "#/components/parameters/";
+
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+impl<'d> Operation<'d> {
+    /// Its parameters, also where they stand once for several operations.
+    pub fn parameters(&self, document: &'d Value) -> impl Iterator<Item = &'d Value> + use<'d> {
+        self.value["parameters"].as_array().into_iter().flatten().map(|parameter| {
+            let name = parameter["$ref"].as_str().and_then(|path| path.strip_prefix(PARAMETERS));
+            name.map_or(parameter, |name| &document["components"]["parameters"][name])
+        })
+    }
+}
 
 /// All operations, in the document's order.
 pub fn operations(document: &Value) -> Vec<Operation<'_>> {
@@ -64,19 +120,32 @@ pub fn operations(document: &Value) -> Vec<Operation<'_>> {
         .collect()
 }
 
-/// Finishes what the framework generated.
-pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
-    let mut document: Value = serde_json::from_str(generated)
-        .map_err(|e| Error::internal(format!("the generated document is not JSON: {e}")))?;
+/// Finishes what the framework generated; with it, what each operation can answer.
+pub fn finish(
+    generated: &str,
+    examples: &[(&str, &str)],
+    answers: &[&Answers],
+    details: &[(&str, &str, Value)],
+) -> Result<(Value, Declared)> {
+    let mut document = shapes::read(generated)?;
     let inputs = request_schemas(&document);
-    for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for method in METHODS {
             if let Some(operation) = item.get_mut(method) {
                 finish_operation(method, operation);
+                bound_page(path, operation);
             }
         }
     }
     name_permissions(&mut document);
+    let declared = answers::write(&mut document, answers)?;
+    shapes::tidy(&mut document);
+    for (schema, field, more) in details {
+        let of_field = document["components"]["schemas"][*schema]["properties"].get_mut(*field);
+        let of_field = of_field.and_then(Value::as_object_mut);
+        let missing = || Error::internal(format!("the document has no {field} of {schema}"));
+        of_field.ok_or_else(missing)?.extend(more.as_object().cloned().unwrap_or_default());
+    }
     let schemas = document["components"]["schemas"].as_object_mut().into_iter().flatten();
     for (name, schema) in schemas {
         if inputs.contains(name) && schema.get("properties").is_some() {
@@ -87,7 +156,7 @@ pub fn finish(generated: &str, examples: &[(&str, &str)]) -> Result<Value> {
                 .map_err(|e| Error::internal(format!("the example of {name} is not JSON: {e}")))?;
         }
     }
-    Ok(document)
+    Ok((document, declared))
 }
 
 fn finish_operation(method: &str, operation: &mut Value) {
@@ -104,34 +173,49 @@ fn finish_operation(method: &str, operation: &mut Value) {
     }
     match operation.get_mut("security").and_then(Value::as_array_mut) {
         Some(schemes) => schemes.iter_mut().for_each(split_scheme),
-        // Nobody is asked who they are, so nobody can be refused for it.
-        None => {
-            if let Some(responses) = operation["responses"].as_object_mut() {
-                responses.remove("401");
-                responses.remove("403");
-            }
-        }
+        None => operation["security"] = json!([]),
     }
-    if operation.get("requestBody").is_none()
-        && let Some(responses) = operation["responses"].as_object_mut()
-    {
-        ["408", "413", "415"].iter().for_each(|status| drop(responses.remove(*status)));
+}
+
+/// How long a page is, and can be.
+fn bound_page(path: &str, operation: &mut Value) {
+    let (default, max) = match path.starts_with("/internal/") {
+        true => (Window::INTERNAL_MAX, Window::INTERNAL_MAX),
+        false => (Window::DEFAULT, Window::MAX),
+    };
+    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        if parameter["in"] == "query" && parameter["name"] == "limit" {
+            parameter["description"] = json!("How many at most; a larger number is taken as the maximum");
+            parameter["schema"]["default"] = json!(default);
+            parameter["schema"]["maximum"] = json!(max);
+        } else if parameter["in"] == "query" && parameter["name"] == "offset" {
+            parameter["schema"]["default"] = json!(0);
+            parameter["schema"]["minimum"] = json!(0);
+        }
     }
 }
 
 /// Headers that every guarded operation reads, and every one that changes something.
 fn name_shared_headers(method: &str, operation: &mut Value) {
-    let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": false, "description": description, "schema": {"type": "string"}});
+    let header = |name: &str, description: &str, characters_max: Option<usize>| {
+        let mut schema = json!({"type": "string"});
+        if let Some(characters_max) = characters_max {
+            schema["minLength"] = json!(1);
+            schema["maxLength"] = json!(characters_max);
+        }
+        json!({"name": name, "in": "header", "description": description, "schema": schema})
+    };
     let is_guarded = operation.get("security").is_some();
     let Some(map) = operation.as_object_mut() else { return };
     let parameters = map.entry("parameters").or_insert_with(|| json!([]));
     let Some(parameters) = parameters.as_array_mut() else { return };
     if is_guarded {
-        parameters
-            .push(header("X-Tenant-ID", "The organization to act in, by id or org_code, where it is not the only one"));
+        let about = "The organization to act in, by id or org_code, where it is not the only one";
+        parameters.push(header("X-Tenant-ID", about, None));
     }
     if is_guarded && method == "post" {
-        parameters.push(header("Idempotency-Key", "A creating request with the same key happens once"));
+        let about = "A creating request with the same key happens once";
+        parameters.push(header("Idempotency-Key", about, Some(IDEMPOTENCY_KEY_BYTES_MAX)));
     }
 }
 
@@ -140,6 +224,28 @@ fn split_scheme(scheme: &mut Value) {
     let names: Vec<String> = scheme.as_object().into_iter().flat_map(Map::keys).cloned().collect();
     let parts = names.iter().flat_map(|name| name.split('+')).map(|part| (part.to_owned(), json!([])));
     *scheme = Value::Object(parts.collect());
+}
+
+/// Whose API this is, and how it is called.
+pub fn info(config: &Config) -> Value {
+    let own = match config.docs_description.as_str() {
+        "" => "Members, organizations, roles, API clients, permission checks and storage quotas of this site.",
+        own => own,
+    };
+    let mut info = json!({
+        "title": config.docs_title,
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": introduction::text(&format!("{own}\n\n")),
+        "license": {"name": env!("CARGO_PKG_LICENSE")},
+    });
+    let contact =
+        [("name", &config.docs_contact_name), ("email", &config.docs_contact_email), ("url", &config.docs_contact_url)];
+    let contact = contact.into_iter().filter(|(_, value)| !value.is_empty());
+    let contact: Map<String, Value> = contact.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    if !contact.is_empty() {
+        info["contact"] = Value::Object(contact);
+    }
+    info
 }
 
 /// Says which permission an operation needs, from the table that the guard uses.

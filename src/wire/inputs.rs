@@ -36,22 +36,28 @@ pub struct Inputs {
     definitions: Map<String, Value>,
     bodies: HashMap<String, OnceLock<Validator>>,
     parameters: HashMap<String, Vec<Parameter>>,
+    /// By path: the operation of each method.
+    operations: matchit::Router<HashMap<String, String>>,
     formats: &'static [Format],
 }
+
+/// External systems call these, and add parameters of their own.
+const OPEN_QUERIES: &str = "/hooks/";
 
 impl Inputs {
     /// Takes the rules out of a finished document.
     pub fn new(document: &Value, formats: &'static [Format]) -> Self {
         let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
         let definitions = schemas.map(|(name, schema)| (name.clone(), checkable(schema))).collect();
-        let mut inputs = Self { definitions, bodies: HashMap::new(), parameters: HashMap::new(), formats };
+        let (bodies, parameters) = (HashMap::new(), HashMap::new());
+        let operations = operations_by_path(document);
+        let mut inputs = Self { definitions, bodies, parameters, operations, formats };
         for operation in super::document::operations(document) {
             let body = &operation.value["requestBody"]["content"]["application/json"]["schema"];
             if let Some(name) = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
                 inputs.bodies.insert(name.to_owned(), OnceLock::new());
             }
-            let parameters = operation.value["parameters"].as_array().cloned().unwrap_or_default();
-            let read = parameters.iter().filter(|parameter| parameter["in"] == "query").map(|parameter| {
+            let read = operation.parameters(document).filter(|parameter| parameter["in"] == "query").map(|parameter| {
                 let schema = &parameter["schema"];
                 Parameter {
                     name: parameter["name"].as_str().unwrap_or_default().to_owned(),
@@ -105,6 +111,17 @@ impl Inputs {
         })
     }
 
+    /// Parameters in the query of a request that its operation does not have.
+    pub fn unknown_parameters(&self, method: &str, path: &str, query: &str) -> Vec<Field> {
+        let found = self.operations.at(path).ok().filter(|_| !path.starts_with(OPEN_QUERIES));
+        let Some(known) = found.and_then(|found| self.parameters.get(found.value.get(method)?)) else {
+            return Vec::new();
+        };
+        let is_known = |name: &str| known.iter().any(|parameter| parameter.name == name);
+        let unknown = query_pairs(query).into_iter().map(|(name, _)| name).filter(|name| !is_known(name));
+        unknown.map(|name| Field::at(&["query", &name], "is no parameter of this operation")).take(FAULTS_MAX).collect()
+    }
+
     /// All that is wrong with the query of a request that the framework refused. (Ids in paths are never malformed, only
     /// missing, and headers are read as text.)
     pub fn check_query(&self, operation_id: &str, uri: &poem::http::Uri) -> Result<Vec<Field>> {
@@ -123,6 +140,21 @@ impl Inputs {
         }
         Ok(found)
     }
+}
+
+fn operations_by_path(document: &Value) -> matchit::Router<HashMap<String, String>> {
+    let mut by_path: HashMap<&str, HashMap<String, String>> = HashMap::new();
+    for operation in super::document::operations(document) {
+        let methods = by_path.entry(operation.path).or_default();
+        methods.insert(operation.method.to_uppercase(), operation.id.to_owned());
+    }
+    let mut router = matchit::Router::new();
+    for (path, methods) in by_path {
+        if let Err(e) = router.insert(path, methods) {
+            tracing::warn!(error = %e, path, "parameters of this path are not looked at");
+        }
+    }
+    router
 }
 
 fn body_schema(name: &str) -> Value {

@@ -39,7 +39,7 @@ fn with_body(document: &Value) -> Vec<(String, String, bool)> {
                 let path = path.replace(['{', '}'], "");
                 let line = format!("{} /api/v1{path}?name=x", method.to_uppercase());
                 let id = operation["operationId"].as_str().expect("id").to_owned();
-                found.push((id, line, operation.get("security").is_some()));
+                found.push((id, line, operation["security"].as_array().is_some_and(|list| !list.is_empty())));
             }
         }
     }

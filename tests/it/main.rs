@@ -20,6 +20,7 @@ mod counterparts;
 mod crash;
 mod decision_log;
 mod decisions;
+mod document;
 mod encryption;
 mod faults;
 mod folders;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::site::{Site, binary};
 
@@ -60,16 +60,87 @@ fn every_operation_says_what_it_is_and_how_it_fails() {
         assert!(ids.insert(id.to_owned()), "{id} twice");
         assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{name} has no summary");
         assert!(operation["tags"].as_array().is_some_and(|tags| !tags.is_empty()), "{name} has no tag");
+        let about = operation["description"].as_str().unwrap_or_default();
+        assert!(!about.is_empty(), "{name} is not described");
         let responses = operation["responses"].as_object().expect("responses");
-        for status in responses.keys().filter(|status| status.as_str() >= "400") {
-            let schema = &responses[status]["content"]["application/json"]["schema"]["$ref"];
-            assert_eq!(schema, "#/components/schemas/Failure", "{name} {status}");
+        for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "4") {
+            let shared = response["$ref"].as_str().and_then(|path| path.strip_prefix("#/components/responses/"));
+            let response = &document["components"]["responses"][shared.unwrap_or_else(|| panic!("{name} {status}"))];
+            let parts = &response["content"]["application/json"]["schema"]["allOf"];
+            assert_eq!(parts[0]["$ref"], "#/components/schemas/Failure", "{name} {status}");
+            let words = parts[1]["properties"]["detail"]["enum"].as_array().expect("words");
+            assert!(!words.is_empty(), "{name} {status}");
+            assert!(response["headers"].get("X-Request-Id").is_some(), "{name} {status}");
         }
-        assert!(responses.contains_key("400") && responses.contains_key("500"), "{name}");
-        let is_guarded = operation.get("security").is_some();
-        assert_eq!(is_guarded, responses.contains_key("401"), "{name}");
+        assert!(responses.contains_key("400") && responses.contains_key("5XX"), "{name}");
+        let is_public = operation["security"].as_array().expect("security").is_empty();
+        assert!(is_public || responses.contains_key("401"), "{name}");
+        let reads = |header: &str| parameters(&document, operation).iter().any(|p| p["name"] == header);
+        assert_eq!(reads("If-Match"), responses.contains_key("412"), "{name}");
+        assert_eq!(reads("If-None-Match"), responses.contains_key("304"), "{name}");
     }
-    assert!(ids.len() > 50, "{}", ids.len());
+    assert!(ids.len() > 150, "{}", ids.len());
+}
+
+/// The parameters of an operation, wherever they stand.
+fn parameters(document: &Value, operation: &Value) -> Vec<Value> {
+    let listed = operation["parameters"].as_array().into_iter().flatten();
+    let resolved = listed.map(|parameter| match parameter["$ref"].as_str() {
+        Some(path) => document.pointer(path.trim_start_matches('#')).expect("a shared parameter").clone(),
+        None => parameter.clone(),
+    });
+    resolved.collect()
+}
+
+#[test]
+fn the_document_is_short_and_in_reading_order() {
+    let document: Value = serde_json::from_str(&printed()).expect("JSON");
+    const BYTES_MAX: usize = 450_000;
+    assert!(document.to_string().len() < BYTES_MAX, "{}", document.to_string().len());
+    let tags = document["tags"].as_array().expect("tags");
+    let names: Vec<&str> = tags.iter().filter_map(|tag| tag["name"].as_str()).collect();
+    assert_eq!(names.first(), Some(&"Sessions"));
+    assert_eq!(names.last(), Some(&"System"));
+    let used: BTreeSet<&str> = operations(&document)
+        .iter()
+        .flat_map(|(_, operation)| operation["tags"].as_array().into_iter().flatten().filter_map(Value::as_str))
+        .collect();
+    assert_eq!(used, names.into_iter().collect());
+}
+
+#[tokio::test]
+async fn the_document_is_signed_by_who_runs_the_site() {
+    let settings = "[docs]\ntitle = \"Example Media\"\ndescription = \"Ours.\"\ncontact_name = \"The operators\"\n\
+        contact_email = \"api@example.org\"\ncontact_url = \"https://example.org/api\"";
+    let site = Site::with(settings).await;
+    let info = site.nobody().get("/api/v1/openapi.json").await.body["info"].clone();
+    assert_eq!(info["title"], "Example Media");
+    assert!(info["description"].as_str().is_some_and(|text| text.starts_with("Ours.")), "{info}");
+    let contact = json!({"name": "The operators", "email": "api@example.org", "url": "https://example.org/api"});
+    assert_eq!(info["contact"], contact);
+}
+
+#[tokio::test]
+async fn a_parameter_that_an_operation_does_not_have_is_refused() {
+    let site = Site::start().await;
+    let document: Value = serde_json::from_str(&printed()).expect("JSON");
+    for (name, operation) in operations(&document) {
+        let (method, path) = name.split_once(' ').expect("a method and a path");
+        let is_hook = path.starts_with("/hooks/");
+        let path: String =
+            path.split('/').map(|part| if part.starts_with('{') { "0" } else { part }).collect::<Vec<_>>().join("/");
+        let method = method.to_uppercase().parse().expect("a method");
+        let path = format!("/api/v1{path}?nonsense=1&limit%5B%5D=1");
+        let answer = site.nobody().send(method, &path, None).await;
+        if is_hook {
+            assert_ne!(answer.body["fields"][0]["field"], "nonsense", "{name}");
+        } else {
+            assert_eq!(answer.status, 400, "{name}: {}", answer.body);
+            let fields: Vec<&str> =
+                answer.body["fields"].as_array().into_iter().flatten().filter_map(|f| f["field"].as_str()).collect();
+            assert_eq!(fields, ["nonsense", "limit[]"], "{} {operation}", answer.body);
+        }
+    }
 }
 
 #[test]
@@ -77,7 +148,7 @@ fn parameters_of_a_path_are_those_of_its_template() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     for (name, operation) in operations(&document) {
         let in_template: BTreeSet<&str> = name.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect();
-        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        let parameters = parameters(&document, operation);
         let in_list: BTreeSet<&str> =
             parameters.iter().filter(|p| p["in"] == "path").filter_map(|p| p["name"].as_str()).collect();
         assert_eq!(in_template, in_list, "{name}");
@@ -101,7 +172,7 @@ fn every_request_has_an_example_that_its_own_schema_takes_and_takes_nothing_unkn
     }
     assert!(seen.len() > 15, "{seen:?}");
     for operation in roster::wire::document::operations(&document) {
-        let parameters = operation.value["parameters"].as_array().cloned().unwrap_or_default();
+        let parameters = parameters(&document, operation.value);
         let query = parameters.iter().map(|p| format!("{}=x", p["name"].as_str().unwrap_or_default()));
         let uri = format!("/?{}", query.collect::<Vec<_>>().join("&")).parse().expect("an address");
         inputs.check_query(operation.id, &uri).expect("rules that can be used");

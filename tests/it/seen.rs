@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::Method;
+use roster::wire::document::Operation;
 use serde_json::{Value, json};
 
 use crate::outbox::QUICK;
@@ -87,8 +88,8 @@ impl Person {
                 place = place.replace(&format!("{{{name}}}"), value);
             }
             assert!(!place.contains('{'), "{path}");
-            let has_keyword =
-                item["get"]["parameters"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == "keyword"));
+            let asked = Operation { method: "get", path, id, value: &item["get"] };
+            let has_keyword = asked.parameters(document).any(|parameter| parameter["name"] == "keyword");
             reads.push((id.to_owned(), format!("/api/v1{place}")));
             if has_keyword {
                 reads.push((format!("{id} by keyword"), format!("/api/v1{place}?keyword=quill")));

@@ -80,7 +80,8 @@ fn prover_of(request: &Request) -> Result<&Arc<dyn Prover>> {
     request.data::<Arc<dyn Prover>>().ok_or_else(|| Error::internal("no prover"))
 }
 
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// The longest key that makes a creating request happen once.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
 fn idempotency(request: &Request) -> Result<Option<Arc<Idempotency>>> {
     let Some(key) = request.headers().get("idempotency-key").filter(|_| is_change(request)) else { return Ok(None) };

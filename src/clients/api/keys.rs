@@ -202,14 +202,29 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
+crate::answers! {
+    create_my_api_key: [ApiKeyExists, SecretNotKept] ["x-policy-epoch"];
+    delete_my_api_key: [ApiKeyNotFound] ["x-policy-epoch"];
+    rotate_my_api_key: [ApiKeyNotFound, EmergencyKey, SecretNotKept] ["x-policy-epoch"];
+    list_member_api_keys: [MemberNotFound];
+    create_member_api_key: [ApiKeyExists, NotHeld, MemberNotFound, MemberDeleted, SecretNotKept] ["x-policy-epoch"];
+    delete_member_api_key: [ApiKeyNotFound, MemberNotFound] ["x-policy-epoch"];
+    rotate_member_api_key: [ApiKeyNotFound, EmergencyKey, NotHeld, MemberNotFound, SecretNotKept] ["x-policy-epoch"];
+    create_api_key: [ApiKeyExists, NotHeld, SecretNotKept] ["x-policy-epoch"];
+    delete_api_key: [ApiKeyNotFound] ["x-policy-epoch"];
+    rotate_api_key: [ApiKeyNotFound, EmergencyKey, NotHeld, SecretNotKept] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::ApiKeys")]
 impl Api {
     /// List one's own API keys
-    #[oai(path = "/me/api-keys", method = "get", operation_id = "list_my_api_keys", tag = "Tag::Me")]
+    ///
+    /// Without their secrets, with when each was last used.
+    #[oai(path = "/me/api-keys", method = "get", operation_id = "list_my_api_keys")]
     async fn list_my_api_keys(
         &self,
         caller: Person,
@@ -226,7 +241,7 @@ impl Api {
     /// Create an API key of one's own
     ///
     /// Its text is in this answer and nowhere else.
-    #[oai(path = "/me/api-keys", method = "post", operation_id = "create_my_api_key", tag = "Tag::Me")]
+    #[oai(path = "/me/api-keys", method = "post", operation_id = "create_my_api_key")]
     async fn create_my_api_key(&self, caller: Person, body: Body<CreateMyApiKey>) -> Reply<ApiKeySecret> {
         let CreateMyApiKey { name, kind, scopes, expires_at } = body.0;
         let member = caller.signed_in()?;
@@ -235,7 +250,9 @@ impl Api {
     }
 
     /// Revoke one of one's own API keys
-    #[oai(path = "/me/api-keys/:id", method = "delete", operation_id = "delete_my_api_key", tag = "Tag::Me")]
+    ///
+    /// The key stops working with this answer.
+    #[oai(path = "/me/api-keys/:id", method = "delete", operation_id = "delete_my_api_key")]
     async fn delete_my_api_key(&self, caller: Person, id: Path<ApiKeyId>) -> Done {
         let member = caller.signed_in()?;
         self.revoke(caller, Whose::Own(member), id.0).await
@@ -244,19 +261,16 @@ impl Api {
     /// Give one of one's own API keys a new text
     ///
     /// It lives as long as a new one; the former text works on for its type's grace. Emergency keys are not rotated.
-    #[oai(path = "/me/api-keys/:id/rotate", method = "post", operation_id = "rotate_my_api_key", tag = "Tag::Me")]
+    #[oai(path = "/me/api-keys/:id/rotate", method = "post", operation_id = "rotate_my_api_key")]
     async fn rotate_my_api_key(&self, caller: Person, id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let member = caller.signed_in()?;
         self.rotate(caller, Whose::Own(member), id.0).await
     }
 
     /// List a member's API keys
-    #[oai(
-        path = "/admin/members/:id/api-keys",
-        method = "get",
-        operation_id = "list_member_api_keys",
-        tag = "Tag::Members"
-    )]
+    ///
+    /// Without their secrets, with when each was last used.
+    #[oai(path = "/admin/members/:id/api-keys", method = "get", operation_id = "list_member_api_keys")]
     async fn list_member_api_keys(
         &self,
         caller: Person,
@@ -277,12 +291,7 @@ impl Api {
     /// Create an API key for a member
     ///
     /// By whoever may change the member's credentials. With `key_hash` it is a key that was made elsewhere.
-    #[oai(
-        path = "/admin/members/:id/api-keys",
-        method = "post",
-        operation_id = "create_member_api_key",
-        tag = "Tag::Members"
-    )]
+    #[oai(path = "/admin/members/:id/api-keys", method = "post", operation_id = "create_member_api_key")]
     async fn create_member_api_key(
         &self,
         caller: Person,
@@ -294,12 +303,9 @@ impl Api {
     }
 
     /// Revoke a member's API key
-    #[oai(
-        path = "/admin/members/:id/api-keys/:key_id",
-        method = "delete",
-        operation_id = "delete_member_api_key",
-        tag = "Tag::Members"
-    )]
+    ///
+    /// The key stops working with this answer.
+    #[oai(path = "/admin/members/:id/api-keys/:key_id", method = "delete", operation_id = "delete_member_api_key")]
     async fn delete_member_api_key(&self, caller: Person, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> Done {
         self.revoke(caller, Whose::Member(id.0, Permission::MEMBER_KEY_DELETE), key_id.0).await
     }
@@ -307,12 +313,7 @@ impl Api {
     /// Give a member's API key a new text
     ///
     /// The former one works on for its type's grace.
-    #[oai(
-        path = "/admin/members/:id/api-keys/:key_id/rotate",
-        method = "post",
-        operation_id = "rotate_member_api_key",
-        tag = "Tag::Members"
-    )]
+    #[oai(path = "/admin/members/:id/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_member_api_key")]
     async fn rotate_member_api_key(
         &self,
         caller: Person,
@@ -323,7 +324,9 @@ impl Api {
     }
 
     /// List API keys of services
-    #[oai(path = "/admin/api-keys", method = "get", operation_id = "list_api_keys", tag = "Tag::Clients")]
+    ///
+    /// Keys that belong to a service, not to a member; without their secrets.
+    #[oai(path = "/admin/api-keys", method = "get", operation_id = "list_api_keys")]
     async fn list_api_keys(
         &self,
         caller: Person,
@@ -343,7 +346,7 @@ impl Api {
     /// Create an API key for a service
     ///
     /// Its text is in this answer and nowhere else. Nobody gives it scopes that open more than they hold themselves.
-    #[oai(path = "/admin/api-keys", method = "post", operation_id = "create_api_key", tag = "Tag::Clients")]
+    #[oai(path = "/admin/api-keys", method = "post", operation_id = "create_api_key")]
     async fn create_api_key(&self, caller: Person, body: Body<CreateApiKey>) -> Reply<ApiKeySecret> {
         let body = body.0;
         let new = NewKey {
@@ -363,7 +366,7 @@ impl Api {
     /// Revoke an API key of a service
     ///
     /// Or of a member, for whoever may revoke that one too: so a key that leaked goes by its id alone.
-    #[oai(path = "/admin/api-keys/:key_id", method = "delete", operation_id = "delete_api_key", tag = "Tag::Clients")]
+    #[oai(path = "/admin/api-keys/:key_id", method = "delete", operation_id = "delete_api_key")]
     async fn delete_api_key(&self, caller: Person, key_id: Path<ApiKeyId>) -> Done {
         let whose = Whose::Services(Permission::KEY_DELETE, Some(Permission::MEMBER_KEY_DELETE));
         self.revoke(caller, whose, key_id.0).await
@@ -372,12 +375,7 @@ impl Api {
     /// Give an API key of a service a new text
     ///
     /// Or of a member, for whoever may rotate that one too. The former text works on for its type's grace.
-    #[oai(
-        path = "/admin/api-keys/:key_id/rotate",
-        method = "post",
-        operation_id = "rotate_api_key",
-        tag = "Tag::Clients"
-    )]
+    #[oai(path = "/admin/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_api_key")]
     async fn rotate_api_key(&self, caller: Person, key_id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let whose = Whose::Services(Permission::KEY_ROTATE, Some(Permission::MEMBER_KEY_ROTATE));
         self.rotate(caller, whose, key_id.0).await

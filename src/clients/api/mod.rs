@@ -186,13 +186,23 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
+crate::answers! {
+    create_api_client: [NotHeld, SecretNotKept] ["etag", "x-policy-epoch"];
+    get_api_client: [ClientNotFound] ["etag"];
+    update_api_client: [NotHeld, ClientNotFound] ["etag", "x-policy-epoch"];
+    delete_api_client: [ClientNotFound] ["x-policy-epoch"];
+    rotate_api_client: [ClientNotFound, SecretNotKept] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/admin/api-clients", tag = "Tag::Clients")]
+#[OpenApi(prefix_path = "/admin/api-clients", tag = "Tag::ApiClients")]
 impl Api {
     /// List API clients
+    ///
+    /// Newest first; secrets are never shown again.
     #[oai(path = "/", method = "get", operation_id = "list_api_clients")]
     async fn list_api_clients(
         &self,
@@ -256,6 +266,8 @@ impl Api {
     }
 
     /// See an API client
+    ///
+    /// With its scopes, its limits and when it was last used, but without its secret.
     #[oai(path = "/:client_key", method = "get", operation_id = "get_api_client")]
     async fn get_api_client(&self, caller: Person, client_key: Path<String>) -> Reply<ClientView> {
         access::require(&self.app.snapshot(), &caller, Permission::CLIENT_GET)?;
@@ -265,6 +277,8 @@ impl Api {
     }
 
     /// Change an API client
+    ///
+    /// Only what is sent is changed. Scopes can be given as far as the caller holds them.
     #[oai(path = "/:client_key", method = "patch", operation_id = "update_api_client")]
     async fn update_api_client(
         &self,
@@ -299,6 +313,8 @@ impl Api {
     }
 
     /// Delete an API client
+    ///
+    /// Its secret stops working with this answer; what it did stays in the audit.
     #[oai(path = "/:client_key", method = "delete", operation_id = "delete_api_client")]
     async fn delete_api_client(&self, caller: Person, client_key: Path<String>) -> Done {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {

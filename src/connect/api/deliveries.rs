@@ -104,11 +104,15 @@ impl From<Delivery> for DeliveryView {
     }
 }
 
+crate::answers! {
+    retry_delivery: [DeliveryNotFound, DeliveryDone];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/admin/deliveries", tag = "Tag::Outbox")]
+#[OpenApi(prefix_path = "/admin/deliveries", tag = "Tag::Webhooks")]
 impl Api {
     /// List deliveries
     ///

@@ -123,6 +123,11 @@ struct ReconcileSftpgo {
     dry_run: Option<bool>,
 }
 
+crate::answers! {
+    get_sftpgo_drift: [SftpgoNotConfigured];
+    reconcile_sftpgo: [SftpgoNotConfigured];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

@@ -149,6 +149,12 @@ impl ApiResponse for Told {
 
 type Answer = Result<Told, Failure>;
 
+crate::answers! {
+    authenticate_for_sftpgo: [NotConfigured];
+    prepare_for_sftpgo: [NotConfigured];
+    tell_of_sftpgo_file: [VideoPath, VideosFull, QuotaExceeded, OrganizationQuotaExceeded, NotConfigured];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

@@ -115,14 +115,24 @@ struct WebhookTrial {
     error: Option<String>,
 }
 
+crate::answers! {
+    create_webhook: [WebhookUrl, WebhooksFull, SecretNotKept] ["etag"];
+    update_webhook: [WebhookNotFound, WebhookUrl] ["etag"];
+    delete_webhook: [WebhookNotFound];
+    rotate_webhook: [WebhookNotFound, SecretNotKept];
+    test_webhook: [WebhookNotFound];
+}
+
 pub struct Api {
     pub app: Arc<App>,
     pub sender: Sender,
 }
 
-#[OpenApi(prefix_path = "/admin/webhooks", tag = "Tag::Outbox")]
+#[OpenApi(prefix_path = "/admin/webhooks", tag = "Tag::Webhooks")]
 impl Api {
     /// List webhooks
+    ///
+    /// Without their secrets. The platform sees those of the whole site too.
     #[oai(path = "/", method = "get", operation_id = "list_webhooks")]
     async fn list_webhooks(
         &self,
@@ -174,6 +184,8 @@ impl Api {
     }
 
     /// Change a webhook
+    ///
+    /// Only what is sent is changed. A webhook that answered 410 is switched on again here.
     #[oai(path = "/:id", method = "patch", operation_id = "update_webhook")]
     async fn update_webhook(
         &self,

@@ -119,6 +119,22 @@ struct Deleted {
     deleted: u64,
 }
 
+crate::answers! {
+    create_member: [MemberExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull] ["etag", "x-policy-epoch"];
+    get_member: [MemberNotFound] ["etag"];
+    update_member: [
+        NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists, LastAdministrator, MemberDeleted,
+        LastOwner,
+    ] ["etag", "x-policy-epoch"];
+    activate_member: [NotHeld, MemberNotFound, MemberDeleted] ["etag", "x-policy-epoch"];
+    deactivate_member: [NotHeld, MemberNotFound, LastAdministrator, LastOwner] ["etag", "x-policy-epoch"];
+    delete_member: [NotHeld, MemberNotFound, LastAdministrator, MemberDeleted, LastOwner] ["x-policy-epoch"];
+    list_member_organizations: [MemberNotFound];
+    link_member: [NotHeld, MemberNotFound, MemberDeleted] ["x-policy-epoch"];
+    link_member_by_name: [NotHeld, MemberNotFound, MemberDeleted] ["x-policy-epoch"];
+    unlink_member: [NotHeld, MemberNotFound, LastOwner] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -205,6 +221,8 @@ impl Api {
     }
 
     /// See a member
+    ///
+    /// With all that the caller may see of the member: an organization sees what belongs to it.
     #[oai(path = "/:id", method = "get", operation_id = "get_member")]
     async fn get_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_GET)?;
@@ -292,6 +310,8 @@ impl Api {
     }
 
     /// Activate a member
+    ///
+    /// A member who is suspended or was invited may sign in again. Repeating it changes nothing.
     #[oai(path = "/:id/activate", method = "post", operation_id = "activate_member")]
     async fn activate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
         let activate = move |t: &Transaction<'_>, caller: &Identity| {
@@ -337,6 +357,8 @@ impl Api {
     }
 
     /// List a member's organizations
+    ///
+    /// An organization sees itself only; the platform sees all of them.
     #[oai(path = "/:id/organizations", method = "get", operation_id = "list_member_organizations")]
     async fn list_member_organizations(
         &self,

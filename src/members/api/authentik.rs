@@ -46,11 +46,18 @@ struct EnsuredAuthentikUser {
     result: EnsureResult,
 }
 
+crate::answers! {
+    ensure_authentik_user: [
+        AuthentikNotConfigured, NeighbourFailed, NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists,
+        SiteFull,
+    ] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/internal/authentik", tag = "Tag::Internal")]
+#[OpenApi(prefix_path = "/internal/authentik", tag = "Tag::Authentik")]
 impl Api {
     /// Create or update a member's account at Authentik
     ///

@@ -106,11 +106,18 @@ struct RightsSnapshot {
     epoch: u64,
 }
 
+crate::answers! {
+    grant_right: [NotHeld, UserNotFound, EmailExists, SiteFull] ["x-policy-epoch"];
+    revoke_right: [UserNotFound] ["x-policy-epoch"];
+    get_my_rights: [] ["etag"];
+    get_rights_by_sub: [UserNotFound] ["etag"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(tag = "Tag::Members")]
+#[OpenApi(tag = "Tag::Grants")]
 impl Api {
     /// Grant a direct right
     ///
@@ -167,6 +174,8 @@ impl Api {
     }
 
     /// Revoke a direct right
+    ///
+    /// The tuple as it was granted. One that is not held is no failure: `deleted` is 0.
     #[oai(path = "/admin/permissions/revoke", method = "post", operation_id = "revoke_right")]
     async fn revoke_right(&self, caller: Office, body: Body<RevokeRequest>) -> Reply<Revoked> {
         let body = body.0;
@@ -193,7 +202,7 @@ impl Api {
     /// See all one's own rights
     ///
     /// For caching: send the ETag back as `If-None-Match` and get 304 while nothing changed.
-    #[oai(path = "/me/permissions/snapshot", method = "get", operation_id = "get_my_rights", tag = "Tag::Me")]
+    #[oai(path = "/me/permissions/snapshot", method = "get", operation_id = "get_my_rights")]
     async fn get_my_rights(
         &self,
         caller: PersonOrKey,
@@ -209,12 +218,7 @@ impl Api {
     /// See all rights of a subject, for the services of this site
     ///
     /// A service that names an organization sees what counts there.
-    #[oai(
-        path = "/internal/permissions/:authentik_sub/snapshot",
-        method = "get",
-        operation_id = "get_rights_by_sub",
-        tag = "Tag::Internal"
-    )]
+    #[oai(path = "/internal/permissions/:authentik_sub/snapshot", method = "get", operation_id = "get_rights_by_sub")]
     async fn get_rights_by_sub(
         &self,
         caller: Neighbour,

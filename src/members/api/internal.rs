@@ -35,11 +35,19 @@ struct UpsertBySub {
     is_active: Option<bool>,
 }
 
+crate::answers! {
+    upsert_member_by_sub: [
+        NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists, SiteFull,
+    ] ["etag", "x-policy-epoch"];
+    get_member_by_sub: [MemberNotFound];
+    list_member_organizations_internal: [MemberNotFound];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/internal", tag = "Tag::Internal")]
+#[OpenApi(prefix_path = "/internal", tag = "Tag::Members")]
 impl Api {
     /// Create or update the member of a subject
     ///
@@ -101,6 +109,8 @@ impl Api {
     }
 
     /// List members, for the services of this site
+    ///
+    /// Pages are larger than for people: up to 500.
     #[oai(path = "/members", method = "get", operation_id = "list_members_internal")]
     async fn list_members_internal(
         &self,
@@ -122,6 +132,8 @@ impl Api {
     }
 
     /// See the member of a subject, for the services of this site
+    ///
+    /// The subject is the one of the site's OpenID provider, or the member's id.
     #[oai(path = "/members/by-sub/:sub", method = "get", operation_id = "get_member_by_sub")]
     async fn get_member_by_sub(&self, caller: Neighbour, sub: Path<String>) -> Reply<MemberView> {
         let snapshot = self.app.snapshot();
@@ -136,6 +148,8 @@ impl Api {
     }
 
     /// List a member's organizations, for the services of this site
+    ///
+    /// By the member's id.
     #[oai(
         path = "/members/:member_id/organizations",
         method = "get",

@@ -130,11 +130,17 @@ pub const EXAMPLES: &[(&str, &str)] = &[
 /// No link lives longer than the setting for it may say.
 const INVITATION_TTL_MAX_S: u64 = 31_536_000;
 
+crate::answers! {
+    create_invitation: [MailNotConfigured, NotHeld, RoleNotFound, SystemRole, SecretNotKept];
+    delete_invitation: [InvitationNotFound, InvitationAccepted];
+    accept_my_invitation: [InvalidLink];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(tag = "Tag::Members")]
+#[OpenApi(tag = "Tag::Invitations")]
 impl Api {
     /// List invitations
     ///
@@ -208,7 +214,7 @@ impl Api {
     /// Accept an invitation as the member one is
     ///
     /// Joins its organization with its role. People without an account accept at `/auth/invitations/accept`.
-    #[oai(path = "/me/invitations/accept", method = "post", operation_id = "accept_my_invitation", tag = "Tag::Me")]
+    #[oai(path = "/me/invitations/accept", method = "post", operation_id = "accept_my_invitation")]
     async fn accept_my_invitation(&self, caller: Person, body: Body<JoinRequest>) -> Reply<Joined> {
         let member = caller.signed_in()?;
         let joined = invitations::accept_as(&self.app, &caller, member, &body.0.token).await?;

@@ -42,13 +42,20 @@ struct UpdateMe {
     display_name: MaybeUndefined<DisplayName>,
 }
 
+crate::answers! {
+    get_me: [] ["etag"];
+    update_me: [] ["etag", "x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/me", tag = "Tag::Me")]
+#[OpenApi(prefix_path = "/me", tag = "Tag::Members")]
 impl Api {
     /// See oneself
+    ///
+    /// Who is signed in, with the organizations one belongs to. With a provider's token the first call makes the member.
     #[oai(path = "/", method = "get", operation_id = "get_me")]
     async fn get_me(&self, caller: PersonOrKey) -> RenderedReply<Me> {
         let id = access::require_own(&caller, ME_READ)?;
@@ -58,6 +65,8 @@ impl Api {
     }
 
     /// Change oneself
+    ///
+    /// Only what is sent is changed. Profile fields only: the password has its own operation.
     #[oai(path = "/", method = "patch", operation_id = "update_me")]
     async fn update_me(
         &self,

@@ -178,6 +178,18 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("UpdateUser", r#"{"quota_size":21474836480,"status":"suspended","reason":"left the company"}"#),
 ];
 
+crate::answers! {
+    create_user: [
+        MemberExists, WordPressIdExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull, SecretNotKept,
+    ] ["x-policy-epoch"];
+    get_user: [MemberNotFound] ["etag"];
+    update_user: [
+        NotHeld, MemberNotFound, WordPressIdExists, SftpgoNameExists, EmailExists, UsernameExists, LastAdministrator,
+        MemberDeleted, LastOwner,
+    ] ["etag", "x-policy-epoch"];
+    delete_user: [NotHeld, MemberNotFound, LastAdministrator, MemberDeleted, LastOwner] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -185,6 +197,8 @@ pub struct Api {
 #[OpenApi(prefix_path = "/admin/users", tag = "Tag::Members")]
 impl Api {
     /// List members with their quotas and their names elsewhere
+    ///
+    /// The shape that upload services expect: account, quota and folder in one object.
     #[oai(path = "/", method = "get", operation_id = "list_users")]
     async fn list_users(
         &self,
@@ -269,6 +283,8 @@ impl Api {
     }
 
     /// See a member with its quota and its names elsewhere
+    ///
+    /// The shape that upload services expect: account, quota and folder in one object.
     #[oai(path = "/:id", method = "get", operation_id = "get_user")]
     async fn get_user(&self, caller: Office, id: Path<MemberId>) -> Reply<UserView> {
         let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));

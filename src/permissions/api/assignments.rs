@@ -145,6 +145,13 @@ impl SyncResult {
     }
 }
 
+crate::answers! {
+    list_user_roles: [SubjectNotFound];
+    assign_user_role: [NotHeld, RoleNotFound, SubjectNotFound, RoleAlreadyAssigned, SystemRole] ["x-policy-epoch"];
+    revoke_user_role: [NotHeld, RoleNotFound, AssignmentNotFound, SubjectNotFound, LastOwner] ["x-policy-epoch"];
+    sync_user_roles: [NotHeld, SubjectNotFound] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

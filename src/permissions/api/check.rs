@@ -145,11 +145,15 @@ struct CheckAnswer {
     decisions: Option<Vec<CheckAnswer>>,
 }
 
+crate::answers! {
+    check_permission: [EpochNotReached];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Decisions")]
 impl Api {
     /// Ask whether a member may do something
     ///

@@ -89,7 +89,7 @@ pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Decisions")]
 impl Api {
     /// Read the decision log
     ///

@@ -78,6 +78,11 @@ struct DeleteRoleMapping {
     external_key: ExternalKey,
 }
 
+crate::answers! {
+    upsert_role_mapping: [NotHeld, RoleNotFound, SystemRole] ["x-policy-epoch"];
+    delete_role_mapping: [MappingNotFound] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -85,6 +90,8 @@ pub struct Api {
 #[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
 impl Api {
     /// List role mappings
+    ///
+    /// Which roles of other systems bring which roles here.
     #[oai(path = "/role-mappings", method = "get", operation_id = "list_role_mappings")]
     async fn list_role_mappings(
         &self,

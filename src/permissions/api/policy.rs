@@ -76,6 +76,10 @@ struct PolicyReloaded {
     changed: bool,
 }
 
+crate::answers! {
+    import_catalog: [AmbiguousCatalog, PermissionExists] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

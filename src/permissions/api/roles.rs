@@ -113,6 +113,16 @@ struct RoleHolder {
     create_at: i64,
 }
 
+crate::answers! {
+    create_role: [RoleKey, RoleExists] ["etag", "x-policy-epoch"];
+    get_role: [RoleNotFound] ["etag"];
+    update_role: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
+    delete_role: [RoleNotFound, SystemRole, RoleInUse] ["x-policy-epoch"];
+    list_role_permissions: [RoleNotFound] ["etag"];
+    replace_role_permissions: [NotHeld, RoleNotFound, PermissionNotFound, SystemRole] ["etag", "x-policy-epoch"];
+    list_role_members: [RoleNotFound];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -130,6 +140,8 @@ impl Api {
     }
 
     /// Create a role
+    ///
+    /// A role of the organization, without permissions at first.
     #[oai(path = "/roles", method = "post", operation_id = "create_role")]
     async fn create_role(&self, caller: Gate, body: Body<CreateRole>) -> Reply<RoleView> {
         let roles_max = self.app.config.roles_max;
@@ -165,6 +177,8 @@ impl Api {
     }
 
     /// See a role
+    ///
+    /// By its id; for its permissions see `/permissions/roles/{id}/permissions`.
     #[oai(path = "/roles/:id", method = "get", operation_id = "get_role")]
     async fn get_role(&self, caller: Gate, id: Path<RoleId>) -> Reply<RoleView> {
         let tenant = access::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_GET)?;
@@ -300,6 +314,8 @@ impl Api {
     }
 
     /// See who holds a role
+    ///
+    /// Members with the source that each holds the role from: by hand, or from another system.
     #[oai(path = "/roles/:id/users", method = "get", operation_id = "list_role_members")]
     async fn list_role_members(
         &self,

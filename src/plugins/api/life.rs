@@ -34,6 +34,18 @@ struct ActivatePlugin {
     deadline_ms: Option<u32>,
 }
 
+crate::answers! {
+    activate_plugin: [
+        PluginStart, PluginNotFound, PluginVersionNotFound, PluginVectorsFailed, OwnerNeeded, CompilerBusy,
+    ] ["etag", "x-policy-epoch"];
+    deactivate_plugin: [PluginNotFound] ["etag", "x-policy-epoch"];
+    roll_back_plugin: [
+        PluginNotFound, PluginVersionNotFound, NothingToRollBack, OwnerNeeded, CompilerBusy,
+    ] ["etag", "x-policy-epoch"];
+    delete_plugin: [PluginNotFound, PluginInForce] ["x-policy-epoch"];
+    delete_plugin_version: [PluginNotFound, PluginVersionNotFound, PluginInForce] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

@@ -405,6 +405,11 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
+crate::answers! {
+    get_plugin: [PluginNotFound] ["etag"];
+    get_plugin_log: [PluginNotFound];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

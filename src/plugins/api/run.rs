@@ -194,6 +194,10 @@ impl DryRunAnswer {
     }
 }
 
+crate::answers! {
+    dry_run_plugin: [PluginStart, PluginInput, PluginNotFound, PluginVersionNotFound, CompilerBusy];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

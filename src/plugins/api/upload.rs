@@ -56,6 +56,13 @@ impl UploadedPlugin {
     }
 }
 
+crate::answers! {
+    upload_plugin: [
+        PluginName, PluginTooLarge, NotAComponent, PluginMalformed, PluginImports, PluginExports, PluginMajor,
+        PluginTooComplex, PluginCompile, PluginStart, PluginVectors, PluginsFull, UploadsLimited, CompilerBusy,
+    ];
+}
+
 pub struct Api {
     pub app: Arc<App>,
     /// Who uploaded how often.
@@ -191,6 +198,8 @@ fn find_known(
 pub struct WasmComponent;
 
 const WASM: &str = "application/wasm";
+/// What generated clients and simple uploads send.
+const OCTETS: &str = "application/octet-stream";
 
 impl<'a> ApiExtractor<'a> for WasmComponent {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
@@ -203,7 +212,10 @@ impl<'a> ApiExtractor<'a> for WasmComponent {
         let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "binary")));
         Some(MetaRequest {
             description: Some("A WebAssembly component"),
-            content: vec![MetaMediaType { content_type: WASM, schema }],
+            content: vec![
+                MetaMediaType { content_type: WASM, schema: schema.clone() },
+                MetaMediaType { content_type: OCTETS, schema },
+            ],
             required: true,
         })
     }
@@ -213,7 +225,7 @@ impl<'a> ApiExtractor<'a> for WasmComponent {
         _: &mut poem::RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        require_media_type(request, &[WASM], "send the component as application/wasm")?;
+        require_media_type(request, &[WASM, OCTETS], "send the component as application/wasm")?;
         Ok(Self)
     }
 }

@@ -19,7 +19,7 @@ pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/admin/encryption-key", tag = "Tag::Sessions")]
+#[OpenApi(prefix_path = "/admin/encryption-key", tag = "Tag::System")]
 impl Api {
     /// Make a new key for the secrets in the database
     ///

@@ -30,11 +30,15 @@ pub const EXAMPLES: &[(&str, &str)] = &[(
     r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","username":"kim","display_name":"Kim","password":"Correct-horse-7"}"#,
 )];
 
+crate::answers! {
+    accept_invitation: [SecondFactorRequired, EnrolmentRequired, InvalidLink, EmailExists, UsernameExists, SiteFull];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/auth", tag = "Tag::Sessions")]
+#[OpenApi(prefix_path = "/auth", tag = "Tag::Invitations")]
 impl Api {
     /// Accept an invitation
     ///

@@ -133,6 +133,11 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
+crate::answers! {
+    login: [InvalidLogin, SecondFactorRequired, EnrolmentRequired, TooManyFailures, CrossSite];
+    refresh: [InvalidRefresh, RefreshReused, SecondFactorRequired, CrossSite, WrongHost];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

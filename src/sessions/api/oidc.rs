@@ -59,6 +59,14 @@ struct OidcTokens {
     provider_access_token: Option<String>,
 }
 
+crate::answers! {
+    get_oidc_url: [UnknownProvider, NeighbourFailed, NotConfigured];
+    exchange_oidc_code: [
+        InvalidLogin, SecondFactorRequired, EnrolmentRequired, InvalidState, OidcRefused, UnknownProvider, CrossSite,
+        NeighbourFailed, SiteFull, NotConfigured,
+    ];
+}
+
 pub struct Api {
     pub app: Arc<App>,
     pub providers: Arc<Providers>,

@@ -49,13 +49,19 @@ struct EndedSessions {
     ended: u64,
 }
 
+crate::answers! {
+    end_my_session: [SessionNotFound];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/me/sessions", tag = "Tag::Me")]
+#[OpenApi(prefix_path = "/me/sessions", tag = "Tag::Sessions")]
 impl Api {
     /// List one's own sessions
+    ///
+    /// Devices on which the caller is signed in; `is_current` is the one that asks.
     #[oai(path = "/", method = "get", operation_id = "list_my_sessions")]
     async fn list_my_sessions(&self, caller: Person) -> Reply<Sessions> {
         let member = caller.signed_in()?;
@@ -64,6 +70,8 @@ impl Api {
     }
 
     /// End one of one's own sessions
+    ///
+    /// Signs one device out; its access tokens stop working with this answer.
     #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
     async fn end_my_session(&self, caller: Person, id: Path<SessionId>) -> Done {
         end(&self.app, &caller, caller.signed_in()?, id.0).await?;
@@ -74,6 +82,8 @@ impl Api {
     }
 
     /// Sign out everywhere
+    ///
+    /// Ends every session of the caller, this one too unless `keep_current` is set; access tokens stop working with this answer.
     #[oai(path = "/", method = "delete", operation_id = "end_my_sessions")]
     async fn end_my_sessions(
         &self,

@@ -51,16 +51,23 @@ fn shown(link: Changed<Link>) -> Changed<PasswordLink> {
     link.map(|link| PasswordLink { url: link.url, token: link.token, expires_at: link.expires_at.0 })
 }
 
+crate::answers! {
+    change_my_password: [WrongPassword, TooManyFailures];
+    forgot_password: [TooManyFailures, MailNotConfigured];
+    reset_password: [InvalidLink, TooManyFailures, CrossSite];
+    create_password_link: [NotHeld, MemberNotFound, MemberNotActive, MemberDeleted, SecretNotKept];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::Sessions")]
 impl Api {
     /// Change one's own password
     ///
     /// Ends every other session; the one that asks goes on.
-    #[oai(path = "/me/password", method = "post", operation_id = "change_my_password", tag = "Tag::Me")]
+    #[oai(path = "/me/password", method = "post", operation_id = "change_my_password")]
     async fn change_my_password(&self, caller: Person, body: Body<ChangePassword>) -> Done {
         let ChangePassword { old_password, new_password } = body.0;
         change_own(&self.app, &caller, old_password.0, new_password.0).await?;
@@ -70,7 +77,7 @@ impl Api {
     /// Ask for a link by mail
     ///
     /// The answer is the same for every login, known or not. One mail a minute at most.
-    #[oai(path = "/auth/password/forgot", method = "post", operation_id = "forgot_password", tag = "Tag::Sessions")]
+    #[oai(path = "/auth/password/forgot", method = "post", operation_id = "forgot_password")]
     async fn forgot_password(&self, visitor: Visitor, body: Body<ForgotPassword>) -> Done {
         send_link(&self.app, &visitor, body.0.login.0)?;
         Ok(done())
@@ -79,7 +86,7 @@ impl Api {
     /// Set a new password by a link
     ///
     /// Ends every session and signs nobody in. A password that is refused does not use the link up.
-    #[oai(path = "/auth/password/reset", method = "post", operation_id = "reset_password", tag = "Tag::Sessions")]
+    #[oai(path = "/auth/password/reset", method = "post", operation_id = "reset_password")]
     async fn reset_password(&self, visitor: Visitor, body: Body<ResetPassword>) -> Done {
         let ResetPassword { token, new_password } = body.0;
         reset(&self.app, &visitor.exchange, token.0, new_password.0).await?;
@@ -89,12 +96,7 @@ impl Api {
     /// Make a link for a member's new password
     ///
     /// Works once, for `auth.reset_link_ttl_s`; a new link voids the ones before. Hand it over by a way you trust.
-    #[oai(
-        path = "/admin/members/:id/password-link",
-        method = "post",
-        operation_id = "create_password_link",
-        tag = "Tag::Members"
-    )]
+    #[oai(path = "/admin/members/:id/password-link", method = "post", operation_id = "create_password_link")]
     async fn create_password_link(&self, caller: Office, id: Path<MemberId>) -> Reply<PasswordLink> {
         access::require(&self.app.snapshot(), &caller, Permission::MEMBER_PASSWORD_LINK)?;
         let make = make_link(&self.app, secret::token("pr_")?, id.0);

@@ -37,6 +37,11 @@ struct VerifyRequest {
     code: EmailCode,
 }
 
+crate::answers! {
+    register: [RegistrationClosed, TooManyFailures, MailNotConfigured];
+    verify_registration: [InvalidCode, RegistrationClosed, TooManyFailures, EmailExists, UsernameExists, SiteFull];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

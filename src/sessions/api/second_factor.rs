@@ -107,6 +107,16 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("SecondFactor", r#"{"enabled":true,"confirmed_at":1763740800000,"recovery_codes_left":10,"required":false}"#),
 ];
 
+crate::answers! {
+    answer_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, CrossSite];
+    enrol_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, SecondFactorOn];
+    begin_my_second_factor: [InvalidCode, WrongPassword, TooManyFailures, SecondFactorOn];
+    confirm_my_second_factor: [InvalidCode, SecondFactorOff];
+    renew_my_recovery_codes: [InvalidCode, SecondFactorOff];
+    remove_my_second_factor: [InvalidCode, TooManyFailures, SecondFactorOff, SecondFactorKept];
+    reset_second_factor: [SecondFactorOff, NotHeld, MemberNotFound] ["x-policy-epoch"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -140,7 +150,9 @@ impl Api {
     }
 
     /// See one's own second factor
-    #[oai(path = "/me/second-factor", method = "get", operation_id = "get_my_second_factor", tag = "Tag::Me")]
+    ///
+    /// Whether one is set up, and how many recovery codes are left.
+    #[oai(path = "/me/second-factor", method = "get", operation_id = "get_my_second_factor")]
     async fn get_my_second_factor(&self, caller: Person) -> Reply<SecondFactorView> {
         let member = caller.signed_in()?;
         let state = self.app.read(move |r| second_factor::state(r, member)).await?;
@@ -155,7 +167,7 @@ impl Api {
     /// Begin a second factor
     ///
     /// It counts once `/me/second-factor/confirm` got a first code. Sent again, the secret before is void.
-    #[oai(path = "/me/second-factor", method = "post", operation_id = "begin_my_second_factor", tag = "Tag::Me")]
+    #[oai(path = "/me/second-factor", method = "post", operation_id = "begin_my_second_factor")]
     async fn begin_my_second_factor(
         &self,
         request: &Request,
@@ -170,12 +182,7 @@ impl Api {
     /// Switch one's second factor on
     ///
     /// With the first code of the authenticator app. Every other session of the member ends.
-    #[oai(
-        path = "/me/second-factor/confirm",
-        method = "post",
-        operation_id = "confirm_my_second_factor",
-        tag = "Tag::Me"
-    )]
+    #[oai(path = "/me/second-factor/confirm", method = "post", operation_id = "confirm_my_second_factor")]
     async fn confirm_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
         let member = caller.signed_in()?;
         let recovery_codes = second_factor::confirm(&self.app, &caller, member, body.0.code.0).await?;
@@ -185,12 +192,7 @@ impl Api {
     /// Get new recovery codes
     ///
     /// The former ones are void.
-    #[oai(
-        path = "/me/second-factor/recovery-codes",
-        method = "post",
-        operation_id = "renew_my_recovery_codes",
-        tag = "Tag::Me"
-    )]
+    #[oai(path = "/me/second-factor/recovery-codes", method = "post", operation_id = "renew_my_recovery_codes")]
     async fn renew_my_recovery_codes(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
         let member = caller.signed_in()?;
         let recovery_codes = second_factor::renew_recovery_codes(&self.app, &caller, member, body.0.code.0).await?;
@@ -200,12 +202,7 @@ impl Api {
     /// Take one's second factor away
     ///
     /// Refused while an organization asks for one. Every other session of the member ends.
-    #[oai(
-        path = "/me/second-factor/remove",
-        method = "post",
-        operation_id = "remove_my_second_factor",
-        tag = "Tag::Me"
-    )]
+    #[oai(path = "/me/second-factor/remove", method = "post", operation_id = "remove_my_second_factor")]
     async fn remove_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Done {
         second_factor::remove(&self.app, &caller, caller.signed_in()?, body.0.code.0).await?;
         Ok(done())
@@ -216,12 +213,7 @@ impl Api {
     /// For who lost authenticator and recovery codes: everything the member was signed in to ends. By the platform, or
     /// by the administrator of the only organization that the member belongs to; never of a member who holds more than
     /// the caller, and never of oneself.
-    #[oai(
-        path = "/admin/members/:id/second-factor",
-        method = "delete",
-        operation_id = "reset_second_factor",
-        tag = "Tag::Members"
-    )]
+    #[oai(path = "/admin/members/:id/second-factor", method = "delete", operation_id = "reset_second_factor")]
     async fn reset_second_factor(&self, caller: Person, id: Path<MemberId>) -> Done {
         let reset = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_RESET_FACTOR)?;

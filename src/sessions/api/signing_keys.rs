@@ -38,6 +38,8 @@ pub struct Api {
 #[OpenApi(prefix_path = "/admin/signing-keys", tag = "Tag::Sessions")]
 impl Api {
     /// List signing keys
+    ///
+    /// The keys that access tokens are signed with, without their secret halves: the present one and those still accepted.
     #[oai(path = "/", method = "get", operation_id = "list_signing_keys")]
     async fn list_signing_keys(&self, caller: Person) -> Reply<SigningKeys> {
         access::require(&self.app.snapshot(), &caller, Permission::SIGNING_KEY_LIST)?;

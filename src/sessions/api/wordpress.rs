@@ -37,6 +37,17 @@ struct WordPressTicketRequest {
     cookies: Option<bool>,
 }
 
+crate::answers! {
+    login_with_wordpress: [
+        InvalidLogin, SecondFactorRequired, EnrolmentRequired, TooManyFailures, CrossSite, WordPressNotConfigured,
+        NeighbourFailed, SiteFull,
+    ];
+    login_with_wordpress_ticket: [
+        InvalidLogin, SecondFactorRequired, EnrolmentRequired, InvalidTicket, TooManyFailures, CrossSite,
+        WordPressNotConfigured, Forbidden, SiteFull,
+    ];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

@@ -188,11 +188,15 @@ struct HintTaken {
     users: Vec<HintedAccount>,
 }
 
+crate::answers! {
+    take_wordpress_hint: [WordPressNotConfigured, NeighbourFailed, NotConfigured];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/hooks/wordpress", tag = "Tag::Members")]
+#[OpenApi(prefix_path = "/hooks/wordpress", tag = "Tag::WordPress")]
 impl Api {
     /// Hint at accounts of WordPress that changed
     ///

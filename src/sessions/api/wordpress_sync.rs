@@ -103,11 +103,15 @@ struct SyncedWordPress {
 /// Examples of these schemas, for the document.
 pub const EXAMPLES: &[(&str, &str)] = &[("SyncWordPress", r#"{"dry_run":true}"#)];
 
+crate::answers! {
+    sync_wordpress: [WordPressNotConfigured];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/admin/wordpress", tag = "Tag::Members")]
+#[OpenApi(prefix_path = "/admin/wordpress", tag = "Tag::WordPress")]
 impl Api {
     /// Compare WordPress's users with the members
     ///

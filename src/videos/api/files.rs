@@ -36,6 +36,18 @@ struct TransferVideo {
     uid: MemberId,
 }
 
+crate::answers! {
+    register_video: [
+        VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, NotYourFolder,
+        VideosFull, QuotaExceeded, OrganizationQuotaExceeded,
+    ] ["x-quota-warning"];
+    get_video: [VideoNotFound] ["etag"];
+    delete_video: [VideoNotFound];
+    transfer_video: [
+        MemberNotFound, VideoNotFound, QuotaExceeded, OrganizationQuotaExceeded,
+    ] ["etag", "x-quota-warning"];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -121,6 +133,8 @@ impl Api {
     }
 
     /// See a video
+    ///
+    /// By its id, which follows from its path.
     #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
     async fn get_video(&self, caller: OfficeOrKey, id: Path<String>) -> Reply<VideoView> {
         let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;

@@ -73,6 +73,11 @@ struct Claimed {
     over_quota: Vec<MemberId>,
 }
 
+crate::answers! {
+    import_videos: [MediaRootNotConfigured];
+    claim_videos: [MediaRootNotConfigured];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }

@@ -318,6 +318,14 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("JobCounts", r#"{"queued":3,"held":0,"leased":1,"done":120,"dead":0}"#),
 ];
 
+crate::answers! {
+    get_job: [JobNotFound];
+    heartbeat_job: [JobNotFound, LeaseLost, StepState, ProcessorsBusy];
+    complete_job: [JobNotFound, LeaseLost, StepState];
+    fail_job: [JobNotFound, LeaseLost, StepState];
+    retry_job: [JobNotFound, JobNotDead];
+}
+
 pub struct Api {
     app: Arc<App>,
     waiting: Waiting,
@@ -389,6 +397,8 @@ impl Api {
     }
 
     /// See a job
+    ///
+    /// With its steps, their states and what each reported.
     #[oai(path = "/:id", method = "get", operation_id = "get_job")]
     async fn get_job(&self, caller: OfficeOrKey, id: Path<JobId>) -> Reply<JobView> {
         let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_GET)?;

@@ -282,6 +282,13 @@ impl From<Difference> for Drift {
     }
 }
 
+crate::answers! {
+    get_my_quota: [] ["x-quota-warning"];
+    update_member_quota: [MemberNotFound] ["etag"];
+    update_organization_quota: [] ["etag"];
+    list_ledger: [MemberNotFound];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -289,6 +296,8 @@ pub struct Api {
 #[OpenApi(tag = "Tag::Quotas")]
 impl Api {
     /// See what one may store, and does
+    ///
+    /// In bytes; `used` counts the videos that are registered, `reserved` uploads that are under way.
     #[oai(path = "/me/quota", method = "get", operation_id = "get_my_quota")]
     async fn get_my_quota(&self, caller: PersonOrKey) -> Reply<QuotaView> {
         let member = access::require_own(&caller, "quotas:read")?;
@@ -444,6 +453,8 @@ impl Api {
     }
 
     /// See usage in sum, and who uses most
+    ///
+    /// The sums of the caller's organization, or of the whole site for the platform, and the members who store most.
     #[oai(path = "/admin/usage", method = "get", operation_id = "get_usage")]
     async fn get_usage(
         &self,

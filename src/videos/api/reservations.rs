@@ -80,6 +80,17 @@ impl From<Reservation> for ReservationView {
     }
 }
 
+crate::answers! {
+    create_reservation: [
+        VideoPath, OwnerNotFound, NotYourFolder, QuotaExceeded, OrganizationQuotaExceeded, ReservationsFull,
+    ] ["x-quota-warning"];
+    commit_reservation: [
+        NotYourFolder, VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, VideosFull,
+        QuotaExceeded, OrganizationQuotaExceeded, ReservationNotFound, ReservationOver,
+    ] ["x-quota-warning"];
+    release_reservation: [NotYourFolder, ReservationNotFound, ReservationOver];
+}
+
 pub struct Api {
     pub app: Arc<App>,
 }
