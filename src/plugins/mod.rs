@@ -20,9 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::access::caller::Identity;
-use crate::access::catalog::{Template, methods};
 use crate::access::giving;
-use crate::access::plugin::{Activation, Exports, Filter, Mode};
+use crate::access::plugin::{Activation, Exports, Filter, Mode, route_filter};
 use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
 use crate::app::Transaction;
@@ -341,7 +340,7 @@ pub fn require_filter(filter: &Filter) -> Result<()> {
         faults.map(|(n, why)| Field::at(&["body", "filter", list, &n.to_string()], why)).collect()
     };
     let mut faults = entries("permissions", &filter.permissions, permission_fault);
-    faults.extend(entries("routes", &filter.routes, route_fault));
+    faults.extend(entries("routes", filter.routes.texts(), |text| route_filter(text).err()));
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
@@ -351,12 +350,6 @@ fn permission_fault(name: &str) -> Option<String> {
     let is_right = !plain.is_empty() && !plain.contains('*');
     (!is_right)
         .then(|| "is the name of a permission, or `name.*` for all below it; all lists empty cover all".to_owned())
-}
-
-/// What is wrong with `/videos/:id` or `POST|PUT /videos`.
-fn route_fault(route: &str) -> Option<String> {
-    let (method, path) = route.split_once(' ').unwrap_or(("*", route));
-    methods(method).err().or_else(|| Template::parse(path).err())
 }
 
 /// Fails for a deadline that no call of these interfaces has.

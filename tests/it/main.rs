@@ -11,6 +11,7 @@
 mod audit;
 mod authentik;
 mod bodies;
+mod catalogs;
 mod checks;
 mod cli;
 mod clients;

@@ -75,3 +75,19 @@ select coalesce(j.member_id, x''), coalesce(j.organization_id, x''), j.ready, 'o
 from jobs j
 where j.state = 'queued'
 group by j.member_id, j.organization_id, j.ready;
+-- ── documents of the catalog ──
+
+-- Where the entries of an application come from.
+create table catalog_documents (
+    app text primary key,
+    -- The title of an OpenAPI document; null for a catalog in our own form.
+    title text
+) strict, without rowid;
+
+-- Applications that only these organizations have. An application without a row here is every organization's.
+create table catalog_organizations (
+    app text not null,
+    organization_id blob not null references organizations (id),
+    primary key (app, organization_id)
+) strict, without rowid;
+create index catalog_organizations_organization_id on catalog_organizations (organization_id);
