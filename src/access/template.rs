@@ -400,8 +400,8 @@ impl Tree {
         literal
             .and_then(|at| self.literals[at].1.below(next))
             .or_else(|| {
-                let fitting = self.patterns.iter().filter(|(pattern, _)| pattern.matches(segment));
-                fitting.into_iter().find_map(|(_, tree)| tree.below(next))
+                let mut fitting = self.patterns.iter().filter(|(pattern, _)| pattern.matches(segment));
+                fitting.find_map(|(_, tree)| tree.below(next))
             })
             .or_else(|| self.wide.iter().find(|(part, _)| is_wide(part)).map(|(_, index)| *index))
     }

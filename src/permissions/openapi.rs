@@ -7,7 +7,7 @@
 //! operation without an id is called after its method and path. What would be called the same is numbered, in the order of
 //! paths and methods; what is longer than a name may be is cut, with a digest of all of it at the end.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -101,7 +101,7 @@ impl<'d> Layers<'d> {
     /// Follows references within the document, or says why one cannot be followed.
     fn of(document: &'d Value, value: &'d Value) -> Result<Self, String> {
         let mut layers = vec![value];
-        while let Some(reference) = layers.last().and_then(|last| last.get("$ref")?.as_str()) {
+        while let Some(reference) = layers.last().copied().and_then(|last| last.get("$ref")?.as_str()) {
             let target = reference
                 .strip_prefix('#')
                 .ok_or_else(|| format!("stands in another document ($ref: {reference}): put it into this one"))?;
@@ -193,7 +193,7 @@ impl<'d> PathReader<'d> {
 
     /// Names of the parameters that stand for many segments.
     fn multi_segment(&self, lists: &[Option<&'d Value>]) -> Vec<&'d str> {
-        let all = lists.iter().flatten().filter_map(|list| list.as_array()).flatten().take(PARAMETERS_MAX);
+        let all = lists.iter().copied().flatten().filter_map(Value::as_array).flatten().take(PARAMETERS_MAX);
         let resolved = all.filter_map(|parameter| Layers::of(&self.document.value, parameter).ok());
         let is_multi = |parameter: &Layers<'_>| {
             parameter.get("in").is_some_and(|place| place == "path")
@@ -298,7 +298,7 @@ fn named(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<E
         let id = id.unwrap_or_else(|| plain(&format!("{}_{}", operation.method, operation.path)));
         fitted(&format!("{category}.{id}"), NAME_BYTES_MAX)
     };
-    let categories: BTreeMap<String, ()> = operations.iter().map(|operation| (category_of(operation), ())).collect();
+    let categories: BTreeSet<String> = operations.iter().map(category_of).collect();
     let wanted: Vec<(String, String)> = operations
         .iter()
         .map(|operation| {
@@ -309,16 +309,16 @@ fn named(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<E
     let mut counts: HashMap<&str, usize> = HashMap::new();
     wanted.iter().for_each(|(name, _)| *counts.entry(name).or_default() += 1);
     // Names that only one asks for are never given to another one, whatever number it has.
-    let is_taken = |name: &str| categories.contains_key(name) || root.as_deref() == Some(name);
+    let is_taken = |name: &str| categories.contains(name) || root.as_deref() == Some(name);
     let mut taken: HashSet<String> = counts
         .iter()
         .filter(|(name, count)| **count == 1 && !is_taken(name))
         .map(|(name, _)| (*name).to_owned())
         .collect();
-    let categories_and_root = root.iter().cloned().chain(categories.keys().cloned());
+    let categories_and_root = root.iter().cloned().chain(categories.iter().cloned());
     taken.extend(categories_and_root);
     let mut entries: Vec<Entry> = root.iter().map(|root| category(root.clone(), None)).collect();
-    entries.extend(categories.keys().map(|name| category(name.clone(), root.clone())));
+    entries.extend(categories.iter().map(|name| category(name.clone(), root.clone())));
     for (operation, (name, parent)) in operations.iter().zip(&wanted) {
         let is_own = counts[name.as_str()] == 1 && !is_taken(name);
         let name = if is_own { name.clone() } else { numbered(name, &mut taken) };
@@ -349,14 +349,14 @@ fn category(name: String, parent: Option<String>) -> Entry {
 
 /// The name, or the first of `name_2`, `name_3`, … that is free.
 fn numbered(name: &str, taken: &mut HashSet<String>) -> String {
-    let tried = (1..).map(|n: u64| match n {
+    let mut tried = (1_u64..).map(|n| match n {
         1 => name.to_owned(),
         n => {
             let number = format!("_{n}");
             format!("{}{number}", fitted(name, NAME_BYTES_MAX - number.len()))
         }
     });
-    let free = tried.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
+    let free = tried.find(|name| !taken.contains(name)).unwrap_or_default();
     taken.insert(free.clone());
     free
 }

@@ -95,8 +95,8 @@ fn measure_json(bytes: &[u8], bounds: Bounds) -> Result<Lines> {
     let (mut depth, mut nodes, mut line, mut text_start) = (0_u64, 1_u64, 1, None);
     let (mut lines, mut keys, mut last_text) = (Lines::new(), Vec::<String>::new(), 0..0);
     let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        line += usize::from(*byte == b'\n');
+    while let Some(byte) = bytes.get(at).copied() {
+        line += usize::from(byte == b'\n');
         match (byte, text_start) {
             (b'"', None) => text_start = Some(at),
             (b'"', Some(start)) => (last_text, text_start) = (start..at + 1, None),

@@ -203,6 +203,7 @@ impl Api {
     /// path; of an OpenAPI document what cannot be protected is listed as `skipped`. Owners of all organizations hold a new
     /// application at once, unless `organizations` or `closed` says otherwise.
     #[oai(path = "/catalog", method = "put", operation_id = "import_catalog")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn import_catalog(
         &self,
         caller: Person,
