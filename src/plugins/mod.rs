@@ -526,10 +526,10 @@ mod tests {
     #[test]
     fn a_route_of_a_filter_is_a_path_perhaps_with_methods() {
         for right in ["/", "/videos/:id", "POST /videos", "* /files/*rest", "GET|POST /a/{b}"] {
-            assert_eq!(route_fault(right), None, "{right}");
+            assert_eq!(route_filter(right).err(), None, "{right}");
         }
         for wrong in ["", "videos", "post /videos", "GET|GET /videos", "GET  /videos", "GET videos", "/a//b", "/a/:"] {
-            assert!(route_fault(wrong).is_some(), "{wrong}");
+            assert!(route_filter(wrong).is_err(), "{wrong}");
         }
     }
 
