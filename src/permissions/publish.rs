@@ -1,7 +1,7 @@
 //! Writes an import: what it adds, changes, renames and orphans of its application, and who has the application.
 //!
 //! **Invariant.** What a role was given never opens another request because names changed hands: an operation of an OpenAPI
-//! document is known by its method and path, so that one with another name is renamed, and roles keep it.
+//! document is known by its method and path: in its next version one with another name is renamed, and roles keep it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -48,16 +48,16 @@ pub struct Imported {
 /// Writes an import and answers what it did. With `dry_run` it only answers.
 pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imported, Option<Change>)> {
     let catalog = &t.snapshot().catalog;
-    let mut imported = compare(catalog, import)?;
+    // Entries from before titles were kept are taken for our own form's.
+    let known_title = store::find_document(t, &import.app)?;
+    let former_title = known_title.clone().flatten();
+    let mut imported = compare(catalog, import, former_title == import.title)?;
     let total = catalog.len() as u64 + imported.added.len() as u64;
     if total > terms.entries_max {
         let entries_max = terms.entries_max;
         let message = format!("the catalog would have {total} entries, and limits.catalog_entries is {entries_max}");
         return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
-    // Entries from before titles were kept are taken for our own form's.
-    let known_title = store::find_document(t, &import.app)?;
-    let former_title = known_title.clone().flatten();
     if former_title != import.title && !imported.orphaned.is_empty() {
         imported.replaces = Some(described(former_title.as_deref()));
     }
@@ -170,10 +170,12 @@ pub fn user_type(user_type: UserType) -> &'static str {
 
 // ── what differs ──
 
-fn compare(catalog: &Catalog, import: &Import) -> Result<Imported> {
+fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result<Imported> {
     let mut faults = Faults::default();
     let mut imported = Imported::default();
-    let renamed = renames(catalog, import);
+    // In our own form people choose the names, and what another document has at a path is something else.
+    let can_rename = is_same_document && import.title.is_some();
+    let renamed = if can_rename { renames(catalog, import) } else { HashMap::new() };
     let vacated: HashSet<&str> = renamed.values().map(|node| &*node.name).collect();
     // What the entries in the catalog will be called.
     let named: HashMap<Slot, &str> = renamed.iter().map(|(name, node)| (node.slot, *name)).collect();
@@ -217,11 +219,10 @@ fn differs<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap
         || node.user_type != entry.user_type
 }
 
-/// New name → the entry that has another one today. In our own form a name that is still there keeps its entry.
+/// New name → the entry that has another one today.
 fn renames<'a>(catalog: &'a Catalog, import: &'a Import) -> HashMap<&'a str, &'a Node> {
-    let live = || catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned);
     let mut by_route: HashMap<(&str, Template), &Node> = HashMap::new();
-    for node in live() {
+    for node in catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned) {
         if let (Some(methods), Some(Ok(template))) =
             (&node.http_methods, node.http_path.as_deref().map(Template::parse))
         {
@@ -237,8 +238,7 @@ fn renames<'a>(catalog: &'a Catalog, import: &'a Import) -> HashMap<&'a str, &'a
             continue;
         };
         let Some(node) = by_route.get(&(methods, template)).copied() else { continue };
-        let keeps_name = import.title.is_none() && names.contains(&*node.name);
-        if *node.name != *entry.name && !keeps_name {
+        if *node.name != *entry.name {
             renamed.insert(&entry.name, node);
         }
     }
