@@ -102,12 +102,16 @@ fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Impor
     for (position, entry) in (0..).zip(&import.entries).filter(|(_, entry)| differs(&entry.name)) {
         let name = entry.name.as_str();
         let known = if added.contains(name) { None } else { catalog.find(former.get(name).unwrap_or(&name)) };
+        let is_still_open = |node: &Node| match former.contains_key(name) {
+            true => stays_open(catalog, node, entry, &named),
+            false => node.is_open,
+        };
         let row = PermissionRow {
             name,
             app: &import.app,
             http_methods: entry.http_methods.as_deref(),
             http_path: entry.http_path.as_deref(),
-            is_open: entry.is_open.or(known.map(|node| stays_open(catalog, node, entry, &named))).unwrap_or(!closed),
+            is_open: entry.is_open.or(known.map(is_still_open)).unwrap_or(!closed),
             user_type: user_type(entry.user_type),
             position,
         };
@@ -119,7 +123,7 @@ fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Impor
     orphaned.iter().try_for_each(|name| store::orphan_permission(t, name))
 }
 
-/// An entry that moves out of a closed category is closed itself.
+/// An entry that is moved out of a closed category by its new name is closed itself.
 fn stays_open<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<Slot, &'c str>) -> bool {
     let is_moved = parent_of(catalog, node, named) != entry.parent.as_deref();
     node.is_open && (!is_moved || node.orphaned || catalog.is_open(node.slot))
