@@ -157,6 +157,21 @@ create unique index permissions_name on permissions (name);
 create index permissions_app on permissions (app);
 create index permissions_parent_slot on permissions (parent_slot);
 
+-- Where the entries of an application come from.
+create table catalog_documents (
+    app text primary key,
+    -- The title of an OpenAPI document; null for a catalog in our own form.
+    title text
+) strict, without rowid;
+
+-- Applications that only these organizations have. An application without a row here is every organization's.
+create table catalog_organizations (
+    app text not null,
+    organization_id blob not null references organizations (id),
+    primary key (app, organization_id)
+) strict, without rowid;
+create index catalog_organizations_organization_id on catalog_organizations (organization_id);
+
 create table roles (
     id blob primary key check (length(id) = 16),
     organization_id blob not null references organizations (id),

@@ -204,7 +204,7 @@ settings! {
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, such as at the sign-in, in bytes";
     bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory, all callers together; more are answered busy. Callers who are not known have a quarter of it";
-    catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
+    catalog_bytes_max "limits.catalog_bytes": u64 = 16_777_216, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
     document_depth_max "limits.document_depth": u64 = 64, 4..=127, "Most levels of a catalog or OpenAPI document to import: lists and objects within each other";
     document_nodes_max "limits.document_nodes": u64 = 500_000, 10..=10_000_000, "Most values of a catalog or OpenAPI document to import, each as often as YAML's aliases repeat it";

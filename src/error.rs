@@ -136,6 +136,7 @@ causes! {
     RoleExists 31 303 "role_exists" "a role with this key exists";
     RoleAlreadyAssigned 31 303 "role_already_assigned" "the member holds this role from this source already";
     PermissionExists 31 303 "permission_exists" "a permission of another application has this name";
+    CatalogOfAnother 31 309 "catalog_of_another_document" "the entries of this application come from another document";
     SystemRole 31 309 "system_role" "a system role cannot be changed in this way";
     LastOwner 31 309 "last_owner" "this is the last owner of the organization: make another one first";
     RoleInUse 31 312 "role_in_use" "the role is still assigned to members or used by a mapping";

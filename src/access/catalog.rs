@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::permission::{OWN, Permission};
+use super::template::{Template, Tree};
+use crate::ids::OrganizationId;
 
 /// The bit that stands for a permission.
 pub type Slot = u32;
@@ -74,112 +76,6 @@ pub struct Node {
     pub position: i64,
 }
 
-/// A path template: literals, parameters, and perhaps a final rest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    /// `None` is a parameter.
-    segments: Vec<Option<Box<str>>>,
-    rest: bool,
-}
-
-/// More segments than any real API nests.
-const SEGMENTS_MAX: usize = 32;
-const TEMPLATE_BYTES_MAX: usize = 1_024;
-
-impl Template {
-    /// Reads `/a/:b/{c}/*rest`, or says in a sentence what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| Err(format!("the path {text:?} {why}"));
-        if text.len() > TEMPLATE_BYTES_MAX {
-            return wrong(&format!("is longer than {TEMPLATE_BYTES_MAX} bytes"));
-        }
-        let Some(inner) = text.strip_prefix('/') else { return wrong("must begin with a slash") };
-        let inner = inner.strip_suffix('/').unwrap_or(inner);
-        let mut template = Self { segments: Vec::new(), rest: false };
-        if inner.is_empty() {
-            return Ok(template);
-        }
-        for segment in inner.split('/') {
-            if template.rest {
-                return wrong("has something behind its rest");
-            }
-            match segment {
-                "" | "." | ".." => return wrong("has an empty or dot segment"),
-                _ if segment.starts_with('*') => {
-                    template.rest = true;
-                    continue;
-                }
-                _ => {}
-            }
-            let parameter = segment.strip_prefix(':').or_else(|| segment.strip_prefix('{')?.strip_suffix('}'));
-            template.segments.push(match parameter {
-                Some(name) if is_name(name) => None,
-                Some(_) => return wrong("has a parameter without a plain name"),
-                None if !is_literal(segment) => {
-                    return wrong(&format!(
-                        "has the segment {segment:?}, which is neither a literal nor one whole parameter"
-                    ));
-                }
-                None => Some(segment.into()),
-            });
-        }
-        if template.segments.len() > SEGMENTS_MAX {
-            return wrong(&format!("has more than {SEGMENTS_MAX} segments"));
-        }
-        Ok(template)
-    }
-
-    /// The form the trie takes. Parameter names are gone: templates of one shape are one route.
-    pub fn shape(&self) -> String {
-        let mut shape = String::new();
-        for (n, segment) in self.segments.iter().enumerate() {
-            match segment {
-                Some(literal) => shape.push_str(&format!("/{literal}")),
-                None => shape.push_str(&format!("/{{p{n}}}")),
-            }
-        }
-        match (self.rest, shape.is_empty()) {
-            (true, _) => shape + "/{*rest}",
-            (false, true) => "/".into(),
-            (false, false) => shape,
-        }
-    }
-
-    /// For an order of umbrellas that match one path: from the left, a literal is more specific than a parameter, and
-    /// that more than the rest.
-    fn specificity(&self) -> Vec<u8> {
-        let kinds = self.segments.iter().map(|segment| u8::from(segment.is_none()));
-        kinds.chain([2]).collect()
-    }
-
-    /// Does this umbrella lie over the path? The rest is at least one segment.
-    fn lies_over(&self, path: &str) -> bool {
-        let mut segments = path[1..].split('/');
-        let fits = self.segments.iter().all(|own| {
-            segments
-                .next()
-                .is_some_and(|segment| !segment.is_empty() && own.as_deref().is_none_or(|own| own == segment))
-        });
-        fits && segments.next().is_some_and(|segment| !segment.is_empty())
-    }
-
-    /// Does this template, an umbrella, lie over all paths of the other one?
-    fn covers(&self, other: &Self) -> bool {
-        self.rest
-            && other.segments.len() + usize::from(other.rest) > self.segments.len()
-            && self.segments.iter().zip(&other.segments).all(|(mine, its)| mine.is_none() || mine == its)
-            && self != other
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
-}
-
-fn is_literal(segment: &str) -> bool {
-    segment.bytes().all(|byte| byte.is_ascii_graphic() && !b"%{}*\\#?;".contains(&byte)) && !segment.starts_with(':')
-}
-
 /// Reads `GET|POST` or `*` into tokens, or says what is wrong.
 pub fn methods(text: &str) -> Result<Vec<&str>, String> {
     let tokens: Vec<&str> = text.split('|').collect();
@@ -226,11 +122,14 @@ impl Route {
     }
 }
 
+/// The templates of one application. Nearly all are in the trie; what it cannot hold costs nothing where there is none.
 #[derive(Clone, Default)]
 struct Routes {
     trie: matchit::Router<usize>,
-    /// Templates with a rest, most specific first. The trie cannot hold one beside a parameter, and there are few.
-    umbrellas: Vec<usize>,
+    /// Templates with text around parameters.
+    mixed: Tree,
+    /// Templates of any number of segments.
+    wide: Tree,
     all: Vec<Route>,
 }
 
@@ -249,6 +148,9 @@ pub struct Catalog {
     by_name: HashMap<Arc<str>, Slot>,
     /// Few, so that looking along them is quicker than hashing a name.
     apps: Vec<(Arc<str>, Routes)>,
+    /// Entries of applications that not all organizations have, and who has these.
+    reserved: Bits,
+    organizations: HashMap<Arc<str>, Vec<OrganizationId>>,
     /// Not closed, not orphaned, and no ancestor closed.
     open: Bits,
     /// What an owner of a tenant holds without a tick: all but the site's own administration.
@@ -270,10 +172,24 @@ impl Catalog {
         let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
         let own: Vec<Slot> = OWN.iter().map(|own| by_name.get(own.name).copied().unwrap_or(Slot::MAX)).collect();
         let open = open_nodes(&nodes);
-        let mut catalog = Self { apps: Vec::new(), open, tenant: Bits::default(), own, by_name, nodes, len };
+        let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
+        let mut catalog = Self { apps: Vec::new(), reserved, organizations, open, tenant, own, by_name, nodes, len };
         catalog.tenant = catalog.iter().map(|node| node.slot).filter(|slot| !catalog.is_site_only(*slot)).collect();
         catalog.apps = catalog.routed();
         catalog
+    }
+
+    /// With applications that only these organizations have.
+    pub fn reserved(mut self, organizations: HashMap<Arc<str>, Vec<OrganizationId>>) -> Self {
+        self.reserved =
+            self.iter().filter(|node| organizations.contains_key(&node.app)).map(|node| node.slot).collect();
+        self.organizations = organizations;
+        self
+    }
+
+    /// The organizations that have an application; `None` when all have it.
+    pub fn organizations(&self, app: &str) -> Option<&[OrganizationId]> {
+        self.organizations.get(app).map(Vec::as_slice)
     }
 
     pub fn len(&self) -> usize {
@@ -305,8 +221,15 @@ impl Catalog {
         self.open.contains(slot)
     }
 
-    pub fn is_in_tenant(&self, slot: Slot) -> bool {
-        self.tenant.contains(slot)
+    /// Can an organization hold it at all?
+    pub fn is_in_tenant(&self, slot: Slot, tenant: OrganizationId) -> bool {
+        self.tenant.contains(slot) && self.is_for(slot, tenant)
+    }
+
+    /// Is it of an application that this organization has?
+    pub fn is_for(&self, slot: Slot, tenant: OrganizationId) -> bool {
+        !self.reserved.contains(slot)
+            || self.get(slot).and_then(|node| self.organizations(&node.app)).is_none_or(|all| all.contains(&tenant))
     }
 
     /// The chain of parents, nearest first.
@@ -335,12 +258,12 @@ impl Catalog {
 
     fn routed(&self) -> Vec<(Arc<str>, Routes)> {
         let mut apps: HashMap<Arc<str>, Vec<Route>> = HashMap::new();
-        let mut known: HashMap<(Arc<str>, String), usize> = HashMap::new();
+        let mut known: HashMap<(Arc<str>, Template), usize> = HashMap::new();
         for node in self.iter().filter(|node| !node.orphaned) {
             let (Some(text), Some(tokens)) = (&node.http_path, &node.http_methods) else { continue };
             let (Ok(template), Ok(tokens)) = (Template::parse(text), methods(tokens)) else { continue };
             let routes = apps.entry(node.app.clone()).or_default();
-            let index = *known.entry((node.app.clone(), template.shape())).or_insert_with(|| {
+            let index = *known.entry((node.app.clone(), template.clone())).or_insert_with(|| {
                 routes.push(Route { template, text: text.clone(), methods: Vec::new(), any: Vec::new() });
                 routes.len() - 1
             });
@@ -369,25 +292,30 @@ impl Routes {
                 }
             }
         }
-        let mut trie = matchit::Router::new();
-        let mut umbrellas = Vec::new();
-        for (index, route) in all.iter().enumerate() {
-            if route.template.rest {
-                umbrellas.push(index);
-            } else if let Err(e) = trie.insert(route.template.shape(), index) {
-                tracing::error!(template = %route.text, error = %e, "a template cannot be routed and denies");
+        let mut routes = Self { all, ..Self::default() };
+        for (index, route) in routes.all.iter().enumerate() {
+            match &route.template {
+                wide if wide.is_wide() => routes.wide.insert(wide, index),
+                mixed if !mixed.is_plain() => routes.mixed.insert(mixed, index),
+                plain => {
+                    if let Err(e) = routes.trie.insert(plain.shape(), index) {
+                        tracing::error!(template = %route.text, error = %e, "a template cannot be routed and denies");
+                    }
+                }
             }
         }
-        umbrellas.sort_by_key(|index| all[*index].template.specificity());
-        Self { trie, umbrellas, all }
+        routes
     }
 
-    /// The most specific template that matches; an umbrella only where no other does.
+    /// The most specific template that matches, in the order of `template`.
     fn at(&self, path: &str) -> Option<&Route> {
-        if let Ok(found) = self.trie.at(path) {
-            return Some(&self.all[*found.value]);
+        let plain = self.trie.at(path).ok().map(|found| &self.all[*found.value]);
+        let mixed = if self.mixed.is_empty() { None } else { self.mixed.find(path).map(|index| &self.all[index]) };
+        match (plain, mixed) {
+            (Some(plain), Some(mixed)) => Some(if mixed.template < plain.template { mixed } else { plain }),
+            (Some(found), None) | (None, Some(found)) => Some(found),
+            (None, None) => self.wide.find(path).map(|index| &self.all[index]),
         }
-        self.umbrellas.iter().map(|index| &self.all[*index]).find(|route| route.template.lies_over(path))
     }
 }
 
@@ -474,18 +402,60 @@ mod tests {
     }
 
     #[test]
-    fn a_template_says_what_is_wrong_with_it() {
-        for text in ["", "a", "/a//b", "/a/../b", "/a%20", "/a/*rest/b", "/{a}.json", "/:", "/{}", "/a b", "/a?x"] {
-            assert!(Template::parse(text).is_err(), "{text}");
-        }
-        for (text, shape) in
-            [("/", "/"), ("/a/:b/{c}", "/a/{p1}/{p2}"), ("/a/", "/a"), ("/*", "/{*rest}"), ("/a/*x", "/a/{*rest}")]
-        {
-            assert_eq!(Template::parse(text).expect(text).shape(), shape);
-        }
+    fn methods_say_what_is_wrong_with_them() {
         for text in ["", "get", "GET|", "GET|GET", "GET|*", "GET POST", "G.T"] {
             assert!(methods(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn text_around_a_parameter_is_more_specific_and_a_method_that_is_missing_there_is_denied() {
+        let catalog = Catalog::build(vec![
+            node(0, "get", "GET", "/v1/tasks/{id}"),
+            node(1, "cancel", "POST", "/v1/tasks/{id}:cancel"),
+            node(2, "plain", "GET", "/Videos/{id}/stream"),
+            node(3, "stream", "GET", "/Videos/{id}/stream.{container}"),
+            node(4, "json", "GET", "/clips/{id}.json"),
+            node(5, "clip", "GET", "/clips/{id}"),
+            node(6, "latest", "GET", "/clips/latest.json"),
+            node(7, "contents", "GET", "/contents/{path+}"),
+            node(8, "readme", "PUT", "/contents/readme"),
+            node(9, "every", "GET|PUT", "/contents/*rest"),
+            node(10, "undo", "POST", "/ops/{name+}:undo"),
+            node(11, "user", "GET", "/%E4%BD%BF%E7%94%A8%E8%80%85/{id}"),
+        ]);
+        for (method, path, slots) in [
+            ("POST", "/v1/tasks/9:cancel", vec![1]),
+            ("GET", "/v1/tasks/9:cancel", vec![98]),
+            ("GET", "/v1/tasks/9", vec![0]),
+            ("POST", "/v1/tasks/9", vec![98]),
+            ("GET", "/v1/tasks/:cancel", vec![0]),
+            ("GET", "/Videos/7/stream.mp4", vec![3]),
+            ("GET", "/Videos/7/stream", vec![2]),
+            ("GET", "/Videos/7/stream.", vec![99]),
+            ("GET", "/clips/7.json", vec![4]),
+            ("GET", "/clips/7", vec![5]),
+            ("GET", "/clips/latest.json", vec![6]),
+            ("GET", "/contents/docs/a.md", vec![7, 9]),
+            ("PUT", "/contents/docs/a.md", vec![98]),
+            ("PUT", "/contents/readme", vec![8, 9]),
+            ("GET", "/contents/readme", vec![98]),
+            ("GET", "/contents", vec![99]),
+            ("POST", "/ops/a/b/c:undo", vec![10]),
+            ("POST", "/ops/a/b/c", vec![99]),
+            ("GET", "/使用者/7", vec![11]),
+        ] {
+            assert_eq!(met(&catalog, method, path), slots, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_application_of_some_organizations_is_in_no_other_one() {
+        let (acme, bolt) = (OrganizationId::new(), OrganizationId::new());
+        let rows = vec![node(0, "own", "", ""), Node { app: "files".into(), ..node(1, "theirs", "", "") }];
+        let catalog = Catalog::build(rows).reserved(HashMap::from([("files".into(), vec![acme])]));
+        let held = |tenant| [0, 1].map(|slot| catalog.is_in_tenant(slot, tenant));
+        assert_eq!((held(acme), held(bolt)), ([true, true], [true, false]));
     }
 
     #[test]

@@ -165,16 +165,16 @@ struct Standing<'s> {
     set: Option<&'s RoleSet>,
     /// May the member be a platform administrator, who holds everything everywhere?
     administrator: Option<MemberId>,
-    has_tenant: bool,
+    tenant: Option<OrganizationId>,
 }
 
 impl Standing<'_> {
     /// Is the permission open, and held?
     fn holds(&self, slot: Slot) -> bool {
         let catalog = &self.snapshot.catalog;
-        self.has_tenant
-            && catalog.is_open(slot)
-            && (self.set.is_some_and(|set| set.holds(catalog, slot))
+        let Some(tenant) = self.tenant else { return false };
+        catalog.is_open(slot)
+            && (self.set.is_some_and(|set| set.holds(catalog, tenant, slot))
                 || self.administrator.is_some_and(|member| self.snapshot.is_platform_admin(member)))
     }
 }
@@ -195,7 +195,7 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing
         snapshot,
         set: tenant.and_then(|tenant| tenant.set_of(question.member)),
         administrator: question.with_platform.then_some(question.member),
-        has_tenant: tenant.is_some(),
+        tenant: tenant.map(|tenant| tenant.id),
     };
     let belongs = tenant.is_none() || standing.set.is_some() || reaches_everywhere(snapshot, question);
     // Belonging comes first: whether a stranger is suspended is nobody's business here.
@@ -309,7 +309,7 @@ fn cited<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &
     roles
         .filter(|role| role.is_open)
         .filter_map(|role| {
-            let slot = open.iter().copied().find(|slot| role.holds(&snapshot.catalog, *slot))?;
+            let slot = open.iter().copied().find(|slot| role.holds(&snapshot.catalog, tenant.id, *slot))?;
             Some(Cited {
                 organization: tenant.id,
                 role: role.id,

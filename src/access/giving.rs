@@ -154,7 +154,7 @@ fn is_administrative(snapshot: &Snapshot, who: &Who, tenant: OrganizationId, rol
         || is_administrators(role)
         || Permission::all()
             .filter(changes)
-            .any(|own| role.holds(catalog, catalog.slot_of(own)) && !opens_own(who, own))
+            .any(|own| role.holds(catalog, tenant, catalog.slot_of(own)) && !opens_own(who, own))
 }
 
 /// Is it the role of an owner or an administrator by its name, whatever it holds today?
@@ -172,12 +172,12 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
         Limit::Nothing => false,
         // In `platform` the same permissions are rights over the site, which no program has to give.
         Limit::Opened => {
-            !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot) && opens(catalog, &caller.who, slot)
+            !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot, tenant) && opens(catalog, &caller.who, slot)
         }
         Limit::Held => {
             let Some(id) = caller.member() else { return false };
             let here = snapshot.tenant(tenant).and_then(|tenant| tenant.set_of(id));
-            is_platform_admin(snapshot, caller) || here.is_some_and(|set| set.holds(catalog, slot))
+            is_platform_admin(snapshot, caller) || here.is_some_and(|set| set.holds(catalog, tenant, slot))
         }
     }
 }
@@ -194,7 +194,7 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
         let message = format!("no program gives the role {}: a person does", role.key);
         return Err(Error::new(Cause::NotHeld).saying(message));
     }
-    let given = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, *slot));
+    let given = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot));
     let missing = given.into_iter().find(|slot| !holds(snapshot, caller, tenant, *slot));
     match missing {
         None => Ok(()),

@@ -56,9 +56,9 @@ pub struct Matter<'a> {
 impl<'a> Matter<'a> {
     pub fn of(snapshot: &Snapshot, question: &Question<'a>) -> Self {
         let mut matter = match question.ask {
-            Ask::Route { app, method, path } => of_route(snapshot, app, method, path),
-            Ask::Permission(name) => of_permission(snapshot, name),
-            Ask::Own(own) => of_permission(snapshot, own.own().name),
+            Ask::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
+            Ask::Permission(name) => of_permission(snapshot, question.tenant, name),
+            Ask::Own(own) => of_permission(snapshot, question.tenant, own.own().name),
             Ask::Grant(right) => Self {
                 right: Some(right),
                 can_open: is_of_its_own(snapshot, question.tenant, &right),
@@ -109,7 +109,13 @@ impl<'a> Matter<'a> {
     }
 }
 
-fn of_route<'a>(snapshot: &Snapshot, app: &str, method: &'a str, target: &'a str) -> Matter<'a> {
+fn of_route<'a>(
+    snapshot: &Snapshot,
+    tenant: Option<OrganizationId>,
+    app: &str,
+    method: &'a str,
+    target: &'a str,
+) -> Matter<'a> {
     let bare = Matter {
         app: Some(app.into()),
         is_protected: app == OWN_APP,
@@ -121,15 +127,15 @@ fn of_route<'a>(snapshot: &Snapshot, app: &str, method: &'a str, target: &'a str
         Met::Permissions(_, slots) => slots.into_iter().flatten().copied().collect(),
         Met::Nothing | Met::NotThisMethod(_) => Vec::new(),
     };
-    let permissions = open_names(snapshot, &slots);
+    let permissions = open_names(snapshot, tenant, &slots);
     Matter { path, can_open: !permissions.is_empty(), covered: names(snapshot, &slots), permissions, ..bare }
 }
 
-fn of_permission<'a>(snapshot: &Snapshot, name: &'a str) -> Matter<'a> {
+fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: &'a str) -> Matter<'a> {
     let bare = Matter::bare(Kind::Permission, name);
     // A name that no catalog has is no more mapped than a path that none has.
     let Some(node) = snapshot.catalog.find(name) else { return Matter { is_protected: true, ..bare } };
-    let permissions = open_names(snapshot, &[node.slot]);
+    let permissions = open_names(snapshot, tenant, &[node.slot]);
     Matter {
         app: Some(node.app.clone()),
         is_protected: *node.app == *OWN_APP,
@@ -144,9 +150,11 @@ fn names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
     slots.iter().filter_map(|slot| snapshot.catalog.get(*slot)).map(|node| node.name.clone()).collect()
 }
 
-/// What is closed is suspended for everybody, so that no plugin opens it.
-fn open_names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
-    let open: Vec<Slot> = slots.iter().copied().filter(|slot| snapshot.catalog.is_open(*slot)).collect();
+/// What is closed is suspended for everybody, and what is another organization's is not this one's to open: no plugin does.
+fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[Slot]) -> Vec<Arc<str>> {
+    let catalog = &snapshot.catalog;
+    let is_open = |slot: &Slot| catalog.is_open(*slot) && tenant.is_none_or(|tenant| catalog.is_for(*slot, tenant));
+    let open: Vec<Slot> = slots.iter().copied().filter(is_open).collect();
     names(snapshot, &open)
 }
 

@@ -22,6 +22,7 @@ pub mod shards;
 pub mod slowdown;
 pub mod snapshot;
 pub mod store;
+pub mod template;
 pub mod token;
 pub mod verified;
 

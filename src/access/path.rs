@@ -88,7 +88,7 @@ fn without_trailing_slash(path: Cow<'_, str>) -> Cow<'_, str> {
 
 /// Percent-decoding, once. `None` for bad hexadecimal, bad UTF-8, and for everything that decodes into a
 /// character with a meaning in paths.
-fn decoded(path: &str) -> Option<String> {
+pub(super) fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::catalog::methods;
 use super::secret::Hash;
+use super::template::Template;
 use crate::ids::{PluginId, Timestamp};
 
 /// Does a plugin decide, or is it only watched?
@@ -60,8 +62,7 @@ impl Exports {
 pub struct Filter {
     /// Names of permissions, or `video.*` for all below a name.
     pub permissions: Vec<String>,
-    /// `/videos/:id`, `POST /videos`, `/files/*rest`.
-    pub routes: Vec<String>,
+    pub routes: RouteFilters,
     /// Modules of direct grants.
     pub modules: Vec<String>,
 }
@@ -87,7 +88,7 @@ impl Filter {
     pub fn covers(&self, topic: &Topic<'_>) -> bool {
         self.is_empty()
             || topic.permissions.iter().any(|name| self.permissions.iter().any(|own| is_below(own, name)))
-            || topic.route.is_some_and(|(method, path)| self.routes.iter().any(|own| is_route(own, method, path)))
+            || topic.route.is_some_and(|(method, path)| self.routes.cover(method, path))
             || topic.module.is_some_and(|module| self.modules.iter().any(|own| own == module))
     }
 }
@@ -100,31 +101,62 @@ fn is_below(own: &str, name: &str) -> bool {
     }
 }
 
-/// Does `[METHOD ]/path/:id|{id}/*rest` mean this method and canonical path? GET means HEAD too, which would be a way
-/// around the plugin otherwise.
-fn is_route(own: &str, method: &str, path: &str) -> bool {
-    let (methods, template) = own.rsplit_once(' ').unwrap_or(("*", own));
-    let is_method = |token: &str| token == "*" || token == method || (token == "GET" && method == "HEAD");
-    let (Some(template), Some(path)) = (template.strip_prefix('/'), path.strip_prefix('/')) else { return false };
-    let template = template.strip_suffix('/').unwrap_or(template);
-    methods.split('|').any(is_method) && is_path(template, path)
+/// `/videos/:id`, `POST /videos`, `/files/*rest`: texts, read as templates of the catalog when they are first needed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<String>", into = "Vec<String>")]
+pub struct RouteFilters {
+    texts: Vec<String>,
+    read: OnceLock<Vec<RouteFilter>>,
 }
 
-fn is_path(template: &str, path: &str) -> bool {
-    let (mut own, mut asked) = (template.split('/'), path.split('/'));
-    loop {
-        match (own.next(), asked.next()) {
-            (None, None) => return true,
-            (Some(segment), Some(found)) if segment.starts_with('*') => return !found.is_empty(),
-            (Some(segment), Some(found)) => {
-                let is_parameter = segment.starts_with(':') || (segment.starts_with('{') && segment.ends_with('}'));
-                if if is_parameter { found.is_empty() } else { segment != found } {
-                    return false;
-                }
-            }
-            _ => return false,
-        }
+/// The methods joined with `|`, and the template.
+type RouteFilter = (Box<str>, Template);
+
+impl RouteFilters {
+    pub fn texts(&self) -> &[String] {
+        &self.texts
     }
+
+    fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// GET means HEAD too, which would be a way around the plugin otherwise.
+    fn cover(&self, method: &str, path: &str) -> bool {
+        let is_method = |token: &str| token == "*" || token == method || (token == "GET" && method == "HEAD");
+        let all = self.read.get_or_init(|| self.texts.iter().filter_map(|text| route_filter(text).ok()).collect());
+        all.iter().any(|(methods, template)| methods.split('|').any(is_method) && template.matches(path))
+    }
+}
+
+impl PartialEq for RouteFilters {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+
+impl Eq for RouteFilters {}
+
+impl From<Vec<String>> for RouteFilters {
+    fn from(texts: Vec<String>) -> Self {
+        Self { texts, read: OnceLock::new() }
+    }
+}
+
+impl From<RouteFilters> for Vec<String> {
+    fn from(filters: RouteFilters) -> Self {
+        filters.texts
+    }
+}
+
+/// Reads `[METHOD|METHOD ]/a/template`, or says in a sentence what is wrong with it.
+pub fn route_filter(text: &str) -> Result<RouteFilter, String> {
+    let (tokens, template) = match text.split_once(' ') {
+        Some((tokens, template)) if !text.starts_with('/') => (tokens, template),
+        _ => ("*", text),
+    };
+    methods(tokens)?;
+    Ok((tokens.into(), Template::parse(template)?))
 }
 
 /// How a version was put in force, or is watched; as it is stored.
@@ -276,7 +308,11 @@ mod tests {
 
     fn filter(permissions: &[&str], routes: &[&str], modules: &[&str]) -> Filter {
         let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        Filter { permissions: own(permissions), routes: own(routes), modules: own(modules) }
+        Filter { permissions: own(permissions), routes: own(routes).into(), modules: own(modules) }
+    }
+
+    fn is_route(own: &str, method: &str, path: &str) -> bool {
+        RouteFilters::from(vec![own.to_owned()]).cover(method, path)
     }
 
     #[test]
@@ -333,6 +369,12 @@ mod tests {
             ("* /videos", "POST", "/videos", true),
             ("POST /videos", "post", "/videos", false),
             ("videos", "GET", "/videos", false),
+            ("/v/{user id}", "GET", "/v/7", true),
+            ("GET /v/{user id}", "GET", "/v/7", true),
+            ("/v/{id}.json", "GET", "/v/7.json", true),
+            ("/v/{id}.json", "GET", "/v/7.xml", false),
+            ("/v/{path+}", "GET", "/v/a/b", true),
+            ("/%E4%BD%BF/x", "GET", "/使/x", true),
         ] {
             assert_eq!(is_route(own, method, path), is, "{own} {method} {path}");
         }
@@ -366,8 +408,8 @@ mod tests {
         /// A filter that names a template covers what the catalog routes to that template, and nothing else.
         #[test]
         fn a_filter_matches_a_path_as_the_catalog_does(
-            template in "(/(a|b|:x|\\{y\\})){0,3}(/\\*rest)?",
-            path in "(/(a|b|c)){0,4}",
+            template in "(/(a|b|:x|\\{y\\}|a\\{y\\}|\\{x\\}.\\{y\\})){0,3}(/\\*rest|/\\{p\\+\\}|/\\{p\\+\\}:a)?",
+            path in "(/(a|b|c|ab|a.b|a:a)){0,4}",
         ) {
             let template = if template.is_empty() { "/".to_owned() } else { template };
             let path = if path.is_empty() { "/".to_owned() } else { path };

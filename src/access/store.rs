@@ -1,5 +1,6 @@
 //! Reads the rows that decide, as [`Change`]s: all of them at start, single ones after a change. Writes nothing.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -64,8 +65,16 @@ pub fn catalog(r: &Reader<'_>) -> Result<Change> {
             position: row.get(9)?,
         })
     })?;
-    Ok(Change::Catalog(Arc::new(Catalog::build(nodes))))
+    let mut organizations: HashMap<Arc<str>, Vec<OrganizationId>> = HashMap::new();
+    each(r, LIST_APP_ORGANIZATIONS, |row| {
+        organizations.entry(row.get::<_, String>(0)?.into()).or_default().push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(Change::Catalog(Arc::new(Catalog::build(nodes).reserved(organizations))))
 }
+
+const LIST_APP_ORGANIZATIONS: &str =
+    "select app, organization_id from catalog_organizations order by app, organization_id";
 
 const LIST_PEOPLE: &str = "select id, status from members";
 

@@ -224,6 +224,21 @@ pub(super) struct Document {
     /// The path before every path of an OpenAPI document, instead of its first server's
     #[arg(long)]
     base: Option<String>,
+    /// Parameters of an OpenAPI document that stand for many segments, such as 'path,ref'
+    #[arg(long, value_name = "NAMES")]
+    multi_segment: Option<String>,
+    /// Refuse an OpenAPI document of which something would be skipped
+    #[arg(long)]
+    strict: bool,
+    /// Orphan entries of another document, too
+    #[arg(long)]
+    replace: bool,
+    /// New entries are closed until an import says `status: open`
+    #[arg(long)]
+    closed: bool,
+    /// The organizations that have the application, such as 'acme,bolt'; '*' for all
+    #[arg(long, value_name = "CODES")]
+    organizations: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -426,11 +441,17 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     let bytes = std::fs::read(&document.file)
         .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
     let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
+    let word = |wish: bool| wish.then_some("true");
     let wish = [
-        ("dry_run", dry_run.then_some("true")),
+        ("dry_run", word(dry_run)),
         ("app", document.app.as_deref()),
         ("prefix", document.prefix.as_deref()),
         ("base", document.base.as_deref()),
+        ("multi_segment", document.multi_segment.as_deref()),
+        ("strict", word(document.strict)),
+        ("replace", word(document.replace)),
+        ("closed", word(document.closed)),
+        ("organizations", document.organizations.as_deref()),
     ];
     let path = query(&format!("{base}/permissions/catalog"), &wish);
     let mut door = Door::open(common).await?;
@@ -440,17 +461,39 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     if common.json {
         say!("{difference}");
     } else {
-        for (kind, sign) in [("added", '+'), ("changed", '~'), ("orphaned", '-')] {
-            let names = difference[kind].as_array().cloned().unwrap_or_default();
-            names.iter().filter_map(Value::as_str).for_each(|name| say!("{sign} {name}"));
-        }
-        let count = |kind: &str| difference[kind].as_array().map_or(0, Vec::len);
-        say!("{} added, {} changed, {} orphaned", count("added"), count("changed"), count("orphaned"));
+        print_difference(&difference);
     }
-    let differs = ["added", "changed", "orphaned"]
+    let differs = ["added", "changed", "renamed", "orphaned"]
         .iter()
         .any(|kind| difference[kind].as_array().is_some_and(|names| !names.is_empty()));
     Ok(if dry_run && differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_difference(difference: &Value) {
+    let rows = |kind: &str| difference[kind].as_array().cloned().unwrap_or_default();
+    for (kind, sign) in [("added", '+'), ("changed", '~'), ("orphaned", '-')] {
+        rows(kind).iter().filter_map(Value::as_str).for_each(|name| say!("{sign} {name}"));
+    }
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    for row in rows("renamed") {
+        say!("= {} -> {}", text(&row, "from"), text(&row, "to"));
+    }
+    for row in rows("skipped") {
+        let line = row["line"].as_u64().map_or_else(String::new, |line| format!("line {line}: "));
+        let place = [text(&row, "method"), text(&row, "path")].join(" ");
+        say!("! {line}{}: {}", place.trim_start(), text(&row, "reason"));
+    }
+    let [added, changed, renamed, orphaned, skipped] =
+        ["added", "changed", "renamed", "orphaned", "skipped"].map(|kind| rows(kind).len());
+    say!("{added} added, {changed} changed, {renamed} renamed, {orphaned} orphaned, {skipped} skipped");
+    if let Some(replaced) = difference["replaces"].as_str() {
+        say!("this orphans entries of {replaced}: name this document's own application (--app), or say --replace");
+    }
+    let codes: Vec<String> = rows("organizations").iter().filter_map(|code| Some(code.as_str()?.to_owned())).collect();
+    if !codes.is_empty() {
+        say!("only for {}", codes.join(", "));
+    }
+    rows("notes").iter().filter_map(Value::as_str).for_each(|note| say!("note: {note}"));
 }
 
 /// Does its name say that it holds JSON?

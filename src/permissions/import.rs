@@ -1,19 +1,18 @@
-//! Catalogs from files: our own form, and any service's OpenAPI 3 document, as JSON or YAML.
+//! Catalogs from files: our own form here, any service's OpenAPI 3 document in `openapi`, as JSON or YAML.
 //!
 //! An import is the whole of one application: what it does not name any more is orphaned, not deleted, because roles
-//! may tick it. It is checked as a whole before anything is written.
+//! may tick it. It is checked as a whole before anything is written; `publish` writes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::store::{self, PermissionRow};
-use crate::access;
-use crate::access::catalog::{Catalog, Node, Template, UserType, methods};
+use super::openapi;
+use crate::access::catalog::{UserType, methods};
 use crate::access::permission::OWN_APP;
-use crate::access::snapshot::Change;
-use crate::app::Transaction;
+use crate::access::template::Template;
 use crate::error::{Cause, Error, Field, Result};
+use crate::wire::documents::Document;
 
 /// One permission to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,14 +33,21 @@ pub struct Entry {
 pub struct Import {
     pub app: String,
     pub entries: Vec<Entry>,
+    /// What the document has and no decision could protect.
+    pub skipped: Vec<Skipped>,
+    /// The title of an OpenAPI document, perhaps empty; `None` for our own form.
+    pub title: Option<String>,
 }
 
-/// What an import did: names, sorted. An orphan is named once, when it becomes one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Imported {
-    pub added: Vec<String>,
-    pub changed: Vec<String>,
-    pub orphaned: Vec<String>,
+/// An operation that is left out, or all of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    pub path: String,
+    pub method: Option<String>,
+    pub reason: String,
+    pub line: Option<usize>,
+    /// Where the document has it, for messages.
+    pub place: String,
 }
 
 /// What the request says beside the document.
@@ -51,27 +57,32 @@ pub struct Options {
     pub prefix: Option<String>,
     /// Path that lies before every path of an OpenAPI document, instead of its first server's.
     pub base: Option<String>,
+    /// Names of parameters of an OpenAPI document that stand for many segments.
+    pub multi_segment: Vec<String>,
+    /// Refuse a document of which something would be left out.
+    pub strict: bool,
 }
 
 pub const DEFAULT_APP: &str = "main";
-const NAME_BYTES_MAX: usize = 190;
+pub(super) const NAME_BYTES_MAX: usize = 190;
 const APP_BYTES_MAX: usize = 64;
 
 /// Turns a document into entries, and checks all that can be checked without the database.
-pub fn read(document: &Value, options: &Options, entries_max: u64) -> Result<Import> {
+pub fn read(document: &Document, options: &Options, entries_max: u64) -> Result<Import> {
+    let value = &document.value;
     let mut faults = Faults::default();
-    let is_openapi = document.get("openapi").is_some();
-    if document.get("swagger").is_some() {
+    let is_openapi = value.get("openapi").is_some();
+    if value.get("swagger").is_some() {
         faults.add("swagger", "this is a Swagger 2 document: convert it to OpenAPI 3 first");
         return Err(faults.error());
     }
-    let text = |name: &str| document.get(name).and_then(Value::as_str).map(str::to_owned);
+    let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let app = options.app.clone().or_else(|| text("app").filter(|_| !is_openapi)).unwrap_or_else(|| DEFAULT_APP.into());
-    let entries = if is_openapi {
-        openapi(document, options, &mut faults)
+    let (entries, skipped) = if is_openapi {
+        openapi::entries(document, options, &app, entries_max, &mut faults)
     } else {
         let prefix = options.prefix.clone().or_else(|| text("prefix"));
-        own_form(document, prefix.as_deref(), &mut faults)
+        (own_form(value, prefix.as_deref(), &mut faults), Vec::new())
     };
     if !is_word(&app, APP_BYTES_MAX) {
         faults.add("app", "must be letters, digits, and . _ -");
@@ -82,18 +93,26 @@ pub fn read(document: &Value, options: &Options, entries_max: u64) -> Result<Imp
         let message = format!("has {} entries, and limits.catalog_entries is {entries_max}", entries.len());
         return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
+    // A document of which nothing is left would orphan all there is.
+    if options.strict || entries.is_empty() {
+        for Skipped { place, reason, line, .. } in &skipped {
+            let line = line.map_or_else(String::new, |line| format!(" (line {line})"));
+            faults.add(place, format!("{reason}{line}"));
+        }
+    }
     check(&entries, &mut faults);
-    if faults.0.is_empty() { Ok(Import { app, entries }) } else { Err(faults.error()) }
+    let title = is_openapi.then(|| value["info"]["title"].as_str().unwrap_or_default().to_owned());
+    if faults.0.is_empty() { Ok(Import { app, entries, skipped, title }) } else { Err(faults.error()) }
 }
 
 #[derive(Default)]
-struct Faults(Vec<Field>);
+pub(super) struct Faults(pub(super) Vec<Field>);
 
 /// As many faults of one document as a person will read.
 const FAULTS_MAX: usize = 100;
 
 impl Faults {
-    fn add(&mut self, place: &str, message: impl Into<String>) {
+    pub(super) fn add(&mut self, place: &str, message: impl Into<String>) {
         if self.0.len() < FAULTS_MAX {
             let location = std::iter::once("body").chain(place.split('\u{1f}')).map(str::to_owned).collect();
             self.0.push(Field { location, message: message.into() });
@@ -173,92 +192,12 @@ fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: 
         name: prefixed(&name),
         parent: parent.map(|p| prefixed(&p)),
         http_methods,
-        http_path,
+        // What cannot be read is named by `check`.
+        http_path: http_path.map(|text| Template::read(&text).map_or(text, |(_, spelled)| spelled)),
         is_open,
         user_type,
         place,
     })
-}
-
-// ── OpenAPI ──
-
-const OPERATIONS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
-
-fn openapi(document: &Value, options: &Options, faults: &mut Faults) -> Vec<Entry> {
-    if !document["openapi"].as_str().is_some_and(|version| version.starts_with("3.")) {
-        faults.add("openapi", "only version 3 documents can be imported");
-    }
-    let Some(paths) = document.get("paths").and_then(Value::as_object) else {
-        faults.add("paths", "the document has no paths");
-        return Vec::new();
-    };
-    let prefix = options.prefix.as_deref().map(plain).filter(|prefix| !prefix.is_empty());
-    let mut categories: BTreeMap<String, Option<String>> = BTreeMap::new();
-    let mut leaves = Vec::new();
-    for (path, item) in paths {
-        if item.get("$ref").is_some() {
-            faults.add(
-                &format!("paths\u{1f}{path}"),
-                "stands in another place ($ref): put it here, so that nothing is left out",
-            );
-        }
-        for method in OPERATIONS {
-            let Some(operation) = item.get(method).filter(|value| value.is_object()) else { continue };
-            let base = options.base.clone().unwrap_or_else(|| base_path(&[operation, item, document]));
-            let tag = operation["tags"][0]
-                .as_str()
-                .map(plain)
-                .filter(|tag| !tag.is_empty())
-                .unwrap_or_else(|| "untagged".into());
-            let id = operation["operationId"].as_str().map_or_else(|| plain(&format!("{method}_{path}")), plain);
-            let category = prefix.as_ref().map_or_else(|| tag.clone(), |prefix| format!("{prefix}.{tag}"));
-            categories.insert(category.clone(), prefix.clone());
-            leaves.push(Entry {
-                name: format!("{category}.{id}"),
-                parent: Some(category),
-                http_methods: Some(method.to_uppercase()),
-                http_path: Some(format!("{base}{path}")),
-                is_open: None,
-                user_type: UserType::Backend,
-                place: format!("paths\u{1f}{path}\u{1f}{method}"),
-            });
-        }
-    }
-    let category = |name: String, parent: Option<String>| Entry {
-        place: format!("tags\u{1f}{name}"),
-        name,
-        parent,
-        http_methods: None,
-        http_path: None,
-        is_open: None,
-        user_type: UserType::Backend,
-    };
-    let root = prefix.map(|prefix| category(prefix, None));
-    root.into_iter().chain(categories.into_iter().map(|(name, parent)| category(name, parent))).chain(leaves).collect()
-}
-
-/// The path of the first server that the nearest of these names: what a request really begins with.
-fn base_path(levels: &[&Value]) -> String {
-    let url = levels.iter().find_map(|level| level["servers"][0]["url"].as_str()).unwrap_or("");
-    let path = match url.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
-        None => url,
-    };
-    // A server with variables has no path to go by: `base` says it then.
-    if path.contains('{') || !path.starts_with('/') { String::new() } else { path.trim_end_matches('/').to_owned() }
-}
-
-/// Lower case, dots and underscores only.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars().flat_map(char::to_lowercase) {
-        match c {
-            'a'..='z' | '0'..='9' | '.' => plain.push(c),
-            _ if plain.ends_with(['_', '.']) || plain.is_empty() => {}
-            _ => plain.push('_'),
-        }
-    }
-    plain.trim_end_matches(['_', '.']).trim_start_matches('.').to_owned()
 }
 
 // ── checks ──
@@ -268,7 +207,7 @@ const DEPTH_MAX: usize = 16;
 
 fn check(entries: &[Entry], faults: &mut Faults) {
     let mut names: HashMap<&str, &Entry> = HashMap::new();
-    let mut routes: HashMap<String, Vec<(&str, &Entry)>> = HashMap::new();
+    let mut routes: HashMap<Template, Vec<(&str, &Entry)>> = HashMap::new();
     for entry in entries {
         if !is_word(&entry.name, NAME_BYTES_MAX) {
             let message = format!("must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}");
@@ -299,7 +238,7 @@ fn check(entries: &[Entry], faults: &mut Faults) {
     }
 }
 
-fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<String, Vec<(&'e str, &'e Entry)>>, faults: &mut Faults) {
+fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<Template, Vec<(&'e str, &'e Entry)>>, faults: &mut Faults) {
     let (text, tokens) = match (&entry.http_path, &entry.http_methods) {
         (None, None) => return,
         (Some(path), Some(tokens)) => (path, tokens),
@@ -314,7 +253,7 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<String, Vec<(&'e str, 
         faults.add(&entry.place, why.clone());
     }
     let (Ok(template), Ok(tokens)) = (template, tokens) else { return };
-    let known = routes.entry(template.shape()).or_default();
+    let known = routes.entry(template).or_default();
     for token in &tokens {
         let clashes = |other: &str| other == *token || other == "*" || *token == "*";
         if let Some((_, other)) = known.iter().find(|(other, _)| clashes(other)) {
@@ -326,99 +265,13 @@ fn check_route<'e>(entry: &'e Entry, routes: &mut HashMap<String, Vec<(&'e str, 
     known.extend(tokens.into_iter().map(|token| (token, entry)));
 }
 
-// ── writing ──
-
-/// Writes an import and answers what it did. With `dry_run` it only answers.
-pub fn write(
-    t: &Transaction<'_>,
-    import: &Import,
-    entries_max: u64,
-    dry_run: bool,
-) -> Result<(Imported, Option<Change>)> {
-    let catalog = &t.snapshot().catalog;
-    let imported = compare(catalog, import)?;
-    let total = catalog.len() as u64 + imported.added.len() as u64;
-    if total > entries_max {
-        let message = format!("the catalog would have {total} entries, and limits.catalog_entries is {entries_max}");
-        return Err(Error::fields(vec![Field::at(&["body"], message)]));
-    }
-    let touched: HashSet<&str> = imported.added.iter().chain(&imported.changed).map(String::as_str).collect();
-    let differs = |name: &str| touched.contains(name);
-    if dry_run || (touched.is_empty() && imported.orphaned.is_empty()) {
-        return Ok((imported, None));
-    }
-    for (position, entry) in (0..).zip(&import.entries).filter(|(_, entry)| differs(&entry.name)) {
-        let known = catalog.find(&entry.name);
-        let row = PermissionRow {
-            name: &entry.name,
-            app: &import.app,
-            http_methods: entry.http_methods.as_deref(),
-            http_path: entry.http_path.as_deref(),
-            is_open: entry.is_open.or(known.map(|node| node.is_open)).unwrap_or(true),
-            user_type: user_type(entry.user_type),
-            position,
-        };
-        store::put_permission(t, &row, known.is_some())?;
-    }
-    for entry in import.entries.iter().filter(|entry| differs(&entry.name)) {
-        store::set_parent(t, &entry.name, entry.parent.as_deref())?;
-    }
-    imported.orphaned.iter().try_for_each(|name| store::orphan_permission(t, name))?;
-    Ok((imported, Some(access::store::catalog(t)?)))
-}
-
-pub fn user_type(user_type: UserType) -> &'static str {
-    match user_type {
-        UserType::Backend => "backend_user",
-        UserType::Frontend => "frontend_user",
-    }
-}
-
-fn compare(catalog: &Catalog, import: &Import) -> Result<Imported> {
-    let mut faults = Faults::default();
-    let mut imported = Imported::default();
-    for entry in &import.entries {
-        match catalog.find(&entry.name) {
-            None => imported.added.push(entry.name.clone()),
-            Some(node) if *node.app != *import.app => {
-                faults.add(
-                    &entry.place,
-                    format!("{} is a permission of the application {} already: use a prefix", entry.name, node.app),
-                );
-            }
-            Some(node) if differs(catalog, node, entry) => imported.changed.push(entry.name.clone()),
-            Some(_) => {}
-        }
-    }
-    if !faults.0.is_empty() {
-        return Err(Error { fields: faults.0, ..Error::new(Cause::PermissionExists) });
-    }
-    let named: HashSet<&str> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
-    let of_app = catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned);
-    imported.orphaned = of_app.filter(|node| !named.contains(&*node.name)).map(|node| node.name.to_string()).collect();
-    for names in [&mut imported.added, &mut imported.changed, &mut imported.orphaned] {
-        names.sort_unstable();
-    }
-    Ok(imported)
-}
-
-fn differs(catalog: &Catalog, node: &Node, entry: &Entry) -> bool {
-    let parent = node.parent.and_then(|slot| catalog.get(slot)).map(|parent| &*parent.name);
-    node.orphaned
-        || parent != entry.parent.as_deref()
-        || node.http_methods.as_deref() != entry.http_methods.as_deref()
-        || node.http_path.as_deref() != entry.http_path.as_deref()
-        || entry.is_open.is_some_and(|is_open| is_open != node.is_open)
-        || node.user_type != entry.user_type
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn faults(document: &Value) -> Vec<String> {
-        read(document, &Options::default(), 100)
+        read(&Document::of(document.clone()), &Options::default(), 100)
             .expect_err("faulty")
             .fields
             .into_iter()
@@ -454,28 +307,6 @@ mod tests {
             "x",
         ]});
         assert_eq!(faults(&document).len(), 14, "{:#?}", faults(&document));
-    }
-
-    #[test]
-    fn an_openapi_document_becomes_categories_and_operations() {
-        let document = json!({"openapi": "3.0.3", "servers": [{"url": "https://files.example.org/api/v2/"}], "paths": {
-            "/users/{id}": {"get": {"tags": ["User APIs"], "operationId": "getUser-ById"}, "parameters": []},
-            "/ping": {"post": {}, "servers": [{"url": "/"}]},
-        }});
-        let options = Options { app: Some("files".into()), prefix: Some("Files".into()), base: None };
-        let import = read(&document, &options, 100).expect("import");
-        let seen: Vec<_> =
-            import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
-        assert_eq!(
-            seen,
-            [
-                ("files", None, None),
-                ("files.untagged", Some("files"), None),
-                ("files.user_apis", Some("files"), None),
-                ("files.untagged.post_ping", Some("files.untagged"), Some("/ping")),
-                ("files.user_apis.getuser_byid", Some("files.user_apis"), Some("/api/v2/users/{id}")),
-            ]
-        );
     }
 
     #[test]

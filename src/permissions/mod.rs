@@ -6,6 +6,8 @@ pub mod api;
 pub mod grants;
 pub mod import;
 pub mod mappers;
+mod openapi;
+pub mod publish;
 pub mod store;
 pub mod sync;
 

@@ -512,6 +512,55 @@ pub fn orphan_permission(w: &Writer<'_>, name: &str) -> Result<()> {
     w.execute(ORPHAN_PERMISSION, &[(":now", &w.now()), (":name", &name)]).map(drop)
 }
 
+const MOVE_NAME: &str = "
+    update permissions
+    set name = ' ' || slot
+    where slot = :slot";
+const RENAME_PERMISSION: &str = "
+    update permissions
+    set name = :name, updated_at = :now
+    where slot = :slot";
+
+/// Gives entries other names, also each other's. No name begins with a blank.
+pub fn rename_permissions(w: &Writer<'_>, names: &[(Slot, &str)]) -> Result<()> {
+    for (slot, _) in names {
+        w.execute(MOVE_NAME, &[(":slot", slot)])?;
+    }
+    for (slot, name) in names {
+        w.execute(RENAME_PERMISSION, &[(":slot", slot), (":name", name), (":now", &w.now())])?;
+    }
+    Ok(())
+}
+
+const FIND_DOCUMENT: &str = "select title from catalog_documents where app = :app";
+
+/// The title of the OpenAPI document that an application's entries come from, or that they come from our own form.
+pub fn find_document(r: &Reader<'_>, app: &str) -> Result<Option<Option<String>>> {
+    r.find(FIND_DOCUMENT, &[(":app", &app)], |row| row.get(0))
+}
+
+const PUT_DOCUMENT: &str = "
+    insert into catalog_documents (app, title)
+    values (:app, :title)
+    on conflict (app) do update set title = excluded.title";
+
+pub fn put_document(w: &Writer<'_>, app: &str, title: Option<&str>) -> Result<()> {
+    w.execute(PUT_DOCUMENT, &[(":app", &app), (":title", &title)]).map(drop)
+}
+
+const DELETE_APP_ORGANIZATIONS: &str = "delete from catalog_organizations where app = :app";
+const INSERT_APP_ORGANIZATION: &str =
+    "insert into catalog_organizations (app, organization_id) values (:app, :organization_id)";
+
+/// None means that all organizations have the application.
+pub fn replace_app_organizations(w: &Writer<'_>, app: &str, organizations: &[OrganizationId]) -> Result<()> {
+    w.execute(DELETE_APP_ORGANIZATIONS, &[(":app", &app)])?;
+    for organization in organizations {
+        w.execute(INSERT_APP_ORGANIZATION, &[(":app", &app), (":organization_id", organization)])?;
+    }
+    Ok(())
+}
+
 fn count(row: &Row<'_>) -> rusqlite::Result<u64> {
     row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or_default())
 }

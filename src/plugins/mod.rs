@@ -20,9 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::access::caller::Identity;
-use crate::access::catalog::{Template, methods};
 use crate::access::giving;
-use crate::access::plugin::{Activation, Exports, Filter, Mode};
+use crate::access::plugin::{Activation, Exports, Filter, Mode, route_filter};
 use crate::access::secret::Hash;
 use crate::access::snapshot::Snapshot;
 use crate::app::Transaction;
@@ -341,7 +340,7 @@ pub fn require_filter(filter: &Filter) -> Result<()> {
         faults.map(|(n, why)| Field::at(&["body", "filter", list, &n.to_string()], why)).collect()
     };
     let mut faults = entries("permissions", &filter.permissions, permission_fault);
-    faults.extend(entries("routes", &filter.routes, route_fault));
+    faults.extend(entries("routes", filter.routes.texts(), |text| route_filter(text).err()));
     if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
 }
 
@@ -351,12 +350,6 @@ fn permission_fault(name: &str) -> Option<String> {
     let is_right = !plain.is_empty() && !plain.contains('*');
     (!is_right)
         .then(|| "is the name of a permission, or `name.*` for all below it; all lists empty cover all".to_owned())
-}
-
-/// What is wrong with `/videos/:id` or `POST|PUT /videos`.
-fn route_fault(route: &str) -> Option<String> {
-    let (method, path) = route.split_once(' ').unwrap_or(("*", route));
-    methods(method).err().or_else(|| Template::parse(path).err())
 }
 
 /// Fails for a deadline that no call of these interfaces has.
@@ -533,10 +526,10 @@ mod tests {
     #[test]
     fn a_route_of_a_filter_is_a_path_perhaps_with_methods() {
         for right in ["/", "/videos/:id", "POST /videos", "* /files/*rest", "GET|POST /a/{b}"] {
-            assert_eq!(route_fault(right), None, "{right}");
+            assert_eq!(route_filter(right).err(), None, "{right}");
         }
         for wrong in ["", "videos", "post /videos", "GET|GET /videos", "GET  /videos", "GET videos", "/a//b", "/a/:"] {
-            assert!(route_fault(wrong).is_some(), "{wrong}");
+            assert!(route_filter(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -41,49 +41,113 @@ fn malformed(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(Cause::MalformedBody).saying(why)
 }
 
-/// Reads a document that is an object: what begins with a brace as JSON, anything else as YAML. A key that stands twice is
-/// refused.
-pub fn parse(bytes: &[u8], bounds: Bounds) -> Result<Value> {
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        measure_json(bytes, bounds)?;
-        return inputs::parse(bytes);
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| malformed("the document is neither JSON nor YAML: not UTF-8"))?;
-    let value = read_yaml(text.strip_prefix('\u{feff}').unwrap_or(text), bounds)?;
-    if value.is_object() { Ok(value) } else { Err(malformed("the document must be an object")) }
+/// A document, and where in its text things stand.
+#[derive(Debug, Default)]
+pub struct Document {
+    pub value: Value,
+    lines: Lines,
 }
 
-/// Counts what JSON has, without reading it: each comma and each list or object that is not empty is one value more.
-fn measure_json(bytes: &[u8], bounds: Bounds) -> Result<()> {
-    let (mut depth, mut nodes, mut is_text) = (0_u64, 1_u64, false);
-    let mut rest = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).peekable();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'"' => is_text = !is_text,
-            b'\\' if is_text => drop(rest.next()),
-            _ if is_text => {}
-            b'[' | b'{' => {
+impl Document {
+    /// One that was never text.
+    pub fn of(value: Value) -> Self {
+        Self { value, lines: Lines::new() }
+    }
+
+    /// The line, from 1, of the key at the end of these keys, or of the nearest one above it that is known. Keys of the
+    /// first levels are, and list items are none.
+    pub fn line(&self, keys: &[&str]) -> Option<usize> {
+        (1..=keys.len().min(LINES_DEPTH)).rev().find_map(|n| self.lines.get(&keys[..n].join("\u{1f}")).copied())
+    }
+}
+
+/// Keys, joined with U+001F, and their lines.
+type Lines = HashMap<String, usize>;
+
+/// `paths`, a path, a method.
+const LINES_DEPTH: usize = 3;
+
+/// Longer keys than any that is asked for are not kept: the sum of those above each key would go over the bounds.
+const LINE_KEY_BYTES_MAX: usize = 2_048;
+
+fn note<'k>(lines: &mut Lines, keys: impl Iterator<Item = &'k str> + Clone, line: usize) {
+    if keys.clone().map(str::len).sum::<usize>() <= LINE_KEY_BYTES_MAX {
+        lines.entry(keys.collect::<Vec<_>>().join("\u{1f}")).or_insert(line);
+    }
+}
+
+/// Reads a document that is an object: what begins with a brace as JSON, anything else as YAML. A key that stands twice is
+/// refused.
+pub fn parse(bytes: &[u8], bounds: Bounds) -> Result<Document> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        let lines = measure_json(bytes, bounds)?;
+        return Ok(Document { value: inputs::parse(bytes)?, lines });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed("the document is neither JSON nor YAML: not UTF-8"))?;
+    let document = read_yaml(text, bounds)?;
+    if document.value.is_object() { Ok(document) } else { Err(malformed("the document must be an object")) }
+}
+
+/// Counts what JSON has, without reading it: each comma and each list or object that is not empty is one value more. Notes
+/// the lines of keys on the way.
+fn measure_json(bytes: &[u8], bounds: Bounds) -> Result<Lines> {
+    let (mut depth, mut nodes, mut line, mut text_start) = (0_u64, 1_u64, 1, None);
+    let (mut lines, mut keys, mut last_text) = (Lines::new(), Vec::<String>::new(), 0..0);
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at).copied() {
+        line += usize::from(byte == b'\n');
+        match (byte, text_start) {
+            (b'"', None) => text_start = Some(at),
+            (b'"', Some(start)) => (last_text, text_start) = (start..at + 1, None),
+            (b'\\', Some(_)) => at += 1,
+            (_, Some(_)) => {}
+            (b'[' | b'{', _) => {
                 depth += 1;
                 bounds.require_depth(depth)?;
-                nodes += u64::from(!matches!(rest.peek(), Some(b']' | b'}')));
+                let next = bytes[at + 1..].iter().find(|byte| !byte.is_ascii_whitespace());
+                nodes += u64::from(!matches!(next, Some(b']' | b'}')));
                 bounds.require_nodes(nodes)?;
             }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b',' => {
+            (b']' | b'}', _) => depth = depth.saturating_sub(1),
+            (b',', _) => {
                 nodes += 1;
                 bounds.require_nodes(nodes)?;
             }
+            // Lists hold no keys, but what lies in them may: they have no place among those of the first levels.
+            (b':', _) if depth <= LINES_DEPTH as u64 => {
+                keys.truncate(usize::try_from(depth).unwrap_or_default().saturating_sub(1));
+                keys.push(serde_json::from_slice(&bytes[last_text.clone()]).unwrap_or_default());
+                note(&mut lines, keys.iter().map(String::as_str), line);
+            }
             _ => {}
         }
+        at += 1;
     }
-    Ok(())
+    Ok(lines)
 }
 
 /// A list or an object that is being read.
 enum Open {
     List(Vec<Value>),
-    /// With the key whose value comes next.
-    Object(Map<String, Value>, Option<String>),
+    Object(Object),
+}
+
+/// A mapping that is being read.
+#[derive(Default)]
+struct Object {
+    map: Map<String, Value>,
+    /// The key whose value comes next.
+    key: Option<Key>,
+    /// What `<<` takes in from elsewhere; what the mapping says itself wins over it.
+    merged: Vec<Map<String, Value>>,
+    has_merged: bool,
+}
+
+enum Key {
+    Named(String),
+    /// `<<`, without quotes.
+    Merge,
 }
 
 /// A value with its size.
@@ -113,10 +177,12 @@ struct Reader {
     /// What aliases stand for. Numbers of anchors begin at 1.
     anchors: HashMap<usize, Built>,
     whole: Option<Value>,
+    lines: Lines,
 }
 
-fn read_yaml(text: &str, bounds: Bounds) -> Result<Value> {
-    let mut reader = Reader { bounds, nodes: 0, kept: 0, levels: Vec::new(), anchors: HashMap::new(), whole: None };
+fn read_yaml(text: &str, bounds: Bounds) -> Result<Document> {
+    let (levels, anchors, lines) = (Vec::new(), HashMap::new(), Lines::new());
+    let mut reader = Reader { bounds, nodes: 0, kept: 0, levels, anchors, whole: None, lines };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| {
             let at = e.marker();
@@ -125,7 +191,8 @@ fn read_yaml(text: &str, bounds: Bounds) -> Result<Value> {
         })?;
         reader.take(event, span)?;
     }
-    reader.whole.ok_or_else(|| malformed("the document is empty"))
+    let value = reader.whole.ok_or_else(|| malformed("the document is empty"))?;
+    Ok(Document { value, lines: reader.lines })
 }
 
 impl Reader {
@@ -137,7 +204,7 @@ impl Reader {
             }
             Event::DocumentStart(_) => Ok(()),
             Event::SequenceStart(anchor, _) => self.open(Open::List(Vec::new()), anchor, span),
-            Event::MappingStart(anchor, _) => self.open(Open::Object(Map::new(), None), anchor, span),
+            Event::MappingStart(anchor, _) => self.open(Open::Object(Object::default()), anchor, span),
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(anchor) => {
                 let Some(built) = self.anchors.get(&anchor) else {
@@ -156,7 +223,8 @@ impl Reader {
                 let built = Built { value, nodes: 1, height: 0 };
                 self.remember(anchor, &built)?;
                 if self.awaits_key() {
-                    return self.key(text.into_owned(), span);
+                    let key = if !is_text && text == "<<" { Key::Merge } else { Key::Named(text.into_owned()) };
+                    return self.key(key, span);
                 }
                 self.count()?;
                 self.put(built, span)
@@ -170,16 +238,33 @@ impl Reader {
     }
 
     fn awaits_key(&self) -> bool {
-        self.levels.last().is_some_and(|level| matches!(level.open, Open::Object(_, None)))
+        self.levels.last().is_some_and(|level| matches!(&level.open, Open::Object(object) if object.key.is_none()))
     }
 
-    fn key(&mut self, text: String, span: Span) -> Result<()> {
-        let Some(Level { open: Open::Object(map, key), .. }) = self.levels.last_mut() else { return Ok(()) };
-        if map.contains_key(&text) {
+    fn key(&mut self, key: Key, span: Span) -> Result<()> {
+        let Some(Level { open: Open::Object(object), .. }) = self.levels.last_mut() else { return Ok(()) };
+        let (is_known, text) = match &key {
+            Key::Named(text) => (object.map.contains_key(text), text.as_str()),
+            Key::Merge => (object.has_merged, "<<"),
+        };
+        if is_known {
             return Err(at(span, format!("the document names the key {text:?} twice")));
         }
-        *key = Some(text);
+        object.has_merged |= matches!(key, Key::Merge);
+        object.key = Some(key);
+        self.note_line(span);
         Ok(())
+    }
+
+    /// Notes where the key that was just read stands, in the first levels.
+    fn note_line(&mut self, span: Span) {
+        if self.levels.len() > LINES_DEPTH {
+            return;
+        }
+        let keys: Option<Vec<&str>> = self.levels.iter().map(Level::key).collect();
+        if let Some(keys) = keys {
+            note(&mut self.lines, keys.into_iter(), span.start.line());
+        }
     }
 
     fn open(&mut self, open: Open, anchor: usize, span: Span) -> Result<()> {
@@ -196,7 +281,7 @@ impl Reader {
         let Some(Level { open, anchor, nodes, height }) = self.levels.pop() else { return Ok(()) };
         let value = match open {
             Open::List(list) => Value::Array(list),
-            Open::Object(map, _) => Value::Object(map),
+            Open::Object(object) => Value::Object(object.with_merged()),
         };
         let built = Built { value, nodes, height: height + 1 };
         self.remember(anchor, &built)?;
@@ -222,12 +307,47 @@ impl Reader {
         level.height = level.height.max(built.height);
         match &mut level.open {
             Open::List(list) => list.push(built.value),
-            Open::Object(map, key) => match key.take() {
-                Some(key) => drop(map.insert(key, built.value)),
+            Open::Object(object) => match object.key.take() {
+                Some(Key::Named(key)) => drop(object.map.insert(key, built.value)),
+                Some(Key::Merge) => {
+                    let merged = mappings(built.value);
+                    object.merged =
+                        merged.ok_or_else(|| at(span, "the key `<<` takes a mapping, or a list of mappings"))?;
+                }
                 None => return Err(at(span, "the document has keys that are not text")),
             },
         }
         Ok(())
+    }
+}
+
+impl Level {
+    /// The key whose value is being read.
+    fn key(&self) -> Option<&str> {
+        match &self.open {
+            Open::Object(Object { key: Some(Key::Named(key)), .. }) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+impl Object {
+    /// Of what is merged, earlier mappings win.
+    fn with_merged(self) -> Map<String, Value> {
+        let mut map = self.map;
+        for (key, value) in self.merged.into_iter().flatten() {
+            map.entry(key).or_insert(value);
+        }
+        map
+    }
+}
+
+/// What stands behind `<<`.
+fn mappings(value: Value) -> Option<Vec<Map<String, Value>>> {
+    let map = |value| if let Value::Object(map) = value { Some(map) } else { None };
+    match value {
+        Value::Array(list) => list.into_iter().map(map).collect(),
+        value => Some(vec![map(value)?]),
     }
 }
 
@@ -301,8 +421,61 @@ again: *base
             "words": [true, false, null, null, "3.0.0", "--", ".inf", "2026-01-01"], "empty": null,
             "block": "two\nlines\n", "base": {"a": 1}, "again": {"a": 1}, "200": {},
         });
-        assert_eq!(parse(text.as_bytes(), WIDE).expect("fine"), expected);
-        assert_eq!(parse("\u{feff}a: 1".as_bytes(), WIDE).expect("fine"), json!({"a": 1}));
+        assert_eq!(parse(text.as_bytes(), WIDE).expect("fine").value, expected);
+        for text in ["\u{feff}a: 1", "\u{feff}{\"a\": 1}", "\u{feff} \n{\"a\": 1}"] {
+            assert_eq!(parse(text.as_bytes(), WIDE).expect("fine").value, json!({"a": 1}), "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_of_any_size_are_numbers() {
+        for (text, expected) in [
+            ("18446744073709551615", json!(u64::MAX)),
+            ("-9223372036854775808", json!(i64::MIN)),
+            ("18446744073709551616", json!(18_446_744_073_709_551_616.0)),
+            ("-9223372036854776000", json!(-9_223_372_036_854_776_000.0)),
+            ("+7", json!(7)),
+        ] {
+            assert_eq!(parse(format!("a: {text}").as_bytes(), WIDE).expect(text).value, json!({"a": expected}));
+        }
+        // No number that a machine has: its text.
+        let huge = "9".repeat(400);
+        assert_eq!(parse(format!("a: {huge}").as_bytes(), WIDE).expect("fine").value, json!({"a": huge}));
+    }
+
+    #[test]
+    fn a_merge_key_takes_in_what_the_mapping_does_not_say_itself() {
+        for (text, expected) in [
+            ("<<: {a: 1, b: 1}\nb: 2", json!({"a": 1, "b": 2})),
+            ("b: 2\n<<: {a: 1, b: 1}", json!({"a": 1, "b": 2})),
+            ("<<: [{a: 1}, {a: 2, b: 2}]", json!({"a": 1, "b": 2})),
+            ("x: &x {a: 1}\ny: {<<: *x, b: 2}", json!({"x": {"a": 1}, "y": {"a": 1, "b": 2}})),
+            ("x: &x {<<: {a: 1}}\ny: {<<: *x}", json!({"x": {"a": 1}, "y": {"a": 1}})),
+            ("<<: []\na: 1", json!({"a": 1})),
+            ("\"<<\": 1", json!({"<<": 1})),
+        ] {
+            assert_eq!(parse(text.as_bytes(), WIDE).expect(text).value, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_the_first_levels_have_their_lines() {
+        let yaml = "openapi: 3.0.3\nx-c: &c\n  get: {}\npaths:\n  /a:\n    get: {}\n    post: {}\n  /b: {put: {}}\n  /c:\n    <<: *c\n";
+        let json = "{\n\"openapi\": \"3\", \"list\": [{\"x\": {\"y\": 1}}],\n\n\"paths\": {\n\"/a\": {\n\"get\": {\"deep\":\n \"a\\\"}\"},\n\"post\": {}},\n\"/\\u0062\": {\"put\": {}}, \"/c\": {}}}";
+        for (text, lines) in [(yaml, [4, 5, 6, 7, 8, 8, 9]), (json, [4, 5, 6, 8, 9, 9, 9])] {
+            let document = parse(text.as_bytes(), WIDE).expect(text);
+            let at = |keys: &[&str]| document.line(keys).expect("a line");
+            let found = [
+                at(&["paths"]),
+                at(&["paths", "/a"]),
+                at(&["paths", "/a", "get", "deep", "deeper"]),
+                at(&["paths", "/a", "post"]),
+                at(&["paths", "/b"]),
+                at(&["paths", "/b", "put"]),
+                at(&["paths", "/c", "get"]),
+            ];
+            assert_eq!((found, document.line(&["none"])), (lines, None), "{text}");
+        }
     }
 
     #[test]
@@ -311,6 +484,9 @@ again: *base
             ("", "empty"),
             ("- 1", "must be an object"),
             ("a: 1\na: 2", "\"a\" twice (line 2, column 1)"),
+            ("<<: {a: 1}\n<<: {b: 1}", "\"<<\" twice (line 2, column 1)"),
+            ("<<: 1", "`<<` takes a mapping"),
+            ("<<: [1]", "`<<` takes a mapping"),
             ("[a]: 1", "keys that are not text"),
             ("a: &x [*x]", "within what it is an alias of"),
             ("a: *x", "neither JSON nor YAML at line 1"),

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use roster::access::catalog::{Bits, Catalog, Node, Slot, Template, UserType};
+use roster::access::catalog::{Bits, Catalog, Node, Slot, UserType};
 use roster::access::decide::{Ask, Question, decide};
 use roster::access::permission::PLATFORM_ORG_CODE;
 use roster::access::snapshot::{Change, Holds, Role, Snapshot, Status};
+use roster::access::template::Template;
 use roster::ids::{MemberId, OrganizationId, RoleId};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::site::{PASSWORD, Site, binary, open_rows};
 
-fn roster(arguments: &[&str], data: &Path, input: &str) -> Output {
+pub fn roster(arguments: &[&str], data: &Path, input: &str) -> Output {
     let mut child = Command::new(binary())
         .args(arguments)
         .arg("--data")

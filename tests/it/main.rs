@@ -12,6 +12,7 @@ mod area_codes;
 mod audit;
 mod authentik;
 mod bodies;
+mod catalogs;
 mod checks;
 mod cli;
 mod clients;

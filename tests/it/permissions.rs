@@ -1113,10 +1113,10 @@ async fn an_import_is_idempotent_and_says_what_it_did() {
         {"name": "video.new", "parent": "video", "http_methods": "PUT", "http_path": "/videos"},
     ]);
     let orphaned = json!(["report", "report.read", "video.item", "video.item.delete"]);
-    assert_eq!(
-        site.import(next).await,
-        json!({"added": ["video.new"], "changed": ["video.list"], "orphaned": orphaned})
-    );
+    let mut done = site.import(next).await;
+    let notes = done.as_object_mut().expect("an object").remove("notes");
+    assert_eq!(done, json!({"added": ["video.new"], "changed": ["video.list"], "orphaned": orphaned}));
+    assert!(notes.is_some_and(|notes| notes[0].as_str().is_some_and(|note| note.contains("roles keep them"))));
 }
 
 #[tokio::test]
@@ -1151,10 +1151,8 @@ async fn an_import_changes_only_its_own_application() {
         import(&admin, "", body.clone()).await.data(),
         json!({"added": ["f.a", "f.b"], "changed": [], "orphaned": []})
     );
-    assert_eq!(
-        import(&admin, "?prefix=g", body).await.data(),
-        json!({"added": ["g.a", "g.b"], "changed": [], "orphaned": ["f.a", "f.b"]})
-    );
+    let moved = import(&admin, "?prefix=g", body).await.data();
+    assert_eq!((&moved["added"], &moved["orphaned"]), (&json!(["g.a", "g.b"]), &json!(["f.a", "f.b"])));
     assert_eq!(site.import(videos()).await, json!({"added": [], "changed": [], "orphaned": []}));
     let reply = import(&admin, "?app=files", json!({"permissions": [{"name": "video"}]})).await;
     assert_eq!(reply.is(EXISTS).word(), "permission_exists");

@@ -437,7 +437,8 @@ impl Snapshot {
             }
         };
         for node in self.catalog.iter() {
-            fact(format!("node {node:?} {}", self.catalog.is_open(node.slot)));
+            let organizations = self.catalog.organizations(&node.app);
+            fact(format!("node {node:?} {} {organizations:?}", self.catalog.is_open(node.slot)));
         }
         for (id, person) in self.people.iter() {
             let only = self.only_tenant(*id).map(|tenant| tenant.id);

@@ -34,11 +34,13 @@ impl Role {
     }
 
     /// Does the role give the permission, by a tick or by its nature?
-    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
+    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: Slot) -> bool {
         match self.holds {
             Holds::Everything => true,
-            Holds::Tenant => self.ticked.contains(slot) || catalog.is_in_tenant(slot),
-            Holds::Ticked => self.ticked.contains(slot),
+            Holds::Tenant => {
+                (self.ticked.contains(slot) && catalog.is_for(slot, tenant)) || catalog.is_in_tenant(slot, tenant)
+            }
+            Holds::Ticked => self.ticked.contains(slot) && catalog.is_for(slot, tenant),
         }
     }
 }
@@ -55,8 +57,10 @@ pub struct RoleSet {
 
 impl RoleSet {
     /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
-    pub fn holds(&self, catalog: &Catalog, slot: Slot) -> bool {
-        self.ticked.contains(slot) || self.holds_everything || (self.holds_tenant && catalog.is_in_tenant(slot))
+    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: Slot) -> bool {
+        self.holds_everything
+            || (self.ticked.contains(slot) && catalog.is_for(slot, tenant))
+            || (self.holds_tenant && catalog.is_in_tenant(slot, tenant))
     }
 
     pub fn holds_everything(&self) -> bool {

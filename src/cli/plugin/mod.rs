@@ -29,7 +29,7 @@ pub(super) struct FilterFlags {
 impl FilterFlags {
     fn filter(&self) -> Filter {
         let Self { permissions, routes, modules } = self;
-        Filter { permissions: permissions.clone(), routes: routes.clone(), modules: modules.clone() }
+        Filter { permissions: permissions.clone(), routes: routes.clone().into(), modules: modules.clone() }
     }
 }
 

@@ -209,3 +209,20 @@ insert into member_words (rowid, words)
 select n.number, concat_ws(char(10), m.username_folded, m.email_folded, m.display_name)
 from member_numbers n
 join members m on m.id = n.member_id;
+
+-- ── documents of the catalog ──
+
+-- Where the entries of an application come from.
+create table catalog_documents (
+    app text primary key,
+    -- The title of an OpenAPI document; null for a catalog in our own form.
+    title text
+) strict, without rowid;
+
+-- Applications that only these organizations have. An application without a row here is every organization's.
+create table catalog_organizations (
+    app text not null,
+    organization_id blob not null references organizations (id),
+    primary key (app, organization_id)
+) strict, without rowid;
+create index catalog_organizations_organization_id on catalog_organizations (organization_id);

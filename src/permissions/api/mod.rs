@@ -9,7 +9,7 @@ pub mod roles;
 
 use poem_openapi::{Enum, Object};
 
-use super::{Source, import};
+use super::{Source, publish};
 use crate::access::catalog::{Catalog, Node, Slot};
 use crate::error::Cause;
 
@@ -44,7 +44,7 @@ pub struct PermissionNode {
     pub name: String,
     /// Methods joined with `|`, or `*`; absent for a category
     pub http_methods: Option<String>,
-    /// A path template: `/videos/:id`, `/files/*rest`
+    /// A path template: `/videos/:id`, `/videos/{id}.{format}`, `/contents/{path+}`, `/files/*rest`
     pub http_path: Option<String>,
     pub status: OpenClose,
     #[oai(rename = "type")]
@@ -81,7 +81,7 @@ pub enum PermissionType {
 
 impl PermissionType {
     fn of(node: &Node) -> Self {
-        match import::user_type(node.user_type) {
+        match publish::user_type(node.user_type) {
             "frontend_user" => Self::FrontendUser,
             _ => Self::BackendUser,
         }

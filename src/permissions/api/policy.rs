@@ -21,7 +21,7 @@ use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Cause, Error};
 use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
-use crate::permissions::import;
+use crate::permissions::{import, publish};
 use crate::wire::body::require_media_type;
 use crate::wire::documents::{self, Bounds};
 use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered};
@@ -36,11 +36,96 @@ struct PermissionCatalog {
 
 /// What an import did, by name
 #[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
 struct CatalogDifference {
     added: Vec<String>,
     changed: Vec<String>,
     /// Names of this application that the import does not have; kept for the roles that tick them, but closed
     orphaned: Vec<String>,
+    /// Entries that are called something else now, with the same methods and path; roles keep them
+    renamed: Option<Vec<CatalogRenaming>>,
+    /// Operations of an OpenAPI document that are left out; nobody gets at them
+    skipped: Option<Vec<CatalogSkipped>>,
+    /// Another document, whose entries are orphaned: refused without `replace`
+    replaces: Option<String>,
+    /// Codes of the organizations that have the application, when not all have it
+    organizations: Option<Vec<String>>,
+    /// What follows, in sentences
+    notes: Option<Vec<String>>,
+}
+
+/// An entry with another name
+#[derive(Object)]
+struct CatalogRenaming {
+    from: String,
+    to: String,
+}
+
+/// An operation that an import left out
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct CatalogSkipped {
+    path: String,
+    /// Absent when all of the path is left out
+    method: Option<String>,
+    reason: String,
+    /// Of the document, from 1
+    line: Option<u32>,
+}
+
+impl From<&import::Skipped> for CatalogSkipped {
+    fn from(skipped: &import::Skipped) -> Self {
+        let import::Skipped { path, method, reason, line, .. } = skipped.clone();
+        Self { path, method, reason, line: line.and_then(|line| u32::try_from(line).ok()) }
+    }
+}
+
+impl CatalogDifference {
+    fn of(snapshot: &Snapshot, import: &import::Import, imported: publish::Imported) -> Self {
+        let notes = notes(import, &imported);
+        let publish::Imported { added, changed, renamed, orphaned, replaces, organizations, .. } = imported;
+        let code =
+            |id: OrganizationId| snapshot.tenant(id).map_or_else(|| id.to_string(), |found| found.org_code.to_string());
+        Self {
+            added,
+            changed,
+            orphaned,
+            renamed: some(renamed.into_iter().map(|(from, to)| CatalogRenaming { from, to }).collect()),
+            skipped: some(import.skipped.iter().map(CatalogSkipped::from).collect()),
+            replaces,
+            organizations: organizations.map(|ids| ids.into_iter().map(code).collect()),
+            notes: some(notes),
+        }
+    }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// What follows from an import, for people.
+fn notes(import: &import::Import, imported: &publish::Imported) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |applies: bool, text: &str| notes.extend(applies.then(|| text.to_owned()));
+    note(
+        !imported.orphaned.is_empty(),
+        "orphaned entries are those of this application that the document does not name: roles keep them, but they open \
+         nothing until an import names them again",
+    );
+    note(
+        !imported.renamed.is_empty(),
+        "roles keep renamed entries; filters of plugins that name them by their former names do not cover them any more",
+    );
+    note(
+        !import.skipped.is_empty(),
+        "what is skipped is no permission, and its path is denied, unless another entry's template answers it",
+    );
+    note(
+        import.title.is_some() && imported.is_new && imported.organizations.is_none(),
+        "the owners of every organization hold what is open here at once: `organizations` says whose it is, `closed` \
+         that it is nobody's yet",
+    );
+    notes
 }
 
 /// The member's own rights in the organization
@@ -118,8 +203,11 @@ impl Api {
     /// Import a catalog
     ///
     /// Our own form or any service's OpenAPI 3 document, as JSON or YAML. It is the whole of one application: what it
-    /// does not name any more is orphaned. Refused as a whole when two entries answer the same method and path.
+    /// does not name any more is orphaned. Our own form is refused as a whole when two entries answer the same method and
+    /// path; of an OpenAPI document what cannot be protected is listed as `skipped`. Owners of all organizations hold a new
+    /// application at once, unless `organizations` or `closed` says otherwise.
     #[oai(path = "/catalog", method = "put", operation_id = "import_catalog")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn import_catalog(
         &self,
         caller: Person,
@@ -129,29 +217,59 @@ impl Api {
         prefix: Query<Option<String>>,
         /// The path before every path of an OpenAPI document, instead of its first server's
         base: Query<Option<String>>,
+        /// Names of parameters of an OpenAPI document that stand for many segments, joined with commas
+        multi_segment: Query<Option<String>>,
+        /// Refuse an OpenAPI document of which something would be skipped
+        strict: Query<Option<bool>>,
+        /// Orphan entries of another document, too
+        replace: Query<Option<bool>>,
+        /// New entries are closed
+        closed: Query<Option<bool>>,
+        /// Ids or codes of the organizations that have the application, joined with commas; `*` for all. As it was when
+        /// absent; all have a new one
+        organizations: Query<Option<String>>,
         /// Only say what would be done
         dry_run: Query<Option<bool>>,
         _document: CatalogDocument,
     ) -> Reply<CatalogDifference> {
         let document = self.app.take_large(&caller, Large::Catalog).await?.clone();
-        let options = import::Options { app: app.0, prefix: prefix.0, base: base.0 };
-        let dry_run = dry_run.0.unwrap_or(false);
         let config = &self.app.config;
         let entries_max = config.catalog_entries_max;
+        let listed = |text: String| text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
+        let options = import::Options {
+            app: app.0,
+            prefix: prefix.0,
+            base: base.0,
+            multi_segment: multi_segment.0.map(listed).unwrap_or_default(),
+            strict: strict.0.unwrap_or(false),
+        };
+        let terms = publish::Terms {
+            entries_max,
+            dry_run: dry_run.0.unwrap_or(false),
+            replace: replace.0.unwrap_or(false),
+            closed: closed.0.unwrap_or(false),
+            organizations: organizations.0.map(listed),
+        };
         let bounds = Bounds { depth_max: config.document_depth_max, nodes_max: config.document_nodes_max };
         let read = move || import::read(&documents::parse(&document, bounds)?, &options, entries_max);
         let import = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CATALOG_IMPORT)?;
-            let (imported, change) = import::write(t, &import, entries_max, dry_run)?;
-            let Some(change) = change else { return Ok(Changed::nothing(imported)) };
-            let entry = Entry::new("catalog", &import.app)
-                .after(json!({"added": imported.added, "changed": imported.changed, "orphaned": imported.orphaned}));
-            Ok(Changed::new(imported, entry).policy([change]))
+            let (imported, change) = publish::write(t, &import, &terms)?;
+            let answer = CatalogDifference::of(t.snapshot(), &import, imported);
+            let Some(change) = change else { return Ok(Changed::nothing(answer)) };
+            let renamed = answer.renamed.iter().flatten().map(|one| json!({"from": one.from, "to": one.to}));
+            let entry = Entry::new("catalog", &import.app).after(json!({
+                "added": answer.added,
+                "changed": answer.changed,
+                "renamed": renamed.collect::<Vec<_>>(),
+                "orphaned": answer.orphaned,
+                "organizations": answer.organizations,
+            }));
+            Ok(Changed::new(answer, entry).policy([change]))
         };
         let done = self.app.change(&caller, "catalog.import", write).await?;
-        let import::Imported { added, changed, orphaned } = done.answer;
-        Ok(ok(CatalogDifference { added, changed, orphaned }).epoch(done.epoch))
+        Ok(ok(done.answer).epoch(done.epoch))
     }
 
     /// See one's own roles and permissions in the organization
@@ -261,7 +379,7 @@ struct CatalogEntry {
     parent: Option<String>,
     /// Methods joined with `|`, or `*`; absent for a category
     http_methods: Option<String>,
-    /// `/videos/:id`, `/files/*rest`; absent for a category
+    /// `/videos/:id`, `/videos/{id}.{format}`, `/contents/{path+}`, `/files/*rest`; absent for a category
     http_path: Option<String>,
     status: Option<OpenClose>,
     #[oai(rename = "type")]

@@ -357,7 +357,8 @@ fn names_of(catalog: &Catalog, slots: impl Iterator<Item = Slot>) -> Vec<String>
 fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<Slot>> {
     let catalog = &snapshot.catalog;
     let role = known_role(snapshot, tenant, role)?;
-    let held: BTreeSet<Slot> = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, *slot)).collect();
+    let held: BTreeSet<Slot> =
+        catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot)).collect();
     Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
 }
 
@@ -384,7 +385,11 @@ fn ticks<'n>(
     sent.retain(|slot| !(was_implied.contains(slot) && is_implied.contains(slot)));
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
         let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;
-        if !catalog.is_in_tenant(slot) && !snapshot.is_platform(tenant) {
+        if !catalog.is_for(slot, tenant) {
+            let message = format!("{} is of the application {}, which is not this organization's", node.name, node.app);
+            return Err(Error::new(Cause::NotHeld).saying(message));
+        }
+        if !catalog.is_in_tenant(slot, tenant) && !snapshot.is_platform(tenant) {
             let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
             return Err(Error::new(Cause::NotHeld).saying(message));
         }

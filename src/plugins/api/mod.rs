@@ -101,7 +101,7 @@ impl From<PluginFilter> for Filter {
     fn from(form: PluginFilter) -> Self {
         Self {
             permissions: form.permissions.unwrap_or_default().into_iter().map(|text| text.0).collect(),
-            routes: form.routes.unwrap_or_default().into_iter().map(|text| text.0).collect(),
+            routes: form.routes.unwrap_or_default().into_iter().map(|text| text.0).collect::<Vec<_>>().into(),
             modules: form.modules.unwrap_or_default().into_iter().map(|text| text.0).collect(),
         }
     }
@@ -111,7 +111,7 @@ impl From<Filter> for PluginFilter {
     fn from(filter: Filter) -> Self {
         Self {
             permissions: Some(filter.permissions.into_iter().map(FilterPermission).collect()),
-            routes: Some(filter.routes.into_iter().map(FilterRoute).collect()),
+            routes: Some(Vec::from(filter.routes).into_iter().map(FilterRoute).collect()),
             modules: Some(filter.modules.into_iter().map(FilterModule).collect()),
         }
     }
