@@ -12,6 +12,7 @@ mod audit;
 mod authentik;
 mod bodies;
 mod checks;
+mod claims;
 mod cli;
 mod clients;
 mod connections;

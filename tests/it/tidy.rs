@@ -55,7 +55,7 @@ fn a_crate_has_its_rooms_and_no_others() {
                 || f.starts_with("connect/")
                 || f.starts_with("sessions/oidc")
         }),
-        ("openidconnect", &|f| f.starts_with("sessions/oidc")),
+        ("unicode_normalization", &|f| f == "permissions/external_key.rs"),
         ("lettre", &|f| f == "connect/mail.rs"),
         ("totp_rs", &|f| f == "sessions/second_factor.rs"),
         ("wasmtime", &|f| f.starts_with("sandbox/")),
