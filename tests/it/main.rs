@@ -63,6 +63,7 @@ mod seen;
 mod sessions;
 mod setup;
 mod sftpgo;
+mod sftpgo_events;
 mod sftpgo_hooks;
 mod site;
 mod site_only;
