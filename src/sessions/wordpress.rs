@@ -1,6 +1,5 @@
 //! Sign-in of people who have an account at the WordPress site.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -67,9 +66,10 @@ async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Toke
 /// Whoever WordPress tells of, as somebody who arrives.
 pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
-    let roles: BTreeSet<String> = person.roles;
     let subject = person.id.to_string();
-    let said = [("sub".to_owned(), vec![subject.clone()]), ("roles".to_owned(), roles.iter().cloned().collect())];
+    let roles = person.roles.as_ref().map(|roles| ("roles".to_owned(), roles.iter().cloned().collect()));
+    let said = std::iter::once(("sub".to_owned(), vec![subject.clone()])).chain(roles);
+    let facts = Facts::of(said);
     Arrival {
         provider: WORDPRESS.into(),
         subject,
@@ -80,7 +80,8 @@ pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
         email: Some(person.email),
         display_name: Some(person.name),
         organization,
-        keys: vec![(Source::Wordpress, roles)],
-        facts: Facts::of(said),
+        // Where the roles are not known, what is here stays.
+        keys: person.roles.map(|roles| (Source::Wordpress, roles)).into_iter().collect(),
+        facts,
     }
 }
