@@ -1,5 +1,6 @@
 //! Sign-in of people who have an account at the WordPress site.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -14,6 +15,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 use crate::members::{self, WORDPRESS};
 use crate::permissions::Source;
+use crate::permissions::external_key::is_key;
 use crate::permissions::mappers::Facts;
 
 /// Questions to WordPress at a time.
@@ -63,6 +65,10 @@ async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Toke
     open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
 }
 
+fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
+    roles.into_iter().filter(|role| is_key(role)).collect()
+}
+
 /// Whoever WordPress tells of, as somebody who arrives.
 pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
@@ -81,7 +87,7 @@ pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
         display_name: Some(person.name),
         organization,
         // Where the roles are not known, what is here stays.
-        keys: person.roles.map(|roles| (Source::Wordpress, roles)).into_iter().collect(),
+        keys: person.roles.map(|roles| (Source::Wordpress, kept(roles))).into_iter().collect(),
         facts,
     }
 }

@@ -313,7 +313,7 @@ async fn a_mapping_from_before_there_was_one_spelling_still_counts_as_it_is_writ
     }
     map(&acme, "ldap", "old", "chef").await;
     let old = "CN=Editors,DC=example";
-    site.rows().execute("update role_mappings set external_key = ?1", [old]).expect("written");
+    site.write_rows(|rows| rows.execute("update role_mappings set external_key = ?1", [old]));
     let sync = async || {
         let body = json!({"source": "ldap", "external_keys": [old], "dry_run": true});
         acme.admin().post(&format!("/api/v1/permissions/users/{}/roles/sync", member.uid), body).await.data()
