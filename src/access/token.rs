@@ -3,7 +3,7 @@
 //! **Invariant.** Algorithm, type, issuer, audience and time are all pinned; nothing in a token chooses how it is
 //! verified but the key id, and that only among our own keys. A stranger's token meets public keys only; one whose
 //! signature was right is remembered, until our keys change. A provider's token is verified as strictly, and what else it
-//! says is left as it stands: whoever reads a claim decides what an odd one means.
+//! says is left as it stands: the reader of a claim decides what an odd one means.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -43,8 +43,6 @@ fn login<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::E
 
 /// A list, also one that PHP made an object of because a number is missing in it, or one role as text.
 fn roles<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<BTreeSet<String>>, D::Error> {
-    let texts =
-        |values: &mut dyn Iterator<Item = &Value>| values.filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(match Value::deserialize(from)? {
         Value::Array(list) => Some(texts(list.iter())),
         Value::Object(map) if map.values().all(Value::is_string) => Some(texts(map.values())),

@@ -110,7 +110,7 @@ fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
     });
 }
 
-/// May this member begin an upload? Its size is not known yet; an overwrite has the room of what it writes over.
+/// May this member begin an upload? Its size is not known yet; an overwrite may take what it frees.
 async fn require_room(app: &App, owner: &members::Member, path: VideoPath) -> Result<()> {
     if !owner.is_active() {
         return Err(Cause::MemberSuspended.into());

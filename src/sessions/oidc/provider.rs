@@ -134,7 +134,7 @@ impl Provider {
     /// them in clear text.
     fn document(&self, said: &Value) -> Result<Document> {
         if said["issuer"].as_str() != Some(&self.settings.issuer) {
-            return Err(self.failed("its document is of another issuer than the settings name, to the letter"));
+            return Err(self.failed("its document is of another issuer than the settings name, compared as text"));
         }
         let mut faults = Vec::new();
         let mut address = |name: &str, is_needed: bool| {
