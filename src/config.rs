@@ -271,6 +271,7 @@ settings! {
     reservation_ttl_s "quota.reservation_ttl_s": u64 = 86_400, 1..=2_592_000, "How long a reservation holds its bytes, in seconds";
     reservations_max "quota.reservations": u64 = 100, 1..=100_000, "Most open reservations of one member";
     videos_max "limits.videos": u64 = 10_000_000, 1..=1_000_000_000, "Most videos of the site";
+    ignored_names "videos.ignored_names": Vec<String> = IGNORED_NAMES.map(str::to_owned).to_vec(), (), "Names of files and folders that are no videos, at SFTPGo and in `roster video import`: hidden ones, and those of files that are not there wholly. `*` stands for any text, case does not matter";
     video_path_bytes_max "limits.video_path_bytes": u64 = 1_024, 64..=4_096, "Longest path of a video in bytes";
     import_files_max "limits.import_files": u64 = 1_000_000, 1..=100_000_000, "Most files that one import of videos looks at";
     import_bytes_max "limits.import_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest file of members to import, in bytes";
@@ -526,6 +527,21 @@ impl Config {
 pub fn own_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
+
+/// What operating systems leave behind, and what clients name a file that they have not uploaded wholly yet.
+const IGNORED_NAMES: [&str; 11] = [
+    ".*",
+    "*.part",
+    "*.partial",
+    "*.filepart",
+    "*.crdownload",
+    "*.download",
+    "*.tmp",
+    "*~",
+    "Thumbs.db",
+    "desktop.ini",
+    "Icon\r",
+];
 
 pub const FILE_NAME: &str = "roster.toml";
 

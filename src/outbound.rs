@@ -10,6 +10,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
@@ -24,8 +25,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn json(&self) -> Result<serde_json::Value> {
-        serde_json::from_slice(&self.body).map_err(|e| failed(format!("status {}, not JSON: {e}", self.status)))
+    /// A byte order mark before it is nobody's business: plugins of WordPress put one there.
+    pub fn json(&self) -> Result<Value> {
+        let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
+        serde_json::from_slice(body).map_err(|e| failed(format!("status {}, not JSON: {e}", self.status)))
     }
 }
 
@@ -143,6 +146,23 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let until = || httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
     text.parse().ok().or_else(|| until()?.as_secs().checked_sub(u64::try_from(now.0).ok()? / 1_000))
+}
+
+// ── reading what others say ──
+
+/// Text, numbers and booleans as text.
+pub fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(word) => Some(word.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// `true`, also as text.
+pub fn is_true(value: &Value) -> bool {
+    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.trim().eq_ignore_ascii_case("true")))
 }
 
 fn failed(why: String) -> Error {

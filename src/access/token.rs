@@ -2,12 +2,14 @@
 //!
 //! **Invariant.** Algorithm, type, issuer, audience and time are all pinned; nothing in a token chooses how it is
 //! verified but the key id, and that only among our own keys. A stranger's token meets public keys only; one whose
-//! signature was right is remembered, until our keys change.
+//! signature was right is remembered, until our keys change. A provider's token is verified as strictly, and what else it
+//! says is left as it stands: the reader of a claim decides what an odd one means.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -21,8 +23,9 @@ use crate::ids::{MemberId, SessionId, Timestamp};
 /// RFC 9068: says that this is an access token and nothing else.
 const TOKEN_TYPE: &str = "at+jwt";
 
-/// Longest token that is looked at; ours have some 450 bytes.
-pub const TOKEN_BYTES_MAX: usize = 16_384;
+/// Longest token that can be ours; they have some 450 bytes. What others make has the limit of what brought it:
+/// `limits.head_bytes` or `neighbours.answer_bytes`.
+const TOKEN_BYTES_MAX: usize = 16_384;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
@@ -220,16 +223,46 @@ impl Keys {
 pub struct ForeignKeys(Vec<ForeignKey>);
 
 struct ForeignKey {
-    id: String,
+    id: Option<String>,
     /// What it may sign with; never by a secret, which a public key is not.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
+/// What somebody else's token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Says who signed in.
+    Id,
+    /// Opens something to who shows it.
+    Access,
+}
+
+impl Use {
+    /// The types (`typ`) of its tokens, in lower case; to say none is right too.
+    fn types(self) -> &'static [&'static str] {
+        match self {
+            Self::Id => &["jwt"],
+            Self::Access => &["jwt", "at+jwt", "application/at+jwt"],
+        }
+    }
+
+    /// How far clocks may differ at its end.
+    fn leeway_s(self) -> u64 {
+        match self {
+            Self::Id => 0,
+            Self::Access => 30,
+        }
+    }
+}
+
+/// How far a provider's clock may be ahead of ours where a token begins.
+const AHEAD_S_MAX: i64 = 30;
+
 /// Why somebody else's token is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Distrust {
-    /// Its key is not among those that are published: perhaps it is new.
+    /// Its key is not among those that are published, or was exchanged under the same name: perhaps it is new.
     UnknownKey,
     Wrong(String),
 }
@@ -237,7 +270,7 @@ pub enum Distrust {
 impl std::fmt::Display for Distrust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::UnknownKey => f.write_str("unknown key"),
+            Self::UnknownKey => f.write_str("by no key of the provider"),
             Self::Wrong(why) => f.write_str(why),
         }
     }
@@ -250,33 +283,57 @@ impl ForeignKeys {
         Self(keys.iter().filter_map(|key| ForeignKey::read(key.clone())).collect())
     }
 
-    /// What a token says that was made by this issuer, for this audience, and is alive.
-    pub fn verify(&self, token: &str, issuer: &str, audience: &str) -> Result<Value, Distrust> {
-        const LEEWAY_S: u64 = 30;
+    /// What a token says that was made by this issuer, for this audience and this use, and is alive.
+    pub fn verify(&self, token: &str, issuer: &str, audience: &str, purpose: Use) -> Result<Value, Distrust> {
         let wrong = |why: &str| Distrust::Wrong(why.to_owned());
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(wrong("too long"));
-        }
         let header = jsonwebtoken::decode_header(token).map_err(|e| Distrust::Wrong(e.to_string()))?;
         let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
-        if !matches!(kind.as_deref(), None | Some("jwt" | "at+jwt" | "application/at+jwt")) || header.crit.is_some() {
-            return Err(wrong("not an access token"));
+        if kind.is_some_and(|kind| !purpose.types().contains(&kind.as_str())) || header.crit.is_some() {
+            return Err(wrong("of another type than is asked for"));
         }
-        let kid = header.kid.ok_or_else(|| wrong("no key id"))?;
-        let mut named = self.0.iter().filter(|key| key.id == kid).peekable();
-        named.peek().ok_or(Distrust::UnknownKey)?;
-        let known = named.find(|key| key.algorithms.contains(&header.alg)).ok_or_else(|| wrong("wrong algorithm"))?;
+        let key = self.key(header.kid.as_deref(), header.alg)?;
         let mut rules = Validation::new(header.alg);
-        rules.leeway = LEEWAY_S;
-        rules.validate_nbf = true;
-        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        rules.leeway = purpose.leeway_s();
+        rules.set_required_spec_claims(&["exp", "iss", "aud"]);
         rules.set_issuer(&[issuer]);
         rules.set_audience(&[audience]);
-        let said = jsonwebtoken::decode::<Value>(token, &known.key, &rules);
-        let claims = said.map_err(|e| Distrust::Wrong(e.to_string()))?.claims;
+        let said = jsonwebtoken::decode::<Value>(token, &key.key, &rules);
+        let claims = said.map_err(|e| match e.kind() {
+            ErrorKind::InvalidSignature => Distrust::UnknownKey,
+            _ => Distrust::Wrong(e.to_string()),
+        })?;
+        let claims = claims.claims;
         // A list of issuers would do for the crate.
-        if claims["iss"].as_str() == Some(issuer) { Ok(claims) } else { Err(wrong("another issuer")) }
+        if claims["iss"].as_str() != Some(issuer) {
+            return Err(wrong("another issuer"));
+        }
+        let begins_s = claims.get("nbf").and_then(whole_number);
+        if begins_s.is_some_and(|from| from > Timestamp::now().0 / 1_000 + AHEAD_S_MAX) {
+            return Err(wrong("not valid yet"));
+        }
+        Ok(claims)
     }
+
+    /// The key of an id. Without one, the only key that signs this way (OpenID Connect Core, 10.1).
+    fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&ForeignKey, Distrust> {
+        let named = || self.0.iter().filter(|key| id.is_none() || key.id.as_deref() == id);
+        if named().next().is_none() {
+            return Err(Distrust::UnknownKey);
+        }
+        let mut fitting = named().filter(|key| key.algorithms.contains(&algorithm));
+        let key = fitting.next().ok_or_else(|| Distrust::Wrong("wrong algorithm".into()))?;
+        if id.is_none() && fitting.next().is_some() {
+            return Err(Distrust::Wrong("no key id, where the provider has several keys".into()));
+        }
+        Ok(key)
+    }
+}
+
+/// A number of seconds, also as text or with a fraction.
+fn whole_number(value: &Value) -> Option<i64> {
+    let number = || value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    // What lies beyond an i64 becomes its end.
+    value.as_i64().or_else(|| number().map(|seconds| seconds as i64))
 }
 
 impl ForeignKey {
@@ -304,13 +361,13 @@ impl ForeignKey {
             Some(only) => of_kind.iter().copied().filter(|algorithm| only == (*algorithm).into()).collect(),
         };
         let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id?, algorithms, key })
+        Some(Self { id: jwk.common.key_id, algorithms, key })
     }
 }
 
 /// What a token says, believed by nobody yet: only to know whose keys to ask.
 pub fn unverified(token: &str) -> Option<Value> {
-    let claims = token.split('.').nth(1).filter(|_| token.len() <= TOKEN_BYTES_MAX)?;
+    let claims = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
@@ -435,14 +492,17 @@ mod tests {
         let foreign_keys = ForeignKeys::new(&jwks);
         let now_s = Timestamp::now().0 / 1_000;
         let good = json!({"iss": "https://id.example.org", "aud": ["a", "roster"], "sub": "1", "exp": now_s + 60});
-        let verify = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster");
+        let verify = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Access);
         let header = |kid: &str| json!({"alg": "EdDSA", "kid": kid});
         assert_eq!(verify(&foreign(&theirs, header(&theirs.id), &good)), Ok(good.clone()));
-        assert_eq!(verify(&foreign(&other, header(&other.id), &good)), Err(Distrust::UnknownKey));
+        for id in [&other.id, &theirs.id] {
+            assert_eq!(verify(&foreign(&other, header(id), &good)), Err(Distrust::UnknownKey));
+        }
+        // The only key there is needs no name.
+        assert_eq!(verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &good)), Ok(good.clone()));
 
-        let mut wrong = vec![foreign(&other, header(&theirs.id), &good)];
+        let mut wrong = Vec::new();
         let headers = [
-            json!({"alg": "EdDSA"}),
             json!({"alg": "none", "kid": theirs.id}),
             json!({"alg": "HS256", "kid": theirs.id}),
             json!({"alg": "RS256", "kid": theirs.id}),
@@ -456,7 +516,6 @@ mod tests {
             ("iss", Value::Null),
             ("aud", json!("other")),
             ("aud", Value::Null),
-            ("sub", Value::Null),
             ("exp", json!(now_s - 31)),
             ("exp", json!("soon")),
             ("exp", Value::Null),
@@ -471,7 +530,58 @@ mod tests {
         }
         let mut late = good.clone();
         (late["exp"], late["nbf"]) = (json!(now_s - 25), json!(now_s + 25));
-        assert_eq!(verify(&foreign(&theirs, header(&theirs.id), &late)), Ok(late.clone()));
+        let late = foreign(&theirs, header(&theirs.id), &late);
+        assert!(verify(&late).is_ok());
+        // An id token has no leeway at its end, and says another type.
+        let id_token = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Id);
+        assert!(id_token(&late).is_err());
+        for (kind, is_access) in [("JWT", false), ("at+jwt", true)] {
+            let header = json!({"alg": "EdDSA", "kid": theirs.id, "typ": kind});
+            assert_eq!(id_token(&foreign(&theirs, header, &good)).is_err(), is_access, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_verified_may_be_odd() {
+        let theirs = new_key().expect("key");
+        let foreign_keys = ForeignKeys::new(&serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set"));
+        let now_s = Timestamp::now().0 / 1_000;
+        for (name, value) in [
+            ("iat", json!("2026-11-01T10:00:00Z")),
+            ("auth_time", json!("then")),
+            ("updated_at", json!({"$date": 1})),
+            ("address", json!("1 Harbour Street")),
+            ("nbf", json!((now_s - 5).to_string())),
+            ("nbf", json!("long ago")),
+            ("sub", json!(17)),
+            ("amr", json!("pwd")),
+            ("locale", json!(["en"])),
+        ] {
+            let mut claims = json!({"iss": "i", "aud": "roster", "sub": "1", "exp": now_s + 60});
+            claims[name] = value;
+            let token = foreign(&theirs, json!({"alg": "EdDSA"}), &claims);
+            for purpose in [Use::Id, Use::Access] {
+                assert_eq!(foreign_keys.verify(&token, "i", "roster", purpose), Ok(claims.clone()), "{name}");
+            }
+        }
+        let late = json!({"iss": "i", "aud": "roster", "exp": now_s + 60, "nbf": (now_s + 35).to_string()});
+        assert!(
+            foreign_keys.verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &late), "i", "roster", Use::Id).is_err()
+        );
+    }
+
+    #[test]
+    fn among_several_keys_a_token_names_its_own() {
+        let (one, two) = (new_key().expect("key"), new_key().expect("key"));
+        let jwk = |stored: &StoredKey| {
+            serde_json::from_str::<Value>(keys(stored, "x").jwks()).expect("a key set")["keys"][0].clone()
+        };
+        let foreign_keys = ForeignKeys::new(&json!({"keys": [jwk(&one), jwk(&two)]}));
+        let claims = json!({"iss": "i", "aud": "roster", "exp": Timestamp::now().0 / 1_000 + 60});
+        let verify = |header: Value| foreign_keys.verify(&foreign(&two, header, &claims), "i", "roster", Use::Id);
+        assert!(verify(json!({"alg": "EdDSA", "kid": two.id})).is_ok());
+        assert!(matches!(verify(json!({"alg": "EdDSA"})), Err(Distrust::Wrong(_))));
+        assert_eq!(verify(json!({"alg": "EdDSA", "kid": "three"})), Err(Distrust::UnknownKey));
     }
 
     #[test]
@@ -482,7 +592,7 @@ mod tests {
             ForeignKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len()
         };
         assert_eq!(count(jwks["keys"][0].clone()), 1);
-        for (name, value) in [("use", json!("enc")), ("kid", Value::Null), ("crv", json!("X25519"))] {
+        for (name, value) in [("use", json!("enc")), ("crv", json!("X25519"))] {
             let mut key = jwks["keys"][0].clone();
             key[name] = value;
             assert_eq!(count(key), 0, "{name}");

@@ -112,6 +112,9 @@ pub(super) enum MemberCommand {
         /// Send each new member a letter with a link that works once
         #[arg(long)]
         welcome: bool,
+        /// What the text of a CSV file is, such as big5; UTF-8, or what its byte order mark says, when absent
+        #[arg(long, value_name = "NAME")]
+        encoding: Option<String>,
     },
     /// Erase a member's personal data for good
     Delete { uid: String },
@@ -326,8 +329,8 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         MemberCommand::PasswordLink { uid } => {
             ask(common, Method::POST, &at(&uid, "/password-link"), Some(json!({}))).await?
         }
-        MemberCommand::Import { file, dry_run, welcome } => {
-            return import::members(common, &file, dry_run, welcome).await;
+        MemberCommand::Import { file, dry_run, welcome, encoding } => {
+            return import::members(common, &file, (dry_run, welcome), encoding.as_deref()).await;
         }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
         MemberCommand::ResetSecondFactor { uid } => {

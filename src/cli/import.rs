@@ -10,22 +10,32 @@ use super::door::Door;
 use super::{Common, Failed};
 
 /// Imports members from a file; fails, after it has said all it did, when rows failed.
-pub(super) async fn members(common: &Common, file: &Path, dry_run: bool, welcome: bool) -> Result<(), Failed> {
+pub(super) async fn members(
+    common: &Common,
+    file: &Path,
+    (dry_run, welcome): (bool, bool),
+    encoding: Option<&str>,
+) -> Result<(), Failed> {
     let bytes = std::fs::read(file).map_err(|e| Failed(format!("{} cannot be read: {e}", file.display())))?;
-    let content_type = if is_json(file) { "application/json" } else { "text/csv" };
+    let content_type = match (is_json(file), encoding) {
+        (true, _) => "application/json".to_owned(),
+        (false, None) => "text/csv".to_owned(),
+        (false, Some(name)) => format!("text/csv; charset=\"{name}\""),
+    };
     let word = |wish: bool| wish.then_some("true");
     let path = query("/admin/users/import", &[("dry_run", word(dry_run)), ("welcome", word(welcome))]);
     let mut door = Door::open(common).await?;
-    let difference = door.send(Method::POST, &path, &[], content_type, Some(bytes)).await;
+    let difference = door.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;
     door.close().await;
     let difference = difference?;
     if common.json {
         say!("{difference}");
     } else {
-        print(&difference);
+        print(&difference, dry_run);
     }
     match rows(&difference, "failed").len() {
         0 => Ok(()),
+        failed if dry_run => Err(Failed(format!("{failed} rows would fail; the others would be done"))),
         failed => Err(Failed(format!("{failed} rows failed; the others are done: repair them and import again"))),
     }
 }
@@ -34,7 +44,7 @@ fn rows<'v>(difference: &'v Value, kind: &str) -> &'v [Value] {
     difference[kind].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn print(difference: &Value) {
+fn print(difference: &Value, dry_run: bool) {
     let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
     for row in rows(difference, "created") {
         say!("+ {}", text(row, "username"));
@@ -50,5 +60,12 @@ fn print(difference: &Value) {
     }
     let count = |kind: &str| rows(difference, kind).len();
     let (created, changed, failed) = (count("created"), count("changed"), count("failed"));
-    say!("{created} created, {changed} changed, {} unchanged, {failed} failed", difference["unchanged"]);
+    let unchanged = &difference["unchanged"];
+    if dry_run {
+        say!(
+            "would be: {created} created, {changed} changed, {unchanged} unchanged, {failed} failed; nothing was done"
+        );
+    } else {
+        say!("{created} created, {changed} changed, {unchanged} unchanged, {failed} failed");
+    }
 }

@@ -35,7 +35,8 @@ pub(super) async fn run(common: &Common, command: SyncCommand) -> Result<(), Fai
 }
 
 /// What is listed, with the sign it has in the report.
-const LISTS: [(&str, char); 5] = [("new", '+'), ("changed", '~'), ("gone", '-'), ("unlinked", '?'), ("left", '!')];
+const LISTS: [(&str, char); 6] =
+    [("new", '+'), ("changed", '~'), ("gone", '-'), ("unlinked", '?'), ("left", '!'), ("odd", '!')];
 
 /// Piece by piece, saying on standard error how far it is.
 async fn wordpress(door: &mut Door, dry_run: bool, gone_max: u64) -> Result<Value, Failed> {
@@ -74,6 +75,10 @@ fn tell(report: &Value, dry_run: bool) {
                 "changed" => format!(" {} kept {}", row["fields"], row["kept"]),
                 "unlinked" => " has the same username or e-mail: link them, if it is one person".to_owned(),
                 "left" => format!(" {}", row["why"].as_str().unwrap_or_default()),
+                "odd" => {
+                    let text = |name: &str| row[name].as_str().unwrap_or_default();
+                    format!(" {} cannot be read and is left out: {}", text("name"), text("why"))
+                }
                 "gone" if row["uid"].is_null() => " more than --gone-max: stays as it is".to_owned(),
                 _ => String::new(),
             };
@@ -82,12 +87,13 @@ fn tell(report: &Value, dry_run: bool) {
     }
     let done = if dry_run { "; nothing was changed" } else { "" };
     say!(
-        "{} accounts: {} new, {} changed, {} gone, {} unlinked, {} left{done}",
+        "{} accounts: {} new, {} changed, {} gone, {} unlinked, {} left, {} odd{done}",
         report["looked_at"],
         count("new"),
         count("changed"),
         count("gone"),
         count("unlinked"),
-        count("left")
+        count("left"),
+        count("odd")
     );
 }

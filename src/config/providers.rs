@@ -25,7 +25,7 @@ pub struct Provider {
     pub redirect_uris: Vec<String>,
     #[serde(default = "default_scopes")]
     pub scopes: Vec<String>,
-    /// Claims that name roles or groups.
+    /// Claims that name roles or groups, or paths into them: `groups`, `realm_access.roles`, `teams.*` for the names inside.
     #[serde(default)]
     pub role_claims: Vec<String>,
     /// What its access tokens must be meant for; without it none is accepted as a bearer.
@@ -46,7 +46,7 @@ pub const TEMPLATE: &str = r#"
 # client_secret_file = "/etc/roster/authentik.secret"
 # redirect_uris = ["https://portal.example.org/callback"]
 # scopes = ["openid", "profile", "email"]
-# role_claims = ["groups"]                 # these go through the role mappings at every sign-in
+# role_claims = ["groups"]                 # or a path, as "realm_access.roles"; these go through the role mappings at every sign-in
 # audience = "roster"                      # accepts the provider's own access tokens that are meant for it
 # organization = "acme"                    # whoever signs in with it belongs there
 "#;
@@ -97,6 +97,10 @@ fn check(provider: &Provider, faults: &mut Vec<String>) {
     if !provider.scopes.iter().any(|scope| scope == "openid") {
         faults.push(format!("oidc {name}: scopes must contain openid"));
     }
+    if provider.role_claims.iter().any(|claim| claim.trim_end_matches(".*").is_empty()) {
+        faults
+            .push(format!("oidc {name}: role_claims must name claims, or paths into them such as realm_access.roles"));
+    }
     if provider.audience.as_deref() == Some("") {
         faults.push(format!("oidc {name}: audience must not be empty: leave it out instead"));
     }
@@ -145,5 +149,9 @@ mod tests {
             assert_eq!(faults_of(&format!("{GOOD}redirect_uris = {uris}")).len(), 1, "{uris}");
         }
         assert_eq!(faults_of(&format!("{GOOD}redirect_uris = [\"https://a.example.org/\"]\nissuers = 1")).len(), 1);
+        for (claims, count) in [("[\"a.b\", \"a.*\"]", 0), ("[\"\"]", 1), ("[\"a\", \".*\"]", 1)] {
+            let text = format!("{GOOD}redirect_uris = [\"https://a.example.org/\"]\nrole_claims = {claims}");
+            assert_eq!(faults_of(&text).len(), count, "{claims}");
+        }
     }
 }

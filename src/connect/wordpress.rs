@@ -6,29 +6,79 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Url;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, LOCATION};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::access::secret::{self, Hash};
 use crate::app::App;
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
-use crate::outbound::Answer;
+use crate::outbound::{Answer, is_true, text_of};
 
-/// Who somebody is at the site.
+/// Who somebody is at the site. Number and login are needed; of the rest an odd value counts as none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Person {
     /// Never 0, which means nobody there.
     pub id: u64,
-    #[serde(alias = "username")]
+    #[serde(alias = "username", deserialize_with = "login")]
     pub login: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub email: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub name: String,
-    /// Several or none, besides the usual one.
-    #[serde(default)]
-    pub roles: BTreeSet<String>,
+    /// Several or none, besides the usual one; not known where WordPress does not say them.
+    #[serde(default, deserialize_with = "roles")]
+    pub roles: Option<BTreeSet<String>>,
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    Ok(text_of(&Value::deserialize(from)?).unwrap_or_default())
+}
+
+fn login<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let login = text_of(&Value::deserialize(from)?).filter(|login| !login.trim().is_empty());
+    login.ok_or_else(|| serde::de::Error::custom("has no username"))
+}
+
+/// A list, also one that PHP made an object of because a number is missing in it, or one role as text.
+fn roles<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<BTreeSet<String>>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Array(list) => Some(texts(list.iter())),
+        Value::Object(map) if map.values().all(Value::is_string) => Some(texts(map.values())),
+        // Capabilities: the names are the roles.
+        Value::Object(map) if map.values().all(Value::is_boolean) => {
+            Some(map.into_iter().filter(|(_, is_held)| is_true(is_held)).map(|(name, _)| name).collect())
+        }
+        Value::String(role) if !role.is_empty() => Some(BTreeSet::from([role])),
+        _ => None,
+    })
+}
+
+fn texts<'v>(values: impl Iterator<Item = &'v Value>) -> BTreeSet<String> {
+    values.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A user of a list that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Odd {
+    pub id: Option<u64>,
+    pub name: Option<String>,
+    pub why: String,
+}
+
+/// Reads one user of a list; the others do not suffer from an odd one.
+pub(super) fn read_one(value: &Value) -> std::result::Result<Person, Odd> {
+    let id = value["id"].as_u64().filter(|id| *id > 0);
+    let odd = |why: String| {
+        let name = ["username", "slug", "name"].iter().find_map(|field| text_of(&value[*field]));
+        Odd { id, name: name.filter(|name| !name.trim().is_empty()), why }
+    };
+    match Person::deserialize(value) {
+        Ok(person) if person.id > 0 => Ok(person),
+        Ok(_) => Err(odd("has the number 0, which is nobody's".into())),
+        Err(e) => Err(odd(e.to_string())),
+    }
 }
 
 /// Asks the site whom a username (or e-mail) and an application password belong to; `None` when to nobody.
@@ -142,7 +192,7 @@ pub fn read_ticket(ticket: &str, site: &str, key: &str, now: Timestamp) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -166,6 +216,47 @@ mod tests {
 
     fn is_read(ticket: &str) -> bool {
         read_ticket(ticket, SITE, KEY, NOW).is_some()
+    }
+
+    #[test]
+    fn a_user_is_read_as_far_as_it_can_be() {
+        let read = |changes: Value| {
+            let mut user =
+                json!({"id": 6, "username": "lee", "name": "Lee", "email": "lee@example.org", "roles": ["editor"]});
+            for (name, value) in changes.as_object().expect("changes") {
+                user[name] = value.clone();
+            }
+            read_one(&user)
+        };
+        let roles = |list: &[&str]| Some(list.iter().map(|role| (*role).to_owned()).collect::<BTreeSet<_>>());
+        for (value, expected) in [
+            (json!(["editor", "author", 7, null]), roles(&["author", "editor"])),
+            (json!({"1": "editor"}), roles(&["editor"])),
+            (json!({"editor": true, "author": false}), roles(&["editor"])),
+            (json!("editor"), roles(&["editor"])),
+            (json!([]), roles(&[])),
+            (json!({}), roles(&[])),
+            (json!(null), None),
+            (json!(""), None),
+            (json!(7), None),
+            (json!({"1": {"editor": true}}), None),
+        ] {
+            assert_eq!(read(json!({"roles": value})).expect("a user").roles, expected, "{value}");
+        }
+        let odd = read(json!({"email": null, "name": 7})).expect("a user");
+        assert_eq!((odd.email.as_str(), odd.name.as_str()), ("", "7"));
+        assert_eq!(read(json!({"email": {"a": 1}, "name": false, "username": 1984})).expect("a user").login, "1984");
+        for (changes, id, name) in [
+            (json!({"username": null}), Some(6), Some("Lee")),
+            (json!({"username": " ", "name": null}), Some(6), None),
+            (json!({"id": 0}), None, Some("lee")),
+            (json!({"id": "6"}), None, Some("lee")),
+            (json!({"id": null}), None, Some("lee")),
+        ] {
+            let odd = read(changes.clone()).expect_err("odd");
+            assert_eq!((odd.id, odd.name.as_deref()), (id, name), "{changes}");
+        }
+        assert!(read_one(&json!([])).is_err() && read_one(&json!("lee")).is_err());
     }
 
     #[test]

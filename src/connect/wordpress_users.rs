@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::wordpress::{Person, failed, read, read_oneself, users};
+use serde_json::Value;
+
+use super::wordpress::{Odd, Person, failed, read, read_one, read_oneself, users};
 use crate::app::App;
 use crate::error::Result;
 use crate::outbound::Answer;
@@ -32,38 +34,45 @@ impl<'a> Office<'a> {
         read_oneself(&self.ask("/me", &[]).await?, &self.app.config.wordpress_username).map(drop)
     }
 
-    /// The user of a number; `None` when WordPress says that there is none.
-    pub async fn find(&self, id: u64) -> Result<Option<Person>> {
+    /// The user of a number; `None` when WordPress says that there is none, or how it is odd.
+    pub async fn find(&self, id: u64) -> Result<Result<Option<Person>, Odd>> {
         let answer = self.ask(&format!("/{id}"), &[]).await?;
         if answer.status == 404 {
             let code = answer.json().ok().and_then(|body| body["code"].as_str().map(str::to_owned));
             return match code.as_deref() {
-                Some("rest_user_invalid_id") => Ok(None),
+                Some("rest_user_invalid_id") => Ok(Ok(None)),
                 _ => Err(failed("status 404, which is not WordPress's own word about the user")),
             };
         }
-        let person: Person = read(&answer)?;
-        if person.id == id { Ok(Some(person)) } else { Err(failed("it told of another user than was asked for")) }
+        let user: Value = read(&answer)?;
+        if user["id"].as_u64() != Some(id) {
+            return Err(failed("it told of another user than was asked for"));
+        }
+        Ok(read_one(&user).map(Some))
     }
 
-    /// A page of all users, from 1, by number. Past the end there is nobody.
-    pub async fn page(&self, page: u64) -> Result<Vec<Person>> {
-        self.list(&[("page", &page.to_string())]).await
+    /// A page of all users, from 1, by number, each as far as it can be read. Past the end there is nobody.
+    pub async fn page(&self, page: u64) -> Result<Vec<Result<Person, Odd>>> {
+        let found: Vec<_> = self.list(&[("page", &page.to_string())]).await?.iter().map(read_one).collect();
+        if !found.is_empty() && found.iter().all(Result::is_err) {
+            return Err(failed("its list of users is none"));
+        }
+        Ok(found)
     }
 
     /// Those of these users whom a list shows; at most [`PAGE`] can be asked for.
     pub async fn among(&self, ids: &[u64]) -> Result<BTreeSet<u64>> {
         let ids: Vec<String> = ids.iter().take(PAGE).map(u64::to_string).collect();
         let found = self.list(&[("include", &ids.join(","))]).await?;
-        Ok(found.into_iter().map(|person| person.id).collect())
+        Ok(found.iter().filter_map(|user| user["id"].as_u64()).collect())
     }
 
-    async fn list(&self, more: &[(&str, &str)]) -> Result<Vec<Person>> {
+    async fn list(&self, more: &[(&str, &str)]) -> Result<Vec<Value>> {
         let per_page = PAGE.to_string();
         let mut query = vec![("per_page", per_page.as_str()), ("orderby", "id"), ("order", "asc")];
         query.extend(more);
-        let found: Vec<Person> = read(&self.ask("", &query).await?)?;
-        if found.len() > PAGE || found.iter().any(|person| person.id == 0) {
+        let found: Vec<Value> = read(&self.ask("", &query).await?)?;
+        if found.len() > PAGE {
             return Err(failed("its list of users is none"));
         }
         Ok(found)

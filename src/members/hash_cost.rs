@@ -1,8 +1,10 @@
 //! What work the password hashes are that the site stores, and what is left to do after one of them so that every sign-in
 //! is the same work: the time must not tell whose hash came from elsewhere, or whether there is one.
 //!
-//! Hashes differ in two ways: rounds of bcrypt, and blocks of argon2 (its memory times its passes). The floor is the most
-//! that any stored hash takes of each, and every sign-in pays both.
+//! Hashes differ in rounds of bcrypt, blocks of argon2 (its memory times its passes), and rounds of each simple hash. The
+//! floor is the most that any stored hash takes of each, and every sign-in pays all.
+
+use super::legacy_hash::{Kind, SHA_CRYPT_ROUNDS, phpass_rounds};
 
 /// The work of one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +17,37 @@ pub enum Cost {
         memory_kib: u32,
         passes: u32,
     },
+    Rounds {
+        kind: Kind,
+        rounds: u64,
+    },
+}
+
+/// What stands before the bcrypt of something else than the password.
+const BEFORE_BCRYPT: [&str; 3] = ["", "$wp", "bcrypt_sha256$"];
+
+/// The mark of bcrypt in a hash: where it begins.
+fn bcrypt_at(hash: &str) -> Option<usize> {
+    let begins = |mark: &&&str| hash.strip_prefix(**mark).is_some_and(|rest| rest.starts_with("$2"));
+    BEFORE_BCRYPT.iter().find(begins).map(|mark| mark.len())
 }
 
 impl Cost {
     /// The work of a stored hash, which its beginning says.
     pub fn of(hash: &str) -> Option<Self> {
-        if hash.starts_with("$2") {
-            return Some(Self::Bcrypt { cost: hash.get(4..6)?.parse().ok()? });
+        if let Some(at) = bcrypt_at(hash) {
+            return Some(Self::Bcrypt { cost: hash.get(at + 4..at + 6)?.parse().ok()? });
+        }
+        if let Some(rest) = hash.strip_prefix("pbkdf2_sha256$") {
+            return Some(Self::Rounds { kind: Kind::Pbkdf2, rounds: rest.split('$').next()?.parse().ok()? });
+        }
+        if hash.starts_with("$P$") || hash.starts_with("$H$") {
+            return Some(Self::Rounds { kind: Kind::Phpass, rounds: phpass_rounds(hash.as_bytes().get(3).copied()?)? });
+        }
+        for (mark, kind) in [("$5$", Kind::Sha256Crypt), ("$6$", Kind::Sha512Crypt)] {
+            let Some(rest) = hash.strip_prefix(mark) else { continue };
+            let said = rest.strip_prefix("rounds=").and_then(|rest| rest.split('$').next()?.parse().ok());
+            return Some(Self::Rounds { kind, rounds: said.unwrap_or(SHA_CRYPT_ROUNDS) });
         }
         let parameters = hash.split('$').find(|part| part.starts_with("m="))?;
         let number = |name: &str| parameters.split(',').find_map(|one| one.strip_prefix(name)?.parse().ok());
@@ -30,7 +56,7 @@ impl Cost {
 
     fn blocks(self) -> u64 {
         match self {
-            Self::Bcrypt { .. } => 0,
+            Self::Bcrypt { .. } | Self::Rounds { .. } => 0,
             Self::Argon2 { memory_kib, passes } => u64::from(memory_kib) * u64::from(passes),
         }
     }
@@ -39,8 +65,17 @@ impl Cost {
 /// As much of a hash as says what work it is: neither salt nor digest.
 pub fn beginning(hash: &str) -> Option<&str> {
     const BCRYPT: usize = "$2b$10$".len();
-    if hash.starts_with("$2") {
-        return hash.get(..BCRYPT);
+    if let Some(at) = bcrypt_at(hash) {
+        return hash.get(..at + BCRYPT);
+    }
+    let up_to_sign = |from: usize| hash.get(..=from + hash.get(from..)?.find('$')?);
+    match hash {
+        _ if hash.starts_with("pbkdf2_sha256$") => return up_to_sign("pbkdf2_sha256$".len()),
+        _ if hash.starts_with("$P$") || hash.starts_with("$H$") => return hash.get(..4),
+        _ if hash.starts_with("$5$") || hash.starts_with("$6$") => {
+            return if hash[3..].starts_with("rounds=") { up_to_sign(3) } else { hash.get(..3) };
+        }
+        _ => {}
     }
     let lanes = hash.find(",p=")?;
     hash.get(..=lanes + hash.get(lanes..)?.find('$')?)
@@ -54,6 +89,8 @@ const ARGON2_MEMORY_MIN: u64 = 8;
 pub struct Floor {
     bcrypt: Option<u32>,
     argon2: Option<(u32, u32)>,
+    /// In the order of `Kind::ALL`.
+    rounds: [u64; Kind::ALL.len()],
 }
 
 impl Floor {
@@ -66,6 +103,11 @@ impl Floor {
                     floor.argon2 = Some((memory_kib, passes));
                 }
                 Cost::Argon2 { .. } => {}
+                Cost::Rounds { kind, rounds } => {
+                    for (most, _) in floor.rounds.iter_mut().zip(Kind::ALL).filter(|(_, known)| *known == kind) {
+                        *most = rounds.max(*most);
+                    }
+                }
             }
         }
         floor
@@ -95,6 +137,15 @@ impl Floor {
                 rest.push(Cost::Argon2 { memory_kib: number(blocks), passes: 1 });
             }
         }
+        for (most, kind) in self.rounds.into_iter().zip(Kind::ALL) {
+            let own = match done {
+                Some(Cost::Rounds { kind: own, rounds }) if own == kind => rounds,
+                _ => 0,
+            };
+            if most > own {
+                rest.push(Cost::Rounds { kind, rounds: most - own });
+            }
+        }
         rest
     }
 }
@@ -111,6 +162,12 @@ mod tests {
             ("$2y$12$", Cost::Bcrypt { cost: 12 }),
             ("$argon2id$v=19$m=19456,t=2,p=1$", Cost::Argon2 { memory_kib: 19_456, passes: 2 }),
             ("$argon2i$m=64,t=10,p=16$", Cost::Argon2 { memory_kib: 64, passes: 10 }),
+            ("$wp$2y$10$", Cost::Bcrypt { cost: 10 }),
+            ("bcrypt_sha256$$2b$11$", Cost::Bcrypt { cost: 11 }),
+            ("pbkdf2_sha256$600000$", Cost::Rounds { kind: Kind::Pbkdf2, rounds: 600_000 }),
+            ("$P$B", Cost::Rounds { kind: Kind::Phpass, rounds: 8_192 }),
+            ("$5$rounds=1000$", Cost::Rounds { kind: Kind::Sha256Crypt, rounds: 1_000 }),
+            ("$6$", Cost::Rounds { kind: Kind::Sha512Crypt, rounds: SHA_CRYPT_ROUNDS }),
         ] {
             let hash = format!("{begins}{TAIL}");
             assert_eq!((beginning(&hash), Cost::of(&hash), Cost::of(begins)), (Some(begins), Some(cost), Some(cost)));
@@ -125,7 +182,22 @@ mod tests {
         costs.into_iter().fold((0, 0), |(rounds, blocks), cost| match cost {
             Cost::Bcrypt { cost } => (rounds + (1 << cost), blocks),
             Cost::Argon2 { .. } => (rounds, blocks + cost.blocks()),
+            Cost::Rounds { .. } => (rounds, blocks),
         })
+    }
+
+    #[test]
+    fn simple_rounds_are_made_up_kind_by_kind() {
+        let of = |kind, rounds| Cost::Rounds { kind, rounds };
+        let stored =
+            [of(Kind::Pbkdf2, 1_000), of(Kind::Pbkdf2, 600), of(Kind::Phpass, 8_192), Cost::Bcrypt { cost: 4 }];
+        let floor = Floor::over(stored);
+        let all = [Cost::Bcrypt { cost: 4 }, of(Kind::Pbkdf2, 1_000), of(Kind::Phpass, 8_192)];
+        assert_eq!(floor.rest(None), all);
+        assert_eq!(floor.rest(Some(of(Kind::Pbkdf2, 600))), [all[0], of(Kind::Pbkdf2, 400), all[2]]);
+        assert_eq!(floor.rest(Some(of(Kind::Phpass, 8_192))), all[..2]);
+        // A bcrypt of the full cost is done again in no case.
+        assert_eq!(floor.rest(Some(Cost::Bcrypt { cost: 4 })), all[1..]);
     }
 
     #[test]

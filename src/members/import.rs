@@ -10,9 +10,9 @@ use super::users::{self, Edit, NewUser, User};
 use super::{folded, is_display_name, is_email, is_username};
 use crate::access::snapshot::Snapshot;
 use crate::db::Reader;
-use crate::error::{Cause, Error, Field, Result};
+use crate::error::{Cause, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
-use crate::videos::quota::{Rules, SIZE_MAX};
+use crate::videos::quota::{Rules, parse_size};
 
 /// The columns of a file, in any order; all but the first may be missing.
 pub const COLUMNS: [&str; 7] =
@@ -40,6 +40,11 @@ impl Row {
         row
     }
 
+    #[must_use]
+    pub fn with_fault(self, fault: Option<&'static str>) -> Self {
+        Self { fault, ..self }
+    }
+
     fn get(&self, column: &str) -> Option<&str> {
         COLUMNS.iter().position(|known| *known == column).and_then(|at| self.cells[at].as_deref())
     }
@@ -47,88 +52,6 @@ impl Row {
     pub fn username(&self) -> Option<&str> {
         self.get("username")
     }
-}
-
-/// Reads a file as CSV (RFC 4180): UTF-8 with or without its mark, any line ends, quotes where they are needed.
-///
-/// Written here rather than by a crate: it is one small automaton, and every crate for it moves features of serde that all
-/// others share.
-pub fn read_csv(bytes: &[u8], rows_max: u64) -> Result<Vec<Row>> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Error::field("body", "must be UTF-8"))?;
-    let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
-    let header = records.next().unwrap_or_default();
-    let columns = columns(&header)?;
-    let filled: Vec<Vec<String>> = records.filter(|record| record.iter().any(|cell| !cell.is_empty())).collect();
-    require_rows(filled.len(), rows_max)?;
-    let row = |(n, cells): (usize, Vec<String>)| {
-        let fault = (cells.len() != columns.len()).then_some("has more or fewer cells than the header");
-        Row { fault, ..Row::of(n + 1, columns.iter().copied().zip(cells.into_iter().map(Some))) }
-    };
-    Ok(filled.into_iter().enumerate().map(row).collect())
-}
-
-/// Fails when there are more rows than one import takes.
-pub fn require_rows(rows: usize, rows_max: u64) -> Result<()> {
-    let message = || format!("there are {rows} rows, and an import takes {rows_max} (limits.import_rows): split it");
-    if rows as u64 <= rows_max { Ok(()) } else { Err(Error::field("body", message())) }
-}
-
-fn columns(header: &[String]) -> Result<Vec<&'static str>> {
-    let mut faults = Vec::new();
-    let mut columns: Vec<&'static str> = Vec::new();
-    for name in header {
-        match COLUMNS.iter().find(|column| name.trim().eq_ignore_ascii_case(column)) {
-            Some(column) if columns.contains(column) => faults.push(Field::body(column, "stands twice in the header")),
-            Some(column) => columns.push(column),
-            None => faults.push(Field::body(name.trim(), format!("is no column: they are {}", COLUMNS.join(", ")))),
-        }
-    }
-    if faults.is_empty() && !columns.contains(&"username") {
-        faults.push(Field::body("username", "is missing in the header, the first line"));
-    }
-    if faults.is_empty() { Ok(columns) } else { Err(Error::fields(faults)) }
-}
-
-/// The cells of each line.
-fn records(text: &str) -> Result<Vec<Vec<String>>> {
-    let mut records = Vec::new();
-    let (mut record, mut cell) = (Vec::new(), String::new());
-    let (mut is_quoted, mut line) = (false, 1_usize);
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        match (is_quoted, c) {
-            (true, '"') if rest.peek() == Some(&'"') => {
-                rest.next();
-                cell.push('"');
-            }
-            (true, '"') => {
-                is_quoted = false;
-                if !matches!(rest.peek(), None | Some(',' | '\r' | '\n')) {
-                    return Err(Error::field("body", format!("line {line}: a quoted cell goes on behind its quote")));
-                }
-            }
-            (false, '"') if cell.is_empty() => is_quoted = true,
-            (false, ',') => record.push(std::mem::take(&mut cell)),
-            (false, '\r') if rest.peek() == Some(&'\n') => {}
-            (false, '\r' | '\n') => {
-                record.push(std::mem::take(&mut cell));
-                records.push(std::mem::take(&mut record));
-                line += 1;
-            }
-            (_, c) => {
-                line += usize::from(c == '\n');
-                cell.push(c);
-            }
-        }
-    }
-    if is_quoted {
-        return Err(Error::field("body", "a quote is never closed"));
-    }
-    if !(record.is_empty() && cell.is_empty()) {
-        record.push(cell);
-        records.push(record);
-    }
-    Ok(records)
 }
 
 /// A row that is understood.
@@ -155,14 +78,21 @@ fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
     };
     let username = text("username", is_username, "must be 1 to 64 letters, digits, and . _ -");
     let email = text("email", is_email, "is not an e-mail address");
-    let display_name = text("display_name", is_display_name, "must be 1 to 200 characters");
+    let is_one_line: fn(&str) -> bool = |text| !text.chars().any(char::is_control);
+    let display_name = match row.get("display_name").is_none_or(is_one_line) {
+        true => text("display_name", is_display_name, "must be 1 to 200 characters"),
+        false => {
+            text("display_name", is_one_line, "must be one line: it has a line break or another control character")
+        }
+    };
     let folder = "must be 3 to 60 of a-z 0-9 . _ - beginning with a letter or digit";
     let sftpgo_username = text("sftpgo_username", users::is_folder_name, folder);
     let is_number = |text: &str| text.parse::<u64>().is_ok_and(|id| (1..=i64::MAX.unsigned_abs()).contains(&id));
     let wordpress_id = text("wordpress_id", is_number, "must be a number, 1 or more").and_then(|id| id.parse().ok());
-    let is_size = |text: &str| text.parse::<i64>().is_ok_and(|size| (0..=SIZE_MAX).contains(&size));
-    let quota_size = text("quota_size", is_size, "must be a whole number of bytes from 0 to 9000000000000000");
-    let quota_size = quota_size.and_then(|size| size.parse().ok());
+    let is_size = |text: &str| parse_size(text).is_some();
+    let size =
+        "must be a size of at most 9000000000000000 bytes, such as 5368709120, 10GB (10^9 bytes each) or 10GiB (2^30)";
+    let quota_size = text("quota_size", is_size, size).and_then(|size| parse_size(&size));
     let organization = row.get("org_code").map(|code| snapshot.tenant_named(code).map(|tenant| tenant.id));
     match organization {
         Some(None) => faults.push(Field::body("org_code", "there is no such organization")),
@@ -278,38 +208,4 @@ pub fn repeated(rows: &[Row]) -> HashMap<usize, Vec<Field>> {
         }
     }
     faults
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Vec<Vec<String>> {
-        records(text).unwrap()
-    }
-
-    #[test]
-    fn cells_are_read_as_spreadsheets_write_them() {
-        let expected = vec![vec!["a", "b"], vec!["1, 2", "x \"y\"\nz"], vec!["", ""]];
-        for text in ["a,b\n\"1, 2\",\"x \"\"y\"\"\nz\"\n,\n", "a,b\r\n\"1, 2\",\"x \"\"y\"\"\nz\"\r\n,"] {
-            assert_eq!(read(text), expected, "{text:?}");
-        }
-        assert_eq!(read(""), Vec::<Vec<String>>::new());
-        assert_eq!(read("\"\""), Vec::<Vec<String>>::new());
-        assert!(records("\"open").is_err() && records("\"a\"b").is_err());
-    }
-
-    #[test]
-    fn a_file_may_begin_with_its_mark_and_has_at_most_so_many_rows() {
-        let file = "\u{feff}Username,Email\nkim,kim@example.org\n\nlee,lee@example.org\n";
-        let rows = read_csv(file.as_bytes(), 2).unwrap();
-        assert_eq!(
-            rows.iter().map(|row| (row.number, row.username())).collect::<Vec<_>>(),
-            [(1, Some("kim")), (2, Some("lee"))]
-        );
-        assert!(read_csv(file.as_bytes(), 1).is_err());
-        assert!(read_csv(b"username,api_key\nkim,x\n", 2).is_err());
-        assert!(read_csv(b"email\nkim@example.org\n", 2).is_err());
-        assert!(read_csv(b"username\n\xff\n", 2).is_err());
-    }
 }

@@ -1,7 +1,8 @@
 //! Passwords: their rules, and their hashes. The only user of argon2 and bcrypt.
 //!
 //! New hashes are argon2id with the parameters of the settings. Hashes that members bring along from elsewhere are bcrypt
-//! or argon2 of any kind; they and hashes of weaker settings are replaced when their password is next seen.
+//! or argon2 of any kind, or one of `legacy_hash`; they and hashes of weaker settings are replaced when their password is
+//! next seen.
 //!
 //! Hashing takes its memory and its time on the blocking pool, a few at once: the limit is what keeps a burst of
 //! sign-ins from taking the machine.
@@ -16,6 +17,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use bcrypt::HashParts;
 
 use super::hash_cost::{Cost, Floor, beginning};
+use super::legacy_hash::{Form, Prepared, without_disguise};
 use super::store;
 use crate::access::secret;
 use crate::app::{App, HashKinds};
@@ -83,12 +85,18 @@ const IMPORTED_PARALLELISM_MAX: u32 = 16;
 
 /// All that is wrong with a hash that a member brings along.
 pub fn hash_faults(hash: &str) -> Vec<String> {
-    let fault = if is_bcrypt(hash) { bcrypt_fault(hash) } else { argon2_fault(hash) };
+    let hash = without_disguise(hash);
+    let fault = match Form::of(hash) {
+        Form::Bcrypt(_, inner) => bcrypt_fault(inner),
+        Form::Rounds(rounds) => rounds.fault(),
+        Form::Other => argon2_fault(hash),
+    };
     fault.into_iter().collect()
 }
 
-fn is_bcrypt(hash: &str) -> bool {
-    ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix))
+/// A hash that a member brings along, as it is stored.
+pub fn stored_form(hash: &str) -> String {
+    without_disguise(hash).to_owned()
 }
 
 fn bcrypt_fault(hash: &str) -> Option<String> {
@@ -102,7 +110,8 @@ fn bcrypt_fault(hash: &str) -> Option<String> {
 }
 
 fn argon2_fault(hash: &str) -> Option<String> {
-    const KINDS: &str = "must be a hash of bcrypt ($2a$, $2b$, $2y$) or argon2 ($argon2id$, $argon2i$, $argon2d$)";
+    const KINDS: &str = "must be a hash of bcrypt ($2a$, $2b$, $2y$), argon2 ($argon2id$, $argon2i$, $argon2d$), WordPress \
+        ($P$, $wp$2y$), Django (pbkdf2_sha256$, bcrypt_sha256$, argon2$) or SHA-crypt ($5$, $6$), also with {CRYPT} before it";
     let Ok(parsed) = PasswordHash::new(hash) else { return Some(KINDS.into()) };
     if Algorithm::from_str(parsed.algorithm.as_str()).is_err() {
         return Some(KINDS.into());
@@ -128,9 +137,14 @@ pub async fn hash(app: &App, password: String) -> Result<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
     pub fits: bool,
-    /// The hash is not what a new one would be: hash the password again, and keep that.
+    /// The hash is not what a new one would be: hash the password again, and keep that. Not where only a part of the
+    /// password is known to be right.
     pub is_outdated: bool,
 }
+
+/// bcrypt looks at so many bytes, here as where the hash was made. Who knows the first of them would otherwise decide with
+/// one sign-in what the rest of the password is.
+const BCRYPT_BYTES_MAX: usize = 72;
 
 /// Is it the password of this hash? Without a hash the answer is no. Whatever hash it is, or none, the same work is done:
 /// as much as the costliest one takes that the site stores. `gate` may refuse when the turn to hash has come.
@@ -151,14 +165,15 @@ pub async fn verify(
             work_off(cost, password.as_bytes())?;
         }
         let Some(stored) = stored else { return Ok(Verified { fits: false, is_outdated: false }) };
-        // The parameters are those of the stored hash, whatever the settings say today. Of a password that is longer,
-        // bcrypt looks at 72 bytes, here as where the hash was made.
-        let fits = if is_bcrypt(&stored) {
-            bcrypt::verify(password.as_bytes(), &stored).unwrap_or(false)
-        } else {
-            argon2.verify_password(password.as_bytes(), stored.as_str()).is_ok()
+        // The parameters are those of the stored hash, whatever the settings say today.
+        let form = Form::of(&stored);
+        let fits = match form {
+            Form::Bcrypt(prepared, hash) => bcrypt::verify(prepared.of(&password), hash).unwrap_or(false),
+            Form::Rounds(rounds) => rounds.fits(password.as_bytes()),
+            Form::Other => argon2.verify_password(password.as_bytes(), stored.as_str()).is_ok(),
         };
-        Ok(Verified { fits, is_outdated: is_outdated(&stored, argon2.params()) })
+        let is_known_whole = !matches!(form, Form::Bcrypt(Prepared::Plain, _)) || password.len() < BCRYPT_BYTES_MAX;
+        Ok(Verified { fits, is_outdated: is_known_whole && is_outdated(&stored, argon2.params()) })
     })
     .await
 }
@@ -181,6 +196,10 @@ fn work_off(cost: Cost, password: &[u8]) -> Result<()> {
         Cost::Bcrypt { cost } => {
             let hash = bcrypt::hash_with_salt_bytes(password, cost, SALT);
             hash.map(drop).map_err(|e| Error::internal(format!("hashing failed: {e}")))
+        }
+        Cost::Rounds { kind, rounds } => {
+            std::hint::black_box(kind.digest(password, "saltsalt", rounds));
+            Ok(())
         }
         Cost::Argon2 { memory_kib, passes } => {
             let failed = |e: argon2::Error| Error::internal(format!("hashing failed: {e}"));
@@ -323,6 +342,12 @@ mod tests {
             format!("$argon2id$v=19$m=262144,t=10,p=16{ARGON2_TAIL}"),
             format!("$argon2i$v=19$m=65536,t=4,p=1{ARGON2_TAIL}"),
             format!("$argon2d$v=16$m=64,t=1,p=1{ARGON2_TAIL}"),
+            format!("$wp$2y$10${tail}"),
+            format!("{{CRYPT}}$2y$10${tail}"),
+            format!("bcrypt$$2b$10${tail}"),
+            format!("bcrypt_sha256$$2b$10${tail}"),
+            format!("argon2$argon2id$v=19$m=102400,t=2,p=8{ARGON2_TAIL}"),
+            "$P$BsaltsaltyvayDBu39pLoTeW858tf7.".into(),
         ] {
             assert_eq!(hash_faults(&fine), [""; 0], "{fine}");
         }
@@ -335,6 +360,9 @@ mod tests {
             format!("$argon2id$v=19$m=262144,t=11,p=16{ARGON2_TAIL}"),
             format!("$argon2id$v=19$m=262144,t=10,p=17{ARGON2_TAIL}"),
             "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ".into(),
+            "{CRYPT}$1$salt$0123456789012345678901".into(),
+            "pbkdf2_sha1$1000$salt$x".into(),
+            format!("$wp$2y$17${tail}"),
             format!("$scrypt$ln=1{ARGON2_TAIL}"),
             "5f4dcc3b5aa765d61d8327deb882cf99".into(),
             "Correct-horse-7".into(),

@@ -3,11 +3,13 @@
 //! **Invariant.** Nobody gives what they do not hold, and an organization never loses its last owner.
 
 pub mod api;
+pub mod external_key;
 pub mod grants;
 pub mod import;
 pub mod mappers;
 mod openapi;
 pub mod publish;
+pub mod role_claims;
 pub mod store;
 pub mod sync;
 

@@ -2,6 +2,7 @@
 
 use rusqlite::Row;
 
+use super::external_key::one_spelling;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::access::catalog::Slot;
 use crate::access::snapshot::Right;
@@ -338,8 +339,11 @@ const FIND_MAPPING: &str = "
     select m.id, m.organization_id, m.source, m.external_key, m.role_id, r.key, m.created_at, m.updated_at
     from role_mappings m
     join roles r on r.id = m.role_id
-    where m.organization_id = :organization_id and m.source = :source and m.external_key = :external_key";
+    where m.organization_id = :organization_id and m.source = :source and m.external_key in (:external_key, :as_given)
+    order by m.external_key = :external_key desc
+    limit 1";
 
+/// The mapping of a key, in whatever spelling. Rows from before there was one spelling are found as they were given.
 pub fn find_mapping(
     r: &Reader<'_>,
     organization: OrganizationId,
@@ -348,7 +352,12 @@ pub fn find_mapping(
 ) -> Result<Option<Mapping>> {
     r.find(
         FIND_MAPPING,
-        &[(":organization_id", &organization), (":source", &source.word()), (":external_key", &external_key)],
+        &[
+            (":organization_id", &organization),
+            (":source", &source.word()),
+            (":external_key", &one_spelling(external_key)),
+            (":as_given", &external_key),
+        ],
         mapping_of,
     )
 }
@@ -356,10 +365,13 @@ pub fn find_mapping(
 const PUT_MAPPING: &str = "
     insert into role_mappings (id, organization_id, source, external_key, role_id, created_at, updated_at)
     values (:id, :organization_id, :source, :external_key, :role_id, :now, :now)
-    on conflict (organization_id, source, external_key) do update set role_id = excluded.role_id, updated_at = excluded.updated_at";
+    on conflict (id) do update
+    set external_key = excluded.external_key, role_id = excluded.role_id, updated_at = excluded.updated_at";
 
+/// Sets a mapping; `id` is that of the key's mapping so far, or a new one.
 pub fn put_mapping(
     w: &Writer<'_>,
+    id: MappingId,
     organization: OrganizationId,
     source: Source,
     external_key: &str,
@@ -368,10 +380,10 @@ pub fn put_mapping(
     w.execute(
         PUT_MAPPING,
         &[
-            (":id", &MappingId::new()),
+            (":id", &id),
             (":organization_id", &organization),
             (":source", &source.word()),
-            (":external_key", &external_key),
+            (":external_key", &one_spelling(external_key)),
             (":role_id", &role),
             (":now", &w.now()),
         ],

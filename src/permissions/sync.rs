@@ -15,10 +15,6 @@ use crate::db::Reader;
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId, RoleId};
 
-/// Most external keys of one sync, and the longest of them.
-pub const KEYS_MAX: usize = 1_000;
-pub const KEY_BYTES_MAX: usize = 1_024;
-
 /// What a sync did, or would do. Roles by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synced {
@@ -46,25 +42,6 @@ impl Synced {
             record["plugins"] = self.asked.iter().map(Asked::record).collect();
         }
         record
-    }
-}
-
-/// The external keys that a claim holds: text, a list of text, or an object whose names are the keys. Zitadel has
-/// objects of objects, and by its documentation lists of those.
-pub fn keys_of_claim(claim: &Value) -> Vec<String> {
-    match claim {
-        Value::String(text) => vec![text.clone()],
-        Value::Array(list) => list.iter().flat_map(keys_of_element).collect(),
-        Value::Object(map) => map.keys().cloned().collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
-    }
-}
-
-fn keys_of_element(element: &Value) -> Vec<String> {
-    match element {
-        Value::String(text) => vec![text.clone()],
-        Value::Object(map) => map.iter().filter(|(_, value)| value.is_object()).map(|(key, _)| key.clone()).collect(),
-        _ => Vec::new(),
     }
 }
 
@@ -183,19 +160,4 @@ pub fn reconcile(
         }
     }
     Ok(synced)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_claim_may_be_text_a_list_or_an_object() {
-        assert_eq!(keys_of_claim(&json!("editors")), ["editors"]);
-        assert_eq!(keys_of_claim(&json!(["a", 1, "b"])), ["a", "b"]);
-        assert_eq!(keys_of_claim(&json!({"editor": {"1234": "acme.example.org"}})), ["editor"]);
-        assert_eq!(keys_of_claim(&json!([{"editor": {"1": "a"}}, {"name": "x"}, "b"])), ["editor", "b"]);
-        assert_eq!(keys_of_claim(&json!(null)), Vec::<String>::new());
-    }
 }

@@ -1,7 +1,7 @@
 //! The outermost layer: request id, address, body limits, panic guard, the one place where a failure becomes an answer,
 //! and what every answer carries.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -318,18 +318,59 @@ fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr>
     let forwarded = request.headers().get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
     let hops: Vec<&str> = forwarded.flat_map(|text| text.split(',')).map(str::trim).collect();
     for hop in hops.into_iter().rev() {
-        match hop.parse::<IpAddr>().map(|address| address.to_canonical()) {
-            Ok(address) if is_trusted(&address) => {}
-            Ok(address) => return Some(address),
-            Err(_) => return None,
+        match address_of_hop(hop) {
+            Some(address) if is_trusted(&address) => {}
+            other => return other,
         }
     }
     Some(peer)
 }
 
+/// The address of a hop, as proxies write it: alone, in brackets, with a port.
+fn address_of_hop(hop: &str) -> Option<IpAddr> {
+    let hop = hop.strip_prefix('"').and_then(|hop| hop.strip_suffix('"')).unwrap_or(hop);
+    let bare = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    hop.parse().ok().or_else(bare).or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::area;
+    use super::{address_of_hop, area};
+
+    #[test]
+    fn a_hop_may_have_brackets_and_a_port() {
+        for (hop, address) in [
+            ("203.0.113.9", "203.0.113.9"),
+            ("203.0.113.9:4711", "203.0.113.9"),
+            ("2001:db8::9", "2001:db8::9"),
+            ("[2001:db8::9]", "2001:db8::9"),
+            ("[2001:db8::9]:4711", "2001:db8::9"),
+            ("\"[2001:db8::9]:4711\"", "2001:db8::9"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("[::ffff:203.0.113.9]:1", "203.0.113.9"),
+        ] {
+            assert_eq!(address_of_hop(hop), Some(address.parse().expect("an address")), "{hop}");
+        }
+        for none in [
+            "",
+            "unknown",
+            "_hidden",
+            "203.0.113.9:",
+            "203.0.113.9:x",
+            "203.0.113.9:65536",
+            "203.0.113",
+            "[203.0.113.9]",
+            "[2001:db8::9",
+            "2001:db8::9]",
+            "[2001:db8::9]x",
+            "\"203.0.113.9",
+            "example.org:80",
+            "203.0.113.9 x",
+        ] {
+            assert_eq!(address_of_hop(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn the_area_follows_from_the_path() {

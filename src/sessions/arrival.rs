@@ -17,9 +17,9 @@ use crate::ids::{MemberId, OrganizationId};
 use crate::journal::Entry;
 use crate::members::{self, ExternalName, Member, NewMember};
 use crate::outbox::{Event, Kind};
-use crate::permissions::Source;
 use crate::permissions::mappers::{self, Facts, Mapped, TRIES, Word};
-use crate::permissions::sync::{KEYS_MAX, Plan, plan, reconcile};
+use crate::permissions::sync::{Plan, plan, reconcile};
+use crate::permissions::{Source, external_key};
 
 /// Who arrives, as the provider says.
 #[derive(Debug, Clone)]
@@ -69,6 +69,7 @@ pub(super) struct Advice {
 ///
 /// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
 pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
+    const KEYS_MAX: usize = external_key::COUNT_MAX;
     if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
         return Err(Error::new(Cause::NeighbourFailed).because(why));

@@ -15,6 +15,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 use crate::members::{self, WORDPRESS};
 use crate::permissions::Source;
+use crate::permissions::external_key::is_key;
 use crate::permissions::mappers::Facts;
 
 /// Questions to WordPress at a time.
@@ -64,12 +65,17 @@ async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Toke
     open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
 }
 
+fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
+    roles.into_iter().filter(|role| is_key(role)).collect()
+}
+
 /// Whoever WordPress tells of, as somebody who arrives.
 pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
-    let roles: BTreeSet<String> = person.roles;
     let subject = person.id.to_string();
-    let said = [("sub".to_owned(), vec![subject.clone()]), ("roles".to_owned(), roles.iter().cloned().collect())];
+    let roles = person.roles.as_ref().map(|roles| ("roles".to_owned(), roles.iter().cloned().collect()));
+    let said = std::iter::once(("sub".to_owned(), vec![subject.clone()])).chain(roles);
+    let facts = Facts::of(said);
     Arrival {
         provider: WORDPRESS.into(),
         subject,
@@ -80,7 +86,8 @@ pub(super) fn arrival_of(app: &App, person: Person) -> Arrival {
         email: Some(person.email),
         display_name: Some(person.name),
         organization,
-        keys: vec![(Source::Wordpress, roles)],
-        facts: Facts::of(said),
+        // Where the roles are not known, what is here stays.
+        keys: person.roles.map(|roles| (Source::Wordpress, kept(roles))).into_iter().collect(),
+        facts,
     }
 }

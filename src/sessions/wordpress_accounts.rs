@@ -41,6 +41,8 @@ pub enum Outcome {
     Gone(MemberId),
     /// Gone, and nobody's, or of a member who is suspended already.
     Nobody,
+    /// It cannot be read, for this reason: whose it is stays as it is.
+    Odd(String),
 }
 
 /// Is a change made, or only found out?
@@ -250,11 +252,12 @@ pub async fn take(app: &Arc<App>, caller: &Identity, hints: Vec<Hint>) -> Result
     for Hint { id, said } in hints {
         let present = match &office {
             Some(office) => office.find(id).await?,
-            None => said,
+            None => Ok(said),
         };
         let outcome = match present {
-            Some(person) => follow(app, caller, person, Effect::Real).await?,
-            None => part(app, caller, id, Effect::Real).await?,
+            Ok(Some(person)) => follow(app, caller, person, Effect::Real).await?,
+            Ok(None) => part(app, caller, id, Effect::Real).await?,
+            Err(odd) => Outcome::Odd(odd.why),
         };
         outcomes.insert(id, outcome);
     }

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::wordpress_accounts::{Effect, Outcome, follow, part};
 use crate::access::caller::Identity;
 use crate::app::App;
-use crate::connect::wordpress::Person;
+use crate::connect::wordpress::{Odd, Person};
 use crate::connect::wordpress_users::{Office, PAGE};
 use crate::db::Reader;
 use crate::error::{Cause, Error, Result};
@@ -67,6 +67,8 @@ pub struct Found {
     pub looked_at: u64,
     /// Accounts with what became of them, where that is worth telling.
     pub outcomes: Vec<(u64, Outcome)>,
+    /// Users that cannot be read; whose they are stays as it is.
+    pub odd: Vec<Odd>,
     /// Accounts that are gone beyond `gone_max`; their members stay as they are.
     pub gone_kept: Vec<u64>,
     /// Where to go on; `None` at the end.
@@ -99,9 +101,23 @@ async fn scan(
     (page, effect): (u64, Effect),
     found: &mut Found,
 ) -> Result<Place> {
-    let people = office.page(page).await?;
-    let is_last = people.len() < PAGE;
-    found.looked_at += people.len() as u64;
+    let all = office.page(page).await?;
+    let is_last = all.len() < PAGE;
+    found.looked_at += all.len() as u64;
+    let mut people = Vec::new();
+    for one in all {
+        match one {
+            Ok(person) => people.push(person),
+            Err(odd) => {
+                tracing::warn!(
+                    wordpress_id = odd.id,
+                    why = odd.why,
+                    "a user of WordPress cannot be read and is left out"
+                );
+                found.odd.push(odd);
+            }
+        }
+    }
     let follow_one = |person: Person| async move {
         let id = person.id;
         follow(app, caller, person, effect).await.map(|outcome| (id, outcome))
@@ -116,7 +132,7 @@ fn is_news(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
         Outcome::Nobody => false,
-        Outcome::New(_) | Outcome::Unlinked(_) | Outcome::Left(..) | Outcome::Gone(_) => true,
+        Outcome::New(_) | Outcome::Unlinked(_) | Outcome::Left(..) | Outcome::Gone(_) | Outcome::Odd(_) => true,
     }
 }
 
@@ -133,7 +149,7 @@ async fn confirm(
     let there = office.among(&known).await?;
     for id in known.into_iter().filter(|id| !there.contains(id)) {
         // The list may be wrong about one: WordPress is asked for this very number.
-        if office.find(id).await?.is_some() {
+        if !matches!(office.find(id).await?, Ok(None)) {
             continue;
         }
         let gone = found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Gone(_))).count() as u64;

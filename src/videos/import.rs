@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::quota::{Fit, Rules};
-use super::walk::{Found, walk};
+use super::walk::{Found, Taken, walk};
 use super::{Registration, hand_over, register, register_ownerless, store};
 use crate::access;
 use crate::access::caller::Identity;
@@ -46,7 +46,7 @@ pub struct Outcome {
     pub ownerless: u64,
     pub already_known: u64,
     pub bytes: i64,
-    /// Links, hidden files, names that are not text.
+    /// Links, names that are ignored or not text.
     pub skipped: u64,
     /// Who stores more than allowed now.
     pub over_quota: BTreeSet<MemberId>,
@@ -65,8 +65,11 @@ pub async fn import(app: &App, caller: &Identity, wish: Wish) -> Result<Outcome>
     loop {
         let most = usize::try_from(limit - outcome.looked_at).unwrap_or(PIECE).min(PIECE);
         let (root, prefix, after) = (config.media_root.clone(), wish.prefix.clone(), outcome.next.clone());
-        let path_bytes_max = config.video_path_bytes_max;
-        let look = move || walk(Path::new(&root), prefix.as_deref(), after.as_deref(), (most, path_bytes_max));
+        let (path_bytes_max, ignored_names) = (config.video_path_bytes_max, config.ignored_names.clone());
+        let look = move || {
+            let taken = Taken { most, path_bytes_max, ignored_names: &ignored_names };
+            walk(Path::new(&root), prefix.as_deref(), after.as_deref(), taken)
+        };
         let piece =
             tokio::task::spawn_blocking(look).await.map_err(|e| Error::internal(format!("a walk panicked: {e}")))??;
         outcome.looked_at += piece.found.len() as u64;

@@ -186,6 +186,12 @@ pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Resul
     Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
 }
 
+/// Queues the work on a video that came to be without it.
+pub fn queue_job(w: &Writer<'_>, video: &Video) -> Result<()> {
+    let number = store::get_number(w, &video.id)?;
+    jobs::queue(w, number, video.member, video.organization)
+}
+
 /// Registers a file that no member owns, and that so counts for nobody.
 pub fn register_ownerless(
     t: &Transaction<'_>,

@@ -53,6 +53,11 @@ impl VideoPath {
         self.0.split('/').next().unwrap_or_default()
     }
 
+    /// What follows the first part.
+    pub fn below_folder(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, below)| below)
+    }
+
     /// The video's id, which moving the media root keeps.
     pub fn id(&self) -> String {
         hex::encode(&secret::hash(&self.0)[..8])
@@ -62,6 +67,30 @@ impl VideoPath {
 /// Can a member's name be that of its folder? Another one would lead out of where the folders are.
 pub fn is_folder(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.chars().any(|c| c.is_control() || "/\\".contains(c))
+}
+
+/// Is a file no video, by its name or that of a folder it lies in? `names` has `*` for any text; upper and lower case of
+/// ASCII are the same. `path` is below the member's folder.
+pub fn is_ignored(names: &[String], path: &str) -> bool {
+    let parts = path.split('/').filter(|part| !["", ".", ".."].contains(part));
+    parts.into_iter().any(|part| names.iter().any(|pattern| is_like(part, pattern)))
+}
+
+fn is_like(name: &str, pattern: &str) -> bool {
+    let (name, pattern) = (name.to_ascii_lowercase(), pattern.to_ascii_lowercase());
+    let Some((begin, rest)) = pattern.split_once('*') else { return name == pattern };
+    let Some(mut name) = name.strip_prefix(begin) else { return false };
+    let mut pieces = rest.split('*').peekable();
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return name.ends_with(piece);
+        }
+        match name.split_once(piece) {
+            Some((_, after)) => name = after,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// What follows the media root in an absolute path.
@@ -130,6 +159,31 @@ mod tests {
         for name in ["", ".", "..", ".ssh", "a/b", "a/../b", "a\\b", "a\0"] {
             assert!(!is_folder(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_is_ignored_by_a_pattern_of_any_part() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let all = names(&[".*", "*.part", "a*b*c", "Thumbs.db", "*tmp*"]);
+        for path in [
+            ".DS_Store",
+            "._a.mp4",
+            "x/.trash/a.mp4",
+            "a.mp4.part",
+            "A.PART",
+            ".part",
+            "abc",
+            "aXbXc",
+            "abbc",
+            "thumbs.DB",
+            "a.tmp.mp4",
+        ] {
+            assert!(is_ignored(&all, path), "{path}");
+        }
+        for path in ["a.mp4", "", ".", "..", "/../.", "part", "a.parts", "ab", "xabc", "acb", "Thumbs.db.mp4"] {
+            assert!(!is_ignored(&all, path), "{path}");
+        }
+        assert!(is_ignored(&names(&["*"]), "a") && !is_ignored(&names(&["*"]), "") && !is_ignored(&[], ".a"));
     }
 
     #[test]

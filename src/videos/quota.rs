@@ -20,6 +20,37 @@ use crate::outbox::{Event, Kind};
 /// The largest size that is taken: every sum of what fits a quota stays a number.
 pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
 
+/// A size as people write it: bytes, or with a unit (`10GB`, `1.5 TiB`). Decimal units are powers of 1,000, binary ones of
+/// 1,024; their letters may be of any case.
+pub fn parse_size(text: &str) -> Option<i64> {
+    const UNITS: [(&str, i128); 10] = [
+        ("", 1),
+        ("b", 1),
+        ("kb", 1_000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("tb", 1_000_000_000_000),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+    ];
+    const DIGITS_MAX: usize = 17;
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..end], text[end..].trim_start().to_ascii_lowercase());
+    let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = format!("{whole}{part}");
+    if whole.is_empty() || part.is_empty() || part.contains('.') || digits.len() > DIGITS_MAX {
+        return None;
+    }
+    let scaled = digits.parse::<i128>().ok()?.checked_mul(factor)?;
+    let scale = 10_i128.checked_pow(u32::try_from(part.len()).ok()?)?;
+    let bytes = (scaled % scale == 0).then(|| i64::try_from(scaled / scale).ok())??;
+    (bytes <= SIZE_MAX).then_some(bytes)
+}
+
 /// Usage at which members are warned, in per cent.
 const WARNINGS: [i64; 2] = [80, 95];
 /// Stands where all is used, or something did not fit and no byte is free: there is nothing more to warn of until
@@ -277,6 +308,46 @@ mod tests {
 
     fn account(size: i64, used: i64) -> Account {
         Account { used, ..Account::empty(None, size) }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("5368709120", 5_368_709_120),
+            ("10GB", 10_000_000_000),
+            ("10 gb", 10_000_000_000),
+            ("10GiB", 10 << 30),
+            ("1.5TB", 1_500_000_000_000),
+            ("0.5KiB", 512),
+            ("7b", 7),
+            ("007", 7),
+            ("9000000000000000", SIZE_MAX),
+            ("9000TB", SIZE_MAX),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for none in [
+            "",
+            "GB",
+            "-1",
+            "+1",
+            "1,5GB",
+            "1.5",
+            "1.5B",
+            ".5GB",
+            "5.GB",
+            "1.2.3GB",
+            "10G",
+            "10 G B",
+            "1e3",
+            "9000000000000001",
+            "9001TB",
+            "99999999999999999999",
+            "٣GB",
+        ] {
+            assert_eq!(parse_size(none), None, "{none}");
+        }
     }
 
     #[test]

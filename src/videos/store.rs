@@ -66,6 +66,12 @@ pub fn insert_video(w: &Writer<'_>, video: &Video) -> Result<i64> {
     .map(|_| w.last_id())
 }
 
+const GET_NUMBER: &str = "select number from videos where id = :id";
+
+pub fn get_number(r: &Reader<'_>, id: &str) -> Result<i64> {
+    r.one(GET_NUMBER, &[(":id", &id)], |row| row.get(0))
+}
+
 const UPDATE_VIDEO: &str = "
     update videos
     set member_id = :member_id, organization_id = :organization_id, size = :size, version = version + 1,

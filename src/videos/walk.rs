@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::measure::{open_folder, open_root};
-use super::path::VideoPath;
+use super::path::{VideoPath, is_ignored};
 use crate::error::{Error, Result};
 
 /// A file that can be a video.
@@ -20,7 +20,7 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Piece {
     pub found: Vec<Found>,
-    /// How many entries were none: links, names that are not text or begin with a dot, what cannot be opened.
+    /// How many entries were none: links, names that are not text or that are ignored, what cannot be opened.
     pub skipped: u64,
     /// Where to go on after; none at the end.
     pub next: Option<String>,
@@ -29,20 +29,24 @@ pub struct Piece {
 /// Folders deeper than this are skipped: each holds a file open.
 const DEPTH_MAX: usize = 64;
 
+/// What a walk takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'w> {
+    /// Files at most.
+    pub most: usize,
+    pub path_bytes_max: u64,
+    /// Names that are no videos.
+    pub ignored_names: &'w [String],
+}
+
 struct Walk<'w> {
     media_root: &'w Path,
-    path_bytes_max: u64,
-    most: usize,
+    taken: Taken<'w>,
     piece: Piece,
 }
 
-/// The files after `after` below the media root, or below its folder `prefix`; at most so many at once.
-pub fn walk(
-    media_root: &Path,
-    prefix: Option<&str>,
-    after: Option<&str>,
-    (most, path_bytes_max): (usize, u64),
-) -> Result<Piece> {
+/// The files after `after` below the media root, or below its folder `prefix`.
+pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken: Taken<'_>) -> Result<Piece> {
     let mut folder = open_root(media_root)?;
     let parts: Vec<&str> = prefix.into_iter().flat_map(|prefix| prefix.split('/')).collect();
     for part in &parts {
@@ -55,7 +59,7 @@ pub fn walk(
     let below = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
     let after: Vec<&str> = after.into_iter().flat_map(|after| after.split('/')).collect();
     let rest = after.get(parts.len()..).unwrap_or_default();
-    let mut walk = Walk { media_root, path_bytes_max, most, piece: Piece::default() };
+    let mut walk = Walk { media_root, taken, piece: Piece::default() };
     walk.folder(&folder, &below, rest, parts.len())?;
     Ok(walk.piece)
 }
@@ -67,8 +71,8 @@ impl Walk<'_> {
         for entry in Dir::read_from(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             match entry.file_name().to_str() {
-                Ok(name) if !name.starts_with('.') => names.push(name.to_owned()),
                 Ok("." | "..") => {}
+                Ok(name) if !is_ignored(self.taken.ignored_names, name) => names.push(name.to_owned()),
                 // Counted when the folder was begun.
                 _ if after.is_empty() => self.piece.skipped += 1,
                 _ => {}
@@ -97,10 +101,10 @@ impl Walk<'_> {
                     }
                 }
                 FileType::RegularFile if is_last_seen => {}
-                FileType::RegularFile => match VideoPath::parse(&path, self.media_root, self.path_bytes_max) {
+                FileType::RegularFile => match VideoPath::parse(&path, self.media_root, self.taken.path_bytes_max) {
                     Ok(path) => {
                         self.piece.found.push(Found { path, size: stat.st_size });
-                        if self.piece.found.len() >= self.most {
+                        if self.piece.found.len() >= self.taken.most {
                             self.piece.next = self.piece.found.last().map(|found| found.path.as_str().to_owned());
                             return Ok(false);
                         }

@@ -548,6 +548,65 @@ async fn a_wordpress_that_is_busy_odd_or_silent_changes_nothing_and_loses_no_hin
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() {
+    let kim = said(5, "kim", &["editor"]);
+    let odd = |changes: Value| {
+        let mut user = said(6, "lee", &["editor"]);
+        changes.as_object().expect("changes").iter().for_each(|(name, value)| user[name] = value.clone());
+        user
+    };
+    let list: Arc<Mutex<Value>> = Arc::default();
+    let present = list.clone();
+    let neighbour = StandIn::start(move |asked| {
+        let path = asked.path.strip_prefix("/wp-json/wp/v2/users").expect("of users").to_owned();
+        let list = present.lock().expect("no panic").clone();
+        let users = list.as_array().cloned().unwrap_or_default();
+        let body = match path.strip_prefix('/') {
+            None => list,
+            Some("me") => json!({"id": 1, "username": "admin"}),
+            Some(id) => match users.into_iter().find(|user| user["id"].to_string() == id) {
+                Some(user) => user,
+                None => return standin::json(404, &json!({"code": "rest_user_invalid_id"})),
+            },
+        };
+        // As some plugin of WordPress has it.
+        poem::Response::builder().content_type("application/json").body(format!("\u{feff}{body}"))
+    });
+    let site = site_of(&neighbour.url, KEY, Some("x"), "wordpress.organization = \"acme\"").await;
+    let acme = site.organization("acme").await;
+    map(&acme, "editor", "press").await;
+    let set = |users: Value| *list.lock().expect("no panic") = users;
+
+    // What is odd, and not needed, is read as far as it can be.
+    set(json!([kim, odd(json!({"roles": {"1": "editor"}, "email": null, "name": 7}))]));
+    let report = compare(&site, json!({})).await;
+    assert_eq!((numbers(&report, "new"), &report["odd"]), (vec![5, 6], &json!([])));
+    let lee = report["new"][1]["uid"].as_str().expect("uid").to_owned();
+    assert_eq!(roles(&acme, &lee).await, ["press"]);
+    // Roles that are not said are not known, and stay.
+    for unknown in [json!(null), json!(7), json!({"1": {"editor": true}})] {
+        set(json!([kim, odd(json!({"roles": unknown}))]));
+        assert_eq!(numbers(&compare(&site, json!({})).await, "changed"), [0; 0], "{unknown}");
+        assert_eq!(roles(&acme, &lee).await, ["press"], "{unknown}");
+    }
+    // Without a name it is nobody that could be told; a hint leaves it as it is, too.
+    set(json!([odd(json!({"username": null, "name": "Lee"})), said(7, "max", &[])]));
+    let report = compare(&site, json!({})).await;
+    assert_eq!((numbers(&report, "new"), numbers(&report, "gone")), (vec![7], vec![5]));
+    let odd_ones = report["odd"].as_array().expect("a list");
+    assert_eq!((odd_ones.len(), &odd_ones[0]["wordpress_id"], &odd_ones[0]["name"]), (1, &json!(6), &json!("Lee")));
+    assert!(odd_ones[0]["why"].as_str().expect("text").contains("username"), "{report}");
+    assert_eq!((status(&site, &lee).await.as_str(), roles(&acme, &lee).await), ("active", vec!["press".to_owned()]));
+    let body = notice_of(&neighbour.url, &[json!({"id": 6, "event": "update"}), json!({"id": 7, "event": "update"})]);
+    let told = send(&site, &signed(&body, KEY, 0), &body).await.body["users"].clone();
+    assert_eq!((&told[0]["result"], &told[1]["result"]), (&json!("odd"), &json!("same")));
+    // A list in which nobody can be read is none.
+    set(json!([{"title": "a post"}]));
+    let reply = site.admin().post("/admin/wordpress/sync", json!({})).await;
+    assert_eq!((reply.status, reply.word()), (502, "neighbour_failed"));
+}
+
 #[tokio::test]
 async fn somebody_elses_answer_and_wrong_credentials_stop_a_comparison() {
     let me = |body: Value, status: u16| StandIn::start(move |_| standin::json(status, &body));

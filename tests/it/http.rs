@@ -521,6 +521,9 @@ async fn a_trusted_proxy_is_believed_as_far_as_it_vouches() {
         (&["192.0.2.1", "203.0.113.7"], "203.0.113.7"),
         (&["192.0.2.1, 203.0.113.7, 10.1.1.1"], "203.0.113.7"),
         (&["2001:db8::7"], "2001:db8::7"),
+        (&["203.0.113.9:4711"], "203.0.113.9"),
+        (&["[2001:db8::7]:4711, 10.1.1.1:80"], "2001:db8::7"),
+        (&["[2001:db8::7]"], "2001:db8::7"),
         (&["10.1.1.1"], "127.0.0.1"),
         (&[], "127.0.0.1"),
     ] {
@@ -546,7 +549,7 @@ async fn nonsense_on_the_left_does_not_hide_an_address_on_the_right() {
 async fn an_address_that_a_proxy_could_not_name_is_unknown() {
     let site = Site::with("trusted_proxies = [\"127.0.0.1\"]").await;
 
-    for forwarded in ["unknown", "_hidden", "192.0.2.1, unknown"] {
+    for forwarded in ["unknown", "_hidden", "192.0.2.1, unknown", "203.0.113.9:x", "[203.0.113.9]:80x"] {
         assert_eq!(recorded(&site, &[forwarded]).await, "unknown", "{forwarded}");
     }
 }

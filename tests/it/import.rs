@@ -167,6 +167,42 @@ async fn json_says_the_same() {
 }
 
 #[tokio::test]
+async fn files_are_read_as_spreadsheets_of_every_country_write_them() {
+    let site = Site::start().await;
+    let utf_16: Vec<u8> = "\u{feff}username\temail\tdisplay_name\r\nann\tann@example.org\t許小明\r\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let send = async |content_type: &str, file: Vec<u8>| {
+        site.admin().send_raw(Method::POST, &format!("{IMPORT}?dry_run=true"), content_type, file).await
+    };
+    // 許小明
+    let big5 = [b"username,email,display_name\nann,ann@example.org,".as_slice(), &[0xb3, 0x5c, 0xa4, 0x70, 0xa9, 0xfa]]
+        .concat();
+    for (content_type, file) in [
+        ("text/csv", b"username,email,\nann,ann@example.org,\n".to_vec()),
+        ("text/csv", b"username;email;display_name\nann;ann@example.org;Ann\n".to_vec()),
+        ("text/csv", b"username,email,quota_size\nann,ann@example.org,10GB\n".to_vec()),
+        ("text/csv", utf_16),
+        ("text/csv; charset=big5", big5.clone()),
+        ("text/csv; header=present; charset=\"Big5\"", big5.clone()),
+    ] {
+        let foreseen = send(content_type, file).await.data();
+        assert_eq!((counts(&foreseen), &foreseen["created"][0]["username"]), ([1, 0, 0, 0], &json!("ann")));
+    }
+    assert_eq!(send("text/csv", big5).await.is(10_101_000).fields(), ["body.body"]);
+    let unknown = send("text/csv; charset=klingon", b"username\n".to_vec()).await;
+    assert_eq!(unknown.is(10_101_000).fields(), ["header.Content-Type.charset"]);
+
+    let broken = "username,email,display_name\nann,ann@example.org,\"Ann\nB\"\n";
+    let failed = import(&site, "?dry_run=true", broken).await.data()["failed"][0]["fields"].clone();
+    let message = "must be one line: it has a line break or another control character";
+    assert_eq!(failed, json!([{"field": "display_name", "message": message}]));
+    import(&site, "", "username,email,quota_size\nann,ann@example.org,1.5GiB\n").await.done();
+    assert_eq!(user(&site, "ann").await["quota_size"], 1_610_612_736);
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_read_are_refused_as_a_whole() {
     let site = Site::with("limits.import_rows = 2\nlimits.import_bytes = 1024").await;
     for (file, field) in [
@@ -210,4 +246,17 @@ async fn the_command_line_imports_and_complains_of_what_failed() {
     assert_eq!(String::from_utf8(run.stdout).unwrap(), expected);
     let complaint = "roster: 1 rows failed; the others are done: repair them and import again\n";
     assert_eq!(String::from_utf8(run.stderr).unwrap(), complaint);
+
+    // A dry run says what would happen.
+    std::fs::write(&file, b"username;quota_size;display_name\nkim;8GB;\xb3\x5c\nnew;1;\n").unwrap();
+    let run = Command::new(binary())
+        .args(["member", "import", path, "--dry-run", "--encoding", "big5", "--data"])
+        .arg(site.path())
+        .output()
+        .unwrap();
+    let expected = "~ kim: display_name, quota_size\n! row 2: email: is missing, and a new member has one\n\
+        would be: 0 created, 1 changed, 0 unchanged, 1 failed; nothing was done\n";
+    let printed = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(printed.replace("quota_size, display_name", "display_name, quota_size"), expected);
+    assert_eq!(String::from_utf8(run.stderr).unwrap(), "roster: 1 rows would fail; the others would be done\n");
 }

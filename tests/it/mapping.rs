@@ -146,8 +146,8 @@ async fn a_mapper_sees_keys_claims_and_what_the_table_says() {
     // The host's own names are the host's, whatever the source says.
     assert_eq!(named(guests::naming_claim("roster.roles", 9, 0)).await, (json!(["editor"]), json!([])));
     assert_eq!(named(guests::naming_claim("org_code", 9, 0)).await, (json!(["acme"]), json!([])));
-    // Values of claims are external keys too, as they are to the table.
-    assert_eq!(named(guests::naming_groups()).await, (json!(["film"]), json!(["staff"])));
+    // The keys are those that the caller names; claims are none.
+    assert_eq!(named(guests::naming_groups()).await, (json!([]), json!(["staff"])));
 }
 
 #[tokio::test]

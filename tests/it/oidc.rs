@@ -18,10 +18,10 @@ use crate::guests;
 use crate::mapping::enforce;
 use crate::site::{As, Organization, Reply, Site};
 
-const REDIRECT: &str = "http://127.0.0.1:9/callback";
+pub const REDIRECT: &str = "http://127.0.0.1:9/callback";
 /// What binds the sign-ins of these tests, which no browser makes.
-const BINDING: &str = "a-value-that-the-program-of-a-portal-keeps";
-const AUDIENCE: &str = "https://roster.example.org";
+pub const BINDING: &str = "a-value-that-the-program-of-a-portal-keeps";
+pub const AUDIENCE: &str = "https://roster.example.org";
 const ZITADEL: &str = "urn:zitadel:iam:org:project:roles";
 
 /// A file with the client's secret, which every command on a site's directory reads.
@@ -42,7 +42,7 @@ fn secret_file() -> &'static Path {
 }
 
 /// A block of settings; `more` are further lines of it.
-fn block(name: &str, issuer: &str, more: &str) -> String {
+pub fn block(name: &str, issuer: &str, more: &str) -> String {
     format!(
         "[[oidc]]\nname = {name:?}\nissuer = {issuer:?}\nclient_id = \"roster\"\nclient_secret_file = {:?}\n\
          redirect_uris = [{REDIRECT:?}]\n{more}\n",
@@ -58,12 +58,12 @@ async fn lab(mut config: Value, settings: &str, more: &str) -> (Oidc, Site) {
     (oidc, site)
 }
 
-async fn authorize_url(site: &As<'_>, provider: &str) -> String {
+pub async fn authorize_url(site: &As<'_>, provider: &str) -> String {
     let path = format!("/auth/oidc/url?provider={provider}&redirect_uri={REDIRECT}&binding={BINDING}");
     site.get(&path).await.data()["authorize_url"].as_str().expect("a URL").to_owned()
 }
 
-fn returned(provider: &str, code: &str, state: &str) -> Value {
+pub fn returned(provider: &str, code: &str, state: &str) -> Value {
     json!({"provider": provider, "code": code, "state": state, "redirect_uri": REDIRECT, "binding": BINDING})
 }
 
@@ -78,16 +78,16 @@ async fn sign_in(oidc: &Oidc, site: &Site, login: &str) -> Reply {
     site.nobody().post("/auth/oidc/exchange", come_back(oidc, site, login).await).await
 }
 
-fn token(reply: &Reply) -> String {
+pub fn token(reply: &Reply) -> String {
     reply.data()["access_token"].as_str().expect("a token").to_owned()
 }
 
-async fn me(site: &Site, token: &str) -> Value {
+pub async fn me(site: &Site, token: &str) -> Value {
     site.bearer(token).get("/me").await.data()
 }
 
 /// How many members and identities there are.
-fn people(site: &Site) -> (i64, i64) {
+pub fn people(site: &Site) -> (i64, i64) {
     let count = |table: &str| {
         site.rows().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).expect("a number")
     };
@@ -98,13 +98,13 @@ fn audit_rows(site: &Site) -> i64 {
     site.rows().query_row("select count(*) from audit", [], |row| row.get(0)).expect("a number")
 }
 
-async fn map(organization: &Organization<'_>, source: &str, external_key: &str, role_key: &str) {
+pub async fn map(organization: &Organization<'_>, source: &str, external_key: &str, role_key: &str) {
     let body = json!({"external_source": source, "external_key": external_key, "internal_role_key": role_key});
     organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
 }
 
 /// The roles that a member holds in an organization, as `source:key`.
-async fn roles(organization: &Organization<'_>, uid: &Value) -> Vec<String> {
+pub async fn roles(organization: &Organization<'_>, uid: &Value) -> Vec<String> {
     let path = format!("/api/v1/permissions/users/{}/roles", uid.as_str().expect("uid"));
     let held = organization.admin().get(&path).await.data()["user_roles"].as_array().expect("roles").clone();
     let text = |role: &Value, name: &str| role[name].as_str().expect("text").to_owned();
@@ -651,7 +651,7 @@ async fn a_binding_at_its_bounds_and_one_past_them() {
 // ── a provider that does everything wrong ──
 
 #[derive(Clone)]
-enum Behaviour {
+pub enum Behaviour {
     Json(Value),
     Raw(u16, &'static str, Vec<u8>),
     /// Takes the request and says nothing.
@@ -659,15 +659,15 @@ enum Behaviour {
 }
 
 /// Answers what it was told to answer, path by path.
-struct Rogue {
-    issuer: String,
-    key: StoredKey,
+pub struct Rogue {
+    pub issuer: String,
+    pub key: StoredKey,
     answers: Arc<Mutex<HashMap<String, Behaviour>>>,
 }
 
 impl Rogue {
     /// Begins as a good provider with an EdDSA key.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let issuer = format!("http://{}", listener.local_addr().expect("an address"));
         let answers: Arc<Mutex<HashMap<String, Behaviour>>> = Arc::default();
@@ -683,11 +683,11 @@ impl Rogue {
         rogue
     }
 
-    fn set(&self, path: &str, behaviour: Behaviour) {
+    pub fn set(&self, path: &str, behaviour: Behaviour) {
         self.answers.lock().expect("lock").insert(path.to_owned(), behaviour);
     }
 
-    fn document(&self) -> Value {
+    pub fn document(&self) -> Value {
         let at = |path: &str| format!("{}/{path}", self.issuer);
         json!({
             "issuer": self.issuer, "authorization_endpoint": at("auth"), "token_endpoint": at("token"),
@@ -696,28 +696,28 @@ impl Rogue {
         })
     }
 
-    fn jwk(&self, key: &StoredKey) -> Value {
+    pub fn jwk(&self, key: &StoredKey) -> Value {
         let x = URL_SAFE_NO_PAD.encode(&key.public_key);
         json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": x})
     }
 
-    fn claims(&self, nonce: &str) -> Value {
+    pub fn claims(&self, nonce: &str) -> Value {
         let now_s = Timestamp::now().0 / 1_000;
         json!({"iss": self.issuer, "aud": "roster", "sub": "eve", "iat": now_s, "exp": now_s + 60, "nonce": nonce})
     }
 
-    fn signed(&self, key: &StoredKey, claims: &Value) -> String {
+    pub fn signed(&self, key: &StoredKey, claims: &Value) -> String {
         let header = Header { kid: Some(self.key.id.clone()), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(&key.private_key)).expect("a token")
     }
 
     /// The token endpoint's next answer.
-    fn give(&self, id_token: &str) {
+    pub fn give(&self, id_token: &str) {
         let answer = json!({"access_token": "opaque", "token_type": "Bearer", "expires_in": 60, "id_token": id_token});
         self.set("/token", Behaviour::Json(answer));
     }
 
-    async fn site(&self, settings: &str, more: &str) -> Site {
+    pub async fn site(&self, settings: &str, more: &str) -> Site {
         let relaxed = "neighbours.timeout_ms = 1000\nneighbours.failures = 1000\nneighbours.answer_bytes = 65536";
         Site::with(&format!("{relaxed}\n{settings}\n{}", block("lab", &self.issuer, more))).await
     }
@@ -762,7 +762,7 @@ fn html() -> Behaviour {
 }
 
 /// Begins a sign-in, has `id_token` made for its nonce, and goes on with it.
-async fn exchanged(rogue: &Rogue, site: &Site, id_token: impl FnOnce(&str) -> String) -> Reply {
+pub async fn exchanged(rogue: &Rogue, site: &Site, id_token: impl FnOnce(&str) -> String) -> Reply {
     let url = authorize_url(&site.nobody(), "lab").await;
     let (nonce, state) = (query(&url, "nonce").expect("a nonce"), query(&url, "state").expect("a state"));
     rogue.give(&id_token(&nonce));
@@ -1020,7 +1020,6 @@ async fn a_foreign_access_token_is_believed_only_when_everything_about_it_is_rig
         ("another key", rogue.signed(&other, &good)),
         ("alg none", unsigned),
         ("HS256 by the public key", by_secret(Header::new(Algorithm::HS256))),
-        ("too long", changed("x", json!("x".repeat(20_000)))),
     ] {
         assert_eq!(site.bearer(&token).get("/me").await.is(28_501_000).word(), "invalid_bearer_token", "{what}");
     }

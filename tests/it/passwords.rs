@@ -230,6 +230,67 @@ async fn a_hash_from_elsewhere_signs_in_and_becomes_argon2id_at_once() {
     }
 }
 
+#[tokio::test]
+async fn hashes_of_wordpress_django_and_crypt_sign_in_and_become_argon2id_at_once() {
+    const PASSWORD: &str = "Winter-Tide-42";
+    let site = Site::start().await;
+    for (n, (hash, stored)) in [
+        ("$P$BsaltsaltyvayDBu39pLoTeW858tf7.", None),
+        ("$wp$2y$04$aVR9NlBb6NJSs/gsntOU0umMUTUTDEztSVX0BqTQ2IPLb3FDRvkHm", None),
+        ("pbkdf2_sha256$1000$seasalt$A/qYSI/6VPY8l4w9zxxJg7lAt8AkAAf+wTv/TnJR+wo=", None),
+        ("bcrypt_sha256$$2b$04$dAqiswnMInZFIIiFV9Tmj.DXGaHzjWDvtPZ2QhOAxvjfHb04Z31ZW", None),
+        (
+            "bcrypt$$2y$04$uoFwTBVRokjNqthd8OggbepPMvyGksC7BJQ5ZQcX6GGU1y1K5vcnS",
+            Some("$2y$04$uoFwTBVRokjNqthd8OggbepPMvyGksC7BJQ5ZQcX6GGU1y1K5vcnS"),
+        ),
+        (
+            "{CRYPT}$5$rounds=1000$saltstring$N30lMTMheT6.vyG4hUQCYfJf5NuUkIyv.6dbNwBqpp3",
+            Some("$5$rounds=1000$saltstring$N30lMTMheT6.vyG4hUQCYfJf5NuUkIyv.6dbNwBqpp3"),
+        ),
+        (
+            "$6$rounds=1000$saltstring$amH9lQzdtrh2ZI0inOQf2M5iSHHvrc/3..GVEjT3s6DWgxci7rasoqBgVeacE7b9kGmbdhIcCEXXOXrt9TcWj1",
+            None,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let username = format!("kim{n}");
+        let body = json!({"username": username, "password_hash": hash});
+        let made = site.admin().post("/admin/members", body).await.data();
+        let uid = made["uid"].as_str().expect("uid");
+        assert_eq!(stored_hash(&site, uid), stored.unwrap_or(hash));
+
+        login(&site.nobody(), &username, "Winter-Tide-43").await.is(28_501_000);
+        site.token(&username, PASSWORD).await;
+
+        assert!(stored_hash(&site, uid).starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{hash}");
+        site.token(&username, PASSWORD).await;
+    }
+}
+
+#[tokio::test]
+async fn what_bcrypt_did_not_look_at_is_never_stored_anew() {
+    // Of 100 bytes, by PHP.
+    const HASH: &str = "$2y$04$m3aAjtnP1MVa8hT.CW0q7OgtoniJYWD2f9OPeX8FNSIfUUX2tqJzu";
+    let right = &"Long-Tail-9".repeat(10)[..100];
+    let site = Site::start().await;
+    let made = site.admin().post("/admin/members", json!({"username": "kim", "password_hash": HASH})).await.data();
+    let uid = made["uid"].as_str().expect("uid");
+    let other_tail = format!("{}-another-tail", &right[..72]);
+
+    for password in [other_tail.as_str(), &right[..72], right] {
+        site.token("kim", password).await;
+        assert_eq!(stored_hash(&site, uid), HASH);
+    }
+    login(&site.nobody(), "kim", &right[..71]).await.is(28_501_000);
+    // A new password is a hash of all of it.
+    let caller = site.bearer(&site.token("kim", right).await);
+    let body = json!({"old_password": right, "new_password": "Another-horse-8"});
+    caller.post("/me/password", body).await.done();
+    assert!(stored_hash(&site, uid).starts_with("$argon2id$"));
+}
+
 /// The median of some sign-ins with a wrong password.
 async fn time_of_refusal(site: &Site, name: &str) -> Duration {
     let mut times = Vec::new();

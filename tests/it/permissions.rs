@@ -666,26 +666,6 @@ async fn a_mapping_never_yields_an_owner_nor_an_unknown_role() {
 // ── sync ──
 
 #[tokio::test]
-async fn a_sync_takes_keys_and_claims_as_text_list_or_object() {
-    let site = Site::start().await;
-    let acme = site.organization("acme").await;
-    let member = acme.member().await;
-    for key in ["one", "two", "three", "four"] {
-        acme.role(key, &[]).await;
-        map(&acme, "zitadel", &format!("key-{key}"), key).await.done();
-    }
-    let claims = json!({"group": "key-two", "groups": ["key-three", 7, "lost"], "roles": {"key-four": {"123": "acme.example.org"}}, "none": null});
-
-    let body = json!({"source": "zitadel", "external_keys": ["key-one", "strange"], "claims": claims});
-    let synced = acme.owner().post(&sync_url(&member.uid), body).await.data();
-
-    let expected =
-        json!({"added": ["four", "one", "three", "two"], "removed": [], "kept": [], "unknown": ["lost", "strange"]});
-    assert_eq!(synced, expected);
-    assert_eq!(keys_of(&acme, &member.uid).await.len(), 4);
-}
-
-#[tokio::test]
 async fn a_sync_touches_only_its_own_source() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;

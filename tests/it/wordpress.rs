@@ -316,6 +316,10 @@ async fn answers_that_are_none_open_no_door() {
         let (login, _) = decoded(&asked.authorization);
         match login.as_str() {
             "kim" | "KIM@example.org" => changed("id", json!(7)),
+            "marked" => {
+                let me = json!({"id": 9, "username": "marked", "email": null, "name": false, "roles": {"2": "editor"}});
+                poem::Response::builder().content_type("application/json").body(format!("\u{feff}{me}"))
+            }
             "nobody" => changed("id", json!(0)),
             "text" => changed("id", json!("7")),
             "list" => standin::json(200, &json!([])),
@@ -343,8 +347,10 @@ async fn answers_that_are_none_open_no_door() {
     }
     sign_in(&site, "forbidden", "x").await.is(28_501_000);
     sign_in(&site, "thousand", "x").await.done();
-    // The administrator, Kim, and who has a thousand roles.
-    assert_eq!(site.admin().get("/admin/members").await.data()["total"], 3);
+    // A byte order mark and odd values that are not needed are nobody's business.
+    sign_in(&site, "marked", "x").await.done();
+    // The administrator, Kim, who has a thousand roles, and who has odd ones.
+    assert_eq!(site.admin().get("/admin/members").await.data()["total"], 4);
 }
 
 /// Login and password of HTTP Basic.

@@ -16,7 +16,8 @@ use crate::access::caller::{Exchange, Guard, Identity};
 use crate::app::App;
 use crate::connect::sftpgo::account::Account;
 use crate::connect::sftpgo::door::{self, Login};
-use crate::connect::sftpgo::files::{self, Heard};
+use crate::connect::sftpgo::event::Heard;
+use crate::connect::sftpgo::files;
 use crate::error::{Cause, Error, Result};
 use crate::wire::{Failure, Tag, body, inputs};
 
@@ -186,18 +187,16 @@ impl Api {
     /// Tell what happened to a file
     ///
     /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
-    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room. After an `upload` that failed what is left of
-    /// the file counts, where there is a media root to look at. The owner is the member with the name
-    /// `username` at SFTPGo, the file is `virtual_path` in that folder; a username here is no such name. The same event again changes nothing, and events may
-    /// come in any order. What is not to be counted answers 200 with `ignored` and the reason: SFTPGo gives up on any other
+    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room, unless it writes over a video. After an
+    /// `upload` that failed what is left of the file counts, where there is a media root to look at and the file lies in the
+    /// local file system. The owner is the member with the name `username` at SFTPGo, the file is `virtual_path` in that
+    /// folder; a username here is no such name. A name with control characters, a backslash or U+FFFD is refused, one of
+    /// `videos.ignored_names` is no video. The same event again changes nothing, and events may come in any order: that of
+    /// their `timestamp`. What is not to be counted answers 200 with `ignored` and the reason: SFTPGo gives up on any other
     /// answer below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
     async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
-        let heard = match files::read(&self.app, &body.0)? {
-            Ok(event) => files::hear(&self.app, &caller.0, event).await?,
-            Err(heard) => heard,
-        };
-        Ok(Told::Json(match heard {
+        Ok(Told::Json(match files::hear(&self.app, &caller.0, &body.0).await? {
             Heard::Done => json!({"status": "ok"}),
             Heard::Ignored(why) => json!({"status": "ignored", "reason": why}),
         }))

@@ -82,7 +82,8 @@ impl Bases {
         })
     }
 
-    fn home_of(&self, username: &str) -> Option<String> {
+    /// Where SFTPGo has the files of an account; none where it knows by itself.
+    pub fn home_of(&self, username: &str) -> Option<String> {
         if !self.home.is_empty() {
             return Some(self.home.replace("{username}", username));
         }

@@ -12,163 +12,41 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::event::{self, Action, Disk, FileEvent, Heard, rest_below};
 use super::store;
 use crate::access::caller::Identity;
 use crate::access::secret::{self, Hash};
 use crate::app::{App, Changed, Transaction, is_used_up, use_up};
 use crate::db::Reader;
-use crate::error::{Cause, Error, Field, Result};
-use crate::ids::{MemberId, Timestamp};
+use crate::error::{Cause, Error, Result};
+use crate::ids::MemberId;
 use crate::members;
-use crate::videos::path::{VideoPath, is_folder};
-use crate::videos::quota::{Fit, Rules, SIZE_MAX};
+use crate::videos::path::{VideoPath, is_ignored};
+use crate::videos::quota::{Fit, Rules};
 use crate::videos::{self, Registration, Video, measure};
 
 /// How long an event, and what happened at a path, are remembered. SFTPGo gives up within minutes.
 const REMEMBERED_MS: i64 = 7 * 86_400_000;
 /// Files of a folder that move in one change; the rest follow in the next.
 const AT_ONCE_MAX: u64 = 500;
-/// What clients name a file that they have not uploaded wholly yet.
-const TEMPORARY: [&str; 2] = [".part", ".filepart"];
-
-/// What happened, as far as it concerns us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    PreUpload,
-    Upload,
-    FailedUpload,
-    Rename,
-    Copy,
-    Delete,
-    RemoveFolder,
-}
-
-impl Action {
-    fn of(word: &str) -> Option<Self> {
-        Some(match word {
-            "pre-upload" => Self::PreUpload,
-            "upload" => Self::Upload,
-            "rename" => Self::Rename,
-            "copy" => Self::Copy,
-            "delete" => Self::Delete,
-            "rmdir" => Self::RemoveFolder,
-            _ => return None,
-        })
-    }
-
-    /// As the audit calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::PreUpload => "sftpgo.pre_upload",
-            Self::Upload => "sftpgo.upload",
-            Self::FailedUpload => "sftpgo.failed_upload",
-            Self::Rename => "sftpgo.rename",
-            Self::Copy => "sftpgo.copy",
-            Self::Delete => "sftpgo.delete",
-            Self::RemoveFolder => "sftpgo.rmdir",
-        }
-    }
-
-    fn has_target(self) -> bool {
-        matches!(self, Self::Rename | Self::Copy)
-    }
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    Done,
-    /// It changes nothing, for this reason.
-    Ignored(&'static str),
-}
-
-/// An event that concerns us.
-#[derive(Debug, Clone)]
-pub struct FileEvent {
-    action: Action,
-    username: String,
-    path: VideoPath,
-    target: Option<VideoPath>,
-    size: Option<i64>,
-    /// Was it cut short because SFTPGo saw no room?
-    is_over_quota: bool,
-    /// When it happened. Nanoseconds since 1970, by SFTPGo's clock but never ahead of ours.
-    at: i64,
-    /// Names the event; none where it says too little of itself.
-    mark: Option<Hash>,
-}
-
-/// Reads an event; says all that is wrong with it at once.
-pub fn read(app: &App, body: &Value) -> Result<Result<FileEvent, Heard>> {
-    let mut faults = Vec::new();
-    let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty());
-    let mut needed = |name: &str| {
-        text(name).map(str::to_owned).unwrap_or_else(|| {
-            faults.push(Field::body(name, "is missing"));
-            String::new()
-        })
-    };
-    let (word, username) = (needed("action"), needed("username"));
-    let action = Action::of(&word);
-    let path = if action.is_some() { needed("virtual_path") } else { String::new() };
-    let target = if action.is_some_and(Action::has_target) { needed("virtual_target_path") } else { String::new() };
-    let mut number = |name: &'static str, most: i64| match &body[name] {
-        Value::Null => None,
-        value => value.as_i64().filter(|number| (0..=most).contains(number)).or_else(|| {
-            faults.push(Field::body(name, format!("must be a whole number from 0 to {most}")));
-            None
-        }),
-    };
-    let (size, timestamp) = (number("file_size", SIZE_MAX), number("timestamp", i64::MAX));
-    // Some versions say 0 where they do not know.
-    let size = size.filter(|size| *size > 0 || !action.is_some_and(Action::has_target));
-    let status = number("status", 1_000).unwrap_or(SUCCEEDED);
-    if !faults.is_empty() {
-        return Err(Error::fields(faults));
-    }
-    let Some(action) = action else { return Ok(Err(Heard::Ignored("this action changes no file"))) };
-    let action = match action {
-        _ if status == SUCCEEDED => action,
-        Action::PreUpload => action,
-        // What lay there before may be gone or cut short; only a look tells.
-        Action::Upload if !app.config.media_root.as_os_str().is_empty() => Action::FailedUpload,
-        _ => return Ok(Err(Heard::Ignored("it did not succeed"))),
-    };
-    let path = path_of(app, &username, &path)?;
-    let target = if action.has_target() { Some(path_of(app, &username, &target)?) } else { None };
-    if target.as_ref().is_some_and(|target| rest_below(target.as_str(), path.as_str()).is_some()) {
-        return Ok(Err(Heard::Ignored("the target is the source, or lies in it")));
-    }
-    let mark = text("session_id")
-        .zip(timestamp)
-        .map(|(session, at)| secret::hash(&format!("an event of SFTPGo {session} {word} {at} {}", path.as_str())));
-    let now = Timestamp::now().0.saturating_mul(1_000_000);
-    let at = timestamp.filter(|at| *at > 0).map_or(now, |at| at.min(now));
-    Ok(Ok(FileEvent { action, username, path, target, size, is_over_quota: status == OVER_QUOTA, at, mark }))
-}
-
-/// `status` of what went well, and of what SFTPGo cut short by quota.
-const SUCCEEDED: i64 = 1;
-const OVER_QUOTA: i64 = 3;
-
-/// Where a file of a user's lies below the media root.
-fn path_of(app: &App, username: &str, virtual_path: &str) -> Result<VideoPath> {
-    let text = format!("{username}/{}", virtual_path.strip_prefix('/').unwrap_or(virtual_path));
-    if !is_folder(username) {
-        return Err(Cause::VideoPath.into());
-    }
-    VideoPath::parse(&text, &app.config.media_root, app.config.video_path_bytes_max)
-}
 
 /// Does what an event asks for.
-pub async fn hear(app: &Arc<App>, caller: &Identity, event: FileEvent) -> Result<Heard> {
-    let name = event.username.clone();
+pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Heard> {
+    let heading = match event::read_heading(body)? {
+        Ok(heading) => heading,
+        Err(heard) => return Ok(heard),
+    };
+    let name = heading.1.to_owned();
     let Some(owner) = app.read(move |r| members::find_known(r, members::SFTPGO, &name)).await? else {
-        tracing::info!(action = event.action.name(), "SFTPGo tells of a user who is no member");
+        tracing::info!(action = heading.0.name(), "SFTPGo tells of a user who is no member");
         return Ok(Heard::Ignored("no member has this name"));
     };
+    let event = match event::read(app, body, heading)? {
+        Ok(event) => event,
+        Err(heard) => return Ok(heard),
+    };
     if event.action == Action::PreUpload {
-        require_room(app, &owner).await?;
+        require_room(app, &owner, event.path).await?;
         return Ok(Heard::Done);
     }
     let measured = measured(app, &event).await;
@@ -181,7 +59,9 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, event: FileEvent) -> Result
         }
     }
     let path_bytes_max = app.config.video_path_bytes_max;
-    let event = Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config), path_bytes_max };
+    let ignored_names = app.config.ignored_names.clone();
+    let event =
+        Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config), path_bytes_max, ignored_names };
     let heard = apply_all(app, caller, &event).await;
     if let Err(refused) = &heard {
         videos::note_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
@@ -230,13 +110,17 @@ fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
     });
 }
 
-/// May this member begin an upload? Its size is not known yet.
-async fn require_room(app: &App, owner: &members::Member) -> Result<()> {
+/// May this member begin an upload? Its size is not known yet; an overwrite may take what it frees.
+async fn require_room(app: &App, owner: &members::Member, path: VideoPath) -> Result<()> {
     if !owner.is_active() {
         return Err(Cause::MemberSuspended.into());
     }
     let (rules, snapshot, id) = (Rules::of(&app.config), app.snapshot(), owner.id);
-    let has_room = app.read(move |r: &Reader<'_>| videos::has_room(r, &rules, &snapshot, id)).await?;
+    let has_room = move |r: &Reader<'_>| {
+        let replaced = videos::find(r, &path.id())?.filter(|video| video.member.is_some() && video.size > 0);
+        Ok(replaced.is_some() || videos::has_room(r, &rules, &snapshot, id)?)
+    };
+    let has_room = app.read(has_room).await?;
     if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
 }
 
@@ -251,6 +135,9 @@ enum Measured {
 
 /// The file as it lies there, where the event does not say its size and it can be looked at.
 async fn measured(app: &App, event: &FileEvent) -> Measured {
+    if event.disk == Disk::Elsewhere {
+        return Measured::Unknown;
+    }
     let path = match (event.action, &event.target) {
         (Action::FailedUpload, _) => &event.path,
         _ if event.size.is_some() => return Measured::Unknown,
@@ -260,7 +147,7 @@ async fn measured(app: &App, event: &FileEvent) -> Measured {
     };
     match measure::measure(&app.config.media_root, path).await {
         Ok(size) => Measured::Size(size),
-        Err(refused) if refused.cause == Cause::FileNotFound => Measured::Nothing,
+        Err(refused) if refused.cause == Cause::FileNotFound && event.disk == Disk::Home => Measured::Nothing,
         Err(_) => Measured::Unknown,
     }
 }
@@ -287,6 +174,9 @@ enum What {
 struct Known {
     size: i64,
     at: i64,
+    /// Is it only what an upload left that failed? Its video has no job yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_partial: bool,
 }
 
 /// Where something is, and since when it is there.
@@ -309,6 +199,7 @@ struct Applied {
     measured: Measured,
     rules: Rules,
     path_bytes_max: u64,
+    ignored_names: Vec<String>,
 }
 
 type Done = Result<Changed<Heard>>;
@@ -364,22 +255,27 @@ impl Applied {
             return overtaken();
         }
         let Some(size) = self.measured_size() else { return self.delete(t, caller) };
-        self.note(t, path, What::Written(self.known(size)))?;
-        match videos::find(t, &path.id())? {
-            Some(video) => {
-                Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| Heard::Done))
-            }
-            None => Ok(Changed::nothing(Heard::Ignored("there is no such video"))),
+        if let Some(video) = videos::find(t, &path.id())? {
+            // Whether its video has a job is known where it came to be.
+            let is_partial = note_at(t, path.as_str())?.and_then(Note::known).is_some_and(|known| known.is_partial);
+            self.note(t, path, What::Written(Known { is_partial, ..self.known(size) }))?;
+            return Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| Heard::Done));
         }
+        let place = Place { path: path.clone(), at: self.event.at };
+        self.put(t, caller, &place, Known { is_partial: true, ..self.known(size) })
     }
 
     /// There is a file of this size now. One that is not uploaded wholly yet is only noted: it is no video, and its name
     /// will be another.
     fn put(&self, t: &Transaction<'_>, caller: &Identity, place: &Place, known: Known) -> Done {
         let (path, size) = (&place.path, known.size);
+        let former = note_at(t, path.as_str())?.and_then(Note::known);
         note(t, place, self.owner, What::Written(known))?;
         match videos::find(t, &path.id())? {
             Some(video) => {
+                if former.is_some_and(|former| former.is_partial) && !known.is_partial {
+                    videos::queue_job(t, &video)?;
+                }
                 let resized = videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| Heard::Done);
                 if video.member.is_some() {
                     return Ok(resized);
@@ -389,15 +285,13 @@ impl Applied {
                 let given = (&video, self.owner, Fit::Must);
                 Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| Heard::Done).and(resized))
             }
-            None if is_temporary(path) => Ok(Changed::nothing(Heard::Ignored("its name is a temporary one"))),
+            None if is_ignored(&self.ignored_names, path.below_folder()) => {
+                Ok(Changed::nothing(Heard::Ignored("a file of this name is no video")))
+            }
             None => {
-                let new = Registration {
-                    path: path.clone(),
-                    owner: self.owner,
-                    size: Ok(size),
-                    fit: Fit::Must,
-                    queues_job: true,
-                };
+                // What is left of an upload lies there, whether or not it fits, and is nothing to work on.
+                let (fit, queues_job) = if known.is_partial { (Fit::Anyway, false) } else { (Fit::Must, true) };
+                let new = Registration { path: path.clone(), owner: self.owner, size: Ok(size), fit, queues_job };
                 Ok(videos::register(t, &self.rules, caller, new)?.map(|_| Heard::Done))
             }
         }
@@ -421,13 +315,16 @@ impl Applied {
         // A look was at the target itself.
         let looked = self.measured_size().filter(|_| place.path == *target);
         let said = self.event.size.or(looked).map(|size| self.known(size));
+        let here_is_partial = known.is_some_and(|known| known.is_partial);
         match (video, said.or(known)) {
             (Some(video), known) => {
-                let former = Known { size: video.size, at: known.map_or(0, |known| known.at) };
-                self.bring(t, caller, (&video, &place), said.unwrap_or(former))
-                    .map(|changed| changed.map(|()| Heard::Done))
+                let is_partial = here_is_partial;
+                let former = Known { size: video.size, at: known.map_or(0, |known| known.at), is_partial };
+                let known = Known { is_partial, ..said.unwrap_or(former) };
+                self.bring(t, caller, (&video, &place), known).map(|changed| changed.map(|()| Heard::Done))
             }
-            (None, Some(known)) => self.put(t, caller, &place, known),
+            // Who gives a file its name takes it for whole.
+            (None, Some(known)) => self.put(t, caller, &place, Known { is_partial: false, ..known }),
             (None, None) => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file yet"))),
         }
     }
@@ -449,7 +346,9 @@ impl Applied {
     fn copy(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let Some(target) = &self.event.target else { return overtaken() };
         let Some(place) = self.follow(t, target)? else { return overtaken() };
-        let source = videos::find(t, &self.event.path.id())?.map(|video| video.size);
+        // What comes from a name that is none here has no source that is known.
+        let source = if self.event.path == *target { None } else { videos::find(t, &self.event.path.id())? };
+        let source = source.map(|video| video.size);
         match self.event.size.or(source).or(self.measured_size()) {
             Some(size) => self.put(t, caller, &place, self.known(size)),
             None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file"))),
@@ -495,9 +394,10 @@ impl Applied {
             return videos::remove(t, &self.rules, caller, video);
         };
         let place = Place { path: self.parse(&format!("{}{rest}", target.as_str()))?, at: self.event.at };
-        let at = note_at(t, video.path.as_str())?.and_then(Note::known).map_or(0, |known| known.at);
+        let known = note_at(t, video.path.as_str())?.and_then(Note::known);
+        let (at, is_partial) = known.map_or((0, false), |known| (known.at, known.is_partial));
         self.note(t, &video.path, What::Moved(place.path.as_str().to_owned()))?;
-        self.bring(t, caller, (video, &place), Known { size: video.size, at })
+        self.bring(t, caller, (video, &place), Known { size: video.size, at, is_partial })
     }
 
     /// A path to which something moves.
@@ -507,7 +407,7 @@ impl Applied {
 
     /// A size as the event tells it.
     fn known(&self, size: i64) -> Known {
-        Known { size, at: self.event.at }
+        Known { size, at: self.event.at, is_partial: false }
     }
 
     fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: What) -> Result<()> {
@@ -551,17 +451,8 @@ fn note(t: &Transaction<'_>, place: &Place, owner: MemberId, what: What) -> Resu
     store::note(t, &hash_of(path), owner, &data, t.now().plus_ms(REMEMBERED_MS))
 }
 
-/// What follows a folder in the path of what lies in it; nothing in that of the folder itself.
-fn rest_below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
-    path.strip_prefix(folder).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 fn overtaken() -> Done {
     Ok(Changed::nothing(Heard::Ignored("something later is known already")))
-}
-
-fn is_temporary(path: &VideoPath) -> bool {
-    TEMPORARY.iter().any(|end| path.as_str().to_ascii_lowercase().ends_with(end))
 }
 
 fn hash_of(path: &str) -> Hash {

@@ -7,6 +7,7 @@
 pub mod account;
 mod client;
 pub mod door;
+pub mod event;
 pub mod files;
 pub mod reconcile;
 mod store;

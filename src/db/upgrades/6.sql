@@ -82,6 +82,14 @@ group by j.member_id, j.organization_id, j.ready;
 alter table members add column hash_kind text generated always as (
         case
             when substr(password_hash, 1, 2) = '$2' then substr(password_hash, 1, 7)
+            when substr(password_hash, 1, 5) = '$wp$2' then substr(password_hash, 1, 10)
+            when substr(password_hash, 1, 16) = 'bcrypt_sha256$$2' then substr(password_hash, 1, 21)
+            when substr(password_hash, 1, 3) in ('$P$', '$H$') then substr(password_hash, 1, 4)
+            when substr(password_hash, 1, 14) = 'pbkdf2_sha256$'
+            then substr(password_hash, 1, 14 + instr(substr(password_hash, 15), '$'))
+            when substr(password_hash, 2, 9) in ('5$rounds=', '6$rounds=')
+            then substr(password_hash, 1, 10 + instr(substr(password_hash, 11), '$'))
+            when substr(password_hash, 1, 3) in ('$5$', '$6$') then substr(password_hash, 1, 3)
             else substr(password_hash, 1, instr(password_hash, ',p=')
                  + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
         end) virtual;

@@ -477,7 +477,7 @@ impl Api {
     /// Hashes a new password, outside of any transaction; or takes the hash that somebody brings along.
     async fn hashed(&self, password: Option<Password>, hash: Option<PasswordHash>) -> Result<Option<String>> {
         match (password, hash) {
-            (None, hash) => Ok(hash.map(|hash| hash.0)),
+            (None, hash) => Ok(hash.map(|hash| password::stored_form(&hash))),
             (Some(password), None) => password::hash(&self.app, password.0).await.map(Some),
             (Some(_), Some(_)) => Err(Error::field("password_hash", "give a password or its hash, not both")),
         }

@@ -15,7 +15,7 @@ use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Error, Field, Result};
 use crate::ids::MemberId;
 use crate::members::import::{self, COLUMNS, Outcome, Plan, Row};
-use crate::members::{require_may_change, users};
+use crate::members::{require_may_change, spreadsheet, users};
 use crate::videos::quota::Rules;
 use crate::wire::body::require_media_type;
 use crate::wire::{Reply, Tag, inputs, ok};
@@ -219,19 +219,21 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> Impo
 }
 
 /// The file of an import.
-pub struct UsersFile {
-    is_csv: bool,
+pub enum UsersFile {
+    Json,
+    /// In the encoding that its sender says.
+    Csv(Option<&'static encoding_rs::Encoding>),
 }
 
 impl UsersFile {
     fn rows(&self, bytes: &[u8], rows_max: u64) -> Result<Vec<Row>> {
-        if self.is_csv {
-            return import::read_csv(bytes, rows_max);
+        if let Self::Csv(encoding) = self {
+            return spreadsheet::read_csv(bytes, *encoding, rows_max);
         }
         let value = inputs::parse(bytes)?;
         let message = "must be an array of members under `users`";
         let users = value.get("users").and_then(Value::as_array).ok_or_else(|| Error::field("users", message))?;
-        import::require_rows(users.len(), rows_max)?;
+        spreadsheet::require_rows(users.len(), rows_max)?;
         let mut faults = Vec::new();
         let rows = users.iter().enumerate().map(|(n, user)| row_of(n + 1, user, &mut faults)).collect();
         if faults.is_empty() { Ok(rows) } else { Err(Error::fields(faults)) }
@@ -280,7 +282,11 @@ impl<'a> ApiExtractor<'a> for UsersFile {
     fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
         let media = |content_type, schema| poem_openapi::registry::MetaMediaType { content_type, schema };
         Some(poem_openapi::registry::MetaRequest {
-            description: Some("Members as JSON, or as CSV with the names of the fields in the first line"),
+            description: Some(
+                "Members as JSON, or as CSV with the names of the fields in the first line. Commas, semicolons, tabs or `|` \
+                 separate cells; the text is UTF-8, what its byte order mark says, or what `charset` says (`text/csv; \
+                 charset=big5`). `quota_size` may have a unit there: `10GB` (10^9 bytes each), `10GiB` (2^30)",
+            ),
             content: vec![
                 media("application/json", <ImportUsers as poem_openapi::types::Type>::schema_ref()),
                 media("text/csv", <String as poem_openapi::types::Type>::schema_ref()),
@@ -296,6 +302,14 @@ impl<'a> ApiExtractor<'a> for UsersFile {
     ) -> poem::Result<Self> {
         const MESSAGE: &str = "send the members as text/csv or application/json";
         require_media_type(request, &["text/csv", "application/json"], MESSAGE)?;
-        Ok(Self { is_csv: require_media_type(request, &["text/csv"], MESSAGE).is_ok() })
+        if require_media_type(request, &["text/csv"], MESSAGE).is_err() {
+            return Ok(Self::Json);
+        }
+        let parameters = request.content_type().unwrap_or_default().split(';').skip(1);
+        let charset = parameters
+            .filter_map(|one| one.split_once('='))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+        let encoding = charset.map(|(_, name)| spreadsheet::encoding(name.trim().trim_matches('"'))).transpose()?;
+        Ok(Self::Csv(encoding))
     }
 }

@@ -19,7 +19,9 @@ use crate::error::{Error, Result};
 use crate::ids::MemberId;
 
 crate::text! {
-    /// A hash from elsewhere: bcrypt (`$2a$`, `$2b$`, `$2y$`) or argon2 (`$argon2id$`, `$argon2i$`, `$argon2d$`)
+    /// A hash from elsewhere: bcrypt (`$2a$`, `$2b$`, `$2y$`), argon2 (`$argon2id$`, `$argon2i$`, `$argon2d$`), WordPress
+    /// (`$P$`, `$wp$2y$`), Django (`pbkdf2_sha256$`, `bcrypt_sha256$`, `argon2$`) or SHA-crypt (`$5$`, `$6$`), also with
+    /// `{CRYPT}` before it
     PasswordHash 1..=256 "" as "password-hash";
 }
 

@@ -13,11 +13,14 @@ use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::access::{self, caller::Gate, caller::GateOrClient, caller::Identity, giving};
 use crate::app::{App, Changed, Transaction};
+use crate::config::providers::Provider;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 use crate::journal::Entry;
+use crate::permissions::external_key::{COUNT_MAX, is_key};
 use crate::permissions::mappers::{self, Asked, Facts, TRIES, Word};
-use crate::permissions::sync::{KEY_BYTES_MAX, KEYS_MAX, Synced, keys_of_claim, plan, reconcile};
+use crate::permissions::role_claims::{self, Found, RoleClaim};
+use crate::permissions::sync::{Synced, plan, reconcile};
 use crate::permissions::{Assignment, Source, known_role, require_not_last, store};
 use crate::wire::{Body, Done, Reply, Tag, done, ok};
 
@@ -80,7 +83,8 @@ struct SyncUserRoles {
     /// The member's groups or roles over there; an empty list takes away all roles of this source
     #[oai(validator(max_items = 1_000))]
     external_keys: Vec<ExternalKey>,
-    /// Claims whose values are external keys too: text, list, or object with the keys as names
+    /// What else the source says, for role mappers. A value is an external key only where the source is `oidc` or
+    /// `zitadel` and the claim is one of the `role_claims` of the settings
     claims: Option<BTreeMap<String, Any<Value>>>,
     /// Only say what would be done
     dry_run: Option<bool>,
@@ -243,7 +247,7 @@ impl Api {
         body: Body<SyncUserRoles>,
     ) -> Reply<SyncResult> {
         let dry_run = body.0.dry_run.unwrap_or(false);
-        let said = Arc::new(Said::of(body.0)?);
+        let said = Arc::new(Said::of(body.0, &self.app.config.providers)?);
         for _ in 0..TRIES {
             let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, said.source)?;
             let mapped = mappers::ask(&self.app, (tenant, uid.0), said.word()).await?;
@@ -278,17 +282,26 @@ struct Said {
 }
 
 impl Said {
-    fn of(request: SyncUserRoles) -> Result<Self> {
-        let claims: Option<serde_json::Map<String, Value>> =
-            request.claims.map(|claims| claims.into_iter().map(|(name, claim)| (name, claim.0)).collect());
+    fn of(request: SyncUserRoles, providers: &[Provider]) -> Result<Self> {
+        let source: Source = request.source.into();
+        let claims: serde_json::Map<String, Value> =
+            request.claims.into_iter().flatten().map(|(name, claim)| (name, claim.0)).collect();
         let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
-        keys.extend(claims.iter().flatten().flat_map(|(_, claim)| keys_of_claim(claim)));
-        if keys.len() > KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
-            let message =
-                format!("has more than {KEYS_MAX} keys, or one that is empty or longer than {KEY_BYTES_MAX} bytes");
-            return Err(Error::field("claims", message));
+        for configured in role_claims::of_source(providers, source) {
+            match RoleClaim::of(configured).find(std::iter::once(&claims)) {
+                Found::Keys(found) => keys.extend(found.into_iter().filter(|key| is_key(key))),
+                Found::Absent => {}
+                Found::Unknown(why) => {
+                    let message = format!("{configured} is a role claim of the settings: {why}");
+                    return Err(Error::field("claims", message));
+                }
+            }
         }
-        Ok(Self { source: request.source.into(), keys, facts: claims.as_ref().map(Facts::of_json).unwrap_or_default() })
+        if keys.len() > COUNT_MAX {
+            return Err(Error::field("claims", format!("has more than {COUNT_MAX} keys")));
+        }
+        let facts = if claims.is_empty() { Facts::default() } else { Facts::of_json(&claims) };
+        Ok(Self { source, keys, facts })
     }
 
     fn word(&self) -> Word<'_> {

@@ -114,6 +114,8 @@ impl Api {
     /// Set a role mapping
     ///
     /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives.
+    /// Keys are the same when they are spelled alike, in the same case, in composed characters (NFC). A distinguished
+    /// name (`cn=editors,dc=example,dc=org`) is the same in any case, and is answered in lower case.
     #[oai(path = "/role-mappings", method = "put", operation_id = "upsert_role_mapping")]
     async fn upsert_role_mapping(&self, caller: Gate, body: Body<UpsertRoleMapping>) -> Reply<RoleMappingView> {
         let mappings_max = self.app.config.mappings_max;
@@ -132,11 +134,12 @@ impl Api {
                 let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
                 return Err(Error::field("external_key", message));
             }
-            store::put_mapping(t, tenant, source, key, role.id)?;
+            let id = former.as_ref().map_or_else(MappingId::new, |former| former.id);
+            store::put_mapping(t, id, tenant, source, key, role.id)?;
             let made = store::find_mapping(t, tenant, source, key)?.ok_or(Cause::MappingNotFound)?;
             let mut entry = Entry::new("role_mapping", made.id)
                 .within(tenant)
-                .after(json!({"source": source.word(), "external_key": key, "role": role.key}));
+                .after(json!({"source": source.word(), "external_key": made.external_key, "role": role.key}));
             if let Some(former) = former {
                 entry = entry.before(json!({"role": former.role_key}));
             }

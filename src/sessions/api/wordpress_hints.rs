@@ -153,6 +153,8 @@ enum HintResult {
     Gone,
     /// It is gone, and was nobody's or of a member who is suspended already
     Nobody,
+    /// WordPress tells of it what cannot be read: whose it is stays as it is
+    Odd,
 }
 
 /// An account that a hint told of
@@ -175,6 +177,7 @@ impl From<(u64, Outcome)> for HintedAccount {
             Outcome::Left(uid, _) => (HintResult::Left, Some(uid)),
             Outcome::Gone(uid) => (HintResult::Gone, Some(uid)),
             Outcome::Nobody => (HintResult::Nobody, None),
+            Outcome::Odd(_) => (HintResult::Odd, None),
         };
         Self { id, result, uid }
     }

@@ -8,6 +8,7 @@ use crate::access;
 use crate::access::caller::Person;
 use crate::access::permission::Permission;
 use crate::app::App;
+use crate::connect::wordpress::Odd;
 use crate::error::Error;
 use crate::ids::MemberId;
 use crate::sessions::wordpress_accounts::{Effect, Outcome};
@@ -82,6 +83,19 @@ struct LeftAccount {
     why: String,
 }
 
+/// A user of WordPress that cannot be read, and is left out
+#[derive(Object)]
+struct OddAccount {
+    /// Null where it has no number that could be anybody's
+    #[oai(nullable)]
+    wordpress_id: Option<u64>,
+    /// Username or name, where it has one
+    #[oai(nullable)]
+    name: Option<String>,
+    /// What is wrong with it
+    why: String,
+}
+
 /// How WordPress and the members differ
 #[derive(Object)]
 struct SyncedWordPress {
@@ -95,6 +109,7 @@ struct SyncedWordPress {
     gone: Vec<GoneAccount>,
     unlinked: Vec<UnlinkedAccount>,
     left: Vec<LeftAccount>,
+    odd: Vec<OddAccount>,
     /// Where to go on; null at the end
     #[oai(nullable)]
     next: Option<String>,
@@ -140,10 +155,13 @@ impl Api {
             gone: Vec::new(),
             unlinked: Vec::new(),
             left: Vec::new(),
+            odd: Vec::new(),
             next: found.next.map(Place::text),
         };
         found.outcomes.into_iter().for_each(|(id, outcome)| answer.tell(id, outcome));
         let kept = |wordpress_id| GoneAccount { wordpress_id, uid: None, suspended: false };
+        let odd = |odd: Odd| OddAccount { wordpress_id: odd.id, name: odd.name, why: odd.why };
+        answer.odd = found.odd.into_iter().map(odd).collect();
         answer.gone.extend(found.gone_kept.into_iter().map(kept));
         Ok(ok(answer))
     }
@@ -169,7 +187,8 @@ impl SyncedWordPress {
             Outcome::Gone(uid) => {
                 self.gone.push(GoneAccount { wordpress_id, uid: Some(uid), suspended: !self.dry_run });
             }
-            Outcome::Nobody => {}
+            // Those of lists are told by themselves.
+            Outcome::Nobody | Outcome::Odd(_) => {}
         }
     }
 }

@@ -19,7 +19,7 @@ use super::arrival::arrive;
 use super::{Shown, Tokens, open, second_factor};
 use crate::access::caller::{Exchange, Visitor};
 use crate::access::slowdown::Attempt;
-use crate::access::token::{self, Distrust};
+use crate::access::token::{self, Use};
 use crate::access::{cookie, secret};
 use crate::app::{App, ms, use_up};
 use crate::error::{Cause, Error, Field, Result};
@@ -92,8 +92,8 @@ pub async fn begin(
     let binding = value.map_or(Binding::Cookie(&browser), Binding::Value);
     let purpose = Purpose { provider: &provider.settings.name, redirect_uri, binding };
     let state = state::issue(&app.sealer, purpose, Timestamp::now().plus_ms(ms(app.config.oidc_state_ttl_s)))?;
-    let secrets = (pkce_verifier(app, &state), nonce(app, &state));
-    provider.authorize_url(&published, redirect_uri, &state, secrets)
+    let (verifier, nonce) = (pkce_verifier(app, &state), nonce(app, &state));
+    Ok(provider.authorize_url(&published, redirect_uri, &state, (&verifier, &nonce)))
 }
 
 /// The cookie that states are bound to. A browser keeps its one, so that two sign-ins can be under way in two tabs.
@@ -147,13 +147,14 @@ pub async fn exchange(
         return Err(Cause::InvalidState.into());
     }
 
-    let redeemed = provider.redeem(app, &published, &redirect_uri, (code, pkce_verifier(app, &state))).await;
+    let verifier = pkce_verifier(app, &state);
+    let redeemed = provider.redeem(app, &published, &redirect_uri, (&code, &verifier)).await;
     let redeemed = redeemed.inspect_err(|e| {
         if e.cause == Cause::OidcRefused {
             app.guard.slowdown.failed(attempt, Timestamp::now());
         }
     })?;
-    let verified = provider.verified(app, &published, &redeemed.id_token, nonce(app, &state)).await?;
+    let verified = provider.verified(app, &published, &redeemed.id_token, &nonce(app, &state)).await?;
     let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
     let mut arrival = said.arrival(&provider.settings);
     arrival.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
@@ -177,7 +178,7 @@ async fn all_said(
         return said;
     }
     let own = token::unverified(access_token).filter(|own| {
-        own["iss"].as_str() == Some(&provider.settings.issuer) && own["sub"].as_str() == Some(&said.subject)
+        own["iss"].as_str() == Some(&provider.settings.issuer) && claims::subject(own).as_ref() == Some(&said.subject)
     });
     let said = with_userinfo(app, provider, published, said, access_token).await;
     match own {
@@ -212,12 +213,8 @@ pub async fn member_of_bearer(
     let found = providers.0.iter().find(of_issuer).and_then(|p| Some((p, p.settings.audience.as_deref()?)));
     let (provider, audience) = found.ok_or_else(|| refused("of no provider whose tokens are taken".into()))?;
 
-    let mut published = provider.published(app, None).await?;
-    let mut outcome = published.keys.verify(token, issuer, audience);
-    if let Err(Distrust::UnknownKey) = outcome {
-        published = provider.published(app, Some(&published)).await?;
-        outcome = published.keys.verify(token, issuer, audience);
-    }
+    let published = provider.published(app, None).await?;
+    let (published, outcome) = provider.believed(app, &published, token, (audience, Use::Access)).await?;
     let claims = outcome.map_err(|distrust| refused(format!("provider {}: {distrust}", provider.settings.name)))?;
     let subject = person_of(&claims).map_err(|why| refused(why.into()))?;
 
@@ -249,11 +246,11 @@ pub async fn member_of_bearer(
 
 /// The person for whom an access token was made: no program, and no id token that says its audience.
 fn person_of(claims: &Value) -> Result<String, &'static str> {
-    let subject = provider::subject(claims).ok_or("without a good subject")?;
-    let has = |name: &str| claims.get(name).is_some();
-    if has("nonce") && !has("scope") && !has("scp") {
-        return Err("an id token");
+    if !claims::is_access_token(claims) {
+        return Err("an id token, or one for something else");
     }
-    let is_program = ["client_id", "azp"].iter().any(|name| claims[*name].as_str() == Some(&subject));
-    if is_program { Err("a program's own token") } else { Ok(subject) }
+    if claims::is_of_program(claims) {
+        return Err("a program's own token");
+    }
+    claims::subject(claims).ok_or("without a good subject")
 }

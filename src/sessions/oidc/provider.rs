@@ -4,54 +4,39 @@
 //! not publish makes us ask again only after `auth.oidc_keys_retry_s`, whoever sends tokens.
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use openidconnect::core::{
-    CoreAuthenticationFlow, CoreClient, CoreErrorResponseType, CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet,
-    CoreJwsSigningAlgorithm, CoreProviderMetadata,
-};
-use openidconnect::{
-    AsyncHttpClient, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, DiscoveryError,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, SignatureVerificationError,
-    TokenResponse, http,
-};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::header::ACCEPT;
+use reqwest::{Request, Url};
 use serde_json::Value;
 
-use crate::access::token::{self, ForeignKeys};
+use super::claims::{is_of_program, subject};
+use crate::access::secret;
+use crate::access::token::{self, Distrust, ForeignKeys, Use};
 use crate::app::{App, ms};
 use crate::config::providers::{self, Provider as Settings};
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
-use crate::outbound::Outbound;
-
-/// Id tokens by these only: never unsigned, never by a secret that others know too.
-const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
-    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
-    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
-    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
-    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
-    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-    CoreJwsSigningAlgorithm::EdDsa,
-];
-
-/// How far a provider's clock may be ahead of ours.
-pub const LEEWAY_S: i64 = 30;
-
-type Client =
-    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
 
 /// What a provider published.
 pub struct Published {
-    metadata: CoreProviderMetadata,
-    /// The same keys, for access tokens.
+    document: Document,
     pub keys: ForeignKeys,
     fetched_at: Timestamp,
+}
+
+/// What we need of its discovery document; the rest may be as it likes.
+#[derive(Clone)]
+struct Document {
+    authorization: Url,
+    token: Url,
+    keys: Url,
+    userinfo: Option<Url>,
+    /// Does the client's secret go into the form, for want of `client_secret_basic`?
+    is_secret_in_form: bool,
 }
 
 /// What is known of asking.
@@ -72,7 +57,7 @@ pub struct Provider {
 
 /// What came of a code.
 pub struct Redeemed {
-    pub id_token: CoreIdToken,
+    pub id_token: String,
     pub access_token: String,
     /// What the provider granted, separated by spaces.
     pub scope: String,
@@ -121,65 +106,66 @@ impl Provider {
 
     /// Asks the provider: for all, or for the keys alone where the rest is known.
     async fn fetch(&self, app: &App, former: Option<&Published>) -> Result<Published> {
-        let http = Http(&app.outbound);
-        let metadata = match former {
+        let document = match former {
+            Some(former) => former.document.clone(),
             None => {
-                let issuer = IssuerUrl::new(self.settings.issuer.clone())
-                    .map_err(|e| self.failed(format!("its issuer is not an address: {e}")))?;
-                let found = CoreProviderMetadata::discover_async(issuer, &http).await;
-                found.map_err(|e| self.unreadable("document", e))?
-            }
-            Some(former) => {
-                let keys = CoreJsonWebKeySet::fetch_async(former.metadata.jwks_uri(), &http).await;
-                former.metadata.clone().set_jwks(keys.map_err(|e| self.unreadable("key set", e))?)
+                let url = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
+                let url = Url::parse(&url).map_err(|e| self.failed(format!("its issuer is not an address: {e}")))?;
+                self.document(&self.get(app, url, "document").await?)?
             }
         };
-        self.require_safe(&metadata)?;
-        let keys = serde_json::to_value(metadata.jwks()).unwrap_or_default();
-        Ok(Published { keys: ForeignKeys::new(&keys), metadata, fetched_at: Timestamp::now() })
+        let keys = self.get(app, document.keys.clone(), "key set").await?;
+        if !keys["keys"].is_array() {
+            return Err(self.failed("its key set has no keys"));
+        }
+        Ok(Published { keys: ForeignKeys::new(&keys), document, fetched_at: Timestamp::now() })
     }
 
-    /// Codes, secrets and tokens go to the addresses of the document, and keys decide: none of them in clear text.
-    fn require_safe(&self, metadata: &CoreProviderMetadata) -> Result<()> {
+    async fn get(&self, app: &App, url: Url, what: &str) -> Result<Value> {
+        let request = app.outbound.client()?.get(url).header(ACCEPT, "application/json").build();
+        let answer = app.outbound.send(request.map_err(|e| self.failed(e.to_string()))?).await?;
+        if answer.status != 200 {
+            return Err(self.failed(format!("its {what}: status {}", answer.status)));
+        }
+        answer.json().map_err(|_| self.failed(format!("its {what} is not JSON")))
+    }
+
+    /// Reads what we need of a discovery document. Codes, secrets and tokens go to its addresses, and keys decide: none of
+    /// them in clear text.
+    fn document(&self, said: &Value) -> Result<Document> {
+        if said["issuer"].as_str() != Some(&self.settings.issuer) {
+            return Err(self.failed("its document is of another issuer than the settings name, compared as text"));
+        }
         let mut faults = Vec::new();
-        providers::check_address("authorization_endpoint", metadata.authorization_endpoint(), &mut faults);
-        providers::check_address("jwks_uri", metadata.jwks_uri(), &mut faults);
-        match metadata.token_endpoint() {
-            Some(url) => providers::check_address("token_endpoint", url, &mut faults),
-            None => faults.push("token_endpoint is missing".into()),
-        }
-        if let Some(url) = metadata.userinfo_endpoint() {
-            providers::check_address("userinfo_endpoint", url, &mut faults);
-        }
-        if faults.is_empty() { Ok(()) } else { Err(self.failed(faults.join("; "))) }
+        let mut address = |name: &str, is_needed: bool| {
+            let Some(text) = said[name].as_str() else {
+                if is_needed {
+                    faults.push(format!("{name} is missing"));
+                }
+                return None;
+            };
+            providers::check_address(name, text, &mut faults);
+            Url::parse(text).ok()
+        };
+        let addresses = (
+            address("authorization_endpoint", true),
+            address("token_endpoint", true),
+            address("jwks_uri", true),
+            address("userinfo_endpoint", false),
+        );
+        let (Some(authorization), Some(token), Some(keys), userinfo, true) =
+            (addresses.0, addresses.1, addresses.2, addresses.3, faults.is_empty())
+        else {
+            return Err(self.failed(faults.join("; ")));
+        };
+        let methods = said["token_endpoint_auth_methods_supported"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let takes = |method: &str| methods.iter().any(|known| known == method);
+        let is_secret_in_form = takes("client_secret_post") && !takes("client_secret_basic");
+        Ok(Document { authorization, token, keys, userinfo, is_secret_in_form })
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> Error {
         Error::new(Cause::NeighbourFailed).because(format!("provider {}: {why}", self.settings.name))
-    }
-
-    /// Says what is wrong with a document, but nothing of what it holds.
-    fn unreadable(&self, what: &str, error: DiscoveryError<Error>) -> Error {
-        match error {
-            DiscoveryError::Request(failed) => failed,
-            DiscoveryError::Parse(e) => {
-                self.failed(format!("its {what} is not as it should be at {:?}", e.path().to_string()))
-            }
-            DiscoveryError::Response(_, _, why) | DiscoveryError::Validation(why) => {
-                self.failed(format!("its {what}: {why}"))
-            }
-            other => self.failed(format!("its {what}: {other}")),
-        }
-    }
-
-    fn client(&self, published: &Published) -> Client {
-        let id = ClientId::new(self.settings.client_id.clone());
-        let secret = self.settings.client_secret.clone().map(ClientSecret::new);
-        CoreClient::from_provider_metadata(published.metadata.clone(), id, secret)
-    }
-
-    fn redirect(&self, redirect_uri: &str) -> Result<RedirectUrl> {
-        RedirectUrl::new(redirect_uri.to_owned()).map_err(|e| Error::internal(format!("a redirect address: {e}")))
     }
 
     /// Where to send somebody who wants to sign in.
@@ -188,61 +174,93 @@ impl Provider {
         published: &Published,
         redirect_uri: &str,
         state: &str,
-        (verifier, nonce): (String, String),
-    ) -> Result<String> {
-        let client = self.client(published);
-        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
-        let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce));
+        (verifier, nonce): (&str, &str),
+    ) -> String {
         // `openid` is asked for in any case.
-        let scopes = self.settings.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new);
-        let (url, _, _) = client
-            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || state, || nonce)
-            .add_scopes(scopes)
-            .set_pkce_challenge(challenge)
-            .set_redirect_uri(Cow::Owned(self.redirect(redirect_uri)?))
-            .url();
-        Ok(url.into())
+        let others = self.settings.scopes.iter().filter(|scope| *scope != "openid").map(String::as_str);
+        let scope = std::iter::once("openid").chain(others).collect::<Vec<_>>().join(" ");
+        let challenge = URL_SAFE_NO_PAD.encode(secret::hash(verifier));
+        let mut url = published.document.authorization.clone();
+        url.query_pairs_mut().extend_pairs([
+            ("response_type", "code"),
+            ("client_id", &self.settings.client_id),
+            ("redirect_uri", redirect_uri),
+            ("scope", &scope),
+            ("state", state),
+            ("nonce", nonce),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ]);
+        url.into()
     }
 
-    /// Redeems a code.
+    /// Redeems a code. Of the answer only the tokens are needed; what else it says may be missing or odd.
     pub async fn redeem(
         &self,
         app: &App,
         published: &Published,
         redirect_uri: &str,
-        (code, verifier): (String, String),
+        (code, verifier): (&str, &str),
     ) -> Result<Redeemed> {
-        let client = self.client(published);
-        let http = Http(&app.outbound);
-        let answer = client
-            .exchange_code(AuthorizationCode::new(code))
-            .map_err(|e| self.failed(e))?
-            .set_pkce_verifier(PkceCodeVerifier::new(verifier))
-            .set_redirect_uri(Cow::Owned(self.redirect(redirect_uri)?))
-            .request_async(&http)
-            .await
-            .map_err(|error| match error {
-                RequestTokenError::Request(failed) => failed,
-                RequestTokenError::ServerResponse(answer) => match answer.error() {
-                    CoreErrorResponseType::InvalidGrant | CoreErrorResponseType::InvalidRequest => {
-                        refused(format!("provider {}: {}", self.settings.name, answer.error()))
+        let answer = app.outbound.send(self.token_request(app, published, redirect_uri, (code, verifier))?).await?;
+        let said = answer.json().unwrap_or_default();
+        let tokens = (said["id_token"].as_str(), said["access_token"].as_str());
+        let (id_token, access_token) = match (answer.status, tokens) {
+            (200, (Some(id_token), Some(access_token))) if token::unverified(id_token).is_some() => {
+                (id_token.to_owned(), access_token.to_owned())
+            }
+            (500.., _) => return Err(self.failed(format!("its token endpoint: status {}", answer.status))),
+            (status, _) => {
+                return Err(match said["error"].as_str() {
+                    Some(word @ ("invalid_grant" | "invalid_request")) => {
+                        refused(format!("provider {}: {word}", self.settings.name))
                     }
                     // Our client's settings are at fault, or the provider's.
-                    word => {
+                    Some(word) => {
+                        let word: String = word.chars().filter(|c| !c.is_control()).take(60).collect();
                         self.failed(format!("its token endpoint says {word}: see client_id and client_secret_file"))
                     }
-                },
-                RequestTokenError::Parse(e, _) => {
-                    self.failed(format!("its token answer is not as it should be at {:?}", e.path().to_string()))
-                }
-                RequestTokenError::Other(why) => self.failed(format!("its token endpoint: {why}")),
-            })?;
-        let id_token = answer.id_token().ok_or_else(|| self.failed("its token answer has no id_token"))?.clone();
-        // A provider that granted what was asked for may leave it out (RFC 6749, 5.1).
-        let granted = answer.scopes().map(|granted| granted.iter().map(|scope| scope.as_str()).collect::<Vec<_>>());
-        let granted = granted.filter(|granted| granted.iter().any(|scope| !scope.is_empty()));
-        let scope = granted.map_or_else(|| self.settings.scopes.join(" "), |granted| granted.join(" "));
-        Ok(Redeemed { id_token, access_token: answer.access_token().secret().clone(), scope })
+                    None => self.failed(format!("its token answer (status {status}) has no id_token and access_token")),
+                });
+            }
+        };
+        // A provider that granted what was asked for may leave it out (RFC 6749, 5.1). Some make a list of it.
+        let granted = match &said["scope"] {
+            Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            _ => String::new(),
+        };
+        let scope = if granted.is_empty() { self.settings.scopes.join(" ") } else { granted };
+        Ok(Redeemed { id_token, access_token, scope })
+    }
+
+    fn token_request(
+        &self,
+        app: &App,
+        published: &Published,
+        redirect_uri: &str,
+        (code, verifier): (&str, &str),
+    ) -> Result<Request> {
+        let Settings { client_id, client_secret, .. } = &self.settings;
+        let document = &published.document;
+        let mut form = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier),
+        ];
+        let request = app.outbound.client()?.post(document.token.clone()).header(ACCEPT, "application/json");
+        let request = match client_secret {
+            Some(secret) if !document.is_secret_in_form => {
+                request.basic_auth(form_encoded(client_id), Some(form_encoded(secret)))
+            }
+            secret => {
+                form.push(("client_id", client_id));
+                form.extend(secret.as_ref().map(|secret| ("client_secret", secret.as_str())));
+                request
+            }
+        };
+        request.form(&form).build().map_err(|e| self.failed(e.to_string()))
     }
 
     /// What a verified id token says. A key that is not there yet may just have been made: the keys are asked for anew.
@@ -250,53 +268,47 @@ impl Provider {
         &self,
         app: &App,
         published: &Arc<Published>,
-        id_token: &CoreIdToken,
-        nonce: String,
+        id_token: &str,
+        nonce: &str,
     ) -> Result<(String, Value)> {
-        let nonce = Nonce::new(nonce);
-        let mut outcome = self.verify(published, id_token, &nonce);
-        if let Err(ClaimsVerificationError::SignatureVerification(
-            SignatureVerificationError::NoMatchingKey | SignatureVerificationError::CryptoError(_),
-        )) = outcome
-        {
-            let fresh = self.published(app, Some(published)).await?;
-            outcome = self.verify(&fresh, id_token, &nonce);
-        }
-        outcome.map_err(|why| refused(format!("provider {}: its id token: {why}", self.settings.name)))?;
-        let claims = token::unverified(&id_token.to_string()).ok_or_else(|| refused("an id token beyond measure"))?;
-        let subject = self.require_ours(&claims).map_err(|why| refused(format!("its id token {why}")))?;
+        let claims = self.believed(app, published, id_token, (&self.settings.client_id, Use::Id)).await?.1;
+        let claims = claims.map_err(|why| refused(format!("provider {}: its id token: {why}", self.settings.name)))?;
+        let subject = self.require_ours(&claims, nonce).map_err(|why| refused(format!("its id token {why}")))?;
         Ok((subject, claims))
     }
 
-    fn verify(
+    /// What a token says by the keys of now, and by which. The error is the provider's: it could not be asked.
+    pub async fn believed(
         &self,
-        published: &Published,
-        id_token: &CoreIdToken,
-        nonce: &Nonce,
-    ) -> Result<(), ClaimsVerificationError> {
-        let metadata = &published.metadata;
-        let announced = metadata.id_token_signing_alg_values_supported();
-        let verifier = CoreIdTokenVerifier::new_public_client(
-            ClientId::new(self.settings.client_id.clone()),
-            metadata.issuer().clone(),
-            metadata.jwks().clone(),
-        )
-        .set_allowed_algs(ALGORITHMS.into_iter().filter(|algorithm| announced.contains(algorithm)))
-        // Zitadel lists every client of the project; `require_ours` asks for whom of them it was made.
-        .set_other_audience_verifier_fn(|_| true);
-        id_token.claims(&verifier, nonce).map(drop)
+        app: &App,
+        published: &Arc<Published>,
+        token: &str,
+        (audience, purpose): (&str, Use),
+    ) -> Result<(Arc<Published>, Result<Value, Distrust>)> {
+        let verify = |published: &Published| published.keys.verify(token, &self.settings.issuer, audience, purpose);
+        let outcome = verify(published);
+        if outcome != Err(Distrust::UnknownKey) {
+            return Ok((published.clone(), outcome));
+        }
+        let fresh = self.published(app, Some(published)).await?;
+        let outcome = verify(&fresh);
+        Ok((fresh, outcome))
     }
 
-    /// What the crate leaves to us: the authorized party, the beginning, and the form of the subject.
-    fn require_ours(&self, claims: &Value) -> Result<String, &'static str> {
+    /// What the signature leaves open: the beginning of this sign-in, the authorized party, and the form of the subject.
+    fn require_ours(&self, claims: &Value, nonce: &str) -> Result<String, &'static str> {
+        let is_this = |said: &str| secret::equal(&secret::hash(said), &secret::hash(nonce));
+        if !claims["nonce"].as_str().is_some_and(is_this) {
+            return Err("is of another sign-in");
+        }
+        // Zitadel lists every client of the project.
         let is_ours = claims.get("azp").map(|party| party.as_str() == Some(&self.settings.client_id));
         let is_for_several = claims["aud"].as_array().is_some_and(|list| list.len() > 1);
         if !is_ours.unwrap_or(!is_for_several) {
             return Err("was made for another client");
         }
-        if claims.get("nbf").is_some_and(|from| from.as_i64().is_none_or(|s| s > Timestamp::now().0 / 1_000 + LEEWAY_S))
-        {
-            return Err("is not valid yet");
+        if is_of_program(claims) {
+            return Err("is of a program");
         }
         subject(claims).ok_or("has no good subject")
     }
@@ -307,59 +319,42 @@ impl Provider {
         app: &App,
         published: &Published,
         access_token: &str,
-        subject: &str,
+        expected: &str,
     ) -> Result<Option<Value>> {
-        let Some(url) = published.metadata.userinfo_endpoint() else { return Ok(None) };
-        let request = app.outbound.client()?.get(url.url().clone()).bearer_auth(access_token);
-        let request = request.header(http::header::ACCEPT, "application/json").build();
+        let Some(url) = &published.document.userinfo else { return Ok(None) };
+        let request = app.outbound.client()?.get(url.clone()).bearer_auth(access_token);
+        let request = request.header(ACCEPT, "application/json").build();
         let answer = app.outbound.send(request.map_err(|e| self.failed(e.to_string()))?).await?;
         if answer.status != 200 {
             return Err(self.failed(format!("its userinfo answers {}", answer.status)));
         }
-        let claims: Value =
-            serde_json::from_slice(&answer.body).map_err(|_| self.failed("its userinfo is not JSON"))?;
-        if claims["sub"].as_str() == Some(subject) {
+        let claims = answer.json().map_err(|_| self.failed("its userinfo is not JSON"))?;
+        if subject(&claims).as_deref() == Some(expected) {
             return Ok(Some(claims));
         }
         Err(self.failed("its userinfo is about somebody else"))
     }
 }
 
-/// A subject that can be stored and shown.
-pub fn subject(claims: &Value) -> Option<String> {
-    const SUBJECT_BYTES_MAX: usize = 255;
-    let subject = claims["sub"].as_str()?;
-    let is_good = (1..=SUBJECT_BYTES_MAX).contains(&subject.len()) && !subject.chars().any(char::is_control);
-    is_good.then(|| subject.to_owned())
+/// As RFC 6749, 2.3.1 wants names and secrets in `Authorization`.
+fn form_encoded(text: &str) -> String {
+    let Ok(mut url) = Url::parse("http://localhost") else { return text.to_owned() };
+    url.query_pairs_mut().append_key_only(text);
+    url.query().unwrap_or_default().to_owned()
 }
 
 fn refused(why: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Cause::OidcRefused).because(why)
 }
 
-/// The crate's requests, by our client and within its limits.
-struct Http<'o>(&'o Outbound);
+#[cfg(test)]
+mod tests {
+    use super::form_encoded;
 
-impl<'c> AsyncHttpClient<'c> for Http<'_> {
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(send(self.0, request))
+    #[test]
+    fn a_secret_is_written_as_in_a_form() {
+        for (text, written) in [("a-b_1", "a-b_1"), ("a:b%&=+ ä", "a%3Ab%25%26%3D%2B+%C3%A4"), ("", "")] {
+            assert_eq!(form_encoded(text), written);
+        }
     }
-}
-
-/// Whoever answers 5xx failed, whatever else it says.
-async fn send(outbound: &Outbound, request: HttpRequest) -> Result<HttpResponse> {
-    let host = request.uri().to_string();
-    let failed = |why: String| Error::new(Cause::NeighbourFailed).because(format!("{host}: {why}"));
-    let request = reqwest::Request::try_from(request).map_err(|e| failed(e.to_string()))?;
-    let answer = outbound.send(request).await?;
-    if answer.status >= 500 {
-        return Err(failed(format!("status {}", answer.status)));
-    }
-    let mut response = http::Response::new(answer.body);
-    *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-    *response.headers_mut() = answer.headers;
-    Ok(response)
 }
