@@ -237,10 +237,10 @@ fn sha_crypt<D: Digest>(password: &[u8], salt: &[u8], rounds: u64) -> Vec<u8> {
         let mut digest = D::new();
         let is_odd = round % 2 == 1;
         digest.update(if is_odd { &passwords[..] } else { &last[..] });
-        if round % 3 != 0 {
+        if !round.is_multiple_of(3) {
             digest.update(&salts);
         }
-        if round % 7 != 0 {
+        if !round.is_multiple_of(7) {
             digest.update(&passwords);
         }
         digest.update(if is_odd { &last[..] } else { &passwords[..] });

@@ -25,14 +25,14 @@ pub fn md5(message: &[u8]) -> [u8; 16] {
 fn mix([mut a, mut b, mut c, mut d]: [u32; 4], block: &[u8]) -> [u32; 4] {
     let words: Vec<u32> =
         block.chunks_exact(4).map(|w| w.iter().rev().fold(0, |word, byte| (word << 8) | u32::from(*byte))).collect();
-    for n in 0..BLOCK_BYTES {
+    for (n, sine) in SINES.iter().enumerate() {
         let (f, at) = match n / 16 {
             0 => ((b & c) | (!b & d), n),
             1 => ((d & b) | (!d & c), 5 * n + 1),
             2 => (b ^ c ^ d, 3 * n + 5),
             _ => (c ^ (b | !d), 7 * n),
         };
-        let turned = a.wrapping_add(f).wrapping_add(SINES[n]).wrapping_add(words[at % 16]);
+        let turned = a.wrapping_add(f).wrapping_add(*sine).wrapping_add(words[at % 16]);
         (a, d, c) = (d, c, b);
         b = b.wrapping_add(turned.rotate_left(TURNS[n / 16][n % 4]));
     }

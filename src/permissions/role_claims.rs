@@ -45,7 +45,7 @@ impl<'a> RoleClaim<'a> {
                 Some(keys) => Found::Keys(keys),
                 None => Found::Unknown("it is an object, whose names count only with .* after the claim"),
             },
-            None if documents.into_iter().any(|document| self.is_elsewhere(document)) => {
+            None if documents.clone().any(|document| self.is_elsewhere(document)) => {
                 Found::Unknown("the provider keeps it elsewhere, as it does with many groups")
             }
             None => Found::Absent,

@@ -72,8 +72,8 @@ pub fn is_folder(name: &str) -> bool {
 /// Is a file no video, by its name or that of a folder it lies in? `names` has `*` for any text; upper and lower case of
 /// ASCII are the same. `path` is below the member's folder.
 pub fn is_ignored(names: &[String], path: &str) -> bool {
-    let parts = path.split('/').filter(|part| !["", ".", ".."].contains(part));
-    parts.into_iter().any(|part| names.iter().any(|pattern| is_like(part, pattern)))
+    let mut parts = path.split('/').filter(|part| !["", ".", ".."].contains(part));
+    parts.any(|part| names.iter().any(|pattern| is_like(part, pattern)))
 }
 
 fn is_like(name: &str, pattern: &str) -> bool {

@@ -2,6 +2,7 @@
 //! tokens of programs. What is verified stays strict (`oidc.rs`).
 
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use roster::ids::Timestamp;
 use serde_json::{Value, json};
@@ -177,8 +178,14 @@ async fn roles_stay_when_the_provider_keeps_the_groups_elsewhere() {
         sign_in(&rogue, &site, &claims, &json!({})).await.done();
         assert_eq!(roles(&acme, &uid).await, ["oidc:editor"], "{claims}");
     }
-    let log = site.log();
-    assert!(log.contains("the provider keeps it elsewhere") && log.contains("roles of the provider stay"), "{log}");
+    // Lines are written by and by.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let is_said =
+        |log: &str| log.contains("the provider keeps it elsewhere") && log.contains("roles of the provider stay");
+    while !is_said(&site.log()) {
+        assert!(Instant::now() < deadline, "{}", site.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     // Where no document says so, a claim that is left out is an empty one.
     sign_in(&rogue, &site, &json!({"_claim_names": {"photos": "src1"}}), &json!({})).await.done();
     assert_eq!(roles(&acme, &uid).await, [""; 0]);

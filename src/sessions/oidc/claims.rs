@@ -61,8 +61,8 @@ impl Said {
 
     /// An e-mail that was proved to the provider, which it says in the same document.
     fn verified_email(&self) -> Option<String> {
-        let proved = self.objects().filter(|document| document.get("email_verified").is_some_and(is_true));
-        proved.into_iter().find_map(|document| text(document, "email"))
+        let mut proved = self.objects().filter(|document| document.get("email_verified").is_some_and(is_true));
+        proved.find_map(|document| text(document, "email"))
     }
 
     /// All claims for role mappers, each from the first document that has it.
