@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use crate::site::Site;
 
-/// Rows of each kind: many pieces.
-const ROWS: u32 = 10_000;
+/// Rows of each kind: many pieces, and fewer than the events that are forgotten at a time.
+const ROWS: u32 = 9_000;
 /// Most that one change may take of SQLite's steps: a thousand for each row of a piece. Any of these kinds at once takes
 /// several times as much.
 const STEPS_MAX: u64 = 200_000;
@@ -52,9 +52,10 @@ const OVER: &str = "
     insert into jobs (video_number, id, kind, state, run_at, steps, created_at, updated_at)
     select n, randomblob(16), 'auto_ingestion', 'done', 1, '[]', 1, 1 from n;
     update site set videos = :rows;
+    update events set at = 1;
     insert into events (at, kind, data, request_id) select 1, 'test', '{}', '' from n;
-    insert into deliveries (target, event_id, state, updated_at)
-    select 'mail old', id, iif(id % 2 = 0, 'delivered', 'dead'), 1 from events where at = 1;
+    insert into deliveries (target, event_id, state, next_at, updated_at)
+    select 'mail old', id, iif(id % 2 = 0, 'delivered', 'dead'), 1, 1 from events where at = 1;
     commit;";
 
 #[tokio::test]
