@@ -13,9 +13,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use md5::Md5;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-use super::md5::md5;
 use crate::access::secret;
 
 /// What a hash is made by.
@@ -195,9 +195,9 @@ fn pbkdf2(password: &[u8], salt: &str, rounds: u64) -> String {
 }
 
 fn phpass(password: &[u8], salt: &str, rounds: u64) -> String {
-    let mut digest = md5(&[salt.as_bytes(), password].concat());
+    let mut digest = Md5::digest([salt.as_bytes(), password].concat());
     for _ in 0..rounds {
-        digest = md5(&[&digest[..], password].concat());
+        digest = Md5::digest([&digest[..], password].concat());
     }
     let mut text = String::new();
     for bytes in digest.chunks(3) {

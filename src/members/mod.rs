@@ -9,7 +9,6 @@ pub mod import;
 mod invitation_store;
 pub mod invitations;
 mod legacy_hash;
-mod md5;
 pub mod password;
 mod search_store;
 pub mod spreadsheet;
