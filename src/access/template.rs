@@ -525,7 +525,7 @@ mod tests {
         }
     }
 
-    /// All words of up to four of these letters: what is true of their patterns is true of all text.
+    /// All words of up to four of these letters: enough to tell the patterns below from each other.
     fn words() -> Vec<String> {
         let mut all = vec![String::new()];
         for start in (0..4).map(|n| 4_usize.pow(n)) {
@@ -601,13 +601,13 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(ProptestConfig::with_cases(400))]
 
         /// The catalog answers with the permissions that the naive matcher finds.
         #[test]
         fn the_most_specific_template_decides_as_the_order_says(
             templates in prop::collection::btree_set(
-                "(/(a|b|ab|a\\.b|\\{p\\}|\\{p\\}|\\{p\\}\\.b|\\{p\\}b|a\\{p\\}|ab\\{p\\}|a\\{p\\}b|\\{p\\}\\.\\{p\\}|\\{p\\}\\.\\{p\\}\\.b)){0,3}(/\\*r|/\\{m\\+\\}|/\\{m\\+\\}\\.b|/a\\{m\\+\\})?",
+                "(/(a|b|ab|a\\.b|\\{p\\}|\\{p\\}|\\{p\\}\\.b|\\{p\\}b|a\\{p\\}|ab\\{p\\}|a\\{p\\}b|\\{p\\}\\.\\{p\\}|\\{p\\}\\.\\{p\\}b)){0,3}(/\\*r|/\\{m\\+\\}|/\\{m\\+\\}\\.b|/a\\{m\\+\\})?",
                 1..24,
             ),
             paths in prop::collection::vec("(/(a|b|z|ab|aab|abb|a\\.b|b\\.b|a\\.a\\.b|ab\\.b|\\.b|b\\.)){0,4}", 16),
