@@ -487,7 +487,9 @@ fn print_difference(difference: &Value) {
         ["added", "changed", "renamed", "orphaned", "skipped"].map(|kind| rows(kind).len());
     say!("{added} added, {changed} changed, {renamed} renamed, {orphaned} orphaned, {skipped} skipped");
     if let Some(replaced) = difference["replaces"].as_str() {
-        say!("this orphans or changes entries of {replaced}: name this document's own application (--app), or say --replace");
+        say!(
+            "this orphans or changes entries of {replaced}: name this document's own application (--app), or say --replace"
+        );
     }
     let codes: Vec<String> = rows("organizations").iter().filter_map(|code| Some(code.as_str()?.to_owned())).collect();
     if !codes.is_empty() {

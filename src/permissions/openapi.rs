@@ -535,7 +535,7 @@ mod tests {
             document(&json!({
                 "/fine": {"get": {}},
                 "/{a}{b}": {"get": {}},
-                "/contents/{path+}/raw": {"get": {}, "post": {}},
+                "/contents/{a+}/{b+}": {"get": {}, "post": {}},
                 "no/slash": {"get": {}},
                 "/a;v=1": {"get": {}},
                 "/same/{a}": {"get": {}, "put": {}},
@@ -561,8 +561,8 @@ mod tests {
                 "GET /a;v=1",
                 "GET /both#op=y",
                 "GET /both?op=x",
-                "GET /contents/{path+}/raw",
-                "POST /contents/{path+}/raw",
+                "GET /contents/{a+}/{b+}",
+                "POST /contents/{a+}/{b+}",
                 "un-link /more",
                 "GET /same/{b}",
                 "POST /same/{c}/",
@@ -649,11 +649,15 @@ mod tests {
                 "/c/{p+}": {"get": {}},
                 "/d/{p:.*}": {"get": {}},
                 "/e/{name}:undo": {"post": {}},
+                "/e/{name}/status": {"get": {}},
                 "/f/{q}": {"get": {"parameters": [{"name": "q", "in": "query", "x-multi-segment": true}]}},
             })),
             &Options { multi_segment: vec!["name".into()], ..Options::default() },
         );
         let paths: Vec<&str> = import.entries.iter().filter_map(|entry| entry.http_path.as_deref()).collect();
-        assert_eq!(paths, ["/a/{p+}", "/a/{p}", "/b/{p+}", "/c/{p+}", "/d/{p+}", "/e/{name+}:undo", "/f/{q}"]);
+        assert_eq!(
+            paths,
+            ["/a/{p+}", "/a/{p}", "/b/{p+}", "/c/{p+}", "/d/{p+}", "/e/{name+}/status", "/e/{name+}:undo", "/f/{q}"]
+        );
     }
 }
