@@ -1,7 +1,7 @@
 //! Path templates: what one says, which paths it matches, and which of several that match is the most specific.
 //!
 //! ```text
-//! /videos/stats           literals; `%E4%BD%BF` and the letter itself are one
+//! /videos/stats           literals; `%E4%BD%BF` and the text itself are one
 //! /videos/{id}  /videos/:id   a parameter: one segment, whatever is in it
 //! /videos/{id}.{format}   literal text around parameters of one segment, each at least one character
 //! /files/{path+}          a parameter of many segments, at least one, with text around it or not
@@ -542,7 +542,7 @@ mod tests {
         }
     }
 
-    /// All words of up to four of these letters: enough to tell the patterns below from each other.
+    /// All words of up to four of these characters: enough to tell the patterns below from each other.
     fn words() -> Vec<String> {
         let mut all = vec![String::new()];
         for start in (0..4).map(|n| 4_usize.pow(n)) {
