@@ -128,8 +128,8 @@ struct Routes {
     trie: matchit::Router<usize>,
     /// Templates with text around parameters.
     mixed: Tree,
-    /// Templates of any number of segments.
-    wide: Tree,
+    /// Templates of any number of segments, in their order. Asked only where no other one matches.
+    wide: Vec<usize>,
     all: Vec<Route>,
 }
 
@@ -295,7 +295,7 @@ impl Routes {
         let mut routes = Self { all, ..Self::default() };
         for (index, route) in routes.all.iter().enumerate() {
             match &route.template {
-                wide if wide.is_wide() => routes.wide.insert(wide, index),
+                wide if wide.is_wide() => routes.wide.push(index),
                 mixed if !mixed.is_plain() => routes.mixed.insert(mixed, index),
                 plain => {
                     if let Err(e) = routes.trie.insert(plain.shape(), index) {
@@ -304,6 +304,8 @@ impl Routes {
                 }
             }
         }
+        let Self { wide, all, .. } = &mut routes;
+        wide.sort_by(|a, b| all[*a].template.cmp(&all[*b].template));
         routes
     }
 
@@ -314,7 +316,7 @@ impl Routes {
         match (plain, mixed) {
             (Some(plain), Some(mixed)) => Some(if mixed.template < plain.template { mixed } else { plain }),
             (Some(found), None) | (None, Some(found)) => Some(found),
-            (None, None) => self.wide.find(path).map(|index| &self.all[index]),
+            (None, None) => self.wide.iter().map(|index| &self.all[*index]).find(|route| route.template.matches(path)),
         }
     }
 }
@@ -423,6 +425,8 @@ mod tests {
             node(9, "every", "GET|PUT", "/contents/*rest"),
             node(10, "undo", "POST", "/ops/{name+}:undo"),
             node(11, "user", "GET", "/%E4%BD%BF%E7%94%A8%E8%80%85/{id}"),
+            node(12, "commit", "GET", "/commits/{ref+}"),
+            node(13, "status", "POST", "/commits/{ref+}/status"),
         ]);
         for (method, path, slots) in [
             ("POST", "/v1/tasks/9:cancel", vec![1]),
@@ -444,6 +448,10 @@ mod tests {
             ("POST", "/ops/a/b/c:undo", vec![10]),
             ("POST", "/ops/a/b/c", vec![99]),
             ("GET", "/使用者/7", vec![11]),
+            ("GET", "/commits/feature/x", vec![12]),
+            ("POST", "/commits/feature/x/status", vec![13]),
+            ("POST", "/commits/status", vec![98]),
+            ("GET", "/commits/feature/x/status", vec![98]),
         ] {
             assert_eq!(met(&catalog, method, path), slots, "{method} {path}");
         }

@@ -1,21 +1,24 @@
 //! Path templates: what one says, which paths it matches, and which of several that match is the most specific.
 //!
 //! ```text
-//! /videos/stats           literals; `%E4%BD%BF` and the letter itself are one
+//! /videos/stats           literals; `%E4%BD%BF` and the text itself are one
 //! /videos/{id}  /videos/:id   a parameter: one segment, whatever is in it
 //! /videos/{id}.{format}   literal text around parameters of one segment, each at least one character
-//! /files/{path+}          a parameter of many segments, at least one, with text before and behind it or not
+//! /files/{path+}          a parameter of many segments, at least one, with text around it or not
+//! /refs/{ref+}/status     and with segments behind it
 //! /files/*rest            an umbrella: it too matches many segments, and adds to the templates that it covers
 //! ```
 //!
 //! Parameters may be called anything; `{path:.*}`, `{path:.+}`, `{path:path}`, `{+path}`, `{path*}`, `{*path}`,
-//! `{path...}` and `{path=**}` are other spellings of `{path+}`. What has many segments is the last of its template.
+//! `{path...}` and `{path=**}` are other spellings of `{path+}`. A template has one such parameter or one umbrella at most,
+//! and nothing behind an umbrella.
 //!
 //! **The order.** Of all templates that match a path the first one in this order decides:
 //!
 //! 1. A template with as many segments as the path comes before one of any number (`{path+}`, `*rest`).
 //! 2. Then the first segment from the left in which they differ decides: a literal, then text around parameters, then a
-//!    parameter, then a parameter of many segments (with text around it before one without), then an umbrella.
+//!    parameter, then a parameter of many segments (with text around it before one without), then an umbrella. Where one
+//!    ends before they differ, it is the less specific one.
 //! 3. Of two that have text around parameters: the longer text before the first parameter, then the longer text behind the
 //!    last, then more text altogether, then the order of their bytes. Lengths are in bytes of the decoded text.
 //!
@@ -85,12 +88,18 @@ impl PartialOrd for Pattern {
     }
 }
 
-/// A part of a template, in the order of what is more specific. All but `One` are last.
+/// A part of a template, in the order of what is more specific.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Part {
     One(Pattern),
     Many(Pattern),
     Rest,
+}
+
+impl Part {
+    fn is_wide(&self) -> bool {
+        !matches!(self, Self::One(_))
+    }
 }
 
 /// A path template. It is equal to all that differ from it in names of parameters only.
@@ -119,11 +128,15 @@ impl Template {
         let (mut parts, mut spelled) = (Vec::new(), String::with_capacity(text.len()));
         let segments = if inner.is_empty() { Vec::new() } else { segments(inner).map_err(wrong)? };
         for segment in &segments {
-            if !matches!(parts.last(), None | Some(Part::One(_))) {
-                return Err(wrong("has something behind what stands for many segments"));
+            if parts.last() == Some(&Part::Rest) {
+                return Err(wrong("has something behind its umbrella"));
             }
             spelled.push('/');
-            parts.push(part(segment, &mut spelled).map_err(|why| wrong(&why))?);
+            let read = part(segment, &mut spelled).map_err(|why| wrong(&why))?;
+            if read.is_wide() && parts.iter().any(Part::is_wide) {
+                return Err(wrong("has more than one part of many segments"));
+            }
+            parts.push(read);
         }
         if parts.len() > SEGMENTS_MAX {
             return Err(wrong(&format!("has more than {SEGMENTS_MAX} segments")));
@@ -158,17 +171,17 @@ impl Template {
 
     /// Does it match paths of any number of segments?
     pub(super) fn is_wide(&self) -> bool {
-        !matches!(self.parts.last(), None | Some(Part::One(_)))
+        self.parts.iter().any(Part::is_wide)
     }
 
     /// Does it match a canonical path?
     pub fn matches(&self, path: &str) -> bool {
         let mut rest = path.get(1..).filter(|rest| !rest.is_empty());
-        for part in &self.parts {
+        for (n, part) in self.parts.iter().enumerate() {
             let Some(text) = rest else { return false };
             match part {
                 Part::Rest => return true,
-                Part::Many(pattern) => return pattern.matches(text),
+                Part::Many(pattern) => return matches_many(pattern, &self.parts[n + 1..], text),
                 Part::One(pattern) => {
                     let (segment, next) = next_segment(text);
                     if !pattern.matches(segment) {
@@ -196,7 +209,10 @@ impl Template {
 /// The order of the module's text.
 impl Ord for Template {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.is_wide().cmp(&other.is_wide()).then_with(|| self.parts.cmp(&other.parts))
+        self.is_wide().cmp(&other.is_wide()).then_with(|| {
+            let mut orders = self.parts.iter().zip(&other.parts).map(|(own, its)| own.cmp(its));
+            orders.find(|order| order.is_ne()).unwrap_or_else(|| other.parts.len().cmp(&self.parts.len()))
+        })
     }
 }
 
@@ -338,15 +354,26 @@ fn next_segment(text: &str) -> (&str, Option<&str>) {
     text.split_once('/').map_or((text, None), |(segment, next)| (segment, Some(next)))
 }
 
-/// Templates by their segments, for those that the trie of whole segments cannot hold. Looks from the left in the order of
+/// At least one segment for the pattern, and one for each part behind it.
+fn matches_many(pattern: &Pattern, behind: &[Part], text: &str) -> bool {
+    let mut rest = text;
+    for part in behind.iter().rev() {
+        let Some((before, segment)) = rest.rsplit_once('/') else { return false };
+        if !matches!(part, Part::One(own) if own.matches(segment)) {
+            return false;
+        }
+        rest = before;
+    }
+    pattern.matches(rest)
+}
+
+/// Templates with text around parameters, which the trie of whole segments cannot hold. Looks from the left in the order of
 /// the module's text, and comes back from where nothing matches: never to more places than it has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tree {
     literals: Vec<(Box<str>, Tree)>,
     /// In their order.
     patterns: Vec<(Pattern, Tree)>,
-    /// Those that end here with any number of segments, in their order.
-    wide: Vec<(Part, usize)>,
     here: Option<usize>,
 }
 
@@ -354,10 +381,7 @@ impl Tree {
     pub(super) fn insert(&mut self, template: &Template, index: usize) {
         let mut tree = self;
         for part in &template.parts {
-            let Part::One(pattern) = part else {
-                let at = tree.wide.partition_point(|(known, _)| known < part);
-                return tree.wide.insert(at, (part.clone(), index));
-            };
+            let Part::One(pattern) = part else { return };
             tree = tree.child(pattern);
         }
         tree.here = Some(index);
@@ -380,7 +404,7 @@ impl Tree {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.literals.is_empty() && self.patterns.is_empty() && self.wide.is_empty() && self.here.is_none()
+        self.literals.is_empty() && self.patterns.is_empty() && self.here.is_none()
     }
 
     /// What was put in for the first template that matches a canonical path.
@@ -392,18 +416,10 @@ impl Tree {
         let Some(rest) = rest else { return self.here };
         let (segment, next) = next_segment(rest);
         let literal = self.literals.binary_search_by(|(known, _)| (**known).cmp(segment)).ok();
-        let is_wide = |part: &Part| match part {
-            Part::One(_) => false,
-            Part::Many(pattern) => pattern.matches(rest),
-            Part::Rest => true,
-        };
-        literal
-            .and_then(|at| self.literals[at].1.below(next))
-            .or_else(|| {
-                let mut fitting = self.patterns.iter().filter(|(pattern, _)| pattern.matches(segment));
-                fitting.find_map(|(_, tree)| tree.below(next))
-            })
-            .or_else(|| self.wide.iter().find(|(part, _)| is_wide(part)).map(|(_, index)| *index))
+        literal.and_then(|at| self.literals[at].1.below(next)).or_else(|| {
+            let mut fitting = self.patterns.iter().filter(|(pattern, _)| pattern.matches(segment));
+            fitting.find_map(|(_, tree)| tree.below(next))
+        })
     }
 }
 
@@ -435,7 +451,8 @@ mod tests {
             ("/a\\b", "let through"),
             ("/a\tb", "let through"),
             ("/a/*rest/b", "behind"),
-            ("/a/{x+}/b", "behind"),
+            ("/{a+}/b/{b+}", "more than one"),
+            ("/{a+}/*rest", "more than one"),
             ("/{a}{b}", "beside"),
             ("/{a}.{b}{c}", "beside"),
             ("/{a}.{b+}", "beside"),
@@ -525,7 +542,7 @@ mod tests {
         }
     }
 
-    /// All words of up to four of these letters: what is true of their patterns is true of all text.
+    /// All words of up to four of these characters: enough to tell the patterns below from each other.
     fn words() -> Vec<String> {
         let mut all = vec![String::new()];
         for start in (0..4).map(|n| 4_usize.pow(n)) {
@@ -576,7 +593,9 @@ mod tests {
                 };
                 (kind, first, last, all, texts.join("\0"))
             };
-            (Self::is_wide(text), text[1..].split('/').map(segment).collect())
+            // Behind all segments, so that of two the one that ends comes last.
+            let end = (9, 0, 0, 0, String::new());
+            (Self::is_wide(text), text[1..].split('/').map(segment).chain([end]).collect())
         }
 
         /// Does an umbrella match whatever the other one matches? Tried with all words, segment by segment.
@@ -601,16 +620,16 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(ProptestConfig::with_cases(400))]
 
         /// The catalog answers with the permissions that the naive matcher finds.
         #[test]
         fn the_most_specific_template_decides_as_the_order_says(
             templates in prop::collection::btree_set(
-                "(/(a|b|ab|a.b|\\{p\\}|\\{p\\}|\\{p\\}.b|\\{p\\}b|a\\{p\\}|ab\\{p\\}|a\\{p\\}b|\\{p\\}.\\{p\\}|\\{p\\}.\\{p\\}.b)){0,3}(/\\*r|/\\{m\\+\\}|/\\{m\\+\\}.b|/a\\{m\\+\\})?",
+                "(/(a|b|ab|a\\.b|\\{p\\}|\\{p\\}|\\{p\\}\\.b|\\{p\\}b|a\\{p\\}|ab\\{p\\}|a\\{p\\}b|\\{p\\}\\.\\{p\\}|\\{p\\}\\.\\{p\\}b)){0,3}(/\\*r|/\\{m\\+\\}|/\\{m\\+\\}\\.b|/a\\{m\\+\\}|/\\{m\\+\\}/(a|\\{p\\}|\\{p\\}b)|/\\{m\\+\\}\\.b/a/\\{p\\})?",
                 1..24,
             ),
-            paths in prop::collection::vec("(/(a|b|z|ab|aab|abb|a.b|b.b|a.a.b|ab.b|.b|b.)){0,4}", 16),
+            paths in prop::collection::vec("(/(a|b|z|ab|aab|abb|a\\.b|b\\.b|a\\.a\\.b|ab\\.b|\\.b|b\\.)){0,4}", 16),
         ) {
             let (naive, words) = (Naive::new(templates), words());
             let node = |(slot, text): (Slot, &String)| Node {

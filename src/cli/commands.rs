@@ -233,7 +233,7 @@ pub(super) struct Document {
     /// Refuse an OpenAPI document of which something would be skipped
     #[arg(long)]
     strict: bool,
-    /// Orphan entries of another document, too
+    /// Orphan and change entries of another document, too
     #[arg(long)]
     replace: bool,
     /// New entries are closed until an import says `status: open`
@@ -490,7 +490,9 @@ fn print_difference(difference: &Value) {
         ["added", "changed", "renamed", "orphaned", "skipped"].map(|kind| rows(kind).len());
     say!("{added} added, {changed} changed, {renamed} renamed, {orphaned} orphaned, {skipped} skipped");
     if let Some(replaced) = difference["replaces"].as_str() {
-        say!("this orphans entries of {replaced}: name this document's own application (--app), or say --replace");
+        say!(
+            "this orphans or changes entries of {replaced}: name this document's own application (--app), or say --replace"
+        );
     }
     let codes: Vec<String> = rows("organizations").iter().filter_map(|code| Some(code.as_str()?.to_owned())).collect();
     if !codes.is_empty() {

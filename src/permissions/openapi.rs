@@ -3,7 +3,7 @@
 //! **Invariant.** One operation that cannot be protected refuses nothing: it is listed with the reason, and nobody gets at
 //! it, since a path that the catalog does not know is denied. The same document always gives the same names.
 //!
-//! A name is `prefix.tag.operationId` in lower case; letters beyond ASCII become `u` and their number in hexadecimal. An
+//! A name is `prefix.tag.operationId` in lower case; characters beyond ASCII become `u` and their number in hexadecimal. An
 //! operation without an id is called after its method and path. What would be called the same is numbered, in the order of
 //! paths and methods; what is longer than a name may be is cut, with a digest of all of it at the end.
 
@@ -260,7 +260,7 @@ fn rooted(base: &str) -> String {
 }
 
 /// Of operations that the same requests would be for one is kept: the first whose path has no query. Where all have one,
-/// none of several is: whoever may do the one could do the others.
+/// none of several is: who may do the one could do the others.
 fn without_twins<'d>(document: &Document, found: Vec<Operation<'d>>, skipped: &mut Vec<Skipped>) -> Vec<Operation<'d>> {
     let mut groups: HashMap<(&Template, &str), Vec<usize>> = HashMap::new();
     for (n, operation) in found.iter().enumerate() {
@@ -375,11 +375,11 @@ fn fitted(name: &str, bytes_max: usize) -> String {
         return name.to_owned();
     }
     let digest = hex::encode(&Sha256::digest(name.as_bytes())[..5]);
-    // All letters are of ASCII here.
+    // All of it is ASCII here.
     format!("{}_{digest}", name[..bytes_max - digest.len() - 1].trim_end_matches(['_', '.']))
 }
 
-/// Lower case, dots and underscores only; letters beyond ASCII by their number.
+/// Lower case, dots and underscores only; characters beyond ASCII by their number.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars().flat_map(char::to_lowercase) {
@@ -535,7 +535,7 @@ mod tests {
             document(&json!({
                 "/fine": {"get": {}},
                 "/{a}{b}": {"get": {}},
-                "/contents/{path+}/raw": {"get": {}, "post": {}},
+                "/contents/{a+}/{b+}": {"get": {}, "post": {}},
                 "no/slash": {"get": {}},
                 "/a;v=1": {"get": {}},
                 "/same/{a}": {"get": {}, "put": {}},
@@ -561,8 +561,8 @@ mod tests {
                 "GET /a;v=1",
                 "GET /both#op=y",
                 "GET /both?op=x",
-                "GET /contents/{path+}/raw",
-                "POST /contents/{path+}/raw",
+                "GET /contents/{a+}/{b+}",
+                "POST /contents/{a+}/{b+}",
                 "un-link /more",
                 "GET /same/{b}",
                 "POST /same/{c}/",
@@ -649,11 +649,15 @@ mod tests {
                 "/c/{p+}": {"get": {}},
                 "/d/{p:.*}": {"get": {}},
                 "/e/{name}:undo": {"post": {}},
+                "/e/{name}/status": {"get": {}},
                 "/f/{q}": {"get": {"parameters": [{"name": "q", "in": "query", "x-multi-segment": true}]}},
             })),
             &Options { multi_segment: vec!["name".into()], ..Options::default() },
         );
         let paths: Vec<&str> = import.entries.iter().filter_map(|entry| entry.http_path.as_deref()).collect();
-        assert_eq!(paths, ["/a/{p+}", "/a/{p}", "/b/{p+}", "/c/{p+}", "/d/{p+}", "/e/{name+}:undo", "/f/{q}"]);
+        assert_eq!(
+            paths,
+            ["/a/{p+}", "/a/{p}", "/b/{p+}", "/c/{p+}", "/d/{p+}", "/e/{name+}/status", "/e/{name+}:undo", "/f/{q}"]
+        );
     }
 }

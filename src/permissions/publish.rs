@@ -21,7 +21,7 @@ pub struct Terms {
     pub entries_max: u64,
     /// Only say what would be done.
     pub dry_run: bool,
-    /// Orphan entries of another document too.
+    /// Orphan and change entries of another document too.
     pub replace: bool,
     /// New entries are closed.
     pub closed: bool,
@@ -37,12 +37,20 @@ pub struct Imported {
     /// Former and new name.
     pub renamed: Vec<(String, String)>,
     pub orphaned: Vec<String>,
-    /// The document whose entries are orphaned, when it is another one.
+    /// The document whose entries are orphaned or changed, when it is another one.
     pub replaces: Option<String>,
     /// The organizations that have the application, when not all have it.
     pub organizations: Option<Vec<OrganizationId>>,
     /// Had the application no entries before?
     pub is_new: bool,
+}
+
+impl Imported {
+    /// Entries that would not be another document's any more. Our own form may change what it does not take away.
+    fn lost(&self, import: &Import) -> usize {
+        let changed = if import.title.is_some() { self.changed.len() } else { 0 };
+        self.orphaned.len() + changed
+    }
 }
 
 /// Writes an import and answers what it did. With `dry_run` it only answers.
@@ -58,7 +66,7 @@ pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imp
         let message = format!("the catalog would have {total} entries, and limits.catalog_entries is {entries_max}");
         return Err(Error::fields(vec![Field::at(&["body"], message)]));
     }
-    if former_title != import.title && !imported.orphaned.is_empty() {
+    if former_title != import.title && imported.lost(import) > 0 {
         imported.replaces = Some(described(former_title.as_deref()));
     }
     let had = catalog.organizations(&import.app).map(<[OrganizationId]>::to_vec);
@@ -138,8 +146,8 @@ fn parent_of<'c>(catalog: &'c Catalog, node: &Node, named: &HashMap<Slot, &'c st
 fn asks(import: &Import, imported: &Imported, replaced: &str) -> Error {
     let message = format!(
         "{} entries of the application {} come from {replaced}, and this is {}: name its own application (`app`, `--app`), \
-         or say `replace` to orphan them",
-        imported.orphaned.len(),
+         or say `replace` to orphan or change them",
+        imported.lost(import),
         import.app,
         described(import.title.as_deref()),
     );

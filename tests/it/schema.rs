@@ -83,6 +83,7 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
         "LIST_API_KEYS",
         "LIST_SIGNING_KEYS",
         "LIST_PERMISSIONS",
+        "LIST_APP_ORGANIZATIONS",
         "WALK",
         "LIST_MEMBERS",
         "LIST_ORGANIZATIONS",

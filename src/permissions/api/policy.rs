@@ -46,7 +46,7 @@ struct CatalogDifference {
     renamed: Option<Vec<CatalogRenaming>>,
     /// Operations of an OpenAPI document that are left out; nobody gets at them
     skipped: Option<Vec<CatalogSkipped>>,
-    /// Another document, whose entries are orphaned: refused without `replace`
+    /// Another document, whose entries are orphaned or changed: refused without `replace`
     replaces: Option<String>,
     /// Codes of the organizations that have the application, when not all have it
     organizations: Option<Vec<String>>,
@@ -221,7 +221,7 @@ impl Api {
         multi_segment: Query<Option<String>>,
         /// Refuse an OpenAPI document of which something would be skipped
         strict: Query<Option<bool>>,
-        /// Orphan entries of another document, too
+        /// Orphan and change entries of another document, too
         replace: Query<Option<bool>>,
         /// New entries are closed
         closed: Query<Option<bool>>,
