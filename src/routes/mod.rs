@@ -264,7 +264,11 @@ fn page(app: &Arc<App>) -> Result<String> {
         .scalar_html()
         .replacen(&service.spec(), &shown, 1)
         .replacen("<title>Scalar</title>", &format!("<title>{title}</title>"), 1)
-        .replacen(r#"id="api-reference""#, &format!(r#"id="api-reference" data-configuration="{}""#, console::page::escaped(PAGE)), 1);
+        .replacen(
+            r#"id="api-reference""#,
+            &format!(r#"id="api-reference" data-configuration="{}""#, console::page::escaped(PAGE)),
+            1,
+        );
     Ok(page)
 }
 
