@@ -17,6 +17,9 @@ use kinds::{Setting, within};
 use providers::Provider;
 use toml::Value;
 
+use crate::nearest::did_you_mean;
+use crate::units;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -111,13 +114,20 @@ macro_rules! settings {
                 vec![$(($name, self.$field.show()),)*]
             }
 
+            /// The names of all settings.
+            const NAMES: &[&str] = &[$($name,)*];
+
             fn set(&mut self, name: &str, value: &Value, faults: &mut Vec<String>) {
+                let value = &sized(name, value);
                 match name {
                     $($name => match <$kind as Setting>::read(value).and_then(|v| within(v, $bounds)) {
                         Ok(value) => self.$field = value,
                         Err(why) => faults.push(format!("{name} {why}")),
                     },)*
-                    _ => faults.push(format!("{name} is not a setting: see `roster config show`")),
+                    _ => {
+                        let meant = did_you_mean(name, Self::NAMES.iter().copied());
+                        faults.push(format!("{name} is not a setting{meant}: see `roster config show`"));
+                    }
                 }
             }
 
@@ -128,6 +138,13 @@ macro_rules! settings {
             }
         }
     };
+}
+
+/// A size as people write it (`20GB`), as the number that a setting of bytes takes; everything else as it is.
+fn sized(name: &str, value: &Value) -> Value {
+    let text = value.as_str().filter(|_| name.ends_with("bytes"));
+    let bytes = text.and_then(units::bytes_of).and_then(|bytes| i64::try_from(bytes).ok());
+    bytes.map_or_else(|| value.clone(), Value::Integer)
 }
 
 fn variable(name: &str) -> String {
@@ -493,7 +510,7 @@ impl Config {
         if self.public_url.is_empty() { format!("http://{}", self.listen) } else { self.public_url.clone() }
     }
 
-    /// `ROSTER_…` variables that name no setting: a typing error, or another program's.
+    /// `ROSTER_…` variables that name no setting: a typing error, or another program's; each with what may have been meant.
     pub fn unknown_variables() -> Vec<String> {
         const OTHERS: [&str; 3] = ["ROSTER_DATA", "ROSTER_CONFIG", "ROSTER_INTERNAL_SECRET"];
         let known: Vec<String> = Self::described().iter().map(|setting| variable(setting.name)).collect();
@@ -501,6 +518,7 @@ impl Config {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         names
             .filter(|name| name.starts_with("ROSTER_") && !OTHERS.contains(&name.as_str()) && !known.contains(name))
+            .map(|name| format!("{name}{}", did_you_mean(&name, known.iter().map(String::as_str))))
             .collect()
     }
 
@@ -581,6 +599,7 @@ mod tests {
         let faults = read("listne = 1\nlisten = \"here\"\nauth.access_token_ttl_s = 0\ncors.origins = [\"*\"]")
             .expect_err("four faults");
         assert_eq!(faults.len(), 4, "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.contains("did you mean listen?")), "{faults:?}");
     }
 
     #[test]
@@ -595,6 +614,15 @@ mod tests {
             let mut faults = Vec::new();
             config.check(&mut faults);
             assert_eq!(faults.len(), count, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them_and_other_numbers_are_not() {
+        assert_eq!(read("quota.default_bytes = \"20GB\"").expect("a size").quota_default_bytes, 20_000_000_000);
+        assert_eq!(read("limits.body_bytes = \"1MiB\"").expect("a size").body_bytes_max, 1_048_576);
+        for wrong in ["quota.default_bytes = \"20 apples\"", "auth.session_ttl_s = \"20B\"", "limits.body_bytes = \"1TB\""] {
+            assert_eq!(read(wrong).expect_err(wrong).len(), 1);
         }
     }
 
