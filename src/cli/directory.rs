@@ -128,9 +128,10 @@ pub fn lock(data: &Path) -> Result<Owner, Failed> {
     }
 }
 
-/// How long a server that starts waits for a command that has the directory, and how often it looks.
+/// How long a server that starts waits for a command that has the directory.
 const COMMAND_WAIT: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
+/// How often it looks: between two commands of a script there is not much more time.
+const PAUSE: Duration = Duration::from_millis(3);
 
 /// Takes the directory for a server: one that answers already is told of at once, a command is waited for.
 pub async fn lock_to_serve(data: &Path) -> Result<Lock, Failed> {

@@ -16,7 +16,7 @@ use crate::db::mark;
 use crate::error::Cause;
 
 /// How often, and after how long, a directory that another process has is tried again.
-const PATIENCE: u32 = 100;
+const PATIENCE: u32 = 200;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// An open door.
