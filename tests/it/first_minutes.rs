@@ -116,7 +116,7 @@ fn a_server_that_starts_waits_for_a_command_and_not_for_a_server() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("site");
     std::fs::create_dir(&data).expect("a folder");
-    // A command has both locks while it works, and says nothing of a socket.
+    // A command has the lock while it works, and names no socket.
     let held = std::fs::File::open(&data).expect("the folder");
     held.try_lock().expect("the lock");
     let mut child = Command::new(binary())
@@ -245,12 +245,14 @@ fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
     let copy = folder.path().join("roster");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("open");
     std::fs::copy(binary(), &copy).expect("a copy");
-    for command in [&["member", "list"][..], &["serve"], &["setup-link"]] {
+    // An owner's server opens its own directory again.
+    let commands = [&["member", "list"][..], &["setup-link"], &["serve"]];
+    for command in &commands[..if is_root { 3 } else { 2 }] {
         let mut run = Command::new(if is_root { Path::new("setpriv") } else { &copy });
         if is_root {
             run.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
         }
-        let output = run.args(command).arg("--data").arg(&data).output().expect("roster");
+        let output = run.args(*command).arg("--data").arg(&data).output().expect("roster");
         let wanted = if is_root { "you are user 65534" } else { "is closed to you, its owner" };
         assert!(said(&output).contains(wanted), "{command:?}: {}", said(&output));
     }
@@ -287,8 +289,7 @@ async fn members_are_named_and_dates_and_sizes_written_as_people_do() {
     assert!(said(&nobody).contains("there is no member ki"), "{}", said(&nobody));
     site.command(&["member", "link", "kim", "acme", "--role", "viewer"]);
 
-    let key = site.command(&["key", "create", "laptop", "--member", "kim", "--expires-at", "2099-12-31"]);
-    assert_eq!(key["detail"], Value::Null, "a life longer than its type's is refused, not cut: {key}");
+    site.command(&["key", "create", "laptop", "--member", "kim", "--expires-at", "30d"]);
     assert_eq!(site.command(&["key", "list", "--member", "kim"])["total"], 1);
     let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_millis() as i64;
     let invited = site.command(&["invite", "create", "acme", "--expires-at", "3d"]);

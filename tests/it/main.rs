@@ -21,6 +21,7 @@ mod decision_log;
 mod decisions;
 mod encryption;
 mod faults;
+mod first_minutes;
 mod folders;
 mod giving;
 mod grants;
