@@ -55,6 +55,10 @@ const EXPORT_ENTRIES: &str = "
     from audit
     where id > :after
       and (:organization_id is null or organization_id = :organization_id)
+      and (:actor is null or actor = :actor)
+      and (:action is null or action = :action)
+      and (:target is null or target = :target or substr(target, instr(target, ' ') + 1) = :target)
+      and (:outcome is null or outcome = :outcome)
       and (:since is null or at >= :since)
       and (:until is null or at < :until)
     order by id
@@ -65,6 +69,10 @@ pub fn export_entries(r: &Reader<'_>, filter: &Filter, after: i64, limit: i64) -
     let parameters: Parameters<'_> = &[
         (":after", &after),
         (":organization_id", &filter.organization),
+        (":actor", &filter.actor),
+        (":action", &filter.action),
+        (":target", &filter.target),
+        (":outcome", &filter.outcome),
         (":since", &filter.since),
         (":until", &filter.until),
         (":limit", &limit),

@@ -358,8 +358,10 @@ pub fn find_mapping(
 const PUT_MAPPING: &str = "
     insert into role_mappings (id, organization_id, source, external_key, role_id, created_at, updated_at)
     values (:id, :organization_id, :source, :external_key, :role_id, :now, :now)
-    on conflict (organization_id, source, external_key) do update set role_id = excluded.role_id, updated_at = excluded.updated_at";
+    on conflict (organization_id, source, external_key)
+    do update set role_id = excluded.role_id, updated_at = max(excluded.updated_at, updated_at + 1)";
 
+/// When it was changed is its version too, so that no two are the same.
 pub fn put_mapping(
     w: &Writer<'_>,
     organization: OrganizationId,

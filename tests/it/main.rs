@@ -72,6 +72,7 @@ mod storm_clients;
 mod tidy;
 mod users;
 mod verdicts;
+mod versions;
 mod videos;
 mod webhooks;
 mod wordpress;
