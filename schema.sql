@@ -426,7 +426,9 @@ create table organization_quotas (
     reserved integer not null default 0 check (reserved >= 0),
     version integer not null default 1,
     created_at integer not null,
-    updated_at integer not null
+    updated_at integer not null,
+    -- The last warning about the ceiling: 0, 80 or 95.
+    warned_percent integer not null default 0
 ) strict, without rowid;
 
 create table videos (

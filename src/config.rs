@@ -496,6 +496,11 @@ impl Config {
         }
     }
 
+    /// Is there a WordPress, and somebody to speak to it as?
+    pub fn has_wordpress_administrator(&self) -> bool {
+        !self.wordpress_url.is_empty() && !self.wordpress_username.is_empty() && self.wordpress_password.is_some()
+    }
+
     /// Is there an SFTPGo to keep in line?
     pub fn has_sftpgo(&self) -> bool {
         !self.sftpgo_url.is_empty()

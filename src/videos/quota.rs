@@ -58,14 +58,22 @@ pub struct Account {
     pub used: i64,
     pub reserved: i64,
     pub warned_percent: i64,
-    /// Is the ceiling above used to its last byte? Known of an account that was just adjusted.
-    pub is_ceiling_full: bool,
+    /// The ceiling above it, where there is one; known of an account that was just adjusted.
+    pub above: Option<Above>,
+}
+
+/// A ceiling as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Above {
+    pub size: i64,
+    pub used: i64,
+    pub warned_percent: i64,
 }
 
 impl Account {
     /// Of a member that has stored nothing yet.
     pub fn empty(organization: Option<OrganizationId>, size: i64) -> Self {
-        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, is_ceiling_full: false }
+        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, above: None }
     }
 
     pub fn free(&self) -> i64 {
@@ -74,7 +82,8 @@ impl Account {
 
     /// Is nothing left, whatever is done with what is only promised? Of who has nothing that is no news.
     fn is_filled(&self) -> bool {
-        self.used > 0 && (self.used >= self.size || self.is_ceiling_full)
+        let is_above_full = self.above.is_some_and(|above| above.used >= above.size);
+        self.used > 0 && (self.used >= self.size || is_above_full)
     }
 
     pub fn percent(&self) -> i64 {
@@ -83,9 +92,12 @@ impl Account {
 
     /// The warning that fits the usage.
     pub fn warning(&self) -> Option<i64> {
-        let percent = self.percent();
-        WARNINGS.into_iter().rev().find(|warning| percent >= *warning)
+        warning_at(self.percent())
     }
+}
+
+fn warning_at(percent: i64) -> Option<i64> {
+    WARNINGS.into_iter().rev().find(|warning| percent >= *warning)
 }
 
 pub fn free(size: i64, used: i64, reserved: i64) -> i64 {
@@ -164,19 +176,19 @@ pub fn adjust(
             return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
         }
     }
-    let is_ceiling_full = match organization {
+    let above = match organization {
         Some(organization) => adjust_ceiling(w, organization, delta)?,
-        None => false,
+        None => None,
     };
     let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
     let account = account.ok_or_else(|| Error::internal("an account vanished while it changed"))?;
-    Ok(Account { is_ceiling_full, ..account })
+    Ok(Account { above, ..account })
 }
 
-/// Answers whether the ceiling is used to its last byte now.
-fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<bool> {
-    if let Some(is_full) = store::adjust_organization(w, organization, delta)? {
-        return Ok(is_full);
+/// Answers how the ceiling stands now, where there is one.
+fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<Above>> {
+    if let Some(above) = store::adjust_organization(w, organization, delta)? {
+        return Ok(above);
     }
     store::settle_organization(w, organization)?;
     store::expire(w)?;
@@ -210,7 +222,23 @@ pub fn enter(
     reason: Reason<'_>,
 ) -> Result<Vec<Event>> {
     store::insert_ledger(w, (member, organization), delta, account.used, reason)?;
-    note_usage(w, member, account)
+    let mut events = note_usage(w, member, account)?;
+    events.extend(note_ceiling(w, organization, account)?);
+    Ok(events)
+}
+
+/// Warns once per crossing of the ceiling above an account.
+fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &Account) -> Result<Option<Event>> {
+    let Some((organization, above)) = organization.zip(account.above) else { return Ok(None) };
+    let percent = percent(above.size, above.used);
+    let warning = warning_at(percent).unwrap_or(0);
+    if warning == above.warned_percent {
+        return Ok(None);
+    }
+    store::set_ceiling_warned(w, organization, warning)?;
+    let data = json!({"size": above.size, "used": above.used, "percent": percent, "warning": warning});
+    let event = || Event::new(Kind::CeilingWarning, data).within(organization);
+    Ok((warning > above.warned_percent).then(event))
 }
 
 /// Warns once per crossing, and tells when the last byte is used, and when something of what was full is free again.

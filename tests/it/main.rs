@@ -76,3 +76,4 @@ mod versions;
 mod videos;
 mod webhooks;
 mod wordpress;
+mod wordpress_status;

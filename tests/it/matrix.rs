@@ -65,10 +65,12 @@ const OWN: [&str; 25] = [
 ];
 
 /// Operations that show or change what is one's own without the permission, with what they answer about the rest.
-const OWN_TOO: [(&str, u64); 6] = [
+const OWN_TOO: [(&str, u64); 8] = [
     ("list_videos", 102_000),
     ("get_video", 33_301_000),
     ("delete_video", 33_301_000),
+    ("transfer_video", 33_301_000),
+    ("claim_videos", 102_000),
     ("list_jobs", 102_000),
     ("count_jobs", 102_000),
     ("get_job", 33_301_000),

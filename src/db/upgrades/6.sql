@@ -75,3 +75,7 @@ select coalesce(j.member_id, x''), coalesce(j.organization_id, x''), j.ready, 'o
 from jobs j
 where j.state = 'queued'
 group by j.member_id, j.organization_id, j.ready;
+
+-- ── warnings about ceilings ──
+
+alter table organization_quotas add column warned_percent integer not null default 0;

@@ -130,9 +130,11 @@ impl Api {
         let CommitReservation { path, size: said } = body.0;
         let file = Measured::of(&self.app, &path, said).await?;
         let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
         let wanted = Wanted::default();
         let noted = wanted.clone();
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
+            ruled?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             reservations::commit(t, &rules, caller, (id.0, new))
         };
