@@ -45,6 +45,7 @@ mod oidc;
 mod openapi;
 mod organizations;
 mod outbox;
+mod own_videos;
 mod passwords;
 mod peers;
 mod permissions;
