@@ -626,7 +626,9 @@ mod tests {
     fn sizes_are_read_as_people_write_them_and_other_numbers_are_not() {
         assert_eq!(read("quota.default_bytes = \"20GB\"").expect("a size").quota_default_bytes, 20_000_000_000);
         assert_eq!(read("limits.body_bytes = \"1MiB\"").expect("a size").body_bytes_max, 1_048_576);
-        for wrong in ["quota.default_bytes = \"20 apples\"", "auth.session_ttl_s = \"20B\"", "limits.body_bytes = \"1TB\""] {
+        for wrong in
+            ["quota.default_bytes = \"20 apples\"", "auth.session_ttl_s = \"20B\"", "limits.body_bytes = \"1TB\""]
+        {
             assert_eq!(read(wrong).expect_err(wrong).len(), 1);
         }
     }

@@ -12,7 +12,8 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         let is_last_part = known.rsplit(['.', ':']).next() == Some(word.as_str());
         if is_last_part { 0.9 } else { strsim::normalized_damerau_levenshtein(&word, &known.to_lowercase()) }
     };
-    let near = known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= LIKENESS_MIN);
+    let near =
+        known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= LIKENESS_MIN);
     near.reduce(|best, other| if other.0 > best.0 { other } else { best }).map(|(_, known)| known)
 }
 

@@ -306,7 +306,11 @@ impl Catalog {
         let name = |slot: Option<Slot>| slot.and_then(|slot| self.get(slot)).map(|node| node.name.clone());
         let entries = self.iter().filter(|node| *node.app == *app).map(|node| {
             let Node { parent, http_methods, http_path, is_open, user_type, orphaned, .. } = node;
-            format!("{} {:?} {http_methods:?} {http_path:?} {is_open} {user_type:?} {orphaned}\n", node.name, name(*parent))
+            format!(
+                "{} {:?} {http_methods:?} {http_path:?} {is_open} {user_type:?} {orphaned}\n",
+                node.name,
+                name(*parent)
+            )
         });
         let mut entries: Vec<String> = entries.collect();
         entries.sort_unstable();

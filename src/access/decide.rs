@@ -28,7 +28,11 @@ pub struct Question<'a> {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Ask<'a> {
-    Route { app: &'a str, method: &'a str, path: &'a str },
+    Route {
+        app: &'a str,
+        method: &'a str,
+        path: &'a str,
+    },
     Permission(&'a str),
     Own(Permission),
     Grant(Right<'a>),

@@ -373,7 +373,7 @@ async fn linked(
     let base = common.load(None)?.base_path;
     let tenant = [("x-tenant-id", id.as_str())];
     let known = door.call(Method::GET, &format!("{base}/permissions/roles"), &tenant, None).await?;
-    let known = known["roles"].as_array().map_or(&[][..], Vec::as_slice);
+    let known = known["roles"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut wanted = Vec::new();
     for key in roles {
         let role = known.iter().find(|role| role["key"] == **key).ok_or_else(|| {

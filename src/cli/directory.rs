@@ -17,14 +17,10 @@ use crate::health::Place;
 
 /// Creates the directory (0700) with a `roster.toml` that sets nothing (0600); leaves what is there.
 pub fn create(data: &Path) -> Result<(), Failed> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .map_err(|e| match e.kind() {
-            ErrorKind::AlreadyExists => unusable(data, &ErrorKind::NotADirectory.into()),
-            _ => unusable(data, &e),
-        })?;
+    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|e| match e.kind() {
+        ErrorKind::AlreadyExists => unusable(data, &ErrorKind::NotADirectory.into()),
+        _ => unusable(data, &e),
+    })?;
     // One that was there before may be open to others: what will lie in it is not for them.
     std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).map_err(|e| unusable(data, &e))?;
     let is_there = exists(data)?;
@@ -47,7 +43,7 @@ pub fn exists(data: &Path) -> Result<bool, Failed> {
     let file = data.join("roster.db");
     match std::fs::metadata(&file) {
         Ok(_) => {
-            let access = rustix::fs::access(&file, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
+            let access = rustix::fs::access(file.as_path(), rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
             match access.map_err(std::io::Error::from) {
                 Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(unusable(&file, &e)),
                 // Whatever else is wrong with it is found, and told, when it is opened.
@@ -65,7 +61,9 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failed {
     let is_closed = matches!(error.kind(), ErrorKind::PermissionDenied) || error.raw_os_error() == Some(NOT_PERMITTED);
     if !is_closed {
         return Failed(match error.kind() {
-            ErrorKind::NotADirectory => format!("{shown} is a file, not a data directory: name another one with --data"),
+            ErrorKind::NotADirectory => {
+                format!("{shown} is a file, not a data directory: name another one with --data")
+            }
             _ => format!("{shown} cannot be used: {error}"),
         });
     }

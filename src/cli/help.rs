@@ -1,7 +1,7 @@
 //! What the help says beside the descriptions: an example of each command. And what a field of the API is called on the
 //! command line, for failures that name one.
 
-use clap::{ArgMatches, Command, CommandFactory};
+use clap::{Arg, ArgMatches, Command, CommandFactory};
 
 use super::Arguments;
 
@@ -102,6 +102,12 @@ fn with_examples(command: Command, above: &str) -> Command {
     }
 }
 
+/// What stands for an argument without a flag.
+pub(super) fn placeholder(argument: &Arg) -> String {
+    let named = argument.get_value_names().and_then(<[_]>::first).map(ToString::to_string);
+    named.unwrap_or_else(|| argument.get_id().as_str().to_uppercase())
+}
+
 /// Fields of the API whose flag has another name than theirs.
 const OTHER_NAMES: [(&str, &str); 10] = [
     ("allowed_ips", "ips"),
@@ -131,7 +137,7 @@ impl Spelling {
         }
         let written = command.get_arguments().map(|argument| {
             let id = argument.get_id().as_str();
-            let text = argument.get_long().map_or_else(|| id.to_uppercase(), |long| format!("--{long}"));
+            let text = argument.get_long().map_or_else(|| placeholder(argument), |long| format!("--{long}"));
             (id.to_owned(), text)
         });
         Self(written.collect())

@@ -26,12 +26,12 @@ pub(super) async fn member_id(door: &mut Door, named: &str) -> Result<String, Fa
     }
     const KEYWORD_CHARACTERS_MAX: usize = 200;
     let (wanted, keyword) = (named.to_lowercase(), named.chars().take(KEYWORD_CHARACTERS_MAX).collect::<String>());
-    let mut seen = 0;
+    let mut seen = 0_u64;
     loop {
         let offset = seen.to_string();
         let narrowed = [("limit", Some("200")), ("offset", Some(offset.as_str())), ("keyword", Some(keyword.as_str()))];
         let page = door.call(Method::GET, &query("/admin/members", &narrowed), &[], None).await?;
-        let found = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let found = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_meant = |name: &serde_json::Value| name.as_str().is_some_and(|name| name.to_lowercase() == wanted);
         if let Some(member) = found.iter().find(|member| is_meant(&member["username"]) || is_meant(&member["email"])) {
             return Ok(member["uid"].as_str().unwrap_or_default().to_owned());
@@ -43,7 +43,8 @@ pub(super) async fn member_id(door: &mut Door, named: &str) -> Result<String, Fa
     }
 }
 
-const MOMENTS: &str = "a date such as 2026-12-31 or 2026-12-31T18:00 (UTC), a span such as 90d or 12h, or Unix milliseconds";
+const MOMENTS: &str =
+    "a date such as 2026-12-31 or 2026-12-31T18:00 (UTC), a span such as 90d or 12h, or Unix milliseconds";
 
 /// When something ends.
 pub(super) fn ahead(text: &str) -> Result<i64, String> {

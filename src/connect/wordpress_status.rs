@@ -24,7 +24,8 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<Outcome> {
     if !app.config.has_wordpress_administrator() {
         return Ok(Outcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
     }
-    let look = move |r: &crate::db::Reader<'_>| Ok((members::find(r, member)?, members::number_at_wordpress(r, member)?));
+    let look =
+        move |r: &crate::db::Reader<'_>| Ok((members::find(r, member)?, members::number_at_wordpress(r, member)?));
     let (Some(found), Some(number)) = app.read(look).await? else {
         return Ok(Outcome::Needless("the member has no account at WordPress"));
     };

@@ -11,7 +11,8 @@ use poem::{Request, Response, handler};
 use serde::Deserialize;
 
 use super::page::{
-    Fault, Input, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place, refusal,
+    Fault, Input, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place,
+    refusal,
 };
 use crate::access::caller::Exchange;
 use crate::app::App;
@@ -43,11 +44,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     match invitations::look(&app, &link.0.token).await {
         Ok(invited) => {
             let typed = Typed { login: invited.invitation.email.as_deref().unwrap_or_default(), display_name: "" };
-            page(
-                StatusCode::OK,
-                TITLE,
-                &form_html(&app, &invited.organization_name, &link.0.token, &typed, &[]),
-            )
+            page(StatusCode::OK, TITLE, &form_html(&app, &invited.organization_name, &link.0.token, &typed, &[]))
         }
         Err(refused) => refusal(TITLE, &refused),
     }
@@ -84,7 +81,8 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             let faults = match e.cause {
                 Cause::BadInput => e.fields.iter().map(fault).collect::<Vec<_>>(),
                 Cause::UsernameExists | Cause::EmailExists => {
-                    let text = format!("{}. If that is you, join with your account, as said below.", capitalized(e.message()));
+                    let text =
+                        format!("{}. If that is you, join with your account, as said below.", capitalized(e.message()));
                     vec![Fault { field: "login", text }]
                 }
                 _ => return refusal(TITLE, &e),

@@ -83,7 +83,8 @@ pub fn differing(password: &str, again: &str) -> Option<Fault> {
 
 /// The fields, each with what is wrong with it behind it. The first wrong one has the focus, else the first.
 pub fn inputs_html(inputs: &[Input<'_>], faults: &[Fault]) -> String {
-    let of = |name: &str| faults.iter().filter(|fault| fault.field == name).map(|fault| &fault.text).collect::<Vec<_>>();
+    let of =
+        |name: &str| faults.iter().filter(|fault| fault.field == name).map(|fault| &fault.text).collect::<Vec<_>>();
     let is_known = |fault: &&Fault| inputs.iter().any(|input| input.name == fault.field);
     let unknown = faults.iter().filter(|fault| !is_known(fault)).map(|fault| fault_html(&fault.text));
     let focus = inputs.iter().position(|input| !of(input.name).is_empty()).unwrap_or_default();
@@ -92,7 +93,8 @@ pub fn inputs_html(inputs: &[Input<'_>], faults: &[Fault]) -> String {
         let wrong = of(name);
         let value = value.map_or_else(String::new, |value| format!(" value=\"{}\"", escaped(value)));
         let focus = if n == focus { " autofocus" } else { "" };
-        let field = |more: &str| format!("<label>{label}<input name=\"{name}\" {attributes}{value}{focus}{more}></label>");
+        let field =
+            |more: &str| format!("<label>{label}<input name=\"{name}\" {attributes}{value}{focus}{more}></label>");
         if wrong.is_empty() {
             return field("");
         }

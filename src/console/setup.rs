@@ -11,7 +11,8 @@ use poem::{Body, Request, Response, handler};
 use serde::Deserialize;
 
 use super::page::{
-    Fault, Input, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place, refusal,
+    Fault, Input, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place,
+    refusal,
 };
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};

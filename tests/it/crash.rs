@@ -99,7 +99,8 @@ async fn register_until_gone(url: String, key: String, name: String) -> Vec<Stri
     let http = crate::site::http_client().build().expect("client");
     let mut acknowledged = Vec::new();
     for n in 0.. {
-        let request = http.post(format!("{url}/api/v1/register")).header("x-api-key", &key).header("x-sftpgo-user", "kim");
+        let request =
+            http.post(format!("{url}/api/v1/register")).header("x-api-key", &key).header("x-sftpgo-user", "kim");
         match request.json(&json!({"path": format!("kim/{name}-{n}.mp4"), "size": 10})).send().await {
             Ok(answer) if answer.status() == 200 => {
                 let Ok(answer) = answer.json::<Value>().await else { break };
@@ -154,9 +155,13 @@ async fn registrations_and_deliveries_that_are_killed_in_one_moment_lose_and_dou
         assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
         assert_eq!(site.command(&["audit", "verify"])["ok"], true);
     }
-    until("all is delivered", async || site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0).await;
-    let told: BTreeSet<String> =
-        receiver.all().iter().map(|received| received.body["data"]["uuid"].as_str().expect("uuid").to_owned()).collect();
+    until("all is delivered", async || site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0)
+        .await;
+    let told: BTreeSet<String> = receiver
+        .all()
+        .iter()
+        .map(|received| received.body["data"]["uuid"].as_str().expect("uuid").to_owned())
+        .collect();
     let missed: Vec<&String> = acknowledged.difference(&told).collect();
     assert!(missed.is_empty() && acknowledged.len() > WRITERS, "never told: {missed:?}");
 }

@@ -211,15 +211,16 @@ async fn what_was_probably_meant_is_said_of_settings_commands_flags_scopes_and_r
         .output()
         .expect("roster");
     assert!(said(&variable).contains("(did you mean ROSTER_PUBLIC_URL?)"), "{}", said(&variable));
-    for (arguments, meant) in [
-        (&["membre", "list"][..], "'member'"),
+    let cases: [(&[&str], &str); 7] = [
+        (&["membre", "list"], "'member'"),
         (&["member", "lst"], "'list'"),
         (&["member", "list", "--keywrd", "kim"], "'--keyword'"),
         (&["org", "second-factor", "acme", "of"], "'off'"),
         (&["client", "create", "portal", "--scopes", "member:read"], "(did you mean members:read?)"),
         (&["key", "create", "x", "--service", "x", "--scopes", "job:write"], "(did you mean jobs:write?)"),
         (&["member", "link", "kim", "acme", "--role", "tenant_ower"], "(did you mean tenant_owner?)"),
-    ] {
+    ];
+    for (arguments, meant) in cases {
         let output = roster(arguments, site.path());
         assert!(!output.status.success() && said(&output).contains(meant), "{arguments:?}: {}", said(&output));
     }
@@ -246,13 +247,13 @@ fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("open");
     std::fs::copy(binary(), &copy).expect("a copy");
     // An owner's server opens its own directory again.
-    let commands = [&["member", "list"][..], &["setup-link"], &["serve"]];
-    for command in &commands[..if is_root { 3 } else { 2 }] {
+    let commands: [&[&str]; 3] = [&["member", "list"], &["setup-link"], &["serve"]];
+    for command in commands.into_iter().take(if is_root { 3 } else { 2 }) {
         let mut run = Command::new(if is_root { Path::new("setpriv") } else { &copy });
         if is_root {
             run.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
         }
-        let output = run.args(*command).arg("--data").arg(&data).output().expect("roster");
+        let output = run.args(command).arg("--data").arg(&data).output().expect("roster");
         let wanted = if is_root { "you are user 65534" } else { "is closed to you, its owner" };
         assert!(said(&output).contains(wanted), "{command:?}: {}", said(&output));
     }
@@ -314,15 +315,16 @@ async fn members_are_named_and_dates_and_sizes_written_as_people_do() {
 #[tokio::test]
 async fn failures_speak_of_flags_and_commands() {
     let site = Site::start().await;
-    for (arguments, wanted) in [
-        (&["member", "create", "--username", "a b"][..], "--username: "),
+    let cases: [(&[&str], &str); 7] = [
+        (&["member", "create", "--username", "a b"], "--username: "),
         (&["member", "create", "--name", ""], "--name: "),
         (&["org", "create", "A B", "x"], "ORG_CODE: "),
         (&["client", "create", "x", "--scopes", "*", "--ips", "here"], "--ips.0: "),
         (&["org", "show", "nowhere"], "`roster org list`"),
         (&["key", "revoke", "019abcde-0000-7000-8000-000000000004"], "`roster key list`"),
         (&["init", "--admin", "a b", "--password-stdin"], "--admin: "),
-    ] {
+    ];
+    for (arguments, wanted) in cases {
         let output = roster(arguments, site.path());
         assert!(said(&output).contains(wanted), "{arguments:?}: {}", said(&output));
     }

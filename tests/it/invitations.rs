@@ -506,7 +506,9 @@ async fn the_page_asks_for_the_password_twice_and_tells_a_member_how_to_join() {
     let fields = [("token", token.as_str()), ("login", "kim"), ("password", PASSWORD), ("again", "Another-horse-9")];
     let differing = submit(&site.nobody(), &fields).await;
 
-    assert!(text(&shown).contains("POST /me/invitations/accept") && text(&shown).contains(&format!("<code>{token}</code>")));
+    assert!(
+        text(&shown).contains("POST /me/invitations/accept") && text(&shown).contains(&format!("<code>{token}</code>"))
+    );
     assert_eq!((differing.status, text(&differing).matches("class=\"fault\"").count()), (400, 1));
     let focused = text(&differing).split("<input").find(|input| input.contains(" autofocus")).expect("a focus");
     assert!(focused.contains("name=\"again\"") && focused.contains("aria-invalid"), "{focused}");

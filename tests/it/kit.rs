@@ -167,7 +167,8 @@ fn a_build_without_its_toolchain_names_the_command_that_brings_it() {
     let tools = folder.path().join("tools");
     std::fs::create_dir(&tools).expect("a folder");
     for tool in ["dirname", "sh"] {
-        let found = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(tool)).into_iter().find(|path| path.exists());
+        let found =
+            ["/usr/bin", "/bin"].map(|place| Path::new(place).join(tool)).into_iter().find(|path| path.exists());
         std::os::unix::fs::symlink(found.expect("a tool"), tools.join(tool)).expect("a link");
     }
     let run = |lang: &str, roster: &Path| {

@@ -34,7 +34,8 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
     let (kim, lee, nobody) = (acme.member().await, bolt.member().await, site.member().await);
     let uploads = service(&site, &["videos:write"]).await.with("x-sftpgo-user", &kim.username);
-    let covering = filtered(json!({"permissions": ["video.register"]}), enforced("rule", guests::denying_with_last_fact()));
+    let covering =
+        filtered(json!({"permissions": ["video.register"]}), enforced("rule", guests::denying_with_last_fact()));
     let other = filtered(json!({"permissions": ["video.delete"]}), enforced("rule", guests::denying("other")));
     bind(&site, vec![("acme", covering), ("bolt", other)]).await;
     let file = |member: &Member<'_>, name: &str| media.file_of(member, name, 1_000);
@@ -47,7 +48,10 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
     ] {
         assert_eq!((refused.status, refused.word()), (403, "forbidden"));
         let message = refused.body["message"].as_str().expect("a sentence");
-        assert!(message.starts_with("a rule of your organization denies this: ") && message.contains("1000"), "{message}");
+        assert!(
+            message.starts_with("a rule of your organization denies this: ") && message.contains("1000"),
+            "{message}"
+        );
     }
     assert_eq!((videos(&site), quota(&kim).await["used"].clone()), (0, json!(0)));
     assert_eq!(site.last_audit_entry().await["outcome"], "denied");
@@ -58,7 +62,10 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
     until("the denials are in the decision log", async || logged().await["total"] == 3).await;
     let denied = logged().await;
     let row = &denied["items"][0];
-    assert_eq!((&row["input"]["action"], &row["base"], &row["reason"]), (&json!("video.register"), &json!("ok_role"), &json!("plugin_denied")));
+    assert_eq!(
+        (&row["input"]["action"], &row["base"], &row["reason"]),
+        (&json!("video.register"), &json!("ok_role"), &json!("plugin_denied"))
+    );
 }
 
 #[tokio::test]
@@ -85,8 +92,7 @@ async fn members_give_their_own_videos_within_their_organization() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
     let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
-    let (kim, lee, far, nobody) =
-        (acme.member().await, acme.member().await, bolt.member().await, site.member().await);
+    let (kim, lee, far, nobody) = (acme.member().await, acme.member().await, bolt.member().await, site.member().await);
     let made = register(&kim.caller(), &media.file_of(&kim, "a.mp4", 100)).await.data();
     let path = format!("/api/v1/videos/{}/transfer", made["uuid"].as_str().expect("uuid"));
     let to = async |caller: &As<'_>, uid: &str| caller.post(&path, json!({"uid": uid})).await;

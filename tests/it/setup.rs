@@ -237,9 +237,8 @@ async fn init_makes_the_first_administrator_while_the_server_runs_and_no_second_
     let fresh = Fresh::start("");
     let password = fresh.directory.path().join("password");
     std::fs::write(&password, PASSWORD).expect("a file");
-    let init = |login: &str| {
-        fresh.command(&["init", "--admin", login, "--password-file", &password.display().to_string()])
-    };
+    let init =
+        |login: &str| fresh.command(&["init", "--admin", login, "--password-file", &password.display().to_string()]);
 
     let made = init("kim@example.org");
     let again = init("lee@example.org");

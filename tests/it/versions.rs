@@ -34,9 +34,7 @@ async fn a_stale_version_changes_nothing_and_the_right_one_does() {
     let hook = json!({"name": "n8n", "url": "https://n8n.example.org/x", "kinds": ["*"]});
     let hook = format!("/admin/webhooks/{}", text(&admin.post("/admin/webhooks", hook).await.data()["id"]));
     let mappings = "/api/v1/permissions/role-mappings";
-    let mapping = |role: &str| {
-        json!({"external_source": "oidc", "external_key": "editors", "internal_role_key": role})
-    };
+    let mapping = |role: &str| json!({"external_source": "oidc", "external_key": "editors", "internal_role_key": role});
     let made = owner.put(mappings, mapping("viewer")).await;
     let at = made.data()["update_at"].as_i64().expect("a moment");
     assert_eq!(made.header("etag"), Some(format!("\"{at}\"").as_str()));

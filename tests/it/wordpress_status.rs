@@ -27,7 +27,9 @@ impl Told {
         match *self.status.lock().expect("no panic") {
             404 => standin::json(404, &json!({"code": "rest_user_invalid_id"})),
             status @ 400.. => standin::json(status, &json!({"code": "rest_cannot_edit"})),
-            _ if *self.knows_suspensions.lock().expect("no panic") => standin::json(200, &json!({"meta": body["meta"]})),
+            _ if *self.knows_suspensions.lock().expect("no panic") => {
+                standin::json(200, &json!({"meta": body["meta"]}))
+            }
             _ => standin::json(200, &json!({"meta": {}})),
         }
     }
@@ -90,6 +92,7 @@ async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
     let before = told.bodies.lock().expect("no panic").len();
     say(&stranger, "deactivate").await;
     assert_eq!(delivered(&site, 7).await, ("delivered".into(), "the member has no account at WordPress".into()));
-    let after = told.bodies.lock().expect("no panic").iter().skip(before).filter(|(asked, _)| !asked.ends_with("/17")).count();
+    let after =
+        told.bodies.lock().expect("no panic").iter().skip(before).filter(|(asked, _)| !asked.ends_with("/17")).count();
     assert_eq!(after, 0);
 }
