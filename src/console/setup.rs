@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_first_field_that_is_wrong_has_the_focus() {
-        let focus = |field| {
+        let focus = |field: Option<&'static str>| {
             let faults: Vec<Fault> = Option::into_iter(field).map(|field| Fault { field, text: "x".into() }).collect();
             let html = form_html("/setup", "t", "kim", &faults);
             let focused = html.split("<input").filter(|input| input.contains(" autofocus")).collect::<Vec<_>>();
