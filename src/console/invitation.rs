@@ -103,7 +103,7 @@ fn fault(field: &Field) -> Fault {
 
 async fn accept(app: &App, exchange: &Arc<Exchange>, submitted: &Submitted) -> Result<()> {
     const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
-    let Submitted { token, login, display_name, password } = submitted;
+    let Submitted { token, login, display_name, password, .. } = submitted;
     let (login, display_name) = (login.trim(), display_name.trim());
     require_first(login, password)?;
     if display_name.chars().count() > DISPLAY_NAME_CHARACTERS_MAX || display_name.chars().any(char::is_control) {
