@@ -97,11 +97,13 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
 fn cell(name: &str, value: &Value) -> String {
     const SIZES: [&str; 6] = ["size", "used", "reserved", "free", "bytes", "quota"];
     let is_size = SIZES.contains(&name) || name.ends_with("_bytes") || name.ends_with("_size");
+    // `looked_at` is a count: no moment of ours lies that far back.
+    const MOMENT_MIN: i64 = 100_000_000_000;
     let is_moment = name == "at" || name.ends_with("_at") || name.ends_with("_until");
     match value.as_i64() {
         Some(SIZE_MAX) if is_size => "unlimited".into(),
         Some(bytes) if is_size => units::shown_bytes(bytes),
-        Some(ms) if is_moment => units::shown_moment(ms),
+        Some(ms) if is_moment && ms >= MOMENT_MIN => units::shown_moment(ms),
         _ => text(value),
     }
 }

@@ -96,13 +96,15 @@ fn the_blocks_of_the_readme_work_in_order_in_one_directory() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), said(&output));
     assert!(output.status.success(), "{out}\n--- standard error\n{err}");
     for wanted in [
-        r#""allow":true,"reason":"ok_role""#,
+        r#""data":{"allow":true,"because":"#,
+        r#""reason":"ok_role""#,
         r#""refresh_token":"rt_"#,
-        r#""url":"https://n8n.example.org/webhook/roster""#,
+        r#""secret":"whsec_"#,
         r#""username":"lee""#,
         "+ max",
         r#""already_exists":false"#,
         "20 GB",
+        r#""progress_percent":40,"state":"running""#,
         "drift",
     ] {
         assert!(out.contains(wanted), "{wanted}: {out}\n--- standard error\n{err}");

@@ -660,7 +660,10 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
         };
         refused.push(("a wrong internal secret", false_secret, code));
         if let Some(permission) = &operation.permission {
-            let code = if is_site { operation.code(operation.area, 505) } else { 29_301_000 };
+            let own_too = OWN_TOO.iter().find(|(id, _)| *id == operation.id).map(|(_, code)| *code);
+            // What needs a right over the site answers about one's own, where there is such a thing.
+            let without = own_too.unwrap_or_else(|| operation.code(operation.area, 505));
+            let code = if is_site { without } else { 29_301_000 };
             refused.push(("a foreign owner", bolt.owner().with("x-tenant-id", &acme.id), code));
             let others = |of: &[String]| of.iter().filter(|name| *name != permission).cloned().collect::<Vec<_>>();
             let lacking = if is_site {
@@ -668,11 +671,9 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
             } else {
                 acme.member_with(&others(&of_tenants).iter().map(String::as_str).collect::<Vec<_>>()).await
             };
-            let own_too = OWN_TOO.iter().find(|(id, _)| *id == operation.id).map(|(_, code)| *code);
-            let code = own_too.unwrap_or_else(|| operation.code(operation.area, 505));
-            refused.push(("a member without the permission", lacking.caller(), code));
+            refused.push(("a member without the permission", lacking.caller(), without));
             if is_site {
-                refused.push(("an owner", acme.owner(), operation.code(operation.area, 505)));
+                refused.push(("an owner", acme.owner(), without));
             }
         } else if !operation.needs_no_right() && operation.scope.is_none() {
             wrong.push(format!("{} needs no right, and is not on the list", operation.id));

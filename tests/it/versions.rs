@@ -45,11 +45,11 @@ async fn a_stale_version_changes_nothing_and_the_right_one_does() {
     let imported = admin.get(catalog).await.header("etag").expect("a tag").to_owned();
 
     let version = async |path: &str| site.admin().get(path).await.header("etag").expect("a tag").to_owned();
-    let (of_client, of_hook) = (version(&client).await, version(&hook).await);
+    let of_client = version(&client).await;
     let steps = [
         (&admin, By::Post, format!("{client}/rotate"), json!({}), Some(of_client)),
         (&admin, By::Delete, client.clone(), json!({}), None),
-        (&admin, By::Post, format!("{hook}/rotate"), json!({}), Some(of_hook)),
+        (&admin, By::Post, format!("{hook}/rotate"), json!({}), None),
         (&admin, By::Delete, hook.clone(), json!({}), None),
         (&owner, By::Put, mappings.to_owned(), mapping("member"), Some(format!("\"{at}\""))),
         (&owner, By::Delete, named, json!({}), None),

@@ -64,7 +64,7 @@ async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
     let account = format!("wordpress.username = \"admin\"\nwordpress.password_file = \"{}\"\n", file.display());
     let site = Site::with(&format!("wordpress.url = \"{}\"\n{account}", wordpress.url)).await;
     let user = json!({"username": "kim", "email": "kim@example.org", "wordpress_id": 17});
-    let kim = site.admin().post("/admin/users", user).await.data()["uid"].as_str().expect("uid").to_owned();
+    let kim = site.admin().post("/admin/users", user).await.data()["id"].as_str().expect("id").to_owned();
     let stranger = site.member().await.uid;
     let say = async |uid: &str, what: &str| {
         site.admin().post(&format!("/admin/members/{uid}/{what}"), json!({})).await.done();
