@@ -502,7 +502,9 @@ create table organization_quotas (
     created_at integer not null,
     updated_at integer not null,
     -- How many videos count under it; kept by triggers.
-    videos integer not null default 0 check (videos >= 0)
+    videos integer not null default 0 check (videos >= 0),
+    -- The last warning about the ceiling: 0, 80 or 95.
+    warned_percent integer not null default 0
 ) strict, without rowid;
 create index organization_quotas_used on organization_quotas (used desc) where used > 0;
 

@@ -18,6 +18,9 @@ use kinds::{Prefix, Setting, within};
 use providers::Provider;
 use toml::Value;
 
+use crate::nearest::did_you_mean;
+use crate::units;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -112,13 +115,20 @@ macro_rules! settings {
                 vec![$(($name, self.$field.show()),)*]
             }
 
+            /// The names of all settings.
+            const NAMES: &[&str] = &[$($name,)*];
+
             fn set(&mut self, name: &str, value: &Value, faults: &mut Vec<String>) {
+                let value = &sized(name, value);
                 match name {
                     $($name => match <$kind as Setting>::read(value).and_then(|v| within(v, $bounds)) {
                         Ok(value) => self.$field = value,
                         Err(why) => faults.push(format!("{name} {why}")),
                     },)*
-                    _ => faults.push(format!("{name} is not a setting: see `roster config show`")),
+                    _ => {
+                        let meant = did_you_mean(name, Self::NAMES.iter().copied());
+                        faults.push(format!("{name} is not a setting{meant}: see `roster config show`"));
+                    }
                 }
             }
 
@@ -129,6 +139,13 @@ macro_rules! settings {
             }
         }
     };
+}
+
+/// A size as people write it (`20GB`), as the number that a setting of bytes takes; everything else as it is.
+fn sized(name: &str, value: &Value) -> Value {
+    let text = value.as_str().filter(|_| name.ends_with("bytes"));
+    let bytes = text.and_then(units::bytes_of).and_then(|bytes| i64::try_from(bytes).ok());
+    bytes.map_or_else(|| value.clone(), Value::Integer)
 }
 
 fn variable(name: &str) -> String {
@@ -408,73 +425,9 @@ impl Config {
         }
     }
 
-    fn check(&self, faults: &mut Vec<String>) {
-        if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
-            faults.push(format!("log.level is not understood: {e}"));
-        }
-        if self.public_url.ends_with('/') {
-            faults.push("public_url must not end with a slash".into());
-        }
-        for origin in &self.cors_origins {
-            let exact = origin.starts_with("http://") || origin.starts_with("https://");
-            if !exact || origin.contains('*') || origin.matches('/').count() != 2 {
-                faults.push(format!("cors.origins: {origin:?} is not an exact origin like https://portal.example.org"));
-            }
-        }
-        for (name, url) in [
-            ("wordpress.url", &self.wordpress_url),
-            ("authentik.url", &self.authentik_url),
-            ("sftpgo.url", &self.sftpgo_url),
-        ] {
-            if !url.is_empty() {
-                providers::check_address(name, url, faults);
-            }
-            if url.ends_with('/') {
-                faults.push(format!("{name} must not end with a slash"));
-            }
-        }
-        for (name, secret) in [
-            ("wordpress.ticket_secret_file", &self.wordpress_ticket_secret),
-            ("hooks.wordpress_key_file", &self.hook_wordpress_key),
-            ("hooks.sftpgo_key_file", &self.hook_sftpgo_key),
-        ] {
-            if secret.as_ref().is_some_and(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
-                faults.push(format!("{name}: the secret must have at least {TICKET_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
-            }
-        }
-        self.check_files(faults);
-        self.check_bodies(faults);
-        if self.wordpress_username.is_empty() != self.wordpress_password.is_none() {
-            faults.push("wordpress.username and wordpress.password_file go together".into());
-        }
-        if self.mail_host.is_empty() != self.mail_from.is_empty() {
-            faults.push("mail.host and mail.from go together".into());
-        }
-        if self.mail_security == MailSecurity::None && !providers::is_loopback(&self.mail_host) {
-            faults.push("mail.security may be none only for a server on this machine".into());
-        }
-        if self.registration && self.mail_host.is_empty() {
-            faults.push("auth.registration needs mail.host: the e-mail is proved by a code".into());
-        }
-        if self.signing_key_overlap_s < self.access_token_ttl_s {
-            faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
-        }
-        if self.audience.is_empty() {
-            faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());
-        }
-    }
-
-    /// What lies at SFTPGo and below the media root.
-    fn check_files(&self, faults: &mut Vec<String>) {
-        if self.has_sftpgo() && self.sftpgo_secret.is_none() {
-            faults.push("sftpgo.url needs a secret in sftpgo.secret_file".into());
-        }
-        if !self.sftpgo_home.is_empty() && !self.sftpgo_home.contains("{username}") {
-            faults.push("sftpgo.home must have {username} in it: everybody would have the same folder".into());
-        }
-        if !self.media_root.as_os_str().is_empty() && !self.media_root.is_absolute() {
-            faults.push("media_root must begin with a slash".into());
-        }
+    /// Is there a WordPress, and somebody to speak to it as?
+    pub fn has_wordpress_administrator(&self) -> bool {
+        !self.wordpress_url.is_empty() && !self.wordpress_username.is_empty() && self.wordpress_password.is_some()
     }
 
     /// Is there an SFTPGo to keep in line?
@@ -502,7 +455,7 @@ impl Config {
         if self.public_url.is_empty() { format!("http://{}", self.listen) } else { self.public_url.clone() }
     }
 
-    /// `ROSTER_…` variables that name no setting: a typing error, or another program's.
+    /// `ROSTER_…` variables that name no setting: a typing error, or another program's; each with what may have been meant.
     pub fn unknown_variables() -> Vec<String> {
         const OTHERS: [&str; 3] = ["ROSTER_DATA", "ROSTER_CONFIG", "ROSTER_INTERNAL_SECRET"];
         let known: Vec<String> = Self::described().iter().map(|setting| variable(setting.name)).collect();
@@ -510,6 +463,7 @@ impl Config {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         names
             .filter(|name| name.starts_with("ROSTER_") && !OTHERS.contains(&name.as_str()) && !known.contains(name))
+            .map(|name| format!("{name}{}", did_you_mean(&name, known.iter().map(String::as_str))))
             .collect()
     }
 
@@ -560,9 +514,6 @@ fn own_variables(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<St
 
 /// A guessable internal secret opens every member. This only stops the careless; `openssl rand -hex 32` makes a good one.
 const INTERNAL_SECRET_BYTES_MIN: usize = 8;
-
-/// The plugin refuses shorter ones too: whoever has a ticket can try secrets without asking anybody.
-const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 /// `roster.toml` as `init` writes it: every setting with its default, none active.
 pub fn template() -> String {
@@ -618,6 +569,7 @@ mod tests {
         let faults = read("listne = 1\nlisten = \"here\"\nauth.access_token_ttl_s = 0\ncors.origins = [\"*\"]")
             .expect_err("four faults");
         assert_eq!(faults.len(), 4, "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.contains("did you mean listen?")), "{faults:?}");
     }
 
     #[test]
@@ -694,6 +646,17 @@ mod tests {
             config.set_from_environment(&environment, &mut faults);
             assert!(faults.is_empty(), "{faults:?}");
             assert_eq!(config.debug, is_on, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them_and_other_numbers_are_not() {
+        assert_eq!(read("quota.default_bytes = \"20GB\"").expect("a size").quota_default_bytes, 20_000_000_000);
+        assert_eq!(read("limits.body_bytes = \"1MiB\"").expect("a size").body_bytes_max, 1_048_576);
+        for wrong in
+            ["quota.default_bytes = \"20 apples\"", "auth.session_ttl_s = \"20B\"", "limits.body_bytes = \"1TB\""]
+        {
+            assert_eq!(read(wrong).expect_err(wrong).len(), 1);
         }
     }
 

@@ -145,7 +145,7 @@ causes! {
     ClientNotFound 32 301 "client_not_found" "there is no such API client";
 
     PluginName 34 101 "plugin_name" "a plugin's name is 1 to 63 of a-z 0-9 - beginning with a letter";
-    PluginTooLarge 34 101 "plugin_too_large" "the component is larger than plugins.file_bytes allows";
+    PluginTooLarge 34 101 "plugin_too_large" "the component is larger than plugins.file_bytes allows; organizations in plugins.large_organizations have plugins.large.file_bytes";
     NotAComponent 34 101 "not_a_component" "this is not a WebAssembly component: pack a core module with `roster plugin pack`";
     PluginMalformed 34 101 "plugin_malformed" "the component is not valid WebAssembly";
     PluginImports 34 101 "plugin_imports" "the component imports what no plugin can have: it may import `roster:policy/host` and types, nothing else";

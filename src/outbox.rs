@@ -24,6 +24,8 @@ macro_rules! kinds {
             pub const fn about(self) -> &'static str { match self { $(Kind::$name => $about,)* } }
             /// Does SFTPGo's account follow from it?
             const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
+            /// Does WordPress let the member in, or not, from then on?
+            const fn is_for_wordpress(self) -> bool { matches!(self, Kind::MemberSuspended | Kind::MemberActivated) }
             /// Is there a letter about it?
             const fn is_for_mail(self) -> bool { match self { $(Kind::$name => $mail,)* } }
         }
@@ -41,6 +43,7 @@ kinds! {
     PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
     QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
     QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
+    CeilingWarning     "quota.ceiling_warning" false false "An organization's usage passed 80 or 95 per cent of its ceiling";
     QuotaFull          "quota.full"          true   false  "A quota, or the one above it, is used to its last byte";
     QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
     QuotaFreed         "quota.freed"         true   false  "A full quota has room again";
@@ -92,11 +95,14 @@ impl Event {
 pub struct Neighbours {
     pub sftpgo: bool,
     pub mail: bool,
+    pub wordpress: bool,
 }
 
 /// What the target of an account at SFTPGo begins with; its member's id follows. One that cannot be brought in line holds
 /// up nobody else's.
 pub const SFTPGO: &str = "sftpgo ";
+/// What the target of an account at WordPress begins with; its member's id follows.
+pub const WORDPRESS: &str = "wordpress ";
 /// What the target of a letter begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
 pub const MAIL: &str = "mail ";
 /// What the target of a webhook begins with; its id follows.
@@ -104,7 +110,11 @@ pub const WEBHOOK: &str = "webhook ";
 
 impl Neighbours {
     pub fn of(config: &Config) -> Self {
-        Self { sftpgo: config.has_sftpgo(), mail: !config.mail_host.is_empty() }
+        Self {
+            sftpgo: config.has_sftpgo(),
+            mail: !config.mail_host.is_empty(),
+            wordpress: config.has_wordpress_administrator(),
+        }
     }
 }
 
@@ -140,7 +150,10 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
     })?;
     let account = event.member.filter(|_| neighbours.sftpgo && event.kind.is_for_sftpgo());
     let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
-    let neighbours = account.map(account_of).into_iter().chain(reader.map(letters_of));
+    // An account that is gone needs to be told nothing.
+    let is_told = neighbours.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
+    let user = event.member.filter(|_| is_told);
+    let neighbours = account.map(account_of).into_iter().chain(user.map(user_of)).chain(reader.map(letters_of));
     let mut addressed = 0;
     for target in webhooks.into_iter().map(calls_to).chain(neighbours) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
@@ -156,6 +169,11 @@ pub fn calls_to(webhook: WebhookId) -> String {
 /// The target of a member's account at SFTPGo.
 fn account_of(member: MemberId) -> String {
     format!("{SFTPGO}{}", member.0.simple())
+}
+
+/// The target of a member's account at WordPress.
+fn user_of(member: MemberId) -> String {
+    format!("{WORDPRESS}{}", member.0.simple())
 }
 
 /// The target of letters to a member.

@@ -2,7 +2,7 @@
 /**
  * Plugin Name: Roster events
  * Description: Tells Roster which users of this site were made, changed or deleted, so that it can look.
- * Version: 1.0.0
+ * Version: 1.1.0
  * Requires PHP: 7.4
  * License: MIT OR Apache-2.0
  *
@@ -27,6 +27,9 @@
  * point, and the body. `delivery` is new in each, so that two which say the same are two. `event` is register, update,
  * role or delete; of a deleted user only the number is sent.
  *
+ * Roster tells this site who is suspended there, by the user's meta `roster_suspended`: then no password of the user is
+ * taken here, and what is signed in ends. Who is active again finds the account as it was.
+ *
  * A program that makes a user by the REST API and tells Roster of it by itself sends the header X-Roster-Quiet: 1.
  *
  * @package Roster
@@ -42,6 +45,7 @@ const ROSTER_EVENTS_USERS_MAXIMUM = 1000;
 const ROSTER_EVENTS_TRIES         = 30;
 const ROSTER_EVENTS_WAIT          = 60;
 const ROSTER_EVENTS_WAIT_MAXIMUM  = 3600;
+const ROSTER_EVENTS_SUSPENDED     = 'roster_suspended';
 
 add_action( 'user_register', 'roster_events_registered', 99 );
 add_action( 'profile_update', 'roster_events_updated', 99 );
@@ -55,6 +59,81 @@ add_action( 'remove_user_from_blog', 'roster_events_updated', 99 );
 add_action( 'wpmu_delete_user', 'roster_events_deleted', 99 );
 add_action( 'shutdown', 'roster_events_shutdown', 99 );
 add_action( ROSTER_EVENTS_CRON, 'roster_events_send_queue' );
+
+add_action( 'init', 'roster_events_register_meta' );
+add_action( 'added_user_meta', 'roster_events_meta_set', 99, 4 );
+add_action( 'updated_user_meta', 'roster_events_meta_set', 99, 4 );
+add_filter( 'wp_authenticate_user', 'roster_events_authenticate', 99 );
+add_filter( 'wp_is_application_passwords_available_for_user', 'roster_events_application_passwords', 99, 2 );
+
+/**
+ * Who may edit users says by the REST API who is suspended; nobody does so for oneself without that right.
+ */
+function roster_events_register_meta() {
+	register_meta(
+		'user',
+		ROSTER_EVENTS_SUSPENDED,
+		array(
+			'type'          => 'boolean',
+			'single'        => true,
+			'default'       => false,
+			'show_in_rest'  => array(
+				'schema' => array(
+					'type'    => 'boolean',
+					'context' => array( 'edit' ),
+				),
+			),
+			'auth_callback' => 'roster_events_may_suspend',
+		)
+	);
+}
+
+/**
+ * May the one who asks suspend users?
+ *
+ * @return bool
+ */
+function roster_events_may_suspend() {
+	return current_user_can( 'edit_users' );
+}
+
+/**
+ * Ends what a user is signed in to, once the user is suspended.
+ *
+ * @param int    $meta_id Not looked at.
+ * @param int    $id      The user.
+ * @param string $key     What was set.
+ * @param mixed  $value   To what.
+ */
+function roster_events_meta_set( $meta_id, $id, $key, $value ) {
+	if ( ROSTER_EVENTS_SUSPENDED === $key && $value ) {
+		WP_Session_Tokens::get_instance( (int) $id )->destroy_all();
+	}
+}
+
+/**
+ * Lets no suspended user in by password.
+ *
+ * @param WP_User|WP_Error $user Who signs in.
+ * @return WP_User|WP_Error
+ */
+function roster_events_authenticate( $user ) {
+	if ( $user instanceof WP_User && get_user_meta( $user->ID, ROSTER_EVENTS_SUSPENDED, true ) ) {
+		return new WP_Error( 'roster_suspended', __( 'This account is suspended.' ) );
+	}
+	return $user;
+}
+
+/**
+ * Nor by an application password.
+ *
+ * @param bool    $is_available Whether the user has them.
+ * @param WP_User $user         The user.
+ * @return bool
+ */
+function roster_events_application_passwords( $is_available, $user ) {
+	return $is_available && ! get_user_meta( $user->ID, ROSTER_EVENTS_SUSPENDED, true );
+}
 
 /**
  * A user was made.

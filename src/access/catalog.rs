@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::permission::{OWN, Permission};
+use super::secret;
 use super::template::{Template, Tree};
 use crate::ids::OrganizationId;
 
@@ -214,6 +215,25 @@ impl Catalog {
 
     pub fn iter(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().flatten()
+    }
+
+    /// The version of an application's entries: another one after each change of them, and the same after a restart.
+    pub fn version_of(&self, app: &str) -> i64 {
+        let name = |slot: Option<Slot>| slot.and_then(|slot| self.get(slot)).map(|node| node.name.clone());
+        let entries = self.iter().filter(|node| *node.app == *app).map(|node| {
+            let Node { parent, http_methods, http_path, is_open, user_type, orphaned, .. } = node;
+            format!(
+                "{} {:?} {http_methods:?} {http_path:?} {is_open} {user_type:?} {orphaned}\n",
+                node.name,
+                name(*parent)
+            )
+        });
+        let mut entries: Vec<String> = entries.collect();
+        entries.sort_unstable();
+        entries.extend(self.organizations(app).map(|organizations| format!("{organizations:?}")));
+        let digest = secret::hash(&entries.concat());
+        let first = digest.iter().take(7).fold(0, |version, byte| (version << 8) | i64::from(*byte));
+        first + 1
     }
 
     /// Does the permission answer at all: open itself, under open ancestors, named by its last import?

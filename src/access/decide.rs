@@ -28,10 +28,17 @@ pub struct Question<'a> {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Ask<'a> {
-    Route { app: &'a str, method: &'a str, path: &'a str },
+    Route {
+        app: &'a str,
+        method: &'a str,
+        path: &'a str,
+    },
     Permission(&'a str),
     Own(Permission),
     Grant(Right<'a>),
+    /// What every member does with its own, such as `video.register`: belonging is enough, unless the organization's own
+    /// rules deny it.
+    Operation(&'a str),
 }
 
 macro_rules! reasons {
@@ -145,6 +152,7 @@ fn reason(snapshot: &Snapshot, question: &Question<'_>) -> Reason {
     let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
     match question.ask {
         Ask::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
+        Ask::Operation(_) => Reason::OkRole,
         Ask::Own(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
         Ask::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
         Ask::Route { app, method, path } => {
@@ -267,6 +275,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
             }
             Vec::new()
         }
+        Ask::Operation(_) => Vec::new(),
         Ask::Own(own) => vec![catalog.slot_of(own)],
         Ask::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
         Ask::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {

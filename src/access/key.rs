@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::client;
 use super::promise::{self, Maker, Promise};
 use super::secret::{self, Hash};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Status};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{ApiKeyId, MemberId, Timestamp};
 
@@ -185,7 +185,12 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
     if let Owner::Member(id) = key.owner
         && !snapshot.is_active(id)
     {
-        return Err(invalid("its member is not active"));
+        // Who holds the key may know why it does nothing; of an erased member nothing is told.
+        let is_suspended = snapshot.person(id).is_some_and(|person| person.status == Status::Suspended);
+        return Err(match is_suspended {
+            true => Cause::MemberSuspended.into(),
+            false => invalid("its member is not active"),
+        });
     }
     if let Owner::Service(_) = key.owner {
         let scopes: Vec<&str> = key.scopes.iter().map(|scope| &**scope).collect();

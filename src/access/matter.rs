@@ -59,6 +59,12 @@ impl<'a> Matter<'a> {
             Ask::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
             Ask::Permission(name) => of_permission(snapshot, question.tenant, name),
             Ask::Own(own) => of_permission(snapshot, question.tenant, own.own().name),
+            // Known by its name, as a permission is.
+            Ask::Operation(name) => Self {
+                permissions: vec![name.into()],
+                covered: vec![name.into()],
+                ..Self::bare(Kind::Permission, name)
+            },
             Ask::Grant(right) => Self {
                 right: Some(right),
                 can_open: is_of_its_own(snapshot, question.tenant, &right),

@@ -7,9 +7,9 @@ use crate::access::caller::Identity;
 use crate::access::permission::Permission;
 use crate::access::snapshot::Snapshot;
 use crate::access::{require, require_in_tenant};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Result};
 use crate::ids::OrganizationId;
-use crate::sandbox::Tier;
+use crate::sandbox::{Tier, inspect};
 use crate::wire::body::Limit;
 
 /// An operation that takes a long body.
@@ -40,11 +40,7 @@ impl App {
         };
         let taken = caller.exchange.body.read(Limit::Large(bytes_max)).await;
         taken.map_err(|refused| match (large, refused.cause) {
-            (Large::Component, Cause::TooLarge) => {
-                let message =
-                    format!("the component has more than the {bytes_max} bytes that are allowed (plugins.file_bytes)");
-                Error::new(Cause::PluginTooLarge).saying(message)
-            }
+            (Large::Component, Cause::TooLarge) => inspect::too_large(bytes_max),
             _ => refused,
         })
     }

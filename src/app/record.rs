@@ -59,6 +59,7 @@ pub struct Decided {
 enum Asking {
     Route { app: String, method: String, path: String },
     Permission(String),
+    Operation(String),
     Grant([String; 4]),
 }
 
@@ -70,6 +71,7 @@ impl Asking {
             }
             Ask::Permission(name) => Self::Permission(name.to_owned()),
             Ask::Own(own) => Self::Permission(own.own().name.to_owned()),
+            Ask::Operation(name) => Self::Operation(name.to_owned()),
             Ask::Grant(right) => {
                 Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))
             }
@@ -103,7 +105,7 @@ impl Asking {
                     }
                 }
             }
-            Self::Permission(_) => {}
+            Self::Permission(_) | Self::Operation(_) => {}
         }
         changed.dedup();
         changed
@@ -113,6 +115,7 @@ impl Asking {
         match self {
             Self::Route { app, method, path } => Ask::Route { app, method, path },
             Self::Permission(name) => Ask::Permission(name),
+            Self::Operation(name) => Ask::Operation(name),
             Self::Grant([scope_type, scope_id, module, action]) => {
                 Ask::Grant(Right { scope_type, scope_id, module, action })
             }

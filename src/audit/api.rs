@@ -28,6 +28,15 @@ enum AuditOutcome {
     Denied,
 }
 
+impl AuditOutcome {
+    fn word(self) -> String {
+        match self {
+            Self::Done => "done".to_owned(),
+            Self::Denied => "denied".to_owned(),
+        }
+    }
+}
+
 /// One entry of the audit
 #[derive(Object)]
 #[oai(rename = "AuditEntry")]
@@ -163,7 +172,7 @@ impl Api {
             actor: actor.0,
             action: action.0,
             target: target.0,
-            outcome: outcome.0.map(|outcome| if outcome == AuditOutcome::Done { "done" } else { "denied" }.to_owned()),
+            outcome: outcome.0.map(AuditOutcome::word),
             since: since.0,
             until: until.0,
         };
@@ -173,8 +182,9 @@ impl Api {
 
     /// Export the audit
     ///
-    /// As lines of JSON, oldest first, without an end to its size.
+    /// As lines of JSON, oldest first, without an end to its size. Filters are those of the list.
     #[oai(path = "/export", method = "get", operation_id = "export_audit")]
+    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn export_audit(
         &self,
         caller: Office,
@@ -182,15 +192,24 @@ impl Api {
         since: Query<Option<i64>>,
         /// Before this moment, in Unix milliseconds
         until: Query<Option<i64>>,
+        #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
+        #[oai(validator(max_length = 200))] action: Query<Option<String>>,
+        /// Kind and id, or the id alone
+        #[oai(validator(max_length = 200))]
+        target: Query<Option<String>>,
         /// Only what concerns this organization
         organization: Query<Option<OrganizationId>>,
+        outcome: Query<Option<AuditOutcome>>,
     ) -> Result<Lines, Failure> {
         let reach = access::require(&self.app.snapshot(), &caller, Permission::AUDIT_EXPORT)?;
         let filter = Filter {
             organization: narrowed(reach, organization.0)?,
+            actor: actor.0,
+            action: action.0,
+            target: target.0,
+            outcome: outcome.0.map(AuditOutcome::word),
             since: since.0,
             until: until.0,
-            ..Filter::default()
         };
         let (app, exchange) = (self.app.clone(), caller.exchange.clone());
         let steps = stream::try_unfold(0, move |after| {

@@ -61,7 +61,16 @@ const EXPORT_ENTRIES: List = List {
               hash",
     from: "audit",
     joins: "",
-    conditions: &["id > :behind", "+organization_id = :within", "+at >= :since", "+at < :until"],
+    conditions: &[
+        "id > :behind",
+        "+organization_id = :within",
+        "+actor = :by",
+        "+action = :action",
+        "(+target = :target or +substr(target, instr(target, ' ') + 1) = :target)",
+        "+outcome = :outcome",
+        "+at >= :since",
+        "+at < :until",
+    ],
     order: &["id"],
     costly: &[],
     kept: &[],
@@ -72,6 +81,10 @@ pub fn export_entries(r: &Reader<'_>, filter: &Filter, behind: i64, limit: u64) 
     let asked: Parameters<'_> = &[
         (":behind", &behind),
         (":within", &filter.organization),
+        (":by", &filter.actor),
+        (":action", &filter.action),
+        (":target", &filter.target),
+        (":outcome", &filter.outcome),
         (":since", &filter.since),
         (":until", &filter.until),
     ];

@@ -1,6 +1,5 @@
 //! The commands besides `serve`: each is a request to an operation, and a way to print its answer.
 
-use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,48 +7,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::door::Door;
-use super::{Common, Failed, directory, import, open, show};
+use super::door::{self, Door};
+use super::named::{member_id, organization_id};
+use super::password::PasswordSource;
+use super::{Common, Failed, directory, import, named, open, show};
 use crate::config::Config;
 use crate::members;
-
-/// Where a password comes from: a prompt, unless one of these says otherwise. Never an argument.
-#[derive(Args)]
-pub(super) struct PasswordSource {
-    /// Read the password from the first line of standard input
-    #[arg(long)]
-    password_stdin: bool,
-    /// Read the password from the first line of this file
-    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-    password_file: Option<PathBuf>,
-}
-
-impl PasswordSource {
-    fn is_given(&self) -> bool {
-        self.password_stdin || self.password_file.is_some()
-    }
-
-    fn read(&self) -> Result<String, Failed> {
-        if let Some(path) = &self.password_file {
-            let text =
-                std::fs::read_to_string(path).map_err(|e| Failed(format!("{} cannot be read: {e}", path.display())))?;
-            return Ok(text.lines().next().unwrap_or_default().to_owned());
-        }
-        if self.password_stdin {
-            let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line)?;
-            return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
-        }
-        if !std::io::stdin().is_terminal() {
-            return Err(Failed(
-                "there is no terminal to ask for the password on: use --password-stdin or --password-file".into(),
-            ));
-        }
-        let first = rpassword::prompt_password("Password: ")?;
-        let second = rpassword::prompt_password("Once more: ")?;
-        if first == second { Ok(first) } else { Err(Failed("the two passwords differ".into())) }
-    }
-}
+use crate::nearest::did_you_mean;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -69,31 +33,54 @@ pub(super) enum MemberCommand {
     },
     /// Create a member; with a password only if one is given
     Create {
+        /// Letters, digits and . _ -, for signing in
         #[arg(long)]
         username: Option<String>,
+        /// For signing in, and for mail
         #[arg(long)]
         email: Option<String>,
+        /// Name to show
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
         #[command(flatten)]
         password: PasswordSource,
     },
     /// Show a member
-    Show { uid: String },
+    Show {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
     /// Activate a member
-    Activate { uid: String },
+    Activate {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
     /// Suspend a member: nothing of it is accepted from the next request on
-    Deactivate { uid: String },
+    Deactivate {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
     /// Give a member a new password; everything it was signed in to ends
     Password {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
         uid: String,
         #[command(flatten)]
         password: PasswordSource,
     },
     /// Print a link that works once, with which a member sets a new password
-    PasswordLink { uid: String },
+    PasswordLink {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
     /// Link a member to an organization, and give it roles there
     Link {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
         uid: String,
         /// Id or org_code
         organization: String,
@@ -102,9 +89,14 @@ pub(super) enum MemberCommand {
         role: Vec<String>,
     },
     /// Take a member's second factor away; everything it was signed in to ends
-    ResetSecondFactor { uid: String },
+    ResetSecondFactor {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
     /// Import members with quotas and names elsewhere, from CSV or (*.json) JSON
     Import {
+        /// The file of members; README.md says what its columns are called
         file: PathBuf,
         /// Only say what would be done
         #[arg(long)]
@@ -117,7 +109,11 @@ pub(super) enum MemberCommand {
         encoding: Option<String>,
     },
     /// Erase a member's personal data for good
-    Delete { uid: String },
+    Delete {
+        /// The member, by username, e-mail or uid
+        #[arg(value_name = "MEMBER")]
+        uid: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -130,8 +126,11 @@ pub(super) enum OrgCommand {
     },
     /// Create an organization with its system roles
     Create {
+        /// What it is called in requests and commands; never changed
         org_code: String,
+        /// Name to show
         name: String,
+        /// For people only
         #[arg(long)]
         tax_id: Option<String>,
     },
@@ -172,6 +171,7 @@ pub(super) enum ClientCommand {
     List,
     /// Create an API client; its secret is printed this once
     Create {
+        /// A name for people
         name: String,
         /// Such as members:read,permissions:check; `*` is all of them
         #[arg(long, value_delimiter = ',', required = true)]
@@ -188,18 +188,30 @@ pub(super) enum ClientCommand {
         /// Requests a minute
         #[arg(long, value_name = "N")]
         rate_limit: Option<u32>,
-        /// When it ends, in Unix milliseconds
-        #[arg(long, value_name = "MS")]
+        /// When it ends: 2026-12-31 (its beginning, UTC), or 90d from now
+        #[arg(long, value_name = "WHEN", value_parser = named::ahead)]
         expires_at: Option<i64>,
     },
     /// Give a client a new secret; the former one works on for a while
-    Rotate { client_key: String },
+    Rotate {
+        /// As `roster client list` shows it
+        client_key: String,
+    },
     /// Switch a client off
-    Disable { client_key: String },
+    Disable {
+        /// As `roster client list` shows it
+        client_key: String,
+    },
     /// Switch a client on again
-    Enable { client_key: String },
+    Enable {
+        /// As `roster client list` shows it
+        client_key: String,
+    },
     /// Delete a client
-    Delete { client_key: String },
+    Delete {
+        /// As `roster client list` shows it
+        client_key: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -210,6 +222,7 @@ pub(super) enum CatalogCommand {
     Diff(Document),
     /// Print the catalog of one application in our own form
     Export {
+        /// The application
         #[arg(long, default_value = "main")]
         app: String,
     },
@@ -217,6 +230,7 @@ pub(super) enum CatalogCommand {
 
 #[derive(Args)]
 pub(super) struct Document {
+    /// Our own form of a catalog, or an OpenAPI document
     file: PathBuf,
     /// The application whose entries these are
     #[arg(long)]
@@ -250,30 +264,31 @@ pub(super) enum AuditCommand {
     Verify,
 }
 
+/// Makes the first administrator: in a directory that is made now, or of a site that has none yet, while its server runs
+/// or not.
 pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource) -> Result<(), Failed> {
-    if directory::exists(&common.data) {
-        let data = common.data.display();
-        return Err(Failed(format!(
-            "{data} is a Roster data directory already: use `roster setup-link --data {data}` for its first administrator"
-        )));
-    }
+    let is_new = !directory::exists(&common.data)?;
     let password = password.read()?;
     // Everything that can be wrong is found before anything is made.
-    members::require_first(admin, &password)?;
-    let config = common.load(None)?;
+    members::require_first(admin, &password).map_err(|e| door::refused(&e, common))?;
+    common.load(None)?;
     directory::create(&common.data)?;
-    let directory::Owner::Us(_lock) = directory::lock(&common.data)? else {
-        return Err(Failed(format!("another Roster uses {}", common.data.display())));
-    };
-    let site = open(config).await?;
-    let made = members::create_first_administrator(&site.app, admin, password, None).await;
-    site.app.close().await;
-    let uid = made?;
+    let mut door = Door::open_or_make(common).await?;
+    let body = json!({"login": admin, "password": password});
+    let made = door.call(Method::POST, "/setup/administrator", &[], Some(body)).await;
+    let is_served = door.is_served();
+    door.close().await;
+    let made = made?;
     if common.json {
-        show::line(true, &json!({"uid": uid}));
-    } else {
-        say!("{} is ready. Administrator: {admin} ({uid})", common.data.display());
-        say!("Start it with: roster serve --data {}", common.data.display());
+        show::line(true, &made);
+        return Ok(());
+    }
+    let (data, uid) = (common.data.display(), made["uid"].as_str().unwrap_or_default());
+    say!("{data} is ready. Administrator: {admin} ({uid})");
+    if !is_served {
+        say!("Start it with: roster serve --data {data}");
+    } else if is_new {
+        say!("It is served already.");
     }
     Ok(())
 }
@@ -305,8 +320,7 @@ pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Fai
 }
 
 pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<(), Failed> {
-    let at = |uid: &str, rest: &str| format!("/admin/members/{}{rest}", segment(uid));
-    let member = match command {
+    let (named, method, rest, body) = match command {
         MemberCommand::List { keyword } => {
             let page = ask(common, Method::GET, &listed("/admin/members", keyword.as_deref()), None).await?;
             show::table(common.json, &page, &["uid", "username", "email", "display_name", "status"]);
@@ -317,52 +331,82 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             let body = without_nulls(
                 json!({"username": username, "email": email, "display_name": name, "password": password}),
             );
-            ask(common, Method::POST, "/admin/members", Some(body)).await?
-        }
-        MemberCommand::Show { uid } => ask(common, Method::GET, &at(&uid, ""), None).await?,
-        MemberCommand::Activate { uid } => ask(common, Method::POST, &at(&uid, "/activate"), None).await?,
-        MemberCommand::Deactivate { uid } => ask(common, Method::POST, &at(&uid, "/deactivate"), None).await?,
-        MemberCommand::Password { uid, password } => {
-            let password = password.read()?;
-            ask(common, Method::PATCH, &at(&uid, ""), Some(json!({"password": password}))).await?
-        }
-        MemberCommand::PasswordLink { uid } => {
-            ask(common, Method::POST, &at(&uid, "/password-link"), Some(json!({}))).await?
+            show::line(common.json, &ask(common, Method::POST, "/admin/members", Some(body)).await?);
+            return Ok(());
         }
         MemberCommand::Import { file, dry_run, welcome, encoding } => {
             return import::members(common, &file, (dry_run, welcome), encoding.as_deref()).await;
         }
         MemberCommand::Link { uid, organization, role } => return link(common, &uid, &organization, &role).await,
-        MemberCommand::ResetSecondFactor { uid } => {
-            ask(common, Method::DELETE, &at(&uid, "/second-factor"), None).await?;
-            json!({"uid": uid, "second_factor": false})
+        MemberCommand::Show { uid } => (uid, Method::GET, "", None),
+        MemberCommand::Activate { uid } => (uid, Method::POST, "/activate", None),
+        MemberCommand::Deactivate { uid } => (uid, Method::POST, "/deactivate", None),
+        MemberCommand::Password { uid, password } => {
+            (uid, Method::PATCH, "", Some(json!({"password": password.read()?})))
         }
-        MemberCommand::Delete { uid } => {
-            ask(common, Method::DELETE, &at(&uid, ""), None).await?;
-            json!({"uid": uid, "status": "deleted"})
-        }
+        MemberCommand::PasswordLink { uid } => (uid, Method::POST, "/password-link", Some(json!({}))),
+        MemberCommand::ResetSecondFactor { uid } => (uid, Method::DELETE, "/second-factor", None),
+        MemberCommand::Delete { uid } => (uid, Method::DELETE, "", None),
     };
-    show::line(common.json, &member);
+    let mut door = Door::open(common).await?;
+    let answer = of_member(&mut door, &named, (method, rest), body).await;
+    door.close().await;
+    show::line(common.json, &answer?);
     Ok(())
 }
 
-async fn link(common: &Common, uid: &str, organization: &str, roles: &[String]) -> Result<(), Failed> {
+/// Asks an operation about a member; one that answers nothing is said in our own words.
+async fn of_member(
+    door: &mut Door,
+    named: &str,
+    (method, rest): (Method, &str),
+    body: Option<Value>,
+) -> Result<Value, Failed> {
+    let uid = member_id(door, named).await?;
+    let is_deletion = method == Method::DELETE;
+    let answer = door.call(method, &format!("/admin/members/{}{rest}", segment(&uid)), &[], body).await?;
+    Ok(match (is_deletion, rest) {
+        (true, "") => json!({"uid": uid, "status": "deleted"}),
+        (true, _) => json!({"uid": uid, "second_factor": false}),
+        _ => answer,
+    })
+}
+
+async fn link(common: &Common, named: &str, organization: &str, roles: &[String]) -> Result<(), Failed> {
     let mut door = Door::open(common).await?;
-    let id = organization_id(&mut door, organization).await?;
-    let path = format!("/admin/members/{}/organizations/{id}", segment(uid));
-    let linked = door.call(Method::POST, &path, &[], None).await?;
-    let tenant = [("x-tenant-id", id.as_str())];
-    let base = common.load(None)?.base_path;
-    let known = door.call(Method::GET, &format!("{base}/permissions/roles"), &tenant, None).await?;
-    for key in roles {
-        let role = known["roles"].as_array().into_iter().flatten().find(|role| role["key"] == **key);
-        let role = role.ok_or_else(|| Failed(format!("{organization} has no role {key}")))?;
-        let path = format!("{base}/permissions/users/{}/roles", segment(uid));
-        door.call(Method::POST, &path, &tenant, Some(json!({"role_id": role["id"]}))).await?;
-    }
+    let linked = linked(&mut door, common, (named, organization), roles).await;
     door.close().await;
-    show::line(common.json, &linked);
+    show::line(common.json, &linked?);
     Ok(())
+}
+
+async fn linked(
+    door: &mut Door,
+    common: &Common,
+    (named, organization): (&str, &str),
+    roles: &[String],
+) -> Result<Value, Failed> {
+    let id = organization_id(door, organization).await?;
+    let uid = member_id(door, named).await?;
+    let base = common.load(None)?.base_path;
+    let tenant = [("x-tenant-id", id.as_str())];
+    let known = door.call(Method::GET, &format!("{base}/permissions/roles"), &tenant, None).await?;
+    let known = known["roles"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut wanted = Vec::new();
+    for key in roles {
+        let role = known.iter().find(|role| role["key"] == **key).ok_or_else(|| {
+            let meant = did_you_mean(key, known.iter().filter_map(|role| role["key"].as_str()));
+            Failed(format!("{organization} has no role {key}{meant}"))
+        })?;
+        wanted.push(role["id"].clone());
+    }
+    let path = format!("/admin/members/{}/organizations/{id}", segment(&uid));
+    let linked = door.call(Method::POST, &path, &[], None).await?;
+    for role in wanted {
+        let path = format!("{base}/permissions/users/{}/roles", segment(&uid));
+        door.call(Method::POST, &path, &tenant, Some(json!({"role_id": role}))).await?;
+    }
+    Ok(linked)
 }
 
 pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Failed> {
@@ -391,16 +435,6 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
     door.close().await;
     show::line(common.json, &answer);
     Ok(())
-}
-
-/// The id of an organization that is named by id or code.
-pub(super) async fn organization_id(door: &mut Door, named: &str) -> Result<String, Failed> {
-    if !crate::ids::OrganizationId::of(named).is_nil() {
-        return Ok(named.to_owned());
-    }
-    let found =
-        door.call(Method::GET, &format!("/internal/organizations/by-code/{}", segment(named)), &[], None).await?;
-    Ok(found["id"].as_str().unwrap_or_default().to_owned())
 }
 
 pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<(), Failed> {

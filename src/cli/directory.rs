@@ -5,9 +5,10 @@
 //! answers.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Failed;
 use crate::config;
@@ -16,31 +17,72 @@ use crate::health::Place;
 
 /// Creates the directory (0700) with a `roster.toml` that sets nothing (0600); leaves what is there.
 pub fn create(data: &Path) -> Result<(), Failed> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .map_err(|e| Failed(format!("{} cannot be made: {e}", data.display())))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|e| match e.kind() {
+        ErrorKind::AlreadyExists => unusable(data, &ErrorKind::NotADirectory.into()),
+        _ => unusable(data, &e),
+    })?;
     // One that was there before may be open to others: what will lie in it is not for them.
-    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
-        .map_err(|e| Failed(format!("{} cannot be made private: {e}", data.display())))?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).map_err(|e| unusable(data, &e))?;
+    let is_there = exists(data)?;
     let settings = data.join(config::FILE_NAME);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&settings);
     match made {
         Ok(mut file) => match file.write_all(config::template().as_bytes()) {
-            Err(e) if !exists(data) => Err(Failed(format!("{}: {e}", settings.display()))),
+            Err(e) if !is_there => Err(Failed(format!("{}: {e}", settings.display()))),
             // A site that is there needs no template: on a full disk it is served without.
             Err(_) => Ok(std::fs::remove_file(&settings)?),
             Ok(()) => Ok(()),
         },
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(Failed(format!("{} cannot be written: {e}", settings.display()))),
     }
 }
 
-pub fn exists(data: &Path) -> bool {
-    data.join("roster.db").exists()
+/// Is there a site? Fails where this user cannot see or use it: nothing is made beside what is only hidden.
+pub fn exists(data: &Path) -> Result<bool, Failed> {
+    let file = data.join("roster.db");
+    match std::fs::metadata(&file) {
+        Ok(_) => {
+            let access = rustix::fs::access(file.as_path(), rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
+            match access.map_err(std::io::Error::from) {
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(unusable(&file, &e)),
+                // Whatever else is wrong with it is found, and told, when it is opened.
+                _ => Ok(true),
+            }
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(unusable(data, &e)),
+    }
 }
+
+/// Why a directory or a file of it cannot be used, and by whom it could.
+fn unusable(path: &Path, error: &std::io::Error) -> Failed {
+    let shown = path.display();
+    let is_closed = matches!(error.kind(), ErrorKind::PermissionDenied) || error.raw_os_error() == Some(NOT_PERMITTED);
+    if !is_closed {
+        return Failed(match error.kind() {
+            ErrorKind::NotADirectory => {
+                format!("{shown} is a file, not a data directory: name another one with --data")
+            }
+            _ => format!("{shown} cannot be used: {error}"),
+        });
+    }
+    let us = rustix::process::geteuid().as_raw();
+    // The first part from the end that can be seen at all.
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let seen = whole.ancestors().find_map(|part| Some((part, std::fs::metadata(part).ok()?.uid())));
+    Failed(match seen.filter(|(_, owner)| *owner != us) {
+        Some((part, owner)) => format!(
+            "{shown} is closed to this user: {} belongs to user {owner}, and you are user {us}. Run this as its owner \
+             (`sudo -u '#{owner}' roster …`), or give it to you with chown",
+            part.display()
+        ),
+        None => format!("{shown} is closed to you, its owner: open it again with `chmod u+rwX`"),
+    })
+}
+
+/// `EPERM`: only an owner may change who may do what.
+const NOT_PERMITTED: i32 = 1;
 
 /// The right to use a data directory, held until the process ends.
 pub struct Lock {
@@ -59,8 +101,8 @@ pub enum Owner {
 /// Takes the directory, or finds the socket of the server that has it.
 pub fn lock(data: &Path) -> Result<Owner, Failed> {
     let path = data.join("roster.lock");
-    let failed = |e: &dyn std::fmt::Display| Failed(format!("{} cannot be used: {e}", path.display()));
-    let directory = File::open(data).map_err(|e| failed(&e))?;
+    let failed = |e: &std::io::Error| unusable(&path, e);
+    let directory = File::open(data).map_err(|e| unusable(data, &e))?;
     let directory = match directory.try_lock() {
         Ok(()) => Some(directory),
         Err(TryLockError::WouldBlock) => return Ok(Owner::Server(announced(data, &path))),
@@ -82,6 +124,41 @@ pub fn lock(data: &Path) -> Result<Owner, Failed> {
             return Ok(Owner::Us(Lock { file, place, _directory: directory }));
         }
     }
+}
+
+/// How long a server that starts waits for a command that has the directory.
+const COMMAND_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks: between two commands of a script there is not much more time.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// Takes the directory for a server: one that answers already is told of at once, a command is waited for.
+pub async fn lock_to_serve(data: &Path) -> Result<Lock, Failed> {
+    let shown = data.display();
+    for _ in 0..COMMAND_WAIT.as_millis() / PAUSE.as_millis() {
+        match lock(data)? {
+            Owner::Us(lock) => return Ok(lock),
+            Owner::Server(socket) => {
+                // One that was killed leaves its socket, at which nobody answers.
+                if !socket.as_os_str().is_empty() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
+                    return Err(Failed(format!(
+                        "another Roster serves {shown} already: stop it, or use another --data"
+                    )));
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(held(data, COMMAND_WAIT))
+}
+
+/// Somebody has the directory, says nothing, and did not let go of it for so long.
+pub fn held(data: &Path, waited: Duration) -> Failed {
+    Failed(format!(
+        "another process of Roster has {0} and did not let go of it within {1} seconds: a command that still runs, or a \
+         server that starts or hangs. `lsof {0}/roster.lock` shows which one",
+        data.display(),
+        waited.as_secs()
+    ))
 }
 
 /// Where the server that has the directory answers: as it said, or where it would by default.

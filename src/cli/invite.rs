@@ -4,8 +4,9 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::json;
 
-use super::commands::{organization_id, segment, without_nulls};
+use super::commands::{segment, without_nulls};
 use super::door::Door;
+use super::named::{self, organization_id};
 use super::{Common, Failed, show};
 
 #[derive(Subcommand)]
@@ -20,8 +21,8 @@ pub(super) enum InviteCommand {
         /// E-mail of the new account, unless its owner says otherwise
         #[arg(long)]
         email: Option<String>,
-        /// When it ends, in Unix milliseconds
-        #[arg(long, value_name = "MS")]
+        /// When it ends: 2026-12-31 (its beginning, UTC), or 90d from now
+        #[arg(long, value_name = "WHEN", value_parser = named::ahead)]
         expires_at: Option<i64>,
     },
     /// List an organization's invitations

@@ -2,8 +2,11 @@
 
 use clap::Subcommand;
 use poem::http::Method;
+use serde_json::Value;
 
 use super::commands::{ask, query, segment};
+use super::door::Door;
+use super::named::member_id;
 use super::{Common, Failed, show};
 
 #[derive(Subcommand)]
@@ -13,8 +16,8 @@ pub(super) enum JobCommand {
         /// queued, held, leased, done or dead
         #[arg(long)]
         state: Option<String>,
-        /// Whose videos, by uid
-        #[arg(long, value_name = "UID")]
+        /// Whose videos, by username, e-mail or uid
+        #[arg(long, value_name = "MEMBER")]
         member: Option<String>,
         /// The video's id
         #[arg(long, value_name = "ID")]
@@ -26,7 +29,10 @@ pub(super) enum JobCommand {
     /// Count jobs by state
     Counts,
     /// Retry a dead job
-    Retry { id: String },
+    Retry {
+        /// As `roster job list` shows it
+        id: String,
+    },
 }
 
 pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Failed> {
@@ -36,11 +42,13 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
             let narrowed = [
                 ("limit", Some("200")),
                 ("state", state.as_deref()),
-                ("member", member.as_deref()),
                 ("video", video.as_deref()),
                 ("processor", processor.as_deref()),
             ];
-            let page = ask(common, Method::GET, &query(&format!("{base}/jobs"), &narrowed), None).await?;
+            let mut door = Door::open(common).await?;
+            let page = list(&mut door, query(&format!("{base}/jobs"), &narrowed), member.as_deref()).await;
+            door.close().await;
+            let page = page?;
             let columns = ["id", "state", "path", "progress_percent", "attempts", "run_at", "last_error"];
             show::table(common.json, &page, &columns);
             return Ok(());
@@ -52,4 +60,12 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
     };
     show::line(common.json, &answer);
     Ok(())
+}
+
+async fn list(door: &mut Door, path: String, member: Option<&str>) -> Result<Value, Failed> {
+    let path = match member {
+        Some(named) => format!("{path}&member={}", segment(&member_id(door, named).await?)),
+        None => path,
+    };
+    door.call(Method::GET, &path, &[], None).await
 }

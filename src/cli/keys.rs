@@ -5,14 +5,16 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::commands::{ask, listed, segment, without_nulls};
+use super::door::Door;
+use super::named::{self, member_id};
 use super::{Common, Failed, show};
 
 /// Whose key it is.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Owner {
-    /// A member, by its uid
-    #[arg(long, value_name = "UID")]
+    /// A member, by username, e-mail or uid
+    #[arg(long, value_name = "MEMBER")]
     member: Option<String>,
     /// A service, by its name
     #[arg(long, value_name = "NAME")]
@@ -32,8 +34,8 @@ pub(super) struct Described {
     /// Such as me:read,videos:write; a service must have some, a member's key has all when absent
     #[arg(long, value_delimiter = ',')]
     scopes: Option<Vec<String>>,
-    /// When it ends, in Unix milliseconds; its type's life when absent
-    #[arg(long, value_name = "MS")]
+    /// When it ends: 2026-12-31 (its beginning, UTC), or 90d from now; its type's life when absent
+    #[arg(long, value_name = "WHEN", value_parser = named::ahead)]
     expires_at: Option<i64>,
 }
 
@@ -41,8 +43,8 @@ pub(super) struct Described {
 pub(super) enum KeyCommand {
     /// List API keys of services, or of a member
     List {
-        /// A member, by its uid
-        #[arg(long, value_name = "UID")]
+        /// A member, by username, e-mail or uid
+        #[arg(long, value_name = "MEMBER")]
         member: Option<String>,
     },
     /// Create an API key; its text is printed this once
@@ -93,8 +95,10 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
     let at = |id: &str, rest: &str| format!("/admin/api-keys/{}{rest}", segment(&hyphenated(id)));
     let answer = match command {
         KeyCommand::List { member } => {
-            let path = member.as_deref().map_or_else(|| "/admin/api-keys".to_owned(), keys_of);
-            let page = ask(common, Method::GET, &listed(&path, None), None).await?;
+            let mut door = Door::open(common).await?;
+            let page = list(&mut door, member.as_deref()).await;
+            door.close().await;
+            let page = page?;
             let columns = ["id", "type", "name", "service_name", "scopes", "expires_at", "last_used_at"];
             show::table(common.json, &page, &columns);
             return Ok(());
@@ -111,18 +115,34 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
     Ok(())
 }
 
+async fn list(door: &mut Door, member: Option<&str>) -> Result<Value, Failed> {
+    let path = keys_of(door, member).await?;
+    door.call(Method::GET, &listed(&path, None), &[], None).await
+}
+
 async fn make(common: &Common, described: Described, hash: Option<String>) -> Result<Value, Failed> {
+    let mut door = Door::open(common).await?;
+    let made = make_by(&mut door, described, hash).await;
+    door.close().await;
+    made
+}
+
+async fn make_by(door: &mut Door, described: Described, hash: Option<String>) -> Result<Value, Failed> {
     let Described { name, owner, kind, scopes, expires_at } = described;
-    let path = owner.member.as_deref().map_or_else(|| "/admin/api-keys".to_owned(), keys_of);
+    let path = keys_of(door, owner.member.as_deref()).await?;
     let body = json!({
         "name": name, "service_name": owner.service, "type": kind, "scopes": scopes, "expires_at": expires_at,
         "key_hash": hash,
     });
-    ask(common, Method::POST, &path, Some(without_nulls(body))).await
+    door.call(Method::POST, &path, &[], Some(without_nulls(body))).await
 }
 
-fn keys_of(member: &str) -> String {
-    format!("/admin/members/{}/api-keys", segment(member))
+/// Where the keys of a member are, or those of services.
+async fn keys_of(door: &mut Door, member: Option<&str>) -> Result<String, Failed> {
+    Ok(match member {
+        Some(named) => format!("/admin/members/{}/api-keys", segment(&member_id(door, named).await?)),
+        None => "/admin/api-keys".to_owned(),
+    })
 }
 
 /// An id as the API has it; in the text of a key it stands without hyphens.

@@ -8,12 +8,15 @@ mod show;
 mod commands;
 pub mod directory;
 mod door;
+mod help;
 mod import;
 mod invite;
 mod jobs;
 mod keys;
 mod memory;
+mod named;
 mod outbox;
+mod password;
 mod plugin;
 mod process;
 mod serve;
@@ -27,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use poem::endpoint::BoxEndpoint;
 
 use crate::app::App;
@@ -36,6 +39,7 @@ use crate::connect::mail;
 use crate::error::{Cause, Result};
 use crate::sandbox::compile;
 use crate::{log, members, organizations, permissions, routes};
+pub use help::command;
 pub use tables::tables;
 
 /// The member centre of a small site.
@@ -75,6 +79,9 @@ struct Common {
     /// Print one line of JSON
     #[arg(long, global = true)]
     json: bool,
+    /// How the arguments of the command are written.
+    #[arg(skip)]
+    spelling: help::Spelling,
 }
 
 #[derive(Subcommand)]
@@ -91,7 +98,7 @@ enum Command {
         #[arg(long, value_name = "LOGIN")]
         admin: String,
         #[command(flatten)]
-        password: commands::PasswordSource,
+        password: password::PasswordSource,
     },
     /// Print a new one-time link that makes the first administrator in a browser
     SetupLink,
@@ -173,7 +180,9 @@ impl From<std::io::Error> for Failed {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = help::command().get_matches();
+    let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    arguments.common.spelling = help::Spelling::of(&matches);
     let as_json = arguments.common.json;
     if let Some(Command::CompilePlugin { cpu_s, data_bytes, artifact_bytes, space }) = &arguments.command {
         return compile::child(*cpu_s, *data_bytes, *artifact_bytes, space);

@@ -13,7 +13,7 @@ pub(super) enum OutboxCommand {
         /// pending, delivered or dead
         #[arg(long)]
         state: Option<String>,
-        /// webhook, mail, sftpgo, or the id of one webhook
+        /// webhook, mail, sftpgo, wordpress, or the id of one webhook
         #[arg(long)]
         target: Option<String>,
         /// A kind of event, such as member.created

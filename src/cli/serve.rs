@@ -34,15 +34,7 @@ const LEASES_EVERY: Duration = Duration::from_secs(5);
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode, Failed> {
     process::close_memory().map_err(|e| Failed(format!("the memory of the server cannot be closed to others: {e}")))?;
     directory::create(&common.data)?;
-    let mut lock = match directory::lock(&common.data)? {
-        directory::Owner::Us(lock) => lock,
-        directory::Owner::Server(_) => {
-            return Err(Failed(format!(
-                "another Roster serves {} already: stop it, or use another --data",
-                common.data.display()
-            )));
-        }
-    };
+    let mut lock = directory::lock_to_serve(&common.data).await?;
     let config = common.load(listen)?;
     log::start(&config)?;
     for name in Config::unknown_variables() {
@@ -169,7 +161,7 @@ fn remove_stale(socket: &PathBuf) -> Result<(), Failed> {
 
 /// Says where the server listens, and how the first administrator is made.
 async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url: &str) {
-    let url = if public_url.is_empty() { format!("http://{bound}") } else { public_url.to_owned() };
+    let url = if public_url.is_empty() { format!("http://{}", reachable(bound)) } else { public_url.to_owned() };
     // Set once, here.
     let _ = app.url.set(url.clone());
     let setup_url = setup_url(app, &url).await.unwrap_or_else(|e| {
@@ -177,7 +169,7 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
         None
     });
     if common.json {
-        let mut line = serde_json::json!({"listening": bound.to_string()});
+        let mut line = serde_json::json!({"listening": bound.to_string(), "url": url});
         if let Some(setup_url) = setup_url {
             line["setup_url"] = setup_url.into();
         }
@@ -185,6 +177,12 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
         return;
     }
     say!("Roster {} serves {} on {url}", env!("CARGO_PKG_VERSION"), common.data.display());
+    if public_url.is_empty() && bound.ip().is_unspecified() {
+        say!("On this computer also: http://localhost:{}", bound.port());
+    }
+    if public_url.is_empty() && !bound.ip().is_loopback() {
+        say!("Browsers keep a sign-in over https only: put a proxy before it, and set public_url.");
+    }
     say!("API documentation: {url}{}/docs", app.config.base_path);
     if let Some(setup_url) = setup_url {
         say!(
@@ -193,6 +191,23 @@ async fn announce(common: &Common, app: &Arc<App>, bound: SocketAddr, public_url
         );
         say!("(`roster setup-link` prints a new link; `roster init` does the same without a browser.)");
     }
+}
+
+/// Where others reach what listens at this address: one that stands for all of this computer's is none to go to.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    // Of an address that only examples have: nothing is sent, the system only says what it would send from.
+    let own = |(here, there): (&str, &str)| {
+        let socket = std::net::UdpSocket::bind(here).ok()?;
+        socket.connect(there).ok()?;
+        socket.local_addr().ok().map(|own| own.ip()).filter(|own| !own.is_unspecified())
+    };
+    let routes = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let taken = if bound.is_ipv4() { &routes[..1] } else { &routes[..] };
+    let own = taken.iter().copied().find_map(own).unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    SocketAddr::new(own, bound.port())
 }
 
 async fn setup_url(app: &App, url: &str) -> crate::error::Result<Option<String>> {

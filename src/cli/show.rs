@@ -7,6 +7,9 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::units;
+use crate::videos::quota::SIZE_MAX;
+
 /// Why standard output could not be written.
 static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
 
@@ -31,6 +34,16 @@ pub fn say(text: Arguments<'_>) {
     }
 }
 
+/// A file as it is, on standard output.
+pub fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if let Err(e) = out.write_all(bytes).and_then(|()| out.flush())
+        && e.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = FAILURE.set(e);
+    }
+}
+
 /// There is nobody to tell that this failed.
 pub fn complain(text: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -48,7 +61,7 @@ pub fn line(as_json: bool, value: &Value) {
         return;
     }
     let pairs: Vec<(&String, String)> =
-        value.as_object().into_iter().flatten().map(|(name, value)| (name, text(value))).collect();
+        value.as_object().into_iter().flatten().map(|(name, value)| (name, cell(name, value))).collect();
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in pairs {
         say!("{name:width$}  {value}");
@@ -65,7 +78,7 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|item| columns.iter().map(|column| text(&item[column])).collect())
+        .map(|item| columns.iter().map(|column| cell(column, &item[*column])).collect())
         .collect();
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([columns[n].len()]).max().unwrap_or(0);
     let print = |cells: &[String]| {
@@ -77,6 +90,21 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
     let total = page["total"].as_u64().unwrap_or_default();
     if total > rows.len() as u64 {
         say!("… {} of {total}: narrow it with --keyword", rows.len());
+    }
+}
+
+/// What a field holds, for people: moments as dates in UTC, bytes as sizes.
+fn cell(name: &str, value: &Value) -> String {
+    const SIZES: [&str; 6] = ["size", "used", "reserved", "free", "bytes", "quota"];
+    let is_size = SIZES.contains(&name) || name.ends_with("_bytes") || name.ends_with("_size");
+    // `looked_at` is a count: no moment of ours lies that far back.
+    const MOMENT_MIN: i64 = 100_000_000_000;
+    let is_moment = name == "at" || name.ends_with("_at") || name.ends_with("_until");
+    match value.as_i64() {
+        Some(SIZE_MAX) if is_size => "unlimited".into(),
+        Some(bytes) if is_size => units::shown_bytes(bytes),
+        Some(ms) if is_moment && ms >= MOMENT_MIN => units::shown_moment(ms),
+        _ => text(value),
     }
 }
 

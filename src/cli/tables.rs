@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-use super::Arguments;
+use super::{Arguments, help};
 use crate::access::permission::OWN;
 use crate::config::Config;
 use crate::error::{Cause, code};
@@ -48,7 +48,7 @@ fn options(command: &clap::Command) -> String {
     let own = command.get_arguments().filter(|argument| !argument.is_hide_set() && argument.get_id() != "help");
     let shown = own.map(|argument| match argument.get_long() {
         Some(long) => format!("`--{long}`"),
-        None => format!("`{}`", argument.get_id().as_str().to_uppercase()),
+        None => format!("`{}`", help::placeholder(argument)),
     });
     shown.collect::<Vec<_>>().join(" ")
 }

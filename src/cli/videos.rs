@@ -6,8 +6,9 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::commands::{ask, listed, without_nulls};
+use super::commands::{ask, listed, segment, without_nulls};
 use super::door::Door;
+use super::named::{self, Size, member_id, organization_id};
 use super::{Common, Failed, show};
 
 #[derive(Subcommand)]
@@ -45,6 +46,18 @@ pub(super) enum QuotaCommand {
         /// Found in username, e-mail and display name
         #[arg(long)]
         keyword: Option<String>,
+    },
+    /// Say what a member may store, or all members of an organization together
+    Set {
+        /// The member, by username, e-mail or uid; with --org an organization, by id or org_code
+        whose: String,
+        /// A size such as 20GB, 1.5TB or 512MiB; 0 for nothing at all, `unlimited`, or `default` for what the organization
+        /// or the settings say
+        #[arg(value_parser = named::size)]
+        size: Size,
+        /// WHOSE is an organization: this is the ceiling above its members, and `default` is none
+        #[arg(long)]
+        org: bool,
     },
     /// Prove all usage by the ledger and the videos; exits with 1 when something differs and is not repaired
     Recount {
@@ -114,6 +127,13 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
             show::table(common.json, &page, &["uid", "username", "size", "used", "reserved", "free", "percent"]);
             Ok(ExitCode::SUCCESS)
         }
+        QuotaCommand::Set { whose, size, org } => {
+            let mut door = Door::open(common).await?;
+            let set = set(&mut door, &whose, size, org).await;
+            door.close().await;
+            show::line(common.json, &set?);
+            Ok(ExitCode::SUCCESS)
+        }
         QuotaCommand::Recount { repair } => {
             let body = json!({"repair": repair});
             let found = ask(common, Method::POST, "/admin/quotas/recount", Some(body)).await?;
@@ -122,4 +142,13 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
             Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+async fn set(door: &mut Door, whose: &str, size: Size, is_organization: bool) -> Result<Value, Failed> {
+    let (kind, id) = match is_organization {
+        true => ("organizations", organization_id(door, whose).await?),
+        false => ("members", member_id(door, whose).await?),
+    };
+    let path = format!("/admin/{kind}/{}/quota", segment(&id));
+    door.call(Method::PATCH, &path, &[], Some(json!({"size": size.0}))).await
 }

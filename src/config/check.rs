@@ -1,10 +1,82 @@
 //! What settings must be to each other.
 
-use super::Config;
+use super::{Config, MailSecurity, providers};
+
+/// The plugin refuses shorter ones too: whoever has a ticket can try secrets without asking anybody.
+const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 impl Config {
+    pub(super) fn check(&self, faults: &mut Vec<String>) {
+        if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
+            faults.push(format!("log.level is not understood: {e}"));
+        }
+        if self.public_url.ends_with('/') {
+            faults.push("public_url must not end with a slash".into());
+        }
+        for origin in &self.cors_origins {
+            let exact = origin.starts_with("http://") || origin.starts_with("https://");
+            if !exact || origin.contains('*') || origin.matches('/').count() != 2 {
+                faults.push(format!("cors.origins: {origin:?} is not an exact origin like https://portal.example.org"));
+            }
+        }
+        for (name, url) in [
+            ("wordpress.url", &self.wordpress_url),
+            ("authentik.url", &self.authentik_url),
+            ("sftpgo.url", &self.sftpgo_url),
+        ] {
+            if !url.is_empty() {
+                providers::check_address(name, url, faults);
+            }
+            if url.ends_with('/') {
+                faults.push(format!("{name} must not end with a slash"));
+            }
+        }
+        for (name, secret) in [
+            ("wordpress.ticket_secret_file", &self.wordpress_ticket_secret),
+            ("hooks.wordpress_key_file", &self.hook_wordpress_key),
+            ("hooks.sftpgo_key_file", &self.hook_sftpgo_key),
+        ] {
+            if secret.as_ref().is_some_and(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
+                faults.push(format!("{name}: the secret must have at least {TICKET_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
+            }
+        }
+        self.check_files(faults);
+        self.check_bodies(faults);
+        if self.wordpress_username.is_empty() != self.wordpress_password.is_none() {
+            faults.push("wordpress.username and wordpress.password_file go together".into());
+        }
+        if self.mail_host.is_empty() != self.mail_from.is_empty() {
+            faults.push("mail.host and mail.from go together".into());
+        }
+        if self.mail_security == MailSecurity::None && !providers::is_loopback(&self.mail_host) {
+            faults.push("mail.security may be none only for a server on this machine".into());
+        }
+        if self.registration && self.mail_host.is_empty() {
+            faults.push("auth.registration needs mail.host: the e-mail is proved by a code".into());
+        }
+        if self.signing_key_overlap_s < self.access_token_ttl_s {
+            faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
+        }
+        if self.audience.is_empty() {
+            faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());
+        }
+    }
+
+    /// What lies at SFTPGo and below the media root.
+    fn check_files(&self, faults: &mut Vec<String>) {
+        if self.has_sftpgo() && self.sftpgo_secret.is_none() {
+            faults.push("sftpgo.url needs a secret in sftpgo.secret_file".into());
+        }
+        if !self.sftpgo_home.is_empty() && !self.sftpgo_home.contains("{username}") {
+            faults.push("sftpgo.home must have {username} in it: everybody would have the same folder".into());
+        }
+        if !self.media_root.as_os_str().is_empty() && !self.media_root.is_absolute() {
+            faults.push("media_root must begin with a slash".into());
+        }
+    }
+
     /// What may be sent fits into the bytes in flight.
-    pub(super) fn check_bodies(&self, faults: &mut Vec<String>) {
+    fn check_bodies(&self, faults: &mut Vec<String>) {
         let large = if self.plugins_large.is_empty() { 0 } else { self.plugin_large_file_bytes };
         for (name, bytes) in [
             ("limits.body_bytes", self.body_bytes_max),

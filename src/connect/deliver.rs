@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::store::Head;
 use super::webhook::{self, Sender};
-use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, mail, sftpgo, store};
+use super::{Delivery, Outcome, Target, backoff_ms, kind_of, letters, mail, sftpgo, store, wordpress_status};
 use crate::access::secret;
 use crate::app::{App, ms};
 use crate::error::Result;
@@ -42,6 +42,7 @@ impl Pool {
         match self.kind.as_str() {
             "mail" => mail::AT_ONCE_MAX,
             "sftpgo" => sftpgo::AT_ONCE_MAX,
+            "wordpress" => wordpress_status::AT_ONCE_MAX,
             _ => WEBHOOKS_OF_ONE_MAX,
         }
     }
@@ -155,6 +156,7 @@ async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<Outc
         Some(Target::Webhook(id)) => webhook::deliver(app, sender, id, delivery).await,
         Some(Target::Letters(member)) => letters::deliver(app, member, delivery).await,
         Some(Target::Sftpgo(member)) => sftpgo::deliver(app, member, delivery).await,
+        Some(Target::Wordpress(member)) => wordpress_status::deliver(app, member).await,
         None => Ok(Outcome::Gone("this program delivers nothing there".into())),
     }
 }

@@ -13,12 +13,13 @@ pub mod sftpgo;
 mod store;
 pub mod webhook;
 pub mod wordpress;
+mod wordpress_status;
 pub mod wordpress_users;
 
 use crate::access::promise::Maker;
 use crate::app::backoff;
 use crate::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
-use crate::outbox::{Kind, MAIL, SFTPGO, WEBHOOK};
+use crate::outbox::{Kind, MAIL, SFTPGO, WEBHOOK, WORDPRESS};
 
 /// Who an event is delivered to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,18 +29,19 @@ pub enum Target {
     Letters(MemberId),
     /// One member's account at SFTPGo.
     Sftpgo(MemberId),
+    /// One member's account at WordPress.
+    Wordpress(MemberId),
 }
 
 impl Target {
     /// The target that a row names; `None` for one that this program delivers nothing to.
     pub fn of(text: &str) -> Option<Self> {
-        let id = |text: &str| uuid::Uuid::try_parse(text).ok();
-        match (text.strip_prefix(WEBHOOK), text.strip_prefix(MAIL), text.strip_prefix(SFTPGO)) {
-            (Some(webhook), ..) => id(webhook).map(|id| Self::Webhook(WebhookId(id))),
-            (_, Some(member), _) => id(member).map(|id| Self::Letters(MemberId(id))),
-            (.., Some(member)) => id(member).map(|id| Self::Sftpgo(MemberId(id))),
-            _ => None,
-        }
+        let id = |prefix: &str| text.strip_prefix(prefix).and_then(|id| uuid::Uuid::try_parse(id).ok());
+        id(WEBHOOK)
+            .map(|id| Self::Webhook(WebhookId(id)))
+            .or_else(|| id(MAIL).map(|id| Self::Letters(MemberId(id))))
+            .or_else(|| id(SFTPGO).map(|id| Self::Sftpgo(MemberId(id))))
+            .or_else(|| id(WORDPRESS).map(|id| Self::Wordpress(MemberId(id))))
     }
 }
 

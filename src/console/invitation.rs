@@ -10,10 +10,13 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, place, refusal};
+use super::page::{
+    Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
+    place, refusal,
+};
 use crate::access::caller::Exchange;
 use crate::app::App;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, Field, Result};
 use crate::members::invitations::{self, Newcomer};
 use crate::members::require_first;
 
@@ -32,6 +35,7 @@ pub(crate) struct Submitted {
     #[serde(default)]
     display_name: String,
     password: String,
+    again: String,
 }
 
 /// Shows the form to the holder of the link.
@@ -40,11 +44,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
     match invitations::look(&app, &link.0.token).await {
         Ok(invited) => {
             let typed = Typed { login: invited.invitation.email.as_deref().unwrap_or_default(), display_name: "" };
-            page(
-                StatusCode::OK,
-                TITLE,
-                &form_html(&place(&app.config, "/invitation"), &invited.organization_name, &link.0.token, &typed, &[]),
-            )
+            page(StatusCode::OK, TITLE, &form_html(&app, &invited.organization_name, &link.0.token, &typed, &[]))
         }
         Err(refused) => refusal(TITLE, &refused),
     }
@@ -64,30 +64,43 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         Ok(invited) => invited.organization_name,
         Err(refused) => return refusal(TITLE, &refused),
     };
+    let form_again = |status: u16, faults: &[Fault]| {
+        let typed = Typed { login: &submitted.0.login, display_name: &submitted.0.display_name };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        page(status, TITLE, &form_html(&app, &organization, &submitted.0.token, &typed, faults))
+    };
+    if let Some(fault) = differing(&submitted.0.password, &submitted.0.again) {
+        return form_again(400, &[fault]);
+    }
     match accept(&app, exchange, &submitted.0).await {
         Ok(()) => page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs(&app.config))),
         Err(e) => {
             let faults = match e.cause {
-                Cause::BadInput => {
-                    e.fields.iter().map(|field| format!("The {} {}.", spoken(field.name()), field.message)).collect()
+                Cause::BadInput => e.fields.iter().map(fault).collect::<Vec<_>>(),
+                Cause::UsernameExists | Cause::EmailExists => {
+                    let text =
+                        format!("{}. If that is you, join with your account, as said below.", capitalized(e.message()));
+                    vec![Fault { field: "login", text }]
                 }
-                Cause::UsernameExists | Cause::EmailExists => vec![format!("{}.", capitalized(e.message()))],
                 _ => return refusal(TITLE, &e),
             };
-            let typed = Typed { login: &submitted.0.login, display_name: &submitted.0.display_name };
-            let status = StatusCode::from_u16(e.cause.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            page(
-                status,
-                TITLE,
-                &form_html(&place(&app.config, "/invitation"), &organization, &submitted.0.token, &typed, &faults),
-            )
+            form_again(e.cause.status(), &faults)
         }
     }
 }
 
+fn fault(field: &Field) -> Fault {
+    let of = match field.name() {
+        "password" => "password",
+        "display_name" => "display_name",
+        _ => "login",
+    };
+    Fault { field: of, text: format!("The {} {}.", spoken(field.name()), field.message) }
+}
+
 async fn accept(app: &App, exchange: &Arc<Exchange>, submitted: &Submitted) -> Result<()> {
     const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
-    let Submitted { token, login, display_name, password } = submitted;
+    let Submitted { token, login, display_name, password, .. } = submitted;
     let (login, display_name) = (login.trim(), display_name.trim());
     require_first(login, password)?;
     if display_name.chars().count() > DISPLAY_NAME_CHARACTERS_MAX || display_name.chars().any(char::is_control) {
@@ -128,38 +141,61 @@ fn done_html(organization: &str, login: &str, docs: &str) -> String {
     )
 }
 
-fn form_html(action: &str, organization: &str, token: &str, typed: &Typed<'_>, faults: &[String]) -> String {
+fn form_html(app: &App, organization: &str, token: &str, typed: &Typed<'_>, faults: &[Fault]) -> String {
+    let join = place(&app.config, "/me/invitations/accept");
+    form_of(&place(&app.config, "/invitation"), &join, (organization, token), typed, faults)
+}
+
+fn form_of(
+    action: &str,
+    join: &str,
+    (organization, token): (&str, &str),
+    typed: &Typed<'_>,
+    faults: &[Fault],
+) -> String {
+    let login = Input {
+        name: "login",
+        label: "E-mail or username",
+        attributes: "required maxlength=\"254\" autocomplete=\"username\"",
+        value: Some(typed.login),
+    };
+    let name = Input {
+        name: "display_name",
+        label: "Your name, if you like",
+        attributes: "maxlength=\"200\" autocomplete=\"name\"",
+        value: Some(typed.display_name),
+    };
+    let [password, again] = password_inputs("Password");
+    let (organization, token) = (escaped(organization), escaped(token));
     format!(
-        r#"<h1>{} invites you</h1>
-<p>Make your account. This link works once.</p>{}
+        r#"<h1>{organization} invites you</h1>
+<p>Make your account. This link works once.</p>
 <form method="post" action="{action}">
-<input type="hidden" name="token" value="{}">
-<label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
-<label>Your name, if you like<input name="display_name" maxlength="200" autocomplete="name" value="{}"></label>
-<label>Password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
-<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign. Not a common one.</p>
+<input type="hidden" name="token" value="{token}">
+{}{PASSWORD_HINT}
 <button>Create account</button>
-</form>"#,
-        escaped(organization),
-        faults_html(faults),
-        escaped(token),
-        escaped(typed.login),
-        escaped(typed.display_name)
+</form>
+<p class="hint"><b>You have an account here already?</b> Then make no second one. Sign in where you use it, and give
+this code to the people who run that page, or send it yourself, signed in, as <code>{{"token": "…"}}</code> to
+<code>POST {join}</code>. You join {organization} with the account you have.</p>
+<p class="hint"><code>{token}</code></p>"#,
+        inputs_html(&[login, name, password, again], faults)
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Typed, done_html, form_html};
+    use super::{Fault, Typed, done_html, form_of};
 
     #[test]
     fn what_was_typed_cannot_become_markup() {
-        let typed = Typed { login: "<b>'\"&", display_name: "\"><u>" };
-        let html = form_html("/invitation", "<i>Acme</i>", "\"><script>", &typed, &["<s>".to_owned()]);
+        let typed = Typed { login: "<a>'\"&", display_name: "\"><u>" };
+        let faults = [Fault { field: "login", text: "<s>".to_owned() }];
+        let html = form_of("/invitation", "/me", ("<i>Acme</i>", "\"><script>"), &typed, &faults);
         let done = done_html("<i>Acme</i>", "<b>kim", "/api/v1");
-        for tag in ["<script>", "<i>", "<u>", "<s>"] {
+        for tag in ["<script>", "<i>", "<u>", "<s>", "<a>"] {
             assert!(!html.contains(tag) && !done.contains(tag), "{tag}");
         }
-        assert!(!html.contains("<b>") && !done.contains("<b><b>"));
+        assert!(!done.contains("<b><b>"));
     }
 }

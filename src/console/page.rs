@@ -45,9 +45,68 @@ fn sentence(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// What is wrong with a form, a paragraph each.
-pub fn faults_html(faults: &[String]) -> String {
-    faults.iter().map(|fault| format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(fault))).collect()
+/// Something that is wrong with a form.
+pub struct Fault {
+    /// The field; empty for what is about none.
+    pub field: &'static str,
+    pub text: String,
+}
+
+/// A field of a form.
+pub struct Input<'i> {
+    pub name: &'static str,
+    pub label: &'static str,
+    /// All attributes but name and value, as markup.
+    pub attributes: &'static str,
+    /// What was typed; none for what is not shown again.
+    pub value: Option<&'i str>,
+}
+
+/// The rule of passwords, and how the two fields of a new one look.
+pub const PASSWORD_HINT: &str = "<p class=\"hint\">At least 8 characters, with an upper-case letter and a digit or a sign. \
+Not a common one.</p>";
+
+/// A new password is asked for twice: nobody sees what is typed.
+pub const fn password_inputs<'i>(label: &'static str) -> [Input<'i>; 2] {
+    const ATTRIBUTES: &str =
+        "type=\"password\" required minlength=\"8\" maxlength=\"256\" autocomplete=\"new-password\"";
+    [
+        Input { name: "password", label, attributes: ATTRIBUTES, value: None },
+        Input { name: "again", label: "The same once more", attributes: ATTRIBUTES, value: None },
+    ]
+}
+
+/// What is wrong with the two fields of a new password, where they differ.
+pub fn differing(password: &str, again: &str) -> Option<Fault> {
+    (password != again).then(|| Fault { field: "again", text: "The two passwords differ.".into() })
+}
+
+/// The fields, each with what is wrong with it behind it. The first wrong one has the focus, else the first.
+pub fn inputs_html(inputs: &[Input<'_>], faults: &[Fault]) -> String {
+    let of =
+        |name: &str| faults.iter().filter(|fault| fault.field == name).map(|fault| &fault.text).collect::<Vec<_>>();
+    let is_known = |fault: &&Fault| inputs.iter().any(|input| input.name == fault.field);
+    let unknown = faults.iter().filter(|fault| !is_known(fault)).map(|fault| fault_html(&fault.text));
+    let focus = inputs.iter().position(|input| !of(input.name).is_empty()).unwrap_or_default();
+    let fields = inputs.iter().enumerate().map(|(n, input)| {
+        let Input { name, label, attributes, value } = input;
+        let wrong = of(name);
+        let value = value.map_or_else(String::new, |value| format!(" value=\"{}\"", escaped(value)));
+        let focus = if n == focus { " autofocus" } else { "" };
+        let field =
+            |more: &str| format!("<label>{label}<input name=\"{name}\" {attributes}{value}{focus}{more}></label>");
+        if wrong.is_empty() {
+            return field("");
+        }
+        let told: String = wrong.into_iter().map(|text| fault_html(text)).collect();
+        let marked = field(&format!(" aria-invalid=\"true\" aria-describedby=\"{name}-fault\""));
+        format!("{marked}<div id=\"{name}-fault\">{told}</div>")
+    });
+    unknown.chain(fields).collect()
+}
+
+fn fault_html(text: &str) -> String {
+    format!("<p class=\"fault\" role=\"alert\">{}</p>", escaped(text))
 }
 
 /// The forms are ours: a browser that comes from elsewhere was sent here.

@@ -9,7 +9,9 @@ use poem::web::{Data, Form, Query};
 use poem::{Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{escaped, faults_html, is_from_elsewhere, page, place, refusal};
+use super::page::{
+    Fault, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place, refusal,
+};
 use crate::access::caller::Exchange;
 use crate::app::App;
 use crate::error::{Cause, Error};
@@ -55,9 +57,8 @@ pub async fn submit(
     if let Err(refused) = require_link(&app, &token).await {
         return refusal(TITLE, &refused);
     }
-    if password != again {
-        let faults = ["The two passwords differ.".to_owned()];
-        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &faults));
+    if let Some(fault) = differing(&password, &again) {
+        return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &[fault]));
     }
     match reset(&app, &exchange, token.clone(), password).await {
         Ok(()) => page(
@@ -67,36 +68,35 @@ pub async fn submit(
              where you are used to. This link is used up.</p>",
         ),
         Err(e) if e.cause == Cause::BadInput => {
-            let faults: Vec<String> = e.fields.iter().map(|field| format!("The password {}.", field.message)).collect();
+            let fault = |message: &str| Fault { field: "password", text: format!("The password {message}.") };
+            let faults: Vec<Fault> = e.fields.iter().map(|field| fault(&field.message)).collect();
             page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &faults))
         }
         Err(e) => refusal(TITLE, &e),
     }
 }
 
-fn form_html(action: &str, token: &str, faults: &[String]) -> String {
+fn form_html(action: &str, token: &str, faults: &[Fault]) -> String {
     format!(
         r#"<h1>Set a new password</h1>
-<p>This link works once. Everything that is signed in now will end.</p>{}
+<p>This link works once. Everything that is signed in now will end.</p>
 <form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
-<label>New password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password" autofocus></label>
-<label>Once more<input name="again" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
-<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign. Not a common one.</p>
+{}{PASSWORD_HINT}
 <button>Set password</button>
 </form>"#,
-        faults_html(faults),
-        escaped(token)
+        escaped(token),
+        inputs_html(&password_inputs("New password"), faults)
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::form_html;
+    use super::{Fault, form_html};
 
     #[test]
     fn what_was_typed_cannot_become_markup() {
-        let html = form_html("/reset", "\"><script>", &["<i>".to_owned()]);
+        let html = form_html("/reset", "\"><script>", &[Fault { field: "again", text: "<i>".to_owned() }]);
         assert!(!html.contains("<script>") && !html.contains("<i>"));
     }
 }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use poem::http::StatusCode;
 use poem::web::{Data, Form, Query};
-use poem::{Request, Response, handler};
+use poem::{Body, Request, Response, handler};
 use serde::Deserialize;
 
-use super::page::{docs, escaped, faults_html, is_from_elsewhere, page, place, refusal};
+use super::page::{
+    Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
+    place, refusal,
+};
 use crate::access::caller::FromCommandLine;
 use crate::app::{App, is_setup_token};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, Field, Result};
 use crate::members;
 use crate::wire::Failure;
 
@@ -30,6 +33,7 @@ pub(crate) struct Submitted {
     token: String,
     login: String,
     password: String,
+    again: String,
 }
 
 /// Shows the form to the holder of the link.
@@ -45,13 +49,19 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 /// Makes the administrator.
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
-    let Submitted { token, login, password } = submitted.0;
+    let Submitted { token, login, password, again } = submitted.0;
     if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(Cause::Forbidden));
     }
     // The token comes first: without it nobody makes the server hash.
     if let Err(refused) = require_open(&app, &token).await {
         return refusal(TITLE, &refused);
+    }
+    let form_again = |faults: &[Fault]| {
+        page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/setup"), &token, &login, faults))
+    };
+    if let Some(fault) = differing(&password, &again) {
+        return form_again(&[fault]);
     }
     match members::create_first_administrator(&app, &login, password, Some(token.clone())).await {
         Ok(_) => page(
@@ -64,12 +74,39 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             ),
         ),
         Err(e) if e.cause == Cause::BadInput => {
-            let faults: Vec<String> =
-                e.fields.iter().map(|field| format!("The {} {}.", field.name(), field.message)).collect();
-            page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/setup"), &token, &login, &faults))
+            let fault = |field: &Field| Fault {
+                field: if field.name() == "login" { "login" } else { "password" },
+                text: format!("The {} {}.", field.name(), field.message),
+            };
+            form_again(&e.fields.iter().map(fault).collect::<Vec<_>>())
         }
         Err(e) => refusal(TITLE, &e),
     }
+}
+
+/// Who shall be the first administrator.
+#[derive(Deserialize)]
+struct First {
+    login: String,
+    password: String,
+}
+
+/// Makes the administrator, for the command line on this machine only: `roster init`, also while the server runs.
+#[handler]
+pub async fn new_administrator(app: Data<&Arc<App>>, request: &Request, body: Body) -> Result<Response, Failure> {
+    if request.data::<FromCommandLine>().is_none() {
+        return Err(Cause::RouteNotFound.into());
+    }
+    let malformed = |why: String| Error::new(Cause::MalformedBody).because(why);
+    let bytes = body.into_bytes().await.map_err(|e| malformed(e.to_string()))?;
+    let First { login, password } = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
+    let uid = members::create_first_administrator(&app, &login, password, None).await?;
+    Ok(answer(&serde_json::json!({"uid": uid})))
+}
+
+fn answer(data: &serde_json::Value) -> Response {
+    let body = serde_json::json!({"code": 102_000, "message": "ok", "data": data});
+    Response::builder().content_type("application/json").body(body.to_string())
 }
 
 /// A new link, for the command line on this machine only.
@@ -84,8 +121,7 @@ pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
     let token = app.new_setup_token().await?;
     let url = app.url.get().cloned().unwrap_or_else(|| app.config.public_url());
     let data = serde_json::json!({"setup_url": format!("{url}/setup?token={token}"), "expires_in": app.config.setup_link_ttl_s});
-    let body = serde_json::json!({"code": 102_000, "message": "ok", "data": data});
-    Ok(Response::builder().content_type("application/json").body(body.to_string()))
+    Ok(answer(&data))
 }
 
 async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
@@ -96,30 +132,50 @@ async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
     if members::is_set_up(app).await? { Err(Cause::SetupDone.into()) } else { Ok(()) }
 }
 
-fn form_html(action: &str, token: &str, login: &str, faults: &[String]) -> String {
-    let faults = faults_html(faults);
+fn form_html(action: &str, token: &str, login: &str, faults: &[Fault]) -> String {
+    let login = Input {
+        name: "login",
+        label: "E-mail or username",
+        attributes: "required maxlength=\"254\" autocomplete=\"username\"",
+        value: Some(login),
+    };
+    let [password, again] = password_inputs("Password");
     format!(
         r#"<h1>Welcome to Roster</h1>
-<p>Make the first administrator of this site. This link works once.</p>{faults}
+<p>Make the first administrator of this site. This link works once.</p>
 <form method="post" action="{action}">
 <input type="hidden" name="token" value="{}">
-<label>E-mail or username<input name="login" required maxlength="254" autocomplete="username" autofocus value="{}"></label>
-<label>Password<input name="password" type="password" required minlength="8" maxlength="256" autocomplete="new-password"></label>
-<p class="hint">At least 8 characters, with an upper-case letter and a digit or a sign. Not a common one.</p>
+{}{PASSWORD_HINT}
 <button>Create administrator</button>
 </form>"#,
         escaped(token),
-        escaped(login)
+        inputs_html(&[login, password, again], faults)
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::form_html;
+    use super::{Fault, form_html};
 
     #[test]
     fn what_was_typed_cannot_become_markup() {
-        let html = form_html("/setup", "\"><script>", "<b>'\"&", &["<i>".to_owned()]);
+        let fault = Fault { field: "login", text: "<i>".to_owned() };
+        let html = form_html("/setup", "\"><script>", "<b>'\"&", &[fault]);
         assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
+    }
+
+    #[test]
+    fn the_first_field_that_is_wrong_has_the_focus() {
+        let focus = |field: Option<&'static str>| {
+            let faults: Vec<Fault> = Option::into_iter(field).map(|field| Fault { field, text: "x".into() }).collect();
+            let html = form_html("/setup", "t", "kim", &faults);
+            let focused = html.split("<input").filter(|input| input.contains(" autofocus")).collect::<Vec<_>>();
+            assert_eq!(focused.len(), 1, "{html}");
+            ["login", "password", "again"].into_iter().find(|name| focused[0].contains(&format!("name=\"{name}\"")))
+        };
+        assert_eq!(focus(None), Some("login"));
+        for field in ["login", "password", "again"] {
+            assert_eq!(focus(Some(field)), Some(field));
+        }
     }
 }

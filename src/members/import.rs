@@ -12,7 +12,8 @@ use crate::access::snapshot::Snapshot;
 use crate::db::Reader;
 use crate::error::{Cause, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
-use crate::videos::quota::{Rules, parse_size};
+use crate::units;
+use crate::videos::quota::{Rules, SIZE_MAX};
 
 /// The columns of a file, in any order; all but the first may be missing.
 pub const COLUMNS: [&str; 7] =
@@ -66,6 +67,11 @@ struct Wanted {
     organization: Option<OrganizationId>,
 }
 
+/// A size that can be a quota.
+fn size_of(text: &str) -> Option<i64> {
+    units::bytes_of(text).and_then(|bytes| i64::try_from(bytes).ok()).filter(|bytes| *bytes <= SIZE_MAX)
+}
+
 /// All that is wrong with a row, or what it says.
 fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
     let mut faults: Vec<Field> = row.fault.map(|fault| Field::body("row", fault)).into_iter().collect();
@@ -89,10 +95,10 @@ fn understood(row: &Row, snapshot: &Snapshot) -> Result<Wanted, Vec<Field>> {
     let sftpgo_username = text("sftpgo_username", users::is_folder_name, folder);
     let is_number = |text: &str| text.parse::<u64>().is_ok_and(|id| (1..=i64::MAX.unsigned_abs()).contains(&id));
     let wordpress_id = text("wordpress_id", is_number, "must be a number, 1 or more").and_then(|id| id.parse().ok());
-    let is_size = |text: &str| parse_size(text).is_some();
+    let is_size = |text: &str| size_of(text).is_some();
     let size =
         "must be a size of at most 9000000000000000 bytes, such as 5368709120, 10GB (10^9 bytes each) or 10GiB (2^30)";
-    let quota_size = text("quota_size", is_size, size).and_then(|size| parse_size(&size));
+    let quota_size = text("quota_size", is_size, size).and_then(|size| size_of(&size));
     let organization = row.get("org_code").map(|code| snapshot.tenant_named(code).map(|tenant| tenant.id));
     match organization {
         Some(None) => faults.push(Field::body("org_code", "there is no such organization")),

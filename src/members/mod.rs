@@ -143,6 +143,11 @@ pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) 
     store::list_numbers_at(r, provider, above, most)
 }
 
+/// The number of a member's account at WordPress.
+pub fn number_at_wordpress(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_name_at(r, id, WORDPRESS)
+}
+
 /// The name that a member was given at SFTPGo; a folder named for the username is none.
 pub fn name_at_sftpgo(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
     store::find_name_at(r, id, SFTPGO)

@@ -366,9 +366,11 @@ const PUT_MAPPING: &str = "
     insert into role_mappings (id, organization_id, source, external_key, role_id, created_at, updated_at)
     values (:id, :organization_id, :source, :external_key, :role_id, :now, :now)
     on conflict (id) do update
-    set external_key = excluded.external_key, role_id = excluded.role_id, updated_at = excluded.updated_at";
+    set external_key = excluded.external_key, role_id = excluded.role_id,
+        updated_at = max(excluded.updated_at, updated_at + 1)";
 
-/// Sets a mapping; `id` is that of the key's mapping so far, or a new one.
+/// Sets a mapping; `id` is that of the key's mapping so far, or a new one. When it was changed is its
+/// version too, so that no two are the same.
 pub fn put_mapping(
     w: &Writer<'_>,
     id: MappingId,

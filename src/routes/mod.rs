@@ -295,6 +295,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
+        .at("/setup/administrator", post(console::setup::new_administrator).data(app.clone()))
         .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
         .at(
             format!("{base}/openapi.json"),

@@ -53,14 +53,20 @@ pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
     Err(looked.problems.swap_remove(0).saying(messages.join("; ")))
 }
 
+/// Says which limit it is, and which setting lets a big runtime in.
+pub fn too_large(bytes_max: u64) -> Error {
+    let message = format!(
+        "the component has more than the {bytes_max} bytes that are allowed (plugins.file_bytes): big runtimes, such as \
+         Python, are for organizations that the operator names in plugins.large_organizations, which have \
+         plugins.large.file_bytes"
+    );
+    Error::new(Cause::PluginTooLarge).saying(message)
+}
+
 /// Looks at all of a component.
 pub fn look(component: &[u8], limits: &Limits) -> Looked {
     if component.len() as u64 > limits.file_bytes {
-        let most = limits.file_bytes;
-        return Looked::refused(
-            Error::new(Cause::PluginTooLarge)
-                .saying(format!("the component has more than the {most} bytes that are allowed")),
-        );
+        return Looked::refused(too_large(limits.file_bytes));
     }
     match component {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {

@@ -162,7 +162,8 @@ pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) ->
         changes.extend(seats);
         let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
         let changed = Changed::new(Outcome::Gone(member.id), Entry::new("member", member.id).after(after));
-        let suspended = members::happened(t, Kind::MemberSuspended, member.id);
+        let mut suspended = members::happened(t, Kind::MemberSuspended, member.id);
+        suspended.data["gone"] = json!(true);
         Ok(entries.into_iter().fold(changed, Changed::also).policy(changes).event([suspended]))
     })
     .await

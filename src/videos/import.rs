@@ -238,6 +238,52 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
     }
 }
 
+/// Gives a member the videos without an owner in its own folder.
+pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_run: bool) -> Result<Outcome> {
+    let rules = Rules::of(&app.config);
+    let mut outcome = Outcome::default();
+    let Some(folder) = app.read(move |r| members::sftpgo_name(r, member)).await? else { return Ok(outcome) };
+    let mut after = folder.clone() + "/";
+    loop {
+        let from = after.clone();
+        let mut waiting = app.read(move |r| store::list_ownerless_after(r, &from, PIECE as u64)).await?;
+        waiting.retain(|video| video.path.folder() == folder);
+        let Some(last) = waiting.last() else { return Ok(outcome) };
+        last.path.as_str().clone_into(&mut after);
+        outcome.looked_at += waiting.len() as u64;
+        let snapshot = app.snapshot();
+        let sum = waiting.iter().fold(0_i64, |sum, video| sum.saturating_add(video.size));
+        let foresee = move |r: &Reader<'_>| super::account(r, &rules, &snapshot, member);
+        if is_dry_run {
+            let account = app.read(foresee).await?;
+            waiting.iter().for_each(|video| outcome.claimed(Some(member), video.size));
+            if account.used.saturating_add(sum) > account.size {
+                outcome.over_quota.insert(member);
+            }
+            continue;
+        }
+        let folder = folder.clone();
+        let give = move |t: &Transaction<'_>, caller: &Identity| {
+            let mut changed = Changed::nothing(Outcome::default());
+            // Its folder may be another one by now.
+            if members::sftpgo_name(t, member)?.as_ref() != Some(&folder) || !t.snapshot().is_active(member) {
+                return Ok(changed);
+            }
+            for video in waiting {
+                let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
+                changed.answer.claimed(Some(member), video.size);
+                changed = changed.and(hand_over(t, &rules, caller, (&video, member, Fit::Anyway), "claim")?);
+            }
+            let account = super::account(t, &rules, t.snapshot(), member)?;
+            if account.used > account.size {
+                changed.answer.over_quota.insert(member);
+            }
+            Ok(changed)
+        };
+        outcome.add(app.change(caller, "video.claim", give).await?.answer);
+    }
+}
+
 impl Outcome {
     fn claimed(&mut self, owner: Option<MemberId>, size: i64) {
         match owner {

@@ -20,37 +20,6 @@ use crate::outbox::{Event, Kind};
 /// The largest size that is taken: every sum of what fits a quota stays a number.
 pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
 
-/// A size as people write it: bytes, or with a unit (`10GB`, `1.5 TiB`). Decimal units are powers of 1,000, binary ones of
-/// 1,024; their letters may be of any case.
-pub fn parse_size(text: &str) -> Option<i64> {
-    const UNITS: [(&str, i128); 10] = [
-        ("", 1),
-        ("b", 1),
-        ("kb", 1_000),
-        ("mb", 1_000_000),
-        ("gb", 1_000_000_000),
-        ("tb", 1_000_000_000_000),
-        ("kib", 1 << 10),
-        ("mib", 1 << 20),
-        ("gib", 1 << 30),
-        ("tib", 1 << 40),
-    ];
-    const DIGITS_MAX: usize = 17;
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (&text[..end], text[end..].trim_start().to_ascii_lowercase());
-    let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
-    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = format!("{whole}{part}");
-    if whole.is_empty() || part.is_empty() || part.contains('.') || digits.len() > DIGITS_MAX {
-        return None;
-    }
-    let scaled = digits.parse::<i128>().ok()?.checked_mul(factor)?;
-    let scale = 10_i128.checked_pow(u32::try_from(part.len()).ok()?)?;
-    let bytes = (scaled % scale == 0).then(|| i64::try_from(scaled / scale).ok())??;
-    (bytes <= SIZE_MAX).then_some(bytes)
-}
-
 /// Usage at which members are warned, in per cent.
 const WARNINGS: [i64; 2] = [80, 95];
 /// Stands where all is used, or something did not fit and no byte is free: there is nothing more to warn of until
@@ -89,14 +58,22 @@ pub struct Account {
     pub used: i64,
     pub reserved: i64,
     pub warned_percent: i64,
-    /// Is the ceiling above used to its last byte? Known of an account that was just adjusted.
-    pub is_ceiling_full: bool,
+    /// The ceiling above it, where there is one; known of an account that was just adjusted.
+    pub above: Option<Above>,
+}
+
+/// A ceiling as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Above {
+    pub size: i64,
+    pub used: i64,
+    pub warned_percent: i64,
 }
 
 impl Account {
     /// Of a member that has stored nothing yet.
     pub fn empty(organization: Option<OrganizationId>, size: i64) -> Self {
-        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, is_ceiling_full: false }
+        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, above: None }
     }
 
     pub fn free(&self) -> i64 {
@@ -105,7 +82,8 @@ impl Account {
 
     /// Is nothing left, whatever is done with what is only promised? Of who has nothing that is no news.
     fn is_filled(&self) -> bool {
-        self.used > 0 && (self.used >= self.size || self.is_ceiling_full)
+        let is_above_full = self.above.is_some_and(|above| above.used >= above.size);
+        self.used > 0 && (self.used >= self.size || is_above_full)
     }
 
     pub fn percent(&self) -> i64 {
@@ -114,9 +92,12 @@ impl Account {
 
     /// The warning that fits the usage.
     pub fn warning(&self) -> Option<i64> {
-        let percent = self.percent();
-        WARNINGS.into_iter().rev().find(|warning| percent >= *warning)
+        warning_at(self.percent())
     }
+}
+
+fn warning_at(percent: i64) -> Option<i64> {
+    WARNINGS.into_iter().rev().find(|warning| percent >= *warning)
 }
 
 pub fn free(size: i64, used: i64, reserved: i64) -> i64 {
@@ -195,19 +176,19 @@ pub fn adjust(
             return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
         }
     }
-    let is_ceiling_full = match organization {
+    let above = match organization {
         Some(organization) => adjust_ceiling(w, organization, delta)?,
-        None => false,
+        None => None,
     };
     let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
     let account = account.ok_or_else(|| Error::internal("an account vanished while it changed"))?;
-    Ok(Account { is_ceiling_full, ..account })
+    Ok(Account { above, ..account })
 }
 
-/// Answers whether the ceiling is used to its last byte now.
-fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<bool> {
-    if let Some(is_full) = store::adjust_organization(w, organization, delta)? {
-        return Ok(is_full);
+/// Answers how the ceiling stands now, where there is one.
+fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<Above>> {
+    if let Some(above) = store::adjust_organization(w, organization, delta)? {
+        return Ok(above);
     }
     store::settle_organization(w, organization)?;
     store::expire(w, usize::MAX)?;
@@ -241,7 +222,23 @@ pub fn enter(
     reason: Reason<'_>,
 ) -> Result<Vec<Event>> {
     store::insert_ledger(w, (member, organization), delta, account.used, reason)?;
-    note_usage(w, member, account)
+    let mut events = note_usage(w, member, account)?;
+    events.extend(note_ceiling(w, organization, account)?);
+    Ok(events)
+}
+
+/// Warns once per crossing of the ceiling above an account.
+fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &Account) -> Result<Option<Event>> {
+    let Some((organization, above)) = organization.zip(account.above) else { return Ok(None) };
+    let percent = percent(above.size, above.used);
+    let warning = warning_at(percent).unwrap_or(0);
+    if warning == above.warned_percent {
+        return Ok(None);
+    }
+    store::set_ceiling_warned(w, organization, warning)?;
+    let data = json!({"size": above.size, "used": above.used, "percent": percent, "warning": warning});
+    let event = || Event::new(Kind::CeilingWarning, data).within(organization);
+    Ok((warning > above.warned_percent).then(event))
 }
 
 /// Warns once per crossing, and tells when the last byte is used, and when something of what was full is free again.
@@ -308,46 +305,6 @@ mod tests {
 
     fn account(size: i64, used: i64) -> Account {
         Account { used, ..Account::empty(None, size) }
-    }
-
-    #[test]
-    fn sizes_are_bytes_or_have_a_unit() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("5368709120", 5_368_709_120),
-            ("10GB", 10_000_000_000),
-            ("10 gb", 10_000_000_000),
-            ("10GiB", 10 << 30),
-            ("1.5TB", 1_500_000_000_000),
-            ("0.5KiB", 512),
-            ("7b", 7),
-            ("007", 7),
-            ("9000000000000000", SIZE_MAX),
-            ("9000TB", SIZE_MAX),
-        ] {
-            assert_eq!(parse_size(text), Some(bytes), "{text}");
-        }
-        for none in [
-            "",
-            "GB",
-            "-1",
-            "+1",
-            "1,5GB",
-            "1.5",
-            "1.5B",
-            ".5GB",
-            "5.GB",
-            "1.2.3GB",
-            "10G",
-            "10 G B",
-            "1e3",
-            "9000000000000001",
-            "9001TB",
-            "99999999999999999999",
-            "٣GB",
-        ] {
-            assert_eq!(parse_size(none), None, "{none}");
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::quota::{Account, Delta, Reason};
+use super::quota::{Above, Account, Delta, Reason};
 use crate::access::permission::PLATFORM_ORG_CODE;
 use crate::db::sql::Parameters;
 use crate::db::{List, Listed, Reader, Window, Writer, sql};
@@ -76,7 +76,7 @@ fn account_of(row: &Row<'_>) -> rusqlite::Result<Account> {
         used: row.get(3)?,
         reserved: row.get(4)?,
         warned_percent: row.get(5)?,
-        is_ceiling_full: false,
+        above: None,
     })
 }
 
@@ -85,10 +85,14 @@ const ADJUST_ORGANIZATION: &str = "
     set used = used + :used, reserved = reserved + :reserved, updated_at = :now
     where organization_id = :organization_id and used <= 9223372036854775807 - max(:used, 0)
       and (:need <= 0 or size is null or :need <= size - used - reserved)
-    returning size is not null and used >= size";
+    returning size, used, warned_percent";
 
-/// The same for the ceiling above it: answers whether it is used to its last byte now, and nothing where it does not fit.
-pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<bool>> {
+/// The same for the ceiling above it: answers how it stands now, where there is one, and nothing where it does not fit.
+pub fn adjust_organization(
+    w: &Writer<'_>,
+    organization: OrganizationId,
+    delta: Delta,
+) -> Result<Option<Option<Above>>> {
     w.find(
         ADJUST_ORGANIZATION,
         &[
@@ -98,8 +102,18 @@ pub fn adjust_organization(w: &Writer<'_>, organization: OrganizationId, delta: 
             (":now", &w.now()),
             (":organization_id", &organization),
         ],
-        |row| row.get(0),
+        |row| {
+            let (size, used, warned_percent) = (row.get::<_, Option<i64>>(0)?, row.get(1)?, row.get(2)?);
+            Ok(size.map(|size| Above { size, used, warned_percent }))
+        },
     )
+}
+
+const SET_CEILING_WARNED: &str =
+    "update organization_quotas set warned_percent = :percent where organization_id = :organization_id";
+
+pub fn set_ceiling_warned(w: &Writer<'_>, organization: OrganizationId, percent: i64) -> Result<()> {
+    w.execute(SET_CEILING_WARNED, &[(":percent", &percent), (":organization_id", &organization)]).map(drop)
 }
 
 const LIST_EXPIRED: &str = "
@@ -262,7 +276,7 @@ pub fn find_ceiling(r: &Reader<'_>, organization: OrganizationId, now: Timestamp
 
 const SET_CEILING: &str = "
     update organization_quotas
-    set size = :size, member_size = :member_size, version = version + 1, updated_at = :now
+    set size = :size, member_size = :member_size, warned_percent = 0, version = version + 1, updated_at = :now
     where organization_id = :organization_id";
 
 pub fn set_ceiling(
@@ -431,7 +445,7 @@ fn held_of(row: &Row<'_>) -> rusqlite::Result<Held> {
         used: row.get(5)?,
         reserved: row.get(6)?,
         warned_percent: row.get(7)?,
-        is_ceiling_full: false,
+        above: None,
     };
     Ok(Held { member: row.get(0)?, username: row.get(1)?, account })
 }

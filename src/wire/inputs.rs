@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Value, json};
 
 use crate::error::{Cause, Error, Field, Result};
+use crate::nearest::did_you_mean;
 
 pub type Shared = Arc<Inputs>;
 
@@ -290,12 +291,12 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Form
             let said = rule.map_or_else(|| vec!["is not valid".to_owned()], |(_, faults)| faults(text));
             said.into_iter().for_each(|message| at(None, message));
         }
-        kind => at(None, sentence(kind)),
+        kind => at(None, sentence(kind, text)),
     }
 }
 
 /// Our words for a broken rule; the library's own text never reaches a caller.
-fn sentence(kind: &ValidationErrorKind) -> String {
+fn sentence(kind: &ValidationErrorKind, text: &str) -> String {
     match kind {
         ValidationErrorKind::Type { kind } => format!("must be {}", type_name(kind)),
         ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".into(),
@@ -309,7 +310,7 @@ fn sentence(kind: &ValidationErrorKind) -> String {
         ValidationErrorKind::UniqueItems => "must not name anything twice".into(),
         ValidationErrorKind::Enum { options } => {
             let words: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            format!("must be one of {}", words.join(", "))
+            format!("must be one of {}{}", words.join(", "), did_you_mean(text, words.iter().copied()))
         }
         _ => "is not valid".into(),
     }

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::outbox::QUICK;
+use crate::passwords::until;
+use crate::receiver::{Receiver, webhook};
 use crate::site::Site;
 
 const WRITERS: usize = 8;
@@ -89,6 +92,78 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_when_the_server_i
         assert_eq!(reloaded["changed"], Value::Bool(false));
     }
     assert!(acknowledged.len() > WRITERS, "the test wrote nothing");
+}
+
+/// Registers one file after the other until the server is gone; answers the ids that were acknowledged.
+async fn register_until_gone(url: String, key: String, name: String) -> Vec<String> {
+    let http = crate::site::http_client().build().expect("client");
+    let mut acknowledged = Vec::new();
+    for n in 0.. {
+        let request =
+            http.post(format!("{url}/api/v1/register")).header("x-api-key", &key).header("x-sftpgo-user", "kim");
+        match request.json(&json!({"path": format!("kim/{name}-{n}.mp4"), "size": 10})).send().await {
+            Ok(answer) if answer.status() == 200 => {
+                let Ok(answer) = answer.json::<Value>().await else { break };
+                acknowledged.push(answer["data"]["uuid"].as_str().expect("uuid").to_owned());
+            }
+            Ok(answer) => panic!("{}", answer.status()),
+            Err(_) => break,
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_and_deliveries_that_are_killed_in_one_moment_lose_and_double_nothing() {
+    let kills = crate::site::rounds(3, 60);
+    let receiver = Receiver::willing();
+    let mut site = Site::with(QUICK).await;
+    site.admin().post("/admin/members", json!({"username": "kim"})).await.done();
+    webhook(&site.admin(), &receiver.url, &["video.registered"]).await;
+    let body = json!({"service_name": "uploads", "scopes": ["videos:write"]});
+    let made = site.admin().post("/admin/api-keys", body).await.data();
+    let key = made["api_key"].as_str().expect("a key").to_owned();
+    let mut acknowledged: BTreeSet<String> = BTreeSet::new();
+    for round in 0..kills {
+        let before = receiver.all().len();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|n| tokio::spawn(register_until_gone(site.url.clone(), key.clone(), format!("{round}-{n}"))))
+            .collect();
+        // Deliveries are under way too, when the server goes.
+        receiver.wait_for(before + 5 + round as usize % 7).await;
+        site.kill();
+        for writer in writers {
+            acknowledged.extend(writer.await.expect("a writer"));
+        }
+        site.start_again();
+        let list = |sql: &str| -> Vec<String> {
+            let rows = site.rows();
+            let mut found = rows.prepare(sql).expect("a statement");
+            found.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("row")).collect()
+        };
+        let videos = list("select id from videos order by id");
+        let kept: BTreeSet<String> = videos.iter().cloned().collect();
+        let lost: Vec<&String> = acknowledged.difference(&kept).collect();
+        assert!(lost.is_empty(), "lost after kill {round}: {lost:?}");
+        for (what, sql) in [
+            ("ledger", "select video_id from quota_ledger where cause = 'register' order by video_id"),
+            ("event", "select data ->> 'uuid' from events where kind = 'video.registered' order by data ->> 'uuid'"),
+            ("job", "select v.id from jobs j join videos v on v.number = j.video_number order by v.id"),
+        ] {
+            assert_eq!(list(sql), videos, "each video has one {what}");
+        }
+        assert_eq!(site.command(&["quota", "recount"])["drift"], 0);
+        assert_eq!(site.command(&["audit", "verify"])["ok"], true);
+    }
+    until("all is delivered", async || site.admin().get("/admin/deliveries?state=pending").await.data()["total"] == 0)
+        .await;
+    let told: BTreeSet<String> = receiver
+        .all()
+        .iter()
+        .map(|received| received.body["data"]["uuid"].as_str().expect("uuid").to_owned())
+        .collect();
+    let missed: Vec<&String> = acknowledged.difference(&told).collect();
+    assert!(missed.is_empty() && acknowledged.len() > WRITERS, "never told: {missed:?}");
 }
 
 // Linux can lower the limit of a running process; elsewhere the same code runs, untested.

@@ -428,7 +428,10 @@ async fn the_command_line_invites_lists_and_withdraws() {
 
 async fn submit(caller: &As<'_>, fields: &[(&str, &str)]) -> Reply {
     let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let body: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+    let password = fields.iter().find(|(name, _)| *name == "password").map_or("", |(_, password)| password);
+    let again = Some(("again", password)).filter(|_| fields.iter().all(|(name, _)| *name != "again"));
+    let fields = fields.iter().copied().chain(again);
+    let body: Vec<String> = fields.map(|(name, value)| format!("{name}={}", escape(value))).collect();
     let kind = "application/x-www-form-urlencoded";
     caller.send_raw(Method::POST, "/invitation", kind, body.join("&").into_bytes()).await
 }
@@ -490,6 +493,29 @@ async fn the_page_says_that_a_name_is_taken_and_keeps_the_link() {
     assert_eq!((page.status, text(&page).matches("class=\"fault\"").count()), (409, 1));
     assert!(text(&page).contains("<form"));
     accept(&site, newcomer(&token, "kim")).await.done();
+}
+
+#[tokio::test]
+async fn the_page_asks_for_the_password_twice_and_tells_a_member_how_to_join() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let token = token(&acme.owner(), json!({})).await;
+    let before = members(&site);
+
+    let shown = site.nobody().get(&format!("/invitation?token={token}")).await;
+    let fields = [("token", token.as_str()), ("login", "kim"), ("password", PASSWORD), ("again", "Another-horse-9")];
+    let differing = submit(&site.nobody(), &fields).await;
+
+    assert!(
+        text(&shown).contains("POST /me/invitations/accept") && text(&shown).contains(&format!("<code>{token}</code>"))
+    );
+    assert_eq!((differing.status, text(&differing).matches("class=\"fault\"").count()), (400, 1));
+    let focused = text(&differing).split("<input").find(|input| input.contains(" autofocus")).expect("a focus");
+    assert!(focused.contains("name=\"again\"") && focused.contains("aria-invalid"), "{focused}");
+    assert_eq!(members(&site), before);
+    let kim = site.member().await;
+    let joined = site.bearer(&kim.token).post("/me/invitations/accept", json!({"token": token})).await;
+    assert_eq!(joined.data()["organization_id"], json!(acme.id));
 }
 
 #[tokio::test]

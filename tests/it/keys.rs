@@ -446,7 +446,12 @@ async fn a_suspended_members_key_sleeps_and_an_erased_members_key_is_gone() {
     let at = format!("/admin/members/{}", member.uid);
 
     site.admin().post(&format!("{at}/deactivate"), json!({})).await.done();
-    is_refused(&site, &key.text, "suspended").await;
+    for path in ["/me", "/me/quota", "/api/v1/videos"] {
+        let asleep = site.nobody().with("x-api-key", &key.text).get(path).await;
+        assert_eq!((asleep.status, asleep.word()), (403, "member_suspended"), "{path}");
+        let wrong = site.nobody().with("x-api-key", &format!("{}x", key.text)).get(path).await;
+        assert_eq!((wrong.status, wrong.word()), (401, "invalid_key"), "who has no key is told nothing");
+    }
     site.admin().post(&format!("{at}/activate"), json!({})).await.done();
     me(&site, &key.text).await.done();
     site.admin().delete(&at).await.done();

@@ -136,6 +136,61 @@ fn every_example_is_taken_and_answers_as_its_vectors_say() {
     }
 }
 
+#[test]
+fn the_sizes_in_the_authors_readme_are_those_of_the_examples() {
+    let path = plugins().join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md");
+    let sized = |line: &str| {
+        let name = line.strip_prefix("| [").and_then(|rest| rest.split(']').next())?;
+        let bytes = std::fs::metadata(plugins().join(name).join(format!("{name}.wasm"))).ok()?.len();
+        let mut cells: Vec<String> = line.split(" | ").map(str::to_owned).collect();
+        cells[3] = roster::units::shown_bytes(i64::try_from(bytes).expect("a size"));
+        Some(cells.join(" | "))
+    };
+    let lines: Vec<Option<String>> = readme.lines().map(sized).collect();
+    assert_eq!(lines.iter().flatten().count(), examples().len());
+    let right: String =
+        readme.lines().zip(lines).map(|(line, sized)| sized.unwrap_or_else(|| line.to_owned()) + "\n").collect();
+    if readme == right {
+        return;
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(path, right).expect("written");
+    }
+    panic!("the sizes in plugins/README.md are not true: run the tests with UPDATE_EXPECT=1");
+}
+
+#[test]
+fn a_build_without_its_toolchain_names_the_command_that_brings_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A path with nothing but what the script itself needs.
+    let tools = folder.path().join("tools");
+    std::fs::create_dir(&tools).expect("a folder");
+    for tool in ["dirname", "sh"] {
+        let found =
+            ["/usr/bin", "/bin"].map(|place| Path::new(place).join(tool)).into_iter().find(|path| path.exists());
+        std::os::unix::fs::symlink(found.expect("a tool"), tools.join(tool)).expect("a link");
+    }
+    let run = |lang: &str, roster: &Path| {
+        let script = folder.path().join(lang).join("build");
+        let output = Command::new(script).env("PATH", &tools).env("ROSTER", roster).output().expect("a script");
+        assert!(!output.status.success(), "{lang}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for (lang, wanted) in [
+        ("rust", "there is no cargo. Get it with: the installer of https://rustup.rs"),
+        ("c", "pip install ziglang==0.17.1"),
+        ("js", "there is no node. Get it with: apt-get install nodejs npm"),
+        ("python", "there is no python3. Get it with: apt-get install python3 python3-venv"),
+    ] {
+        answer(folder.path(), &["new", "--lang", lang, lang]);
+        let said = run(lang, binary());
+        assert!(said.contains(wanted), "{lang}: {said}");
+        let said = run(lang, Path::new("roster-that-is-nowhere"));
+        assert!(said.contains("cargo build --release"), "{lang}: {said}");
+    }
+}
+
 /// What `tests/counterparts/install` took from npm.
 fn modules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts/node_modules")

@@ -144,6 +144,22 @@ async fn a_parameter_that_an_operation_does_not_have_is_refused() {
 }
 
 #[test]
+fn every_edit_takes_if_match() {
+    let document: Value = serde_json::from_str(&printed()).expect("JSON");
+    let has = |operation: &Value| {
+        operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == "If-Match")
+    };
+    let all = operations(&document);
+    for (name, operation) in &all {
+        let (method, path) = name.split_once(' ').expect("method and path");
+        let is_edited = || all.iter().any(|(other, _)| *other == format!("patch {path}"));
+        if matches!(method, "put" | "patch") || (method == "delete" && is_edited()) {
+            assert!(has(operation), "{name}");
+        }
+    }
+}
+
+#[test]
 fn parameters_of_a_path_are_those_of_its_template() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     for (name, operation) in operations(&document) {

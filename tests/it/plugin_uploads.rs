@@ -156,6 +156,8 @@ async fn a_file_may_have_what_its_organization_may_and_not_a_byte_more() {
     upload(&acme.owner(), "hours", at_limit).await.done();
     let refused = upload(&acme.owner(), "hours", beyond.clone()).await;
     assert_eq!((refused.status, refused.is(34_101_000).word()), (400, "plugin_too_large"));
+    let message = refused.body["message"].as_str().expect("a sentence");
+    assert!(message.contains("plugins.large_organizations"), "{message}");
     assert_eq!(upload(&big.owner(), "hours", beyond).await.data()["version"], 1);
     assert_eq!(big.owner().get("/api/v1/plugins/hours").await.data()["versions"][0]["large"], true);
     // Far beyond, nobody reads it.

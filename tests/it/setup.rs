@@ -75,7 +75,8 @@ impl Fresh {
 
     fn form(&self, token: &str, login: &str, password: &str) -> reqwest::RequestBuilder {
         let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        let body = format!("token={}&login={}&password={}", escape(token), escape(login), escape(password));
+        let (token, login, password) = (escape(token), escape(login), escape(password));
+        let body = format!("token={token}&login={login}&password={password}&again={password}");
         let request = self.http.post(format!("{}/setup", self.url));
         request.header("content-type", "application/x-www-form-urlencoded").body(body)
     }
@@ -211,6 +212,50 @@ async fn a_weak_password_shows_all_its_faults_and_keeps_the_link() {
 }
 
 #[tokio::test]
+async fn the_password_is_asked_for_twice_and_the_focus_goes_to_the_fault() {
+    let fresh = Fresh::start("");
+    let post = |body: String| {
+        let kind = "application/x-www-form-urlencoded";
+        fresh.send(fresh.http.post(format!("{}/setup", fresh.url)).header("content-type", kind).body(body))
+    };
+    let with = |rest: &str| format!("token={}&login=kim&password={PASSWORD}{rest}", fresh.token);
+
+    let once = post(with("")).await;
+    let differing = post(with("&again=Another-horse-9")).await;
+    let weak = fresh.submit(&fresh.token, "kim", "short").await;
+
+    assert_eq!((once.status, differing.status, differing.faults(), weak.faults()), (400, 400, 1, 3));
+    for (page, field) in [(&differing, "again"), (&weak, "password")] {
+        let focused: Vec<&str> = page.text.split("<input").filter(|input| input.contains(" autofocus")).collect();
+        assert!(focused.len() == 1 && focused[0].contains(&format!("name=\"{field}\"")), "{field}: {focused:?}");
+    }
+    assert_eq!(fresh.members(), 0);
+}
+
+#[tokio::test]
+async fn init_makes_the_first_administrator_while_the_server_runs_and_no_second_one() {
+    let fresh = Fresh::start("");
+    let password = fresh.directory.path().join("password");
+    std::fs::write(&password, PASSWORD).expect("a file");
+    let init =
+        |login: &str| fresh.command(&["init", "--admin", login, "--password-file", &password.display().to_string()]);
+
+    let made = init("kim@example.org");
+    let again = init("lee@example.org");
+
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert_eq!((again.status.code(), fresh.members()), (Some(1), 1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("there is an administrator already"));
+    assert_eq!(fresh.login("kim@example.org", PASSWORD).await.status, 200);
+    assert_ne!(fresh.get(&format!("/setup?token={}", fresh.token)).await.status, 200, "the link is over");
+    // Over the network there is no such address.
+    let asked = fresh.http.post(format!("{}/setup/administrator", fresh.url));
+    let body = json!({"login": "lee", "password": PASSWORD}).to_string();
+    let stranger = fresh.send(asked.header("content-type", "application/json").body(body)).await;
+    assert_eq!((stranger.status, fresh.members()), (404, 1));
+}
+
+#[tokio::test]
 async fn what_was_typed_stays_text() {
     let fresh = Fresh::start("");
     let login = "\"><script>alert('1')</script>&amp;@example.org";
@@ -281,7 +326,8 @@ async fn a_form_with_something_missing_is_refused() {
     let form = "application/x-www-form-urlencoded";
 
     let without = fresh.send(post(form, format!("token={}&login=kim", fresh.token))).await;
-    let twice = fresh.send(post(form, format!("token={0}&token={0}&login=kim&password={PASSWORD}", fresh.token))).await;
+    let twice = format!("token={0}&token={0}&login=kim&password={PASSWORD}&again={PASSWORD}", fresh.token);
+    let twice = fresh.send(post(form, twice)).await;
     let other = fresh
         .send(post("application/json", json!({"token": fresh.token, "login": "kim", "password": PASSWORD}).to_string()))
         .await;

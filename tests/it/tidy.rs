@@ -114,7 +114,7 @@ fn imports_run_downward() {
         &["app"],
         &["journal", "outbox", "sandbox"],
         &["access", "wire", "outbound"],
-        &["db", "config", "error", "health", "ids", "log"],
+        &["db", "config", "error", "health", "ids", "log", "nearest", "units"],
     ];
     let floor = |module: &str| FLOORS.iter().position(|floor| floor.contains(&module));
     for (name, text) in files("src") {

@@ -360,7 +360,7 @@ async fn a_transfer_moves_the_bytes_or_nothing() {
     let path = format!("/api/v1/videos/{}", made["uuid"].as_str().expect("uuid"));
     let to = async |caller: &As<'_>, uid: &str| caller.post(&format!("{path}/transfer"), json!({"uid": uid})).await;
 
-    assert_eq!(to(&kim.caller(), &lee.uid).await.is(33_505_000).word(), "forbidden");
+    assert_eq!(to(&lee.caller(), &lee.uid).await.word(), "video_not_found");
     assert_eq!(to(&acme.owner(), &far.uid).await.word(), "member_not_found");
     assert_eq!(to(&bolt.owner(), &far.uid).await.word(), "video_not_found");
     set_quota(&lee, 99).await;

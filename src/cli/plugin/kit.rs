@@ -224,7 +224,7 @@ fn write(folder: &Path, path: &str, content: &[u8]) -> Result<(), Failed> {
 
 /// `roster plugin wit`.
 pub(super) fn wit() -> Result<ExitCode, Failed> {
-    std::io::stdout().write_all(WIT.as_bytes())?;
+    show::raw(WIT.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,7 +29,9 @@ pub(in crate::cli) enum Mode {
 
 #[derive(Args)]
 pub(in crate::cli) struct Activate {
+    /// The plugin
     name: String,
+    /// Which of its versions, as `roster plugin show` numbers them
     version: u32,
     /// `shadow` asks it without effect, `enforce` puts it in force
     #[arg(long, value_enum)]
@@ -50,6 +52,7 @@ pub(in crate::cli) struct Activate {
 pub(in crate::cli) enum LiveCommand {
     /// Upload a component: the first version of a plugin, or its next one
     Upload {
+        /// The component
         file: PathBuf,
         /// The plugin: a-z 0-9 -, beginning with a letter
         #[arg(long)]
@@ -64,18 +67,21 @@ pub(in crate::cli) enum LiveCommand {
     },
     /// See a plugin: its versions, what is in force, and what that has done
     Show {
+        /// The plugin
         name: String,
         #[command(flatten)]
         place: Place,
     },
     /// Read what a plugin logged
     Log {
+        /// The plugin
         name: String,
         #[command(flatten)]
         place: Place,
     },
     /// Ask a plugin something without effect, or recorded decisions again
     DryRun {
+        /// The plugin
         name: String,
         /// The question, a file of JSON, or - for standard input
         #[arg(required_unless_present = "recorded", conflicts_with = "recorded")]
@@ -83,8 +89,8 @@ pub(in crate::cli) enum LiveCommand {
         /// Instead: which recorded decisions would end otherwise
         #[arg(long)]
         recorded: bool,
-        /// Decisions from this moment on, in Unix milliseconds
-        #[arg(long, value_name = "MS", requires = "recorded")]
+        /// Decisions from this moment on: 2026-12-31 (UTC), or 7d ago
+        #[arg(long, value_name = "WHEN", requires = "recorded", value_parser = crate::cli::named::ago)]
         from: Option<i64>,
         /// How many decisions at most, the newest first
         #[arg(long, requires = "recorded")]
@@ -99,18 +105,21 @@ pub(in crate::cli) enum LiveCommand {
     Activate(Activate),
     /// Take a plugin out of force
     Deactivate {
+        /// The plugin
         name: String,
         #[command(flatten)]
         place: Place,
     },
     /// Put the version before in force again
     Rollback {
+        /// The plugin
         name: String,
         #[command(flatten)]
         place: Place,
     },
     /// Delete a plugin, or one of its versions
     Delete {
+        /// The plugin
         name: String,
         /// Only this version
         #[arg(long)]

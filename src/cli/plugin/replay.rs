@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::offline::Stand;
 use super::{Common, Failed, FilterFlags};
 use crate::cli::door::Door;
-use crate::cli::show;
+use crate::cli::{named, show};
 use crate::ids::Timestamp;
 use crate::plugins::replay::{Candidate, Recorded, replay};
 use crate::plugins::require_filter;
@@ -23,9 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 
 #[derive(Args)]
 pub(in crate::cli) struct Replay {
-    /// The decisions: a file with what `GET /permissions/decisions` answered, or a moment in Unix milliseconds from which
-    /// on they are fetched
-    #[arg(long, value_name = "FILE|MS")]
+    /// The decisions: a file with what `GET /permissions/decisions` answered, or the moment from which on they are fetched:
+    /// 2026-12-31 (UTC), or 7d ago
+    #[arg(long, value_name = "FILE|WHEN")]
     from: String,
     /// The component
     #[arg(long, value_name = "FILE")]
@@ -58,9 +58,10 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     if !admitted.exports.authorizer {
         return Err(Failed(format!("{} is no authorizer, so that no decision asks it", asked.candidate.display())));
     }
-    let items = match asked.from.parse::<i64>() {
-        Ok(from) => fetched(common, asked, from).await?,
-        Err(_) => of_file(Path::new(&asked.from))?,
+    let is_file = Path::new(&asked.from).exists();
+    let items = match named::ago(&asked.from) {
+        Ok(from) if !is_file => fetched(common, asked, from).await?,
+        _ => of_file(Path::new(&asked.from))?,
     };
     let recorded = items.into_iter().map(serde_json::from_value).collect::<Result<Vec<Recorded>, _>>();
     let recorded = recorded.map_err(|e| Failed(format!("this is no list of recorded decisions: {e}")))?;

@@ -316,10 +316,16 @@ impl Api {
     ///
     /// Its secret stops working with this answer; what it did stays in the audit.
     #[oai(path = "/:client_key", method = "delete", operation_id = "delete_api_client")]
-    async fn delete_api_client(&self, caller: Person, client_key: Path<String>) -> Done {
+    async fn delete_api_client(
+        &self,
+        caller: Person,
+        client_key: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CLIENT_DELETE)?;
             let client = store::get_client(t, &client_key.0)?;
+            require_version(if_match.0.as_deref(), client.version)?;
             store::delete_client(t, &client.client_key)?;
             let entry = Entry::new("client", &client.client_key).before(described(&client));
             Ok(Changed::new((), entry).policy([Change::ClientGone(client.client_key.into())]))
@@ -332,12 +338,18 @@ impl Api {
     ///
     /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now.
     #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
-    async fn rotate_api_client(&self, caller: Person, client_key: Path<String>) -> Reply<ClientSecret> {
+    async fn rotate_api_client(
+        &self,
+        caller: Person,
+        client_key: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Reply<ClientSecret> {
         let overlap_ms = i64::try_from(self.app.config.client_rotation_overlap_s * 1_000).unwrap_or(i64::MAX);
         let api_key = secret::token("rs_")?;
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CLIENT_ROTATE)?;
             let client = store::get_client(t, &client_key.0)?;
+            require_version(if_match.0.as_deref(), client.version)?;
             giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let until = t.now().plus_ms(overlap_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;

@@ -59,7 +59,7 @@ struct DeliveryView {
     kind: String,
     /// When it happened, in Unix milliseconds
     at: i64,
-    /// `webhook`, `mail` or `sftpgo`
+    /// `webhook`, `mail`, `sftpgo` or `wordpress`
     target: String,
     #[oai(nullable)]
     webhook_id: Option<WebhookId>,
@@ -124,7 +124,7 @@ impl Api {
         caller: Person,
         /// `pending`, `delivered` or `dead`
         state: Query<Option<DeliveryState>>,
-        /// `webhook`, `mail`, `sftpgo`, or the id of one webhook
+        /// `webhook`, `mail`, `sftpgo`, `wordpress`, or the id of one webhook
         #[oai(validator(max_length = 64))]
         target: Query<Option<String>>,
         /// A kind of event, such as `member.created`

@@ -225,10 +225,16 @@ impl Api {
     ///
     /// What waits for it, and what is known of its deliveries, goes too.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_webhook")]
-    async fn delete_webhook(&self, caller: Person, id: Path<WebhookId>) -> Done {
+    async fn delete_webhook(
+        &self,
+        caller: Person,
+        id: Path<WebhookId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::WEBHOOK_DELETE)?;
             let webhook = store::get_webhook(t, reach.organization(), id.0)?;
+            require_version(if_match.0.as_deref(), webhook.version)?;
             let deliveries = store::delete_webhook(t, id.0)?;
             let entry = entry_of(&webhook).before(described(&webhook)).after(json!({"deliveries": deliveries}));
             Ok(Changed::new((), entry))
@@ -241,11 +247,17 @@ impl Api {
     ///
     /// The former one signs too for `webhooks.rotation_overlap_s`, so that the receiver can change over.
     #[oai(path = "/:id/rotate", method = "post", operation_id = "rotate_webhook")]
-    async fn rotate_webhook(&self, caller: Person, id: Path<WebhookId>) -> Reply<WebhookSecret> {
+    async fn rotate_webhook(
+        &self,
+        caller: Person,
+        id: Path<WebhookId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Reply<WebhookSecret> {
         let (sealer, overlap_ms) = (self.app.sealer, ms(self.app.config.webhook_rotation_overlap_s));
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::WEBHOOK_ROTATE)?;
-            store::get_webhook(t, reach.organization(), id.0)?;
+            let former = store::get_webhook(t, reach.organization(), id.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
             store::rotate_webhook(t, id.0, t.now().plus_ms(overlap_ms))?;
             let webhook = store::get_webhook(t, None, id.0)?;
             let until = webhook.previous_until.map(|until| until.0);

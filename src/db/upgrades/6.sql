@@ -234,3 +234,7 @@ create table catalog_organizations (
     primary key (app, organization_id)
 ) strict, without rowid;
 create index catalog_organizations_organization_id on catalog_organizations (organization_id);
+
+-- ── warnings about ceilings ──
+
+alter table organization_quotas add column warned_percent integer not null default 0;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use poem_openapi::param::Query;
+use poem_openapi::param::{Header, Query};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::error::{Cause, Error, Field};
 use crate::ids::{MappingId, OrganizationId, RoleId};
 use crate::journal::Entry;
 use crate::permissions::{Mapping, Source, known_role, store};
-use crate::wire::{Body, Done, OptionalBody, Reply, Tag, done, ok};
+use crate::wire::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
 
 /// An external key and the role it stands for
 #[derive(Object)]
@@ -79,7 +79,7 @@ struct DeleteRoleMapping {
 }
 
 crate::answers! {
-    upsert_role_mapping: [NotHeld, RoleNotFound, SystemRole] ["x-policy-epoch"];
+    upsert_role_mapping: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
     delete_role_mapping: [MappingNotFound] ["x-policy-epoch"];
 }
 
@@ -116,8 +116,14 @@ impl Api {
     /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives.
     /// Keys are the same when they are spelled alike, in the same case, in composed characters (NFC). A distinguished
     /// name (`cn=editors,dc=example,dc=org`) is the same in any case, and is answered in lower case.
+    /// Its `update_at` is its version, for If-Match; one that is not there has the version 0.
     #[oai(path = "/role-mappings", method = "put", operation_id = "upsert_role_mapping")]
-    async fn upsert_role_mapping(&self, caller: Gate, body: Body<UpsertRoleMapping>) -> Reply<RoleMappingView> {
+    async fn upsert_role_mapping(
+        &self,
+        caller: Gate,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpsertRoleMapping>,
+    ) -> Reply<RoleMappingView> {
         let mappings_max = self.app.config.mappings_max;
         let upsert = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_REPLACE)?;
@@ -130,6 +136,7 @@ impl Api {
             }
             giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
+            require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
             if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
                 let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
                 return Err(Error::field("external_key", message));
@@ -146,7 +153,8 @@ impl Api {
             Ok(Changed::new(made, entry))
         };
         let made = self.app.change(&caller, "mapping.replace", upsert).await?;
-        Ok(ok(made.answer.into()).epoch(made.epoch))
+        let version = made.answer.updated_at.0;
+        Ok(ok(made.answer.into()).version(version).epoch(made.epoch))
     }
 
     /// Delete a role mapping
@@ -159,6 +167,7 @@ impl Api {
         request: &poem::Request,
         external_source: Query<Option<MappingSource>>,
         external_key: Query<Option<String>>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: OptionalBody<DeleteRoleMapping>,
     ) -> Done {
         let (source, key) = match (external_source.0, external_key.0) {
@@ -174,6 +183,7 @@ impl Api {
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(Cause::MappingNotFound)?;
+            require_version(if_match.0.as_deref(), former.updated_at.0)?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
                 json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}),

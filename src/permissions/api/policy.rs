@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use poem_openapi::param::Query;
+use poem_openapi::param::{Header, Query};
 use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
 use serde_json::json;
@@ -24,7 +24,7 @@ use crate::journal::Entry;
 use crate::permissions::{import, publish};
 use crate::wire::body::require_media_type;
 use crate::wire::documents::{self, Bounds};
-use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered};
+use crate::wire::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered, require_version};
 
 /// The catalog, in the form that was asked for
 #[derive(Object)]
@@ -162,7 +162,8 @@ struct PolicyReloaded {
 }
 
 crate::answers! {
-    import_catalog: [AmbiguousCatalog, PermissionExists] ["x-policy-epoch"];
+    get_permission_catalog: [] ["etag"];
+    import_catalog: [AmbiguousCatalog, CatalogOfAnother, OrganizationNotFound, PermissionExists] ["x-policy-epoch"];
 }
 
 pub struct Api {
@@ -173,7 +174,8 @@ pub struct Api {
 impl Api {
     /// See the catalog
     ///
-    /// As a list, or as a tree. Entries that no import names any more are left out.
+    /// As a list, or as a tree. Entries that no import names any more are left out. Of one application the answer has an
+    /// ETag, for the next import of it.
     #[oai(path = "/catalog", method = "get", operation_id = "get_permission_catalog")]
     async fn get_permission_catalog(
         &self,
@@ -193,11 +195,15 @@ impl Api {
             .filter(|node| app.0.as_deref().is_none_or(|app| app == &*node.app))
             .filter(|node| user_type.0.is_none_or(|wanted| wanted == PermissionType::of(node)))
             .map(|node| node.slot);
-        Ok(ok(if as_tree.0.unwrap_or(false) {
+        let answer = ok(if as_tree.0.unwrap_or(false) {
             PermissionCatalog { tree: Some(tree(&catalog, wanted)), list: None }
         } else {
             PermissionCatalog { tree: None, list: Some(flat(&catalog, wanted)) }
-        }))
+        });
+        Ok(match app.0.as_deref() {
+            Some(app) => answer.version(catalog.version_of(app)),
+            None => answer,
+        })
     }
 
     /// Import a catalog
@@ -230,6 +236,9 @@ impl Api {
         organizations: Query<Option<String>>,
         /// Only say what would be done
         dry_run: Query<Option<bool>>,
+        /// The ETag of this application's catalog
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
         _document: CatalogDocument,
     ) -> Reply<CatalogDifference> {
         let document = self.app.take_large(&caller, Large::Catalog).await?.clone();
@@ -255,6 +264,7 @@ impl Api {
         let import = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
         let write = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::CATALOG_IMPORT)?;
+            require_version(if_match.0.as_deref(), t.snapshot().catalog.version_of(&import.app))?;
             let (imported, change) = publish::write(t, &import, &terms)?;
             let answer = CatalogDifference::of(t.snapshot(), &import, imported);
             let Some(change) = change else { return Ok(Changed::nothing(answer)) };

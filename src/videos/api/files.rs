@@ -6,7 +6,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned, Whose};
-use crate::access;
+use crate::access::Reach;
 use crate::access::caller::{Identity, OfficeOrKey, PersonOrKey};
 use crate::access::permission::Permission;
 use crate::app::{App, Changed, Transaction};
@@ -38,13 +38,13 @@ struct TransferVideo {
 
 crate::answers! {
     register_video: [
-        VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, NotYourFolder,
-        VideosFull, QuotaExceeded, OrganizationQuotaExceeded,
+        VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, MemberNotActive,
+        NotYourFolder, VideosFull, QuotaExceeded, OrganizationQuotaExceeded,
     ] ["x-quota-warning"];
     get_video: [VideoNotFound] ["etag"];
     delete_video: [VideoNotFound];
     transfer_video: [
-        MemberNotFound, VideoNotFound, QuotaExceeded, OrganizationQuotaExceeded,
+        MemberNotFound, MemberNotActive, VideoNotFound, QuotaExceeded, OrganizationQuotaExceeded,
     ] ["etag", "x-quota-warning"];
 }
 
@@ -58,7 +58,8 @@ impl Api {
     ///
     /// Counts its bytes, stores the video and queues one job, in one transaction. The file is measured below the media
     /// root; no link is followed. The same file again answers the same with `already_exists`, and costs nothing. Over
-    /// quota nothing is stored. Members register for themselves, services for whom `X-SFTPGo-User` names.
+    /// quota nothing is stored. Members register for themselves, services for whom `X-SFTPGo-User` names. The owner's
+    /// organization may deny it by a plugin (`video.register`).
     #[oai(path = "/register", method = "post", operation_id = "register_video")]
     async fn register_video(
         &self,
@@ -71,9 +72,11 @@ impl Api {
         let Register { path, size: said } = body.0;
         let file = Measured::of(&self.app, &path, said).await?;
         let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
         let wanted = Wanted::default();
         let noted = wanted.clone();
         let register = move |t: &Transaction<'_>, caller: &Identity| {
+            ruled?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             let registered = match videos::admit(t, &rules, new)? {
                 Admission::Known(known) => Changed::nothing(known),
@@ -170,7 +173,8 @@ impl Api {
 
     /// Give a video to another member
     ///
-    /// Its bytes move from one quota to the other, or nothing moves at all. The file and its path stay.
+    /// Its bytes move from one quota to the other, or nothing moves at all. The file and its path stay. One's own goes to
+    /// members of one's only organization; with the permission all of the organization's, or of the site's.
     #[oai(path = "/videos/:id/transfer", method = "post", operation_id = "transfer_video")]
     async fn transfer_video(
         &self,
@@ -181,9 +185,11 @@ impl Api {
     ) -> Reply<VideoView> {
         let (rules, to) = (Rules::of(&self.app.config), body.0.uid);
         let transfer = move |t: &Transaction<'_>, caller: &Identity| {
-            let reach = access::require(t.snapshot(), caller, Permission::VIDEO_TRANSFER)?;
-            let video = videos::get(t, &id.0)?;
-            if reach.organization().is_some() && video.organization != reach.organization() {
+            let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
+            let video = whose.require(caller, videos::get(t, &id.0)?)?;
+            let reach = reach_of_transfer(t, whose)?;
+            if matches!(whose, Whose::All(_)) && reach.organization().is_some_and(|own| video.organization != Some(own))
+            {
                 return Err(Cause::VideoNotFound.into());
             }
             require_version(if_match.0.as_deref(), video.version)?;
@@ -205,6 +211,17 @@ impl Api {
         };
         let (video, version, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
         Ok(ok(video).version(version).quota_warning(warning))
+    }
+}
+
+/// Among whom a video may find a new owner.
+fn reach_of_transfer(t: &Transaction<'_>, whose: Whose) -> Result<Reach> {
+    match whose {
+        Whose::All(reach) => Ok(reach),
+        Whose::Own(own) => videos::quota::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
+            let why = "you belong to no organization, or to several: an administrator gives your videos to others";
+            Error::new(Cause::Forbidden).saying(why)
+        }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, FolderPrefix};
+use super::{FilePath, FolderPrefix, WRITE, Whose};
 use crate::access;
 use crate::access::caller::OfficeOrKey;
 use crate::access::permission::Permission;
@@ -122,12 +122,14 @@ impl Api {
 
     /// Give videos without an owner to whose folders they lie in
     ///
-    /// By the first part of the path, which is a member's name at SFTPGo.
+    /// By the first part of the path, which is a member's name at SFTPGo. Without the permission those in one's own folder.
     #[oai(path = "/claim", method = "post", operation_id = "claim_videos")]
     async fn claim_videos(&self, caller: OfficeOrKey, body: Body<ClaimVideos>) -> Reply<Claimed> {
-        access::require(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM)?;
         let is_dry_run = body.0.dry_run == Some(true);
-        let outcome = import::claim(&self.app, &caller, is_dry_run).await?;
+        let outcome = match Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
+            Whose::All(_) => import::claim(&self.app, &caller, is_dry_run).await?,
+            Whose::Own(member) => import::claim_own(&self.app, &caller, member, is_dry_run).await?,
+        };
         Ok(ok(Claimed {
             dry_run: is_dry_run,
             claimed: outcome.taken,

@@ -72,7 +72,7 @@ impl From<Held> for MemberQuota {
 /// What a member may store
 #[derive(Object)]
 struct UpdateQuota {
-    /// In bytes; null takes the organization's or the site's default
+    /// In bytes: null takes the organization's or the site's default, 0 is nothing at all, and the largest is no limit
     #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: MaybeUndefined<i64>,
 }
@@ -80,7 +80,7 @@ struct UpdateQuota {
 /// What an organization may store
 #[derive(Object)]
 struct UpdateCeiling {
-    /// The ceiling above all its members, in bytes; null for none
+    /// The ceiling above all its members, in bytes: null for none, 0 for nothing at all
     #[oai(nullable, validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
     size: MaybeUndefined<i64>,
     /// What its members have unless they have a size of their own; null takes the site's

@@ -82,11 +82,12 @@ impl From<Reservation> for ReservationView {
 
 crate::answers! {
     create_reservation: [
-        VideoPath, OwnerNotFound, NotYourFolder, QuotaExceeded, OrganizationQuotaExceeded, ReservationsFull,
+        VideoPath, OwnerNotFound, MemberNotActive, NotYourFolder, QuotaExceeded, OrganizationQuotaExceeded,
+        ReservationsFull,
     ] ["x-quota-warning"];
     commit_reservation: [
-        NotYourFolder, VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, VideosFull,
-        QuotaExceeded, OrganizationQuotaExceeded, ReservationNotFound, ReservationOver,
+        NotYourFolder, VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound,
+        MemberNotActive, VideosFull, QuotaExceeded, OrganizationQuotaExceeded, ReservationNotFound, ReservationOver,
     ] ["x-quota-warning"];
     release_reservation: [NotYourFolder, ReservationNotFound, ReservationOver];
 }
@@ -141,9 +142,11 @@ impl Api {
         let CommitReservation { path, size: said } = body.0;
         let file = Measured::of(&self.app, &path, said).await?;
         let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
         let wanted = Wanted::default();
         let noted = wanted.clone();
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
+            ruled?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
             reservations::commit(t, &rules, caller, (id.0, new))
         };

@@ -3,7 +3,15 @@
 # It has 18 MB, which only organizations in plugins.large_organizations may upload: give `--large` to check, test and bench.
 set -eu
 cd "$(dirname "$0")"
-[ -d .venv ] || python3 -m venv .venv
+need() { # need PROGRAM COMMAND_THAT_BRINGS_IT
+  command -v "$1" >/dev/null || { echo "build: there is no $1. Get it with: $2" >&2; exit 1; }
+}
+need "${ROSTER:-roster}" "cargo build --release in Roster's folder, then ROSTER=/path/to/roster ./build"
+need python3 'apt-get install python3 python3-venv'
+[ -d .venv ] || python3 -m venv .venv || {
+  echo 'build: Python makes no virtual environment. Get what it lacks with: apt-get install python3-venv' >&2
+  exit 1
+}
 [ -x .venv/bin/componentize-py ] || .venv/bin/pip install --quiet componentize-py==0.25.1
 # Without --stub-wasi it would import clocks, files and sockets.
 .venv/bin/componentize-py -d wit -w WORLD componentize --stub-wasi -p . app -o NAME.wasm

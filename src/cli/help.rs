@@ -1,0 +1,152 @@
+//! What the help says beside the descriptions: an example of each command. And what a field of the API is called on the
+//! command line, for failures that name one.
+
+use clap::{Arg, ArgMatches, Command, CommandFactory};
+
+use super::Arguments;
+
+/// A command, and how it looks in use.
+#[rustfmt::skip]
+const EXAMPLES: &[(&str, &str)] = &[
+    ("serve", "roster serve --data /srv/roster --listen 0.0.0.0:8480"),
+    ("init", "roster init --data /srv/roster --admin admin@example.org"),
+    ("setup-link", "roster setup-link --data /srv/roster"),
+    ("config check", "roster config check --data /srv/roster"),
+    ("config show", "roster config show --json"),
+    ("member list", "roster member list --keyword example.org"),
+    ("member create", "roster member create --username kim --email kim@example.org --name 'Kim Lee'"),
+    ("member show", "roster member show kim"),
+    ("member activate", "roster member activate kim"),
+    ("member deactivate", "roster member deactivate kim@example.org"),
+    ("member password", "roster member password kim"),
+    ("member password-link", "roster member password-link kim"),
+    ("member link", "roster member link kim acme --role member --role viewer"),
+    ("member reset-second-factor", "roster member reset-second-factor kim"),
+    ("member import", "roster member import members.csv --dry-run"),
+    ("member delete", "roster member delete kim"),
+    ("org list", "roster org list --keyword studio"),
+    ("org create", "roster org create acme 'Acme Studios'"),
+    ("org show", "roster org show acme"),
+    ("org activate", "roster org activate acme"),
+    ("org deactivate", "roster org deactivate acme"),
+    ("org second-factor", "roster org second-factor acme on"),
+    ("invite create", "roster invite create acme --role member --expires-at 14d"),
+    ("invite list", "roster invite list acme"),
+    ("invite withdraw", "roster invite withdraw acme 019abcde-0000-7000-8000-000000000001"),
+    ("client list", "roster client list"),
+    ("client create", "roster client create portal --scopes members:read,permissions:check --expires-at 2027-12-31"),
+    ("client rotate", "roster client rotate rc_3q2-7w"),
+    ("client disable", "roster client disable rc_3q2-7w"),
+    ("client enable", "roster client enable rc_3q2-7w"),
+    ("client delete", "roster client delete rc_3q2-7w"),
+    ("key list", "roster key list --member kim"),
+    ("key create", "roster key create upload-station --service transcoder --scopes jobs:write --expires-at 180d"),
+    ("key import", "roster key import laptop --member kim --hash 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+    ("key rotate", "roster key rotate 019abcde-0000-7000-8000-000000000004"),
+    ("key revoke", "roster key revoke 019abcde-0000-7000-8000-000000000004"),
+    ("job list", "roster job list --state dead --member kim"),
+    ("job counts", "roster job counts"),
+    ("job retry", "roster job retry 019abcde-0000-7000-8000-000000000005"),
+    ("signing-key list", "roster signing-key list"),
+    ("signing-key rotate", "roster signing-key rotate"),
+    ("encryption-key rotate", "roster encryption-key rotate"),
+    ("outbox list", "roster outbox list --state dead --kind member.created"),
+    ("outbox retry", "roster outbox retry 42.mail.019abcde-0000-7000-8000-000000000002"),
+    ("sync wordpress", "roster sync wordpress --dry-run"),
+    ("sftpgo drift", "roster sftpgo drift"),
+    ("sftpgo reconcile", "roster sftpgo reconcile --dry-run"),
+    ("catalog import", "roster catalog import gitea.yaml --app gitea --prefix gitea"),
+    ("catalog diff", "roster catalog diff catalog.yaml"),
+    ("catalog export", "roster catalog export --app gitea"),
+    ("video list", "roster video list --keyword harbour"),
+    ("video import", "roster video import --dry-run --prefix kim"),
+    ("video claim", "roster video claim --dry-run"),
+    ("quota list", "roster quota list --keyword kim"),
+    ("quota set", "roster quota set kim 20GB"),
+    ("quota recount", "roster quota recount --repair"),
+    ("audit verify", "roster audit verify"),
+    ("plugin new", "roster plugin new --lang rust hours"),
+    ("plugin wit", "roster plugin wit"),
+    ("plugin pack", "roster plugin pack core.wasm --vectors vectors.yaml -o hours.wasm"),
+    ("plugin check", "roster plugin check hours.wasm"),
+    ("plugin test", "roster plugin test hours.wasm vectors.yaml"),
+    ("plugin bench", "roster plugin bench hours.wasm --calls 10000"),
+    ("plugin replay", "roster plugin replay --from 7d --org acme --candidate hours.wasm"),
+    ("plugin upload", "roster plugin upload hours.wasm --name hours --org acme"),
+    ("plugin list", "roster plugin list --org acme"),
+    ("plugin show", "roster plugin show hours --org acme"),
+    ("plugin log", "roster plugin log hours --org acme"),
+    ("plugin dry-run", "roster plugin dry-run hours question.json --org acme"),
+    ("plugin activate", "roster plugin activate hours 1 --mode shadow --org acme"),
+    ("plugin deactivate", "roster plugin deactivate hours --org acme"),
+    ("plugin rollback", "roster plugin rollback hours --org acme"),
+    ("plugin delete", "roster plugin delete hours --version 1 --org acme"),
+    ("openapi", "roster openapi"),
+    ("version", "roster version --json"),
+];
+
+/// The command line with its examples.
+pub fn command() -> Command {
+    Arguments::command().mut_subcommands(|command| with_examples(command, ""))
+}
+
+fn with_examples(command: Command, above: &str) -> Command {
+    let path = format!("{above}{}", command.get_name());
+    if command.has_subcommands() {
+        let below = format!("{path} ");
+        return command.mut_subcommands(|inner| with_examples(inner, &below));
+    }
+    match EXAMPLES.iter().find(|(of, _)| *of == path) {
+        Some((_, example)) => command.after_help(format!("Example:\n  {example}")),
+        None => command,
+    }
+}
+
+/// What stands for an argument without a flag.
+pub(super) fn placeholder(argument: &Arg) -> String {
+    let named = argument.get_value_names().and_then(<[_]>::first).map(ToString::to_string);
+    named.unwrap_or_else(|| argument.get_id().as_str().to_uppercase())
+}
+
+/// Fields of the API whose flag has another name than theirs.
+const OTHER_NAMES: [(&str, &str); 10] = [
+    ("allowed_ips", "ips"),
+    ("allowed_origins", "origins"),
+    ("allowed_paths", "paths"),
+    ("display_name", "name"),
+    ("key_hash", "hash"),
+    ("login", "admin"),
+    ("rate_limit_per_min", "rate_limit"),
+    ("role_key", "role"),
+    ("service_name", "service"),
+    ("type", "kind"),
+];
+
+/// The arguments that the command of this run takes: the name of each, and how it is written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spelling(Vec<(String, String)>);
+
+impl Spelling {
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        let program = Arguments::command();
+        let (mut command, mut matches) = (&program, matches);
+        while let Some((name, inner)) = matches.subcommand()
+            && let Some(found) = command.find_subcommand(name)
+        {
+            (command, matches) = (found, inner);
+        }
+        let written = command.get_arguments().map(|argument| {
+            let id = argument.get_id().as_str();
+            let text = argument.get_long().map_or_else(|| placeholder(argument), |long| format!("--{long}"));
+            (id.to_owned(), text)
+        });
+        Self(written.collect())
+    }
+
+    /// A field of the API as this command line has it; its own name where it has none.
+    pub(super) fn field(&self, name: &str) -> String {
+        let other = OTHER_NAMES.iter().find(|(field, _)| *field == name).map(|(_, argument)| *argument);
+        let find = |wanted: &str| self.0.iter().find(|(id, _)| id == wanted).map(|(_, text)| text.clone());
+        find(name).or_else(|| other.and_then(find)).unwrap_or_else(|| name.replace('_', " "))
+    }
+}

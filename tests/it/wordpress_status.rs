@@ -1,0 +1,98 @@
+//! WordPress is told who is suspended here, and who is active again.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::site::Site;
+use crate::standin::{self, Asked, StandIn};
+
+/// A WordPress that notes what it is told, and answers as it is told.
+#[derive(Clone, Default)]
+struct Told {
+    bodies: Arc<Mutex<Vec<(String, Value)>>>,
+    status: Arc<Mutex<u16>>,
+    knows_suspensions: Arc<Mutex<bool>>,
+}
+
+impl Told {
+    fn start(&self) -> StandIn {
+        let told = self.clone();
+        StandIn::start(move |asked| told.answer(&asked))
+    }
+
+    fn answer(&self, asked: &Asked) -> poem::Response {
+        let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        self.bodies.lock().expect("no panic").push((format!("{} {}", asked.method, asked.path), body.clone()));
+        match *self.status.lock().expect("no panic") {
+            404 => standin::json(404, &json!({"code": "rest_user_invalid_id"})),
+            status @ 400.. => standin::json(status, &json!({"code": "rest_cannot_edit"})),
+            _ if *self.knows_suspensions.lock().expect("no panic") => {
+                standin::json(200, &json!({"meta": body["meta"]}))
+            }
+            _ => standin::json(200, &json!({"meta": {}})),
+        }
+    }
+
+    fn be(&self, status: u16, knows_suspensions: bool) {
+        *self.status.lock().expect("no panic") = status;
+        *self.knows_suspensions.lock().expect("no panic") = knows_suspensions;
+    }
+}
+
+/// The state and the error of the newest delivery to WordPress, once it is no attempt that goes on.
+async fn delivered(site: &Site, count: u64) -> (String, String) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let page = site.admin().get("/admin/deliveries?target=wordpress").await.data();
+        let newest = &page["items"][0];
+        if page["total"] == count && newest["attempts"].as_u64() > Some(0) {
+            let text = |name: &str| newest[name].as_str().unwrap_or_default().to_owned();
+            return (text("state"), text("last_error"));
+        }
+        assert!(std::time::Instant::now() < deadline, "{page}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
+    let told = Told::default();
+    let (wordpress, secrets) = (told.start(), tempfile::tempdir().expect("a folder"));
+    let file = secrets.path().join("password");
+    std::fs::write(&file, "x").expect("a secret");
+    let account = format!("wordpress.username = \"admin\"\nwordpress.password_file = \"{}\"\n", file.display());
+    let site = Site::with(&format!("wordpress.url = \"{}\"\n{account}", wordpress.url)).await;
+    let user = json!({"username": "kim", "email": "kim@example.org", "wordpress_id": 17});
+    let kim = site.admin().post("/admin/users", user).await.data()["id"].as_str().expect("id").to_owned();
+    let stranger = site.member().await.uid;
+    let say = async |uid: &str, what: &str| {
+        site.admin().post(&format!("/admin/members/{uid}/{what}"), json!({})).await.done();
+    };
+
+    for (n, (what, status, knows, state, error)) in [
+        ("deactivate", 200, true, "delivered", ""),
+        ("activate", 200, true, "delivered", ""),
+        ("deactivate", 200, false, "dead", "roster-events.php"),
+        ("activate", 403, true, "delivered", "may not edit users"),
+        ("deactivate", 404, true, "delivered", "no such account"),
+        ("activate", 503, true, "pending", "503"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        told.be(status, knows);
+        say(&kim, what).await;
+        let (found, said) = delivered(&site, n as u64 + 1).await;
+        assert!(found == state && said.contains(error), "{what} {status}: {found} {said}");
+        let (asked, body) = told.bodies.lock().expect("no panic").last().cloned().expect("told");
+        assert_eq!(asked, "POST /wp-json/wp/v2/users/17");
+        assert_eq!(body, json!({"meta": {"roster_suspended": what == "deactivate"}}), "nothing else is changed");
+    }
+    let before = told.bodies.lock().expect("no panic").len();
+    say(&stranger, "deactivate").await;
+    assert_eq!(delivered(&site, 7).await, ("delivered".into(), "the member has no account at WordPress".into()));
+    let after =
+        told.bodies.lock().expect("no panic").iter().skip(before).filter(|(asked, _)| !asked.ends_with("/17")).count();
+    assert_eq!(after, 0);
+}
