@@ -22,6 +22,7 @@ mod decisions;
 mod encryption;
 mod faults;
 mod folders;
+mod given;
 mod giving;
 mod grants;
 mod grid;
