@@ -264,9 +264,12 @@ create table api_clients (
     last_used_at integer,
     version integer not null default 1,
     created_at integer not null,
-    updated_at integer not null
+    updated_at integer not null,
+    -- Who made it or changed it last (`cli`, `member <id>`).
+    maker text
 ) strict, without rowid;
 create index api_clients_created_at on api_clients (created_at, client_key);
+create index api_clients_maker on api_clients (maker);
 
 -- What was done, by whom, to what. Rows are only added; each carries the hash of the one before.
 create table audit (
@@ -411,13 +414,14 @@ create table api_keys (
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- Who made it or rotated it last (`cli`, `member <id>`, `client <key>`).
+    -- Who made it or rotated it last (`cli`, `member <id>`, `client <key>`); null for a member's own.
     maker text,
     check ((member_id is null) <> (service_name is null))
 ) strict;
 create unique index api_keys_hash on api_keys (hash);
 create index api_keys_member_id on api_keys (member_id, created_at, id);
 create index api_keys_expires_at on api_keys (expires_at);
+create index api_keys_maker on api_keys (maker) where maker is not null;
 
 -- Uploaded components, each once, by what they are.
 create table plugin_components (
@@ -711,7 +715,10 @@ create table webhooks (
     previous_until integer,
     version integer not null default 1,
     created_at integer not null,
-    updated_at integer not null
+    updated_at integer not null,
+    -- Who made it or changed it last (`cli`, `member <id>`).
+    maker text
 ) strict, without rowid;
 create index webhooks_organization_id on webhooks (organization_id, created_at, id);
 create index webhooks_created_at on webhooks (created_at, id);
+create index webhooks_maker on webhooks (maker);

@@ -371,11 +371,14 @@ impl Identity {
         let stands = match &self.who {
             Who::Member(member) => is_active(Some(*member)) && session(*member),
             Who::Asserted(member) => is_active(Some(*member)),
-            Who::Client(client) => snapshot
-                .client(&client.client_key)
-                .is_some_and(|client| client.is_active && client.expires_at.is_none_or(|end| now < end)),
+            Who::Client(client) => snapshot.client(&client.client_key).is_some_and(|client| {
+                let is_over = client.expires_at.is_some_and(|end| now >= end);
+                client.is_active && !is_over && client.require_kept(snapshot, now).is_ok()
+            }),
             Who::Key(key) => {
-                snapshot.api_key(key.id).is_some_and(|key| now < key.expires_at) && is_active(key.member())
+                let now_of = snapshot.api_key(key.id);
+                now_of.is_some_and(|key| now < key.expires_at && key.require_kept(snapshot, now).is_ok())
+                    && is_active(key.member())
             }
             Who::Internal | Who::Visitor | Who::CommandLine => true,
         };

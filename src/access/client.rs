@@ -12,7 +12,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use ipnet::IpNet;
 
+use super::promise::{self, Maker};
 use super::secret::{self, Hash};
+use super::snapshot::Snapshot;
 use crate::error::{Cause, Error, Result};
 use crate::ids::Timestamp;
 
@@ -30,6 +32,8 @@ pub struct Client {
     pub allowed_paths: Vec<String>,
     pub expires_at: Option<Timestamp>,
     pub rate_limit_per_min: Option<NonZeroU32>,
+    /// Who made it, or changed it last.
+    pub maker: Maker,
     pub counters: Arc<Counters>,
 }
 
@@ -83,13 +87,21 @@ pub fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) 
 }
 
 impl Client {
+    /// Fails unless who made it may give its scopes today.
+    pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+        promise::require_client_kept(snapshot, self, now).map_err(|_| {
+            let message = "who made this client may not give its scopes any more: an administrator has to rotate it";
+            Error::new(Cause::InvalidClient).because("its maker lost the rights").saying(message)
+        })
+    }
+
     /// All that decides, as text.
     pub fn fact(&self) -> String {
         let Self { client_key, is_active, hash, previous, scopes, .. } = self;
-        let Self { allowed_origins, allowed_ips, allowed_paths, expires_at, rate_limit_per_min, .. } = self;
+        let Self { allowed_origins, allowed_ips, allowed_paths, expires_at, rate_limit_per_min, maker, .. } = self;
         format!(
             "client {client_key} {is_active} {hash:?} {previous:?} {scopes:?} {allowed_origins:?} {allowed_ips:?} \
-             {allowed_paths:?} {expires_at:?} {rate_limit_per_min:?}"
+             {allowed_paths:?} {expires_at:?} {rate_limit_per_min:?} {maker:?}"
         )
     }
 

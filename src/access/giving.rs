@@ -42,6 +42,8 @@ pub enum Gift {
     PlatformSeat,
     /// Profile, e-mail, credentials, external names and status of another member.
     Account,
+    /// The hash of a password, made elsewhere: it passes the rules of passwords by.
+    PasswordHash,
     /// Scopes, in an API client or in the key of a service.
     Scope,
     /// A plugin in force that hands out rights.
@@ -68,13 +70,14 @@ mod table {
     use super::Gift;
     use super::Limit::{self, All, Held, Nothing, Opened};
 
-    pub const TABLE: [(Gift, [Limit; super::KINDS]); 8] = [
+    pub const TABLE: [(Gift, [Limit; super::KINDS]); 9] = [
         //                    command line  member   asserted  client   service key  member's key  internal  visitor
         (Gift::Role,         [All,          Held,    Held,     Opened,  Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Ownership,    [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Right,        [All,          Held,    Nothing,  Opened,  Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::PlatformSeat, [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Account,      [All,          Held,    Nothing,  Opened,  Nothing,     Nothing,      Opened,   Nothing]),
+        (Gift::PasswordHash, [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Scope,        [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Plugin,       [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Quota,        [All,          Held,    Nothing,  Opened,  Opened,      Held,         Nothing,  Nothing]),
@@ -106,6 +109,9 @@ fn limit(who: &Who, gift: Gift) -> Limit {
 pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
     let message = match gift {
         Gift::PlatformSeat => "no program puts members into `platform`",
+        Gift::PasswordHash => {
+            "no program brings a password's hash along: a platform administrator or the command line does"
+        }
         _ => "this is not a program's to give",
     };
     if limit(&caller.who, gift) == Limit::Nothing { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
@@ -155,6 +161,12 @@ fn is_administrative(snapshot: &Snapshot, who: &Who, tenant: OrganizationId, rol
         || Permission::all()
             .filter(changes)
             .any(|own| role.holds(catalog, tenant, catalog.slot_of(own)) && !opens_own(who, own))
+}
+
+/// Does it hold anything of the organization's applications?
+fn is_of_applications(snapshot: &Snapshot, tenant: OrganizationId, role: &Role) -> bool {
+    let catalog = &snapshot.catalog;
+    catalog.iter().any(|node| *node.app != *OWN_APP && role.holds(catalog, tenant, node.slot))
 }
 
 /// Is it the role of an owner or an administrator by its name, whatever it holds today?
@@ -257,33 +269,63 @@ pub type RightRow = [String; 4];
 
 // ── members ──
 
+/// What of a member is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// Credentials, e-mail and names elsewhere: who sets them can sign in as the member.
+    Account,
+    /// Status, quota, place and end: nobody becomes the member by it.
+    Standing,
+}
+
+/// Who sees one organization only sees and changes what is a member's own where the member belongs to that one alone.
+pub fn require_whole(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
+    if reach == Reach::Site || snapshot.only_tenant(id).is_some() {
+        return Ok(());
+    }
+    let message = "this member belongs to other organizations too: that is the platform's to see and to change";
+    Err(Error::new(Cause::Forbidden).saying(message))
+}
+
 /// Who may change a profile, an e-mail, a credential or a status: the member with a session of ours, the site, or the
 /// administrator of the one organization that the member belongs to; none of them of a member who holds more than they
-/// do. A program changes nobody who is an administrator. `rights` are the member's direct rights.
+/// do. A program changes nobody who is an administrator, and lets itself in as nobody who holds what it may not hand out.
+/// `rights` are the member's direct rights.
 pub fn require_may_change(
     snapshot: &Snapshot,
     caller: &Identity,
     (reach, id): (Reach, MemberId),
-    rights: &[RightRow],
+    (touch, rights): (Touch, &[RightRow]),
 ) -> Result<()> {
     if caller.member() == Some(id) && matches!(caller.who, Who::Member(_)) {
         let has_session = caller.session.is_some_and(|session| snapshot.session(session).is_some());
         let message = "sign in here first: a provider's token changes no credential";
         return if has_session { Ok(()) } else { Err(Error::new(Cause::Forbidden).saying(message)) };
     }
-    if reach != Reach::Site && snapshot.only_tenant(id).is_none() {
-        let message = "this member belongs to other organizations too: only the platform can change this";
-        return Err(Error::new(Cause::Forbidden).saying(message));
-    }
-    let seats = || snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some());
-    let mut roles = seats().flat_map(|tenant| tenant.roles_of(id).map(|role| (tenant.id, role)));
+    require_whole(snapshot, reach, id)?;
+    let mut roles = snapshot.tenants_of(id).flat_map(|tenant| tenant.roles_of(id).map(move |role| (tenant.id, role)));
     match limit(&caller.who, Gift::Account) {
         Limit::All => Ok(()),
         Limit::Nothing => Err(Cause::NotHeld.into()),
         Limit::Opened => {
-            let message = "this member is an administrator, whom no program changes: a person does";
-            let is_taken = roles.any(|(tenant, role)| is_administrative(snapshot, &caller.who, tenant, role));
-            if is_taken { Err(Error::new(Cause::NotHeld).saying(message)) } else { Ok(()) }
+            let roles: Vec<_> = roles.collect();
+            let not_held = |message: &'static str| Err(Error::new(Cause::NotHeld).saying(message));
+            if roles.iter().any(|(tenant, role)| is_administrative(snapshot, &caller.who, *tenant, role)) {
+                return not_held("this member is an administrator, whom no program changes: a person does");
+            }
+            // The services of this site keep in line whom the site's own provider signs in.
+            let may =
+                touch == Touch::Standing || matches!(caller.who, Who::Internal) || has_scope(&caller.who, HANDS_OUT);
+            if !may
+                && (!rights.is_empty()
+                    || roles.iter().any(|(tenant, role)| is_of_applications(snapshot, *tenant, role)))
+            {
+                return not_held(
+                    "this member holds direct rights or roles of applications, which this program may not hand out: \
+                     its account is changed with the scope permissions:write, or by a person",
+                );
+            }
+            Ok(())
         }
         Limit::Held => {
             roles.try_for_each(|(tenant, role)| require_held(snapshot, caller, tenant, role))?;
@@ -343,6 +385,7 @@ mod tests {
             Gift::Right,
             Gift::PlatformSeat,
             Gift::Account,
+            Gift::PasswordHash,
             Gift::Scope,
             Gift::Plugin,
             Gift::Quota,

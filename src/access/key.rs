@@ -68,7 +68,7 @@ pub struct ApiKey {
     pub is_spent: bool,
     pub is_imported: bool,
     pub owner: Owner,
-    /// Who made it, or rotated it last.
+    /// Who made it, or rotated it last: for its own keys the member.
     pub maker: Maker,
     pub hash: Hash,
     /// The key before the last rotation, and when it ends.
@@ -107,6 +107,22 @@ impl ApiKey {
             Owner::Member(id) => Some(id),
             Owner::Service(_) => None,
         }
+    }
+
+    /// Fails where somebody else than its member made it, who may not give today what it opens.
+    pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+        if self.member().is_some_and(|id| self.maker == Maker::Member(id)) {
+            return Ok(());
+        }
+        let scopes: Vec<&str> = self.scopes.iter().map(|scope| &**scope).collect();
+        let promise = match self.owner {
+            Owner::Member(member) => Promise::MemberKey { member, rights: &[] },
+            Owner::Service(_) => Promise::ServiceKey { scopes: &scopes },
+        };
+        promise::require_kept(snapshot, &self.maker, promise, now).map_err(|_| {
+            let message = "who made this key may not give what it opens any more: an administrator has to rotate it";
+            Error::new(Cause::InvalidKey).because("its maker lost the rights").saying(message)
+        })
     }
 
     /// The digests of the key's text, and of the one before the last rotation.
@@ -192,13 +208,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
             false => invalid("its member is not active"),
         });
     }
-    if let Owner::Service(_) = key.owner {
-        let scopes: Vec<&str> = key.scopes.iter().map(|scope| &**scope).collect();
-        promise::require_kept(snapshot, &key.maker, Promise::ServiceKey { scopes: &scopes }, now).map_err(|_| {
-            let message = "who made this key may not give its scopes any more: an administrator has to rotate it";
-            invalid("its maker lost the rights").saying(message)
-        })?;
-    }
+    key.require_kept(snapshot, now)?;
     key.counters.note(now, from);
     Ok(key.clone())
 }

@@ -4,16 +4,17 @@
 //! it, and withdrawn in the one that takes the maker's rights away (`app::promises`).
 //!
 //! No promises: what an organization has as a rule of its own and can see and change (role mappings, ticks of roles,
-//! plugins, webhooks); API clients and a member's own keys, whose rights are asked for at every request; what a member
-//! asked for itself (sessions, mailed links for its own password).
+//! plugins); a key that its member made for itself, whose rights are asked for at every request; what a member asked for
+//! itself (sessions, mailed links for its own password).
 
 use std::sync::Arc;
 
 use super::caller::{Identity, Who};
-use super::giving::{self, RightRow};
+use super::client::Client;
+use super::giving::{self, RightRow, Touch};
 use super::permission::Permission;
 use super::snapshot::Snapshot;
-use super::{require, require_in_tenant};
+use super::{Reach, require, require_in_tenant};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 
@@ -66,6 +67,7 @@ impl Maker {
             Self::Client(key) => {
                 let client = snapshot.client(key).filter(|client| client.is_active);
                 let client = client.filter(|client| client.expires_at.is_none_or(|at| now < at));
+                let client = client.filter(|client| require_client_kept(snapshot, client, now).is_ok());
                 client.cloned().map(Who::Client)
             }
             Self::Nobody => None,
@@ -85,6 +87,13 @@ pub enum Promise<'a> {
     Welcome { member: MemberId, rights: &'a [RightRow] },
     /// The key of a service. It is not withdrawn: it opens nothing until somebody who may give its scopes rotates it.
     ServiceKey { scopes: &'a [&'a str] },
+    /// An API client. Like the key of a service it is not withdrawn.
+    ClientScopes { scopes: &'a [&'a str] },
+    /// A key that somebody else made for a member; with the member's direct rights, where the rows are at hand. When these
+    /// grow, it is asked again.
+    MemberKey { member: MemberId, rights: &'a [RightRow] },
+    /// What a webhook hears of, in one organization or the whole site. It is switched off, and can be switched on again.
+    Webhook { organization: Option<OrganizationId> },
 }
 
 /// Fails unless the maker may give today what it promised.
@@ -105,22 +114,66 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
         }
         Promise::PasswordLink { member, rights } => {
             let permissions = [Permission::MEMBER_PASSWORD_LINK];
-            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, rights))
+            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
         Promise::Welcome { member, rights } => {
             let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
-            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, rights))
+            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+        }
+        Promise::ServiceKey { .. } | Promise::ClientScopes { .. } | Promise::MemberKey { .. }
+            if *maker == Maker::Site =>
+        {
+            Ok(())
         }
         Promise::ServiceKey { scopes } => {
-            if *maker == Maker::Site {
-                return Ok(());
-            }
             let caller = as_caller_in(None)?;
-            require(snapshot, &caller, Permission::KEY_CREATE)
-                .or_else(|_| require(snapshot, &caller, Permission::KEY_ROTATE))?;
+            require_one_of(snapshot, &caller, &[Permission::KEY_CREATE, Permission::KEY_ROTATE])?;
             giving::require_scopes_held(snapshot, &caller, scopes)
         }
+        Promise::ClientScopes { scopes } => {
+            let caller = as_caller_in(None)?;
+            let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_UPDATE, Permission::CLIENT_ROTATE];
+            require_one_of(snapshot, &caller, &permissions)?;
+            giving::require_scopes_held(snapshot, &caller, scopes)
+        }
+        Promise::MemberKey { member, rights } => {
+            // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
+            let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
+            if is_below && !rights.is_empty() {
+                return Err(Cause::NotHeld.into());
+            }
+            let permissions = [Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
+            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Standing, rights))
+        }
+        Promise::Webhook { organization } => {
+            let caller = as_caller_in(organization)?;
+            let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_UPDATE])?;
+            let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
+            if hears { Ok(()) } else { Err(Cause::NotHeld.into()) }
+        }
     }
+}
+
+/// Fails unless who made this client, or changed it last, may give its scopes today.
+pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
+    if matches!(client.maker, Maker::Client(_)) {
+        // No client makes clients.
+        return Err(Cause::NotHeld.into());
+    }
+    let scopes: Vec<&str> = client.scopes.iter().map(|scope| &**scope).collect();
+    require_kept(snapshot, &client.maker, Promise::ClientScopes { scopes: &scopes }, now)
+}
+
+/// The reach of the first of these permissions that the caller has.
+fn require_one_of(snapshot: &Snapshot, caller: &Identity, permissions: &[Permission]) -> Result<Reach> {
+    let mut refused = Error::from(Cause::Forbidden);
+    for permission in permissions {
+        match require(snapshot, caller, *permission) {
+            Ok(reach) => return Ok(reach),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// Has the maker one of these permissions, and may it change this member: for the whole site, or in the one organization
@@ -129,24 +182,16 @@ fn require_may_change_today(
     snapshot: &Snapshot,
     as_caller_in: &dyn Fn(Option<OrganizationId>) -> Result<Identity>,
     permissions: &[Permission],
-    (member, rights): (MemberId, &[RightRow]),
+    (member, touch, rights): (MemberId, Touch, &[RightRow]),
 ) -> Result<()> {
     let may = |tenant: Option<OrganizationId>| -> Result<()> {
         let caller = as_caller_in(tenant)?;
-        let mut refused = Error::from(Cause::Forbidden);
-        for permission in permissions {
-            match require(snapshot, &caller, *permission) {
-                Ok(reach) => {
-                    let only = snapshot.only_tenant(member).map(|tenant| tenant.id);
-                    if reach.organization().is_some() && reach.organization() != only {
-                        return Err(Cause::MemberNotFound.into());
-                    }
-                    return giving::require_may_change(snapshot, &caller, (reach, member), rights);
-                }
-                Err(error) => refused = error,
-            }
+        let reach = require_one_of(snapshot, &caller, permissions)?;
+        let only = snapshot.only_tenant(member).map(|tenant| tenant.id);
+        if reach.organization().is_some() && reach.organization() != only {
+            return Err(Cause::MemberNotFound.into());
         }
-        Err(refused)
+        giving::require_may_change(snapshot, &caller, (reach, member), (touch, rights))
     };
     may(None).or_else(|refused| match snapshot.only_tenant(member) {
         Some(tenant) => may(Some(tenant.id)),
@@ -171,9 +216,15 @@ mod tests {
     #[test]
     fn nobody_s_promise_is_not_kept() {
         let snapshot = Snapshot::empty(1);
-        let promise = Promise::ServiceKey { scopes: &["jobs:write"] };
-        assert!(require_kept(&snapshot, &Maker::Nobody, promise, Timestamp::now()).is_err());
-        assert!(require_kept(&snapshot, &Maker::Member(MemberId::new()), promise, Timestamp::now()).is_err());
-        assert!(require_kept(&snapshot, &Maker::Site, promise, Timestamp::now()).is_ok());
+        for promise in [
+            Promise::ServiceKey { scopes: &["jobs:write"] },
+            Promise::ClientScopes { scopes: &["jobs:write"] },
+            Promise::MemberKey { member: MemberId::new(), rights: &[] },
+            Promise::Webhook { organization: None },
+        ] {
+            let is_kept = |maker: &Maker| require_kept(&snapshot, maker, promise, Timestamp::now()).is_ok();
+            assert!(!is_kept(&Maker::Nobody) && !is_kept(&Maker::Member(MemberId::new())), "{promise:?}");
+            assert!(!is_kept(&Maker::Client("rc_1".into())) && is_kept(&Maker::Site), "{promise:?}");
+        }
     }
 }

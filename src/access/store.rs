@@ -257,11 +257,11 @@ pub fn rights_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<RightRow>> {
 
 const LIST_CLIENTS: &str = "
     select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
-           allowed_ips, allowed_paths, rate_limit_per_min, expires_at
+           allowed_ips, allowed_paths, rate_limit_per_min, expires_at, maker
     from api_clients";
 const FIND_CLIENT: &str = "
     select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
-           allowed_ips, allowed_paths, rate_limit_per_min, expires_at
+           allowed_ips, allowed_paths, rate_limit_per_min, expires_at, maker
     from api_clients
     where client_key = :client_key";
 
@@ -295,6 +295,7 @@ pub(super) fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
         allowed_paths: sql::json(row, 8)?,
         rate_limit_per_min,
         expires_at: row.get(10)?,
+        maker: Maker::of_text(row.get::<_, Option<String>>(11)?.as_deref()),
         counters: Arc::new(Counters::new(rate_limit_per_min)),
     })
 }
@@ -350,7 +351,10 @@ pub(super) fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         expires_at: row.get(8)?,
         is_spent: row.get(9)?,
         is_imported: row.get(10)?,
-        maker: Maker::of_text(row.get::<_, Option<String>>(11)?.as_deref()),
+        maker: match (member, row.get::<_, Option<String>>(11)?) {
+            (Some(id), None) => Maker::Member(id),
+            (_, text) => Maker::of_text(text.as_deref()),
+        },
         counters: Arc::default(),
     })
 }

@@ -54,7 +54,7 @@ use figures::Figures;
 use kept::Kept;
 pub use large::Large;
 use record::{Allowed, Decided};
-pub use store::{is_used_up, use_up};
+pub use store::{delete_given_keys, is_used_up, use_up};
 
 /// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
@@ -499,9 +499,9 @@ fn apply<T>(
     } else {
         let mut after = snapshot.clone();
         policy.into_iter().for_each(|change| after.apply(change));
-        for entry in promises::withdraw(w, &after, promises)? {
-            journal::record_done(w, caller, "promise.withdraw", &entry)?;
-        }
+        let withdrawn = promises::withdraw(w, (&*snapshot, &after), promises)?;
+        withdrawn.entries.iter().try_for_each(|entry| journal::record_done(w, caller, "promise.withdraw", entry))?;
+        withdrawn.changes.into_iter().for_each(|change| after.apply(change));
         *snapshot = after;
     }
     snapshot.epoch = epoch;

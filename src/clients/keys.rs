@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::store;
 use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
-use crate::access::promise::Maker;
+use crate::access::promise::{self, Maker, Promise};
 use crate::access::secret::{self, Hash};
 use crate::access::snapshot::Change;
 use crate::access::{self};
@@ -100,8 +100,21 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -
             (secret::hash(&text), Some(text))
         }
     };
-    store::insert_key(t, (id, &Maker::of(caller)), new, &hash, ends_at)?;
+    let maker = Maker::of(caller);
+    require_may_give(t, &new.owner, &maker)?;
+    store::insert_key(t, (id, &maker), new, &hash, ends_at)?;
     shown(t, id, text)
+}
+
+/// A member's key that somebody else makes or rotates is a promise from the beginning.
+fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result<()> {
+    let Owner::Member(member) = *owner else { return Ok(()) };
+    // Who was made in this very change holds nothing yet, and is not known to the policy.
+    if *maker == Maker::Member(member) || t.snapshot().person(member).is_none() {
+        return Ok(());
+    }
+    let rights = &access::store::rights_of(t, member)?;
+    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now())
 }
 
 /// When a key ends: its kind's life from now, unless it shall end earlier.
@@ -120,16 +133,24 @@ fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Time
 }
 
 /// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
-/// rotates it answers for its scopes from now on.
+/// rotates it answers for its scopes from now on: of a member's key that somebody else knew the former text ends now.
 pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
     if former.is_emergency() {
         return Err(Cause::EmergencyKey.into());
     }
     let text = key::new_text(former.kind.prefix, former.id, t.now())?;
+    let maker = Maker::of(caller);
+    require_may_give(t, &former.owner, &maker)?;
+    let former_maker = t.snapshot().api_key(former.id).map(|key| key.maker.clone());
+    // Who took over a key that was made elsewhere knows its digest, not its text.
+    let is_taken_over = matches!(former.owner, Owner::Member(_))
+        && !former.is_imported
+        && former_maker.is_some_and(|former| former != maker && former != Maker::Site);
+    let grace_ms = if is_taken_over { 0 } else { former.kind.grace_s * 1_000 };
     // A rotation never makes the former text live longer than it would have.
-    let former_ends_at = t.now().plus_ms(former.kind.grace_s * 1_000).min(former.expires_at);
+    let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
     let ends_at = end_of(former.kind, None, t.now())?;
-    store::rotate_key(t, (former.id, &Maker::of(caller)), &secret::hash(&text), ends_at, former_ends_at)?;
+    store::rotate_key(t, (former, &maker), &secret::hash(&text), ends_at, former_ends_at)?;
     shown(t, former.id, Some(text))
 }
 

@@ -123,6 +123,13 @@ pub fn rotate_client(w: &Writer<'_>, client_key: &str, hash: &Hash, until: Times
     .map(drop)
 }
 
+const SET_CLIENT_MAKER: &str = "update api_clients set maker = :maker where client_key = :client_key";
+
+/// Who answers for the client's scopes from now on.
+pub fn set_client_maker(w: &Writer<'_>, client_key: &str, maker: &Maker) -> Result<()> {
+    w.execute(SET_CLIENT_MAKER, &[(":maker", &maker.text()), (":client_key", &client_key)]).map(drop)
+}
+
 const DELETE_CLIENT: &str = "delete from api_clients where client_key = :client_key";
 
 pub fn delete_client(w: &Writer<'_>, client_key: &str) -> Result<()> {
@@ -232,7 +239,7 @@ pub fn insert_key(
             (":scopes", &sql::text_of(&new.scopes)?),
             (":expires_at", &expires_at),
             (":now", &w.now()),
-            (":maker", &maker.text()),
+            (":maker", &maker_of(&new.owner, maker)),
         ],
         &[("api_keys.hash", Cause::ApiKeyExists)],
     )
@@ -247,7 +254,7 @@ const ROTATE_KEY: &str = "
 /// The former text stays valid until then.
 pub fn rotate_key(
     w: &Writer<'_>,
-    (id, maker): (ApiKeyId, &Maker),
+    (key, maker): (&KeyRow, &Maker),
     hash: &Hash,
     expires_at: Timestamp,
     former_ends_at: Timestamp,
@@ -259,8 +266,8 @@ pub fn rotate_key(
             (":hash", hash),
             (":expires_at", &expires_at),
             (":now", &w.now()),
-            (":maker", &maker.text()),
-            (":id", &id),
+            (":maker", &maker_of(&key.owner, maker)),
+            (":id", &key.id),
         ],
     )
     .map(drop)
@@ -296,6 +303,12 @@ const TOUCH_KEY: &str = "
 
 pub fn touch_key(w: &Writer<'_>, id: ApiKeyId, at: Timestamp, address: Option<&str>) -> Result<()> {
     w.execute(TOUCH_KEY, &[(":at", &at), (":address", &address), (":id", &id)]).map(drop)
+}
+
+/// Who made a key, as its row has it: nothing for a member's own.
+fn maker_of(owner: &Owner, maker: &Maker) -> Option<String> {
+    let is_own = matches!((owner, maker), (Owner::Member(owner), Maker::Member(maker)) if owner == maker);
+    (!is_own).then(|| maker.text())
 }
 
 /// An owner as its two columns, of which one is null.

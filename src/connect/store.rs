@@ -366,6 +366,13 @@ pub fn rotate_webhook(w: &Writer<'_>, id: WebhookId, until: Timestamp) -> Result
     w.execute(ROTATE_WEBHOOK, &[(":until", &until), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
+const SET_WEBHOOK_MAKER: &str = "update webhooks set maker = :maker where id = :id";
+
+/// Who answers for what the webhook hears from now on.
+pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result<()> {
+    w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.text()), (":id", &id)]).map(drop)
+}
+
 const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";
 const DELETE_DELIVERIES: &str = "delete from deliveries where target = :target";
 

@@ -5,7 +5,9 @@
 
 use serde_json::json;
 
-use super::{AUTHENTIK, Member, NewMember, changed, happened, require_may_change, require_visible, set_active, store};
+use super::{
+    AUTHENTIK, Capacity, Member, NewMember, changed, happened, require_may_change, require_visible, set_active, store,
+};
 use crate::access::caller::Identity;
 use crate::access::permission::Permission;
 use crate::access::{self, Reach};
@@ -68,7 +70,10 @@ pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<
         let sub = wanted.sub.clone().or(known).unwrap_or(account.uid);
         let account_id = account.pk.to_string();
         let (link, wanted) = ((sub.clone(), account_id.clone()), wanted.clone());
-        let keep = move |t: &Transaction<'_>, caller: &Identity| keep(t, caller, (uid, &link.0, &link.1), &wanted);
+        let members_max = app.config.members_max;
+        let keep = move |t: &Transaction<'_>, caller: &Identity| {
+            keep(t, caller, (uid, &link.0, &link.1), (&wanted, members_max))
+        };
         let epoch = app.change(caller, "member.ensure_authentik", keep).await?.epoch;
         return Ok(Ensured { uid, sub, account_id, is_new: found.is_none(), epoch });
     }
@@ -87,7 +92,7 @@ async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Me
         let member = find(t, &wanted)?;
         match &member {
             Some(member) => require_changeable(t, caller, reach, member, &wanted)?,
-            None => super::require_room(t.snapshot(), members_max)?,
+            None => super::require_room(t.snapshot(), members_max).map(drop)?,
         }
         Ok(Changed::nothing(member))
     };
@@ -243,10 +248,13 @@ fn keep(
     t: &Transaction<'_>,
     caller: &Identity,
     (uid, sub, account_id): (MemberId, &str, &str),
-    wanted: &Wanted,
+    (wanted, members_max): (&Wanted, u64),
 ) -> Result<Changed<()>> {
     let reach = require(t, caller)?;
-    let Some(former) = store::find_member(t, uid)? else { return keep_new(t, reach, (uid, sub, account_id), wanted) };
+    let Some(former) = store::find_member(t, uid)? else {
+        let capacity = super::require_room(t.snapshot(), members_max)?;
+        return keep_new(t, (reach, capacity), (uid, sub, account_id), wanted);
+    };
     if former.status == "deleted" {
         // Erased while Authentik was asked: it stays so.
         return Err(Cause::MemberDeleted.into());
@@ -283,7 +291,7 @@ fn keep(
 
 fn keep_new(
     t: &Transaction<'_>,
-    reach: Reach,
+    (reach, capacity): (Reach, Capacity),
     (uid, sub, account_id): (MemberId, &str, &str),
     wanted: &Wanted,
 ) -> Result<Changed<()>> {
@@ -295,7 +303,7 @@ fn keep_new(
         is_suspended: wanted.is_active == Some(false),
         ..NewMember::default()
     };
-    store::insert_member(t, uid, &new)?;
+    store::insert_member(t, capacity, uid, &new)?;
     store::insert_identity(t, uid, AUTHENTIK, sub, Some(account_id))?;
     let mut changes = vec![access::store::person(t, uid)?];
     let mut entry = Entry::new("member", uid).after(json!({"created": true, "account": account_id}));

@@ -32,7 +32,21 @@ fn bcrypt_at(hash: &str) -> Option<usize> {
     BEFORE_BCRYPT.iter().find(begins).map(|mark| mark.len())
 }
 
+/// The most work of a hash from elsewhere, so that no sign-in pays more than some 250 ms for each way of hashing: bcrypt
+/// as PHP and Laravel make it, argon2 as PHP does (64 MiB, four passes). For the simple ones see `Kind::rounds_max`.
+pub const BCRYPT_COST_MAX: u32 = 12;
+pub const ARGON2_BLOCKS_MAX: u64 = 262_144;
+
 impl Cost {
+    /// Is it no more work than everybody can be asked for?
+    pub fn is_affordable(self) -> bool {
+        match self {
+            Self::Bcrypt { cost } => cost <= BCRYPT_COST_MAX,
+            Self::Argon2 { .. } => self.blocks() <= ARGON2_BLOCKS_MAX,
+            Self::Rounds { kind, rounds } => rounds <= kind.rounds_max(),
+        }
+    }
+
     /// The work of a stored hash, which its beginning says.
     pub fn of(hash: &str) -> Option<Self> {
         if let Some(at) = bcrypt_at(hash) {
@@ -94,7 +108,13 @@ pub struct Floor {
 }
 
 impl Floor {
-    pub fn over(costs: impl IntoIterator<Item = Cost>) -> Self {
+    /// Over all that is stored and a hash of today's settings. What is too costly, from before there was a bound, its member
+    /// pays alone until the hash is replaced at the next sign-in.
+    pub fn of_site(stored: impl IntoIterator<Item = Cost>, today: Cost) -> Self {
+        Self::over(stored.into_iter().filter(|cost| cost.is_affordable()).chain([today]))
+    }
+
+    fn over(costs: impl IntoIterator<Item = Cost>) -> Self {
         let mut floor = Self::default();
         for cost in costs {
             match cost {
@@ -198,6 +218,27 @@ mod tests {
         assert_eq!(floor.rest(Some(of(Kind::Phpass, 8_192))), all[..2]);
         // A bcrypt of the full cost is done again in no case.
         assert_eq!(floor.rest(Some(Cost::Bcrypt { cost: 4 })), all[1..]);
+    }
+
+    #[test]
+    fn no_stored_hash_makes_every_sign_in_costlier_than_the_bound() {
+        let bcrypt = |cost| Cost::Bcrypt { cost };
+        let argon2 = |memory_kib, passes| Cost::Argon2 { memory_kib, passes };
+        let today = argon2(19_456, 2);
+        let everybodys = |stored: &[Cost], today| work(Floor::of_site(stored.iter().copied(), today).rest(None));
+        for (stored, expected) in [
+            (bcrypt(BCRYPT_COST_MAX), (1 << BCRYPT_COST_MAX, 38_912)),
+            (bcrypt(BCRYPT_COST_MAX + 1), (0, 38_912)),
+            (bcrypt(16), (0, 38_912)),
+            (Cost::Rounds { kind: Kind::Pbkdf2, rounds: 3_000_000 }, (0, 38_912)),
+            (argon2(65_536, 4), (0, ARGON2_BLOCKS_MAX)),
+            (argon2(65_537, 4), (0, 38_912)),
+            (argon2(262_144, 10), (0, 38_912)),
+        ] {
+            assert_eq!(everybodys(&[stored], today), expected, "{stored:?}");
+        }
+        // What the settings ask for counts, whatever it is.
+        assert_eq!(everybodys(&[], argon2(262_144, 2)), (0, 2 * ARGON2_BLOCKS_MAX));
     }
 
     #[test]

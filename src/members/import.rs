@@ -1,8 +1,8 @@
 //! Import of members with quotas and names elsewhere, from CSV or JSON.
 //!
 //! **Invariant.** A row happens as a whole or not at all, in a transaction of its own, and a bad one stops no other: an
-//! import can be run again until nothing is left to do. A member is found by its username; what a row leaves empty stays
-//! as it is. No secret is read from a file: a column that is not known is refused with the whole file.
+//! import can be run again until nothing is left to do. A member is found by a username that the site gave, never by one
+//! that a tenant, a provider or the person chose; what a row leaves empty stays as it is. No secret is read from a file: a column that is not known is refused with the whole file.
 
 use std::collections::HashMap;
 
@@ -168,6 +168,11 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, row: &Row) -> Re
         return Ok(if faults.is_empty() { Plan::Create(Box::new(new)) } else { Plan::Failed(faults) });
     };
     let user = users::complete(r, snapshot, rules, member)?;
+    if !is_the_sites(&user, &wanted) {
+        let message = "a member has this username whom the site did not give it: rename that one, or say that it is the same \
+                       by `username_by_site` at PATCH /admin/members/{id}";
+        return Ok(Plan::Failed(vec![Field::body("username", message)]));
+    }
     let edit = Edit {
         email: wanted.email,
         display_name: wanted.display_name,
@@ -183,6 +188,16 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, row: &Row) -> Re
         (true, true) => Plan::Unchanged,
         (true, false) => Plan::Change(Box::new(user), Box::new(edit), fields),
     })
+}
+
+/// Is the member with this username the one whom the site means by it? So it is where the site gave the name, and where the
+/// row has a name elsewhere by which the site knows that member already.
+fn is_the_sites(user: &User, wanted: &Wanted) -> bool {
+    let number = wanted.wordpress_id.map(|id| id.to_string());
+    let folder = wanted.sftpgo_username.as_ref().unwrap_or(&wanted.username);
+    user.member.username_by_site
+        || (number.is_some() && number == user.wordpress_id)
+        || user.sftpgo_username.as_ref() == Some(folder)
 }
 
 /// What became of a row.

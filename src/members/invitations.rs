@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::invitation_store as store;
-use super::{NewMember, create_as, happened, password};
+use super::{Guesser, NewMember, bounded_guesses, create_as, happened, password};
 use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::promise::{self, Maker, Promise};
 use crate::access::secret::{self, Hash};
 use crate::access::snapshot::{Change, Role, Snapshot};
-use crate::access::{self, giving};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Transaction};
 use crate::db::{Listed, Reader, Window, Writer};
 use crate::error::{Cause, Error, Result};
@@ -178,24 +178,26 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
     let Newcomer { username, email, display_name, password } = newcomer;
     // The link comes first: without it nobody makes the server hash.
     let invited = look(app, token).await?;
+    let reach = Reach::Tenant(invited.invitation.organization);
+    let guesser = Guesser::by(&invited.invitation.maker, exchange.address, reach);
     let email = email.or(invited.invitation.email);
     if username.is_none() && email.is_none() {
         return Err(Error::field("username", "give yourself a username or an e-mail"));
     }
+    let names = [username.clone(), email.clone()];
     let password_hash = Some(password::hash(app, password).await?);
     let new = NewMember { username, email, display_name, password_hash, ..NewMember::default() };
     let (hash, members_max, id) = (secret::hash(token), app.config.members_max, MemberId::new());
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
-        super::require_room(t.snapshot(), members_max)?;
-        create_as(t, id, &new)?;
+        create_as(t, super::require_room(t.snapshot(), members_max)?, id, &new)?;
         let person = access::store::person(t, id)?;
         let seat = join(t, &invitation, id)?;
         let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
         Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
     };
     let caller = Identity::of(Who::Member(id), exchange.clone());
-    app.change(&caller, "invitation.accept", accept).await?;
+    bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
     Ok(id)
 }
 

@@ -17,11 +17,16 @@ mod user_store;
 pub mod users;
 mod visible;
 
-use crate::access::caller::Identity;
+use std::net::IpAddr;
+
+use crate::access::caller::{Identity, Who};
+use crate::access::giving::Touch;
 use crate::access::permission::PLATFORM_ADMIN;
+use crate::access::promise::Maker;
+use crate::access::slowdown::Attempt;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach, giving};
-use crate::app::{App, Changed, Transaction, end_sessions, upkeep, use_setup_token};
+use crate::app::{App, Changed, Transaction, delete_given_keys, end_sessions, upkeep, use_setup_token};
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
@@ -64,11 +69,18 @@ pub struct Member {
 
 impl Member {
     /// Sets the username in the name of somebody with this reach. One that a tenant, a provider or the person chose is a
-    /// name to sign in with and nothing else; the same one said again by the site is the site's.
+    /// name to sign in with and nothing else; sent again unchanged it stays whose it was.
     fn name(&mut self, reach: Reach, username: Option<String>) {
-        let is_by_site = reach == Reach::Site && username.is_some();
-        self.username_by_site = is_by_site || (self.username_by_site && username == self.username);
-        self.username = username;
+        if username != self.username {
+            self.username_by_site = reach == Reach::Site && username.is_some();
+            self.username = username;
+        }
+    }
+
+    /// What a change from a former state of it touches.
+    fn touch_since(&self, former: &Self) -> Touch {
+        let names = |member: &Self| (member.username.clone(), member.username_by_site, member.email.clone());
+        if names(self) == names(former) { Touch::Standing } else { Touch::Account }
     }
 
     pub fn is_active(&self) -> bool {
@@ -96,15 +108,15 @@ pub struct NewMember {
 }
 
 /// Creates a member; the policy learns of it by `access::store::person`.
-pub fn create(w: &Writer<'_>, new: &NewMember) -> Result<MemberId> {
+pub fn create(w: &Writer<'_>, capacity: Capacity, new: &NewMember) -> Result<MemberId> {
     let id = MemberId::new();
-    create_as(w, id, new)?;
+    create_as(w, capacity, id, new)?;
     Ok(id)
 }
 
 /// The same under an id that was chosen before, for who creates their own account.
-fn create_as(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
-    store::insert_member(w, id, new)?;
+fn create_as(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
+    store::insert_member(w, capacity, id, new)?;
     match &new.authentik_sub {
         Some(subject) => store::insert_identity(w, id, AUTHENTIK, subject, new.authentik_user_id.as_deref()),
         None => Ok(()),
@@ -164,12 +176,18 @@ pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<
 }
 
 /// Creates a member whom a provider vouches for. What the provider says of names is kept as far as it is free.
-pub fn create_known(w: &Writer<'_>, id: MemberId, name: &ExternalName, new: &NewMember) -> Result<()> {
+pub fn create_known(
+    w: &Writer<'_>,
+    capacity: Capacity,
+    id: MemberId,
+    name: &ExternalName,
+    new: &NewMember,
+) -> Result<()> {
     let mut free = new.clone();
     free.username = free_name(w, new.username.as_deref(), is_username)?;
     free.email = free_name(w, new.email.as_deref(), is_email)?;
     free.display_name = new.display_name.clone().filter(|text| is_display_name(text));
-    store::insert_member(w, id, &free)?;
+    store::insert_member(w, capacity, id, &free)?;
     store::insert_identity(w, id, &name.provider, &name.subject, name.account_id.as_deref())
 }
 
@@ -263,9 +281,13 @@ pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()
 }
 
+/// Capacity for one more member. Nobody is inserted without it.
+#[derive(Debug)]
+pub struct Capacity(());
+
 /// Fails when the site has as many members as it may have.
-pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<()> {
-    if (snapshot.people() as u64) < members_max { Ok(()) } else { Err(Cause::SiteFull.into()) }
+pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
+    if (snapshot.people() as u64) < members_max { Ok(Capacity(())) } else { Err(Cause::SiteFull.into()) }
 }
 
 /// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
@@ -282,10 +304,16 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
     Ok(changes)
 }
 
-/// Gives a member a new password; every session ends, but one that may be kept.
+/// Gives a member a new password; every session ends, but one that may be kept. Where the former one was not shown, which
+/// keeps a session, keys that others made for the member end too. A first password ends no key.
 pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<Vec<Change>> {
+    let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();
     store::set_password(t, id, hash)?;
-    end_sessions(t, id, kept)
+    let mut changes = end_sessions(t, id, kept)?;
+    if is_reset {
+        changes.extend(delete_given_keys(t, id)?.into_iter().map(Change::ApiKeyGone));
+    }
+    Ok(changes)
 }
 
 /// The hash of a member's password, where there is one.
@@ -300,7 +328,7 @@ pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, hash: &str) -> R
 
 /// Creates a member who has not proved the e-mail yet, and so cannot do anything. An earlier registration with the same
 /// e-mail is replaced as a whole: who comes first must not choose the password of who really has the mailbox.
-pub fn register(t: &Transaction<'_>, new: &NewMember) -> Result<(MemberId, Change)> {
+pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Result<(MemberId, Change)> {
     let former = match new.email.as_deref() {
         Some(email) => store::find_login(t, email)?.map(|login| login.member),
         None => None,
@@ -316,7 +344,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember) -> Result<(MemberId, Chang
         }
         Some(_) => return Err(Cause::EmailExists.into()),
         None => {
-            let id = create(t, new)?;
+            let id = create(t, require_room(t.snapshot(), members_max)?, new)?;
             store::set_status(t, id, "pending")?;
             id
         }
@@ -363,10 +391,68 @@ pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
     if caller.member() == Some(id) { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
 }
 
-/// Fails unless the caller may change this member's profile, e-mail, credentials or status (`access::giving`).
+/// Fails unless the caller may change this member's e-mail, credentials and all else (`access::giving`).
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
+    require_may_touch(t, caller, reach, id, Touch::Account)
+}
+
+/// Fails unless the caller may change this of the member.
+pub fn require_may_touch(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    reach: Reach,
+    id: MemberId,
+    touch: Touch,
+) -> Result<()> {
     let rights = access::store::rights_of(t, id)?;
-    giving::require_may_change(t.snapshot(), caller, (reach, id), &rights)
+    giving::require_may_change(t.snapshot(), caller, (reach, id), (touch, &rights))
+}
+
+/// A name that is refused tells that somebody elsewhere has it: who sees one organization gets few such answers in a while
+/// (`auth.slow_account_failures`). Those of its own members tell it nothing, and do not count.
+pub async fn bounded_guesses<T>(
+    app: &App,
+    guesser: Option<Guesser>,
+    names: [Option<String>; 2],
+    change: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(Guesser { attempt, reach }) = guesser else { return change.await };
+    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    let done = change.await;
+    let is_taken = |refused: &Error| matches!(refused.cause, Cause::UsernameExists | Cause::EmailExists);
+    if done.as_ref().is_err_and(is_taken) {
+        let snapshot = app.snapshot();
+        let is_elsewhere = move |r: &Reader<'_>| -> Result<bool> {
+            names.iter().flatten().try_fold(false, |found, name| -> Result<bool> {
+                let holder = find_login(r, name)?.map(|login| login.member.id);
+                Ok(found || holder.is_some_and(|id| !is_visible(&snapshot, reach, id)))
+            })
+        };
+        if app.read(is_elsewhere).await? {
+            app.guard.letters.failed(attempt, Timestamp::now());
+        }
+    }
+    done
+}
+
+/// Who could learn of names in other organizations.
+#[derive(Debug, Clone, Copy)]
+pub struct Guesser {
+    attempt: Attempt,
+    reach: Reach,
+}
+
+impl Guesser {
+    /// A caller, with its reach. The site sees everybody, and programs are the site's, wherever they act.
+    pub fn of(caller: &Identity, reach: Reach) -> Option<Self> {
+        let is_counted = matches!(caller.who, Who::Member(_)) && reach != Reach::Site;
+        is_counted.then(|| Self::by(&Maker::of(caller), caller.exchange.address, reach))
+    }
+
+    /// Who acts by somebody's promise guesses on that one's account.
+    pub fn by(maker: &Maker, address: Option<IpAddr>, reach: Reach) -> Self {
+        Self { attempt: Attempt::new(&format!("names {}", maker.text()), address), reach }
+    }
 }
 
 /// Are this login and this password good enough for a first administrator? Says all that is wrong at once.
@@ -429,7 +515,8 @@ pub async fn create_first_administrator(
         let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
         let new =
             NewMember { email, username, password_hash: Some(hash), username_by_site: true, ..NewMember::default() };
-        let id = create(t, &new)?;
+        // A site that is full can still be set up.
+        let id = create(t, Capacity(()), &new)?;
         store::insert_membership(t, platform.id, id)?;
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));

@@ -16,7 +16,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use bcrypt::HashParts;
 
-use super::hash_cost::{Cost, Floor, beginning};
+use super::hash_cost::{ARGON2_BLOCKS_MAX, BCRYPT_COST_MAX, Cost, Floor, beginning};
 use super::legacy_hash::{Form, Prepared, without_disguise};
 use super::store;
 use crate::access::secret;
@@ -76,12 +76,11 @@ fn spelt_out(text: &str) -> String {
     text.chars().map(letter).collect()
 }
 
-/// Costs above which a hash from elsewhere is refused: each sign-in has to do its work. 2^16 rounds of bcrypt take some
-/// seconds, and so do ten passes over 256 MiB.
-const IMPORTED_BCRYPT_COST_MAX: u32 = 16;
+/// Above this a hash from elsewhere is refused, as it is above the most work of a sign-in (`hash_cost`).
 const IMPORTED_MEMORY_KIB_MAX: u32 = 262_144;
-const IMPORTED_ITERATIONS_MAX: u32 = 10;
 const IMPORTED_PARALLELISM_MAX: u32 = 16;
+/// What to do instead.
+const INSTEAD: &str = "every sign-in would take that work; make a link for a new password instead";
 
 /// All that is wrong with a hash that a member brings along.
 pub fn hash_faults(hash: &str) -> Vec<String> {
@@ -102,8 +101,8 @@ pub fn stored_form(hash: &str) -> String {
 fn bcrypt_fault(hash: &str) -> Option<String> {
     match HashParts::from_str(hash) {
         Err(_) => Some("is no whole bcrypt hash".into()),
-        Ok(parts) if !(4..=IMPORTED_BCRYPT_COST_MAX).contains(&parts.get_cost()) => {
-            Some(format!("must have a cost from 4 to {IMPORTED_BCRYPT_COST_MAX}"))
+        Ok(parts) if !(4..=BCRYPT_COST_MAX).contains(&parts.get_cost()) => {
+            Some(format!("must have a cost from 4 to {BCRYPT_COST_MAX}: {INSTEAD}"))
         }
         Ok(_) => None,
     }
@@ -119,11 +118,15 @@ fn argon2_fault(hash: &str) -> Option<String> {
     let (Ok(params), Some(_), Some(_)) = (Params::try_from(&parsed), parsed.salt, parsed.hash) else {
         return Some("is no whole argon2 hash".into());
     };
+    let cost = Cost::Argon2 { memory_kib: params.m_cost(), passes: params.t_cost() };
     let is_costly = params.m_cost() > IMPORTED_MEMORY_KIB_MAX
-        || params.t_cost() > IMPORTED_ITERATIONS_MAX
-        || params.p_cost() > IMPORTED_PARALLELISM_MAX;
+        || params.p_cost() > IMPORTED_PARALLELISM_MAX
+        || !cost.is_affordable();
     is_costly.then(|| {
-        format!("costs too much: at most m={IMPORTED_MEMORY_KIB_MAX}, t={IMPORTED_ITERATIONS_MAX}, p={IMPORTED_PARALLELISM_MAX}")
+        format!(
+            "costs too much: at most m={IMPORTED_MEMORY_KIB_MAX}, p={IMPORTED_PARALLELISM_MAX}, and m × t = \
+             {ARGON2_BLOCKS_MAX}: {INSTEAD}"
+        )
     })
 }
 
@@ -217,10 +220,10 @@ fn work_off(cost: Cost, password: &[u8]) -> Result<()> {
 fn floor(app: &App, argon2: &Argon2<'_>) -> Floor {
     let today = Cost::Argon2 { memory_kib: argon2.params().m_cost(), passes: argon2.params().t_cost() };
     let kinds = app.hash_kinds.lock().map(|kinds| kinds.keys().filter_map(|kind| Cost::of(kind)).collect::<Vec<_>>());
-    Floor::over(kinds.unwrap_or_default().into_iter().chain([today]))
+    Floor::of_site(kinds.unwrap_or_default(), today)
 }
 
-/// A hash from elsewhere is about to be stored: from now on its work is everybody's.
+/// A hash from elsewhere was stored: from now on its work is everybody's.
 pub fn announce(kinds: &HashKinds, hash: &str) {
     if let (Some(kind), Ok(mut kinds)) = (beginning(hash), kinds.lock()) {
         kinds.insert(kind.to_owned(), Timestamp::now());
@@ -229,12 +232,11 @@ pub fn announce(kinds: &HashKinds, hash: &str) {
 
 /// Looks which kinds of hashes are stored: at the start, and again later, when the last of a kind may be gone.
 pub async fn recount(app: &App) -> Result<()> {
-    // What was announced a moment ago may not be stored yet.
-    const ANNOUNCED_MS: i64 = 600_000;
-    let since = Timestamp::now().plus_ms(-ANNOUNCED_MS);
+    // What is announced meanwhile may not be among the rows that are read.
+    let since = Timestamp::now();
     let stored = app.read(store::list_hash_kinds).await?;
     if let Ok(mut kinds) = app.hash_kinds.lock() {
-        let announced = std::mem::take(&mut *kinds).into_iter().filter(|(_, at)| *at > since);
+        let announced = std::mem::take(&mut *kinds).into_iter().filter(|(_, at)| *at >= since);
         let all: BTreeMap<String, Timestamp> = stored.into_iter().map(|kind| (kind, Timestamp(0))).collect();
         *kinds = all.into_iter().chain(announced).collect();
     }
@@ -337,9 +339,10 @@ mod tests {
         let tail = BCRYPT_TAIL;
         for fine in [
             format!("$2a$04${tail}"),
-            format!("$2b$16${tail}"),
+            format!("$2b$12${tail}"),
             format!("$2y$10${tail}"),
-            format!("$argon2id$v=19$m=262144,t=10,p=16{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=262144,t=1,p=16{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=26214,t=10,p=1{ARGON2_TAIL}"),
             format!("$argon2i$v=19$m=65536,t=4,p=1{ARGON2_TAIL}"),
             format!("$argon2d$v=16$m=64,t=1,p=1{ARGON2_TAIL}"),
             format!("$wp$2y$10${tail}"),
@@ -353,12 +356,13 @@ mod tests {
         }
         for bad in [
             format!("$2b$03${tail}"),
-            format!("$2b$17${tail}"),
+            format!("$2b$13${tail}"),
             format!("$2b$10${}", &tail[1..]),
             format!("$2x$10${tail}"),
-            format!("$argon2id$v=19$m=262145,t=10,p=16{ARGON2_TAIL}"),
-            format!("$argon2id$v=19$m=262144,t=11,p=16{ARGON2_TAIL}"),
-            format!("$argon2id$v=19$m=262144,t=10,p=17{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=262145,t=1,p=16{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=65537,t=4,p=16{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=26215,t=10,p=1{ARGON2_TAIL}"),
+            format!("$argon2id$v=19$m=262144,t=1,p=17{ARGON2_TAIL}"),
             "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ".into(),
             "{CRYPT}$1$salt$0123456789012345678901".into(),
             "pbkdf2_sha1$1000$salt$x".into(),

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::{Login, Member, NewMember, folded, search_store};
+use super::{Capacity, Login, Member, NewMember, folded, search_store};
 use crate::db::sql::Parameters;
 use crate::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::error::{Cause, Result};
@@ -257,7 +257,7 @@ const INSERT_MEMBER: &str = "
 const UNIQUE: &[(&str, Cause)] =
     &[("members.email_folded", Cause::EmailExists), ("members.username_folded", Cause::UsernameExists)];
 
-pub fn insert_member(w: &Writer<'_>, id: MemberId, new: &NewMember) -> Result<()> {
+pub fn insert_member(w: &Writer<'_>, _: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
     yield_names(w, id, new.username.as_deref(), new.email.as_deref())?;
     let status = if new.is_suspended { "suspended" } else { "active" };
     w.insert(

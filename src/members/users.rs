@@ -8,6 +8,7 @@ use super::{
     owner_of_folder, require_room, store, user_store,
 };
 use crate::access::Reach;
+use crate::access::giving::Touch;
 use crate::access::promise::Maker;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self};
@@ -138,7 +139,7 @@ fn refused(taken: Vec<(Cause, Field)>) -> Result<()> {
 /// Creates a member with all that belongs to it.
 pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
     require_folder_name(new)?;
-    require_room(t.snapshot(), members_max)?;
+    let capacity = require_room(t.snapshot(), members_max)?;
     let sftpgo_username = new.sftpgo_username();
     let names = Names {
         username: Some(&new.username),
@@ -149,6 +150,7 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
     refused(taken(t, None, names)?)?;
     let id = create(
         t,
+        capacity,
         &NewMember {
             username: Some(new.username.clone()),
             username_by_site: true,
@@ -191,6 +193,12 @@ pub struct Edit {
     /// For a member that has none: a folder is never renamed.
     pub sftpgo_username: Option<String>,
     pub join: Option<OrganizationId>,
+}
+
+/// What a change of these fields touches.
+pub fn touch_of(fields: &[&str]) -> Touch {
+    let opens = |field: &&str| ["email", "wordpress_id", "sftpgo_username"].contains(field);
+    if fields.iter().any(opens) { Touch::Account } else { Touch::Standing }
 }
 
 impl Edit {

@@ -181,13 +181,13 @@ pub(super) fn welcome(
         // Erased in this very moment.
         None if t.snapshot().person(id).is_some() => return Err(Cause::InvalidLogin.into()),
         None => {
-            members::require_room(t.snapshot(), members_max)?;
+            let capacity = members::require_room(t.snapshot(), members_max)?;
             let name = ExternalName {
                 provider: arrival.provider.clone(),
                 subject: arrival.subject.clone(),
                 account_id: arrival.account_id.clone(),
             };
-            members::create_known(t, id, &name, &offered)?;
+            members::create_known(t, capacity, id, &name, &offered)?;
             changes.push(access::store::person(t, id)?);
             events.push(members::happened(t, Kind::MemberCreated, id));
             done.insert("created".into(), json!(true));

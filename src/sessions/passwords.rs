@@ -15,7 +15,7 @@ use crate::access::permission::Permission;
 use crate::access::promise::{self, Maker, Promise};
 use crate::access::secret;
 use crate::access::slowdown::Attempt;
-use crate::access::snapshot::Snapshot;
+use crate::access::snapshot::{Change, Snapshot};
 use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::mail;
 use crate::db::Reader;
@@ -259,8 +259,9 @@ pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: Stri
     let set = move |t: &Transaction<'_>, _: &Identity| {
         let member = member_of(t, t.snapshot(), &token, t.now())?;
         let changes = members::set_password(t, member, &hash, None)?;
-        let entry =
-            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
+        let keys = changes.iter().filter(|change| matches!(change, Change::ApiKeyGone(_))).count();
+        let after = json!({"fields": ["password"], "sessions_ended": changes.len() - keys, "keys_ended": keys});
+        let entry = Entry::new("member", member).after(after);
         Ok(Changed::new((), entry).policy(changes))
     };
     let caller = Identity::of(Who::Visitor, exchange.clone());

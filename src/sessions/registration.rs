@@ -96,10 +96,8 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
                 return Ok(Changed::nothing(Entered::Known(id)));
             }
             is_contested = true;
-        } else {
-            members::require_room(t.snapshot(), config.members_max)?;
         }
-        let (id, change) = members::register(t, &new)?;
+        let (id, change) = members::register(t, &new, config.members_max)?;
         let mut data = hex::encode(sealed(&sealer, id, &code));
         if is_contested {
             data.push_str(CONTESTED);

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
 use super::wordpress::arrival_of;
 use crate::access::caller::Identity;
+use crate::access::giving::Touch;
 use crate::access::{Reach, secret};
 use crate::app::{App, Changed, Transaction, is_used_up, ms, use_up};
 use crate::connect::wordpress::Person;
@@ -144,7 +145,7 @@ pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) ->
         let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
             return Ok(Changed::nothing(Outcome::Nobody));
         };
-        if members::require_may_change(t, &who, Reach::Site, member.id).is_err() {
+        if members::require_may_touch(t, &who, Reach::Site, member.id, Touch::Standing).is_err() {
             let why = "is an administrator, or may do more than who asks: a person suspends it";
             return Ok(Changed::nothing(Outcome::Left(member.id, why)));
         }

@@ -2,17 +2,19 @@
 
 use serde_json::{Value, json};
 
-use crate::site::{As, PASSWORD, Site};
+use crate::site::{As, Organization, PASSWORD, Site};
 use crate::videos::{Media, register, service};
 
 /// A way in which somebody comes by a username, and whether the site gave it.
 type Way = (&'static str, bool);
 
-const WAYS: [Way; 15] = [
+const WAYS: [Way; 17] = [
     ("a platform administrator creates", true),
     ("a platform administrator in a tenant creates", false),
     ("a platform administrator names", true),
-    ("a platform administrator names again what a tenant chose", true),
+    ("a platform administrator says whose a tenant's choice is", true),
+    ("a platform administrator sends again what a tenant chose", false),
+    ("an internal service sends again what a tenant chose", false),
     ("a client creates", true),
     ("a client names", true),
     ("the command line creates", true),
@@ -51,9 +53,21 @@ async fn take(site: &Site, way: &str, name: &str) -> String {
         "a platform administrator creates" => create(&admin, body).await,
         "a platform administrator in a tenant creates" => create(owner, body).await,
         "a platform administrator names" => patch(&admin, nameless().await).await,
-        "a platform administrator names again what a tenant chose" => {
+        "a platform administrator says whose a tenant's choice is" => {
+            let uid = create(&tenant_owner, body).await;
+            let at = format!("/admin/members/{uid}");
+            let by_site = json!({"username_by_site": true});
+            assert_eq!(tenant_owner.patch(&at, by_site.clone()).await.is(29_505_000).word(), "forbidden");
+            admin.patch(&at, by_site).await.done();
+            uid
+        }
+        "a platform administrator sends again what a tenant chose" => {
             let uid = create(&tenant_owner, body).await;
             patch(&admin, uid).await
+        }
+        "an internal service sends again what a tenant chose" => {
+            upsert(site.internal().with("x-tenant-id", "acme")).await;
+            upsert(site.internal()).await
         }
         "a client creates" => create(&client, body).await,
         "a client names" => patch(&client, nameless().await).await,
@@ -82,15 +96,71 @@ async fn take(site: &Site, way: &str, name: &str) -> String {
     }
 }
 
+/// An organization with an owner who signs in as `owner`.
+async fn with_an_owner(site: &Site) -> Organization<'_> {
+    let acme = site.organization("acme").await;
+    let owner = create(&site.admin(), json!({"username": "owner", "password": PASSWORD})).await;
+    acme.link(&owner).await;
+    acme.assign(&owner, &acme.role_id("tenant_owner").await).await;
+    acme
+}
+
+#[tokio::test]
+async fn an_import_finds_nobody_by_a_username_that_the_site_did_not_give() {
+    let site = Site::start().await;
+    with_an_owner(&site).await;
+    site.organization("bolt").await;
+    let import = async |row: Value| site.admin().post("/admin/users/import", json!({"users": [row]})).await.data();
+    for (n, (way, is_by_site)) in WAYS.iter().enumerate() {
+        let name = format!("archive-{n}");
+        let uid = take(&site, way, &name).await;
+        let seen = async || site.admin().get(&format!("/admin/users/{uid}")).await.data();
+        let before = seen().await;
+        let row = json!({"username": name, "email": format!("real-{n}@example.org"), "wordpress_id": 100 + n,
+            "sftpgo_username": format!("real-{n}"), "org_code": "bolt"});
+
+        let done = import(row).await;
+
+        if *is_by_site {
+            // Who has a folder by another name keeps it.
+            let found = if *way == "a user is created with it" { "failed" } else { "changed" };
+            assert_eq!(done[found][0]["username"], json!(name), "{way}: {done}");
+            continue;
+        }
+        assert_eq!(done["failed"][0]["fields"][0]["field"], "username", "{way}: {done}");
+        assert_eq!(seen().await, before, "{way}");
+    }
+}
+
+#[tokio::test]
+async fn an_import_finds_who_has_a_name_elsewhere_that_the_row_has_too() {
+    let site = Site::start().await;
+    with_an_owner(&site).await;
+    for (n, identity) in [json!({"wordpress_id": 7}), json!({"sftpgo_username": "archive-1"})].into_iter().enumerate() {
+        let name = format!("archive-{n}");
+        let uid = take(&site, "a tenant's owner creates", &name).await;
+        site.admin().patch(&format!("/admin/users/{uid}"), identity).await.done();
+        for (number, outcome) in [(8, if n == 0 { "failed" } else { "changed" }), (7, "changed")] {
+            let row = json!({"username": name, "wordpress_id": number + n, "display_name": format!("Kim {number}")});
+            let done = site.admin().post("/admin/users/import", json!({"users": [row]})).await.data();
+            assert_eq!(done[outcome][0]["username"], json!(name), "{done}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_site_stands_for_a_username_that_there_is() {
+    let site = Site::start().await;
+    let uid = create(&site.admin(), json!({"email": "kim@example.org"})).await;
+    let reply = site.admin().patch(&format!("/admin/members/{uid}"), json!({"username_by_site": true})).await;
+    assert_eq!(reply.is(10_101_000).fields(), ["body.username_by_site"]);
+}
+
 #[tokio::test]
 async fn a_username_is_the_name_of_a_folder_only_where_the_site_gave_it() {
     let media = Media::new();
     let site = Site::with(&media.settings()).await;
-    let acme = site.organization("acme").await;
-    let owner = site.admin().post("/admin/members", json!({"username": "owner", "password": PASSWORD})).await.data();
-    let owner = owner["uid"].as_str().expect("uid").to_owned();
-    acme.link(&owner).await;
-    acme.assign(&owner, &acme.role_id("tenant_owner").await).await;
+    let acme = with_an_owner(&site).await;
     let name = |n: usize| format!("archive-{n}");
     // What lies there already, before anybody has the name.
     (0..WAYS.len()).for_each(|n| drop(media.file(&format!("{}/claimed.mp4", name(n)), 10)));
@@ -126,7 +196,7 @@ async fn a_username_is_the_name_of_a_folder_only_where_the_site_gave_it() {
     let path = media.file(&format!("{}/own.mp4", name(chosen)), 10);
     assert_eq!(register(&person, &path).await.word(), "not_your_folder");
     let at = format!("/admin/members/{}", people[chosen]);
-    site.admin().patch(&at, json!({"username": name(chosen)})).await.done();
+    site.admin().patch(&at, json!({"username_by_site": true})).await.done();
     register(&person, &path).await.done();
     // And no longer, once a tenant gives another name.
     let renamed = acme.owner().patch(&at, json!({"username": "archive-other"})).await;

@@ -207,6 +207,85 @@ async fn a_program_with_the_scope_goes_on_keeping_everybody_else() {
     }
 }
 
+/// By these a program lets itself in as somebody; by the others of `ON_STANDING` it does not.
+const INTO_AN_ACCOUNT: [&str; 8] = [
+    "password",
+    "e-mail",
+    "username",
+    "reset link",
+    "user's e-mail",
+    "WordPress account",
+    "folder",
+    "subject's e-mail",
+];
+const ON_STANDING: [&str; 9] = [
+    "profile",
+    "status",
+    "suspension",
+    "erasure",
+    "unlinking",
+    "user's status",
+    "user's erasure",
+    "subject's profile",
+    "subject's status",
+];
+
+#[tokio::test]
+async fn a_program_lets_itself_in_as_nobody_who_holds_what_it_may_not_hand_out() {
+    let site = Site::start().await;
+    with_an_application(&site).await;
+    let acme = site.organization("acme").await;
+    let player = acme.role("player", &["play"]).await;
+    let (narrow, wide) =
+        (site.client(&["members:write"]).await, site.client(&["members:write", "permissions:write"]).await);
+    let mut number = 0;
+    for holds in ["a direct right", "a role of an application", "nothing"] {
+        for (kind, program, may) in [
+            ("members:write", &narrow, holds == "nothing"),
+            ("members:write and permissions:write", &wide, true),
+            ("the internal secret", &site.internal(), true),
+        ] {
+            let is_internal = kind == "the internal secret";
+            let names = INTO_AN_ACCOUNT.into_iter().chain(ON_STANDING);
+            for name in names.filter(|name| !is_internal || name.starts_with("subject's")) {
+                number += 1;
+                let sub = format!("sub-{number}");
+                let body = json!({"username": format!("u{number}"), "email": format!("u{number}@example.org"),
+                    "authentik_sub": sub});
+                let uid =
+                    site.admin().post("/admin/members", body).await.data()["uid"].as_str().expect("uid").to_owned();
+                acme.link(&uid).await;
+                match holds {
+                    "a direct right" => {
+                        let right = json!({"uid": uid, "scope_type": "system", "scope_id": "*", "module": "billing",
+                            "action": "admin"});
+                        site.admin().post("/admin/permissions/grant", right).await.done();
+                    }
+                    "a role of an application" => acme.assign(&uid, &player).await,
+                    _ => {}
+                }
+                let roads = roads_to_an_account(&uid, &sub, &acme.id);
+                let mut road = roads.into_iter().find(|road| road.name == name).expect("a road");
+                // Each is another one's.
+                road.body = serde_json::from_str(&road.body.to_string().replace("mine", &format!("mine{number}")))
+                    .expect("a body");
+                if name == "WordPress account" {
+                    road.body = json!({"wordpress_id": number});
+                }
+
+                let reply = go(program, &road).await;
+
+                let what = format!("{kind}: {name} of who holds {holds}: {reply:?}");
+                if may || ON_STANDING.contains(&name) {
+                    assert_eq!(reply.status, 200, "{what}");
+                } else {
+                    assert_eq!(reply.is(29_505_000).word(), "not_held", "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_profile_is_its_member_s_the_platform_s_and_where_the_member_is_only_one_organization_s() {
     let site = Site::start().await;

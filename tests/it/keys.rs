@@ -573,6 +573,12 @@ async fn a_members_keys_are_made_by_whoever_may_change_its_credentials() {
     ] {
         assert_eq!(caller.post(&at(uid), body.clone()).await.is(29_505_000).word(), word);
     }
+    // What a shared member calls its keys, and what they open, is no organization's to see.
+    both.caller().post("/me/api-keys", json!({"name": "bolt"})).await.done();
+    for caller in [admin.caller(), owner.caller()] {
+        assert_eq!(caller.get(&at(&both.uid)).await.is(29_505_000).word(), "forbidden");
+    }
+    assert_eq!(site.admin().get(&at(&both.uid)).await.data()["items"][0]["name"], "bolt");
     let missing = site.admin().post(&at("019abcde-0000-7000-8000-00000000dead"), body).await;
     assert_eq!(missing.is(29_301_000).word(), "member_not_found");
     admin.caller().delete(&format!("{}/{}", at(&member.uid), key.id)).await.done();

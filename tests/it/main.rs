@@ -27,6 +27,7 @@ mod encryption;
 mod faults;
 mod first_minutes;
 mod folders;
+mod given;
 mod giving;
 mod grants;
 mod grid;

@@ -847,3 +847,99 @@ async fn people_are_not_services() {
         assert_eq!(site.nobody().get(path).await.is(29_501_000).word(), "unauthenticated", "{path}");
     }
 }
+
+// ── how many there are, and what a refusal tells ──
+
+#[tokio::test]
+async fn a_site_has_as_many_members_as_the_settings_say_by_whatever_way_and_not_one_more() {
+    const WAYS: [&str; 7] = ["member", "user", "import", "grant", "subject", "invitation", "owner"];
+    for way in WAYS {
+        // The administrator, an owner, and one more.
+        let site = Site::with("limits.members = 3\n").await;
+        let acme = site.organization("acme").await;
+        let make = async |n: usize| {
+            let (name, email) = (format!("kim{n}"), format!("kim{n}@example.org"));
+            let (admin, right) =
+                (site.admin(), json!({"scope_type": "system", "scope_id": "*", "module": "a", "action": "b"}));
+            match way {
+                "member" => admin.post("/admin/members", json!({"username": name})).await,
+                "user" => admin.post("/admin/users", json!({"username": name, "email": email})).await,
+                "import" => {
+                    let users = json!({"users": [{"username": name, "email": email}]});
+                    admin.post("/admin/users/import", users).await
+                }
+                "grant" => {
+                    let mut body = right;
+                    body["authentik_sub"] = json!(name);
+                    admin.post("/admin/permissions/grant", body).await
+                }
+                "subject" => {
+                    let body = json!({"sub": name, "username": name});
+                    site.internal().post("/internal/users/upsert-by-sub", body).await
+                }
+                "invitation" => {
+                    let made = acme.owner().post("/admin/invitations", json!({})).await.data();
+                    let body = json!({"token": made["token"], "username": name, "password": PASSWORD});
+                    site.nobody().post("/auth/invitations/accept", body).await
+                }
+                _ => {
+                    let body = json!({"username": name, "password": PASSWORD});
+                    acme.owner().post("/admin/members", body).await
+                }
+            }
+        };
+
+        make(1).await.done();
+        let refused = make(2).await;
+
+        if way == "import" {
+            let failed = &refused.data()["failed"][0]["fields"][0]["message"];
+            assert!(failed.as_str().expect("why").contains("limits.members"), "{failed}");
+        } else {
+            assert_eq!(refused.is(29_309_000).word(), "site_full", "{way}");
+        }
+        let count = site.rows().query_row("select count(*) from members", [], |row| row.get::<_, i64>(0));
+        assert_eq!(count.expect("a number"), 3, "{way}");
+    }
+}
+
+#[tokio::test]
+async fn who_sees_one_organization_learns_few_names_of_others() {
+    let site = Site::with("auth.slow_account_failures = 3\n").await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    for n in 0..5 {
+        let new = json!({"username": format!("theirs{n}"), "email": format!("theirs{n}@example.org")});
+        bolt.owner().post("/admin/members", new.clone()).await.done();
+        let new = json!({"username": format!("ours{n}"), "email": format!("ours{n}@example.org")});
+        acme.owner().post("/admin/members", new).await.done();
+    }
+    let uid = acme.member().await.uid;
+    let manager = acme.member_with_role("member_manager").await;
+    let new = |n: usize| json!({"email": format!("theirs{n}@example.org")});
+    let create = async |body: Value| manager.caller().post("/admin/members", body).await;
+
+    // Who is its own it sees anyway.
+    for n in 0..5 {
+        assert_eq!(create(json!({"email": format!("ours{n}@example.org")})).await.word(), "email_exists");
+    }
+    assert_eq!(create(new(0)).await.word(), "email_exists");
+    let patched = manager.caller().patch(&format!("/admin/members/{uid}"), new(1)).await;
+    assert_eq!(patched.word(), "email_exists");
+    let invited = async |n: usize| {
+        let made = manager.caller().post("/admin/invitations", json!({})).await.data();
+        let body = json!({"token": made["token"], "email": format!("theirs{n}@example.org"), "password": PASSWORD});
+        site.nobody().post("/auth/invitations/accept", body).await
+    };
+    assert_eq!(invited(2).await.word(), "email_exists");
+    for reply in
+        [create(new(3)).await, invited(3).await, manager.caller().patch(&format!("/admin/members/{uid}"), new(3)).await]
+    {
+        assert_eq!((reply.status, reply.word()), (429, "too_many_failures"));
+        assert!(reply.header("retry-after").is_some());
+    }
+    // Neither others nor the site wait for it.
+    acme.owner().post("/admin/members", json!({"username": "free"})).await.done();
+    for n in 0..5 {
+        assert_eq!(site.admin().post("/admin/members", new(n)).await.word(), "email_exists");
+    }
+}

@@ -33,17 +33,17 @@ async fn make(acme: &Organization<'_>, maker: &As<'_>) -> Links {
     }
 }
 
-async fn accept(site: &Site, token: &str) -> Reply {
+pub async fn accept(site: &Site, token: &str) -> Reply {
     let username = format!("n{}", uuid::Uuid::now_v7().simple());
     let body = json!({"token": token, "username": username, "password": PASSWORD});
     site.nobody().post("/auth/invitations/accept", body).await
 }
 
-async fn reset(site: &Site, token: &str) -> Reply {
+pub async fn reset(site: &Site, token: &str) -> Reply {
     site.nobody().post("/auth/password/reset", json!({"token": token, "new_password": "Another-horse-8"})).await
 }
 
-fn count(site: &Site, sql: &str) -> i64 {
+pub fn count(site: &Site, sql: &str) -> i64 {
     site.rows().query_row(sql, [], |row| row.get(0)).expect("a number")
 }
 
@@ -58,7 +58,7 @@ fn given(site: &Site) -> [i64; 4] {
     .map(|sql| count(site, sql))
 }
 
-fn is_dead(reply: &Reply, why: &str) {
+pub fn is_dead(reply: &Reply, why: &str) {
     assert_eq!((reply.is(28_501_000).status, reply.word()), (401, "invalid_link"), "{why}");
 }
 
@@ -93,7 +93,7 @@ async fn with_an_application(site: &Site) -> Organization<'_> {
 
 /// How a member loses what it had.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+pub enum Way {
     Demoted,
     RoleNarrowed,
     RoleClosed,
@@ -103,7 +103,7 @@ enum Way {
     Erased,
 }
 
-const WAYS: [Way; 7] = [
+pub const WAYS: [Way; 7] = [
     Way::Demoted,
     Way::RoleNarrowed,
     Way::RoleClosed,
@@ -114,7 +114,7 @@ const WAYS: [Way; 7] = [
 ];
 
 /// Takes the rights away.
-async fn take(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
+pub async fn take(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
     let (site, admin) = (acme.site.admin(), acme.admin());
     let (member, role) = (format!("/admin/members/{uid}"), format!("/api/v1/permissions/roles/{role}"));
     match way {
@@ -133,7 +133,7 @@ async fn take(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
 }
 
 /// Gives them back, where that can be.
-async fn give_back(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
+pub async fn give_back(acme: &Organization<'_>, way: Way, uid: &str, role: &str) {
     let (site, admin) = (acme.site.admin(), acme.admin());
     let path = format!("/api/v1/permissions/roles/{role}");
     match way {
@@ -378,7 +378,7 @@ async fn a_welcome_that_waits_does_not_go_out_once_its_maker_may_not_send_it() {
 // ── keys of services ──
 
 /// A second platform administrator, with the path of its role.
-async fn second_administrator(site: &Site) -> (As<'_>, String) {
+pub async fn second_administrator(site: &Site) -> (As<'_>, String) {
     let member = site.member().await;
     let link = json!({"organization": "platform"});
     site.admin().post(&format!("/admin/members/{}/organizations", member.uid), link).await.done();
@@ -433,7 +433,12 @@ fn an_upgrade_withdraws_what_nobody_answers_for() {
          insert into one_time_tokens (hash, purpose, member_id, expires_at, created_at)
          values (zeroblob(32), 'password_reset', zeroblob(16), 9, 1), (randomblob(32), 'email_code', zeroblob(16), 9, 1);
          insert into api_keys (id, type, name, service_name, hash, scopes, expires_at, created_at, updated_at)
-         values (zeroblob(16), 'msvc', 'gpu', 'gpu', zeroblob(32), '[]', 9, 1, 1);";
+         values (zeroblob(16), 'msvc', 'gpu', 'gpu', zeroblob(32), '[]', 9, 1, 1);
+         insert into api_clients (client_key, name, status, api_key_hash, scopes, allowed_origins, allowed_ips, allowed_paths,
+                                  created_at, updated_at)
+         values ('rc_1', 'office', 'active', zeroblob(32), '[]', '[]', '[]', '[]', 1, 1);
+         insert into webhooks (id, name, url, kinds, status, created_at, updated_at)
+         values (zeroblob(16), 'n8n', 'https://n8n.example.org', '[]', 'active', 1, 1);";
     former.execute_batch(rows).expect("rows of the fifth schema");
     drop(former);
     let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
@@ -443,4 +448,7 @@ fn an_upgrade_withdraws_what_nobody_answers_for() {
     let kept: (String, String, String) =
         upgraded.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("a row");
     assert_eq!(kept, ("02".repeat(16), "email_code".into(), "cli".into()));
+    let makers = "select (select maker from api_clients), (select maker from webhooks)";
+    let makers: (String, String) = upgraded.query_row(makers, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("a row");
+    assert_eq!(makers, ("cli".into(), "cli".into()));
 }

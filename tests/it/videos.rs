@@ -493,7 +493,8 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     let named = |name: &str| roster::members::NewMember { username: Some(name.into()), ..Default::default() };
     let (kim, lee) = (named("kim"), named("lee"));
     let [kim, lee] = change(&app, move |t, _, _| {
-        let ids = [roster::members::create(t, &kim)?, roster::members::create(t, &lee)?];
+        let capacity = || roster::members::require_room(t.snapshot(), 2);
+        let ids = [roster::members::create(t, capacity()?, &kim)?, roster::members::create(t, capacity()?, &lee)?];
         let people = [roster::access::store::person(t, ids[0])?, roster::access::store::person(t, ids[1])?];
         Ok(Changed::new(ids, roster::journal::Entry::new("test", "members")).policy(people))
     })

@@ -245,8 +245,10 @@ fn client(
     };
     let snapshot = guard.snapshot.load();
     let named = snapshot.client(client_key);
-    let admitted =
-        client::identify(named, &presented).and_then(|client| client.admit(&presented).map(|()| client.clone()));
+    let admitted = client::identify(named, &presented).and_then(|client| {
+        client.require_kept(&snapshot, presented.now)?;
+        client.admit(&presented).map(|()| client.clone())
+    });
     if let (Err(_), Some(named)) = (&admitted, named) {
         // Known to the log and the audit even when it is turned away.
         let _ = exchange.who.set(Actor::TurnedAway(named.clone()));

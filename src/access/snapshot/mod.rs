@@ -233,6 +233,14 @@ impl Snapshot {
         }
     }
 
+    /// All organizations that the member belongs to.
+    pub fn tenants_of(&self, member: MemberId) -> impl Iterator<Item = &Tenant> {
+        let only = self.only_tenant(member);
+        let has_many = self.people.get(&member).is_some_and(|person| person.seats == Seats::Many);
+        let many = has_many.then(|| self.tenants().filter(move |tenant| tenant.set_of(member).is_some()));
+        only.into_iter().chain(many.into_iter().flatten())
+    }
+
     pub fn belongs_nowhere(&self, member: MemberId) -> bool {
         self.people.get(&member).is_none_or(|person| person.seats == Seats::None)
     }

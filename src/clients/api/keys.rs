@@ -269,7 +269,8 @@ impl Api {
 
     /// List a member's API keys
     ///
-    /// Without their secrets, with when each was last used.
+    /// Without their secrets, with when each was last used. By the platform, or by an administrator of the only organization
+    /// that the member belongs to.
     #[oai(path = "/admin/members/:id/api-keys", method = "get", operation_id = "list_member_api_keys")]
     async fn list_member_api_keys(
         &self,
@@ -284,13 +285,16 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = access::require(&snapshot, &caller, Permission::MEMBER_KEY_LIST)?;
         members::require_visible(&snapshot, reach, id.0)?;
+        giving::require_whole(&snapshot, reach, id.0)?;
         self.app.read(move |r| members::get(r, id.0)).await?;
         self.list(Some(id.0), None, Window::new(limit.0, offset.0, after.0)?).await
     }
 
     /// Create an API key for a member
     ///
-    /// By whoever may change the member's credentials. With `key_hash` it is a key that was made elsewhere.
+    /// By who may change the member's credentials. It ends when its maker may not do so any more, when the member leaves,
+    /// comes to hold more than its maker, or gets a new password from somebody else. With `key_hash` it is a key that was
+    /// made elsewhere.
     #[oai(path = "/admin/members/:id/api-keys", method = "post", operation_id = "create_member_api_key")]
     async fn create_member_api_key(
         &self,

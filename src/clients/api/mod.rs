@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
+use crate::access::promise::Maker;
 use crate::access::secret;
 use crate::access::snapshot::Change;
 use crate::access::{self, giving};
@@ -191,7 +192,7 @@ crate::answers! {
     get_api_client: [ClientNotFound] ["etag"];
     update_api_client: [NotHeld, ClientNotFound] ["etag", "x-policy-epoch"];
     delete_api_client: [ClientNotFound] ["x-policy-epoch"];
-    rotate_api_client: [ClientNotFound, SecretNotKept] ["x-policy-epoch"];
+    rotate_api_client: [NotHeld, ClientNotFound, SecretNotKept] ["x-policy-epoch"];
 }
 
 pub struct Api {
@@ -255,6 +256,7 @@ impl Api {
             require_ahead(client.expires_at, t.now())?;
             giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
+            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
@@ -303,6 +305,7 @@ impl Api {
             giving::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
             giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::update_client(t, &client)?;
+            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
             let change = access::store::client(t, &client.client_key)?;
             Ok(Changed::new(store::get_client(t, &client.client_key)?, entry).policy([change]))
@@ -336,7 +339,8 @@ impl Api {
 
     /// Give an API client a new secret
     ///
-    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now.
+    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now. Who made a client, changed or
+    /// rotated it last answers for its scopes: it opens nothing once they may not give them any more, until it is rotated.
     #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
     async fn rotate_api_client(
         &self,
@@ -353,6 +357,7 @@ impl Api {
             giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let until = t.now().plus_ms(overlap_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
+            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
             let entry = Entry::new("client", &client.client_key).after(json!({"former_valid_until": until.0}));
             let change = access::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;

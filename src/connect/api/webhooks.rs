@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::access;
 use crate::access::caller::{Identity, Person};
 use crate::access::permission::Permission;
+use crate::access::promise::Maker;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::webhook::{Sender, key_id, secret};
 use crate::connect::{Webhook, store};
@@ -151,7 +152,7 @@ impl Api {
     /// Create a webhook
     ///
     /// It hears of its organization's events; one that the platform makes, of the whole site's. The secret is in this
-    /// answer and nowhere else.
+    /// answer and nowhere else. It is switched off when who made or changed it last may not make it any more.
     #[oai(path = "/", method = "post", operation_id = "create_webhook")]
     async fn create_webhook(&self, caller: Person, body: Body<CreateWebhook>) -> Reply<WebhookSecret> {
         let body = body.0;
@@ -176,6 +177,7 @@ impl Api {
                 updated_at: t.now(),
             };
             store::insert_webhook(t, &webhook)?;
+            store::set_webhook_maker(t, webhook.id, &Maker::of(caller))?;
             let entry = entry_of(&webhook).after(described(&webhook));
             Ok(Changed::new(shown(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
         };
@@ -210,6 +212,7 @@ impl Api {
                 return Ok(Changed::nothing(former));
             }
             store::update_webhook(t, &webhook)?;
+            store::set_webhook_maker(t, webhook.id, &Maker::of(caller))?;
             let mut after = described(&webhook);
             after["url_changed"] = json!(webhook.url != former.url);
             let entry = entry_of(&webhook).before(described(&former)).after(after);
@@ -259,6 +262,7 @@ impl Api {
             let former = store::get_webhook(t, reach.organization(), id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             store::rotate_webhook(t, id.0, t.now().plus_ms(overlap_ms))?;
+            store::set_webhook_maker(t, id.0, &Maker::of(caller))?;
             let webhook = store::get_webhook(t, None, id.0)?;
             let until = webhook.previous_until.map(|until| until.0);
             let entry = entry_of(&webhook).after(json!({"former_signed_until": until}));

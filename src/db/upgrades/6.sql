@@ -9,7 +9,7 @@ delete from one_time_tokens where purpose = 'password_reset';
 alter table api_keys add column maker text;
 update api_keys set maker = 'cli';
 alter table events add column maker text;
--- Who set a username was not written down before: none is the name of a folder until the site says it again. Members with
+-- Who set a username was not written down before: none is the name of a folder until the site says that it is. Members with
 -- a name at SFTPGo have their folder by that one.
 alter table members add column username_by_site integer not null default 0 check (username_by_site in (0, 1));
 -- Secrets that must be read back are encrypted: the server's key is longer than before, and the site says with which key.
@@ -238,3 +238,15 @@ create index catalog_organizations_organization_id on catalog_organizations (org
 -- ── warnings about ceilings ──
 
 alter table organization_quotas add column warned_percent integer not null default 0;
+
+-- ── who answers for clients, webhooks and keys of members ──
+
+-- As for the keys of services above: what is there stays. A member's own keys have no maker; whose hand made those that are
+-- there is not known, so that they count as the site's.
+alter table api_clients add column maker text;
+update api_clients set maker = 'cli';
+create index api_clients_maker on api_clients (maker);
+alter table webhooks add column maker text;
+update webhooks set maker = 'cli';
+create index webhooks_maker on webhooks (maker);
+create index api_keys_maker on api_keys (maker) where maker is not null;

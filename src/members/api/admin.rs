@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{MemberView, PasswordHash, forget_decisions};
 use crate::access::caller::{Identity, Office};
-use crate::access::giving::Gift;
+use crate::access::giving::{Gift, Touch};
 use crate::access::permission::Permission;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach, giving};
@@ -21,8 +21,8 @@ use crate::journal::Entry;
 use crate::members::store::{self, Filter, Membership};
 use crate::members::users::{self, alive};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, changed, create, happened, password, require_may_change, require_other, require_room,
-    require_visible, set_active, set_password,
+    AUTHENTIK, Guesser, Member, NewMember, bounded_guesses, changed, create, happened, password, require_may_touch,
+    require_other, require_room, require_visible, set_active, set_password,
 };
 use crate::outbox::Kind;
 use crate::permissions;
@@ -42,7 +42,7 @@ struct CreateMember {
     authentik_user_id: Option<Subject>,
     /// For members who sign in here
     password: Option<Password>,
-    /// In its place, the hash of the password that the member has elsewhere; by the platform only
+    /// In its place, the hash of the password that the member has elsewhere; by a platform administrator only
     password_hash: Option<PasswordHash>,
     /// Active when absent
     is_active: Option<bool>,
@@ -54,6 +54,9 @@ struct UpdateMember {
     /// Null takes it away
     #[oai(nullable)]
     username: MaybeUndefined<Username>,
+    /// Does the site stand for the username? Then it is the name of a folder, and an import finds the member by it. By the
+    /// platform only
+    username_by_site: Option<bool>,
     /// Null takes it away
     #[oai(nullable)]
     email: MaybeUndefined<Email>,
@@ -64,7 +67,7 @@ struct UpdateMember {
     authentik_user_id: Option<Subject>,
     /// A new password ends all that was signed in
     password: Option<Password>,
-    /// In its place, the hash of the password that the member has elsewhere; by the platform only
+    /// In its place, the hash of the password that the member has elsewhere; by a platform administrator only
     password_hash: Option<PasswordHash>,
     is_active: Option<bool>,
 }
@@ -120,11 +123,13 @@ struct Deleted {
 }
 
 crate::answers! {
-    create_member: [MemberExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull] ["etag", "x-policy-epoch"];
+    create_member: [
+        MemberExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull, TooManyFailures,
+    ] ["etag", "x-policy-epoch"];
     get_member: [MemberNotFound] ["etag"];
     update_member: [
         NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists, LastAdministrator, MemberDeleted,
-        LastOwner,
+        LastOwner, TooManyFailures,
     ] ["etag", "x-policy-epoch"];
     activate_member: [NotHeld, MemberNotFound, MemberDeleted] ["etag", "x-policy-epoch"];
     deactivate_member: [NotHeld, MemberNotFound, LastAdministrator, LastOwner] ["etag", "x-policy-epoch"];
@@ -173,7 +178,7 @@ impl Api {
         let body = body.0;
         let members_max = self.app.config.members_max;
         // Whoever may not create must not make the server hash.
-        access::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
         if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
             return Err(Error::field("username", "give the member a username, an e-mail or an authentik_sub").into());
         }
@@ -191,21 +196,21 @@ impl Api {
             password_hash: self.hashed(body.password, body.password_hash).await?,
             is_suspended: body.is_active == Some(false),
         };
-        let kinds = self.app.hash_kinds.clone();
+        let imported = new.password_hash.clone().filter(|_| is_imported);
+        let names = [new.username.clone(), new.email.clone()];
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
             new.username_by_site = reach == Reach::Site;
-            require_room(t.snapshot(), members_max)?;
+            let capacity = require_room(t.snapshot(), members_max)?;
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // Whoever could claim a subject before its owner comes would own the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
                 return Err(Error::new(Cause::Forbidden).saying(message));
             }
             if is_imported {
-                require_importer(reach)?;
-                new.password_hash.iter().for_each(|hash| password::announce(&kinds, hash));
+                require_importer(caller, reach)?;
             }
-            let id = create(t, &new)?;
+            let id = create(t, capacity, &new)?;
             let mut entry = Entry::new("member", id).after(json!({"fields": named(&new)}));
             let mut changes = vec![access::store::person(t, id)?];
             if let Reach::Tenant(organization) = reach {
@@ -216,7 +221,9 @@ impl Api {
             let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
             Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
         };
-        let made = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make).await?;
+        let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);
+        let made = bounded_guesses(&self.app, Guesser::of(&caller, reach), names, making).await?;
+        imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
 
@@ -245,17 +252,18 @@ impl Api {
         body: Body<UpdateMember>,
     ) -> Reply<MemberView> {
         let mut edit = body.0;
-        access::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
+        let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
         let is_imported = edit.password_hash.is_some();
         let password_hash = self.hashed(edit.password.take(), edit.password_hash.take()).await?;
-        let kinds = self.app.hash_kinds.clone();
+        let imported = password_hash.clone().filter(|_| is_imported);
+        let names = [edit.username.value().map(|text| text.0.clone()), edit.email.value().map(|text| text.0.clone())];
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
             require_visible(t.snapshot(), reach, id.0)?;
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             let mut member = former.clone();
-            rename(&mut member, reach, edit.username);
+            rename(&mut member, reach, edit.username, edit.username_by_site)?;
             edited(&mut member.email, edit.email, |text| text.0);
             edited(&mut member.display_name, edit.display_name, |text| text.0);
             let account = edit
@@ -263,20 +271,16 @@ impl Api {
                 .map(|text| text.0)
                 .filter(|text| former.authentik_user_id.as_ref() != Some(text));
             let is_active = edit.is_active.filter(|is_active| *is_active != former.is_active());
-            let is_sensitive = member.username != former.username
-                || member.email != former.email
-                || password_hash.is_some()
-                || account.is_some()
-                || is_active.is_some();
+            let is_account = password_hash.is_some() || account.is_some();
+            let touch = if is_account { Touch::Account } else { member.touch_since(&former) };
             // A member's own profile needs no session of ours.
             let is_others = member != former && caller.member() != Some(id.0);
-            if is_sensitive || is_others {
-                require_may_change(t, caller, reach, id.0)?;
+            if touch == Touch::Account || is_active.is_some() || is_others {
+                require_may_touch(t, caller, reach, id.0, touch)?;
             }
             password_hash.as_ref().map_or(Ok(()), |_| require_other(caller, id.0))?;
             if is_imported {
-                require_importer(reach)?;
-                password_hash.iter().for_each(|hash| password::announce(&kinds, hash));
+                require_importer(caller, reach)?;
             }
             is_active.map_or(Ok(()), |on| access::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
@@ -306,7 +310,10 @@ impl Api {
             }
             finish(t, reach, &former, fields, changes)
         };
-        answer(self.app.change(&caller, "member.update", update).await?)
+        let updating = self.app.change(&caller, "member.update", update);
+        let updated = bounded_guesses(&self.app, Guesser::of(&caller, reach), names, updating).await?;
+        imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
+        answer(updated)
     }
 
     /// Activate a member
@@ -348,7 +355,7 @@ impl Api {
             require_visible(t.snapshot(), reach, id.0)?;
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            require_may_change(t, caller, reach, id.0)?;
+            require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
             users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
@@ -506,17 +513,28 @@ fn switching(is_active: bool) -> Permission {
 }
 
 /// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.
-fn require_importer(reach: Reach) -> Result<()> {
+fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
+    giving::require_any(caller, Gift::PasswordHash)?;
     if reach == Reach::Site {
         return Ok(());
     }
     Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
 }
 
-fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>) {
+/// Changes the username; and whether the site stands for it, which only the site says.
+fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>, by_site: Option<bool>) -> Result<()> {
     if !username.is_undefined() {
         member.name(reach, username.take().map(|text| text.0));
     }
+    let Some(by_site) = by_site else { return Ok(()) };
+    if reach != Reach::Site {
+        return Err(Error::new(Cause::Forbidden).saying("the platform says for which usernames it stands"));
+    }
+    if member.username.is_none() {
+        return Err(Error::field("username_by_site", "this member has no username"));
+    }
+    member.username_by_site = by_site;
+    Ok(())
 }
 
 fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnOnce(T) -> String) {
@@ -559,7 +577,7 @@ fn switch(
 ) -> Result<Changed<Member>> {
     require_visible(t.snapshot(), reach, id)?;
     let former = alive(t, id)?;
-    require_may_change(t, caller, reach, id)?;
+    require_may_touch(t, caller, reach, id, Touch::Standing)?;
     if former.is_active() == is_active {
         return Ok(Changed::nothing(former));
     }

@@ -125,7 +125,7 @@ impl Api {
     #[oai(path = "/admin/permissions/grant", method = "post", operation_id = "grant_right")]
     async fn grant_right(&self, caller: Office, body: Body<GrantRequest>) -> Reply<Granted> {
         let body = body.0;
-        let grants_max = self.app.config.grants_max;
+        let (grants_max, members_max) = (self.app.config.grants_max, self.app.config.members_max);
         let right = OwnedRight {
             scope_type: body.scope_type.0,
             scope_id: body.scope_id.0,
@@ -146,7 +146,7 @@ impl Api {
             let member = match find(t, body.authentik_sub.as_deref(), body.uid)? {
                 Some(member) => member.id,
                 None if new.authentik_sub.is_some() => {
-                    let id = members::create(t, &new)?;
+                    let id = members::create(t, members::require_room(t.snapshot(), members_max)?, &new)?;
                     changes.push(access::store::person(t, id)?);
                     is_new = true;
                     id

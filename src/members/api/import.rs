@@ -15,7 +15,7 @@ use crate::app::{App, Changed, Large, Transaction};
 use crate::error::{Error, Field, Result};
 use crate::ids::MemberId;
 use crate::members::import::{self, COLUMNS, Outcome, Plan, Row};
-use crate::members::{require_may_change, spreadsheet, users};
+use crate::members::{require_may_touch, spreadsheet, users};
 use crate::videos::quota::Rules;
 use crate::wire::body::require_media_type;
 use crate::wire::{Reply, Tag, inputs, ok};
@@ -102,7 +102,8 @@ impl Api {
     /// Import members with quotas and names elsewhere
     ///
     /// As CSV or JSON. A row happens as a whole or not at all, and a bad one stops no other; a second run has nothing left
-    /// to do. Members are found by their username; new ones get no password and no API key here.
+    /// to do. Members are found by their username, where the site gave it, or where the row has their number at WordPress or
+    /// their name at SFTPGo as well: a username that somebody else chose fails. New ones get no password and no API key here.
     #[oai(path = "/", method = "post", operation_id = "import_users")]
     async fn import_users(
         &self,
@@ -166,7 +167,7 @@ impl Api {
             Plan::Change(user, edit, fields) => {
                 let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
                 let id = user.member.id;
-                require_may_change(t, caller, reach, id)?;
+                require_may_touch(t, caller, reach, id, users::touch_of(&fields))?;
                 Ok(users::edit(t, &rules, reach, &user, &edit)?.map(|fields| Outcome::Changed(id, fields)))
             }
             settled => Ok(Changed::nothing(foreseen(settled))),

@@ -18,7 +18,8 @@ use crate::ids::MemberId;
 use crate::journal::Entry;
 use crate::members::store::{self, Filter};
 use crate::members::{
-    AUTHENTIK, Member, NewMember, changed, create, happened, require_may_change, require_visible, set_active,
+    AUTHENTIK, Member, NewMember, changed, create, happened, require_may_touch, require_room, require_visible,
+    set_active,
 };
 use crate::outbox::Kind;
 use crate::wire::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Username, like, ok};
@@ -55,6 +56,7 @@ impl Api {
     #[oai(path = "/users/upsert-by-sub", method = "post", operation_id = "upsert_member_by_sub")]
     async fn upsert_member_by_sub(&self, caller: Neighbour, body: Body<UpsertBySub>) -> Reply<MemberView> {
         let body = body.0;
+        let members_max = self.app.config.members_max;
         let upsert = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
             access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
@@ -68,7 +70,7 @@ impl Api {
                     is_suspended: body.is_active == Some(false),
                     ..NewMember::default()
                 };
-                let id = create(t, &new)?;
+                let id = create(t, require_room(t.snapshot(), members_max)?, &new)?;
                 let mut entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
                 let mut changes = vec![access::store::person(t, id)?];
                 if let Some(organization) = reach.organization() {
@@ -90,7 +92,7 @@ impl Api {
             if member == former && is_active.is_none() {
                 return Ok(Changed::nothing(former));
             }
-            require_may_change(t, caller, reach, former.id)?;
+            require_may_touch(t, caller, reach, former.id, member.touch_since(&former))?;
             if member != former {
                 store::update_names(t, &member)?;
             }

@@ -8,7 +8,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use super::{MemberStatus, forget_decisions};
 use crate::access::caller::{Identity, Office};
-use crate::access::giving::Gift;
+use crate::access::giving::{Gift, Touch};
 use crate::access::key::{self, Owner};
 use crate::access::permission::Permission;
 use crate::access::promise::Maker;
@@ -21,7 +21,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{ApiKeyId, MemberId, OrganizationId};
 use crate::members::store::{self, Filter};
 use crate::members::users::{self, Edit, NewUser, User};
-use crate::members::{require_may_change, require_visible};
+use crate::members::{require_may_touch, require_visible};
 use crate::videos;
 use crate::videos::quota::Rules;
 use crate::wire::{Body, DisplayName, Done, Email, Page, Reply, Tag, Username, done, like, ok, require_version};
@@ -229,7 +229,8 @@ impl Api {
     /// Create a member with everything that belongs to it
     ///
     /// Names at WordPress and SFTPGo, a quota, a place in an organization and an API key, all or nothing. The text of the
-    /// key is in this answer and nowhere else. What somebody has already is a 409 that names every such field.
+    /// key is in this answer and nowhere else; it opens `me:read`, `videos:write`, `quotas:read` and `jobs:read`. What
+    /// somebody has already is a 409 that names every such field.
     #[oai(path = "/", method = "post", operation_id = "create_user")]
     async fn create_user(&self, caller: Office, body: Body<CreateUser>) -> Reply<CreatedUser> {
         let body = body.0;
@@ -251,7 +252,7 @@ impl Api {
                 kind: &key::USER,
                 name: "first key".into(),
                 owner: Owner::Member(id),
-                scopes: vec!["*".into()],
+                scopes: FIRST_KEY_SCOPES.map(str::to_owned).into(),
                 expires_at: None,
                 imported: None,
             };
@@ -323,8 +324,8 @@ impl Api {
             let reach = require_site(t, caller, Permission::USER_UPDATE, edit.quota_size.is_some())?;
             let former = users::alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            require_may_change(t, caller, reach, id.0)?;
             let user = users::get(t, t.snapshot(), &rules, id.0)?;
+            require_may_touch(t, caller, reach, id.0, users::touch_of(&edit.fields(&user, t.snapshot())))?;
             let mut changed = users::edit(t, &rules, reach, &user, &edit)?.map(drop);
             if let Some(status) = status {
                 let is_active = status == UserStatus::Active;
@@ -354,7 +355,7 @@ impl Api {
             let reach = require_site(t, caller, Permission::USER_DELETE, false)?;
             let former = users::alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            require_may_change(t, caller, reach, id.0)?;
+            require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
             users::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "user.delete", erase).await?;
@@ -362,6 +363,10 @@ impl Api {
         Ok(done().epoch(erased.epoch))
     }
 }
+
+/// What a new member's first key opens: its own videos and what there is to see of them. It asks for no decision and changes
+/// nothing of others, whatever its member comes to hold.
+const FIRST_KEY_SCOPES: [&str; 4] = ["me:read", "videos:write", "quotas:read", "jobs:read"];
 
 /// Users are the site's: they have names at its neighbours. Who sets a quota may set quotas.
 pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {

@@ -31,7 +31,9 @@ pub const EXAMPLES: &[(&str, &str)] = &[(
 )];
 
 crate::answers! {
-    accept_invitation: [SecondFactorRequired, EnrolmentRequired, InvalidLink, EmailExists, UsernameExists, SiteFull];
+    accept_invitation: [
+        SecondFactorRequired, EnrolmentRequired, InvalidLink, EmailExists, UsernameExists, SiteFull, TooManyFailures,
+    ];
 }
 
 pub struct Api {

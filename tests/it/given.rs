@@ -1,0 +1,315 @@
+//! What works on after it was made, and who answers for it: keys that somebody else made for a member, API clients,
+//! webhooks.
+
+use serde_json::{Value, json};
+
+use crate::outbox::QUICK;
+use crate::promises::{WAYS, Way, accept, count, give_back, is_dead, reset, second_administrator, take};
+use crate::receiver::{Receiver, webhook};
+use crate::site::{As, Member, Organization, Reply, Site};
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+/// A key of the member that somebody else makes, with its id.
+async fn key_for(maker: &As<'_>, uid: &str) -> (String, String) {
+    let made = maker.post(&format!("/admin/members/{uid}/api-keys"), json!({"name": "station"})).await.data();
+    (text(&made["api_key"]), text(&made["id"]))
+}
+
+async fn own_key(member: &Member<'_>) -> String {
+    text(&member.caller().post("/me/api-keys", json!({"name": "own"})).await.data()["api_key"])
+}
+
+async fn me(site: &Site, key: &str) -> Reply {
+    site.nobody().with("x-api-key", key).get("/me").await
+}
+
+async fn is_refused(site: &Site, key: &str, why: &str) {
+    let reply = me(site, key).await;
+    assert_eq!((reply.is(32_501_000).status, reply.word()), (401, "invalid_key"), "{why}");
+}
+
+fn given_keys(site: &Site) -> i64 {
+    count(site, "select count(*) from api_keys where maker is not null")
+}
+
+// ── keys of members ──
+
+#[tokio::test]
+async fn a_member_s_key_ends_with_its_maker_s_rights_by_whatever_way_and_stays_ended() {
+    let site = Site::start().await;
+    site.import(json!([{"name": "play", "http_methods": "GET", "http_path": "/play"}])).await;
+    let acme = site.organization("acme").await;
+    for (n, way) in WAYS.into_iter().enumerate() {
+        let (maker, target) = (acme.member().await, acme.member().await);
+        let role = acme.role(&format!("maker{n}"), &["roster.member.create_api_key", "roster.member.list"]).await;
+        acme.assign(&maker.uid, &role).await;
+        let ((key, _), own) = (key_for(&maker.caller(), &target.uid).await, own_key(&target).await);
+        me(&site, &key).await.done();
+
+        take(&acme, way, &maker.uid, &role).await;
+
+        is_refused(&site, &key, &format!("{way:?}")).await;
+        assert_eq!(given_keys(&site), 0, "{way:?}");
+        me(&site, &own).await.done();
+        give_back(&acme, way, &maker.uid, &role).await;
+        is_refused(&site, &key, &format!("{way:?}, and back")).await;
+        let audit = site.admin().get("/admin/audit?action=promise.withdraw").await.data();
+        assert_eq!(audit["total"], json!(n + 1), "{way:?}");
+    }
+}
+
+/// What becomes of a member whose keys others made; and whether a key lives on that an administrator of its organization
+/// made, and one of the platform's.
+const TURNS: [(&str, bool, bool); 10] = [
+    ("leaves the organization", false, true),
+    ("belongs to another one too", false, true),
+    ("becomes an owner", false, true),
+    ("is granted a direct right", false, true),
+    ("gets another role", true, true),
+    ("has its password set by an administrator", false, false),
+    ("gets a new password by a link", false, false),
+    ("changes its password", true, true),
+    ("is suspended and active again", true, true),
+    ("makes a key of its own", true, true),
+];
+
+async fn turn(acme: &Organization<'_>, bolt: &Organization<'_>, target: &Member<'_>, what: &str) {
+    let (site, admin) = (acme.site, acme.site.admin());
+    let at = format!("/admin/members/{}", target.uid);
+    match what {
+        "leaves the organization" => admin.delete(&format!("{at}/organizations/{}", acme.id)).await.done(),
+        "belongs to another one too" => bolt.link(&target.uid).await,
+        "becomes an owner" => acme.assign(&target.uid, &acme.role_id("tenant_owner").await).await,
+        "is granted a direct right" => {
+            let right = json!({"uid": target.uid, "scope_type": "system", "scope_id": "*", "module": "billing",
+                "action": "admin"});
+            admin.post("/admin/permissions/grant", right).await.done();
+        }
+        "gets another role" => acme.assign(&target.uid, &acme.role_id("viewer").await).await,
+        "has its password set by an administrator" => {
+            admin.patch(&at, json!({"password": "Another-horse-8"})).await.done();
+        }
+        "gets a new password by a link" => {
+            let link = admin.post(&format!("{at}/password-link"), json!({})).await.data();
+            reset(site, &text(&link["token"])).await.done();
+        }
+        "changes its password" => {
+            let body = json!({"old_password": crate::site::PASSWORD, "new_password": "Another-horse-8"});
+            target.caller().post("/me/password", body).await.done();
+        }
+        "is suspended and active again" => {
+            for way in ["deactivate", "activate"] {
+                admin.post(&format!("{at}/{way}"), json!({})).await.done();
+            }
+        }
+        "makes a key of its own" => drop(own_key(target).await),
+        _ => panic!("{what}"),
+    }
+}
+
+#[tokio::test]
+async fn a_member_s_key_follows_its_member_nowhere_that_its_maker_does_not_reach() {
+    let site = Site::start().await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    let administrator = acme.member_with_role("tenant_admin").await;
+    for (what, by_administrator, by_platform) in TURNS {
+        let target = acme.member().await;
+        let (ours, _) = key_for(&administrator.caller(), &target.uid).await;
+        let (platforms, _) = key_for(&site.admin(), &target.uid).await;
+        let own = own_key(&target).await;
+
+        turn(&acme, &bolt, &target, what).await;
+
+        for (key, lives, whose) in
+            [(&ours, by_administrator, "organization's"), (&platforms, by_platform, "platform's"), (&own, true, "own")]
+        {
+            match lives {
+                true => me(&site, key).await.done(),
+                false => is_refused(&site, key, &format!("the {whose} key of who {what}")).await,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_keep_a_promise_makes_no_key() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (administrator, target) = (acme.member_with_role("tenant_admin").await, acme.member().await);
+    for uid in [&administrator.uid, &target.uid] {
+        let right =
+            json!({"uid": uid, "scope_type": "system", "scope_id": "*", "module": "billing", "action": "admin"});
+        site.admin().post("/admin/permissions/grant", right).await.done();
+    }
+
+    let path = format!("/admin/members/{}/api-keys", target.uid);
+    let refused = administrator.caller().post(&path, json!({"name": "station"})).await;
+
+    // It holds the right today, and nobody would see it lose the right.
+    assert_eq!(refused.is(29_505_000).word(), "not_held");
+    assert_eq!(given_keys(&site), 0);
+}
+
+#[tokio::test]
+async fn a_member_takes_a_key_over_and_the_text_that_its_maker_knows_ends() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (administrator, target) = (acme.member_with_role("tenant_admin").await, acme.member().await);
+    let (known, id) = key_for(&administrator.caller(), &target.uid).await;
+
+    let taken = target.caller().post(&format!("/me/api-keys/{id}/rotate"), json!({})).await.data();
+
+    is_refused(&site, &known, "taken over").await;
+    site.admin().delete(&format!("/admin/members/{}", administrator.uid)).await.done();
+    me(&site, &text(&taken["api_key"])).await.done();
+    assert_eq!(given_keys(&site), 0);
+}
+
+#[tokio::test]
+async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_promotion() {
+    let site = Site::start().await;
+    site.import(json!([{"name": "play", "http_methods": "GET", "http_path": "/play"}])).await;
+    let acme = site.organization("acme").await;
+    let player = acme.role("player", &["play"]).await;
+    for (n, (what, lives)) in [
+        ("gets a role of an application", true),
+        ("is granted a direct right", true),
+        ("becomes a viewer", true),
+        ("becomes an owner", false),
+        ("its program is switched off", false),
+        ("its program is narrowed", false),
+        ("its program's maker is gone", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (maker, seat) = second_administrator(&site).await;
+        let made = maker.post("/admin/api-clients", json!({"name": "shop", "scopes": ["members:write"]})).await.data();
+        let at = format!("/admin/api-clients/{}", text(&made["client_key"]));
+        let shop =
+            site.nobody().with("x-client-key", &text(&made["client_key"])).with("x-api-key", &text(&made["api_key"]));
+        let new = json!({"username": format!("kim{n}"), "email": format!("kim{n}@example.org"), "org_code": "acme"});
+        let user = shop.post("/admin/users", new).await.data();
+        let (key, uid) = (text(&user["api_key"]), text(&user["id"]));
+        let own = site.nobody().with("x-api-key", &key).with("x-tenant-id", "acme");
+        let scopes = site.admin().get(&format!("/admin/members/{uid}/api-keys")).await.data()["items"][0].clone();
+        assert_eq!(scopes["scopes"], json!(["me:read", "videos:write", "quotas:read", "jobs:read"]));
+        me(&site, &key).await.done();
+
+        match what {
+            "gets a role of an application" => acme.assign(&uid, &player).await,
+            "is granted a direct right" => {
+                let right = json!({"uid": uid, "scope_type": "system", "scope_id": "*", "module": "billing", "action": "admin"});
+                site.admin().post("/admin/permissions/grant", right).await.done();
+            }
+            "becomes a viewer" => acme.assign(&uid, &acme.role_id("viewer").await).await,
+            "becomes an owner" => acme.assign(&uid, &acme.role_id("tenant_owner").await).await,
+            "its program is switched off" => site.admin().patch(&at, json!({"status": "inactive"})).await.done(),
+            "its program is narrowed" => site.admin().patch(&at, json!({"scopes": ["members:read"]})).await.done(),
+            _ => site.admin().with("x-tenant-id", "platform").delete(&seat).await.done(),
+        }
+
+        if !lives {
+            is_refused(&site, &key, what).await;
+            continue;
+        }
+        me(&site, &key).await.done();
+        for (path, body) in [
+            ("/api/v1/permissions/check", json!({"uid": uid, "permission": "play"})),
+            (
+                "/api/v1/permissions/check",
+                json!({"uid": uid, "scope_type": "system", "scope_id": "*", "module": "billing", "action": "admin"}),
+            ),
+        ] {
+            assert_eq!(own.post(path, body).await.word(), "scope_not_allowed", "{what}");
+        }
+    }
+}
+
+// ── clients ──
+
+#[tokio::test]
+async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_it() {
+    let site = Site::start().await;
+    site.organization("acme").await;
+    let by_command_line = site.command(&["client", "create", "portal", "--scopes", "members:read"]);
+    let of = |made: &Value| {
+        site.nobody().with("x-client-key", &text(&made["client_key"])).with("x-api-key", &text(&made["api_key"]))
+    };
+    let list = async |made: &Value| of(made).get("/admin/members?limit=1").await;
+    for way in ["demoted", "suspended", "erased"] {
+        let (maker, seat) = second_administrator(&site).await;
+        let made =
+            maker.post("/admin/api-clients", json!({"name": "office", "scopes": ["members:write"]})).await.data();
+        let path = format!("/admin/api-clients/{}", text(&made["client_key"]));
+        let invited = of(&made).with("x-tenant-id", "acme").post("/admin/invitations", json!({})).await.data();
+        list(&made).await.done();
+        let uid = text(&maker.get("/me").await.data()["uid"]);
+
+        match way {
+            "demoted" => site.admin().with("x-tenant-id", "platform").delete(&seat).await.done(),
+            "suspended" => site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done(),
+            _ => site.admin().delete(&format!("/admin/members/{uid}")).await.done(),
+        }
+
+        let refused = list(&made).await;
+        assert_eq!((refused.status, refused.word()), (401, "invalid_client"), "{way}");
+        assert!(refused.body["message"].as_str().expect("text").contains("rotate"), "{refused:?}");
+        is_dead(&accept(&site, &text(&invited["token"])).await, way);
+        let noted = site.admin().get("/admin/audit?action=promise.withdraw&limit=200").await.data();
+        let targets: Vec<&Value> = noted["items"].as_array().expect("entries").iter().map(|e| &e["target"]).collect();
+        let of_client = format!("client {}", text(&made["client_key"]));
+        assert_eq!(targets.iter().filter(|target| **target == of_client.as_str()).count(), 1, "{way}: {targets:?}");
+        list(&by_command_line).await.done();
+        // A change by somebody who may give its scopes is as good as a rotation.
+        if way == "erased" {
+            site.admin().patch(&path, json!({"name": "back office"})).await.done();
+            list(&made).await.done();
+        } else {
+            let rotated = site.admin().post(&format!("{path}/rotate"), json!({})).await.data();
+            list(&rotated).await.done();
+            list(&made).await.done();
+        }
+    }
+}
+
+// ── webhooks ──
+
+#[tokio::test]
+async fn a_webhook_hears_nothing_after_its_maker_until_somebody_else_switches_it_on() {
+    let receiver = Receiver::willing();
+    let site = Site::with(QUICK).await;
+    let acme = site.organization("acme").await;
+    for (n, way) in [Way::Demoted, Way::Suspended, Way::Unlinked, Way::Erased].into_iter().enumerate() {
+        let maker = acme.member().await;
+        let role = acme.role(&format!("maker{n}"), &["roster.outbox.create_webhook"]).await;
+        acme.assign(&maker.uid, &role).await;
+        let (id, _) = webhook(&maker.caller(), &receiver.url, &["member.created"]).await;
+        let path = format!("/admin/webhooks/{id}");
+        let status = async || {
+            let all = acme.owner().get("/admin/webhooks").await.data();
+            let found = all["items"].as_array().expect("webhooks").iter().find(|one| one["id"] == id.as_str()).cloned();
+            found.expect("the webhook")["status"].clone()
+        };
+        assert_eq!(status().await, "active");
+
+        take(&acme, way, &maker.uid, &role).await;
+
+        assert_eq!(status().await, "inactive", "{way:?}");
+        let unheard = format!("unheard{n}");
+        acme.owner().post("/admin/members", json!({"username": unheard})).await.done();
+        acme.owner().patch(&path, json!({"status": "active"})).await.done();
+        acme.owner().post("/admin/members", json!({"username": format!("heard{n}")})).await.done();
+        let heard = receiver.wait_for(n + 1).await;
+        let names: Vec<&Value> = heard.iter().map(|event| &event.body["data"]["username"]).collect();
+        assert_eq!(names.last(), Some(&&json!(format!("heard{n}"))), "{way:?}: {names:?}");
+        assert!(!names.contains(&&json!(unheard)), "{way:?}: {names:?}");
+        // The owner answers for it now: what else becomes of its first maker means nothing.
+        acme.owner().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
+        site.admin().delete(&format!("/admin/members/{}", maker.uid)).await;
+        assert_eq!(status().await, "active", "{way:?}");
+    }
+}
