@@ -197,8 +197,9 @@ settings! {
     neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "How long a provider or neighbour is left alone after neighbours.failures, in seconds";
     api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before its end a notice of an API key goes out, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
-    public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, such as at the sign-in, in bytes";
-    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory, all callers together; more are answered busy. Callers who are not known have a quarter of it";
+    public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, in bytes";
+    sign_in_bytes_max "limits.sign_in_bytes": u64 = 8_192, 1_024..=67_108_864, "The same at the sign-in and whatever else makes somebody known: below /auth, and on the pages of the setup, of a reset and of an invitation";
+    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory of all callers who are known; more are answered busy. Callers who are not known have a quarter of it beside that, one address a quarter of the quarter; where that is full, the largest body that has not come as a whole is answered busy";
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
     document_depth_max "limits.document_depth": u64 = 64, 4..=127, "Most levels of a catalog or OpenAPI document to import: lists and objects within each other";

@@ -25,7 +25,7 @@ fn connect(site: &Site) -> TcpStream {
 }
 
 /// A connection from another address of this machine.
-async fn connect_from(own: [u8; 4], site: &Site) -> TcpStream {
+pub async fn connect_from(own: [u8; 4], site: &Site) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::from(own), 0).into()).expect("an address of this machine");
     let stream = socket.connect(address(site)).await.expect("a connection").into_std().expect("a stream");
