@@ -322,7 +322,6 @@ async fn what_makes_somebody_known_is_short_and_no_longer() {
     for (path, media, is_sign_in) in [
         ("/auth/login", "application/json", true),
         ("/auth/password/forgot", "application/json", true),
-        ("/auth/refresh", "application/json", true),
         ("/setup", form, true),
         ("/reset", form, true),
         ("/invitation", form, true),

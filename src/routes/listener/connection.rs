@@ -64,18 +64,25 @@ struct State {
     is_closed: bool,
 }
 
-/// How much of a loss it is to close a connection: one without a request goes first, then one whose client is slow
-/// about its request; among equals the one that waited longest.
+/// A head that was begun no longer ago than this is spared: its client is most probably about to send the rest.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
+
+/// What a connection that can be closed is doing, the least loss first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    has_request: bool,
-    since: Instant,
+pub(super) enum Class {
+    /// It has no request.
+    Waiting,
+    /// Its client is slow about its request.
+    Slow,
+    /// Its head is about to come.
+    Fresh,
 }
 
-impl Rank {
-    pub(super) fn has_request(&self) -> bool {
-        self.has_request
-    }
+/// How much of a loss it is to close a connection; among equals the one that waited longest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) class: Class,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -88,13 +95,16 @@ pub(super) struct Connection {
 
 impl State {
     /// How much of a loss it is to close the connection; none if the server works for it.
-    fn rank(&self) -> Option<Rank> {
-        match (self.phase, self.blocked) {
-            _ if self.is_closed => None,
-            (_, Some(since)) => Some(Rank { has_request: true, since }),
-            (Phase::Working, None) => None,
-            (phase, None) => Some(Rank { has_request: phase == Phase::Body, since: self.since }),
-        }
+    fn rank(&self, now: Instant) -> Option<Rank> {
+        let (class, since) = match (self.phase, self.blocked) {
+            _ if self.is_closed => return None,
+            (_, Some(since)) => (Class::Slow, since),
+            (Phase::Working, None) => return None,
+            (Phase::Body, None) => (Class::Slow, self.since),
+            (Phase::Head, None) if now.saturating_duration_since(self.since) < FRESH => (Class::Fresh, self.since),
+            (Phase::Head | Phase::Idle | Phase::Linger, None) => (Class::Waiting, self.since),
+        };
+        Some(Rank { class, since })
     }
 
     /// What took too long by now. A body has a rate of its own.
@@ -182,15 +192,15 @@ impl Connection {
 
     // ── how it ends ──
 
-    pub(super) fn rank(&self) -> Option<Rank> {
-        self.state().rank()
+    pub(super) fn rank(&self, now: Instant) -> Option<Rank> {
+        self.state().rank(now)
     }
 
     /// Closes it, unless something happened since it had this rank.
     #[must_use]
-    pub(super) fn close_if(&self, rank: Rank) -> bool {
+    pub(super) fn close_if(&self, rank: Rank, now: Instant) -> bool {
         let mut state = self.state();
-        let is_same = state.rank() == Some(rank);
+        let is_same = state.rank(now) == Some(rank);
         if is_same {
             state.is_closed = true;
             self.woken.notify_one();
@@ -321,11 +331,11 @@ mod tests {
     fn what_happened_meanwhile_saves_a_connection() {
         let began = Instant::now();
         let connection = Connection::new(None, began);
-        let rank = connection.rank().expect("it waits");
+        let rank = connection.rank(began).expect("it waits");
         assert!(connection.has_request(began));
-        assert!(!connection.close_if(rank) && connection.rank().is_none());
+        assert!(!connection.close_if(rank, began) && connection.rank(began).is_none());
         connection.answered(began);
-        let rank = connection.rank().expect("it waits");
-        assert!(connection.close_if(rank) && !connection.has_request(began));
+        let rank = connection.rank(began).expect("it waits");
+        assert!(connection.close_if(rank, began) && !connection.has_request(began));
     }
 }
