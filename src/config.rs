@@ -200,6 +200,7 @@ settings! {
     public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, in bytes";
     sign_in_bytes_max "limits.sign_in_bytes": u64 = 8_192, 1_024..=67_108_864, "The same at the sign-in and whatever else makes somebody known: below /auth, and on the pages of the setup, of a reset and of an invitation";
     bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory of all callers who are known; more are answered busy. Callers who are not known have a quarter of it beside that, one address a quarter of the quarter; where that is full, the largest body that has not come as a whole is answered busy";
+    body_nodes_max "limits.body_nodes": u64 = 100_000, 1_000..=10_000_000, "Most values of a JSON body, those within lists and objects too; a document to import has limits.document_nodes";
     catalog_bytes_max "limits.catalog_bytes": u64 = 8_388_608, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
     document_depth_max "limits.document_depth": u64 = 64, 4..=127, "Most levels of a catalog or OpenAPI document to import: lists and objects within each other";
@@ -256,6 +257,7 @@ settings! {
     plugin_calls_per_organization "plugins.calls_per_organization": u64 = 4, 1..=48, "Calls of one organization that run at the same time";
     plugin_wait_ms "plugins.wait_ms": u64 = 50, 1..=10_000, "How long a call waits for its turn before it fails as busy";
     plugin_fast_us "plugins.fast_us": u64 = 250, 1..=1_000_000, "Processor time of one call, in microseconds, above which its version runs behind the threads that answer requests until it has been fast again";
+    plugin_request_us "plugins.request_us": u64 = 1_000, 1..=1_000_000, "Time of all plugins of one request on the thread that answers it, in microseconds, after which the rest of them run behind the threads that answer requests";
     plugin_failures "plugins.failures": u64 = 10, 1..=10_000, "Failures within plugins.failures_window_s after which a version is quarantined: it denies what it covers, unasked";
     plugin_failures_window_s "plugins.failures_window_s": u64 = 60, 1..=86_400, "Failures of a plugin are counted over this long, in seconds";
     plugin_loaded_bytes "plugins.loaded_bytes": u64 = 268_435_456, 1_024..=1_099_511_627_776, "Compiled components in memory, all organizations together, in bytes; the least recently used is read again when it is asked";

@@ -19,7 +19,8 @@ use poem_openapi::payload::{ParsePayload, Payload};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
 use poem_openapi::types::ParseFromJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
-use tokio::sync::Notify;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, Semaphore};
 
 use super::{inputs, media};
 use crate::access::caller::Exchange;
@@ -33,6 +34,8 @@ const DRAIN_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
 const LINGER: Duration = Duration::from_secs(1);
 /// Callers who are not known have this part of `limits.bytes_in_flight`, beside what the others have.
 const PUBLIC_PART: u64 = 4;
+/// From here on a body is read off the threads that answer requests.
+const LONG_BYTES: usize = 64 * 1_024;
 /// One address has this part of that, though always enough for one body.
 const ADDRESS_PART: u64 = 4;
 
@@ -43,10 +46,17 @@ pub struct Intake {
     public_bytes_max: u64,
     sign_in_bytes_max: u64,
     in_flight_max: u64,
+    nodes_max: u64,
     wait: Duration,
     /// Those of callers who are known.
     in_flight: AtomicU64,
     strangers: Mutex<Strangers>,
+    /// Whoever reads what came in a long body: the others find a thread.
+    reading_long: Semaphore,
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
 impl Intake {
@@ -56,14 +66,26 @@ impl Intake {
             public_bytes_max: config.public_body_bytes_max,
             sign_in_bytes_max: config.sign_in_bytes_max,
             in_flight_max: config.bytes_in_flight_max,
+            nodes_max: config.body_nodes_max,
             wait: Duration::from_millis(config.body_wait_ms),
             in_flight: AtomicU64::new(0),
             strangers: Mutex::new(Strangers::new(config.bytes_in_flight_max, config.public_body_bytes_max)),
+            reading_long: Semaphore::new(threads().div_ceil(2)),
         }
     }
 
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed) + self.strangers().bytes
+    }
+
+    /// Reads what came in a body of so many bytes: a long one where it holds up no other request, some at a time.
+    pub async fn read_long<T>(&self, bytes: usize, read: impl FnOnce() -> T) -> T {
+        if bytes < LONG_BYTES || Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return read();
+        }
+        // It is never closed.
+        let _turn = self.reading_long.acquire().await;
+        tokio::task::block_in_place(read)
     }
 
     fn strangers(&self) -> MutexGuard<'_, Strangers> {
@@ -277,6 +299,10 @@ impl Slot {
         self.read.get().map_or(&[], |held| &held.bytes)
     }
 
+    fn intake(&self) -> Option<&Intake> {
+        self.read.get().map(|held| &*held.intake)
+    }
+
     fn take(&self) -> Option<Unread> {
         self.unread.lock().ok()?.take()
     }
@@ -421,21 +447,31 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(request: &Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self(parse(request, read(request).await?)?))
+        Ok(Self(parse(request).await?.ok_or_else(inputs::empty)?))
     }
 }
 
 poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 
-fn parse<T: ParseFromJSON>(request: &Request, bytes: &[u8]) -> Result<T> {
-    let value = inputs::parse(bytes)?;
+/// The body of a request; `None` where there is none.
+async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
+    let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
     let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
-    let faults = inputs.check_body(&T::name(), &value)?;
-    if !faults.is_empty() {
-        return Err(Error::fields(faults));
+    let bytes = read(request).await?;
+    let Some(intake) = exchange.body.intake() else { return Ok(None) };
+    if bytes.is_empty() {
+        return Ok(None);
     }
-    // The schema let something through that the type refuses: our fault, but still the caller's input.
-    T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+    let parse = || {
+        let value = inputs::parse_within(bytes, intake.nodes_max)?;
+        let faults = inputs.check_body(&T::name(), &value)?;
+        if !faults.is_empty() {
+            return Err(Error::fields(faults));
+        }
+        // The schema let something through that the type refuses: our fault, but still the caller's input.
+        T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+    };
+    intake.read_long(bytes.len(), parse).await.map(Some)
 }
 
 /// A body that may be missing: some clients and proxies drop one, and some operations do without.
@@ -444,8 +480,7 @@ pub struct OptionalBody<T>(std::marker::PhantomData<fn() -> T>);
 impl<T: ParseFromJSON> OptionalBody<T> {
     /// The body, checked like any other; `None` where there is none.
     pub async fn read(&self, request: &Request) -> Result<Option<T>> {
-        let bytes = read(request).await?;
-        if bytes.is_empty() { Ok(None) } else { parse(request, bytes).map(Some) }
+        parse(request).await
     }
 }
 
