@@ -299,7 +299,8 @@ settings! {
     sftpgo_reconcile_s "sftpgo.reconcile_s": u64 = 86_400, 60..=2_592_000, "How often SFTPGo's users are compared with the members, in seconds";
     mail_language "mail.language": Language = Language::English, (), "Language of mail";
     decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
-    decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first";
+    decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first, of the organization that has most";
+    decisions_bytes_max "decisions.bytes": u64 = 268_435_456, 65_536..=1_099_511_627_776, "Most bytes of decisions in the decision log, in the same way";
     decisions_ttl_s "decisions.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a decision stays in the decision log, in seconds";
     decisions_allow_every "decisions.allow_every": u64 = 100, 0..=1_000_000, "Every how many-th allowed decision is logged; 1 for all, 0 for none. Denials, and decisions in which a watched plugin differs, always are";
     readers "db.readers": u64 = 4, 1..=64, "Read connections to SQLite";
