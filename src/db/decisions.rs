@@ -132,6 +132,7 @@ impl<T: Send + 'static> DecisionLog<T> {
         let keeper = Keeper {
             file: file.clone(),
             connection: None,
+            shares: None,
             form,
             limits: Limits {
                 rows_max: config.decisions_rows_max,
@@ -235,8 +236,9 @@ struct Limits {
 /// What the writer thread owns.
 struct Keeper<T> {
     file: PathBuf,
-    /// With what is in the file.
-    connection: Option<(Connection, Shares)>,
+    connection: Option<Connection>,
+    /// What is in the file, once that was counted.
+    shares: Option<Shares>,
     form: fn(T) -> Row,
     limits: Limits,
     waiting: Arc<AtomicU64>,
@@ -261,7 +263,7 @@ impl<T> Keeper<T> {
             ends = batch.iter().any(|message| matches!(message, Message::End));
             self.write_or_drop(batch);
         }
-        if let Some((connection, _)) = &self.connection
+        if let Some(connection) = &self.connection
             && let Err(e) = connection.execute_batch("pragma wal_checkpoint(truncate)")
         {
             tracing::warn!(error = %e, "the decision log's last checkpoint failed; the next start repeats it");
@@ -319,27 +321,28 @@ impl<T> Keeper<T> {
 
     /// Opens the file where it is not yet, does something in one commit, and deletes what is too old or too much.
     fn in_transaction(&mut self, work: impl FnOnce(&Writer<'_>, &mut Shares) -> Result<()>) -> Result<()> {
-        let open = match self.connection.take() {
-            Some(open) => open,
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
             None => {
-                let connection = open_or_replace(&self.file)?;
-                let shares = Shares::count(&Writer::new(&connection))?;
-                (connection, shares)
+                self.shares = None;
+                open_or_replace(&self.file)?
             }
         };
-        let (connection, shares) = self.connection.insert(open);
+        let connection = self.connection.insert(connection);
         sql::run(connection, "begin immediate")?;
         let writer = Writer::new(connection);
-        let mut changed = shares.clone();
-        let done = work(&writer, &mut changed)
-            .and_then(|()| changed.prune(&writer, &self.limits))
-            .and_then(|()| sql::run(connection, "commit"));
-        match done {
-            Ok(()) => *shares = changed,
-            Err(_) if !connection.is_autocommit() => sql::run(connection, "rollback")?,
-            Err(_) => {}
+        let known = self.shares.clone();
+        let done = known.map_or_else(|| Shares::count(&writer), Ok).and_then(|mut shares| {
+            work(&writer, &mut shares)?;
+            shares.prune(&writer, &self.limits)?;
+            sql::run(connection, "commit")?;
+            Ok(shares)
+        });
+        if done.is_err() && !connection.is_autocommit() {
+            sql::run(connection, "rollback")?;
         }
-        done
+        self.shares = Some(done?);
+        Ok(())
     }
 
     /// The rows are lost. A damaged file is moved aside, so that the next ones are not.
@@ -350,7 +353,7 @@ impl<T> Keeper<T> {
             tracing::warn!(error = %error, "decisions could not be logged: they are counted as dropped");
         }
         let is_damaged = |connection: &Connection| schema::faults(connection).is_ok_and(|found| !found.is_empty());
-        if self.connection.as_ref().is_some_and(|(connection, _)| is_damaged(connection)) {
+        if self.connection.as_ref().is_some_and(is_damaged) {
             self.connection = None;
             move_aside(&self.file);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use poem::{Endpoint, Request, Response};
 
 use crate::access::caller::{CLIENT_KIND, Exchange, FromCommandLine};
@@ -57,8 +57,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
-            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = exchange.path);
+            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = %shown(&exchange.path));
             let answer = async {
+                require_host(&request)?;
                 // Pages read a form as the framework does.
                 if is_page(&request) {
                     let form = exchange.body.read(Limit::Public).await?.clone();
@@ -83,8 +84,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let took = began.elapsed();
         self.app.figures.duration_s.observe(took.as_secs_f64());
         let status = response.status().as_u16();
-        let Exchange { request_id, path, .. } = &*exchange;
-        tracing::debug!(request_id, %method, path, status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
+        let request_id = &exchange.request_id;
+        tracing::debug!(request_id, %method, path = %shown(&exchange.path), status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
         Ok(response)
     }
 }
@@ -143,7 +144,8 @@ impl<E> Edge<E> {
 
     /// One line for a failure, as loud as it is ours; where somebody repeats it, one a minute.
     fn log(&self, failure: &Error, exchange: &Exchange) {
-        let (cause, request_id, path) = (failure.cause, &exchange.request_id, shown(&exchange.path));
+        let path = shown(&exchange.path);
+        let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
         let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = exchange.actor();
         if cause == Cause::Internal {
@@ -303,6 +305,16 @@ fn make_readable(request: &mut Request) {
         escaped.collect::<String>() + &request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
     if let Ok(uri) = path.parse() {
         *request.uri_mut() = uri;
+    }
+}
+
+/// HTTP/1.1 wants one `Host`. Who takes part in a request must not be able to differ about whom it is for.
+fn require_host(request: &Request) -> crate::error::Result<()> {
+    let (mut hosts, is_old) = (request.headers().get_all(header::HOST).iter(), request.version() < Version::HTTP_11);
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) if is_old => Ok(()),
+        _ => Err(Error::header_field("host", "must be there exactly once").header("Connection", "close")),
     }
 }
 
