@@ -210,7 +210,9 @@ settings! {
     head_wait_ms "limits.head_wait_ms": u64 = 10_000, 10..=600_000, "How long the head of a request may take to arrive, counted from the connection or from its first byte on one that is kept open; then the connection is closed";
     head_bytes_max "limits.head_bytes": u64 = 32_768, 8_192..=1_048_576, "Largest head of a request in bytes";
     idle_wait_ms "limits.idle_wait_ms": u64 = 75_000, 10..=3_600_000, "How long a connection may be idle between two requests";
-    answer_wait_ms "limits.answer_wait_ms": u64 = 30_000, 10..=600_000, "How long a client may take nothing of its answer before the connection is closed";
+    answer_wait_ms "limits.answer_wait_ms": u64 = 30_000, 10..=600_000, "How long a client may take nothing of its answer, or less than limits.answer_rate_bytes_s, before the connection is closed";
+    answer_rate_bytes_s "limits.answer_rate_bytes_s": u64 = 1_024, 1..=1_048_576, "Bytes a second that a client must at least take of an answer while it is waited for, in each stretch of limits.answer_wait_ms";
+    answers_in_flight_max "limits.answers_in_flight": u64 = 67_108_864, 1_048_576..=17_179_869_184, "Most bytes of answers that clients have not taken yet; for more, connections are closed whose clients take nothing, and if there are none a long answer is busy";
     connections_max "limits.connections": u64 = 4_096, 1..=1_000_000, "Most connections over the network; one more closes the one that waits longest for its client, of the address with the most if it has many, and is answered 503 only if the server works for all of them. Lowered, with a line in the log, where the system allows fewer open files";
     connections_per_address_max "limits.connections_per_address": u64 = 1_024, 1..=1_000_000, "The same for one address (an IPv6 network of 64 bits is one), though no more than a quarter of all that are allowed; trusted_proxies are exempt, this machine is not";
     members_max "limits.members": u64 = 1_000_000, 1..=100_000_000, "Most members of the site, erased ones included";

@@ -36,9 +36,9 @@ const WITHIN: [&str; 22] = [
     "otpauth",
 ];
 /// Too short to be looked for inside of words: a whole part of a name, as in `user_pin`, `userPin` and `PIN2`.
-const PARTS: [&str; 24] = [
+const PARTS: [&str; 23] = [
     "auth", "bearer", "csrf", "cvc", "cvv", "iban", "jwe", "jws", "mfa", "pass", "pincode", "puk", "pw", "saml",
-    "seed", "session", "sid", "sig", "ssn", "tan", "totp", "tfa", "xsrf", "otp",
+    "seed", "session", "sid", "sig", "ssn", "tan", "totp", "tfa", "xsrf",
 ];
 /// The end of a part, as in `mypin`.
 const ENDS: [&str; 3] = ["pin", "otp", "pwd"];
@@ -72,7 +72,7 @@ pub fn is_secret_name(name: &str) -> bool {
 /// The plain letter that a letter looks like; none for what is not seen at all.
 fn folded(c: char) -> Option<char> {
     /// Of other alphabets, each before the one it looks like.
-    const ALIKE: &str = "аaсcеeһhіiјjкkмmоoрpѕsтtуyхxԁdԛqԝwвbнnαaεeιiκkνvοoρpτtυuχxıiɡg";
+    const ALIKE: &str = "аaсcеeһhіiјjкkмmоoрpѕsтtуyхxԁdԛqԝwвbнhαaεeιiκkνvοoρpτtυuχxıiɡg";
     match c {
         '\u{ad}'
         | '\u{34f}'

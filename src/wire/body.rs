@@ -251,8 +251,12 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         match self.stranger {
-            Some(id) => drop(self.intake.strangers().leave(id)),
-            None => drop(self.intake.in_flight.fetch_sub(self.counted, Ordering::Relaxed)),
+            Some(id) => {
+                self.intake.strangers().leave(id);
+            }
+            None => {
+                self.intake.in_flight.fetch_sub(self.counted, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ const FEW: usize = 8;
 pub(super) struct Connections {
     max: usize,
     per_address_max: usize,
+    /// Bytes of answers that have not left yet, and how many there may be.
+    answers: Arc<AtomicU64>,
+    answers_max: u64,
     open: Mutex<Open>,
     /// Those that still have their descriptor, so also those that are being closed.
     alive: AtomicUsize,
@@ -66,9 +69,17 @@ pub(super) fn counted_address(peer: IpAddr) -> IpAddr {
 }
 
 impl Connections {
-    pub(super) fn new(max: usize, per_address_max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize, per_address_max: usize, answers_max: u64) -> Arc<Self> {
         let per_address_max = per_address_max.min((max / ADDRESS_PART).max(FEW));
-        Arc::new(Self { max, per_address_max, open: Mutex::default(), alive: AtomicUsize::new(0), left: Notify::new() })
+        Arc::new(Self {
+            max,
+            per_address_max,
+            answers: Arc::default(),
+            answers_max,
+            open: Mutex::default(),
+            alive: AtomicUsize::new(0),
+            left: Notify::new(),
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -103,7 +114,7 @@ impl Connections {
             }
             closed += 1;
         }
-        let connection = Arc::new(Connection::new(address, now));
+        let connection = Arc::new(Connection { answers: self.answers.clone(), ..Connection::new(address, now) });
         let id = open.next_id;
         open.next_id += 1;
         open.all.members.insert(id, connection.clone());
@@ -117,6 +128,22 @@ impl Connections {
     /// Closes the connection that is the least loss; false if none waits.
     pub(super) fn close_one(&self) -> bool {
         self.open().close_one(Instant::now())
+    }
+
+    /// Counts an answer of so many bytes of a connection. Where there are too many, those go whose clients read nothing,
+    /// the one first that was waited for longest; answers how many went, or none if that is not enough.
+    pub(super) fn hold_answer(&self, connection: &Connection, bytes: u64) -> Option<usize> {
+        let (mut in_flight, mut closed) = (connection.hold(bytes), 0);
+        while in_flight > self.answers_max {
+            let open = self.open();
+            let unread = open.all.members.values().filter_map(|other| Some((other.unread_since()?, other)));
+            let (_, slowest) = unread.min_by_key(|(since, _)| *since)?;
+            slowest.close();
+            slowest.let_go();
+            closed += 1;
+            in_flight = self.answers.load(Ordering::Acquire);
+        }
+        Some(closed)
     }
 
     /// Closes all whose client takes too long, and says of each what took too long.
@@ -211,9 +238,17 @@ impl Group {
     }
 }
 
+impl Place {
+    /// See [`Connections::hold_answer`].
+    pub(super) fn hold_answer(&self, bytes: u64) -> Option<usize> {
+        self.of.hold_answer(&self.connection, bytes)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.of.open().remove(self.id);
+        self.connection.let_go();
         self.of.alive.fetch_sub(1, Ordering::AcqRel);
         self.of.left.notify_one();
     }
@@ -243,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_one_that_waited_longest_goes_for_one_past_the_limit() {
-        let (connections, began) = (Connections::new(3, 3), Instant::now());
+        let (connections, began) = (Connections::new(3, 3, u64::MAX), Instant::now());
         let places: Vec<_> = [20, 10, 30].map(|ms| entered(&connections, None, began, ms)).into();
         assert!(!places.iter().any(is_closed), "at the limit");
         let fourth = entered(&connections, None, began, 2 * FRESH_MS);
@@ -260,7 +295,7 @@ mod tests {
 
     #[test]
     fn nobody_goes_while_the_server_works_for_them_and_slow_requests_go_last() {
-        let (connections, began) = (Connections::new(3, 3), Instant::now());
+        let (connections, began) = (Connections::new(3, 3, u64::MAX), Instant::now());
         let places: Vec<_> = (0..3).map(|ms| entered(&connections, None, began, ms)).collect();
         for place in places.iter().flatten() {
             assert!(place.connection.has_request(began));
@@ -282,7 +317,7 @@ mod tests {
 
     #[test]
     fn half_a_head_that_came_later_goes_before_a_request() {
-        let (connections, began) = (Connections::new(2, 2), Instant::now());
+        let (connections, began) = (Connections::new(2, 2, u64::MAX), Instant::now());
         let places: Vec<_> = (0..2).map(|ms| entered(&connections, None, began, ms)).collect();
         for place in places.iter().flatten() {
             assert!(place.connection.has_request(began));
@@ -296,7 +331,7 @@ mod tests {
 
     #[test]
     fn an_address_past_its_limit_costs_itself_a_connection_and_nobody_else() {
-        let (connections, began) = (Connections::new(10, 2), Instant::now());
+        let (connections, began) = (Connections::new(10, 2, u64::MAX), Instant::now());
         let other = entered(&connections, peer(1), began, 0);
         let exempt: Vec<_> = (0..3).map(|ms| entered(&connections, None, began, ms)).collect();
         let own: Vec<_> = (10..12).map(|ms| entered(&connections, peer(0), began, ms)).collect();
@@ -313,13 +348,13 @@ mod tests {
     #[test]
     fn an_address_has_a_quarter_of_what_is_allowed() {
         for (max, setting, wanted) in [(768, 1_024, 192), (4_096, 1_024, 1_024), (768, 100, 100), (3, 1_024, 8)] {
-            assert_eq!(Connections::new(max, setting).per_address_max, wanted, "{max} {setting}");
+            assert_eq!(Connections::new(max, setting, u64::MAX).per_address_max, wanted, "{max} {setting}");
         }
     }
 
     #[test]
     fn the_address_with_the_most_connections_goes_first_and_fresh_heads_go_last() {
-        let (connections, began) = (Connections::new(60, 60), Instant::now());
+        let (connections, began) = (Connections::new(60, 60, u64::MAX), Instant::now());
         let slow_body = |address, ms| {
             let place = entered(&connections, address, began, ms);
             let connection = &place.as_ref().expect("a place").connection;
@@ -349,6 +384,30 @@ mod tests {
     }
 
     #[test]
+    fn of_too_many_bytes_of_answers_those_go_first_that_are_not_read() {
+        let (connections, began) = (Connections::new(9, 9, 100), Instant::now());
+        let places: Vec<_> = (0..4).map(|ms| entered(&connections, None, began, ms)).collect();
+        let all: Vec<_> = places.iter().flatten().map(|place| &place.connection).collect();
+        all.iter().for_each(|connection| assert!(connection.has_request(began)));
+        assert_eq!(connections.hold_answer(all[0], 40), Some(0));
+        assert_eq!(connections.hold_answer(all[1], 30), Some(0));
+        assert_eq!(connections.hold_answer(all[2], 30), Some(0), "at the limit");
+        all[0].write_waits(began + Duration::from_millis(2));
+        all[1].write_waits(began + Duration::from_millis(1));
+        assert_eq!(connections.hold_answer(all[3], 1), Some(1));
+        assert_eq!(places.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false, false]);
+        assert_eq!(connections.hold_answer(all[3], 60), Some(1));
+        assert!(is_closed(&places[0]));
+        assert_eq!(connections.hold_answer(all[3], 10), None, "nobody else is waited for");
+        // What has left is in flight no more, nor is what is closed.
+        all[3].answered(began);
+        all[3].flushed(began);
+        assert_eq!(connections.answers.load(Ordering::Acquire), 30);
+        drop(places);
+        assert_eq!(connections.answers.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
     fn an_ipv6_network_and_an_address_within_ipv6_count_as_one() {
         let counted = |text: &str| counted_address(text.parse().expect("an address"));
         assert_eq!(counted("2001:db8::1"), counted("2001:db8::ffff:1:2:3"));
@@ -359,7 +418,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_connection_waits_until_the_descriptor_of_the_closed_one_is_back() {
-        let connections = Connections::new(1, 1);
+        let connections = Connections::new(1, 1, u64::MAX);
         let first = connections.admit(None).await.0.expect("a place");
         let (second, ()) = tokio::join!(connections.admit(None), async {
             first.connection.woken().await;
