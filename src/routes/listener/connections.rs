@@ -114,7 +114,9 @@ impl Connections {
             }
             closed += 1;
         }
-        let connection = Arc::new(Connection { answers: self.answers.clone(), ..Connection::new(address, now) });
+        let mut connection = Connection::new(address, now);
+        connection.answers = self.answers.clone();
+        let connection = Arc::new(connection);
         let id = open.next_id;
         open.next_id += 1;
         open.all.members.insert(id, connection.clone());

@@ -28,8 +28,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use poem::endpoint::BoxEndpoint;
-use poem::http::StatusCode;
 use poem::http::uri::Scheme;
+use poem::http::{Method, StatusCode};
 use poem::listener::Acceptor;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Body, Endpoint, Request, Response};
@@ -45,7 +45,7 @@ use crate::wire::failure_body;
 pub const SOCKET_CONNECTIONS_MAX: usize = 32;
 /// After this it is said again what was done to connections, if anything was.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// From here on an answer is refused where there are too many bytes of answers: no change has such a long one.
+/// From here on the answer of a read is refused where there are too many bytes of answers.
 const LONG_ANSWER_BYTES: u64 = 64 * 1024;
 /// How long accepting rests after an error, at first and at most.
 const REST_MIN: Duration = Duration::from_millis(10);
@@ -243,6 +243,7 @@ impl Listener {
             std::future::pending::<()>().await;
         }
         let (parts, body) = request.into_parts();
+        let is_read = parts.method == Method::GET;
         let body = if body.is_end_stream() {
             Body::empty()
         } else {
@@ -256,8 +257,8 @@ impl Listener {
             Some(closed) => {
                 self.tally.slow_readers.fetch_add(closed as u64, Ordering::Relaxed);
             }
-            // A shorter one may be the only word of something that was done.
-            None if bytes < LONG_ANSWER_BYTES => {}
+            // What was done is told, and a short answer costs little.
+            None if !is_read || bytes < LONG_ANSWER_BYTES => {}
             None => {
                 connection.let_go();
                 self.tally.add(&self.tally.refused);
