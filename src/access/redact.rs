@@ -69,7 +69,7 @@ pub fn is_secret_name(name: &str) -> bool {
         || lower.split(|c: char| !c.is_alphabetic()).any(is_part)
 }
 
-/// The plain letter that a letter looks like; none for what is not seen at all.
+/// The plain character that one looks like; none for what is not seen at all.
 fn folded(c: char) -> Option<char> {
     /// Of other alphabets, each before the one it looks like.
     const ALIKE: &str = "аaсcеeһhіiјjкkмmоoрpѕsтtуyхxԁdԛqԝwвbнhαaεeιiκkνvοoρpτtυuχxıiɡg";

@@ -51,7 +51,7 @@ pub struct Intake {
     /// Those of callers who are known.
     in_flight: AtomicU64,
     strangers: Mutex<Strangers>,
-    /// Whoever reads what came in a long body: the others find a thread.
+    /// Turns at reading what came in a long body: other requests find a thread.
     reading_long: Semaphore,
 }
 
@@ -94,7 +94,7 @@ impl Intake {
 }
 
 /// The bodies of callers who are not known. Where there is no space for more of one, the largest that is still awaited is
-/// cut off for it: whoever sends little is never kept out by those who send much.
+/// cut off for it: a caller who sends little is never kept out by those who send much.
 #[derive(Debug)]
 struct Strangers {
     bytes_max: u64,

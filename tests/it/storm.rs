@@ -23,7 +23,9 @@ async fn a_member_is_served_while_others_are_in_the_way() {
         served.fetch_add(1, Ordering::SeqCst);
     };
     // With no connection kept, each request has to get in anew.
-    let anew = http_client().timeout(PATIENCE).pool_max_idle_per_host(0).build().expect("a client");
+    // From an address of its own: on that of the storm it would be one of the crowd.
+    let own = std::net::IpAddr::from([127, 0, 0, 2]);
+    let anew = http_client().timeout(PATIENCE).pool_max_idle_per_host(0).local_address(own).build().expect("a client");
     me(&anew).await;
 
     storm_clients::raise_open_files();

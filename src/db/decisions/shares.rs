@@ -1,6 +1,6 @@
 //! How much of the decision log is whose, and who gives way when it is full.
 //!
-//! **Invariant.** No organization empties another's part: the oldest decisions of whoever has most go first.
+//! **Invariant.** No organization empties another's part: the oldest decisions of the one that has most go first.
 
 use std::collections::HashMap;
 
@@ -129,7 +129,7 @@ impl Shares {
             let mut counts: Vec<(u64, Of)> = self.of.iter().map(|(of, part)| (part.rows, *of)).collect();
             counts.sort_unstable_by_key(|(rows, _)| std::cmp::Reverse(*rows));
             let (largest, of) = *counts.first()?;
-            // Down to whoever comes next, and not below.
+            // Down to the next one, and not below.
             let ahead = counts.get(1).map_or(largest, |(next, _)| largest - next);
             return Some((of, rows.min(ahead.max(1))));
         }

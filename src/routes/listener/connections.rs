@@ -187,7 +187,7 @@ impl Connections {
 }
 
 impl Open {
-    /// Fresh heads go last, whoever has them.
+    /// Fresh heads go last, also those of a crowd.
     fn close_one(&mut self, now: Instant) -> bool {
         for worst in [Class::Slow, Class::Fresh] {
             let largest = self.by_address.values_mut().max_by_key(|group| group.members.len());
