@@ -153,7 +153,7 @@ impl<F: Future> Future for Clocked<F> {
         let polled = self.inner.as_mut().poll(cx);
         let took = began.elapsed();
         let is_short = took <= self.exact_from;
-        self.spent += if is_short { took } else { processor_time().saturating_sub(before).min(took) };
+        self.spent += if is_short { took } else { processor_time().saturating_sub(before) };
         let spent = self.spent;
         polled.map(|output| (output, spent))
     }
