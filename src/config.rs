@@ -219,8 +219,10 @@ settings! {
     neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "How long a provider or neighbour is left alone after neighbours.failures, in seconds";
     api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before its end a notice of an API key goes out, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
-    public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, such as at the sign-in, in bytes";
-    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory, all callers together; more are answered busy. Callers who are not known have a quarter of it";
+    public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, in bytes";
+    sign_in_bytes_max "limits.sign_in_bytes": u64 = 8_192, 1_024..=67_108_864, "The same at the sign-in and whatever else makes somebody known: below /auth, and on the pages of the setup, of a reset and of an invitation";
+    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory of all callers who are known; more are answered busy. Callers who are not known have a quarter of it beside that, one address a quarter of the quarter; where that is full, the largest body that has not come as a whole is answered busy";
+    body_nodes_max "limits.body_nodes": u64 = 100_000, 1_000..=10_000_000, "Most values of a JSON body, those within lists and objects too; a document to import has limits.document_nodes";
     catalog_bytes_max "limits.catalog_bytes": u64 = 16_777_216, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
     document_depth_max "limits.document_depth": u64 = 64, 4..=127, "Most levels of a catalog or OpenAPI document to import: lists and objects within each other";
@@ -230,9 +232,11 @@ settings! {
     head_wait_ms "limits.head_wait_ms": u64 = 10_000, 10..=600_000, "How long the head of a request may take to arrive, counted from the connection or from its first byte on one that is kept open; then the connection is closed";
     head_bytes_max "limits.head_bytes": u64 = 32_768, 8_192..=1_048_576, "Largest head of a request in bytes";
     idle_wait_ms "limits.idle_wait_ms": u64 = 75_000, 10..=3_600_000, "How long a connection may be idle between two requests";
-    answer_wait_ms "limits.answer_wait_ms": u64 = 30_000, 10..=600_000, "How long a client may take nothing of its answer before the connection is closed";
-    connections_max "limits.connections": u64 = 4_096, 1..=1_000_000, "Most connections over the network; one more closes the one that waits longest for its client, and is answered 503 only if the server works for all of them. Lowered, with a line in the log, where the system allows fewer open files";
-    connections_per_address_max "limits.connections_per_address": u64 = 1_024, 1..=1_000_000, "The same for one address (an IPv6 network of 64 bits is one); trusted_proxies are exempt, this machine is not";
+    answer_wait_ms "limits.answer_wait_ms": u64 = 30_000, 10..=600_000, "How long a client may take nothing of its answer, or less than limits.answer_rate_bytes_s, before the connection is closed";
+    answer_rate_bytes_s "limits.answer_rate_bytes_s": u64 = 1_024, 1..=1_048_576, "Bytes a second that a client must at least take of an answer while it is waited for, in each stretch of limits.answer_wait_ms";
+    answers_in_flight_max "limits.answers_in_flight": u64 = 67_108_864, 1_048_576..=17_179_869_184, "Most bytes of answers that clients have not taken yet; for more, connections are closed whose clients take nothing, and if there are none a long answer is busy";
+    connections_max "limits.connections": u64 = 4_096, 1..=1_000_000, "Most connections over the network; one more closes the one that waits longest for its client, of the address with the most if it has many, and is answered 503 only if the server works for all of them. Lowered, with a line in the log, where the system allows fewer open files";
+    connections_per_address_max "limits.connections_per_address": u64 = 1_024, 1..=1_000_000, "The same for one address (an IPv6 network of 64 bits is one), though no more than a quarter of all that are allowed; trusted_proxies are exempt, this machine is not";
     members_max "limits.members": u64 = 1_000_000, 1..=100_000_000, "Most members of the site, erased ones included";
     organizations_max "limits.organizations": u64 = 10_000, 1..=1_000_000, "Most organizations of the site";
     roles_max "limits.roles": u64 = 1_000, 5..=100_000, "Most roles of one organization";
@@ -277,6 +281,7 @@ settings! {
     plugin_calls_per_organization "plugins.calls_per_organization": u64 = 4, 1..=48, "Calls of one organization that run at the same time";
     plugin_wait_ms "plugins.wait_ms": u64 = 50, 1..=10_000, "How long a call waits for its turn before it fails as busy";
     plugin_fast_us "plugins.fast_us": u64 = 250, 1..=1_000_000, "Processor time of one call, in microseconds, above which its version runs behind the threads that answer requests until it has been fast again";
+    plugin_request_us "plugins.request_us": u64 = 1_000, 1..=1_000_000, "Time of all plugins of one request on the thread that answers it, in microseconds, after which the rest of them run behind the threads that answer requests";
     plugin_failures "plugins.failures": u64 = 10, 1..=10_000, "Failures within plugins.failures_window_s after which a version is quarantined: it denies what it covers, unasked";
     plugin_failures_window_s "plugins.failures_window_s": u64 = 60, 1..=86_400, "Failures of a plugin are counted over this long, in seconds";
     plugin_loaded_bytes "plugins.loaded_bytes": u64 = 268_435_456, 1_024..=1_099_511_627_776, "Compiled components in memory, all organizations together, in bytes; the least recently used is read again when it is asked";
@@ -319,7 +324,8 @@ settings! {
     sftpgo_reconcile_s "sftpgo.reconcile_s": u64 = 86_400, 60..=2_592_000, "How often SFTPGo's users are compared with the members, in seconds";
     mail_language "mail.language": Language = Language::English, (), "Language of mail";
     decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
-    decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first";
+    decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first, of the organization that has most";
+    decisions_bytes_max "decisions.bytes": u64 = 268_435_456, 65_536..=1_099_511_627_776, "Most bytes of decisions in the decision log, in the same way";
     decisions_ttl_s "decisions.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a decision stays in the decision log, in seconds";
     decisions_allow_every "decisions.allow_every": u64 = 100, 0..=1_000_000, "Every how many-th allowed decision is logged; 1 for all, 0 for none. Denials, and decisions in which a watched plugin differs, always are";
     readers "db.readers": u64 = 4, 1..=64, "Read connections to SQLite";

@@ -2,31 +2,46 @@
 //!
 //! It errs on the side of leaving out. A fact that is left out is named, so that its asker can call it otherwise.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::key::Kind;
 
-/// Found anywhere in a name.
-const WITHIN: [&str; 11] = [
+/// Found anywhere in a name, with and without the signs in it.
+const WITHIN: [&str; 22] = [
     "password",
     "passwd",
     "passphrase",
+    "passcode",
+    "passwort",
+    "kennwort",
+    "accesscode",
+    "cardnumber",
     "token",
     "secret",
     "authorization",
     "cookie",
     "credential",
     "signature",
+    "sessionid",
     "jwt",
     "key",
+    "hmac",
+    "mnemonic",
+    "recovery",
+    "assertion",
+    "otpauth",
 ];
 /// Too short to be looked for inside of words: a whole part of a name, as in `user_pin`, `userPin` and `PIN2`.
-const PARTS: [&str; 19] = [
-    "auth", "bearer", "csrf", "cvc", "cvv", "jwe", "jws", "otp", "pass", "pin", "pincode", "puk", "pwd", "session",
-    "sid", "tan", "totp", "tfa", "xsrf",
+const PARTS: [&str; 23] = [
+    "auth", "bearer", "csrf", "cvc", "cvv", "iban", "jwe", "jws", "mfa", "pass", "pincode", "puk", "pw", "saml",
+    "seed", "session", "sid", "sig", "ssn", "tan", "totp", "tfa", "xsrf",
 ];
+/// The end of a part, as in `mypin`.
+const ENDS: [&str; 3] = ["pin", "otp", "pwd"];
 /// What our own secrets begin with, beside API keys.
 const PREFIXES: [&str; 6] = ["rs_", "rt_", "ch_", "pr_", "inv_", "whsec_"];
 /// The shortest that follows such a beginning.
@@ -41,12 +56,44 @@ pub fn is_secret_fact(name: &str, values: &[String]) -> bool {
 
 /// Does the name say that something is a secret?
 pub fn is_secret_name(name: &str) -> bool {
-    let folded = name.to_lowercase();
-    let is_part = |part: String| {
-        let singular = part.strip_suffix('s').unwrap_or(&part);
-        PARTS.contains(&part.as_str()) || PARTS.contains(&singular)
+    let name: String = name.chars().filter_map(folded).collect();
+    let lower = name.to_lowercase();
+    let squeezed: String = lower.chars().filter(|c| c.is_alphabetic()).collect();
+    let is_part = |part: &str| {
+        let singular = part.strip_suffix('s').unwrap_or(part);
+        [part, singular].iter().any(|part| PARTS.contains(part) || ENDS.iter().any(|end| part.ends_with(end)))
     };
-    WITHIN.iter().any(|word| folded.contains(word)) || parts(name).into_iter().any(is_part)
+    WITHIN.iter().any(|word| lower.contains(word) || squeezed.contains(word))
+        || parts(&name).iter().any(|part| is_part(part))
+        // `PINs` is no two words.
+        || lower.split(|c: char| !c.is_alphabetic()).any(is_part)
+}
+
+/// The plain character that one looks like; none for what is not seen at all.
+fn folded(c: char) -> Option<char> {
+    /// Of other alphabets, each before the one it looks like.
+    const ALIKE: &str = "аaсcеeһhіiјjкkмmоoрpѕsтtуyхxԁdԛqԝwвbнhαaεeιiκkνvοoρpτtυuχxıiɡg";
+    match c {
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{300}'..='\u{36f}'
+        | '\u{fe00}'..='\u{fe0f}' => None,
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0),
+        _ if c.is_ascii() => Some(c),
+        _ => {
+            let lower = c.to_lowercase().next().unwrap_or(c);
+            let alike = ALIKE.chars().skip_while(|known| *known != lower).nth(1);
+            // Only every second one stands for another.
+            let alike = alike.filter(char::is_ascii).unwrap_or(c);
+            Some(if c.is_uppercase() { alike.to_ascii_uppercase() } else { alike })
+        }
+    }
 }
 
 /// The words of a name in lower case: apart by signs, by digits, and by capitals.
@@ -136,11 +183,51 @@ fn has_password(text: &str) -> bool {
     })
 }
 
-/// A path without its query, with each part that looks like a secret hidden; `None` where there is no such part.
+/// A path without its query, with each part that looks like a secret hidden, also where some of it is escaped; `None` where
+/// there is no such part.
 pub fn without_secrets(path: &str) -> Option<String> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let hidden: Vec<&str> = path.split('/').map(|part| if is_secret(part) { HIDDEN } else { part }).collect();
+    let hidden: Vec<&str> = path.split('/').map(|part| if is_secret_part(part) { HIDDEN } else { part }).collect();
     hidden.contains(&HIDDEN).then(|| hidden.join("/"))
+}
+
+/// How often a part of a path is looked at that is escaped again and again.
+const ESCAPED_MAX: usize = 3;
+
+fn is_secret_part(part: &str) -> bool {
+    let mut text = Cow::Borrowed(part);
+    for _ in 0..ESCAPED_MAX {
+        if is_secret(&text) {
+            return true;
+        }
+        match unescaped(&text) {
+            Some(plain) => text = Cow::Owned(plain),
+            None => return false,
+        }
+    }
+    is_secret(&text)
+}
+
+/// With what its percent signs mean; `None` where there is nothing of the kind.
+fn unescaped(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return None;
+    }
+    let (bytes, mut plain, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
+    while let Some(byte) = bytes.get(at) {
+        let digit = |n: usize| char::from(*bytes.get(at + n)?).to_digit(16);
+        match (byte, digit(1), digit(2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                at += 3;
+            }
+            _ => {
+                plain.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    (plain.len() < bytes.len()).then(|| String::from_utf8_lossy(&plain).into_owned())
 }
 
 #[cfg(test)]
@@ -181,11 +268,53 @@ mod tests {
             "pass",
             "smsTAN",
             "SMSPin",
+            "PINs",
+            "SESSIONID",
+            "passcode",
+            "accessCode",
+            "access_code",
+            "pw",
+            "mfa",
+            "mypin",
+            "sig",
+            "hmac",
+            "mnemonic",
+            "recovery",
+            "card_number",
+            "otpauth",
+            "ｐｉｎ",
+            "ＰＩＮ",
+            "pіn",
+            "РIN",
+            "pin\u{200b}",
+            "p\u{ad}in",
+            "tοken",
+            "pass\u{301}word",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
         for name in [
-            "owner", "now_ms", "opinion", "spinning", "author", "compass", "distance", "side", "shipping", "groups", "",
+            "owner",
+            "now_ms",
+            "opinion",
+            "spinning",
+            "author",
+            "compass",
+            "distance",
+            "side",
+            "shipping",
+            "groups",
+            "",
+            "card",
+            "code",
+            "number",
+            "design",
+            "部門",
+            "отдел",
+            "größe",
+            "access",
+            "records",
+            "spawned",
         ] {
             assert!(!is_secret_name(name), "{name}");
         }
@@ -234,6 +363,16 @@ mod tests {
     #[test]
     fn parts_of_a_path_that_are_secrets_are_hidden() {
         assert_eq!(without_secrets("/docs/7?secret=1"), None);
-        assert_eq!(without_secrets(&format!("/links/{JWT}/open?a=b")), Some("/links/***/open".into()));
+        assert_eq!(without_secrets("/docs/50%25/a%2Fb%zz%"), None);
+        for part in [
+            JWT.to_owned(),
+            JWT.replace('.', "%2E"),
+            JWT.replace('.', "%252e"),
+            KEY.to_owned(),
+            KEY.replace('_', "%5F"),
+            KEY.replacen('m', "%6D", 1),
+        ] {
+            assert_eq!(without_secrets(&format!("/links/{part}/open?a=b")), Some("/links/***/open".into()), "{part}");
+        }
     }
 }

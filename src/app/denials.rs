@@ -1,10 +1,12 @@
 //! Refused changes in the audit: each kind once a minute, the repeats in between only counted.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::App;
 use super::repeats::Repeats;
 use crate::access::caller::Exchange;
+use crate::access::redact;
 use crate::error::Result;
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::{self, Entry, Outcome};
@@ -30,9 +32,13 @@ pub(super) fn refusals() -> Refusals {
     Repeats::new(COALESCED_MS, KINDS_MAX, ("others", "others", String::new(), None))
 }
 
-/// As much of a path as is written down.
-pub fn shown(path: &str) -> &str {
-    path.char_indices().nth(PATH_CHARACTERS_MAX).map_or(path, |(end, _)| &path[..end])
+/// What is written down of a path: no secret, and no more than so much of it.
+pub fn shown(path: &str) -> Cow<'_, str> {
+    let path = redact::without_secrets(path).map_or(Cow::Borrowed(path), Cow::Owned);
+    match path.char_indices().nth(PATH_CHARACTERS_MAX) {
+        Some((end, _)) => Cow::Owned(path[..end].to_owned()),
+        None => path,
+    }
 }
 
 impl App {
@@ -47,7 +53,7 @@ impl App {
         let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
         let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
         let after = serde_json::json!({"detail": word, "repeats_before": repeats});
-        let entry = Entry::new("path", shown(&exchange.path)).within(tenant).after(after);
+        let entry = Entry::new("path", &shown(&exchange.path)).within(tenant).after(after);
         self.tend(move |w| journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry))
             .await
     }

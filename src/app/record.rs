@@ -13,9 +13,9 @@ use crate::access::redact;
 use crate::access::snapshot::{Right, Snapshot};
 use crate::db::decisions::Row;
 use crate::ids::{MemberId, OrganizationId, Timestamp};
-use crate::sandbox::AccessInput;
+use crate::sandbox::{AccessInput, Claim};
 
-/// Facts of one decision are kept up to this length together.
+/// Facts of one decision are kept up to this length together, those counted too that are left out as secrets.
 const FACTS_BYTES_MAX: usize = 8_192;
 /// The longest path that is kept.
 const PATH_BYTES_MAX: usize = 2_048;
@@ -44,7 +44,7 @@ pub struct Decided {
     tenant: Option<OrganizationId>,
     member: MemberId,
     ask: Asking,
-    /// Without what may be a secret, and what is too long to keep.
+    /// Without what is too long to keep. What may be a secret is looked for on the log's thread.
     facts: Facts,
     left_out: Vec<String>,
     base: Reason,
@@ -161,15 +161,13 @@ impl Decided {
         });
         let of_tenant = Question { with_platform: false, ..*question };
         let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != verdict.base;
-        let (facts, mut left_out) = kept(facts);
-        let mut ask = Asking::of(question.ask);
-        left_out.extend(ask.shorten().into_iter().map(str::to_owned));
+        let (facts, left_out) = within_bytes(facts);
         Self {
             at,
             snapshot: snapshot.clone(),
             tenant: question.tenant,
             member: question.member,
-            ask,
+            ask: Asking::of(question.ask),
             facts,
             left_out,
             base: verdict.base,
@@ -181,7 +179,11 @@ impl Decided {
     }
 
     /// The row of it. The policy that decided is still at hand, so that the question is looked up as it was then.
-    pub(super) fn row(self) -> Row {
+    pub(super) fn row(mut self) -> Row {
+        let (facts, secrets) = without_secrets(self.facts);
+        (self.facts, self.left_out) = (facts, [self.left_out, secrets].concat());
+        self.left_out.truncate(LEFT_OUT_MAX);
+        self.left_out.extend(self.ask.shorten().into_iter().map(str::to_owned));
         let question = Question { tenant: self.tenant, member: self.member, with_platform: true, ask: self.ask.ask() };
         let matter = Matter::of(&self.snapshot, &question);
         let input = input_of(&self.snapshot, &question, &matter, self.base, &self.facts, self.at);
@@ -204,19 +206,25 @@ impl Decided {
     }
 }
 
-/// The facts that may be kept, and the names of the others.
-fn kept(facts: &Facts) -> (Facts, Vec<String>) {
+/// The facts that are not too long together, and the names of the others.
+fn within_bytes(facts: &Facts) -> (Facts, Vec<String>) {
     let (mut kept, mut left_out, mut bytes) = (Vec::new(), Vec::new(), 0);
     for fact in &facts.0 {
-        let with_it = bytes + fact.bytes();
-        if with_it <= FACTS_BYTES_MAX && !redact::is_secret_fact(&fact.name, &fact.values) {
-            bytes = with_it;
+        if bytes + fact.bytes() <= FACTS_BYTES_MAX {
+            bytes += fact.bytes();
             kept.push(fact.clone());
         } else if left_out.len() < LEFT_OUT_MAX {
             left_out.push(name_left_out(&fact.name));
         }
     }
     (Facts(kept), left_out)
+}
+
+/// The facts that do not look like secrets, and the names of the others.
+fn without_secrets(facts: Facts) -> (Facts, Vec<String>) {
+    let is_secret = |fact: &Claim| redact::is_secret_fact(&fact.name, &fact.values);
+    let (secret, kept): (Vec<Claim>, Vec<Claim>) = facts.0.into_iter().partition(is_secret);
+    (Facts(kept), secret.iter().map(|fact| name_left_out(&fact.name)).collect())
 }
 
 /// The name of a fact that is left out, which may be a secret itself.
@@ -250,7 +258,6 @@ pub fn shown(mut row: Row, is_visible: bool) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::Claim;
 
     fn facts(facts: &[(&str, usize)]) -> Facts {
         let claim =
@@ -263,15 +270,15 @@ mod tests {
         let secrets = ["Password", "x-auth-TOKEN", "client_secret", "authorization", "set-cookie", "api_key"];
         let mut all = vec![("owner", 3), ("now_ms", 3)];
         all.extend(secrets.map(|name| (name, 3)));
-        let (kept, left_out) = kept(&facts(&all));
+        let (kept, left_out) = without_secrets(facts(&all));
         assert_eq!(left_out, secrets);
         assert_eq!(kept.0.iter().map(|fact| fact.name.as_str()).collect::<Vec<_>>(), ["owner", "now_ms"]);
     }
 
     #[test]
     fn facts_are_kept_up_to_their_length_and_left_out_one_past_it() {
-        assert_eq!(kept(&facts(&[("a", FACTS_BYTES_MAX - 1)])).1, [""; 0]);
-        let (rest, left_out) = kept(&facts(&[("a", FACTS_BYTES_MAX), ("b", 1)]));
+        assert_eq!(within_bytes(&facts(&[("a", FACTS_BYTES_MAX - 1)])).1, [""; 0]);
+        let (rest, left_out) = within_bytes(&facts(&[("a", FACTS_BYTES_MAX), ("b", 1)]));
         assert_eq!((left_out, rest.0.len()), (vec!["a".to_owned()], 1));
     }
 }

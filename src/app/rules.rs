@@ -13,21 +13,23 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::{OrganizationId, Timestamp};
 use crate::journal::Entry;
 use crate::outbox::{Event, Kind};
-use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Tier, Turn};
+use crate::sandbox::{AccessInput, Called, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier, Turn};
 
 /// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
 const READY_WAIT: Duration = Duration::from_secs(2);
 
 impl App {
-    /// Asks an authorizer. Never within a transaction: no guest runs under the writer.
+    /// Asks an authorizer; `spent` is what the same request has spent on others. Never within a transaction: no guest
+    /// runs under the writer.
     pub async fn ask_authorizer(
         self: &Arc<Self>,
         organization: OrganizationId,
         binding: &Binding,
         input: AccessInput,
+        spent: &Arc<Spent>,
     ) -> Called<Ruling> {
         let called = match self.ready(organization, binding).await {
-            Ok(loaded) => self.host.authorize(turn(organization, binding, loaded), input).await,
+            Ok(loaded) => self.host.authorize_within(turn(organization, binding, loaded), input, spent).await,
             Err(fault) => Called::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::word));

@@ -15,7 +15,7 @@ use crate::access::plugin::{Binding, Mode};
 use crate::access::secret::Hash;
 use crate::access::snapshot::{Snapshot, Tenant};
 use crate::ids::{OrganizationId, Timestamp};
-use crate::sandbox::{AccessInput, Claim, Fault, Ruling};
+use crate::sandbox::{AccessInput, Claim, Fault, Ruling, Spent};
 
 /// Names of facts that only the host gives.
 pub const HOST_FACTS: [&str; 8] =
@@ -149,13 +149,20 @@ impl App {
 
     /// The decision with the organization's own rules.
     ///
-    /// Base and bindings come from this one snapshot, whose epoch the answer has. Never within a transaction.
-    pub async fn decide(self: &Arc<Self>, snapshot: &Arc<Snapshot>, question: &Question<'_>, facts: &Facts) -> Verdict {
+    /// Base and bindings come from this one snapshot, whose epoch the answer has. `spent` is the same for all questions of
+    /// a request. Never within a transaction.
+    pub async fn decide(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        question: &Question<'_>,
+        facts: &Facts,
+        spent: &Arc<Spent>,
+    ) -> Verdict {
         let base = decide(snapshot, question);
         let now = Timestamp::now();
         let tenant = question.tenant.filter(|_| has_rules(snapshot, question.tenant));
         let verdict = match tenant.and_then(|id| snapshot.tenant(id)) {
-            Some(tenant) => self.ruled(snapshot, tenant, question, base, (facts, now)).await,
+            Some(tenant) => self.ruled(snapshot, tenant, question, base, (facts, now, spent)).await,
             None => Verdict::bare(base, Stage::NoneBound),
         };
         self.figures.count_decision(verdict.decision.reason.word());
@@ -171,7 +178,7 @@ impl App {
         tenant: &Tenant,
         question: &Question<'_>,
         base: Decision,
-        (facts, now): (&Facts, Timestamp),
+        (facts, now, spent): (&Facts, Timestamp, &Arc<Spent>),
     ) -> Verdict {
         let matter = Matter::of(snapshot, question);
         let rules = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
@@ -192,7 +199,7 @@ impl App {
             rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
         let mut asked: Vec<(&Binding, Asked)> = Vec::new();
         for binding in in_force().filter(|binding| matter.asks(base.reason, binding)) {
-            let answer = self.asked(tenant, binding, &input).await;
+            let answer = self.asked(tenant, binding, &input, spent).await;
             let settles = matches!(answer.said(), Some(Said::Deny | Said::Failed));
             asked.push((binding, answer));
             // Who watches wants to know what the others would have said without this one.
@@ -211,7 +218,7 @@ impl App {
         let mut plugins: Vec<Asked> = Vec::new();
         for binding in watched {
             let mut answer = match matter.asks(base.reason, binding) {
-                true => self.asked(tenant, binding, &input).await,
+                true => self.asked(tenant, binding, &input, spent).await,
                 false => not_asked(binding),
             };
             let others = asked.iter().filter(|(other, _)| other.plugin != binding.plugin);
@@ -229,8 +236,14 @@ impl App {
         Verdict { decision, base: base.reason, stage, plugins: all }
     }
 
-    async fn asked(self: &Arc<Self>, tenant: &Tenant, binding: &Binding, input: &AccessInput) -> Asked {
-        let called = self.ask_authorizer(tenant.id, binding, input.clone()).await;
+    async fn asked(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        binding: &Binding,
+        input: &AccessInput,
+        spent: &Arc<Spent>,
+    ) -> Asked {
+        let called = self.ask_authorizer(tenant.id, binding, input.clone(), spent).await;
         Asked { outcome: Some(called.outcome), duration: called.duration, fuel: called.fuel, ..not_asked(binding) }
     }
 }

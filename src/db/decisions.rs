@@ -6,6 +6,8 @@
 //! `synchronous=normal`: a power cut may take the last rows along, and harms no others. They are a record of answers,
 //! not the ground of any.
 
+mod shares;
+
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row as SqlRow};
+use shares::Shares;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::sql::{self, Parameters};
@@ -33,8 +36,6 @@ const VERSION: i64 = 1;
 const GATHER: Duration = Duration::from_millis(20);
 /// Rows of one commit. With the pause before it this bounds what a flood of denials can take of the machine.
 const BATCH_MAX: usize = 512;
-/// Old rows deleted in one commit: more than came in.
-const PRUNED_MAX: u64 = 2 * BATCH_MAX as u64;
 /// How long a reader waits for what was put before.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// How long a reading waits for its turn.
@@ -131,9 +132,13 @@ impl<T: Send + 'static> DecisionLog<T> {
         let keeper = Keeper {
             file: file.clone(),
             connection: None,
+            shares: None,
             form,
-            rows_max: config.decisions_rows_max,
-            ttl_ms: i64::try_from(config.decisions_ttl_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
+            limits: Limits {
+                rows_max: config.decisions_rows_max,
+                bytes_max: config.decisions_bytes_max,
+                ttl_ms: i64::try_from(config.decisions_ttl_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
+            },
             waiting: waiting.clone(),
             dropped: dropped.clone(),
             warned: None,
@@ -221,13 +226,21 @@ impl<T: Send + 'static> DecisionLog<T> {
     }
 }
 
+/// How much is kept.
+struct Limits {
+    rows_max: u64,
+    bytes_max: u64,
+    ttl_ms: i64,
+}
+
 /// What the writer thread owns.
 struct Keeper<T> {
     file: PathBuf,
     connection: Option<Connection>,
+    /// What is in the file, once that was counted.
+    shares: Option<Shares>,
     form: fn(T) -> Row,
-    rows_max: u64,
-    ttl_ms: i64,
+    limits: Limits,
     waiting: Arc<AtomicU64>,
     dropped: Arc<Dropped>,
     warned: Option<Instant>,
@@ -236,7 +249,7 @@ struct Keeper<T> {
 impl<T> Keeper<T> {
     fn run(mut self, inbox: &mpsc::Receiver<Message<T>>) {
         if self.file.exists()
-            && let Err(e) = self.in_transaction(|_| Ok(()))
+            && let Err(e) = self.in_transaction(|_, _| Ok(()))
         {
             self.give_up(&e, &[]);
         }
@@ -292,9 +305,10 @@ impl<T> Keeper<T> {
         let rows: Vec<_> = decisions.into_iter().map(|decision| (self.form)(decision)).collect();
         let has_work = !rows.is_empty() || (!forgotten.is_empty() && self.file.exists());
         if has_work
-            && let Err(e) = self.in_transaction(|w| {
+            && let Err(e) = self.in_transaction(|w, shares| {
                 rows.iter().try_for_each(|row| insert(w, row))?;
-                forgotten.iter().try_for_each(|member| forget(w, *member))
+                rows.iter().for_each(|row| shares.came(row));
+                forgotten.iter().try_for_each(|member| shares.forget(w, *member))
             })
         {
             self.give_up(&e, organizations);
@@ -306,21 +320,29 @@ impl<T> Keeper<T> {
     }
 
     /// Opens the file where it is not yet, does something in one commit, and deletes what is too old or too much.
-    fn in_transaction(&mut self, work: impl FnOnce(&Writer<'_>) -> Result<()>) -> Result<()> {
+    fn in_transaction(&mut self, work: impl FnOnce(&Writer<'_>, &mut Shares) -> Result<()>) -> Result<()> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => open_or_replace(&self.file)?,
+            None => {
+                self.shares = None;
+                open_or_replace(&self.file)?
+            }
         };
         let connection = self.connection.insert(connection);
         sql::run(connection, "begin immediate")?;
         let writer = Writer::new(connection);
-        let done = work(&writer)
-            .and_then(|()| prune(&writer, self.rows_max, self.ttl_ms))
-            .and_then(|()| sql::run(connection, "commit"));
+        let known = self.shares.clone();
+        let done = known.map_or_else(|| Shares::count(&writer), Ok).and_then(|mut shares| {
+            work(&writer, &mut shares)?;
+            shares.prune(&writer, &self.limits)?;
+            sql::run(connection, "commit")?;
+            Ok(shares)
+        });
         if done.is_err() && !connection.is_autocommit() {
             sql::run(connection, "rollback")?;
         }
-        done
+        self.shares = Some(done?);
+        Ok(())
     }
 
     /// The rows are lost. A damaged file is moved aside, so that the next ones are not.
@@ -432,29 +454,6 @@ fn insert(w: &Writer<'_>, row: &Row) -> Result<()> {
     .map(drop)
 }
 
-const FORGET_MEMBER: &str = "delete from decisions where member_id = :member_id";
-
-fn forget(w: &Writer<'_>, member: MemberId) -> Result<()> {
-    w.execute(FORGET_MEMBER, &[(":member_id", &member)]).map(drop)
-}
-
-const DELETE_OLD: &str = "
-    delete from decisions
-    where id in (select id from decisions where at <= :before order by at limit :limit)";
-const DELETE_SURPLUS: &str = "
-    delete from decisions
-    where id in (
-        select id from decisions where id <= (select max(id) from decisions) - :rows order by id limit :limit
-    )";
-
-/// Ids have no gaps but where something was deleted, so that the distance to the newest is at least the number of rows.
-fn prune(w: &Writer<'_>, rows_max: u64, ttl_ms: i64) -> Result<()> {
-    let (before, limit) = (w.now().plus_ms(-ttl_ms), PRUNED_MAX as i64);
-    let rows = i64::try_from(rows_max).unwrap_or(i64::MAX);
-    w.execute(DELETE_OLD, &[(":before", &before), (":limit", &limit)])?;
-    w.execute(DELETE_SURPLUS, &[(":rows", &rows), (":limit", &limit)]).map(drop)
-}
-
 const LIST_DECISIONS: List = List {
     name: "decisions",
     columns: "id, at, epoch, organization_id, member_id, kind, input, left_out, asks_plugins, base, allow, reason,
@@ -560,5 +559,41 @@ mod tests {
         log.put(Some(organization), 2);
         assert_eq!(total().await, 2);
         log.close().await;
+    }
+
+    const QUIET: OrganizationId = OrganizationId(uuid::Uuid::nil());
+    const LOUD: OrganizationId = OrganizationId(uuid::Uuid::max());
+
+    /// One is the quiet organization's, all others are the loud one's, with so many hundred bytes.
+    fn form_of_two(n: u8) -> Row {
+        let organization = Some(if n == 1 { QUIET } else { LOUD });
+        Row { organization, input: format!("{{{}}}", " ".repeat(usize::from(n) * 100)), ..form(0) }
+    }
+
+    #[tokio::test]
+    async fn an_organization_that_asks_much_costs_no_other_one_a_decision() {
+        for (rows_max, bytes_max, n) in [(100, u64::MAX, 2), (u64::MAX, 1_000_000, 90)] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut config = Config::of(directory.path());
+            (config.decisions_rows_max, config.decisions_bytes_max) = (rows_max, bytes_max);
+            let log = DecisionLog::open(&config, form_of_two);
+            log.put(Some(QUIET), 1);
+            let total = async |of| log.read(Wanted::of(of), Window::first(50)).await.unwrap().total;
+            for _ in 0..6 {
+                for _ in 0..100 {
+                    log.put(Some(LOUD), n);
+                }
+                assert_eq!(total(QUIET).await, 1);
+            }
+            let kept = total(LOUD).await;
+            assert!(if n == 2 { kept == 99 } else { (40..=110).contains(&kept) }, "{kept}");
+            log.close().await;
+            // The parts are known again after a restart.
+            let log = DecisionLog::open(&config, form_of_two);
+            log.put(Some(LOUD), n);
+            log.told(Message::Flush).await;
+            assert_eq!(log.read(Wanted::of(QUIET), Window::first(50)).await.unwrap().total, 1);
+            log.close().await;
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use poem::{Endpoint, Request, Response};
 
 use crate::access::caller::{CLIENT_KIND, Exchange, FromCommandLine};
@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::app::denials::shown;
 use crate::error::{Cause, Error};
 use crate::ids::Timestamp;
-use crate::wire::body::{Limit, Slot};
+use crate::wire::body::{Limit, Origin, Slot};
 use crate::wire::{Failure, failure_body};
 
 fn is_page(request: &Request) -> bool {
@@ -50,14 +50,16 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let exchange = Exchange::new(request_id, address, request.uri().path().to_owned());
         let is_held_back = request.headers().contains_key(header::EXPECT);
-        let body = Slot::new(request.take_body(), is_held_back, &self.app.intake);
+        let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
+        let body = Slot::new(request.take_body(), is_held_back, Origin { address, is_sign_in }, &self.app.intake);
         let exchange = Arc::new(exchange.with_body(body));
         request.extensions_mut().insert(exchange.clone());
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
-            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = exchange.path);
+            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = %shown(&exchange.path));
             let answer = async {
+                require_host(&request)?;
                 // Pages read a form as the framework does.
                 if is_page(&request) {
                     let form = exchange.body.read(Limit::Public).await?.clone();
@@ -82,8 +84,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let took = began.elapsed();
         self.app.figures.duration_s.observe(took.as_secs_f64());
         let status = response.status().as_u16();
-        let Exchange { request_id, path, .. } = &*exchange;
-        tracing::debug!(request_id, %method, path, status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
+        let request_id = &exchange.request_id;
+        tracing::debug!(request_id, %method, path = %shown(&exchange.path), status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
         Ok(response)
     }
 }
@@ -111,6 +113,10 @@ impl<E> Edge<E> {
         }
     }
 
+    fn area(&self, path: &str) -> u32 {
+        area(path.strip_prefix(self.app.config.base_path.as_str()).unwrap_or(path))
+    }
+
     /// The one place where a failure becomes an answer.
     fn failed(&self, failure: &Error, exchange: &Exchange) -> Response {
         let request_id = &exchange.request_id;
@@ -120,8 +126,7 @@ impl<E> Edge<E> {
         if failure.cause == Cause::RateLimited && kind == CLIENT_KIND {
             self.app.figures.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
-        let area = area(exchange.path.strip_prefix(self.app.config.base_path.as_str()).unwrap_or(&exchange.path));
-        let body = failure_body(failure, area, request_id, self.app.config.debug && status >= 500);
+        let body = failure_body(failure, self.area(&exchange.path), request_id, self.app.config.debug && status >= 500);
         let mut response = Response::builder()
             .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
             .content_type("application/json");
@@ -139,7 +144,8 @@ impl<E> Edge<E> {
 
     /// One line for a failure, as loud as it is ours; where somebody repeats it, one a minute.
     fn log(&self, failure: &Error, exchange: &Exchange) {
-        let (cause, request_id, path) = (failure.cause, &exchange.request_id, shown(&exchange.path));
+        let path = shown(&exchange.path);
+        let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
         let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = exchange.actor();
         if cause == Cause::Internal {
@@ -237,11 +243,14 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     Ok(if cause == Cause::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
 }
 
+/// The scope of codes of what makes somebody known.
+const SIGN_IN_AREA: u32 = 28;
+
 /// The scope of codes for a path below the base path.
 fn area(path: &str) -> u32 {
     const AREAS: &[(&str, u32)] = &[
-        ("/admin/signing-keys", 28),
-        ("/admin/encryption-key", 28),
+        ("/admin/signing-keys", SIGN_IN_AREA),
+        ("/admin/encryption-key", SIGN_IN_AREA),
         ("/admin/api-clients", 32),
         ("/admin/api-keys", 32),
         ("/me/api-keys", 32),
@@ -253,8 +262,8 @@ fn area(path: &str) -> u32 {
         ("/admin/sftpgo", 35),
         ("/admin/webhooks", 35),
         ("/admin/wordpress", 35),
-        ("/auth", 28),
-        ("/setup", 28),
+        ("/auth", SIGN_IN_AREA),
+        ("/setup", SIGN_IN_AREA),
         ("/permissions", 31),
         ("/hooks", 33),
         ("/jobs", 33),
@@ -296,6 +305,16 @@ fn make_readable(request: &mut Request) {
         escaped.collect::<String>() + &request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
     if let Ok(uri) = path.parse() {
         *request.uri_mut() = uri;
+    }
+}
+
+/// HTTP/1.1 wants one `Host`. Who takes part in a request must not be able to differ about whom it is for.
+fn require_host(request: &Request) -> crate::error::Result<()> {
+    let (mut hosts, is_old) = (request.headers().get_all(header::HOST).iter(), request.version() < Version::HTTP_11);
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) if is_old => Ok(()),
+        _ => Err(Error::header_field("host", "must be there exactly once").header("Connection", "close")),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use futures_util::poll;
 use sha2::{Digest, Sha256};
@@ -11,8 +12,8 @@ use wasmtime::component::Component;
 
 use super::engine::Runtime;
 use super::{
-    AccessInput, Called, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Tier, Turn,
-    inspect, measure, roles_fault,
+    AccessInput, Called, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Spent, Tier,
+    Turn, inspect, measure, roles_fault,
 };
 use crate::config::Config;
 use crate::error::Cause;
@@ -453,6 +454,33 @@ async fn a_version_runs_aside_until_it_is_known_to_be_fast_in_its_organization_a
     // What is known of a component goes with it.
     host.forget(&(first.organization, guest.sha256()));
     assert_eq!(ask(&first, "GET").await, (true, false));
+}
+
+/// Each call is fast, and all of them together are not.
+#[tokio::test]
+async fn many_fast_calls_of_one_request_or_organization_go_aside() {
+    let host = host(|c| (c.plugin_fast_us, c.plugin_request_us) = (1_000_000, 1));
+    let guest = loaded(&guests::allowing());
+    let (acme, bolt) = (turn(&guest, Tier::Standard), turn(&guest, Tier::Standard));
+    let ask = async |turn: &Turn, spent: &Arc<Spent>| {
+        host.authorize_within(turn.clone(), AccessInput::default(), spent).await.is_aside
+    };
+    for turn in [&acme, &bolt] {
+        for _ in 0..PROOF_CALLS {
+            assert!(ask(turn, &Arc::default()).await);
+        }
+    }
+    let request = Arc::default();
+    assert!(!ask(&acme, &request).await);
+    for _ in 0..3 {
+        assert!(ask(&acme, &request).await, "the request had its time");
+    }
+    assert!(!ask(&acme, &Arc::default()).await, "and is no strike: another one runs here");
+    // More than it may have in any window.
+    let all_threads = Duration::from_secs(1_000);
+    host.turns_of(acme.organization).share.add(all_threads, Instant::now() + all_threads);
+    assert!(ask(&acme, &Arc::default()).await, "the organization had its time");
+    assert!(!ask(&bolt, &Arc::default()).await, "another one had not");
 }
 
 #[tokio::test]

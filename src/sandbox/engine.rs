@@ -18,7 +18,7 @@ use super::guest::{Broke, Guest, LINE_BYTES_MAX, OUT_OF_FUEL, plain};
 use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
-use super::pace::{Clocked, Pace, since_polled};
+use super::pace::{Clocked, Pace, Share, Spent, since_polled};
 use super::slow::Slow;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::access::plugin::Exports;
@@ -304,7 +304,8 @@ impl Loaded {
         let mut store = self.store(limits, limits.map_roles);
         let patience = patience(limits.map_roles);
         let _running = self.runtime.ticker.enter();
-        let started = tokio::time::timeout(patience, Clocked::new(self.pre.instantiate_async(&mut store))).await;
+        let started =
+            tokio::time::timeout(patience, Clocked::new(self.pre.instantiate_async(&mut store), Duration::MAX)).await;
         let instance = match started {
             Ok((instance, _)) => instance,
             Err(_) if store.data().late().kind == FaultKind::Busy => return Err(Cause::CompilerBusy.into()),
@@ -366,17 +367,20 @@ impl Loaded {
         (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
         (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
     {
-        let (loaded, pace, aside, fast_max) = (self.clone(), call.pace.clone(), call.aside.clone(), call.fast_max);
+        let (loaded, aside, fast_max) = (self.clone(), call.aside.clone(), call.fast_max);
         let patience = patience(call.budget);
+        let pace = call.pace.clone();
         let is_proven = pace.as_ref().is_some_and(|pace| pace.is_proven());
+        let here = Some(call.here.clone()).filter(|here| is_proven && here.is_left());
         let note = move |is_slow: bool| pace.iter().for_each(|pace| pace.note(is_slow));
-        let mut clocked = Clocked::new(async move { loaded.run(call, export, input).await });
+        let mut clocked = Clocked::new(async move { loaded.run(call, export, input).await }, fast_max);
+        let is_noted = here.is_some();
         // One that is proven runs here until it is done, or has run for too long.
-        loop {
-            if !is_proven {
-                break;
-            }
-            if let Poll::Ready((called, spent)) = futures_util::poll!(&mut clocked) {
+        while let Some(here) = &here {
+            let before = clocked.spent();
+            let polled = futures_util::poll!(&mut clocked);
+            here.add(clocked.spent() - before);
+            if let Poll::Ready((called, spent)) = polled {
                 let is_slow = spent > fast_max;
                 note(is_slow);
                 return Called { is_slow, ..called };
@@ -394,7 +398,7 @@ impl Loaded {
             let (called, spent) = clocked.await;
             drop(aside);
             let is_slow = spent > fast_max;
-            if !is_proven {
+            if !is_noted {
                 note(is_slow);
             }
             Called { is_slow, is_aside: true, ..called }
@@ -456,6 +460,26 @@ impl Loaded {
     }
 }
 
+/// What calls may have of the threads that answer requests.
+#[derive(Clone)]
+pub(super) struct Here {
+    /// What the guests of the same request took.
+    pub(super) spent: Arc<Spent>,
+    pub(super) request_max: Duration,
+    pub(super) share: Arc<Share>,
+}
+
+impl Here {
+    fn is_left(&self) -> bool {
+        self.spent.is_below(self.request_max) && self.share.is_left(Instant::now())
+    }
+
+    fn add(&self, time: Duration) {
+        self.spent.add(time);
+        self.share.add(time, Instant::now());
+    }
+}
+
 /// What a call may have.
 pub(super) struct Call {
     pub(super) limits: Limits,
@@ -466,6 +490,8 @@ pub(super) struct Call {
     pub(super) fast_max: Duration,
     /// Where it is remembered how fast the version is; without it the call runs aside.
     pub(super) pace: Option<Arc<Pace>>,
+    /// What there is for it where requests are answered.
+    pub(super) here: Here,
     /// Who of the organization may run aside.
     pub(super) aside: Arc<Semaphore>,
 }

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cache::Cache;
 use compile_queue::CompileQueue;
-use engine::{Call, Runtime};
+use engine::{Call, Here, Runtime};
 use memory::{Budget as Places, Memory, Reserved};
-use pace::Pace;
+use pace::{Pace, Share};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,7 +38,7 @@ pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
 pub use limits::{Budget, Limits, Tier};
 pub use memory::Key;
-pub use pace::PROOF_CALLS;
+pub use pace::{PROOF_CALLS, Spent};
 
 use crate::access::permission::is_role_key;
 use crate::access::plugin::Exports;
@@ -80,6 +80,8 @@ pub struct Host {
     /// How fast the versions are that have been asked.
     paces: ArcSwap<HashMap<Key, Arc<Pace>>>,
     fast_max: Duration,
+    /// What the guests of one request have of its thread.
+    request_max: Duration,
 }
 
 /// What one organization has for its calls.
@@ -90,6 +92,8 @@ struct Turns {
     trials: Arc<Semaphore>,
     /// How many calls of it run aside at the same time: the others find a thread there.
     aside: Arc<Semaphore>,
+    /// What its calls have of the threads that answer requests.
+    share: Arc<Share>,
     /// Its places in memory.
     places: Places,
 }
@@ -157,6 +161,7 @@ impl Host {
             turn_wait: Duration::from_millis(config.plugin_wait_ms),
             paces: ArcSwap::default(),
             fast_max: Duration::from_micros(config.plugin_fast_us),
+            request_max: Duration::from_micros(config.plugin_request_us),
         }
     }
 
@@ -365,12 +370,17 @@ impl Host {
 
     /// Asks an authorizer.
     pub async fn authorize(&self, turn: Turn, input: AccessInput) -> Called<Ruling> {
+        self.authorize_within(turn, input, &Arc::default()).await
+    }
+
+    /// The same as one of several calls of a request.
+    pub async fn authorize_within(&self, turn: Turn, input: AccessInput, spent: &Arc<Spent>) -> Called<Ruling> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
         }
         let Some(turns) = self.turn(&turn).await else { return busy() };
-        let call = self.call(&turn, limits.authorize, turns);
+        let call = self.call(&turn, limits.authorize, turns, spent.clone());
         let mut called = turn.loaded.authorize(call, input).await;
         if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
             *reason = guest::plain(reason, REASON_BYTES_MAX);
@@ -385,7 +395,7 @@ impl Host {
             return too_much(limits.input_bytes);
         }
         let Some(turns) = self.turn(&turn).await else { return busy() };
-        let call = self.call(&turn, limits.map_roles, turns);
+        let call = self.call(&turn, limits.map_roles, turns, Arc::default());
         let mut called = turn.loaded.map_roles(call, input).await;
         if let Ok(roles) = &called.outcome
             && let Some(fault) = roles_fault(roles)
@@ -395,15 +405,17 @@ impl Host {
         called
     }
 
-    fn call(&self, turn: &Turn, budget: Budget, turns: Vec<OwnedSemaphorePermit>) -> Call {
+    fn call(&self, turn: &Turn, budget: Budget, turns: Vec<OwnedSemaphorePermit>, spent: Arc<Spent>) -> Call {
         let key = (turn.organization, turn.loaded.sha256());
+        let Turns { aside, share, .. } = self.turns_of(turn.organization);
         Call {
             limits: *self.limits(turn.tier),
             budget: turn.budget(budget),
             turns,
             fast_max: self.fast_max,
             pace: (!turn.is_trial).then(|| self.pace_of(key)),
-            aside: self.turns_of(turn.organization).aside,
+            here: Here { spent, request_max: self.request_max, share },
+            aside,
         }
     }
 
@@ -432,6 +444,7 @@ impl Host {
             all: Arc::new(Semaphore::new(own)),
             trials: Arc::new(Semaphore::new((own / 2).max(1))),
             aside: Arc::new(Semaphore::new(slow::threads_per_organization())),
+            share: Arc::new(Share::of(slow::threads())),
             places: Places::new(self.loaded_bytes_per_organization),
         })
     }

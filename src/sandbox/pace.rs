@@ -4,12 +4,16 @@
 //! twice as many to show from then on, so that being fast and slow by turns gains nothing. This is remembered for each
 //! version and organization while the process runs. Time is that of the processor, measured on the thread: it counts what
 //! one instruction does to a lot of memory, page faults included, and does not count what else the machine does.
+//!
+//! Many fast calls are slow together. Of a request they run on its thread until they have had `plugins.request_us`, and of an
+//! organization as long as they leave half of the threads to the others; then they go aside, and lose nothing by it.
 
 use std::cell::Cell;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Fast calls in a row that a version shows before it runs on the threads of requests.
 pub const PROOF_CALLS: u32 = 16;
@@ -51,7 +55,59 @@ impl Pace {
     }
 }
 
+/// What the guests of one request have taken of the thread that answers it.
+#[derive(Debug, Default)]
+pub struct Spent(AtomicU64);
+
+impl Spent {
+    pub(super) fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_below(&self, max: Duration) -> bool {
+        u128::from(self.0.load(Ordering::Relaxed)) < max.as_nanos()
+    }
+}
+
+/// Within this time the guests of one organization have [`Share::max`].
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// What the guests of one organization take of all threads that answer requests.
+#[derive(Debug)]
+pub(super) struct Share {
+    max: Duration,
+    /// When the window began, and what was taken in it.
+    taken: Mutex<(Instant, Duration)>,
+}
+
+impl Share {
+    /// Half of so many threads.
+    pub(super) fn of(threads: usize) -> Self {
+        let halves = u32::try_from(threads).unwrap_or(u32::MAX);
+        Self { max: (WINDOW / 2).saturating_mul(halves), taken: Mutex::new((Instant::now(), Duration::ZERO)) }
+    }
+
+    pub(super) fn add(&self, time: Duration, now: Instant) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(taken.0) >= WINDOW {
+            *taken = (now, Duration::ZERO);
+        }
+        taken.1 += time;
+    }
+
+    pub(super) fn is_left(&self, now: Instant) -> bool {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(taken.0) >= WINDOW || taken.1 < self.max
+    }
+}
+
+/// A reading of the processor time, which is a system call, serves for so long: what it is out by is counted against
+/// the guest, and little.
+const READING: Duration = Duration::from_micros(20);
+
 thread_local! {
+    /// The last reading of this thread.
+    static LAST_READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
     /// What this thread had of the processor when it began to poll.
     static POLLED_AT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
@@ -61,15 +117,25 @@ pub(super) fn since_polled() -> Duration {
     processor_time().saturating_sub(POLLED_AT.get())
 }
 
+/// The processor time of this thread, at most [`READING`] ago.
+fn recent_processor_time(now: Instant) -> Duration {
+    match LAST_READ.get() {
+        Some((at, time)) if now.saturating_duration_since(at) <= READING => time,
+        _ => processor_time(),
+    }
+}
+
 /// A future with the processor time that it took so far.
 pub(super) struct Clocked<F> {
     inner: Pin<Box<F>>,
+    /// What took no longer than this by the clock on the wall took no more of the processor: it is not read then.
+    exact_from: Duration,
     spent: Duration,
 }
 
 impl<F: Future> Clocked<F> {
-    pub(super) fn new(inner: F) -> Self {
-        Self { inner: Box::pin(inner), spent: Duration::ZERO }
+    pub(super) fn new(inner: F, exact_from: Duration) -> Self {
+        Self { inner: Box::pin(inner), exact_from, spent: Duration::ZERO }
     }
 
     pub(super) fn spent(&self) -> Duration {
@@ -81,10 +147,13 @@ impl<F: Future> Future for Clocked<F> {
     type Output = (F::Output, Duration);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let before = processor_time();
+        let began = Instant::now();
+        let before = recent_processor_time(began);
         POLLED_AT.set(before);
         let polled = self.inner.as_mut().poll(cx);
-        self.spent += processor_time().saturating_sub(before);
+        let took = began.elapsed();
+        let is_short = took <= self.exact_from;
+        self.spent += if is_short { took } else { processor_time().saturating_sub(before) };
         let spent = self.spent;
         polled.map(|output| (output, spent))
     }
@@ -93,12 +162,22 @@ impl<F: Future> Future for Clocked<F> {
 /// What this thread had of the processor so far.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
+    let time =
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default());
+    #[cfg(test)]
+    tests::READINGS.set(tests::READINGS.get() + 1);
+    LAST_READ.set(Some((Instant::now(), time)));
+    time
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    thread_local! {
+        /// How often this thread's processor time was read.
+        pub(super) static READINGS: Cell<u32> = const { Cell::new(0) };
+    }
 
     fn note(pace: &Pace, is_slow: bool, times: u32) {
         for _ in 0..times {
@@ -139,13 +218,47 @@ mod tests {
 
     #[tokio::test]
     async fn processor_time_counts_work_and_not_waiting() {
-        let ((), idle) = Clocked::new(tokio::time::sleep(Duration::from_millis(50))).await;
+        let ((), idle) = Clocked::new(tokio::time::sleep(Duration::from_millis(50)), Duration::ZERO).await;
         assert!(idle < Duration::from_millis(50));
         let work = async {
             let began = processor_time();
             while processor_time() - began < Duration::from_millis(5) {}
             tokio::task::yield_now().await;
         };
-        assert!(Clocked::new(work).await.1 >= Duration::from_millis(5));
+        assert!(Clocked::new(work, Duration::ZERO).await.1 >= Duration::from_millis(5));
+    }
+
+    #[tokio::test]
+    async fn a_fast_call_reads_the_processor_time_once_at_most() {
+        for (exact_from, readings_max) in [(Duration::MAX, 1), (Duration::ZERO, 2)] {
+            for _ in 0..10 {
+                let before = READINGS.get();
+                Clocked::new(std::future::ready(()), exact_from).await;
+                assert!(READINGS.get() - before <= readings_max, "{exact_from:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_organization_has_half_of_the_threads_in_each_window() {
+        let (began, ms) = (Instant::now(), Duration::from_millis);
+        let share = Share::of(2);
+        share.add(WINDOW - ms(1), began);
+        assert!(share.is_left(began));
+        share.add(ms(1), began + ms(1));
+        assert!(!share.is_left(began + ms(2)), "one of two threads");
+        let next = began + 2 * WINDOW;
+        assert!(share.is_left(next));
+        share.add(ms(1), next);
+        assert!(share.is_left(next), "what was taken before is over");
+    }
+
+    #[test]
+    fn a_request_has_so_much_and_no_more() {
+        let spent = Spent::default();
+        spent.add(Duration::from_nanos(999));
+        assert!(spent.is_below(Duration::from_micros(1)));
+        spent.add(Duration::from_nanos(1));
+        assert!(!spent.is_below(Duration::from_micros(1)));
     }
 }

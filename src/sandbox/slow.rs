@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 const SLOW_NICE: i32 = 10;
 
-fn threads() -> usize {
+/// Of either kind: as many as the machine runs at the same time.
+pub(super) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 

@@ -1,5 +1,6 @@
 //! The generated document as the validator: every rule is written once, on a type, and checked from its schema.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
@@ -280,7 +281,7 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Form
             }
         }
         ValidationErrorKind::AdditionalProperties { unexpected } => {
-            unexpected.iter().for_each(|name| at(Some(name), "is not a field of this request".into()));
+            unexpected.iter().take(FAULTS_MAX).for_each(|name| at(Some(name), "is not a field of this request".into()));
         }
         ValidationErrorKind::Required { property } => at(property.as_str(), "is missing".into()),
         ValidationErrorKind::Format { format } if format == UUID => at(None, "must not be empty".into()),
@@ -337,18 +338,30 @@ fn type_name(kind: &jsonschema::error::TypeKind) -> String {
 
 /// Reads JSON and refuses what a policy document must not leave to chance: the same key twice.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
+    parse_within(bytes, u64::MAX)
+}
+
+pub fn empty() -> Error {
+    Error::new(Cause::MalformedBody).saying("the body is empty: send a JSON object")
+}
+
+/// The same of at most so many values, those within lists and objects too; it stops at the first one beyond.
+pub fn parse_within(bytes: &[u8], nodes_max: u64) -> Result<Value> {
     let malformed = |why: String| Error::new(Cause::MalformedBody).saying(why);
     if bytes.is_empty() {
-        return Err(malformed("the body is empty: send a JSON object".into()));
+        return Err(empty());
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|e| malformed(format!("the body is not UTF-8 after byte {}", e.valid_up_to())))?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    let read = Unrepeated.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let left = Cell::new(nodes_max);
+    let read = Unrepeated(&left).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     read.map_err(|e| {
-        let repeated = e.to_string().starts_with(REPEATED);
-        let what = if repeated {
-            e.to_string()
+        let said = e.to_string();
+        let what = if said.starts_with(TOO_MANY) {
+            format!("{TOO_MANY} {nodes_max} values (limits.body_nodes)")
+        } else if said.starts_with(REPEATED) {
+            said
         } else {
             format!("the body is not valid JSON at line {}, column {}", e.line(), e.column())
         };
@@ -357,17 +370,22 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
 }
 
 const REPEATED: &str = "the body names the key";
+const TOO_MANY: &str = "the body has more than";
 
-struct Unrepeated;
+/// With how many values there may still be.
+#[derive(Clone, Copy)]
+struct Unrepeated<'l>(&'l Cell<u64>);
 
-impl<'de> DeserializeSeed<'de> for Unrepeated {
+impl<'de> DeserializeSeed<'de> for Unrepeated<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        let left = self.0.get().checked_sub(1).ok_or_else(|| D::Error::custom(TOO_MANY))?;
+        self.0.set(left);
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Unrepeated {
+impl<'de> Visitor<'de> for Unrepeated<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -396,7 +414,7 @@ impl<'de> Visitor<'de> for Unrepeated {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
         let mut all = Vec::new();
-        while let Some(value) = list.next_element_seed(Unrepeated)? {
+        while let Some(value) = list.next_element_seed(self)? {
             all.push(value);
         }
         Ok(Value::Array(all))
@@ -404,7 +422,7 @@ impl<'de> Visitor<'de> for Unrepeated {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
         let mut all = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Unrepeated)?;
+            let value = map.next_value_seed(self)?;
             match all.entry(key) {
                 serde_json::map::Entry::Vacant(free) => drop(free.insert(value)),
                 serde_json::map::Entry::Occupied(taken) => {
@@ -436,6 +454,16 @@ mod tests {
             let mut uri = sent.parse().expect("an address");
             drop_empty(&mut uri);
             assert_eq!(uri.to_string(), kept);
+        }
+    }
+
+    #[test]
+    fn values_of_a_body_are_counted_wherever_they_are() {
+        for text in ["[1,2,3]", r#"{"a":1,"b":{"c":2}}"#, r#"[[[null]]]"#, r#"{"a":["x",true]}"#] {
+            assert!(parse_within(text.as_bytes(), 4).is_ok(), "{text}");
+            let error = parse_within(text.as_bytes(), 3).expect_err("one too many");
+            let wanted = "the body has more than 3 values (limits.body_nodes)";
+            assert_eq!((error.cause, error.message()), (Cause::MalformedBody, wanted), "{text}");
         }
     }
 

@@ -27,6 +27,7 @@ const WANTED: &[(&str, Wanted)] = &[
     ("check_with_plugin_vs_bare", AtLeast(0.25)),
     ("hostile_neighbour_p99_ratio", AtMost(2.0)),
     ("hostile_bulk_p99_ratio", AtMost(10.0)),
+    ("hostile_batch_p99_ratio", AtMost(10.0)),
     ("plugin_cold_ms", AtMost(5.0)),
     ("storm_p99_ms", AtMost(50.0)),
     ("storm_peak_mb", AtMost(200.0)),

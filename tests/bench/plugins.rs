@@ -19,6 +19,12 @@ const DURING_BUSINESS_MS: i64 = 1_741_140_000_000;
 /// Hostile calls at the same time, as many as one organization may have.
 const HOSTILE_CALLS: usize = 4;
 
+/// Plugins of one organization, questions of one request, and turns of a loop that takes a little less than
+/// `plugins.fast_us`.
+const MANY_PLUGINS: usize = 20;
+const MANY_QUESTIONS: usize = 100;
+const LOOPS_BELOW_FAST: u32 = 40_000;
+
 /// What a call costs, in a process of its own.
 pub fn calls(figures: &mut Figures) {
     progress("calls of a plugin");
@@ -41,35 +47,45 @@ struct Hostile {
     setup: Setup,
     headers: String,
     uid: String,
+    /// Of one request.
+    questions: usize,
 }
 
 impl Hostile {
     fn of(site: &Site, server: &Process) -> Self {
         let setup = site.setup(server.address).in_organization("hostile");
         let uid = setup.member_with_role("h0");
-        Self { headers: format!("{}{}", site.client, setup.tenant()), uid, setup }
+        Self { headers: format!("{}{}", site.client, setup.tenant()), uid, setup, questions: 1 }
     }
 
     fn request(&self, request: &mut Vec<u8>) {
-        let body = json!({"uid": self.uid, "method": "GET", "path": "/videos/1"}).to_string();
+        let question = json!({"uid": self.uid, "method": "GET", "path": "/videos/1"});
+        let body = match self.questions {
+            1 => question.to_string(),
+            many => json!({"questions": vec![question; many]}).to_string(),
+        };
         request.extend(driver::request("POST", site::CHECK, &self.headers, &body));
     }
+}
+
+fn of(body: &str) -> Vec<u8> {
+    guests::authorizer("(table $t 15000 funcref) (global $left (mut i32) (i32.const 0))", body)
+}
+
+fn looping(times: u32, body: &str) -> String {
+    format!(
+        "(global.set $left (i32.const {times}))
+         (loop $again
+           {body}
+           (global.set $left (i32.sub (global.get $left) (i32.const 1)))
+           (br_if $again (global.get $left)))
+         (call $allow)"
+    )
 }
 
 /// Guests that do much at once, and a loop that stays just below its limits. But for the first they keep to their fuel and
 /// answer `allow`, so that nothing is ever counted as a failure.
 fn bulk() -> [(&'static str, Vec<u8>); 6] {
-    let of = |body: &str| guests::authorizer("(table $t 15000 funcref) (global $left (mut i32) (i32.const 0))", body);
-    let looping = |times: u32, body: &str| {
-        format!(
-            "(global.set $left (i32.const {times}))
-             (loop $again
-               {body}
-               (global.set $left (i32.sub (global.get $left) (i32.const 1)))
-               (br_if $again (global.get $left)))
-             (call $allow)"
-        )
-    };
     [
         (
             "fills what it may not",
@@ -144,6 +160,14 @@ pub fn hostile(site: &Site, server: &Process, figures: &mut Figures) {
         worst = worst.max(ratio);
     }
     figures.add("hostile_bulk_p99_ratio", worst);
+    // Each call is fast enough for the thread of a request, and each request makes thousands of them.
+    let name = "many plugins and many questions";
+    for n in 0..MANY_PLUGINS {
+        hostile.setup.put_in_force(&format!("hostile{n}"), &of(&looping(LOOPS_BELOW_FAST, "")));
+    }
+    hostile.setup.put_in_force("hostile", &of(&looping(LOOPS_BELOW_FAST, "")));
+    let (_, ratio) = beside(site, server, &Hostile { questions: MANY_QUESTIONS, ..hostile }, name, ROUNDS / 2);
+    figures.add("hostile_batch_p99_ratio", ratio);
 }
 
 /// The 99th percentile of honest checks alone, and how many times that it is beside the others.

@@ -149,6 +149,32 @@ async fn repeated_denials_of_one_caller_and_operation_are_one_entry() {
 }
 
 #[tokio::test]
+async fn a_secret_in_a_path_is_kept_nowhere() {
+    const MARK: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ";
+    let key = format!("muser_0123456789abcdef0123456789abcdef_1763740800_{MARK}_01234567");
+    let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJraW0ifQ.abcdefghijkl";
+    let site = Site::with("log.level = \"info,roster=debug\"").await;
+    let acme = site.organization("acme").await;
+    for (secret, mark) in [
+        (key.clone(), MARK),
+        (key.replace('_', "%5F"), MARK),
+        (jwt.to_owned(), "abcdefghijkl"),
+        (jwt.replace('.', "%2E"), "abcdefghijkl"),
+    ] {
+        for path in ["/admin/members/{}/activate", "/api/v1/plugins/{}/rollback"] {
+            let plain = acme.member().await;
+            let path = path.replace("{}", &secret);
+            assert_eq!(plain.caller().post(&path, json!({})).await.status, 403, "{path}");
+            site.nobody().post(&path, json!({})).await;
+            let denied = entries(&site, "outcome=denied").await;
+            let target = denied[0]["target"].as_str().expect("a target");
+            assert!(target.contains("/***/") && !target.contains(mark), "{target}");
+        }
+        assert!(!site.log().contains(mark), "{secret}");
+    }
+}
+
+#[tokio::test]
 async fn an_owner_sees_who_was_refused_in_its_organization() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;

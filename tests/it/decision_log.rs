@@ -186,8 +186,12 @@ async fn secrets_and_queries_of_paths_are_left_out() {
     acme.check(question).await;
     acme.check(json!({"uid": other, "method": "GET", "path": "/docs/7?token=s3cret-g"})).await;
     acme.check(json!({"uid": other, "method": "GET", "path": "/docs/../7?token=s3cret-h"})).await;
-    let page = list(&acme.admin(), "").await;
-    assert_eq!(page["total"], 3);
+    // A secret that is written in another way is the same one.
+    let escaped = "/docs/eyJhbGciOiJub25lIn0%2EeyJzdWIiOiJraW0ifQ%2Es3cret-i";
+    acme.check(json!({"uid": other, "method": "GET", "path": escaped})).await;
+    assert_eq!(list(&acme.admin(), "limit=1").await["items"][0]["input"]["path"], "/docs/***");
+    let page = list(&acme.admin(), "limit=3&offset=1").await;
+    assert_eq!(page["total"], 4);
     assert_eq!(
         page["items"][2]["left_out"],
         json!(["Authorization", "X-Access-Token", "api_key", "clientSecret", "password", "session_cookie"])

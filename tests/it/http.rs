@@ -57,6 +57,25 @@ pub fn head(request_line: &str, headers: &str) -> Vec<u8> {
     format!("{request_line} HTTP/1.1\r\nhost: site\r\n{headers}\r\n").into_bytes()
 }
 
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let site = Site::start().await;
+    for (request, status) in [
+        ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\n\r\n", 200),
+        ("GET /api/v1/version HTTP/1.1\r\n\r\n", 400),
+        ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\nhost: site\r\n\r\n", 400),
+        ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\nHost: other\r\n\r\n", 400),
+        ("GET /api/v1/version HTTP/1.0\r\n\r\n", 200),
+        ("GET /api/v1/version HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n", 400),
+    ] {
+        let answer = exchange(&mut connect(&site), request.as_bytes());
+        assert_eq!(answer.status, status, "{request}: {}", answer.body);
+        if status == 400 {
+            assert_eq!(answer.body["fields"][0]["location"], json!(["header", "host"]), "{}", answer.body);
+        }
+    }
+}
+
 // ── the envelope ──
 
 #[tokio::test]

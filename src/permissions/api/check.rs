@@ -149,6 +149,9 @@ crate::answers! {
     check_permission: [EpochNotReached];
 }
 
+/// Questions that are answered without letting other requests of the thread have it in between, where no plugin is asked.
+const QUESTIONS_AT_ONCE: usize = 16;
+
 pub struct Api {
     pub app: Arc<App>,
 }
@@ -168,9 +171,10 @@ impl Api {
     /// All questions of a request are answered by one epoch.
     #[oai(path = "/check", method = "post", operation_id = "check_permission")]
     async fn check_permission(&self, caller: Asker, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
-        let snapshot = self.app.guard.snapshot.load();
+        let snapshot = self.app.snapshot();
         access::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
-        let questions = questions(body.0, self.app.config.plugin_input_bytes)?;
+        let (bytes, input_bytes_max) = (caller.exchange.body.bytes().len(), self.app.config.plugin_input_bytes);
+        let questions = self.app.intake.read_long(bytes, || questions(body.0, input_bytes_max)).await?;
         let tenant = match (caller.member(), caller.named_tenant) {
             (None, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => None,
             _ => Some(caller.tenant(&snapshot)?),
@@ -180,15 +184,16 @@ impl Api {
             self.app.wait_for_epoch(epoch).await?;
         }
         // One snapshot answers all questions of a request.
-        let snapshot = self.app.guard.snapshot.load();
+        let snapshot = self.app.snapshot();
         let asks_for_site = access::asks_for_site(&snapshot, &caller, tenant);
         if has_rules(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
-            let whole = Arc::clone(&snapshot);
-            drop(snapshot);
-            return self.judged(&caller, whole, (tenant, asks_for_site), questions).await;
+            return self.judged(&caller, snapshot, (tenant, asks_for_site), questions).await;
         }
         let mut json = String::with_capacity(64 * questions.list.len());
         for (n, question) in questions.list.iter().enumerate() {
+            if n % QUESTIONS_AT_ONCE == QUESTIONS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let asked = question.asked(tenant, asks_for_site);
             let decision = self.app.decide_alone(&snapshot, &asked, questions.facts(n));
             let comma = if json.is_empty() { "" } else { "," };
@@ -339,9 +344,13 @@ impl Api {
         questions: Questions,
     ) -> RenderedReply<CheckAnswer> {
         let mut verdicts = Vec::with_capacity(questions.list.len());
+        let spent = Arc::default();
         for (n, question) in questions.list.iter().enumerate() {
+            if n > 0 {
+                tokio::task::yield_now().await;
+            }
             let asked = question.asked(tenant, asks_for_site);
-            verdicts.push(self.app.decide(&snapshot, &asked, questions.facts(n)).await);
+            verdicts.push(self.app.decide(&snapshot, &asked, questions.facts(n), &spent).await);
         }
         let is_batch = questions.is_batch;
         let mut answers: Vec<CheckAnswer> = verdicts.iter().map(answer).collect();

@@ -4,7 +4,8 @@
 //! works for cannot: its request was accepted and gets its answer.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -16,8 +17,10 @@ pub(super) struct Waits {
     pub(super) head: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub(super) idle: Duration,
-    /// Between two moments at which the client takes something of an answer.
+    /// Of an answer, the time in which the client is waited for and takes less than `write_rate`.
     pub(super) write: Duration,
+    /// In bytes a second.
+    pub(super) write_rate: u64,
 }
 
 /// From our end of a connection to the client's: what it still sends is dropped, so that it sees the answer.
@@ -61,21 +64,33 @@ struct State {
     since: Instant,
     /// Since when the client has taken nothing of what is written.
     blocked: Option<Instant>,
+    /// How long it was waited for before that, and what it took since then.
+    waited: Duration,
+    taken: u64,
+    /// Bytes of answers that have not left yet.
+    held: u64,
     is_closed: bool,
 }
 
-/// How much of a loss it is to close a connection: one without a request goes first, then one whose client is slow
-/// about its request; among equals the one that waited longest.
+/// A head that was begun no longer ago than this is spared: its client is most probably about to send the rest.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
+
+/// What a connection that can be closed is doing, the least loss first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    has_request: bool,
-    since: Instant,
+pub(super) enum Class {
+    /// It has no request.
+    Waiting,
+    /// Its client is slow about its request.
+    Slow,
+    /// Its head is about to come.
+    Fresh,
 }
 
-impl Rank {
-    pub(super) fn has_request(&self) -> bool {
-        self.has_request
-    }
+/// How much of a loss it is to close a connection; among equals the one that waited longest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) class: Class,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -84,24 +99,33 @@ pub(super) struct Connection {
     pub(super) address: Option<IpAddr>,
     state: Mutex<State>,
     woken: Notify,
+    /// Bytes of answers that have not left yet, of all connections.
+    pub(super) answers: Arc<AtomicU64>,
 }
 
 impl State {
     /// How much of a loss it is to close the connection; none if the server works for it.
-    fn rank(&self) -> Option<Rank> {
-        match (self.phase, self.blocked) {
-            _ if self.is_closed => None,
-            (_, Some(since)) => Some(Rank { has_request: true, since }),
-            (Phase::Working, None) => None,
-            (phase, None) => Some(Rank { has_request: phase == Phase::Body, since: self.since }),
-        }
+    fn rank(&self, now: Instant) -> Option<Rank> {
+        let (class, since) = match (self.phase, self.blocked) {
+            _ if self.is_closed => return None,
+            (_, Some(since)) => (Class::Slow, since),
+            (Phase::Working, None) => return None,
+            (Phase::Body, None) => (Class::Slow, self.since),
+            (Phase::Head, None) if now.saturating_duration_since(self.since) < FRESH => (Class::Fresh, self.since),
+            (Phase::Head | Phase::Idle | Phase::Linger, None) => (Class::Waiting, self.since),
+        };
+        Some(Rank { class, since })
     }
 
     /// What took too long by now. A body has a rate of its own.
     fn late(&self, now: Instant, waits: &Waits) -> Option<Late> {
         let (since, wait, late) = match (self.phase, self.blocked) {
             _ if self.is_closed => return None,
-            (_, Some(since)) => (since, waits.write, Late::Write),
+            (_, Some(since)) => {
+                let waited = self.waited + now.saturating_duration_since(since);
+                let is_late = waited >= waits.write && !self.has_taken_enough(waited, waits);
+                return is_late.then_some(Late::Write);
+            }
             (Phase::Head, None) => (self.since, waits.head, Late::Head),
             (Phase::Idle, None) => (self.since, waits.idle, Late::Idle),
             (Phase::Linger, None) => (self.since, LINGER_WAIT, Late::Linger),
@@ -109,12 +133,24 @@ impl State {
         };
         (now.saturating_duration_since(since) >= wait).then_some(late)
     }
+
+    fn has_taken_enough(&self, waited: Duration, waits: &Waits) -> bool {
+        u128::from(self.taken) * 1_000 >= u128::from(waits.write_rate) * waited.as_millis()
+    }
 }
 
 impl Connection {
     pub(super) fn new(address: Option<IpAddr>, now: Instant) -> Self {
-        let state = State { phase: Phase::Head, since: now, blocked: None, is_closed: false };
-        Self { address, state: Mutex::new(state), woken: Notify::new() }
+        let state = State {
+            phase: Phase::Head,
+            since: now,
+            blocked: None,
+            waited: Duration::ZERO,
+            taken: 0,
+            held: 0,
+            is_closed: false,
+        };
+        Self { address, state: Mutex::new(state), woken: Notify::new(), answers: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -166,12 +202,49 @@ impl Connection {
         self.state().blocked.get_or_insert(now);
     }
 
-    /// The client took something.
-    pub(super) fn wrote(&self, now: Instant) {
+    /// The client took so many bytes.
+    pub(super) fn wrote(&self, now: Instant, bytes: usize) {
         let mut state = self.state();
-        if state.blocked.take().is_some() {
+        if let Some(blocked) = state.blocked.take() {
+            state.waited += now.saturating_duration_since(blocked);
             state.since = now;
         }
+        // What the system takes before anybody has to wait says nothing of the client.
+        if state.waited > Duration::ZERO {
+            state.taken += bytes as u64;
+        }
+    }
+
+    /// All that was to be written has left.
+    pub(super) fn flushed(&self, now: Instant) {
+        self.wrote(now, 0);
+        let mut state = self.state();
+        let is_over = matches!(state.phase, Phase::Idle | Phase::Linger);
+        if is_over {
+            (state.waited, state.taken) = (Duration::ZERO, 0);
+        }
+        drop(state);
+        if is_over {
+            self.let_go();
+        }
+    }
+
+    /// Counts an answer of so many bytes as in flight; answers how many there are of all connections.
+    pub(super) fn hold(&self, bytes: u64) -> u64 {
+        self.state().held += bytes;
+        self.answers.fetch_add(bytes, Ordering::AcqRel) + bytes
+    }
+
+    /// Its answers are in flight no more.
+    pub(super) fn let_go(&self) {
+        let held = std::mem::take(&mut self.state().held);
+        self.answers.fetch_sub(held, Ordering::AcqRel);
+    }
+
+    /// Since when its client takes nothing of an answer; none if there is none.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.blocked.filter(|_| state.held > 0 && !state.is_closed)
     }
 
     /// We have said that nothing more comes.
@@ -182,15 +255,15 @@ impl Connection {
 
     // ── how it ends ──
 
-    pub(super) fn rank(&self) -> Option<Rank> {
-        self.state().rank()
+    pub(super) fn rank(&self, now: Instant) -> Option<Rank> {
+        self.state().rank(now)
     }
 
     /// Closes it, unless something happened since it had this rank.
     #[must_use]
-    pub(super) fn close_if(&self, rank: Rank) -> bool {
+    pub(super) fn close_if(&self, rank: Rank, now: Instant) -> bool {
         let mut state = self.state();
-        let is_same = state.rank() == Some(rank);
+        let is_same = state.rank(now) == Some(rank);
         if is_same {
             state.is_closed = true;
             self.woken.notify_one();
@@ -201,10 +274,18 @@ impl Connection {
     /// Closes it if something took too long; answers what.
     pub(super) fn close_if_late(&self, now: Instant, waits: &Waits) -> Option<Late> {
         let mut state = self.state();
-        let late = state.late(now, waits)?;
-        state.is_closed = true;
-        self.woken.notify_one();
-        Some(late)
+        if let Some(late) = state.late(now, waits) {
+            state.is_closed = true;
+            self.woken.notify_one();
+            return Some(late);
+        }
+        // A stretch that was fast enough is over: what was taken in it excuses nothing later.
+        if let Some(since) = state.blocked
+            && state.waited + now.saturating_duration_since(since) >= waits.write
+        {
+            (state.blocked, state.waited, state.taken) = (Some(now), Duration::ZERO, 0);
+        }
+        None
     }
 
     /// Closes it whatever it does.
@@ -231,8 +312,12 @@ impl Connection {
 mod tests {
     use super::*;
 
-    const WAITS: Waits =
-        Waits { head: Duration::from_millis(100), idle: Duration::from_millis(200), write: Duration::from_millis(300) };
+    const WAITS: Waits = Waits {
+        head: Duration::from_millis(100),
+        idle: Duration::from_millis(200),
+        write: Duration::from_millis(300),
+        write_rate: 4_000,
+    };
 
     /// What is late at the limit, and that nothing is one millisecond before it.
     fn late_after(connection: &Connection, from: Instant, wait: Duration) -> Option<Late> {
@@ -306,26 +391,43 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_something_has_its_time_anew() {
-        let began = Instant::now();
-        let connection = Connection::new(None, began);
-        connection.answered(began);
-        connection.write_waits(began);
-        let took = began + WAITS.write / 2;
-        connection.wrote(took);
-        connection.write_waits(took);
-        assert_eq!(late_after(&connection, took, WAITS.write), Some(Late::Write));
+    fn a_client_takes_an_answer_at_a_least_rate() {
+        let step = WAITS.write / 4;
+        // A quarter of the wait passes before each take, then the rest of it.
+        for (what, each, is_late) in [
+            ("at the rate", WAITS.write_rate * WAITS.write.as_millis() as u64 / 4_000, false),
+            ("one byte less", WAITS.write_rate * WAITS.write.as_millis() as u64 / 4_000 - 1, true),
+            ("a byte now and then", 1, true),
+        ] {
+            let mut now = Instant::now();
+            let connection = Connection::new(None, now);
+            assert!(connection.has_request(now));
+            // What the system takes at once does not count.
+            connection.wrote(now, 1_000_000);
+            connection.write_waits(now);
+            for _ in 0..4 {
+                assert_eq!(connection.close_if_late(now, &WAITS), None, "{what}");
+                now += step;
+                connection.wrote(now, usize::try_from(each).expect("few"));
+                connection.write_waits(now);
+            }
+            assert_eq!(connection.close_if_late(now, &WAITS).is_some(), is_late, "{what}");
+            if !is_late {
+                // The next stretch begins: nothing of the last one is carried over.
+                assert_eq!(late_after(&connection, now, WAITS.write), Some(Late::Write), "{what}");
+            }
+        }
     }
 
     #[test]
     fn what_happened_meanwhile_saves_a_connection() {
         let began = Instant::now();
         let connection = Connection::new(None, began);
-        let rank = connection.rank().expect("it waits");
+        let rank = connection.rank(began).expect("it waits");
         assert!(connection.has_request(began));
-        assert!(!connection.close_if(rank) && connection.rank().is_none());
+        assert!(!connection.close_if(rank, began) && connection.rank(began).is_none());
         connection.answered(began);
-        let rank = connection.rank().expect("it waits");
-        assert!(connection.close_if(rank) && !connection.has_request(began));
+        let rank = connection.rank(began).expect("it waits");
+        assert!(connection.close_if(rank, began) && !connection.has_request(began));
     }
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use body::{Answer, Paced};
-use connection::{Connection, Late, Waits};
+use connection::{Late, Waits};
 use connections::{Connections, Place, counted_address};
 use futures_util::FutureExt;
 use http_body_util::combinators::BoxBody;
@@ -29,6 +29,7 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use poem::endpoint::BoxEndpoint;
 use poem::http::uri::Scheme;
+use poem::http::{Method, StatusCode};
 use poem::listener::Acceptor;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Body, Endpoint, Request, Response};
@@ -44,6 +45,8 @@ use crate::wire::failure_body;
 pub const SOCKET_CONNECTIONS_MAX: usize = 32;
 /// After this it is said again what was done to connections, if anything was.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// From here on the answer of a read is refused where there are too many bytes of answers.
+const LONG_ANSWER_BYTES: u64 = 64 * 1024;
 /// How long accepting rests after an error, at first and at most.
 const REST_MIN: Duration = Duration::from_millis(10);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -104,6 +107,7 @@ impl Listener {
     /// With so many connections over the network: what the settings and the system allow.
     pub fn new(config: &Config, connections_max: usize, endpoint: BoxEndpoint<'static, Response>) -> Arc<Self> {
         let number = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
+        let answers_max = config.answers_in_flight_max;
         Arc::new(Self {
             endpoint,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -113,11 +117,12 @@ impl Listener {
                 head: Duration::from_millis(config.head_wait_ms),
                 idle: Duration::from_millis(config.idle_wait_ms),
                 write: Duration::from_millis(config.answer_wait_ms),
+                write_rate: config.answer_rate_bytes_s,
             },
             tally: Arc::default(),
             is_stopping: Arc::default(),
-            network: Connections::new(connections_max, number(config.connections_per_address_max)),
-            socket: Connections::new(SOCKET_CONNECTIONS_MAX, SOCKET_CONNECTIONS_MAX),
+            network: Connections::new(connections_max, number(config.connections_per_address_max), answers_max),
+            socket: Connections::new(SOCKET_CONNECTIONS_MAX, SOCKET_CONNECTIONS_MAX, answers_max),
         })
     }
 
@@ -183,8 +188,7 @@ impl Listener {
     /// Says that the server works for as many as it can, as far as that goes without waiting.
     fn refuse(&self, mut io: impl AsyncRead + AsyncWrite + Unpin) {
         self.tally.add(&self.tally.refused);
-        let request_id = uuid::Uuid::now_v7().to_string();
-        let body = failure_body(&Error::new(Cause::Busy), 35, &request_id, false).to_string();
+        let (request_id, body) = busy_body();
         let length = body.len();
         let answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -202,7 +206,7 @@ impl Listener {
         let connection = &place.connection;
         let stream =
             Stream { inner: io, connection: connection.clone(), is_stopping: self.is_stopping.clone(), dropped: None };
-        let answer = service_fn(|request| self.answer(request, peers.clone(), connection));
+        let answer = service_fn(|request| self.answer(request, peers.clone(), &place));
         // The deadline of a head is ours, like all others.
         let mut http = pin!(
             http1::Builder::new()
@@ -231,13 +235,15 @@ impl Listener {
         &self,
         request: hyper::Request<Incoming>,
         (local, remote, scheme): (LocalAddr, RemoteAddr, Scheme),
-        connection: &Arc<Connection>,
+        place: &Place,
     ) -> Result<hyper::Response<Answer>, Infallible> {
+        let connection = &place.connection;
         if !connection.has_request(Instant::now()) {
             // Its task ends in a moment.
             std::future::pending::<()>().await;
         }
         let (parts, body) = request.into_parts();
+        let is_read = parts.method == Method::GET;
         let body = if body.is_end_stream() {
             Body::empty()
         } else {
@@ -245,7 +251,20 @@ impl Listener {
             Body::from(BoxBody::new(paced))
         };
         let request = Request::from_parts((parts, local, remote, scheme).into(), body);
-        let response: hyper::Response<BoxBody<Bytes, io::Error>> = self.endpoint.get_response(request).await.into();
+        let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = self.endpoint.get_response(request).await.into();
+        let bytes = response.body().size_hint().lower();
+        match place.hold_answer(bytes) {
+            Some(closed) => {
+                self.tally.slow_readers.fetch_add(closed as u64, Ordering::Relaxed);
+            }
+            // What was done is told, and a short answer costs little.
+            None if !is_read || bytes < LONG_ANSWER_BYTES => {}
+            None => {
+                connection.let_go();
+                self.tally.add(&self.tally.refused);
+                response = busy().into();
+            }
+        }
         Ok(response.map(|inner| Answer { inner, connection: connection.clone() }))
     }
 
@@ -275,6 +294,20 @@ impl Listener {
     fn report(&self) {
         self.tally.report(self.network.count() + self.socket.count());
     }
+}
+
+/// A request id of its own, and the envelope.
+fn busy_body() -> (String, String) {
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let body = failure_body(&Error::new(Cause::Busy), 35, &request_id, false).to_string();
+    (request_id, body)
+}
+
+/// In place of an answer for which there is no space.
+fn busy() -> Response {
+    let (request_id, body) = busy_body();
+    let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).content_type("application/json");
+    answer.header("x-request-id", request_id).header("retry-after", 1).body(body)
 }
 
 /// Errors of the one connection that was to be accepted: the next one may be sound.

@@ -23,10 +23,10 @@ pub(super) struct Stream<I> {
 }
 
 impl<I: AsyncWrite> Stream<I> {
-    fn note<T>(&self, outcome: &Poll<io::Result<T>>) {
+    fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
         match outcome {
             Poll::Pending => self.connection.write_waits(Instant::now()),
-            Poll::Ready(_) => self.connection.wrote(Instant::now()),
+            Poll::Ready(written) => self.connection.wrote(Instant::now(), *written.as_ref().unwrap_or(&0)),
         }
     }
 }
@@ -47,7 +47,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.inner).poll_write(cx, bytes);
-        this.note(&outcome);
+        this.note_written(&outcome);
         outcome
     }
 
@@ -58,7 +58,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, pieces);
-        this.note(&outcome);
+        this.note_written(&outcome);
         outcome
     }
 
@@ -69,7 +69,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<I> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.inner).poll_flush(cx);
-        this.note(&outcome);
+        match &outcome {
+            Poll::Pending => this.connection.write_waits(Instant::now()),
+            Poll::Ready(_) => this.connection.flushed(Instant::now()),
+        }
         outcome
     }
 

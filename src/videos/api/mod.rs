@@ -261,7 +261,7 @@ impl Measured {
         let facts = [fact("video_path", self.path.as_str().to_owned())].into_iter();
         let facts = Facts(facts.chain(size.map(|size| fact("size_bytes", size.to_string()))).collect());
         let question = Question { tenant: Some(tenant), member, with_platform: false, ask: Ask::Operation(REGISTER) };
-        let verdict = app.decide(&snapshot, &question, &facts).await;
+        let verdict = app.decide(&snapshot, &question, &facts, &Arc::default()).await;
         let denied = |message: String| Err(Error::new(Cause::Forbidden).saying(message));
         match verdict.decision.reason {
             Reason::PluginDenied => denied(match verdict.message() {
