@@ -66,7 +66,7 @@ const EXPORT_ENTRIES: List = List {
         "+organization_id = :within",
         "+actor = :by",
         "+action = :action",
-        "(+target = :target or +substr(target, instr(target, ' ') + 1) = :target)",
+        "(target = :target or substr(+target, instr(target, ' ') + 1) = :target)",
         "+outcome = :outcome",
         "+at >= :since",
         "+at < :until",

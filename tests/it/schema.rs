@@ -206,7 +206,7 @@ const OWNED: [(&str, &[&str]); 11] = [
 ];
 
 /// Conditions that are asked of rows in the list's own order: most rows fit them, or another one narrows the list.
-const ASKED_OF_ROWS: [&str; 24] = [
+const ASKED_OF_ROWS: [&str; 25] = [
     ":is_active",
     ":keyword",
     ":folded",
@@ -220,6 +220,7 @@ const ASKED_OF_ROWS: [&str; 24] = [
     ":within",
     ":owner",
     ":by",
+    ":target",
     ":target_kind",
     ":is_delivered",
     ":since",

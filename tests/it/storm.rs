@@ -1,10 +1,13 @@
 //! A storm: clients that want nothing but to be in the way, while a member who is signed in is served.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::plugins::put;
 use crate::site::{As, Organization, Site, http_client, rounds};
@@ -45,7 +48,7 @@ impl<'s> SignedIn<'s> {
         // With no connection kept, each request has to get in anew: from an address of its own, as on that of the storm it
         // would be one of the crowd.
         let client = http_client().timeout(PATIENCE).pool_max_idle_per_host(0);
-        let client = client.local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().expect("a client");
+        let client = client.local_address(IpAddr::from([127, 0, 0, 2])).build().expect("a client");
         let questions = vec![
             (Method::GET, "/me", None),
             (Method::POST, check, Some(route("GET"))),
@@ -92,6 +95,19 @@ impl<'s> SignedIn<'s> {
         took.sort_unstable();
         took[took.len() * 99 / 100]
     }
+}
+
+/// Asks for something, reads that the answer began, and no more. Its socket takes little at a time.
+async fn reader_who_stops(address: SocketAddr, path: &str, encoding: &str) -> TcpStream {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    let mut stream = socket.connect(address).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept-encoding: {encoding}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut began = [0; 15];
+    stream.read_exact(&mut began).await.expect("an answer");
+    assert_eq!(&began, b"HTTP/1.1 200 OK");
+    stream
 }
 
 /// A request as bytes.
@@ -221,7 +237,7 @@ async fn readers_who_do_not_read_cost_no_more_than_their_sockets() {
             let before = site.resident_kib();
             let mut readers = Vec::new();
             for _ in 0..READERS {
-                readers.push(storm_clients::reader_who_stops(address, path, encoding).await);
+                readers.push(reader_who_stops(address, path, encoding).await);
             }
             let grown = site.resident_kib().saturating_sub(before);
             assert!(grown < GROWTH_KIB_MAX, "{path} {encoding}: {grown} KiB");

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
@@ -92,19 +92,6 @@ pub fn start(address: SocketAddr, until: Instant, asked: &[Asked]) -> JoinSet<An
     }
     ask(&mut all, address, until, asked);
     all
-}
-
-/// Asks for something, reads that the answer began, and no more. Its socket takes little at a time.
-pub async fn reader_who_stops(address: SocketAddr, path: &str, encoding: &str) -> TcpStream {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
-    socket.set_recv_buffer_size(4_096).expect("a small buffer");
-    let mut stream = socket.connect(address).await.expect("a connection");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept-encoding: {encoding}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut began = [0; 15];
-    stream.read_exact(&mut began).await.expect("an answer");
-    assert_eq!(&began, b"HTTP/1.1 200 OK");
-    stream
 }
 
 /// The callers who are known alone.
