@@ -53,8 +53,8 @@ pub fn bytes_of(text: &str) -> Option<u64> {
 /// `10.7 GB`: three digits or so, for people.
 pub fn shown_bytes(bytes: i64) -> String {
     let size = bytes.unsigned_abs();
-    let decimal = SIZES.into_iter().filter(|(name, _)| !name.contains('i'));
-    let Some((unit, times)) = decimal.filter(|(_, times)| size >= *times).next_back() else { return "0 B".into() };
+    let mut decimal = SIZES.into_iter().filter(|(name, _)| !name.contains('i'));
+    let Some((unit, times)) = decimal.rfind(|(_, times)| size >= *times) else { return "0 B".into() };
     let sign = if bytes < 0 { "-" } else { "" };
     // Rounded down, so that what is full never looks as if it had room.
     let tenths = u128::from(size) * 10 / u128::from(times);

@@ -559,6 +559,9 @@ mod tests {
         expressions: Vec<regex::Regex>,
     }
 
+    /// Of a segment: its kind, the lengths of its texts (negated), and these.
+    type Precedence = (u8, i64, i64, i64, String);
+
     impl Naive {
         fn new(templates: BTreeSet<String>) -> Self {
             let texts: Vec<String> =
@@ -578,7 +581,7 @@ mod tests {
         }
 
         /// Smaller is more specific.
-        fn key(text: &str) -> (bool, Vec<(u8, i64, i64, i64, String)>) {
+        fn key(text: &str) -> (bool, Vec<Precedence>) {
             let segment = |segment: &str| {
                 let texts: Vec<&str> = segment.split("{p}").flat_map(|text| text.split("{m+}")).collect();
                 let length = |text: &str| -(text.len() as i64);

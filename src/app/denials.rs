@@ -53,7 +53,7 @@ impl App {
         let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
         let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
         let after = serde_json::json!({"detail": word, "repeats_before": repeats});
-        let entry = Entry::new("path", &shown(&exchange.path)).within(tenant).after(after);
+        let entry = Entry::new("path", shown(&exchange.path)).within(tenant).after(after);
         self.tend(move |w| journal::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry))
             .await
     }
