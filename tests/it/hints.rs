@@ -565,7 +565,7 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
         let body = match path.strip_prefix('/') {
             None => list,
             Some("me") => json!({"id": 1, "username": "admin"}),
-            Some(id) => match users.into_iter().find(|user| user["id"].to_string() == id) {
+            Some(id) => match users.into_iter().find(|user| user["id"].as_u64() == id.parse().ok()) {
                 Some(user) => user,
                 None => return standin::json(404, &json!({"code": "rest_user_invalid_id"})),
             },
