@@ -38,7 +38,8 @@ fn with_body(document: &Value) -> Vec<(String, String, bool)> {
         for (method, operation) in item.as_object().expect("an item") {
             if operation.get("requestBody").is_some() {
                 let path = path.replace(['{', '}'], "");
-                let line = format!("{} /api/v1{path}?name=x", method.to_uppercase());
+                let query = if path == "/plugins" { "?name=x" } else { "" };
+                let line = format!("{} /api/v1{path}{query}", method.to_uppercase());
                 let id = operation["operationId"].as_str().expect("id").to_owned();
                 found.push((id, line, operation["security"].as_array().is_some_and(|list| !list.is_empty())));
             }

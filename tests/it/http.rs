@@ -759,6 +759,11 @@ async fn the_documentation_loads_nothing_from_elsewhere() {
 
     let page = reply.body.as_str().unwrap();
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    // What stands in scripts is no markup, and the policy below lets them load nothing.
+    let markup = |part: &str| part.split_once('>').map(|(tag, _)| format!("<script{tag}>")).unwrap_or_default();
+    let (first, scripts) = page.split_once("<script").unwrap();
+    let (_, last) = page.rsplit_once("</script>").unwrap();
+    let page = first.to_owned() + &scripts.split("<script").map(markup).collect::<String>() + last;
     for attribute in ["src=", "href=", "url(", "@import", "action=", "srcset="] {
         for (at, _) in page.match_indices(attribute) {
             let value = page[at + attribute.len()..].trim_start_matches(['"', '\'', ' ', '\\']);

@@ -14,18 +14,19 @@ fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut lists = 0;
     for operation in roster::wire::document::operations(&document) {
-        let takes = |name: &str| {
-            operation.value["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == name)
-        };
+        let takes = |name: &str| operation.parameters(&document).any(|parameter| parameter["name"] == name);
         assert_eq!(takes("offset"), takes("after"), "{}", operation.id);
         if !takes("after") {
             continue;
         }
         lists += 1;
-        let answer = &operation.value["responses"]["200"]["content"]["application/json"]["schema"];
-        let page =
-            answer["properties"]["data"]["$ref"].as_str().and_then(|path| path.rsplit('/').next()).expect("a page");
-        let page = &document["components"]["schemas"][page];
+        let named = |value: &Value| {
+            let path = value["$ref"].as_str().map(|path| path.trim_start_matches('#').to_owned());
+            path.map_or_else(|| value.clone(), |path| document.pointer(&path).expect("a name of the document").clone())
+        };
+        let answer = named(&operation.value["responses"]["200"]);
+        let envelope = named(&answer["content"]["application/json"]["schema"]);
+        let page = named(&envelope["allOf"][1]["properties"]["data"]);
         assert_eq!(page["properties"]["next"]["type"], "string", "{}", operation.id);
         let required = page["required"].as_array().expect("required");
         assert!(required.contains(&json!("offset")) && !required.contains(&json!("next")), "{}", operation.id);

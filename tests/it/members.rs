@@ -329,7 +329,7 @@ async fn a_page_is_capped_and_never_empty_by_wish() {
     ] {
         assert_eq!(caller.get(path).await.data()["limit"], limit, "{path}");
     }
-    assert_eq!(admin.get("/admin/members?limit=0").await.is(10_101_000).fields(), ["query.limit"]);
+    assert_eq!(admin.get("/admin/members?limit=0").await.data()["limit"], 50);
     let bad = admin.get("/admin/members?limit=-1&offset=x&is_active=maybe").await;
     assert_eq!(bad.is(10_101_000).fields(), ["query.is_active", "query.limit", "query.offset"]);
 }
