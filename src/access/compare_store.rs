@@ -189,7 +189,7 @@ fn grants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
 
 const PAGE_OF_CLIENTS: &str = "
     select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
-           allowed_ips, allowed_paths, rate_limit_per_min, expires_at
+           allowed_ips, allowed_paths, rate_limit_per_min, expires_at, maker
     from api_clients
     where client_key > :after
     order by client_key

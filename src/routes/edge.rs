@@ -308,12 +308,12 @@ fn make_readable(request: &mut Request) {
     }
 }
 
-/// HTTP/1.1 wants one `Host`. Who takes part in a request must not be able to differ about whom it is for.
+/// HTTP/1.1 wants one `Host`, over the network. Who takes part in a request must not be able to differ about whom it is for.
 fn require_host(request: &Request) -> crate::error::Result<()> {
     let (mut hosts, is_old) = (request.headers().get_all(header::HOST).iter(), request.version() < Version::HTTP_11);
     match (hosts.next(), hosts.next()) {
         (Some(_), None) => Ok(()),
-        (None, _) if is_old => Ok(()),
+        (None, _) if is_old || request.data::<FromCommandLine>().is_some() => Ok(()),
         _ => Err(Error::header_field("host", "must be there exactly once").header("Connection", "close")),
     }
 }

@@ -177,7 +177,8 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
     ]
     .concat();
     let answers: Vec<&Answers> = ANSWERS.iter().copied().flatten().collect();
-    let (mut document, declared) = document::finish(&generated, &examples, &answers, &details())?;
+    let (mut document, declared) =
+        document::finish(&generated, &examples, &answers, permissions::api::as_defined, &details())?;
     // A server's address is what the paths are appended to: an empty one says `/`.
     let api_path = app.config.api_path();
     document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
@@ -458,6 +459,15 @@ impl Operations {
             }
             Err(error) => (error.data::<OperationId>().map(|id| id.0), Err(error)),
         };
+        let mut answer = answer;
+        if let (Some(id), Err(error)) = (operation, &mut answer)
+            && let Some(Failure(failure)) = error.downcast_ref::<Failure>()
+        {
+            let cause = permissions::api::as_defined(id, failure.cause);
+            if cause != failure.cause {
+                *error = Error::new(cause).into();
+            }
+        }
         let answer = match operation {
             Some(operation) if cfg!(debug_assertions) => self.checked(operation, answer),
             _ => answer,
@@ -467,21 +477,13 @@ impl Operations {
             Err(error) => error.status(),
         };
         self.app.figures.requests.with_label_values(&[operation.unwrap_or("none"), status.as_str()]).inc();
-        let Err(mut error) = answer else { return answer };
+        let Err(error) = answer else { return answer };
         if is_parameter_error(&error)
             && let Some(id) = operation
         {
             let faults = self.inputs.check_query(id, &uri)?;
             let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
             return Err(Error::fields(faults).because(error.to_string()).into());
-        }
-        if let Some(id) = operation
-            && let Some(Failure(failure)) = error.downcast_ref::<Failure>()
-        {
-            let cause = permissions::api::as_defined(id, failure.cause);
-            if cause != failure.cause {
-                error = Error::new(cause).into();
-            }
         }
         if is_change
             && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())

@@ -249,7 +249,7 @@ pub(super) fn has_expired(r: &Reader<'_>, now: Timestamp) -> Result<bool> {
 
 const LIST_EXPIRED: &str = "
     select id
-    from jobs
+    from jobs indexed by jobs_leased
     where state = 'leased' and leased_until <= :now
     order by leased_until
     limit :most";

@@ -7,7 +7,7 @@ mod shapes;
 use poem_openapi::Tags;
 use serde_json::{Map, Value, json};
 
-pub use self::answers::{Answers, Declared};
+pub use self::answers::{Answers, AsDefined, Declared};
 use crate::access::caller::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::access::permission::OWN;
 use crate::config::Config;
@@ -125,6 +125,7 @@ pub fn finish(
     generated: &str,
     examples: &[(&str, &str)],
     answers: &[&Answers],
+    as_defined: AsDefined,
     details: &[(&str, &str, Value)],
 ) -> Result<(Value, Declared)> {
     let mut document = shapes::read(generated)?;
@@ -138,7 +139,7 @@ pub fn finish(
         }
     }
     name_permissions(&mut document);
-    let declared = answers::write(&mut document, answers)?;
+    let declared = answers::write(&mut document, answers, as_defined)?;
     shapes::tidy(&mut document);
     for (schema, field, more) in details {
         let of_field = document["components"]["schemas"][*schema]["properties"].get_mut(*field);

@@ -8,7 +8,7 @@ use crate::site::{Organization, Reply, Site};
 
 const P: &str = "/api/v1/permissions";
 const BAD_CATALOG: u64 = 31_101_000;
-const NO_ORGANIZATION: u64 = 29_301_000;
+const NO_ORGANIZATION: u64 = 31_301_000;
 const OF_ANOTHER: u64 = 31_309_000;
 const NOT_HELD: u64 = 31_505_000;
 

@@ -875,7 +875,8 @@ async fn the_metrics_token_opens_them_and_no_address_does() {
 async fn requests_are_counted_by_operation_and_never_by_who_asked() {
     let site = Site::start().await;
     let member = site.member().await;
-    site.admin().get(&format!("/admin/members/{}?x={}", member.uid, member.username)).await.done();
+    site.admin().get(&format!("/admin/members/{}", member.uid)).await.done();
+    site.admin().get(&format!("/admin/members?keyword={}", member.username)).await.done();
 
     let text = site.metrics();
 

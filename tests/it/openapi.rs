@@ -146,9 +146,7 @@ async fn a_parameter_that_an_operation_does_not_have_is_refused() {
 #[test]
 fn every_edit_takes_if_match() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
-    let has = |operation: &Value| {
-        operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == "If-Match")
-    };
+    let has = |operation: &Value| parameters(&document, operation).iter().any(|p| p["name"] == "If-Match");
     let all = operations(&document);
     for (name, operation) in &all {
         let (method, path) = name.split_once(' ').expect("method and path");

@@ -260,6 +260,15 @@ async fn a_path_and_a_site_hold_as_much_as_allowed_and_not_one_more() {
     assert_eq!(drift(&site), 0);
 }
 
+/// A thread that goes on for ever would keep a test that failed from ending.
+struct StopAtTheEnd(Arc<AtomicBool>);
+
+impl Drop for StopAtTheEnd {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_written_to_is_not_measured() {
     let media = Media::new();
@@ -267,6 +276,7 @@ async fn a_file_that_is_written_to_is_not_measured() {
     let kim = site.member().await;
     let path = media.file_of(&kim, "grows.mp4", 0);
     let stop = Arc::new(AtomicBool::new(false));
+    let _stop_at_the_end = StopAtTheEnd(stop.clone());
     let (stopped, file) = (stop.clone(), media.path(&path));
     let (begun, has_begun) = tokio::sync::oneshot::channel();
     let writer = tokio::task::spawn_blocking(move || {

@@ -139,6 +139,9 @@ const STATUSES: [(u16, &str, &str); 14] = [
     (503, "Unavailable", "Busy"),
 ];
 
+/// How a failure of an operation is called where a definition of others fixes it.
+pub type AsDefined = fn(&str, Cause) -> Cause;
+
 /// The causes and headers of every operation, by its id.
 pub struct Declared(HashMap<String, (BTreeSet<&'static str>, BTreeSet<&'static str>)>);
 
@@ -164,7 +167,7 @@ impl Declared {
 }
 
 /// Writes the failures and headers of every operation into the document.
-pub fn write(document: &mut Value, answers: &[&Answers]) -> Result<Declared, Error> {
+pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) -> Result<Declared, Error> {
     let declared: HashMap<&str, &Answers> = answers.iter().map(|answers| (answers.operation, *answers)).collect();
     let of_code: BTreeSet<&str> = operations(document).iter().map(|operation| operation.id).collect();
     if let Some(unknown) = declared.keys().find(|id| !of_code.contains(*id)) {
@@ -177,10 +180,10 @@ pub fn write(document: &mut Value, answers: &[&Answers]) -> Result<Declared, Err
             let Some(operation) = item.get_mut(method) else { continue };
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
             let declared = declared.get(id.as_str());
-            let causes = causes(operation, declared.map_or(&[][..], |answers| answers.causes));
+            let causes = causes(operation, declared.map_or(&[][..], |answers| answers.causes), as_defined);
             let mut headers: BTreeSet<&'static str> =
                 declared.map(|answers| answers.headers.iter().copied().collect()).unwrap_or_default();
-            write_failures(operation, &causes, &mut shared);
+            write_failures(operation, &causes, as_defined, &mut shared);
             write_headers(operation, &mut headers);
             of_operations.insert(id, (causes.iter().map(|cause| cause.word()).collect(), headers));
         }
@@ -204,7 +207,7 @@ fn reads(operation: &Value, header: &str) -> bool {
 }
 
 /// All that an operation can fail with.
-fn causes(operation: &Value, declared: &[Cause]) -> Vec<Cause> {
+fn causes(operation: &Value, declared: &[Cause], as_defined: AsDefined) -> Vec<Cause> {
     let schemes = schemes(operation);
     let mut found: Vec<Cause> = ALWAYS.into();
     found.extend(declared);
@@ -216,12 +219,19 @@ fn causes(operation: &Value, declared: &[Cause]) -> Vec<Cause> {
     }
     found.extend(SCHEMES.iter().filter(|(name, _)| schemes.contains(name)).flat_map(|(_, causes)| *causes));
     found.extend(READ.iter().filter(|(header, _)| reads(operation, header)).map(|(_, cause)| cause));
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    found.iter_mut().for_each(|cause| *cause = as_defined(id, *cause));
     // In the order of the table of causes, each once.
     Cause::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
 }
 
-fn write_failures(operation: &mut Value, causes: &[Cause], shared: &mut BTreeMap<String, Value>) {
-    let general = self::causes(operation, &[]);
+fn write_failures(
+    operation: &mut Value,
+    causes: &[Cause],
+    as_defined: AsDefined,
+    shared: &mut BTreeMap<String, Value>,
+) {
+    let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[Cause]| {
         let words: Vec<&str> = own.iter().map(|cause| cause.word()).collect();
