@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::{Value, json};
 
@@ -212,50 +212,6 @@ pub(super) enum ClientCommand {
         /// As `roster client list` shows it
         client_key: String,
     },
-}
-
-#[derive(Subcommand)]
-pub(super) enum CatalogCommand {
-    /// Import a catalog or any service's OpenAPI document (JSON or YAML)
-    Import(Document),
-    /// Say what an import would do; exits with 1 when it would change something
-    Diff(Document),
-    /// Print the catalog of one application in our own form
-    Export {
-        /// The application
-        #[arg(long, default_value = "main")]
-        app: String,
-    },
-}
-
-#[derive(Args)]
-pub(super) struct Document {
-    /// Our own form of a catalog, or an OpenAPI document
-    file: PathBuf,
-    /// The application whose entries these are
-    #[arg(long)]
-    app: Option<String>,
-    /// What the names begin with
-    #[arg(long)]
-    prefix: Option<String>,
-    /// The path before every path of an OpenAPI document, instead of its first server's
-    #[arg(long)]
-    base: Option<String>,
-    /// Parameters of an OpenAPI document that stand for many segments, such as 'path,ref'
-    #[arg(long, value_name = "NAMES")]
-    multi_segment: Option<String>,
-    /// Refuse an OpenAPI document of which something would be skipped
-    #[arg(long)]
-    strict: bool,
-    /// Orphan and change entries of another document, too
-    #[arg(long)]
-    replace: bool,
-    /// New entries are closed until an import says `status: open`
-    #[arg(long)]
-    closed: bool,
-    /// The organizations that have the application, such as 'acme,bolt'; '*' for all
-    #[arg(long, value_name = "CODES")]
-    organizations: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -468,94 +424,9 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
     Ok(())
 }
 
-pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<ExitCode, Failed> {
-    let base = common.load(None)?.base_path;
-    let (document, dry_run) = match command {
-        CatalogCommand::Import(document) => (document, false),
-        CatalogCommand::Diff(document) => (document, true),
-        CatalogCommand::Export { app } => return export(common, &base, &app).await,
-    };
-    let bytes = std::fs::read(&document.file)
-        .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
-    let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
-    let word = |wish: bool| wish.then_some("true");
-    let wish = [
-        ("dry_run", word(dry_run)),
-        ("app", document.app.as_deref()),
-        ("prefix", document.prefix.as_deref()),
-        ("base", document.base.as_deref()),
-        ("multi_segment", document.multi_segment.as_deref()),
-        ("strict", word(document.strict)),
-        ("replace", word(document.replace)),
-        ("closed", word(document.closed)),
-        ("organizations", document.organizations.as_deref()),
-    ];
-    let path = query(&format!("{base}/permissions/catalog"), &wish);
-    let mut door = Door::open(common).await?;
-    let difference = door.send(Method::PUT, &path, &[], content_type, Some(bytes)).await;
-    door.close().await;
-    let difference = difference?;
-    if common.json {
-        say!("{difference}");
-    } else {
-        print_difference(&difference);
-    }
-    let differs = ["added", "changed", "renamed", "orphaned"]
-        .iter()
-        .any(|kind| difference[kind].as_array().is_some_and(|names| !names.is_empty()));
-    Ok(if dry_run && differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn print_difference(difference: &Value) {
-    let rows = |kind: &str| difference[kind].as_array().cloned().unwrap_or_default();
-    for (kind, sign) in [("added", '+'), ("changed", '~'), ("orphaned", '-')] {
-        rows(kind).iter().filter_map(Value::as_str).for_each(|name| say!("{sign} {name}"));
-    }
-    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    for row in rows("renamed") {
-        say!("= {} -> {}", text(&row, "from"), text(&row, "to"));
-    }
-    for row in rows("skipped") {
-        let line = row["line"].as_u64().map_or_else(String::new, |line| format!("line {line}: "));
-        let place = [text(&row, "method"), text(&row, "path")].join(" ");
-        say!("! {line}{}: {}", place.trim_start(), text(&row, "reason"));
-    }
-    let [added, changed, renamed, orphaned, skipped] =
-        ["added", "changed", "renamed", "orphaned", "skipped"].map(|kind| rows(kind).len());
-    say!("{added} added, {changed} changed, {renamed} renamed, {orphaned} orphaned, {skipped} skipped");
-    if let Some(replaced) = difference["replaces"].as_str() {
-        say!(
-            "this orphans or changes entries of {replaced}: name this document's own application (--app), or say --replace"
-        );
-    }
-    let codes: Vec<String> = rows("organizations").iter().filter_map(|code| Some(code.as_str()?.to_owned())).collect();
-    if !codes.is_empty() {
-        say!("only for {}", codes.join(", "));
-    }
-    rows("notes").iter().filter_map(Value::as_str).for_each(|note| say!("note: {note}"));
-}
-
 /// Does its name say that it holds JSON?
 pub(super) fn is_json(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
-}
-
-async fn export(common: &Common, base: &str, app: &str) -> Result<ExitCode, Failed> {
-    let path = query(&format!("{base}/permissions/catalog"), &[("app", Some(app))]);
-    let answer = ask(common, Method::GET, &path, None).await?;
-    let entries = answer["list"].as_array().cloned().unwrap_or_default().into_iter().map(|mut node| {
-        if let Some(map) = node.as_object_mut() {
-            map.remove("id");
-        }
-        node
-    });
-    let document = json!({"app": app, "permissions": entries.collect::<Vec<_>>()});
-    if common.json {
-        say!("{document}");
-    } else {
-        say!("{}", serde_norway::to_string(&document).map_err(|e| Failed(e.to_string()))?.trim_end());
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn audit_verify(common: &Common) -> Result<ExitCode, Failed> {

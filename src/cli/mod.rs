@@ -5,6 +5,7 @@
 #[macro_use]
 mod show;
 
+mod catalog;
 mod commands;
 pub mod directory;
 mod door;
@@ -140,7 +141,7 @@ enum Command {
     Sftpgo(sftpgo::SftpgoCommand),
     /// The catalog of permissions
     #[command(subcommand)]
-    Catalog(commands::CatalogCommand),
+    Catalog(catalog::CatalogCommand),
     /// Videos
     #[command(subcommand)]
     Video(videos::VideoCommand),
@@ -231,7 +232,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Outbox(command) => outbox::run(&common, command).await?,
         Command::Sync(command) => sync::run(&common, command).await?,
         Command::Sftpgo(command) => sftpgo::run(&common, &command).await?,
-        Command::Catalog(command) => return commands::catalog(&common, command).await,
+        Command::Catalog(command) => return catalog::catalog(&common, command).await,
         Command::Video(command) => videos::video(&common, command).await?,
         Command::Quota(command) => return videos::quota(&common, command).await,
         Command::Audit(commands::AuditCommand::Verify) => return commands::audit_verify(&common).await,

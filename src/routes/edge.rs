@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, Request, Response};
 
 use crate::access::caller::{CLIENT_KIND, Exchange, FromCommandLine};
@@ -59,7 +59,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         } else {
             let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = %shown(&exchange.path));
             let answer = async {
-                require_host(&request)?;
+                require_one_host(&request)?;
                 // Pages read a form as the framework does.
                 if is_page(&request) {
                     let form = exchange.body.read(Limit::Public).await?.clone();
@@ -308,13 +308,11 @@ fn make_readable(request: &mut Request) {
     }
 }
 
-/// HTTP/1.1 wants one `Host`, over the network. Who takes part in a request must not be able to differ about whom it is for.
-fn require_host(request: &Request) -> crate::error::Result<()> {
-    let (mut hosts, is_old) = (request.headers().get_all(header::HOST).iter(), request.version() < Version::HTTP_11);
-    match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
-        (None, _) if is_old || request.data::<FromCommandLine>().is_some() => Ok(()),
-        _ => Err(Error::header_field("host", "must be there exactly once").header("Connection", "close")),
+/// One `Host` at most: who takes part in a request must not be able to differ about whom it is for. Some proxies pass none.
+fn require_one_host(request: &Request) -> crate::error::Result<()> {
+    match request.headers().get_all(header::HOST).iter().nth(1) {
+        None => Ok(()),
+        Some(_) => Err(Error::header_field("host", "must be there once").header("Connection", "close")),
     }
 }
 

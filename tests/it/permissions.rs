@@ -501,7 +501,8 @@ async fn who_or_what_is_unknown_cannot_be_assigned() {
     let unknown = uuid::Uuid::now_v7().to_string();
     let assign = async |uid: &str, body: Value| acme.owner().post(&roles_url(uid), body).await;
 
-    for id in [unknown.as_str(), "no-id", ""] {
+    assert_eq!(assign(&member.uid, json!({"role_id": ""})).await.is(BAD_INPUT).fields(), ["body.role_id"]);
+    for id in [unknown.as_str(), "no-id"] {
         assert_eq!(assign(&member.uid, json!({"role_id": id})).await.is(NOT_FOUND).word(), "role_not_found");
     }
     for uid in [unknown.as_str(), "no-id", &site.member().await.uid] {

@@ -181,7 +181,13 @@ async fn every_operation_the_docs_page_and_the_links_lie_below_the_stripped_path
     let form = browser.get(&link).await;
     assert!(form.body.contains(r#"action="/api/v1/invitation""#), "{}", form.body);
     let token = query(&link, "token").expect("a token");
-    let typed = [("token", &*token), ("login", "kim@example.org"), ("display_name", ""), ("password", PASSWORD)];
+    let typed = [
+        ("token", &*token),
+        ("login", "kim@example.org"),
+        ("display_name", ""),
+        ("password", PASSWORD),
+        ("again", PASSWORD),
+    ];
     let done = browser.submit(&format!("{}/invitation", proxied.url), &typed).await;
     assert!(done.body.contains(r#"href="/api/v1/docs""#), "{}", done.body);
 }

@@ -163,7 +163,9 @@ async fn garbage_ends_nobodys_session() {
         let wrong = Kept { refresh: token.to_owned(), ..kept.clone() };
         assert_eq!(refresh(&site, &wrong).await.is(28_501_000).word(), "invalid_refresh_token", "{token}");
     }
-    for session in ["", "x", &other.session, "019abcde-0000-7000-8000-00000000dead"] {
+    let without = Kept { session: String::new(), ..kept.clone() };
+    assert_eq!(refresh(&site, &without).await.is(10_101_000).fields(), ["body.session_id"]);
+    for session in ["x", &other.session, "019abcde-0000-7000-8000-00000000dead"] {
         let wrong = Kept { session: session.to_owned(), ..kept.clone() };
         assert_eq!(refresh(&site, &wrong).await.word(), "invalid_refresh_token", "{session}");
     }

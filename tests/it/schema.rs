@@ -13,7 +13,7 @@ fn fresh() -> Connection {
 
 /// The schema that a file's statements are for: the decision log has one of its own.
 fn fresh_for(name: &str) -> Connection {
-    if !name.contains("/db/decisions.rs") {
+    if !name.contains("/db/decisions") {
         return fresh();
     }
     let connection = Connection::open_in_memory().expect("memory");

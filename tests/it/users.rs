@@ -227,7 +227,7 @@ async fn who_is_suspended_is_out_until_the_reason_is_gone() {
     assert_eq!(reason_alone.is(10_101_000).fields(), ["body.reason"]);
     let shown = site.admin().patch(&path, suspended.clone()).await.data();
     assert_eq!((&shown["status"], &shown["status_reason"]), (&json!("suspended"), &json!("left")));
-    with_key(&site, &made).get("/me").await.is(32_501_000);
+    with_key(&site, &made).get("/me").await.is(33_505_000);
     site.admin().patch(&path, suspended).await.done();
     let shown = site.admin().patch(&path, json!({"status": "active"})).await.data();
     assert_eq!((&shown["status"], &shown["status_reason"]), (&json!("active"), &Value::Null));

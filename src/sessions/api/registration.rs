@@ -38,7 +38,9 @@ struct VerifyRequest {
 }
 
 crate::answers! {
-    register: [RegistrationClosed, TooManyFailures, MailNotConfigured];
+    register: [
+        RegistrationClosed, TooManyFailures, MailNotConfigured, EmailExists, UsernameExists, SiteFull,
+    ];
     verify_registration: [InvalidCode, RegistrationClosed, TooManyFailures, EmailExists, UsernameExists, SiteFull];
 }
 
