@@ -128,7 +128,8 @@ impl Cookies {
             (None, None) => false,
             // A proxy may not pass on what the browser called us: the public address is ours in any case.
             (None, Some(origin)) if self.public.as_ref().is_some_and(|public| public.origin == origin) => false,
-            (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != from.host,
+            // `null` names no host, and is not the same as none that a proxy passed on.
+            (None, Some(origin)) => origin.split_once("://").is_none_or(|(_, host)| from.host != Some(host)),
         }
     }
 }
@@ -195,6 +196,7 @@ mod tests {
                 ("https://a.example.org", false),
                 ("http://a.example.org", host != Some("a.example.org")),
                 ("https://a.example.org:8443", true),
+                ("null", true),
                 ("https://evil.example", true),
             ] {
                 let from = Provenance { origin: Some(origin), host, peer: None, fetch_site: None };

@@ -147,7 +147,7 @@ impl Template {
         Ok((Self { parts }, spelled))
     }
 
-    /// The form that the trie of whole segments takes; see [`Template::is_plain`].
+    /// The form that the trie of whole segments takes; see `Template::is_plain`.
     pub fn shape(&self) -> String {
         let part = |(n, part): (usize, &Part)| match part {
             Part::One(pattern) if pattern.is_literal() => format!("/{}", pattern.0[0]),

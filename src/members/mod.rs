@@ -107,6 +107,21 @@ pub struct NewMember {
     pub is_suspended: bool,
 }
 
+impl NewMember {
+    /// The names of what is set.
+    pub fn fields(&self) -> Vec<&'static str> {
+        let set = [
+            ("username", self.username.is_some()),
+            ("email", self.email.is_some()),
+            ("display_name", self.display_name.is_some()),
+            ("authentik_sub", self.authentik_sub.is_some()),
+            ("authentik_user_id", self.authentik_user_id.is_some()),
+            ("password", self.password_hash.is_some()),
+        ];
+        set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
+}
+
 /// Creates a member; the policy learns of it by `access::store::person`.
 pub fn create(w: &Writer<'_>, capacity: Capacity, new: &NewMember) -> Result<MemberId> {
     let id = MemberId::new();

@@ -66,6 +66,7 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
     // begins at the oldest and stops at the first that is younger.
     const WHOLE: &[&str] = &[
         "LIST_OLD_EVENTS",
+        "COUNT_SHARES",
         "LIST_SERVER_KEYS",
         "LIST_PRIVATE_KEYS",
         "LIST_FACTOR_SECRETS",

@@ -211,7 +211,7 @@ impl Api {
                 require_importer(caller, reach)?;
             }
             let id = create(t, capacity, &new)?;
-            let mut entry = Entry::new("member", id).after(json!({"fields": named(&new)}));
+            let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
             let mut changes = vec![access::store::person(t, id)?];
             if let Reach::Tenant(organization) = reach {
                 store::insert_membership(t, organization, id)?;
@@ -554,18 +554,6 @@ fn differing(former: &Member, member: &Member) -> Vec<&'static str> {
         ("display_name", former.display_name != member.display_name),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
-}
-
-fn named(new: &NewMember) -> Vec<&'static str> {
-    let set = [
-        ("username", new.username.is_some()),
-        ("email", new.email.is_some()),
-        ("display_name", new.display_name.is_some()),
-        ("authentik_sub", new.authentik_sub.is_some()),
-        ("authentik_user_id", new.authentik_user_id.is_some()),
-        ("password", new.password_hash.is_some()),
-    ];
-    set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
 }
 
 fn switch(

@@ -16,7 +16,7 @@ use crate::error::{Cause, Error};
 pub struct Answers {
     pub operation: &'static str,
     pub causes: &'static [Cause],
-    /// Of [`DECLARED`].
+    /// Of `DECLARED`.
     pub headers: &'static [&'static str],
 }
 
