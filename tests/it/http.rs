@@ -681,6 +681,7 @@ async fn a_client_that_is_turned_away_is_known_to_the_log() {
     let reply = site.nobody().with("x-client-key", key).with("x-api-key", "wrong").get("/admin/members").await;
 
     assert_eq!(reply.word(), "invalid_api_key");
+    site.logged("invalid_api_key");
     assert!(site.log().lines().any(|line| line.contains("invalid_api_key") && line.contains(key)));
 }
 
