@@ -50,7 +50,16 @@ impl Drop for Process {
             eprintln!("a counterpart's log:\n{}", self.log());
         }
         drop(self.child.stdin.take());
-        let _ = self.child.wait();
+        // Node stays for ever now and then when it is to end.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
