@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Url};
@@ -63,17 +63,34 @@ impl Drop for Process {
     }
 }
 
+/// How long a counterpart may take until it is ready; a WordPress makes its database.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
 /// Starts a program of `tests/counterparts`; answers its first line, which is empty when it failed.
+///
+/// Node stays silent for ever now and then when it is to start: it is started anew.
 fn spawn(command: &mut Command) -> (Child, String) {
-    let mut child = command
+    command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts"))
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a counterpart (tests/counterparts/install)");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
-    (child, line)
+        .stdout(Stdio::piped());
+    for _ in 0..3 {
+        let mut child = command.spawn().expect("a counterpart (tests/counterparts/install)");
+        let mut output = BufReader::new(child.stdout.take().expect("stdout"));
+        let (say, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = output.read_line(&mut line);
+            // Nobody listens to one that was given up.
+            let _ = say.send(read.map(|_| line));
+        });
+        if let Ok(line) = said.recv_timeout(READY_WITHIN) {
+            return (child, line.expect("a line"));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("over");
+    }
+    panic!("{command:?} is not ready after {READY_WITHIN:?}, three times");
 }
 
 /// An HTTP client that follows no redirects, as the tests look at each.
