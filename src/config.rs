@@ -483,6 +483,11 @@ impl Config {
     }
 }
 
+/// How many threads the machine runs at the same time.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
 /// Where this program lies.
 pub fn own_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()

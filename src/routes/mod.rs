@@ -457,17 +457,11 @@ impl Operations {
                 let response = response.into_response();
                 (response.data::<OperationId>().map(|id| id.0), Ok(response))
             }
-            Err(error) => (error.data::<OperationId>().map(|id| id.0), Err(error)),
-        };
-        let mut answer = answer;
-        if let (Some(id), Err(error)) = (operation, &mut answer)
-            && let Some(Failure(failure)) = error.downcast_ref::<Failure>()
-        {
-            let cause = permissions::api::as_defined(id, failure.cause);
-            if cause != failure.cause {
-                *error = Error::new(cause).into();
+            Err(error) => {
+                let operation = error.data::<OperationId>().map(|id| id.0);
+                (operation, Err(as_defined(operation.unwrap_or("none"), error)))
             }
-        }
+        };
         let answer = match operation {
             Some(operation) if cfg!(debug_assertions) => self.checked(operation, answer),
             _ => answer,
@@ -494,6 +488,13 @@ impl Operations {
         }
         Err(error)
     }
+}
+
+/// The failure, as the gateway's definition calls it.
+fn as_defined(operation: &str, error: poem::Error) -> poem::Error {
+    let Some(cause) = error.downcast_ref::<Failure>().map(|failure| failure.0.cause) else { return error };
+    let defined = permissions::api::as_defined(operation, cause);
+    if defined == cause { error } else { Error::new(defined).into() }
 }
 
 fn is_change(method: &Method) -> bool {

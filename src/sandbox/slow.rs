@@ -1,6 +1,7 @@
 //! Where calls run that are not known to be fast, or go on that take long, and where components are read: threads of their
 //! own, behind those that answer requests.
 
+use crate::config;
 use crate::error::{Error, Result};
 
 /// How far long calls stand behind.
@@ -9,7 +10,7 @@ const SLOW_NICE: i32 = 10;
 
 /// Of either kind: as many as the machine runs at the same time.
 pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    config::processors()
 }
 
 /// How many of them one organization has at the same time: what runs there cannot always be interrupted.

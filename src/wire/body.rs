@@ -24,7 +24,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{inputs, media};
 use crate::access::caller::Exchange;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Cause, Error, Result};
 
 /// Of a body that is not wanted, so much is read away for a caller who is known, so that the connection lives on. For
@@ -55,10 +55,6 @@ pub struct Intake {
     reading_long: Semaphore,
 }
 
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-}
-
 impl Intake {
     pub fn new(config: &Config) -> Self {
         Self {
@@ -70,7 +66,7 @@ impl Intake {
             wait: Duration::from_millis(config.body_wait_ms),
             in_flight: AtomicU64::new(0),
             strangers: Mutex::new(Strangers::new(config.bytes_in_flight_max, config.public_body_bytes_max)),
-            reading_long: Semaphore::new(threads().div_ceil(2)),
+            reading_long: Semaphore::new(config::processors().div_ceil(2)),
         }
     }
 

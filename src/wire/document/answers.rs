@@ -4,12 +4,12 @@
 //! beside the operation, in the `ANSWERS` of its API. A debug build answers 500 where a failure or header is neither, so
 //! that the tests find what the document misses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use super::shapes::share;
 use super::{METHODS, operations};
-use crate::access::secret;
 use crate::error::{Cause, Error};
 
 /// What one operation can answer that its shape does not tell.
@@ -173,7 +173,7 @@ pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) 
     if let Some(unknown) = declared.keys().find(|id| !of_code.contains(*id)) {
         return Err(Error::internal(format!("answers of {unknown}, which is no operation")));
     }
-    let mut shared = BTreeMap::new();
+    let mut shared = Map::new();
     let mut of_operations = HashMap::new();
     for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         for method in METHODS {
@@ -188,7 +188,7 @@ pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) 
             of_operations.insert(id, (causes.iter().map(|cause| cause.word()).collect(), headers));
         }
     }
-    document["components"]["responses"] = Value::Object(shared.into_iter().collect());
+    document["components"]["responses"] = Value::Object(shared);
     let headers = HEADERS.iter().map(|(_, name, kind, description)| {
         ((*name).to_owned(), json!({"description": description, "schema": {"type": kind}}))
     });
@@ -225,20 +225,13 @@ fn causes(operation: &Value, declared: &[Cause], as_defined: AsDefined) -> Vec<C
     Cause::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
 }
 
-fn write_failures(
-    operation: &mut Value,
-    causes: &[Cause],
-    as_defined: AsDefined,
-    shared: &mut BTreeMap<String, Value>,
-) {
+fn write_failures(operation: &mut Value, causes: &[Cause], as_defined: AsDefined, shared: &mut Map<String, Value>) {
     let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[Cause]| {
         let words: Vec<&str> = own.iter().map(|cause| cause.word()).collect();
-        // Short, and the same as long as the failures are the same.
-        let name = format!("{name}_{}", hex::encode(&secret::hash(&words.join(" "))[..2]));
-        failures.insert(status.to_owned(), json!({"$ref": format!("#/components/responses/{name}")}));
-        shared.entry(name).or_insert_with(|| failure(status, description, &words));
+        let reference = share(shared, name, &words.join(" "), failure(status, description, &words));
+        failures.insert(status.to_owned(), reference);
     };
     for (status, name, description) in STATUSES {
         // What any operation can have on the server's side stands once, as a range.

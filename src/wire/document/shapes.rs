@@ -2,76 +2,55 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value, json};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value, json};
 
 use super::{METHODS, PARAMETERS, TAGS};
 use crate::access::secret;
 use crate::error::{Error, Result};
 
-/// Reads the generated text. Operations of one path that stand in two APIs come as two keys of the same name: they are one.
-pub(super) fn read(generated: &str) -> Result<Value> {
-    let mut reader = serde_json::Deserializer::from_str(generated);
-    let read = Merged.deserialize(&mut reader);
-    read.map_err(|e| Error::internal(format!("the generated document is not JSON: {e}")))
+/// The generated text.
+#[derive(Deserialize)]
+struct Generated {
+    paths: Paths,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
-struct Merged;
+/// Operations of one path that stand in two APIs come as two keys of the same name: they are one.
+struct Paths(Map<String, Value>);
 
-impl<'de> DeserializeSeed<'de> for Merged {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Merged;
 
-impl<'de> Visitor<'de> for Merged {
-    type Value = Value;
+        impl<'de> Visitor<'de> for Merged {
+            type Value = Paths;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
-        Ok(json!(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
-        Ok(json!(value))
-    }
-    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
-        Ok(json!(value))
-    }
-    /// The framework keeps bounds as floats.
-    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
-        let whole = value.to_string().parse::<i64>().ok().map(Number::from);
-        Ok(whole.or_else(|| Number::from_f64(value)).map_or(Value::Null, Value::Number))
-    }
-    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-    fn visit_string<E>(self, value: String) -> std::result::Result<Value, E> {
-        Ok(Value::String(value))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(value) = list.next_element_seed(Merged)? {
-            all.push(value);
-        }
-        Ok(Value::Array(all))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
-        let mut all = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Merged)?;
-            match (all.get_mut(&key), value) {
-                (Some(Value::Object(known)), Value::Object(more)) => known.extend(more),
-                (_, value) => drop(all.insert(key, value)),
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("paths with their operations")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Paths, A::Error> {
+                let mut paths = Map::new();
+                while let Some((path, item)) = map.next_entry::<String, Map<String, Value>>()? {
+                    if let Some(known) = paths.entry(path).or_insert_with(|| json!({})).as_object_mut() {
+                        known.extend(item);
+                    }
+                }
+                Ok(Paths(paths))
             }
         }
-        Ok(Value::Object(all))
+
+        deserializer.deserialize_map(Merged)
     }
+}
+
+pub(super) fn read(generated: &str) -> Result<Value> {
+    let Generated { paths, mut rest } = serde_json::from_str(generated)
+        .map_err(|e| Error::internal(format!("the generated document is not JSON: {e}")))?;
+    rest.insert("paths".into(), Value::Object(paths.0));
+    Ok(Value::Object(rest))
 }
 
 /// Gives names to what repeats, and leaves out what says nothing.
@@ -198,25 +177,32 @@ fn share_successes(document: &mut Value) {
         }
     });
     uses.retain(|_, uses| *uses > 1);
-    let mut shared = Map::new();
+    let mut shared = document["components"]["responses"].as_object_mut().map(std::mem::take).unwrap_or_default();
     each_operation(document, &mut |operation| {
         let responses = operation["responses"].as_object_mut().into_iter().flatten();
         for (_, response) in responses.filter(|(status, _)| is_success(status)) {
             let text = response.to_string();
             let envelope = response.pointer("/content/application~1json/schema/$ref").and_then(Value::as_str);
-            let (true, Some((_, envelope))) =
-                (uses.contains_key(&text), envelope.and_then(|path| path.rsplit_once('/')))
-            else {
-                continue;
-            };
-            let name = format!("{envelope}_{}", hex::encode(&secret::hash(&text)[..2]));
-            let reference = json!({"$ref": format!("#/components/responses/{name}")});
-            shared.insert(name, std::mem::replace(response, reference));
+            let envelope = envelope.and_then(|path| path.rsplit('/').next()).map(str::to_owned);
+            if let Some(envelope) = envelope.filter(|_| uses.contains_key(&text)) {
+                *response = share(&mut shared, &envelope, &text, response.take());
+            }
         }
     });
-    if let Some(responses) = document["components"]["responses"].as_object_mut() {
-        responses.extend(shared);
-    }
+    document["components"]["responses"] = Value::Object(shared);
+}
+
+/// A reference to a response that stands once. Its name is short, and the same as long as `text` is, which says what it is.
+pub(super) fn share(shared: &mut Map<String, Value>, name: &str, text: &str, response: Value) -> Value {
+    const DIGITS: usize = 4;
+    let digest = hex::encode(&secret::hash(text));
+    let named = (DIGITS..digest.len()).map(|digits| format!("{name}_{}", &digest[..digits]));
+    // Two that begin alike are told apart by more digits.
+    let is_free = |name: &String| shared.get(name).is_none_or(|known| *known == response);
+    let name = named.into_iter().find(is_free).unwrap_or_else(|| format!("{name}_{digest}"));
+    let reference = json!({"$ref": format!("#/components/responses/{name}")});
+    shared.insert(name, response);
+    reference
 }
 
 fn each_operation(document: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
@@ -254,6 +240,12 @@ fn shorten(value: &mut Value, kinds: &Map<String, Value>) {
             map.values_mut().for_each(|value| shorten(value, kinds));
         }
         Value::Array(list) => list.iter_mut().for_each(|value| shorten(value, kinds)),
+        // The framework keeps bounds as floats.
+        Value::Number(number) if number.is_f64() => {
+            if let Ok(whole) = number.as_f64().unwrap_or_default().to_string().parse::<i64>() {
+                *number = whole.into();
+            }
+        }
         _ => {}
     }
 }
