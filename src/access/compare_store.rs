@@ -181,8 +181,18 @@ const PAGE_OF_GRANTS: &str = "
     limit :most";
 
 fn grants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
-    r.all(PAGE_OF_GRANTS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
-        Ok((Mark { id: row.get(0)?, ..Mark::default() }, store::grant_of(row)?))
+    by_id(r, PAGE_OF_GRANTS, after, store::grant_of)
+}
+
+/// A page of rows in the order of their ids, which come first.
+fn by_id(
+    r: &Reader<'_>,
+    page: &'static str,
+    after: &Mark,
+    change_of: fn(&Row<'_>) -> rusqlite::Result<Change>,
+) -> Result<Page> {
+    r.all(page, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
+        Ok((Mark { id: row.get(0)?, ..Mark::default() }, change_of(row)?))
     })
     .map(Page::of)
 }
@@ -210,11 +220,7 @@ const PAGE_OF_SESSIONS: &str = "
     limit :most";
 
 fn sessions(r: &Reader<'_>, after: &Mark) -> Result<Page> {
-    r.all(PAGE_OF_SESSIONS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
-        let session = Session { member: row.get(1)?, second_factor: row.get(2)? };
-        Ok((Mark { id: row.get(0)?, ..Mark::default() }, Change::Session(row.get(0)?, Some(session))))
-    })
-    .map(Page::of)
+    by_id(r, PAGE_OF_SESSIONS, after, store::session_of)
 }
 
 const PAGE_OF_API_KEYS: &str = "
@@ -226,10 +232,7 @@ const PAGE_OF_API_KEYS: &str = "
     limit :most";
 
 fn api_keys(r: &Reader<'_>, after: &Mark) -> Result<Page> {
-    r.all(PAGE_OF_API_KEYS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
-        Ok((Mark { id: row.get(0)?, ..Mark::default() }, Change::ApiKey(Box::new(store::api_key_of(row)?))))
-    })
-    .map(Page::of)
+    by_id(r, PAGE_OF_API_KEYS, after, |row| Ok(Change::ApiKey(Box::new(store::api_key_of(row)?))))
 }
 
 const COUNT_PEOPLE: &str = "select count(*) from members";

@@ -304,10 +304,14 @@ const LIST_SESSIONS: &str = "select id, member_id, second_factor from sessions";
 
 fn sessions(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     each(r, LIST_SESSIONS, |row| {
-        let session = Session { member: row.get(1)?, second_factor: row.get(2)? };
-        snapshot.apply(Change::Session(row.get(0)?, Some(session)));
+        snapshot.apply(session_of(row)?);
         Ok(())
     })
+}
+
+pub(super) fn session_of(row: &Row<'_>) -> rusqlite::Result<Change> {
+    let session = Session { member: row.get(1)?, second_factor: row.get(2)? };
+    Ok(Change::Session(row.get(0)?, Some(session)))
 }
 
 const LIST_API_KEYS: &str = "

@@ -99,11 +99,11 @@ pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
     Ok(w.execute(RETRY, &[(":now", &w.now()), (":target", &target), (":event_id", &event)])? == 1)
 }
 
+const DELIVERY_COLUMNS: &str = "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state,
+    d.attempts, d.next_at, d.last_error, d.updated_at, e.maker";
 const LIST_DELIVERIES: List = List {
     name: "deliveries",
-    columns:
-        "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
-              d.last_error, d.updated_at, e.maker",
+    columns: DELIVERY_COLUMNS,
     from: "deliveries d
            cross join events e on e.id = d.event_id
            left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",
@@ -129,9 +129,7 @@ const LIST_DELIVERIES: List = List {
 };
 const LIST_DELIVERIES_IN: List = List {
     name: "deliveries",
-    columns:
-        "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
-              d.last_error, d.updated_at, e.maker",
+    columns: DELIVERY_COLUMNS,
     from: "events e
            cross join deliveries d on d.event_id = e.id
            left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",

@@ -138,18 +138,20 @@ pub fn find_subject(r: &Reader<'_>, member: MemberId) -> Result<Option<String>> 
     r.find(FIND_SUBJECT, &[(":member_id", &member)], |row| row.get(0))
 }
 
+const MEMBER_COLUMNS: &str = "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version,
+    m.created_at, m.updated_at, m.username_by_site";
+const BY_KEYWORD: &str = "m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
+    or m.display_name like :keyword escape '\\'";
 const LIST_MEMBERS: List = List {
     name: "members",
-    columns: "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-              m.updated_at, m.username_by_site",
+    columns: MEMBER_COLUMNS,
     from: "members m",
     joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
     conditions: &[
         "m.status <> 'deleted'",
         "(m.status = 'active') = :is_active",
         "m.id in (select unhex(value) from json_each(:among))",
-        "m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-         or m.display_name like :keyword escape '\\'",
+        BY_KEYWORD,
     ],
     order: &["m.id"],
     costly: &[":keyword"],
@@ -164,16 +166,14 @@ const LIST_MEMBERS: List = List {
 /// Who was deleted is nowhere a member.
 const LIST_MEMBERS_IN: List = List {
     name: "members",
-    columns: "m.id, m.username, m.email, m.display_name, m.status, i.subject, i.account_id, m.version, m.created_at,
-              m.updated_at, m.username_by_site",
+    columns: MEMBER_COLUMNS,
     from: "memberships s cross join members m on m.id = s.member_id",
     joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
     conditions: &[
         "s.organization_id = :organization_id",
         "(m.status = 'active') = :is_active",
         "s.member_id in (select unhex(value) from json_each(:among))",
-        "m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-         or m.display_name like :keyword escape '\\'",
+        BY_KEYWORD,
     ],
     order: &["s.member_id"],
     costly: &[":keyword", ":is_active"],

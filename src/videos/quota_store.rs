@@ -301,6 +301,8 @@ pub struct Held {
     pub account: Account,
 }
 
+const BY_KEYWORD: &str = "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
+    or m.display_name like :keyword escape '\\'";
 /// Who has stored something.
 const LIST_USERS: List = List {
     name: "quotas",
@@ -318,8 +320,7 @@ const LIST_USERS: List = List {
         "q.used > 0",
         "q.organization_id = :organization_id",
         "q.member_id in (select unhex(value) from json_each(:among))",
-        "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
-         or m.display_name like :keyword escape '\\'",
+        BY_KEYWORD,
     ],
     order: &["q.used desc", "q.member_id"],
     costly: &[":keyword"],
@@ -328,25 +329,25 @@ const LIST_USERS: List = List {
         (&[":organization_id"], "select count(*) from quotas where used > 0 and organization_id = :organization_id"),
     ],
 };
+const IDLE_COLUMNS: &str = "m.id, m.username, q.organization_id, q.own_size,
+    coalesce(q.own_size,
+             (select member_size from organization_quotas o
+              where o.organization_id = coalesce(q.organization_id, :seen_by)), :default_bytes),
+    0,
+    coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
+                               where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
+    coalesce(q.warned_percent, 0)";
 /// Who has not.
 const LIST_IDLE: List = List {
     name: "idle quotas",
-    columns: "m.id, m.username, q.organization_id, q.own_size,
-              coalesce(q.own_size,
-                       (select member_size from organization_quotas o
-                        where o.organization_id = coalesce(q.organization_id, :seen_by)), :default_bytes),
-              0,
-              coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
-                                         where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
-              coalesce(q.warned_percent, 0)",
+    columns: IDLE_COLUMNS,
     from: "members m left join quotas q on q.member_id = m.id",
     joins: "",
     conditions: &[
         "m.status <> 'deleted'",
         "coalesce(q.used, 0) = 0",
         "m.id in (select unhex(value) from json_each(:among))",
-        "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
-         or m.display_name like :keyword escape '\\'",
+        BY_KEYWORD,
     ],
     order: &["m.id"],
     costly: &[":keyword"],
@@ -354,14 +355,7 @@ const LIST_IDLE: List = List {
 };
 const LIST_IDLE_IN: List = List {
     name: "idle quotas",
-    columns: "m.id, m.username, q.organization_id, q.own_size,
-              coalesce(q.own_size,
-                       (select member_size from organization_quotas o
-                        where o.organization_id = coalesce(q.organization_id, :seen_by)), :default_bytes),
-              0,
-              coalesce(q.reserved, 0) - (select coalesce(sum(r.size), 0) from quota_reservations r
-                                         where r.member_id = m.id and r.state = 'open' and r.expires_at <= :now),
-              coalesce(q.warned_percent, 0)",
+    columns: IDLE_COLUMNS,
     from: "memberships s
            cross join members m on m.id = s.member_id
            left join quotas q on q.member_id = s.member_id",
@@ -370,8 +364,7 @@ const LIST_IDLE_IN: List = List {
         "s.organization_id = :organization_id",
         "q.member_id is null or (q.used = 0 and q.organization_id = s.organization_id)",
         "s.member_id in (select unhex(value) from json_each(:among))",
-        "m.username_folded like :keyword escape '\\' or m.email_folded like :keyword escape '\\'
-         or m.display_name like :keyword escape '\\'",
+        BY_KEYWORD,
     ],
     order: &["s.member_id"],
     costly: &[":keyword"],

@@ -157,6 +157,19 @@ fn literals(source: &str) -> Vec<&'static str> {
     found
 }
 
+/// A list with the texts in place of the names under which it shares them with other lists of the file.
+fn spelled_out(list: &str, file: &str) -> String {
+    let mut list = list.to_owned();
+    for piece in file.split("\nconst ").skip(1) {
+        let Some((name, rest)) = piece.split_once(": &str = ").filter(|(name, _)| !name.contains(' ')) else {
+            continue;
+        };
+        let text = rest.split(";\n").next().expect("an end");
+        list = list.replace(&format!(" {name},"), &format!(" {text},"));
+    }
+    list
+}
+
 /// Every list of the source, with the file it is in.
 pub fn lists() -> Vec<(String, String, List)> {
     const FIELDS: [&str; 8] = ["name", "columns", "from", "joins", "conditions", "order", "costly", "kept"];
@@ -164,7 +177,7 @@ pub fn lists() -> Vec<(String, String, List)> {
     for (file, text) in crate::tidy::files("src") {
         let pieces = text.split("\nconst ").skip(1).filter(|piece| piece.contains(": List = List {"));
         for piece in pieces.filter(|piece| piece.split(':').nth(1).is_some_and(|of| of.starts_with(" List ="))) {
-            let body = piece.split("\n};").next().expect("a body");
+            let body = &spelled_out(piece.split("\n};").next().expect("a body"), &text);
             let place =
                 |field: &str| body.find(&format!("\n    {field}:")).unwrap_or_else(|| panic!("{file}: {field}"));
             let ends = FIELDS.iter().skip(1).map(|field| place(field)).chain([body.len()]);
