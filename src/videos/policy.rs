@@ -48,10 +48,8 @@ pub struct NewVideo {
 impl NewVideo {
     fn facts(&self) -> Facts {
         let fact = |name: &str, value: String| Claim { name: name.to_owned(), values: vec![value] };
-        let known = [
-            fact("video_path", self.path.as_str().to_owned()),
-            fact("video_source", self.source.word().to_owned()),
-        ];
+        let known =
+            [fact("video_path", self.path.as_str().to_owned()), fact("video_source", self.source.word().to_owned())];
         Facts(known.into_iter().chain(self.size.map(|size| fact("size_bytes", size.to_string()))).collect())
     }
 }
