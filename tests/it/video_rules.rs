@@ -67,30 +67,33 @@ impl Place {
 
     /// Brings a new file of the member's; the request names an organization, where one is given.
     async fn bring(&self, member: &Member<'_>, way: &str, named: Option<&str>) -> Reply {
-        let naming = |caller: As<'_>| match named {
-            Some(named) => caller.with("x-tenant-id", named),
-            None => caller,
-        };
         let path = |name: &str| self.media.file_of(member, name, 1_000);
         let told = async |action: &str, at: i64, more: Value| {
             let name =
                 if more["virtual_target_path"].is_string() { "f.mp4.part".into() } else { format!("{action}.mp4") };
             let more = json!({"username": member.username, "virtual_path": format!("/{name}"), "session_id": way,
                 "virtual_target_path": more["virtual_target_path"], "file_size": more["file_size"]});
-            naming(hook(&self.site)).post("/api/v1/hooks/sftpgo/events", event(action, "", at, more)).await
+            naming(hook(&self.site), named).post("/api/v1/hooks/sftpgo/events", event(action, "", at, more)).await
         };
         match way {
-            "by oneself" => register(&naming(member.caller()), &path("a.mp4")).await,
+            "by oneself" => register(&naming(member.caller(), named), &path("a.mp4")).await,
             "by a service" => {
                 let uploads = service(&self.site, &["videos:write"]).await;
-                register(&naming(uploads.with("x-sftpgo-user", &member.username)), &path("b.mp4")).await
+                register(&naming(uploads.with("x-sftpgo-user", &member.username), named), &path("b.mp4")).await
             }
-            "by a reservation" => commit(&naming(member.caller()), &path("c.mp4")).await,
+            "by a reservation" => commit(&naming(member.caller(), named), &path("c.mp4")).await,
             "before an upload" => told("pre-upload", 1, json!({})).await,
             "after an upload" => told("upload", 2, json!({"file_size": 10})).await,
             "by a rename" => told("rename", 3, json!({"virtual_target_path": "/f.mp4", "file_size": 10})).await,
             other => panic!("{other}"),
         }
+    }
+}
+
+fn naming<'s>(caller: As<'s>, named: Option<&str>) -> As<'s> {
+    match named {
+        Some(named) => caller.with("x-tenant-id", named),
+        None => caller,
     }
 }
 
