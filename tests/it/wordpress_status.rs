@@ -101,8 +101,9 @@ async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
 
 // ── a real WordPress, with the must-use plugin of `packaging/wordpress` ──
 
-/// A site that tells the real WordPress in the name of one of its people.
-async fn site_at(wordpress: &WordPress, login: &str) -> (Site, tempfile::TempDir) {
+/// A site that tells the real WordPress in the name of one of its people. Its secret is read until the site is over: the
+/// folder stands before it, so that it goes after it.
+async fn site_at(wordpress: &WordPress, login: &str) -> (tempfile::TempDir, Site) {
     let secrets = tempfile::tempdir().expect("a folder");
     let file = secrets.path().join("password");
     std::fs::write(&file, &wordpress.person(login).application_password).expect("a secret");
@@ -112,7 +113,7 @@ async fn site_at(wordpress: &WordPress, login: &str) -> (Site, tempfile::TempDir
         wordpress.url,
         file.display()
     );
-    (Site::with(&settings).await, secrets)
+    (secrets, Site::with(&settings).await)
 }
 
 async fn member_with_number(site: &Site, number: i64) -> String {
@@ -144,7 +145,7 @@ async fn by_application_password(wordpress: &WordPress, login: &str, password: &
 #[tokio::test]
 async fn a_real_wordpress_keeps_out_who_is_suspended_and_lets_in_who_is_active_again() {
     let wordpress = WordPress::start();
-    let (site, _secrets) = site_at(wordpress, "admin").await;
+    let (_secrets, site) = site_at(wordpress, "admin").await;
     let (login, person) = new_person(wordpress, "subscriber").await;
     let kim = member_with_number(&site, person.id).await;
     let say = async |what: &str| {
@@ -190,7 +191,7 @@ async fn a_real_wordpress_says_who_is_nobody_there_and_who_may_not_tell() {
     for (teller, number, error) in
         [("admin", 4_000_000, "there is no such account"), ("editor", person.id, "may not edit users")]
     {
-        let (site, _secrets) = site_at(wordpress, teller).await;
+        let (_secrets, site) = site_at(wordpress, teller).await;
         let kim = member_with_number(&site, number).await;
         site.admin().post(&format!("/admin/members/{kim}/deactivate"), json!({})).await.done();
         let (state, said) = delivered(&site, 1).await;
