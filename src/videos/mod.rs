@@ -13,6 +13,7 @@ pub mod jobs;
 mod jobs_store;
 pub mod measure;
 pub mod path;
+pub mod policy;
 pub mod quota;
 mod quota_store;
 pub mod recount;
