@@ -54,29 +54,22 @@ impl NewVideo {
     }
 }
 
-/// Whose plugins are asked about a new video: those of the organization that the request names, where its owner belongs
-/// to it, and otherwise of all that the owner belongs to. The platform has no videos of its own, and an organization that
-/// is switched off has no say.
-fn organizations(
-    snapshot: &Snapshot,
-    owner: MemberId,
-    named: Option<OrganizationId>,
-) -> impl Iterator<Item = OrganizationId> {
+/// Whose plugins are asked about a new video: those of all organizations that its owner belongs to, so that nobody picks
+/// the one that is lax. The platform has no videos of its own, and an organization that is switched off has no say.
+fn organizations(snapshot: &Snapshot, owner: MemberId) -> impl Iterator<Item = OrganizationId> {
     let own = |tenant: &&Tenant| tenant.is_active && !snapshot.is_platform(tenant.id);
-    let own: Vec<OrganizationId> = snapshot.tenants_of(owner).filter(own).map(|tenant| tenant.id).collect();
-    let named = named.filter(|named| own.contains(named));
-    own.into_iter().filter(move |id| named.is_none_or(|named| named == *id))
+    snapshot.tenants_of(owner).filter(own).map(|tenant| tenant.id)
 }
 
-/// Is there any plugin to be asked about a new video of this member, when the request names no organization?
+/// Is there any plugin to be asked about a new video of this member?
 pub fn is_asked(snapshot: &Snapshot, owner: MemberId) -> bool {
-    organizations(snapshot, owner, None).any(|id| has_rules(snapshot, Some(id)))
+    organizations(snapshot, owner).any(|id| has_rules(snapshot, Some(id)))
 }
 
 /// Asks the plugins; fails where one denies, or fails itself. Never within a transaction: no guest runs under the writer.
 pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()> {
     let (snapshot, facts, spent) = (app.snapshot(), new.facts(), Arc::default());
-    for id in organizations(&snapshot, new.owner, caller.named_tenant) {
+    for id in organizations(&snapshot, new.owner) {
         if !has_rules(&snapshot, Some(id)) {
             continue;
         }
