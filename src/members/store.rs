@@ -155,6 +155,7 @@ const LIST_MEMBERS: List = List {
     ],
     order: &["m.id"],
     costly: &[":keyword"],
+    walked: &[":keyword"],
     kept: &[
         (&[], "select count(*) from members where status <> 'deleted'"),
         (
@@ -177,6 +178,7 @@ const LIST_MEMBERS_IN: List = List {
     ],
     order: &["s.member_id"],
     costly: &[":keyword", ":is_active"],
+    walked: &[":keyword", ":is_active"],
     kept: &[(&[":organization_id"], "select count(*) from memberships where organization_id = :organization_id")],
 };
 
@@ -540,8 +542,26 @@ const LIST_MEMBERSHIPS: List = List {
     conditions: &["s.member_id = :member_id", "s.organization_id = :only"],
     order: &["o.org_code"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
+
+/// The same for a member of many organizations: these are passed in their order, and most are its own.
+const LIST_MEMBERSHIPS_OF_MANY: List = List {
+    name: "memberships",
+    columns: "o.id, o.org_code, o.name, o.status, s.created_at",
+    from: "organizations o cross join memberships s on s.organization_id = o.id",
+    joins: "",
+    conditions: &["s.member_id = :member_id"],
+    order: &["o.org_code"],
+    costly: &[],
+    walked: &[],
+    kept: &[(&[":member_id"], "select count(*) from memberships where member_id = :member_id")],
+};
+
+const HAS_MANY: &str = "
+    select count(*) > :few
+    from (select 1 from memberships where member_id = :member_id limit :few + 1)";
 
 pub fn list_memberships(
     r: &Reader<'_>,
@@ -549,7 +569,11 @@ pub fn list_memberships(
     only: Option<OrganizationId>,
     window: &Window,
 ) -> Result<Listed<Membership>> {
-    r.page(&LIST_MEMBERSHIPS, &[(":member_id", &member), (":only", &only)], window, |row| {
+    /// As many are sorted in a millisecond.
+    const FEW: i64 = 500;
+    let is_of_many = only.is_none() && r.one(HAS_MANY, &[(":few", &FEW), (":member_id", &member)], |row| row.get(0))?;
+    let list = if is_of_many { &LIST_MEMBERSHIPS_OF_MANY } else { &LIST_MEMBERSHIPS };
+    r.page(list, &[(":member_id", &member), (":only", &only)], window, |row| {
         Ok(Membership {
             organization: row.get(0)?,
             org_code: row.get(1)?,

@@ -179,6 +179,7 @@ const LIST_HOLDERS: List = List {
     conditions: &["a.role_id = :role_id", "a.organization_id = :organization_id"],
     order: &["a.member_id", "a.source"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
@@ -304,6 +305,7 @@ const LIST_MAPPINGS: List = List {
     conditions: &["m.organization_id = :organization_id", "m.source = :source"],
     order: &["m.source", "m.external_key"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
@@ -455,6 +457,7 @@ const LIST_GRANTS: List = List {
     conditions: &["member_id = :member_id", "scope_type = :scope_type", "+module = :module"],
     order: &["scope_type", "scope_id", "module", "action"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
