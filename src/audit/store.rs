@@ -69,7 +69,7 @@ const EXPORT_ENTRIES: List = List {
     conditions: &[
         "+organization_id = :within",
         "+actor = :by",
-        "+action = :action",
+        "+action = :doing",
         "(target = :target or substr(+target, instr(target, ' ') + 1) = :target)",
         "+outcome = :outcome",
         "+at >= :since",
@@ -77,7 +77,7 @@ const EXPORT_ENTRIES: List = List {
     ],
     order: &["id"],
     costly: &[],
-    walked: &[":within", ":by", ":action", ":target", ":outcome", ":since", ":until"],
+    walked: &[":within", ":by", ":doing", ":target", ":outcome", ":since", ":until"],
     kept: &[],
 };
 
@@ -86,7 +86,7 @@ pub fn export_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Resul
     let asked: Parameters<'_> = &[
         (":within", &filter.organization),
         (":by", &filter.actor),
-        (":action", &filter.action),
+        (":doing", &filter.action),
         (":target", &filter.target),
         (":outcome", &filter.outcome),
         (":since", &filter.since),

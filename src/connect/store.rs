@@ -125,7 +125,7 @@ const LIST_DELIVERIES: List = List {
     ],
     order: &["d.event_id desc", "d.target"],
     costly: &[":within", ":its_state", ":target_kind", ":kind", ":since", ":until"],
-    walked: &[":within", ":its_state", ":target_kind", ":kind", ":since", ":until"],
+    walked: &[":within", ":its_state", ":is_delivered", ":target_kind", ":kind", ":since", ":until"],
     kept: &[
         (&[], "select count(*) from (select 1 from deliveries limit :counted_max)"),
         (

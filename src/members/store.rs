@@ -148,8 +148,8 @@ const LIST_MEMBERS: List = List {
     from: "members m",
     joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
     conditions: &[
-        "m.status <> 'deleted'",
-        "(m.status = 'active') = :is_active",
+        "+m.status <> 'deleted'",
+        "m.status <> 'deleted' and (m.status = 'active') = :is_active",
         "m.id in (select unhex(value) from json_each(:among))",
         BY_KEYWORD,
     ],

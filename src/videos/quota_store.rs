@@ -355,7 +355,7 @@ const LIST_IDLE: List = List {
     from: "members m left join quotas q on q.member_id = m.id",
     joins: "",
     conditions: &[
-        "m.status <> 'deleted'",
+        "+m.status <> 'deleted'",
         "coalesce(q.used, 0) = 0",
         "m.id in (select unhex(value) from json_each(:among))",
         BY_KEYWORD,
