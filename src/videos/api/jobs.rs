@@ -342,6 +342,7 @@ impl Api {
     /// List jobs, the newest first
     ///
     /// One's own; with the permission those of the organization; those of the site for the platform and programs.
+    /// Where filters fit few of many rows a page may be short, or empty, while there is `next`.
     #[oai(path = "/", method = "get", operation_id = "list_jobs")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_jobs(
