@@ -395,9 +395,8 @@ const COUNT_DELIVERIES: &str = "
 /// more: [`delete_deliveries`] deletes them piece by piece.
 pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
     let (target, counted_max) = (outbox::calls_to(id), Window::COUNTED_MAX as i64);
-    let deliveries = w.one(COUNT_DELIVERIES, &[(":target", &target), (":counted_max", &counted_max)], |row| {
-        row.get::<_, i64>(0)
-    })?;
+    let deliveries =
+        w.one(COUNT_DELIVERIES, &[(":target", &target), (":counted_max", &counted_max)], |row| row.get::<_, i64>(0))?;
     w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;
     Ok(deliveries.unsigned_abs())
 }

@@ -210,8 +210,7 @@ impl List {
 
     /// The statement that counts, up to a bound.
     pub fn count(&self, given: &[&str], is_until: bool) -> String {
-        let asked =
-            all_of(self.asked(given).map(str::to_owned).chain(is_until.then(|| self.beside(UNTIL, true))));
+        let asked = all_of(self.asked(given).map(str::to_owned).chain(is_until.then(|| self.beside(UNTIL, true))));
         format!("select count(*) from (select 1 from {}{asked} limit :counted_max)", self.from)
     }
 

@@ -321,7 +321,7 @@ pub fn list_mappings(
 
 /// How many an organization has.
 pub fn count_mappings(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
-    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)])
+    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)], &Window::first(0))
 }
 
 fn mapping_of(row: &Row<'_>) -> rusqlite::Result<Mapping> {

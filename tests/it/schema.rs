@@ -126,8 +126,8 @@ fn no_statement_reads_a_whole_table_but_those_that_must() {
             // Nor is what a statement made for itself a table of ours, and taking a JSON list apart.
             let scanned = step.split_whitespace().nth(1).unwrap_or_default();
             let is_its_own = sql.contains(&format!("recursive {scanned} ("));
-            let is_harmless =
-                is_its_own || ["CONSTANT ROW", "USING", "VIRTUAL TABLE", "(subquery"].iter().any(|word| step.contains(word));
+            let is_harmless = is_its_own
+                || ["CONSTANT ROW", "USING", "VIRTUAL TABLE", "(subquery"].iter().any(|word| step.contains(word));
             let is_scan = step.starts_with("SCAN") && !is_harmless;
             assert!(!is_scan, "{name}: {step}");
         }
@@ -173,8 +173,7 @@ fn spelled_out(list: &str, file: &str) -> String {
 
 /// Every list of the source, with the file it is in.
 pub fn lists() -> Vec<(String, String, List)> {
-    const FIELDS: [&str; 9] =
-        ["name", "columns", "from", "joins", "conditions", "order", "costly", "walked", "kept"];
+    const FIELDS: [&str; 9] = ["name", "columns", "from", "joins", "conditions", "order", "costly", "walked", "kept"];
     let mut found = Vec::new();
     for (file, text) in crate::tidy::files("src") {
         let pieces = text.split("\nconst ").skip(1).filter(|piece| piece.contains(": List = List {"));
