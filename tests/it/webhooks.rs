@@ -345,8 +345,8 @@ async fn deliveries_of_a_deleted_webhook_go_in_pieces_and_nobody_sees_what_is_le
         assert_eq!(page["items"], json!([]), "{path}");
     }
     assert_eq!(site.admin().get(&list).await.data()["total"], 0);
-    let retried = site.admin().post(&format!("/admin/deliveries/100001.{}/retry", target.replace(' ', ".")), json!({}));
-    assert_eq!(retried.await.word(), "delivery_not_found");
+    let retry = format!("/admin/deliveries/100001.{}/retry", target.replace(' ', "."));
+    assert_eq!(site.admin().post(&retry, json!({})).await.word(), "delivery_not_found");
     assert_eq!(left(&site), 300);
     site.restart().await;
     assert_eq!(left(&site), 0);
