@@ -292,6 +292,7 @@ create table audit (
 create index audit_at on audit (at);
 create index audit_organization_id on audit (organization_id, at);
 create index audit_actor on audit (actor, at);
+create index audit_action on audit (action, at);
 -- By the target's id alone, which follows its kind.
 create index audit_target on audit (substr(target, instr(target, ' ') + 1), at);
 
@@ -307,6 +308,10 @@ create table idempotency_keys (
     primary key (caller, action, key)
 ) strict, without rowid;
 create index idempotency_keys_created_at on idempotency_keys (created_at);
+-- Ids of what was erased. Nobody gets an answer that names one of them, and soon there is none.
+create table erased_names (
+    name text primary key
+) strict, without rowid;
 
 -- A sign-in that lasts: what a refresh token renews and what access tokens name.
 create table sessions (
@@ -601,8 +606,8 @@ create table quota_reservations (
     created_at integer not null,
     updated_at integer not null
 ) strict, without rowid;
-create index quota_reservations_member_id on quota_reservations (member_id);
-create index quota_reservations_organization_id on quota_reservations (organization_id);
+create index quota_reservations_member_id on quota_reservations (member_id, state, expires_at, size);
+create index quota_reservations_organization_id on quota_reservations (organization_id, state, expires_at, size);
 create index quota_reservations_open on quota_reservations (expires_at) where state = 'open';
 create index quota_reservations_over on quota_reservations (expires_at) where state <> 'open';
 
@@ -665,6 +670,61 @@ create table job_queues (
 create index job_queues_open on job_queues (ready, turn, since) where state = 'open';
 create index job_queues_later on job_queues (since) where state = 'later';
 create index job_queues_closed on job_queues (organization_id) where state = 'closed';
+
+-- How many jobs each organization has in each state; kept by triggers.
+create table job_counts (
+    -- Empty for none.
+    organization_id blob primary key,
+    queued integer not null default 0 check (queued >= 0),
+    -- Those of `queued` whose member is not active.
+    held integer not null default 0 check (held >= 0),
+    leased integer not null default 0 check (leased >= 0),
+    done integer not null default 0 check (done >= 0),
+    dead integer not null default 0 check (dead >= 0)
+) strict, without rowid;
+create trigger jobs_inserted after insert on jobs begin
+    insert into job_counts (organization_id, queued, held, leased, done, dead)
+    values (coalesce(new.organization_id, x''), new.state = 'queued',
+            new.state = 'queued' and exists (select 1 from members where id = new.member_id and status <> 'active'),
+            new.state = 'leased', new.state = 'done', new.state = 'dead')
+    on conflict (organization_id) do update
+    set queued = queued + excluded.queued, held = held + excluded.held, leased = leased + excluded.leased,
+        done = done + excluded.done, dead = dead + excluded.dead;
+end;
+create trigger jobs_deleted after delete on jobs begin
+    update job_counts
+    set queued = queued - (old.state = 'queued'),
+        held = held - (old.state = 'queued'
+                       and exists (select 1 from members where id = old.member_id and status <> 'active')),
+        leased = leased - (old.state = 'leased'), done = done - (old.state = 'done'), dead = dead - (old.state = 'dead')
+    where organization_id = coalesce(old.organization_id, x'');
+end;
+create trigger jobs_changed after update of state, member_id, organization_id on jobs
+when old.state <> new.state or old.member_id is not new.member_id or old.organization_id is not new.organization_id begin
+    update job_counts
+    set queued = queued - (old.state = 'queued'),
+        held = held - (old.state = 'queued'
+                       and exists (select 1 from members where id = old.member_id and status <> 'active')),
+        leased = leased - (old.state = 'leased'), done = done - (old.state = 'done'), dead = dead - (old.state = 'dead')
+    where organization_id = coalesce(old.organization_id, x'');
+    insert into job_counts (organization_id, queued, held, leased, done, dead)
+    values (coalesce(new.organization_id, x''), new.state = 'queued',
+            new.state = 'queued' and exists (select 1 from members where id = new.member_id and status <> 'active'),
+            new.state = 'leased', new.state = 'done', new.state = 'dead')
+    on conflict (organization_id) do update
+    set queued = queued + excluded.queued, held = held + excluded.held, leased = leased + excluded.leased,
+        done = done + excluded.done, dead = dead + excluded.dead;
+end;
+create trigger members_jobs_held after update of status on members
+when (old.status = 'active') <> (new.status = 'active') begin
+    update job_counts
+    set held = held + iif(new.status = 'active', -1, 1)
+                      * (select count(*) from jobs j
+                         where j.state = 'queued' and j.member_id = new.id
+                           and j.organization_id is nullif(job_counts.organization_id, x''))
+    where organization_id in (select coalesce(organization_id, x'') from jobs
+                              where state = 'queued' and member_id = new.id);
+end;
 
 -- What happened, for others: committed with its cause, delivered later.
 create table events (

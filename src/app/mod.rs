@@ -433,9 +433,9 @@ fn recovered(r: &Reader<'_>, before: Snapshot) -> Snapshot {
     }
 }
 
-/// Forgets answers that name something, because it was erased.
-pub fn forget_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
-    store::forget_answers_naming(t, &id.to_string())
+/// Nobody gets an answer any more that names something, because it was erased. [`App::forget_erased`] deletes them.
+pub fn erase_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
+    store::erase_name(t, &id.to_string())
 }
 
 /// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.

@@ -172,7 +172,8 @@ pub fn set_setup(w: &Writer<'_>, link: Option<(Hash, Timestamp)>) -> Result<()> 
 const FIND_REMEMBERED: &str = "
     select fingerprint, answer
     from idempotency_keys
-    where caller = :caller and action = :action and key = :key and created_at > :since";
+    where caller = :caller and action = :action and key = :key and created_at > :since
+      and not exists (select 1 from erased_names where instr(answer, name) > 0)";
 
 pub(super) fn find_remembered(
     r: &Reader<'_>,
@@ -207,10 +208,57 @@ pub(super) fn remember(
     .map(drop)
 }
 
-const FORGET_NAMING: &str = "delete from idempotency_keys where instr(answer, :text) > 0";
+const ERASE_NAME: &str = "insert into erased_names (name) values (:name) on conflict (name) do nothing";
 
-pub fn forget_answers_naming(w: &Writer<'_>, text: &str) -> Result<()> {
-    w.execute(FORGET_NAMING, &[(":text", &text)]).map(drop)
+/// Nobody gets an answer that names it any more; [`App::forget_erased`](super::App::forget_erased) deletes them.
+pub(super) fn erase_name(w: &Writer<'_>, name: &str) -> Result<()> {
+    w.execute(ERASE_NAME, &[(":name", &name)]).map(drop)
+}
+
+const LIST_ERASED_NAMES: &str = "select name from erased_names";
+
+pub(super) fn list_erased_names(r: &Reader<'_>) -> Result<Vec<String>> {
+    r.all(LIST_ERASED_NAMES, &[], |row| row.get(0))
+}
+
+const DELETE_ERASED_NAME: &str = "delete from erased_names where name = :name";
+
+/// No answer names it any more.
+pub(super) fn delete_erased_name(w: &Writer<'_>, name: &str) -> Result<()> {
+    w.execute(DELETE_ERASED_NAME, &[(":name", &name)]).map(drop)
+}
+
+/// Caller, action and key of an answer.
+pub(super) type PlaceOfAnswer = (String, String, String);
+
+const LIST_ANSWERS_BEHIND: &str = "
+    select caller, action, key, exists (select 1 from erased_names where instr(answer, name) > 0)
+    from idempotency_keys
+    where (caller, action, key) > (:caller, :action, :key)
+    order by caller, action, key
+    limit :most";
+
+/// The next answers, and whether each names what was erased.
+pub(super) fn list_answers_behind(
+    r: &Reader<'_>,
+    (caller, action, key): &PlaceOfAnswer,
+    most: usize,
+) -> Result<Vec<(PlaceOfAnswer, bool)>> {
+    r.all(
+        LIST_ANSWERS_BEHIND,
+        &[(":caller", caller), (":action", action), (":key", key), (":most", &sql::limit(most))],
+        |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)),
+    )
+}
+
+const FORGET_ANSWER: &str = "
+    delete from idempotency_keys
+    where caller = :caller and action = :action and key = :key
+      and exists (select 1 from erased_names where instr(answer, name) > 0)";
+
+/// Forgets an answer that names what was erased.
+pub(super) fn forget_answer(w: &Writer<'_>, (caller, action, key): &PlaceOfAnswer) -> Result<()> {
+    w.execute(FORGET_ANSWER, &[(":caller", caller), (":action", action), (":key", key)]).map(drop)
 }
 
 const FORGET: &str = "

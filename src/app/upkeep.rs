@@ -57,6 +57,28 @@ impl App {
         Ok(())
     }
 
+    /// Forgets answers that name what was erased, a few at a time.
+    pub async fn forget_erased(&self) -> Result<()> {
+        /// Looked at in one read.
+        const AT_ONCE_MAX: usize = 2_000;
+        let erased = self.read(store::list_erased_names).await?;
+        if erased.is_empty() {
+            return Ok(());
+        }
+        let mut place = store::PlaceOfAnswer::default();
+        loop {
+            let answers = self.read(move |r| store::list_answers_behind(r, &place, AT_ONCE_MAX)).await?;
+            let last = answers.last().map(|(place, _)| place.clone()).filter(|_| answers.len() == AT_ONCE_MAX);
+            let naming = answers.into_iter().filter_map(|(place, is_named)| is_named.then_some(place)).collect();
+            self.tend_each(naming, store::forget_answer).await?;
+            match last {
+                Some(last) => place = last,
+                None => break,
+            }
+        }
+        self.tend_each(erased, |w, name| store::delete_erased_name(w, name)).await
+    }
+
     /// Forgets answers whose time is over.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = ms(self.config.idempotency_ttl_s);

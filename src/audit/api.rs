@@ -16,7 +16,7 @@ use crate::access::caller::Office;
 use crate::access::permission::Permission;
 use crate::app::App;
 use crate::db::Window;
-use crate::error::Cause;
+use crate::error::{Cause, Error};
 use crate::ids::OrganizationId;
 use crate::wire::{Failure, Page, Reply, Tag, ok};
 
@@ -142,7 +142,8 @@ const EXPORT_STEP: u64 = 500;
 impl Api {
     /// Read the audit
     ///
-    /// Newest first. A member of an organization sees what concerns it.
+    /// Newest first. A member of an organization sees what concerns it. Where filters fit few of many entries a page may be
+    /// short, or empty, while there is `next`.
     #[oai(path = "/", method = "get", operation_id = "list_audit")]
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_audit(
@@ -212,18 +213,17 @@ impl Api {
             until: until.0,
         };
         let (app, exchange) = (self.app.clone(), caller.exchange.clone());
-        let steps = stream::try_unfold(0, move |after| {
+        let steps = stream::try_unfold(Some(None), move |behind: Option<Option<String>>| {
             let (app, filter) = (app.clone(), filter.clone());
             // The rows are read while the answer is sent, which is after the request.
             exchange.during(async move {
-                let entries = app
-                    .read(move |r| store::export_entries(r, &filter, after, EXPORT_STEP))
-                    .await
-                    .map_err(|e| std::io::Error::other(e.to_string()))?;
-                let Some(last) = entries.last().map(|entry| entry.id) else { return Ok::<_, std::io::Error>(None) };
+                let Some(after) = behind else { return Ok::<_, std::io::Error>(None) };
+                let failed = |e: Error| std::io::Error::other(e.to_string());
+                let window = Window::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
+                let found = app.read(move |r| store::export_entries(r, &filter, &window)).await.map_err(failed)?;
                 let lines: String =
-                    entries.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
-                Ok(Some((lines, last)))
+                    found.items.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
+                Ok(Some((lines, found.next.map(Some))))
             })
         });
         Ok(Lines(Body::from_bytes_stream(steps)))

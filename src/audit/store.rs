@@ -23,21 +23,25 @@ const LIST_ENTRIES: List = List {
         "substr(target, instr(target, ' ') + 1) in (:spaced, :spaced_id)
          and (target = :spaced or substr(target, instr(target, ' ') + 1) = :spaced)",
         "action = :action",
+        "+action = :doing",
         "outcome = :outcome",
         "at >= :since",
         "at < :until",
     ],
     order: &["at desc", "id desc"],
-    costly: &[":within", ":by", ":spaced", ":action", ":outcome"],
+    costly: &[":within", ":by", ":spaced", ":doing", ":outcome"],
+    walked: &[":within", ":by", ":spaced", ":doing", ":outcome"],
     kept: &[(&[], "select coalesce(max(id), 0) from audit")],
 };
 
-/// Newest first. Of what it is narrowed to, the index of the narrowest is taken: the target, the actor, the organization.
+/// Newest first. Of what it is narrowed to, the index of the narrowest is taken: the target, the actor, the organization,
+/// the action.
 pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
     let Filter { organization, actor, action, target, outcome, since, until } = filter;
     let spaced = target.as_deref().and_then(|text| text.split_once(' ').map(|(_, id)| (text, id)));
     let plain = target.as_ref().filter(|_| spaced.is_none());
     let (has_target, has_actor) = (target.is_some(), actor.is_some());
+    let is_narrowed = has_target || has_actor || organization.is_some();
     let asked: Parameters<'_> = &[
         (":organization_id", &organization.filter(|_| !has_target && !has_actor)),
         (":within", &organization.filter(|_| has_target || has_actor)),
@@ -46,7 +50,8 @@ pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<
         (":target_id", &plain),
         (":spaced", &spaced.map(|(text, _)| text)),
         (":spaced_id", &spaced.map(|(_, id)| id)),
-        (":action", action),
+        (":action", &action.as_ref().filter(|_| !is_narrowed)),
+        (":doing", &action.as_ref().filter(|_| is_narrowed)),
         (":outcome", outcome),
         (":since", since),
         (":until", until),
@@ -62,10 +67,9 @@ const EXPORT_ENTRIES: List = List {
     from: "audit",
     joins: "",
     conditions: &[
-        "id > :behind",
         "+organization_id = :within",
         "+actor = :by",
-        "+action = :action",
+        "+action = :doing",
         "(target = :target or substr(+target, instr(target, ' ') + 1) = :target)",
         "+outcome = :outcome",
         "+at >= :since",
@@ -73,22 +77,22 @@ const EXPORT_ENTRIES: List = List {
     ],
     order: &["id"],
     costly: &[],
+    walked: &[":within", ":by", ":doing", ":target", ":outcome", ":since", ":until"],
     kept: &[],
 };
 
-/// Oldest first, from behind an id.
-pub fn export_entries(r: &Reader<'_>, filter: &Filter, behind: i64, limit: u64) -> Result<Vec<AuditEntry>> {
+/// Oldest first.
+pub fn export_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
     let asked: Parameters<'_> = &[
-        (":behind", &behind),
         (":within", &filter.organization),
         (":by", &filter.actor),
-        (":action", &filter.action),
+        (":doing", &filter.action),
         (":target", &filter.target),
         (":outcome", &filter.outcome),
         (":since", &filter.since),
         (":until", &filter.until),
     ];
-    Ok(r.some(&EXPORT_ENTRIES, asked, &Window::first(limit), entry_of)?.items)
+    r.some(&EXPORT_ENTRIES, asked, window, entry_of)
 }
 
 fn entry_of(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {

@@ -240,6 +240,7 @@ async fn ready_plugins(app: Arc<App>) {
 async fn end_what_is_over(app: &App) {
     let parts = [
         ("requests", app.forget_old_requests().await),
+        ("requests of erased members", app.forget_erased().await),
         ("sessions", sessions::tidy(app).await),
         ("signing keys", keys::tend(app).await),
         ("API keys", clients::keys::tend(app).await),

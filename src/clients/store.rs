@@ -31,6 +31,7 @@ const LIST_CLIENTS: List = List {
     conditions: &["name like :keyword escape '\\' or client_key like :keyword escape '\\'"],
     order: &["created_at", "client_key"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
@@ -168,6 +169,7 @@ const LIST_KEYS: List = List {
     ],
     order: &["created_at", "id"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 

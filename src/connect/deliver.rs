@@ -213,6 +213,7 @@ fn jittered(wait_ms: u64) -> Result<i64> {
 pub async fn tidy(app: &App) -> Result<()> {
     /// Events that are forgotten at a time; the next upkeep takes the rest.
     const EVENTS_MAX: usize = 10_000;
+    const TARGETS_MAX: usize = 100;
     let ttl_ms = ms(app.config.outbox_ttl_s);
     let forget = |state: &'static str| {
         app.tend_in_pieces(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
@@ -222,9 +223,17 @@ pub async fn tidy(app: &App) -> Result<()> {
     if dead > 0 {
         tracing::warn!(dead, "deliveries that were given up long ago are forgotten");
     }
+    for target in app.read(|r| store::list_targets_of_deleted(r, TARGETS_MAX)).await? {
+        forget_target(app, target).await?;
+    }
     let before = Timestamp::now().plus_ms(-ttl_ms);
     let old = app.read(move |r| store::list_old_events(r, before, EVENTS_MAX)).await?;
     app.tend_each(old, |w, id| store::forget_event(w, *id)).await
+}
+
+/// Forgets the deliveries of a webhook that was deleted.
+pub async fn forget_target(app: &App, target: String) -> Result<()> {
+    app.tend_in_pieces(move |w, most| store::delete_deliveries(w, &target, most)).await.map(drop)
 }
 
 /// Brings the figures of the outbox up to date.

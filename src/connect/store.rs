@@ -25,7 +25,8 @@ const LIST_HEADS: &str = "
     join deliveries d on d.target = waiting.target
         and d.event_id = (select event_id from deliveries where state = 'pending' and target = waiting.target
                           order by event_id limit 1)
-    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))";
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
+    where d.target not like 'webhook %' or h.id is not null";
 
 /// A target that something waits for.
 pub struct Head {
@@ -101,6 +102,7 @@ pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
 
 const DELIVERY_COLUMNS: &str = "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state,
     d.attempts, d.next_at, d.last_error, d.updated_at, e.maker";
+// What is left of a webhook that was deleted is not there any more, until the upkeep has deleted it.
 const LIST_DELIVERIES: List = List {
     name: "deliveries",
     columns: DELIVERY_COLUMNS,
@@ -109,6 +111,7 @@ const LIST_DELIVERIES: List = List {
            left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",
     joins: "",
     conditions: &[
+        "d.target not like 'webhook %' or h.id is not null",
         "e.organization_id = :within and (d.target not like 'webhook %' or h.organization_id = :within)",
         "d.target = :target",
         "+d.state = :its_state",
@@ -122,9 +125,19 @@ const LIST_DELIVERIES: List = List {
     ],
     order: &["d.event_id desc", "d.target"],
     costly: &[":within", ":its_state", ":target_kind", ":kind", ":since", ":until"],
+    walked: &[":within", ":its_state", ":is_delivered", ":target_kind", ":kind", ":since", ":until"],
     kept: &[
         (&[], "select count(*) from (select 1 from deliveries limit :counted_max)"),
-        (&[":target"], "select count(*) from (select 1 from deliveries where target = :target limit :counted_max)"),
+        (
+            &[":target"],
+            "select count(*)
+             from (select 1
+                   from deliveries
+                   where target = :target
+                     and (:target not like 'webhook %'
+                          or exists (select 1 from webhooks where id = unhex(substr(:target, 9))))
+                   limit :counted_max)",
+        ),
     ],
 };
 const LIST_DELIVERIES_IN: List = List {
@@ -145,6 +158,7 @@ const LIST_DELIVERIES_IN: List = List {
     ],
     order: &["e.id desc", "d.target"],
     costly: &[":organization_id"],
+    walked: &[":is_delivered", ":target_kind", ":kind", ":since", ":until"],
     kept: &[],
 };
 
@@ -182,6 +196,7 @@ const FIND_DELIVERY: &str = "
     join events e on e.id = d.event_id
     left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
     where d.target = :target and d.event_id = :event_id
+      and (d.target not like 'webhook %' or h.id is not null)
       and (:organization_id is null or e.organization_id = :organization_id
            and (d.target not like 'webhook %' or h.organization_id = :organization_id))";
 
@@ -299,6 +314,7 @@ const LIST_WEBHOOKS: List = List {
     conditions: &["organization_id = :organization_id"],
     order: &["created_at", "id"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
@@ -372,13 +388,44 @@ pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result
 }
 
 const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";
-const DELETE_DELIVERIES: &str = "delete from deliveries where target = :target";
+const COUNT_DELIVERIES: &str = "
+    select count(*) from (select 1 from deliveries where target = :target limit :counted_max)";
 
-/// Deletes a webhook with all its deliveries; answers how many those were.
-pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<usize> {
-    let deliveries = w.execute(DELETE_DELIVERIES, &[(":target", &outbox::calls_to(id))])?;
+/// Deletes a webhook; answers how many deliveries it had, counted up to [`Window::COUNTED_MAX`]. Nobody sees them any
+/// more: [`delete_deliveries`] deletes them piece by piece.
+pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
+    let (target, counted_max) = (outbox::calls_to(id), Window::COUNTED_MAX as i64);
+    let deliveries =
+        w.one(COUNT_DELIVERIES, &[(":target", &target), (":counted_max", &counted_max)], |row| row.get::<_, i64>(0))?;
     w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;
-    Ok(deliveries)
+    Ok(deliveries.unsigned_abs())
+}
+
+// From target to target by the index, however many deliveries each of them has. A space comes right before `!`.
+const LIST_TARGETS_OF_DELETED: &str = "
+    with recursive hooks (target) as (
+        select (select target from deliveries where target > 'webhook ' and target < 'webhook!' order by target limit 1)
+        union all
+        select (select target from deliveries where target > hooks.target and target < 'webhook!' order by target limit 1)
+        from hooks
+        where hooks.target is not null)
+    select target
+    from hooks
+    where target is not null and not exists (select 1 from webhooks where id = unhex(substr(hooks.target, 9)))
+    limit :most";
+
+/// Targets that something is left of, though their webhook was deleted.
+pub fn list_targets_of_deleted(r: &Reader<'_>, most: usize) -> Result<Vec<String>> {
+    r.all(LIST_TARGETS_OF_DELETED, &[(":most", &sql::limit(most))], |row| row.get(0))
+}
+
+const DELETE_DELIVERIES: &str = "
+    delete from deliveries
+    where (target, event_id) in (select target, event_id from deliveries where target = :target limit :most)";
+
+/// Deletes what is left of a target; answers how many deliveries that were.
+pub fn delete_deliveries(w: &Writer<'_>, target: &str, most: usize) -> Result<usize> {
+    w.execute(DELETE_DELIVERIES, &[(":target", &target), (":most", &sql::limit(most))])
 }
 
 fn webhook_of(row: &Row<'_>) -> rusqlite::Result<Webhook> {

@@ -473,6 +473,7 @@ const LIST_DECISIONS: List = List {
     ],
     order: &["id desc"],
     costly: &[":within", ":from", ":to", ":allow", ":reason", ":differed", ":plugin"],
+    walked: &[":within", ":from", ":to", ":allow", ":reason", ":differed", ":plugin"],
     kept: &[],
 };
 

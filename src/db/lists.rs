@@ -31,6 +31,10 @@ pub struct List {
     pub order: &'static [&'static str],
     /// Where one of these is given, rows must be looked at to be counted, and few are.
     pub costly: &'static [&'static str],
+    /// Where one of these is given, it may be that few of many rows fit. An answer then looks at [`Window::WALKED_MAX`] rows
+    /// at most: its page may be short, or empty, while `next` says where to go on. A page that is asked for by its offset
+    /// looks at as many as it takes.
+    pub walked: &'static [&'static str],
     /// Totals that are known without counting: where just these parameters are given, what answers it.
     pub kept: &'static [(&'static [&'static str], &'static str)],
 }
@@ -41,7 +45,8 @@ pub struct Listed<T> {
     pub items: Vec<T>,
     /// How many there are in all. Above [`Window::COUNTED_MAX`] it may be less than that, and above
     /// [`Window::NARROWED_MAX`] where a filter narrows the list; but as long as something comes behind a page that was
-    /// asked for by its offset, it is more than that page's end.
+    /// asked for by its offset, it is more than that page's end. Where not all rows were looked at, it is one more than
+    /// was found.
     pub total: u64,
     pub limit: u64,
     pub offset: u64,
@@ -67,6 +72,8 @@ pub struct Window {
     pub limit: u64,
     pub offset: u64,
     pub after: Option<Cursor>,
+    /// Looks at as many rows as it takes to fill the page.
+    pub is_exact: bool,
 }
 
 impl Window {
@@ -78,6 +85,8 @@ impl Window {
     pub const COUNTED_MAX: u64 = 100_000;
     /// The same where rows must be looked at for it.
     pub const NARROWED_MAX: u64 = 1_000;
+    /// Rows that one answer looks at where few of many may fit: some milliseconds.
+    pub const WALKED_MAX: u64 = 4_000;
 
     /// `after` is a cursor of the list, and goes without `offset`.
     pub fn new(limit: Option<u64>, offset: Option<u64>, after: Option<String>) -> Result<Self> {
@@ -86,8 +95,9 @@ impl Window {
             return Err(refused("goes without offset: it says itself where to go on"));
         }
         let after = after.map(|text| Cursor::of(&text)).transpose()?;
+        let is_exact = offset.is_some();
         let offset = offset.unwrap_or(0).min(i64::MAX as u64);
-        Ok(Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset, after })
+        Ok(Self { limit: limit.unwrap_or(Self::DEFAULT).min(Self::MAX), offset, after, is_exact })
     }
 
     pub fn internal(limit: Option<u64>, offset: Option<u64>, after: Option<String>) -> Result<Self> {
@@ -97,7 +107,7 @@ impl Window {
 
     /// The first so many, however many these are.
     pub fn first(limit: u64) -> Self {
-        Self { limit, offset: 0, after: None }
+        Self { limit, offset: 0, after: None, is_exact: true }
     }
 
     /// A page of what is no list of the database.
@@ -169,27 +179,48 @@ fn refused(why: &str) -> Error {
 }
 
 /// Parameters of the keys that a page begins behind, in their order.
-const KEYS: [&str; 4] = [":after_1", ":after_2", ":after_3", ":after_4"];
+const AFTER: [&str; 4] = [":after_1", ":after_2", ":after_3", ":after_4"];
+/// The same of the last row that is looked at.
+const UNTIL: [&str; 4] = [":until_1", ":until_2", ":until_3", ":until_4"];
 
 impl List {
-    /// The statement of a page, for the parameters that are given.
-    pub fn page(&self, given: &[&str], is_after: bool) -> String {
-        let keys: Vec<&str> = self.order.iter().map(|key| plain(key)).collect();
-        let asked = all_of(self.asked(given).map(str::to_owned).chain(is_after.then(|| self.behind())));
+    /// The statement of a page, for the parameters that are given, between two rows where these are known.
+    pub fn page(&self, given: &[&str], is_after: bool, is_until: bool) -> String {
+        let places = is_after.then(|| self.beside(AFTER, false)).into_iter();
+        let places = places.chain(is_until.then(|| self.beside(UNTIL, true)));
+        let asked = all_of(self.asked(given).map(str::to_owned).chain(places));
         format!(
             "select {}, {} from {} {}{asked} order by {} limit :limit offset :offset",
             self.columns,
-            keys.join(", "),
+            self.keys(),
             self.from,
             self.joins,
             self.order.join(", ")
         )
     }
 
+    /// The statement that finds where a walk ends: the keys of its last row, and of the one behind it.
+    pub fn edge(&self, given: &[&str], is_after: bool) -> String {
+        let is_walked = |condition: &str| parameters(condition).any(|name| self.walked.contains(&name));
+        let passed = self.asked(given).filter(|condition| !is_walked(condition)).map(str::to_owned);
+        let asked = all_of(passed.chain(is_after.then(|| self.beside(AFTER, false))));
+        let (keys, order) = (self.keys(), self.order.join(", "));
+        format!("select {keys} from {}{asked} order by {order} limit 2 offset :walked", self.from)
+    }
+
     /// The statement that counts, up to a bound.
-    pub fn count(&self, given: &[&str]) -> String {
-        let asked = all_of(self.asked(given).map(str::to_owned));
+    pub fn count(&self, given: &[&str], is_until: bool) -> String {
+        let asked = all_of(self.asked(given).map(str::to_owned).chain(is_until.then(|| self.beside(UNTIL, true))));
         format!("select count(*) from (select 1 from {}{asked} limit :counted_max)", self.from)
+    }
+
+    /// Is only a part of the rows looked at for this?
+    pub fn walks(&self, given: &[&str]) -> bool {
+        given.iter().any(|name| self.walked.contains(name))
+    }
+
+    fn keys(&self) -> String {
+        self.order.iter().map(|key| plain(key)).collect::<Vec<_>>().join(", ")
     }
 
     /// The parameters that conditions take, each once.
@@ -215,17 +246,19 @@ impl List {
         self.conditions.iter().copied().filter(move |condition| parameters(condition).all(|name| given.contains(&name)))
     }
 
-    /// What comes behind the keys, in a form for which SQLite finds the place in an index.
-    fn behind(&self) -> String {
+    /// What comes behind the keys, or all up to them, in a form for which SQLite finds the place in an index.
+    fn beside(&self, names: [&str; 4], is_until: bool) -> String {
         let keys: Vec<&str> = self.order.iter().map(|key| plain(key)).collect();
-        let sign = |key: &str| if key.ends_with(DESC) { "<" } else { ">" };
+        let sign = |key: &str| if key.ends_with(DESC) == is_until { ">" } else { "<" };
         let signs: Vec<&str> = self.order.iter().map(|key| sign(key)).collect();
+        let (equal, at) = (if is_until { "=" } else { "" }, names);
         match (&keys[..], &signs[..]) {
-            ([key], [sign]) => format!("{key} {sign} {}", KEYS[0]),
+            ([key], [sign]) => format!("{key} {sign}{equal} {}", at[0]),
             ([first, second], [one, other]) if one != other => {
-                format!("{first} {one}= {} and ({first} {one} {} or {second} {other} {})", KEYS[0], KEYS[0], KEYS[1])
+                let first_or = format!("{first} {one} {} or {second} {other}{equal} {}", at[0], at[1]);
+                format!("{first} {one}= {} and ({first_or})", at[0])
             }
-            _ => format!("({}) {} ({})", keys.join(", "), signs[0], KEYS[..keys.len()].join(", ")),
+            _ => format!("({}) {}{equal} ({})", keys.join(", "), signs[0], at[..keys.len()].join(", ")),
         }
     }
 }
@@ -268,12 +301,17 @@ impl Reader<'_> {
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listed<T>> {
         let listed = self.some(list, asked, window, row)?;
-        // Where the end is in sight nothing is counted.
-        let is_end = window.after.is_none() && listed.next.is_none() && window.limit > 0;
-        if is_end && (window.offset == 0 || !listed.items.is_empty()) {
-            return Ok(listed);
+        let found = listed.items.len() as u64;
+        if window.after.is_none() && window.limit > 0 {
+            // Where the end is in sight nothing is counted, nor where all that was looked at is in the page.
+            if listed.next.is_none() && (window.offset == 0 || found > 0) {
+                return Ok(listed);
+            }
+            if listed.next.is_some() && found < window.limit {
+                return Ok(Listed { total: found + 1, ..listed });
+            }
         }
-        let total = self.total(list, asked)?.max(listed.total);
+        let total = self.total(list, asked, window)?.max(listed.total);
         Ok(Listed { total, ..listed })
     }
 
@@ -288,10 +326,11 @@ impl Reader<'_> {
         let keys = window.after.as_ref().map(|cursor| cursor.keys(list.name, list.order.len())).transpose()?;
         let (limit, offset) = (i64::try_from(window.limit).unwrap_or(i64::MAX).min(i64::MAX - 1), window.offset as i64);
         let one_more = limit + 1;
-        let statement = list.page(&list.given(asked)?, keys.is_some());
+        let until = self.edge(list, asked, window, keys)?;
+        let statement = list.page(&list.given(asked)?, keys.is_some(), until.is_some());
         let own = [(":limit", &one_more as &dyn ToSql), (":offset", &offset as &dyn ToSql)];
-        let keyed = KEYS.into_iter().zip(keys.unwrap_or_default()).map(|(name, key)| (name, key as &dyn ToSql));
-        let bound = bound(&statement, asked.iter().copied().chain(own).chain(keyed));
+        let places = keyed(AFTER, keys).chain(keyed(UNTIL, until.as_deref()));
+        let bound = bound(&statement, asked.iter().copied().chain(own).chain(places));
         let (mut read, mut last) = (0_i64, Vec::<Value>::new());
         let rows = self.all(&statement, &bound, |found| {
             read += 1;
@@ -300,31 +339,54 @@ impl Reader<'_> {
             }
             if read == limit {
                 let columns = found.as_ref().column_count();
-                let keys = columns - list.order.len()..columns;
-                last = keys.map(|column| found.get(column)).collect::<rusqlite::Result<Vec<Value>>>()?;
+                last = values(found, columns - list.order.len()..columns)?;
             }
             row(found).map(Some)
         })?;
-        let next = (read > limit && limit > 0).then(|| Cursor { list: list.name.to_owned(), keys: last }.text());
+        let next = if read > limit { Some(last) } else { until };
+        let next = next.filter(|_| limit > 0).map(|keys| Cursor { list: list.name.to_owned(), keys }.text());
         let items: Vec<T> = rows.into_iter().flatten().collect();
         let seen = if read == 0 || keys.is_some() { 0 } else { window.offset.saturating_add(read.unsigned_abs()) };
         Ok(Listed { items, total: seen, limit: window.limit, offset: window.offset, next })
     }
 
-    /// How many a list has, counted up to a bound.
-    pub fn total(&self, list: &List, asked: Parameters<'_>) -> Result<u64> {
-        let is_costly = list.given(asked)?.iter().any(|name| list.costly.contains(name));
-        let most = if is_costly { Window::NARROWED_MAX } else { Window::COUNTED_MAX };
-        self.counted(list, asked, i64::try_from(most).unwrap_or(i64::MAX))
+    /// The keys of the last row that is looked at from here on, where there are rows behind it.
+    fn edge(
+        &self,
+        list: &List,
+        asked: Parameters<'_>,
+        window: &Window,
+        after: Option<&[Value]>,
+    ) -> Result<Option<Vec<Value>>> {
+        let given = list.given(asked)?;
+        if window.is_exact || !list.walks(&given) {
+            return Ok(None);
+        }
+        let statement = list.edge(&given, after.is_some());
+        let passed = i64::try_from(Window::WALKED_MAX - 1).unwrap_or(i64::MAX);
+        let own = [(":walked", &passed as &dyn ToSql)];
+        let bound = bound(&statement, asked.iter().copied().chain(own).chain(keyed(AFTER, after)));
+        let mut found = self.all(&statement, &bound, |found| values(found, 0..list.order.len()))?;
+        Ok((found.len() == 2).then(|| found.swap_remove(0)))
     }
 
-    fn counted(&self, list: &List, asked: Parameters<'_>, most: i64) -> Result<u64> {
+    /// How many a list has, counted up to a bound.
+    pub fn total(&self, list: &List, asked: Parameters<'_>, window: &Window) -> Result<u64> {
+        let is_costly = list.given(asked)?.iter().any(|name| list.costly.contains(name));
+        let most = if is_costly { Window::NARROWED_MAX } else { Window::COUNTED_MAX };
+        let until = self.edge(list, asked, window, None)?;
+        let counted = self.counted(list, asked, i64::try_from(most).unwrap_or(i64::MAX), until.as_deref())?;
+        Ok(counted + u64::from(until.is_some()))
+    }
+
+    fn counted(&self, list: &List, asked: Parameters<'_>, most: i64, until: Option<&[Value]>) -> Result<u64> {
         let given = list.given(asked)?;
         let statement = match list.kept.iter().find(|(asked, _)| *asked == given) {
             Some((_, kept)) => (*kept).to_owned(),
-            None => list.count(&given),
+            None => list.count(&given, until.is_some()),
         };
-        let bound = bound(&statement, asked.iter().copied().chain([(":counted_max", &most as &dyn ToSql)]));
+        let own = [(":counted_max", &most as &dyn ToSql)];
+        let bound = bound(&statement, asked.iter().copied().chain(own).chain(keyed(UNTIL, until)));
         self.find(&statement, &bound, |row| row.get::<_, i64>(0)).map(|total| total.unwrap_or_default().unsigned_abs())
     }
 
@@ -336,7 +398,7 @@ impl Reader<'_> {
         window: &Window,
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listed<T>> {
-        let start = Window::first;
+        let start = |limit: u64| Window { is_exact: window.is_exact, ..Window::first(limit) };
         let cursor = window.after.as_ref();
         let (mut listed, passed) = match cursor {
             Some(cursor) if cursor.list == second.name => {
@@ -347,7 +409,7 @@ impl Reader<'_> {
             None => {
                 let listed = self.some(first, asked, window, &mut row)?;
                 let is_behind = listed.items.is_empty() && window.offset > 0;
-                let passed = if is_behind { self.counted(first, asked, i64::MAX)? } else { listed.total };
+                let passed = if is_behind { self.counted(first, asked, i64::MAX, None)? } else { listed.total };
                 (listed, passed)
             }
         };
@@ -360,7 +422,7 @@ impl Reader<'_> {
         let more = self.some(second, asked, &Window { offset, ..start(rest.max(1)) }, row)?;
         if rest == 0 {
             let begins = || Cursor { list: second.name.to_owned(), keys: Vec::new() }.text();
-            listed.next = (!more.items.is_empty()).then(begins);
+            listed.next = (!more.items.is_empty() || more.next.is_some()).then(begins);
         } else {
             listed.items.extend(more.items);
             listed.next = more.next;
@@ -370,6 +432,18 @@ impl Reader<'_> {
         }
         Ok(listed)
     }
+}
+
+/// Keys with the names that they are bound to.
+fn keyed<'p>(names: [&'static str; 4], keys: Option<&'p [Value]>) -> impl Iterator<Item = (&'p str, &'p dyn ToSql)> {
+    names.into_iter().zip(keys.unwrap_or_default()).map(|(name, key)| (name, key as &dyn ToSql))
+}
+
+fn values(row: &Row<'_>, mut columns: std::ops::Range<usize>) -> rusqlite::Result<Vec<Value>> {
+    columns.try_fold(Vec::new(), |mut values, column| {
+        values.push(row.get(column)?);
+        Ok(values)
+    })
 }
 
 /// What of all this the statement names.

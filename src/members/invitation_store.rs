@@ -48,6 +48,7 @@ const LIST_INVITATIONS: List = List {
     conditions: &["i.organization_id = :organization_id"],
     order: &["i.id desc"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 

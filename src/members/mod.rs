@@ -9,6 +9,7 @@ pub mod import;
 mod invitation_store;
 pub mod invitations;
 mod legacy_hash;
+mod membership_store;
 pub mod password;
 mod search_store;
 pub mod spreadsheet;

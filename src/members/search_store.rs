@@ -1,6 +1,6 @@
 //! SQL of the search for members: an index of the trigrams of their names, which triggers of the schema keep.
 
-use crate::db::sql::{self, Parameters};
+use crate::db::sql;
 use crate::db::{Reader, Writer};
 use crate::error::Result;
 use crate::ids::MemberId;
@@ -12,26 +12,14 @@ const FIND_BY_WORDS: &str = "
     join member_numbers n on n.number = member_words.rowid
     where member_words match :words
     limit :most";
-const FIND_BY_KEYWORD: &str = "
-    select m.id
-    from members m
-    where m.username_folded like :folded escape '\\' or m.email_folded like :folded escape '\\'
-       or m.display_name like :keyword escape '\\'
-    limit :most";
 
 /// The ids of all members that a keyword may find, as a list in JSON: a list then looks at these alone. `None` where they
-/// are many, so that it finds some soon in its own order.
+/// are many, so that it finds some soon in its own order, and where the index does not know such keywords.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
     const AMONG_MAX: usize = 1_000;
     let most = AMONG_MAX as i64 + 1;
-    let found: Vec<MemberId> = match sql::trigrams(keyword) {
-        Some(words) => r.all(FIND_BY_WORDS, &[(":words", &words), (":most", &most)], |row| row.get(0))?,
-        None => {
-            let folded = keyword.to_lowercase();
-            let asked: Parameters<'_> = &[(":folded", &folded), (":keyword", &keyword), (":most", &most)];
-            r.all(FIND_BY_KEYWORD, asked, |row| row.get(0))?
-        }
-    };
+    let Some(words) = sql::trigrams(keyword) else { return Ok(None) };
+    let found: Vec<MemberId> = r.all(FIND_BY_WORDS, &[(":words", &words), (":most", &most)], |row| row.get(0))?;
     let ids = || found.iter().map(|id| format!("\"{}\"", id.0.simple())).collect::<Vec<_>>().join(",");
     Ok((found.len() <= AMONG_MAX).then(|| format!("[{}]", ids())))
 }

@@ -148,13 +148,14 @@ const LIST_MEMBERS: List = List {
     from: "members m",
     joins: "left join identities i on i.member_id = m.id and i.provider = 'authentik'",
     conditions: &[
-        "m.status <> 'deleted'",
-        "(m.status = 'active') = :is_active",
+        "+m.status <> 'deleted'",
+        "m.status <> 'deleted' and (m.status = 'active') = :is_active",
         "m.id in (select unhex(value) from json_each(:among))",
         BY_KEYWORD,
     ],
     order: &["m.id"],
     costly: &[":keyword"],
+    walked: &[":keyword"],
     kept: &[
         (&[], "select count(*) from members where status <> 'deleted'"),
         (
@@ -177,6 +178,7 @@ const LIST_MEMBERS_IN: List = List {
     ],
     order: &["s.member_id"],
     costly: &[":keyword", ":is_active"],
+    walked: &[":keyword", ":is_active"],
     kept: &[(&[":organization_id"], "select count(*) from memberships where organization_id = :organization_id")],
 };
 
@@ -522,43 +524,7 @@ pub fn set_account_id(w: &Writer<'_>, id: MemberId, provider: &str, account_id: 
 
 // ── memberships ──
 
-/// An organization that a member belongs to.
-#[derive(Debug, Clone)]
-pub struct Membership {
-    pub organization: OrganizationId,
-    pub org_code: String,
-    pub name: String,
-    pub status: String,
-    pub created_at: Timestamp,
-}
-
-const LIST_MEMBERSHIPS: List = List {
-    name: "memberships",
-    columns: "o.id, o.org_code, o.name, o.status, s.created_at",
-    from: "memberships s cross join organizations o on o.id = s.organization_id",
-    joins: "",
-    conditions: &["s.member_id = :member_id", "s.organization_id = :only"],
-    order: &["o.org_code"],
-    costly: &[],
-    kept: &[],
-};
-
-pub fn list_memberships(
-    r: &Reader<'_>,
-    member: MemberId,
-    only: Option<OrganizationId>,
-    window: &Window,
-) -> Result<Listed<Membership>> {
-    r.page(&LIST_MEMBERSHIPS, &[(":member_id", &member), (":only", &only)], window, |row| {
-        Ok(Membership {
-            organization: row.get(0)?,
-            org_code: row.get(1)?,
-            name: row.get(2)?,
-            status: row.get(3)?,
-            created_at: row.get(4)?,
-        })
-    })
-}
+pub use super::membership_store::{Membership, list_memberships};
 
 const FIND_MEMBERSHIP: &str = "
     select created_at

@@ -12,7 +12,7 @@ use crate::access::giving::Touch;
 use crate::access::promise::Maker;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self};
-use crate::app::{Changed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
+use crate::app::{Changed, Transaction, drop_api_keys, end_sessions, erase_answers_naming};
 use crate::db::Reader;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId};
@@ -336,7 +336,7 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
     changes.extend(drop_api_keys(t, id)?);
     videos::forget_member(t, id)?;
     store::erase_member(t, id)?;
-    forget_answers_naming(t, id)?;
+    erase_answers_naming(t, id)?;
     changes.push(access::store::person(t, id)?);
     let entry =
         Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));

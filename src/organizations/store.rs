@@ -30,6 +30,7 @@ const LIST_ORGANIZATIONS: List = List {
     ],
     order: &["org_code"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 

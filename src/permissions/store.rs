@@ -179,6 +179,7 @@ const LIST_HOLDERS: List = List {
     conditions: &["a.role_id = :role_id", "a.organization_id = :organization_id"],
     order: &["a.member_id", "a.source"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
@@ -304,6 +305,7 @@ const LIST_MAPPINGS: List = List {
     conditions: &["m.organization_id = :organization_id", "m.source = :source"],
     order: &["m.source", "m.external_key"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 
@@ -319,7 +321,7 @@ pub fn list_mappings(
 
 /// How many an organization has.
 pub fn count_mappings(r: &Reader<'_>, organization: OrganizationId) -> Result<u64> {
-    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)])
+    r.total(&LIST_MAPPINGS, &[(":organization_id", &organization)], &Window::first(0))
 }
 
 fn mapping_of(row: &Row<'_>) -> rusqlite::Result<Mapping> {
@@ -455,6 +457,7 @@ const LIST_GRANTS: List = List {
     conditions: &["member_id = :member_id", "scope_type = :scope_type", "+module = :module"],
     order: &["scope_type", "scope_id", "module", "action"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 

@@ -35,6 +35,7 @@ const LIST_PLUGINS: List = List {
     conditions: &["organization_id = :organization_id"],
     order: &["name"],
     costly: &[],
+    walked: &[],
     kept: &[],
 };
 

@@ -108,6 +108,7 @@ const LIST_JOBS: List = List {
     ],
     order: &["j.id desc"],
     costly: &[":owner", ":within", ":its_state", ":is_held", ":processor"],
+    walked: &[":owner", ":within", ":is_held", ":processor"],
     kept: &[],
 };
 
@@ -137,56 +138,40 @@ pub(super) fn list(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<L
     r.page(&LIST_JOBS, asked, window, job_of)
 }
 
-// Of the whole site from the indexes of the states alone; what is queued, once for each member and organization.
 const COUNT_JOBS: &str = "
-    select 'done', (select count(*) from jobs where state = 'done')
-    union all
-    select 'leased', (select count(*) from jobs where state = 'leased')
-    union all
-    select 'dead', (select count(*) from jobs where state = 'dead')
-    union all
-    select iif(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active', 'held', 'queued'),
-           sum(q.jobs)
-    from (select member_id, organization_id, count(*) as jobs
-          from jobs indexed by jobs_queued
-          where state = 'queued'
-          group by member_id, organization_id) q
-    left join members m on m.id = q.member_id
-    left join organizations o on o.id = q.organization_id
-    group by 1";
+    select sum(iif(coalesce(o.status, 'active') = 'active', c.queued - c.held, 0)),
+           sum(iif(coalesce(o.status, 'active') = 'active', c.held, c.queued)),
+           sum(c.leased), sum(c.done), sum(c.dead)
+    from job_counts c
+    left join organizations o on o.id = c.organization_id";
 const COUNT_JOBS_IN: &str = "
-    select state, count(*)
-    from jobs
-    where organization_id = :owner and state <> 'queued'
-    group by state
-    union all
-    select iif(coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active', 'held', 'queued'),
-           sum(q.jobs)
-    from (select member_id, organization_id, count(*) as jobs
-          from jobs indexed by jobs_queued
-          where state = 'queued' and organization_id = :owner
-          group by member_id, organization_id) q
-    left join members m on m.id = q.member_id
-    left join organizations o on o.id = q.organization_id
-    group by 1";
+    select iif(coalesce(o.status, 'active') = 'active', c.queued - c.held, 0),
+           iif(coalesce(o.status, 'active') = 'active', c.held, c.queued), c.leased, c.done, c.dead
+    from job_counts c
+    left join organizations o on o.id = c.organization_id
+    where c.organization_id = :owner";
 const COUNT_JOBS_OF: &str = "
-    select case when j.state = 'queued'
-                     and (coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active')
-                then 'held' else j.state end as shown, count(*)
-    from jobs j
-    left join members m on m.id = j.member_id
-    left join organizations o on o.id = j.organization_id
-    where j.member_id = :owner
-    group by shown";
+    select sum(j.state = 'queued' and not j.is_held), sum(j.state = 'queued' and j.is_held), sum(j.state = 'leased'),
+           sum(j.state = 'done'), sum(j.state = 'dead')
+    from (select j.state,
+                 coalesce(m.status, 'active') <> 'active' or coalesce(o.status, 'active') <> 'active' as is_held
+          from jobs j
+          left join members m on m.id = j.member_id
+          left join organizations o on o.id = j.organization_id
+          where j.member_id = :owner) j";
 
-/// How many there are in each state: of a member, an organization, or the site.
-pub(super) fn count(r: &Reader<'_>, filter: &Filter) -> Result<Vec<(String, u64)>> {
+/// How many there are: queued, held, leased, done, dead. Of a member, an organization, or the site.
+pub(super) fn count(r: &Reader<'_>, filter: &Filter) -> Result<[u64; 5]> {
     let (statement, asked): (&str, Parameters<'_>) = match (&filter.member, &filter.organization) {
         (Some(member), _) => (COUNT_JOBS_OF, &[(":owner", member)]),
         (None, Some(organization)) => (COUNT_JOBS_IN, &[(":owner", organization)]),
         (None, None) => (COUNT_JOBS, &[]),
     };
-    r.all(statement, asked, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))
+    let counts = r.find(statement, asked, |row| {
+        let number = |column| row.get::<_, Option<i64>>(column).map(|sum| sum.unwrap_or_default().unsigned_abs());
+        Ok([number(0)?, number(1)?, number(2)?, number(3)?, number(4)?])
+    })?;
+    Ok(counts.unwrap_or_default())
 }
 
 fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {

@@ -160,8 +160,8 @@ pub fn organization_of(snapshot: &Snapshot, member: MemberId) -> Option<Organiza
     snapshot.only_tenant(member).map(|tenant| tenant.id).filter(|id| !snapshot.is_platform(*id))
 }
 
-/// Changes a member's account and its organization's, or fails with nothing changed. Accounts are made, and expired
-/// reservations given back, before anything is refused for them.
+/// Changes a member's account and its organization's, or fails with nothing changed. Accounts are made before anything is
+/// refused for them.
 pub fn adjust(
     w: &Writer<'_>,
     rules: &Rules,
@@ -171,7 +171,6 @@ pub fn adjust(
     let of_member = || store::adjust_member(w, member, delta, rules.default_bytes);
     if !of_member()? {
         store::settle(w, member, organization)?;
-        store::expire(w, usize::MAX)?;
         if !of_member()? {
             return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
         }
@@ -191,7 +190,6 @@ fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) ->
         return Ok(above);
     }
     store::settle_organization(w, organization)?;
-    store::expire(w, usize::MAX)?;
     let adjusted = store::adjust_organization(w, organization, delta)?;
     adjusted.ok_or_else(|| does_not_fit(Cause::OrganizationQuotaExceeded, delta.need))
 }

@@ -50,9 +50,15 @@ const ADJUST_MEMBER: &str = "
       and (:need <= 0
            or :need <= coalesce(own_size, (select member_size from organization_quotas o
                                        where o.organization_id = quotas.organization_id), :default_bytes)
-                       - used - reserved)";
+                       - used - reserved
+           or :need <= coalesce(own_size, (select member_size from organization_quotas o
+                                       where o.organization_id = quotas.organization_id), :default_bytes)
+                       - used - reserved
+                       + (select coalesce(sum(r.size), 0) from quota_reservations r
+                          where r.member_id = quotas.member_id and r.state = 'open' and r.expires_at <= :now))";
 
-/// The one update of a member's account; false where it does not fit.
+/// The one update of a member's account; false where it does not fit. What expired counts as free: the upkeep gives it
+/// back.
 pub fn adjust_member(w: &Writer<'_>, member: MemberId, delta: Delta, default_bytes: i64) -> Result<bool> {
     let changed = w.execute(
         ADJUST_MEMBER,
@@ -84,7 +90,11 @@ const ADJUST_ORGANIZATION: &str = "
     update organization_quotas
     set used = used + :used, reserved = reserved + :reserved, updated_at = :now
     where organization_id = :organization_id and used <= 9223372036854775807 - max(:used, 0)
-      and (:need <= 0 or size is null or :need <= size - used - reserved)
+      and (:need <= 0 or size is null or :need <= size - used - reserved
+           or :need <= size - used - reserved
+                       + (select coalesce(sum(r.size), 0) from quota_reservations r
+                          where r.organization_id = organization_quotas.organization_id and r.state = 'open'
+                            and r.expires_at <= :now))
     returning size, used, warned_percent";
 
 /// The same for the ceiling above it: answers how it stands now, where there is one, and nothing where it does not fit.
@@ -324,6 +334,7 @@ const LIST_USERS: List = List {
     ],
     order: &["q.used desc", "q.member_id"],
     costly: &[":keyword"],
+    walked: &[":keyword"],
     kept: &[
         (&[], "select count(*) from quotas where used > 0"),
         (&[":organization_id"], "select count(*) from quotas where used > 0 and organization_id = :organization_id"),
@@ -344,13 +355,14 @@ const LIST_IDLE: List = List {
     from: "members m left join quotas q on q.member_id = m.id",
     joins: "",
     conditions: &[
-        "m.status <> 'deleted'",
+        "+m.status <> 'deleted'",
         "coalesce(q.used, 0) = 0",
         "m.id in (select unhex(value) from json_each(:among))",
         BY_KEYWORD,
     ],
     order: &["m.id"],
     costly: &[":keyword"],
+    walked: &[":keyword"],
     kept: &[],
 };
 const LIST_IDLE_IN: List = List {
@@ -368,6 +380,7 @@ const LIST_IDLE_IN: List = List {
     ],
     order: &["s.member_id"],
     costly: &[":keyword"],
+    walked: &[":keyword"],
     kept: &[],
 };
 
@@ -406,7 +419,7 @@ pub fn list_quotas(
         r.one(statement, narrowed, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     };
     let total = match (keyword.is_some(), organization) {
-        (true, _) => r.total(lists[0], asked)?.saturating_add(r.total(lists[1], asked)?),
+        (true, _) => r.total(lists[0], asked, window)?.saturating_add(r.total(lists[1], asked, window)?),
         (false, None) => counted(COUNT_QUOTAS, &[])?,
         (false, Some(_)) => counted(COUNT_QUOTAS_IN, &[(":organization_id", &organization)])?,
     };
@@ -464,6 +477,7 @@ const LIST_LEDGER: List = List {
     conditions: &["member_id = :member_id", "organization_id = :within"],
     order: &["id desc"],
     costly: &[":within"],
+    walked: &[":within"],
     kept: &[],
 };
 

@@ -134,6 +134,7 @@ const LIST_VIDEOS: List = List {
     ],
     order: &["number desc"],
     costly: &[":within", ":keyword", ":seen"],
+    walked: &[":within", ":keyword", ":seen"],
     kept: &[
         (&[], "select videos from site"),
         (&[":is_ownerless"], "select ownerless_videos from site"),

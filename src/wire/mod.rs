@@ -351,13 +351,14 @@ pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
     pub items: Vec<T>,
     /// How many there are in all. Of more than 100,000, or of more than 1,000 where a filter or a keyword narrows the
     /// list, it may be less than that; but as long as something comes behind a page that was asked for by `offset`, it
-    /// is more than that page's end
+    /// is more than that page's end. Where only a part of the list was looked at, it is one more than was found
     pub total: u64,
     pub limit: u64,
     /// Where the page begins; 0 where it was asked for by `after`
     pub offset: u64,
     /// What `after` takes for the page behind this one, in the same time however deep it lies; absent on the last page.
-    /// Text that means nothing to callers
+    /// Without `offset` one answer looks at some thousand rows: where filters fit few of them there may be `next` behind a
+    /// short page. Text that means nothing to callers
     #[oai(skip_serializing_if_is_none)]
     pub next: Option<String>,
 }

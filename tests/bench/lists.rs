@@ -15,12 +15,14 @@ use crate::site;
 const FILL: &str = include_str!("lists.sql");
 /// The organization that has a quarter of all members.
 const TENANT: &str = "x-tenant-id: org-00000\r\n";
+/// One of the others, which a member of all has no bytes under.
+const OTHER_TENANT: &str = "x-tenant-id: org-00001\r\n";
 const TRIES: usize = 40;
 /// Where a page is far behind, in per cent of what is counted.
 const DEEP_PERCENT: u64 = 90;
 
 /// Name, address, and whether it is asked of the one organization.
-const LISTS: [(&str, &str, bool); 36] = [
+const LISTS: [(&str, &str, bool); 43] = [
     ("members", "/admin/members", false),
     ("members_inactive", "/admin/members?is_active=false", false),
     ("members_keyword", "/admin/members?keyword=user1234", false),
@@ -56,6 +58,13 @@ const LISTS: [(&str, &str, bool); 36] = [
     ("quotas", "/admin/quotas", false),
     ("quotas_in_org", "/admin/quotas", true),
     ("quotas_keyword", "/admin/quotas?keyword=user1234", false),
+    ("members_keyword_short", "/admin/members?keyword=zq", false),
+    ("memberships_many", "/admin/members/00000000-0000-7000-b000-000000000000/organizations", false),
+    ("audit_action_none", "/admin/audit?action=member.delete", false),
+    ("audit_action_none_in_org", "/admin/audit?action=member.delete", true),
+    ("deliveries_kind_none", "/admin/deliveries?kind=member.deleted", false),
+    ("videos_keyword_none", "/api/v1/videos?keyword=zzzz", false),
+    ("videos_keyword_none_in_org", "/api/v1/videos?keyword=zzzz", true),
     ("ledger", "/admin/quotas/00000000-0000-7000-b000-000000000000/ledger", false),
 ];
 
@@ -75,10 +84,16 @@ pub fn run(figures: &mut Figures) {
         let deep = p95_ms(&server, &page(&format!("limit=50&after={next}")));
         figures.add(&format!("deep_page_ratio_{name}"), deep / first);
     }
-    for (name, is_in_org) in [("usage", false), ("usage_in_org", true)] {
-        let headers = if is_in_org { format!("{client}{TENANT}") } else { client.clone() };
-        let usage = p95_ms(&server, &driver::request("GET", "/admin/usage", &headers, ""));
-        figures.add(&format!("list_p95_ms_{name}"), usage);
+    let ledger = "/admin/quotas/00000000-0000-7000-b000-000000000000/ledger";
+    for (name, path, tenant) in [
+        ("usage", "/admin/usage", ""),
+        ("usage_in_org", "/admin/usage", TENANT),
+        ("job_counts", "/api/v1/jobs/counts", ""),
+        ("job_counts_in_org", "/api/v1/jobs/counts", TENANT),
+        ("ledger_of_another", ledger, OTHER_TENANT),
+    ] {
+        let answer = p95_ms(&server, &driver::request("GET", path, &format!("{client}{tenant}"), ""));
+        figures.add(&format!("list_p95_ms_{name}"), answer);
     }
     server.stop();
 }

@@ -192,3 +192,189 @@ async fn a_member_is_found_by_its_names_as_they_are_now() {
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
     assert!(!found("zachar").await && !found("quentin").await);
 }
+
+/// Rows of each kind, more than two answers look at; three of them are what is looked for.
+const ROWS: u32 = 9_000;
+/// `:owner` and `:tenant` are an owner's id and the organization's, in hex.
+const FEW_OF_MANY: &str = "
+    create temp table n as
+        with n (n) as (values (1) union all select n + 1 from n where n < :rows)
+        select n, n in (5, 4500, 8999) as fits, unixepoch() * 1000 as now from n;
+    insert into videos (number, id, path, size, created_at, updated_at)
+    select n, printf('%016x', n), 'nobody/' || n || iif(fits, 'zq', ''), n, now, now from n;
+    insert into jobs (video_number, id, kind, state, run_at, steps, created_at, updated_at)
+    select n, unhex(printf('%032x', n)), 'auto_ingestion', 'dead', 1,
+           iif(fits, '[{\"processor\":\"asr\",\"state\":\"failed\",\"progress_percent\":0}]', '[]'), now, now
+    from n;
+    update site set videos = :rows;
+    insert into audit (at, actor_kind, actor, action, target, organization_id, outcome, request_id, address, hash)
+    select now + n, 'cli', 'test', iif(fits, 'test.rare', 'test.frequent'), 'thing one', x':tenant',
+           iif(fits, 'denied', 'done'), '', '', zeroblob(32)
+    from n;
+    insert into events (id, at, kind, organization_id, data, request_id)
+    select 100000 + n, now, iif(fits, 'video.deleted', 'member.created'), x':tenant', '{}', '' from n;
+    insert into deliveries (target, event_id, state, next_at, updated_at)
+    select 'mail ' || lower(hex(x':owner')), 100000 + n, 'delivered', 1, now from n;
+    insert into quota_ledger (at, member_id, organization_id, cause, delta, used_after, request_id)
+    select now, x':owner', iif(fits, x':tenant', null), 'register', 0, 0, '' from n;
+    insert into members (id, username, username_folded, display_name, status, created_at, updated_at)
+    select unhex(printf('000000000000700080000000%08x', n)), 'user' || n, 'user' || n, iif(fits, 'Zq', 'Kim'), 'active', 1, 1
+    from n;
+    insert into memberships (organization_id, member_id, created_at)
+    select x':tenant', unhex(printf('000000000000700080000000%08x', n)), 1 from n;
+    drop table n;";
+
+#[tokio::test]
+async fn few_of_many_rows_are_found_a_part_at_a_time_and_all_at_once_by_offset() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let (owner, tenant) = (acme.member_with_role("tenant_owner").await, acme.id.replace('-', ""));
+    site.write_rows(|rows| {
+        let sql = FEW_OF_MANY.replace(":rows", &ROWS.to_string()).replace(":tenant", &tenant);
+        rows.execute_batch(&sql.replace(":owner", &owner.uid.replace('-', "")))
+    });
+    let (admin, of_acme) = (site.admin(), owner.caller());
+    let action = format!("/admin/audit?action=test.rare&organization={}", acme.id);
+    let of_actor = "/admin/audit?action=test.rare&actor=test".to_owned();
+    let ledger = format!("/admin/quotas/{}/ledger", owner.uid);
+    for (caller, path) in [
+        (&admin, "/api/v1/videos?keyword=zq"),
+        (&admin, "/api/v1/jobs?processor=asr"),
+        (&admin, "/admin/audit?outcome=denied"),
+        (&admin, &*action),
+        (&admin, &*of_actor),
+        (&of_acme, "/admin/audit?action=test.rare"),
+        (&admin, "/admin/deliveries?kind=video.deleted"),
+        (&of_acme, "/admin/deliveries?kind=video.deleted"),
+        (&of_acme, &*ledger),
+        (&admin, "/admin/members?keyword=zq"),
+        (&of_acme, "/admin/members?keyword=ZQ"),
+        (&admin, "/admin/quotas?keyword=zq"),
+        (&of_acme, "/admin/quotas?keyword=zq"),
+    ] {
+        let all = page(caller, path, "offset=0").await;
+        assert_eq!((rows(&all).len(), &all["total"], all.get("next")), (3, &json!(3), None), "{path}");
+        let (mut found, mut answers, mut more) = (Vec::new(), 0, "limit=50".to_owned());
+        loop {
+            let one = page(caller, path, &more).await;
+            let is_first = answers == 0;
+            found.extend(rows(&one));
+            answers += 1;
+            assert!(answers < 9, "{path} has no end");
+            let Some(next) = one["next"].as_str() else { break };
+            // Whoever goes on by the offset, as ever, finds the rest.
+            assert!(!is_first || one["total"].as_u64() > Some(found.len() as u64), "{path}");
+            more = format!("limit=50&after={next}");
+        }
+        assert_eq!(found, rows(&all), "{path}");
+        assert!(answers > 2, "{path}: {answers} answers looked at everything");
+        let rest = page(caller, path, "offset=1&limit=1").await;
+        assert_eq!((rows(&rest), &rest["total"]), (vec![found[1].clone()], &json!(3)), "{path}");
+    }
+    // What an index finds is not walked.
+    let rare = site.admin().get("/admin/audit?action=test.rare").await.data();
+    assert_eq!((rows(&rare).len(), &rare["total"], rare.get("next")), (3, &json!(3), None));
+    // Nor does an export end early.
+    let exported = site.admin().get("/admin/audit/export?action=test.rare").await;
+    assert_eq!(exported.body.to_string().matches("test.rare").count(), 3);
+}
+
+#[tokio::test]
+async fn organizations_of_a_member_of_many_are_in_their_order() {
+    let site = Site::start().await;
+    let kim = site.member().await;
+    site.write_rows(|rows| {
+        rows.execute_batch(&format!(
+            "create temp table n as with n (n) as (values (1) union all select n + 1 from n where n < 700) select n from n;
+             insert into organizations (id, org_code, name, status, created_at, updated_at)
+             select unhex(printf('000000000000700080000000%08x', n)), printf('many-%04d', n * 7919 % 1000), 'Many', 'active',
+                    1, 1
+             from n;
+             insert into memberships (organization_id, member_id, created_at)
+             select unhex(printf('000000000000700080000000%08x', n)), x'{}', 1 from n where n % 7 <> 0;
+             drop table n;",
+            kim.uid.replace('-', "")
+        ))
+    });
+    let path = format!("/admin/members/{}/organizations", kim.uid);
+    let (mut codes, mut more) = (Vec::new(), "limit=200".to_owned());
+    loop {
+        let one = page(&site.admin(), &path, &more).await;
+        assert_eq!(one["total"], 600);
+        let placed = page(&site.admin(), &path, &format!("limit=200&offset={}", codes.len())).await;
+        assert_eq!(rows(&placed), rows(&one));
+        codes.extend(rows(&one).iter().map(|row| row["org_code"].as_str().expect("a code").to_owned()));
+        let Some(next) = one["next"].as_str() else { break };
+        more = format!("limit=200&after={next}");
+    }
+    assert_eq!(codes.len(), 600);
+    assert!(codes.is_sorted());
+}
+
+/// The counts of jobs as they would be counted.
+const RECOUNTED: &str = "
+    select coalesce(j.organization_id, x''), sum(j.state = 'queued'),
+           sum(j.state = 'queued' and coalesce(m.status, 'active') <> 'active'), sum(j.state = 'leased'),
+           sum(j.state = 'done'), sum(j.state = 'dead')
+    from jobs j
+    left join members m on m.id = j.member_id
+    group by 1";
+const KEPT: &str = "
+    select organization_id, queued, held, leased, done, dead
+    from job_counts
+    where queued + held + leased + done + dead > 0";
+
+#[test]
+fn kept_counts_of_jobs_are_what_is_counted() {
+    let connection = rusqlite::Connection::open_in_memory().expect("memory");
+    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection
+        .execute_batch(
+            "create temp table n as with n (n) as (values (0) union all select n + 1 from n where n < 39) select n from n;
+             insert into members (id, status, created_at, updated_at)
+             select unhex(printf('%032x', n)), iif(n % 3, 'active', 'suspended'), 1, 1 from n where n < 5;
+             insert into videos (number, id, path, size, created_at, updated_at)
+             select n, printf('%016x', n), 'a/' || n, 1, 1, 1 from n;",
+        )
+        .expect("rows");
+    let all = |sql: &str| -> Vec<(Vec<u8>, [i64; 5])> {
+        let mut statement = connection.prepare(&format!("{sql} order by 1")).expect("a statement");
+        let row = |row: &rusqlite::Row<'_>| {
+            Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?]))
+        };
+        statement.query_map([], row).expect("rows").map(|row| row.expect("a row")).collect()
+    };
+    let id = |n: u64| format!("iif({n} % 6 = 5, null, unhex(printf('%032x', {n} % 6)))");
+    let state = |n: u64| ["queued", "leased", "done", "dead", "queued"][(n % 5) as usize];
+    let mut seed = 7_u64;
+    let mut next = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut held = 0;
+    for step in 0..600 {
+        let (what, video, who, whose, word) = (next(7), next(40), next(6), next(4), state(next(5)));
+        let change = match what {
+            0 | 1 => format!(
+                "insert or ignore into jobs (video_number, id, member_id, organization_id, kind, state, run_at, steps,
+                                             created_at, updated_at)
+                 values ({video}, randomblob(16), {}, iif({whose} = 3, null, zeroblob({whose} + 1)), 'auto_ingestion',
+                         '{word}', 1, '[]', 1, 1)",
+                id(who)
+            ),
+            2 => format!("update jobs set state = '{word}', run_at = run_at + 1 where video_number % 5 = {video} % 5"),
+            3 => format!("update jobs set organization_id = zeroblob({whose} + 1) where video_number = {video}"),
+            4 => format!("update jobs set member_id = {} where video_number = {video}", id(who)),
+            5 => format!(
+                "update members set status = iif(status = 'active', 'suspended', 'active') where id is {}",
+                id(who)
+            ),
+            _ => format!("delete from jobs where video_number = {video}"),
+        };
+        connection.execute_batch(&change).unwrap_or_else(|e| panic!("{e}: {change}"));
+        let kept = all(KEPT);
+        assert_eq!(kept, all(RECOUNTED), "step {step}: {change}");
+        held += kept.iter().map(|(_, counts)| counts[1]).sum::<i64>();
+    }
+    assert!(held > 100, "{held}");
+}

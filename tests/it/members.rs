@@ -582,6 +582,37 @@ async fn what_was_remembered_for_a_repeat_is_erased_with_the_member() {
     assert_eq!(rows_that_name(&site, &["kim@example.org", "Kim Example"]), [""; 0]);
 }
 
+#[tokio::test]
+async fn answers_that_name_an_erased_member_are_given_to_nobody_until_they_are_forgotten() {
+    let site = Site::start().await;
+    let body = json!({"username": "kim", "email": "kim@example.org", "display_name": "Kim Example"});
+    let once = site.admin().with("idempotency-key", "k1");
+    let kim = once.post("/admin/members", body.clone()).await.data();
+    let uid = kim["uid"].as_str().unwrap();
+    assert_eq!(once.post("/admin/members", body.clone()).await.data(), kim);
+    // More than one read looks at, of which every third names it.
+    site.write_rows(|rows| {
+        rows.execute_batch(&format!(
+            "insert into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
+             with n (n) as (values (1) union all select n + 1 from n where n < 6000)
+             select 'test', 'test', n, x'', iif(n % 3, '{{\"uid\":\"other\"}}', '{{\"uid\":\"{uid}\"}}'),
+                    unixepoch() * 1000
+             from n;
+             insert into erased_names (name) values ('{uid}');"
+        ))
+    });
+    // As right after the erasure: it is there, and nobody gets it.
+    assert_eq!(once.post("/admin/members", body).await.word(), "member_exists");
+
+    site.admin().delete(&format!("/admin/members/{uid}")).await.done();
+
+    let left = |what: &str| -> i64 {
+        site.rows().query_row(&format!("select count(*) from {what}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(left(&format!("idempotency_keys where instr(answer, '{uid}') > 0")), 0);
+    assert_eq!((left("idempotency_keys where caller = 'test'"), left("erased_names")), (4_000, 0));
+}
+
 /// Tables with a row in which one of these texts stands.
 fn rows_that_name(site: &Site, texts: &[&str]) -> Vec<String> {
     let rows = site.rows();

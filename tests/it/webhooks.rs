@@ -298,3 +298,56 @@ async fn the_example_receiver_takes_what_is_genuine_and_nothing_else() {
     example.kill().unwrap();
     example.wait().unwrap();
 }
+
+/// So many deliveries that are over, to a webhook.
+fn add_deliveries(rows: &rusqlite::Connection, target: &str, many: u32) -> rusqlite::Result<()> {
+    rows.execute_batch(&format!(
+        "create temp table n as with n (n) as (values (1) union all select n + 1 from n where n < {many}) select n from n;
+         insert into events (id, at, kind, data, request_id) select 100000 + n, 1, 'test', '{{}}', '' from n;
+         insert into deliveries (target, event_id, state, next_at, updated_at)
+         select '{target}', 100000 + n, 'dead', 1, unixepoch() * 1000 from n;
+         drop table n;"
+    ))
+}
+
+#[tokio::test]
+async fn deliveries_of_a_deleted_webhook_go_in_pieces_and_nobody_sees_what_is_left() {
+    // What one change may take of SQLite's steps: all of these deliveries at once take more.
+    const STEPS_MAX: u64 = 200_000;
+    let receiver = Receiver::willing();
+    let mut site = Site::with(QUICK).await;
+    let (id, _) = webhook(&site.admin(), &receiver.url, &["member.deleted"]).await;
+    let target = format!("webhook {}", id.replace('-', ""));
+    site.write_rows(|rows| add_deliveries(rows, &target, 9_000));
+    let list = format!("/admin/deliveries?target={id}");
+    assert_eq!(site.admin().get(&list).await.data()["total"], 9_000);
+
+    site.admin().delete(&format!("/admin/webhooks/{id}")).await.done();
+
+    let left = |site: &Site| -> i64 {
+        site.rows().query_row("select count(*) from deliveries", [], |row| row.get(0)).expect("a number")
+    };
+    assert_eq!(left(&site), 0);
+    let steps = site.metric("roster_writer_steps_largest");
+    assert!(steps > 0 && steps < STEPS_MAX, "one change took {steps} steps");
+    assert_eq!(site.last_audit_entry().await["after"], json!({"deliveries": 9_000}));
+
+    // As after a crash in between: the webhook is gone, and not all of its deliveries.
+    let (id, _) = webhook(&site.admin(), &receiver.url, &["member.deleted"]).await;
+    let (target, list) = (format!("webhook {}", id.replace('-', "")), format!("/admin/deliveries?target={id}"));
+    site.write_rows(|rows| {
+        rows.execute("delete from events where at = 1", [])?;
+        add_deliveries(rows, &target, 300)?;
+        rows.execute("delete from webhooks where id = unhex(?1)", [id.replace('-', "")])
+    });
+    for path in ["/admin/deliveries", "/admin/deliveries?state=dead", &list] {
+        let page = site.admin().get(path).await.data();
+        assert_eq!(page["items"], json!([]), "{path}");
+    }
+    assert_eq!(site.admin().get(&list).await.data()["total"], 0);
+    let retry = format!("/admin/deliveries/100001.{}/retry", target.replace(' ', "."));
+    assert_eq!(site.admin().post(&retry, json!({})).await.word(), "delivery_not_found");
+    assert_eq!(left(&site), 300);
+    site.restart().await;
+    assert_eq!(left(&site), 0);
+}

@@ -116,7 +116,8 @@ pub struct Api {
 impl Api {
     /// List deliveries
     ///
-    /// Newest events first. An organization sees its own events and its own webhooks.
+    /// Newest events first. An organization sees its own events and its own webhooks. Where filters fit few of many
+    /// deliveries a page may be short, or empty, while there is `next`.
     #[oai(path = "/", method = "get", operation_id = "list_deliveries")]
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_deliveries(

@@ -12,11 +12,12 @@ use crate::access::permission::Permission;
 use crate::access::promise::Maker;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::connect::webhook::{Sender, key_id, secret};
-use crate::connect::{Webhook, store};
+use crate::connect::{Webhook, deliver, store};
 use crate::db::Window;
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::journal::Entry;
+use crate::outbox;
 use crate::wire::{ActiveInactive, Body, Done, Page, Reply, Tag, done, ok, require_version};
 
 crate::text! {
@@ -243,6 +244,7 @@ impl Api {
             Ok(Changed::new((), entry))
         };
         self.app.change(&caller, "webhook.delete", delete).await?;
+        deliver::forget_target(&self.app, outbox::calls_to(id.0)).await?;
         Ok(done())
     }
 

@@ -250,3 +250,76 @@ alter table webhooks add column maker text;
 update webhooks set maker = 'cli';
 create index webhooks_maker on webhooks (maker);
 create index api_keys_maker on api_keys (maker) where maker is not null;
+
+-- ── lists whose filters fit few of many rows ──
+
+create index audit_action on audit (action, at);
+drop index quota_reservations_member_id;
+create index quota_reservations_member_id on quota_reservations (member_id, state, expires_at, size);
+drop index quota_reservations_organization_id;
+create index quota_reservations_organization_id on quota_reservations (organization_id, state, expires_at, size);
+-- Ids of what was erased. Nobody gets an answer that names one of them, and soon there is none.
+create table erased_names (
+    name text primary key
+) strict, without rowid;
+-- How many jobs each organization has in each state; kept by triggers.
+create table job_counts (
+    -- Empty for none.
+    organization_id blob primary key,
+    queued integer not null default 0 check (queued >= 0),
+    -- Those of `queued` whose member is not active.
+    held integer not null default 0 check (held >= 0),
+    leased integer not null default 0 check (leased >= 0),
+    done integer not null default 0 check (done >= 0),
+    dead integer not null default 0 check (dead >= 0)
+) strict, without rowid;
+create trigger jobs_inserted after insert on jobs begin
+    insert into job_counts (organization_id, queued, held, leased, done, dead)
+    values (coalesce(new.organization_id, x''), new.state = 'queued',
+            new.state = 'queued' and exists (select 1 from members where id = new.member_id and status <> 'active'),
+            new.state = 'leased', new.state = 'done', new.state = 'dead')
+    on conflict (organization_id) do update
+    set queued = queued + excluded.queued, held = held + excluded.held, leased = leased + excluded.leased,
+        done = done + excluded.done, dead = dead + excluded.dead;
+end;
+create trigger jobs_deleted after delete on jobs begin
+    update job_counts
+    set queued = queued - (old.state = 'queued'),
+        held = held - (old.state = 'queued'
+                       and exists (select 1 from members where id = old.member_id and status <> 'active')),
+        leased = leased - (old.state = 'leased'), done = done - (old.state = 'done'), dead = dead - (old.state = 'dead')
+    where organization_id = coalesce(old.organization_id, x'');
+end;
+create trigger jobs_changed after update of state, member_id, organization_id on jobs
+when old.state <> new.state or old.member_id is not new.member_id or old.organization_id is not new.organization_id begin
+    update job_counts
+    set queued = queued - (old.state = 'queued'),
+        held = held - (old.state = 'queued'
+                       and exists (select 1 from members where id = old.member_id and status <> 'active')),
+        leased = leased - (old.state = 'leased'), done = done - (old.state = 'done'), dead = dead - (old.state = 'dead')
+    where organization_id = coalesce(old.organization_id, x'');
+    insert into job_counts (organization_id, queued, held, leased, done, dead)
+    values (coalesce(new.organization_id, x''), new.state = 'queued',
+            new.state = 'queued' and exists (select 1 from members where id = new.member_id and status <> 'active'),
+            new.state = 'leased', new.state = 'done', new.state = 'dead')
+    on conflict (organization_id) do update
+    set queued = queued + excluded.queued, held = held + excluded.held, leased = leased + excluded.leased,
+        done = done + excluded.done, dead = dead + excluded.dead;
+end;
+create trigger members_jobs_held after update of status on members
+when (old.status = 'active') <> (new.status = 'active') begin
+    update job_counts
+    set held = held + iif(new.status = 'active', -1, 1)
+                      * (select count(*) from jobs j
+                         where j.state = 'queued' and j.member_id = new.id
+                           and j.organization_id is nullif(job_counts.organization_id, x''))
+    where organization_id in (select coalesce(organization_id, x'') from jobs
+                              where state = 'queued' and member_id = new.id);
+end;
+insert into job_counts (organization_id, queued, held, leased, done, dead)
+select coalesce(j.organization_id, x''), sum(j.state = 'queued'),
+       sum(j.state = 'queued' and coalesce(m.status, 'active') <> 'active'), sum(j.state = 'leased'),
+       sum(j.state = 'done'), sum(j.state = 'dead')
+from jobs j
+left join members m on m.id = j.member_id
+group by 1;

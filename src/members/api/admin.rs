@@ -148,7 +148,8 @@ pub struct Api {
 impl Api {
     /// List members
     ///
-    /// All of the site for the platform and API clients; those of its organization for a member of one.
+    /// All of the site for the platform and API clients; those of its organization for a member of one. Where filters fit
+    /// few of many a page may be short, or empty, while there is `next`.
     #[oai(path = "/", method = "get", operation_id = "list_members")]
     async fn list_members(
         &self,

@@ -60,11 +60,15 @@ pub struct MemberView {
     pub updated_at: i64,
 }
 
-/// An erased member goes from the decision log too, also when nobody waits for the answer any more.
+/// An erased member goes from the decision log too, and from remembered answers, also when nobody waits for the answer any
+/// more.
 pub(super) async fn forget_decisions(app: &Arc<App>, id: MemberId) -> Result<()> {
     let app = app.clone();
-    let forgotten = tokio::spawn(async move { app.decisions.forget(id).await });
-    forgotten.await.map_err(|e| Error::internal(e.to_string()))
+    let forgotten = tokio::spawn(async move {
+        app.decisions.forget(id).await;
+        app.forget_erased().await
+    });
+    forgotten.await.map_err(|e| Error::internal(e.to_string()))?
 }
 
 impl MemberStatus {

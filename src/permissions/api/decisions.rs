@@ -95,7 +95,8 @@ impl Api {
     ///
     /// Newest first, of one organization. All denials are logged, all decisions in which a watched plugin would have
     /// changed the answer, and of the other allowed ones a sample. Facts that may be secrets are left out, and named; so is
-    /// all that was said of somebody who does not belong to the organization any more.
+    /// all that was said of somebody who does not belong to the organization any more. Where filters fit few of many rows a
+    /// page may be short, or empty, while there is `next`.
     #[oai(path = "/decisions", method = "get", operation_id = "list_decisions")]
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_decisions(

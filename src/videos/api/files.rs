@@ -95,6 +95,7 @@ impl Api {
     /// List videos
     ///
     /// One's own; with the permission all of the organization, or of the site. The newest come first.
+    /// Where filters fit few of many rows a page may be short, or empty, while there is `next`.
     #[oai(path = "/videos", method = "get", operation_id = "list_videos")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_videos(

@@ -342,6 +342,7 @@ impl Api {
     /// List jobs, the newest first
     ///
     /// One's own; with the permission those of the organization; those of the site for the platform and programs.
+    /// Where filters fit few of many rows a page may be short, or empty, while there is `next`.
     #[oai(path = "/", method = "get", operation_id = "list_jobs")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_jobs(
@@ -383,17 +384,8 @@ impl Api {
     #[oai(path = "/counts", method = "get", operation_id = "count_jobs")]
     async fn count_jobs(&self, caller: OfficeOrKey) -> Reply<JobCounts> {
         let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_COUNT)?;
-        let mut counts = JobCounts::default();
-        for (state, count) in self.app.read(move |r| store::count(r, &filter)).await? {
-            match JobState::of(&state) {
-                JobState::Queued => counts.queued = count,
-                JobState::Held => counts.held = count,
-                JobState::Leased => counts.leased = count,
-                JobState::Done => counts.done = count,
-                JobState::Dead => counts.dead = count,
-            }
-        }
-        Ok(ok(counts))
+        let [queued, held, leased, done, dead] = self.app.read(move |r| store::count(r, &filter)).await?;
+        Ok(ok(JobCounts { queued, held, leased, done, dead }))
     }
 
     /// See a job

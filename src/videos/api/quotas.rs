@@ -309,7 +309,7 @@ impl Api {
 
     /// See what members may store, and do
     ///
-    /// The fullest come first.
+    /// The fullest come first. Where a keyword fits few of many a page may be short, or empty, while there is `next`.
     #[oai(path = "/admin/quotas", method = "get", operation_id = "list_quotas")]
     async fn list_quotas(
         &self,
@@ -418,7 +418,8 @@ impl Api {
 
     /// See how a member's usage came about
     ///
-    /// The newest come first. The sum of all deltas is the usage.
+    /// The newest come first. The sum of all deltas is the usage. An organization sees what counts under it: a page may be
+    /// short, or empty, while there is `next`.
     #[oai(path = "/admin/quotas/:id/ledger", method = "get", operation_id = "list_ledger")]
     async fn list_ledger(
         &self,
