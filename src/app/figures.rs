@@ -143,7 +143,7 @@ impl Gauges {
             writer_panics: made.gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
             plugins_in_force: made
                 .gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
-            plugins_quarantined: made.gauge("roster_plugins_quarantined", "Those of them that failed too often")?,
+            plugins_quarantined: made.gauge("roster_plugins_quarantined", "Versions in force that failed too often")?,
             plugin_loaded_bytes: made.gauge("roster_plugin_loaded_bytes", "Bytes of compiled plugins in memory")?,
             plugin_cache_bytes: made.gauge("roster_plugin_cache_bytes", "Bytes of compiled plugins on disk")?,
             plugin_unloaded: made
