@@ -50,23 +50,23 @@ fn in_groups<T>(rows: &mut [(String, T)]) {
 }
 
 fn commands() -> String {
+    const ALONE: &str = "The program";
     let program = help::command();
     let mut rows = Vec::new();
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
         let about = |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
         let inner: Vec<&clap::Command> = command.get_subcommands().filter(|inner| !inner.is_hide_set()).collect();
-        let group = if inner.is_empty() { "The program" } else { command.get_name() };
         if inner.is_empty() {
             let row = [format!("`roster {}`", command.get_name()), about(command), options(command)];
-            rows.push((group.to_owned(), row));
+            rows.push((ALONE.to_owned(), row));
         }
         for sub in inner {
             let row = [format!("`roster {} {}`", command.get_name(), sub.get_name()), about(sub), options(sub)];
-            rows.push((group.to_owned(), row));
+            rows.push((format!("`roster {}`", command.get_name()), row));
         }
     }
     // The commands without a group stand before and behind the others.
-    rows.sort_by_key(|(group, _)| group != "The program");
+    rows.sort_by_key(|(group, _)| group != ALONE);
     grouped(["Command", "What it does", "Takes"], rows)
 }
 
@@ -86,7 +86,7 @@ fn events() -> String {
 
 fn settings() -> String {
     let row = |s: crate::config::Described| {
-        let group = s.name.split_once('.').map_or("The server", |(group, _)| group).to_owned();
+        let group = s.name.split_once('.').map_or("The server".to_owned(), |(group, _)| format!("`{group}.*`"));
         (group, [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)])
     };
     let mut rows: Vec<_> = Config::described().into_iter().map(row).collect();
@@ -99,7 +99,8 @@ fn permissions() -> String {
     let row = |own: &crate::access::permission::Own| {
         let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
         let site = if own.site_only { ", by the platform" } else { "" };
-        let group = own.name.split('.').nth(1).unwrap_or(own.name).to_owned();
+        let group = own.name.rsplit_once('.').map_or(own.name, |(group, _)| group);
+        let group = format!("`{group}.*`");
         let about = format!("{}{site}{scope}", own.about);
         (group, [format!("`{}`", own.name), about, format!("`{} {}`", own.method, own.path)])
     };
