@@ -128,7 +128,7 @@ pub(super) fn print(words: &[String]) {
     let found = words.iter().try_fold(&program, |command, word| command.find_subcommand(word));
     let page = match words {
         [] => {
-            say!("{}\n\n{}", program.clone().render_long_help(), topics());
+            say!("{}\n\n{}", program.clone().render_long_help().to_string().trim_end(), topics());
             return;
         }
         [name] => manual::find(name),

@@ -19,11 +19,11 @@ header .name{font-weight:700;color:inherit;text-decoration:none}header form{disp
 input,button{font:inherit;color:inherit;padding:.3rem .65rem;border:1px solid var(--line);border-radius:6px;background:var(--back);min-width:0}\
 input{flex:1}:focus-visible{outline:2px solid var(--link);outline-offset:1px}button{cursor:pointer}\
 .frame{display:grid;grid-template-columns:17rem minmax(0,1fr);max-width:84rem;margin:0 auto}\
-nav{padding:1.2rem 1.25rem 3rem;border-right:1px solid var(--line);font-size:.93rem}\
+nav{grid-area:1/1;padding:.4rem 1.25rem 3rem;border-right:1px solid var(--line);font-size:.93rem}\
 nav ul{list-style:none;margin:0 0 1rem;padding:0}nav li ul{margin:.1rem 0 .5rem;padding-left:.8rem;border-left:2px solid var(--line)}\
 nav a{display:block;padding:.18rem 0;text-decoration:none;color:inherit}nav a:hover{color:var(--link)}\
-nav a[aria-current]{font-weight:650;color:var(--link)}nav h2{font-size:.78rem;margin:1.2rem 0 .3rem;color:var(--soft);text-transform:uppercase;letter-spacing:.05em}\
-main{padding:1.2rem 2.2rem 4rem;min-width:0}main>*{max-width:52rem}main>.wide{max-width:none}\
+nav a[aria-current]{font-weight:650;color:var(--link)}nav li{margin:0}nav h2{font-size:.78rem;border:0;padding:0;margin:1.2rem 0 .3rem;color:var(--soft);text-transform:uppercase;letter-spacing:.05em}\
+main{grid-area:1/2;padding:1.2rem 2.2rem 4rem;min-width:0}main>*{max-width:52rem}main>.wide{max-width:none}\
 h1{font-size:1.9rem;line-height:1.2;margin:.4rem 0 1rem}h2{font-size:1.35rem;margin:2.4rem 0 .6rem;padding-top:.4rem;border-top:1px solid var(--line)}h3{font-size:1.1rem;margin:1.8rem 0 .4rem}\
 h1,h2,h3{text-wrap:balance}.anchor{margin-left:.4rem;color:var(--soft);text-decoration:none;opacity:0}:hover>.anchor,.anchor:focus{opacity:1}\
 p,ul,ol{margin:.7rem 0}li{margin:.3rem 0}ul,ol{padding-left:1.4rem}\
@@ -31,7 +31,6 @@ code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;backgro
 pre{background:var(--code);border:1px solid var(--line);border-radius:8px;padding:.8rem 1rem;overflow-x:auto}pre code{background:none;padding:0}\
 .wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.93rem;min-width:min(100%,34rem)}\
 th,td{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:600}\
-td code{overflow-wrap:anywhere}td:first-child code{overflow-wrap:normal}\
 mark{background:var(--mark);color:inherit;border-radius:3px}.found{list-style:none;padding:0}.found li{margin:1.1rem 0}.found p{margin:.15rem 0;color:var(--soft)}\
 .next{display:flex;gap:1rem;justify-content:space-between;margin-top:3rem;padding-top:1rem;border-top:1px solid var(--line)}.contents{display:none}\
 @media(max-width:52rem){.frame{display:block}nav{border:0;border-top:1px solid var(--line);background:var(--side)}main{padding:.8rem 1.1rem 2.5rem}\
@@ -144,7 +143,7 @@ fn framed(config: &Config, title: &str, query: &str, contents: &str, body: &str)
          <a href=\"{}\">API documentation</a>\
          <form action=\"{first}\" role=\"search\"><input type=\"search\" name=\"q\" value=\"{query}\" maxlength=\"{QUERY_CHARACTERS_MAX}\" \
          placeholder=\"Search the manual\" aria-label=\"Search the manual\"><button>Search</button></form></header>\
-         <div class=\"frame\"><nav id=\"contents\" aria-label=\"Contents\">{contents}</nav><main>{body}</main></div></body></html>",
+         <div class=\"frame\"><main>{body}</main><nav id=\"contents\" aria-label=\"Contents\">{contents}</nav></div></body></html>",
         docs(config)
     )
 }

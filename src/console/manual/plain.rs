@@ -131,7 +131,7 @@ impl Writer {
     }
 
     fn indent(&self) -> usize {
-        self.lists.len() * 2
+        self.lists.iter().map(|first| if first.is_some() { 3 } else { 2 }).sum()
     }
 
     /// An empty line, unless there is one.
@@ -210,11 +210,11 @@ mod tests {
     #[test]
     fn a_page_is_text_of_the_terminals_width() {
         let text = "# Name\n\n<!-- x -->\nSome *text* with `code`, a [page](b.md) and [one](https://example.org/a) elsewhere.\n\n\
-                    - first item that is long enough\n- second\n  - inner\n\n1. one\n2. two\n\n```sh\nroster serve --with a-line-that-is-not-wrapped\n```\n\n\
+                    - first item that is long enough\n- second\n  - inner\n\n1. one with a second line of text\n2. two\n\n```sh\nroster serve --with a-line-that-is-not-wrapped\n```\n\n\
                     | A | B |\n| --- | --- |\n| `x` | y |\n\n| Name | What it is | More |\n| --- | --- | --- |\n| `a.b` | a sentence of many words | 3 |\n";
         let page = Page { name: "x", file: "x.md", text };
         let wanted = "Name\n====\n\nSome text with `code`, a page\nand one <https://example.org/a>\nelsewhere.\n\n\
-                      - first item that is long\n  enough\n- second\n  - inner\n\n1. one\n2. two\n\n    roster serve --with a-line-that-is-not-wrapped\n\n\
+                      - first item that is long\n  enough\n- second\n  - inner\n\n1. one with a second line of\n   text\n2. two\n\n    roster serve --with a-line-that-is-not-wrapped\n\n\
                       A    B\n---  -\n`x`  y\n\n`a.b`\n    a sentence of many words\n    More: 3\n";
         assert_eq!(plain(&page, 31), wanted);
         assert_eq!(plain(&page, 1), plain(&page, WIDTH_MIN));

@@ -69,9 +69,11 @@ fn rank(part: &Part, words: &[String]) -> (usize, usize) {
     })
 }
 
-/// Some text around the first of the words.
+/// Some text around the rarest of the words.
 fn excerpt(part: &Part, words: &[String]) -> String {
-    let first = words.iter().filter_map(|word| part.lower_text.find(word.as_str())).min().unwrap_or_default();
+    let there = words.iter().filter(|word| part.lower_text.contains(word.as_str()));
+    let rarest = there.min_by_key(|word| part.lower_text.matches(word.as_str()).count());
+    let first = rarest.and_then(|word| part.lower_text.find(word.as_str())).unwrap_or_default();
     // Lower case may be longer or shorter: what lies beyond the text is its end.
     let before = part.text.get(..first).unwrap_or_default().chars().count();
     let start = before.saturating_sub(EXCERPT_CHARACTERS / 3);
