@@ -138,7 +138,7 @@ fn the_blocks_of_the_readme_and_of_the_manual_work_in_order_in_one_directory() {
         "+ max",
         r#""status":"ok""#,
         "drift",
-        "portal-2",
+        "last_hash",
     ] {
         assert!(out.contains(wanted), "{wanted}: {out}\n--- standard error\n{err}");
     }
