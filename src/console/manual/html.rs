@@ -140,7 +140,7 @@ fn framed(config: &Config, title: &str, query: &str, contents: &str, body: &str)
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title} – Roster manual</title><style>{STYLE}</style></head><body>\
          <header><a class=\"name\" href=\"{first}\">Roster manual</a><a class=\"contents\" href=\"#contents\">Contents</a>\
-         <a href=\"{}\">API documentation</a>\
+         <a href=\"{}\">API docs</a>\
          <form action=\"{first}\" role=\"search\"><input type=\"search\" name=\"q\" value=\"{query}\" maxlength=\"{QUERY_CHARACTERS_MAX}\" \
          placeholder=\"Search the manual\" aria-label=\"Search the manual\"><button>Search</button></form></header>\
          <div class=\"frame\"><main>{body}</main><nav id=\"contents\" aria-label=\"Contents\">{contents}</nav></div></body></html>",
