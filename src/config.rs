@@ -100,7 +100,7 @@ macro_rules! settings {
                 }
             }
 
-            /// The table of the README.
+            /// The table of the manual.
             pub fn described() -> Vec<Described> {
                 vec![$(Described {
                     name: $name,
@@ -164,7 +164,7 @@ settings! {
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
     docs_title "docs.title": String = "Roster".into(), (), "Title of the API's document and docs page";
     docs_description "docs.description": String = String::new(), (), "What the docs say first, in Markdown; empty says what Roster is";
-    docs_contact_name "docs.contact_name": String = String::new(), (), "Whom developers can ask about this API";
+    docs_contact_name "docs.contact_name": String = String::new(), (), "Who developers can ask about this API";
     docs_contact_email "docs.contact_email": String = String::new(), (), "The e-mail of docs.contact_name";
     docs_contact_url "docs.contact_url": String = String::new(), (), "A page for developers of this site";
     cors_origins "cors.origins": Vec<String> = Vec::new(), (), "Exact origins that browsers may call from, with credentials";
@@ -199,7 +199,7 @@ settings! {
     hash_parallelism "password.parallelism": u64 = 1, 1..=16, "argon2id lanes of a new password hash";
     hashes_parallel_max "password.parallel_max": u64 = 2, 1..=64, "Password hashes computed at the same time; more wait";
     hash_wait_ms "password.wait_ms": u64 = 5_000, 1..=60_000, "How long a sign-in waits for its turn to hash before it is told to come back";
-    wordpress_url "wordpress.url": String = String::new(), (), "Site Address of WordPress as its general settings have it, to the letter, but without a slash at the end; https unless it is on this machine";
+    wordpress_url "wordpress.url": String = String::new(), (), "Site Address of WordPress, exactly as its general settings have it, but without a slash at the end; https unless it is on this machine";
     wordpress_ticket_secret_file "wordpress.ticket_secret_file": PathBuf = PathBuf::new(), (), "File with the secret that the must-use plugin signs tickets with";
     wordpress_username "wordpress.username": String = String::new(), (), "Administrator of WordPress in whose name its users are read; empty takes what the must-use plugin says of them";
     wordpress_password_file "wordpress.password_file": PathBuf = PathBuf::new(), (), "File with an application password of wordpress.username";
@@ -213,10 +213,10 @@ settings! {
     mail_password_file "mail.password_file": PathBuf = PathBuf::new(), (), "File with the password of mail.username";
     mail_ca_file "mail.ca_file": PathBuf = PathBuf::new(), (), "PEM file with one more authority that may vouch for mail.host; the system's are trusted anyway";
     mail_from "mail.from": String = String::new(), (), "Sender of all mail, like `Roster <roster@example.org>`";
-    neighbour_timeout_ms "neighbours.timeout_ms": u64 = 5_000, 10..=120_000, "How long one request to a provider or neighbour may take";
-    neighbour_answer_bytes "neighbours.answer_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Longest answer that is read from a provider or neighbour, in bytes";
-    neighbour_failures "neighbours.failures": u64 = 5, 1..=1_000, "Failures in a row after which a provider or neighbour is left alone";
-    neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "How long a provider or neighbour is left alone after neighbours.failures, in seconds";
+    neighbour_timeout_ms "neighbours.timeout_ms": u64 = 5_000, 10..=120_000, "How long one request to an external system may take";
+    neighbour_answer_bytes "neighbours.answer_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Longest answer that is read from an external system, in bytes";
+    neighbour_failures "neighbours.failures": u64 = 5, 1..=1_000, "Failures in a row after which an external system is not asked for a while";
+    neighbour_pause_s "neighbours.pause_s": u64 = 30, 1..=3_600, "How long an external system is not asked after neighbours.failures, in seconds";
     api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before its end a notice of an API key goes out, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, in bytes";
@@ -333,7 +333,7 @@ settings! {
     read_queue_max "db.read_queue": u64 = 256, 1..=100_000, "Reads of one caller that may wait for a connection; more are answered busy. Organizations, and the callers of each, take turns";
     read_ms_max "db.read_ms": u64 = 10_000, 10..=600_000, "How long one read for a caller may take before it is ended and answered busy";
     write_queue_max "db.write_queue": u64 = 1_024, 1..=100_000, "Changes that may wait for the writer";
-    write_wait_ms "db.write_wait_ms": u64 = 2_000, 1..=60_000, "How long a change waits for room in that queue before it answers busy";
+    write_wait_ms "db.write_wait_ms": u64 = 2_000, 1..=60_000, "How long a change waits for a place in that queue before it answers busy";
     write_batch_max "db.write_batch": u64 = 256, 1..=10_000, "Most changes in one commit";
     policy_reload_gap_s "limits.policy_reload_gap_s": u64 = 60, 0..=86_400, "An organization that reloads its policy within this long after it last did gets the last answer again, in seconds; 0 for no such gap";
     idempotency_ttl_s "limits.idempotency_ttl_s": u64 = 86_400, 1..=604_800, "How long an Idempotency-Key is remembered, in seconds";

@@ -39,14 +39,14 @@ kinds! {
     MemberSuspended    "member.suspended"    true   false  "A member was suspended";
     MemberActivated    "member.activated"    true   false  "A member is active again";
     MemberDeleted      "member.deleted"      true   false  "A member was erased";
-    MemberWelcomed     "member.welcomed"     false  true   "A member shall get a one-time link to begin with";
+    MemberWelcomed     "member.welcomed"     false  true   "A member gets a one-time link to begin with";
     PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
     QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
     QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
     CeilingWarning     "quota.ceiling_warning" false false "An organization's usage passed 80 or 95 per cent of its ceiling";
     QuotaFull          "quota.full"          true   false  "A quota, or the one above it, is used to its last byte";
     QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
-    QuotaFreed         "quota.freed"         true   false  "A full quota has room again";
+    QuotaFreed         "quota.freed"         true   false  "A full quota has free space again";
     VideoRegistered    "video.registered"    false  false  "A video was registered";
     VideoChanged       "video.changed"       false  false  "A video was replaced, moved or renamed";
     VideoDeleted       "video.deleted"       false  false  "A video was deleted";

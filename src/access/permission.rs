@@ -200,7 +200,7 @@ own! {
     USER_IMPORT             "roster.user.import"               "POST"   "/admin/users/import"                            Some("members:write"),      site   ""      "Import members with quotas and names";
     USER_GET                "roster.user.get"                  "GET"    "/admin/users/:id"                               Some("members:read"),       tenant "oamv"  "See a member with its quota";
     USER_UPDATE             "roster.user.update"               "PATCH"  "/admin/users/:id"                               Some("members:write"),      site   ""      "Change a member with its quota and names";
-    USER_DELETE             "roster.user.delete"               "DELETE" "/admin/users/:id"                               Some("members:write"),      site   ""      "Erase a member and tell the neighbours";
+    USER_DELETE             "roster.user.delete"               "DELETE" "/admin/users/:id"                               Some("members:write"),      site   ""      "Erase a member, here and in external systems";
 
     OUTBOX                  "roster.outbox"                    ""       ""                                               None,                       tenant ""      "Events and their deliveries";
     OUTBOX_LIST             "roster.outbox.list"               "GET"    "/admin/deliveries"                              None,                       tenant "oa"    "See what was or will be delivered";

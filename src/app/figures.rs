@@ -1,5 +1,7 @@
 //! Counters and gauges for `/metrics`. Counting never fails a request.
 
+use std::cell::RefCell;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -61,33 +63,64 @@ struct Gauges {
     plugin_uncached: IntGauge,
 }
 
+/// A metric, for the manual.
+#[derive(Debug)]
+pub struct Described {
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    pub labels: Vec<String>,
+    pub about: String,
+}
+
+/// Every metric there is, by name.
+pub fn described() -> Result<Vec<Described>> {
+    let maker = Maker::default();
+    Figures::of(&maker)?;
+    let mut described = maker.described.into_inner();
+    described.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(described)
+}
+
 /// Makes metrics, each known to the registry from then on.
+#[derive(Default)]
 struct Maker {
     registry: Registry,
+    described: RefCell<Vec<Described>>,
 }
 
 impl Maker {
-    fn registered<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> Result<M> {
+    fn registered<M: Collector + Clone + 'static>(&self, kind: &'static str, made: prometheus::Result<M>) -> Result<M> {
         let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be made: {e}"));
         let made = made.map_err(failed)?;
         self.registry.register(Box::new(made.clone())).map_err(failed)?;
+        self.described.borrow_mut().extend(made.desc().into_iter().map(|desc| Described {
+            name: desc.fq_name.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            about: desc.help.clone(),
+        }));
         Ok(made)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
-        self.registered(IntCounter::new(name, help))
+        self.registered("counter", IntCounter::new(name, help))
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+        self.registered("counter", IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
-        self.registered(IntGauge::new(name, help))
+        self.registered("gauge", IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+        self.registered("gauge", IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
-        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+        self.registered("histogram", Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
     }
 }
 
@@ -110,7 +143,7 @@ impl Gauges {
             writer_panics: made.gauge("roster_writer_panics", "Changes that panicked and were rolled back")?,
             plugins_in_force: made
                 .gauge("roster_plugins_in_force", "Versions of plugins that are enforced or watched")?,
-            plugins_quarantined: made.gauge("roster_plugins_quarantined", "Those of them that failed too often")?,
+            plugins_quarantined: made.gauge("roster_plugins_quarantined", "Versions in force that failed too often")?,
             plugin_loaded_bytes: made.gauge("roster_plugin_loaded_bytes", "Bytes of compiled plugins in memory")?,
             plugin_cache_bytes: made.gauge("roster_plugin_cache_bytes", "Bytes of compiled plugins on disk")?,
             plugin_unloaded: made
@@ -123,16 +156,17 @@ impl Gauges {
 
 impl Figures {
     pub fn new() -> Result<Self> {
-        let made = Maker { registry: Registry::new() };
+        Self::of(&Maker::default())
+    }
+
+    fn of(made: &Maker) -> Result<Self> {
         let by_reason = made.counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
-        let outbox = Opts::new("roster_outbox", "Deliveries that wait or were given up");
-        let runs = Opts::new("roster_plugin_runs", "Calls of the versions that are in force or watched now");
         let request_s = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
         let plugin_s = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];
         let about_slow = "Calls of plugins that took more than plugins.fast_us of processor time";
         let about_compiler = "Components that could not be compiled within their limits";
         Ok(Self {
-            outbox: made.registered(IntGaugeVec::new(outbox, &["target", "state"]))?,
+            outbox: made.gauges("roster_outbox", "Deliveries that wait or were given up", &["target", "state"])?,
             outbox_oldest_s: made
                 .gauge("roster_outbox_oldest_seconds", "Age of the oldest event that waits for a target")?,
             jobs_waiting: made.gauge("roster_jobs_waiting", "Claims that wait for a job now")?,
@@ -149,7 +183,11 @@ impl Figures {
             )?,
             plugin_slow_calls: made.counter("roster_plugin_slow_calls_total", about_slow)?,
             plugin_compile_failures: made.counter("roster_plugin_compile_failures_total", about_compiler)?,
-            plugin_runs: made.registered(IntGaugeVec::new(runs, &["sha256", "outcome"]))?,
+            plugin_runs: made.gauges(
+                "roster_plugin_runs",
+                "Calls of the versions that are in force or watched now",
+                &["sha256", "outcome"],
+            )?,
             requests: made.counters("roster_requests_total", "Answered requests", &["operation", "status"])?,
             clients: made.counters(
                 "roster_client_requests_total",
@@ -157,14 +195,18 @@ impl Figures {
                 &["client", "outcome"],
             )?,
             decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),
-            duration_s: made.histogram("roster_request_seconds", "From arrival to answer", request_s)?,
+            duration_s: made.histogram(
+                "roster_request_seconds",
+                "From the start of a request to its answer",
+                request_s,
+            )?,
             panics: made.counter("roster_panics_total", "Requests that panicked and were answered 500")?,
             decisions_dropped: made
                 .counter("roster_decisions_dropped_total", "Decisions that the decision log could not take")?,
             log_dropped: made
                 .counter("roster_log_dropped_total", "Log lines that could not be written, or found the queue full")?,
-            gauges: Gauges::new(&made)?,
-            registry: made.registry,
+            gauges: Gauges::new(made)?,
+            registry: made.registry.clone(),
         })
     }
 

@@ -96,7 +96,7 @@ pub(super) enum MemberCommand {
     },
     /// Import members with quotas and names elsewhere, from CSV or (*.json) JSON
     Import {
-        /// The file of members; README.md says what its columns are called
+        /// The file of members; `roster help members-and-organizations` says what its columns are called
         file: PathBuf,
         /// Only say what would be done
         #[arg(long)]

@@ -1,9 +1,12 @@
-//! What the help says beside the descriptions: an example of each command. And what a field of the API is called on the
-//! command line, for failures that name one.
+//! What the help says beside the descriptions: an example of each command, and the pages of the manual. And what a field of
+//! the API is called on the command line, for failures that name one.
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, CommandFactory};
 
-use super::Arguments;
+use super::{Arguments, process};
+use crate::console::manual;
+use crate::nearest::did_you_mean;
 
 /// A command, and how it looks in use.
 #[rustfmt::skip]
@@ -82,19 +85,90 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("plugin rollback", "roster plugin rollback hours --org acme"),
     ("plugin delete", "roster plugin delete hours --version 1 --org acme"),
     ("openapi", "roster openapi"),
+    ("help", "roster help sign-in"),
     ("version", "roster version --json"),
 ];
 
 /// The command line with its examples.
 pub fn command() -> Command {
-    Arguments::command().mut_subcommands(|command| with_examples(command, ""))
+    let help = Command::new(HELP).about("Print a page of the manual, or the help of a command").arg(
+        Arg::new(TOPIC)
+            .value_name("TOPIC")
+            .num_args(..)
+            .help("A page of the manual, such as `sign-in`, or a command, such as `member create`; none lists all"),
+    );
+    // clap's own help command knows no pages.
+    let program = Arguments::command().disable_help_subcommand(true).subcommand(help);
+    program.mut_subcommands(|command| with_examples(command, ""))
+}
+
+const HELP: &str = "help";
+const TOPIC: &str = "topic";
+
+/// What `roster help …`, or `roster member help …`, asks about; none for other commands.
+pub(super) fn asked(matches: &ArgMatches) -> Option<Vec<String>> {
+    let (mut above, mut matches) = (Vec::new(), matches);
+    while let Some((name, inner)) = matches.subcommand() {
+        if name == HELP {
+            let words = inner.get_many::<String>(TOPIC).into_iter().flatten().cloned();
+            above.extend(words);
+            return Some(above);
+        }
+        above.push(name.to_owned());
+        matches = inner;
+    }
+    None
+}
+
+/// Prints what was asked about: the topics, a page of the manual, or the help of a command. Ends the process with clap's
+/// usage error where it is neither.
+pub(super) fn print(words: &[String]) {
+    let mut program = command();
+    program.build();
+    let found = words.iter().try_fold(&program, |command, word| command.find_subcommand(word));
+    let page = match words {
+        [] => {
+            say!("{}\n\n{}", program.clone().render_long_help().to_string().trim_end(), topics());
+            return;
+        }
+        [name] => manual::find(name),
+        _ => Err(String::new()),
+    };
+    match (page, found) {
+        (Ok(page), command) => {
+            say!("{}", manual::plain(page, process::terminal_width()).trim_end());
+            if command.is_some() {
+                say!("\nThe commands: roster {} --help", words.join(" "));
+            }
+        }
+        (Err(_), Some(found)) => say!("{}", found.clone().render_long_help()),
+        (Err(meant), None) => {
+            let named = words.join(" ");
+            let meant = if meant.is_empty() {
+                did_you_mean(&named, program.get_subcommands().map(Command::get_name))
+            } else {
+                meant
+            };
+            let message = format!("there is no page and no command {named}{meant}: `roster help` lists them\n");
+            program.error(ErrorKind::InvalidSubcommand, message).exit();
+        }
+    }
+}
+
+/// The manual's pages, by the names that `roster help` takes.
+fn topics() -> String {
+    let width = manual::PAGES.iter().map(|page| page.name.len()).max().unwrap_or_default();
+    let line = |page: &manual::Page| format!("  {:width$}  {}", page.name, page.title());
+    let lines: Vec<String> = manual::PAGES.iter().map(line).collect();
+    format!("Topics of the manual, also served at {}:\n{}", manual::PATH, lines.join("\n"))
 }
 
 fn with_examples(command: Command, above: &str) -> Command {
     let path = format!("{above}{}", command.get_name());
     if command.has_subcommands() {
         let below = format!("{path} ");
-        return command.mut_subcommands(|inner| with_examples(inner, &below));
+        let help = Command::new(HELP).hide(true).arg(Arg::new(TOPIC).num_args(..));
+        return command.mut_subcommands(|inner| with_examples(inner, &below)).subcommand(help);
     }
     match EXAMPLES.iter().find(|(of, _)| *of == path) {
         Some((_, example)) => command.after_help(format!("Example:\n  {example}")),

@@ -67,7 +67,8 @@ Examples:
   roster plugin upload hours.wasm --name hours --org acme
   roster audit verify
 
-Every command works while the server runs (over its local socket) and while it does not.";
+Every command works while the server runs (over its local socket) and while it does not.
+`roster help TOPIC` prints a page of the manual, and `roster help` lists them.";
 
 #[derive(Args, Clone)]
 struct Common {
@@ -133,7 +134,7 @@ enum Command {
     /// Events for other services, and their deliveries
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
-    /// Compare the accounts of neighbours with the members
+    /// Compare the accounts of external systems with the members
     #[command(subcommand)]
     Sync(sync::SyncCommand),
     /// SFTPGo's users beside the members
@@ -182,6 +183,10 @@ impl From<std::io::Error> for Failed {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let matches = help::command().get_matches();
+    if let Some(words) = help::asked(&matches) {
+        help::print(&words);
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     arguments.common.spelling = help::Spelling::of(&matches);
     let as_json = arguments.common.json;

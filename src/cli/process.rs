@@ -1,4 +1,5 @@
-//! What the server asks of the system for its own process: memory that nobody else reads, and descriptors.
+//! What the program asks of the system for its own process: memory that nobody else reads, descriptors, and the width of
+//! its terminal.
 
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -8,6 +9,17 @@ use crate::routes::listener::SOCKET_CONNECTIONS_MAX;
 /// Descriptors for all but connections over the network: the local socket, the database, compilers, requests to other
 /// systems, and connections that are just being refused.
 const KEPT: u64 = SOCKET_CONNECTIONS_MAX as u64 + 224;
+
+/// How many characters a line on standard output takes: the terminal's width, at most [`LINE_MAX`], and 80 where there is
+/// no terminal.
+pub(super) fn terminal_width() -> usize {
+    const WIDTH_DEFAULT: usize = 80;
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0).map_or(WIDTH_DEFAULT, |w| w.min(LINE_MAX))
+}
+
+/// Longer lines are hard to read.
+const LINE_MAX: usize = 100;
 
 /// From now on no dump of this process is written, and no process of the same user may trace it or read its memory.
 pub(super) fn close_memory() -> Result<()> {

@@ -1,25 +1,25 @@
-//! The tables of the README, written by the program so that they cannot lie.
+//! The tables of the manual's reference, written by the program so that they cannot lie.
 
-use clap::CommandFactory;
-
-use super::{Arguments, help};
+use super::help;
 use crate::access::permission::OWN;
+use crate::app::figures;
 use crate::config::Config;
-use crate::error::{Cause, code};
+use crate::error::{Cause, Result, code};
 use crate::outbox::Kind;
 
 /// The scope that stands for "of the area" in the table of codes.
 const OWN_AREA: u32 = 35;
 
-/// Each table with its name.
-pub fn tables() -> Vec<(&'static str, String)> {
-    vec![
-        ("events", events()),
+/// Each table with its name, which is that of its page.
+pub fn tables() -> Result<Vec<(&'static str, String)>> {
+    Ok(vec![
         ("commands", commands()),
         ("settings", settings()),
         ("permissions", permissions()),
-        ("codes", codes()),
-    ]
+        ("error-codes", codes()),
+        ("events", events()),
+        ("metrics", metrics()?),
+    ])
 }
 
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
@@ -28,20 +28,46 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
     head.into_iter().chain(rows.map(line)).collect()
 }
 
+/// A heading and a table for each group of rows that follow one another.
+fn grouped<const N: usize>(head: [&str; N], rows: Vec<(String, [String; N])>) -> String {
+    let groups = rows.chunk_by(|(one, _), (other, _)| one == other);
+    let parts = groups.map(|group| {
+        let rows = group.iter().map(|(_, row)| row.clone());
+        format!("## {}\n\n{}", group.first().map_or("", |(name, _)| name), table(head, rows))
+    });
+    parts.collect::<Vec<_>>().join("\n")
+}
+
+/// Brings rows of one group together; groups and rows stay in their order.
+fn in_groups<T>(rows: &mut [(String, T)]) {
+    let mut order: Vec<String> = Vec::new();
+    for (group, _) in rows.iter() {
+        if !order.contains(group) {
+            order.push(group.clone());
+        }
+    }
+    rows.sort_by_key(|(group, _)| order.iter().position(|known| known == group));
+}
+
 fn commands() -> String {
-    let program = Arguments::command();
+    const ALONE: &str = "The program";
+    let program = help::command();
     let mut rows = Vec::new();
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
         let about = |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
-        let inner: Vec<&clap::Command> = command.get_subcommands().collect();
+        let inner: Vec<&clap::Command> = command.get_subcommands().filter(|inner| !inner.is_hide_set()).collect();
         if inner.is_empty() {
-            rows.push([format!("`roster {}`", command.get_name()), about(command), options(command)]);
+            let row = [format!("`roster {}`", command.get_name()), about(command), options(command)];
+            rows.push((ALONE.to_owned(), row));
         }
         for sub in inner {
-            rows.push([format!("`roster {} {}`", command.get_name(), sub.get_name()), about(sub), options(sub)]);
+            let row = [format!("`roster {} {}`", command.get_name(), sub.get_name()), about(sub), options(sub)];
+            rows.push((format!("`roster {}`", command.get_name()), row));
         }
     }
-    table(["Command", "What it does", "Takes"], rows.into_iter())
+    // The commands without a group stand before and behind the others.
+    rows.sort_by_key(|(group, _)| group != ALONE);
+    grouped(["Command", "What it does", "Takes"], rows)
 }
 
 fn options(command: &clap::Command) -> String {
@@ -60,9 +86,12 @@ fn events() -> String {
 
 fn settings() -> String {
     let row = |s: crate::config::Described| {
-        [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)]
+        let group = s.name.split_once('.').map_or("The server".to_owned(), |(group, _)| format!("`{group}.*`"));
+        (group, [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)])
     };
-    table(["Setting", "Meaning", "Default"], Config::described().into_iter().map(row))
+    let mut rows: Vec<_> = Config::described().into_iter().map(row).collect();
+    in_groups(&mut rows);
+    grouped(["Setting", "Meaning", "Default"], rows)
 }
 
 fn permissions() -> String {
@@ -70,9 +99,14 @@ fn permissions() -> String {
     let row = |own: &crate::access::permission::Own| {
         let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
         let site = if own.site_only { ", by the platform" } else { "" };
-        [format!("`{}`", own.name), format!("{}{site}{scope}", own.about), format!("`{} {}`", own.method, own.path)]
+        let group = own.name.rsplit_once('.').map_or(own.name, |(group, _)| group);
+        let group = format!("`{group}.*`");
+        let about = format!("{}{site}{scope}", own.about);
+        (group, [format!("`{}`", own.name), about, format!("`{} {}`", own.method, own.path)])
     };
-    table(["Permission", "What it allows", "Operation"], operations.map(row))
+    let mut rows: Vec<_> = operations.map(row).collect();
+    in_groups(&mut rows);
+    grouped(["Permission", "What it allows", "Operation"], rows)
 }
 
 fn codes() -> String {
@@ -84,4 +118,12 @@ fn codes() -> String {
         [number, format!("{} `{}`", cause.status(), cause.word()), cause.message().to_owned()]
     };
     table(["Code", "Status and word", "Message"], Cause::ALL.iter().map(row))
+}
+
+fn metrics() -> Result<String> {
+    let row = |metric: figures::Described| {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        [format!("`{}`", metric.name), metric.kind.to_owned(), labels.join(", "), metric.about]
+    };
+    Ok(table(["Metric", "Type", "Labels", "Meaning"], figures::described()?.into_iter().map(row)))
 }

@@ -10,6 +10,7 @@ use poem::web::{Data, Form, Query};
 use poem::{Body, Request, Response, handler};
 use serde::Deserialize;
 
+use super::manual;
 use super::page::{
     Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
     place, refusal,
@@ -68,8 +69,9 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
             StatusCode::OK,
             TITLE,
             &format!(
-                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}\">API documentation</a></p>",
+                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}\">Manual</a> · <a href=\"{}\">API documentation</a></p>",
                 escaped(&login),
+                place(&app.config, manual::PATH),
                 docs(&app.config)
             ),
         ),

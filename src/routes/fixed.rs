@@ -16,13 +16,20 @@ use crate::error::{Error, Result};
 use crate::wire::is_known;
 
 /// The docs page is one inline script by Scalar; it may talk to this server only.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
+pub(super) const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
+
+/// Makes a text.
+pub(super) trait Make: Fn(&Arc<App>) -> Result<String> + Send + Sync + 'static {}
+
+impl<F: Fn(&Arc<App>) -> Result<String> + Send + Sync + 'static> Make for F {}
 
 /// A text of this program, in both encodings.
 pub(super) struct Fixed {
     app: Arc<App>,
     content_type: &'static str,
-    make: fn(&Arc<App>) -> Result<String>,
+    /// What a page may load; none for what is no page.
+    policy: Option<&'static str>,
+    make: Arc<dyn Make>,
     made: OnceCell<Made>,
 }
 
@@ -52,14 +59,22 @@ impl Made {
 }
 
 impl Fixed {
-    pub(super) fn new(app: &Arc<App>, content_type: &'static str, make: fn(&Arc<App>) -> Result<String>) -> Self {
-        Self { app: app.clone(), content_type, make, made: OnceCell::new() }
+    /// Text that programs read.
+    pub(super) fn json(app: &Arc<App>, make: impl Make) -> Self {
+        let (content_type, made) = ("application/json", OnceCell::new());
+        Self { app: app.clone(), content_type, policy: None, make: Arc::new(make), made }
+    }
+
+    /// A page for people.
+    pub(super) fn page(app: &Arc<App>, policy: &'static str, make: impl Make) -> Self {
+        let (content_type, made) = ("text/html; charset=utf-8", OnceCell::new());
+        Self { app: app.clone(), content_type, policy: Some(policy), make: Arc::new(make), made }
     }
 
     /// Who asks while it is made waits for the same.
     async fn made(&self) -> Result<&Made> {
         let make = || async {
-            let (app, make) = (self.app.clone(), self.make);
+            let (app, make) = (self.app.clone(), self.make.clone());
             let made = tokio::task::spawn_blocking(move || Made::of(make(&app)?)).await;
             made.map_err(|e| Error::internal(e.to_string()))?
         };
@@ -79,8 +94,8 @@ impl Endpoint for Fixed {
             .header(header::ETAG, etag)
             .header(header::CACHE_CONTROL, "no-cache")
             .header(header::VARY, "Accept-Encoding");
-        if self.content_type.starts_with("text/html") {
-            response = response.header(header::CONTENT_SECURITY_POLICY, DOCS_POLICY);
+        if let Some(policy) = self.policy {
+            response = response.header(header::CONTENT_SECURITY_POLICY, policy);
         }
         let sent = request.headers().get(header::IF_NONE_MATCH).and_then(|sent| sent.to_str().ok());
         if is_known(sent, etag) {

@@ -6,12 +6,13 @@
 mod edge;
 mod fixed;
 pub mod listener;
+mod manual;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edge::Edge;
-use fixed::Fixed;
+use fixed::{DOCS_POLICY, Fixed};
 use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
@@ -298,11 +299,9 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
         .at("/setup/link", post(console::setup::new_link).data(app.clone()))
         .at("/setup/administrator", post(console::setup::new_administrator).data(app.clone()))
         .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
-        .at(
-            format!("{base}/openapi.json"),
-            get(Fixed::new(app, "application/json", |app| Ok(documented(app)?.to_string()))),
-        )
-        .at(format!("{base}/docs"), get(Fixed::new(app, "text/html; charset=utf-8", page)));
+        .at(format!("{base}/openapi.json"), get(Fixed::json(app, |app| Ok(documented(app)?.to_string()))))
+        .at(format!("{base}/docs"), get(Fixed::page(app, DOCS_POLICY, page)));
+    routes = manual::add(routes, app);
     if !base.is_empty() {
         routes = routes.nest(base, shared());
     }
@@ -536,6 +535,9 @@ fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     }
     for fixed in ["openapi.json", "docs"] {
         methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
+    }
+    for page in manual::paths() {
+        methods.insert(page, vec!["GET".into()]);
     }
     for page in ["/setup", "/reset", "/invitation"] {
         methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);

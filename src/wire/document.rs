@@ -236,7 +236,7 @@ pub fn info(config: &Config) -> Value {
     let mut info = json!({
         "title": config.docs_title,
         "version": env!("CARGO_PKG_VERSION"),
-        "description": introduction::text(&format!("{own}\n\n")),
+        "description": introduction::text(&format!("{own}\n\n{}", manual(config))),
         "license": {"name": env!("CARGO_PKG_LICENSE")},
     });
     let contact =
@@ -247,6 +247,11 @@ pub fn info(config: &Config) -> Value {
         info["contact"] = Value::Object(contact);
     }
     info
+}
+
+/// Where the manual is, for who reads about the API first.
+fn manual(config: &Config) -> String {
+    format!("The [manual]({}/manual) says how to set Roster up and use it, task by task.\n\n", config.public_path())
 }
 
 /// Says which permission an operation needs, from the table that the guard uses.

@@ -1,12 +1,14 @@
-//! The first five minutes of somebody new: the README as it stands, and what the command line says when something is not
-//! as it should be.
+//! The first five minutes of somebody new: the README and the manual as they stand, and what the command line says when
+//! something is not as it should be.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use roster::console::manual::PAGES;
 use serde_json::{Value, json};
 
 use crate::site::{PASSWORD, Site, binary};
@@ -51,14 +53,13 @@ impl Drop for Server {
     }
 }
 
-// ── the README ──
+// ── the README and the manual ──
 
-/// The blocks of the README that are marked `sh`, but for the two that build the program.
-fn blocks() -> Vec<String> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+/// The blocks of a page that are marked `sh`.
+fn blocks(text: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     let mut is_inside = false;
-    for line in readme.lines() {
+    for line in text.lines() {
         match line {
             "```sh" => {
                 is_inside = true;
@@ -69,20 +70,50 @@ fn blocks() -> Vec<String> {
             _ => {}
         }
     }
-    let all = blocks.len();
-    blocks.retain(|block| !block.starts_with("cargo "));
-    assert_eq!(all - blocks.len(), 2, "the set-up commands");
     blocks
 }
 
+/// Variables that these blocks set.
+fn variables(blocks: &[String]) -> BTreeSet<String> {
+    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    let words = blocks.iter().flat_map(|block| block.split_whitespace());
+    words.filter_map(|word| word.split_once('=').map(|(name, _)| name)).filter(is_name).map(str::to_owned).collect()
+}
+
+/// The README's blocks, but for the two that build the program, and then those of each page of the manual. A page knows
+/// what the README set, and nothing of other pages.
+fn script() -> String {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+    let mut first = blocks(&readme);
+    let all = first.len();
+    first.retain(|block| !block.starts_with("cargo "));
+    assert_eq!(all - first.len(), 2, "the set-up commands");
+    let known = variables(&first);
+    let (mut script, mut pages) = (first.join("\necho ---\n"), 0);
+    for page in PAGES {
+        let blocks = blocks(page.text);
+        if blocks.is_empty() {
+            continue;
+        }
+        pages += 1;
+        let own: Vec<String> = variables(&blocks).difference(&known).cloned().collect();
+        script.push_str(&format!("\necho '--- {}'\n{}\n", page.name, blocks.join("\necho ---\n")));
+        if !own.is_empty() {
+            script.push_str(&format!("\nunset {}\n", own.join(" ")));
+        }
+    }
+    assert!(pages > 7, "{pages}");
+    script
+}
+
 #[test]
-fn the_blocks_of_the_readme_work_in_order_in_one_directory() {
+fn the_blocks_of_the_readme_and_of_the_manual_work_in_order_in_one_directory() {
     let folder = tempfile::tempdir().expect("a folder");
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
     // A failing answer ends the script; the port is one of the test's own; a server that is left over goes with it.
     let before = "set -euo pipefail\ntrap 'kill ${SERVER:-} 2>/dev/null || true' EXIT\n\
                   curl() { command curl --fail-with-body --show-error \"$@\" && echo; }\n";
-    let script = blocks().join("\necho ---\n").replace(":8480", &format!(":{port}"));
+    let script = script().replace(":8480", &format!(":{port}"));
     let script = format!("{before}{script}\nkill $SERVER; wait $SERVER\n");
     let path = format!("{}:{}", binary().parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
     let output = Command::new("bash")
@@ -101,11 +132,13 @@ fn the_blocks_of_the_readme_work_in_order_in_one_directory() {
         r#""refresh_token":"rt_"#,
         r#""secret":"whsec_"#,
         r#""username":"lee""#,
-        "+ max",
         r#""already_exists":false"#,
         "20 GB",
         r#""progress_percent":40,"state":"running""#,
+        "+ max",
+        r#""status":"ok""#,
         "drift",
+        "last_hash",
     ] {
         assert!(out.contains(wanted), "{wanted}: {out}\n--- standard error\n{err}");
     }

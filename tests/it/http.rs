@@ -179,6 +179,8 @@ async fn a_wrong_method_beside_the_operations_is_answered_with_the_right_ones_to
         ("/readyz", "GET"),
         ("/metrics", "GET"),
         ("/api/v1/docs", "GET"),
+        ("/manual", "GET"),
+        ("/manual/reference/settings", "GET"),
         ("/api/v1/openapi.json", "GET"),
         ("/setup", "GET, POST"),
     ] {
@@ -192,9 +194,17 @@ async fn a_head_is_a_get_without_its_body() {
     let site = Site::start().await;
     let admin = format!("Bearer {}", site.admin_token);
 
-    for (path, status) in
-        [("/me", 200), ("/healthz", 200), ("/api/v1/docs", 200), ("/nowhere", 404), ("/admin/members/x", 404)]
-    {
+    for (path, status) in [
+        ("/me", 200),
+        ("/healthz", 200),
+        ("/api/v1/docs", 200),
+        ("/manual", 200),
+        ("/manual?q=quota", 200),
+        ("/manual/sign-in", 200),
+        ("/nowhere", 404),
+        ("/manual/nowhere", 404),
+        ("/admin/members/x", 404),
+    ] {
         let request = site.http.head(format!("{}{path}", site.url)).header("authorization", &admin);
         let response = request.send().await.unwrap();
         assert_eq!(
@@ -593,7 +603,8 @@ async fn the_host_that_a_request_names_appears_nowhere() {
     let site = Site::start().await;
     let caller = site.nobody().with("host", "evil.example").with("x-forwarded-host", "evil.example");
 
-    for path in ["/api/v1/openapi.json", "/api/v1/docs", "/setup", "/nowhere", "/admin/members", "/healthz"] {
+    let pages = ["/api/v1/docs", "/manual", "/manual?q=quota", "/manual/security", "/setup"];
+    for path in pages.into_iter().chain(["/api/v1/openapi.json", "/nowhere", "/admin/members", "/healthz"]) {
         let reply = caller.get(path).await;
         let said = format!("{:?}{}", reply.headers, reply.body);
         assert!(!said.contains("evil.example"), "{path}");
@@ -604,7 +615,9 @@ async fn the_host_that_a_request_names_appears_nowhere() {
 async fn no_page_is_framed() {
     let site = Site::start().await;
 
-    for path in ["/api/v1/docs", "/setup", "/setup?token=x", "/reset?token=x", "/invitation?token=x"] {
+    let manual = ["/manual", "/manual?q=quota", "/manual/security"];
+    let pages = ["/api/v1/docs", "/setup", "/setup?token=x", "/reset?token=x", "/invitation?token=x"];
+    for path in pages.into_iter().chain(manual) {
         let reply = site.nobody().get(path).await;
         let policy = reply.header("content-security-policy").unwrap_or_default();
         assert!(policy.split("; ").any(|part| part == "frame-ancestors 'none'"), "{path}: {policy}");
@@ -634,7 +647,8 @@ async fn an_answer_is_kept_by_nobody_unless_it_says_so() {
         assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply:?}");
     }
     let public = [("/.well-known/jwks.json", "public, max-age=300"), ("/api/v1/openapi.json", "no-cache")];
-    for (path, kept) in public.into_iter().chain([("/api/v1/docs", "no-cache")]) {
+    let pages = [("/api/v1/docs", "no-cache"), ("/manual", "no-cache"), ("/manual?q=quota", "no-store")];
+    for (path, kept) in public.into_iter().chain(pages) {
         assert_eq!(site.nobody().get(path).await.header("cache-control"), Some(kept), "{path}");
     }
 }
@@ -781,7 +795,7 @@ async fn the_documentation_loads_nothing_from_elsewhere() {
 async fn the_document_is_fetched_once() {
     let site = Site::start().await;
 
-    for path in ["/api/v1/openapi.json", "/api/v1/docs"] {
+    for path in ["/api/v1/openapi.json", "/api/v1/docs", "/manual", "/manual/reference/settings"] {
         let etag = site.nobody().get(path).await.header("etag").unwrap().to_owned();
         for sent in [etag.clone(), format!("\"x\", {etag}"), format!("W/{etag}"), "*".to_owned()] {
             let again = site.nobody().with("if-none-match", &sent).get(path).await;
@@ -795,7 +809,7 @@ async fn the_document_is_fetched_once() {
 async fn the_documentation_is_compressed_for_those_who_take_it() {
     let site = Site::start().await;
 
-    for path in ["/api/v1/openapi.json", "/api/v1/docs"] {
+    for path in ["/api/v1/openapi.json", "/api/v1/docs", "/manual/reference/settings"] {
         let get = async |encoding: &str, known: &str| {
             let request = site.http.get(format!("{}{path}", site.url)).header("accept-encoding", encoding);
             let response = request.header("if-none-match", known).send().await.expect("an answer");

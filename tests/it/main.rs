@@ -43,6 +43,7 @@ mod keys;
 mod kit;
 mod letters;
 mod lists;
+mod manual;
 mod mapping;
 mod matrix;
 mod members;

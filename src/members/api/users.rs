@@ -341,7 +341,7 @@ impl Api {
         Ok(ok(UserView::from(changed.answer)).version(version).epoch(changed.epoch))
     }
 
-    /// Erase a member and tell the neighbours
+    /// Erase a member, here and in external systems
     ///
     /// The same as at `/admin/members`: all personal data, memberships, roles and keys go for good.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_user")]

@@ -210,7 +210,7 @@ fn share_successes(document: &mut Value) {
 /// A reference to a response that stands once. Its name is short, and the same as long as `text` is, which says what it is.
 pub(super) fn share(shared: &mut Map<String, Value>, name: &str, text: &str, response: Value) -> Value {
     const DIGITS: usize = 4;
-    let digest = hex::encode(&secret::hash(text));
+    let digest = hex::encode(secret::hash(text));
     let named = (DIGITS..digest.len()).map(|digits| format!("{name}_{}", &digest[..digits]));
     // Two that begin alike are told apart by more digits.
     let is_free = |name: &String| shared.get(name).is_none_or(|known| *known == response);
