@@ -12,8 +12,7 @@ use super::named::{member_id, organization_id};
 use super::password::PasswordSource;
 use super::{Common, Failed, directory, import, named, open, show};
 use crate::config::Config;
-use crate::members;
-use crate::nearest::did_you_mean;
+use crate::{members, permissions};
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -255,9 +254,16 @@ pub(super) async fn setup_link(common: &Common) -> Result<(), Failed> {
 }
 
 pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Failed> {
+    let is_check = matches!(command, ConfigCommand::Check);
+    if is_check && !common.data.is_dir() {
+        let data = common.data.display();
+        return Err(Failed(format!(
+            "{data} is no directory: name your data directory with --data, or make it with `roster init`"
+        )));
+    }
     let config = common.load(None)?;
     let unknown = Config::unknown_variables();
-    if matches!(command, ConfigCommand::Check) && !unknown.is_empty() {
+    if is_check && !unknown.is_empty() {
         return Err(Failed(format!("no setting has these variables: {}", unknown.join(", "))));
     }
     match command {
@@ -351,13 +357,14 @@ async fn linked(
     let mut wanted = Vec::new();
     for key in roles {
         let role = known.iter().find(|role| role["key"] == **key).ok_or_else(|| {
-            let meant = did_you_mean(key, known.iter().filter_map(|role| role["key"].as_str()));
-            Failed(format!("{organization} has no role {key}{meant}"))
+            let keys = known.iter().filter_map(|role| role["key"].as_str());
+            Failed(permissions::without_role(organization, key, keys))
         })?;
         wanted.push(role["id"].clone());
     }
     let path = format!("/admin/members/{}/organizations/{id}", segment(&uid));
-    let linked = door.call(Method::POST, &path, &[], None).await?;
+    let mut linked = door.call(Method::POST, &path, &[], None).await?;
+    linked["roles"] = json!(roles);
     for role in wanted {
         let path = format!("{base}/permissions/users/{}/roles", segment(&uid));
         door.call(Method::POST, &path, &tenant, Some(json!({"role_id": role}))).await?;

@@ -160,7 +160,11 @@ impl Way {
 const SAID_HERE: [(&str, &str); 14] = [
     ("bad_input", "this cannot be taken"),
     ("route_not_found", "the server that runs does not know this command: it is of another version than this program"),
-    ("setup_done", "there is an administrator already: sign in, or make another one with `roster member`"),
+    (
+        "setup_done",
+        "there is an administrator already: sign in, or make another one with `roster member link LOGIN platform --role \
+         platform_admin`",
+    ),
     ("member_not_found", "there is no such member: `roster member list` shows them"),
     ("organization_not_found", "there is no such organization: `roster org list` shows them"),
     ("client_not_found", "there is no such API client: `roster client list` shows them"),
