@@ -162,7 +162,7 @@ settings! {
     metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics; without one only the local socket does";
     trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
-    docs_title "docs.title": String = "Roster".into(), (), "Title of the API's document and docs page";
+    docs_title "docs.title": String = "Roster API".into(), (), "Title of the API's document and docs page";
     docs_description "docs.description": String = String::new(), (), "What the docs say first, in Markdown; empty says what Roster is";
     docs_contact_name "docs.contact_name": String = String::new(), (), "Whom developers can ask about this API";
     docs_contact_email "docs.contact_email": String = String::new(), (), "The e-mail of docs.contact_name";

@@ -123,6 +123,31 @@ fn every_failure_has_a_heading_that_the_page_finds_by_its_status_and_by_its_word
     assert!(!text.contains("| `detail` |"), "{text}");
 }
 
+#[test]
+fn the_page_begins_with_signing_in_and_every_pattern_is_said_in_words() {
+    let document: Value = serde_json::from_str(&printed()).expect("JSON");
+    assert_eq!(document["info"]["title"], "Roster API");
+    let sessions = operations(&document).into_iter().filter(|(_, operation)| operation["tags"][0] == "Sessions");
+    let names: Vec<String> = sessions.map(|(name, _)| name).collect();
+    assert_eq!(names.first().map(String::as_str), Some("post /auth/login"), "{names:?}");
+    assert!(document["components"]["schemas"]["NewInvitation"]["example"]["url"].is_string());
+    fn patterns<'d>(value: &'d Value, found: &mut BTreeSet<&'d str>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("pattern").and_then(Value::as_str));
+                map.values().for_each(|inner| patterns(inner, found));
+            }
+            Value::Array(list) => list.iter().for_each(|inner| patterns(inner, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    patterns(&document, &mut found);
+    let unsaid: Vec<&str> =
+        found.into_iter().filter(|one| roster::wire::inputs::said_of_pattern(one).is_none()).collect();
+    assert!(unsaid.is_empty(), "{unsaid:?}");
+}
+
 #[tokio::test]
 async fn the_document_is_signed_by_who_runs_the_site() {
     let settings = "[docs]\ntitle = \"Example Media\"\ndescription = \"Ours.\"\ncontact_name = \"The operators\"\n\
