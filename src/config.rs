@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 pub use kinds::network;
-use kinds::{Prefix, Setting, within};
+use kinds::{Levels, Prefix, PublicUrl, Setting, within};
 use providers::Provider;
 use toml::Value;
 
@@ -154,7 +154,7 @@ fn variable(name: &str) -> String {
 
 settings! {
     listen "listen": SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8480)), (), "Where the server listens; port 0 takes a free one";
-    public_url "public_url": String = String::new(), (), "The address people use, without a slash at the end; empty means the listening address";
+    public_url "public_url": String = String::new(), PublicUrl, "The address people use, without a slash at the end; empty means the listening address";
     base_path "base_path": String = "/api/v1".into(), Prefix, "Where the API lies under the public address; empty or / behind a proxy that strips the path of public_url";
     debug "debug": bool = false, (), "Adds the internal cause to 500 answers and raises logging; never in production";
     internal_secret_file "internal_secret_file": PathBuf = PathBuf::new(), (), "File with one or two secrets (one a line) for X-Internal-Secret; ROSTER_INTERNAL_SECRET (comma between two) wins";
@@ -162,14 +162,14 @@ settings! {
     metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics; without one only the local socket does";
     trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
     gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
-    docs_title "docs.title": String = "Roster".into(), (), "Title of the API's document and docs page";
+    docs_title "docs.title": String = "Roster API".into(), (), "Title of the API's document and docs page";
     docs_description "docs.description": String = String::new(), (), "What the docs say first, in Markdown; empty says what Roster is";
     docs_contact_name "docs.contact_name": String = String::new(), (), "Who developers can ask about this API";
     docs_contact_email "docs.contact_email": String = String::new(), (), "The e-mail of docs.contact_name";
     docs_contact_url "docs.contact_url": String = String::new(), (), "A page for developers of this site";
     cors_origins "cors.origins": Vec<String> = Vec::new(), (), "Exact origins that browsers may call from, with credentials";
     log_format "log.format": LogFormat = LogFormat::Text, (), "How log lines look";
-    log_level "log.level": String = "info".into(), (), "error, warn, info, debug or trace; finer as in `info,roster=debug`";
+    log_level "log.level": String = "info".into(), Levels, "error, warn, info, debug or trace; finer as in `info,roster=debug`";
     log_queue_max "log.queue": u64 = 4_096, 1..=1_000_000, "Log lines that may wait to be written; more are dropped and counted";
     issuer "auth.issuer": String = String::new(), (), "`iss` of access tokens; empty means the public address";
     audience "auth.audience": String = "roster".into(), (), "`aud` of access tokens";
@@ -374,7 +374,7 @@ impl Config {
         };
         let table = match text.parse::<toml::Table>() {
             Ok(table) => table,
-            Err(e) => return faults.push(format!("{} is not TOML: {}", path.display(), e.message())),
+            Err(e) => return faults.push(format!("{} is not TOML{}", path.display(), not_toml(&text, &e))),
         };
         self.set_all(&table, faults);
     }
@@ -392,12 +392,12 @@ impl Config {
         let secrets = |text: &str, separator: char| -> Vec<String> {
             text.split(separator).map(str::trim).filter(|secret| !secret.is_empty()).map(str::to_owned).collect()
         };
-        let secret_file = |path: &Path, faults: &mut Vec<String>| {
+        let secret_file = |name: &str, path: &Path, faults: &mut Vec<String>| {
             let read = std::fs::read_to_string(path).map(|text| secrets(&text, '\n'));
             match &read {
-                Err(e) => faults.push(format!("{} cannot be read: {e}", path.display())),
+                Err(e) => faults.push(format!("{name}: {} cannot be read: {e}", path.display())),
                 Ok(none) if none.is_empty() => {
-                    faults.push(format!("{} is empty: put the secret in it", path.display()))
+                    faults.push(format!("{name}: {} is empty: put the secret in it", path.display()))
                 }
                 Ok(_) => {}
             }
@@ -406,7 +406,7 @@ impl Config {
         if let Some(text) = environment.get("ROSTER_INTERNAL_SECRET") {
             self.internal_secrets = secrets(text, ',');
         } else if !self.internal_secret_file.as_os_str().is_empty() {
-            self.internal_secrets = secret_file(&self.internal_secret_file, faults);
+            self.internal_secrets = secret_file("internal_secret_file", &self.internal_secret_file, faults);
         }
         if self.internal_secrets.len() > 2 {
             faults.push("at most two internal secrets can be valid at a time".into());
@@ -414,20 +414,21 @@ impl Config {
         if self.internal_secrets.iter().any(|secret| secret.len() < INTERNAL_SECRET_BYTES_MIN) {
             faults.push(format!("an internal secret must have at least {INTERNAL_SECRET_BYTES_MIN} characters: try `openssl rand -hex 32`"));
         }
-        let mut one = |path: &Path| match path.as_os_str().is_empty() {
+        let mut one = |name: &str, path: &Path| match path.as_os_str().is_empty() {
             true => None,
-            false => secret_file(path, faults).into_iter().next(),
+            false => secret_file(name, path, faults).into_iter().next(),
         };
-        self.metrics_token = one(&self.metrics_token_file);
-        self.wordpress_ticket_secret = one(&self.wordpress_ticket_secret_file);
-        self.wordpress_password = one(&self.wordpress_password_file);
-        self.authentik_token = one(&self.authentik_token_file);
-        self.mail_password = one(&self.mail_password_file);
-        self.hook_sftpgo_key = one(&self.hook_sftpgo_key_file);
-        self.hook_wordpress_key = one(&self.hook_wordpress_key_file);
-        self.sftpgo_secret = one(&self.sftpgo_secret_file);
+        self.metrics_token = one("metrics_token_file", &self.metrics_token_file);
+        self.wordpress_ticket_secret = one("wordpress.ticket_secret_file", &self.wordpress_ticket_secret_file);
+        self.wordpress_password = one("wordpress.password_file", &self.wordpress_password_file);
+        self.authentik_token = one("authentik.token_file", &self.authentik_token_file);
+        self.mail_password = one("mail.password_file", &self.mail_password_file);
+        self.hook_sftpgo_key = one("hooks.sftpgo_key_file", &self.hook_sftpgo_key_file);
+        self.hook_wordpress_key = one("hooks.wordpress_key_file", &self.hook_wordpress_key_file);
+        self.sftpgo_secret = one("sftpgo.secret_file", &self.sftpgo_secret_file);
         for provider in &mut self.providers {
-            provider.client_secret = one(&provider.client_secret_file);
+            let name = format!("oidc {}: client_secret_file", provider.name);
+            provider.client_secret = one(&name, &provider.client_secret_file);
         }
     }
 
@@ -537,6 +538,18 @@ pub fn template() -> String {
     text
 }
 
+/// Where a file breaks off to be TOML, and why; a key that is there twice is named.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let span = error.span().unwrap_or_default();
+    let before = text.get(..span.start).unwrap_or_default();
+    let (line, column) =
+        (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    let is_twice = error.message().contains("duplicate key");
+    let key = text.get(span).filter(|key| is_twice && !key.contains('\n'));
+    let key = key.map_or_else(String::new, |key| format!(" `{}`", key.trim()));
+    format!(" at line {line}, column {column}: {}{key}", error.message())
+}
+
 fn flattened(prefix: &str, table: &toml::Table) -> Vec<(String, Value)> {
     let mut all = Vec::new();
     for (key, value) in table {
@@ -581,6 +594,44 @@ mod tests {
             .expect_err("four faults");
         assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(faults.iter().any(|fault| fault.contains("did you mean listen?")), "{faults:?}");
+    }
+
+    #[test]
+    fn a_value_that_would_do_nothing_or_lead_nowhere_is_refused() {
+        for (line, why) in [
+            ("log.level = \"verbose\"", "log.level has \"verbose\", which is no level: they are error, warn,"),
+            ("log.level = \"warning\"", "log.level has \"warning\", which is no level (did you mean warn?)"),
+            ("log.level = \"info,roster=debg\"", "log.level has \"debg\", which is no level (did you mean debug?)"),
+            ("log.level = \"\"", "log.level has \"\""),
+            (
+                "public_url = \"roster.example.org\"",
+                "public_url must begin with https:// or http://, as in https://roster.example.org",
+            ),
+            ("public_url = \"https://\"", "public_url must"),
+            ("public_url = \"https://a b\"", "public_url must be an address"),
+            ("public_url = \"https://a.example.org/\"", "public_url must not end with a slash"),
+            ("mail.host = \"mail.example.org\"", "mail.from is missing: it goes together with mail.host"),
+            ("mail.from = \"a@example.org\"", "mail.host is missing: it goes together with mail.from"),
+            ("wordpress.username = \"kim\"", "wordpress.password_file is missing"),
+        ] {
+            let faults = read(line).expect_err(line);
+            assert!(faults.iter().any(|fault| fault.starts_with(why)), "{line}: {faults:?}");
+        }
+        for line in ["log.level = \"INFO, roster=debug\"", "log.level = \"off\"", "public_url = \"http://[::1]:80/id\""]
+        {
+            assert!(read(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_says_where_and_which_key_is_there_twice() {
+        for (text, why) in [
+            ("debug = true\nlisten = \n", " at line 2, column "),
+            ("debug = true\n\nlisten = \"a\"\nlisten = \"b\"\n", " at line 4, column 1: duplicate key `listen`"),
+        ] {
+            let said = not_toml(text, &text.parse::<toml::Table>().expect_err("no TOML"));
+            assert!(said.starts_with(why), "{said}");
+        }
     }
 
     #[test]

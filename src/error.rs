@@ -59,7 +59,7 @@ causes! {
     MethodNotAllowed 10 105 "method_not_allowed" "this address does not take that method: see the Allow header";
     RequestTimeout 10 109 "request_timeout" "the request took too long to arrive";
     TooLarge 10 113 "too_large" "the body is larger than this address takes";
-    MediaType 10 115 "media_type" "this address takes another Content-Type";
+    MediaType 10 115 "media_type" "this address takes another Content-Type: application/json, unless it is described otherwise";
 
     Unauthenticated 0 501 "unauthenticated" "sign in or send a credential that this address takes";
     MissingBearer 28 501 "missing_bearer_token" "send `Authorization: Bearer <access token>`";
@@ -173,7 +173,7 @@ causes! {
     MediaRootNotConfigured 33 605 "media_root_not_configured" "set media_root to measure files";
     VideoNotFound 33 301 "video_not_found" "there is no such video";
     VideoIdTaken 33 303 "video_id_taken" "another path has the uuid of this one: rename the file";
-    OwnerNotFound 33 301 "owner_not_found" "no member has this SFTPGo name";
+    OwnerNotFound 33 301 "owner_not_found" "no member has this SFTPGo name: it is the member's sftpgo_username";
     NotYourFolder 33 505 "not_your_folder" "the path lies in somebody else's folder";
     VideosFull 33 309 "videos_full" "the site has as many videos as limits.videos allows";
     QuotaExceeded 33 506 "quota_exceeded" "this does not fit the quota: delete something, or ask an administrator for more";

@@ -1,5 +1,6 @@
 //! The commands besides `serve`: each is a request to an operation, and a way to print its answer.
 
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,8 +13,7 @@ use super::named::{member_id, organization_id};
 use super::password::PasswordSource;
 use super::{Common, Failed, directory, import, named, open, show};
 use crate::config::Config;
-use crate::members;
-use crate::nearest::did_you_mean;
+use crate::{members, permissions};
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -96,7 +96,8 @@ pub(super) enum MemberCommand {
     },
     /// Import members with quotas and names elsewhere, from CSV or (*.json) JSON
     Import {
-        /// The file of members; `roster help members-and-organizations` says what its columns are called
+        /// The file of members. Its first line names the columns, in any order: username, and of email, display_name,
+        /// wordpress_id, quota_size, sftpgo_username and org_code those that there are
         file: PathBuf,
         /// Only say what would be done
         #[arg(long)]
@@ -108,11 +109,14 @@ pub(super) enum MemberCommand {
         #[arg(long, value_name = "NAME")]
         encoding: Option<String>,
     },
-    /// Erase a member's personal data for good
+    /// Erase a member's personal data for good; asks first on a terminal
     Delete {
         /// The member, by username, e-mail or uid
         #[arg(value_name = "MEMBER")]
         uid: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -255,9 +259,16 @@ pub(super) async fn setup_link(common: &Common) -> Result<(), Failed> {
 }
 
 pub(super) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Failed> {
+    let is_check = matches!(command, ConfigCommand::Check);
+    if is_check && !common.data.is_dir() {
+        let data = common.data.display();
+        return Err(Failed(format!(
+            "{data} is no directory: name your data directory with --data, or make it with `roster init`"
+        )));
+    }
     let config = common.load(None)?;
     let unknown = Config::unknown_variables();
-    if matches!(command, ConfigCommand::Check) && !unknown.is_empty() {
+    if is_check && !unknown.is_empty() {
         return Err(Failed(format!("no setting has these variables: {}", unknown.join(", "))));
     }
     match command {
@@ -282,6 +293,9 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             show::table(common.json, &page, &["uid", "username", "email", "display_name", "status"]);
             return Ok(());
         }
+        MemberCommand::Create { username: None, email: None, .. } => {
+            return Err(Failed("give the member a name to sign in with: --username or --email".into()));
+        }
         MemberCommand::Create { username, email, name, password } => {
             let password = if password.is_given() { Some(password.read()?) } else { None };
             let body = without_nulls(
@@ -302,13 +316,30 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
         }
         MemberCommand::PasswordLink { uid } => (uid, Method::POST, "/password-link", Some(json!({}))),
         MemberCommand::ResetSecondFactor { uid } => (uid, Method::DELETE, "/second-factor", None),
-        MemberCommand::Delete { uid } => (uid, Method::DELETE, "", None),
+        MemberCommand::Delete { uid, yes } => {
+            if !yes && !confirmed(&format!("Erase {uid} for good, with all that is personal?"))? {
+                return Err(Failed("nothing was done".into()));
+            }
+            (uid, Method::DELETE, "", None)
+        }
     };
     let mut door = Door::open(common).await?;
     let answer = of_member(&mut door, &named, (method, rest), body).await;
     door.close().await;
     show::line(common.json, &answer?);
     Ok(())
+}
+
+/// Asks on a terminal; where there is none, nobody can be asked, and a script knows what it does.
+fn confirmed(question: &str) -> Result<bool, Failed> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return Ok(true);
+    }
+    complain!("{question} Write yes to go on:");
+    let mut line = String::new();
+    input.lock().read_line(&mut line)?;
+    Ok(line.trim().eq_ignore_ascii_case("yes"))
 }
 
 /// Asks an operation about a member; one that answers nothing is said in our own words.
@@ -351,13 +382,14 @@ async fn linked(
     let mut wanted = Vec::new();
     for key in roles {
         let role = known.iter().find(|role| role["key"] == **key).ok_or_else(|| {
-            let meant = did_you_mean(key, known.iter().filter_map(|role| role["key"].as_str()));
-            Failed(format!("{organization} has no role {key}{meant}"))
+            let keys = known.iter().filter_map(|role| role["key"].as_str());
+            Failed(permissions::without_role(organization, key, keys))
         })?;
         wanted.push(role["id"].clone());
     }
     let path = format!("/admin/members/{}/organizations/{id}", segment(&uid));
-    let linked = door.call(Method::POST, &path, &[], None).await?;
+    let mut linked = door.call(Method::POST, &path, &[], None).await?;
+    linked["roles"] = json!(roles);
     for role in wanted {
         let path = format!("{base}/permissions/users/{}/roles", segment(&uid));
         door.call(Method::POST, &path, &tenant, Some(json!({"role_id": role}))).await?;
@@ -395,6 +427,7 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
 
 pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<(), Failed> {
     let at = |client_key: &str, rest: &str| format!("/admin/api-clients/{}{rest}", segment(client_key));
+    let has_secret = matches!(command, ClientCommand::Create { .. } | ClientCommand::Rotate { .. });
     let answer = match command {
         ClientCommand::List => {
             let page = ask(common, Method::GET, &listed("/admin/api-clients", None), None).await?;
@@ -420,7 +453,7 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
             json!({"client_key": client_key, "deleted": true})
         }
     };
-    show::line(common.json, &answer);
+    show::made(common.json, &answer, has_secret);
     Ok(())
 }
 

@@ -99,17 +99,9 @@ impl Door {
                     .body(Full::new(Bytes::from(body.unwrap_or_default())))
                     .map_err(|e| Failed(e.to_string()))?;
                 // The request before this one may not have let go of the connection yet.
-                sender.ready().await.map_err(|e| Failed(format!("the server hung up: {e}")))?;
-                let answer = sender
-                    .send_request(request)
-                    .await
-                    .map_err(|e| Failed(format!("the server did not answer: {e}")))?;
-                answer
-                    .into_body()
-                    .collect()
-                    .await
-                    .map_err(|e| Failed(format!("the server's answer broke off: {e}")))?
-                    .to_bytes()
+                sender.ready().await.map_err(|e| broken_off(true, &e))?;
+                let answer = sender.send_request(request).await.map_err(|e| broken_off(e.is_canceled(), &e))?;
+                answer.into_body().collect().await.map_err(|e| broken_off(false, &e))?.to_bytes()
             }
             Way::Here { site, .. } => {
                 let mut request = Request::builder().method(method).uri_str(path).content_type(content_type);
@@ -156,11 +148,26 @@ impl Way {
     }
 }
 
+/// What is known of a request to a server that went away.
+fn broken_off(is_unsent: bool, error: &hyper::Error) -> Failed {
+    Failed(match is_unsent {
+        true => format!("the server stopped before it was asked ({error}): this was not done. Run the command again"),
+        false => format!(
+            "the server stopped before it answered ({error}): this may have been done or not. Look before you repeat it, \
+             such as with `roster member list` after a `roster member create`"
+        ),
+    })
+}
+
 /// What failures say on a command line, where the API's words are about headers and addresses.
 const SAID_HERE: [(&str, &str); 14] = [
-    ("bad_input", "this cannot be taken"),
+    ("bad_input", "not all of this can be used as it is written"),
     ("route_not_found", "the server that runs does not know this command: it is of another version than this program"),
-    ("setup_done", "there is an administrator already: sign in, or make another one with `roster member`"),
+    (
+        "setup_done",
+        "there is an administrator already: sign in, or make another one with `roster member link LOGIN platform --role \
+         platform_admin`",
+    ),
     ("member_not_found", "there is no such member: `roster member list` shows them"),
     ("organization_not_found", "there is no such organization: `roster org list` shows them"),
     ("client_not_found", "there is no such API client: `roster client list` shows them"),

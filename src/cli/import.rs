@@ -33,15 +33,29 @@ pub(super) async fn members(
     } else {
         print(&difference, dry_run);
     }
-    match rows(&difference, "failed").len() {
+    if welcome && !rows(&difference, "created").is_empty() && common.load(None)?.mail_host.is_empty() {
+        complain!(
+            "No welcome is mailed: set mail.host and mail.from in roster.toml and restart the server. \
+             `roster member password-link MEMBER` prints a link to hand over."
+        );
+    }
+    let failed = rows(&difference, "failed").len();
+    let counted = if failed == 1 { "1 row".to_owned() } else { format!("{failed} rows") };
+    match failed {
         0 => Ok(()),
-        failed if dry_run => Err(Failed(format!("{failed} rows would fail; the others would be done"))),
-        failed => Err(Failed(format!("{failed} rows failed; the others are done: repair them and import again"))),
+        _ if dry_run => Err(Failed(format!("{counted} would fail; the others would be done"))),
+        _ => Err(Failed(format!("{counted} failed; the others are done: repair the file and import it again"))),
     }
 }
 
 fn rows<'v>(difference: &'v Value, kind: &str) -> &'v [Value] {
     difference[kind].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Where a row stands in its file, and whose it is: `line 3 (eve)`.
+fn place(row: &Value) -> String {
+    let at = row["line"].as_u64().map_or_else(|| format!("row {}", row["row"]), |line| format!("line {line}"));
+    row["username"].as_str().map_or_else(|| at.clone(), |username| format!("{at} ({username})"))
 }
 
 fn print(difference: &Value, dry_run: bool) {
@@ -55,7 +69,7 @@ fn print(difference: &Value, dry_run: bool) {
     }
     for row in rows(difference, "failed") {
         for fault in rows(row, "fields") {
-            say!("! row {}: {}: {}", row["row"], text(fault, "field"), text(fault, "message"));
+            say!("! {}: {}: {}", place(row), text(fault, "field"), text(fault, "message"));
         }
     }
     let count = |kind: &str| rows(difference, kind).len();

@@ -60,7 +60,7 @@ pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), F
     door.close().await;
     let answer = answer?;
     match command {
-        InviteCommand::Create { .. } => show::line(common.json, &answer),
+        InviteCommand::Create { .. } => show::made(common.json, &answer, true),
         InviteCommand::List { .. } => {
             show::table(common.json, &answer, &["id", "status", "role_key", "email", "expires_at"]);
         }

@@ -93,6 +93,7 @@ pub(super) async fn encryption_key(common: &Common, command: &EncryptionKeyComma
 
 pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Failed> {
     let at = |id: &str, rest: &str| format!("/admin/api-keys/{}{rest}", segment(&hyphenated(id)));
+    let has_secret = matches!(command, KeyCommand::Create(_) | KeyCommand::Rotate { .. });
     let answer = match command {
         KeyCommand::List { member } => {
             let mut door = Door::open(common).await?;
@@ -111,7 +112,7 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
             json!({"id": hyphenated(&id), "deleted": true})
         }
     };
-    show::line(common.json, &answer);
+    show::made(common.json, &answer, has_secret);
     Ok(())
 }
 

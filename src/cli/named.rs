@@ -15,7 +15,9 @@ pub(super) async fn organization_id(door: &mut Door, named: &str) -> Result<Stri
         return Ok(named.to_owned());
     }
     let path = format!("/internal/organizations/by-code/{}", segment(named));
-    let found = door.call(Method::GET, &path, &[], None).await?;
+    let found = door.call(Method::GET, &path, &[], None).await;
+    let with_name = |said: String| said.replacen("no such organization", &format!("no organization {named}"), 1);
+    let found = found.map_err(|failed| Failed(with_name(failed.0)))?;
     Ok(found["id"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -48,7 +50,9 @@ const MOMENTS: &str =
 
 /// When something ends.
 pub(super) fn ahead(text: &str) -> Result<i64, String> {
-    units::moment_of(text, Timestamp::now(), Side::Ahead).ok_or_else(|| format!("write {MOMENTS}"))
+    let now = Timestamp::now();
+    let moment = units::moment_of(text, now, Side::Ahead).ok_or_else(|| format!("write {MOMENTS}"))?;
+    if moment > now.0 { Ok(moment) } else { Err(format!("lies in the past: write {MOMENTS}, ahead of now")) }
 }
 
 /// Since when something is looked at.

@@ -61,10 +61,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
         .into_acceptor()
         .await;
     let unix = unix.map_err(|e| Failed(format!("{} cannot be opened: {e}", socket.display())))?;
-    let tcp = TcpListener::bind(address)
-        .into_acceptor()
-        .await
-        .map_err(|e| Failed(format!("{address} cannot be listened on: {e}")))?;
+    let tcp = TcpListener::bind(address).into_acceptor().await.map_err(|e| not_listening(address, &e))?;
     let bound = tcp.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
     let stop = stop_signal(app.clone())?;
     let reloader = reload_on_hangup(common, &app, listen)?;
@@ -90,6 +87,16 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     remove_stale(&socket)?;
     directory::remove_short(&socket)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why nothing listens at this address; where it is taken, which one to try.
+fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
+    let next = address.port().checked_add(1).map(|port| SocketAddr::new(address.ip(), port));
+    let advice = match next.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
+        Some(next) => format!(": another program has it. Stop that one, or try --listen {next}"),
+        None => String::new(),
+    };
+    Failed(format!("{address} cannot be listened on: {error}{advice}"))
 }
 
 /// Writes what is left, and closes the files.

@@ -68,7 +68,15 @@ pub fn line(as_json: bool, value: &Value) {
     }
 }
 
-/// Prints the `items` of a page with these columns.
+/// Prints what was made; to people also that its secret does not come again.
+pub fn made(as_json: bool, value: &Value, has_secret: bool) {
+    line(as_json, value);
+    if has_secret && !as_json {
+        complain!("This is shown only once: keep it in a safe place.");
+    }
+}
+
+/// Prints the `items` of a page with these columns; `a|b` takes `b` where there is no `a`.
 pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
     if as_json {
         say!("{page}");
@@ -78,19 +86,29 @@ pub fn table(as_json: bool, page: &Value, columns: &[&str]) {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|item| columns.iter().map(|column| cell(column, &item[*column])).collect())
+        .map(|item| columns.iter().map(|column| either(item, column)).collect())
         .collect();
-    let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([columns[n].len()]).max().unwrap_or(0);
+    let width =
+        |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([head(columns[n]).len()]).max().unwrap_or(0);
     let print = |cells: &[String]| {
         let padded: Vec<String> = cells.iter().enumerate().map(|(n, cell)| format!("{cell:0$}", width(n))).collect();
         say!("{}", padded.join("  ").trim_end());
     };
-    print(&columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
+    print(&columns.iter().map(|column| head(column).to_owned()).collect::<Vec<_>>());
     rows.iter().for_each(|row| print(row));
     let total = page["total"].as_u64().unwrap_or_default();
     if total > rows.len() as u64 {
         say!("… {} of {total}: narrow it with --keyword", rows.len());
     }
+}
+
+fn head(column: &str) -> &str {
+    column.split('|').next().unwrap_or(column)
+}
+
+fn either(item: &Value, column: &str) -> String {
+    let name = column.split('|').find(|name| !item[*name].is_null()).unwrap_or_else(|| head(column));
+    cell(name, &item[name])
 }
 
 /// What a field holds, for people: moments as dates in UTC, bytes as sizes.

@@ -123,8 +123,11 @@ fn added(sum: Value, mut piece: Value, sums: &[&str]) -> Value {
 pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<ExitCode, Failed> {
     match command {
         QuotaCommand::List { keyword } => {
-            let page = ask(common, Method::GET, &listed("/admin/quotas", keyword.as_deref()), None).await?;
-            show::table(common.json, &page, &["uid", "username", "size", "used", "reserved", "free", "percent"]);
+            let mut door = Door::open(common).await?;
+            let page = quotas(&mut door, keyword.as_deref()).await;
+            door.close().await;
+            let page = page?;
+            show::table(common.json, &page, &["uid", "username|email", "size", "used", "reserved", "free", "percent"]);
             Ok(ExitCode::SUCCESS)
         }
         QuotaCommand::Set { whose, size, org } => {
@@ -142,6 +145,16 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
             Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// Members with their quotas; one without a username goes by its e-mail.
+async fn quotas(door: &mut Door, keyword: Option<&str>) -> Result<Value, Failed> {
+    let mut page = door.call(Method::GET, &listed("/admin/quotas", keyword), &[], None).await?;
+    for item in page["items"].as_array_mut().into_iter().flatten().filter(|item| item["username"].is_null()) {
+        let path = format!("/admin/members/{}", segment(item["uid"].as_str().unwrap_or_default()));
+        item["email"] = door.call(Method::GET, &path, &[], None).await?["email"].take();
+    }
+    Ok(page)
 }
 
 async fn set(door: &mut Door, whose: &str, size: Size, is_organization: bool) -> Result<Value, Failed> {

@@ -7,12 +7,6 @@ const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 impl Config {
     pub(super) fn check(&self, faults: &mut Vec<String>) {
-        if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
-            faults.push(format!("log.level is not understood: {e}"));
-        }
-        if self.public_url.ends_with('/') {
-            faults.push("public_url must not end with a slash".into());
-        }
         for origin in &self.cors_origins {
             let exact = origin.starts_with("http://") || origin.starts_with("https://");
             if !exact || origin.contains('*') || origin.matches('/').count() != 2 {
@@ -42,11 +36,17 @@ impl Config {
         }
         self.check_files(faults);
         self.check_bodies(faults);
-        if self.wordpress_username.is_empty() != self.wordpress_password.is_none() {
-            faults.push("wordpress.username and wordpress.password_file go together".into());
-        }
-        if self.mail_host.is_empty() != self.mail_from.is_empty() {
-            faults.push("mail.host and mail.from go together".into());
+        for [one, other] in [
+            [
+                ("wordpress.username", !self.wordpress_username.is_empty()),
+                ("wordpress.password_file", self.wordpress_password.is_some()),
+            ],
+            [("mail.host", !self.mail_host.is_empty()), ("mail.from", !self.mail_from.is_empty())],
+        ] {
+            if one.1 != other.1 {
+                let (set, missing) = if one.1 { (one.0, other.0) } else { (other.0, one.0) };
+                faults.push(format!("{missing} is missing: it goes together with {set}"));
+            }
         }
         if self.mail_security == MailSecurity::None && !providers::is_loopback(&self.mail_host) {
             faults.push("mail.security may be none only for a server on this machine".into());

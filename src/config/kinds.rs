@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use toml::Value;
 
 use super::{Language, LogFormat, MailSecurity};
+use crate::nearest::did_you_mean;
 
 /// What can stand behind a setting's name.
 pub(super) trait Setting: Sized {
@@ -189,6 +190,53 @@ impl Bounds<u64> for std::ops::RangeInclusive<u64> {
 }
 pub(super) fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
     bounds.check(value)
+}
+
+/// Which lines are logged: levels, for everything or (`roster=debug`) for a part. The filter itself takes a word that is no
+/// level for the name of a part, and logs nothing else.
+pub(super) struct Levels;
+
+impl Bounds<String> for Levels {
+    fn check(&self, value: String) -> Result<String, String> {
+        const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+        for part in value.split(',').map(str::trim) {
+            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+            if !LEVELS.contains(&level.to_lowercase().as_str()) {
+                let meant = did_you_mean(level, LEVELS);
+                return Err(format!(
+                    "has {level:?}, which is no level{meant}: they are {}; finer as in `info,roster=debug`",
+                    LEVELS.join(", ")
+                ));
+            }
+        }
+        match tracing_subscriber::EnvFilter::try_new(&value) {
+            Ok(_) => Ok(value),
+            Err(e) => Err(format!("is not understood: {e}")),
+        }
+    }
+}
+
+/// The address of this site: http or https with a host, and a path that other paths are appended to. Empty for none.
+pub(super) struct PublicUrl;
+
+impl Bounds<String> for PublicUrl {
+    fn check(&self, value: String) -> Result<String, String> {
+        if value.is_empty() {
+            return Ok(value);
+        }
+        let below = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+        let Some(below) = below else {
+            return Err(format!("must begin with https:// or http://, as in https://{}", value.trim_matches('/')));
+        };
+        if value.ends_with('/') {
+            return Err("must not end with a slash".into());
+        }
+        let is_address = reqwest::Url::parse(&value).is_ok_and(|url| url.query().is_none() && url.fragment().is_none());
+        if below.contains(char::is_whitespace) || !is_address {
+            return Err("must be an address such as https://roster.example.org".into());
+        }
+        Ok(value)
+    }
 }
 
 /// A path that other paths are appended to: empty or `/` for none, else segments that the router takes as they are.

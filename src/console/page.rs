@@ -12,7 +12,8 @@ box-shadow:0 1px 3px #0002}h1{font-size:1.4rem;margin:0 0 .5rem}label{display:bl
 input{display:block;width:100%;box-sizing:border-box;font:inherit;padding:.5rem .75rem;margin-top:.25rem;border:1px solid #9ca3af;\
 border-radius:6px}input:focus{outline:2px solid #2563eb;border-color:#2563eb}button{margin-top:1.25rem;width:100%;font:inherit;\
 font-weight:600;padding:.6rem;border:0;border-radius:6px;background:#1d4ed8;color:#fff;cursor:pointer}.hint{color:#4b5563;\
-font-size:.9rem;margin:.5rem 0 0}.fault{color:#b91c1c;margin:.5rem 0 0}";
+font-size:.9rem;margin:.5rem 0 0}pre{white-space:pre-wrap;\
+overflow-wrap:anywhere;background:#f3f4f6;border-radius:6px;padding:.5rem .75rem}.fault{color:#b91c1c;margin:.5rem 0 0}";
 
 /// A page. It runs no script, is framed by nobody, and tells nobody where it came from: its address may hold a secret.
 pub fn page(status: StatusCode, title: &str, body: &str) -> Response {
@@ -63,7 +64,7 @@ pub struct Input<'i> {
 }
 
 /// The rule of passwords, and how the two fields of a new one look.
-pub const PASSWORD_HINT: &str = "<p class=\"hint\">At least 8 characters, with an upper-case letter and a digit or a sign. \
+pub const PASSWORD_HINT: &str = "<p class=\"hint\">At least 8 characters, with an upper-case letter, and also a digit or a sign. \
 Not a common one.</p>";
 
 /// A new password is asked for twice: nobody sees what is typed.

@@ -64,12 +64,19 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     if let Some(fault) = differing(&password, &again) {
         return form_again(&[fault]);
     }
+    let data = match app.config.data.to_str() {
+        Some("roster-data") => String::new(),
+        _ => escaped(&format!(" --data {}", app.config.data.display())),
+    };
     match members::create_first_administrator(&app, &login, password, Some(token.clone())).await {
         Ok(_) => page(
             StatusCode::OK,
             TITLE,
             &format!(
-                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p><p><a href=\"{}\">Manual</a> · <a href=\"{}\">API documentation</a></p>",
+                "<h1>Done</h1><p><b>{}</b> is the administrator of this Roster. This link is used up.</p>\
+                 <p>Next, on the computer it runs on, an organization and a link for its first member:</p>\
+                 <pre>roster org create acme 'Acme Studios'{data}\nroster invite create acme --role tenant_owner{data}</pre>\
+                 <p><a href=\"{}\">Manual</a> · <a href=\"{}\">API documentation</a></p>",
                 escaped(&login),
                 place(&app.config, manual::PATH),
                 docs(&app.config)
@@ -128,10 +135,15 @@ pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
 
 async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
     let offered = token.to_owned();
-    if !app.read(move |r| is_setup_token(r, &offered)).await? {
-        return Err(Cause::SetupToken.into());
+    let (is_right, is_set_up) = (app.read(move |r| is_setup_token(r, &offered)).await?, members::is_set_up(app).await?);
+    match (is_right, is_set_up) {
+        (true, false) => Ok(()),
+        (true, true) => Err(Cause::SetupDone.into()),
+        // There is no new link to be had.
+        (false, true) => Err(Error::new(Cause::SetupToken)
+            .saying("this set-up link is over: the administrator exists already, so sign in")),
+        (false, false) => Err(Cause::SetupToken.into()),
     }
-    if members::is_set_up(app).await? { Err(Cause::SetupDone.into()) } else { Ok(()) }
 }
 
 fn form_html(action: &str, token: &str, login: &str, faults: &[Fault]) -> String {

@@ -24,6 +24,8 @@ pub const COLUMNS: [&str; 7] =
 pub struct Row {
     /// Counted from 1, without the header.
     pub number: usize,
+    /// Where it begins in a file of lines, counted from 1.
+    pub line: Option<u64>,
     cells: [Option<String>; COLUMNS.len()],
     /// What is wrong with the row before it is understood.
     fault: Option<&'static str>,

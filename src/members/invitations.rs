@@ -108,12 +108,10 @@ pub fn invite(
 }
 
 fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleName) -> Result<&'s Role> {
-    let mut roles = snapshot.tenant(tenant).into_iter().flat_map(|tenant| tenant.roles());
-    let found = roles.find(|role| match named {
-        RoleName::Id(id) => role.id == *id,
-        RoleName::Key(key) => *role.key == **key,
-    });
-    found.ok_or_else(|| Cause::RoleNotFound.into())
+    match named {
+        RoleName::Id(id) => permissions::known_role(snapshot, tenant, *id),
+        RoleName::Key(key) => permissions::known_role_of_key(snapshot, tenant, key),
+    }
 }
 
 pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &Window) -> Result<Listed<Invitation>> {

@@ -19,17 +19,21 @@ pub fn encoding(name: &str) -> Result<&'static Encoding> {
 /// Reads a file as CSV. `encoding` is what the caller says; a byte order mark knows better.
 pub fn read_csv(bytes: &[u8], encoding: Option<&'static Encoding>, rows_max: u64) -> Result<Vec<Row>> {
     let text = decoded(bytes, encoding)?;
-    let (separator, text) = separator(&text);
+    let whole = &text;
+    let (separator, text) = separator(whole);
+    // A first line that only says what separates cells.
+    let skipped = u64::from(text.len() < whole.len());
     let mut records = records(text, separator)?.into_iter();
     let header = records.next().map(|(_, cells)| cells).unwrap_or_default();
     let columns = columns(&header)?;
     let filled: Vec<(u64, Vec<String>)> =
         records.filter(|(_, cells)| cells.iter().any(|cell| !cell.trim().is_empty())).collect();
     require_rows(filled.len(), rows_max)?;
-    let row = |(n, (_, cells)): (usize, (u64, Vec<String>))| {
+    let row = |(n, (line, cells)): (usize, (u64, Vec<String>))| {
         let fault = fault(&columns, &cells);
         let named = columns.iter().copied().zip(cells.into_iter().map(Some));
-        Row::of(n + 1, named.filter_map(|(column, cell)| Some((column?, cell)))).with_fault(fault)
+        let row = Row::of(n + 1, named.filter_map(|(column, cell)| Some((column?, cell)))).with_fault(fault);
+        Row { line: Some(line + skipped), ..row }
     };
     Ok(filled.into_iter().enumerate().map(row).collect())
 }

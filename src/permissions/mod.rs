@@ -18,13 +18,14 @@ use std::sync::Arc;
 use crate::access::permission::{
     OWN, OWN_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
 };
-use crate::access::snapshot::{Change, Right, Role, Snapshot};
+use crate::access::snapshot::{Change, Right, Role, Snapshot, Tenant};
 use crate::access::{self, catalog::Slot};
 use crate::app::{App, Changed, Transaction};
 use crate::db::Writer;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::journal::Entry;
+use crate::nearest::did_you_mean;
 
 /// A role as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,39 @@ pub fn require_role_key(key: &str) -> Result<()> {
 /// The role of a tenant as the policy knows it.
 pub fn known_role(snapshot: &Snapshot, organization: OrganizationId, id: RoleId) -> Result<&Role> {
     snapshot.tenant(organization).and_then(|tenant| tenant.role(id)).ok_or_else(|| Cause::RoleNotFound.into())
+}
+
+/// The role of a tenant that has this key.
+pub fn known_role_of_key<'s>(snapshot: &'s Snapshot, organization: OrganizationId, key: &str) -> Result<&'s Role> {
+    let mut roles = snapshot.tenant(organization).into_iter().flat_map(Tenant::roles);
+    roles.find(|role| *role.key == *key).ok_or_else(|| no_role_of_key(snapshot, organization, key))
+}
+
+/// The failure of a tenant that has no role of this key.
+pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &str) -> Error {
+    let Some(tenant) = snapshot.tenant(organization) else { return Cause::RoleNotFound.into() };
+    let mut message = without_role(&tenant.org_code, key, tenant.roles().map(|role| &*role.key));
+    if snapshot.is_platform(organization) {
+        message.push_str(". To act in another organization, name it with X-Tenant-ID");
+    }
+    Error::new(Cause::RoleNotFound).saying(message)
+}
+
+/// What an organization without a role of this key is told of: what was meant, and which roles it has.
+pub fn without_role<'k>(organization: &str, key: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    /// More are not listed.
+    const LISTED_MAX: usize = 20;
+    let mut known: Vec<&str> = known.into_iter().collect();
+    known.sort_unstable();
+    let mut listed = known.iter().take(LISTED_MAX).map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    if known.len() > LISTED_MAX {
+        listed.push_str(&format!(" and {} more", known.len() - LISTED_MAX));
+    }
+    let meant = did_you_mean(key, known);
+    match listed.as_str() {
+        "" => format!("{organization} has no role `{key}`, and no other one"),
+        listed => format!("{organization} has no role `{key}`{meant}; it has {listed}"),
+    }
 }
 
 /// Makes an organization's system roles, with the ticks of the grid.

@@ -134,6 +134,10 @@ pub fn finish(
         for method in METHODS {
             if let Some(operation) = item.get_mut(method) {
                 finish_operation(method, operation);
+                // Sessions begin with signing in, not with what an administrator does to somebody else's.
+                if path.starts_with("/admin/members/") && operation["tags"] == json!(["Sessions"]) {
+                    operation["tags"] = json!(["Members"]);
+                }
                 bound_page(path, operation);
             }
         }

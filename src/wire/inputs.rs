@@ -21,6 +21,7 @@ pub type Format = (&'static str, fn(&str) -> Vec<String>);
 const FAULTS_MAX: usize = 100;
 
 const UUID: &str = "uuid";
+const UNKNOWN_FIELD: &str = "is not a field of this request";
 
 /// A parameter of the query.
 struct Parameter {
@@ -108,9 +109,43 @@ impl Inputs {
     pub fn check_body(&self, schema: &str, value: &Value) -> Result<Vec<Field>> {
         Ok(match self.body_rule(schema)? {
             Some(rule) if rule.is_valid(value) => Vec::new(),
-            Some(rule) => faults(rule, value, "body", self.formats),
+            Some(rule) => {
+                let mut found = faults(rule, value, "body", self.formats);
+                for fault in found.iter_mut().filter(|fault| fault.message == UNKNOWN_FIELD) {
+                    let Some((name, place)) = fault.location.split_last() else { continue };
+                    fault.message.push_str(&did_you_mean(name, self.fields_at(schema, &place[1..])));
+                }
+                found
+            }
             None => vec![Field::at(&["body"], "has no rules: please report this")],
         })
+    }
+
+    /// The names of the fields that an object at this place in a body can have.
+    fn fields_at(&self, schema: &str, place: &[String]) -> Vec<&str> {
+        let mut at = self.definitions.get(schema);
+        for part in place.iter().map(Some).chain([None]) {
+            // What may be null is a choice, whose last branch is the real one.
+            while let Some(inner) = at {
+                let name = inner["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+                let last = ["anyOf", "allOf"].iter().find_map(|key| inner[*key].as_array()?.last());
+                at = match (name, last) {
+                    (Some(name), _) => self.definitions.get(name),
+                    (None, Some(last)) => Some(last),
+                    (None, None) => break,
+                };
+            }
+            if let Some(part) = part {
+                let inner = |key: &str| at.and_then(|schema| schema.get(key));
+                let of_list = if part.parse::<usize>().is_ok() { inner("items") } else { None };
+                at = inner("properties").and_then(|fields| fields.get(part)).or(of_list);
+            }
+        }
+        at.and_then(|schema| schema["properties"].as_object())
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// Parameters in the query of a request that its operation does not have.
@@ -121,7 +156,11 @@ impl Inputs {
         };
         let is_known = |name: &str| known.iter().any(|parameter| parameter.name == name);
         let unknown = query_pairs(query).into_iter().map(|(name, _)| name).filter(|name| !is_known(name));
-        unknown.map(|name| Field::at(&["query", &name], "is no parameter of this operation")).take(FAULTS_MAX).collect()
+        let fault = |name: String| {
+            let meant = did_you_mean(&name, known.iter().map(|parameter| parameter.name.as_str()));
+            Field::at(&["query", &name], format!("is no parameter of this operation{meant}"))
+        };
+        unknown.map(fault).take(FAULTS_MAX).collect()
     }
 
     /// All that is wrong with the query of a request that the framework refused. (Ids in paths are never malformed, only
@@ -281,7 +320,7 @@ fn collect(error: &jsonschema::ValidationError<'_>, place: &str, formats: &[Form
             }
         }
         ValidationErrorKind::AdditionalProperties { unexpected } => {
-            unexpected.iter().take(FAULTS_MAX).for_each(|name| at(Some(name), "is not a field of this request".into()));
+            unexpected.iter().take(FAULTS_MAX).for_each(|name| at(Some(name), UNKNOWN_FIELD.into()));
         }
         ValidationErrorKind::Required { property } => at(property.as_str(), "is missing".into()),
         ValidationErrorKind::Format { format } if format == UUID => at(None, "must not be empty".into()),
@@ -303,7 +342,9 @@ fn sentence(kind: &ValidationErrorKind, text: &str) -> String {
         ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".into(),
         ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
         ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
-        ValidationErrorKind::Pattern { pattern } => format!("must match {pattern}"),
+        ValidationErrorKind::Pattern { pattern } => {
+            said_of_pattern(pattern).map_or_else(|| format!("must match {pattern}"), str::to_owned)
+        }
         ValidationErrorKind::Minimum { limit } => format!("must be {} or more", whole(limit)),
         ValidationErrorKind::Maximum { limit } => format!("must be {} or less", whole(limit)),
         ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} entries"),
@@ -315,6 +356,42 @@ fn sentence(kind: &ValidationErrorKind, text: &str) -> String {
         }
         _ => "is not valid".into(),
     }
+}
+
+/// What a pattern of the document asks for, for people.
+pub fn said_of_pattern(pattern: &str) -> Option<&'static str> {
+    const ALL: [(&str, &str); 14] = [
+        (r"^[^\x00-\x1f\x7f]+$", "must have no line breaks or other control characters"),
+        (r"^[^\x00-\x1f\x7f]*$", "must have no line breaks or other control characters"),
+        (r#"^[^\x00-\x20\x7f@<>"]{1,64}@[^\x00-\x20\x7f@<>"]+$"#, "must be an e-mail address such as kim@example.org"),
+        (
+            "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "must begin with a letter or digit, and have only letters (a-z), digits and . _ - in it",
+        ),
+        (
+            "^[a-z0-9][a-z0-9._-]*$",
+            "must begin with a small letter or digit, and have only small letters (a-z), digits and . _ - in it",
+        ),
+        (
+            "^[a-z0-9][a-z0-9._-]{0,63}$",
+            "must begin with a small letter or digit, and have only small letters (a-z), digits and . _ - in it",
+        ),
+        (
+            "^[a-z0-9][a-z0-9._-]{2,59}$",
+            "must have 3 to 60 small letters (a-z), digits and . _ - and begin with a letter or digit",
+        ),
+        ("^[0-9a-fA-F]+$", "must be hexadecimal digits"),
+        (
+            r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f]*$",
+            "must be a path that does not begin with a slash, without backslashes and control characters",
+        ),
+        (r"^[\x20-\x7e]+$", "must be plain ASCII without control characters"),
+        (r"^[A-Za-z0-9._:-]+(\.\*)?$", "must be the name of a permission, or the beginning of some with .* behind it"),
+        ("^(page|known) [0-9]+$", "must be the `next` of the answer before"),
+        ("^[0-9]{6}$", "must be 6 digits"),
+        (r"^[^:\x00-\x1f\x7f]+$", "must have no colon, line breaks or other control characters"),
+    ];
+    ALL.iter().find(|(known, _)| *known == pattern).map(|(_, said)| *said)
 }
 
 /// The framework prints bounds as floats.

@@ -482,7 +482,7 @@ crate::text! {
     Email 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
     /// A sign-in name: letters, digits, and . _ -
     Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-    /// At least 8 characters, an upper-case letter, and a digit or a sign; at most 256 bytes; not a common one
+    /// At least 8 characters, an upper-case letter, and also a digit or a sign; at most 256 bytes; not a common one
     Password 1..=1024 "" as "password";
     /// What a link that works once carries
     LinkToken 1..=128 "";

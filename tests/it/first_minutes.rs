@@ -350,8 +350,14 @@ async fn members_are_named_and_dates_and_sizes_written_as_people_do() {
 #[tokio::test]
 async fn failures_speak_of_flags_and_commands() {
     let site = Site::start().await;
-    let cases: [(&[&str], &str); 7] = [
-        (&["member", "create", "--username", "a b"], "--username: "),
+    site.command(&["member", "create", "--username", "kim"]);
+    site.command(&["org", "create", "acme", "Acme"]);
+    let cases: [(&[&str], &str); 11] = [
+        (&["member", "link", "kim", "acme", "--role", "owner"], "acme has no role `owner`; it has `member`, "),
+        (&["member", "create", "--name", "Kim"], "--username or --email"),
+        (&["invite", "create", "acme", "--expires-at", "2020-01-01"], "lies in the past"),
+        (&["invite", "create", "nowhere"], "there is no organization nowhere: `roster org list` shows them"),
+        (&["member", "create", "--username", "a b"], "--username: must begin with a letter"),
         (&["member", "create", "--name", ""], "--name: "),
         (&["org", "create", "A B", "x"], "ORG_CODE: "),
         (&["client", "create", "x", "--scopes", "*", "--ips", "here"], "--ips.0: "),
@@ -363,6 +369,112 @@ async fn failures_speak_of_flags_and_commands() {
         let output = roster(arguments, site.path());
         assert!(said(&output).contains(wanted), "{arguments:?}: {}", said(&output));
     }
+}
+
+#[test]
+fn a_port_that_is_taken_and_a_directory_that_is_not_there_say_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address");
+    let output = roster(&["serve", "--listen", &address.to_string()], &folder.path().join("site"));
+    let next = format!("try --listen 127.0.0.1:{}", address.port().wrapping_add(1));
+    assert!(address.port() == u16::MAX || said(&output).contains(&next), "{}", said(&output));
+    let output = roster(&["config", "check"], &folder.path().join("nothere"));
+    assert!(!output.status.success() && said(&output).contains("nothere is no directory"), "{}", said(&output));
+}
+
+#[test]
+fn a_setting_that_names_a_file_is_named_when_the_file_cannot_be_read() {
+    let data = tempfile::tempdir().expect("a folder");
+    for name in ["internal_secret_file", "metrics_token_file", "mail.password_file", "sftpgo.secret_file"] {
+        std::fs::write(data.path().join("roster.toml"), format!("{name} = \"/nope\"\n")).expect("settings");
+        let output = roster(&["config", "check"], data.path());
+        assert!(said(&output).contains(&format!("{name}: /nope cannot be read")), "{}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn an_import_names_lines_and_people_and_says_that_nothing_is_mailed() {
+    let site = Site::start().await;
+    let file = site.path().join("members.csv");
+    std::fs::write(&file, "sep=,\nusername,email\n\nkim,kim@example.org\neve,no-address\n").expect("a file");
+    let output = roster(&["member", "import", "--welcome", &file.display().to_string()], site.path());
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("! line 5 (eve): email: ") && out.contains("1 created"), "{out}");
+    let err = said(&output);
+    assert!(err.contains("No welcome is mailed") && err.contains("1 row failed"), "{err}");
+    let help = printed(&Command::new(binary()).args(["member", "import", "--help"]).output().expect("roster"));
+    for column in roster::members::import::COLUMNS {
+        assert!(help.contains(column), "{column}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn what_people_need_to_know_of_an_answer_is_said_beside_it() {
+    let site = Site::start().await;
+    site.command(&["org", "create", "acme", "Acme"]);
+    site.command(&["member", "create", "--email", "lee@example.org"]);
+    let linked = site.command(&["member", "link", "lee@example.org", "acme", "--role", "viewer"]);
+    assert_eq!(linked["roles"], json!(["viewer"]));
+    let table = printed(&roster(&["quota", "list"], site.path()));
+    assert!(table.contains(" username ") && table.contains(" lee@example.org "), "{table}");
+    for command in [
+        &["key", "create", "x", "--service", "x", "--scopes", "jobs:write"][..],
+        &["client", "create", "x", "--scopes", "*"],
+        &["invite", "create", "acme"],
+    ] {
+        let output = roster(command, site.path());
+        assert!(said(&output).contains("shown only once"), "{command:?}: {}", said(&output));
+        let as_json = [command, &["--json"]].concat();
+        assert_eq!(said(&roster(&as_json, site.path())), "", "{command:?}");
+    }
+    let listed = roster(&["key", "list"], site.path());
+    assert_eq!(said(&listed), "");
+}
+
+#[tokio::test]
+async fn erasing_a_member_is_asked_for_on_a_terminal_and_nowhere_else() {
+    let site = Site::start().await;
+    for username in ["kim", "lee", "max"] {
+        site.command(&["member", "create", "--username", username]);
+    }
+    let status =
+        |username: &str| site.command(&["member", "list", "--keyword", username])["items"][0]["status"].clone();
+    let on_terminal = |arguments: &str, answer: &str| {
+        let line = format!("{} member delete {arguments} --data {}", binary().display(), site.path().display());
+        let mut child = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script");
+        child.stdin.take().expect("stdin").write_all(answer.as_bytes()).expect("an answer");
+        String::from_utf8_lossy(&child.wait_with_output().expect("output").stdout).into_owned()
+    };
+    let refused = on_terminal("kim", "no\n");
+    assert!(refused.contains("Erase kim for good") && refused.contains("nothing was done"), "{refused}");
+    assert_eq!(status("kim"), "active");
+    assert!(on_terminal("kim", "yes\n").contains("deleted"));
+    assert!(!on_terminal("lee --yes", "\n").contains("Erase"));
+    assert_eq!(printed(&roster(&["member", "delete", "max"], site.path())).matches("deleted").count(), 1);
+}
+
+#[test]
+fn a_server_that_goes_away_in_the_middle_says_that_its_work_may_have_been_done() {
+    let data = tempfile::tempdir().expect("a folder");
+    std::fs::write(data.path().join("roster.db"), "").expect("a file");
+    let held = std::fs::File::open(data.path()).expect("the folder");
+    held.try_lock().expect("the lock");
+    let socket = data.path().join("roster.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    std::fs::write(data.path().join("roster.lock"), socket.display().to_string()).expect("a file");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a command");
+        assert!(stream.read(&mut [0; 1_024]).expect("a request") > 0);
+    });
+    let output = roster(&["audit", "verify"], data.path());
+    server.join().expect("it was asked");
+    assert!(said(&output).contains("may have been done or not"), "{}", said(&output));
 }
 
 #[test]

@@ -91,10 +91,31 @@ async fn a_failure_has_one_shape_whatever_failed() {
         "message": "the request is not valid: see `fields`",
         "error": {"biz_code": "10101000", "scope": 10, "category": 101, "detail": 0},
         "detail": "bad_input",
-        "fields": [{"field": "username", "location": ["body", "username"], "message": "must match ^[A-Za-z0-9][A-Za-z0-9._-]*$"}],
+        "fields": [{"field": "username", "location": ["body", "username"], "message": "must begin with a letter or digit, and have only letters (a-z), digits and . _ - in it"}],
         "request_id": reply.header("x-request-id").unwrap(),
     });
     assert_eq!(reply.body, expected);
+}
+
+#[tokio::test]
+async fn what_an_operation_does_not_have_is_answered_with_what_was_probably_meant() {
+    let site = Site::start().await;
+    let said = |reply: &crate::site::Reply| reply.body["fields"][0]["message"].as_str().unwrap_or_default().to_owned();
+    let admin = site.admin();
+
+    let parameter = admin.get("/admin/members?limt=1").await;
+    let field = admin.post("/admin/members", json!({"username": "kim", "passwort": "x"})).await;
+    let inner = json!({"questions": [{"uid": "x", "permision": "one"}]});
+    let inner = admin.post("/api/v1/permissions/check", inner).await;
+    let nothing = admin.post("/admin/members", json!({"username": "kim", "colour": "red"})).await;
+    let kind = admin.send_raw(Method::POST, "/admin/members", "text/plain", b"{}".to_vec()).await;
+
+    assert_eq!(said(&parameter), "is no parameter of this operation (did you mean limit?)");
+    assert_eq!(said(&field), "is not a field of this request (did you mean password?)");
+    assert_eq!(said(&inner), "is not a field of this request (did you mean permission?)");
+    assert_eq!(said(&nothing), "is not a field of this request");
+    assert_eq!(kind.status, 415);
+    assert!(kind.body["message"].as_str().is_some_and(|text| text.contains("application/json")), "{}", kind.body);
 }
 
 #[tokio::test]

@@ -215,6 +215,17 @@ async fn nobody_invites_to_what_they_do_not_hold() {
     assert_eq!(word(client.clone(), "tenant_admin").await, "not_held");
     assert_eq!(word(client, "tenant_owner").await, "system_role");
     assert_eq!(word(acme.owner(), "unheard_of").await, "role_not_found");
+    for (caller, role, wanted) in [
+        (acme.owner(), "viewr", "acme has no role `viewr` (did you mean viewer?); it has `member`, `member_manager`, "),
+        (
+            site.admin(),
+            "member",
+            "platform has no role `member`; it has `platform_admin`. To act in another organization",
+        ),
+    ] {
+        let reply = invite(&caller, json!({"role_key": role})).await;
+        assert!(reply.body["message"].as_str().is_some_and(|said| said.starts_with(wanted)), "{}", reply.body);
+    }
 }
 
 #[tokio::test]

@@ -171,6 +171,13 @@ async fn the_link_makes_the_first_administrator_once() {
 
     assert_eq!((made.status, made.shows_the_form()), (200, false));
     assert_eq!((again.status, shown.status, shown.shows_the_form()), (401, 401, false));
+    assert!(
+        made.text.contains("roster org create acme") && made.text.contains("roster invite create acme"),
+        "{}",
+        made.text
+    );
+    assert!(shown.text.contains("administrator exists already, so sign in"), "{}", shown.text);
+    assert!(!shown.text.contains("setup-link"), "{}", shown.text);
     assert_eq!(fresh.members(), 1);
     let token =
         fresh.login("kim@example.org", PASSWORD).await.json()["data"]["access_token"].as_str().unwrap().to_owned();
@@ -245,7 +252,9 @@ async fn init_makes_the_first_administrator_while_the_server_runs_and_no_second_
 
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert_eq!((again.status.code(), fresh.members()), (Some(1), 1));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("there is an administrator already"));
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("`roster member link LOGIN platform --role platform_admin`")
+    );
     assert_eq!(fresh.login("kim@example.org", PASSWORD).await.status, 200);
     assert_ne!(fresh.get(&format!("/setup?token={}", fresh.token)).await.status, 200, "the link is over");
     // Over the network there is no such address.

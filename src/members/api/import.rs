@@ -70,6 +70,9 @@ struct RowFault {
 struct FailedRow {
     /// Counted from 1, without a header
     row: u64,
+    /// The line of the file on which it begins; null where the rows are no lines
+    #[oai(nullable)]
+    line: Option<u64>,
     #[oai(nullable)]
     username: Option<String>,
     fields: Vec<RowFault>,
@@ -198,7 +201,7 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> Impo
     let mut found = ImportDifference { dry_run, ..ImportDifference::default() };
     for (row, outcome) in rows {
         found.rows += 1;
-        let (number, username) = (row.number as u64, row.username().map(str::to_owned));
+        let (number, line, username) = (row.number as u64, row.line, row.username().map(str::to_owned));
         let imported = |id: Option<MemberId>, fields: Vec<&str>| ImportedRow {
             row: number,
             username: username.clone().unwrap_or_default(),
@@ -212,7 +215,7 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> Impo
             Outcome::Failed(faults) => {
                 let fault = |fault: Field| RowFault { field: fault.name().to_owned(), message: fault.message };
                 let fields = faults.into_iter().map(fault).collect();
-                found.failed.push(FailedRow { row: number, username: username.clone(), fields });
+                found.failed.push(FailedRow { row: number, line, username: username.clone(), fields });
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::db::{Listed, Window};
 use crate::error::{Cause, Error, Field};
 use crate::ids::{MappingId, OrganizationId, RoleId};
 use crate::journal::Entry;
-use crate::permissions::{Mapping, Source, known_role, store};
+use crate::permissions::{Mapping, Source, known_role, no_role_of_key, store};
 use crate::wire::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
 
 /// An external key and the role it stands for
@@ -128,7 +128,9 @@ impl Api {
         let upsert = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_REPLACE)?;
             let (source, key): (Source, &str) = (body.0.external_source.into(), &body.0.external_key);
-            let role = store::find_role_by_key(t, tenant, &body.0.internal_role_key)?.ok_or(Cause::RoleNotFound)?;
+            let wanted = &body.0.internal_role_key;
+            let role = store::find_role_by_key(t, tenant, wanted)?
+                .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
             if role.is_protected() {
                 return Err(
                     Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator")

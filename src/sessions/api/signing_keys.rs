@@ -35,7 +35,7 @@ pub struct Api {
     pub app: Arc<App>,
 }
 
-#[OpenApi(prefix_path = "/admin/signing-keys", tag = "Tag::Sessions")]
+#[OpenApi(prefix_path = "/admin/signing-keys", tag = "Tag::System")]
 impl Api {
     /// List signing keys
     ///

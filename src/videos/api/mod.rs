@@ -184,10 +184,10 @@ impl Owner {
         let Some(named) = named else {
             return Err(Error::header_field("X-SFTPGo-User", "say for whom: a service has no folder of its own"));
         };
-        let member = members::owner_of_folder(r, named)?.ok_or(Cause::OwnerNotFound)?;
+        let member = members::owner_of_folder(r, named)?.ok_or_else(|| no_owner(named))?;
         if caller.named_tenant.is_some() {
             let tenant = caller.tenant(snapshot)?;
-            members::require_visible(snapshot, Reach::Tenant(tenant), member).map_err(|_| Cause::OwnerNotFound)?;
+            members::require_visible(snapshot, Reach::Tenant(tenant), member).map_err(|_| no_owner(named))?;
         }
         if !snapshot.is_active(member) {
             return Err(Cause::MemberSuspended.into());
@@ -202,6 +202,14 @@ impl Owner {
             said.filter(|_| is_missing && self.is_believed).ok_or(refused)
         })
     }
+}
+
+/// The failure where nobody who can be seen has this name.
+fn no_owner(named: &str) -> Error {
+    let message = format!(
+        "no member has the SFTPGo name {named:?}: create one with it (POST /admin/users, sftpgo_username), or name another one"
+    );
+    Error::new(Cause::OwnerNotFound).saying(message)
 }
 
 /// Whose quota something is to fit, and how much; known within the change, and needed when it was refused.

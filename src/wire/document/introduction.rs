@@ -34,17 +34,33 @@ create something take an `Idempotency-Key`: sent again with the same key, they h
 
 # Failures
 
-| `detail` | HTTP | What it says |
-| --- | --- | --- |
+All failures follow, by what they are about: the HTTP status, the word of `detail`, and what `message` says. The search of
+this page finds them by either.
 ";
+
+/// What failures are about, by the scope of their number. The page lists and searches headings, so that each failure is one.
+const TOPICS: [(u32, &str); 9] = [
+    (10, "Failures of any request"),
+    (0, "Failures in any area"),
+    (28, "Failures of sign-in"),
+    (29, "Failures of members and organizations"),
+    (31, "Failures of permissions"),
+    (32, "Failures of API clients and keys"),
+    (33, "Failures of videos and jobs"),
+    (34, "Failures of plugins"),
+    (35, "Failures of webhooks and deliveries"),
+];
 
 /// The introduction, after the site's own words.
 pub(super) fn text(own: &str) -> String {
     let mut text = own.to_owned();
     text.push_str(INTRODUCTION.trim_start_matches('\n'));
-    for cause in Cause::ALL {
-        let row = format!("| `{}` | {} | {} |\n", cause.word(), cause.status(), cause.message());
-        text.push_str(&row);
+    for (scope, topic) in TOPICS {
+        text.push_str(&format!("\n# {topic}\n"));
+        for cause in Cause::ALL.iter().filter(|cause| cause.scope() == scope) {
+            // Without backticks: the page takes the first plain text of a heading as its name.
+            text.push_str(&format!("\n### {} {}\n\n{}\n", cause.status(), cause.word(), cause.message()));
+        }
     }
     text
 }
