@@ -44,6 +44,11 @@ impl Row {
     }
 
     #[must_use]
+    pub fn at_line(self, line: u64) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    #[must_use]
     pub fn with_fault(self, fault: Option<&'static str>) -> Self {
         Self { fault, ..self }
     }

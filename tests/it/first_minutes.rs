@@ -364,7 +364,7 @@ fn a_setting_that_names_a_file_is_named_when_the_file_cannot_be_read() {
 async fn an_import_names_lines_and_people_and_says_that_nothing_is_mailed() {
     let site = Site::start().await;
     let file = site.path().join("members.csv");
-    std::fs::write(&file, "sep=,\nusername,email\n\nkim,kim@example.org\neve,no-address\n").expect("a file");
+    std::fs::write(&file, "sep=,\r\nusername,email\r\n\r\nkim,kim@example.org\r\neve,no-address\r\n").expect("a file");
     let output = roster(&["member", "import", "--welcome", &file.display().to_string()], site.path());
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(out.contains("! line 5 (eve): email: ") && out.contains("1 created"), "{out}");
