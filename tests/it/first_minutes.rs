@@ -325,7 +325,7 @@ async fn failures_speak_of_flags_and_commands() {
         (&["invite", "create", "acme", "--expires-at", "2020-01-01"], "lies in the past"),
         (&["invite", "create", "nowhere"], "there is no organization nowhere: `roster org list` shows them"),
         (&["member", "create", "--username", "a b"], "--username: must begin with a letter"),
-        (&["member", "create", "--name", ""], "--name: "),
+        (&["member", "create", "--username", "lee", "--name", ""], "--name: "),
         (&["org", "create", "A B", "x"], "ORG_CODE: "),
         (&["client", "create", "x", "--scopes", "*", "--ips", "here"], "--ips.0: "),
         (&["org", "show", "nowhere"], "`roster org list`"),
