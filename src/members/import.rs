@@ -44,6 +44,11 @@ impl Row {
     }
 
     #[must_use]
+    pub fn at_line(self, line: u64) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    #[must_use]
     pub fn with_fault(self, fault: Option<&'static str>) -> Self {
         Self { fault, ..self }
     }
@@ -216,17 +221,18 @@ pub enum Outcome {
 pub fn repeated(rows: &[Row]) -> HashMap<usize, Vec<Field>> {
     let mut faults: HashMap<usize, Vec<Field>> = HashMap::new();
     for column in ["username", "email", "wordpress_id", "sftpgo_username"] {
-        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut seen: HashMap<String, &Row> = HashMap::new();
         for row in rows {
             // A folder is the username's where the row names none.
             let fallback = (column == "sftpgo_username").then(|| row.username()).flatten();
             let Some(text) = row.get(column).or(fallback).map(folded) else { continue };
             match seen.get(&text) {
                 Some(first) => {
-                    let message = format!("is in row {first} already");
+                    let at = first.line.map_or_else(|| format!("row {}", first.number), |line| format!("line {line}"));
+                    let message = format!("is in {at} already");
                     faults.entry(row.number).or_default().push(Field::body(column, message));
                 }
-                None => drop(seen.insert(text, row.number)),
+                None => drop(seen.insert(text, row)),
             }
         }
     }

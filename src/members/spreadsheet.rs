@@ -33,7 +33,7 @@ pub fn read_csv(bytes: &[u8], encoding: Option<&'static Encoding>, rows_max: u64
         let fault = fault(&columns, &cells);
         let named = columns.iter().copied().zip(cells.into_iter().map(Some));
         let row = Row::of(n + 1, named.filter_map(|(column, cell)| Some((column?, cell)))).with_fault(fault);
-        Row { line: Some(line + skipped), ..row }
+        row.at_line(line + skipped)
     };
     Ok(filled.into_iter().enumerate().map(row).collect())
 }
@@ -118,11 +118,16 @@ fn records(text: &str, separator: u8) -> Result<Vec<(u64, Vec<String>)>> {
     let mut reader =
         csv::ReaderBuilder::new().delimiter(separator).has_headers(false).flexible(true).from_reader(text.as_bytes());
     let mut records = Vec::new();
-    let (mut record, mut last_at) = (csv::StringRecord::new(), 0);
+    let (mut record, mut last_at, mut line) = (csv::StringRecord::new(), 0, 1);
     while reader.read_record(&mut record).map_err(|e| Error::field("body", format!("cannot be read: {e}")))? {
-        let begin = record.position().map_or((0, 1), |at| (at.byte(), at.line()));
-        last_at = usize::try_from(begin.0).unwrap_or_default();
-        records.push((begin.1, record.iter().map(str::to_owned).collect()));
+        let byte = record.position().map_or(0, |at| usize::try_from(at.byte()).unwrap_or_default());
+        // The crate begins a record with the ends of the lines before it.
+        let rest = text.as_bytes().get(byte..).unwrap_or_default();
+        let begin = byte + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let between = text.as_bytes().get(last_at..begin).unwrap_or_default();
+        line += between.iter().filter(|byte| **byte == b'\n').count() as u64;
+        last_at = begin;
+        records.push((line, record.iter().map(str::to_owned).collect()));
     }
     // The crate takes a cell that is never closed to the end of the file, and with it all rows that follow.
     let is_open = text.get(last_at..).unwrap_or_default().matches('"').count() % 2 == 1;

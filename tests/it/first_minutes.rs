@@ -358,7 +358,7 @@ async fn failures_speak_of_flags_and_commands() {
         (&["invite", "create", "acme", "--expires-at", "2020-01-01"], "lies in the past"),
         (&["invite", "create", "nowhere"], "there is no organization nowhere: `roster org list` shows them"),
         (&["member", "create", "--username", "a b"], "--username: must begin with a letter"),
-        (&["member", "create", "--name", ""], "--name: "),
+        (&["member", "create", "--username", "lee", "--name", ""], "--name: "),
         (&["org", "create", "A B", "x"], "ORG_CODE: "),
         (&["client", "create", "x", "--scopes", "*", "--ips", "here"], "--ips.0: "),
         (&["org", "show", "nowhere"], "`roster org list`"),
@@ -397,7 +397,7 @@ fn a_setting_that_names_a_file_is_named_when_the_file_cannot_be_read() {
 async fn an_import_names_lines_and_people_and_says_that_nothing_is_mailed() {
     let site = Site::start().await;
     let file = site.path().join("members.csv");
-    std::fs::write(&file, "sep=,\nusername,email\n\nkim,kim@example.org\neve,no-address\n").expect("a file");
+    std::fs::write(&file, "sep=,\r\nusername,email\r\n\r\nkim,kim@example.org\r\neve,no-address\r\n").expect("a file");
     let output = roster(&["member", "import", "--welcome", &file.display().to_string()], site.path());
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(out.contains("! line 5 (eve): email: ") && out.contains("1 created"), "{out}");

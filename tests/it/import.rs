@@ -123,7 +123,7 @@ async fn bad_rows_are_all_named_and_hold_up_no_other() {
         (10, vec!["quota_size"]),
     ];
     assert_eq!(failed, expected);
-    assert_eq!(done["failed"][3]["fields"][0]["message"], "is in row 1 already");
+    assert_eq!(done["failed"][3]["fields"][0]["message"], "is in line 2 already");
     assert_eq!(user(&site, "mia").await["sftpgo_username"], "mia");
 }
 

@@ -177,7 +177,9 @@ async fn a_service_acts_for_the_owner_it_names_and_is_believed_where_there_is_no
     assert_eq!(quota(&kim).await["used"], 47);
     assert_eq!(register(&for_kim, &path("none.mp4")).await.word(), "file_not_found");
     let nobody = service_key.clone().with("x-sftpgo-user", "nobody-here");
-    assert_eq!(register(&nobody, "nobody-here/a.mp4").await.is(33_301_000).word(), "owner_not_found");
+    let unowned = register(&nobody, "nobody-here/a.mp4").await;
+    assert_eq!(unowned.is(33_301_000).word(), "owner_not_found");
+    assert!(unowned.body["message"].as_str().is_some_and(|said| said.contains("\"nobody-here\"")), "{}", unowned.body);
     assert_eq!(register(&service_key, &path("a.mp4")).await.fields(), ["header.X-SFTPGo-User"]);
     let lacking = service(&site, &["quotas:write"]).await.with("x-sftpgo-user", &kim.username);
     assert_eq!(register(&lacking, &path("said.mp4")).await.word(), "scope_not_allowed");
