@@ -10,7 +10,13 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     let likeness = |known: &str| {
         // `port` for `mail.port`: the last part alone is what people remember.
         let is_last_part = known.rsplit(['.', ':']).next() == Some(word.as_str());
-        if is_last_part { 0.9 } else { strsim::normalized_damerau_levenshtein(&word, &known.to_lowercase()) }
+        // `warning` for `warn`.
+        let is_longer = known.len() > 3 && word.starts_with(&known.to_lowercase());
+        if is_last_part || is_longer {
+            0.9
+        } else {
+            strsim::normalized_damerau_levenshtein(&word, &known.to_lowercase())
+        }
     };
     let near =
         known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= LIKENESS_MIN);
@@ -37,6 +43,7 @@ mod tests {
             ("member:read", Some("members:read")),
             ("members:writes", Some("members:write")),
             ("quota.default_byte", Some("quota.default_bytes")),
+            ("listening", Some("listen")),
             ("colour", None),
             ("", None),
         ] {

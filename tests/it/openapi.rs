@@ -70,9 +70,6 @@ fn every_operation_says_what_it_is_and_how_it_fails() {
             assert_eq!(parts[0]["$ref"], "#/components/schemas/Failure", "{name} {status}");
             let words = parts[1]["properties"]["detail"]["enum"].as_array().expect("words");
             assert!(!words.is_empty(), "{name} {status}");
-            let meanings = parts[1]["properties"]["detail"]["description"].as_str().expect("meanings");
-            let is_told = |word: &Value| meanings.contains(&format!("- `{}`: ", word.as_str().expect("a word")));
-            assert!(words.iter().all(is_told), "{name} {status}: {meanings}");
             assert!(response["headers"].get("X-Request-Id").is_some(), "{name} {status}");
         }
         assert!(responses.contains_key("400") && responses.contains_key("5XX"), "{name}");
@@ -98,7 +95,7 @@ fn parameters(document: &Value, operation: &Value) -> Vec<Value> {
 #[test]
 fn the_document_is_short_and_in_reading_order() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
-    const BYTES_MAX: usize = 490_000;
+    const BYTES_MAX: usize = 445_000;
     assert!(document.to_string().len() < BYTES_MAX, "{}", document.to_string().len());
     let tags = document["tags"].as_array().expect("tags");
     let names: Vec<&str> = tags.iter().filter_map(|tag| tag["name"].as_str()).collect();

@@ -230,7 +230,7 @@ fn write_failures(operation: &mut Value, causes: &[Cause], as_defined: AsDefined
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[Cause]| {
         let words: Vec<&str> = own.iter().map(|cause| cause.word()).collect();
-        let reference = share(shared, name, &words.join(" "), failure(status, description, own));
+        let reference = share(shared, name, &words.join(" "), failure(status, description, &words));
         failures.insert(status.to_owned(), reference);
     };
     for (status, name, description) in STATUSES {
@@ -253,11 +253,8 @@ fn write_failures(operation: &mut Value, causes: &[Cause], as_defined: AsDefined
     responses.extend(failures);
 }
 
-/// One failure with the words that `detail` can be, and what each of them says.
-fn failure(status: &str, description: &str, causes: &[Cause]) -> Value {
-    let words: Vec<&str> = causes.iter().map(|cause| cause.word()).collect();
-    let meanings: Vec<String> =
-        causes.iter().map(|cause| format!("- `{}`: {}", cause.word(), cause.message())).collect();
+/// One failure with the words that `detail` can be.
+fn failure(status: &str, description: &str, words: &[&str]) -> Value {
     let headers: &[&str] = match status {
         "401" => &["x-request-id", "www-authenticate"],
         "412" => &["x-request-id", "etag"],
@@ -270,9 +267,7 @@ fn failure(status: &str, description: &str, causes: &[Cause]) -> Value {
         "headers": named(headers),
         "content": {"application/json": {"schema": {"allOf": [
             {"$ref": "#/components/schemas/Failure"},
-            {"type": "object", "properties": {
-                "detail": {"type": "string", "description": meanings.join("\n"), "enum": words},
-            }},
+            {"type": "object", "properties": {"detail": {"type": "string", "enum": words}}},
         ]}}},
     })
 }
