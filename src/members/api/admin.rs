@@ -473,6 +473,9 @@ impl Api {
             if let Some(since) = store::find_membership(t, organization, member)? {
                 return Ok(Changed::nothing(view(since)));
             }
+            // What the organization asks of its members counts for an administrator from elsewhere too. It is linked from
+            // where all of it is seen, wherever the caller acts.
+            require_may_touch(t, caller, Reach::Site, member, Touch::Standing)?;
             store::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
             let change = access::store::seat(t, organization, member)?;
