@@ -139,6 +139,15 @@ create table memberships (
 ) strict, without rowid;
 create index memberships_member_id on memberships (member_id);
 
+-- Members whom an organization made, or let in by a new account: they count for its part of limits.members, also when they
+-- have left it. Gone when the member is erased.
+create table made_members (
+    organization_id blob not null references organizations (id),
+    member_id blob not null references members (id),
+    primary key (organization_id, member_id)
+) strict, without rowid;
+create unique index made_members_member_id on made_members (member_id);
+
 -- The catalog: one tree of permissions for the site, each belonging to one application.
 create table permissions (
     -- The bit that stands for the permission in memory; never reused.

@@ -221,7 +221,7 @@ settings! {
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, in bytes";
     sign_in_bytes_max "limits.sign_in_bytes": u64 = 16_384, 1_024..=67_108_864, "The same at the sign-in and whatever else makes somebody known: below /auth, and on the pages of the setup, of a reset and of an invitation";
-    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory of all callers who are known; more are answered busy. Callers who are not known have a quarter of it beside that, one address a quarter of the quarter; where that is full, the largest body that has not come as a whole is answered busy";
+    bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory of all callers who are known, one organization or program half of them at most (or one longest body); more are answered busy. Callers who are not known have a quarter of it beside that, one address a quarter of the quarter. Where a space is full, the largest body that has not come as a whole, of the organization, program or address that has most, is answered busy";
     body_nodes_max "limits.body_nodes": u64 = 100_000, 1_000..=10_000_000, "Most values of a JSON body, those within lists and objects too; a document to import has limits.document_nodes";
     catalog_bytes_max "limits.catalog_bytes": u64 = 16_777_216, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";
     catalog_entries_max "limits.catalog_entries": u64 = 20_000, 1..=100_000, "Most permissions in the catalog, all applications together";
@@ -237,7 +237,8 @@ settings! {
     answers_in_flight_max "limits.answers_in_flight": u64 = 67_108_864, 1_048_576..=17_179_869_184, "Most bytes of answers that clients have not taken yet; for more, connections are closed whose clients take nothing, and if there are none a long answer is busy";
     connections_max "limits.connections": u64 = 4_096, 1..=1_000_000, "Most connections over the network; one more closes the one that waits longest for its client, of the address with the most if it has many, and is answered 503 only if the server works for all of them. Lowered, with a line in the log, where the system allows fewer open files";
     connections_per_address_max "limits.connections_per_address": u64 = 1_024, 1..=1_000_000, "The same for one address (an IPv6 network of 64 bits is one), though no more than a quarter of all that are allowed; trusted_proxies are exempt, this machine is not";
-    members_max "limits.members": u64 = 1_000_000, 1..=100_000_000, "Most members of the site, erased ones included";
+    members_max "limits.members": u64 = 1_000_000, 1..=100_000_000, "Most members of the site, without those who were erased";
+    members_each_max "limits.members_per_organization": u64 = 0, 0..=100_000_000, "Most of them whom one organization makes or invites, also if they leave it; 0 is half of limits.members once there are several organizations beside `platform`";
     organizations_max "limits.organizations": u64 = 10_000, 1..=1_000_000, "Most organizations of the site";
     roles_max "limits.roles": u64 = 1_000, 5..=100_000, "Most roles of one organization";
     mappings_max "limits.role_mappings": u64 = 10_000, 1..=1_000_000, "Most role mappings of one organization";
@@ -305,6 +306,7 @@ settings! {
     job_keep_s "jobs.keep_s": u64 = 2_592_000, 1..=315_360_000, "How long a job that is done can be looked at, in seconds; then it is forgotten";
     job_wait_s "jobs.wait_s": u64 = 30, 0..=60, "Longest that a claim waits for a job where there is none, in seconds";
     job_waiting_max "jobs.waiting": u64 = 100, 1..=10_000, "Most claims that wait for a job at the same time";
+    job_waiting_each_max "jobs.waiting_per_caller": u64 = 50, 1..=10_000, "The same of one program, or of all people of one organization";
     job_claim_max "jobs.claim": u64 = 20, 1..=1_000, "Most jobs that one claim takes";
     outbox_attempts_max "outbox.attempts": u64 = 24, 1..=1_000, "Attempts after which an event is given up for a target, until somebody retries it; with the other defaults they take three days";
     outbox_backoff_s "outbox.backoff_s": u64 = 5, 0..=86_400, "Wait before the second attempt of a delivery, in seconds; it doubles with each further one";
@@ -323,7 +325,7 @@ settings! {
     sftpgo_delete "sftpgo.delete": bool = false, (), "Deletes the SFTPGo user of an erased member; otherwise it is disabled";
     sftpgo_reconcile_s "sftpgo.reconcile_s": u64 = 86_400, 60..=2_592_000, "How often SFTPGo's users are compared with the members, in seconds";
     mail_language "mail.language": Language = Language::English, (), "Language of mail";
-    decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; more are dropped and counted";
+    decisions_queue_max "decisions.queue": u64 = 4_096, 1..=1_000_000, "Decisions that may wait for the decision log; for more, one of the organization that has most waiting is dropped and counted";
     decisions_rows_max "decisions.rows": u64 = 100_000, 100..=100_000_000, "Most decisions in the decision log; the oldest go first, of the organization that has most";
     decisions_bytes_max "decisions.bytes": u64 = 268_435_456, 65_536..=1_099_511_627_776, "Most bytes of decisions in the decision log, in the same way";
     decisions_ttl_s "decisions.ttl_s": u64 = 2_592_000, 60..=315_360_000, "How long a decision stays in the decision log, in seconds";

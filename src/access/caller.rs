@@ -200,6 +200,12 @@ impl Exchange {
             None => Turn::alone(caller, !matches!(who, Who::CommandLine)),
         }
     }
+
+    /// Whose part of what all share this request takes: an organization's or a program's; none for the command line.
+    pub fn party(&self, snapshot: &Snapshot) -> Option<String> {
+        let turn = self.turn(snapshot);
+        turn.is_limited.then_some(turn.party)
+    }
 }
 
 impl Who {

@@ -3,6 +3,8 @@
 //! **Invariant.** Nobody gives what they do not hold, by any operation. A program holds what its scopes open, and nothing
 //! more. It changes no administrator, and makes none.
 
+use std::collections::BTreeSet;
+
 use super::Reach;
 use super::caller::{Identity, Who};
 use super::catalog::{Catalog, Slot};
@@ -50,6 +52,8 @@ pub enum Gift {
     Plugin,
     /// What members and organizations may store.
     Quota,
+    /// Whether an organization's members sign in with a second factor: it lets people in, and shuts them out.
+    SecondFactorRule,
 }
 
 /// How far it may.
@@ -70,7 +74,7 @@ mod table {
     use super::Gift;
     use super::Limit::{self, All, Held, Nothing, Opened};
 
-    pub const TABLE: [(Gift, [Limit; super::KINDS]); 9] = [
+    pub const TABLE: [(Gift, [Limit; super::KINDS]); 10] = [
         //                    command line  member   asserted  client   service key  member's key  internal  visitor
         (Gift::Role,         [All,          Held,    Held,     Opened,  Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Ownership,    [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
@@ -81,6 +85,8 @@ mod table {
         (Gift::Scope,        [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Plugin,       [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
         (Gift::Quota,        [All,          Held,    Nothing,  Opened,  Opened,      Held,         Nothing,  Nothing]),
+        (Gift::SecondFactorRule,
+                             [All,          Held,    Nothing,  Nothing, Nothing,     Nothing,      Nothing,  Nothing]),
     ];
 }
 
@@ -112,6 +118,7 @@ pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
         Gift::PasswordHash => {
             "no program brings a password's hash along: a platform administrator or the command line does"
         }
+        Gift::SecondFactorRule => "no program says who needs a second factor: a person does",
         _ => "this is not a program's to give",
     };
     if limit(&caller.who, gift) == Limit::Nothing { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
@@ -217,8 +224,40 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
     }
 }
 
-/// To take a role away, people hold all of it. A program need not, so that who leaves loses all; but it takes none from
-/// an administrator.
+/// May the caller hand this on, by a tick in a role: what it holds; or a category, which opens nothing, above that?
+fn may_tick(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: Slot) -> bool {
+    let catalog = &snapshot.catalog;
+    let is_category = || catalog.get(slot).is_some_and(|node| node.http_path.is_none());
+    let is_above = |below: Slot| catalog.ancestors(below).any(|above| above == slot);
+    let may_below = |below: Slot| is_above(below) && holds(snapshot, caller, tenant, below);
+    holds(snapshot, caller, tenant, slot) || (is_category() && catalog.iter().any(|below| may_below(below.slot)))
+}
+
+/// Nobody ticks what they do not hold, nor takes such a tick out of a role that gives it.
+pub fn require_may_retick(
+    snapshot: &Snapshot,
+    caller: &Identity,
+    (tenant, role): (OrganizationId, &Role),
+    ticked: &BTreeSet<Slot>,
+) -> Result<()> {
+    let catalog = &snapshot.catalog;
+    let added = ticked.iter().copied().filter(|slot| !role.ticked.contains(*slot)).map(|slot| (slot, "give"));
+    // What the organization cannot give anybody is no loss.
+    let counts = |slot: &Slot| {
+        role.holds(catalog, tenant, *slot) && (catalog.is_in_tenant(*slot, tenant) || snapshot.is_platform(tenant))
+    };
+    let lost = role.ticked.iter().filter(|slot| !ticked.contains(slot)).filter(counts).map(|slot| (slot, "take away"));
+    match added.chain(lost).find(|(slot, _)| !may_tick(snapshot, caller, tenant, *slot)) {
+        None => Ok(()),
+        Some((slot, what)) => {
+            let name = catalog.get(slot).map_or("", |node| &node.name);
+            Err(Error::new(Cause::NotHeld).saying(format!("you cannot {what} {name}, which you do not hold yourself")))
+        }
+    }
+}
+
+/// To take a role away, or all that it gives, people hold all of it. A program need not, so that who leaves loses all; but
+/// it takes none from an administrator.
 pub fn require_may_take(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
     if limit(&caller.who, Gift::Account) != Limit::Opened {
         return require_held(snapshot, caller, tenant, role);
@@ -246,6 +285,18 @@ pub fn require_may_invite(
         return Err(Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand"));
     }
     require_held(snapshot, caller, tenant, role)
+}
+
+/// Who says whether an organization's members need a second factor: people who may change it. `platform` decides about the
+/// whole site, so its administrators do.
+pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> Result<()> {
+    require_any(caller, Gift::SecondFactorRule)?;
+    let is_sites = limit(&caller.who, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
+    if snapshot.is_platform(organization) && !is_sites {
+        let message = "only a platform administrator says who needs a second factor in `platform`";
+        return Err(Error::new(Cause::Forbidden).saying(message));
+    }
+    Ok(())
 }
 
 // ── direct rights ──
@@ -389,6 +440,7 @@ mod tests {
             Gift::Scope,
             Gift::Plugin,
             Gift::Quota,
+            Gift::SecondFactorRule,
         ] {
             assert_eq!(limit(&Who::CommandLine, gift), Limit::All, "{gift:?}");
             assert_eq!(limit(&Who::Visitor, gift), Nothing, "{gift:?}");

@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
-
-use super::key::Kind;
+use unicode_normalization::UnicodeNormalization;
 
 /// Found anywhere in a name, with and without the signs in it.
-const WITHIN: [&str; 22] = [
+const WITHIN: [&str; 40] = [
     "password",
     "passwd",
     "passphrase",
@@ -34,16 +33,35 @@ const WITHIN: [&str; 22] = [
     "recovery",
     "assertion",
     "otpauth",
+    "oauth",
+    "2fa",
+    "authcode",
+    "verificationcode",
+    "backupcode",
+    "codeverifier",
+    "securityanswer",
+    "magiclink",
+    "motdepasse",
+    "wachtwoord",
+    "lösenord",
+    "salasana",
+    "contraseña",
+    "пароль",
+    "密碼",
+    "密码",
+    "パスワード",
+    "비밀번호",
 ];
 /// Too short to be looked for inside of words: a whole part of a name, as in `user_pin`, `userPin` and `PIN2`.
-const PARTS: [&str; 23] = [
-    "auth", "bearer", "csrf", "cvc", "cvv", "iban", "jwe", "jws", "mfa", "pass", "pincode", "puk", "pw", "saml",
-    "seed", "session", "sid", "sig", "ssn", "tan", "totp", "tfa", "xsrf",
+const PARTS: [&str; 26] = [
+    "auth", "bearer", "clave", "csrf", "cvc", "cvv", "iban", "jwe", "jws", "mdp", "mfa", "pass", "pincode", "psk",
+    "puk", "pw", "saml", "seed", "session", "sid", "sig", "ssn", "tan", "totp", "tfa", "xsrf",
 ];
 /// The end of a part, as in `mypin`.
 const ENDS: [&str; 3] = ["pin", "otp", "pwd"];
-/// What our own secrets begin with, beside API keys.
-const PREFIXES: [&str; 6] = ["rs_", "rt_", "ch_", "pr_", "inv_", "whsec_"];
+/// What our own secrets begin with; the last five are those of API keys.
+const PREFIXES: [&str; 11] =
+    ["rs_", "rt_", "ch_", "pr_", "inv_", "whsec_", "msys_", "muser_", "msvc_", "mint_", "memg_"];
 /// The shortest that follows such a beginning.
 const SECRET_BYTES_MIN: usize = 40;
 /// Stands for a secret in a text that is kept.
@@ -56,6 +74,8 @@ pub fn is_secret_fact(name: &str, values: &[String]) -> bool {
 
 /// Does the name say that something is a secret?
 pub fn is_secret_name(name: &str) -> bool {
+    // Words of other alphabets are looked for as they are spelled.
+    let spelled: String = name.nfc().collect::<String>().to_lowercase();
     let name: String = name.chars().filter_map(folded).collect();
     let lower = name.to_lowercase();
     let squeezed: String = lower.chars().filter(|c| c.is_alphabetic()).collect();
@@ -63,7 +83,7 @@ pub fn is_secret_name(name: &str) -> bool {
         let singular = part.strip_suffix('s').unwrap_or(part);
         [part, singular].iter().any(|part| PARTS.contains(part) || ENDS.iter().any(|end| part.ends_with(end)))
     };
-    WITHIN.iter().any(|word| lower.contains(word) || squeezed.contains(word))
+    WITHIN.iter().any(|word| [&lower, &squeezed, &spelled].iter().any(|name| name.contains(word)))
         || parts(&name).iter().any(|part| is_part(part))
         // `PINs` is no two words.
         || lower.split(|c: char| !c.is_alphabetic()).any(is_part)
@@ -143,7 +163,8 @@ fn is_secret_value(value: &Value) -> bool {
 /// `Bearer …` or `Basic …` of a header.
 fn is_authorization(text: &str) -> bool {
     const BEARER_BYTES_MIN: usize = 8;
-    let Some((scheme, rest)) = text.split_once(' ') else { return false };
+    // A form sends a space as a plus.
+    let Some((scheme, rest)) = text.split_once([' ', '+', '\t']) else { return false };
     let rest = rest.trim();
     let is_login = || STANDARD.decode(rest).is_ok_and(|login| login.contains(&b':'));
     match scheme.to_ascii_lowercase().as_str() {
@@ -157,22 +178,43 @@ fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+')
 }
 
+/// Something may be glued to a secret, before it and behind it: both forms are looked for inside of the word.
 fn is_token(word: &str) -> bool {
-    is_jwt(word) || is_ours(word)
+    has_jwt(word) || has_ours(word)
 }
 
-/// Three parts, or five of an encrypted one, of which the first is a JSON object that names an algorithm.
-fn is_jwt(word: &str) -> bool {
-    let Some((header, _)) = word.split_once('.') else { return false };
-    let header = || serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(header).ok()?).ok();
-    [3, 5].contains(&word.split('.').count()) && header().is_some_and(|header| header.get("alg").is_some())
+/// At least two points after the JSON object that names an algorithm.
+fn has_jwt(word: &str) -> bool {
+    let parts: Vec<&str> = word.split('.').collect();
+    parts.len() > 2 && parts[..parts.len() - 2].iter().any(|part| ends_in_header(part))
 }
 
-/// Begins with what our secrets begin with, and is long enough for one.
-fn is_ours(word: &str) -> bool {
-    let is_long = |rest: &str| rest.len() >= SECRET_BYTES_MIN;
-    let is_key = word.split_once('_').is_some_and(|(prefix, rest)| Kind::of(prefix).is_some() && is_long(rest));
-    is_key || PREFIXES.iter().any(|prefix| word.strip_prefix(prefix).is_some_and(is_long))
+/// Ends with the base64 of a JSON object that names an algorithm.
+fn ends_in_header(part: &str) -> bool {
+    /// In the base64 of `{` with a quotation mark or white space behind it.
+    const BEGINNINGS: [&str; 2] = ["ey", "ew"];
+    /// With something before it no longer one is looked for: the search stays short.
+    const GLUED_BYTES_MAX: usize = 1_024;
+    let names_algorithm = |header: &str| {
+        let header = URL_SAFE_NO_PAD.decode(header).ok();
+        let header = header.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+        header.is_some_and(|header| header.get("alg").is_some())
+    };
+    let last = part.len().saturating_sub(GLUED_BYTES_MAX);
+    let mut begins = BEGINNINGS.iter().flat_map(|beginning| part.match_indices(beginning)).map(|(at, _)| at);
+    names_algorithm(part) || begins.any(|at| at >= last && names_algorithm(&part[at..]))
+}
+
+/// Holds what our secrets begin with, and enough behind it for one.
+fn has_ours(word: &str) -> bool {
+    PREFIXES.iter().any(|prefix| {
+        word.match_indices(prefix).any(|(at, _)| {
+            let rest = word.get(at + prefix.len()..at + prefix.len() + SECRET_BYTES_MIN);
+            // Inside of a word of letters it may be a long name: ours are not of small letters alone.
+            let is_apart = !word[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+            rest.is_some_and(|rest| is_apart || rest.contains(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit()))
+        })
+    })
 }
 
 /// `scheme://user:password@host`
@@ -233,10 +275,15 @@ fn unescaped(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::key::KINDS;
 
     const JWT: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJraW0ifQ.";
     const KEY: &str =
         "muser_0123456789abcdef0123456789abcdef_1763740800_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ_01234567";
+
+    /// What somebody may write around a secret.
+    const GLUED: [&str; 12] =
+        ["Bearer+{}", "key.{}", "api-key-{}", "~{}", "x+{}", "_{}", "-{}", "{}.", "x{}", "7{}", "{}~x", "a;{}"];
 
     #[test]
     fn names_of_secrets_are_known_by_their_parts() {
@@ -290,6 +337,28 @@ mod tests {
             "p\u{ad}in",
             "tοken",
             "pass\u{301}word",
+            "2fa",
+            "oauth",
+            "x-oauth",
+            "authcode",
+            "auth_code",
+            "psk",
+            "verification_code",
+            "backup_codes",
+            "code_verifier",
+            "security_answer",
+            "magic_link",
+            "mdp",
+            "motdepasse",
+            "mot_de_passe",
+            "clave",
+            "contraseña",
+            "密碼",
+            "пароль",
+            "Пароль",
+            "パスワード",
+            "ハ\u{309a}スワート\u{3099}",
+            "wachtwoord",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
@@ -315,6 +384,12 @@ mod tests {
             "access",
             "records",
             "spawned",
+            "enclave",
+            "verification",
+            "backup",
+            "magic",
+            "fa",
+            "author_code",
         ] {
             assert!(!is_secret_name(name), "{name}");
         }
@@ -357,7 +432,22 @@ mod tests {
         ] {
             assert!(!is_secret(text), "{text}");
         }
+        let short = format!("users_{}", "names_of_people".repeat(4));
+        assert!(!is_secret(&short), "{short}");
+        for glued in GLUED {
+            for secret in [JWT, KEY, &format!("rt_{}", "aB3_".repeat(10))] {
+                let text = glued.replace("{}", secret);
+                assert!(is_secret(&text), "{text}");
+            }
+        }
         assert!(is_secret_fact("note", &["fine".into(), JWT.into()]) && !is_secret_fact("note", &["fine".into()]));
+    }
+
+    #[test]
+    fn every_kind_of_key_is_known_by_its_prefix() {
+        for kind in KINDS {
+            assert!(PREFIXES.contains(&&*format!("{}_", kind.prefix)), "{}", kind.prefix);
+        }
     }
 
     #[test]
@@ -371,6 +461,9 @@ mod tests {
             KEY.to_owned(),
             KEY.replace('_', "%5F"),
             KEY.replacen('m', "%6D", 1),
+            format!("Bearer+{KEY}"),
+            "Bearer+opaque-words".to_owned(),
+            format!("key.{JWT}"),
         ] {
             assert_eq!(without_secrets(&format!("/links/{part}/open?a=b")), Some("/links/***/open".into()), "{part}");
         }

@@ -66,6 +66,11 @@ pub(super) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
+fn slowed(until: Timestamp, now: Timestamp) -> Error {
+    let seconds = u64::try_from(until.0 - now.0).unwrap_or_default().div_ceil(1_000).max(1);
+    Error::new(Cause::TooManyFailures).retry_after(seconds)
+}
+
 impl Slowdown {
     pub fn new(config: &Config) -> Self {
         Self {
@@ -94,21 +99,38 @@ impl Slowdown {
         } else {
             return Ok(());
         };
-        let wait_ms = slowed_by.map_or(0, |count| count.until.0 - now.0);
-        let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000).max(1);
-        Err(Error::new(Cause::TooManyFailures).retry_after(seconds))
+        Err(slowed(slowed_by.map_or(now, |count| count.until), now))
+    }
+
+    /// May an account fail once more, from wherever it does so?
+    pub fn require_patience_with(&self, account: &str, now: Timestamp) -> Result<()> {
+        let Ok(counts) = self.counts.lock() else { return Ok(()) };
+        let count = counts.get(&Key::Account(secret::hash(account))).filter(|count| now < count.until);
+        match count.filter(|count| count.failures >= self.account_max) {
+            None => Ok(()),
+            Some(count) => Err(slowed(count.until, now)),
+        }
+    }
+
+    /// Counts a failure of an account, from wherever it was.
+    pub fn failed_at(&self, account: &str, now: Timestamp) {
+        self.count(&[Key::Account(secret::hash(account))], now);
     }
 
     pub fn failed(&self, attempt: Attempt, now: Timestamp) {
+        let Attempt { account, address } = attempt;
+        self.count(&[Key::Account(account), Key::Address(address), Key::Pair(account, address)], now);
+    }
+
+    fn count(&self, keys: &[Key], now: Timestamp) {
         let Ok(mut counts) = self.counts.lock() else { return };
         let is_full = counts.len() >= COUNTERS_MAX;
-        if is_full && !counts.contains_key(&Key::Address(attempt.address)) {
+        let is_new = keys.iter().any(|key| matches!(key, Key::Address(_)) && !counts.contains_key(key));
+        if is_full && is_new {
             // Seldom: each time makes room for all that is over, or else nothing is added.
             counts.retain(|_, count| now < count.until);
         }
-        for key in
-            [Key::Account(attempt.account), Key::Address(attempt.address), Key::Pair(attempt.account, attempt.address)]
-        {
+        for key in keys.iter().copied() {
             // Addresses are what there are fewest of: they get what room is left.
             let most = if matches!(key, Key::Address(_)) { ADDRESSES_BEYOND + COUNTERS_MAX } else { COUNTERS_MAX };
             if counts.len() >= most && !counts.contains_key(&key) {

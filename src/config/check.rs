@@ -75,17 +75,27 @@ impl Config {
         }
     }
 
-    /// What may be sent fits into the bytes in flight.
-    fn check_bodies(&self, faults: &mut Vec<String>) {
+    /// The limits of bodies of callers who are known.
+    fn bodies(&self) -> [(&'static str, u64); 5] {
         let large = if self.plugins_large.is_empty() { 0 } else { self.plugin_large_file_bytes };
-        for (name, bytes) in [
+        [
             ("limits.body_bytes", self.body_bytes_max),
             ("limits.catalog_bytes", self.catalog_bytes_max),
             ("limits.import_bytes", self.import_bytes_max),
             ("plugins.file_bytes", self.plugin_file_bytes),
             ("plugins.large.file_bytes", large),
-            ("four times limits.public_body_bytes", self.public_body_bytes_max.saturating_mul(4)),
-        ] {
+        ]
+    }
+
+    /// Bytes of the longest body that a caller who is known may send.
+    pub fn longest_body(&self) -> u64 {
+        self.bodies().into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0)
+    }
+
+    /// What may be sent fits into the bytes in flight.
+    fn check_bodies(&self, faults: &mut Vec<String>) {
+        let public = ("four times limits.public_body_bytes", self.public_body_bytes_max.saturating_mul(4));
+        for (name, bytes) in self.bodies().into_iter().chain([public]) {
             if bytes > self.bytes_in_flight_max {
                 faults.push(format!("limits.bytes_in_flight must not be less than {name}, which is {bytes}"));
             }

@@ -202,6 +202,10 @@ pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Deliv
     if !webhook.is_active {
         return Ok(Outcome::Gone("the webhook is switched off".into()));
     }
+    let snapshot = app.snapshot();
+    if webhook.organization.is_some_and(|id| snapshot.tenant(id).is_none_or(|tenant| !tenant.is_active)) {
+        return Ok(Outcome::Gone("its organization is not active".into()));
+    }
     let (seen_by, told) = (webhook.organization, delivery.clone());
     let body = app.read(move |r| body_of(r, seen_by, &told)).await?;
     let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;

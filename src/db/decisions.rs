@@ -6,6 +6,7 @@
 //! `synchronous=normal`: a power cut may take the last rows along, and harms no others. They are a record of answers,
 //! not the ground of any.
 
+mod queue;
 mod shares;
 
 use std::collections::HashMap;
@@ -14,10 +15,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use queue::Queue;
 use rusqlite::{Connection, Row as SqlRow};
 use shares::Shares;
 use tokio::sync::{Semaphore, oneshot};
@@ -114,10 +116,7 @@ enum Message<T> {
 /// The log, which takes decisions as `T` and makes rows of them on its own thread.
 pub struct DecisionLog<T> {
     file: PathBuf,
-    queue: mpsc::Sender<Message<T>>,
-    /// Put, and not yet written.
-    waiting: Arc<AtomicU64>,
-    waiting_max: u64,
+    queue: Arc<Queue<T>>,
     dropped: Arc<Dropped>,
     reading: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -126,8 +125,7 @@ pub struct DecisionLog<T> {
 impl<T: Send + 'static> DecisionLog<T> {
     /// Starts the writer. The file is made with the first row.
     pub fn open(config: &Config, form: fn(T) -> Row) -> Self {
-        let (queue, inbox) = mpsc::channel();
-        let (waiting, dropped) = (Arc::<AtomicU64>::default(), Arc::<Dropped>::default());
+        let (queue, dropped) = (Arc::new(Queue::new(config.decisions_queue_max)), Arc::<Dropped>::default());
         let file = config.data.join("decisions.db");
         let keeper = Keeper {
             file: file.clone(),
@@ -139,32 +137,21 @@ impl<T: Send + 'static> DecisionLog<T> {
                 bytes_max: config.decisions_bytes_max,
                 ttl_ms: i64::try_from(config.decisions_ttl_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
             },
-            waiting: waiting.clone(),
+            queue: queue.clone(),
             dropped: dropped.clone(),
             warned: None,
         };
-        let writer = health::spawn("decision-log", move || keeper.run(&inbox));
+        let writer = health::spawn("decision-log", move || keeper.run());
         let writer = writer
             .map_err(|e| tracing::error!(error = %e, "the decision log did not start: no decision is logged"))
             .ok();
-        Self {
-            file,
-            queue,
-            waiting,
-            waiting_max: config.decisions_queue_max,
-            dropped,
-            reading: Arc::new(Semaphore::new(READERS)),
-            writer: Mutex::new(writer),
-        }
+        Self { file, queue, dropped, reading: Arc::new(Semaphore::new(READERS)), writer: Mutex::new(writer) }
     }
 
-    /// Takes a decision, at once or never.
+    /// Takes a decision, at once or never. Where the queue is full, the organization that has most in it loses one.
     pub fn put(&self, organization: Option<OrganizationId>, decision: T) {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max
-            || self.queue.send(Message::Put(organization, decision)).is_err()
-        {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.dropped.count(organization);
+        if let Some(lost) = self.queue.put(organization, decision) {
+            self.dropped.count(lost);
         }
     }
 
@@ -210,7 +197,8 @@ impl<T: Send + 'static> DecisionLog<T> {
     /// Waits until what was put before is written, or cannot be.
     async fn told(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message<T>) {
         let (done, is_done) = oneshot::channel();
-        if self.queue.send(message(done)).is_ok() && tokio::time::timeout(FLUSH_WAIT, is_done).await.is_err() {
+        self.queue.tell(message(done));
+        if tokio::time::timeout(FLUSH_WAIT, is_done).await.is_err() {
             tracing::warn!("the decision log is slow: what was just decided may be missing in it");
         }
     }
@@ -218,11 +206,16 @@ impl<T: Send + 'static> DecisionLog<T> {
     /// Writes what waits and closes the file.
     pub async fn close(&self) {
         let Some(writer) = self.writer.lock().ok().and_then(|mut slot| slot.take()) else { return };
-        // A writer that is gone has nothing to write.
-        let _ = self.queue.send(Message::End);
+        self.queue.tell(Message::End);
         if !tokio::task::spawn_blocking(move || writer.join().is_ok()).await.unwrap_or(false) {
             tracing::error!("the decision log's thread had panicked");
         }
+    }
+}
+
+impl<T> Drop for DecisionLog<T> {
+    fn drop(&mut self) {
+        self.queue.tell(Message::End);
     }
 }
 
@@ -241,25 +234,30 @@ struct Keeper<T> {
     shares: Option<Shares>,
     form: fn(T) -> Row,
     limits: Limits,
-    waiting: Arc<AtomicU64>,
+    queue: Arc<Queue<T>>,
     dropped: Arc<Dropped>,
     warned: Option<Instant>,
 }
 
+impl<T> Drop for Keeper<T> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 impl<T> Keeper<T> {
-    fn run(mut self, inbox: &mpsc::Receiver<Message<T>>) {
+    fn run(mut self) {
         if self.file.exists()
             && let Err(e) = self.in_transaction(|_, _| Ok(()))
         {
             self.give_up(&e, &[]);
         }
         let mut ends = false;
-        while !ends && let Ok(first) = inbox.recv() {
-            if matches!(first, Message::Put(..)) {
+        while !ends {
+            if self.queue.wait() {
                 std::thread::sleep(GATHER);
             }
-            let mut batch = vec![first];
-            batch.extend(inbox.try_iter().take(BATCH_MAX));
+            let batch = self.queue.take(BATCH_MAX);
             ends = batch.iter().any(|message| matches!(message, Message::End));
             self.write_or_drop(batch);
         }
@@ -293,7 +291,6 @@ impl<T> Keeper<T> {
             self.connection = None;
             self.give_up(&Error::internal(format!("a panic: {}", panic_text(&panic))), &organizations);
         }
-        self.waiting.fetch_sub(organizations.len() as u64, Ordering::Relaxed);
         for done in told {
             // Who asked may be gone.
             let _ = done.send(());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::invitation_store as store;
+use super::limits::{MemberLimits, require_capacity_of};
 use super::{Guesser, NewMember, bounded_guesses, create_as, happened, password};
 use crate::access::caller::{Exchange, Identity, Who};
 use crate::access::promise::{self, Maker, Promise};
@@ -185,10 +186,10 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
     let names = [username.clone(), email.clone()];
     let password_hash = Some(password::hash(app, password).await?);
     let new = NewMember { username, email, display_name, password_hash, ..NewMember::default() };
-    let (hash, members_max, id) = (secret::hash(token), app.config.members_max, MemberId::new());
+    let (hash, limits, id) = (secret::hash(token), MemberLimits::of(&app.config), MemberId::new());
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
-        create_as(t, super::require_room(t.snapshot(), members_max)?, id, &new)?;
+        create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
         let person = access::store::person(t, id)?;
         let seat = join(t, &invitation, id)?;
         let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);

@@ -1,6 +1,6 @@
-//! SQL of the list of a member's organizations.
+//! SQL of the list of a member's organizations, and of whom an organization made.
 
-use crate::db::{List, Listed, Reader, Window};
+use crate::db::{List, Listed, Reader, Window, Writer};
 use crate::error::Result;
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 
@@ -62,4 +62,28 @@ pub fn list_memberships(
             created_at: row.get(4)?,
         })
     })
+}
+
+const HAS_MADE: &str = "
+    select count(*) >= :many
+    from (select 1 from made_members where organization_id = :organization_id limit :many)";
+
+/// Did the organization make as many members who were not erased?
+pub fn has_made(r: &Reader<'_>, organization: OrganizationId, many: u64) -> Result<bool> {
+    let many = i64::try_from(many).unwrap_or(i64::MAX);
+    r.one(HAS_MADE, &[(":many", &many), (":organization_id", &organization)], |row| row.get(0))
+}
+
+const INSERT_MADE: &str = "
+    insert into made_members (organization_id, member_id)
+    values (:organization_id, :member_id)";
+
+pub fn insert_made(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
+    w.execute(INSERT_MADE, &[(":organization_id", &organization), (":member_id", &member)]).map(drop)
+}
+
+const DELETE_MADE: &str = "delete from made_members where member_id = :member_id";
+
+pub fn delete_made(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(DELETE_MADE, &[(":member_id", &member)]).map(drop)
 }

@@ -9,6 +9,7 @@ pub mod import;
 mod invitation_store;
 pub mod invitations;
 mod legacy_hash;
+pub mod limits;
 mod membership_store;
 pub mod password;
 mod search_store;
@@ -297,13 +298,14 @@ pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()
 }
 
-/// Capacity for one more member. Nobody is inserted without it.
+/// Capacity for one more member, and of whose part it is, where an organization makes the member. Nobody is inserted
+/// without it.
 #[derive(Debug)]
-pub struct Capacity(());
+pub struct Capacity(Option<OrganizationId>);
 
-/// Fails when the site has as many members as it may have.
+/// Fails when the site has as many members as it may have. Who was erased is none.
 pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
-    if (snapshot.people() as u64) < members_max { Ok(Capacity(())) } else { Err(Cause::SiteFull.into()) }
+    if (snapshot.members() as u64) < members_max { Ok(Capacity(None)) } else { Err(Cause::SiteFull.into()) }
 }
 
 /// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
@@ -425,7 +427,8 @@ pub fn require_may_touch(
 }
 
 /// A name that is refused tells that somebody elsewhere has it: who sees one organization gets few such answers in a while
-/// (`auth.slow_account_failures`). Those of its own members tell it nothing, and do not count.
+/// (`auth.slow_account_failures`), each person and all of its people together. Those of its own members tell it nothing, and
+/// do not count.
 pub async fn bounded_guesses<T>(
     app: &App,
     guesser: Option<Guesser>,
@@ -433,7 +436,9 @@ pub async fn bounded_guesses<T>(
     change: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let Some(Guesser { attempt, reach }) = guesser else { return change.await };
-    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    let (letters, organization) = (&app.guard.letters, reach.organization().map(|id| format!("names in {id}")));
+    letters.require_patience(attempt, false, Timestamp::now())?;
+    organization.as_ref().map_or(Ok(()), |of| letters.require_patience_with(of, Timestamp::now()))?;
     let done = change.await;
     let is_taken = |refused: &Error| matches!(refused.cause, Cause::UsernameExists | Cause::EmailExists);
     if done.as_ref().is_err_and(is_taken) {
@@ -445,7 +450,8 @@ pub async fn bounded_guesses<T>(
             })
         };
         if app.read(is_elsewhere).await? {
-            app.guard.letters.failed(attempt, Timestamp::now());
+            letters.failed(attempt, Timestamp::now());
+            organization.iter().for_each(|of| letters.failed_at(of, Timestamp::now()));
         }
     }
     done
@@ -532,7 +538,7 @@ pub async fn create_first_administrator(
         let new =
             NewMember { email, username, password_hash: Some(hash), username_by_site: true, ..NewMember::default() };
         // A site that is full can still be set up.
-        let id = create(t, Capacity(()), &new)?;
+        let id = create(t, Capacity(None), &new)?;
         store::insert_membership(t, platform.id, id)?;
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));

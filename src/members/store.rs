@@ -259,7 +259,7 @@ const INSERT_MEMBER: &str = "
 const UNIQUE: &[(&str, Cause)] =
     &[("members.email_folded", Cause::EmailExists), ("members.username_folded", Cause::UsernameExists)];
 
-pub fn insert_member(w: &Writer<'_>, _: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
+pub fn insert_member(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
     yield_names(w, id, new.username.as_deref(), new.email.as_deref())?;
     let status = if new.is_suspended { "suspended" } else { "active" };
     w.insert(
@@ -277,7 +277,8 @@ pub fn insert_member(w: &Writer<'_>, _: Capacity, id: MemberId, new: &NewMember)
             (":now", &w.now()),
         ],
         UNIQUE,
-    )
+    )?;
+    capacity.0.map_or(Ok(()), |organization| insert_made(w, organization, id))
 }
 
 const UPDATE_MEMBER: &str = "
@@ -449,6 +450,7 @@ pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
     {
         w.execute(statement, &[(":id", &id)])?;
     }
+    delete_made(w, id)?;
     w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)])?;
     search_store::shed_words(w)
 }
@@ -524,7 +526,7 @@ pub fn set_account_id(w: &Writer<'_>, id: MemberId, provider: &str, account_id: 
 
 // ── memberships ──
 
-pub use super::membership_store::{Membership, list_memberships};
+pub use super::membership_store::{Membership, delete_made, has_made, insert_made, list_memberships};
 
 const FIND_MEMBERSHIP: &str = "
     select created_at

@@ -8,7 +8,7 @@ use super::{
     owner_of_folder, require_room, store, user_store,
 };
 use crate::access::Reach;
-use crate::access::giving::Touch;
+use crate::access::giving::{self, Touch};
 use crate::access::promise::Maker;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self};
@@ -32,6 +32,18 @@ pub struct User {
     /// The only organization it belongs to.
     pub organization: Option<OrganizationId>,
     pub account: Account,
+}
+
+impl User {
+    /// As who has this reach sees it: of a member who belongs to other organizations too, one of them sees the profile, and
+    /// neither names elsewhere nor what is stored.
+    pub fn seen(self, snapshot: &Snapshot, reach: Reach) -> Self {
+        if giving::require_whole(snapshot, reach, self.member.id).is_ok() {
+            return self;
+        }
+        let account = Account { size: 0, used: 0, own_size: None, ..self.account };
+        Self { status_reason: None, wordpress_id: None, sftpgo_username: None, account, ..self }
+    }
 }
 
 /// What a new one begins with.

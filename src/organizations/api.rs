@@ -11,7 +11,7 @@ use super::store::{self, Filter};
 use super::{Organization, create};
 use crate::access::caller::{Identity, Neighbour, Office};
 use crate::access::permission::{PLATFORM_ORG_CODE, Permission};
-use crate::access::{self, Reach};
+use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Committed, Transaction};
 use crate::db::Window;
 use crate::error::{Cause, Error, Result};
@@ -184,7 +184,8 @@ impl Api {
 
     /// Change an organization
     ///
-    /// Its status only by the platform or an API client.
+    /// Its status only by the platform or an API client. Whether its members need a second factor is said by people only; for
+    /// `platform` by its administrators.
     #[oai(path = "/admin/organizations/:id", method = "patch", operation_id = "update_organization")]
     async fn update_organization(
         &self,
@@ -204,6 +205,10 @@ impl Api {
                     Permission::ORGANIZATION_DEACTIVATE
                 };
                 access::require(t.snapshot(), caller, needed)?;
+            }
+            let required = t.snapshot().tenant(id.0).map(|tenant| tenant.requires_second_factor);
+            if edit.second_factor_required.is_some() && edit.second_factor_required != required {
+                giving::require_second_factor_rule(t.snapshot(), caller, id.0)?;
             }
             change(t, id.0, if_match.0.as_deref(), |organization| {
                 if let Some(name) = edit.name {

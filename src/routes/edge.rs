@@ -62,7 +62,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
                 require_one_host(&request)?;
                 // Pages read a form as the framework does.
                 if is_page(&request) {
-                    let form = exchange.body.read(Limit::Public).await?.clone();
+                    let form = exchange.body.read(Limit::Public, None).await?.clone();
                     request.set_body(form);
                 }
                 self.inner.call(request).await
@@ -308,11 +308,34 @@ fn make_readable(request: &mut Request) {
     }
 }
 
-/// One `Host` at most: who takes part in a request must not be able to differ about whom it is for. Some proxies pass none.
+/// One `Host` at most, and one that is a host: who takes part in a request must not be able to differ about whom it is for.
+/// Some proxies pass none.
 fn require_one_host(request: &Request) -> crate::error::Result<()> {
-    match request.headers().get_all(header::HOST).iter().nth(1) {
-        None => Ok(()),
-        Some(_) => Err(Error::header_field("host", "must be there once").header("Connection", "close")),
+    let refused = |message| Err(Error::header_field("host", message).header("Connection", "close"));
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => refused("must be there once"),
+        (Some(host), None) if !host.to_str().is_ok_and(is_host) => {
+            refused("must be the name or the address of a host, perhaps with a port")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Is it a name, an IPv4 address, or an IPv6 address in brackets; and behind that a port, or nothing?
+fn is_host(text: &str) -> bool {
+    let is_name = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    };
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
+    match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        }
+        None => match text.split_once(':') {
+            Some((name, port)) => is_name(name) && is_port(port),
+            None => is_name(text),
+        },
     }
 }
 

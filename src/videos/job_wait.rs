@@ -5,7 +5,7 @@
 //! wakes one of them. Nobody has to announce a job: who watches looks after each commit, and when a wait or a lease ends.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -33,6 +33,9 @@ type Line = tokio::sync::Mutex<()>;
 /// The workers that wait.
 pub struct Waiting {
     seats: Semaphore,
+    each_max: u64,
+    /// How many each program or organization has.
+    of: Mutex<HashMap<String, u64>>,
     /// One line for all that want the same, as long as somebody stands in it.
     lines: Mutex<HashMap<Wanted, Weak<Line>>>,
 }
@@ -40,7 +43,12 @@ pub struct Waiting {
 impl Waiting {
     pub fn new(config: &Config) -> Self {
         let seats = usize::try_from(config.job_waiting_max).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { seats: Semaphore::new(seats), lines: Mutex::default() }
+        let each_max = config.job_waiting_each_max;
+        Self { seats: Semaphore::new(seats), each_max, of: Mutex::default(), lines: Mutex::default() }
+    }
+
+    fn of(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The line of those who want the same, and how many lines there are.
@@ -56,20 +64,36 @@ impl Waiting {
 /// Somebody who waits, counted for as long as that takes.
 struct Seat<'a> {
     app: &'a App,
+    waiting: &'a Waiting,
+    party: String,
     _permit: SemaphorePermit<'a>,
 }
 
 impl<'a> Seat<'a> {
-    fn take(app: &'a App, waiting: &'a Waiting) -> Result<Self> {
+    fn take(app: &'a App, waiting: &'a Waiting, caller: &Identity) -> Result<Self> {
         let busy = || Error::new(Cause::Busy).saying("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.seats.try_acquire().map_err(|_| busy())?;
+        let party = caller.exchange.party(&app.snapshot()).unwrap_or_default();
+        let mut of = waiting.of();
+        let count = of.entry(party.clone()).or_default();
+        if *count >= waiting.each_max {
+            return Err(busy().because("jobs.waiting_per_caller"));
+        }
+        *count += 1;
         app.figures.jobs_waiting.inc();
-        Ok(Self { app, _permit: permit })
+        Ok(Self { app, waiting, party, _permit: permit })
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        let mut of = self.waiting.of();
+        if let Some(count) = of.get_mut(&self.party) {
+            *count -= 1;
+            if *count == 0 {
+                of.remove(&self.party);
+            }
+        }
         self.app.figures.jobs_waiting.dec();
     }
 }
@@ -80,7 +104,7 @@ pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, wish: &Wish,
     if !claimed.is_empty() || wait.is_zero() {
         return Ok(claimed);
     }
-    let _seat = Seat::take(app, waiting)?;
+    let _seat = Seat::take(app, waiting, caller)?;
     let ends_at = Instant::now() + wait;
     let over = async {
         tokio::select! {

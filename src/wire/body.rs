@@ -3,10 +3,10 @@
 //! **Invariant.** The outermost layer only puts the body into the request's [`Slot`]. It is read when an operation asks for
 //! it, which is once the caller is known; a long one only where `App::take_large` has asked for the permission.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{inputs, media};
-use crate::access::caller::Exchange;
+use crate::access::caller::{Exchange, Guard};
 use crate::config::{self, Config};
 use crate::error::{Cause, Error, Result};
 
@@ -38,6 +38,8 @@ const PUBLIC_PART: u64 = 4;
 const LONG_BYTES: usize = 64 * 1_024;
 /// One address has this part of that, though always enough for one body.
 const ADDRESS_PART: u64 = 4;
+/// One organization or program that is known has this part of `limits.bytes_in_flight`, though always enough for one body.
+const PARTY_PART: u64 = 2;
 
 /// The limits of all bodies, and how many bytes of them are in memory now.
 #[derive(Debug)]
@@ -45,12 +47,11 @@ pub struct Intake {
     bytes_max: u64,
     public_bytes_max: u64,
     sign_in_bytes_max: u64,
-    in_flight_max: u64,
     nodes_max: u64,
     wait: Duration,
     /// Those of callers who are known.
-    in_flight: AtomicU64,
-    strangers: Mutex<Strangers>,
+    known: Mutex<InFlight>,
+    strangers: Mutex<InFlight>,
     /// Turns at reading what came in a long body: other requests find a thread.
     reading_long: Semaphore,
 }
@@ -61,17 +62,20 @@ impl Intake {
             bytes_max: config.body_bytes_max,
             public_bytes_max: config.public_body_bytes_max,
             sign_in_bytes_max: config.sign_in_bytes_max,
-            in_flight_max: config.bytes_in_flight_max,
             nodes_max: config.body_nodes_max,
             wait: Duration::from_millis(config.body_wait_ms),
-            in_flight: AtomicU64::new(0),
-            strangers: Mutex::new(Strangers::new(config.bytes_in_flight_max, config.public_body_bytes_max)),
+            known: Mutex::new(InFlight::new(config.bytes_in_flight_max, PARTY_PART, config.longest_body())),
+            strangers: Mutex::new(InFlight::new(
+                config.bytes_in_flight_max / PUBLIC_PART,
+                ADDRESS_PART,
+                config.public_body_bytes_max,
+            )),
             reading_long: Semaphore::new(config::processors().div_ceil(2)),
         }
     }
 
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed) + self.strangers().bytes
+        self.bodies_of(false).bytes + self.bodies_of(true).bytes
     }
 
     /// Reads what came in a body of so many bytes: a long one where it holds up no other request, some at a time.
@@ -84,37 +88,39 @@ impl Intake {
         tokio::task::block_in_place(read)
     }
 
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn bodies_of(&self, strangers: bool) -> MutexGuard<'_, InFlight> {
+        let bodies = if strangers { &self.strangers } else { &self.known };
+        bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The bodies of callers who are not known. Where there is no space for more of one, the largest that is still awaited is
-/// cut off for it: a caller who sends little is never kept out by those who send much.
+/// Bodies that are in memory, of those who have one space together. Where there is no space for more of one, another that is
+/// still awaited is cut off for it: the largest of the party that has most. Who sends little is never kept out by those who
+/// send much. A party is an organization or a program, or the address of a stranger.
 #[derive(Debug)]
-struct Strangers {
+struct InFlight {
     bytes_max: u64,
-    address_bytes_max: u64,
+    party_bytes_max: u64,
     bytes: u64,
-    of: HashMap<IpAddr, u64>,
+    of: HashMap<String, u64>,
     next_id: u64,
-    bodies: HashMap<u64, StrangersBody>,
+    bodies: HashMap<u64, CountedBody>,
 }
 
 #[derive(Debug)]
-struct StrangersBody {
-    address: Option<IpAddr>,
+struct CountedBody {
+    /// None for who is counted with nobody.
+    party: Option<String>,
     bytes: u64,
     /// Tells that it is cut off; none once all of it has come.
     cut: Option<Arc<Notify>>,
 }
 
-impl Strangers {
-    fn new(in_flight_max: u64, body_bytes_max: u64) -> Self {
-        let bytes_max = in_flight_max / PUBLIC_PART;
+impl InFlight {
+    fn new(bytes_max: u64, part: u64, body_bytes_max: u64) -> Self {
         Self {
             bytes_max,
-            address_bytes_max: (bytes_max / ADDRESS_PART).max(body_bytes_max),
+            party_bytes_max: (bytes_max / part).max(body_bytes_max),
             bytes: 0,
             of: HashMap::new(),
             next_id: 0,
@@ -122,42 +128,54 @@ impl Strangers {
         }
     }
 
-    fn enter(&mut self, address: Option<IpAddr>, cut: Arc<Notify>) -> u64 {
+    fn enter(&mut self, party: Option<String>, cut: Arc<Notify>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.bodies.insert(id, StrangersBody { address, bytes: 0, cut: Some(cut) });
+        self.bodies.insert(id, CountedBody { party, bytes: 0, cut: Some(cut) });
         id
+    }
+
+    /// Bytes of the party of a body.
+    fn with_others(&self, body: &CountedBody) -> u64 {
+        body.party.as_ref().map_or(body.bytes, |party| self.of.get(party).copied().unwrap_or(0))
     }
 
     /// Counts more bytes of a body. False when there is no space, or it was cut off.
     #[must_use]
     fn add(&mut self, id: u64, bytes: u64) -> bool {
         let Some(body) = self.bodies.get(&id) else { return false };
-        let (address, own) = (body.address, body.bytes + bytes);
-        let of_address = |strangers: &Self| address.and_then(|at| strangers.of.get(&at).copied()).unwrap_or(0);
-        while address.is_some() && of_address(self) + bytes > self.address_bytes_max {
-            if !self.cut_one(own, |other| other.address == address) {
+        let (party, own) = (body.party.clone(), body.bytes + bytes);
+        let of_party = |all: &Self| all.bodies.get(&id).map_or(0, |body| all.with_others(body)) + bytes;
+        while party.is_some() && of_party(self) > self.party_bytes_max {
+            if !self.cut_one(|other, _| other.party == party && other.bytes > own) {
                 return false;
             }
         }
         while self.bytes + bytes > self.bytes_max {
-            if !self.cut_one(own, |_| true) {
+            let share = of_party(self);
+            let has_more = |other: &CountedBody, of_other: u64| {
+                if other.party == party { other.bytes > own } else { of_other > share }
+            };
+            if !self.cut_one(has_more) {
                 return false;
             }
         }
         let Some(body) = self.bodies.get_mut(&id) else { return false };
         body.bytes += bytes;
         self.bytes += bytes;
-        if let Some(address) = address {
-            *self.of.entry(address).or_default() += bytes;
+        if let Some(party) = party {
+            *self.of.entry(party).or_default() += bytes;
         }
         true
     }
 
-    /// Cuts off the largest of these, the oldest among equals; false if none is larger than `own`.
-    fn cut_one(&mut self, own: u64, is_meant: impl Fn(&StrangersBody) -> bool) -> bool {
-        let awaited = self.bodies.iter().filter(|(_, body)| body.cut.is_some() && body.bytes > own && is_meant(body));
-        let Some(id) = awaited.max_by_key(|(id, body)| (body.bytes, std::cmp::Reverse(**id))).map(|(id, _)| *id) else {
+    /// Cuts off one of these: of the party that has most its largest, the oldest among equals. False if there is none.
+    /// `is_meant` is told how much its party has.
+    fn cut_one(&mut self, is_meant: impl Fn(&CountedBody, u64) -> bool) -> bool {
+        let awaited = self.bodies.iter().filter(|(_, body)| body.cut.is_some());
+        let sized = awaited.map(|(id, body)| (*id, body, self.with_others(body)));
+        let meant = sized.filter(|(_, body, of_party)| is_meant(body, *of_party));
+        let Some((id, ..)) = meant.max_by_key(|(id, body, of_party)| (*of_party, body.bytes, Reverse(*id))) else {
             return false;
         };
         if let Some(cut) = self.leave(id).and_then(|body| body.cut) {
@@ -172,15 +190,15 @@ impl Strangers {
         }
     }
 
-    fn leave(&mut self, id: u64) -> Option<StrangersBody> {
+    fn leave(&mut self, id: u64) -> Option<CountedBody> {
         let body = self.bodies.remove(&id)?;
         self.bytes -= body.bytes;
-        if let Some(address) = body.address
-            && let Some(bytes) = self.of.get_mut(&address)
+        if let Some(party) = &body.party
+            && let Some(bytes) = self.of.get_mut(party)
         {
             *bytes -= body.bytes;
             if *bytes == 0 {
-                self.of.remove(&address);
+                self.of.remove(party);
             }
         }
         Some(body)
@@ -227,33 +245,23 @@ pub struct Origin {
 struct Held {
     bytes: Bytes,
     counted: u64,
-    /// Under which a stranger's is counted.
-    stranger: Option<u64>,
+    /// Under which it is counted.
+    id: u64,
+    is_strangers: bool,
     intake: Arc<Intake>,
 }
 
 impl Held {
     fn count(&mut self, bytes: u64) -> Result<()> {
         self.counted += bytes;
-        let intake = &*self.intake;
-        let has_space = match self.stranger {
-            Some(id) => intake.strangers().add(id, bytes),
-            None => intake.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes <= intake.in_flight_max,
-        };
+        let has_space = self.intake.bodies_of(self.is_strangers).add(self.id, bytes);
         if has_space { Ok(()) } else { Err(no_space()) }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        match self.stranger {
-            Some(id) => {
-                self.intake.strangers().leave(id);
-            }
-            None => {
-                self.intake.in_flight.fetch_sub(self.counted, Ordering::Relaxed);
-            }
-        }
+        self.intake.bodies_of(self.is_strangers).leave(self.id);
     }
 }
 
@@ -272,15 +280,15 @@ impl Slot {
         Self { unread: Mutex::new(Some(unread)), read: OnceLock::new() }
     }
 
-    /// The bytes of the body; none where there is no body.
-    pub async fn read(&self, limit: Limit) -> Result<&Bytes> {
+    /// The bytes of the body; none where there is no body. Those of a caller who is known count as of its `party`.
+    pub async fn read(&self, limit: Limit, party: Option<String>) -> Result<&Bytes> {
         static NONE: Bytes = Bytes::new();
         if let Some(held) = self.read.get() {
             return Ok(&held.bytes);
         }
         let Some(mut unread) = self.take() else { return Ok(&NONE) };
         let wait = unread.intake.wait;
-        let Ok(collected) = tokio::time::timeout(wait, unread.collect(limit)).await else {
+        let Ok(collected) = tokio::time::timeout(wait, unread.collect(limit, party)).await else {
             return Err(Error::new(Cause::RequestTimeout).header("Connection", "close"));
         };
         match collected {
@@ -337,7 +345,7 @@ impl Slot {
 }
 
 impl Unread {
-    async fn collect(&mut self, limit: Limit) -> Result<Held> {
+    async fn collect(&mut self, limit: Limit, party: Option<String>) -> Result<Held> {
         let bytes_max = match limit {
             Limit::Public if self.origin.is_sign_in => self.intake.sign_in_bytes_max.min(self.intake.public_bytes_max),
             Limit::Public => self.intake.public_bytes_max,
@@ -354,8 +362,10 @@ impl Unread {
         }
         self.is_held_back = false;
         let (intake, cut) = (self.intake.clone(), Arc::<Notify>::default());
-        let stranger = (limit == Limit::Public).then(|| intake.strangers().enter(self.origin.address, cut.clone()));
-        let mut held = Held { bytes: Bytes::new(), counted: 0, stranger, intake };
+        let is_strangers = limit == Limit::Public;
+        let party = if is_strangers { self.origin.address.map(|address| address.to_string()) } else { party };
+        let id = intake.bodies_of(is_strangers).enter(party, cut.clone());
+        let mut held = Held { bytes: Bytes::new(), counted: 0, id, is_strangers, intake };
         let mut joined = Vec::new();
         loop {
             let frame = tokio::select! {
@@ -387,9 +397,7 @@ impl Unread {
             }
             joined.extend_from_slice(&piece);
         }
-        if let Some(id) = stranger {
-            held.intake.strangers().is_complete(id);
-        }
+        held.intake.bodies_of(is_strangers).is_complete(id);
         if !joined.is_empty() {
             held.bytes = joined.into();
         }
@@ -411,7 +419,12 @@ impl Unread {
 /// The body of a request; how long it may be depends on whether its caller is known by now.
 pub async fn read(request: &Request) -> Result<&Bytes> {
     let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
-    exchange.body.read(if exchange.is_known() { Limit::Ordinary } else { Limit::Public }).await
+    if !exchange.is_known() {
+        return exchange.body.read(Limit::Public, None).await;
+    }
+    let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+    let party = exchange.party(&guard.snapshot.load());
+    exchange.body.read(Limit::Ordinary, party).await
 }
 
 /// Fails unless the body is of one of these media types; `message` says what to send.
@@ -507,9 +520,9 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for OptionalBody<T> {
 mod tests {
     use super::*;
 
-    fn entered(strangers: &mut Strangers, address: u8) -> (u64, Arc<Notify>) {
+    fn entered(strangers: &mut InFlight, address: u8) -> (u64, Arc<Notify>) {
         let cut = Arc::<Notify>::default();
-        (strangers.enter(Some([192, 0, 2, address].into()), cut.clone()), cut)
+        (strangers.enter(Some(format!("192.0.2.{address}")), cut.clone()), cut)
     }
 
     fn is_cut(cut: &Notify) -> bool {
@@ -517,8 +530,8 @@ mod tests {
     }
 
     /// 1,000 bytes for all, 250 for an address.
-    fn strangers() -> Strangers {
-        Strangers::new(4_000, 250)
+    fn strangers() -> InFlight {
+        InFlight::new(1_000, 4, 250)
     }
 
     #[test]
@@ -557,5 +570,27 @@ mod tests {
         assert!(!is_cut(&first_cut), "at the limit");
         assert!(all.add(second, 1));
         assert!(is_cut(&first_cut) && !is_cut(&other_cut));
+    }
+
+    #[test]
+    fn the_party_that_has_most_goes_first_and_none_has_more_than_its_part() {
+        let enter = |all: &mut InFlight, party: &str| {
+            let cut = Arc::<Notify>::default();
+            (all.enter(Some(party.to_owned()), cut.clone()), cut)
+        };
+        let mut all = InFlight::new(1_000, 2, 300);
+        let loud: Vec<_> = (0..5).map(|_| enter(&mut all, "acme")).collect();
+        assert!(loud.iter().all(|(id, _)| all.add(*id, 100)), "at the limit");
+        assert!(!all.add(loud[0].0, 1) && !loud.iter().any(|(_, cut)| is_cut(cut)), "it is the largest of its party");
+        let (second, second_cut) = enter(&mut all, "bolt");
+        assert!(all.add(second, 300));
+        let (third, _) = enter(&mut all, "cine");
+        assert!(all.add(third, 200) && !loud.iter().any(|(_, cut)| is_cut(cut)), "at the limit of all");
+        // The larger body is another one's, but its party has less.
+        assert!(all.add(third, 100) && is_cut(&loud[0].1) && !is_cut(&second_cut));
+        assert!(!all.add(loud[0].0, 1), "it was cut off");
+        assert_eq!((all.of["acme"], all.of["bolt"], all.of["cine"], all.bytes), (400, 300, 300, 1_000));
+        // Who has most makes nobody else go.
+        assert!(!all.add(loud[1].0, 1) && !is_cut(&second_cut));
     }
 }

@@ -263,18 +263,44 @@ async fn bytes_in_flight_hold_at_their_limit_and_not_one_past_it() {
     let site = Site::with(NARROW).await;
     let headers = format!("{}{JSON}", bearer(&site.admin_token));
     let post = |length: usize| exchange(&mut connect(&site), &begun("POST /admin/members", &headers, length, length));
-    let held = hold(&site, "POST /admin/members", &headers, (16_384, 16_000), 16_000);
+    let held = hold(&site, "POST /admin/members", &headers, (16_384, 8_000), 8_000);
 
-    let (at_limit, beyond) = (post(384), post(385));
+    let (at_limit, beyond) = (post(8_384), post(8_385));
 
     assert_eq!((at_limit.status, &at_limit.body["detail"]), (400, &json!("malformed_body")));
     assert_eq!((beyond.status, &beyond.body["detail"]), (503, &json!("busy")));
     assert_eq!(beyond.header("retry-after"), Some("1"));
     // What has no body is served all the while, and bodies are again later.
     site.admin().get("/me").await.done();
-    assert_eq!(finish(held, 384).body["detail"], "malformed_body");
+    assert_eq!(finish(held, 8_384).body["detail"], "malformed_body");
     wait_until_held(&site, 0);
     assert_eq!(post(16_384).body["detail"], "malformed_body");
+}
+
+#[tokio::test]
+async fn the_bodies_of_one_organization_keep_those_of_another_out_no_longer_than_they_come() {
+    let site = Site::with(NARROW).await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    let (loud, quiet) = (acme.member().await, bolt.member().await);
+    let header = |caller: &As<'_>| caller.headers().iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect::<String>();
+    let (loud, quiet) = (header(&loud.caller()) + JSON, header(&quiet.caller()) + JSON);
+    let mut held: Vec<_> = (1..=4).map(|n| hold(&site, "PATCH /me", &loud, (4_096, 4_000), n * 4_000)).collect();
+    let send =
+        |headers: &str, length: usize| exchange(&mut connect(&site), &begun("PATCH /me", headers, length, length));
+
+    assert_eq!(send(&quiet, 384).body["detail"], "malformed_body", "at the limit");
+    wait_until_held(&site, 16_000);
+    // One more of the other's makes the oldest go, though it is larger than that.
+    assert_eq!(send(&quiet, 8_000).body["detail"], "malformed_body");
+    for gone in &mut held[..2] {
+        let cut = exchange(gone, b"");
+        assert_eq!((cut.status, &cut.body["detail"]), (503, &json!("busy")));
+    }
+    wait_until_held(&site, 8_000);
+    // The loud one gets back what is free, and costs the other nothing.
+    let of_quiet = hold(&site, "PATCH /me", &quiet, (8_192, 8_000), 16_000);
+    assert_eq!(send(&loud, 4_000).body["detail"], "busy");
+    assert_eq!(finish(of_quiet, 192).body["detail"], "malformed_body");
 }
 
 #[tokio::test]

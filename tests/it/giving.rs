@@ -4,6 +4,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::permissions::platform_member;
 use crate::site::{As, Organization, PASSWORD, Reply, Site};
 
 /// What Authentik is never asked: who may not is refused before.
@@ -473,4 +474,74 @@ async fn a_quota_is_set_with_the_scope_for_it_and_by_no_other() {
         caller.patch(&member, json!({"size": 7})).await.done();
         caller.patch(&organization, json!({"size": 7})).await.done();
     }
+}
+
+// ── what an organization asks of its members ──
+
+#[tokio::test]
+async fn no_program_puts_an_administrator_into_another_organization() {
+    let site = Site::start().await;
+    let (acme, strict) = (site.organization("acme").await, site.organization("strict").await);
+    let programs = programs(&site).await;
+    for role in ["tenant_owner", "tenant_admin", "member_manager", "platform_admin", "member"] {
+        let Administrator { uid, .. } = administrator(&acme, role).await;
+        let roads = [
+            road("by id", Method::POST, format!("/admin/members/{uid}/organizations/{}", strict.id), json!({})),
+            road(
+                "by name",
+                Method::POST,
+                format!("/admin/members/{uid}/organizations"),
+                json!({"organization": "strict"}),
+            ),
+        ];
+        for (road, (kind, program)) in roads.iter().flat_map(|road| programs.iter().map(move |program| (road, program)))
+        {
+            let before = rows(&site);
+            let reply = go(program, road).await;
+            let what = format!("{kind}: {role} {}: {reply:?}", road.name);
+            if role == "member" && kind.starts_with("client") && !kind.ends_with("in acme") {
+                assert_eq!(reply.status, 200, "{what}");
+                site.admin().delete(&format!("/admin/members/{uid}/organizations/{}", strict.id)).await.done();
+                continue;
+            }
+            assert!(matches!(reply.status, 401 | 403 | 404), "{what}");
+            if kind.starts_with("client") && !kind.ends_with("in acme") {
+                assert_eq!(reply.is(29_505_000).word(), "not_held", "{what}");
+            }
+            assert_eq!(rows(&site), before, "{what}");
+        }
+        // People do, and once it is done it stays so for everybody.
+        site.admin().post(&roads[0].path, json!({})).await.done();
+        go(&programs[0].1, &roads[0]).await.done();
+    }
+}
+
+#[tokio::test]
+async fn people_say_who_needs_a_second_factor_and_for_the_platform_its_administrators() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
+    let (acme_path, platform_path) = (
+        format!("/admin/organizations/{}", acme.id),
+        format!("/admin/organizations/{}", platform.as_str().expect("id")),
+    );
+    let rule = |required: bool| json!({"second_factor_required": required});
+    let (narrow, wide) = (site.client(&["organizations:write"]).await, site.client(&["*"]).await);
+    let editor = platform_member(&site, &["roster.organization.update"]).await;
+
+    for path in [&acme_path, &platform_path] {
+        for program in [&narrow, &wide, &narrow.clone().with("x-tenant-id", "acme")] {
+            let reply = program.patch(path, rule(true)).await;
+            assert!(matches!(reply.word(), "forbidden" | "organization_not_found"), "{path}: {reply:?}");
+        }
+        // What is so already is no change.
+        narrow.patch(path, json!({"name": "Another", "second_factor_required": false})).await.done();
+    }
+    assert_eq!(editor.caller().patch(&platform_path, rule(true)).await.word(), "forbidden");
+    for (caller, required) in [(editor.caller(), true), (site.admin(), false)] {
+        assert_eq!(caller.patch(&acme_path, rule(required)).await.data()["second_factor_required"], required);
+    }
+    site.admin().patch(&acme_path, rule(true)).await.done();
+    assert_eq!(narrow.patch(&acme_path, rule(false)).await.word(), "forbidden");
+    assert_eq!(site.admin().patch(&platform_path, rule(true)).await.data()["second_factor_required"], true);
 }

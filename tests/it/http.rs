@@ -60,6 +60,31 @@ pub fn head(request_line: &str, headers: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_request_names_one_host_at_most() {
     let site = Site::start().await;
+    for (host, status) in [
+        ("site.example.org", 200),
+        ("my_site:8080", 200),
+        ("192.0.2.1:65535", 200),
+        ("[2001:db8::1]", 200),
+        ("[2001:db8::1]:80", 200),
+        ("", 400),
+        (" ", 400),
+        ("a/b c", 400),
+        ("a, b", 400),
+        ("a,b", 400),
+        ("u:p@a", 400),
+        ("u@a", 400),
+        ("a:", 400),
+        ("a:65536", 400),
+        ("a:+1", 400),
+        ("[::1", 400),
+        ("[site]", 400),
+        ("::1", 400),
+        ("http://a", 400),
+    ] {
+        let request = format!("GET /api/v1/version HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let answer = exchange(&mut connect(&site), request.as_bytes());
+        assert_eq!(answer.status, status, "{host}: {}", answer.body);
+    }
     for (request, status) in [
         ("GET /api/v1/version HTTP/1.1\r\nhost: site\r\n\r\n", 200),
         // A proxy that passes none: what a cookie does is judged by `public_url`.

@@ -280,6 +280,33 @@ async fn of_those_who_wait_as_many_are_woken_as_there_are_jobs_and_no_more_wait_
 }
 
 #[tokio::test]
+async fn one_program_leaves_places_to_wait_in_for_others() {
+    let mut site = Site::with("jobs.waiting = 5\njobs.waiting_per_caller = 3").await;
+    let key = |name: &str| {
+        text(&site.command(&["key", "create", name, "--service", name, "--scopes", "jobs:write"])["api_key"])
+    };
+    let (loud, quiet) = (key("loud"), key("quiet"));
+    let (url, http) = (site.url.clone(), site.http.clone());
+    let wait = |key: &str| {
+        let request = http.post(format!("{url}{CLAIM}")).header("x-api-key", key).json(&json!({"wait_s": LONG_S}));
+        tokio::spawn(async move { request.send().await.expect("an answer").status().as_u16() })
+    };
+    let mut claims: Vec<_> = (0..3).map(|_| wait(&loud)).collect();
+    until_waiting(&site, 3).await;
+
+    let one_more = site.nobody().with("x-api-key", &loud).post(CLAIM, json!({"wait_s": LONG_S})).await;
+    claims.extend((0..2).map(|_| wait(&quiet)));
+    until_waiting(&site, 5).await;
+
+    assert_eq!((one_more.status, one_more.word()), (503, "busy"));
+    // With nobody left the places are free again.
+    site.restart().await;
+    for claim in claims {
+        assert_eq!(claim.await.expect("a claim"), 200);
+    }
+}
+
+#[tokio::test]
 async fn a_wait_ends_with_its_time_and_is_no_longer_than_the_settings_allow() {
     let site = Site::with("jobs.wait_s = 1").await;
     let key = worker(&site).await;

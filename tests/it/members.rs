@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::site::{As, PASSWORD, Site};
+use crate::site::{As, Organization, PASSWORD, Reply, Site};
 
 /// An id of the right form that nothing has.
 const NOBODYS_ID: &str = "019abcde-0000-7000-8000-00000000dead";
@@ -968,9 +968,55 @@ async fn who_sees_one_organization_learns_few_names_of_others() {
         assert_eq!((reply.status, reply.word()), (429, "too_many_failures"));
         assert!(reply.header("retry-after").is_some());
     }
+    // Nor do its other people learn more.
+    assert_eq!(acme.owner().post("/admin/members", new(3)).await.word(), "too_many_failures");
     // Neither others nor the site wait for it.
-    acme.owner().post("/admin/members", json!({"username": "free"})).await.done();
+    bolt.owner().post("/admin/members", json!({"username": "free"})).await.done();
     for n in 0..5 {
         assert_eq!(site.admin().post("/admin/members", new(n)).await.word(), "email_exists");
+    }
+}
+
+#[tokio::test]
+async fn an_organization_makes_its_part_of_the_members_and_not_one_more() {
+    // The administrator and two owners, whom the site made; half of the others' places are for one.
+    for (settings, part) in
+        [("limits.members = 8\n", 4), ("limits.members = 8\nlimits.members_per_organization = 3\n", 3)]
+    {
+        let site = Site::with(settings).await;
+        let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+        let make = async |organization: &Organization<'_>, name: String| {
+            organization.owner().post("/admin/members", json!({"username": name})).await
+        };
+        let is_full = |reply: &Reply, why: &str| {
+            assert_eq!(reply.is(29_309_000).word(), "site_full", "{reply:?}");
+            assert!(reply.body["message"].as_str().expect("why").contains(why), "{reply:?}");
+        };
+        let invite = async |name: &str| {
+            let made = acme.owner().post("/admin/invitations", json!({})).await.data();
+            let body = json!({"token": made["token"], "username": name, "password": PASSWORD});
+            site.nobody().post("/auth/invitations/accept", body).await
+        };
+        invite("guest").await.done();
+        let mut uids = Vec::new();
+        for n in 1..part {
+            uids.push(make(&acme, format!("ours{n}")).await.data()["uid"].as_str().expect("uid").to_owned());
+        }
+
+        is_full(&make(&acme, "more".into()).await, "limits.members_per_organization");
+        is_full(&invite("more").await, "limits.members_per_organization");
+        // Who leaves takes the place along; who is erased gives it back.
+        acme.owner().delete(&format!("/admin/members/{}/organizations/{}", uids[0], acme.id)).await.done();
+        is_full(&make(&acme, "more".into()).await, "limits.members_per_organization");
+        site.admin().delete(&format!("/admin/members/{}", uids[1])).await.done();
+        make(&acme, "again".into()).await.done();
+        // The other one finds what is left, and the site itself the rest.
+        for n in 0..5 - part {
+            make(&bolt, format!("theirs{n}")).await.done();
+        }
+        is_full(&make(&bolt, "more".into()).await, "the site has");
+        site.admin().delete(&format!("/admin/members/{}", uids[0])).await.done();
+        site.admin().post("/admin/members", json!({"username": "last"})).await.done();
+        is_full(&site.admin().post("/admin/members", json!({"username": "one-more"})).await, "the site has");
     }
 }

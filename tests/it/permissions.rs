@@ -92,7 +92,7 @@ async fn map(organization: &Organization<'_>, source: &str, key: &str, role: &st
 }
 
 /// A member of the organization `platform` who holds exactly these permissions.
-async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s> {
+pub async fn platform_member<'s>(site: &'s Site, permissions: &[&str]) -> Member<'s> {
     let admin = site.admin().with("x-tenant-id", "platform");
     let member = site.member().await;
     let platform = site.admin().get("/admin/organizations?keyword=platform").await.data()["items"][0]["id"].clone();
@@ -859,6 +859,73 @@ async fn nobody_hands_out_a_role_that_gives_more_than_they_hold() {
 
     manager.caller().post(&url, json!({"role_id": small})).await.done();
     sync(json!(["small"])).await.done();
+}
+
+#[tokio::test]
+async fn nobody_takes_by_a_role_or_a_mapping_what_they_do_not_hold() {
+    let site = Site::start().await;
+    site.import(videos()).await;
+    let acme = site.organization("acme").await;
+    let (big, small) =
+        (acme.role("big", &["video.item.delete", "video.list"]).await, acme.role("small", &["video.list"]).await);
+    let empty = acme.role("empty", &[]).await;
+    for key in ["big", "small", "tenant_admin"] {
+        map(&acme, "ldap", key, key).await.done();
+    }
+    let rights = ["grant", "update", "delete"].map(|verb| format!("roster.role.{verb}"));
+    let rights: Vec<&str> = rights.iter().map(String::as_str).collect();
+    let rights = [&rights[..], &["roster.mapping.replace", "roster.mapping.delete", "video.list"]].concat();
+    let clerk = acme.member_with(&rights).await;
+    let unused = acme.role("unused", &["video.item.delete"]).await;
+    let mapping =
+        |key: &str, role: &str| json!({"external_source": "ldap", "external_key": key, "internal_role_key": role});
+    let mappings = format!("{P}/role-mappings");
+    let mut takings = vec![
+        (Method::PATCH, role_url(&big), json!({"status": "close"})),
+        (Method::PUT, ticks_url(&big), json!({"permission_ids": ["video.list"]})),
+        (Method::DELETE, role_url(&unused), Value::Null),
+    ];
+    for key in ["tenant_admin", "member_manager"] {
+        let url = ticks_url(&acme.role_id(key).await);
+        takings.push((Method::PUT, url, json!({"permission_ids": []})));
+    }
+    for key in ["tenant_admin", "big"] {
+        takings.push((Method::PUT, mappings.clone(), mapping(key, "empty")));
+        takings.push((Method::DELETE, format!("{mappings}?external_source=ldap&external_key={key}"), Value::Null));
+    }
+    let go = async |caller: As<'_>, (method, path, body): &(Method, String, Value)| {
+        caller.send(method.clone(), path, (!body.is_null()).then(|| body.clone())).await
+    };
+
+    for taking in &takings {
+        let reply = go(clerk.caller(), taking).await;
+        assert_eq!(reply.is(FORBIDDEN).word(), "not_held", "{taking:?}");
+    }
+    // What it holds itself it takes, and what gives nothing.
+    clerk.caller().put(&ticks_url(&big), json!({"permission_ids": ["video.item.delete"]})).await.done();
+    clerk.caller().put(&mappings, mapping("small", "empty")).await.done();
+    clerk.caller().patch(&role_url(&small), json!({"status": "close"})).await.done();
+    clerk.caller().patch(&role_url(&empty), json!({"status": "close"})).await.done();
+    clerk.caller().delete(&role_url(&small)).await.done();
+    for taking in takings.iter().filter(|(method, path, _)| *method != Method::PUT || !path.starts_with(&mappings)) {
+        go(acme.owner(), taking).await.done();
+    }
+}
+
+#[tokio::test]
+async fn nobody_takes_a_direct_right_they_do_not_hold() {
+    let site = Site::start().await;
+    let clerk = platform_member(&site, &["roster.grant.create", "roster.grant.delete"]).await;
+    let member = site.member().await;
+    let right = |uid: &str| json!({"uid": uid, "scope_type": "system", "scope_id": "*", "module": "billing", "action": "admin"});
+    site.admin().post("/admin/permissions/grant", right(&member.uid)).await.done();
+
+    let refused = clerk.caller().post("/admin/permissions/revoke", right(&member.uid)).await;
+    site.admin().post("/admin/permissions/grant", right(&clerk.uid)).await.done();
+    let taken = clerk.caller().post("/admin/permissions/revoke", right(&member.uid)).await;
+
+    assert_eq!(refused.word(), "not_held");
+    assert_eq!(taken.data()["deleted"], 1);
 }
 
 #[tokio::test]

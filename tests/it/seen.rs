@@ -428,3 +428,31 @@ async fn a_program_that_names_an_organization_sees_the_rights_that_count_there()
         "member_not_found"
     );
 }
+
+#[tokio::test]
+async fn of_a_member_of_several_organizations_none_sees_what_is_stored_nor_names_elsewhere() {
+    let media = Media::new();
+    let site = Site::with(&media.settings()).await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    let member = bolt.member().await;
+    let names = json!({"sftpgo_username": "kim", "wordpress_id": 17});
+    site.admin().patch(&format!("/admin/users/{}", member.uid), names).await.done();
+    media.file("kim/a.mp4", 1_000);
+    register(&member.caller(), "kim/a.mp4").await.done();
+    let viewer = bolt.member_with_role("viewer").await;
+    let seen = async |caller: As<'_>| {
+        let one = caller.get(&format!("/admin/users/{}", member.uid)).await.data();
+        let page = caller.get("/admin/users").await.data();
+        let listed = page["items"].as_array().expect("items").iter().find(|user| user["id"] == json!(member.uid));
+        assert_eq!(Some(&one), listed, "the list says the same");
+        json!([one["quota_used"], one["wordpress_id"], one["sftpgo_username"], one["username"]])
+    };
+    let whole = json!([1_000, 17, "kim", member.username]);
+
+    assert_eq!(seen(viewer.caller()).await, whole);
+    acme.link(&member.uid).await;
+    for caller in [viewer.caller(), acme.owner(), bolt.owner()] {
+        assert_eq!(seen(caller).await, json!([0, null, null, member.username]));
+    }
+    assert_eq!(seen(site.admin()).await, whole);
+}

@@ -351,3 +351,31 @@ async fn deliveries_of_a_deleted_webhook_go_in_pieces_and_nobody_sees_what_is_le
     site.restart().await;
     assert_eq!(left(&site), 0);
 }
+
+#[tokio::test]
+async fn an_organization_that_is_not_active_hears_of_nobody() {
+    let receiver = Receiver::willing();
+    let site = Site::with(QUICK).await;
+    let acme = site.organization("acme").await;
+    let uid = acme.member().await.uid;
+    let (id, _) = webhook(&acme.owner(), &receiver.url, &["member.updated"]).await;
+    let rename = async |name: &str| {
+        site.admin().patch(&format!("/admin/members/{uid}"), json!({"display_name": name})).await.done();
+    };
+    let set = async |verb: &str| {
+        site.admin().post(&format!("/admin/organizations/{}/{verb}", acme.id), json!({})).await.done();
+    };
+
+    set("deactivate").await;
+    rename("Kim").await;
+    crate::passwords::until("nobody hears of it", async || {
+        let page = site.admin().get(&format!("/admin/deliveries?target={id}&state=dead")).await.data();
+        page["items"].as_array().is_some_and(|items| items.len() == 1)
+    })
+    .await;
+    assert!(receiver.all().is_empty());
+    set("activate").await;
+    rename("Lee").await;
+
+    assert_eq!(receiver.wait_for(1).await[0].body["data"]["display_name"], "Lee");
+}

@@ -102,6 +102,12 @@ pub struct Session {
     pub second_factor: bool,
 }
 
+impl Person {
+    fn is_erased(self) -> bool {
+        self.status == Status::Deleted
+    }
+}
+
 /// In which organizations a member is, as far as "the only one" goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seats {
@@ -152,6 +158,8 @@ pub struct Snapshot {
     /// The index of the organization `platform`.
     platform: Option<u32>,
     people: Shards<MemberId, Person>,
+    /// How many of them were erased.
+    erased: usize,
     grants: Shards<GrantKey, GrantId>,
     clients: Arc<HashMap<Arc<str>, Arc<Client>>>,
     sessions: Shards<SessionId, Session>,
@@ -172,6 +180,7 @@ impl Snapshot {
             org_codes: Arc::default(),
             platform: None,
             people: Shards::default(),
+            erased: 0,
             grants: Shards::default(),
             clients: Arc::default(),
             sessions: Shards::default(),
@@ -219,6 +228,11 @@ impl Snapshot {
 
     pub fn people(&self) -> usize {
         self.people.len()
+    }
+
+    /// Those who were not erased.
+    pub fn members(&self) -> usize {
+        self.people.len() - self.erased
     }
 
     pub fn grants(&self) -> usize {
@@ -289,10 +303,16 @@ impl Snapshot {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Person(id, status) => {
-                let seats = self.people.get(&id).map_or(Seats::None, |person| person.seats);
+                let former = self.people.get(&id).copied();
+                let seats = former.map_or(Seats::None, |person| person.seats);
+                self.erased -= usize::from(former.is_some_and(Person::is_erased));
+                self.erased += usize::from(status == Status::Deleted);
                 self.people.insert(id, Person { status, seats });
             }
-            Change::PersonGone(id) => drop(self.people.remove(&id)),
+            Change::PersonGone(id) => {
+                self.erased -= usize::from(self.people.get(&id).is_some_and(|person| person.is_erased()));
+                self.people.remove(&id);
+            }
             Change::Placed(id, ends) => {
                 if let (Some(person), Some(seats)) = (self.people.get(&id).copied(), self.seats_between(ends)) {
                     self.people.insert(id, Person { seats, ..person });

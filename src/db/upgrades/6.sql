@@ -323,3 +323,14 @@ select coalesce(j.organization_id, x''), sum(j.state = 'queued'),
 from jobs j
 left join members m on m.id = j.member_id
 group by 1;
+
+-- ── whom an organization made ──
+
+-- Members whom an organization made, or let in by a new account: they count for its part of limits.members, also when they
+-- have left it. Gone when the member is erased.
+create table made_members (
+    organization_id blob not null references organizations (id),
+    member_id blob not null references members (id),
+    primary key (organization_id, member_id)
+) strict, without rowid;
+create unique index made_members_member_id on made_members (member_id);

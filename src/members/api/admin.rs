@@ -18,6 +18,7 @@ use crate::db::Window;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, Timestamp};
 use crate::journal::Entry;
+use crate::members::limits::{MemberLimits, require_capacity_of};
 use crate::members::store::{self, Filter, Membership};
 use crate::members::users::{self, alive};
 use crate::members::{
@@ -177,7 +178,7 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "create_member")]
     async fn create_member(&self, caller: Office, body: Body<CreateMember>) -> Reply<MemberView> {
         let body = body.0;
-        let members_max = self.app.config.members_max;
+        let limits = MemberLimits::of(&self.app.config);
         // Whoever may not create must not make the server hash.
         let reach = access::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
         if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
@@ -202,7 +203,10 @@ impl Api {
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = access::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
             new.username_by_site = reach == Reach::Site;
-            let capacity = require_room(t.snapshot(), members_max)?;
+            let capacity = match reach {
+                Reach::Site => require_room(t.snapshot(), limits.members_max)?,
+                Reach::Tenant(organization) => require_capacity_of(t, organization, limits)?,
+            };
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // Whoever could claim a subject before its owner comes would own the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
@@ -473,6 +477,9 @@ impl Api {
             if let Some(since) = store::find_membership(t, organization, member)? {
                 return Ok(Changed::nothing(view(since)));
             }
+            // What the organization asks of its members counts for an administrator from elsewhere too. It is linked from
+            // where all of it is seen, wherever the caller acts.
+            require_may_touch(t, caller, Reach::Site, member, Touch::Standing)?;
             store::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
             let change = access::store::seat(t, organization, member)?;

@@ -108,7 +108,7 @@ struct RightsSnapshot {
 
 crate::answers! {
     grant_right: [NotHeld, UserNotFound, EmailExists, SiteFull] ["x-policy-epoch"];
-    revoke_right: [UserNotFound] ["x-policy-epoch"];
+    revoke_right: [NotHeld, UserNotFound] ["x-policy-epoch"];
     get_my_rights: [] ["etag"];
     get_rights_by_sub: [UserNotFound] ["etag"];
 }
@@ -187,6 +187,7 @@ impl Api {
         };
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             access::require(t.snapshot(), caller, Permission::GRANT_DELETE)?;
+            giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
             let member = find(t, body.authentik_sub.as_deref(), body.uid)?.ok_or(Cause::UserNotFound)?;
             let answer = |deleted| Revoked { deleted, result: "revoked".into() };
             let Some((id, change)) = grants::revoke(t, member.id, &right.as_right())? else {

@@ -198,7 +198,8 @@ pub struct Api {
 impl Api {
     /// List members with their quotas and their names elsewhere
     ///
-    /// The shape that upload services expect: account, quota and folder in one object.
+    /// The shape that upload services expect: account, quota and folder in one object. An organization sees of
+    /// a member who belongs to others too no names elsewhere, and sizes of 0.
     #[oai(path = "/", method = "get", operation_id = "list_users")]
     async fn list_users(
         &self,
@@ -220,7 +221,10 @@ impl Api {
         let (window, rules) = (Window::new(limit.0, offset.0, after.0)?, Rules::of(&self.app.config));
         let list = move |r: &crate::db::Reader<'_>| {
             let found = store::list_members(r, &filter, &window)?;
-            let complete = |member| users::complete(r, &snapshot, &rules, member).map(UserView::from);
+            let complete = |member| {
+                let user = users::complete(r, &snapshot, &rules, member)?;
+                Ok(UserView::from(user.seen(&snapshot, reach)))
+            };
             found.try_map(complete)
         };
         Ok(ok(self.app.read(list).await?.into()))
@@ -285,13 +289,15 @@ impl Api {
 
     /// See a member with its quota and its names elsewhere
     ///
-    /// The shape that upload services expect: account, quota and folder in one object.
+    /// The shape that upload services expect: account, quota and folder in one object. An organization sees of
+    /// a member who belongs to others too no names elsewhere, and sizes of 0.
     #[oai(path = "/:id", method = "get", operation_id = "get_user")]
     async fn get_user(&self, caller: Office, id: Path<MemberId>) -> Reply<UserView> {
         let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));
         let reach = access::require(&snapshot, &caller, Permission::USER_GET)?;
         require_visible(&snapshot, reach, id.0)?;
-        let user = self.app.read(move |r| users::get(r, &snapshot, &rules, id.0)).await?;
+        let get = move |r: &crate::db::Reader<'_>| Ok(users::get(r, &snapshot, &rules, id.0)?.seen(&snapshot, reach));
+        let user = self.app.read(get).await?;
         let version = user.member.version;
         Ok(ok(UserView::from(user)).version(version))
     }

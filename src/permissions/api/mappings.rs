@@ -80,7 +80,7 @@ struct DeleteRoleMapping {
 
 crate::answers! {
     upsert_role_mapping: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
-    delete_role_mapping: [MappingNotFound] ["x-policy-epoch"];
+    delete_role_mapping: [NotHeld, MappingNotFound] ["x-policy-epoch"];
 }
 
 pub struct Api {
@@ -113,7 +113,8 @@ impl Api {
 
     /// Set a role mapping
     ///
-    /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives.
+    /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives, and
+    /// what a role gives that it stood for before.
     /// Keys are the same when they are spelled alike, in the same case, in composed characters (NFC). A distinguished
     /// name (`cn=editors,dc=example,dc=org`) is the same in any case, and is answered in lower case.
     /// Its `update_at` is its version, for If-Match; one that is not there has the version 0.
@@ -139,6 +140,11 @@ impl Api {
             giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
             require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
+            if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
+                // The next sync takes from everybody what it gave.
+                let lost = known_role(t.snapshot(), tenant, former.role)?;
+                giving::require_may_take(t.snapshot(), caller, tenant, lost)?;
+            }
             if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
                 let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
                 return Err(Error::field("external_key", message));
@@ -161,7 +167,8 @@ impl Api {
 
     /// Delete a role mapping
     ///
-    /// Named by a JSON body or by the query. Roles that members hold through it stay until the next sync.
+    /// Named by a JSON body or by the query. Roles that members hold through it stay until the next sync. The
+    /// caller must hold what the role gives.
     #[oai(path = "/role-mappings", method = "delete", operation_id = "delete_role_mapping")]
     async fn delete_role_mapping(
         &self,
@@ -186,6 +193,7 @@ impl Api {
             let tenant = access::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(Cause::MappingNotFound)?;
             require_version(if_match.0.as_deref(), former.updated_at.0)?;
+            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
                 json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}),

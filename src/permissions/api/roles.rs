@@ -117,7 +117,7 @@ crate::answers! {
     create_role: [RoleKey, RoleExists] ["etag", "x-policy-epoch"];
     get_role: [RoleNotFound] ["etag"];
     update_role: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
-    delete_role: [RoleNotFound, SystemRole, RoleInUse] ["x-policy-epoch"];
+    delete_role: [NotHeld, RoleNotFound, SystemRole, RoleInUse] ["x-policy-epoch"];
     list_role_permissions: [RoleNotFound] ["etag"];
     replace_role_permissions: [NotHeld, RoleNotFound, PermissionNotFound, SystemRole] ["etag", "x-policy-epoch"];
     list_role_members: [RoleNotFound];
@@ -210,9 +210,13 @@ impl Api {
             if role.is_system && !role.is_open {
                 return Err(Cause::SystemRole.into());
             }
+            // Opening gives what is ticked to everybody who holds the role; closing takes it.
+            let known = known_role(t.snapshot(), tenant, role.id)?;
             if role.is_open && !former.is_open {
-                // Opening gives what is ticked to everybody who holds the role.
-                giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+                giving::require_held(t.snapshot(), caller, tenant, known)?;
+            }
+            if !role.is_open && former.is_open {
+                giving::require_may_take(t.snapshot(), caller, tenant, known)?;
             }
             if let Some(name) = body.0.display_name {
                 role.display_name = name.0;
@@ -233,7 +237,7 @@ impl Api {
 
     /// Delete a role
     ///
-    /// Refused while members hold it or a mapping yields it, and for system roles.
+    /// Refused while members hold it or a mapping yields it, and for system roles. The caller must hold what it gives.
     #[oai(path = "/roles/:id", method = "delete", operation_id = "delete_role")]
     async fn delete_role(
         &self,
@@ -251,6 +255,7 @@ impl Api {
             if store::role_is_used(t, role.id)? {
                 return Err(Cause::RoleInUse.into());
             }
+            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             // An open link must not give what is no more.
             let withdrawn = withdraw_invitations_of_role(t, role.id)?;
             store::delete_role(t, &role)?;
@@ -280,8 +285,8 @@ impl Api {
     /// Replace what a role holds
     ///
     /// The list is the whole set; ancestors are added by themselves, for menus only. An id that the role holds as an
-    /// implied ancestor stays implied, so that a list that was read can be sent back. Nobody can add what they do
-    /// not hold.
+    /// implied ancestor stays implied, so that a list that was read can be sent back. Nobody can add or take away what
+    /// they do not hold.
     #[oai(path = "/roles/:id/permissions", method = "put", operation_id = "replace_role_permissions")]
     async fn replace_role_permissions(
         &self,
@@ -362,7 +367,7 @@ fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Resu
     Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
 }
 
-/// The slots to tick for a list of names: known, held by the caller, and without ancestors that stay implied.
+/// The slots to tick for a list of names: known, the caller's to give and to take, and without ancestors that stay implied.
 fn ticks<'n>(
     t: &Transaction<'_>,
     caller: &Identity,
@@ -378,7 +383,8 @@ fn ticks<'n>(
             .ok_or_else(|| Error::new(Cause::PermissionNotFound).saying(format!("there is no permission {name}")))?;
         sent.insert(node.slot);
     }
-    let former = &known_role(snapshot, tenant, role)?.ticked;
+    let role = known_role(snapshot, tenant, role)?;
+    let former = &role.ticked;
     let was_implied: BTreeSet<Slot> =
         former.iter().flat_map(|slot| catalog.ancestors(slot)).filter(|slot| !former.contains(*slot)).collect();
     let is_implied: BTreeSet<Slot> = sent.iter().flat_map(|slot| catalog.ancestors(*slot)).collect();
@@ -393,16 +399,7 @@ fn ticks<'n>(
             let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
             return Err(Error::new(Cause::NotHeld).saying(message));
         }
-        if giving::holds(snapshot, caller, tenant, slot) {
-            continue;
-        }
-        // A category opens nothing, so that holding something below it is enough to hand it on.
-        let is_above = |below: Slot| catalog.ancestors(below).any(|above| above == slot);
-        let may_below = |below: Slot| is_above(below) && giving::holds(snapshot, caller, tenant, below);
-        if node.http_path.is_some() || !catalog.iter().any(|below| may_below(below.slot)) {
-            let message = format!("you cannot give {}, which you do not hold yourself", node.name);
-            return Err(Error::new(Cause::NotHeld).saying(message));
-        }
     }
+    giving::require_may_retick(snapshot, caller, (tenant, role), &sent)?;
     Ok(sent.into_iter().collect())
 }

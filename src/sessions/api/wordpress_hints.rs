@@ -84,14 +84,16 @@ impl Sender {
         }
         if let Some(offered) = self.internal {
             self.guard.require_internal(&offered)?;
-            let bytes = self.exchange.body.read(Limit::Ordinary).await?.clone();
-            return Ok((Identity::service(self.exchange), bytes, None));
+            let caller = Identity::service(self.exchange);
+            let exchange = caller.exchange.clone();
+            let bytes = exchange.body.read(Limit::Ordinary, exchange.party(&app.snapshot())).await?.clone();
+            return Ok((caller, bytes, None));
         }
         let (Some(timestamp), Some(signatures)) = self.signed else {
             let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
             return Err(Error::new(Cause::HookSignature).saying(message));
         };
-        let bytes = self.exchange.body.read(Limit::Public).await?.clone();
+        let bytes = self.exchange.body.read(Limit::Public, None).await?.clone();
         let body = std::str::from_utf8(&bytes).map_err(|_| Cause::HookSignature)?;
         let mark = verify(app, &timestamp, &signatures, body)?;
         Ok((Identity::service(self.exchange), bytes, Some(mark)))
