@@ -21,9 +21,9 @@
 //!
 //! # What is promised
 //!
-//! 1. **One door for writes**: [`app::App::change`]. The permission check, the write, the audit row and the next
+//! 1. **One door for writes**: [`kernel::app::App::change`]. The permission check, the write, the audit row and the next
 //!    policy share one transaction.
-//! 2. **One decision**: [`access::decide`] is a pure function over one snapshot; every guard and the check operation
+//! 2. **One decision**: [`kernel::authz::decide`] is a pure function over one snapshot; every guard and the check operation
 //!    call it.
 //! 3. **Read your writes**: commit, publish the new snapshot, then answer.
 //! 4. **Fail closed**: what is unknown, ambiguous or not canonical is denied, with its reason.
@@ -32,64 +32,43 @@
 //!
 //! # A change: `PUT /api/v1/permissions/roles/{id}/permissions`
 //!
-//! `routes` gives the request its id; `access::caller` says who calls, and only then `wire::body` reads what is sent;
-//! `permissions::api::roles` enters `app.change`; inside the writer's transaction `access::require` asks the decision, `store` writes, `journal` adds
+//! `routes` gives the request its id; `kernel::authn::caller` says who calls, and only then `kernel::http::body` reads what is sent;
+//! `features::permissions::api::roles` enters `app.change`; inside the writer's transaction `kernel::authz::require` asks the decision, `store` writes, `journal` adds
 //! the audit row; the writer commits (with everybody who waited), swaps the snapshot, and only then answers.
 //!
 //! # A decision: `POST /api/v1/permissions/check`
 //!
-//! `routes` → `access::caller` → `permissions::api::check` → `access::decide`: load the snapshot, route the canonical
+//! `routes` → `kernel::authn::caller` → `features::decisions::api::check` → `kernel::authz::decide`: load the snapshot, route the canonical
 //! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache. Where the same snapshot binds
-//! plugins, [`app::verdict`] asks them, in turn, and `decide::settle` has the last word. What was decided goes to
-//! [`db::decisions`] behind a queue, which drops rather than waits.
+//! plugins, [`kernel::app::verdict`] asks them, in turn, and `decide::settle` has the last word. What was decided goes to
+//! [`kernel::decision_log`] behind a queue, which drops rather than waits.
 //!
 //! # A sign-in: `POST /auth/login`
 //!
-//! `routes` → `sessions::api` → `sessions::sign_in`: find the login, ask `access::slowdown` for patience, verify the
-//! password in `members::password`, which hashes a few at a time. Every other way to sign in joins here:
-//! `sessions::open` enters `app.change`, asks whether the member is active and whether a second factor is due, and
-//! stores a session, or a challenge (401). Then `access::token` signs an access token that names the session.
+//! `routes` → `features::sessions::api` → `features::sessions::sign_in`: find the login, ask `kernel::authn::slowdown` for patience, verify the
+//! password in `features::members::password`, which hashes a few at a time. Every other way to sign in joins here:
+//! `features::sessions::open` enters `app.change`, asks whether the member is active and whether a second factor is due, and
+//! stores a session, or a challenge (401). Then `kernel::authn::token` signs an access token that names the session.
 //!
 //! # A registration: `POST /api/v1/register`
 //!
-//! `videos::measure` looks how large the file is, `videos::api::files` enters one transaction and finds whose folder it is,
-//! and `videos::admit` asks all that it can be refused for: `videos::quota` takes the bytes by a conditional update. Then
-//! all is decided: `videos::keep` stores the video beside a row of the ledger and queues its job, and `app.change` adds
-//! audit row and event. Hooks and imports do both halves at once, by `videos::register`.
+//! `features::videos::measure` looks how large the file is, `features::videos::api::files` enters one transaction and finds whose folder it is,
+//! and `features::videos::admit` asks all that it can be refused for: `features::quotas` takes the bytes by a conditional update. Then
+//! all is decided: `features::videos::keep` stores the video beside a row of the ledger and queues its job, and `app.change` adds
+//! audit row and event. Hooks and imports do both halves at once, by `features::videos::register`.
 //!
 //! # A plugin: `POST /api/v1/plugins` and `…/activate`
 //!
-//! `plugins::api::upload` hands the component to `sandbox`, which takes it apart, compiles it in a child process, starts
-//! it and asks its test vectors; only then `app.change` stores it as a version. `plugins::api::life` makes a version
-//! ready, then binds it in `app.change`: one epoch, behind which the snapshot holds it and `app::rules` asks it.
+//! `features::plugins::api::upload` hands the component to `sandbox`, which takes it apart, compiles it in a child process, starts
+//! it and asks its test vectors; only then `app.change` stores it as a version. `features::plugins::api::life` makes a version
+//! ready, then binds it in `app.change`: one epoch, behind which the snapshot holds it and `kernel::app::rules` asks it.
 
 pub mod cli;
-pub mod routes;
-
-pub mod audit;
-pub mod clients;
-pub mod connect;
 pub mod console;
-pub mod members;
-pub mod organizations;
-pub mod permissions;
-pub mod plugins;
-pub mod sessions;
-pub mod videos;
+pub mod server;
 
-pub mod app;
+pub mod integrations;
 
-pub mod access;
-pub mod config;
-pub mod db;
-pub mod error;
-pub mod health;
-pub mod ids;
-pub mod journal;
-pub mod log;
-pub mod nearest;
-pub mod outbound;
-pub mod outbox;
-pub mod sandbox;
-pub mod units;
-pub mod wire;
+pub mod features;
+
+pub mod kernel;

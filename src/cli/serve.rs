@@ -12,15 +12,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, memory, open, process};
-use crate::app::watch::{self, supervise};
-use crate::app::{App, keys};
-use crate::config::Config;
-use crate::connect::{deliver, sftpgo};
-use crate::error::Cause;
-use crate::health::Fault;
-use crate::routes::listener;
-use crate::videos::jobs;
-use crate::{clients, log, members, sessions, videos};
+use crate::features::jobs;
+use crate::features::{api_clients, members, sessions, videos};
+use crate::integrations::sftpgo;
+use crate::kernel::app::watch::{self, supervise};
+use crate::kernel::app::{App, keys};
+use crate::kernel::config::Config;
+use crate::kernel::error::Cause;
+use crate::kernel::runtime::health::Fault;
+use crate::kernel::runtime::log;
+use crate::server::deliver;
+use crate::server::listener;
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -94,7 +96,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
 
 /// Writes what is left, and closes the files.
 async fn finish(app: &App, lock: &mut directory::Lock) {
-    for flushed in [clients::flush_last_used(app).await, app.flush_denials().await] {
+    for flushed in [api_clients::flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
         }
@@ -210,7 +212,7 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(own, bound.port())
 }
 
-async fn setup_url(app: &App, url: &str) -> crate::error::Result<Option<String>> {
+async fn setup_url(app: &App, url: &str) -> crate::kernel::error::Result<Option<String>> {
     if members::is_set_up(app).await? {
         return Ok(None);
     }
@@ -242,7 +244,7 @@ async fn end_what_is_over(app: &App) {
         ("requests", app.forget_old_requests().await),
         ("sessions", sessions::tidy(app).await),
         ("signing keys", keys::tend(app).await),
-        ("API keys", clients::keys::tend(app).await),
+        ("API keys", crate::features::api_keys::tend(app).await),
         ("password hashes", members::password::recount(app).await),
         ("jobs", jobs::forget_done(app).await),
         ("videos", videos::tend(app).await),
@@ -264,7 +266,7 @@ async fn keep_up(app: Arc<App>) {
     tidy.tick().await;
     loop {
         let outcome = tokio::select! {
-            _ = flush.tick() => match clients::flush_last_used(&app).await {
+            _ = flush.tick() => match api_clients::flush_last_used(&app).await {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },

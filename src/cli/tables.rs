@@ -3,10 +3,10 @@
 use clap::CommandFactory;
 
 use super::{Arguments, help};
-use crate::access::permission::OWN;
-use crate::config::Config;
-use crate::error::{Cause, code};
-use crate::outbox::Kind;
+use crate::kernel::authz::permission::OWN;
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, code};
+use crate::kernel::outbox::Kind;
 
 /// The scope that stands for "of the area" in the table of codes.
 const OWN_AREA: u32 = 35;
@@ -59,7 +59,7 @@ fn events() -> String {
 }
 
 fn settings() -> String {
-    let row = |s: crate::config::Described| {
+    let row = |s: crate::kernel::config::Described| {
         [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)]
     };
     table(["Setting", "Meaning", "Default"], Config::described().into_iter().map(row))
@@ -67,7 +67,7 @@ fn settings() -> String {
 
 fn permissions() -> String {
     let operations = OWN.iter().filter(|own| !own.method.is_empty());
-    let row = |own: &crate::access::permission::Own| {
+    let row = |own: &crate::kernel::authz::permission::Own| {
         let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
         let site = if own.site_only { ", by the platform" } else { "" };
         [format!("`{}`", own.name), format!("{}{site}{scope}", own.about), format!("`{} {}`", own.method, own.path)]

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use roster::access::caller::Identity;
-use roster::app::App;
-use roster::config::Config;
-use roster::videos::jobs::{self, Processor, Rules, Wish};
+use roster::features::jobs::{self, Processor, Rules, Wish};
+use roster::kernel::app::App;
+use roster::kernel::authn::caller::Identity;
+use roster::kernel::config::Config;
 use rusqlite::Connection;
 
 use crate::figures::{Figures, progress};
@@ -46,7 +46,7 @@ async fn claims(directory: &Path) -> Duration {
             lease_s: 86_400,
             worker: "bench".into(),
         };
-        let claim = move |t: &roster::app::Transaction<'_>, _: &Identity| {
+        let claim = move |t: &roster::kernel::app::Transaction<'_>, _: &Identity| {
             let began = Instant::now();
             let claimed = jobs::claim(t, &wish, rules)?;
             Ok(claimed.map(|jobs| (jobs.len(), began.elapsed())))
@@ -61,7 +61,7 @@ async fn claims(directory: &Path) -> Duration {
 
 /// A data directory with so many jobs; made at the first run.
 fn filled(runtime: &tokio::runtime::Runtime, jobs: u64) -> PathBuf {
-    let version = roster::db::schema::version();
+    let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-jobs-{jobs}-schema-{version}"));
     let mark = directory.join("filled");
     if mark.exists() {

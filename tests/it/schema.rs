@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use roster::db::List;
+use roster::kernel::db::List;
 use rusqlite::Connection;
 
 fn fresh() -> Connection {
     let connection = Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     connection
 }
 
@@ -17,7 +17,7 @@ fn fresh_for(name: &str) -> Connection {
         return fresh();
     }
     let connection = Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::decisions::SCHEMA).expect("decisions.sql");
+    connection.execute_batch(roster::kernel::decision_log::SCHEMA).expect("decisions.sql");
     connection
 }
 
@@ -303,7 +303,7 @@ fn only_lists_are_read_in_pages() {
 }
 
 /// Where it is asked of a row that was found already.
-const MAY_ASK: [&str; 2] = ["src/app/store.rs", "src/connect/store.rs"];
+const MAY_ASK: [&str; 2] = ["src/kernel/app/store.rs", "src/features/webhooks/store.rs"];
 
 fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     let mut plan = connection.prepare(&format!("explain query plan {sql}")).unwrap_or_else(|e| panic!("{e}: {sql}"));
@@ -357,10 +357,10 @@ fn require_strict(connection: &Connection) -> usize {
 fn a_newer_file_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
-    drop(roster::db::schema::open_writer(&file).expect("created"));
-    let newer = roster::db::schema::version() + 1;
+    drop(roster::kernel::db::schema::open_writer(&file).expect("created"));
+    let newer = roster::kernel::db::schema::version() + 1;
     Connection::open(&file).expect("open").pragma_update(None, "user_version", newer).expect("raised");
-    let refused = roster::db::schema::open_writer(&file).expect_err("refused");
+    let refused = roster::kernel::db::schema::open_writer(&file).expect_err("refused");
     assert!(refused.message().contains("newer Roster"), "{}", refused.message());
     let kept: i64 = Connection::open(&file)
         .expect("open")
@@ -388,7 +388,7 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
                 insert into memberships (organization_id, member_id, created_at) values (zeroblob(16), zeroblob(16), 1);";
     oldest.execute_batch(rows).expect("rows of the oldest schema");
     drop(oldest);
-    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
     assert_eq!(objects(&upgraded), objects(&fresh()));
     let kept = "select m.username, o.org_code, o.second_factor_required
                 from memberships s
@@ -397,17 +397,17 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     let kept: (String, String, bool) =
         upgraded.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("the rows are there");
     assert_eq!(kept, ("kim".into(), "acme".into(), false));
-    assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
+    assert_eq!(roster::kernel::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
 /// A new file as a Roster of this former schema made it.
 pub fn make_former(file: &Path, version: usize) -> Connection {
     const STEPS: [&str; 5] = [
         include_str!("schema_1.sql"),
-        include_str!("../../src/db/upgrades/2.sql"),
-        include_str!("../../src/db/upgrades/3.sql"),
-        include_str!("../../src/db/upgrades/4.sql"),
-        include_str!("../../src/db/upgrades/5.sql"),
+        include_str!("../../src/kernel/db/upgrades/2.sql"),
+        include_str!("../../src/kernel/db/upgrades/3.sql"),
+        include_str!("../../src/kernel/db/upgrades/4.sql"),
+        include_str!("../../src/kernel/db/upgrades/5.sql"),
     ];
     let former = Connection::open(file).expect("open");
     STEPS[..version].iter().for_each(|step| former.execute_batch(step).expect("a former schema"));
@@ -429,7 +429,7 @@ fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
                  '[{\"processor\":\"asr\",\"state\":\"ready\"},{\"processor\":\"cut\",\"state\":\"completed\"},{\"processor\":\"pose\",\"state\":\"ready\"}]', 4, 1, 2);";
     former.execute_batch(rows).expect("rows of the fourth schema");
     drop(former);
-    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
     let kept =
         "select video_number, hex(id), state, attempts, run_at, steps, updated_at from jobs where state = 'dead'";
     let queue = "select hex(member_id), hex(organization_id), ready, state, turn, since from job_queues";
@@ -443,7 +443,7 @@ fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
         })
         .expect("the job is there");
     assert_eq!(kept, (7, "0".repeat(32), "dead".into(), 3, 5, "[]".into(), 2));
-    assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
+    assert_eq!(roster::kernel::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
 /// A definition without its comments and its spaces: an altered table's text is put together by SQLite.

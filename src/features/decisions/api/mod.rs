@@ -1,0 +1,4 @@
+//! Operations on decisions.
+
+pub mod check;
+pub mod log;

@@ -1,0 +1,7 @@
+//! Who is calling: credentials, and the caller that they prove.
+
+pub mod caller;
+pub mod cookie;
+pub mod slowdown;
+pub mod token;
+pub mod verified;
