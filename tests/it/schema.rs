@@ -13,7 +13,7 @@ fn fresh() -> Connection {
 
 /// The schema that a file's statements are for: the decision log has one of its own.
 fn fresh_for(name: &str) -> Connection {
-    if !name.contains("/db/decisions") {
+    if !name.contains("/decision_log/") {
         return fresh();
     }
     let connection = Connection::open_in_memory().expect("memory");
@@ -51,7 +51,7 @@ pub fn statements() -> Vec<(String, String)> {
 fn every_statement_fits_the_schema() {
     let all = statements();
     assert!(all.len() > 60, "{}", all.len());
-    assert!(all.iter().any(|(name, _)| name.contains("/db/decisions.rs")));
+    assert!(all.iter().any(|(name, _)| name.contains("/decision_log/mod.rs")));
     for (name, sql) in all {
         let connection = fresh_for(&name);
         if let Err(e) = connection.prepare(&sql) {
@@ -320,7 +320,7 @@ fn plan(connection: &Connection, sql: &str) -> Vec<String> {
 
 #[test]
 fn tables_are_strict_and_foreign_keys_are_indexed() {
-    assert_eq!(require_strict(&fresh_for("/db/decisions.rs")), 1);
+    assert_eq!(require_strict(&fresh_for("/decision_log/mod.rs")), 1);
     assert!(require_strict(&fresh()) >= 13);
 }
 

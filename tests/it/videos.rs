@@ -500,8 +500,10 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     }
 
     let directory = tempfile::tempdir().expect("a directory");
-    let config =
-        roster::kernel::config::Config { quota_default_bytes: 100, ..roster::config::Config::of(directory.path()) };
+    let config = roster::kernel::config::Config {
+        quota_default_bytes: 100,
+        ..roster::kernel::config::Config::of(directory.path())
+    };
     let app = roster::cli::open(config).await.expect("a site").app;
     let named = |name: &str| roster::features::members::NewMember { username: Some(name.into()), ..Default::default() };
     let (kim, lee) = (named("kim"), named("lee"));

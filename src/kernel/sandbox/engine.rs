@@ -146,7 +146,7 @@ pub struct Runtime {
     ticker: Arc<Ticker>,
     /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
     /// which look for new requests only when they have nothing else to do.
-    pub slow: Slow,
+    pub(super) slow: Slow,
 }
 
 impl Runtime {

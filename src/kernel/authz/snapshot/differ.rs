@@ -93,7 +93,7 @@ impl Snapshot {
 
     /// Where somebody is who is in nothing before the first of these organizations, nor behind the last one. Nothing is
     /// known of organizations that are not known.
-    pub fn seats_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<Seats> {
+    pub(super) fn seats_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<Seats> {
         match ends {
             None => Some(Seats::None),
             Some((first, last)) if first == last => self.tenant_index.get(&first).copied().map(Seats::One),
