@@ -3,21 +3,23 @@
 //! One binary keeps members, organizations, roles, API clients and direct grants in one SQLite file and answers "may
 //! this member do that?" over REST. This page is the map.
 //!
-//! # The house
+//! # Layout
 //!
-//! An hourglass: wings above (one folder per feature), a kernel below, [`app`] the waist. Imports run downward only:
+//! Imports point down:
 //!
 //! ```text
-//! main → cli → routes → <feature>/api → app → journal, sandbox → access → db → config, error, health, ids, log
+//! cli, server, console   entry points: commands, the router and its layers, pages
+//! integrations           one folder per external system: wordpress, sftpgo, authentik, mail
+//! features               one folder per feature: members, sessions, permissions, videos, …
+//! kernel                 what everything stands on
 //! ```
 //!
-//! A wing has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). A wing uses
-//! another wing's `mod` only. `tests/it/tidy.rs` holds all of this.
-//!
-//! [`connect`] is the wing of the neighbours: mail, WordPress, Authentik, SFTPGo, webhooks. `sessions` and `members` use it. It
-//! brings the events of [`outbox`] to their targets. Below, beside `access`, lies [`outbound`]: requests to others, with limits on time and length,
-//! that follow no redirect and leave alone who fails. It is a room of its own because two wings need it, `connect` and
-//! `sessions` (OpenID Connect), and because the failures of a host are counted in one place, whoever asks it.
+//! A feature has `mod` (types and rules, no SQL, no HTTP), `api` (wire types and operations), `store` (SQL). It uses what
+//! another feature's `mod` offers, never its `api` or `store`, and the features' imports have no cycle. What a feature must
+//! cause in one above it is said as an [`Occurrence`](kernel::app::Occurrence); who reacts to it is listed in
+//! [`server::features`]. In the kernel [`kernel::app`] stands above `sandbox` and `http`, these above `authn`, `authn` above
+//! `authz`. `tests/it/layout.rs` has both graphs as tables and holds all of this; `tests/it/tidy.rs` says which crate is used
+//! where.
 //!
 //! # What is promised
 //!
@@ -32,20 +34,20 @@
 //!
 //! # A change: `PUT /api/v1/permissions/roles/{id}/permissions`
 //!
-//! `routes` gives the request its id; `kernel::authn::caller` says who calls, and only then `kernel::http::body` reads what is sent;
-//! `features::permissions::api::roles` enters `app.change`; inside the writer's transaction `kernel::authz::require` asks the decision, `store` writes, `journal` adds
+//! `server` gives the request its id; `kernel::authn::caller` says who calls, and only then `kernel::http::body` reads what is sent;
+//! `features::permissions::api::roles` enters `app.change`; inside the writer's transaction `kernel::authz::require` asks the decision, `store` writes, `audit_log` adds
 //! the audit row; the writer commits (with everybody who waited), swaps the snapshot, and only then answers.
 //!
 //! # A decision: `POST /api/v1/permissions/check`
 //!
-//! `routes` → `kernel::authn::caller` → `features::decisions::api::check` → `kernel::authz::decide`: load the snapshot, route the canonical
+//! `server` → `kernel::authn::caller` → `features::decisions::api::check` → `kernel::authz::decide`: load the snapshot, route the canonical
 //! path in a trie, find the member's role set, test one bit. No SQLite, no lock, no cache. Where the same snapshot binds
 //! plugins, [`kernel::app::verdict`] asks them, in turn, and `decide::settle` has the last word. What was decided goes to
 //! [`kernel::decision_log`] behind a queue, which drops rather than waits.
 //!
 //! # A sign-in: `POST /auth/login`
 //!
-//! `routes` → `features::sessions::api` → `features::sessions::sign_in`: find the login, ask `kernel::authn::slowdown` for patience, verify the
+//! `server` → `features::sessions::api` → `features::sessions::sign_in`: find the login, ask `kernel::authn::slowdown` for patience, verify the
 //! password in `features::members::password`, which hashes a few at a time. Every other way to sign in joins here:
 //! `features::sessions::open` enters `app.change`, asks whether the member is active and whether a second factor is due, and
 //! stores a session, or a challenge (401). Then `kernel::authn::token` signs an access token that names the session.

@@ -268,7 +268,7 @@ pub struct Site {
 
 /// Opens a data directory that is locked for this process: the database, its founding rows, the surface.
 pub async fn open(config: Config) -> Result<Site> {
-    let app = App::open(config).await?;
+    let app = App::open(config, &server::features::FEATURES).await?;
     let founded = [
         members::password::recount(&app).await,
         permissions::seed(&app).await,

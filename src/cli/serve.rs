@@ -12,7 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, memory, open, process};
+use crate::features::api_keys;
 use crate::features::jobs;
+use crate::features::quotas;
 use crate::features::{api_clients, members, sessions, videos};
 use crate::integrations::sftpgo;
 use crate::kernel::app::watch::{self, supervise};
@@ -94,9 +96,15 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes when clients and keys were last used.
+async fn flush_last_used(app: &App) -> crate::kernel::error::Result<()> {
+    api_keys::flush_last_used(app).await?;
+    api_clients::flush_last_used(app).await
+}
+
 /// Writes what is left, and closes the files.
 async fn finish(app: &App, lock: &mut directory::Lock) {
-    for flushed in [api_clients::flush_last_used(app).await, app.flush_denials().await] {
+    for flushed in [flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
         }
@@ -244,11 +252,12 @@ async fn end_what_is_over(app: &App) {
         ("requests", app.forget_old_requests().await),
         ("sessions", sessions::tidy(app).await),
         ("signing keys", keys::tend(app).await),
-        ("API keys", crate::features::api_keys::tend(app).await),
+        ("API keys", api_keys::tend(app).await),
         ("password hashes", members::password::recount(app).await),
         ("jobs", jobs::forget_done(app).await),
-        ("videos", videos::tend(app).await),
+        ("videos", quotas::tend(app).await),
         ("deliveries", deliver::tidy(app).await),
+        ("sftpgo", sftpgo::tidy(app).await),
     ];
     for (part, done) in parts {
         if let Err(e) = done {
@@ -266,7 +275,7 @@ async fn keep_up(app: Arc<App>) {
     tidy.tick().await;
     loop {
         let outcome = tokio::select! {
-            _ = flush.tick() => match api_clients::flush_last_used(&app).await {
+            _ = flush.tick() => match flush_last_used(&app).await {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },

@@ -17,7 +17,7 @@ use super::page::{
 use crate::features::invitations::{self, Newcomer};
 use crate::features::members::require_first;
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Exchange;
+use crate::kernel::authz::principal::Exchange;
 use crate::kernel::error::{Cause, Error, Field, Result};
 
 const TITLE: &str = "Invitation";

@@ -14,7 +14,7 @@ use super::page::{
 };
 use crate::features::sessions::passwords::{require_link, reset};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Exchange;
+use crate::kernel::authz::principal::Exchange;
 use crate::kernel::error::{Cause, Error};
 
 const TITLE: &str = "New password – Roster";

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::features::members::{self, Member};
 use crate::features::sessions::passwords;
-use crate::features::webhooks::{Delivery, Outcome};
 use crate::kernel::app::App;
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbound::mail::{self, Mail};
 use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::delivery::{Delivery, Outcome};
 
 /// Writes to the member whom an event is about.
 pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Outcome> {

@@ -7,7 +7,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};

@@ -256,6 +256,17 @@ fn sync_folder(file: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// A column of secrets that must be read back.
+#[derive(Debug, Clone, Copy)]
+pub struct SecretColumn {
+    pub table: &'static str,
+    pub column: &'static str,
+    /// Lists `row` and secret.
+    pub list: &'static str,
+    /// Sets `:stored` in `:row`.
+    pub set: &'static str,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

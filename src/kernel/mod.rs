@@ -11,6 +11,7 @@ pub mod encryption;
 pub mod error;
 pub mod http;
 pub mod ids;
+pub mod intake;
 pub mod nearest;
 pub mod outbound;
 pub mod outbox;

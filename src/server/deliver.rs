@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::features::webhooks::backoff_ms;
 use crate::features::webhooks::sender::{self, Sender};
-use crate::features::webhooks::store::Head;
-use crate::features::webhooks::{Delivery, Outcome, Target, backoff_ms, kind_of, store};
 use crate::integrations::wordpress::status;
 use crate::integrations::{mail, sftpgo};
 use crate::kernel::app::{App, ms};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
+use crate::kernel::outbox::delivery::{Delivery, Outcome, Target, kind_of};
+use crate::kernel::outbox::delivery_store::{self as store, Head};
 use crate::kernel::secret;
 
 /// Webhooks that are busy at the same time; more wait for their turn, and one that fails waits elsewhere.
@@ -142,7 +143,9 @@ async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
             break;
         }
         let name = target.to_owned();
-        let Some(head) = app.read(move |r| store::find_head(r, &name)).await? else { return Ok(()) };
+        let Some(head) = app.read(move |r| store::find_head(r, &name)).await? else {
+            return Ok(());
+        };
         if head.next_at > Timestamp::now() {
             return Ok(());
         }

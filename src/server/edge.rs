@@ -12,11 +12,12 @@ use poem::{Endpoint, Request, Response};
 
 use crate::kernel::app::App;
 use crate::kernel::app::denials::shown;
-use crate::kernel::authn::caller::{CLIENT_KIND, Exchange, FromCommandLine};
+use crate::kernel::authn::caller::FromCommandLine;
+use crate::kernel::authz::principal::{CLIENT_KIND, Exchange};
 use crate::kernel::error::{Cause, Error};
-use crate::kernel::http::body::{Limit, Origin, Slot};
 use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
+use crate::kernel::intake::{Limit, Origin, Slot};
 
 fn is_page(request: &Request) -> bool {
     let path = request.uri().path();
@@ -51,7 +52,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let exchange = Exchange::new(request_id, address, request.uri().path().to_owned());
         let is_held_back = request.headers().contains_key(header::EXPECT);
         let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
-        let body = Slot::new(request.take_body(), is_held_back, Origin { address, is_sign_in }, &self.app.intake);
+        let body = request.take_body();
+        let body = if body.is_empty() {
+            Slot::default()
+        } else {
+            Slot::new(body.into(), is_held_back, Origin { address, is_sign_in }, &self.app.intake)
+        };
         let exchange = Arc::new(exchange.with_body(body));
         request.extensions_mut().insert(exchange.clone());
         let mut response = if is_preflight {

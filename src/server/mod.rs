@@ -5,6 +5,7 @@
 
 pub mod deliver;
 mod edge;
+pub mod features;
 mod fixed;
 pub mod listener;
 
@@ -20,12 +21,23 @@ use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 
 use crate::console;
+use crate::features::api_keys;
+use crate::features::decisions;
+use crate::features::grants;
+use crate::features::invitations;
+use crate::features::jobs;
+use crate::features::provisioning;
+use crate::features::quotas;
 use crate::features::sessions::oidc::Providers;
 use crate::features::webhooks::sender::Sender;
 use crate::features::{api_clients, audit, members, organizations, permissions, plugins, sessions, videos, webhooks};
+use crate::integrations::authentik;
+use crate::integrations::sftpgo;
+use crate::integrations::wordpress;
 use crate::kernel::app::{App, figures};
-use crate::kernel::authn::caller::{Exchange, FromCommandLine, Prover};
+use crate::kernel::authn::caller::{FromCommandLine, Prover};
 use crate::kernel::authz::decide::Reason;
+use crate::kernel::authz::principal::Exchange;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::http::document::{Answers, Declared};
 use crate::kernel::http::inputs::{self, Format, Inputs};
@@ -39,11 +51,11 @@ type Apis = (
         members::api::admin::Api,
         members::api::me::Api,
         members::api::internal::Api,
-        crate::features::grants::api::Api,
-        crate::features::invitations::api::Api,
-        crate::integrations::authentik::api::Api,
-        crate::features::provisioning::api::Api,
-        crate::features::provisioning::api::import::Api,
+        grants::api::Api,
+        invitations::api::Api,
+        authentik::api::Api,
+        provisioning::api::Api,
+        provisioning::api::import::Api,
     ),
     organizations::api::Api,
     (
@@ -51,8 +63,8 @@ type Apis = (
         permissions::api::assignments::Api,
         permissions::api::mappings::Api,
         permissions::api::policy::Api,
-        crate::features::decisions::api::check::Api,
-        crate::features::decisions::api::log::Api,
+        decisions::api::check::Api,
+        decisions::api::log::Api,
     ),
     (plugins::api::Api, plugins::api::upload::Api, plugins::api::run::Api, plugins::api::life::Api),
     (
@@ -65,24 +77,19 @@ type Apis = (
         sessions::api::encryption_key::Api,
         sessions::api::passwords::Api,
         sessions::api::registration::Api,
-        crate::integrations::wordpress::api::Api,
-        crate::integrations::wordpress::api::events::Api,
-        crate::integrations::wordpress::api::compare::Api,
+        wordpress::api::Api,
+        wordpress::api::events::Api,
+        wordpress::api::compare::Api,
     ),
-    (api_clients::api::Api, crate::features::api_keys::api::Api),
+    (api_clients::api::Api, api_keys::api::Api),
     (
         videos::api::files::Api,
         videos::api::import::Api,
-        crate::features::jobs::api::Api,
-        crate::features::quotas::api::Api,
+        jobs::api::Api,
+        quotas::api::Api,
         videos::api::reservations::Api,
     ),
-    (
-        webhooks::api::deliveries::Api,
-        webhooks::api::webhooks::Api,
-        crate::integrations::sftpgo::api::Api,
-        crate::integrations::sftpgo::api::hooks::Api,
-    ),
+    (webhooks::api::deliveries::Api, webhooks::api::webhooks::Api, sftpgo::api::Api, sftpgo::api::hooks::Api),
     audit::api::Api,
     System,
 );
@@ -94,11 +101,11 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             members::api::admin::Api { app: app() },
             members::api::me::Api { app: app() },
             members::api::internal::Api { app: app() },
-            crate::features::grants::api::Api { app: app() },
-            crate::features::invitations::api::Api { app: app() },
-            crate::integrations::authentik::api::Api { app: app() },
-            crate::features::provisioning::api::Api { app: app() },
-            crate::features::provisioning::api::import::Api { app: app() },
+            grants::api::Api { app: app() },
+            invitations::api::Api { app: app() },
+            authentik::api::Api { app: app() },
+            provisioning::api::Api { app: app() },
+            provisioning::api::import::Api { app: app() },
         ),
         organizations::api::Api { app: app() },
         (
@@ -106,8 +113,8 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             permissions::api::assignments::Api { app: app() },
             permissions::api::mappings::Api { app: app() },
             permissions::api::policy::Api { app: app() },
-            crate::features::decisions::api::check::Api { app: app() },
-            crate::features::decisions::api::log::Api { app: app() },
+            decisions::api::check::Api { app: app() },
+            decisions::api::log::Api { app: app() },
         ),
         (
             plugins::api::Api { app: app() },
@@ -125,23 +132,23 @@ fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, (
             sessions::api::encryption_key::Api { app: app() },
             sessions::api::passwords::Api { app: app() },
             sessions::api::registration::Api { app: app() },
-            crate::integrations::wordpress::api::Api { app: app() },
-            crate::integrations::wordpress::api::events::Api { app: app() },
-            crate::integrations::wordpress::api::compare::Api { app: app() },
+            wordpress::api::Api { app: app() },
+            wordpress::api::events::Api { app: app() },
+            wordpress::api::compare::Api { app: app() },
         ),
-        (api_clients::api::Api { app: app() }, crate::features::api_keys::api::Api { app: app() }),
+        (api_clients::api::Api { app: app() }, api_keys::api::Api { app: app() }),
         (
             videos::api::files::Api { app: app() },
             videos::api::import::Api { app: app() },
-            crate::features::jobs::api::Api::new(app()),
-            crate::features::quotas::api::Api { app: app() },
+            jobs::api::Api::new(app()),
+            quotas::api::Api { app: app() },
             videos::api::reservations::Api { app: app() },
         ),
         (
             webhooks::api::deliveries::Api { app: app() },
             webhooks::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
-            crate::integrations::sftpgo::api::Api { app: app() },
-            crate::integrations::sftpgo::api::hooks::Api { app: app() },
+            sftpgo::api::Api { app: app() },
+            sftpgo::api::hooks::Api { app: app() },
         ),
         audit::api::Api { app: app() },
         System,
@@ -159,19 +166,20 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
     let generated = service.spec();
     let examples: Vec<(&str, &str)> = [
         members::api::EXAMPLES,
-        crate::features::provisioning::api::EXAMPLES,
-        crate::features::provisioning::api::import::EXAMPLES,
-        crate::features::invitations::api::EXAMPLES,
+        provisioning::api::EXAMPLES,
+        provisioning::api::import::EXAMPLES,
+        invitations::api::EXAMPLES,
         organizations::api::EXAMPLES,
         permissions::api::EXAMPLES,
+        decisions::api::EXAMPLES,
         plugins::api::EXAMPLES,
         sessions::api::EXAMPLES,
         sessions::api::invitation::EXAMPLES,
         sessions::api::second_factor::EXAMPLES,
-        crate::integrations::wordpress::api::compare::EXAMPLES,
+        wordpress::api::compare::EXAMPLES,
         api_clients::api::EXAMPLES,
-        crate::features::api_keys::api::EXAMPLES,
-        crate::features::jobs::api::EXAMPLES,
+        api_keys::api::EXAMPLES,
+        jobs::api::EXAMPLES,
         videos::api::EXAMPLES,
         webhooks::api::EXAMPLES,
         audit::api::EXAMPLES,
@@ -191,36 +199,36 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
 const ANSWERS: &[&[Answers]] = &[
     permissions::api::mappings::ANSWERS,
     permissions::api::assignments::ANSWERS,
-    crate::features::decisions::api::check::ANSWERS,
+    decisions::api::check::ANSWERS,
     permissions::api::roles::ANSWERS,
     permissions::api::policy::ANSWERS,
     videos::api::reservations::ANSWERS,
-    crate::features::jobs::api::ANSWERS,
+    jobs::api::ANSWERS,
     videos::api::files::ANSWERS,
-    crate::features::quotas::api::ANSWERS,
+    quotas::api::ANSWERS,
     videos::api::import::ANSWERS,
     webhooks::api::deliveries::ANSWERS,
     webhooks::api::webhooks::ANSWERS,
-    crate::integrations::sftpgo::api::ANSWERS,
-    crate::integrations::sftpgo::api::hooks::ANSWERS,
+    sftpgo::api::ANSWERS,
+    sftpgo::api::hooks::ANSWERS,
     sessions::api::registration::ANSWERS,
     sessions::api::passwords::ANSWERS,
-    crate::integrations::wordpress::api::ANSWERS,
+    wordpress::api::ANSWERS,
     sessions::api::second_factor::ANSWERS,
     sessions::api::invitation::ANSWERS,
     sessions::api::own::ANSWERS,
     sessions::api::ANSWERS,
-    crate::integrations::wordpress::api::compare::ANSWERS,
+    wordpress::api::compare::ANSWERS,
     sessions::api::oidc::ANSWERS,
-    crate::integrations::wordpress::api::events::ANSWERS,
-    crate::integrations::authentik::api::ANSWERS,
-    crate::features::grants::api::ANSWERS,
-    crate::features::provisioning::api::ANSWERS,
+    wordpress::api::events::ANSWERS,
+    authentik::api::ANSWERS,
+    grants::api::ANSWERS,
+    provisioning::api::ANSWERS,
     members::api::me::ANSWERS,
     members::api::internal::ANSWERS,
-    crate::features::invitations::api::ANSWERS,
+    invitations::api::ANSWERS,
     members::api::admin::ANSWERS,
-    crate::features::api_keys::api::ANSWERS,
+    api_keys::api::ANSWERS,
     api_clients::api::ANSWERS,
     organizations::api::ANSWERS,
     plugins::api::upload::ANSWERS,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use roster::features::jobs::{self, Processor, Rules, Wish};
 use roster::kernel::app::App;
-use roster::kernel::authn::caller::Identity;
+use roster::kernel::authz::principal::Identity;
 use roster::kernel::config::Config;
 use rusqlite::Connection;
 
@@ -36,7 +36,7 @@ pub fn run(figures: &mut Figures) {
 
 /// What the writer spent on claims, each with its queues, its job and its row in the audit; without the commit.
 async fn claims(directory: &Path) -> Duration {
-    let app = App::open(Config::of(directory)).await.expect("open");
+    let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
     let rules = Rules::of(&app.config);
     let mut took = Duration::ZERO;
     for n in 0..WARM_UP + CLAIMS {
@@ -70,7 +70,9 @@ fn filled(runtime: &tokio::runtime::Runtime, jobs: u64) -> PathBuf {
     progress(&format!("filling the queues with {jobs} jobs"));
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("a directory");
-    runtime.block_on(async { App::open(Config::of(&directory)).await.expect("made").close().await });
+    runtime.block_on(async {
+        App::open(Config::of(&directory), &roster::server::features::FEATURES).await.expect("made").close().await
+    });
     fill(&Connection::open(directory.join("roster.db")).expect("the file"), jobs);
     std::fs::write(mark, "").expect("a mark");
     directory

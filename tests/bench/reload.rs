@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use roster::kernel::app::{App, Changed, Transaction};
 use roster::kernel::audit_log::Entry;
-use roster::kernel::authn::caller::Identity;
 use roster::kernel::authz;
+use roster::kernel::authz::principal::Identity;
 use roster::kernel::config::Config;
 use roster::kernel::ids::MemberId;
 use rusqlite::Connection;
@@ -30,7 +30,7 @@ pub fn run(figures: &mut Figures) {
 
 /// The longest wait of a change during a reload, and how long that took.
 async fn reloads(directory: &Path) -> (Duration, Duration) {
-    let app = App::open(Config::of(directory)).await.expect("open");
+    let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
     let other = app.clone();
     let began = Instant::now();
     let reload = tokio::spawn(async move { other.reload(None).await.expect("a reload").changed });
@@ -62,7 +62,9 @@ fn filled(runtime: &tokio::runtime::Runtime) -> PathBuf {
     progress("filling a site with 200 000 members");
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("a directory");
-    runtime.block_on(async { App::open(Config::of(&directory)).await.expect("made").close().await });
+    runtime.block_on(async {
+        App::open(Config::of(&directory), &roster::server::features::FEATURES).await.expect("made").close().await
+    });
     fill(&Connection::open(directory.join("roster.db")).expect("the file"));
     std::fs::write(mark, "").expect("a mark");
     directory

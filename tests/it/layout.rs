@@ -7,13 +7,69 @@ use crate::tidy::{files, shipped};
 
 /// What each feature uses of other features. Exactly this, and without a cycle: who adds an import adds it here, and who
 /// takes the last one away takes it away here too.
-const FEATURES: &[(&str, &[&str])] = &[];
+const FEATURES: &[(&str, &[&str])] = &[
+    ("api_keys", &["members"]),
+    ("decisions", &["members", "permissions"]),
+    ("grants", &["members"]),
+    ("invitations", &["members", "permissions"]),
+    ("jobs", &["members"]),
+    ("members", &["permissions"]),
+    ("organizations", &["permissions"]),
+    ("plugins", &["members"]),
+    ("provisioning", &["api_keys", "members", "quotas"]),
+    ("quotas", &["members"]),
+    ("sessions", &["api_keys", "invitations", "members", "permissions"]),
+    ("videos", &["jobs", "members", "quotas"]),
+    ("webhooks", &["members"]),
+];
 
 /// What each part of the kernel uses of other parts.
-const KERNEL: &[(&str, &[&str])] = &[];
+const KERNEL: &[(&str, &[&str])] = &[
+    (
+        "app",
+        &[
+            "audit_log",
+            "authn",
+            "authz",
+            "config",
+            "db",
+            "decision_log",
+            "encryption",
+            "error",
+            "ids",
+            "intake",
+            "outbound",
+            "outbox",
+            "runtime",
+            "sandbox",
+            "secret",
+        ],
+    ),
+    ("audit_log", &["authz", "db", "error", "ids"]),
+    ("authn", &["authz", "config", "db", "encryption", "error", "ids", "secret"]),
+    ("authz", &["config", "db", "encryption", "error", "ids", "intake", "secret"]),
+    ("config", &["nearest", "units"]),
+    ("db", &["config", "error", "ids", "runtime"]),
+    ("decision_log", &["config", "db", "error", "ids", "runtime"]),
+    ("encryption", &["error", "ids", "secret"]),
+    ("http", &["authn", "authz", "config", "db", "error", "intake", "nearest", "secret"]),
+    ("intake", &["config", "error"]),
+    ("outbound", &["config", "error", "ids"]),
+    ("outbox", &["authz", "config", "db", "error", "ids"]),
+    ("runtime", &["config"]),
+    ("sandbox", &["authz", "config", "error", "ids", "runtime", "secret"]),
+    ("secret", &["error", "ids"]),
+    ("units", &["ids"]),
+];
 
 /// What integrations and entry points use of each other.
-const ABOVE: &[(&str, &[&str])] = &[("cli", &["server"]), ("server", &["console"])];
+const ABOVE: &[(&str, &[&str])] = &[
+    ("cli", &["integrations/sftpgo", "server"]),
+    (
+        "server",
+        &["console", "integrations/authentik", "integrations/mail", "integrations/sftpgo", "integrations/wordpress"],
+    ),
+];
 
 /// Imports that this layout forbids and that are not cut yet, each with what has to happen. Nothing may be added.
 const STILL_TO_CUT: &[(&str, &str, &str)] = &[];
@@ -22,7 +78,10 @@ const STILL_TO_CUT: &[(&str, &str, &str)] = &[];
 const FOREIGN_STILL_TO_CUT: &[(&str, &str)] = &[];
 
 /// Tables that more than one module writes, and that are not cut yet.
-const WRITERS_STILL_TO_CUT: &[(&str, &[&str])] = &[];
+const WRITERS_STILL_TO_CUT: &[(&str, &[&str])] = &[
+    // The number of videos is a column of the site's row: it needs a row of its own. And the mark of a start lies there.
+    ("site", &["features/quotas", "features/videos", "kernel/app", "kernel/db"]),
+];
 
 /// The layers, from above.
 const LAYERS: [&[&str]; 4] = [&["cli", "server", "console"], &["integrations"], &["features"], &["kernel"]];
@@ -223,8 +282,7 @@ type Graph = BTreeMap<String, BTreeMap<String, String>>;
 fn graph(files: &[File]) -> Graph {
     let tops: BTreeSet<&str> = LAYERS.iter().copied().flatten().copied().collect();
     let mut graph = Graph::new();
-    for file in files.iter().filter(|file| file.module.len() > 1 || !LAYERS.concat().contains(&file.module[0].as_str()))
-    {
+    for file in files.iter().filter(|file| file.module.len() > 1 || layer(&file.module[0]) == 0) {
         for path in file.used().iter().filter(|path| tops.contains(path[0].as_str())) {
             let (own, other) = (node(&file.module), node(path));
             if own != other && other.contains('/') == (layer(&other) > 0) {

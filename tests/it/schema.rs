@@ -303,7 +303,7 @@ fn only_lists_are_read_in_pages() {
 }
 
 /// Where it is asked of a row that was found already.
-const MAY_ASK: [&str; 2] = ["src/kernel/app/store.rs", "src/features/webhooks/store.rs"];
+const MAY_ASK: [&str; 2] = ["src/features/sessions/store.rs", "src/kernel/outbox/delivery_store.rs"];
 
 fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     let mut plan = connection.prepare(&format!("explain query plan {sql}")).unwrap_or_else(|e| panic!("{e}: {sql}"));

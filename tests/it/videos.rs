@@ -486,7 +486,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     use roster::features::videos::path::VideoPath;
     use roster::features::videos::{self, Registration, Video};
     use roster::kernel::app::{App, Changed, Transaction};
-    use roster::kernel::authn::caller::Identity;
+    use roster::kernel::authz::principal::Identity;
 
     async fn change<T: Send + 'static>(
         app: &App,
@@ -528,7 +528,10 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     };
     let used = async |member| {
         let (rules, snapshot) = (Rules::of(&app.config), app.snapshot());
-        app.read(move |r| videos::account(r, &rules, &snapshot, member)).await.expect("an account").used
+        app.read(move |r| roster::features::quotas::account(r, &rules, &snapshot, member))
+            .await
+            .expect("an account")
+            .used
     };
     let drift = async || app.read(roster::features::quotas::recount::count).await.expect("a recount").differences.len();
 

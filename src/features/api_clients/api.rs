@@ -10,64 +10,26 @@ use serde_json::json;
 use crate::features::api_clients::{ApiClient, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Person};
+use crate::kernel::authn::caller::Person;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, giving};
 use crate::kernel::db::Window;
 use crate::kernel::error::{Error, Result};
+use crate::kernel::http::scopes::{ClientName, ClientScope, words};
 use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
 crate::text! {
-    /// A name for people
-    ClientName 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
     /// An exact origin, such as `https://office.example.org`
     Origin 1..=256 "" as "client-origin";
     /// An address or a CIDR range
     Network 1..=64 "" as "client-network";
     /// A path below the base path; `/admin/*` is all below
     AllowedPath 1..=256 "" as "client-path";
-}
-
-/// What a client may do; writing includes reading
-#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientScope {
-    #[oai(rename = "members:read")]
-    MembersRead,
-    #[oai(rename = "members:write")]
-    MembersWrite,
-    #[oai(rename = "organizations:read")]
-    OrganizationsRead,
-    #[oai(rename = "organizations:write")]
-    OrganizationsWrite,
-    #[oai(rename = "permissions:read")]
-    PermissionsRead,
-    #[oai(rename = "permissions:write")]
-    PermissionsWrite,
-    #[oai(rename = "permissions:check")]
-    PermissionsCheck,
-    #[oai(rename = "videos:read")]
-    VideosRead,
-    #[oai(rename = "videos:write")]
-    VideosWrite,
-    #[oai(rename = "quotas:read")]
-    QuotasRead,
-    #[oai(rename = "quotas:write")]
-    QuotasWrite,
-    #[oai(rename = "jobs:read")]
-    JobsRead,
-    #[oai(rename = "jobs:write")]
-    JobsWrite,
-    #[oai(rename = "audit:read")]
-    AuditRead,
-    #[oai(rename = "audit:write")]
-    AuditWrite,
-    /// All of these
-    #[oai(rename = "*")]
-    All,
 }
 
 /// An API client, without its secret
@@ -373,11 +335,6 @@ fn new_client_key() -> Result<String> {
 
 fn texts<T>(list: Option<Vec<T>>, text: fn(T) -> String) -> Vec<String> {
     list.into_iter().flatten().map(text).collect()
-}
-
-pub fn words<S: ToJSON>(scopes: Vec<S>) -> Vec<String> {
-    let word = |scope: S| scope.to_json().and_then(|word| word.as_str().map(str::to_owned));
-    scopes.into_iter().filter_map(word).collect()
 }
 
 fn require_ahead(expires_at: Option<Timestamp>, now: Timestamp) -> Result<()> {

@@ -1,5 +1,4 @@
-//! API clients: back-office programs with a key, a secret, and limits on where and for what they are used. And API
-//! keys: what stands for a member or a service by itself.
+//! API clients: back-office programs with a key, a secret, and limits on where and for what they are used.
 
 pub mod api;
 pub mod store;
@@ -58,9 +57,8 @@ fn is_path(text: &str) -> bool {
     text.starts_with('/') && !fixed.contains('*') && !text.contains("//") && !text.contains(['?', '#', ' '])
 }
 
-/// Writes when clients and keys were last used; it is kept in memory until then.
+/// Writes when clients were last used; it is kept in memory until then.
 pub async fn flush_last_used(app: &App) -> Result<()> {
-    crate::features::api_keys::flush_last_used(app).await?;
     let snapshot = app.snapshot();
     let used: Vec<(String, Timestamp)> = snapshot
         .clients()

@@ -3,19 +3,20 @@
 //! **Invariant.** The text of a key exists in one answer and nowhere else: rows hold its digest.
 
 pub mod api;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use crate::features::api_clients::store;
 use crate::features::members;
+use crate::kernel::app::Occurrence;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Exchange, Identity, Who};
 use crate::kernel::authz;
 use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::{Cause, Error, Result};
@@ -262,6 +263,23 @@ async fn forget(app: &App) -> Result<()> {
         Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(Change::ApiKeyGone)))
     })
     .await
+}
+
+fn gone(keys: Vec<ApiKeyId>) -> Result<Vec<Change>> {
+    Ok(keys.into_iter().map(Change::ApiKeyGone).collect())
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::MemberErased(member) => gone(store::delete_of_member(t, *member)?),
+        Occurrence::PasswordSet { member, is_reset: true, .. } => gone(store::delete_given(t, *member)?),
+        Occurrence::KeyWithdrawn(id) => {
+            store::delete_key(t, *id)?;
+            gone(vec![*id])
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Reading the audit. Writing it is `journal`'s, inside the change it records.
+//! Reading the audit. Writing it is `kernel::audit_log`'s, inside the change it records.
 
 pub mod api;
 pub mod store;

@@ -1,8 +1,10 @@
 //! Direct scoped rights of members: (scope_type, scope_id, module, action). They belong to the site and only allow.
 
 pub mod api;
+mod store;
 
-use crate::features::permissions::store;
+use crate::kernel::app::Occurrence;
+use crate::kernel::app::Transaction;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::decide::{is_elsewhere, is_of_inactive_organization};
 use crate::kernel::authz::snapshot::{Change, Right, Snapshot};
@@ -63,4 +65,25 @@ pub fn in_force(
         !is_beyond && !is_of_inactive_organization(snapshot, &right)
     };
     Ok(rights.filter(is_shown).collect())
+}
+
+/// What the policy forgets when a member's grants are deleted with it.
+fn drop_grants(r: &Reader<'_>, member: MemberId) -> Result<Vec<Change>> {
+    let rights = store::list_grants(r, member, None, None)?;
+    let key = |[scope_type, scope_id, module, action]: [String; 4]| {
+        Right { scope_type: &scope_type, scope_id: &scope_id, module: &module, action: &action }.key(member)
+    };
+    Ok(rights.into_iter().map(|right| Change::Grant(key(right), None)).collect())
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::MemberErased(member) => {
+            let changes = drop_grants(t, *member)?;
+            store::delete_of_member(t, *member)?;
+            Ok(changes)
+        }
+        _ => Ok(Vec::new()),
+    }
 }

@@ -7,8 +7,9 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::invitations::{self, Invitation, RoleName};
 use crate::kernel::app::{App, Changed, Transaction, ms};
-use crate::kernel::authn::caller::{Identity, Office, Person};
+use crate::kernel::authn::caller::{Office, Person};
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
 use crate::kernel::error::Error;
 use crate::kernel::http::{Body, Done, Email, LinkToken, Page, Reply, Tag, done, ok};

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::features::members;
 use crate::features::members::{Guesser, NewMember, bounded_guesses, create_as, happened, password};
 use crate::features::permissions;
+use crate::kernel::app::Occurrence;
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, giving};
@@ -192,7 +194,7 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
     let (hash, members_max, id) = (secret::hash(token), app.config.members_max, MemberId::new());
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
-        create_as(t, crate::features::members::require_room(t.snapshot(), members_max)?, id, &new)?;
+        create_as(t, members::require_room(t.snapshot(), members_max)?, id, &new)?;
         let person = authz::store::person(t, id)?;
         let seat = join(t, &invitation, id)?;
         let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
@@ -221,7 +223,7 @@ pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &s
 /// Uses the invitation up, and gives what it promises and the member does not have yet.
 fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Result<Change> {
     let organization = invitation.organization;
-    crate::features::members::join(t, organization, member)?;
+    members::join(t, organization, member)?;
     if let Some(role) = invitation.role {
         permissions::give(t, organization, member, role)?;
     }
@@ -232,4 +234,14 @@ fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Resul
 fn accepted(invitation: &Invitation, member: MemberId, is_new: bool) -> Entry {
     let after = json!({"invitation": invitation.id, "role": invitation.role_key, "created": is_new});
     Entry::new("member", member).within(invitation.organization).after(after)
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::MemberErased(member) => store::forget_invited(t, *member).map(|()| Vec::new()),
+        Occurrence::RoleDeleted(role) => store::withdraw_of_role(t, *role).map(|()| Vec::new()),
+        Occurrence::InvitationWithdrawn(id) => store::delete_invitation(t, *id).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
 }

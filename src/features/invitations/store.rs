@@ -6,7 +6,7 @@ use super::{Invitation, Invited};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{Cause, Result};
-use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, Timestamp};
+use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::secret::Hash;
 
 const FIND_INVITATION: &str = "
@@ -123,4 +123,20 @@ const DELETE_EXPIRED: &str = "
 
 pub fn delete_expired(w: &Writer<'_>, before: Timestamp, most: usize) -> Result<usize> {
     w.execute(DELETE_EXPIRED, &[(":before", &before), (":most", &sql::limit(most))])
+}
+
+const WITHDRAW_INVITATIONS: &str = "delete from invitations where role_id = :role_id and accepted_at is null";
+const FORGET_INVITED_ROLE: &str = "update invitations set role_id = null where role_id = :role_id";
+
+/// Open invitations to a role that is about to go; accepted ones only forget what it was.
+pub fn withdraw_of_role(w: &Writer<'_>, role: RoleId) -> Result<()> {
+    w.execute(WITHDRAW_INVITATIONS, &[(":role_id", &role)])?;
+    w.execute(FORGET_INVITED_ROLE, &[(":role_id", &role)]).map(drop)
+}
+
+const FORGET_INVITED: &str = "update invitations set email = null where member_id = :member_id";
+
+/// Forgets the e-mail at which somebody was invited.
+pub fn forget_invited(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(FORGET_INVITED, &[(":member_id", &member)]).map(drop)
 }

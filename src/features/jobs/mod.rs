@@ -21,10 +21,12 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::kernel::app::Occurrence;
 use crate::kernel::app::{App, Changed, Transaction, backoff, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz::Reach;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
 use crate::kernel::error::{Cause, Error, Result};
@@ -536,6 +538,18 @@ pub async fn tend(app: &App) -> Result<()> {
 pub async fn forget_done(app: &App) -> Result<()> {
     let keep_ms = ms(app.config.job_keep_s);
     app.tend_in_pieces(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        // Workers may take their jobs again.
+        Occurrence::MemberActivated(member) => queue::release_member(t, *member).map(|()| Vec::new()),
+        Occurrence::OrganizationActivated(organization) => {
+            queue::release_organization(t, *organization).map(|_| Vec::new())
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 #[cfg(test)]

@@ -7,27 +7,34 @@ mod hash_cost;
 mod legacy_hash;
 pub mod password;
 mod search_store;
-pub mod store;
-pub mod user_store;
+mod store;
+mod user_store;
 pub mod visible;
+mod writes;
 
 use std::net::IpAddr;
 
 use crate::features::permissions;
-use crate::kernel::app::{App, Changed, Transaction, delete_given_keys, end_sessions, upkeep, use_setup_token};
+use crate::kernel::app::{App, Changed, Transaction, upkeep, use_setup_token};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Who};
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authz::giving::Touch;
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
+use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach, giving};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Cause, Error, Field, Result};
-use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
+pub use store::{
+    Filter, find_by_identity, find_member, find_name_at, get_member, insert_identity, insert_member, list_members,
+    set_account_id,
+};
+pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
 pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
+pub use writes::{alive, delete_membership, erase, insert_membership, set_password, update_names};
 
 /// The ids of all members that a keyword may find, as a list in JSON; `None` where they are many.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
@@ -201,18 +208,19 @@ pub fn create_known(
 }
 
 /// Gives a member names that it lacks, as far as they are free; answers which.
-pub fn fill_gaps(w: &Writer<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
+pub fn fill_gaps(t: &Transaction<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
     let mut filled = member.clone();
     if filled.username.is_none() {
-        filled.username = free_name(w, offered.username.as_deref(), is_username)?;
+        filled.username = free_name(t, offered.username.as_deref(), is_username)?;
         filled.username_by_site = false;
     }
     if filled.email.is_none() {
-        filled.email = free_name(w, offered.email.as_deref(), is_email)?;
+        filled.email = free_name(t, offered.email.as_deref(), is_email)?;
     }
-    filled.display_name = filled.display_name.or_else(|| offered.display_name.clone().filter(|t| is_display_name(t)));
+    filled.display_name =
+        filled.display_name.or_else(|| offered.display_name.clone().filter(|name| is_display_name(name)));
     if filled != *member {
-        store::update_names(w, &filled)?;
+        writes::update_names(t, &filled)?;
     }
     let gaps = [
         ("username", filled.username != member.username),
@@ -256,7 +264,7 @@ pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> 
     if store::find_membership(t, organization, id)?.is_some() {
         return Ok(None);
     }
-    store::insert_membership(t, organization, id)?;
+    writes::insert_membership(t, organization, id)?;
     authz::store::seat(t, organization, id).map(Some)
 }
 
@@ -303,26 +311,12 @@ pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
 /// Suspending ends every session.
 pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
     if is_active {
-        store::set_status(t, id, "active")?;
+        writes::set_status(t, id, "active")?;
         return Ok(vec![authz::store::person(t, id)?]);
     }
     permissions::require_not_last_anywhere(t, id)?;
-    store::set_status(t, id, "suspended")?;
-    let mut changes = end_sessions(t, id, None)?;
-    changes.push(authz::store::person(t, id)?);
-    Ok(changes)
-}
-
-/// Gives a member a new password; every session ends, but one that may be kept. Where the former one was not shown, which
-/// keeps a session, keys that others made for the member end too. A first password ends no key.
-pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<Vec<Change>> {
-    let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();
-    store::set_password(t, id, hash)?;
-    let mut changes = end_sessions(t, id, kept)?;
-    if is_reset {
-        changes.extend(delete_given_keys(t, id)?.into_iter().map(Change::ApiKeyGone));
-    }
-    Ok(changes)
+    writes::set_status(t, id, "suspended")?;
+    Ok(vec![authz::store::person(t, id)?])
 }
 
 /// The hash of a member's password, where there is one.
@@ -347,14 +341,14 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
             member.username.clone_from(&new.username);
             member.username_by_site = false;
             member.display_name.clone_from(&new.display_name);
-            store::update_names(t, &member)?;
-            store::replace_pending(t, member.id, new.password_hash.as_deref().unwrap_or_default())?;
+            writes::update_names(t, &member)?;
+            writes::replace_pending(t, member.id, new.password_hash.as_deref().unwrap_or_default())?;
             member.id
         }
         Some(_) => return Err(Cause::EmailExists.into()),
         None => {
             let id = create(t, require_room(t.snapshot(), members_max)?, new)?;
-            store::set_status(t, id, "pending")?;
+            writes::set_status(t, id, "pending")?;
             id
         }
     };
@@ -367,7 +361,7 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
     if !keeps_password {
         store::drop_password(t, id)?;
     }
-    store::set_status(t, id, "active")?;
+    writes::set_status(t, id, "active")?;
     authz::store::person(t, id)
 }
 
@@ -381,7 +375,7 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
     let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
     for piece in upkeep::pieces(lapsed) {
         let forget = move |t: &Transaction<'_>, _: &Identity| {
-            let gone = store::delete_lapsed(t, before, &piece)?;
+            let gone = writes::delete_lapsed(t, before, &piece)?;
             if gone.is_empty() {
                 return Ok(Changed::nothing(()));
             }
@@ -526,7 +520,7 @@ pub async fn create_first_administrator(
             NewMember { email, username, password_hash: Some(hash), username_by_site: true, ..NewMember::default() };
         // A site that is full can still be set up.
         let id = create(t, Capacity(()), &new)?;
-        store::insert_membership(t, platform.id, id)?;
+        writes::insert_membership(t, platform.id, id)?;
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
         let changes = [authz::store::person(t, id)?, authz::store::seat(t, platform.id, id)?];

@@ -3,7 +3,6 @@
 use rusqlite::Row;
 
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
-use crate::features::videos;
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{Cause, Result};
@@ -284,15 +283,9 @@ const UPDATE_MEMBER: &str = "
         email_folded = :email_folded, display_name = :display_name, version = version + 1, updated_at = :now
     where id = :id";
 
-const VOID_MAILED: &str = "
-    delete from one_time_tokens
-    where member_id = :id and purpose in ('password_reset', 'email_code')
-      and exists (select 1 from members where id = :id and email_folded is not :email_folded)";
-
-/// The names of a member: username, e-mail, display name. What was mailed to a former e-mail is void.
+/// The names of a member: username, e-mail, display name.
 pub fn update_names(w: &Writer<'_>, member: &Member) -> Result<()> {
     yield_names(w, member.id, member.username.as_deref(), member.email.as_deref())?;
-    w.execute(VOID_MAILED, &[(":id", &member.id), (":email_folded", &member.email.as_deref().map(folded))])?;
     w.insert(
         UPDATE_MEMBER,
         &[
@@ -315,8 +308,7 @@ const SET_STATUS: &str = "
     where id = :id";
 
 pub fn set_status(w: &Writer<'_>, id: MemberId, status: &str) -> Result<()> {
-    w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)])?;
-    if status == "active" { videos::member_activated(w, id) } else { Ok(()) }
+    w.execute(SET_STATUS, &[(":status", &status), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
 const FIND_PASSWORD: &str = "select password_hash from members where id = :id";
@@ -356,9 +348,7 @@ const SET_PASSWORD: &str = "
     set password_hash = :password_hash, version = version + 1, updated_at = :now
     where id = :id";
 
-/// Links, codes and half sign-ins that stand on the former password go with it.
 pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
-    w.execute(DELETE_TOKENS, &[(":id", &id)])?;
     w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
@@ -375,7 +365,6 @@ const REPLACE_PENDING: &str = "
 
 /// Somebody registers again: the newest password counts.
 pub fn replace_pending(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
-    w.execute(DELETE_TOKENS, &[(":id", &id)])?;
     w.execute(REPLACE_PENDING, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
 }
 
@@ -415,17 +404,14 @@ const IS_LAPSED: &str = "
       and not exists (select 1 from quotas where member_id = m.id)";
 const DELETE_LAPSED: &str = "delete from members where id = :id and status = 'pending'";
 
-/// Takes away those of them that still are: they were never anybody, so that nothing of them has to stay. Answers which.
-pub fn delete_lapsed(w: &Writer<'_>, before: Timestamp, listed: &[MemberId]) -> Result<Vec<MemberId>> {
-    let mut lapsed = Vec::new();
-    for id in listed {
-        if w.find(IS_LAPSED, &[(":id", id), (":before", &before)], |_| Ok(()))?.is_some() {
-            w.execute(DELETE_TOKENS, &[(":id", id)])?;
-            w.execute(DELETE_LAPSED, &[(":id", id)])?;
-            lapsed.push(*id);
-        }
-    }
-    Ok(lapsed)
+/// Is it still one of them?
+pub fn is_lapsed(r: &Reader<'_>, id: MemberId, before: Timestamp) -> Result<bool> {
+    Ok(r.find(IS_LAPSED, &[(":id", &id), (":before", &before)], |_| Ok(()))?.is_some())
+}
+
+/// Takes away a registration that nobody completed: it was never anybody, so that nothing of it has to stay.
+pub fn delete_lapsed(w: &Writer<'_>, id: MemberId) -> Result<()> {
+    w.execute(DELETE_LAPSED, &[(":id", &id)]).map(drop)
 }
 
 const ERASE_MEMBER: &str = "
@@ -434,21 +420,18 @@ const ERASE_MEMBER: &str = "
         display_name = null, password_hash = null, status = 'deleted', status_reason = null, version = version + 1, updated_at = :now
     where id = :id";
 const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
-const DELETE_GRANTS: &str = "delete from grants where member_id = :id";
-const DELETE_TOKENS: &str = "delete from one_time_tokens where member_id = :id";
-const DELETE_FACTOR: &str = "delete from second_factors where member_id = :id";
-const DELETE_RECOVERY_CODES: &str = "delete from recovery_codes where member_id = :id";
-const FORGET_INVITED: &str = "update invitations set email = null where member_id = :id";
 
-/// Takes away all that names the person; memberships, sessions and keys must be gone already.
+/// Takes away all that names the person here; what other features have of it must be gone already.
 pub fn erase_member(w: &Writer<'_>, id: MemberId) -> Result<()> {
-    for statement in
-        [DELETE_IDENTITIES, DELETE_GRANTS, DELETE_TOKENS, DELETE_FACTOR, DELETE_RECOVERY_CODES, FORGET_INVITED]
-    {
-        w.execute(statement, &[(":id", &id)])?;
-    }
+    w.execute(DELETE_IDENTITIES, &[(":id", &id)])?;
     w.execute(ERASE_MEMBER, &[(":now", &w.now()), (":id", &id)])?;
     search_store::shed_words(w)
+}
+
+const COUNT_GRANTS: &str = "select count(*) from grants where member_id = :id";
+
+pub fn count_grants(r: &Reader<'_>, id: MemberId) -> Result<i64> {
+    r.one(COUNT_GRANTS, &[(":id", &id)], |row| row.get(0))
 }
 
 const INSERT_IDENTITY: &str = "
@@ -574,8 +557,8 @@ const INSERT_MEMBERSHIP: &str = "
     values (:organization_id, :member_id, :now)";
 
 pub fn insert_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
-    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())])?;
-    videos::seat_changed(w, member)
+    w.execute(INSERT_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member), (":now", &w.now())])
+        .map(drop)
 }
 
 const DELETE_MEMBERSHIP: &str = "
@@ -583,7 +566,5 @@ const DELETE_MEMBERSHIP: &str = "
     where organization_id = :organization_id and member_id = :member_id";
 
 pub fn delete_membership(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<usize> {
-    let deleted = w.execute(DELETE_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member)])?;
-    videos::seat_changed(w, member)?;
-    Ok(deleted)
+    w.execute(DELETE_MEMBERSHIP, &[(":organization_id", &organization), (":member_id", &member)])
 }

@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::store::{self, Filter};
 use super::{Organization, create};
-use crate::kernel::app::{App, Changed, Committed, Transaction};
+use crate::kernel::app::{App, Changed, Committed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Neighbour, Office};
+use crate::kernel::authn::caller::{Neighbour, Office};
 use crate::kernel::authz::permission::{PLATFORM_ORG_CODE, Permission};
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
 use crate::kernel::error::{Cause, Error, Result};
@@ -322,6 +323,9 @@ fn change(
         return Err(Cause::BuiltInOrganization.into());
     }
     store::update_organization(t, &organization)?;
+    if organization.is_active {
+        t.happened(&Occurrence::OrganizationActivated(organization.id))?;
+    }
     let organization = store::get_organization(t, id)?;
     let entry = Entry::new("organization", id).within(id).before(described(&former)).after(described(&organization));
     let policy = authz::store::tenant(t, id)?;

@@ -37,7 +37,7 @@ pub fn create(t: &Transaction<'_>, organization: &Organization) -> Result<Vec<Ch
 
 /// Makes the built-in organization `platform`, whose rights are rights over the site; does nothing when it is there.
 pub async fn found_platform(app: &App) -> Result<()> {
-    let caller = crate::kernel::authn::caller::Identity::command_line();
+    let caller = crate::kernel::authz::principal::Identity::command_line();
     app.change(&caller, "organization.found_platform", |t, _| {
         if t.snapshot().platform().is_some() {
             return Ok(Changed::nothing(()));

@@ -3,7 +3,6 @@
 use rusqlite::Row;
 
 use super::Organization;
-use crate::features::videos;
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
@@ -103,6 +102,6 @@ pub fn update_organization(w: &Writer<'_>, organization: &Organization) -> Resul
             (":now", &w.now()),
             (":id", &organization.id),
         ],
-    )?;
-    if organization.is_active { videos::organization_activated(w, organization.id) } else { Ok(()) }
+    )
+    .map(drop)
 }

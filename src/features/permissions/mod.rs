@@ -21,10 +21,12 @@ use crate::kernel::authz::catalog::Slot;
 use crate::kernel::authz::permission::{
     OWN, OWN_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
 };
-use crate::kernel::authz::snapshot::{Change, Right, Role, Snapshot};
+use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::db::Writer;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId, Timestamp};
+
+pub use store::list_assignments;
 
 /// A role as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,19 +214,10 @@ pub fn held_keys(snapshot: &Snapshot, organization: OrganizationId, member: Memb
     tenant.into_iter().flat_map(|tenant| tenant.roles_of(member)).map(|role| role.key.to_string()).collect()
 }
 
-/// What the policy forgets when a member's grants are deleted with it.
-pub fn drop_grants(r: &crate::kernel::db::Reader<'_>, member: MemberId) -> Result<Vec<Change>> {
-    let rights = store::list_grants(r, member, None, None)?;
-    let key = |[scope_type, scope_id, module, action]: [String; 4]| {
-        Right { scope_type: &scope_type, scope_id: &scope_id, module: &module, action: &action }.key(member)
-    };
-    Ok(rights.into_iter().map(|right| Change::Grant(key(right), None)).collect())
-}
-
 /// Brings Roster's own entries into the catalog and into the system roles; does nothing when they are there.
 pub async fn seed(app: &App) -> Result<()> {
     let base_path = app.config.base_path.clone();
-    let caller = crate::kernel::authn::caller::Identity::command_line();
+    let caller = crate::kernel::authz::principal::Identity::command_line();
     app.change(&caller, "catalog.seed", move |t, _| {
         let (changes, added) = seed_own(t, &base_path)?;
         let entry = Entry::new("catalog", OWN_APP).after(serde_json::json!({"added": added}));

@@ -5,11 +5,9 @@ use rusqlite::Row;
 use super::external_key::one_spelling;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::kernel::authz::catalog::Slot;
-use crate::kernel::authz::snapshot::Right;
-use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
-use crate::kernel::ids::{AssignmentId, GrantId, MappingId, MemberId, OrganizationId, RoleId};
+use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId};
 
 // ── roles ──
 
@@ -399,77 +397,6 @@ pub fn delete_mapping(w: &Writer<'_>, id: MappingId) -> Result<()> {
     w.execute(DELETE_MAPPING, &[(":id", &id)]).map(drop)
 }
 
-// ── direct grants ──
-
-const FIND_GRANT: &str = "
-    select id
-    from grants
-    where member_id = :member_id and scope_type = :scope_type and scope_id = :scope_id and module = :module
-      and action = :action";
-
-pub fn find_grant(r: &Reader<'_>, member: MemberId, right: &Right<'_>) -> Result<Option<GrantId>> {
-    r.find(
-        FIND_GRANT,
-        &[
-            (":member_id", &member),
-            (":scope_type", &right.scope_type),
-            (":scope_id", &right.scope_id),
-            (":module", &right.module),
-            (":action", &right.action),
-        ],
-        |row| row.get(0),
-    )
-}
-
-const INSERT_GRANT: &str = "
-    insert into grants (id, member_id, scope_type, scope_id, module, action, created_at)
-    values (:id, :member_id, :scope_type, :scope_id, :module, :action, :now)";
-
-pub fn insert_grant(w: &Writer<'_>, id: GrantId, member: MemberId, right: &Right<'_>) -> Result<()> {
-    w.execute(
-        INSERT_GRANT,
-        &[
-            (":id", &id),
-            (":member_id", &member),
-            (":scope_type", &right.scope_type),
-            (":scope_id", &right.scope_id),
-            (":module", &right.module),
-            (":action", &right.action),
-            (":now", &w.now()),
-        ],
-    )
-    .map(drop)
-}
-
-const DELETE_GRANT: &str = "delete from grants where id = :id";
-
-pub fn delete_grant(w: &Writer<'_>, id: GrantId) -> Result<()> {
-    w.execute(DELETE_GRANT, &[(":id", &id)]).map(drop)
-}
-
-const LIST_GRANTS: List = List {
-    name: "grants",
-    columns: "scope_type, scope_id, module, action",
-    from: "grants",
-    joins: "",
-    conditions: &["member_id = :member_id", "scope_type = :scope_type", "+module = :module"],
-    order: &["scope_type", "scope_id", "module", "action"],
-    costly: &[],
-    kept: &[],
-};
-
-/// Scope type, scope id, module and action of each grant.
-pub fn list_grants(
-    r: &Reader<'_>,
-    member: MemberId,
-    scope_type: Option<&str>,
-    module: Option<&str>,
-) -> Result<Vec<[String; 4]>> {
-    let asked: Parameters<'_> = &[(":member_id", &member), (":scope_type", &scope_type), (":module", &module)];
-    let all = Window::first(u64::MAX);
-    Ok(r.some(&LIST_GRANTS, asked, &all, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.items)
-}
-
 // ── catalog ──
 
 const INSERT_PERMISSION: &str = "
@@ -577,4 +504,12 @@ pub fn replace_app_organizations(w: &Writer<'_>, app: &str, organizations: &[Org
 
 fn count(row: &Row<'_>) -> rusqlite::Result<u64> {
     row.get::<_, i64>(0).map(|n| u64::try_from(n).unwrap_or_default())
+}
+
+const COUNT_OPEN_INVITATIONS: &str =
+    "select count(*) from invitations where role_id = :role_id and accepted_at is null";
+
+/// How many open invitations lead to a role.
+pub fn count_open_invitations(r: &Reader<'_>, role: RoleId) -> Result<i64> {
+    r.one(COUNT_OPEN_INVITATIONS, &[(":role_id", &role)], |row| row.get(0))
 }

@@ -19,10 +19,12 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::kernel::app::Occurrence;
 use crate::kernel::app::Transaction;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz::giving;
 use crate::kernel::authz::plugin::{Activation, Exports, Filter, Mode, route_filter};
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Field, Result};
@@ -462,6 +464,16 @@ pub fn store_version(
     store::insert_version(t, plugin.id, &version)?;
     store::update_plugin(t, &plugin)?;
     Ok((store::get(t, organization, &name)?, version.number, true))
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::PluginQuarantined { plugin, version } => {
+            store::quarantine(t, *plugin, *version).map(|()| Vec::new())
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 #[cfg(test)]

@@ -222,3 +222,10 @@ const DELETE_COMPONENT: &str = "
 fn delete_component(w: &Writer<'_>, sha256: &Hash) -> Result<()> {
     w.execute(DELETE_COMPONENT, &[(":sha256", sha256)]).map(drop)
 }
+
+const QUARANTINE: &str = "
+    update plugin_versions set quarantined_at = :now where plugin_id = :plugin_id and version = :version";
+
+pub fn quarantine(w: &Writer<'_>, plugin: PluginId, version: u32) -> Result<()> {
+    w.execute(QUARANTINE, &[(":now", &w.now()), (":plugin_id", &plugin), (":version", &version)]).map(drop)
+}

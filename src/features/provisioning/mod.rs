@@ -8,19 +8,17 @@ pub mod spreadsheet;
 use serde_json::json;
 
 use crate::features::members::{
-    Member, NewMember, SFTPGO, WORDPRESS, create, erased, find_known, find_login, folded, happened, join,
-    owner_of_folder, require_room, store, user_store,
+    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, happened, join,
+    owner_of_folder, require_room,
 };
-use crate::features::permissions;
 use crate::features::quotas::{self, Account, Rules};
-use crate::features::videos;
-use crate::kernel::app::{Changed, Transaction, drop_api_keys, end_sessions, forget_answers_naming};
+use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::giving::Touch;
 use crate::kernel::authz::promise::Maker;
-use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -79,17 +77,17 @@ pub fn require_folder_name(new: &NewUser) -> Result<()> {
 
 /// The member with all that belongs to it.
 pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, id: MemberId) -> Result<User> {
-    complete(r, snapshot, rules, store::get_member(r, id)?)
+    complete(r, snapshot, rules, members::get_member(r, id)?)
 }
 
 /// What belongs to a member.
 pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, member: Member) -> Result<User> {
     let id = member.id;
     Ok(User {
-        status_reason: user_store::find_status_reason(r, id)?,
-        wordpress_id: store::find_name_at(r, id, WORDPRESS)?,
-        sftpgo_username: store::find_name_at(r, id, SFTPGO)?,
-        account: videos::account(r, rules, snapshot, id)?,
+        status_reason: members::find_status_reason(r, id)?,
+        wordpress_id: members::find_name_at(r, id, WORDPRESS)?,
+        sftpgo_username: members::find_name_at(r, id, SFTPGO)?,
+        account: quotas::account(r, rules, snapshot, id)?,
         organization: quotas::organization_of(snapshot, id),
         member,
     })
@@ -163,13 +161,13 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
             ..NewMember::default()
         },
     )?;
-    store::insert_identity(t, id, SFTPGO, sftpgo_username, None)?;
+    members::insert_identity(t, id, SFTPGO, sftpgo_username, None)?;
     if let Some(number) = new.wordpress_id {
-        store::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
+        members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
     }
     // Makes its account. Under the ceiling of its organization that comes with its first video, once the policy knows of
     // its place.
-    let counted = videos::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
+    let counted = quotas::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
     let mut changes = vec![authz::store::person(t, id)?];
     let mut entry = Entry::new("member", id).after(json!({
         "fields": ["username", "email", "sftpgo_username"], "quota_size": new.quota_size,
@@ -263,23 +261,23 @@ pub fn edit(
     member.email = edit.email.clone().or(member.email);
     member.display_name = edit.display_name.clone().or(member.display_name);
     if member != user.member {
-        store::update_names(t, &member)?;
+        members::update_names(t, &member)?;
     } else {
-        user_store::touch(t, id)?;
+        members::touch(t, id)?;
     }
     if fields.contains(&"wordpress_id") {
-        user_store::delete_subject_at(t, id, WORDPRESS)?;
+        members::delete_subject_at(t, id, WORDPRESS)?;
         if let Some(number) = edit.wordpress_id.flatten() {
-            store::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
+            members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
         }
     }
     if fields.contains(&"sftpgo_username")
         && let Some(name) = &edit.sftpgo_username
     {
-        store::insert_identity(t, id, SFTPGO, name, None)?;
+        members::insert_identity(t, id, SFTPGO, name, None)?;
     }
     let counted = match edit.quota_size {
-        Some(size) => videos::set_quota(t, rules, reach, (id, size))?,
+        Some(size) => quotas::set_quota(t, rules, reach, (id, size))?,
         None => Changed::nothing(false),
     };
     if let Some(organization) = edit.join {
@@ -300,17 +298,13 @@ pub fn switch(
     reason: Option<&str>,
 ) -> Result<Changed<()>> {
     let former = alive(t, id)?;
-    let is_same = former.is_active() == is_active && user_store::find_status_reason(t, id)?.as_deref() == reason;
+    let is_same = former.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
     if is_same {
         return Ok(Changed::nothing(()));
     }
-    let changes = if former.is_active() == is_active {
-        Vec::new()
-    } else {
-        crate::features::members::set_active(t, id, is_active)?
-    };
-    user_store::set_status_reason(t, id, reason)?;
-    user_store::touch(t, id)?;
+    let changes = if former.is_active() == is_active { Vec::new() } else { members::set_active(t, id, is_active)? };
+    members::set_status_reason(t, id, reason)?;
+    members::touch(t, id)?;
     let kind = if is_active { Kind::MemberActivated } else { Kind::MemberSuspended };
     let event = (!changes.is_empty()).then(|| happened(t, kind, id));
     let status = if is_active { "active" } else { "suspended" };
@@ -319,42 +313,6 @@ pub fn switch(
     Ok(Changed::new((), Entry::new("member", id).within(reach.organization()).after(after))
         .policy(changes)
         .event(event))
-}
-
-/// Takes away all personal data, memberships, roles, grants, sessions and keys; the id stays, for the audit.
-pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Changed<()>> {
-    let id = former.id;
-    // Said before the names are gone: whoever hears of it has to know whom it means.
-    let deleted = erased(t, id)?;
-    let held: Vec<OrganizationId> =
-        t.snapshot().tenants().filter(|tenant| tenant.set_of(id).is_some()).map(|tenant| tenant.id).collect();
-    let mut changes: Vec<Change> = Vec::new();
-    let mut lost = Vec::new();
-    for organization in held {
-        let roles = permissions::held_keys(t.snapshot(), organization, id);
-        lost.push(json!({"organization": organization, "roles": roles}));
-        permissions::leave(t, organization, id)?;
-        store::delete_membership(t, organization, id)?;
-        changes.push(authz::store::seat(t, organization, id)?);
-    }
-    let grants = permissions::drop_grants(t, id)?;
-    let before = json!({"status": former.status, "memberships": lost, "grants": grants.len()});
-    changes.extend(grants);
-    changes.extend(end_sessions(t, id, None)?);
-    changes.extend(drop_api_keys(t, id)?);
-    videos::forget_member(t, id)?;
-    store::erase_member(t, id)?;
-    forget_answers_naming(t, id)?;
-    changes.push(authz::store::person(t, id)?);
-    let entry =
-        Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));
-    Ok(Changed::new((), entry).policy(changes).event([deleted]))
-}
-
-/// A member that was not erased.
-pub fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
-    let member = store::get_member(t, id)?;
-    if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
 }
 
 /// The member who has this username.

@@ -9,22 +9,48 @@ use serde_json::json;
 
 use crate::features::members;
 use crate::features::quotas::recount::{self, Counted, Difference, Whose};
-use crate::features::quotas::store;
-use crate::features::quotas::store::{Ceiling, Held};
-use crate::features::quotas::{self, Account, Rules};
-use crate::features::videos::api::QuotaView;
-use crate::features::videos::{self, set_quota};
+use crate::features::quotas::store::{self, Ceiling, Held};
+use crate::features::quotas::{self, Account, Rules, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, OfficeOrKey, Person, PersonOrKey};
+use crate::kernel::authn::caller::{OfficeOrKey, Person, PersonOrKey};
 use crate::kernel::authz::giving::{self, Gift};
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
+
+/// What one may store, in bytes
+#[derive(Object)]
+#[oai(rename = "Quota")]
+struct QuotaView {
+    /// What may be stored
+    size: i64,
+    /// What is stored
+    used: i64,
+    /// What is promised to uploads
+    reserved: i64,
+    /// What is left, never below 0
+    free: i64,
+    /// How much of the size is used, in whole per cent rounded down
+    percent: i64,
+}
+
+impl From<Account> for QuotaView {
+    fn from(account: Account) -> Self {
+        Self {
+            size: account.size,
+            used: account.used,
+            reserved: account.reserved,
+            free: account.free(),
+            percent: account.percent(),
+        }
+    }
+}
 
 /// A member with its quota
 #[derive(Object)]
@@ -303,7 +329,7 @@ impl Api {
     async fn get_my_quota(&self, caller: PersonOrKey) -> Reply<QuotaView> {
         let member = authz::require_own(&caller, "quotas:read")?;
         let (rules, snapshot) = (Rules::of(&self.app.config), self.app.snapshot());
-        let account = self.app.read(move |r| videos::account(r, &rules, &snapshot, member)).await?;
+        let account = self.app.read(move |r| quotas::account(r, &rules, &snapshot, member)).await?;
         let warning = account.warning();
         Ok(ok(account.into()).quota_warning(warning))
     }
@@ -366,7 +392,7 @@ impl Api {
                     set_quota(t, &rules, reach, (id.0, size))?
                 }
             };
-            let account = videos::account(t, &rules, t.snapshot(), id.0)?;
+            let account = quotas::account(t, &rules, t.snapshot(), id.0)?;
             let version = store::find_member_size(t, id.0)?.map_or(1, |(_, version)| version);
             Ok(changed.map(|_| (MemberQuota::new(id.0, member.username, account), version)))
         };

@@ -8,12 +8,19 @@
 
 pub mod api;
 pub mod recount;
-pub mod recount_store;
-pub mod store;
+mod recount_store;
+mod reservation_store;
+pub mod reservations;
+mod store;
 
 use serde_json::json;
 
-use crate::kernel::app::Transaction;
+use crate::kernel::app::Occurrence;
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::Reach;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
 use crate::kernel::db::{Reader, Writer};
@@ -301,6 +308,127 @@ pub fn event(kind: Kind, member: MemberId, account: &Account, more: serde_json::
         data.extend(more);
     }
     Event::new(kind, data).within(account.organization).about(member)
+}
+
+/// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
+pub async fn tend(app: &App) -> Result<()> {
+    /// Looked at in one read, and changed at once at most.
+    const AT_ONCE_MAX: usize = 200;
+    app.tend_in_pieces(store::expire).await?;
+    app.tend_in_pieces(reservations::forget_old).await?;
+    let rules = Rules::of(&app.config);
+    let mut after = MemberId(uuid::Uuid::nil());
+    loop {
+        let snapshot = app.snapshot();
+        let look = move |r: &Reader<'_>| {
+            let full = store::list_full(r, after, AT_ONCE_MAX)?;
+            let last = full.last().copied().filter(|_| full.len() == AT_ONCE_MAX);
+            let mut freed = Vec::new();
+            for member in full {
+                if has_room(r, &rules, &snapshot, member)? {
+                    freed.push(member);
+                }
+            }
+            Ok((freed, last))
+        };
+        let (freed, last) = app.read(look).await?;
+        if !freed.is_empty() {
+            let tell = move |t: &Transaction<'_>, _: &Identity| tell_freed(t, &rules, &freed);
+            app.change(&Identity::command_line(), "quota.free", tell).await?;
+        }
+        match last {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn tell_freed(t: &Transaction<'_>, rules: &Rules, members: &[MemberId]) -> Result<Changed<()>> {
+    let mut changed = Changed::nothing(());
+    for member in members {
+        let account = account(t, rules, t.snapshot(), *member)?;
+        if is_open(t, &account)? {
+            let entry = Entry::new("quota", *member).within(account.organization);
+            changed = changed.also(entry).event(note_usage(t, *member, &account)?);
+        }
+    }
+    Ok(changed)
+}
+
+/// What a member may store, and does.
+pub fn account(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: MemberId) -> Result<Account> {
+    let now = Timestamp::now();
+    let organization = organization_of(snapshot, member);
+    let above = match organization {
+        Some(organization) => store::find_ceiling(r, organization, now)?.and_then(|ceiling| ceiling.member_size),
+        None => None,
+    };
+    let size = above.unwrap_or(rules.default_bytes);
+    let found = store::find_account(r, member, now, size)?;
+    let empty = Account::empty(organization, size);
+    // It counts under its present organization from the next change on; what it may store follows at once.
+    Ok(found.map_or(empty, |account| Account { organization, size: account.own_size.unwrap_or(size), ..account }))
+}
+
+/// Has a member room for anything?
+pub fn has_room(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: MemberId) -> Result<bool> {
+    is_open(r, &account(r, rules, snapshot, member)?)
+}
+
+/// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.
+/// What an organization says holds only under that one.
+pub fn set_quota(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    reach: Reach,
+    (member, size): (MemberId, Option<i64>),
+) -> Result<Changed<bool>> {
+    let organization = settle(t, member)?;
+    let former = store::find_member_size(t, member)?.and_then(|(size, _)| size);
+    if former == size {
+        return Ok(Changed::nothing(false));
+    }
+    store::set_member_size(t, member, (size, reach.organization()))?;
+    let account = account(t, rules, t.snapshot(), member)?;
+    let events = note_usage(t, member, &account)?;
+    let entry = Entry::new("quota", member).within(organization);
+    let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
+    Ok(Changed::new(true, entry).event([event(Kind::QuotaChanged, member, &account, json!({}))]).event(events))
+}
+
+/// Did something not fit a quota?
+pub fn is_lack_of_room(error: &Error) -> bool {
+    const QUOTA: u32 = 506;
+    error.cause.category() == QUOTA
+}
+
+/// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
+pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
+    if !is_lack_of_room(error) {
+        return;
+    }
+    let (rules, word) = (Rules::of(&app.config), error.cause.word());
+    let note = move |t: &Transaction<'_>, _: &Identity| {
+        let Some(event) = note_refusal(t, &rules, member, need)? else {
+            return Ok(Changed::nothing(()));
+        };
+        let entry = Entry::new("quota", member).within(event.organization);
+        Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
+    };
+    if let Err(e) = app.change(caller, "quota.exceed", note).await {
+        tracing::error!(error = %e, "a refusal could not be recorded");
+    }
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        // What it may store is said by its organization from now on.
+        Occurrence::MembershipsChanged(member) => store::seat_changed(t, *member).map(|()| Vec::new()),
+        // Its videos keep its id, so that what they count stays true until somebody takes or deletes them.
+        Occurrence::MemberErased(member) => reservations::release_all(t, *member).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::Reason;
 use super::recount_store as store;
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId};

@@ -2,7 +2,7 @@
 
 use crate::kernel::authz::store::encrypt;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{Encryption, Place};
+use crate::kernel::encryption::{Encryption, Place, SecretColumn};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::Hash;
@@ -103,3 +103,10 @@ const MARK_SESSION: &str = "update sessions set second_factor = :shown where id 
 pub fn mark_session(w: &Writer<'_>, id: SessionId, shown: bool) -> Result<()> {
     w.execute(MARK_SESSION, &[(":shown", &shown), (":id", &id)]).map(drop)
 }
+
+const LIST_FACTOR_SECRETS: &str = "select member_id, secret from second_factors";
+const SET_FACTOR_SECRET: &str = "update second_factors set secret = :stored where member_id = :row";
+
+/// The secrets of the authenticators, and how their rows are rewritten.
+pub const SECRET: SecretColumn =
+    SecretColumn { table: "second_factors", column: "secret", list: LIST_FACTOR_SECRETS, set: SET_FACTOR_SECRET };

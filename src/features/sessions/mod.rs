@@ -15,6 +15,7 @@ pub mod proof;
 pub mod registration;
 pub mod second_factor;
 pub mod store;
+pub mod token_answer;
 
 use std::sync::Arc;
 
@@ -22,20 +23,51 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use crate::features::api_keys;
+use crate::features::invitations;
 use crate::features::members::{self, password};
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Exchange, Identity, Proof, Prover, Visitor, Who};
+use crate::kernel::authn::caller::{Proof, Prover, Visitor};
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::error::{Cause, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Sealer};
 use store::SessionRow;
+
+pub use factor_store::SECRET;
+pub use store::{is_used_up, use_up};
+
+/// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
+pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
+    Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
+}
+
+/// What ends with a member's account, password or e-mail.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::EmailChanged(member) => store::void_mailed(t, *member).map(|()| Vec::new()),
+        Occurrence::RegistrationGone(member) => store::delete_all_tokens(t, *member).map(|()| Vec::new()),
+        Occurrence::MemberSuspended(member) => end_sessions(t, *member, None),
+        Occurrence::PasswordSet { member, kept, .. } => {
+            store::delete_all_tokens(t, *member)?;
+            end_sessions(t, *member, *kept)
+        }
+        Occurrence::MemberErased(member) => {
+            store::delete_all_tokens(t, *member)?;
+            factor_store::delete_factor(t, *member)?;
+            end_sessions(t, *member, None)
+        }
+        Occurrence::LinkWithdrawn(hash) => store::delete_token(t, hash).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
+}
 
 /// What a sign-in or a refresh gives.
 #[derive(Debug)]
@@ -306,7 +338,7 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
 /// Forgets sessions and one-time secrets whose time is over.
 pub async fn tidy(app: &App) -> Result<()> {
     app.tend_in_pieces(store::forget_tokens).await?;
-    app.tend_in_pieces(crate::features::invitations::forget_expired).await?;
+    app.tend_in_pieces(invitations::forget_expired).await?;
     app.change_in_pieces("session.expire", |t, most| {
         let over = store::end_expired(t, most)?;
         if over.is_empty() {
@@ -369,7 +401,7 @@ impl Prover for Doorkeeper {
     }
 
     fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()> {
-        Box::pin(crate::features::api_keys::spend(&self.app, exchange, key))
+        Box::pin(api_keys::spend(&self.app, exchange, key))
     }
 }
 

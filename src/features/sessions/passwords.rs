@@ -12,10 +12,11 @@ use super::{require_signed_in, store};
 use crate::features::members::{self, password};
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Exchange, Identity, Visitor, Who};
+use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
@@ -71,12 +72,18 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
         if members::password_hash(t, member)?.as_ref() != Some(&stored) {
             return Err(wrong("was changed just now"));
         }
-        let changes = members::set_password(t, member, &hash, Some(session))?;
-        let entry =
-            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": changes.len()}));
-        Ok(Changed::new((), entry).policy(changes))
+        members::set_password(t, member, &hash, Some(session))?;
+        let ended = t.caused(is_session);
+        Ok(Changed::new(
+            (),
+            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": ended})),
+        ))
     };
     app.change(caller, "password.change", set).await.map(drop)
+}
+
+fn is_session(change: &Change) -> bool {
+    matches!(change, Change::Session(..))
 }
 
 fn wrong(message: &str) -> Error {
@@ -258,11 +265,10 @@ pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: Stri
     let hash = password::hash(app, new).await?;
     let set = move |t: &Transaction<'_>, _: &Identity| {
         let member = member_of(t, t.snapshot(), &token, t.now())?;
-        let changes = members::set_password(t, member, &hash, None)?;
-        let keys = changes.iter().filter(|change| matches!(change, Change::ApiKeyGone(_))).count();
-        let after = json!({"fields": ["password"], "sessions_ended": changes.len() - keys, "keys_ended": keys});
-        let entry = Entry::new("member", member).after(after);
-        Ok(Changed::new((), entry).policy(changes))
+        members::set_password(t, member, &hash, None)?;
+        let keys = t.caused(|change| matches!(change, Change::ApiKeyGone(_)));
+        let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
+        Ok(Changed::new((), Entry::new("member", member).after(after)))
     };
     let caller = Identity::of(Who::Visitor, exchange.clone());
     app.change(&caller, "password.reset", set).await.map(drop)

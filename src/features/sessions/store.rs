@@ -143,6 +143,21 @@ pub fn end_expired(w: &Writer<'_>, most: usize) -> Result<Vec<SessionId>> {
     w.all(END_EXPIRED, &[(":now", &w.now()), (":most", &sql::limit(most))], |row| row.get(0))
 }
 
+const END_SESSIONS: &str = "
+    delete from sessions
+    where member_id = :member_id and (:kept is null or id <> :kept)
+    returning id";
+const DELETE_CHALLENGES: &str = "
+    delete from one_time_tokens
+    where member_id = :member_id and purpose = 'second_factor'";
+
+/// Ends a member's sessions, but one that may be kept, and sign-ins that wait for a second factor; answers which
+/// sessions ended.
+pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<SessionId>> {
+    w.execute(DELETE_CHALLENGES, &[(":member_id", &member)])?;
+    w.all(END_SESSIONS, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
+}
+
 // ── one-time secrets ──
 
 /// A secret that is used once, as stored.
@@ -255,6 +270,39 @@ const FORGET_TOKENS: &str = "
 /// Forgets secrets whose time is over; answers how many.
 pub fn forget_tokens(w: &Writer<'_>, most: usize) -> Result<usize> {
     w.execute(FORGET_TOKENS, &[(":now", &w.now()), (":most", &sql::limit(most))])
+}
+
+const VOID_MAILED: &str = "
+    delete from one_time_tokens
+    where member_id = :member_id and purpose in ('password_reset', 'email_code')";
+
+/// What was mailed to a member is void.
+pub fn void_mailed(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(VOID_MAILED, &[(":member_id", &member)]).map(drop)
+}
+
+const DELETE_ALL_TOKENS: &str = "delete from one_time_tokens where member_id = :member_id";
+
+/// Links, codes and half sign-ins of a member.
+pub fn delete_all_tokens(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(DELETE_ALL_TOKENS, &[(":member_id", &member)]).map(drop)
+}
+
+const USE_UP: &str = "
+    insert into one_time_tokens (hash, purpose, expires_at, created_at)
+    values (:hash, 'used', :expires_at, :now)
+    on conflict (hash) do nothing";
+
+/// Marks something as used until it ends by itself; answers whether this was the first time.
+pub fn use_up(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool> {
+    w.execute(USE_UP, &[(":hash", hash), (":expires_at", &expires_at), (":now", &w.now())]).map(|rows| rows == 1)
+}
+
+const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
+
+/// Is it marked as used?
+pub fn is_used_up(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
+    Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
 }
 
 // ── second factors ──

@@ -11,12 +11,13 @@ use serde_json::json;
 use super::walk::{Found, Taken, walk};
 use super::{Registration, hand_over, register, register_ownerless, store};
 use crate::features::members;
+use crate::features::quotas;
 use crate::features::quotas::{Fit, Rules};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::MemberId;
@@ -110,7 +111,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, o
                 changed.answer.note(owner, size, already_exists);
             }
             for owner in owners.known() {
-                let account = super::account(t, &rules, t.snapshot(), owner)?;
+                let account = quotas::account(t, &rules, t.snapshot(), owner)?;
                 if account.used > account.size {
                     changed.answer.over_quota.insert(owner);
                 }
@@ -136,7 +137,7 @@ fn foreseen(r: &Reader<'_>, rules: &Rules, snapshot: &authz::snapshot::Snapshot,
         }
     }
     for (owner, bytes) in more {
-        let account = super::account(r, rules, snapshot, owner)?;
+        let account = quotas::account(r, rules, snapshot, owner)?;
         if account.used.saturating_add(bytes) > account.size {
             outcome.over_quota.insert(owner);
         }
@@ -195,7 +196,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
                     let owner = owners.of(r, video.path.folder())?;
                     made.claimed(owner, video.size);
                     if let Some(owner) = owner {
-                        let account = super::account(r, &rules, &snapshot, owner)?;
+                        let account = quotas::account(r, &rules, &snapshot, owner)?;
                         if account.used.saturating_add(video.size) > account.size {
                             made.over_quota.insert(owner);
                         }
@@ -217,7 +218,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
                 changed.answer.claimed(owner, video.size);
                 if let Some(owner) = owner {
                     changed = changed.and(hand_over(t, &rules, caller, (&video, owner, Fit::Anyway), "claim")?);
-                    let account = super::account(t, &rules, t.snapshot(), owner)?;
+                    let account = quotas::account(t, &rules, t.snapshot(), owner)?;
                     if account.used > account.size {
                         changed.answer.over_quota.insert(owner);
                     }
@@ -248,7 +249,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
         outcome.looked_at += waiting.len() as u64;
         let snapshot = app.snapshot();
         let sum = waiting.iter().fold(0_i64, |sum, video| sum.saturating_add(video.size));
-        let foresee = move |r: &Reader<'_>| super::account(r, &rules, &snapshot, member);
+        let foresee = move |r: &Reader<'_>| quotas::account(r, &rules, &snapshot, member);
         if is_dry_run {
             let account = app.read(foresee).await?;
             waiting.iter().for_each(|video| outcome.claimed(Some(member), video.size));
@@ -269,7 +270,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
                 changed.answer.claimed(Some(member), video.size);
                 changed = changed.and(hand_over(t, &rules, caller, (&video, member, Fit::Anyway), "claim")?);
             }
-            let account = super::account(t, &rules, t.snapshot(), member)?;
+            let account = quotas::account(t, &rules, t.snapshot(), member)?;
             if account.used > account.size {
                 changed.answer.over_quota.insert(member);
             }

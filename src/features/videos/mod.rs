@@ -8,21 +8,19 @@ pub mod api;
 pub mod import;
 pub mod measure;
 pub mod path;
-mod reservation_store;
-pub mod reservations;
 mod store;
 mod walk;
 
 use serde_json::{Value, json};
 
-use crate::features::quotas::{Account, Delta, Fit, Reason, Rules};
-use crate::kernel::app::{App, Changed, Transaction};
+use crate::features::jobs;
+use crate::features::quotas::{self, Account, Delta, Fit, Reason, Rules, reservations};
+use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
-use crate::kernel::authz::Reach;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{Cause, Error, Result};
-use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 use path::VideoPath;
 
@@ -82,7 +80,7 @@ pub struct Registered {
 impl Registered {
     /// It was there before: the usage is what it is.
     fn known(t: &Transaction<'_>, rules: &Rules, owner: MemberId, id: String) -> Result<Self> {
-        let warning = account(t, rules, t.snapshot(), owner)?.warning();
+        let warning = quotas::account(t, rules, t.snapshot(), owner)?.warning();
         Ok(Self { id, already_exists: true, warning })
     }
 }
@@ -143,7 +141,7 @@ pub fn admit(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Ad
         return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
     }
     let delta = Delta::take(new.size?, new.fit);
-    let owner = (new.owner, crate::features::quotas::organization_of(t.snapshot(), new.owner));
+    let owner = (new.owner, quotas::organization_of(t.snapshot(), new.owner));
     admit_new(t, rules, new.path, (owner, delta), new.queues_job).map(Admission::New)
 }
 
@@ -156,7 +154,7 @@ fn admit_new(
     queues_job: bool,
 ) -> Result<Admitted> {
     count_in(t, rules)?;
-    let account = crate::features::quotas::adjust(t, rules, owner, delta)?;
+    let account = quotas::adjust(t, rules, owner, delta)?;
     let video = Video { organization: owner.1, ..blank(t.now(), path, Some(owner.0), delta.used) };
     Ok(Admitted { video, account: Some(account), queues_job })
 }
@@ -166,12 +164,10 @@ pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Resul
     let Admitted { video, account, queues_job } = admitted;
     let number = store::insert_video(t, &video)?;
     if queues_job {
-        crate::features::jobs::queue(t, number, video.member, video.organization)?;
+        jobs::queue(t, number, video.member, video.organization)?;
     }
     let events = match video.account().zip(account) {
-        Some((owner, account)) => {
-            crate::features::quotas::enter(t, owner, &account, video.size, reason("register", &video.id, caller))?
-        }
+        Some((owner, account)) => quotas::enter(t, owner, &account, video.size, reason("register", &video.id, caller))?,
         None => Vec::new(),
     };
     let warning = account.and_then(|account| account.warning());
@@ -182,7 +178,7 @@ pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Resul
 /// Queues the work on a video that came to be without it.
 pub fn queue_job(w: &Writer<'_>, video: &Video) -> Result<()> {
     let number = store::get_number(w, &video.id)?;
-    crate::features::jobs::queue(w, number, video.member, video.organization)
+    jobs::queue(w, number, video.member, video.organization)
 }
 
 /// Registers a file that no member owns, and that so counts for nobody.
@@ -200,6 +196,47 @@ pub fn register_ownerless(
     keep(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
 }
 
+/// Makes a video of a reservation: the real size is taken, what was promised beyond it is free again. What is larger
+/// needs more room; where there is none, nothing changes. A repeat for the same file answers the same.
+pub fn commit_reservation(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    caller: &Identity,
+    (id, new): (ReservationId, Registration),
+) -> Result<Changed<Registered>> {
+    let reservation = reservations::get(t, new.owner, id)?;
+    let video = new.path.id();
+    match reservation.state_at(t.now()) {
+        "open" => {}
+        "committed" if reservation.video.as_ref() == Some(&video) => {
+            return Registered::known(t, rules, new.owner, video).map(Changed::nothing);
+        }
+        _ => return Err(Cause::ReservationOver.into()),
+    }
+    reservations::mark_committed(t, id, &video)?;
+    let entry = |size: i64| reservations::entry(&reservation).after(json!({"state": "committed", "size": size}));
+    if let Some(known) = find_at(t, &new.path)? {
+        reservations::give_back(t, &reservation)?;
+        return Ok(Changed::new(Registered::known(t, rules, new.owner, video)?, entry(known.size)));
+    }
+    let size = new.size?;
+    let organization = quotas::organization_of(t.snapshot(), new.owner);
+    let mut delta = Delta {
+        used: size,
+        reserved: -reservation.size,
+        // Within the promise nothing is asked, even if the quota became smaller meanwhile.
+        need: if new.fit == Fit::Must { size - reservation.size } else { 0 },
+    };
+    if organization != reservation.organization {
+        // The promise was made under another ceiling, which gets it back; this one is asked for all of it.
+        reservations::give_back(t, &reservation)?;
+        delta = Delta::take(size, new.fit);
+    }
+    let owner = (new.owner, organization);
+    let admitted = admit_new(t, rules, new.path, (owner, delta), new.queues_job)?;
+    Ok(keep(t, caller, admitted)?.also(entry(size)))
+}
+
 fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -> Video {
     Video { id: path.id(), path, member, organization: None, size, version: 1, created_at: now, updated_at: now }
 }
@@ -212,7 +249,7 @@ fn count_in(w: &Writer<'_>, rules: &Rules) -> Result<()> {
 /// Takes a video away with its jobs, and frees its bytes. The file is its owner's affair.
 pub fn remove(t: &Transaction<'_>, rules: &Rules, caller: &Identity, video: &Video) -> Result<Changed<()>> {
     let events = free(t, rules, video, reason("delete", &video.id, caller))?;
-    crate::features::jobs::forget_video(t, &video.id)?;
+    jobs::forget_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
     store::count_out(t)?;
     Ok(done((), Kind::VideoDeleted, video, json!({})).event(events))
@@ -222,9 +259,7 @@ pub fn remove(t: &Transaction<'_>, rules: &Rules, caller: &Identity, video: &Vid
 fn free(t: &Transaction<'_>, rules: &Rules, video: &Video, reason: Reason<'_>) -> Result<Vec<Event>> {
     match video.account() {
         None => Ok(Vec::new()),
-        Some(account) => {
-            crate::features::quotas::count(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events)
-        }
+        Some(account) => quotas::count(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events),
     }
 }
 
@@ -243,7 +278,7 @@ pub fn resize(
     if let Some(account) = video.account() {
         let more = size - video.size;
         let reason = reason("replace", &video.id, caller);
-        let counted = crate::features::quotas::count(t, rules, account, Delta::take(more, fit), reason)?;
+        let counted = quotas::count(t, rules, account, Delta::take(more, fit), reason)?;
         (warning, events) = (counted.0.warning(), counted.1);
     }
     store::update_video(t, &resized)?;
@@ -300,19 +335,14 @@ pub fn hand_over(
     if video.member == Some(to) {
         return Ok(Changed::nothing(None));
     }
-    let organization = crate::features::quotas::organization_of(t.snapshot(), to);
+    let organization = quotas::organization_of(t.snapshot(), to);
     let mut events = free(t, rules, video, reason(cause, &video.id, caller))?;
-    let taken = crate::features::quotas::count(
-        t,
-        rules,
-        (to, organization),
-        Delta::take(video.size, fit),
-        reason(cause, &video.id, caller),
-    )?;
+    let taken =
+        quotas::count(t, rules, (to, organization), Delta::take(video.size, fit), reason(cause, &video.id, caller))?;
     events.extend(taken.1);
     let given = Video { member: Some(to), organization, ..video.clone() };
     store::update_video(t, &given)?;
-    crate::features::jobs::transfer(t, &video.id, given.member, given.organization)?;
+    jobs::transfer(t, &video.id, given.member, given.organization)?;
     let former = json!({"former_uid": video.member});
     let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former);
     // The organization that loses it sees that in its own audit.
@@ -320,155 +350,6 @@ pub fn hand_over(
         changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
     }
     Ok(changed.event(events))
-}
-
-/// A member joined or left an organization: what it may store is said there from now on.
-pub fn seat_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
-    crate::features::quotas::store::seat_changed(w, member)
-}
-
-/// A member is active again: workers may take its jobs.
-pub fn member_activated(w: &Writer<'_>, member: MemberId) -> Result<()> {
-    crate::features::jobs::queue::release_member(w, member)
-}
-
-/// An organization is active again: workers may take its jobs.
-pub fn organization_activated(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {
-    crate::features::jobs::queue::release_organization(w, organization).map(drop)
-}
-
-/// A member is gone for good: nothing is held for it any more. Its videos keep its id, so that what they count stays
-/// true until somebody takes or deletes them.
-pub fn forget_member(t: &Transaction<'_>, member: MemberId) -> Result<()> {
-    reservations::release_all(t, member)
-}
-
-/// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
-pub async fn tend(app: &App) -> Result<()> {
-    /// Looked at in one read, and changed at once at most.
-    const AT_ONCE_MAX: usize = 200;
-    app.tend_in_pieces(crate::features::quotas::store::expire).await?;
-    app.tend_in_pieces(reservations::forget_old).await?;
-    let rules = Rules::of(&app.config);
-    let mut after = MemberId(uuid::Uuid::nil());
-    loop {
-        let snapshot = app.snapshot();
-        let look = move |r: &Reader<'_>| {
-            let full = crate::features::quotas::store::list_full(r, after, AT_ONCE_MAX)?;
-            let last = full.last().copied().filter(|_| full.len() == AT_ONCE_MAX);
-            let mut freed = Vec::new();
-            for member in full {
-                if has_room(r, &rules, &snapshot, member)? {
-                    freed.push(member);
-                }
-            }
-            Ok((freed, last))
-        };
-        let (freed, last) = app.read(look).await?;
-        if !freed.is_empty() {
-            let tell = move |t: &Transaction<'_>, _: &Identity| tell_freed(t, &rules, &freed);
-            app.change(&Identity::command_line(), "quota.free", tell).await?;
-        }
-        match last {
-            Some(last) => after = last,
-            None => return Ok(()),
-        }
-    }
-}
-
-fn tell_freed(t: &Transaction<'_>, rules: &Rules, members: &[MemberId]) -> Result<Changed<()>> {
-    let mut changed = Changed::nothing(());
-    for member in members {
-        let account = account(t, rules, t.snapshot(), *member)?;
-        if crate::features::quotas::is_open(t, &account)? {
-            let entry = Entry::new("quota", *member).within(account.organization);
-            changed = changed.also(entry).event(crate::features::quotas::note_usage(t, *member, &account)?);
-        }
-    }
-    Ok(changed)
-}
-
-/// What a member may store, and does.
-pub fn account(
-    r: &Reader<'_>,
-    rules: &Rules,
-    snapshot: &crate::kernel::authz::snapshot::Snapshot,
-    member: MemberId,
-) -> Result<crate::features::quotas::Account> {
-    let now = Timestamp::now();
-    let organization = crate::features::quotas::organization_of(snapshot, member);
-    let above = match organization {
-        Some(organization) => {
-            crate::features::quotas::store::find_ceiling(r, organization, now)?.and_then(|ceiling| ceiling.member_size)
-        }
-        None => None,
-    };
-    let size = above.unwrap_or(rules.default_bytes);
-    let found = crate::features::quotas::store::find_account(r, member, now, size)?;
-    let empty = crate::features::quotas::Account::empty(organization, size);
-    // It counts under its present organization from the next change on; what it may store follows at once.
-    Ok(found.map_or(empty, |account| crate::features::quotas::Account {
-        organization,
-        size: account.own_size.unwrap_or(size),
-        ..account
-    }))
-}
-
-/// Has a member room for anything?
-pub fn has_room(
-    r: &Reader<'_>,
-    rules: &Rules,
-    snapshot: &crate::kernel::authz::snapshot::Snapshot,
-    member: MemberId,
-) -> Result<bool> {
-    crate::features::quotas::is_open(r, &account(r, rules, snapshot, member)?)
-}
-
-/// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.
-/// What an organization says holds only under that one.
-pub fn set_quota(
-    t: &Transaction<'_>,
-    rules: &Rules,
-    reach: Reach,
-    (member, size): (MemberId, Option<i64>),
-) -> Result<Changed<bool>> {
-    let organization = crate::features::quotas::settle(t, member)?;
-    let former = crate::features::quotas::store::find_member_size(t, member)?.and_then(|(size, _)| size);
-    if former == size {
-        return Ok(Changed::nothing(false));
-    }
-    crate::features::quotas::store::set_member_size(t, member, (size, reach.organization()))?;
-    let account = account(t, rules, t.snapshot(), member)?;
-    let events = crate::features::quotas::note_usage(t, member, &account)?;
-    let entry = Entry::new("quota", member).within(organization);
-    let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
-    Ok(Changed::new(true, entry)
-        .event([crate::features::quotas::event(Kind::QuotaChanged, member, &account, json!({}))])
-        .event(events))
-}
-
-/// Did something not fit a quota?
-pub fn is_lack_of_room(error: &Error) -> bool {
-    const QUOTA: u32 = 506;
-    error.cause.category() == QUOTA
-}
-
-/// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
-pub async fn note_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
-    if !is_lack_of_room(error) {
-        return;
-    }
-    let (rules, word) = (Rules::of(&app.config), error.cause.word());
-    let note = move |t: &Transaction<'_>, _: &Identity| {
-        let Some(event) = crate::features::quotas::note_refusal(t, &rules, member, need)? else {
-            return Ok(Changed::nothing(()));
-        };
-        let entry = Entry::new("quota", member).within(event.organization);
-        Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
-    };
-    if let Err(e) = app.change(caller, "quota.exceed", note).await {
-        tracing::error!(error = %e, "a refusal could not be recorded");
-    }
 }
 
 fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reason<'r> {

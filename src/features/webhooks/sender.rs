@@ -13,16 +13,17 @@ use reqwest::{Client, Url};
 use serde_json::{Value, json};
 
 use super::address::{Hosts, Private};
-use super::{Delivery, Outcome, Webhook, store};
+use super::{Webhook, store};
 use crate::features::members::{self, Member};
 use crate::kernel::app::{App, Changed};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbound::{builder, made_once, retry_after};
+use crate::kernel::outbox::delivery::{Delivery, Outcome};
 use crate::kernel::secret::{self, Sealer};
 
 /// The secret of a webhook's generation, as its receiver keeps it.

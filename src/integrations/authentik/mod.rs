@@ -9,12 +9,12 @@ pub mod client;
 use serde_json::json;
 
 use crate::features::members::{
-    AUTHENTIK, Capacity, Member, NewMember, changed, happened, require_may_change, require_visible, set_active, store,
+    self, AUTHENTIK, Capacity, Member, NewMember, changed, happened, require_may_change, require_visible, set_active,
 };
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
@@ -95,7 +95,7 @@ async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Me
         let member = find(t, &wanted)?;
         match &member {
             Some(member) => require_changeable(t, caller, reach, member, &wanted)?,
-            None => crate::features::members::require_room(t.snapshot(), members_max).map(drop)?,
+            None => members::require_room(t.snapshot(), members_max).map(drop)?,
         }
         Ok(Changed::nothing(member))
     };
@@ -110,11 +110,11 @@ fn require(t: &Transaction<'_>, caller: &Identity) -> Result<Reach> {
 
 fn find(t: &Transaction<'_>, wanted: &Wanted) -> Result<Option<Member>> {
     let of_sub = match &wanted.sub {
-        Some(sub) => store::find_by_identity(t, AUTHENTIK, sub)?,
+        Some(sub) => members::find_by_identity(t, AUTHENTIK, sub)?,
         None => None,
     };
     let Some(uid) = wanted.uid else { return Ok(of_sub) };
-    let member = store::find_member(t, uid)?.filter(|member| member.status != "deleted");
+    let member = members::find_member(t, uid)?.filter(|member| member.status != "deleted");
     let member = member.ok_or(Cause::MemberNotFound)?;
     let is_other = |sub: &String| wanted.sub.as_ref().is_some_and(|wanted| wanted != sub);
     if of_sub.is_some_and(|other| other.id != uid) || member.authentik_sub.as_ref().is_some_and(is_other) {
@@ -170,8 +170,7 @@ async fn require_names_free(app: &App, member: Option<&Member>, wanted: &Wanted)
     let check = move |r: &Reader<'_>| {
         names.iter().try_for_each(|(name, cause)| {
             let Some(name) = name else { return Ok(()) };
-            let is_others =
-                crate::features::members::find_login(r, name)?.is_some_and(|found| Some(found.member.id) != own);
+            let is_others = members::find_login(r, name)?.is_some_and(|found| Some(found.member.id) != own);
             if is_others { Err((*cause).into()) } else { Ok(()) }
         })
     };
@@ -181,7 +180,7 @@ async fn require_names_free(app: &App, member: Option<&Member>, wanted: &Wanted)
 /// The member whom an account belongs to.
 async fn owner(app: &App, account: &Account) -> Result<Option<MemberId>> {
     let sub = account.uid.clone();
-    Ok(app.read(move |r| store::find_by_identity(r, AUTHENTIK, &sub)).await?.map(|member| member.id))
+    Ok(app.read(move |r| members::find_by_identity(r, AUTHENTIK, &sub)).await?.map(|member| member.id))
 }
 
 /// Fails for an account that is not this member's to have.
@@ -192,7 +191,7 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
     }
     let named = account.roster_uid().map(MemberId::of).filter(|id| !id.is_nil());
     let named = match named {
-        Some(id) => app.read(move |r| store::find_member(r, id)).await?,
+        Some(id) => app.read(move |r| members::find_member(r, id)).await?,
         None => None,
     };
     let named = named.filter(|named| named.status != "deleted").map(|named| named.id);
@@ -255,8 +254,8 @@ fn keep(
     (wanted, members_max): (&Wanted, u64),
 ) -> Result<Changed<()>> {
     let reach = require(t, caller)?;
-    let Some(former) = store::find_member(t, uid)? else {
-        let capacity = crate::features::members::require_room(t.snapshot(), members_max)?;
+    let Some(former) = members::find_member(t, uid)? else {
+        let capacity = members::require_room(t.snapshot(), members_max)?;
         return keep_new(t, (reach, capacity), (uid, sub, account_id), wanted);
     };
     if former.status == "deleted" {
@@ -277,19 +276,19 @@ fn keep(
         return Ok(Changed::nothing(()));
     }
     if member != former {
-        store::update_names(t, &member)?;
+        members::update_names(t, &member)?;
     }
     if !is_linked {
-        store::insert_identity(t, uid, AUTHENTIK, sub, Some(account_id))?;
+        members::insert_identity(t, uid, AUTHENTIK, sub, Some(account_id))?;
     } else if !is_same_account {
-        store::set_account_id(t, uid, AUTHENTIK, account_id)?;
+        members::set_account_id(t, uid, AUTHENTIK, account_id)?;
     }
     let changes = match is_active {
         Some(is_active) => set_active(t, uid, is_active)?,
         None => Vec::new(),
     };
     let after = json!({"linked": !is_linked, "account": account_id, "names": member != former, "is_active": is_active});
-    let events = changed(t, &former, &store::get_member(t, uid)?);
+    let events = changed(t, &former, &members::get_member(t, uid)?);
     Ok(Changed::new((), Entry::new("member", uid).after(after)).policy(changes).event(events))
 }
 
@@ -307,12 +306,12 @@ fn keep_new(
         is_suspended: wanted.is_active == Some(false),
         ..NewMember::default()
     };
-    store::insert_member(t, capacity, uid, &new)?;
-    store::insert_identity(t, uid, AUTHENTIK, sub, Some(account_id))?;
+    members::insert_member(t, capacity, uid, &new)?;
+    members::insert_identity(t, uid, AUTHENTIK, sub, Some(account_id))?;
     let mut changes = vec![authz::store::person(t, uid)?];
     let mut entry = Entry::new("member", uid).after(json!({"created": true, "account": account_id}));
     if let Some(organization) = reach.organization() {
-        store::insert_membership(t, organization, uid)?;
+        members::insert_membership(t, organization, uid)?;
         changes.push(authz::store::seat(t, organization, uid)?);
         entry = entry.within(organization);
     }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 pub use super::client::Account;
 use crate::features::members::Member;
+use crate::features::quotas;
 use crate::features::quotas::Rules;
-use crate::features::videos;
 use crate::kernel::app::App;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
@@ -69,8 +69,8 @@ impl Bases {
 
     /// What the account of a member shall be, under this name.
     pub fn wish(&self, r: &Reader<'_>, member: &Member, username: String) -> Result<Wish> {
-        let account = videos::account(r, &self.rules, &self.snapshot, member.id)?;
-        let has_room = videos::has_room(r, &self.rules, &self.snapshot, member.id)?;
+        let account = quotas::account(r, &self.rules, &self.snapshot, member.id)?;
+        let has_room = quotas::has_room(r, &self.rules, &self.snapshot, member.id)?;
         Ok(Wish {
             member: member.id,
             is_active: member.is_active(),

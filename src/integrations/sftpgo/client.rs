@@ -2,7 +2,7 @@
 
 use reqwest::{Method, Request, RequestBuilder, Url};
 use serde_json::{Map, Value};
-use tokio::sync::MutexGuard;
+use tokio::sync::OwnedMutexGuard;
 
 use super::account::name_of;
 use crate::kernel::app::App;
@@ -42,12 +42,12 @@ impl From<Error> for Trouble {
 pub struct Turn<'a> {
     app: &'a App,
     /// What all use until it does not count any more.
-    token: MutexGuard<'a, Option<String>>,
+    token: OwnedMutexGuard<Option<String>>,
 }
 
 impl<'a> Turn<'a> {
     pub async fn begin(app: &'a App) -> Self {
-        Self { app, token: app.sftpgo.lock().await }
+        Self { app, token: app.outbound.token_at("sftpgo").lock_owned().await }
     }
 
     pub async fn find(&mut self, name: &str) -> Result<Option<Account>, Trouble> {

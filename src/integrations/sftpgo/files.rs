@@ -15,11 +15,12 @@ use serde_json::Value;
 use super::event::{self, Action, Disk, FileEvent, Heard, rest_below};
 use super::store;
 use crate::features::members;
+use crate::features::quotas;
 use crate::features::quotas::{Fit, Rules};
 use crate::features::videos::path::{VideoPath, is_ignored};
 use crate::features::videos::{self, Registration, Video, measure};
-use crate::kernel::app::{App, Changed, Transaction, is_used_up, use_up};
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::MemberId;
@@ -55,7 +56,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
             return Ok(Heard::Ignored("the file cannot be looked at"));
         }
         if event.is_over_quota {
-            videos::note_refusal(app, caller, owner.id, event.size.unwrap_or(0), &Cause::QuotaExceeded.into()).await;
+            quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &Cause::QuotaExceeded.into()).await;
         }
     }
     let path_bytes_max = app.config.video_path_bytes_max;
@@ -64,8 +65,8 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
         Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config), path_bytes_max, ignored_names };
     let heard = apply_all(app, caller, &event).await;
     if let Err(refused) = &heard {
-        videos::note_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
-        if event.event.action == Action::Upload && videos::is_lack_of_room(refused) {
+        quotas::record_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
+        if event.event.action == Action::Upload && quotas::is_lack_of_room(refused) {
             look_later(app.clone(), caller.clone(), event);
         }
     }
@@ -118,7 +119,7 @@ async fn require_room(app: &App, owner: &members::Member, path: VideoPath) -> Re
     let (rules, snapshot, id) = (Rules::of(&app.config), app.snapshot(), owner.id);
     let has_room = move |r: &Reader<'_>| {
         let replaced = videos::find(r, &path.id())?.filter(|video| video.member.is_some() && video.size > 0);
-        Ok(replaced.is_some() || videos::has_room(r, &rules, &snapshot, id)?)
+        Ok(replaced.is_some() || quotas::has_room(r, &rules, &snapshot, id)?)
     };
     let has_room = app.read(has_room).await?;
     if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
@@ -215,7 +216,7 @@ impl Applied {
 
     fn apply(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Step>> {
         if let Some(mark) = &self.event.mark
-            && is_used_up(t, mark)?
+            && store::is_marked(t, mark)?
         {
             return Ok(Changed::nothing(Step::Over(Heard::Ignored("it was told before"))));
         }
@@ -234,7 +235,7 @@ impl Applied {
             Action::Delete | Action::RemoveFolder => self.delete(t, caller),
         }?;
         if let Some(mark) = &self.event.mark {
-            use_up(t, mark, Some(self.owner), t.now().plus_ms(REMEMBERED_MS))?;
+            store::mark(t, mark, self.owner, t.now().plus_ms(REMEMBERED_MS))?;
         }
         Ok(changed.map(Step::Over))
     }

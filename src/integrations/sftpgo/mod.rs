@@ -17,12 +17,13 @@ use serde_json::Value;
 
 use crate::features::members;
 use crate::features::videos::path::is_folder;
-use crate::features::webhooks::{Delivery, Outcome};
-use crate::kernel::app::App;
+use crate::kernel::app::{App, Occurrence, Transaction};
+use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::delivery::{Delivery, Outcome};
 use account::Wish;
 use client::{Trouble, Turn};
 
@@ -144,4 +145,17 @@ async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
     }
     turn.put(name, &account::switched_off(&user), true).await?;
     Ok(None)
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    if let Occurrence::MemberErased(member) = what {
+        store::delete_of_member(t, *member)?;
+    }
+    Ok(Vec::new())
+}
+
+/// Upkeep: forgets events and paths that are too old to matter.
+pub async fn tidy(app: &App) -> Result<()> {
+    app.tend_in_pieces(store::forget).await.map(drop)
 }

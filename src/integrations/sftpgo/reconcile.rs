@@ -16,7 +16,7 @@ use super::{Followed, bring_in_line, erase, require_configured};
 use crate::features::members;
 use crate::kernel::app::{App, Changed};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;

@@ -13,13 +13,14 @@ use crate::features::members::{self, Member, WORDPRESS};
 use crate::features::permissions::Source;
 use crate::features::permissions::sync::Plan;
 use crate::features::sessions::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
+use crate::features::sessions::{is_used_up, use_up};
 use crate::integrations::wordpress::Person;
 use crate::integrations::wordpress::users::Office;
-use crate::kernel::app::{App, Changed, Transaction, is_used_up, ms, use_up};
+use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::giving::Touch;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbox::Kind;
@@ -244,7 +245,7 @@ pub async fn is_known(app: &App, mark: Mark) -> Result<bool> {
 
 /// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
 pub async fn mark_as_taken(app: &App, mark: Mark) -> Result<()> {
-    app.tend(move |w| use_up(w, &mark.hash, None, mark.until)).await.map(drop)
+    app.tend(move |w| use_up(w, &mark.hash, mark.until)).await.map(drop)
 }
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings

@@ -13,7 +13,7 @@ use crate::features::members::{self, WORDPRESS};
 use crate::integrations::wordpress::users::{Office, PAGE};
 use crate::integrations::wordpress::{Odd, Person};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
 

@@ -10,9 +10,10 @@ use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::Facts;
 use crate::features::sessions::arrival::{Arrival, arrive};
+use crate::features::sessions::use_up;
 use crate::features::sessions::{Shown, Tokens, open};
 use crate::integrations::wordpress::{Person, ask, read_ticket};
-use crate::kernel::app::{App, use_up};
+use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::error::{Cause, Error, Result};
@@ -54,7 +55,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     };
     let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(Cause::InvalidTicket)?;
     let (mark, until) = (ticket.mark, ticket.until);
-    if !app.tend(move |w| use_up(w, &mark, None, until)).await? {
+    if !app.tend(move |w| use_up(w, &mark, until)).await? {
         return Err(Cause::InvalidTicket.into());
     }
     enter(app, visitor, ticket.person).await

@@ -8,10 +8,10 @@ use reqwest::header::{ACCEPT, CACHE_CONTROL};
 use serde_json::json;
 
 use crate::features::members;
-use crate::features::webhooks::Outcome;
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
+use crate::kernel::outbox::delivery::Outcome;
 
 /// Accounts that are told of at the same time.
 pub const AT_ONCE_MAX: usize = 2;

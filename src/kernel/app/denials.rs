@@ -7,7 +7,7 @@ use super::App;
 use super::repeats::Repeats;
 use crate::kernel::app::redact;
 use crate::kernel::audit_log::{self, Entry, Outcome};
-use crate::kernel::authn::caller::Exchange;
+use crate::kernel::authz::principal::Exchange;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 

@@ -1,18 +1,19 @@
 //! The key of the secrets at rest over time: found at the start, made once, rotated.
 
+use super::site_store;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{App, Changed, Transaction, store};
+use super::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
 use crate::kernel::db::{Db, Turn, schema};
-use crate::kernel::encryption::{self, Encryption, KeyId};
+use crate::kernel::encryption::{self, Encryption, KeyId, SecretColumn};
 use crate::kernel::error::{Error, Result};
 
 /// What the key of a database is known by.
@@ -28,9 +29,9 @@ pub enum Known {
 
 /// Takes the key into use that the database was encrypted with. A new site gets one, and so does one whose secrets lie in
 /// clear: they are encrypted here.
-pub async fn open(db: &Db<Snapshot>, config: &Config) -> Result<Arc<Encryption>> {
+pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretColumn]) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
-    match db.read(Turn::of_server(), store::known_encryption).await? {
+    match db.read(Turn::of_server(), site_store::known_encryption).await? {
         Known::Nothing => Encryption::open_or_make(&file).map(Arc::new),
         Known::Key(id) => {
             let encryption = Encryption::open(&file)?;
@@ -42,7 +43,7 @@ pub async fn open(db: &Db<Snapshot>, config: &Config) -> Result<Arc<Encryption>>
             // What is encrypted already was encrypted with a key that must be there.
             let made = if is_begun { Encryption::open(&file) } else { Encryption::open_or_make(&file) };
             let encryption = Arc::new(made?);
-            encrypt_all(db, config, &encryption).await?;
+            encrypt_all(db, config, &encryption, secrets).await?;
             Ok(encryption)
         }
     }
@@ -50,10 +51,15 @@ pub async fn open(db: &Db<Snapshot>, config: &Config) -> Result<Arc<Encryption>>
 
 /// Encrypts what lies in clear. The database names the key only when nothing in clear is left in the file: a kill before
 /// that begins anew.
-async fn encrypt_all(db: &Db<Snapshot>, config: &Config, encryption: &Arc<Encryption>) -> Result<()> {
+async fn encrypt_all(
+    db: &Db<Snapshot>,
+    config: &Config,
+    encryption: &Arc<Encryption>,
+    secrets: &'static [SecretColumn],
+) -> Result<()> {
     let (id, with) = (encryption.key_id()?, encryption.clone());
     db.write(move |w, _| {
-        store::rewrite_secrets(w, |place, stored| {
+        site_store::rewrite_secrets(w, secrets, |place, stored| {
             let clear = if encryption::is_encrypted(&stored) { with.decrypt(place, &stored)? } else { stored };
             with.encrypt(id, place, &clear)
         })
@@ -62,7 +68,7 @@ async fn encrypt_all(db: &Db<Snapshot>, config: &Config, encryption: &Arc<Encryp
     let file = config.database_file();
     let vacuumed = tokio::task::spawn_blocking(move || schema::vacuum(&file)).await;
     vacuumed.map_err(|e| Error::internal(format!("the file was not written anew: {e}")))??;
-    db.write(move |w, _| store::set_encryption_key(w, id)).await?;
+    db.write(move |w, _| site_store::set_encryption_key(w, id)).await?;
     tracing::info!(key = %id, file = %config.encryption_key_file().display(),
         "the secrets in the database are encrypted from now on: keep the key file beside every backup");
     Ok(())
@@ -78,15 +84,16 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<KeyId> {
     // A rotation that did not end would lose its key.
     settle(app).await?;
     let next = on_disk(app, |encryption| encryption.make_next()).await?;
+    let secrets = app.features.secrets;
     let rewrite = move |t: &Transaction<'_>, caller: &Identity| {
         authz::require(t.snapshot(), caller, Permission::ENCRYPTION_KEY_ROTATE)?;
         let encryption = t.encryption();
         let count = t.erasing(|| {
-            store::rewrite_secrets(t, |place, stored| {
+            site_store::rewrite_secrets(t, secrets, |place, stored| {
                 encryption.encrypt(next, place, &encryption.decrypt(place, &stored)?)
             })
         })?;
-        store::set_encryption_key(t, next)?;
+        site_store::set_encryption_key(t, next)?;
         let entry = Entry::new("encryption_key", next).after(json!({"secrets": count}));
         Ok(Changed::new((), entry))
     };

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{App, Changed, Transaction, ms, store};
+use super::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
+use crate::kernel::authn::key_store;
 use crate::kernel::authn::token::{self, Keys, StoredKey};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::config::Config;
 use crate::kernel::error::Result;
 use crate::kernel::ids::Timestamp;
@@ -40,7 +41,7 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<String> {
     let key = token::new_key()?;
     let make = move |t: &Transaction<'_>, caller: &Identity| {
         authz::require(t.snapshot(), caller, Permission::SIGNING_KEY_ROTATE)?;
-        store::insert_signing_key(t, t.encryption(), &key)?;
+        key_store::insert_signing_key(t, t.encryption(), &key)?;
         let entry = Entry::new("signing_key", &key.id);
         Ok(Changed::new(key.id, entry))
     };
@@ -64,7 +65,7 @@ pub async fn tend(app: &App) -> Result<()> {
         return Ok(());
     }
     app.change(&Identity::command_line(), "signing_key.delete", move |t, _| {
-        over.iter().try_for_each(|id| store::delete_signing_key(t, id))?;
+        over.iter().try_for_each(|id| key_store::delete_signing_key(t, id))?;
         Ok(Changed::new((), Entry::new("signing_key", over.join(" "))))
     })
     .await?;
@@ -73,7 +74,7 @@ pub async fn tend(app: &App) -> Result<()> {
 
 async fn stored(app: &App) -> Result<Vec<StoredKey>> {
     let encryption = app.encryption.clone();
-    app.read(move |r| authz::store::signing_keys(r, &encryption)).await
+    app.read(move |r| key_store::signing_keys(r, &encryption)).await
 }
 
 /// Takes the stored keys into use.

@@ -3,13 +3,13 @@
 use hyper::body::Bytes;
 
 use super::App;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{require, require_in_tenant};
 use crate::kernel::error::{Cause, Result};
-use crate::kernel::http::body::Limit;
 use crate::kernel::ids::OrganizationId;
+use crate::kernel::intake::Limit;
 use crate::kernel::sandbox::{Tier, inspect};
 
 /// An operation that takes a long body.

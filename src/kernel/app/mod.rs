@@ -4,24 +4,28 @@
 //! one transaction, and the answer leaves after the commit and the publication. The `Db` is private, and `change`
 //! takes an answer only together with its audit entry, so an unaudited change does not compile.
 
+mod component_store;
 pub mod denials;
 pub mod encryption;
 pub mod figures;
+mod idempotency_store;
 mod kept;
 pub mod keys;
 pub mod large;
 mod promise_store;
 mod promises;
+mod reactions;
 pub mod record;
 pub mod redact;
 pub mod reload;
 pub mod repeats;
 mod rules;
-pub mod store;
+pub mod site_store;
 pub mod upkeep;
 pub mod verdict;
 pub mod watch;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -33,10 +37,12 @@ use tokio::sync::Semaphore;
 use tokio::sync::futures::Notified;
 
 use crate::kernel::audit_log::{self, Entry, Verified};
-use crate::kernel::authn::caller::{Exchange, Guard, Identity};
+use crate::kernel::authn::caller::Guard;
+use crate::kernel::authn::key_store;
 use crate::kernel::authn::token;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::{Exchange, Identity};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::mark::State;
@@ -44,8 +50,8 @@ use crate::kernel::db::{Db, Reader, Turn, Writer};
 use crate::kernel::decision_log::DecisionLog;
 use crate::kernel::encryption::Encryption;
 use crate::kernel::error::{Cause, Error, Result};
-use crate::kernel::http::body::Intake;
-use crate::kernel::ids::{MemberId, RoleId, SessionId, Timestamp};
+use crate::kernel::ids::{MemberId, Timestamp};
+use crate::kernel::intake::Intake;
 use crate::kernel::outbound::Outbound;
 use crate::kernel::outbox::{self, Event, Neighbours};
 use crate::kernel::sandbox::Host;
@@ -54,8 +60,8 @@ use denials::{Denials, Refusals};
 use figures::Figures;
 use kept::Kept;
 pub use large::Large;
+pub use reactions::{Features, Occurrence, Reaction};
 use record::{Allowed, Decided};
-pub use store::{delete_given_keys, is_used_up, use_up};
 
 /// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
@@ -77,6 +83,8 @@ pub struct App {
     /// Told when there is something to deliver.
     pub outbox: tokio::sync::Notify,
     neighbours: Neighbours,
+    /// What the features have to do with the changes of others.
+    features: &'static Features,
     /// What was decided.
     pub decisions: DecisionLog<Decided>,
     /// Allowed decisions since the start, of which some are logged.
@@ -97,8 +105,6 @@ pub struct App {
     reloaded: tokio::sync::Mutex<reload::Last>,
     /// Whose turn it is at the signing keys, and at the key that encrypts them.
     rotating: tokio::sync::Mutex<()>,
-    /// Whose turn it is at SFTPGo's users, with the token that all use.
-    pub sftpgo: tokio::sync::Mutex<Option<String>>,
 }
 
 /// What a change answers, with what it did.
@@ -167,9 +173,25 @@ pub struct Transaction<'a> {
     writer: &'a Writer<'a>,
     snapshot: &'a Snapshot,
     encryption: &'a Encryption,
+    reactions: &'static [Reaction],
+    caused: RefCell<Vec<Change>>,
 }
 
 impl<'a> Transaction<'a> {
+    /// Tells the features that something happened. What they change in the policy by it belongs to this change.
+    pub fn happened(&self, what: &Occurrence<'_>) -> Result<()> {
+        for reaction in self.reactions {
+            let changes = reaction(self, what)?;
+            self.caused.borrow_mut().extend(changes);
+        }
+        Ok(())
+    }
+
+    /// How many such changes of the policy the features added to this change so far.
+    pub fn caused(&self, is_such: impl Fn(&Change) -> bool) -> usize {
+        self.caused.borrow().iter().filter(|change| is_such(change)).count()
+    }
+
     pub fn snapshot(&self) -> &'a Snapshot {
         self.snapshot
     }
@@ -198,7 +220,7 @@ enum Keep {
 
 impl App {
     /// Opens the data directory's database, founds the site when it is new, and loads the policy.
-    pub async fn open(config: Config) -> Result<Arc<Self>> {
+    pub async fn open(config: Config, features: &'static Features) -> Result<Arc<Self>> {
         let cell = Arc::new(ArcSwap::from_pointee(Snapshot::empty(0)));
         let published = cell.clone();
         let publish = move |next: &Snapshot| {
@@ -207,16 +229,16 @@ impl App {
             }
         };
         let db = Db::open(&config, crate::kernel::authz::store::load, recovered, publish)?;
-        let encryption = encryption::open(&db, &config).await?;
+        let encryption = encryption::open(&db, &config, features.secrets).await?;
         let (first_key, server_key, with) = (token::new_key()?, secret::random()?, encryption.clone());
         let (keys, server_key) = db
             .write(move |w, snapshot| {
-                store::found_site(w, &with, &server_key)?;
-                if crate::kernel::authz::store::signing_keys(w, &with)?.is_empty() {
-                    store::insert_signing_key(w, &with, &first_key)?;
+                site_store::found_site(w, &with, &server_key)?;
+                if key_store::signing_keys(w, &with)?.is_empty() {
+                    key_store::insert_signing_key(w, &with, &first_key)?;
                 }
                 snapshot.epoch = crate::kernel::authz::store::epoch(w)?;
-                Ok((crate::kernel::authz::store::signing_keys(w, &with)?, store::server_key(w, &with)?))
+                Ok((key_store::signing_keys(w, &with)?, site_store::server_key(w, &with)?))
             })
             .await?;
         db.mark(State::Idle).await?;
@@ -237,6 +259,7 @@ impl App {
             config: Arc::new(config),
             outbox: tokio::sync::Notify::new(),
             neighbours,
+            features,
             sealer,
             encryption,
             url: OnceLock::new(),
@@ -245,7 +268,6 @@ impl App {
             denials: denials::denials(),
             reloaded: tokio::sync::Mutex::default(),
             rotating: tokio::sync::Mutex::default(),
-            sftpgo: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -287,10 +309,13 @@ impl App {
         change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>> + Send + 'static,
     ) -> Result<Committed<T>> {
         self.require_policy().await?;
-        let (caller, neighbours, encryption) = (caller.clone(), self.neighbours, self.encryption.clone());
+        let (caller, features) = (caller.clone(), self.features);
+        let (neighbours, encryption) = (self.neighbours, self.encryption.clone());
         let (committed, addressed) = self
             .db
-            .write(move |w, snapshot| apply((w, &encryption), snapshot, neighbours, (&caller, action), change))
+            .write(move |w, snapshot| {
+                apply((w, &encryption, features), snapshot, neighbours, (&caller, action), change)
+            })
             .await?;
         if addressed > 0 {
             self.outbox.notify_one();
@@ -340,12 +365,12 @@ impl App {
             let (kind, name) = caller.actor();
             let actor = format!("{kind} {name}");
             let place = (actor.as_str(), action, wanted.key.as_str());
-            if let Some(known) = store::find_remembered(t, place, t.now().plus_ms(-ttl_ms))? {
+            if let Some(known) = idempotency_store::find_remembered(t, place, t.now().plus_ms(-ttl_ms))? {
                 return repeated(known, &fingerprint).map(Changed::nothing);
             }
             let changed = change(t, caller)?;
             let answer = (keep == Keep::Answer).then(|| changed.answer.to_json_string());
-            store::remember(t, place, &store::Remembered { fingerprint, answer })?;
+            idempotency_store::remember(t, place, &idempotency_store::Remembered { fingerprint, answer })?;
             Ok(changed)
         };
         self.change(caller, action, change).await
@@ -383,7 +408,7 @@ impl App {
         let (hash, ttl_ms) = (secret::hash(&token), ms(self.config.setup_link_ttl_s));
         let caller = Identity::command_line();
         self.change(&caller, "setup_link.create", move |t, _| {
-            store::set_setup(t, Some((hash, t.now().plus_ms(ttl_ms))))?;
+            site_store::set_setup(t, Some((hash, t.now().plus_ms(ttl_ms))))?;
             Ok(Changed::new((), Entry::new("site", "setup link")))
         })
         .await?;
@@ -436,42 +461,27 @@ fn recovered(r: &Reader<'_>, before: Snapshot) -> Snapshot {
 
 /// Forgets answers that name something, because it was erased.
 pub fn forget_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> Result<()> {
-    store::forget_answers_naming(t, &id.to_string())
-}
-
-/// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
-pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
-    Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
-}
-
-/// Withdraws the open invitations to a role that is about to go; answers how many there were.
-pub fn withdraw_invitations_of_role(t: &Transaction<'_>, role: RoleId) -> Result<usize> {
-    store::withdraw_invitations_of_role(t, role)
-}
-
-/// Deletes a member's API keys, because it is erased.
-pub fn drop_api_keys(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
-    Ok(store::delete_api_keys(t, member)?.into_iter().map(Change::ApiKeyGone).collect())
+    idempotency_store::forget_answers_naming(t, &id.to_string())
 }
 
 /// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.
 pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
-    let (hash, until) = store::find_setup(t)?.ok_or(Cause::SetupToken)?;
+    let (hash, until) = site_store::find_setup(t)?.ok_or(Cause::SetupToken)?;
     if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < until)) {
         return Err(Cause::SetupToken.into());
     }
-    store::set_setup(t, None)
+    site_store::set_setup(t, None)
 }
 
 /// Is there a link, does this token open it, and is it still alive?
 pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
-    let found = store::find_setup(r)?;
+    let found = site_store::find_setup(r)?;
     Ok(found.is_some_and(|(hash, until)| secret::equal(&secret::hash(offered), &hash) & (Timestamp::now() < until)))
 }
 
 /// Runs a change with all that belongs to it; answers also how many deliveries it made.
 fn apply<T>(
-    (w, encryption): (&Writer<'_>, &Encryption),
+    (w, encryption, features): (&Writer<'_>, &Encryption, &'static Features),
     snapshot: &mut Snapshot,
     neighbours: Neighbours,
     (caller, action): (&Identity, &'static str),
@@ -481,7 +491,10 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they were.
         return Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1));
     }
-    let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot, encryption }, caller)?;
+    let reactions = features.reactions;
+    let t = Transaction { writer: w, snapshot, encryption, reactions, caused: RefCell::default() };
+    let Changed { answer, entries, mut policy, events } = change(&t, caller)?;
+    policy.extend(t.caused.into_inner());
     entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, action, entry))?;
     let request_id = &caller.exchange.request_id;
     let mut addressed = 0;
@@ -492,7 +505,7 @@ fn apply<T>(
         return Ok((Committed { answer, epoch: snapshot.epoch }, addressed));
     }
     let epoch = snapshot.epoch + 1;
-    store::raise_epoch(w, epoch)?;
+    site_store::raise_epoch(w, epoch)?;
     let promises = promises::at_stake(w, snapshot, &policy)?;
     if promises.is_empty() {
         // From here on nothing fails: the state that the writer carries changes only together with the rows.
@@ -500,16 +513,18 @@ fn apply<T>(
     } else {
         let mut after = snapshot.clone();
         policy.into_iter().for_each(|change| after.apply(change));
-        let withdrawn = promises::withdraw(w, (&*snapshot, &after), promises)?;
-        withdrawn.entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, "promise.withdraw", entry))?;
-        withdrawn.changes.into_iter().for_each(|change| after.apply(change));
+        let t = Transaction { writer: w, snapshot: &*snapshot, encryption, reactions, caused: RefCell::default() };
+        let entries = promises::withdraw(&t, &after, promises)?;
+        let changes = t.caused.into_inner();
+        entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, "promise.withdraw", entry))?;
+        changes.into_iter().for_each(|change| after.apply(change));
         *snapshot = after;
     }
     snapshot.epoch = epoch;
     Ok((Committed { answer, epoch }, addressed))
 }
 
-fn repeated<T: ParseFromJSON>(known: store::Remembered, fingerprint: &Hash) -> Result<T> {
+fn repeated<T: ParseFromJSON>(known: idempotency_store::Remembered, fingerprint: &Hash) -> Result<T> {
     if known.fingerprint != *fingerprint {
         return Err(Cause::IdempotencyKeyReused.into());
     }

@@ -1,7 +1,7 @@
 //! SQL of open promises by their makers, wherever they lie.
 
 use crate::kernel::authz::promise::Maker;
-use crate::kernel::db::{Reader, Writer};
+use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{ApiKeyId, GrantId, InvitationId, MemberId, OrganizationId, RoleId, WebhookId};
 use crate::kernel::secret::Hash;
@@ -102,32 +102,4 @@ const LIST_MAKERS: &str = "
 pub(super) fn list_makers(r: &Reader<'_>) -> Result<Vec<Maker>> {
     r.all(LIST_MAKERS, &[], |row| row.get::<_, String>(0))
         .map(|all| all.iter().map(|text| Maker::of_text(Some(text))).collect())
-}
-
-const DELETE_OPEN_INVITATION: &str = "delete from invitations where id = :id and accepted_at is null";
-
-pub(super) fn delete_invitation(w: &Writer<'_>, id: InvitationId) -> Result<()> {
-    w.execute(DELETE_OPEN_INVITATION, &[(":id", &id)]).map(drop)
-}
-
-const DELETE_LINK: &str = "delete from one_time_tokens where hash = :hash";
-
-pub(super) fn delete_link(w: &Writer<'_>, hash: &Hash) -> Result<()> {
-    w.execute(DELETE_LINK, &[(":hash", hash)]).map(drop)
-}
-
-const DELETE_KEY: &str = "delete from api_keys where id = :id";
-
-pub(super) fn delete_key(w: &Writer<'_>, id: ApiKeyId) -> Result<()> {
-    w.execute(DELETE_KEY, &[(":id", &id)]).map(drop)
-}
-
-const SWITCH_WEBHOOK_OFF: &str = "
-    update webhooks
-    set status = 'inactive', version = version + 1, updated_at = :now
-    where id = :id";
-
-/// What waits for it is given up.
-pub(super) fn switch_webhook_off(w: &Writer<'_>, id: WebhookId) -> Result<()> {
-    w.execute(SWITCH_WEBHOOK_OFF, &[(":now", &w.now()), (":id", &id)]).map(drop)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::promise_store::{self as store, Open};
+use super::{Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::promise::{Maker, Promise, require_kept};
 use crate::kernel::authz::snapshot::{Change, Snapshot, Status};
@@ -73,20 +74,10 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     Ok(open)
 }
 
-/// What was withdrawn.
-#[derive(Default)]
-pub(super) struct Withdrawn {
-    pub(super) entries: Vec<Entry>,
-    pub(super) changes: Vec<Change>,
-}
-
-/// Withdraws those that their maker may not give any more.
-pub(super) fn withdraw(
-    w: &Writer<'_>,
-    (before, after): (&Snapshot, &Snapshot),
-    promises: Vec<(Maker, Open)>,
-) -> Result<Withdrawn> {
-    let mut done = Withdrawn::default();
+/// Withdraws those that their maker may not give any more; the features take away what they keep of them.
+pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Maker, Open)>) -> Result<Vec<Entry>> {
+    let (w, before) = (&**t, t.snapshot());
+    let mut entries = Vec::new();
     for (maker, open) in promises {
         let rights = match &open {
             Open::Link { member, .. } | Open::Key { member, .. } => crate::kernel::authz::store::rights_of(w, *member)?,
@@ -100,7 +91,7 @@ pub(super) fn withdraw(
             Open::Webhook { organization, .. } => Promise::Webhook { organization: *organization },
             // Not withdrawn: they are asked at every use. It is only noted, once, that they open nothing any more.
             Open::ServiceKey { .. } | Open::Client { .. } => {
-                done.entries.extend(fallen((before, after), &open, w.now()));
+                entries.extend(fallen((before, after), &open, w.now()));
                 continue;
             }
         };
@@ -108,28 +99,27 @@ pub(super) fn withdraw(
             continue;
         }
         let why = serde_json::json!({"withdrawn": "its maker may not give it any more"});
-        done.entries.push(match open {
+        entries.push(match open {
             Open::Invitation { id, organization, .. } => {
-                store::delete_invitation(w, id)?;
+                t.happened(&Occurrence::InvitationWithdrawn(id))?;
                 Entry::new("invitation", id).within(organization).after(why)
             }
             Open::Link { hash, member, .. } => {
-                store::delete_link(w, &hash)?;
+                t.happened(&Occurrence::LinkWithdrawn(&hash))?;
                 Entry::new("password_link", member).after(why)
             }
             Open::Key { id, .. } => {
-                store::delete_key(w, id)?;
-                done.changes.push(Change::ApiKeyGone(id));
+                t.happened(&Occurrence::KeyWithdrawn(id))?;
                 Entry::new("api_key", id).after(why)
             }
             Open::Webhook { id, organization } => {
-                store::switch_webhook_off(w, id)?;
+                t.happened(&Occurrence::WebhookWithdrawn(id))?;
                 Entry::new("webhook", id).within(organization).after(why)
             }
             Open::ServiceKey { .. } | Open::Client { .. } => continue,
         });
     }
-    Ok(done)
+    Ok(entries)
 }
 
 /// Says of a program that its maker was the last who answered for it.

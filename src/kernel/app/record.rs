@@ -12,6 +12,7 @@ use crate::kernel::authz::decide::{Ask, Question, Reason, decide};
 use crate::kernel::authz::matter::Matter;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
 use crate::kernel::decision_log::Row;
+use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::sandbox::{AccessInput, Claim};
 
@@ -253,6 +254,15 @@ pub fn shown(mut row: Row, is_visible: bool) -> Row {
         (row.input, row.left_out) = (input, left_out);
     }
     row
+}
+
+impl App {
+    /// An erased member goes from the decision log too, also when nobody waits for the answer any more.
+    pub async fn forget_decisions(self: &Arc<Self>, id: MemberId) -> Result<()> {
+        let app = self.clone();
+        let forgotten = tokio::spawn(async move { app.decisions.forget(id).await });
+        forgotten.await.map_err(|e| Error::internal(e.to_string()))
+    }
 }
 
 #[cfg(test)]

@@ -4,15 +4,16 @@
 //! **Invariant.** A page is read outside the writer. What seems to differ is read again by the writer, on the state that
 //! it carries, and only that is replaced: nothing older than what was published is ever put in its place.
 
+use super::site_store;
 use std::collections::HashMap;
 
 use super::upkeep::pieces;
-use super::{App, ms, store};
+use super::{App, ms};
 use crate::kernel::audit_log::{self, Entry};
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz;
 use crate::kernel::authz::compare_store as rows;
 use crate::kernel::authz::compare_store::{Mark, PAGE_ROWS};
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Part, Place, Snapshot};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Cause, Error, Result};
@@ -241,7 +242,7 @@ fn mend(w: &Writer<'_>, snapshot: &mut Snapshot, suspects: &[Change]) -> Result<
     }
     let old = snapshot.epoch;
     let new = old.max(authz::store::epoch(w)?) + 1;
-    store::raise_epoch(w, new)?;
+    site_store::raise_epoch(w, new)?;
     let entry = Entry::new("policy", "memory").after(serde_json::json!({"replaced": facts}));
     audit_log::record_done(w, &Identity::command_line(), "policy.replace", &entry)?;
     after.epoch = new;
@@ -349,14 +350,14 @@ mod tests {
 
         async fn with(members: u64, set: impl FnOnce(&mut Config)) -> Self {
             let directory = tempfile::tempdir().unwrap();
-            App::open(Config::of(directory.path())).await.unwrap().close().await;
+            App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap().close().await;
             let mut config = Config::of(directory.path());
             set(&mut config);
             let town = |app| Self { app, directory };
             let rows = rusqlite::Connection::open(config.database_file()).unwrap();
             rows.execute_batch(&ROWS.replace(":members", &members.to_string())).unwrap();
             drop(rows);
-            town(App::open(config).await.unwrap())
+            town(App::open(config, &crate::server::features::FEATURES).await.unwrap())
         }
 
         /// Changes the policy in memory, and no row.
@@ -364,7 +365,7 @@ mod tests {
             let spoil = move |w: &Writer<'_>, snapshot: &mut Snapshot| {
                 changes.into_iter().for_each(|change| snapshot.apply(change));
                 snapshot.epoch += 1;
-                store::raise_epoch(w, snapshot.epoch)
+                site_store::raise_epoch(w, snapshot.epoch)
             };
             self.app.db.write(spoil).await.unwrap();
         }

@@ -1,14 +1,16 @@
 //! The organizations' own rules, as an operation asks them: a bound plugin is made ready, called, counted, and put into
 //! quarantine when it fails too often.
 
+use super::Occurrence;
+use super::component_store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{App, Changed, ms, store};
+use super::{App, Changed, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::authz;
 use crate::kernel::authz::plugin::{Binding, Logged, Mode, Seen};
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
@@ -93,7 +95,7 @@ impl App {
     pub async fn load_plugin(&self, key: Key, tier: Tier) -> Result<Arc<Loaded>> {
         match self.host.find_loaded(&key) {
             Some(loaded) => Ok(loaded),
-            None => self.host.load(key, tier, self.read(move |r| store::get_component(r, &key.1))).await,
+            None => self.host.load(key, tier, self.read(move |r| component_store::get_component(r, &key.1))).await,
         }
     }
 
@@ -129,7 +131,7 @@ impl App {
 
     /// Drops what was made of a component that the organization does not store, or not any more.
     pub async fn forget_plugin(&self, key: Key) {
-        let is_stored = self.read(move |r| store::has_component(r, key)).await;
+        let is_stored = self.read(move |r| component_store::has_component(r, key)).await;
         // When in doubt it stays: it is only a copy.
         if is_stored.is_ok_and(|is_stored| !is_stored) {
             self.host.forget(&key);
@@ -140,7 +142,7 @@ impl App {
     /// anybody uploads.
     pub async fn sweep_plugins(&self) {
         self.keep_plugins();
-        match self.read(store::list_components).await {
+        match self.read(component_store::list_components).await {
             Ok(stored) => self.host.sweep(&stored.into_iter().collect()),
             Err(e) => tracing::warn!(error = %e, "compiled plugins could not be swept"),
         }
@@ -220,7 +222,7 @@ impl App {
                 if is_over || (run.mode == Mode::Shadow && bound.iter().any(decides)) {
                     return Ok(Changed::nothing(()));
                 }
-                store::quarantine(t, plugin, version)?;
+                t.happened(&Occurrence::PluginQuarantined { plugin, version })?;
                 Ok(Changed::new((), entry).event([event]).policy([authz::store::plugins(t, organization)?]))
             };
             if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {

@@ -1,7 +1,8 @@
 //! Housekeeping in pieces: between two of them others write.
 
-use super::{App, Changed, Transaction, ms, store};
-use crate::kernel::authn::caller::Identity;
+use super::idempotency_store;
+use super::{App, Changed, Transaction, ms};
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
 
@@ -60,7 +61,9 @@ impl App {
     /// Forgets answers whose time is over.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = ms(self.config.idempotency_ttl_s);
-        self.tend_in_pieces(move |w, most| store::forget_remembered(w, w.now().plus_ms(-ttl_ms), most)).await.map(drop)
+        self.tend_in_pieces(move |w, most| idempotency_store::forget_remembered(w, w.now().plus_ms(-ttl_ms), most))
+            .await
+            .map(drop)
     }
 }
 

@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_panics_is_counted_shown_and_started_anew() {
         let directory = tempfile::tempdir().unwrap();
-        let app = App::open(Config::of(directory.path())).await.unwrap();
+        let app = App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap();
         let task = supervise(&app, FAULT, fails_once);
         while !app.health().has(FAULT.word) {
             tokio::task::yield_now().await;
@@ -186,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn the_health_waits_for_no_read() {
         let directory = tempfile::tempdir().unwrap();
-        let app = App::open(Config::of(directory.path())).await.unwrap();
+        let app = App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let wait = Arc::new(std::sync::Mutex::new(wait));
         let read = |_| {

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod cookie;
+pub mod key_store;
 pub mod slowdown;
 pub mod token;
 pub mod verified;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
+use crate::kernel::authz::principal::network_of;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::Timestamp;
@@ -54,15 +55,6 @@ pub struct Attempt {
 impl Attempt {
     pub fn new(account: &str, address: Option<IpAddr>) -> Self {
         Self { account: secret::hash(account), address: network_of(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))) }
-    }
-}
-
-/// Whoever has one IPv6 address has all of its /64: they count as one.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    const HOST_BITS: u32 = 64;
-    match address {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> HOST_BITS << HOST_BITS).into()),
-        IpAddr::V4(_) => address,
     }
 }
 

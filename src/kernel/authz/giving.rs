@@ -9,7 +9,7 @@ use super::client;
 use super::decide::{Ask, Question, decide};
 use super::permission::{OWN_APP, PLATFORM_ADMIN, Permission, TENANT_ADMIN, TENANT_OWNER};
 use super::snapshot::{Right, Role, Snapshot};
-use crate::kernel::authn::caller::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 

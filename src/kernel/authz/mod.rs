@@ -12,13 +12,14 @@ pub mod matter;
 pub mod path;
 pub mod permission;
 pub mod plugin;
+pub mod principal;
 pub mod promise;
 pub mod shards;
 pub mod snapshot;
 pub mod store;
 pub mod template;
 
-use crate::kernel::authn::caller::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Who};
 use decide::{Ask, Question, decide};
 use permission::Permission;
 use snapshot::Snapshot;
@@ -63,7 +64,7 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
             if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
                 return Err(Cause::ScopeNotAllowed.into());
             }
-            crate::kernel::authn::caller::take(caller)?;
+            crate::kernel::authz::principal::take(caller)?;
             reach_of_program(snapshot, caller, permission)
         }
         Who::Key(key) => {
@@ -168,4 +169,34 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
     Err(Error::new(Cause::Forbidden)
         .saying(format!("you lack the permission {}", permission.own().name))
         .because(decision.reason.word()))
+}
+
+/// Whose things of a kind a caller gets to see or change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// All within its reach, by a permission.
+    All(Reach),
+    Own(MemberId),
+}
+
+impl Whose {
+    /// With the permission all; without it one's own, as far as the key's scope goes.
+    pub fn of(snapshot: &Snapshot, caller: &Identity, permission: Permission, scope: &str) -> Result<Self> {
+        let refused = match require(snapshot, caller, permission) {
+            Ok(reach) => return Ok(Self::All(reach)),
+            Err(refused) => refused,
+        };
+        if caller.member().is_none() || refused.cause == Cause::OrganizationNotFound {
+            return Err(refused);
+        }
+        require_own(caller, scope).map(Self::Own)
+    }
+
+    /// The organization through whose eyes somebody else's video is seen; none for the site, and for one's own.
+    pub fn seen_by(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
+        match self {
+            Self::All(reach) if owner.is_none() || owner != caller.member() => reach.organization(),
+            Self::All(_) | Self::Own(_) => None,
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::giving::{self, RightRow, Touch};
 use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
-use crate::kernel::authn::caller::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 

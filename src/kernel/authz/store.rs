@@ -13,7 +13,6 @@ use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, Live, Mode};
 use super::promise::Maker;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
-use crate::kernel::authn::token::StoredKey;
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};
 use crate::kernel::encryption::{Encryption, KeyId, Place};
@@ -407,19 +406,6 @@ pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
     })?;
     bound.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
     Ok(Change::Plugins(organization, bound))
-}
-
-const LIST_SIGNING_KEYS: &str =
-    "select id, private_key, public_key, created_at from signing_keys order by created_at desc";
-
-pub fn signing_keys(r: &Reader<'_>, encryption: &Encryption) -> Result<Vec<StoredKey>> {
-    let mut keys = r.all(LIST_SIGNING_KEYS, &[], |row| {
-        Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)?, created_at: row.get(3)? })
-    })?;
-    for key in &mut keys {
-        key.private_key = encryption.decrypt(Place::signing_key(&key.id), &key.private_key)?;
-    }
-    Ok(keys)
 }
 
 const ENCRYPTION_KEY: &str = "select encryption_key_id from site where only = 1";

@@ -1,11 +1,13 @@
 //! Shapes that all areas share on the wire: the envelope, pages, tags, request bodies.
 //!
-//! The failure's envelope is rendered in one place, the outermost layer of `routes`; here it is only described.
+//! The failure's envelope is rendered in one place, the outermost layer of `server`; here it is only described.
 
 pub mod body;
 pub mod document;
 pub mod documents;
 pub mod inputs;
+pub mod scopes;
+pub mod status;
 
 use poem::http::{HeaderName, StatusCode, header};
 use poem::{IntoResponse, Response};

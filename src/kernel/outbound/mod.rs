@@ -6,7 +6,7 @@
 pub mod mail;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -41,6 +41,9 @@ struct Breaker {
     closed_at: Option<Timestamp>,
 }
 
+/// A token of an external system, as long as it counts; whoever holds the lock has the turn there.
+pub type Token = Arc<tokio::sync::Mutex<Option<String>>>;
+
 pub struct Outbound {
     client: OnceLock<Client>,
     timeout: Duration,
@@ -49,6 +52,8 @@ pub struct Outbound {
     pause_s: u64,
     /// By origin; the settings bound their number.
     breakers: Mutex<HashMap<String, Breaker>>,
+    /// By the name of the external system.
+    tokens: Mutex<HashMap<&'static str, Token>>,
 }
 
 impl Outbound {
@@ -60,7 +65,14 @@ impl Outbound {
             failures_max: config.neighbour_failures,
             pause_s: config.neighbour_pause_s,
             breakers: Mutex::default(),
+            tokens: Mutex::default(),
         }
+    }
+
+    /// The token that all requests to this external system share.
+    pub fn token_at(&self, system: &'static str) -> Token {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.entry(system).or_default().clone()
     }
 
     /// The client, to build requests with.

@@ -1,8 +1,11 @@
-//! Events for others: committed with the change that caused them, delivered later by `connect`. Written by `app` only.
+//! Events for others: committed with the change that caused them, delivered later by `server::deliver`. Written by `app` only.
 //!
 //! **Invariant.** Who is to hear of an event is settled in the transaction of its cause: one row per target, so that none
 //! can be lost between the commit and the delivery. No secret is in an event; what a message needs of one is made when it
 //! is delivered.
+
+pub mod delivery;
+pub mod delivery_store;
 
 use serde_json::Value;
 

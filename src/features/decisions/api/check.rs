@@ -8,8 +8,8 @@ use poem_openapi::types::{Any, ToJSON};
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
+use crate::features::permissions;
 use crate::features::permissions::import::DEFAULT_APP;
-use crate::features::permissions::store;
 use crate::kernel::app::App;
 use crate::kernel::app::verdict::{Asked, Facts, HOST_FACTS, NOW_MS, Verdict, has_rules};
 use crate::kernel::authn::caller::Asker;
@@ -423,7 +423,7 @@ fn explanation(
     let platform = snapshot.platform().filter(|_| asked.with_platform).map(|platform| platform.id);
     let mut assignments = Vec::new();
     for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
-        assignments.extend(store::list_assignments(r, organization, asked.member)?);
+        assignments.extend(permissions::list_assignments(r, organization, asked.member)?);
     }
     let sources = |role: RoleId| -> Vec<String> {
         assignments.iter().filter(|held| held.role == role).map(|held| held.source.word().to_owned()).collect()

@@ -2,3 +2,6 @@
 
 pub mod check;
 pub mod log;
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[log::EXAMPLE];

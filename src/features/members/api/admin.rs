@@ -7,19 +7,22 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{MemberView, PasswordHash, forget_decisions};
+use super::{MemberView, PasswordHash};
+use crate::features::members;
+use crate::features::members::alive;
 use crate::features::members::store::{self, Filter, Membership};
+use crate::features::members::writes;
 use crate::features::members::{
     AUTHENTIK, Guesser, Member, NewMember, bounded_guesses, changed, create, happened, password, require_may_touch,
     require_other, require_room, require_visible, set_active, set_password,
 };
 use crate::features::permissions;
-use crate::features::provisioning::{self, alive};
 use crate::kernel::app::{App, Changed, Committed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Office};
+use crate::kernel::authn::caller::Office;
 use crate::kernel::authz::giving::{Gift, Touch};
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach, giving};
 use crate::kernel::db::Window;
@@ -214,7 +217,7 @@ impl Api {
             let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
             let mut changes = vec![authz::store::person(t, id)?];
             if let Reach::Tenant(organization) = reach {
-                store::insert_membership(t, organization, id)?;
+                writes::insert_membership(t, organization, id)?;
                 changes.push(authz::store::seat(t, organization, id)?);
                 entry = entry.within(organization);
             }
@@ -296,12 +299,12 @@ impl Api {
             }
             if member != former || account.is_some() {
                 fields.extend(differing(&former, &member));
-                store::update_names(t, &member)?;
+                writes::update_names(t, &member)?;
             }
             // A name decides nothing: the policy learns of status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                changes.extend(set_password(t, id.0, hash, None)?);
+                set_password(t, id.0, hash, None)?;
                 fields.push("password");
             }
             if let Some(is_active) = is_active {
@@ -356,10 +359,10 @@ impl Api {
             let former = alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
-            provisioning::erase(t, reach, &former)
+            members::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "member.delete", erase).await?;
-        forget_decisions(&self.app, id.0).await?;
+        self.app.forget_decisions(id.0).await?;
         Ok(done().epoch(erased.epoch))
     }
 
@@ -435,7 +438,7 @@ impl Api {
             }
             let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
             permissions::leave(t, org_id.0, id.0)?;
-            let deleted = store::delete_membership(t, org_id.0, id.0)? as u64;
+            let deleted = writes::delete_membership(t, org_id.0, id.0)? as u64;
             if deleted == 0 {
                 return Ok(Changed::nothing(Deleted { deleted }));
             }
@@ -472,7 +475,7 @@ impl Api {
             if let Some(since) = store::find_membership(t, organization, member)? {
                 return Ok(Changed::nothing(view(since)));
             }
-            store::insert_membership(t, organization, member)?;
+            writes::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
             let change = authz::store::seat(t, organization, member)?;
             Ok(Changed::new(view(t.now()), entry).policy([change]))

@@ -9,14 +9,16 @@ use serde_json::json;
 use super::MemberView;
 use super::admin::MemberOrganization;
 use crate::features::members::store::{self, Filter};
+use crate::features::members::writes;
 use crate::features::members::{
     AUTHENTIK, Member, NewMember, changed, create, happened, require_may_touch, require_room, require_visible,
     set_active,
 };
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Neighbour};
+use crate::kernel::authn::caller::Neighbour;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
 use crate::kernel::error::Cause;
@@ -74,7 +76,7 @@ impl Api {
                 let mut entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
                 let mut changes = vec![authz::store::person(t, id)?];
                 if let Some(organization) = reach.organization() {
-                    store::insert_membership(t, organization, id)?;
+                    writes::insert_membership(t, organization, id)?;
                     changes.push(authz::store::seat(t, organization, id)?);
                     entry = entry.within(organization);
                 }
@@ -94,7 +96,7 @@ impl Api {
             }
             require_may_touch(t, caller, reach, former.id, member.touch_since(&former))?;
             if member != former {
-                store::update_names(t, &member)?;
+                writes::update_names(t, &member)?;
             }
             let mut changes = Vec::new();
             if let Some(is_active) = is_active {

@@ -8,12 +8,14 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::admin::MemberOrganization;
+use crate::features::members::writes;
 use crate::features::members::{Member, changed, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Person, PersonOrKey};
+use crate::kernel::authn::caller::{Person, PersonOrKey};
 use crate::kernel::authz;
 use crate::kernel::authz::key::ME_READ;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
 use crate::kernel::error::Result;
 use crate::kernel::http::{Body, DisplayName, RenderedReply, Reply, Tag, ok, rendered, require_version};
@@ -88,7 +90,7 @@ impl Api {
             if member == former {
                 return Ok(Changed::nothing(()));
             }
-            store::update_names(t, &member)?;
+            writes::update_names(t, &member)?;
             let entry = Entry::new("member", id).after(json!({"fields": ["display_name"]}));
             Ok(Changed::new((), entry).event(changed(t, &former, &member)))
         };

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use poem_openapi::{Enum, Object};
 
 use super::Member;
-use crate::kernel::app::App;
-use crate::kernel::error::{Error, Result};
+use crate::kernel::http::status::MemberStatus;
 use crate::kernel::ids::MemberId;
 
 crate::text! {
@@ -18,16 +17,6 @@ crate::text! {
     /// (`$P$`, `$wp$2y$`), Django (`pbkdf2_sha256$`, `bcrypt_sha256$`, `argon2$`) or SHA-crypt (`$5$`, `$6$`), also with
     /// `{CRYPT}` before it
     PasswordHash 1..=256 "" as "password-hash";
-}
-
-/// Where a member stands
-#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
-#[oai(rename_all = "snake_case")]
-pub enum MemberStatus {
-    Pending,
-    Active,
-    Suspended,
-    Deleted,
 }
 
 /// A member
@@ -53,24 +42,6 @@ pub struct MemberView {
     pub created_at: i64,
     /// Unix milliseconds
     pub updated_at: i64,
-}
-
-/// An erased member goes from the decision log too, also when nobody waits for the answer any more.
-pub async fn forget_decisions(app: &Arc<App>, id: MemberId) -> Result<()> {
-    let app = app.clone();
-    let forgotten = tokio::spawn(async move { app.decisions.forget(id).await });
-    forgotten.await.map_err(|e| Error::internal(e.to_string()))
-}
-
-impl MemberStatus {
-    pub fn of(word: &str) -> Self {
-        match word {
-            "pending" => Self::Pending,
-            "active" => Self::Active,
-            "suspended" => Self::Suspended,
-            _ => Self::Deleted,
-        }
-    }
 }
 
 impl From<Member> for MemberView {

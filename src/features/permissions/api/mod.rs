@@ -205,6 +205,5 @@ pub const EXAMPLES: &[(&str, &str)] = &[
         r#"{"id":"019abcde-0000-7000-8000-000000000001","tenant_id":"019abcde-0000-7000-8000-000000000003","key":"editor","display_name":"Editor","status":"open","is_system":false,"create_at":1763740800000,"update_at":1763740800000}"#,
     ),
     ("CheckAnswer", r#"{"allow":true,"reason":"ok_role","epoch":42}"#),
-    crate::features::decisions::api::log::EXAMPLE,
     ("CatalogDifference", r#"{"added":["video","video.delete"],"changed":[],"orphaned":[]}"#),
 ];

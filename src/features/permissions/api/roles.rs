@@ -8,12 +8,14 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{OpenClose, PermissionNode, flat};
+use crate::features::permissions;
 use crate::features::permissions::{RoleRecord, known_role, require_role_key, store};
-use crate::kernel::app::{App, Changed, Transaction, withdraw_invitations_of_role};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Gate, Identity};
+use crate::kernel::authn::caller::Gate;
 use crate::kernel::authz::catalog::{Catalog, Slot};
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, giving};
 use crate::kernel::db::Window;
@@ -253,7 +255,8 @@ impl Api {
                 return Err(Cause::RoleInUse.into());
             }
             // An open link must not give what is no more.
-            let withdrawn = withdraw_invitations_of_role(t, role.id)?;
+            let withdrawn = store::count_open_invitations(t, role.id)?;
+            t.happened(&Occurrence::RoleDeleted(role.id))?;
             store::delete_role(t, &role)?;
             let mut entry = Entry::new("role", role.id).within(tenant).before(described(&role));
             if withdrawn > 0 {
@@ -337,7 +340,7 @@ impl Api {
                 store::list_holders(r, (tenant, role.id), &window)
             })
             .await?;
-        let view = |held: crate::features::permissions::Assignment| RoleHolder {
+        let view = |held: permissions::Assignment| RoleHolder {
             uid: held.member.to_string(),
             source: held.source.word().into(),
             create_at: held.created_at.0,

@@ -9,22 +9,22 @@ use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::api_keys::{self, NewKey};
-use crate::features::members::api::{MemberStatus, forget_decisions};
-use crate::features::members::store::{self, Filter};
-use crate::features::members::{require_may_touch, require_visible};
+use crate::features::members::{self, Filter, require_may_touch, require_visible};
 use crate::features::provisioning::{self, Edit, NewUser, User};
+use crate::features::quotas;
 use crate::features::quotas::Rules;
-use crate::features::videos;
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authn::caller::{Identity, Office};
+use crate::kernel::authn::caller::Office;
 use crate::kernel::authz::giving::{Gift, Touch};
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, giving};
 use crate::kernel::db::Window;
 use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::status::MemberStatus;
 use crate::kernel::http::{
     Body, DisplayName, Done, Email, Page, Reply, Tag, Username, done, like, ok, require_version,
 };
@@ -223,7 +223,7 @@ impl Api {
         let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
         let (window, rules) = (Window::new(limit.0, offset.0, after.0)?, Rules::of(&self.app.config));
         let list = move |r: &crate::kernel::db::Reader<'_>| {
-            let found = store::list_members(r, &filter, &window)?;
+            let found = members::list_members(r, &filter, &window)?;
             let complete = |member| provisioning::complete(r, &snapshot, &rules, member).map(UserView::from);
             found.try_map(complete)
         };
@@ -282,7 +282,7 @@ impl Api {
         let mut made = self.app.create_secret(&caller, "user.create", Permission::USER_CREATE, make).await?;
         // What its organization gives it is known with its place there, which is in force now.
         let (snapshot, id) = (self.app.snapshot(), made.answer.id);
-        let account = self.app.read(move |r| videos::account(r, &rules, &snapshot, id)).await?;
+        let account = self.app.read(move |r| quotas::account(r, &rules, &snapshot, id)).await?;
         made.answer.quota_size = account.size;
         Ok(ok(made.answer).epoch(made.epoch))
     }
@@ -326,7 +326,7 @@ impl Api {
         };
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_UPDATE, edit.quota_size.is_some())?;
-            let former = provisioning::alive(t, id.0)?;
+            let former = members::alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             let user = provisioning::get(t, t.snapshot(), &rules, id.0)?;
             require_may_touch(t, caller, reach, id.0, provisioning::touch_of(&edit.fields(&user, t.snapshot())))?;
@@ -357,13 +357,13 @@ impl Api {
     ) -> Done {
         let erase = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = require_site(t, caller, Permission::USER_DELETE, false)?;
-            let former = provisioning::alive(t, id.0)?;
+            let former = members::alive(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
             require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
-            provisioning::erase(t, reach, &former)
+            members::erase(t, reach, &former)
         };
         let erased = self.app.change(&caller, "user.delete", erase).await?;
-        forget_decisions(&self.app, id.0).await?;
+        self.app.forget_decisions(id.0).await?;
         Ok(done().epoch(erased.epoch))
     }
 }

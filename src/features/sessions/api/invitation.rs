@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use super::{TokenAnswer, answer, require_own_site};
 use crate::features::invitations::{self, Newcomer};
+use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
 use crate::features::sessions::{Shown, open};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 
-use super::{TokenAnswer, require_own_site, shown};
 use crate::features::sessions::oidc::{self, Providers, Returned};
+use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, shown};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, Reply, Tag, ok};

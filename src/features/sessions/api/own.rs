@@ -6,11 +6,13 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
+use crate::features::sessions::end_sessions;
 use crate::features::sessions::store::{self, SessionRow};
 use crate::features::sessions::{clear_cookies, end};
-use crate::kernel::app::{App, Changed, Transaction, end_sessions};
+use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Person};
+use crate::kernel::authn::caller::Person;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Done, Reply, Tag, done, ok};
 use crate::kernel::ids::{SessionId, Timestamp};
 

@@ -7,14 +7,16 @@ use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use super::{LoginPassword, TokenAnswer, require_own_site, shown};
+use super::LoginPassword;
 use crate::features::members::{self, require_may_change, require_visible};
 use crate::features::sessions::second_factor::{self, NewSecret};
+use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, shown};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Person, Visitor};
+use crate::kernel::authn::caller::{Person, Visitor};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{Cause, Error};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;

@@ -18,11 +18,13 @@ use serde_json::Value;
 use super::arrival::arrive;
 use super::{Shown, Tokens, open, second_factor};
 use crate::features::members;
-use crate::kernel::app::{App, ms, use_up};
-use crate::kernel::authn::caller::{Exchange, Visitor};
+use crate::features::sessions::use_up;
+use crate::kernel::app::{App, ms};
+use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authn::token::{self, Use};
+use crate::kernel::authz::principal::Exchange;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret;
@@ -144,7 +146,7 @@ pub async fn exchange(
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
-    if !app.tend(move |w| use_up(w, &used, None, ends_at)).await? {
+    if !app.tend(move |w| use_up(w, &used, ends_at)).await? {
         return Err(Cause::InvalidState.into());
     }
 

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned, Whose};
+use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned};
 use crate::features::members;
+use crate::features::quotas;
 use crate::features::quotas::{Fit, Rules};
 use crate::features::videos::{self, Admission, Filter, store};
 use crate::kernel::app::{App, Changed, Transaction};
-use crate::kernel::authn::caller::{Identity, OfficeOrKey, PersonOrKey};
+use crate::kernel::authn::caller::{OfficeOrKey, PersonOrKey};
 use crate::kernel::authz::Reach;
+use crate::kernel::authz::Whose;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
@@ -196,7 +199,7 @@ impl Api {
             members::require_visible(t.snapshot(), reach, to)?;
             // What leaves the organization is not its administrators' to give.
             if let Some(organization) = reach.organization()
-                && crate::features::quotas::organization_of(t.snapshot(), to) != Some(organization)
+                && quotas::organization_of(t.snapshot(), to) != Some(organization)
             {
                 let why = "this member does not count under your organization: only the platform can do this";
                 return Err(Error::new(Cause::Forbidden).saying(why));
@@ -218,12 +221,10 @@ impl Api {
 fn reach_of_transfer(t: &Transaction<'_>, whose: Whose) -> Result<Reach> {
     match whose {
         Whose::All(reach) => Ok(reach),
-        Whose::Own(own) => {
-            crate::features::quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
-                let why = "you belong to no organization, or to several: an administrator gives your videos to others";
-                Error::new(Cause::Forbidden).saying(why)
-            })
-        }
+        Whose::Own(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
+            let why = "you belong to no organization, or to several: an administrator gives your videos to others";
+            Error::new(Cause::Forbidden).saying(why)
+        }),
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, FolderPrefix, WRITE, Whose};
+use super::{FilePath, FolderPrefix, WRITE};
 use crate::features::videos::import::{self, Outcome, Wish};
 use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::OfficeOrKey;
 use crate::kernel::authz;
+use crate::kernel::authz::Whose;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::MemberId;

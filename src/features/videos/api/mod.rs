@@ -10,16 +10,15 @@ use files::require_takes;
 use poem_openapi::Object;
 
 use super::{Registered, Registration, Video, measure, path::VideoPath};
-use crate::features::quotas::{Account, Fit, organization_of};
+use crate::features::quotas;
+use crate::features::quotas::{Fit, organization_of};
 use crate::features::{members, videos};
 use crate::kernel::app::verdict::{Facts, has_rules};
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authn::caller::{Identity, Who};
-use crate::kernel::authz;
-use crate::kernel::authz::Reach;
 use crate::kernel::authz::decide::{Ask, Question, Reason};
-use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::{Reach, Whose};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -93,34 +92,6 @@ struct Warned<T: poem_openapi::types::ParseFromJSON + poem_openapi::types::ToJSO
     #[oai(flatten)]
     answer: T,
     warning: Option<i64>,
-}
-
-/// What one may store, in bytes
-#[derive(Object)]
-#[oai(rename = "Quota")]
-pub struct QuotaView {
-    /// What may be stored
-    size: i64,
-    /// What is stored
-    used: i64,
-    /// What is promised to uploads
-    reserved: i64,
-    /// What is left, never below 0
-    free: i64,
-    /// How much of the size is used, in whole per cent rounded down
-    percent: i64,
-}
-
-impl From<Account> for QuotaView {
-    fn from(account: Account) -> Self {
-        Self {
-            size: account.size,
-            used: account.used,
-            reserved: account.reserved,
-            free: account.free(),
-            percent: account.percent(),
-        }
-    }
 }
 
 /// Examples of this area's schemas, for the document.
@@ -216,7 +187,7 @@ impl Wanted {
     /// Notes a refusal for lack of room.
     async fn noted<T>(self, app: &App, caller: &Identity, outcome: Result<T>) -> Result<T> {
         if let (Err(refused), Some((member, size))) = (&outcome, self.0.get()) {
-            videos::note_refusal(app, caller, *member, *size, refused).await;
+            quotas::record_refusal(app, caller, *member, *size, refused).await;
         }
         outcome
     }
@@ -290,35 +261,7 @@ impl Measured {
     }
 }
 
-/// Whose videos a caller gets to see or change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// All within its reach, by a permission.
-    All(Reach),
-    Own(MemberId),
-}
-
 impl Whose {
-    /// With the permission all; without it one's own, as far as the key's scope goes.
-    pub fn of(snapshot: &Snapshot, caller: &Identity, permission: Permission, scope: &str) -> Result<Self> {
-        let refused = match authz::require(snapshot, caller, permission) {
-            Ok(reach) => return Ok(Self::All(reach)),
-            Err(refused) => refused,
-        };
-        if caller.member().is_none() || refused.cause == Cause::OrganizationNotFound {
-            return Err(refused);
-        }
-        authz::require_own(caller, scope).map(Self::Own)
-    }
-
-    /// The organization through whose eyes somebody else's video is seen; none for the site, and for one's own.
-    pub fn seen_by(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
-        match self {
-            Self::All(reach) if owner.is_none() || owner != caller.member() => reach.organization(),
-            Self::All(_) | Self::Own(_) => None,
-        }
-    }
-
     /// A video as the caller gets to see it.
     pub fn seen(self, r: &Reader<'_>, caller: &Identity, video: Video) -> Result<VideoView> {
         let path = members::seen_path(r, self.seen_by(caller, video.member), video.member, video.path.as_str())?;

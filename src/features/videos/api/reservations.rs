@@ -8,9 +8,11 @@ use poem_openapi::{Enum, Object, OpenApi};
 use super::files::require_takes;
 use super::{FilePath, Measured, Owner, RegisteredView, Wanted, Warned};
 use crate::features::quotas::Rules;
-use crate::features::videos::reservations::{self, Reservation};
+use crate::features::quotas::reservations::{self, Reservation};
+use crate::features::videos::commit_reservation;
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authn::caller::{Identity, PersonOrKey};
+use crate::kernel::authn::caller::PersonOrKey;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{ReservationId, Timestamp};
 
@@ -148,7 +150,7 @@ impl Api {
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
             ruled?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
-            reservations::commit(t, &rules, caller, (id.0, new))
+            commit_reservation(t, &rules, caller, (id.0, new))
         };
         let committed = self.app.change(&caller, "reservation.commit", commit).await;
         let registered = noted.noted(&self.app, &caller, committed).await?.answer;

@@ -6,17 +6,19 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
-use crate::features::webhooks::{Delivery, Filter, Target, kind_of, named, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Identity, Person};
+use crate::kernel::authn::caller::Person;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
 use crate::kernel::error::Cause;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
 use crate::kernel::outbox;
+use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, named};
+use crate::kernel::outbox::delivery_store as store;
 
 /// How far a delivery is
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,8 @@ use crate::integrations::sftpgo::door::{self, Login};
 use crate::integrations::sftpgo::event::Heard;
 use crate::integrations::sftpgo::files;
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::{Exchange, Guard, Identity};
+use crate::kernel::authn::caller::Guard;
+use crate::kernel::authz::principal::{Exchange, Identity};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Failure, Tag, body, inputs};
 

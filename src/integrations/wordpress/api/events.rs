@@ -16,11 +16,12 @@ use crate::integrations::wordpress::Person;
 use crate::integrations::wordpress::accounts::{Hint, Mark, Outcome, is_known, mark_as_taken, take, verify};
 use crate::integrations::wordpress::users::Office;
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::{Exchange, Guard, Identity, scheme_in};
+use crate::kernel::authn::caller::{Guard, scheme_in};
+use crate::kernel::authz::principal::{Exchange, Identity};
 use crate::kernel::error::{Cause, Error, Result};
-use crate::kernel::http::body::Limit;
 use crate::kernel::http::{Failure, Tag, inputs};
 use crate::kernel::ids::MemberId;
+use crate::kernel::intake::Limit;
 
 /// Most accounts of one hint.
 const USERS_MAX: usize = 100;

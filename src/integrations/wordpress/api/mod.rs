@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use crate::features::sessions::api::{TokenAnswer, answer, require_own_site};
+use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
 use crate::integrations::wordpress::sign_in::{sign_in, sign_in_with_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;

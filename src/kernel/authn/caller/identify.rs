@@ -7,13 +7,12 @@ use poem::http::Method;
 use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN};
 use poem::http::uri::Authority;
 
-use super::{
-    Actor, CLIENT, Exchange, FromCommandLine, GATEWAY, Guard, INTERNAL, Idempotency, Identity, KEY, MEMBER, Prover, Who,
-};
+use super::{CLIENT, FromCommandLine, GATEWAY, Guard, INTERNAL, KEY, MEMBER, Prover};
 use crate::kernel::authn::cookie::{self, Provenance};
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz::client::{self, Client, Presented};
 use crate::kernel::authz::key::{self, ApiKey};
+use crate::kernel::authz::principal::{Actor, Exchange, Idempotency, Identity, Who};
 use crate::kernel::authz::require_one_factor_enough;
 use crate::kernel::authz::snapshot::{Snapshot, Status};
 use crate::kernel::error::{Cause, Error, Result};

@@ -250,3 +250,22 @@ alter table webhooks add column maker text;
 update webhooks set maker = 'cli';
 create index webhooks_maker on webhooks (maker);
 create index api_keys_maker on api_keys (maker) where maker is not null;
+
+-- ── SFTPGo's events and paths have a table of their own ──
+
+-- What SFTPGo told of files: which events came already (no data), and what last happened at a path.
+create table sftpgo_history (
+    hash blob primary key check (length(hash) = 32),
+    member_id blob not null references members (id),
+    -- JSON of what happened at a path.
+    data text,
+    expires_at integer not null,
+    created_at integer not null
+) strict, without rowid;
+create index sftpgo_history_member_id on sftpgo_history (member_id);
+create index sftpgo_history_expires_at on sftpgo_history (expires_at);
+insert into sftpgo_history (hash, member_id, data, expires_at, created_at)
+select hash, member_id, data, expires_at, created_at
+from one_time_tokens
+where purpose = 'used' and member_id is not null;
+delete from one_time_tokens where purpose = 'used' and member_id is not null;

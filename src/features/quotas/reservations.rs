@@ -5,11 +5,10 @@
 
 use serde_json::json;
 
-use super::{Registered, Registration, reservation_store as store};
-use crate::features::quotas::{self, Delta, Fit, Rules};
+use super::reservation_store as store;
+use super::{Delta, Rules, adjust, organization_of};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Identity;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
@@ -51,12 +50,12 @@ pub fn reserve(
     member: MemberId,
     size: i64,
 ) -> Result<Changed<(Reservation, Option<i64>)>> {
-    let organization = quotas::organization_of(t.snapshot(), member);
+    let organization = organization_of(t.snapshot(), member);
     if store::count_open(t, member, t.now())? >= rules.reservations_max {
         return Err(Cause::ReservationsFull.into());
     }
     let delta = Delta { used: 0, reserved: size, need: size };
-    let account = quotas::adjust(t, rules, (member, organization), delta)?;
+    let account = adjust(t, rules, (member, organization), delta)?;
     let reservation = Reservation {
         id: ReservationId::new(),
         member,
@@ -72,45 +71,9 @@ pub fn reserve(
     Ok(Changed::new((reservation, account.warning()), entry))
 }
 
-/// Makes a video of a reservation: the real size is taken, what was promised beyond it is free again. What is larger
-/// needs more room; where there is none, nothing changes. A repeat for the same file answers the same.
-pub fn commit(
-    t: &Transaction<'_>,
-    rules: &Rules,
-    caller: &Identity,
-    (id, new): (ReservationId, Registration),
-) -> Result<Changed<Registered>> {
-    let reservation = get(t, new.owner, id)?;
-    let video = new.path.id();
-    match reservation.state_at(t.now()) {
-        "open" => {}
-        "committed" if reservation.video.as_ref() == Some(&video) => {
-            return Registered::known(t, rules, new.owner, video).map(Changed::nothing);
-        }
-        _ => return Err(Cause::ReservationOver.into()),
-    }
-    store::set_state(t, id, "committed", Some(&video))?;
-    let entry = |size: i64| entry(&reservation).after(json!({"state": "committed", "size": size}));
-    if let Some(known) = super::find_at(t, &new.path)? {
-        give_back(t, &reservation)?;
-        return Ok(Changed::new(Registered::known(t, rules, new.owner, video)?, entry(known.size)));
-    }
-    let size = new.size?;
-    let organization = quotas::organization_of(t.snapshot(), new.owner);
-    let mut delta = Delta {
-        used: size,
-        reserved: -reservation.size,
-        // Within the promise nothing is asked, even if the quota became smaller meanwhile.
-        need: if new.fit == Fit::Must { size - reservation.size } else { 0 },
-    };
-    if organization != reservation.organization {
-        // The promise was made under another ceiling, which gets it back; this one is asked for all of it.
-        give_back(t, &reservation)?;
-        delta = Delta::take(size, new.fit);
-    }
-    let owner = (new.owner, organization);
-    let admitted = super::admit_new(t, rules, new.path, (owner, delta), new.queues_job)?;
-    Ok(super::keep(t, caller, admitted)?.also(entry(size)))
+/// Writes down what a reservation became.
+pub fn mark_committed(w: &Writer<'_>, id: ReservationId, video: &str) -> Result<()> {
+    store::set_state(w, id, "committed", Some(video))
 }
 
 /// Takes a promise back. A repeat, and one that is over anyway, change nothing.
@@ -129,7 +92,7 @@ pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Resu
 }
 
 /// Takes all promises to a member back.
-pub(super) fn release_all(t: &Transaction<'_>, member: MemberId) -> Result<()> {
+pub fn release_all(t: &Transaction<'_>, member: MemberId) -> Result<()> {
     store::list_open(t, member)?.iter().try_for_each(|reservation| close(t, reservation, "released"))
 }
 
@@ -139,12 +102,12 @@ fn close(w: &Writer<'_>, reservation: &Reservation, state: &str) -> Result<()> {
 }
 
 /// What it holds is free again. Its state says that already.
-fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
+pub fn give_back(w: &Writer<'_>, reservation: &Reservation) -> Result<()> {
     let delta = Delta { used: 0, reserved: -reservation.size, need: 0 };
     // Nothing is asked, so that no setting matters.
-    crate::features::quotas::store::adjust_member(w, reservation.member, delta, 0)?;
+    super::store::adjust_member(w, reservation.member, delta, 0)?;
     match reservation.organization {
-        Some(organization) => crate::features::quotas::store::adjust_organization(w, organization, delta).map(drop),
+        Some(organization) => super::store::adjust_organization(w, organization, delta).map(drop),
         None => Ok(()),
     }
 }
@@ -156,6 +119,6 @@ pub(super) fn forget_old(w: &Writer<'_>, most: usize) -> Result<usize> {
     store::forget(w, w.now().plus_ms(-KEPT_MS), most)
 }
 
-fn entry(reservation: &Reservation) -> Entry {
+pub fn entry(reservation: &Reservation) -> Entry {
     Entry::new("reservation", reservation.id).within(reservation.organization)
 }
