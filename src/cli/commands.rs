@@ -8,9 +8,9 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::door::{self, Door};
-use super::named::{member_id, organization_id};
+use super::named::{self, member_id, organization_id};
 use super::password::PasswordSource;
-use super::{Common, Failed, directory, import, named, open, show};
+use super::{Common, Failed, directory, import, open, show};
 use crate::features::members;
 use crate::kernel::config::Config;
 use crate::kernel::nearest::did_you_mean;

@@ -12,10 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, memory, open, process};
-use crate::features::api_keys;
-use crate::features::jobs;
-use crate::features::quotas;
-use crate::features::{api_clients, members, sessions, videos};
+use crate::features::{api_clients, api_keys, jobs, members, quotas, sessions};
 use crate::integrations::sftpgo;
 use crate::kernel::app::watch::{self, supervise};
 use crate::kernel::app::{App, keys};
@@ -23,8 +20,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::Cause;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::runtime::log;
-use crate::server::deliver;
-use crate::server::listener;
+use crate::server::{deliver, listener};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);

@@ -21,27 +21,21 @@ use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
 
 use crate::console;
-use crate::features::api_keys;
-use crate::features::decisions;
-use crate::features::grants;
-use crate::features::invitations;
-use crate::features::jobs;
-use crate::features::provisioning;
-use crate::features::quotas;
 use crate::features::sessions::oidc::Providers;
 use crate::features::webhooks::sender::Sender;
-use crate::features::{api_clients, audit, members, organizations, permissions, plugins, sessions, videos, webhooks};
-use crate::integrations::authentik;
-use crate::integrations::sftpgo;
-use crate::integrations::wordpress;
+use crate::features::{
+    api_clients, api_keys, audit, decisions, grants, invitations, jobs, members, organizations, permissions, plugins,
+    provisioning, quotas, sessions, videos, webhooks,
+};
+use crate::integrations::{authentik, sftpgo, wordpress};
 use crate::kernel::app::{App, figures};
 use crate::kernel::authn::caller::{FromCommandLine, Prover};
 use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::principal::Exchange;
 use crate::kernel::error::{Cause, Error, Field, Result};
-use crate::kernel::http::document::{Answers, Declared};
+use crate::kernel::http::Failure;
+use crate::kernel::http::document::{self, Answers, Declared};
 use crate::kernel::http::inputs::{self, Format, Inputs};
-use crate::kernel::http::{Failure, document};
 use crate::kernel::outbox::Kind;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::secret;

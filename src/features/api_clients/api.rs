@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::types::{MaybeUndefined, ToJSON};
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use crate::features::api_clients::{ApiClient, store};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use crate::features::api_keys::{self, KeyRow, NewKey, Shown};
+use crate::features::api_keys::{self, KeyRow, NewKey, Shown, store};
 use crate::features::members;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;

@@ -11,8 +11,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::features::members;
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};

@@ -3,8 +3,7 @@
 pub mod api;
 mod store;
 
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::Transaction;
+use crate::kernel::app::{Occurrence, Transaction};
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::decide::{is_elsewhere, is_of_inactive_organization};
 use crate::kernel::authz::snapshot::{Change, Right, Snapshot};

@@ -10,11 +10,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::features::members;
-use crate::features::members::{Guesser, NewMember, bounded_guesses, create_as, happened, password};
+use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create_as, happened, password};
 use crate::features::permissions;
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::{Exchange, Identity, Who};
 use crate::kernel::authz::promise::{self, Maker, Promise};

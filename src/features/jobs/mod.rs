@@ -21,8 +21,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::{App, Changed, Transaction, backoff, ms};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, backoff, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::principal::Identity;

@@ -4,8 +4,8 @@ use rusqlite::Row;
 
 use super::queue::{Queue, Ready};
 use super::{Filter, Job};
-use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::sql::{self, Parameters};
+use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
 use crate::kernel::ids::{JobId, MemberId, OrganizationId, Timestamp};
 

@@ -3,8 +3,8 @@
 use rusqlite::Row;
 
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
-use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::sql::{self, Parameters};
+use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 

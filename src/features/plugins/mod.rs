@@ -19,13 +19,11 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::Transaction;
+use crate::kernel::app::{Occurrence, Transaction};
 use crate::kernel::authz::giving;
 use crate::kernel::authz::plugin::{Activation, Exports, Filter, Mode, route_filter};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::snapshot::Change;
-use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};

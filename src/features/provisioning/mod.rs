@@ -14,11 +14,10 @@ use crate::features::members::{
 use crate::features::quotas::{self, Account, Rules};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz;
-use crate::kernel::authz::Reach;
 use crate::kernel::authz::giving::Touch;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -297,7 +296,7 @@ pub fn switch(
     is_active: bool,
     reason: Option<&str>,
 ) -> Result<Changed<()>> {
-    let former = alive(t, id)?;
+    let former = members::alive(t, id)?;
     let is_same = former.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
     if is_same {
         return Ok(Changed::nothing(()));

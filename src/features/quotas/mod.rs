@@ -15,13 +15,11 @@ mod store;
 
 use serde_json::json;
 
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::snapshot::Change;
-use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{Cause, Error, Result};

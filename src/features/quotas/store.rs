@@ -5,8 +5,8 @@ use rusqlite::Row;
 use super::{Above, Account, Delta, Reason};
 use crate::features::members;
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
-use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::sql::{self, Parameters};
+use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 

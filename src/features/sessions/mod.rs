@@ -23,9 +23,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use crate::features::api_keys;
-use crate::features::invitations;
 use crate::features::members::{self, password};
+use crate::features::{api_keys, invitations};
 use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Proof, Prover, Visitor};

@@ -5,9 +5,7 @@ pub mod api;
 pub mod sender;
 pub mod store;
 
-use crate::kernel::app::Occurrence;
-use crate::kernel::app::Transaction;
-use crate::kernel::app::backoff;
+use crate::kernel::app::{Occurrence, Transaction, backoff};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 pub use super::client::Account;
 use crate::features::members::Member;
-use crate::features::quotas;
-use crate::features::quotas::Rules;
+use crate::features::quotas::{self, Rules};
 use crate::kernel::app::App;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;

@@ -38,8 +38,7 @@ use tokio::sync::futures::Notified;
 
 use crate::kernel::audit_log::{self, Entry, Verified};
 use crate::kernel::authn::caller::Guard;
-use crate::kernel::authn::key_store;
-use crate::kernel::authn::token;
+use crate::kernel::authn::{key_store, token};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{Exchange, Identity};

@@ -4,8 +4,8 @@ use rusqlite::Row;
 
 use super::delivery::{Delivery, Filter};
 use crate::kernel::authz::promise::Maker;
-use crate::kernel::db::sql::Parameters;
-use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::db::sql::{self, Parameters};
+use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 

@@ -8,23 +8,20 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{MemberView, PasswordHash};
-use crate::features::members;
-use crate::features::members::alive;
 use crate::features::members::store::{self, Filter, Membership};
-use crate::features::members::writes;
 use crate::features::members::{
-    AUTHENTIK, Guesser, Member, NewMember, bounded_guesses, changed, create, happened, password, require_may_touch,
-    require_other, require_room, require_visible, set_active, set_password,
+    self, AUTHENTIK, Guesser, Member, NewMember, alive, bounded_guesses, changed, create, happened, password,
+    require_may_touch, require_other, require_room, require_visible, set_active, set_password, writes,
 };
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Office;
-use crate::kernel::authz::giving::{Gift, Touch};
+use crate::kernel::authz::giving::{self, Gift, Touch};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
-use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{

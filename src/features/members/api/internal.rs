@@ -9,10 +9,9 @@ use serde_json::json;
 use super::MemberView;
 use super::admin::MemberOrganization;
 use crate::features::members::store::{self, Filter};
-use crate::features::members::writes;
 use crate::features::members::{
     AUTHENTIK, Member, NewMember, changed, create, happened, require_may_touch, require_room, require_visible,
-    set_active,
+    set_active, writes,
 };
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;

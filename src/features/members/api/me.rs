@@ -8,8 +8,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::admin::MemberOrganization;
-use crate::features::members::writes;
-use crate::features::members::{Member, changed, store};
+use crate::features::members::{Member, changed, store, writes};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Person, PersonOrKey};

@@ -4,9 +4,7 @@ pub mod admin;
 pub mod internal;
 pub mod me;
 
-use std::sync::Arc;
-
-use poem_openapi::{Enum, Object};
+use poem_openapi::Object;
 
 use super::Member;
 use crate::kernel::http::status::MemberStatus;

@@ -8,8 +8,7 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
 use super::{OpenClose, PermissionNode, flat};
-use crate::features::permissions;
-use crate::features::permissions::{RoleRecord, known_role, require_role_key, store};
+use crate::features::permissions::{self, RoleRecord, known_role, require_role_key, store};
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Gate;

@@ -6,9 +6,8 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
 use serde_json::json;
 
-use crate::features::sessions::end_sessions;
 use crate::features::sessions::store::{self, SessionRow};
-use crate::features::sessions::{clear_cookies, end};
+use crate::features::sessions::{clear_cookies, end, end_sessions};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Person;

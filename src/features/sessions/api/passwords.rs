@@ -8,12 +8,11 @@ use poem_openapi::{Object, OpenApi};
 use crate::features::sessions::passwords::{Link, change_own, make_link, reset, send_link};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{Office, Person, Visitor};
-use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Body, Done, LinkToken, Password, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;
-use crate::kernel::secret;
+use crate::kernel::{authz, secret};
 
 use super::{LoginName, LoginPassword};
 

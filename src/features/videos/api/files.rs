@@ -7,15 +7,13 @@ use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned};
 use crate::features::members;
-use crate::features::quotas;
-use crate::features::quotas::{Fit, Rules};
+use crate::features::quotas::{self, Fit, Rules};
 use crate::features::videos::{self, Admission, Filter, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{OfficeOrKey, PersonOrKey};
-use crate::kernel::authz::Reach;
-use crate::kernel::authz::Whose;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::{Reach, Whose};
 use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};

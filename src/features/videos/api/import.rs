@@ -9,9 +9,8 @@ use crate::features::videos::import::{self, Outcome, Wish};
 use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::OfficeOrKey;
-use crate::kernel::authz;
-use crate::kernel::authz::Whose;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::{self, Whose};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 

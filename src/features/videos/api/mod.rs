@@ -10,15 +10,14 @@ use files::require_takes;
 use poem_openapi::Object;
 
 use super::{Registered, Registration, Video, measure, path::VideoPath};
-use crate::features::quotas;
-use crate::features::quotas::{Fit, organization_of};
+use crate::features::quotas::{self, Fit, organization_of};
 use crate::features::{members, videos};
 use crate::kernel::app::verdict::{Facts, has_rules};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz::decide::{Ask, Question, Reason};
 use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::authz::{Reach, Whose};
+use crate::kernel::authz::{self, Reach, Whose};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};

@@ -16,9 +16,8 @@ use crate::kernel::db::Window;
 use crate::kernel::error::Cause;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
-use crate::kernel::outbox;
 use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, named};
-use crate::kernel::outbox::delivery_store as store;
+use crate::kernel::outbox::{self, delivery_store as store};
 
 /// How far a delivery is
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
