@@ -84,6 +84,7 @@ mod upkeep;
 mod users;
 mod verdicts;
 mod versions;
+mod video_rules;
 mod videos;
 mod webhooks;
 mod wordpress;

@@ -19,7 +19,7 @@ fn videos(site: &Site) -> i64 {
     site.rows().query_row("select count(*) from videos", [], |row| row.get(0)).expect("a number")
 }
 
-async fn commit(caller: &As<'_>, path: &str) -> crate::site::Reply {
+pub async fn commit(caller: &As<'_>, path: &str) -> crate::site::Reply {
     let reserved = caller.post("/api/v1/quota/reservations", json!({"size": 2_000})).await.data();
     let id = reserved["id"].as_str().expect("id");
     caller.post(&format!("/api/v1/quota/reservations/{id}/commit"), json!({"path": path})).await

@@ -232,3 +232,12 @@ async fn who_is_full_may_write_over_a_video_and_begin_none() {
     tell(&site, event("upload", "/new.mp4", 5, size(1))).await.is(33_506_000);
     assert_eq!(used(&site).await, 1_000);
 }
+
+#[tokio::test]
+async fn who_is_suspended_begins_no_upload() {
+    let (_sftpgo, site) = site_with("").await;
+    let uid = kim(&site, 1_000).await;
+    site.admin().post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done();
+    let refused = tell(&site, event("pre-upload", "/a.mp4", 1, json!({}))).await;
+    assert_eq!((refused.status, refused.word()), (403, "member_suspended"));
+}

@@ -77,7 +77,7 @@ async fn roles(organization: &Organization<'_>, token: &str) -> Vec<String> {
 }
 
 /// Makes an account at WordPress, as its administrator does.
-async fn new_person(wordpress: &WordPress, role: &str) -> (String, Person) {
+pub async fn new_person(wordpress: &WordPress, role: &str) -> (String, Person) {
     let login = format!("p{}", uuid::Uuid::now_v7().simple());
     let email = format!("{login}@example.org");
     let password = "Pass-word-7";
@@ -89,7 +89,7 @@ async fn new_person(wordpress: &WordPress, role: &str) -> (String, Person) {
     (login, Person { id, email, password: password.into(), application_password })
 }
 
-async fn administer(wordpress: &WordPress, path: &str, body: Value) -> Value {
+pub async fn administer(wordpress: &WordPress, path: &str, body: Value) -> Value {
     let url = format!("{}/wp-json/wp/v2/users{path}", wordpress.url);
     let admin = &wordpress.person("admin").application_password;
     let request = crate::counterparts::http().post(url).basic_auth("admin", Some(admin)).json(&body);

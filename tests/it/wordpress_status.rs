@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::counterparts::{Browser, Page, WordPress, http};
 use crate::site::Site;
 use crate::standin::{self, Asked, StandIn};
+use crate::wordpress::{administer, new_person};
 
 /// A WordPress that notes what it is told, and answers as it is told.
 #[derive(Clone, Default)]
@@ -95,4 +97,104 @@ async fn a_suspension_and_its_end_are_told_to_the_account_of_the_member() {
     let after =
         told.bodies.lock().expect("no panic").iter().skip(before).filter(|(asked, _)| !asked.ends_with("/17")).count();
     assert_eq!(after, 0);
+}
+
+// ── a real WordPress, with the must-use plugin of `packaging/wordpress` ──
+
+/// A site that tells the real WordPress in the name of one of its people. Its secret is read until the site is over: the
+/// folder stands before it, so that it goes after it.
+async fn site_at(wordpress: &WordPress, login: &str) -> (tempfile::TempDir, Site) {
+    let secrets = tempfile::tempdir().expect("a folder");
+    let file = secrets.path().join("password");
+    std::fs::write(&file, &wordpress.person(login).application_password).expect("a secret");
+    let settings = format!(
+        "wordpress.url = \"{}\"\nwordpress.username = \"{login}\"\nwordpress.password_file = \"{}\"\n\
+         neighbours.timeout_ms = 20000\n",
+        wordpress.url,
+        file.display()
+    );
+    (secrets, Site::with(&settings).await)
+}
+
+async fn member_with_number(site: &Site, number: i64) -> String {
+    let user = json!({"username": "kim", "email": "kim@example.org", "wordpress_id": number});
+    site.admin().post("/admin/users", user).await.data()["id"].as_str().expect("id").to_owned()
+}
+
+/// What the sign-in form answers: a redirect to who is let in.
+async fn sign_in(wordpress: &WordPress, login: &str, password: &str) -> Page {
+    let (mut browser, url) = (Browser::new(), format!("{}/wp-login.php", wordpress.url));
+    browser.get(&url).await;
+    browser.submit(&url, &[("log", login), ("pwd", password)]).await
+}
+
+async fn is_signed_in(wordpress: &WordPress, browser: &mut Browser) -> bool {
+    browser.get(&format!("{}/wp-admin/admin-ajax.php?action=rest-nonce", wordpress.url)).await.status == 200
+}
+
+/// The status that an application password gets for a request about oneself.
+async fn by_application_password(wordpress: &WordPress, login: &str, password: &str, body: Option<Value>) -> u16 {
+    let url = format!("{}/wp-json/wp/v2/users/me?context=edit", wordpress.url);
+    let request = match body {
+        None => http().get(url),
+        Some(body) => http().post(url).json(&body),
+    };
+    request.basic_auth(login, Some(password)).send().await.expect("an answer").status().as_u16()
+}
+
+#[tokio::test]
+async fn a_real_wordpress_keeps_out_who_is_suspended_and_lets_in_who_is_active_again() {
+    let wordpress = WordPress::start();
+    let (_secrets, site) = site_at(wordpress, "admin").await;
+    let (login, person) = new_person(wordpress, "subscriber").await;
+    let kim = member_with_number(&site, person.id).await;
+    let say = async |what: &str| {
+        site.admin().post(&format!("/admin/members/{kim}/{what}"), json!({})).await.done();
+    };
+    let asks = async |body: Option<Value>| {
+        by_application_password(wordpress, &login, &person.application_password, body).await
+    };
+    let mut browser = wordpress.browser_sign_in(&login, &person.password).await;
+    assert!(is_signed_in(wordpress, &mut browser).await);
+    assert_eq!(asks(None).await, 200);
+
+    say("deactivate").await;
+    assert_eq!(delivered(&site, 1).await, ("delivered".into(), String::new()));
+
+    assert!(!is_signed_in(wordpress, &mut browser).await, "what was open is over");
+    let refused = sign_in(wordpress, &login, &person.password).await;
+    assert_eq!(refused.status, 200, "{refused:?}");
+    assert!(refused.body.contains("This account is suspended."), "{refused:?}");
+    assert_eq!(asks(None).await, 401);
+
+    say("activate").await;
+    assert_eq!(delivered(&site, 2).await, ("delivered".into(), String::new()));
+
+    assert!(!is_signed_in(wordpress, &mut browser).await, "an old cookie does not come back");
+    let mut browser = wordpress.browser_sign_in(&login, &person.password).await;
+    assert!(is_signed_in(wordpress, &mut browser).await);
+    assert_eq!(asks(None).await, 200);
+    let found = administer(wordpress, &format!("/{}?context=edit", person.id), json!({})).await;
+    assert_eq!(
+        (&found["email"], &found["roles"], &found["meta"]["roster_suspended"]),
+        (&json!(person.email), &json!(["subscriber"]), &json!(false))
+    );
+    // Nobody suspends, or lets in, who may not edit users: not even oneself.
+    assert_eq!(asks(Some(json!({"meta": {"roster_suspended": true}}))).await, 403);
+    assert_eq!(asks(None).await, 200);
+}
+
+#[tokio::test]
+async fn a_real_wordpress_says_who_is_nobody_there_and_who_may_not_tell() {
+    let wordpress = WordPress::start();
+    let (_, person) = new_person(wordpress, "subscriber").await;
+    for (teller, number, error) in
+        [("admin", 4_000_000, "there is no such account"), ("editor", person.id, "may not edit users")]
+    {
+        let (_secrets, site) = site_at(wordpress, teller).await;
+        let kim = member_with_number(&site, number).await;
+        site.admin().post(&format!("/admin/members/{kim}/deactivate"), json!({})).await.done();
+        let (state, said) = delivered(&site, 1).await;
+        assert!(state == "delivered" && said.contains(error), "{teller}: {state} {said}");
+    }
 }

@@ -8,6 +8,7 @@ pub mod api;
 pub mod import;
 pub mod measure;
 pub mod path;
+pub mod policy;
 mod store;
 mod walk;
 

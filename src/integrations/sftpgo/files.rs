@@ -6,7 +6,7 @@
 //! tells nothing new.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,13 @@ use super::store;
 use crate::features::members;
 use crate::features::quotas::{self, Fit, Rules};
 use crate::features::videos::path::{VideoPath, is_ignored};
+use crate::features::videos::policy::{self, NewVideo, Source};
 use crate::features::videos::{self, Registration, Video, measure};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
-use crate::kernel::ids::MemberId;
+use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
 /// How long an event, and what happened at a path, are remembered. SFTPGo gives up within minutes.
@@ -46,7 +47,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
         Err(heard) => return Ok(heard),
     };
     if event.action == Action::PreUpload {
-        require_room(app, &owner, event.path).await?;
+        require_upload(app, caller, &owner, event.path).await?;
         return Ok(Heard::Done);
     }
     let measured = measured(app, &event).await;
@@ -60,32 +61,61 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     }
     let path_bytes_max = app.config.video_path_bytes_max;
     let ignored_names = app.config.ignored_names.clone();
-    let event =
-        Applied { measured, event, owner: owner.id, rules: Rules::of(&app.config), path_bytes_max, ignored_names };
+    let event = Applied {
+        measured,
+        event,
+        owner: owner.id,
+        rules: Rules::of(&app.config),
+        path_bytes_max,
+        ignored_names,
+        allowed: None,
+        to_ask: Arc::default(),
+    };
     let heard = apply_all(app, caller, &event).await;
     if let Err(refused) = &heard {
         quotas::record_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
-        if event.event.action == Action::Upload && quotas::is_lack_of_room(refused) {
+        if event.event.action == Action::Upload && (quotas::is_lack_of_room(refused) || refused.is_denial()) {
             look_later(app.clone(), caller.clone(), event);
         }
     }
     heard
 }
 
-/// Does what an event asks for, piece by piece.
-async fn apply_all(app: &App, caller: &Identity, event: &Applied) -> Result<Heard> {
-    let mut has_pieces = false;
+/// Does what an event asks for, piece by piece. Whether it makes a new video, and where, is known within the change only:
+/// where plugins have a say in that, nothing is changed before they were asked.
+async fn apply_all(app: &Arc<App>, caller: &Identity, event: &Applied) -> Result<Heard> {
+    let (mut event, mut has_pieces) = (event.clone(), false);
     loop {
+        event.to_ask = Arc::default();
         let piece = event.clone();
         let apply = move |t: &Transaction<'_>, caller: &Identity| piece.apply(t, caller);
-        match app.change(caller, event.event.action.name(), apply).await?.answer {
+        let answer = match (app.change(caller, event.event.action.name(), apply).await, event.to_ask.get()) {
+            // Asked a second time only when the file has moved meanwhile: then SFTPGo tells again.
+            (Err(_), Some((path, size))) if event.allowed.is_none() => {
+                ask(app, caller, (event.owner, path.clone()), Some(*size)).await?;
+                event.allowed = Some((path.clone(), *size));
+                continue;
+            }
+            (committed, _) => committed?.answer,
+        };
+        match answer {
             Step::More => has_pieces = true,
             Step::Over(heard) => return Ok(if has_pieces { Heard::Done } else { heard }),
         }
     }
 }
 
-/// SFTPGo may remove a file of which it heard that it does not fit, and says no more of it: what it was written over is
+/// What the plugins of the owner's organizations say to a new video.
+async fn ask(app: &Arc<App>, caller: &Identity, (owner, path): (MemberId, VideoPath), size: Option<i64>) -> Result<()> {
+    policy::ask(app, caller, &NewVideo { owner, path, size, source: Source::Sftpgo }).await
+}
+
+/// Is what is uploaded there a new video of a member's? So is what only an aborted upload left, and what was nobody's.
+fn is_new(found: Option<&Video>, former: Option<Known>) -> bool {
+    found.is_none_or(|video| video.member.is_none()) || former.is_some_and(|former| former.is_partial)
+}
+
+/// SFTPGo may remove a file of which it heard that it is refused, and says no more of it: what it was written over is
 /// gone too then.
 fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
     /// Between one look and the next.
@@ -111,16 +141,21 @@ fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
 }
 
 /// May this member begin an upload? Its size is not known yet; an overwrite may take what it frees.
-async fn require_room(app: &App, owner: &members::Member, path: VideoPath) -> Result<()> {
+async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Member, path: VideoPath) -> Result<()> {
     if !owner.is_active() {
         return Err(Cause::MemberSuspended.into());
     }
-    let (rules, snapshot, id) = (Rules::of(&app.config), app.snapshot(), owner.id);
-    let has_room = move |r: &Reader<'_>| {
-        let replaced = videos::find(r, &path.id())?.filter(|video| video.member.is_some() && video.size > 0);
-        Ok(replaced.is_some() || quotas::has_room(r, &rules, &snapshot, id)?)
+    let (rules, snapshot, id, place) = (Rules::of(&app.config), app.snapshot(), owner.id, path.clone());
+    let look = move |r: &Reader<'_>| {
+        let found = videos::find(r, &place.id())?;
+        let is_new = is_new(found.as_ref(), note_at(r, place.as_str())?.and_then(Note::known));
+        let is_replaced = found.is_some_and(|video| video.member.is_some() && video.size > 0);
+        Ok((is_new, is_replaced || quotas::has_room(r, &rules, &snapshot, id)?))
     };
-    let has_room = app.read(has_room).await?;
+    let (is_new, has_room) = app.read(look).await?;
+    if is_new {
+        ask(app, caller, (id, path), None).await?;
+    }
     if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
 }
 
@@ -200,6 +235,10 @@ struct Applied {
     rules: Rules,
     path_bytes_max: u64,
     ignored_names: Vec<String>,
+    /// The new video that plugins allowed, and its size.
+    allowed: Option<(VideoPath, i64)>,
+    /// The one that they are to be asked about, once that is known.
+    to_ask: Arc<OnceLock<(VideoPath, i64)>>,
 }
 
 type Done = Result<Changed<Heard>>;
@@ -270,8 +309,13 @@ impl Applied {
     fn put(&self, t: &Transaction<'_>, caller: &Identity, place: &Place, known: Known) -> Done {
         let (path, size) = (&place.path, known.size);
         let former = note_at(t, path.as_str())?.and_then(Note::known);
+        let found = videos::find(t, &path.id())?;
+        let is_ignored = is_ignored(&self.ignored_names, path.below_folder());
+        if is_new(found.as_ref(), former) && !known.is_partial && !is_ignored {
+            self.require_asked(t, path, size)?;
+        }
         note(t, place, self.owner, What::Written(known))?;
-        match videos::find(t, &path.id())? {
+        match found {
             Some(video) => {
                 if former.is_some_and(|former| former.is_partial) && !known.is_partial {
                     videos::queue_job(t, &video)?;
@@ -285,9 +329,7 @@ impl Applied {
                 let given = (&video, self.owner, Fit::Must);
                 Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| Heard::Done).and(resized))
             }
-            None if is_ignored(&self.ignored_names, path.below_folder()) => {
-                Ok(Changed::nothing(Heard::Ignored("a file of this name is no video")))
-            }
+            None if is_ignored => Ok(Changed::nothing(Heard::Ignored("a file of this name is no video"))),
             None => {
                 // What is left of an upload lies there, whether or not it fits, and is nothing to work on.
                 let (fit, queues_job) = if known.is_partial { (Fit::Anyway, false) } else { (Fit::Must, true) };
@@ -295,6 +337,16 @@ impl Applied {
                 Ok(videos::register(t, &self.rules, caller, new)?.map(|_| Heard::Done))
             }
         }
+    }
+
+    /// Fails, and notes what plugins are to be asked, unless they were asked or there is none.
+    fn require_asked(&self, t: &Transaction<'_>, path: &VideoPath, size: i64) -> Result<()> {
+        let is_allowed = self.allowed.as_ref().is_some_and(|(asked, of)| asked == path && *of == size);
+        if is_allowed || !policy::is_asked(t.snapshot(), self.owner) {
+            return Ok(());
+        }
+        let _ = self.to_ask.set((path.clone(), size));
+        Err(Error::new(Cause::Busy).because("plugins are to be asked about a new video first").retry_after(1))
     }
 
     fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
@@ -459,8 +511,8 @@ fn hash_of(path: &str) -> Hash {
     secret::hash(&format!("a path of SFTPGo {path}"))
 }
 
-fn note_at(t: &Transaction<'_>, path: &str) -> Result<Option<Note>> {
-    let found = store::find_note(t, &hash_of(path), t.now())?;
+fn note_at(r: &Reader<'_>, path: &str) -> Result<Option<Note>> {
+    let found = store::find_note(r, &hash_of(path), Timestamp::now())?;
     Ok(found.and_then(|data| serde_json::from_str(&data).ok()))
 }
 

@@ -9,19 +9,17 @@ use std::sync::{Arc, OnceLock};
 use files::require_takes;
 use poem_openapi::Object;
 
+use super::policy::{self, NewVideo, Source};
 use super::{Registered, Registration, Video, measure, path::VideoPath};
-use crate::features::quotas::{self, Fit, organization_of};
+use crate::features::quotas::{self, Fit};
 use crate::features::{members, videos};
-use crate::kernel::app::verdict::{Facts, has_rules};
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authz::decide::{Ask, Question, Reason};
 use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, Whose};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
-use crate::kernel::sandbox::Claim;
 
 pub const READ: &str = "videos:read";
 pub const WRITE: &str = "videos:write";
@@ -207,38 +205,18 @@ impl Measured {
         Ok(Self { path, size, said })
     }
 
-    /// What the own rules of the owner's organization say to its registration. Asked before the change is queued, as no
-    /// guest runs under the writer; its answer is given within the change, where a refusal is written down. Whatever else
-    /// is wrong is found there too.
+    /// What the plugins of the owner's organizations say to its registration. They are asked before the change is queued,
+    /// as no guest runs under the writer; the answer is given within the change, where all else is found too.
     async fn ruled(&self, app: &Arc<App>, caller: &Identity, named: Option<&str>) -> Result<()> {
-        /// What plugins know it by.
-        const REGISTER: &str = "video.register";
-        let snapshot = app.snapshot();
-        let (seen, path, who, named) = (snapshot.clone(), self.path.clone(), caller.clone(), named.map(str::to_owned));
+        let (seen, path, who, named) = (app.snapshot(), self.path.clone(), caller.clone(), named.map(str::to_owned));
         let look = move |r: &Reader<'_>| {
             let owner = Owner::find(r, &seen, &who, named.as_deref())?;
-            let is_new = videos::find_at(r, &path)?.is_none();
-            Ok(Some(owner.member).filter(|_| is_new && path.folder() == owner.folder))
+            let is_asked = path.folder() == owner.folder && videos::find_at(r, &path)?.is_none();
+            Ok(is_asked.then_some(owner.member))
         };
-        let Ok(Some(member)) = app.read(look).await else { return Ok(()) };
-        let Some(tenant) = organization_of(&snapshot, member).filter(|id| has_rules(&snapshot, Some(*id))) else {
-            return Ok(());
-        };
-        let fact = |name: &str, value: String| Claim { name: name.to_owned(), values: vec![value] };
+        let Some(owner) = app.read(look).await? else { return Ok(()) };
         let size = self.size.as_ref().ok().copied().or(self.said);
-        let facts = [fact("video_path", self.path.as_str().to_owned())].into_iter();
-        let facts = Facts(facts.chain(size.map(|size| fact("size_bytes", size.to_string()))).collect());
-        let question = Question { tenant: Some(tenant), member, with_platform: false, ask: Ask::Operation(REGISTER) };
-        let verdict = app.decide(&snapshot, &question, &facts, &Arc::default()).await;
-        let denied = |message: String| Err(Error::new(Cause::Forbidden).saying(message));
-        match verdict.decision.reason {
-            Reason::PluginDenied => denied(match verdict.message() {
-                Some(sentence) => format!("a rule of your organization denies this: {sentence}"),
-                None => "a rule of your organization denies this".to_owned(),
-            }),
-            Reason::PluginFailed => denied("a rule of your organization failed, so that this is denied".to_owned()),
-            _ => Ok(()),
-        }
+        policy::ask(app, caller, &NewVideo { owner, path: self.path.clone(), size, source: Source::Api }).await
     }
 
     /// What is registered of it, for the caller or the owner that it names.

@@ -154,7 +154,9 @@ type Answer = Result<Told, Failure>;
 crate::answers! {
     authenticate_for_sftpgo: [NotConfigured];
     prepare_for_sftpgo: [NotConfigured];
-    tell_of_sftpgo_file: [VideoPath, VideosFull, QuotaExceeded, OrganizationQuotaExceeded, NotConfigured];
+    tell_of_sftpgo_file: [
+        VideoPath, VideosFull, MemberSuspended, QuotaExceeded, OrganizationQuotaExceeded, NotConfigured,
+    ];
 }
 
 pub struct Api {
@@ -188,13 +190,14 @@ impl Api {
     /// Tell what happened to a file
     ///
     /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
-    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room, unless it writes over a video. After an
-    /// `upload` that failed what is left of the file counts, where there is a media root to look at and the file lies in the
-    /// local file system. The owner is the member with the name `username` at SFTPGo, the file is `virtual_path` in that
-    /// folder; a username here is no such name. A name with control characters, a backslash or U+FFFD is refused, one of
-    /// `videos.ignored_names` is no video. The same event again changes nothing, and events may come in any order: that of
-    /// their `timestamp`. What is not to be counted answers 200 with `ignored` and the reason: SFTPGo gives up on any other
-    /// answer below 500.
+    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room, unless it writes over a video. Of a new
+    /// video the plugins of the owner's organizations are asked before its upload and after it (`video.register`): what
+    /// they deny is 403, and no video. After an `upload` that failed what is left of the file counts, where there is a
+    /// media root to look at and the file lies in the local file system. The owner is the member with the name `username`
+    /// at SFTPGo, the file is `virtual_path` in that folder; a username here is no such name. A name with control
+    /// characters, a backslash or U+FFFD is refused, one of `videos.ignored_names` is no video. The same event again
+    /// changes nothing, and events may come in any order: that of their `timestamp`. What is not to be counted answers
+    /// 200 with `ignored` and the reason: SFTPGo gives up on any other answer below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
     async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
         Ok(Told::Json(match files::hear(&self.app, &caller.0, &body.0).await? {

@@ -57,6 +57,7 @@ pub(super) fn read(generated: &str) -> Result<Value> {
 pub(super) fn tidy(document: &mut Value) {
     name_envelopes(document);
     rename_pages(document);
+    share_pages(document);
     let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
     let kinds = schemas.map(|(name, schema)| (name.clone(), schema["type"].clone())).collect();
     shorten(document, &kinds);
@@ -91,18 +92,7 @@ fn name_envelopes(document: &mut Value) {
                 };
                 let reference = json!({"$ref": format!("#/components/schemas/{name}")});
                 let envelope = std::mem::replace(schema, reference);
-                let done = json!({"$ref": "#/components/schemas/Done"});
-                named.insert(
-                    name,
-                    match data {
-                        None => envelope,
-                        // Two of them: generators read one alone as another name of it.
-                        Some(data) => json!({"allOf": [
-                            done,
-                            {"type": "object", "properties": {"data": data}, "required": ["data"]},
-                        ]}),
-                    },
-                );
+                named.insert(name, data.map_or(envelope, |data| extended("Done", json!({"data": data}))));
             }
         }
     }
@@ -126,6 +116,31 @@ fn rename_pages(document: &mut Value) {
         *schemas = std::mem::take(schemas).into_iter().map(|(name, schema)| (page_name(&name), schema)).collect();
     }
     rename_references(document);
+}
+
+/// What all pages have stands once.
+fn share_pages(document: &mut Value) {
+    let Some(schemas) = document["components"]["schemas"].as_object_mut() else { return };
+    let mut shared = None;
+    for (_, page) in schemas.iter_mut().filter(|(name, _)| name.ends_with("Page")) {
+        let mut of_all = page.clone();
+        let Some(items) = of_all["properties"].as_object_mut().and_then(|properties| properties.remove("items")) else {
+            continue;
+        };
+        of_all["required"].as_array_mut().into_iter().for_each(|required| required.retain(|name| name != "items"));
+        *page = extended("Page", json!({"items": items}));
+        shared = Some(of_all);
+    }
+    schemas.extend(shared.map(|shared| ("Page".to_owned(), shared)));
+}
+
+/// A schema with more properties, which are all there. Generators read a reference alone as another name of the schema.
+fn extended(schema: &str, properties: Value) -> Value {
+    let required: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
+    json!({"allOf": [
+        {"$ref": format!("#/components/schemas/{schema}")},
+        {"type": "object", "properties": properties, "required": required},
+    ]})
 }
 
 fn rename_references(value: &mut Value) {
