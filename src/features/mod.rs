@@ -1,5 +1,5 @@
 //! What Roster does: one folder per feature. A feature uses of another one what its `mod.rs` offers, never its `api` or `store`;
-//! which feature uses which is written in `tests/it/tidy.rs`, and has no cycle.
+//! which feature uses which is written in `tests/it/layout.rs`, and has no cycle.
 
 pub mod api_clients;
 pub mod api_keys;
