@@ -446,6 +446,25 @@ fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
     assert_eq!(roster::kernel::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
+#[test]
+fn what_sftpgo_told_a_fifth_schema_is_in_a_table_of_its_own_in_the_newest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let former = make_former(&file, 5);
+    let rows = "insert into members (id, username, status, created_at, updated_at) values (zeroblob(16), 'kim', 'active', 1, 1);
+         insert into one_time_tokens (hash, purpose, member_id, data, expires_at, created_at) values
+             (randomblob(32), 'used', zeroblob(16), '{}', 7, 1), (randomblob(32), 'used', zeroblob(16), null, 8, 1),
+             (randomblob(32), 'used', null, null, 9, 1), (randomblob(32), 'email_code', zeroblob(16), 'x', 9, 1);";
+    former.execute_batch(rows).expect("rows of the fifth schema");
+    drop(former);
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
+    let one = |sql: &str| -> String { upgraded.query_row(sql, [], |row| row.get(0)).expect("a row") };
+    let moved = "select group_concat(expires_at || ' ' || coalesce(data, '-'), ', ') from (select * from sftpgo_history order by expires_at)";
+    assert_eq!(one(moved), "7 {}, 8 -");
+    let left = "select group_concat(purpose, ', ') from (select * from one_time_tokens order by purpose)";
+    assert_eq!(one(left), "email_code, used");
+}
+
 /// A definition without its comments and its spaces: an altered table's text is put together by SQLite.
 fn plain(sql: String) -> String {
     let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
