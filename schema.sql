@@ -1,5 +1,5 @@
 -- The newest schema. A new data directory is created from this file; older ones are brought here step by step
--- (src/db/schema.rs), and a test proves that both ways end the same.
+-- (src/kernel/db/schema.rs), and a test proves that both ways end the same.
 --
 -- Ids are 16-byte UUIDv7. Times are integer milliseconds since 1970. Text that must be unique without regard to
 -- case has a folded twin column that the program fills, because SQLite folds ASCII only.
@@ -360,6 +360,18 @@ create table one_time_tokens (
 create index one_time_tokens_member_id on one_time_tokens (member_id);
 create index one_time_tokens_expires_at on one_time_tokens (expires_at);
 create index one_time_tokens_maker on one_time_tokens (maker) where maker is not null;
+
+-- What SFTPGo told of files: which events came already (no data), and what last happened at a path.
+create table sftpgo_history (
+    hash blob primary key check (length(hash) = 32),
+    member_id blob not null references members (id),
+    -- JSON of what happened at a path.
+    data text,
+    expires_at integer not null,
+    created_at integer not null
+) strict, without rowid;
+create index sftpgo_history_member_id on sftpgo_history (member_id);
+create index sftpgo_history_expires_at on sftpgo_history (expires_at);
 
 create table second_factors (
     member_id blob primary key references members (id),

@@ -9,11 +9,11 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::door::{self, Door};
-use super::named::{member_id, organization_id};
+use super::named::{self, member_id, organization_id};
 use super::password::PasswordSource;
-use super::{Common, Failed, directory, import, named, open, show};
-use crate::config::Config;
-use crate::{members, permissions};
+use super::{Common, Failed, directory, import, open, show};
+use crate::features::{members, permissions};
+use crate::kernel::config::Config;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -471,8 +471,8 @@ pub(super) async fn audit_verify(common: &Common) -> Result<ExitCode, Failed> {
 /// The document is the program's own, whatever the data: it is read off an empty site that lives for a moment.
 pub(super) async fn openapi() -> Result<(), Failed> {
     let scratch = directory::Scratch::new()?;
-    let site = open(crate::config::Config::of(scratch.path())).await?;
-    let document = crate::routes::documented(&site.app)?;
+    let site = open(crate::kernel::config::Config::of(scratch.path())).await?;
+    let document = crate::server::documented(&site.app)?;
     site.app.close().await;
     say!("{}", serde_json::to_string_pretty(&document).map_err(|e| Failed(e.to_string()))?);
     Ok(())

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Failed;
-use crate::config;
-use crate::error::Result;
-use crate::health::Place;
+use crate::kernel::config;
+use crate::kernel::error::Result;
+use crate::kernel::runtime::health::Place;
 
 /// Creates the directory (0700) with a `roster.toml` that sets nothing (0600); leaves what is there.
 pub fn create(data: &Path) -> Result<(), Failed> {
@@ -205,7 +205,7 @@ const SOCKET: &str = "roster.sock";
 fn default_sockets(data: &Path) -> [Option<PathBuf>; 2] {
     let near = std::path::absolute(data).ok().map(|data| data.join(SOCKET));
     let whole = std::fs::canonicalize(data).ok();
-    let name = whole.map(|data| hex::encode(&crate::access::secret::hash(&data.to_string_lossy())[..8]));
+    let name = whole.map(|data| hex::encode(&crate::kernel::secret::hash(&data.to_string_lossy())[..8]));
     let short = name.map(|name| PathBuf::from("/tmp").join(format!("roster-{name}")).join(SOCKET));
     [near.filter(|near| near.as_os_str().len() <= SOCKET_PATH_BYTES_MAX), short]
 }
@@ -221,7 +221,7 @@ fn is_made_private(directory: &Path) -> bool {
 }
 
 fn private_short_directory() -> Result<PathBuf, Failed> {
-    let name = hex::encode(&crate::access::secret::random()?[..8]);
+    let name = hex::encode(&crate::kernel::secret::random()?[..8]);
     let short = PathBuf::from("/tmp").join(format!("roster-{name}"));
     DirBuilder::new().mode(0o700).create(&short)?;
     Ok(short)

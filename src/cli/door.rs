@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::help::Spelling;
 use super::{Common, Failed, Site, directory, open};
-use crate::access::caller::FromCommandLine;
-use crate::db::mark;
-use crate::error::Cause;
+use crate::kernel::authn::caller::FromCommandLine;
+use crate::kernel::db::mark;
+use crate::kernel::error::Cause;
 
 /// How often, and after how long, a directory that another process has is tried again.
 const PATIENCE: u32 = 200;
@@ -205,7 +205,7 @@ fn fault(spelling: &Spelling, location: &[&str], message: &str) -> String {
 }
 
 /// What is wrong with a command before anything is asked of a site.
-pub fn refused(error: &crate::error::Error, common: &Common) -> Failed {
+pub fn refused(error: &crate::kernel::error::Error, common: &Common) -> Failed {
     let faults = error.fields.iter().map(|field| {
         let location: Vec<&str> = field.location.iter().skip(1).map(String::as_str).collect();
         format!("\n  {}", fault(&common.spelling, &location, &field.message))

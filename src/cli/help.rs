@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory};
 
 use super::{Arguments, process};
 use crate::console::manual;
-use crate::nearest::did_you_mean;
+use crate::kernel::nearest::did_you_mean;
 
 /// A command, and how it looks in use.
 #[rustfmt::skip]

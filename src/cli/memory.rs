@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::app::App;
+use crate::kernel::app::App;
 
 /// How often the memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

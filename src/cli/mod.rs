@@ -34,12 +34,14 @@ use std::sync::Arc;
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 use poem::endpoint::BoxEndpoint;
 
-use crate::app::App;
-use crate::config::{Config, Sources};
-use crate::connect::mail;
-use crate::error::{Cause, Result};
-use crate::sandbox::compile;
-use crate::{log, members, organizations, permissions, routes};
+use crate::features::{members, organizations, permissions};
+use crate::kernel::app::App;
+use crate::kernel::config::{Config, Sources};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::outbound::mail;
+use crate::kernel::runtime::log;
+use crate::kernel::sandbox::compile;
+use crate::server;
 pub use help::command;
 pub use tables::tables;
 
@@ -168,8 +170,8 @@ enum Command {
 #[derive(Debug)]
 pub struct Failed(pub String);
 
-impl From<crate::error::Error> for Failed {
-    fn from(error: crate::error::Error) -> Self {
+impl From<crate::kernel::error::Error> for Failed {
+    fn from(error: crate::kernel::error::Error) -> Self {
         Self(error.to_string())
     }
 }
@@ -271,7 +273,7 @@ pub struct Site {
 
 /// Opens a data directory that is locked for this process: the database, its founding rows, the surface.
 pub async fn open(config: Config) -> Result<Site> {
-    let app = App::open(config).await?;
+    let app = App::open(config, &server::features::FEATURES).await?;
     let founded = [
         members::password::recount(&app).await,
         permissions::seed(&app).await,
@@ -286,6 +288,6 @@ pub async fn open(config: Config) -> Result<Site> {
             founded => founded?,
         }
     }
-    let endpoint = routes::endpoint(&app)?;
+    let endpoint = server::endpoint(&app)?;
     Ok(Site { app, endpoint })
 }

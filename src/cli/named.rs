@@ -5,9 +5,9 @@ use poem::http::Method;
 use super::Failed;
 use super::commands::{query, segment};
 use super::door::Door;
-use crate::ids::{MemberId, OrganizationId, Timestamp};
-use crate::units::{self, Side};
-use crate::videos::quota::SIZE_MAX;
+use crate::features::quotas::SIZE_MAX;
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::units::{self, Side};
 
 /// The id of an organization that is named by id or code.
 pub(super) async fn organization_id(door: &mut Door, named: &str) -> Result<String, Failed> {

@@ -4,7 +4,7 @@
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::routes::listener::SOCKET_CONNECTIONS_MAX;
+use crate::server::listener::SOCKET_CONNECTIONS_MAX;
 
 /// Descriptors for all but connections over the network: the local socket, the database, compilers, requests to other
 /// systems, and connections that are just being refused.

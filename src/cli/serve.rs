@@ -12,15 +12,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, memory, open, process};
-use crate::app::watch::{self, supervise};
-use crate::app::{App, keys};
-use crate::config::Config;
-use crate::connect::{deliver, sftpgo};
-use crate::error::Cause;
-use crate::health::Fault;
-use crate::routes::listener;
-use crate::videos::jobs;
-use crate::{clients, log, members, sessions, videos};
+use crate::features::{api_clients, api_keys, jobs, members, quotas, sessions};
+use crate::integrations::sftpgo;
+use crate::kernel::app::watch::{self, supervise};
+use crate::kernel::app::{App, keys};
+use crate::kernel::config::Config;
+use crate::kernel::error::Cause;
+use crate::kernel::runtime::health::Fault;
+use crate::kernel::runtime::log;
+use crate::server::{deliver, listener};
 
 /// How long requests may finish after a stop signal.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -89,6 +89,12 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes when clients and keys were last used.
+async fn flush_last_used(app: &App) -> crate::kernel::error::Result<()> {
+    api_keys::flush_last_used(app).await?;
+    api_clients::flush_last_used(app).await
+}
+
 /// Why nothing listens at this address; where it is taken, which one to try.
 fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
     let next = address.port().checked_add(1).map(|port| SocketAddr::new(address.ip(), port));
@@ -101,7 +107,7 @@ fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
 
 /// Writes what is left, and closes the files.
 async fn finish(app: &App, lock: &mut directory::Lock) {
-    for flushed in [clients::flush_last_used(app).await, app.flush_denials().await] {
+    for flushed in [flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");
         }
@@ -217,7 +223,7 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(own, bound.port())
 }
 
-async fn setup_url(app: &App, url: &str) -> crate::error::Result<Option<String>> {
+async fn setup_url(app: &App, url: &str) -> crate::kernel::error::Result<Option<String>> {
     if members::is_set_up(app).await? {
         return Ok(None);
     }
@@ -250,11 +256,12 @@ async fn end_what_is_over(app: &App) {
         ("requests of erased members", app.forget_erased().await),
         ("sessions", sessions::tidy(app).await),
         ("signing keys", keys::tend(app).await),
-        ("API keys", clients::keys::tend(app).await),
+        ("API keys", api_keys::tend(app).await),
         ("password hashes", members::password::recount(app).await),
         ("jobs", jobs::forget_done(app).await),
-        ("videos", videos::tend(app).await),
+        ("videos", quotas::tend(app).await),
         ("deliveries", deliver::tidy(app).await),
+        ("sftpgo", sftpgo::tidy(app).await),
     ];
     for (part, done) in parts {
         if let Err(e) = done {
@@ -272,7 +279,7 @@ async fn keep_up(app: Arc<App>) {
     tidy.tick().await;
     loop {
         let outcome = tokio::select! {
-            _ = flush.tick() => match clients::flush_last_used(&app).await {
+            _ = flush.tick() => match flush_last_used(&app).await {
                 Ok(()) => app.flush_denials().await,
                 failed => failed,
             },

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::units;
-use crate::videos::quota::SIZE_MAX;
+use crate::features::quotas::SIZE_MAX;
+use crate::kernel::units;
 
 /// Why standard output could not be written.
 static FAILURE: OnceLock<std::io::Error> = OnceLock::new();

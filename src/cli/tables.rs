@@ -1,11 +1,11 @@
 //! The tables of the manual's reference, written by the program so that they cannot lie.
 
 use super::help;
-use crate::access::permission::OWN;
-use crate::app::figures;
-use crate::config::Config;
-use crate::error::{Cause, Result, code};
-use crate::outbox::Kind;
+use crate::kernel::app::figures;
+use crate::kernel::authz::permission::OWN;
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Result, code};
+use crate::kernel::outbox::Kind;
 
 /// The scope that stands for "of the area" in the table of codes.
 const OWN_AREA: u32 = 35;
@@ -85,7 +85,7 @@ fn events() -> String {
 }
 
 fn settings() -> String {
-    let row = |s: crate::config::Described| {
+    let row = |s: crate::kernel::config::Described| {
         let group = s.name.split_once('.').map_or("The server".to_owned(), |(group, _)| format!("`{group}.*`"));
         (group, [format!("`{}`", s.name), format!("{} ({})", s.about, s.kind), format!("`{}`", s.default)])
     };
@@ -96,7 +96,7 @@ fn settings() -> String {
 
 fn permissions() -> String {
     let operations = OWN.iter().filter(|own| !own.method.is_empty());
-    let row = |own: &crate::access::permission::Own| {
+    let row = |own: &crate::kernel::authz::permission::Own| {
         let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
         let site = if own.site_only { ", by the platform" } else { "" };
         let group = own.name.rsplit_once('.').map_or(own.name, |(group, _)| group);

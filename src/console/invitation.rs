@@ -14,11 +14,11 @@ use super::page::{
     Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
     place, refusal,
 };
-use crate::access::caller::Exchange;
-use crate::app::App;
-use crate::error::{Cause, Error, Field, Result};
-use crate::members::invitations::{self, Newcomer};
-use crate::members::require_first;
+use crate::features::invitations::{self, Newcomer};
+use crate::features::members::require_first;
+use crate::kernel::app::App;
+use crate::kernel::authz::principal::Exchange;
+use crate::kernel::error::{Cause, Error, Field, Result};
 
 const TITLE: &str = "Invitation";
 

@@ -3,8 +3,8 @@
 use poem::http::{StatusCode, header};
 use poem::{Request, Response};
 
-use crate::config::Config;
-use crate::error::Error;
+use crate::kernel::config::Config;
+use crate::kernel::error::Error;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;\
 background:#f3f4f6;color:#111827}main{background:#fff;border-radius:12px;padding:2rem;width:min(26rem,calc(100vw - 6rem));\
@@ -120,11 +120,11 @@ pub fn escaped(text: &str) -> String {
 }
 
 /// The path of a page of ours, as people's browsers see it: a proxy may put us below a path of its own.
-pub(super) fn place(config: &Config, page: &str) -> String {
+pub fn place(config: &Config, page: &str) -> String {
     format!("{}{page}", config.public_path())
 }
 
 /// Where browsers find the docs page.
-pub(super) fn docs(config: &Config) -> String {
+pub fn docs(config: &Config) -> String {
     format!("{}/docs", config.api_path())
 }

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::page::{
     Fault, PASSWORD_HINT, differing, escaped, inputs_html, is_from_elsewhere, page, password_inputs, place, refusal,
 };
-use crate::access::caller::Exchange;
-use crate::app::App;
-use crate::error::{Cause, Error};
-use crate::sessions::passwords::{require_link, reset};
+use crate::features::sessions::passwords::{require_link, reset};
+use crate::kernel::app::App;
+use crate::kernel::authz::principal::Exchange;
+use crate::kernel::error::{Cause, Error};
 
 const TITLE: &str = "New password – Roster";
 

@@ -15,11 +15,11 @@ use super::page::{
     Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
     place, refusal,
 };
-use crate::access::caller::FromCommandLine;
-use crate::app::{App, is_setup_token};
-use crate::error::{Cause, Error, Field, Result};
-use crate::members;
-use crate::wire::Failure;
+use crate::features::members;
+use crate::kernel::app::{App, is_setup_token};
+use crate::kernel::authn::caller::FromCommandLine;
+use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::http::Failure;
 
 const TITLE: &str = "Roster set-up";
 

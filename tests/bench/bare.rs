@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use poem::listener::{Acceptor, Listener as _, TcpListener, UnixListener};
 use poem::{EndpointExt, Route, handler};
-use roster::config::Config;
-use roster::routes::listener::Listener;
+use roster::kernel::config::Config;
+use roster::server::listener::Listener;
 
 use crate::process::Process;
 use crate::site;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use roster::access::catalog::{Bits, Catalog, Node, Slot, UserType};
-use roster::access::decide::{Ask, Question, decide};
-use roster::access::permission::PLATFORM_ORG_CODE;
-use roster::access::snapshot::{Change, Holds, Role, Snapshot, Status};
-use roster::access::template::Template;
-use roster::ids::{MemberId, OrganizationId, RoleId};
+use roster::kernel::authz::catalog::{Bits, Catalog, Node, Slot, UserType};
+use roster::kernel::authz::decide::{Ask, Question, decide};
+use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
+use roster::kernel::authz::snapshot::{Change, Holds, Role, Snapshot, Status};
+use roster::kernel::authz::template::Template;
+use roster::kernel::ids::{MemberId, OrganizationId, RoleId};
 use serde_json::{Value, json};
 
 use crate::figures::{Figures, progress};

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use roster::access::caller::Identity;
-use roster::app::App;
-use roster::config::Config;
-use roster::videos::jobs::{self, Processor, Rules, Wish};
+use roster::features::jobs::{self, Processor, Rules, Wish};
+use roster::kernel::app::App;
+use roster::kernel::authz::principal::Identity;
+use roster::kernel::config::Config;
 use rusqlite::Connection;
 
 use crate::figures::{Figures, progress};
@@ -36,7 +36,7 @@ pub fn run(figures: &mut Figures) {
 
 /// What the writer spent on claims, each with its queues, its job and its row in the audit; without the commit.
 async fn claims(directory: &Path) -> Duration {
-    let app = App::open(Config::of(directory)).await.expect("open");
+    let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
     let rules = Rules::of(&app.config);
     let mut took = Duration::ZERO;
     for n in 0..WARM_UP + CLAIMS {
@@ -46,7 +46,7 @@ async fn claims(directory: &Path) -> Duration {
             lease_s: 86_400,
             worker: "bench".into(),
         };
-        let claim = move |t: &roster::app::Transaction<'_>, _: &Identity| {
+        let claim = move |t: &roster::kernel::app::Transaction<'_>, _: &Identity| {
             let began = Instant::now();
             let claimed = jobs::claim(t, &wish, rules)?;
             Ok(claimed.map(|jobs| (jobs.len(), began.elapsed())))
@@ -61,7 +61,7 @@ async fn claims(directory: &Path) -> Duration {
 
 /// A data directory with so many jobs; made at the first run.
 fn filled(runtime: &tokio::runtime::Runtime, jobs: u64) -> PathBuf {
-    let version = roster::db::schema::version();
+    let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-jobs-{jobs}-schema-{version}"));
     let mark = directory.join("filled");
     if mark.exists() {
@@ -70,7 +70,9 @@ fn filled(runtime: &tokio::runtime::Runtime, jobs: u64) -> PathBuf {
     progress(&format!("filling the queues with {jobs} jobs"));
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("a directory");
-    runtime.block_on(async { App::open(Config::of(&directory)).await.expect("made").close().await });
+    runtime.block_on(async {
+        App::open(Config::of(&directory), &roster::server::features::FEATURES).await.expect("made").close().await
+    });
     fill(&Connection::open(directory.join("roster.db")).expect("the file"), jobs);
     std::fs::write(mark, "").expect("a mark");
     directory

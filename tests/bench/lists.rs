@@ -118,7 +118,7 @@ fn p95_ms(server: &Process, request: &[u8]) -> f64 {
 
 /// The data directory, which is made at the first run, and the header lines of a client that may do everything.
 fn filled() -> (PathBuf, String) {
-    let version = roster::db::schema::version();
+    let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-lists-schema-{version}"));
     let mark = directory.join("filled");
     if let Ok(client) = std::fs::read_to_string(&mark) {

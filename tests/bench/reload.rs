@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use roster::access::{self, caller::Identity};
-use roster::app::{App, Changed, Transaction};
-use roster::config::Config;
-use roster::ids::MemberId;
-use roster::journal::Entry;
+use roster::kernel::app::{App, Changed, Transaction};
+use roster::kernel::audit_log::Entry;
+use roster::kernel::authz;
+use roster::kernel::authz::principal::Identity;
+use roster::kernel::config::Config;
+use roster::kernel::ids::MemberId;
 use rusqlite::Connection;
 
 use crate::figures::{Figures, progress};
@@ -29,7 +30,7 @@ pub fn run(figures: &mut Figures) {
 
 /// The longest wait of a change during a reload, and how long that took.
 async fn reloads(directory: &Path) -> (Duration, Duration) {
-    let app = App::open(Config::of(directory)).await.expect("open");
+    let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
     let other = app.clone();
     let began = Instant::now();
     let reload = tokio::spawn(async move { other.reload(None).await.expect("a reload").changed });
@@ -38,7 +39,7 @@ async fn reloads(directory: &Path) -> (Duration, Duration) {
         let asked = Instant::now();
         // One that the policy has to know of.
         let change = |t: &Transaction<'_>, _: &Identity| {
-            let person = access::store::person(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
+            let person = authz::store::person(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
             Ok(Changed::new((), Entry::new("member", "first")).policy([person]))
         };
         app.change(&Identity::command_line(), "bench", change).await.expect("a change");
@@ -52,7 +53,7 @@ async fn reloads(directory: &Path) -> (Duration, Duration) {
 
 /// A data directory with so many members; made at the first run.
 fn filled(runtime: &tokio::runtime::Runtime) -> PathBuf {
-    let version = roster::db::schema::version();
+    let version = roster::kernel::db::schema::version();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-reload-schema-{version}"));
     let mark = directory.join("filled");
     if mark.exists() {
@@ -61,7 +62,9 @@ fn filled(runtime: &tokio::runtime::Runtime) -> PathBuf {
     progress("filling a site with 200 000 members");
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("a directory");
-    runtime.block_on(async { App::open(Config::of(&directory)).await.expect("made").close().await });
+    runtime.block_on(async {
+        App::open(Config::of(&directory), &roster::server::features::FEATURES).await.expect("made").close().await
+    });
     fill(&Connection::open(directory.join("roster.db")).expect("the file"));
     std::fs::write(mark, "").expect("a mark");
     directory

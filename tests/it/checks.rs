@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use roster::access::path::canonical;
+use roster::kernel::authz::path::canonical;
 use serde_json::{Value, json};
 
 use crate::site::{Organization, PASSWORD, Site};

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use roster::ids::Timestamp;
+use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
 use crate::counterparts::{CLIENT_SECRET, query};

@@ -1,7 +1,7 @@
 //! API clients, the internal secret, and members whom a gateway vouches for.
 
 use reqwest::Method;
-use roster::ids::Timestamp;
+use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
 use crate::site::{As, INTERNAL_SECRET, Reply, Site};

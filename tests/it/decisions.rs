@@ -1,7 +1,7 @@
 //! A second, naive evaluator straight over the rows, against the answers of `POST /check`; and random administration,
 //! after which the policy in memory must be the one a rebuild would make.
 //!
-//! It shares no code with `src/access`: it is written from the policy's text, slow and plain.
+//! It shares no code with `src/kernel/authz`: it is written from the policy's text, slow and plain.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use roster::access::encryption::{Encryption, Place};
-use roster::ids::MemberId;
+use roster::kernel::encryption::{Encryption, Place};
+use roster::kernel::ids::MemberId;
 use rusqlite::Connection;
 use serde_json::json;
 use totp_rs::Secret;
@@ -184,7 +184,7 @@ fn every_column_of_bytes_is_an_id_a_digest_or_encrypted() {
         [("site", "server_key"), ("signing_keys", "private_key"), ("second_factors", "secret")];
     const PUBLIC: [(&str, &str); 2] = [("signing_keys", "public_key"), ("plugin_components", "component")];
     let memory = Connection::open_in_memory().expect("memory");
-    memory.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    memory.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     let sql = "select t.name, c.name from pragma_table_list t join pragma_table_info(t.name) c
                where t.schema = 'main' and t.type = 'table' and c.type = 'BLOB'";
     let mut statement = memory.prepare(sql).expect("a statement");

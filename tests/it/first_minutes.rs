@@ -404,7 +404,7 @@ async fn an_import_names_lines_and_people_and_says_that_nothing_is_mailed() {
     let err = said(&output);
     assert!(err.contains("No welcome is mailed") && err.contains("1 row failed"), "{err}");
     let help = printed(&Command::new(binary()).args(["member", "import", "--help"]).output().expect("roster"));
-    for column in roster::members::import::COLUMNS {
+    for column in roster::features::provisioning::import::COLUMNS {
         assert!(help.contains(column), "{column}: {help}");
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use roster::access::secret;
-use roster::ids::Timestamp;
+use roster::kernel::ids::Timestamp;
+use roster::kernel::secret;
 use serde_json::{Value, json};
 
 use crate::counterparts::WordPress;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use roster::sandbox::compile;
+use roster::kernel::sandbox::compile;
 use serde_json::{Value, json};
 
 use super::{guests, site};
@@ -186,7 +186,7 @@ fn a_report_says_what_a_call_cost_and_logged_and_why_it_failed() {
 fn check_runs_the_vectors_that_a_component_carries() {
     let component = guests::denying("closed");
     let right = b"- {name: closed, authorize: {action: GET}, expect: {deny: closed}}\n";
-    let with = |text: &[u8]| roster::sandbox::vectors::put_into(&component, text).expect("a section");
+    let with = |text: &[u8]| roster::kernel::sandbox::vectors::put_into(&component, text).expect("a section");
     let checked = Bench::of(&with(right)).check();
     assert_eq!((&checked["ok"], &checked["vectors"][0]["passed"]), (&json!(true), &json!(true)));
     let wrong = b"- {name: open, authorize: {action: GET}, expect: allow}\n";

@@ -47,7 +47,7 @@ async fn set_status(site: &Site, what: &str, status: &str) {
 #[test]
 fn what_claims_and_leases_ask_is_answered_by_an_index_and_sorted_by_nobody() {
     let connection = rusqlite::Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     let of_jobs =
         ["HAS_EXPIRED", "LIST_EXPIRED", "LIST_DONE", "DELETE_JOB", "DELETE_OF_VIDEO", "SET_OWNER", "UPDATE_JOB"];
     let mut seen = 0;

@@ -1,8 +1,8 @@
 //! API keys of members and services: what they open, how long, and what ends them.
 
 use reqwest::Method;
-use roster::access::secret;
-use roster::ids::Timestamp;
+use roster::kernel::ids::Timestamp;
+use roster::kernel::secret;
 use serde_json::{Value, json};
 
 use crate::passwords::{mailing, plain_smtp, until};

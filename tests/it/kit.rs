@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use roster::sandbox::vectors;
+use roster::kernel::sandbox::vectors;
 use serde_json::{Value, json};
 
 use crate::guests;
@@ -144,7 +144,7 @@ fn the_sizes_in_the_authors_readme_are_those_of_the_examples() {
         let name = line.strip_prefix("| [").and_then(|rest| rest.split(']').next())?;
         let bytes = std::fs::metadata(plugins().join(name).join(format!("{name}.wasm"))).ok()?.len();
         let mut cells: Vec<String> = line.split(" | ").map(str::to_owned).collect();
-        cells[3] = roster::units::shown_bytes(i64::try_from(bytes).expect("a size"));
+        cells[3] = roster::kernel::units::shown_bytes(i64::try_from(bytes).expect("a size"));
         Some(cells.join(" | "))
     };
     let lines: Vec<Option<String>> = readme.lines().map(sized).collect();

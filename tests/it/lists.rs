@@ -13,7 +13,7 @@ fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
     let output = Command::new(binary()).arg("openapi").output().expect("roster openapi");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut lists = 0;
-    for operation in roster::wire::document::operations(&document) {
+    for operation in roster::kernel::http::document::operations(&document) {
         let takes = |name: &str| operation.parameters(&document).any(|parameter| parameter["name"] == name);
         assert_eq!(takes("offset"), takes("after"), "{}", operation.id);
         if !takes("after") {
@@ -327,7 +327,7 @@ const KEPT: &str = "
 #[test]
 fn kept_counts_of_jobs_are_what_is_counted() {
     let connection = rusqlite::Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     connection
         .execute_batch(
             "create temp table n as with n (n) as (values (0) union all select n + 1 from n where n < 39) select n from n;

@@ -41,6 +41,7 @@ mod job_queue;
 mod jobs;
 mod keys;
 mod kit;
+mod layout;
 mod letters;
 mod lists;
 mod manual;

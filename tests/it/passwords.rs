@@ -571,7 +571,7 @@ async fn an_administrators_link_works_once_and_only_the_newest() {
 
     let token = second["token"].as_str().expect("a token");
     assert_eq!(second["url"], format!("{}/reset?token={token}", site.url));
-    assert!(second["expires_at"].as_i64().unwrap() > roster::ids::Timestamp::now().0 + 3_590_000);
+    assert!(second["expires_at"].as_i64().unwrap() > roster::kernel::ids::Timestamp::now().0 + 3_590_000);
     member.caller().get("/me").await.done();
     assert_eq!(reset(&site, &first["token"], OTHER).await.is(28_501_000).word(), "invalid_link");
     reset(&site, &second["token"], OTHER).await.done();

@@ -1,7 +1,7 @@
 //! What becomes of an upload: a version, or a refusal that says why.
 
 use futures_util::future::join_all;
-use roster::sandbox::vectors;
+use roster::kernel::sandbox::vectors;
 use serde_json::{Value, json};
 
 use crate::guests::{allowing, authorizer, component, denying, looping, naming};

@@ -277,9 +277,9 @@ async fn a_link_ends_with_the_client_that_made_it() {
             "deleted" => admin.delete(&at).await.done(),
             "narrowed" => admin.patch(&at, json!({"scopes": ["members:read"]})).await.done(),
             _ => {
-                let end = roster::ids::Timestamp::now().plus_ms(300).0;
+                let end = roster::kernel::ids::Timestamp::now().plus_ms(300).0;
                 admin.patch(&at, json!({"expires_at": end})).await.done();
-                until("the end", async || roster::ids::Timestamp::now().0 > end).await;
+                until("the end", async || roster::kernel::ids::Timestamp::now().0 > end).await;
             }
         }
 
@@ -441,7 +441,7 @@ fn an_upgrade_withdraws_what_nobody_answers_for() {
          values (zeroblob(16), 'n8n', 'https://n8n.example.org', '[]', 'active', 1, 1);";
     former.execute_batch(rows).expect("rows of the fifth schema");
     drop(former);
-    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
     let kept =
         "select (select group_concat(hex(id)) from invitations), (select group_concat(purpose) from one_time_tokens),
                        (select maker from api_keys)";

@@ -160,7 +160,7 @@ async fn a_code_ends_with_its_time() {
         .rows()
         .query_row("select expires_at from one_time_tokens where purpose = 'email_code'", [], |row| row.get(0))
         .expect("a code");
-    until("the code ends", async || roster::ids::Timestamp::now().0 > ends_at).await;
+    until("the code ends", async || roster::kernel::ids::Timestamp::now().0 > ends_at).await;
 
     assert_eq!(verify(&site, KIM, &code).await.is(28_501_000).word(), "invalid_code");
 }

@@ -2,22 +2,22 @@
 
 use std::path::Path;
 
-use roster::db::List;
+use roster::kernel::db::List;
 use rusqlite::Connection;
 
 fn fresh() -> Connection {
     let connection = Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     connection
 }
 
 /// The schema that a file's statements are for: the decision log has one of its own.
 fn fresh_for(name: &str) -> Connection {
-    if !name.contains("/db/decisions") {
+    if !name.contains("/decision_log/") {
         return fresh();
     }
     let connection = Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::decisions::SCHEMA).expect("decisions.sql");
+    connection.execute_batch(roster::kernel::decision_log::SCHEMA).expect("decisions.sql");
     connection
 }
 
@@ -51,7 +51,7 @@ pub fn statements() -> Vec<(String, String)> {
 fn every_statement_fits_the_schema() {
     let all = statements();
     assert!(all.len() > 60, "{}", all.len());
-    assert!(all.iter().any(|(name, _)| name.contains("/db/decisions.rs")));
+    assert!(all.iter().any(|(name, _)| name.contains("/decision_log/mod.rs")));
     for (name, sql) in all {
         let connection = fresh_for(&name);
         if let Err(e) = connection.prepare(&sql) {
@@ -313,7 +313,7 @@ fn only_lists_are_read_in_pages() {
 }
 
 /// Where it is asked of a row that was found already.
-const MAY_ASK: [&str; 2] = ["src/app/store.rs", "src/connect/store.rs"];
+const MAY_ASK: [&str; 2] = ["src/features/sessions/store.rs", "src/kernel/outbox/delivery_store.rs"];
 
 fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     let mut plan = connection.prepare(&format!("explain query plan {sql}")).unwrap_or_else(|e| panic!("{e}: {sql}"));
@@ -330,7 +330,7 @@ fn plan(connection: &Connection, sql: &str) -> Vec<String> {
 
 #[test]
 fn tables_are_strict_and_foreign_keys_are_indexed() {
-    assert_eq!(require_strict(&fresh_for("/db/decisions.rs")), 1);
+    assert_eq!(require_strict(&fresh_for("/decision_log/mod.rs")), 1);
     assert!(require_strict(&fresh()) >= 13);
 }
 
@@ -367,10 +367,10 @@ fn require_strict(connection: &Connection) -> usize {
 fn a_newer_file_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roster.db");
-    drop(roster::db::schema::open_writer(&file).expect("created"));
-    let newer = roster::db::schema::version() + 1;
+    drop(roster::kernel::db::schema::open_writer(&file).expect("created"));
+    let newer = roster::kernel::db::schema::version() + 1;
     Connection::open(&file).expect("open").pragma_update(None, "user_version", newer).expect("raised");
-    let refused = roster::db::schema::open_writer(&file).expect_err("refused");
+    let refused = roster::kernel::db::schema::open_writer(&file).expect_err("refused");
     assert!(refused.message().contains("newer Roster"), "{}", refused.message());
     let kept: i64 = Connection::open(&file)
         .expect("open")
@@ -398,7 +398,7 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
                 insert into memberships (organization_id, member_id, created_at) values (zeroblob(16), zeroblob(16), 1);";
     oldest.execute_batch(rows).expect("rows of the oldest schema");
     drop(oldest);
-    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
     assert_eq!(objects(&upgraded), objects(&fresh()));
     let kept = "select m.username, o.org_code, o.second_factor_required
                 from memberships s
@@ -407,17 +407,17 @@ fn the_oldest_schema_and_its_upgrades_end_as_the_newest() {
     let kept: (String, String, bool) =
         upgraded.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("the rows are there");
     assert_eq!(kept, ("kim".into(), "acme".into(), false));
-    assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
+    assert_eq!(roster::kernel::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
 }
 
 /// A new file as a Roster of this former schema made it.
 pub fn make_former(file: &Path, version: usize) -> Connection {
     const STEPS: [&str; 5] = [
         include_str!("schema_1.sql"),
-        include_str!("../../src/db/upgrades/2.sql"),
-        include_str!("../../src/db/upgrades/3.sql"),
-        include_str!("../../src/db/upgrades/4.sql"),
-        include_str!("../../src/db/upgrades/5.sql"),
+        include_str!("../../src/kernel/db/upgrades/2.sql"),
+        include_str!("../../src/kernel/db/upgrades/3.sql"),
+        include_str!("../../src/kernel/db/upgrades/4.sql"),
+        include_str!("../../src/kernel/db/upgrades/5.sql"),
     ];
     let former = Connection::open(file).expect("open");
     STEPS[..version].iter().for_each(|step| former.execute_batch(step).expect("a former schema"));
@@ -439,7 +439,7 @@ fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
                  '[{\"processor\":\"asr\",\"state\":\"ready\"},{\"processor\":\"cut\",\"state\":\"completed\"},{\"processor\":\"pose\",\"state\":\"ready\"}]', 4, 1, 2);";
     former.execute_batch(rows).expect("rows of the fourth schema");
     drop(former);
-    let upgraded = roster::db::schema::open_writer(&file).expect("upgraded");
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
     let kept =
         "select video_number, hex(id), state, attempts, run_at, steps, updated_at from jobs where state = 'dead'";
     let queue = "select hex(member_id), hex(organization_id), ready, state, turn, since from job_queues";
@@ -453,7 +453,26 @@ fn a_job_of_the_fourth_schema_is_its_video_s_in_the_newest() {
         })
         .expect("the job is there");
     assert_eq!(kept, (7, "0".repeat(32), "dead".into(), 3, 5, "[]".into(), 2));
-    assert_eq!(roster::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
+    assert_eq!(roster::kernel::db::schema::faults(&upgraded).expect("checked"), [""; 0]);
+}
+
+#[test]
+fn what_sftpgo_told_a_fifth_schema_is_in_a_table_of_its_own_in_the_newest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("roster.db");
+    let former = make_former(&file, 5);
+    let rows = "insert into members (id, username, status, created_at, updated_at) values (zeroblob(16), 'kim', 'active', 1, 1);
+         insert into one_time_tokens (hash, purpose, member_id, data, expires_at, created_at) values
+             (randomblob(32), 'used', zeroblob(16), '{}', 7, 1), (randomblob(32), 'used', zeroblob(16), null, 8, 1),
+             (randomblob(32), 'used', null, null, 9, 1), (randomblob(32), 'email_code', zeroblob(16), 'x', 9, 1);";
+    former.execute_batch(rows).expect("rows of the fifth schema");
+    drop(former);
+    let upgraded = roster::kernel::db::schema::open_writer(&file).expect("upgraded");
+    let one = |sql: &str| -> String { upgraded.query_row(sql, [], |row| row.get(0)).expect("a row") };
+    let moved = "select group_concat(expires_at || ' ' || coalesce(data, '-'), ', ') from (select * from sftpgo_history order by expires_at)";
+    assert_eq!(one(moved), "7 {}, 8 -");
+    let left = "select group_concat(purpose, ', ') from (select * from one_time_tokens order by purpose)";
+    assert_eq!(one(left), "email_code, used");
 }
 
 /// A definition without its comments and its spaces: an altered table's text is put together by SQLite.

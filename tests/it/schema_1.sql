@@ -1,5 +1,5 @@
 -- The newest schema. A new data directory is created from this file; older ones are brought here step by step
--- (src/db/schema.rs), and a test proves that both ways end the same.
+-- (src/kernel/db/schema.rs), and a test proves that both ways end the same.
 --
 -- Ids are 16-byte UUIDv7. Times are integer milliseconds since 1970. Text that must be unique without regard to
 -- case has a folded twin column that the program fills, because SQLite folds ASCII only.

@@ -3,9 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use roster::access::encryption::{Encryption, Place};
-use roster::access::token::{StoredKey, new_key};
-use roster::ids::Timestamp;
+use roster::kernel::authn::token::{StoredKey, new_key};
+use roster::kernel::encryption::{Encryption, Place};
+use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
 use crate::site::{ADMIN, PASSWORD, Reply, Site};

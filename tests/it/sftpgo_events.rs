@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use roster::ids::Timestamp;
+use roster::kernel::ids::Timestamp;
 
 use crate::counterparts::Sftpgo;
 use crate::sftpgo::{event, kim, paths, size, tell, to, used};

@@ -1,6 +1,6 @@
 //! What is the site's is done in the site's name: no program does it in a tenant's.
 
-use roster::access::permission::OWN;
+use roster::kernel::authz::permission::OWN;
 use serde_json::{Value, json};
 
 use crate::site::{As, Site};

@@ -93,7 +93,7 @@ async fn what_is_over_goes_in_pieces_between_which_others_write() {
 #[test]
 fn the_kinds_of_password_hashes_are_found_in_an_index() {
     let connection = Connection::open_in_memory().expect("memory");
-    connection.execute_batch(roster::db::schema::SCHEMA).expect("schema.sql");
+    connection.execute_batch(roster::kernel::db::schema::SCHEMA).expect("schema.sql");
     const TAIL: &str = "c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";
     let kinds = ["$2b$10$", "$2y$12$", "$argon2id$v=19$m=19456,t=2,p=1$", "$argon2i$m=64,t=10,p=16$"];
     let mut insert = connection

@@ -1,7 +1,7 @@
 //! Decisions with the organization's own rules.
 
 use proptest::prelude::*;
-use roster::access::decide::{Reason, Said, settle};
+use roster::kernel::authz::decide::{Reason, Said, settle};
 use serde_json::{Value, json};
 
 use crate::guests;

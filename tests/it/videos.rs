@@ -484,31 +484,40 @@ async fn an_import_looks_at_as_many_files_as_allowed() {
 /// What hooks will do, on an application in this process: there is no operation for it.
 #[tokio::test]
 async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_jobs() {
-    use roster::access::caller::Identity;
-    use roster::app::{App, Changed, Transaction};
-    use roster::videos::path::VideoPath;
-    use roster::videos::quota::{Fit, Rules};
-    use roster::videos::{self, Registration, Video};
+    use roster::features::quotas::{Fit, Rules};
+    use roster::features::videos::path::VideoPath;
+    use roster::features::videos::{self, Registration, Video};
+    use roster::kernel::app::{App, Changed, Transaction};
+    use roster::kernel::authz::principal::Identity;
 
     async fn change<T: Send + 'static>(
         app: &App,
-        change: impl FnOnce(&Transaction<'_>, &Rules, &Identity) -> roster::error::Result<Changed<T>> + Send + 'static,
-    ) -> roster::error::Result<T> {
+        change: impl FnOnce(&Transaction<'_>, &Rules, &Identity) -> roster::kernel::error::Result<Changed<T>>
+        + Send
+        + 'static,
+    ) -> roster::kernel::error::Result<T> {
         let rules = Rules::of(&app.config);
         let made = app.change(&Identity::command_line(), "test", move |t, caller| change(t, &rules, caller)).await;
         made.map(|made| made.answer)
     }
 
     let directory = tempfile::tempdir().expect("a directory");
-    let config = roster::config::Config { quota_default_bytes: 100, ..roster::config::Config::of(directory.path()) };
+    let config = roster::kernel::config::Config {
+        quota_default_bytes: 100,
+        ..roster::kernel::config::Config::of(directory.path())
+    };
     let app = roster::cli::open(config).await.expect("a site").app;
-    let named = |name: &str| roster::members::NewMember { username: Some(name.into()), ..Default::default() };
+    let named = |name: &str| roster::features::members::NewMember { username: Some(name.into()), ..Default::default() };
     let (kim, lee) = (named("kim"), named("lee"));
     let [kim, lee] = change(&app, move |t, _, _| {
-        let capacity = || roster::members::require_room(t.snapshot(), 2);
-        let ids = [roster::members::create(t, capacity()?, &kim)?, roster::members::create(t, capacity()?, &lee)?];
-        let people = [roster::access::store::person(t, ids[0])?, roster::access::store::person(t, ids[1])?];
-        Ok(Changed::new(ids, roster::journal::Entry::new("test", "members")).policy(people))
+        let capacity = || roster::features::members::require_room(t.snapshot(), 2);
+        let ids = [
+            roster::features::members::create(t, capacity()?, &kim)?,
+            roster::features::members::create(t, capacity()?, &lee)?,
+        ];
+        let people =
+            [roster::kernel::authz::store::person(t, ids[0])?, roster::kernel::authz::store::person(t, ids[1])?];
+        Ok(Changed::new(ids, roster::kernel::audit_log::Entry::new("test", "members")).policy(people))
     })
     .await
     .expect("members");
@@ -521,9 +530,12 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     };
     let used = async |member| {
         let (rules, snapshot) = (Rules::of(&app.config), app.snapshot());
-        app.read(move |r| videos::account(r, &rules, &snapshot, member)).await.expect("an account").used
+        app.read(move |r| roster::features::quotas::account(r, &rules, &snapshot, member))
+            .await
+            .expect("an account")
+            .used
     };
-    let drift = async || app.read(videos::recount::count).await.expect("a recount").differences.len();
+    let drift = async || app.read(roster::features::quotas::recount::count).await.expect("a recount").differences.len();
 
     let mut video = register("kim/a.mp4", 40).await;
     let other = register("kim/b.mp4", 30).await;

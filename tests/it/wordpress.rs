@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
-use roster::access::secret;
-use roster::ids::Timestamp;
+use roster::kernel::ids::Timestamp;
+use roster::kernel::secret;
 use serde_json::{Value, json};
 
 use crate::counterparts::{Browser, Person, WordPress, query};

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::{Common, Failed};
 use crate::cli::show;
-use crate::plugins::require_name;
-use crate::sandbox::pack::{self, WIT, World};
-use crate::sandbox::vectors;
+use crate::features::plugins::require_name;
+use crate::kernel::sandbox::pack::{self, WIT, World};
+use crate::kernel::sandbox::vectors;
 
 #[derive(Args)]
 pub(in crate::cli) struct New {

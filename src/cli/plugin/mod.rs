@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{Common, Failed};
-use crate::access::plugin::Filter;
+use crate::kernel::authz::plugin::Filter;
 
 /// Which questions a plugin covers; all of them without any of these.
 #[derive(Args)]

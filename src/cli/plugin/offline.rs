@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Common, Failed};
 use crate::cli::show;
-use crate::config::Config;
-use crate::error::Error;
-use crate::ids::OrganizationId;
-use crate::sandbox::vectors::{self, Report};
-use crate::sandbox::{AccessInput, Admitted, Called, Host, PROOF_CALLS, RoleInput, Tier, Turn, inspect};
+use crate::kernel::config::Config;
+use crate::kernel::error::Error;
+use crate::kernel::ids::OrganizationId;
+use crate::kernel::sandbox::vectors::{self, Report};
+use crate::kernel::sandbox::{AccessInput, Admitted, Called, Host, PROOF_CALLS, RoleInput, Tier, Turn, inspect};
 
 /// A component, and the limits it is looked at with.
 #[derive(Args)]

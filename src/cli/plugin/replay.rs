@@ -12,9 +12,9 @@ use super::offline::Stand;
 use super::{Common, Failed, FilterFlags};
 use crate::cli::door::Door;
 use crate::cli::{named, show};
-use crate::ids::Timestamp;
-use crate::plugins::replay::{Candidate, Recorded, replay};
-use crate::plugins::require_filter;
+use crate::features::plugins::replay::{Candidate, Recorded, replay};
+use crate::features::plugins::require_filter;
+use crate::kernel::ids::Timestamp;
 
 /// Decisions that are fetched at a time.
 const PAGE: usize = 200;

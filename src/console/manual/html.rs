@@ -4,8 +4,8 @@ use pulldown_cmark::{Event, Tag, TagEnd, html};
 
 use super::search::{Found, QUERY_CHARACTERS_MAX, WORDS_MAX, search, words};
 use super::{Heading, PAGES, PATH, Page, events, headings};
-use crate::config::Config;
 use crate::console::page::{docs, escaped, place};
+use crate::kernel::config::Config;
 
 /// Light and dark by the reader's own setting; one column on a phone.
 const STYLE: &str = "\

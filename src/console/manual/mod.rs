@@ -12,7 +12,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 pub use html::{page, results};
 pub use plain::plain;
 
-use crate::nearest::did_you_mean;
+use crate::kernel::nearest::did_you_mean;
 
 /// The address of the first page; the others lie below it.
 pub const PATH: &str = "/manual";

@@ -1,0 +1,390 @@
+//! Operations on API clients and API keys. A client never manages clients.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use crate::features::api_clients::{ApiClient, store};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Person;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::snapshot::Change;
+use crate::kernel::authz::{self, giving};
+use crate::kernel::db::Window;
+use crate::kernel::error::{Error, Result};
+use crate::kernel::http::scopes::{ClientName, ClientScope, words};
+use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, like, ok, require_version};
+use crate::kernel::ids::Timestamp;
+use crate::kernel::secret;
+
+crate::text! {
+    /// An exact origin, such as `https://office.example.org`
+    Origin 1..=256 "" as "client-origin";
+    /// An address or a CIDR range
+    Network 1..=64 "" as "client-network";
+    /// A path below the base path; `/admin/*` is all below
+    AllowedPath 1..=256 "" as "client-path";
+}
+
+/// An API client, without its secret
+#[derive(Object)]
+#[oai(rename = "ApiClient")]
+struct ClientView {
+    client_key: String,
+    name: String,
+    status: ActiveInactive,
+    scopes: Vec<String>,
+    /// Empty: from everywhere
+    allowed_origins: Vec<String>,
+    /// Empty: from everywhere
+    allowed_ips: Vec<String>,
+    /// Empty: for every path its scopes cover
+    allowed_paths: Vec<String>,
+    #[oai(nullable)]
+    rate_limit_per_min: Option<u32>,
+    /// Unix milliseconds
+    #[oai(nullable)]
+    expires_at: Option<i64>,
+    /// Unix milliseconds; written every minute
+    #[oai(nullable)]
+    last_used_at: Option<i64>,
+    /// Unix milliseconds
+    created_at: i64,
+    /// Unix milliseconds
+    updated_at: i64,
+}
+
+impl From<ApiClient> for ClientView {
+    fn from(client: ApiClient) -> Self {
+        Self {
+            client_key: client.client_key,
+            name: client.name,
+            status: ActiveInactive::of(client.is_active),
+            scopes: client.scopes,
+            allowed_origins: client.allowed_origins,
+            allowed_ips: client.allowed_ips,
+            allowed_paths: client.allowed_paths,
+            rate_limit_per_min: client.rate_limit_per_min,
+            expires_at: client.expires_at.map(|at| at.0),
+            last_used_at: client.last_used_at.map(|at| at.0),
+            created_at: client.created_at.0,
+            updated_at: client.updated_at.0,
+        }
+    }
+}
+
+/// A client with its secret, which is shown this once
+#[derive(Object)]
+struct ClientSecret {
+    client_key: String,
+    /// For `X-API-Key`; only its hash is kept
+    api_key: String,
+    name: String,
+    scopes: Vec<String>,
+    /// Until when the former secret works too, in Unix milliseconds
+    #[oai(nullable)]
+    former_valid_until: Option<i64>,
+}
+
+/// A new API client
+#[derive(Object)]
+struct CreateClient {
+    name: ClientName,
+    /// Such as `members:read`; `*` is all of them
+    #[oai(validator(min_items = 1, max_items = 16))]
+    scopes: Vec<ClientScope>,
+    #[oai(validator(max_items = 100))]
+    allowed_origins: Option<Vec<Origin>>,
+    /// Addresses or CIDR ranges
+    #[oai(validator(max_items = 100))]
+    allowed_ips: Option<Vec<Network>>,
+    /// Paths below the base path; `/admin/*` is all below
+    #[oai(validator(max_items = 100))]
+    allowed_paths: Option<Vec<AllowedPath>>,
+    #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
+    rate_limit_per_min: Option<u32>,
+    /// Unix milliseconds
+    expires_at: Option<i64>,
+}
+
+/// What of a client can change
+#[derive(Object)]
+struct UpdateClient {
+    name: Option<ClientName>,
+    status: Option<ActiveInactive>,
+    #[oai(validator(min_items = 1, max_items = 16))]
+    scopes: Option<Vec<ClientScope>>,
+    #[oai(validator(max_items = 100))]
+    allowed_origins: Option<Vec<Origin>>,
+    #[oai(validator(max_items = 100))]
+    allowed_ips: Option<Vec<Network>>,
+    #[oai(validator(max_items = 100))]
+    allowed_paths: Option<Vec<AllowedPath>>,
+    /// Null takes it away
+    #[oai(nullable, validator(minimum(value = "1"), maximum(value = "1000000")))]
+    rate_limit_per_min: MaybeUndefined<u32>,
+    /// Unix milliseconds; null takes it away
+    #[oai(nullable)]
+    expires_at: MaybeUndefined<i64>,
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "CreateClient",
+        r#"{"name":"portal","scopes":["members:read","permissions:check"],"allowed_ips":["10.0.0.0/8"],"rate_limit_per_min":600}"#,
+    ),
+    ("UpdateClient", r#"{"status":"inactive"}"#),
+    (
+        "ApiClient",
+        r#"{"client_key":"rc_3q2-7w","name":"portal","status":"active","scopes":["members:read"],"allowed_origins":[],"allowed_ips":["10.0.0.0/8"],"allowed_paths":[],"rate_limit_per_min":600,"expires_at":null,"last_used_at":null,"created_at":1763740800000,"updated_at":1763740800000}"#,
+    ),
+];
+
+crate::answers! {
+    create_api_client: [NotHeld, SecretNotKept] ["etag", "x-policy-epoch"];
+    get_api_client: [ClientNotFound] ["etag"];
+    update_api_client: [NotHeld, ClientNotFound] ["etag", "x-policy-epoch"];
+    delete_api_client: [ClientNotFound] ["x-policy-epoch"];
+    rotate_api_client: [NotHeld, ClientNotFound, SecretNotKept] ["x-policy-epoch"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/api-clients", tag = "Tag::ApiClients")]
+impl Api {
+    /// List API clients
+    ///
+    /// Newest first; secrets are never shown again.
+    #[oai(path = "/", method = "get", operation_id = "list_api_clients")]
+    async fn list_api_clients(
+        &self,
+        caller: Person,
+        /// Found in name and key
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<ClientView>> {
+        authz::require(&self.app.snapshot(), &caller, Permission::CLIENT_LIST)?;
+        let (keyword, window) = (like(keyword.0.as_deref()), Window::new(limit.0, offset.0, after.0)?);
+        Ok(ok(self.app.read(move |r| store::list_clients(r, keyword.as_deref(), &window)).await?.into()))
+    }
+
+    /// Create an API client
+    ///
+    /// The secret is in this answer and nowhere else.
+    #[oai(path = "/", method = "post", operation_id = "create_api_client")]
+    async fn create_api_client(&self, caller: Person, body: Body<CreateClient>) -> Reply<ClientSecret> {
+        let body = body.0;
+        let clients_max = self.app.config.clients_max;
+        let (client_key, api_key) = (new_client_key()?, secret::token("rs_")?);
+        let make = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::CLIENT_CREATE)?;
+            if t.snapshot().clients().count() as u64 >= clients_max {
+                return Err(Error::field(
+                    "name",
+                    format!("the site has {clients_max} clients already (limits.api_clients)"),
+                ));
+            }
+            let client = ApiClient {
+                client_key,
+                name: body.name.0,
+                is_active: true,
+                scopes: words(body.scopes),
+                allowed_origins: texts(body.allowed_origins, |entry| entry.0),
+                allowed_ips: texts(body.allowed_ips, |entry| entry.0),
+                allowed_paths: texts(body.allowed_paths, |entry| entry.0),
+                rate_limit_per_min: body.rate_limit_per_min,
+                expires_at: body.expires_at.map(Timestamp),
+                last_used_at: None,
+                version: 1,
+                created_at: t.now(),
+                updated_at: t.now(),
+            };
+            require_ahead(client.expires_at, t.now())?;
+            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            store::insert_client(t, &client, &secret::hash(&api_key))?;
+            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
+            let entry = Entry::new("client", &client.client_key).after(described(&client));
+            let change = authz::store::client(t, &client.client_key)?;
+            let ApiClient { client_key, name, scopes, .. } = client;
+            Ok(Changed::new(ClientSecret { client_key, api_key, name, scopes, former_valid_until: None }, entry)
+                .policy([change]))
+        };
+        let made = self.app.create_secret(&caller, "client.create", Permission::CLIENT_CREATE, make).await?;
+        Ok(ok(made.answer).version(1).epoch(made.epoch))
+    }
+
+    /// See an API client
+    ///
+    /// With its scopes, its limits and when it was last used, but without its secret.
+    #[oai(path = "/:client_key", method = "get", operation_id = "get_api_client")]
+    async fn get_api_client(&self, caller: Person, client_key: Path<String>) -> Reply<ClientView> {
+        authz::require(&self.app.snapshot(), &caller, Permission::CLIENT_GET)?;
+        let client = self.app.read(move |r| store::get_client(r, &client_key.0)).await?;
+        let version = client.version;
+        Ok(ok(client.into()).version(version))
+    }
+
+    /// Change an API client
+    ///
+    /// Only what is sent is changed. Scopes can be given as far as the caller holds them.
+    #[oai(path = "/:client_key", method = "patch", operation_id = "update_api_client")]
+    async fn update_api_client(
+        &self,
+        caller: Person,
+        client_key: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateClient>,
+    ) -> Reply<ClientView> {
+        let edit = body.0;
+        let update = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::CLIENT_UPDATE)?;
+            let former = store::get_client(t, &client_key.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let client = edited(former.clone(), edit);
+            if client == former {
+                return Ok(Changed::nothing(former));
+            }
+            // An end that has passed already may stay as it is; a new one must lie ahead.
+            if client.expires_at != former.expires_at {
+                require_ahead(client.expires_at, t.now())?;
+            }
+            giving::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
+            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            store::update_client(t, &client)?;
+            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
+            let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
+            let change = authz::store::client(t, &client.client_key)?;
+            Ok(Changed::new(store::get_client(t, &client.client_key)?, entry).policy([change]))
+        };
+        let updated = self.app.change(&caller, "client.update", update).await?;
+        let version = updated.answer.version;
+        Ok(ok(updated.answer.into()).version(version).epoch(updated.epoch))
+    }
+
+    /// Delete an API client
+    ///
+    /// Its secret stops working with this answer; what it did stays in the audit.
+    #[oai(path = "/:client_key", method = "delete", operation_id = "delete_api_client")]
+    async fn delete_api_client(
+        &self,
+        caller: Person,
+        client_key: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::CLIENT_DELETE)?;
+            let client = store::get_client(t, &client_key.0)?;
+            require_version(if_match.0.as_deref(), client.version)?;
+            store::delete_client(t, &client.client_key)?;
+            let entry = Entry::new("client", &client.client_key).before(described(&client));
+            Ok(Changed::new((), entry).policy([Change::ClientGone(client.client_key.into())]))
+        };
+        let deleted = self.app.change(&caller, "client.delete", delete).await?;
+        Ok(done().epoch(deleted.epoch))
+    }
+
+    /// Give an API client a new secret
+    ///
+    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now. Who made a client, changed or
+    /// rotated it last answers for its scopes: it opens nothing once they may not give them any more, until it is rotated.
+    #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
+    async fn rotate_api_client(
+        &self,
+        caller: Person,
+        client_key: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Reply<ClientSecret> {
+        let overlap_ms = i64::try_from(self.app.config.client_rotation_overlap_s * 1_000).unwrap_or(i64::MAX);
+        let api_key = secret::token("rs_")?;
+        let rotate = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::CLIENT_ROTATE)?;
+            let client = store::get_client(t, &client_key.0)?;
+            require_version(if_match.0.as_deref(), client.version)?;
+            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            let until = t.now().plus_ms(overlap_ms);
+            store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
+            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
+            let entry = Entry::new("client", &client.client_key).after(json!({"former_valid_until": until.0}));
+            let change = authz::store::client(t, &client.client_key)?;
+            let ApiClient { client_key, name, scopes, .. } = client;
+            let answer = ClientSecret { client_key, api_key, name, scopes, former_valid_until: Some(until.0) };
+            Ok(Changed::new(answer, entry).policy([change]))
+        };
+        let rotated = self.app.create_secret(&caller, "client.rotate", Permission::CLIENT_ROTATE, rotate).await?;
+        Ok(ok(rotated.answer).epoch(rotated.epoch))
+    }
+}
+
+fn new_client_key() -> Result<String> {
+    Ok(format!("rc_{}", hex::encode(&secret::random()?[..12])))
+}
+
+fn texts<T>(list: Option<Vec<T>>, text: fn(T) -> String) -> Vec<String> {
+    list.into_iter().flatten().map(text).collect()
+}
+
+fn require_ahead(expires_at: Option<Timestamp>, now: Timestamp) -> Result<()> {
+    if expires_at.is_some_and(|at| at <= now) {
+        return Err(Error::field("expires_at", "must lie in the future, in Unix milliseconds"));
+    }
+    Ok(())
+}
+
+fn edited(mut client: ApiClient, edit: UpdateClient) -> ApiClient {
+    if let Some(scopes) = edit.scopes {
+        client.scopes = words(scopes);
+    }
+    if edit.allowed_origins.is_some() {
+        client.allowed_origins = texts(edit.allowed_origins, |entry| entry.0);
+    }
+    if edit.allowed_ips.is_some() {
+        client.allowed_ips = texts(edit.allowed_ips, |entry| entry.0);
+    }
+    if edit.allowed_paths.is_some() {
+        client.allowed_paths = texts(edit.allowed_paths, |entry| entry.0);
+    }
+    if let Some(name) = edit.name {
+        client.name = name.0;
+    }
+    if let Some(status) = edit.status {
+        client.is_active = status.is_active();
+    }
+    match edit.rate_limit_per_min {
+        MaybeUndefined::Undefined => {}
+        MaybeUndefined::Null => client.rate_limit_per_min = None,
+        MaybeUndefined::Value(rate) => client.rate_limit_per_min = Some(rate),
+    }
+    match edit.expires_at {
+        MaybeUndefined::Undefined => {}
+        MaybeUndefined::Null => client.expires_at = None,
+        MaybeUndefined::Value(at) => client.expires_at = Some(Timestamp(at)),
+    }
+    client
+}
+
+fn described(client: &ApiClient) -> serde_json::Value {
+    json!({
+        "name": client.name,
+        "is_active": client.is_active,
+        "scopes": client.scopes,
+        "allowed_origins": client.allowed_origins,
+        "allowed_ips": client.allowed_ips,
+        "allowed_paths": client.allowed_paths,
+        "rate_limit_per_min": client.rate_limit_per_min,
+        "expires_at": client.expires_at.map(|at| at.0),
+    })
+}

@@ -1,0 +1,327 @@
+//! API keys of members and services: how they are made, rotated and revoked, and what happens to them by itself.
+//!
+//! **Invariant.** The text of a key exists in one answer and nowhere else: rows hold its digest.
+
+pub mod api;
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use crate::features::members;
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz;
+use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::snapshot::Change;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{ApiKeyId, Timestamp};
+use crate::kernel::outbound::mail;
+use crate::kernel::secret::{self, Hash};
+
+/// A key whose end lies this far back is forgotten.
+const FORGET_AFTER_MS: i64 = 30 * DAY * 1_000;
+/// A notice comes at the earliest when this part of a key's life is left: a short life has short notice.
+const NOTICE_PART: i64 = 5;
+
+/// An API key as stored, without its hashes.
+#[derive(Debug, Clone)]
+pub struct KeyRow {
+    pub id: ApiKeyId,
+    pub kind: &'static Kind,
+    pub name: String,
+    pub owner: Owner,
+    pub is_imported: bool,
+    pub scopes: Vec<String>,
+    pub expires_at: Timestamp,
+    /// Until when the key before the last rotation works.
+    pub former_ends_at: Option<Timestamp>,
+    pub spent_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+    pub last_used_address: Option<String>,
+    pub created_at: Timestamp,
+    /// When its present text was made: nothing but a rotation changes a key.
+    pub updated_at: Timestamp,
+}
+
+impl KeyRow {
+    pub fn is_emergency(&self) -> bool {
+        *self.kind == EMERGENCY
+    }
+
+    /// Is it time for a notice of its end?
+    pub fn ends_soon(&self, notice_ms: i64, now: Timestamp) -> bool {
+        let life_ms = self.expires_at.0 - self.updated_at.0;
+        let notice_ms = notice_ms.min(life_ms / NOTICE_PART);
+        self.spent_at.is_none() && now < self.expires_at && now >= self.expires_at.plus_ms(-notice_ms)
+    }
+}
+
+/// What a new key begins with.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    pub kind: &'static Kind,
+    pub name: String,
+    pub owner: Owner,
+    pub scopes: Vec<String>,
+    /// The end of its kind's life when absent.
+    pub expires_at: Option<Timestamp>,
+    /// The digest of a key that was made elsewhere.
+    pub imported: Option<Hash>,
+}
+
+/// A key that was just made or rotated, with its text, which nobody can show again.
+pub struct Shown {
+    pub key: KeyRow,
+    /// Absent for one that was made elsewhere.
+    pub text: Option<String>,
+    pub change: Change,
+}
+
+/// Makes a key, if its owner has fewer than `most`.
+pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -> Result<Shown> {
+    if store::count_keys(t, &new.owner)? >= most {
+        let limit = match new.owner {
+            Owner::Member(_) => "limits.api_keys_per_member",
+            Owner::Service(_) => "limits.service_keys",
+        };
+        return Err(Error::field("name", format!("there are {most} API keys already ({limit}): revoke one first")));
+    }
+    let ends_at = end_of(new.kind, new.expires_at, t.now())?;
+    let id = ApiKeyId::new();
+    let (hash, text) = match new.imported {
+        // One that was rotated away since is known too.
+        Some(hash) if t.snapshot().imported_key(&hash).is_some() => return Err(Cause::ApiKeyExists.into()),
+        Some(hash) => (hash, None),
+        None => {
+            let text = key::new_text(new.kind.prefix, id, t.now())?;
+            (secret::hash(&text), Some(text))
+        }
+    };
+    let maker = Maker::of(caller);
+    require_may_give(t, &new.owner, &maker)?;
+    store::insert_key(t, (id, &maker), new, &hash, ends_at)?;
+    shown(t, id, text)
+}
+
+/// A member's key that somebody else makes or rotates is a promise from the beginning.
+fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result<()> {
+    let Owner::Member(member) = *owner else { return Ok(()) };
+    // Who was made in this very change holds nothing yet, and is not known to the policy.
+    if *maker == Maker::Member(member) || t.snapshot().person(member).is_none() {
+        return Ok(());
+    }
+    let rights = &authz::store::rights_of(t, member)?;
+    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now())
+}
+
+/// When a key ends: its kind's life from now, unless it shall end earlier.
+fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Timestamp> {
+    let latest = now.plus_ms(kind.ttl_s * 1_000);
+    match wanted {
+        None => Ok(latest),
+        Some(at) if at > now && at <= latest => Ok(at),
+        Some(_) => {
+            let days = kind.ttl_s / DAY;
+            let message =
+                format!("must lie ahead, in Unix milliseconds; a {} key lives {days} days at most", kind.prefix);
+            Err(Error::field("expires_at", message))
+        }
+    }
+}
+
+/// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
+/// rotates it answers for its scopes from now on: of a member's key that somebody else knew the former text ends now.
+pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
+    if former.is_emergency() {
+        return Err(Cause::EmergencyKey.into());
+    }
+    let text = key::new_text(former.kind.prefix, former.id, t.now())?;
+    let maker = Maker::of(caller);
+    require_may_give(t, &former.owner, &maker)?;
+    let former_maker = t.snapshot().api_key(former.id).map(|key| key.maker.clone());
+    // Who took over a key that was made elsewhere knows its digest, not its text.
+    let is_taken_over = matches!(former.owner, Owner::Member(_))
+        && !former.is_imported
+        && former_maker.is_some_and(|former| former != maker && former != Maker::Site);
+    let grace_ms = if is_taken_over { 0 } else { former.kind.grace_s * 1_000 };
+    // A rotation never makes the former text live longer than it would have.
+    let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
+    let ends_at = end_of(former.kind, None, t.now())?;
+    store::rotate_key(t, (former, &maker), &secret::hash(&text), ends_at, former_ends_at)?;
+    shown(t, former.id, Some(text))
+}
+
+fn shown(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Result<Shown> {
+    let key = store::find_key(t, id)?.ok_or(Cause::ApiKeyNotFound)?;
+    Ok(Shown { key, text, change: authz::store::api_key(t, id)? })
+}
+
+/// Takes a key away; it is refused from the next request on.
+pub fn revoke(t: &Transaction<'_>, id: ApiKeyId) -> Result<Change> {
+    store::delete_key(t, id)?;
+    Ok(Change::ApiKeyGone(id))
+}
+
+/// A key in the audit: its name is its owner's own text, and stays out.
+pub fn described(key: &KeyRow) -> Value {
+    let mut facts = json!({
+        "type": key.kind.prefix,
+        "scopes": key.scopes,
+        "expires_at": key.expires_at.0,
+        "former_valid_until": key.former_ends_at.map(|at| at.0),
+        "is_imported": key.is_imported,
+    });
+    match &key.owner {
+        Owner::Member(id) => facts["member"] = json!(id),
+        Owner::Service(name) => facts["service"] = json!(&**name),
+    }
+    facts
+}
+
+/// Uses an emergency key up; the second of two at the same time is refused.
+pub async fn spend(app: &App, exchange: &Arc<Exchange>, key: &Arc<ApiKey>) -> Result<()> {
+    let id = key.id;
+    let caller = Identity::of(Who::Key(key.clone()), exchange.clone());
+    let spend = move |t: &Transaction<'_>, _: &Identity| {
+        if !store::spend_key(t, id)? {
+            return Err(Error::new(Cause::InvalidKey).because("an emergency key that was used"));
+        }
+        let entry = Entry::new("api_key", id).after(json!({"spent": true}));
+        Ok(Changed::new((), entry).policy([authz::store::api_key(t, id)?]))
+    };
+    app.change(&caller, "api_key.spend", spend).await.map(drop)
+}
+
+/// Writes when and from where keys were last used; it is kept in memory until then.
+pub async fn flush_last_used(app: &App) -> Result<()> {
+    let used: Vec<(Arc<ApiKey>, Timestamp, Option<String>)> = app
+        .snapshot()
+        .api_keys()
+        .filter_map(|key| match key.counters.at.load(Ordering::Relaxed) {
+            0 => None,
+            at => {
+                let address = key.counters.address.lock().ok().and_then(|address| *address);
+                Some((key.clone(), Timestamp(at), address.map(|address| address.to_string())))
+            }
+        })
+        .collect();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = used.iter().map(|(key, at, address)| (key.id, *at, address.clone())).collect();
+    app.tend_each(rows, |w, (id, at, address)| store::touch_key(w, *id, *at, address.as_deref())).await?;
+    for (key, at, _) in used {
+        // Used again meanwhile, it is written again.
+        let _ = key.counters.at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Gives notice of keys that end soon, and forgets those that ended long ago.
+pub async fn tend(app: &App) -> Result<()> {
+    let (now, notice_ms) = (Timestamp::now(), ms(app.config.api_key_notice_s));
+    let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
+    for key in ending.into_iter().filter(|key| key.ends_soon(notice_ms, now)) {
+        announce(app, &key, now).await?;
+        // Only now: after a crash a notice comes twice rather than never.
+        app.tend(move |w| store::set_notified(w, key.id)).await?;
+    }
+    forget(app).await
+}
+
+/// Tells that a key ends soon: in the log, in the lists of its owner by `expires_soon`, and by mail where there is any.
+async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
+    let owner = match &key.owner {
+        Owner::Member(id) => id.to_string(),
+        Owner::Service(name) => name.to_string(),
+    };
+    tracing::warn!(key = %key.id, kind = key.kind.prefix, owner, expires_at = key.expires_at.0, "an API key ends soon");
+    let Owner::Member(id) = key.owner else { return Ok(()) };
+    let email = app.read(move |r| members::get(r, id)).await?.email.filter(|_| mail::is_configured(&app.config));
+    if let Some(email) = email {
+        let left_s = u64::try_from((key.expires_at.0 - now.0) / 1_000).unwrap_or_default();
+        let site = app.public_url();
+        let mail = mail::writer(&app.config, &site).key_ends(id, email, &key.id.0.simple().to_string(), left_s);
+        mail::send(&app.config, mail).await;
+    }
+    Ok(())
+}
+
+async fn forget(app: &App) -> Result<()> {
+    app.change_in_pieces("api_key.expire", |t, most| {
+        let over = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
+        if over.is_empty() {
+            return Ok(Changed::nothing(0));
+        }
+        let entry = Entry::new("api_keys", "expired").after(json!({"count": over.len()}));
+        Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(Change::ApiKeyGone)))
+    })
+    .await
+}
+
+fn gone(keys: Vec<ApiKeyId>) -> Result<Vec<Change>> {
+    Ok(keys.into_iter().map(Change::ApiKeyGone).collect())
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::MemberErased(member) => gone(store::delete_of_member(t, *member)?),
+        Occurrence::PasswordSet { member, is_reset: true, .. } => gone(store::delete_given(t, *member)?),
+        Occurrence::KeyWithdrawn(id) => {
+            store::delete_key(t, *id)?;
+            gone(vec![*id])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTICE_MS: i64 = 7 * DAY * 1_000;
+
+    fn key(life_ms: i64) -> KeyRow {
+        KeyRow {
+            id: ApiKeyId::new(),
+            kind: &key::USER,
+            name: "test".into(),
+            owner: Owner::Service("test".into()),
+            is_imported: false,
+            scopes: Vec::new(),
+            expires_at: Timestamp(life_ms),
+            former_ends_at: None,
+            spent_at: None,
+            last_used_at: None,
+            last_used_address: None,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn a_long_life_has_the_settings_notice_and_a_short_one_a_fifth_of_itself() {
+        for (life_ms, begins_at) in [(90 * DAY * 1_000, 83 * DAY * 1_000), (1_000, 800)] {
+            let soon = |at: i64| key(life_ms).ends_soon(NOTICE_MS, Timestamp(at));
+            assert_eq!([begins_at - 1, begins_at, life_ms - 1, life_ms].map(soon), [false, true, true, false]);
+        }
+        assert!(!key(1_000).ends_soon(0, Timestamp(999)));
+        assert!(!KeyRow { spent_at: Some(Timestamp(1)), ..key(1_000) }.ends_soon(NOTICE_MS, Timestamp(900)));
+    }
+
+    #[test]
+    fn an_end_may_come_sooner_than_the_kinds_life_and_not_later() {
+        for kind in key::KINDS {
+            let (now, life_ms) = (Timestamp(1_000), kind.ttl_s * 1_000);
+            assert_eq!(end_of(kind, None, now).unwrap(), now.plus_ms(life_ms));
+            let fits = |ms: i64| end_of(kind, Some(now.plus_ms(ms)), now).is_ok();
+            assert_eq!([0, 1, life_ms, life_ms + 1].map(fits), [false, true, true, false]);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Operations on the audit.
+
+use std::sync::Arc;
+
+use futures_util::stream;
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::param::Query;
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::types::{Any, ToJSON};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use serde_json::Value;
+
+use super::{AuditEntry, Filter, store};
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::Office;
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::db::Window;
+use crate::kernel::error::{Cause, Error};
+use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
+use crate::kernel::ids::OrganizationId;
+
+/// Whether it was done or refused
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+enum AuditOutcome {
+    Done,
+    Denied,
+}
+
+impl AuditOutcome {
+    fn word(self) -> String {
+        match self {
+            Self::Done => "done".to_owned(),
+            Self::Denied => "denied".to_owned(),
+        }
+    }
+}
+
+/// One entry of the audit
+#[derive(Object)]
+#[oai(rename = "AuditEntry")]
+struct AuditEntryView {
+    /// Grows by one with each entry
+    id: i64,
+    /// Unix milliseconds
+    at: i64,
+    /// `member`, `gateway`, `client`, `internal`, `cli` or `nobody`
+    actor_kind: String,
+    actor: String,
+    action: String,
+    /// Kind and id
+    target: String,
+    #[oai(nullable)]
+    organization_id: Option<OrganizationId>,
+    outcome: AuditOutcome,
+    #[oai(nullable)]
+    before: Option<Any<Value>>,
+    #[oai(nullable)]
+    after: Option<Any<Value>>,
+    request_id: String,
+    address: String,
+    /// SHA-256 over the entry before and this one
+    hash: String,
+}
+
+impl From<AuditEntry> for AuditEntryView {
+    fn from(entry: AuditEntry) -> Self {
+        let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok()).map(Any);
+        Self {
+            id: entry.id,
+            at: entry.at.0,
+            actor_kind: entry.actor_kind,
+            actor: entry.actor,
+            action: entry.action,
+            target: entry.target,
+            organization_id: entry.organization,
+            outcome: if entry.outcome == "done" { AuditOutcome::Done } else { AuditOutcome::Denied },
+            before: json(entry.before),
+            after: json(entry.after),
+            request_id: entry.request_id,
+            address: entry.address,
+            hash: hex::encode(entry.hash),
+        }
+    }
+}
+
+/// What a walk along the chain found
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct AuditVerification {
+    ok: bool,
+    /// How many entries fit
+    entries: u64,
+    /// The first entry that does not
+    broken_at: Option<i64>,
+    /// Note it elsewhere: a chain that was cut short shows by it
+    last_hash: String,
+}
+
+/// Entries as lines of JSON.
+struct Lines(Body);
+
+impl IntoResponse for Lines {
+    fn into_response(self) -> Response {
+        Response::builder().content_type("application/x-ndjson").body(self.0)
+    }
+}
+
+impl ApiResponse for Lines {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "One entry a line, oldest first",
+                status: Some(200),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: "application/x-ndjson",
+                    schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
+                }],
+                headers: Vec::new(),
+            }],
+        }
+    }
+    fn register(_: &mut Registry) {}
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[(
+    "AuditVerification",
+    r#"{"ok":true,"entries":42,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}"#,
+)];
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+/// Entries that an export reads at a time.
+const EXPORT_STEP: u64 = 500;
+
+#[OpenApi(prefix_path = "/admin/audit", tag = "Tag::Audit")]
+impl Api {
+    /// Read the audit
+    ///
+    /// Newest first. A member of an organization sees what concerns it. Where filters fit few of many entries a page may be
+    /// short, or empty, while there is `next`.
+    #[oai(path = "/", method = "get", operation_id = "list_audit")]
+    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    async fn list_audit(
+        &self,
+        caller: Office,
+        /// From this moment on, in Unix milliseconds
+        since: Query<Option<i64>>,
+        /// Before this moment, in Unix milliseconds
+        until: Query<Option<i64>>,
+        #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
+        #[oai(validator(max_length = 200))] action: Query<Option<String>>,
+        /// Kind and id, or the id alone
+        #[oai(validator(max_length = 200))]
+        target: Query<Option<String>>,
+        /// Only what concerns this organization
+        organization: Query<Option<OrganizationId>>,
+        outcome: Query<Option<AuditOutcome>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<AuditEntryView>> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_LIST)?;
+        let filter = Filter {
+            organization: narrowed(reach, organization.0)?,
+            actor: actor.0,
+            action: action.0,
+            target: target.0,
+            outcome: outcome.0.map(AuditOutcome::word),
+            since: since.0,
+            until: until.0,
+        };
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_entries(r, &filter, &window)).await?.into()))
+    }
+
+    /// Export the audit
+    ///
+    /// As lines of JSON, oldest first, without an end to its size. Filters are those of the list.
+    #[oai(path = "/export", method = "get", operation_id = "export_audit")]
+    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    async fn export_audit(
+        &self,
+        caller: Office,
+        /// From this moment on, in Unix milliseconds
+        since: Query<Option<i64>>,
+        /// Before this moment, in Unix milliseconds
+        until: Query<Option<i64>>,
+        #[oai(validator(max_length = 200))] actor: Query<Option<String>>,
+        #[oai(validator(max_length = 200))] action: Query<Option<String>>,
+        /// Kind and id, or the id alone
+        #[oai(validator(max_length = 200))]
+        target: Query<Option<String>>,
+        /// Only what concerns this organization
+        organization: Query<Option<OrganizationId>>,
+        outcome: Query<Option<AuditOutcome>>,
+    ) -> Result<Lines, Failure> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_EXPORT)?;
+        let filter = Filter {
+            organization: narrowed(reach, organization.0)?,
+            actor: actor.0,
+            action: action.0,
+            target: target.0,
+            outcome: outcome.0.map(AuditOutcome::word),
+            since: since.0,
+            until: until.0,
+        };
+        let (app, exchange) = (self.app.clone(), caller.exchange.clone());
+        let steps = stream::try_unfold(Some(None), move |behind: Option<Option<String>>| {
+            let (app, filter) = (app.clone(), filter.clone());
+            // The rows are read while the answer is sent, which is after the request.
+            exchange.during(async move {
+                let Some(after) = behind else { return Ok::<_, std::io::Error>(None) };
+                let failed = |e: Error| std::io::Error::other(e.to_string());
+                let window = Window::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
+                let found = app.read(move |r| store::export_entries(r, &filter, &window)).await.map_err(failed)?;
+                let lines: String =
+                    found.items.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
+                Ok(Some((lines, found.next.map(Some))))
+            })
+        });
+        Ok(Lines(Body::from_bytes_stream(steps)))
+    }
+
+    /// Verify the chain of the audit
+    ///
+    /// Reads the whole audit and compares each entry's hash with the one before it. Takes some seconds for a million entries.
+    #[oai(path = "/verify", method = "get", operation_id = "verify_audit")]
+    async fn verify_audit(&self, caller: Office) -> Reply<AuditVerification> {
+        authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_VERIFY)?;
+        let found = self.app.verify_audit().await?;
+        Ok(ok(AuditVerification {
+            ok: found.broken_at.is_none(),
+            entries: found.entries,
+            broken_at: found.broken_at,
+            last_hash: found.last_hash,
+        }))
+    }
+}
+
+/// The organization to read about: the one that is reached, or the one asked for among those.
+fn narrowed(
+    reach: authz::Reach,
+    wanted: Option<OrganizationId>,
+) -> crate::kernel::error::Result<Option<OrganizationId>> {
+    match wanted {
+        Some(id) if reach.includes(id) => Ok(Some(id)),
+        Some(_) => Err(Cause::OrganizationNotFound.into()),
+        None => Ok(reach.organization()),
+    }
+}

@@ -1,0 +1,37 @@
+//! Reading the audit. Writing it is `kernel::audit_log`'s, inside the change it records.
+
+pub mod api;
+pub mod store;
+
+use crate::kernel::ids::{OrganizationId, Timestamp};
+
+/// An audit entry as stored; `before` and `after` are JSON.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    pub id: i64,
+    pub at: Timestamp,
+    pub actor_kind: String,
+    pub actor: String,
+    pub action: String,
+    pub target: String,
+    pub organization: Option<OrganizationId>,
+    pub outcome: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub request_id: String,
+    pub address: String,
+    pub hash: [u8; 32],
+}
+
+/// What a reading of the audit is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub organization: Option<OrganizationId>,
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    /// The whole target, or its id alone.
+    pub target: Option<String>,
+    pub outcome: Option<String>,
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+}

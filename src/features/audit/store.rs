@@ -1,0 +1,114 @@
+//! SQL that reads the audit.
+
+use rusqlite::Row;
+
+use super::{AuditEntry, Filter};
+use crate::kernel::db::sql::Parameters;
+use crate::kernel::db::{List, Listed, Reader, Window};
+use crate::kernel::error::Result;
+
+/// A target is found by its whole text, or by what follows its first space.
+const LIST_ENTRIES: List = List {
+    name: "audit",
+    columns: "id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address,
+              hash",
+    from: "audit",
+    joins: "",
+    conditions: &[
+        "organization_id = :organization_id",
+        "+organization_id = :within",
+        "actor = :actor",
+        "+actor = :by",
+        "substr(target, instr(target, ' ') + 1) = :target_id",
+        "substr(target, instr(target, ' ') + 1) in (:spaced, :spaced_id)
+         and (target = :spaced or substr(target, instr(target, ' ') + 1) = :spaced)",
+        "action = :action",
+        "+action = :doing",
+        "outcome = :outcome",
+        "at >= :since",
+        "at < :until",
+    ],
+    order: &["at desc", "id desc"],
+    costly: &[":within", ":by", ":spaced", ":doing", ":outcome"],
+    walked: &[":within", ":by", ":spaced", ":doing", ":outcome"],
+    kept: &[(&[], "select coalesce(max(id), 0) from audit")],
+};
+
+/// Newest first. Of what it is narrowed to, the index of the narrowest is taken: the target, the actor, the organization,
+/// the action.
+pub fn list_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
+    let Filter { organization, actor, action, target, outcome, since, until } = filter;
+    let spaced = target.as_deref().and_then(|text| text.split_once(' ').map(|(_, id)| (text, id)));
+    let plain = target.as_ref().filter(|_| spaced.is_none());
+    let (has_target, has_actor) = (target.is_some(), actor.is_some());
+    let is_narrowed = has_target || has_actor || organization.is_some();
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization.filter(|_| !has_target && !has_actor)),
+        (":within", &organization.filter(|_| has_target || has_actor)),
+        (":actor", &actor.as_ref().filter(|_| !has_target)),
+        (":by", &actor.as_ref().filter(|_| has_target)),
+        (":target_id", &plain),
+        (":spaced", &spaced.map(|(text, _)| text)),
+        (":spaced_id", &spaced.map(|(_, id)| id)),
+        (":action", &action.as_ref().filter(|_| !is_narrowed)),
+        (":doing", &action.as_ref().filter(|_| is_narrowed)),
+        (":outcome", outcome),
+        (":since", since),
+        (":until", until),
+    ];
+    r.page(&LIST_ENTRIES, asked, window, entry_of)
+}
+
+/// In the order in which the entries are chained.
+const EXPORT_ENTRIES: List = List {
+    name: "audit export",
+    columns: "id, at, actor_kind, actor, action, target, organization_id, outcome, before, after, request_id, address,
+              hash",
+    from: "audit",
+    joins: "",
+    conditions: &[
+        "+organization_id = :within",
+        "+actor = :by",
+        "+action = :doing",
+        "(target = :target or substr(+target, instr(target, ' ') + 1) = :target)",
+        "+outcome = :outcome",
+        "+at >= :since",
+        "+at < :until",
+    ],
+    order: &["id"],
+    costly: &[],
+    walked: &[":within", ":by", ":doing", ":target", ":outcome", ":since", ":until"],
+    kept: &[],
+};
+
+/// Oldest first.
+pub fn export_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
+    let asked: Parameters<'_> = &[
+        (":within", &filter.organization),
+        (":by", &filter.actor),
+        (":doing", &filter.action),
+        (":target", &filter.target),
+        (":outcome", &filter.outcome),
+        (":since", &filter.since),
+        (":until", &filter.until),
+    ];
+    r.some(&EXPORT_ENTRIES, asked, window, entry_of)
+}
+
+fn entry_of(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+    Ok(AuditEntry {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        actor_kind: row.get(2)?,
+        actor: row.get(3)?,
+        action: row.get(4)?,
+        target: row.get(5)?,
+        organization: row.get(6)?,
+        outcome: row.get(7)?,
+        before: row.get(8)?,
+        after: row.get(9)?,
+        request_id: row.get(10)?,
+        address: row.get(11)?,
+        hash: row.get(12)?,
+    })
+}

@@ -1,0 +1,318 @@
+//! Operations on direct grants, and the snapshot of a member's rights.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::ToJSON;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use crate::features::grants::{self, OwnedRight};
+use crate::features::members::{self, Member, NewMember};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::{Neighbour, Office, PersonOrKey};
+use crate::kernel::authz::key::ME_READ;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
+use crate::kernel::ids::{GrantId, MemberId, OrganizationId};
+use crate::kernel::outbox::Kind;
+use crate::kernel::secret;
+
+crate::text! {
+    /// A word of a direct right
+    ScopeWord 1..=64 "^[a-z0-9][a-z0-9._-]{0,63}$";
+    /// What the right is about; `*` is all of its type
+    ScopeId 1..=128 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+/// A direct right to grant; a subject that is not known becomes a member
+#[derive(Object)]
+struct GrantRequest {
+    /// The subject at Authentik; or say `uid`
+    authentik_sub: Option<Subject>,
+    /// The member's own id, instead of `authentik_sub`
+    uid: Option<MemberId>,
+    /// For a new member
+    email: Option<Email>,
+    /// For a new member
+    display_name: Option<DisplayName>,
+    scope_type: ScopeWord,
+    scope_id: ScopeId,
+    module: ScopeWord,
+    action: ScopeWord,
+}
+
+/// A direct right to revoke
+#[derive(Object)]
+struct RevokeRequest {
+    /// The subject at Authentik; or say `uid`
+    authentik_sub: Option<Subject>,
+    /// The member's own id, instead of `authentik_sub`
+    uid: Option<MemberId>,
+    scope_type: ScopeWord,
+    scope_id: ScopeId,
+    module: ScopeWord,
+    action: ScopeWord,
+}
+
+/// The grant that stands now
+#[derive(Object)]
+struct Granted {
+    /// The same for the same right
+    permission_id: GrantId,
+    /// Always `granted`
+    result: String,
+}
+
+/// What was revoked
+#[derive(Object)]
+struct Revoked {
+    /// 0 when there was nothing to revoke
+    deleted: u64,
+    /// Always `revoked`
+    result: String,
+}
+
+/// A direct right
+#[derive(Object)]
+struct RightView {
+    scope_type: String,
+    scope_id: String,
+    module: String,
+    action: String,
+}
+
+/// A role held in an organization
+#[derive(Object)]
+struct HeldRole {
+    organization_id: OrganizationId,
+    org_code: String,
+    role_key: String,
+}
+
+/// All rights of a member that are in force
+#[derive(Object)]
+struct RightsSnapshot {
+    #[oai(nullable)]
+    authentik_sub: Option<String>,
+    uid: MemberId,
+    permissions: Vec<RightView>,
+    roles: Vec<HeldRole>,
+    /// The epoch of the policy that this shows
+    epoch: u64,
+}
+
+crate::answers! {
+    grant_right: [NotHeld, UserNotFound, EmailExists, SiteFull] ["x-policy-epoch"];
+    revoke_right: [NotHeld, UserNotFound] ["x-policy-epoch"];
+    get_my_rights: [] ["etag"];
+    get_rights_by_sub: [UserNotFound] ["etag"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(tag = "Tag::Grants")]
+impl Api {
+    /// Grant a direct right
+    ///
+    /// The same right twice is one grant with one id. An unknown `authentik_sub` becomes an active member.
+    #[oai(path = "/admin/permissions/grant", method = "post", operation_id = "grant_right")]
+    async fn grant_right(&self, caller: Office, body: Body<GrantRequest>) -> Reply<Granted> {
+        let body = body.0;
+        let (grants_max, members_max) = (self.app.config.grants_max, self.app.config.members_max);
+        let right = OwnedRight {
+            scope_type: body.scope_type.0,
+            scope_id: body.scope_id.0,
+            module: body.module.0,
+            action: body.action.0,
+        };
+        let new = NewMember {
+            email: body.email.map(|text| text.0),
+            display_name: body.display_name.map(|text| text.0),
+            authentik_sub: body.authentik_sub.as_ref().map(|text| text.0.clone()),
+            ..NewMember::default()
+        };
+        let grant = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::GRANT_CREATE)?;
+            giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
+            let mut changes = Vec::new();
+            let mut is_new = false;
+            let member = match find(t, body.authentik_sub.as_deref(), body.uid)? {
+                Some(member) => member.id,
+                None if new.authentik_sub.is_some() => {
+                    let id = members::create(t, members::require_room(t.snapshot(), members_max)?, &new)?;
+                    changes.push(authz::store::person(t, id)?);
+                    is_new = true;
+                    id
+                }
+                None => return Err(Cause::UserNotFound.into()),
+            };
+            let (id, change) = grants::grant(t, member, &right.as_right())?;
+            if change.is_some() && t.snapshot().grants() as u64 >= grants_max {
+                return Err(Error::field(
+                    "scope_id",
+                    format!("the site has {grants_max} grants already (limits.grants)"),
+                ));
+            }
+            let answer = Granted { permission_id: id, result: "granted".into() };
+            let Some(change) = change else { return Ok(Changed::nothing(answer)) };
+            changes.push(change);
+            let mut after = described(&right, id);
+            after["member_created"] = is_new.into();
+            let entry = Entry::new("member", member).after(after);
+            let created = is_new.then(|| members::happened(t, Kind::MemberCreated, member));
+            Ok(Changed::new(answer, entry).policy(changes).event(created))
+        };
+        let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;
+        Ok(ok(granted.answer).epoch(granted.epoch))
+    }
+
+    /// Revoke a direct right
+    ///
+    /// The tuple as it was granted. One that is not held is no failure: `deleted` is 0.
+    #[oai(path = "/admin/permissions/revoke", method = "post", operation_id = "revoke_right")]
+    async fn revoke_right(&self, caller: Office, body: Body<RevokeRequest>) -> Reply<Revoked> {
+        let body = body.0;
+        let right = OwnedRight {
+            scope_type: body.scope_type.0,
+            scope_id: body.scope_id.0,
+            module: body.module.0,
+            action: body.action.0,
+        };
+        let revoke = move |t: &Transaction<'_>, caller: &Identity| {
+            authz::require(t.snapshot(), caller, Permission::GRANT_DELETE)?;
+            giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
+            let member = find(t, body.authentik_sub.as_deref(), body.uid)?.ok_or(Cause::UserNotFound)?;
+            let answer = |deleted| Revoked { deleted, result: "revoked".into() };
+            let Some((id, change)) = grants::revoke(t, member.id, &right.as_right())? else {
+                return Ok(Changed::nothing(answer(0)));
+            };
+            let entry = Entry::new("member", member.id).before(described(&right, id));
+            Ok(Changed::new(answer(1), entry).policy([change]))
+        };
+        let revoked = self.app.change(&caller, "grant.delete", revoke).await?;
+        Ok(ok(revoked.answer).epoch(revoked.epoch))
+    }
+
+    /// See all one's own rights
+    ///
+    /// For caching: send the ETag back as `If-None-Match` and get 304 while nothing changed.
+    #[oai(path = "/me/permissions/snapshot", method = "get", operation_id = "get_my_rights")]
+    async fn get_my_rights(
+        &self,
+        caller: PersonOrKey,
+        #[oai(validator(max_length = 64))] scope_type: Query<Option<String>>,
+        #[oai(validator(max_length = 64))] module: Query<Option<String>>,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Reply<RightsSnapshot> {
+        let id = authz::require_own(&caller, ME_READ)?;
+        let found = self.rights(move |r| members::get(r, id).map(Some), Reach::Site, (scope_type.0, module.0)).await?;
+        unless_known(found, if_none_match.0.as_deref())
+    }
+
+    /// See all rights of a subject, for the services of this site
+    ///
+    /// A service that names an organization sees what counts there.
+    #[oai(path = "/internal/permissions/:authentik_sub/snapshot", method = "get", operation_id = "get_rights_by_sub")]
+    async fn get_rights_by_sub(
+        &self,
+        caller: Neighbour,
+        authentik_sub: Path<String>,
+        #[oai(validator(max_length = 64))] scope_type: Query<Option<String>>,
+        #[oai(validator(max_length = 64))] module: Query<Option<String>>,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Reply<RightsSnapshot> {
+        let snapshot = self.app.snapshot();
+        let reach = authz::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
+        let find = move |r: &crate::kernel::db::Reader<'_>| {
+            let found = members::find_by_sub(r, &authentik_sub.0)?;
+            Ok(found.filter(|member| members::require_visible(&snapshot, reach, member.id).is_ok()))
+        };
+        let found = self.rights(find, reach, (scope_type.0, module.0)).await?;
+        unless_known(found, if_none_match.0.as_deref())
+    }
+}
+
+impl Api {
+    async fn rights(
+        &self,
+        find: impl FnOnce(&crate::kernel::db::Reader<'_>) -> Result<Option<Member>> + Send + 'static,
+        reach: Reach,
+        (scope_type, module): (Option<String>, Option<String>),
+    ) -> Result<RightsSnapshot> {
+        let snapshot = self.app.snapshot();
+        self.app
+            .read(move |r| {
+                let member = find(r)?.ok_or(Cause::UserNotFound)?;
+                let rights = match member.is_active() {
+                    true => {
+                        let whose = (member.id, reach);
+                        grants::in_force(r, &snapshot, whose, scope_type.as_deref(), module.as_deref())?
+                    }
+                    false => Vec::new(),
+                };
+                Ok(RightsSnapshot {
+                    authentik_sub: member.authentik_sub.clone(),
+                    uid: member.id,
+                    permissions: rights.into_iter().map(Into::into).collect(),
+                    roles: if member.is_active() { held_roles(&snapshot, member.id, reach) } else { Vec::new() },
+                    epoch: snapshot.epoch,
+                })
+            })
+            .await
+    }
+}
+
+impl From<OwnedRight> for RightView {
+    fn from(right: OwnedRight) -> Self {
+        Self { scope_type: right.scope_type, scope_id: right.scope_id, module: right.module, action: right.action }
+    }
+}
+
+fn held_roles(snapshot: &Snapshot, member: MemberId, reach: Reach) -> Vec<HeldRole> {
+    let mut held = Vec::new();
+    for tenant in snapshot.tenants().filter(|tenant| tenant.is_active && reach.includes(tenant.id)) {
+        held.extend(tenant.roles_of(member).filter(|role| role.is_open).map(|role| HeldRole {
+            organization_id: tenant.id,
+            org_code: tenant.org_code.to_string(),
+            role_key: role.key.to_string(),
+        }));
+    }
+    held
+}
+
+/// 304 when the caller has it already. The tag is a digest of what is shown, without the epoch: a change elsewhere
+/// on the site does not make every cache fetch again.
+fn unless_known(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<RightsSnapshot> {
+    let shown = format!("{}{}{}", found.uid, found.permissions.to_json_string(), found.roles.to_json_string());
+    let etag = format!("\"{}\"", hex::encode(&secret::hash(&shown)[..12]));
+    if is_known(if_none_match, &etag) {
+        return Ok(unchanged().etag(&etag));
+    }
+    Ok(ok(found).etag(&etag))
+}
+
+fn find(t: &Transaction<'_>, subject: Option<&str>, uid: Option<MemberId>) -> Result<Option<Member>> {
+    match (subject, uid) {
+        (Some(subject), None) => members::find_by_sub(t, subject),
+        (None, Some(uid)) => Ok(members::find(t, uid)?.filter(|member| member.status != "deleted")),
+        _ => Err(Error::field("authentik_sub", "name the member by authentik_sub or by uid, not both")),
+    }
+}
+
+fn described(right: &OwnedRight, id: GrantId) -> serde_json::Value {
+    json!({
+        "grant": id,
+        "scope_type": right.scope_type,
+        "scope_id": right.scope_id,
+        "module": right.module,
+        "action": right.action,
+    })
+}

@@ -1,0 +1,88 @@
+//! Direct scoped rights of members: (scope_type, scope_id, module, action). They belong to the site and only allow.
+
+pub mod api;
+mod store;
+
+use crate::kernel::app::{Occurrence, Transaction};
+use crate::kernel::authz::Reach;
+use crate::kernel::authz::decide::{is_elsewhere, is_of_inactive_organization};
+use crate::kernel::authz::snapshot::{Change, Right, Snapshot};
+use crate::kernel::db::{Reader, Writer};
+use crate::kernel::error::Result;
+use crate::kernel::ids::{GrantId, MemberId};
+
+/// A right with its own text.
+#[derive(Debug, Clone)]
+pub struct OwnedRight {
+    pub scope_type: String,
+    pub scope_id: String,
+    pub module: String,
+    pub action: String,
+}
+
+impl OwnedRight {
+    pub fn as_right(&self) -> Right<'_> {
+        Right { scope_type: &self.scope_type, scope_id: &self.scope_id, module: &self.module, action: &self.action }
+    }
+}
+
+/// Grants the right; the same right twice is one grant. Answers its id, and the change when there was one.
+pub fn grant(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<(GrantId, Option<Change>)> {
+    if let Some(id) = store::find_grant(w, member, right)? {
+        return Ok((id, None));
+    }
+    let id = GrantId::new();
+    store::insert_grant(w, id, member, right)?;
+    Ok((id, Some(Change::Grant(right.key(member), Some(id)))))
+}
+
+/// Revokes the right; answers the change when there was something to revoke.
+pub fn revoke(w: &Writer<'_>, member: MemberId, right: &Right<'_>) -> Result<Option<(GrantId, Change)>> {
+    let Some(id) = store::find_grant(w, member, right)? else { return Ok(None) };
+    store::delete_grant(w, id)?;
+    Ok(Some((id, Change::Grant(right.key(member), None))))
+}
+
+/// The member's rights that are in force, as far as the reach goes: those in other organizations lie beyond a tenant's.
+pub fn in_force(
+    r: &Reader<'_>,
+    snapshot: &Snapshot,
+    (member, reach): (MemberId, Reach),
+    scope_type: Option<&str>,
+    module: Option<&str>,
+) -> Result<Vec<OwnedRight>> {
+    let rows = store::list_grants(r, member, scope_type, module)?;
+    let rights = rows.into_iter().map(|[scope_type, scope_id, module, action]| OwnedRight {
+        scope_type,
+        scope_id,
+        module,
+        action,
+    });
+    let is_shown = |right: &OwnedRight| {
+        let right = right.as_right();
+        let is_beyond = reach.organization().is_some_and(|tenant| is_elsewhere(snapshot, tenant, &right));
+        !is_beyond && !is_of_inactive_organization(snapshot, &right)
+    };
+    Ok(rights.filter(is_shown).collect())
+}
+
+/// What the policy forgets when a member's grants are deleted with it.
+fn drop_grants(r: &Reader<'_>, member: MemberId) -> Result<Vec<Change>> {
+    let rights = store::list_grants(r, member, None, None)?;
+    let key = |[scope_type, scope_id, module, action]: [String; 4]| {
+        Right { scope_type: &scope_type, scope_id: &scope_id, module: &module, action: &action }.key(member)
+    };
+    Ok(rights.into_iter().map(|right| Change::Grant(key(right), None)).collect())
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::MemberErased(member) => {
+            let changes = drop_grants(t, *member)?;
+            store::delete_of_member(t, *member)?;
+            Ok(changes)
+        }
+        _ => Ok(Vec::new()),
+    }
+}

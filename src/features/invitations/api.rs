@@ -1,0 +1,228 @@
+//! Operations on invitations: of the administration, and of a member who got one.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Path, Query};
+use poem_openapi::{Enum, Object, OpenApi};
+
+use crate::features::invitations::{self, Invitation, RoleName};
+use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::authn::caller::{Office, Person};
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::db::Window;
+use crate::kernel::error::Error;
+use crate::kernel::http::{Body, Done, Email, LinkToken, Page, Reply, Tag, done, ok};
+use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
+use crate::kernel::{authz, secret};
+
+crate::text! {
+    /// The key of a role
+    InvitedRoleKey 1..=64 "";
+}
+
+/// Who is invited, to what; a role by id or by key, or none
+#[derive(Object)]
+struct CreateInvitation {
+    role_id: Option<RoleId>,
+    role_key: Option<InvitedRoleKey>,
+    /// What the new account has unless its owner says otherwise; no mail is sent
+    email: Option<Email>,
+    /// Unix milliseconds; after `auth.invitation_ttl_s` when absent
+    expires_at: Option<i64>,
+}
+
+/// A new invitation with its link, which is shown this once
+#[derive(Object)]
+struct NewInvitation {
+    id: InvitationId,
+    /// For the person who is invited
+    url: String,
+    /// What the link carries
+    token: String,
+    organization_id: OrganizationId,
+    #[oai(nullable)]
+    role_key: Option<String>,
+    #[oai(nullable)]
+    email: Option<String>,
+    /// Unix milliseconds
+    expires_at: i64,
+}
+
+/// What became of an invitation
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+enum InvitationStatus {
+    Open,
+    Accepted,
+    Expired,
+}
+
+/// An invitation
+#[derive(Object)]
+#[oai(rename = "Invitation")]
+struct InvitationView {
+    id: InvitationId,
+    organization_id: OrganizationId,
+    #[oai(nullable)]
+    role_id: Option<RoleId>,
+    #[oai(nullable)]
+    role_key: Option<String>,
+    #[oai(nullable)]
+    email: Option<String>,
+    status: InvitationStatus,
+    /// Unix milliseconds
+    expires_at: i64,
+    /// Unix milliseconds
+    #[oai(nullable)]
+    accepted_at: Option<i64>,
+    /// The member that it became
+    #[oai(nullable)]
+    member_id: Option<MemberId>,
+    /// Unix milliseconds
+    created_at: i64,
+}
+
+impl InvitationView {
+    fn of(invitation: Invitation, now: Timestamp) -> Self {
+        Self {
+            status: match invitation.status(now) {
+                "open" => InvitationStatus::Open,
+                "accepted" => InvitationStatus::Accepted,
+                _ => InvitationStatus::Expired,
+            },
+            id: invitation.id,
+            organization_id: invitation.organization,
+            role_id: invitation.role,
+            role_key: invitation.role_key,
+            email: invitation.email,
+            expires_at: invitation.expires_at.0,
+            accepted_at: invitation.accepted_at.map(|at| at.0),
+            member_id: invitation.member,
+            created_at: invitation.created_at.0,
+        }
+    }
+}
+
+/// An invitation that a member takes
+#[derive(Object)]
+struct JoinRequest {
+    token: LinkToken,
+}
+
+/// What the member joined
+#[derive(Object)]
+struct Joined {
+    organization_id: OrganizationId,
+    #[oai(nullable)]
+    role_key: Option<String>,
+}
+
+/// Examples of this room's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("CreateInvitation", r#"{"role_key":"member","email":"kim@example.org"}"#),
+    ("JoinRequest", r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#),
+    (
+        "NewInvitation",
+        r#"{"id":"019abcde-0000-7000-8000-000000000007","url":"https://roster.example.org/invitation?token=inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","organization_id":"019abcde-0000-7000-8000-000000000003","role_key":"member","email":"kim@example.org","expires_at":1764345600000}"#,
+    ),
+    (
+        "Invitation",
+        r#"{"id":"019abcde-0000-7000-8000-000000000007","organization_id":"019abcde-0000-7000-8000-000000000003","role_id":"019abcde-0000-7000-8000-000000000004","role_key":"member","email":"kim@example.org","status":"open","expires_at":1764345600000,"accepted_at":null,"member_id":null,"created_at":1763740800000}"#,
+    ),
+];
+
+/// No link lives longer than the setting for it may say.
+const INVITATION_TTL_MAX_S: u64 = 31_536_000;
+
+crate::answers! {
+    create_invitation: [MailNotConfigured, NotHeld, RoleNotFound, SystemRole, SecretNotKept];
+    delete_invitation: [InvitationNotFound, InvitationAccepted];
+    accept_my_invitation: [InvalidLink];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(tag = "Tag::Invitations")]
+impl Api {
+    /// List invitations
+    ///
+    /// Of the organization in which the caller acts, newest first. Links are not shown again.
+    #[oai(path = "/admin/invitations", method = "get", operation_id = "list_invitations")]
+    async fn list_invitations(
+        &self,
+        caller: Office,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<InvitationView>> {
+        let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::INVITATION_LIST)?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let found = self.app.read(move |r| invitations::list(r, tenant, &window)).await?;
+        let now = Timestamp::now();
+        Ok(ok(found.map(|found| InvitationView::of(found, now)).into()))
+    }
+
+    /// Invite somebody by a link
+    ///
+    /// Into the organization in which the caller acts. The link is shown this once; who opens it becomes a member with
+    /// the role. Nobody can give a role that holds more than they do.
+    #[oai(path = "/admin/invitations", method = "post", operation_id = "create_invitation")]
+    async fn create_invitation(&self, caller: Office, body: Body<CreateInvitation>) -> Reply<NewInvitation> {
+        let CreateInvitation { role_id, role_key, email, expires_at } = body.0;
+        if role_id.is_some() && role_key.is_some() {
+            return Err(Error::field("role_key", "goes without role_id: both name the role").into());
+        }
+        let role = role_id.map(RoleName::Id).or(role_key.map(|key| RoleName::Key(key.0)));
+        let (token, url) = (secret::token("inv_")?, self.app.public_url());
+        let (open_max, ttl_ms) = (self.app.config.invitations_max, ms(self.app.config.invitation_ttl_s));
+        let invite = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_CREATE)?;
+            let until = expires_at.map_or(t.now().plus_ms(ttl_ms), Timestamp);
+            if until > t.now().plus_ms(ms(INVITATION_TTL_MAX_S)) {
+                return Err(Error::field("expires_at", "must be within a year, in Unix milliseconds"));
+            }
+            let email = email.map(|email| email.0);
+            let (made, entry) = invitations::invite(t, caller, (tenant, role), email, (&token, until), open_max)?;
+            let answer = NewInvitation {
+                id: made.id,
+                url: format!("{url}/invitation?token={token}"),
+                token,
+                organization_id: tenant,
+                role_key: made.role_key,
+                email: made.email,
+                expires_at: made.expires_at.0,
+            };
+            Ok(Changed::new(answer, entry))
+        };
+        let made = self.app.create_secret(&caller, "invitation.create", Permission::INVITATION_CREATE, invite).await?;
+        Ok(ok(made.answer))
+    }
+
+    /// Withdraw an invitation
+    ///
+    /// Its link opens nothing from then on. One that was accepted stays, to be seen.
+    #[oai(path = "/admin/invitations/:id", method = "delete", operation_id = "delete_invitation")]
+    async fn delete_invitation(&self, caller: Office, id: Path<InvitationId>) -> Done {
+        let withdraw = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_DELETE)?;
+            Ok(Changed::new((), invitations::withdraw(t, tenant, id.0)?))
+        };
+        self.app.change(&caller, "invitation.delete", withdraw).await?;
+        Ok(done())
+    }
+
+    /// Accept an invitation as the member one is
+    ///
+    /// Joins its organization with its role. People without an account accept at `/auth/invitations/accept`.
+    #[oai(path = "/me/invitations/accept", method = "post", operation_id = "accept_my_invitation")]
+    async fn accept_my_invitation(&self, caller: Person, body: Body<JoinRequest>) -> Reply<Joined> {
+        let member = caller.signed_in()?;
+        let joined = invitations::accept_as(&self.app, &caller, member, &body.0.token).await?;
+        Ok(ok(Joined { organization_id: joined.organization, role_key: joined.role_key }))
+    }
+}

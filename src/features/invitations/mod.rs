@@ -1,0 +1,244 @@
+//! Invitations: a link that makes its holder a member of an organization, with a role.
+//!
+//! **Invariant.** A link works once, for a time, while its organization and its role are open, and while its maker holds
+//! what it gives. A fault in what the holder types does not use it up.
+
+pub mod api;
+pub mod store;
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::features::members::limits::{MemberLimits, require_capacity_of};
+use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create_as, happened, password};
+use crate::features::permissions;
+use crate::kernel::app::{App, Changed, Occurrence, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
+use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::db::{Listed, Reader, Window, Writer};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
+use crate::kernel::outbox::Kind;
+use crate::kernel::secret::{self, Hash};
+
+/// An invitation as stored; its link is not.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    pub id: InvitationId,
+    pub organization: OrganizationId,
+    pub role: Option<RoleId>,
+    pub role_key: Option<String>,
+    pub email: Option<String>,
+    pub expires_at: Timestamp,
+    pub accepted_at: Option<Timestamp>,
+    /// The member that it became.
+    pub member: Option<MemberId>,
+    pub created_at: Timestamp,
+    pub maker: Maker,
+}
+
+impl Invitation {
+    /// `open`, `accepted` or `expired`
+    pub fn status(&self, now: Timestamp) -> &'static str {
+        match self.accepted_at {
+            Some(_) => "accepted",
+            None if now < self.expires_at => "open",
+            None => "expired",
+        }
+    }
+}
+
+/// An invitation as its holder sees it.
+#[derive(Debug, Clone)]
+pub struct Invited {
+    pub invitation: Invitation,
+    pub organization_name: String,
+}
+
+/// The role that an invitation names, by id or key.
+#[derive(Debug, Clone)]
+pub enum RoleName {
+    Id(RoleId),
+    Key(String),
+}
+
+// ── who invites ──
+
+/// Makes an invitation; the link's token is made by the caller, who shows it once.
+pub fn invite(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    (tenant, role): (OrganizationId, Option<RoleName>),
+    email: Option<String>,
+    (token, expires_at): (&str, Timestamp),
+    open_max: u64,
+) -> Result<(Invitation, Entry)> {
+    let snapshot = t.snapshot();
+    giving::require_may_invite(snapshot, caller, tenant, None)?;
+    let role = role.map(|role| find_role(snapshot, tenant, &role)).transpose()?;
+    if role.is_some_and(|role| !role.is_open) {
+        return Err(Error::field("role_id", "this role is closed: open it, or choose another"));
+    }
+    giving::require_may_invite(snapshot, caller, tenant, role)?;
+    if expires_at <= t.now() {
+        return Err(Error::field("expires_at", "must be in the future, in Unix milliseconds"));
+    }
+    if store::count_open(t, tenant)? >= open_max {
+        let message = format!("the organization has {open_max} open invitations already (limits.invitations)");
+        return Err(Error::field("expires_at", message));
+    }
+    let invitation = Invitation {
+        id: InvitationId::new(),
+        organization: tenant,
+        role: role.map(|role| role.id),
+        role_key: role.map(|role| role.key.to_string()),
+        email,
+        expires_at,
+        accepted_at: None,
+        member: None,
+        created_at: t.now(),
+        maker: Maker::of(caller),
+    };
+    store::insert_invitation(t, &invitation, &secret::hash(token))?;
+    let after =
+        json!({"role": invitation.role_key, "expires_at": expires_at.0, "has_email": invitation.email.is_some()});
+    let entry = Entry::new("invitation", invitation.id).within(tenant).after(after);
+    Ok((invitation, entry))
+}
+
+fn find_role<'s>(snapshot: &'s Snapshot, tenant: OrganizationId, named: &RoleName) -> Result<&'s Role> {
+    match named {
+        RoleName::Id(id) => permissions::known_role(snapshot, tenant, *id),
+        RoleName::Key(key) => permissions::known_role_of_key(snapshot, tenant, key),
+    }
+}
+
+pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &Window) -> Result<Listed<Invitation>> {
+    store::list_invitations(r, tenant, window)
+}
+
+/// Takes a link back that nobody accepted yet.
+pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -> Result<Entry> {
+    let found = store::get_invitation(t, tenant, id)?;
+    if found.accepted_at.is_some() {
+        return Err(Cause::InvitationAccepted.into());
+    }
+    store::delete_invitation(t, id)?;
+    Ok(Entry::new("invitation", id).within(tenant).before(json!({"role": found.role_key})))
+}
+
+/// Forgets links that nobody accepted and whose time has been over for a while.
+pub fn forget_expired(w: &Writer<'_>, most: usize) -> Result<usize> {
+    const KEPT_MS: i64 = 30 * 86_400_000;
+    store::delete_expired(w, w.now().plus_ms(-KEPT_MS), most)
+}
+
+// ── who is invited ──
+
+/// The invitation of a link that works. Used up, too old, withdrawn, unknown, and of a maker who may not give this any
+/// more look alike.
+fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp) -> Result<Invited> {
+    let is_open = |invited: &Invited| {
+        let invitation = &invited.invitation;
+        let tenant = snapshot.tenant(invitation.organization).filter(|tenant| tenant.is_active);
+        tenant.is_some_and(|tenant| {
+            invitation.status(now) == "open"
+                && invitation.role.is_none_or(|id| tenant.role(id).is_some_and(|role| role.is_open))
+        })
+    };
+    let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(Cause::InvalidLink)?;
+    let Invitation { organization, role, maker, .. } = &invited.invitation;
+    let promised = Promise::Invitation { tenant: *organization, role: *role };
+    promise::require_kept(snapshot, maker, promised, now)
+        .map_err(|lost| Error::new(Cause::InvalidLink).because(format!("its maker: {}", lost.message())))?;
+    Ok(invited)
+}
+
+/// What the holder of a link may see before accepting.
+pub async fn look(app: &App, token: &str) -> Result<Invited> {
+    let (hash, snapshot) = (secret::hash(token), app.snapshot());
+    app.read(move |r| require_open(r, &snapshot, &hash, Timestamp::now())).await
+}
+
+/// Somebody who was invited and has no account yet.
+#[derive(Debug)]
+pub struct Newcomer {
+    pub username: Option<String>,
+    /// That of the invitation when absent.
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    pub password: String,
+}
+
+/// Makes an account of an invitation: an active member of the organization, with the role.
+pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: Newcomer) -> Result<MemberId> {
+    let Newcomer { username, email, display_name, password } = newcomer;
+    // The link comes first: without it nobody makes the server hash.
+    let invited = look(app, token).await?;
+    let reach = Reach::Tenant(invited.invitation.organization);
+    let guesser = Guesser::by(&invited.invitation.maker, exchange.address, reach);
+    let email = email.or(invited.invitation.email);
+    if username.is_none() && email.is_none() {
+        return Err(Error::field("username", "give yourself a username or an e-mail"));
+    }
+    let names = [username.clone(), email.clone()];
+    let password_hash = Some(password::hash(app, password).await?);
+    let new = NewMember { username, email, display_name, password_hash, ..NewMember::default() };
+    let (hash, limits, id) = (secret::hash(token), MemberLimits::of(&app.config), MemberId::new());
+    let accept = move |t: &Transaction<'_>, _: &Identity| {
+        let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
+        create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
+        let person = authz::store::person(t, id)?;
+        let seat = join(t, &invitation, id)?;
+        let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
+        Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
+    };
+    let caller = Identity::of(Who::Member(id), exchange.clone());
+    bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
+    Ok(id)
+}
+
+/// Accepts an invitation for somebody who has an account.
+pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &str) -> Result<Invitation> {
+    let hash = secret::hash(token);
+    let accept = move |t: &Transaction<'_>, _: &Identity| {
+        if !t.snapshot().is_active(member) {
+            return Err(Cause::InvalidBearer.into());
+        }
+        let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
+        let seat = join(t, &invitation, member)?;
+        let entry = accepted(&invitation, member, false);
+        Ok(Changed::new(invitation, entry).policy([seat]))
+    };
+    Ok(app.change(caller, "invitation.accept", accept).await?.answer)
+}
+
+/// Uses the invitation up, and gives what it promises and the member does not have yet.
+fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Result<Change> {
+    let organization = invitation.organization;
+    members::join(t, organization, member)?;
+    if let Some(role) = invitation.role {
+        permissions::give(t, organization, member, role)?;
+    }
+    store::accept_invitation(t, invitation.id, member)?;
+    authz::store::seat(t, organization, member)
+}
+
+fn accepted(invitation: &Invitation, member: MemberId, is_new: bool) -> Entry {
+    let after = json!({"invitation": invitation.id, "role": invitation.role_key, "created": is_new});
+    Entry::new("member", member).within(invitation.organization).after(after)
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::MemberErased(member) => store::forget_invited(t, *member).map(|()| Vec::new()),
+        Occurrence::RoleDeleted(role) => store::withdraw_of_role(t, *role).map(|()| Vec::new()),
+        Occurrence::InvitationWithdrawn(id) => store::delete_invitation(t, *id).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,600 @@
+//! Administration of members and of their memberships.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::{MemberView, PasswordHash};
+use crate::features::members::limits::{MemberLimits, require_capacity_of};
+use crate::features::members::store::{self, Filter, Membership};
+use crate::features::members::{
+    self, AUTHENTIK, Guesser, Member, NewMember, alive, bounded_guesses, changed, create, happened, password,
+    require_may_touch, require_other, require_room, require_visible, set_active, set_password, writes,
+};
+use crate::features::permissions;
+use crate::kernel::app::{App, Changed, Committed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Office;
+use crate::kernel::authz::giving::{self, Gift, Touch};
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::{self, Reach};
+use crate::kernel::db::Window;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{
+    Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
+};
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::outbox::Kind;
+
+/// A new member
+#[derive(Object)]
+struct CreateMember {
+    username: Option<Username>,
+    email: Option<Email>,
+    display_name: Option<DisplayName>,
+    /// The subject at Authentik
+    authentik_sub: Option<Subject>,
+    /// Authentik's own id of the account
+    authentik_user_id: Option<Subject>,
+    /// For members who sign in here
+    password: Option<Password>,
+    /// In its place, the hash of the password that the member has elsewhere; by a platform administrator only
+    password_hash: Option<PasswordHash>,
+    /// Active when absent
+    is_active: Option<bool>,
+}
+
+/// What of a member can change
+#[derive(Object)]
+struct UpdateMember {
+    /// Null takes it away
+    #[oai(nullable)]
+    username: MaybeUndefined<Username>,
+    /// Does the site stand for the username? Then it is the name of a folder, and an import finds the member by it. By the
+    /// platform only
+    username_by_site: Option<bool>,
+    /// Null takes it away
+    #[oai(nullable)]
+    email: MaybeUndefined<Email>,
+    /// Null takes it away
+    #[oai(nullable)]
+    display_name: MaybeUndefined<DisplayName>,
+    /// Authentik's own id of the account, where the member has an Authentik subject
+    authentik_user_id: Option<Subject>,
+    /// A new password ends all that was signed in
+    password: Option<Password>,
+    /// In its place, the hash of the password that the member has elsewhere; by a platform administrator only
+    password_hash: Option<PasswordHash>,
+    is_active: Option<bool>,
+}
+
+/// An organization that a member belongs to
+#[derive(Object)]
+pub struct MemberOrganization {
+    id: OrganizationId,
+    org_code: String,
+    name: String,
+    status: String,
+    /// When the member was linked, in Unix milliseconds
+    created_at: i64,
+}
+
+impl From<Membership> for MemberOrganization {
+    fn from(membership: Membership) -> Self {
+        Self {
+            id: membership.organization,
+            org_code: membership.org_code,
+            name: membership.name,
+            status: membership.status,
+            created_at: membership.created_at.0,
+        }
+    }
+}
+
+crate::text! {
+    /// An organization by id or org_code
+    OrganizationName 1..=64 "";
+}
+
+/// The organization to link to
+#[derive(Object)]
+struct LinkMember {
+    /// Its id or org_code
+    organization: OrganizationName,
+}
+
+/// A member's link to an organization
+#[derive(Object)]
+struct MembershipView {
+    member_id: MemberId,
+    organization_id: OrganizationId,
+    /// Unix milliseconds
+    created_at: i64,
+}
+
+/// How many rows went
+#[derive(Object)]
+struct Deleted {
+    deleted: u64,
+}
+
+crate::answers! {
+    create_member: [
+        MemberExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull, TooManyFailures,
+    ] ["etag", "x-policy-epoch"];
+    get_member: [MemberNotFound] ["etag"];
+    update_member: [
+        NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists, LastAdministrator, MemberDeleted,
+        LastOwner, TooManyFailures,
+    ] ["etag", "x-policy-epoch"];
+    activate_member: [NotHeld, MemberNotFound, MemberDeleted] ["etag", "x-policy-epoch"];
+    deactivate_member: [NotHeld, MemberNotFound, LastAdministrator, LastOwner] ["etag", "x-policy-epoch"];
+    delete_member: [NotHeld, MemberNotFound, LastAdministrator, MemberDeleted, LastOwner] ["x-policy-epoch"];
+    list_member_organizations: [MemberNotFound];
+    link_member: [NotHeld, MemberNotFound, MemberDeleted] ["x-policy-epoch"];
+    link_member_by_name: [NotHeld, MemberNotFound, MemberDeleted] ["x-policy-epoch"];
+    unlink_member: [NotHeld, MemberNotFound, LastOwner] ["x-policy-epoch"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/members", tag = "Tag::Members")]
+impl Api {
+    /// List members
+    ///
+    /// All of the site for the platform and API clients; those of its organization for a member of one. Where filters fit
+    /// few of many a page may be short, or empty, while there is `next`.
+    #[oai(path = "/", method = "get", operation_id = "list_members")]
+    async fn list_members(
+        &self,
+        caller: Office,
+        /// Found in username, e-mail and display name
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        is_active: Query<Option<bool>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<MemberView>> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_LIST)?;
+        let filter =
+            Filter { organization: reach.organization(), is_active: is_active.0, keyword: like(keyword.0.as_deref()) };
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_members(r, &filter, &window)).await?.into()))
+    }
+
+    /// Create a member
+    ///
+    /// One that an organization's administrator creates belongs to that organization at once.
+    #[oai(path = "/", method = "post", operation_id = "create_member")]
+    async fn create_member(&self, caller: Office, body: Body<CreateMember>) -> Reply<MemberView> {
+        let body = body.0;
+        let limits = MemberLimits::of(&self.app.config);
+        // Whoever may not create must not make the server hash.
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
+        if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
+            return Err(Error::field("username", "give the member a username, an e-mail or an authentik_sub").into());
+        }
+        if body.authentik_user_id.is_some() && body.authentik_sub.is_none() {
+            return Err(Error::field("authentik_user_id", "goes with an authentik_sub").into());
+        }
+        let is_imported = body.password_hash.is_some();
+        let mut new = NewMember {
+            username: body.username.map(|text| text.0),
+            username_by_site: false,
+            email: body.email.map(|text| text.0),
+            display_name: body.display_name.map(|text| text.0),
+            authentik_sub: body.authentik_sub.map(|text| text.0),
+            authentik_user_id: body.authentik_user_id.map(|text| text.0),
+            password_hash: self.hashed(body.password, body.password_hash).await?,
+            is_suspended: body.is_active == Some(false),
+        };
+        let imported = new.password_hash.clone().filter(|_| is_imported);
+        let names = [new.username.clone(), new.email.clone()];
+        let make = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
+            new.username_by_site = reach == Reach::Site;
+            let capacity = match reach {
+                Reach::Site => require_room(t.snapshot(), limits.members_max)?,
+                Reach::Tenant(organization) => require_capacity_of(t, organization, limits)?,
+            };
+            if reach != Reach::Site && new.authentik_sub.is_some() {
+                // Whoever could claim a subject before its owner comes would own the account.
+                let message = "an external identity is linked by the platform, or by its owner's first sign-in";
+                return Err(Error::new(Cause::Forbidden).saying(message));
+            }
+            if is_imported {
+                require_importer(caller, reach)?;
+            }
+            let id = create(t, capacity, &new)?;
+            let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
+            let mut changes = vec![authz::store::person(t, id)?];
+            if let Reach::Tenant(organization) = reach {
+                writes::insert_membership(t, organization, id)?;
+                changes.push(authz::store::seat(t, organization, id)?);
+                entry = entry.within(organization);
+            }
+            let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
+            Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
+        };
+        let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);
+        let made = bounded_guesses(&self.app, Guesser::of(&caller, reach), names, making).await?;
+        imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
+        Ok(ok(made.answer).version(1).epoch(made.epoch))
+    }
+
+    /// See a member
+    ///
+    /// With all that the caller may see of the member: an organization sees what belongs to it.
+    #[oai(path = "/:id", method = "get", operation_id = "get_member")]
+    async fn get_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_GET)?;
+        let member = self.read_visible(reach, id.0, move |r| store::get_member(r, id.0)).await?;
+        let version = member.version;
+        Ok(ok(member.into()).version(version))
+    }
+
+    /// Change a member
+    ///
+    /// By the platform, or by the administrator of the only organization that the member belongs to; never of a member
+    /// who holds more than the caller. An API client changes no owner, no administrator, and nobody who may do more by
+    /// Roster's own operations than its scopes open.
+    #[oai(path = "/:id", method = "patch", operation_id = "update_member")]
+    async fn update_member(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateMember>,
+    ) -> Reply<MemberView> {
+        let mut edit = body.0;
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_UPDATE)?;
+        let is_imported = edit.password_hash.is_some();
+        let password_hash = self.hashed(edit.password.take(), edit.password_hash.take()).await?;
+        let imported = password_hash.clone().filter(|_| is_imported);
+        let names = [edit.username.value().map(|text| text.0.clone()), edit.email.value().map(|text| text.0.clone())];
+        let update = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_UPDATE)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            let former = alive(t, id.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let mut member = former.clone();
+            rename(&mut member, reach, edit.username, edit.username_by_site)?;
+            edited(&mut member.email, edit.email, |text| text.0);
+            edited(&mut member.display_name, edit.display_name, |text| text.0);
+            let account = edit
+                .authentik_user_id
+                .map(|text| text.0)
+                .filter(|text| former.authentik_user_id.as_ref() != Some(text));
+            let is_active = edit.is_active.filter(|is_active| *is_active != former.is_active());
+            let is_account = password_hash.is_some() || account.is_some();
+            let touch = if is_account { Touch::Account } else { member.touch_since(&former) };
+            // A member's own profile needs no session of ours.
+            let is_others = member != former && caller.member() != Some(id.0);
+            if touch == Touch::Account || is_active.is_some() || is_others {
+                require_may_touch(t, caller, reach, id.0, touch)?;
+            }
+            password_hash.as_ref().map_or(Ok(()), |_| require_other(caller, id.0))?;
+            if is_imported {
+                require_importer(caller, reach)?;
+            }
+            is_active.map_or(Ok(()), |on| authz::require(t.snapshot(), caller, switching(on)).map(drop))?;
+            if account.is_some() && reach != Reach::Site {
+                return Err(Error::new(Cause::Forbidden).saying("an external identity is linked by the platform"));
+            }
+            let mut fields = Vec::new();
+            if let Some(account) = &account {
+                if former.authentik_sub.is_none() {
+                    return Err(Error::field("authentik_user_id", "this member has no authentik_sub"));
+                }
+                store::set_account_id(t, id.0, AUTHENTIK, account)?;
+                fields.push("authentik_user_id");
+            }
+            if member != former || account.is_some() {
+                fields.extend(differing(&former, &member));
+                writes::update_names(t, &member)?;
+            }
+            // A name decides nothing: the policy learns of status and credentials only.
+            let mut changes = Vec::new();
+            if let Some(hash) = &password_hash {
+                set_password(t, id.0, hash, None)?;
+                fields.push("password");
+            }
+            if let Some(is_active) = is_active {
+                changes.extend(set_active(t, id.0, is_active)?);
+                fields.push("is_active");
+            }
+            finish(t, reach, &former, fields, changes)
+        };
+        let updating = self.app.change(&caller, "member.update", update);
+        let updated = bounded_guesses(&self.app, Guesser::of(&caller, reach), names, updating).await?;
+        imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
+        answer(updated)
+    }
+
+    /// Activate a member
+    ///
+    /// A member who is suspended or was invited may sign in again. Repeating it changes nothing.
+    #[oai(path = "/:id/activate", method = "post", operation_id = "activate_member")]
+    async fn activate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+        let activate = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_ACTIVATE)?;
+            switch(t, caller, reach, id.0, true)
+        };
+        answer(self.app.change(&caller, "member.activate", activate).await?)
+    }
+
+    /// Suspend a member
+    ///
+    /// From the next request on nothing of the member's is accepted; nothing is lost.
+    #[oai(path = "/:id/deactivate", method = "post", operation_id = "deactivate_member")]
+    async fn deactivate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+        let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_DEACTIVATE)?;
+            switch(t, caller, reach, id.0, false)
+        };
+        answer(self.app.change(&caller, "member.deactivate", deactivate).await?)
+    }
+
+    /// Erase a member
+    ///
+    /// Takes away all personal data, memberships, roles and grants for good; the id stays, for the audit.
+    #[oai(path = "/:id", method = "delete", operation_id = "delete_member")]
+    async fn delete_member(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
+        let erase = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_DELETE)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            let former = alive(t, id.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            require_may_touch(t, caller, reach, id.0, Touch::Standing)?;
+            members::erase(t, reach, &former)
+        };
+        let erased = self.app.change(&caller, "member.delete", erase).await?;
+        self.app.forget_decisions(id.0).await?;
+        Ok(done().epoch(erased.epoch))
+    }
+
+    /// List a member's organizations
+    ///
+    /// An organization sees itself only; the platform sees all of them.
+    #[oai(path = "/:id/organizations", method = "get", operation_id = "list_member_organizations")]
+    async fn list_member_organizations(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<MemberOrganization>> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBERSHIP_LIST)?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let list = move |r: &crate::kernel::db::Reader<'_>| {
+            store::get_member(r, id.0)?;
+            store::list_memberships(r, id.0, reach.organization(), &window)
+        };
+        Ok(ok(self.read_visible(reach, id.0, list).await?.into()))
+    }
+
+    /// Link a member to an organization
+    ///
+    /// Gives no role. Linking twice is linking once.
+    #[oai(path = "/:id/organizations/:org_id", method = "post", operation_id = "link_member")]
+    async fn link_member(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        org_id: Path<OrganizationId>,
+    ) -> Reply<MembershipView> {
+        self.link(caller, id.0, Permission::MEMBERSHIP_CREATE, move |_| Ok(org_id.0)).await
+    }
+
+    /// Link a member to an organization that the body names
+    ///
+    /// By id or org_code. Gives no role. Linking twice is linking once.
+    #[oai(path = "/:id/organizations", method = "post", operation_id = "link_member_by_name")]
+    async fn link_member_by_name(
+        &self,
+        caller: Office,
+        id: Path<MemberId>,
+        body: Body<LinkMember>,
+    ) -> Reply<MembershipView> {
+        let named = body.0.organization.0;
+        let find = move |snapshot: &Snapshot| {
+            snapshot.tenant_named(&named).map(|tenant| tenant.id).ok_or_else(|| Cause::OrganizationNotFound.into())
+        };
+        self.link(caller, id.0, Permission::MEMBERSHIP_ADD, find).await
+    }
+
+    /// Take a member out of an organization
+    ///
+    /// Its roles there go too. The last owner cannot be taken out.
+    #[oai(path = "/:id/organizations/:org_id", method = "delete", operation_id = "unlink_member")]
+    async fn unlink_member(&self, caller: Office, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<Deleted> {
+        let unlink = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBERSHIP_DELETE)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            store::get_member(t, id.0)?;
+            let tenant = t
+                .snapshot()
+                .tenant(org_id.0)
+                .filter(|tenant| reach.includes(tenant.id))
+                .ok_or(Cause::OrganizationNotFound)?;
+            for role in tenant.roles_of(id.0) {
+                giving::require_may_take(t.snapshot(), caller, tenant.id, role)?;
+            }
+            let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
+            permissions::leave(t, org_id.0, id.0)?;
+            let deleted = writes::delete_membership(t, org_id.0, id.0)? as u64;
+            if deleted == 0 {
+                return Ok(Changed::nothing(Deleted { deleted }));
+            }
+            let entry = Entry::new("member", id.0).within(org_id.0).before(json!({"roles": roles}));
+            let change = authz::store::seat(t, org_id.0, id.0)?;
+            Ok(Changed::new(Deleted { deleted }, entry).policy([change]))
+        };
+        let gone = self.app.change(&caller, "member.unlink", unlink).await?;
+        Ok(ok(gone.answer).epoch(gone.epoch))
+    }
+}
+
+impl Api {
+    async fn link(
+        &self,
+        caller: Office,
+        member: MemberId,
+        permission: Permission,
+        find: impl FnOnce(&Snapshot) -> Result<OrganizationId> + Send + 'static,
+    ) -> Reply<MembershipView> {
+        let link = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, permission)?;
+            let organization = find(t.snapshot())?;
+            alive(t, member)?;
+            t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(Cause::OrganizationNotFound)?;
+            if t.snapshot().is_platform(organization) {
+                giving::require_any(caller, Gift::PlatformSeat)?;
+            }
+            let view = |since: Timestamp| MembershipView {
+                member_id: member,
+                organization_id: organization,
+                created_at: since.0,
+            };
+            if let Some(since) = store::find_membership(t, organization, member)? {
+                return Ok(Changed::nothing(view(since)));
+            }
+            // What the organization asks of its members counts for an administrator from elsewhere too. It is linked from
+            // where all of it is seen, wherever the caller acts.
+            require_may_touch(t, caller, Reach::Site, member, Touch::Standing)?;
+            writes::insert_membership(t, organization, member)?;
+            let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
+            let change = authz::store::seat(t, organization, member)?;
+            Ok(Changed::new(view(t.now()), entry).policy([change]))
+        };
+        let made = self.app.change(&caller, "member.link", link).await?;
+        Ok(ok(made.answer).epoch(made.epoch))
+    }
+
+    /// Hashes a new password, outside of any transaction; or takes the hash that somebody brings along.
+    async fn hashed(&self, password: Option<Password>, hash: Option<PasswordHash>) -> Result<Option<String>> {
+        match (password, hash) {
+            (None, hash) => Ok(hash.map(|hash| password::stored_form(&hash))),
+            (Some(password), None) => password::hash(&self.app, password.0).await.map(Some),
+            (Some(_), Some(_)) => Err(Error::field("password_hash", "give a password or its hash, not both")),
+        }
+    }
+
+    /// Reads about a member that the caller can see.
+    async fn read_visible<T: Send + 'static>(
+        &self,
+        reach: Reach,
+        id: MemberId,
+        query: impl FnOnce(&crate::kernel::db::Reader<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        require_visible(&self.app.snapshot(), reach, id)?;
+        self.app.read(query).await
+    }
+}
+
+fn answer(committed: Committed<Member>) -> Reply<MemberView> {
+    let version = committed.answer.version;
+    Ok(ok(committed.answer.into()).version(version).epoch(committed.epoch))
+}
+
+/// What it takes to activate or to suspend.
+fn switching(is_active: bool) -> Permission {
+    if is_active { Permission::MEMBER_ACTIVATE } else { Permission::MEMBER_DEACTIVATE }
+}
+
+/// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.
+fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
+    giving::require_any(caller, Gift::PasswordHash)?;
+    if reach == Reach::Site {
+        return Ok(());
+    }
+    Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
+}
+
+/// Changes the username; and whether the site stands for it, which only the site says.
+fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>, by_site: Option<bool>) -> Result<()> {
+    if !username.is_undefined() {
+        member.name(reach, username.take().map(|text| text.0));
+    }
+    let Some(by_site) = by_site else { return Ok(()) };
+    if reach != Reach::Site {
+        return Err(Error::new(Cause::Forbidden).saying("the platform says for which usernames it stands"));
+    }
+    if member.username.is_none() {
+        return Err(Error::field("username_by_site", "this member has no username"));
+    }
+    member.username_by_site = by_site;
+    Ok(())
+}
+
+fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnOnce(T) -> String) {
+    match edit {
+        MaybeUndefined::Undefined => {}
+        MaybeUndefined::Null => *field = None,
+        MaybeUndefined::Value(value) => *field = Some(text(value)),
+    }
+}
+
+/// Names of the fields that differ; never their values.
+fn differing(former: &Member, member: &Member) -> Vec<&'static str> {
+    let named = |member: &Member| (member.username.clone(), member.username_by_site);
+    let pairs = [
+        ("username", named(former) != named(member)),
+        ("email", former.email != member.email),
+        ("display_name", former.display_name != member.display_name),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+fn switch(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    reach: Reach,
+    id: MemberId,
+    is_active: bool,
+) -> Result<Changed<Member>> {
+    require_visible(t.snapshot(), reach, id)?;
+    let former = alive(t, id)?;
+    require_may_touch(t, caller, reach, id, Touch::Standing)?;
+    if former.is_active() == is_active {
+        return Ok(Changed::nothing(former));
+    }
+    let changes = set_active(t, id, is_active)?;
+    finish(t, reach, &former, vec!["is_active"], changes)
+}
+
+fn finish(
+    t: &Transaction<'_>,
+    reach: Reach,
+    former: &Member,
+    fields: Vec<&'static str>,
+    changes: Vec<Change>,
+) -> Result<Changed<Member>> {
+    let member = store::get_member(t, former.id)?;
+    if fields.is_empty() {
+        return Ok(Changed::nothing(member));
+    }
+    let entry = Entry::new("member", member.id)
+        .within(reach.organization())
+        .after(json!({"fields": &fields, "status": member.status}));
+    let events = changed(t, former, &member);
+    Ok(Changed::new(member, entry).policy(changes).event(events))
+}

@@ -1,0 +1,115 @@
+//! The signed-in member's own view.
+
+use std::sync::Arc;
+
+use poem_openapi::param::Header;
+use poem_openapi::types::{MaybeUndefined, ToJSON};
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::admin::MemberOrganization;
+use crate::features::members::{Member, changed, store, writes};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::{Person, PersonOrKey};
+use crate::kernel::authz;
+use crate::kernel::authz::key::ME_READ;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::db::Window;
+use crate::kernel::error::Result;
+use crate::kernel::http::{Body, DisplayName, RenderedReply, Reply, Tag, ok, rendered, require_version};
+use crate::kernel::ids::MemberId;
+
+/// The signed-in member
+#[derive(Object)]
+struct Me {
+    /// The subject at the provider of sign-in; the member's own id where there is none
+    sub: String,
+    uid: MemberId,
+    #[oai(nullable)]
+    username: Option<String>,
+    #[oai(nullable)]
+    email: Option<String>,
+    #[oai(nullable)]
+    display_name: Option<String>,
+    organizations: Vec<MemberOrganization>,
+}
+
+/// What members can change of themselves
+#[derive(Object)]
+struct UpdateMe {
+    /// Null takes it away
+    #[oai(nullable)]
+    display_name: MaybeUndefined<DisplayName>,
+}
+
+crate::answers! {
+    get_me: [] ["etag"];
+    update_me: [] ["etag", "x-policy-epoch"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/me", tag = "Tag::Members")]
+impl Api {
+    /// See oneself
+    ///
+    /// Who is signed in, with the organizations one belongs to. With a provider's token the first call makes the member.
+    #[oai(path = "/", method = "get", operation_id = "get_me")]
+    async fn get_me(&self, caller: PersonOrKey) -> RenderedReply<Me> {
+        let id = authz::require_own(&caller, ME_READ)?;
+        let read =
+            move |r: &crate::kernel::db::Reader<'_>| me(r, id).map(|(me, version)| (me.to_json_string(), version));
+        let (me, version) = self.app.recall(id, read).await?;
+        Ok(rendered(me).version(version))
+    }
+
+    /// Change oneself
+    ///
+    /// Only what is sent is changed. Profile fields only: the password has its own operation.
+    #[oai(path = "/", method = "patch", operation_id = "update_me")]
+    async fn update_me(
+        &self,
+        caller: Person,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateMe>,
+    ) -> Reply<Me> {
+        let id = caller.signed_in()?;
+        let update = move |t: &Transaction<'_>, _: &Identity| {
+            let former = store::get_member(t, id)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let mut member: Member = former.clone();
+            match body.0.display_name {
+                MaybeUndefined::Undefined => {}
+                MaybeUndefined::Null => member.display_name = None,
+                MaybeUndefined::Value(name) => member.display_name = Some(name.0),
+            }
+            if member == former {
+                return Ok(Changed::nothing(()));
+            }
+            writes::update_names(t, &member)?;
+            let entry = Entry::new("member", id).after(json!({"fields": ["display_name"]}));
+            Ok(Changed::new((), entry).event(changed(t, &former, &member)))
+        };
+        let updated = self.app.change(&caller, "member.update_self", update).await?;
+        let (me, version) = self.app.read(move |r| me(r, id)).await?;
+        Ok(ok(me).version(version).epoch(updated.epoch))
+    }
+}
+
+fn me(r: &crate::kernel::db::Reader<'_>, id: MemberId) -> Result<(Me, i64)> {
+    let member = store::get_member(r, id)?;
+    let window = Window::internal(None, None, None)?;
+    let organizations = store::list_memberships(r, id, None, &window)?.items;
+    let me = Me {
+        sub: store::find_subject(r, id)?.unwrap_or_else(|| id.to_string()),
+        uid: id,
+        username: member.username,
+        email: member.email,
+        display_name: member.display_name,
+        organizations: organizations.into_iter().map(Into::into).collect(),
+    };
+    Ok((me, member.version))
+}

@@ -1,0 +1,87 @@
+//! Operations on members.
+
+pub mod admin;
+pub mod internal;
+pub mod me;
+
+use poem_openapi::Object;
+
+use super::Member;
+use crate::kernel::http::status::MemberStatus;
+use crate::kernel::ids::MemberId;
+
+crate::text! {
+    /// A hash from elsewhere: bcrypt (`$2a$`, `$2b$`, `$2y$`), argon2 (`$argon2id$`, `$argon2i$`, `$argon2d$`), WordPress
+    /// (`$P$`, `$wp$2y$`), Django (`pbkdf2_sha256$`, `bcrypt_sha256$`, `argon2$`) or SHA-crypt (`$5$`, `$6$`), also with
+    /// `{CRYPT}` before it
+    PasswordHash 1..=256 "" as "password-hash";
+}
+
+/// A member
+#[derive(Object)]
+#[oai(rename = "Member")]
+pub struct MemberView {
+    pub id: MemberId,
+    /// The same as `id`
+    pub uid: MemberId,
+    #[oai(nullable)]
+    pub authentik_sub: Option<String>,
+    #[oai(nullable)]
+    pub authentik_user_id: Option<String>,
+    #[oai(nullable)]
+    pub username: Option<String>,
+    #[oai(nullable)]
+    pub email: Option<String>,
+    #[oai(nullable)]
+    pub display_name: Option<String>,
+    pub status: MemberStatus,
+    pub is_active: bool,
+    /// Unix milliseconds
+    pub created_at: i64,
+    /// Unix milliseconds
+    pub updated_at: i64,
+}
+
+impl From<Member> for MemberView {
+    fn from(member: Member) -> Self {
+        let status = MemberStatus::of(&member.status);
+        Self {
+            id: member.id,
+            uid: member.id,
+            is_active: member.is_active(),
+            authentik_sub: member.authentik_sub,
+            authentik_user_id: member.authentik_user_id,
+            username: member.username,
+            email: member.email,
+            display_name: member.display_name,
+            status,
+            created_at: member.created_at.0,
+            updated_at: member.updated_at.0,
+        }
+    }
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "GrantRequest",
+        r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
+    ),
+    (
+        "RevokeRequest",
+        r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
+    ),
+    (
+        "CreateMember",
+        r#"{"username":"kim","email":"kim@example.org","display_name":"Kim","password":"Correct-horse-7"}"#,
+    ),
+    ("UpdateMember", r#"{"display_name":"Kim L.","is_active":true}"#),
+    ("LinkMember", r#"{"organization":"acme"}"#),
+    ("UpdateMe", r#"{"display_name":"Kim L."}"#),
+    ("UpsertBySub", r#"{"sub":"a1b2c3","username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
+    ("EnsureAuthentikUser", r#"{"username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
+    (
+        "Member",
+        r#"{"id":"019abcde-0000-7000-8000-000000000002","uid":"019abcde-0000-7000-8000-000000000002","authentik_sub":"a1b2c3","authentik_user_id":null,"username":"kim","email":"kim@example.org","display_name":"Kim","status":"active","is_active":true,"created_at":1763740800000,"updated_at":1763740800000}"#,
+    ),
+];

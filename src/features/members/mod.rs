@@ -1,0 +1,550 @@
+//! Members: people, with the external names they are known by and the organizations they belong to.
+//!
+//! **Invariant.** A member is found by its own id or by (provider, subject), never linked by e-mail.
+
+pub mod api;
+mod hash_cost;
+mod legacy_hash;
+pub mod limits;
+mod membership_store;
+pub mod password;
+mod search_store;
+mod store;
+mod user_store;
+pub mod visible;
+mod writes;
+
+use std::net::IpAddr;
+
+use crate::features::permissions;
+use crate::kernel::app::{App, Changed, Transaction, upkeep, use_setup_token};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authz::giving::{self, Touch};
+use crate::kernel::authz::permission::PLATFORM_ADMIN;
+use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::{self, Reach};
+use crate::kernel::db::{Reader, Writer};
+use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::outbox::{Event, Kind};
+pub use store::{
+    Filter, find_by_identity, find_member, find_name_at, get_member, insert_identity, insert_member, list_members,
+    set_account_id,
+};
+pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
+pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
+pub use writes::{alive, delete_membership, erase, insert_membership, set_password, update_names};
+
+/// The ids of all members that a keyword may find, as a list in JSON; `None` where they are many.
+pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
+    search_store::find_among(r, keyword)
+}
+
+/// The provider whose subject is `authentik_sub` on the wire.
+pub const AUTHENTIK: &str = "authentik";
+
+/// The provider whose subject is the number of the account at the WordPress site.
+pub const WORDPRESS: &str = "wordpress";
+
+/// The provider whose subject is the member's name at SFTPGo, which is the name of its folder of videos.
+pub const SFTPGO: &str = "sftpgo";
+
+/// A member as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub id: MemberId,
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    /// `pending`, `active`, `suspended` or `deleted`
+    pub status: String,
+    pub authentik_sub: Option<String>,
+    pub authentik_user_id: Option<String>,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Did the site give the username? Only then is it the name of a folder.
+    pub username_by_site: bool,
+}
+
+impl Member {
+    /// Sets the username in the name of somebody with this reach. One that a tenant, a provider or the person chose is a
+    /// name to sign in with and nothing else; sent again unchanged it stays whose it was.
+    pub fn name(&mut self, reach: Reach, username: Option<String>) {
+        if username != self.username {
+            self.username_by_site = reach == Reach::Site && username.is_some();
+            self.username = username;
+        }
+    }
+
+    /// What a change from a former state of it touches.
+    fn touch_since(&self, former: &Self) -> Touch {
+        let names = |member: &Self| (member.username.clone(), member.username_by_site, member.email.clone());
+        if names(self) == names(former) { Touch::Standing } else { Touch::Account }
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.status == "active"
+    }
+
+    /// Is it gone for good?
+    pub fn is_erased(&self) -> bool {
+        self.status == "deleted"
+    }
+}
+
+/// What a new member begins with.
+#[derive(Debug, Clone, Default)]
+pub struct NewMember {
+    pub username: Option<String>,
+    /// Does the site give it?
+    pub username_by_site: bool,
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    pub authentik_sub: Option<String>,
+    pub authentik_user_id: Option<String>,
+    pub password_hash: Option<String>,
+    pub is_suspended: bool,
+}
+
+impl NewMember {
+    /// The names of what is set.
+    pub fn fields(&self) -> Vec<&'static str> {
+        let set = [
+            ("username", self.username.is_some()),
+            ("email", self.email.is_some()),
+            ("display_name", self.display_name.is_some()),
+            ("authentik_sub", self.authentik_sub.is_some()),
+            ("authentik_user_id", self.authentik_user_id.is_some()),
+            ("password", self.password_hash.is_some()),
+        ];
+        set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
+}
+
+/// Creates a member; the policy learns of it by `kernel::authz::store::person`.
+pub fn create(w: &Writer<'_>, capacity: Capacity, new: &NewMember) -> Result<MemberId> {
+    let id = MemberId::new();
+    create_as(w, capacity, id, new)?;
+    Ok(id)
+}
+
+/// The same under an id that was chosen before, for who creates their own account.
+pub fn create_as(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
+    store::insert_member(w, capacity, id, new)?;
+    match &new.authentik_sub {
+        Some(subject) => store::insert_identity(w, id, AUTHENTIK, subject, new.authentik_user_id.as_deref()),
+        None => Ok(()),
+    }
+}
+
+/// A name by which a provider knows somebody.
+#[derive(Debug, Clone)]
+pub struct ExternalName {
+    pub provider: String,
+    pub subject: String,
+    /// The provider's own id of the account, where it differs from the subject.
+    pub account_id: Option<String>,
+}
+
+/// The member whom a provider knows by this subject.
+pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
+    store::find_by_identity(r, provider, subject)
+}
+
+/// The name of a member's folder of videos: its name at SFTPGo, or the username that the site gave it, where it has none
+/// there and nobody else has that one.
+pub fn sftpgo_name(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_sftpgo_name(r, id)
+}
+
+/// The member whose folder has this name. Compared byte by byte, as a file system does. A username that a tenant or the
+/// person chose is none: taking the name of a folder must not give what lies there. SFTPGo itself is never believed by a
+/// username at all.
+pub fn owner_of_folder(r: &Reader<'_>, name: &str) -> Result<Option<MemberId>> {
+    store::find_owner_of_folder(r, name)
+}
+
+/// The numbers by which a provider knows members, above one, from the lowest. Those who were erased have none.
+pub fn list_numbers_at(r: &Reader<'_>, provider: &str, above: u64, most: usize) -> Result<Vec<u64>> {
+    store::list_numbers_at(r, provider, above, most)
+}
+
+/// The number of a member's account at WordPress.
+pub fn number_at_wordpress(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_name_at(r, id, WORDPRESS)
+}
+
+/// The name that a member was given at SFTPGo; a folder named for the username is none.
+pub fn name_at_sftpgo(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_name_at(r, id, SFTPGO)
+}
+
+/// All members with a name at SFTPGo, in the order of the names.
+pub fn list_at_sftpgo(r: &Reader<'_>) -> Result<Vec<(String, Member)>> {
+    store::list_known(r, SFTPGO)
+}
+
+/// The account id that was kept when a provider's subject first came.
+pub fn find_account_id(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<String>> {
+    store::find_account_id(r, provider, subject)
+}
+
+/// Creates a member whom a provider vouches for. What the provider says of names is kept as far as it is free.
+pub fn create_known(
+    w: &Writer<'_>,
+    capacity: Capacity,
+    id: MemberId,
+    name: &ExternalName,
+    new: &NewMember,
+) -> Result<()> {
+    let mut free = new.clone();
+    free.username = free_name(w, new.username.as_deref(), is_username)?;
+    free.email = free_name(w, new.email.as_deref(), is_email)?;
+    free.display_name = new.display_name.clone().filter(|text| is_display_name(text));
+    store::insert_member(w, capacity, id, &free)?;
+    store::insert_identity(w, id, &name.provider, &name.subject, name.account_id.as_deref())
+}
+
+/// Gives a member names that it lacks, as far as they are free; answers which.
+pub fn fill_gaps(t: &Transaction<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
+    let mut filled = member.clone();
+    if filled.username.is_none() {
+        filled.username = free_name(t, offered.username.as_deref(), is_username)?;
+        filled.username_by_site = false;
+    }
+    if filled.email.is_none() {
+        filled.email = free_name(t, offered.email.as_deref(), is_email)?;
+    }
+    filled.display_name =
+        filled.display_name.or_else(|| offered.display_name.clone().filter(|name| is_display_name(name)));
+    if filled != *member {
+        writes::update_names(t, &filled)?;
+    }
+    let gaps = [
+        ("username", filled.username != member.username),
+        ("email", filled.email != member.email),
+        ("display_name", filled.display_name != member.display_name),
+    ];
+    Ok(gaps.into_iter().filter(|(_, is_filled)| *is_filled).map(|(name, _)| name).collect())
+}
+
+/// A username or e-mail that is well formed and that nobody has: never does one lead to the member who has it.
+fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) -> Result<Option<String>> {
+    let Some(text) = offered.map(str::trim).filter(|text| is_fit(text)) else { return Ok(None) };
+    Ok(find_login(r, text)?.is_none().then(|| text.to_owned()))
+}
+
+/// What others are to hear of a member. No name of the person is in it: whoever tells of it reads them then, so that who
+/// is erased is erased. Those of the organization hear it whose only one it is.
+pub fn happened(t: &Transaction<'_>, kind: Kind, id: MemberId) -> Event {
+    Event::new(kind, serde_json::json!({})).about(id).within(t.snapshot().only_tenant(id).map(|tenant| tenant.id))
+}
+
+/// The same of all that differs between a member before a change and after.
+pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Event> {
+    let names = |member: &Member| (member.username.clone(), member.email.clone(), member.display_name.clone());
+    let switched = if member.is_active() { Kind::MemberActivated } else { Kind::MemberSuspended };
+    let differing = [(Kind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
+    differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| happened(t, kind, member.id)).collect()
+}
+
+/// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
+pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
+    let mut event = happened(t, Kind::MemberDeleted, id);
+    if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
+        event.data = serde_json::json!({"sftpgo_username": name});
+    }
+    Ok(event)
+}
+
+/// Makes a member belong to an organization; answers the change where it did not before.
+pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> Result<Option<Change>> {
+    if store::find_membership(t, organization, id)?.is_some() {
+        return Ok(None);
+    }
+    writes::insert_membership(t, organization, id)?;
+    authz::store::seat(t, organization, id).map(Some)
+}
+
+pub fn get(r: &Reader<'_>, id: MemberId) -> Result<Member> {
+    store::get_member(r, id)
+}
+
+pub fn find(r: &Reader<'_>, id: MemberId) -> Result<Option<Member>> {
+    store::find_member(r, id)
+}
+
+/// The member of an Authentik subject.
+pub fn find_by_sub(r: &Reader<'_>, subject: &str) -> Result<Option<Member>> {
+    store::find_by_identity(r, AUTHENTIK, subject)
+}
+
+/// What is known of a login: the member and its password's hash.
+#[derive(Debug)]
+pub struct Login {
+    pub member: Member,
+    pub password_hash: Option<String>,
+}
+
+/// Finds the member of a login, which is an e-mail or a username.
+pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
+    store::find_login(r, login)
+}
+
+/// The form in which e-mails and usernames are compared.
+pub fn folded(text: &str) -> String {
+    text.trim().to_lowercase()
+}
+
+/// Capacity for one more member, and of whose part it is, where an organization makes the member. Nobody is inserted
+/// without it.
+#[derive(Debug)]
+pub struct Capacity(Option<OrganizationId>);
+
+/// Fails when the site has as many members as it may have. Who was erased is none.
+pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
+    if (snapshot.members() as u64) < members_max { Ok(Capacity(None)) } else { Err(Cause::SiteFull.into()) }
+}
+
+/// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
+/// Suspending ends every session.
+pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
+    if is_active {
+        writes::set_status(t, id, "active")?;
+        return Ok(vec![authz::store::person(t, id)?]);
+    }
+    permissions::require_not_last_anywhere(t, id)?;
+    writes::set_status(t, id, "suspended")?;
+    Ok(vec![authz::store::person(t, id)?])
+}
+
+/// The hash of a member's password, where there is one.
+pub fn password_hash(r: &Reader<'_>, id: MemberId) -> Result<Option<String>> {
+    store::find_password(r, id)
+}
+
+/// Keeps another hash of the same password; nothing that is signed in ends.
+pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, hash: &str) -> Result<()> {
+    store::replace_hash(w, id, former, hash)
+}
+
+/// Creates a member who has not proved the e-mail yet, and so cannot do anything. An earlier registration with the same
+/// e-mail is replaced as a whole: who comes first must not choose the password of who really has the mailbox.
+pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Result<(MemberId, Change)> {
+    let former = match new.email.as_deref() {
+        Some(email) => store::find_login(t, email)?.map(|login| login.member),
+        None => None,
+    };
+    let id = match former {
+        Some(mut member) if member.status == "pending" => {
+            member.username.clone_from(&new.username);
+            member.username_by_site = false;
+            member.display_name.clone_from(&new.display_name);
+            writes::update_names(t, &member)?;
+            writes::replace_pending(t, member.id, new.password_hash.as_deref().unwrap_or_default())?;
+            member.id
+        }
+        Some(_) => return Err(Cause::EmailExists.into()),
+        None => {
+            let id = create(t, require_room(t.snapshot(), members_max)?, new)?;
+            writes::set_status(t, id, "pending")?;
+            id
+        }
+    };
+    Ok((id, authz::store::person(t, id)?))
+}
+
+/// The registered member has proved the e-mail. Where it is not sure that the password is that member's, it does not
+/// count.
+pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Result<Change> {
+    if !keeps_password {
+        store::drop_password(t, id)?;
+    }
+    writes::set_status(t, id, "active")?;
+    authz::store::person(t, id)
+}
+
+/// Takes away registrations that nobody completed in a day.
+pub async fn forget_lapsed(app: &App) -> Result<()> {
+    const REGISTRATION_TTL_MS: i64 = 86_400_000;
+    /// The next upkeep takes the rest.
+    const AT_ONCE_MAX: usize = 10_000;
+    let before = Timestamp::now().plus_ms(-REGISTRATION_TTL_MS);
+    // Looked for beside the writer: among them may be many who wait for something else.
+    let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
+    for piece in upkeep::pieces(lapsed) {
+        let forget = move |t: &Transaction<'_>, _: &Identity| {
+            let gone = writes::delete_lapsed(t, before, &piece)?;
+            if gone.is_empty() {
+                return Ok(Changed::nothing(()));
+            }
+            let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
+            Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::PersonGone)))
+        };
+        app.change(&Identity::command_line(), "member.lapse", forget).await?;
+    }
+    Ok(())
+}
+
+/// Nobody sets the own password by way of the administration: there the present one is not asked for, and a token alone
+/// would be enough to take an account over.
+pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
+    let message = "your own password is changed at /me/password";
+    if caller.member() == Some(id) { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
+}
+
+/// Fails unless the caller may change this member's e-mail, credentials and all else (`kernel::authz::giving`).
+pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
+    require_may_touch(t, caller, reach, id, Touch::Account)
+}
+
+/// Fails unless the caller may change this of the member.
+pub fn require_may_touch(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    reach: Reach,
+    id: MemberId,
+    touch: Touch,
+) -> Result<()> {
+    let rights = authz::store::rights_of(t, id)?;
+    giving::require_may_change(t.snapshot(), caller, (reach, id), (touch, &rights))
+}
+
+/// A name that is refused tells that somebody elsewhere has it: who sees one organization gets few such answers in a while
+/// (`auth.slow_account_failures`), each person and all of its people together. Those of its own members tell it nothing, and
+/// do not count.
+pub async fn bounded_guesses<T>(
+    app: &App,
+    guesser: Option<Guesser>,
+    names: [Option<String>; 2],
+    change: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(Guesser { attempt, reach }) = guesser else { return change.await };
+    let (letters, organization) = (&app.guard.letters, reach.organization().map(|id| format!("names in {id}")));
+    letters.require_patience(attempt, false, Timestamp::now())?;
+    organization.as_ref().map_or(Ok(()), |of| letters.require_patience_with(of, Timestamp::now()))?;
+    let done = change.await;
+    let is_taken = |refused: &Error| matches!(refused.cause, Cause::UsernameExists | Cause::EmailExists);
+    if done.as_ref().is_err_and(is_taken) {
+        let snapshot = app.snapshot();
+        let is_elsewhere = move |r: &Reader<'_>| -> Result<bool> {
+            names.iter().flatten().try_fold(false, |found, name| -> Result<bool> {
+                let holder = find_login(r, name)?.map(|login| login.member.id);
+                Ok(found || holder.is_some_and(|id| !is_visible(&snapshot, reach, id)))
+            })
+        };
+        if app.read(is_elsewhere).await? {
+            letters.failed(attempt, Timestamp::now());
+            organization.iter().for_each(|of| letters.failed_at(of, Timestamp::now()));
+        }
+    }
+    done
+}
+
+/// Who could learn of names in other organizations.
+#[derive(Debug, Clone, Copy)]
+pub struct Guesser {
+    attempt: Attempt,
+    reach: Reach,
+}
+
+impl Guesser {
+    /// A caller, with its reach. The site sees everybody, and programs are the site's, wherever they act.
+    pub fn of(caller: &Identity, reach: Reach) -> Option<Self> {
+        let is_counted = matches!(caller.who, Who::Member(_)) && reach != Reach::Site;
+        is_counted.then(|| Self::by(&Maker::of(caller), caller.exchange.address, reach))
+    }
+
+    /// Who acts by somebody's promise guesses on that one's account.
+    pub fn by(maker: &Maker, address: Option<IpAddr>, reach: Reach) -> Self {
+        Self { attempt: Attempt::new(&format!("names {}", maker.text()), address), reach }
+    }
+}
+
+/// Are this login and this password good enough for a first administrator? Says all that is wrong at once.
+pub fn require_first(login: &str, password: &str) -> Result<()> {
+    let mut faults: Vec<Field> =
+        password::faults(password).into_iter().map(|fault| Field::body("password", fault)).collect();
+    if !is_login(login.trim()) {
+        faults.insert(0, Field::body("login", "must be an e-mail, or a username of letters, digits, and . _ -"));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Error::fields(faults)) }
+}
+
+/// The rules of `Username`, `Email` and `DisplayName` in the document, for texts that do not come as a request body.
+fn is_login(login: &str) -> bool {
+    if login.contains('@') { is_email(login) } else { is_username(login) }
+}
+
+pub fn is_username(text: &str) -> bool {
+    const USERNAME_BYTES_MAX: usize = 64;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.len() <= USERNAME_BYTES_MAX
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(is_plain)
+}
+
+pub fn is_email(text: &str) -> bool {
+    const EMAIL_BYTES_MAX: usize = 254;
+    const LOCAL_CHARACTERS_MAX: usize = 64;
+    let is_part =
+        |part: &str| !part.is_empty() && !part.chars().any(|c| c <= ' ' || c == '\u{7f}' || "@<>\"".contains(c));
+    text.len() <= EMAIL_BYTES_MAX
+        && text.split_once('@').is_some_and(|(local, domain)| {
+            local.chars().count() <= LOCAL_CHARACTERS_MAX && is_part(local) && is_part(domain)
+        })
+}
+
+pub fn is_display_name(text: &str) -> bool {
+    const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
+    (1..=DISPLAY_NAME_CHARACTERS_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c < ' ' || c == '\u{7f}')
+}
+
+/// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.
+pub async fn create_first_administrator(
+    app: &App,
+    login: &str,
+    password: String,
+    setup_token: Option<String>,
+) -> Result<MemberId> {
+    require_first(login, &password)?;
+    let login = login.trim().to_owned();
+    let hash = password::hash(app, password).await?;
+    let create_admin = move |t: &Transaction<'_>, _: &Identity| {
+        if let Some(token) = &setup_token {
+            use_setup_token(t, token)?;
+        }
+        let platform = t.snapshot().platform().ok_or(Cause::OrganizationNotFound)?;
+        if has_administrator(t, platform.id)? {
+            return Err(Cause::SetupDone.into());
+        }
+        let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
+        let new =
+            NewMember { email, username, password_hash: Some(hash), username_by_site: true, ..NewMember::default() };
+        // A site that is full can still be set up.
+        let id = create(t, Capacity(None), &new)?;
+        writes::insert_membership(t, platform.id, id)?;
+        permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
+        let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
+        let changes = [authz::store::person(t, id)?, authz::store::seat(t, platform.id, id)?];
+        let created = happened(t, Kind::MemberCreated, id).within(platform.id);
+        Ok(Changed::new(id, entry).policy(changes).event([created]))
+    };
+    app.change(&Identity::command_line(), "member.create_first_administrator", create_admin)
+        .await
+        .map(|made| made.answer)
+}
+
+fn has_administrator(r: &Reader<'_>, platform: OrganizationId) -> Result<bool> {
+    permissions::has_active_holder(r, platform, PLATFORM_ADMIN)
+}
+
+/// Is there an active platform administrator?
+pub async fn is_set_up(app: &App) -> Result<bool> {
+    let Some(platform) = app.snapshot().platform().map(|platform| platform.id) else { return Ok(false) };
+    app.read(move |r| has_administrator(r, platform)).await
+}

@@ -1,0 +1,99 @@
+//! Writes of members that other features follow in the same transaction: sessions end, keys go, jobs wait no more.
+
+use serde_json::json;
+
+use super::{Member, erased, folded, store};
+use crate::features::permissions;
+use crate::kernel::app::{Changed, Occurrence, Transaction, erase_answers_naming};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::snapshot::Change;
+use crate::kernel::authz::{self, Reach};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+
+/// The names of a member: username, e-mail, display name. What was mailed to a former e-mail is void.
+pub fn update_names(t: &Transaction<'_>, member: &Member) -> Result<()> {
+    let former = store::get_member(t, member.id)?.email;
+    store::update_names(t, member)?;
+    let is_other = former.as_deref().map(folded) != member.email.as_deref().map(folded);
+    if is_other { t.happened(&Occurrence::EmailChanged(member.id)) } else { Ok(()) }
+}
+
+pub fn set_status(t: &Transaction<'_>, id: MemberId, status: &str) -> Result<()> {
+    store::set_status(t, id, status)?;
+    match status {
+        "active" => t.happened(&Occurrence::MemberActivated(id)),
+        "suspended" => t.happened(&Occurrence::MemberSuspended(id)),
+        _ => Ok(()),
+    }
+}
+
+pub fn insert_membership(t: &Transaction<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
+    store::insert_membership(t, organization, member)?;
+    t.happened(&Occurrence::MembershipsChanged(member))
+}
+
+pub fn delete_membership(t: &Transaction<'_>, organization: OrganizationId, member: MemberId) -> Result<usize> {
+    let deleted = store::delete_membership(t, organization, member)?;
+    t.happened(&Occurrence::MembershipsChanged(member))?;
+    Ok(deleted)
+}
+
+/// Gives a member a new password; every session ends, but one that may be kept. Where the former one was not shown, which
+/// keeps a session, keys that others made for the member end too. A first password ends no key.
+pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<()> {
+    let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();
+    store::set_password(t, id, hash)?;
+    t.happened(&Occurrence::PasswordSet { member: id, kept, is_reset })
+}
+
+/// Somebody registers again: the newest password counts.
+pub fn replace_pending(t: &Transaction<'_>, id: MemberId, hash: &str) -> Result<()> {
+    store::replace_pending(t, id, hash)?;
+    t.happened(&Occurrence::RegistrationGone(id))
+}
+
+/// Takes away those of these registrations that nobody completed still. Answers which.
+pub fn delete_lapsed(t: &Transaction<'_>, before: Timestamp, listed: &[MemberId]) -> Result<Vec<MemberId>> {
+    let mut lapsed = Vec::new();
+    for id in listed.iter().copied() {
+        if store::is_lapsed(t, id, before)? {
+            t.happened(&Occurrence::RegistrationGone(id))?;
+            store::delete_lapsed(t, id)?;
+            lapsed.push(id);
+        }
+    }
+    Ok(lapsed)
+}
+
+/// Takes away all personal data, memberships, roles, grants, sessions and keys; the id stays, for the audit.
+pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Changed<()>> {
+    let id = former.id;
+    // Said before the names are gone: whoever hears of it has to know whom it means.
+    let deleted = erased(t, id)?;
+    let held: Vec<OrganizationId> =
+        t.snapshot().tenants().filter(|tenant| tenant.set_of(id).is_some()).map(|tenant| tenant.id).collect();
+    let mut changes: Vec<Change> = Vec::new();
+    let mut lost = Vec::new();
+    for organization in held {
+        let roles = permissions::held_keys(t.snapshot(), organization, id);
+        lost.push(json!({"organization": organization, "roles": roles}));
+        permissions::leave(t, organization, id)?;
+        delete_membership(t, organization, id)?;
+        changes.push(authz::store::seat(t, organization, id)?);
+    }
+    let before = json!({"status": former.status, "memberships": lost, "grants": store::count_grants(t, id)?});
+    t.happened(&Occurrence::MemberErased(id))?;
+    store::erase_member(t, id)?;
+    erase_answers_naming(t, id)?;
+    changes.push(authz::store::person(t, id)?);
+    let entry =
+        Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));
+    Ok(Changed::new((), entry).policy(changes).event([deleted]))
+}
+
+/// A member that was not erased.
+pub fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
+    let member = store::get_member(t, id)?;
+    if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
+}

@@ -1,0 +1,328 @@
+//! Operations on the roles that members hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use poem_openapi::param::Path;
+use poem_openapi::types::Any;
+use poem_openapi::{Object, OpenApi};
+use serde_json::{Value, json};
+
+use super::AssignmentSource;
+use crate::features::permissions::external_key::{COUNT_MAX, is_key};
+use crate::features::permissions::mappers::{self, Asked, Facts, TRIES, Word};
+use crate::features::permissions::role_claims::{self, Found, RoleClaim};
+use crate::features::permissions::sync::{Synced, plan, reconcile};
+use crate::features::permissions::{Assignment, Source, known_role, require_not_last, store};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::{Gate, GateOrClient};
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::{self, giving};
+use crate::kernel::config::providers::Provider;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{Body, Done, Reply, Tag, done, ok};
+use crate::kernel::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
+
+crate::text! {
+    /// A group, role or claim value of an external source
+    ExternalKey 1..=256 "^[^\\x00-\\x1f\\x7f]+$";
+}
+
+/// A role held by a member, from one source
+#[derive(Object)]
+#[oai(rename = "UserRole")]
+struct UserRoleView {
+    id: AssignmentId,
+    tenant_id: OrganizationId,
+    uid: MemberId,
+    role_id: RoleId,
+    role_key: String,
+    role_display_name: String,
+    source: String,
+    /// Unix milliseconds
+    create_at: i64,
+    /// Unix milliseconds
+    update_at: i64,
+}
+
+impl From<Assignment> for UserRoleView {
+    fn from(held: Assignment) -> Self {
+        Self {
+            id: held.id,
+            tenant_id: held.organization,
+            uid: held.member,
+            role_id: held.role,
+            role_key: held.role_key,
+            role_display_name: held.role_display_name,
+            source: held.source.word().into(),
+            create_at: held.created_at.0,
+            update_at: held.updated_at.0,
+        }
+    }
+}
+
+/// The roles a member holds
+#[derive(Object)]
+struct UserRoleList {
+    user_roles: Vec<UserRoleView>,
+}
+
+/// The role to assign
+#[derive(Object)]
+struct AssignUserRole {
+    role_id: RoleId,
+    /// `manual` when absent; any other needs the permission to sync
+    source: Option<AssignmentSource>,
+}
+
+/// What an external source says of a member
+#[derive(Object)]
+struct SyncUserRoles {
+    source: AssignmentSource,
+    /// The member's groups or roles over there; an empty list takes away all roles of this source
+    #[oai(validator(max_items = 1_000))]
+    external_keys: Vec<ExternalKey>,
+    /// What else the source says, for role mappers. A value is an external key only where the source is `oidc` or
+    /// `zitadel` and the claim is one of the `role_claims` of the settings
+    claims: Option<BTreeMap<String, Any<Value>>>,
+    /// Only say what would be done
+    dry_run: Option<bool>,
+}
+
+/// What a sync did, by role key
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct SyncResult {
+    added: Vec<String>,
+    removed: Vec<String>,
+    kept: Vec<String>,
+    /// External keys that no mapping knows
+    unknown: Vec<String>,
+    /// Role keys that a plugin named and that are no open role here that a plugin may give
+    ignored: Option<Vec<String>>,
+    /// A plugin failed, so that the roles of this source stay as they were; absent when all answered
+    failed: Option<bool>,
+    /// The role mappers in force, in the order in which they were asked; the last one decided. Absent when there is none
+    plugins: Option<Vec<MapperAnswer>>,
+}
+
+/// How a role mapper answered
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+struct MapperAnswer {
+    name: String,
+    version: u32,
+    /// Of the component, in hexadecimal
+    sha256: String,
+    /// `roles`, or how it failed: `trap`, `fuel`, `deadline`, `memory`, `stack`, `output`, `rule_error`, `input`, `busy`,
+    /// `quarantined` or `unavailable`
+    outcome: String,
+    /// Instructions used
+    fuel: u64,
+    /// Why it failed; for whoever may look at plugins
+    message: Option<String>,
+}
+
+impl MapperAnswer {
+    fn of(asked: Asked, may_look: bool) -> Self {
+        let Asked { name, version, sha256, fuel, fault } = asked;
+        Self {
+            name: name.to_string(),
+            version,
+            sha256: hex::encode(sha256),
+            outcome: fault.as_ref().map_or("roles", |fault| fault.kind.word()).into(),
+            fuel,
+            message: fault.filter(|_| may_look).map(|fault| fault.message),
+        }
+    }
+}
+
+impl SyncResult {
+    fn of(synced: Synced, may_look: bool) -> Self {
+        let Synced { source: _, added, removed, kept, unknown, ignored, asked } = synced;
+        let failed = asked.iter().any(|asked| asked.fault.is_some()).then_some(true);
+        let plugins: Vec<MapperAnswer> = asked.into_iter().map(|asked| MapperAnswer::of(asked, may_look)).collect();
+        let by_plugin = !plugins.is_empty();
+        let (ignored, plugins) = (by_plugin.then_some(ignored), by_plugin.then_some(plugins));
+        Self { added, removed, kept, unknown, ignored, failed, plugins }
+    }
+}
+
+crate::answers! {
+    list_user_roles: [SubjectNotFound];
+    assign_user_role: [NotHeld, RoleNotFound, SubjectNotFound, RoleAlreadyAssigned, SystemRole] ["x-policy-epoch"];
+    revoke_user_role: [NotHeld, RoleNotFound, AssignmentNotFound, SubjectNotFound, LastOwner] ["x-policy-epoch"];
+    sync_user_roles: [NotHeld, SubjectNotFound] ["x-policy-epoch"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+impl Api {
+    /// List a member's roles
+    ///
+    /// A role from two sources is listed twice. An unknown member has none.
+    #[oai(path = "/users/:uid/roles", method = "get", operation_id = "list_user_roles")]
+    async fn list_user_roles(&self, caller: Gate, uid: Path<MemberId>) -> Reply<UserRoleList> {
+        let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ASSIGNMENT_LIST)?;
+        let held = self.app.read(move |r| store::list_assignments(r, tenant, uid.0)).await?;
+        Ok(ok(UserRoleList { user_roles: held.into_iter().map(Into::into).collect() }))
+    }
+
+    /// Assign a role to a member
+    ///
+    /// The member must belong to the organization, and the caller must hold all that the role gives.
+    #[oai(path = "/users/:uid/roles", method = "post", operation_id = "assign_user_role")]
+    async fn assign_user_role(
+        &self,
+        caller: Gate,
+        uid: Path<MemberId>,
+        body: Body<AssignUserRole>,
+    ) -> Reply<UserRoleView> {
+        let source: Source = body.0.source.unwrap_or(AssignmentSource::Manual).into();
+        let assign = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_CREATE)?;
+            if source != Source::Manual {
+                authz::require(t.snapshot(), caller, Permission::ASSIGNMENT_SYNC)?;
+            }
+            let role = store::get_role(t, tenant, body.0.role_id)?;
+            require_in(t.snapshot(), tenant, uid.0)?;
+            if role.is_protected() && source != Source::Manual {
+                // The next sync of that source would take it away again, and with it the last owner.
+                return Err(
+                    Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand")
+                );
+            }
+            giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            store::insert_assignment(t, tenant, uid.0, role.id, source)?;
+            let made = store::list_assignments(t, tenant, uid.0)?
+                .into_iter()
+                .find(|held| held.role == role.id && held.source == source)
+                .ok_or(Cause::AssignmentNotFound)?;
+            let entry =
+                Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
+            let change = authz::store::seat(t, tenant, uid.0)?;
+            Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
+        };
+        let made = self.app.create(&caller, "assignment.create", Permission::ASSIGNMENT_CREATE, assign).await?;
+        Ok(ok(made.answer).epoch(made.epoch))
+    }
+
+    /// Revoke a role of a member
+    ///
+    /// From all its sources; the next sync of a source may bring it back. The last owner cannot be revoked, and
+    /// nobody can revoke a role that gives more than they hold.
+    #[oai(path = "/users/:uid/roles/:role_id", method = "delete", operation_id = "revoke_user_role")]
+    async fn revoke_user_role(&self, caller: Gate, uid: Path<MemberId>, role_id: Path<RoleId>) -> Done {
+        let revoke = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
+            let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
+            let role = store::get_role(t, tenant, held.ok_or(Cause::AssignmentNotFound)?.role)?;
+            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            if role.is_protected() {
+                require_not_last(t, tenant, uid.0)?;
+            }
+            store::delete_assignments(t, tenant, uid.0, role.id)?;
+            let entry = Entry::new("member", uid.0).within(tenant).before(json!({"role": role.key}));
+            let change = authz::store::seat(t, tenant, uid.0)?;
+            Ok(Changed::new((), entry).policy([change]))
+        };
+        let revoked = self.app.change(&caller, "assignment.delete", revoke).await?;
+        Ok(done().epoch(revoked.epoch))
+    }
+
+    /// Bring a member's roles in line with an external source
+    ///
+    /// Mappings turn the external keys into roles; the organization's role mappers, where there are any, see keys, claims
+    /// and those roles, and name others. Only assignments of this source change, and none of them when a plugin fails.
+    /// `manual` cannot be synced. 503 `busy` when plugins or mappings change time and again meanwhile.
+    #[oai(path = "/users/:uid/roles/sync", method = "post", operation_id = "sync_user_roles")]
+    async fn sync_user_roles(
+        &self,
+        caller: GateOrClient,
+        uid: Path<MemberId>,
+        body: Body<SyncUserRoles>,
+    ) -> Reply<SyncResult> {
+        let dry_run = body.0.dry_run.unwrap_or(false);
+        let said = Arc::new(Said::of(body.0, &self.app.config.providers)?);
+        for _ in 0..TRIES {
+            let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, said.source)?;
+            let mapped = mappers::ask(&self.app, (tenant, uid.0), said.word()).await?;
+            let said = said.clone();
+            let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
+                let tenant = may_sync(t.snapshot(), caller, uid.0, said.source)?;
+                let plan = if tenant == mapped.organization { plan(t, said.word(), &mapped)? } else { None };
+                let Some(plan) = plan else { return Ok(Changed::nothing(None)) };
+                let synced = reconcile(t, caller, (tenant, uid.0), plan, dry_run)?;
+                if dry_run || !synced.is_change() {
+                    return Ok(Changed::nothing(Some(synced)));
+                }
+                let entry = Entry::new("member", uid.0).within(tenant).after(synced.record());
+                let change = authz::store::seat(t, tenant, uid.0)?;
+                Ok(Changed::new(Some(synced), entry).policy([change]))
+            };
+            let done = self.app.change(&caller, "assignment.sync", synchronize).await?;
+            if let Some(synced) = done.answer {
+                let may_look = authz::require(&self.app.snapshot(), &caller, Permission::PLUGIN_GET).is_ok();
+                return Ok(ok(SyncResult::of(synced, may_look)).epoch(done.epoch));
+            }
+        }
+        Err(mappers::never_still().into())
+    }
+}
+
+/// What a request says that a source says.
+struct Said {
+    source: Source,
+    keys: BTreeSet<String>,
+    facts: Facts,
+}
+
+impl Said {
+    fn of(request: SyncUserRoles, providers: &[Provider]) -> Result<Self> {
+        let source: Source = request.source.into();
+        let claims: serde_json::Map<String, Value> =
+            request.claims.into_iter().flatten().map(|(name, claim)| (name, claim.0)).collect();
+        let mut keys: BTreeSet<String> = request.external_keys.into_iter().map(|key| key.0).collect();
+        for configured in role_claims::of_source(providers, source) {
+            match RoleClaim::of(configured).find(std::iter::once(&claims)) {
+                Found::Keys(found) => keys.extend(found.into_iter().filter(|key| is_key(key))),
+                Found::Absent => {}
+                Found::Unknown(why) => {
+                    let message = format!("{configured} is a role claim of the settings: {why}");
+                    return Err(Error::field("claims", message));
+                }
+            }
+        }
+        if keys.len() > COUNT_MAX {
+            return Err(Error::field("claims", format!("has more than {COUNT_MAX} keys")));
+        }
+        let facts = if claims.is_empty() { Facts::default() } else { Facts::of_json(&claims) };
+        Ok(Self { source, keys, facts })
+    }
+
+    fn word(&self) -> Word<'_> {
+        Word { source: self.source, keys: &self.keys, facts: &self.facts }
+    }
+}
+
+/// The organization in which the caller may bring this member's roles in line with this source.
+fn may_sync(snapshot: &Snapshot, caller: &Identity, member: MemberId, source: Source) -> Result<OrganizationId> {
+    let tenant = authz::require_in_tenant(snapshot, caller, Permission::ASSIGNMENT_SYNC)?;
+    if source == Source::Manual {
+        return Err(Error::field("source", "must be an external source"));
+    }
+    require_in(snapshot, tenant, member)?;
+    Ok(tenant)
+}
+
+/// A member outside the organization looks like a missing one.
+fn require_in(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId) -> Result<()> {
+    let is_in = snapshot.tenant(tenant).is_some_and(|tenant| tenant.set_of(member).is_some());
+    if is_in { Ok(()) } else { Err(Cause::SubjectNotFound.into()) }
+}

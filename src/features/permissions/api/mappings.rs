@@ -1,0 +1,208 @@
+//! Operations on role mappings: external key of a source → role.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Query};
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::MappingSource;
+use super::assignments::ExternalKey;
+use super::roles::RoleKey;
+use crate::features::permissions::{Mapping, Source, known_role, no_role_of_key, store};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Gate;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::{self, giving};
+use crate::kernel::db::{Listed, Window};
+use crate::kernel::error::{Cause, Error, Field};
+use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
+use crate::kernel::ids::{MappingId, OrganizationId, RoleId};
+
+/// An external key and the role it stands for
+#[derive(Object)]
+#[oai(rename = "RoleMapping")]
+struct RoleMappingView {
+    id: MappingId,
+    tenant_id: OrganizationId,
+    external_source: String,
+    external_key: String,
+    internal_role_id: RoleId,
+    internal_role_key: String,
+    /// Unix milliseconds
+    create_at: i64,
+    /// Unix milliseconds
+    update_at: i64,
+}
+
+impl From<Mapping> for RoleMappingView {
+    fn from(mapping: Mapping) -> Self {
+        Self {
+            id: mapping.id,
+            tenant_id: mapping.organization,
+            external_source: mapping.source.word().into(),
+            external_key: mapping.external_key,
+            internal_role_id: mapping.role,
+            internal_role_key: mapping.role_key,
+            create_at: mapping.created_at.0,
+            update_at: mapping.updated_at.0,
+        }
+    }
+}
+
+/// A page of role mappings
+#[derive(Object)]
+struct RoleMappingList {
+    mappings: Vec<RoleMappingView>,
+    total: u64,
+    offset: u64,
+    limit: u64,
+    /// What `after` takes for the page behind this one; absent on the last
+    #[oai(skip_serializing_if_is_none)]
+    next: Option<String>,
+}
+
+/// An external key and the role it shall stand for
+#[derive(Object)]
+struct UpsertRoleMapping {
+    external_source: MappingSource,
+    external_key: ExternalKey,
+    /// Must exist; never an owner or platform administrator
+    internal_role_key: RoleKey,
+}
+
+/// Which mapping to delete; the query can say it instead
+#[derive(Object)]
+struct DeleteRoleMapping {
+    external_source: MappingSource,
+    external_key: ExternalKey,
+}
+
+crate::answers! {
+    upsert_role_mapping: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
+    delete_role_mapping: [NotHeld, MappingNotFound] ["x-policy-epoch"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+impl Api {
+    /// List role mappings
+    ///
+    /// Which roles of other systems bring which roles here.
+    #[oai(path = "/role-mappings", method = "get", operation_id = "list_role_mappings")]
+    async fn list_role_mappings(
+        &self,
+        caller: Gate,
+        source: Query<Option<MappingSource>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+    ) -> Reply<RoleMappingList> {
+        let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::MAPPING_LIST)?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let source = source.0.map(Source::from);
+        let found = self.app.read(move |r| store::list_mappings(r, tenant, source, &window)).await?;
+        let Listed { items, total, limit, offset, next } = found.map(Into::into);
+        Ok(ok(RoleMappingList { mappings: items, total, offset, limit, next }))
+    }
+
+    /// Set a role mapping
+    ///
+    /// The same source and key twice is one mapping, to the role named last. The caller must hold what the role gives, and
+    /// what a role gives that it stood for before.
+    /// Keys are the same when they are spelled alike, in the same case, in composed characters (NFC). A distinguished
+    /// name (`cn=editors,dc=example,dc=org`) is the same in any case, and is answered in lower case.
+    /// Its `update_at` is its version, for If-Match; one that is not there has the version 0.
+    #[oai(path = "/role-mappings", method = "put", operation_id = "upsert_role_mapping")]
+    async fn upsert_role_mapping(
+        &self,
+        caller: Gate,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpsertRoleMapping>,
+    ) -> Reply<RoleMappingView> {
+        let mappings_max = self.app.config.mappings_max;
+        let upsert = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_REPLACE)?;
+            let (source, key): (Source, &str) = (body.0.external_source.into(), &body.0.external_key);
+            let wanted = &body.0.internal_role_key;
+            let role = store::find_role_by_key(t, tenant, wanted)?
+                .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
+            if role.is_protected() {
+                return Err(
+                    Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator")
+                );
+            }
+            giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            let former = store::find_mapping(t, tenant, source, key)?;
+            require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
+            if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
+                // The next sync takes from everybody what it gave.
+                let lost = known_role(t.snapshot(), tenant, former.role)?;
+                giving::require_may_take(t.snapshot(), caller, tenant, lost)?;
+            }
+            if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
+                let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
+                return Err(Error::field("external_key", message));
+            }
+            let id = former.as_ref().map_or_else(MappingId::new, |former| former.id);
+            store::put_mapping(t, id, tenant, source, key, role.id)?;
+            let made = store::find_mapping(t, tenant, source, key)?.ok_or(Cause::MappingNotFound)?;
+            let mut entry = Entry::new("role_mapping", made.id)
+                .within(tenant)
+                .after(json!({"source": source.word(), "external_key": made.external_key, "role": role.key}));
+            if let Some(former) = former {
+                entry = entry.before(json!({"role": former.role_key}));
+            }
+            Ok(Changed::new(made, entry))
+        };
+        let made = self.app.change(&caller, "mapping.replace", upsert).await?;
+        let version = made.answer.updated_at.0;
+        Ok(ok(made.answer.into()).version(version).epoch(made.epoch))
+    }
+
+    /// Delete a role mapping
+    ///
+    /// Named by a JSON body or by the query. Roles that members hold through it stay until the next sync. The
+    /// caller must hold what the role gives.
+    #[oai(path = "/role-mappings", method = "delete", operation_id = "delete_role_mapping")]
+    async fn delete_role_mapping(
+        &self,
+        caller: Gate,
+        request: &poem::Request,
+        external_source: Query<Option<MappingSource>>,
+        external_key: Query<Option<String>>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: OptionalBody<DeleteRoleMapping>,
+    ) -> Done {
+        let (source, key) = match (external_source.0, external_key.0) {
+            (Some(source), Some(key)) => (source, key),
+            _ => {
+                let missing =
+                    |name: &str| Field::at(&["query", name], "name the mapping in the query or in a JSON body");
+                let unnamed = || Error::fields(vec![missing("external_source"), missing("external_key")]);
+                let named = body.read(request).await?.ok_or_else(unnamed)?;
+                (named.external_source, named.external_key.0)
+            }
+        };
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
+            let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(Cause::MappingNotFound)?;
+            require_version(if_match.0.as_deref(), former.updated_at.0)?;
+            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
+            store::delete_mapping(t, former.id)?;
+            let entry = Entry::new("role_mapping", former.id).within(tenant).before(
+                json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}),
+            );
+            Ok(Changed::new((), entry))
+        };
+        let deleted = self.app.change(&caller, "mapping.delete", delete).await?;
+        Ok(done().epoch(deleted.epoch))
+    }
+}

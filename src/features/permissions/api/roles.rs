@@ -1,0 +1,408 @@
+//! Operations on roles and on what they hold.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::{OpenClose, PermissionNode, flat};
+use crate::features::permissions::{self, RoleRecord, known_role, require_role_key, store};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Gate;
+use crate::kernel::authz::catalog::{Catalog, Slot};
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::{self, giving};
+use crate::kernel::db::Window;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, ok, require_version};
+use crate::kernel::ids::{OrganizationId, RoleId};
+
+crate::text! {
+    /// A role's key; its grammar is checked apart, because it has a code of its own
+    RoleKey 2..=64 "";
+    /// A name for people
+    RoleName 0..=200 "^[^\\x00-\\x1f\\x7f]*$";
+    /// The name of a permission
+    PermissionName 1..=190 "";
+}
+
+/// A role of an organization
+#[derive(Object)]
+#[oai(rename = "Role", skip_serializing_if_is_none)]
+pub struct RoleView {
+    pub id: RoleId,
+    pub tenant_id: OrganizationId,
+    /// Unique in the organization, never changes
+    pub key: String,
+    pub display_name: String,
+    /// Who made it; absent for system roles
+    pub creator_uid: Option<String>,
+    pub status: OpenClose,
+    /// System roles cannot be deleted and are always open
+    pub is_system: bool,
+    /// Unix milliseconds
+    pub create_at: i64,
+    /// Unix milliseconds
+    pub update_at: i64,
+}
+
+impl RoleView {
+    fn of(role: RoleRecord) -> Self {
+        Self {
+            id: role.id,
+            tenant_id: role.organization,
+            key: role.key,
+            display_name: role.display_name,
+            creator_uid: role.creator.map(|id| id.to_string()),
+            status: OpenClose::of(role.is_open),
+            is_system: role.is_system,
+            create_at: role.created_at.0,
+            update_at: role.updated_at.0,
+        }
+    }
+}
+
+/// All roles of the organization
+#[derive(Object)]
+struct RoleList {
+    roles: Vec<RoleView>,
+}
+
+/// A new role
+#[derive(Object)]
+struct CreateRole {
+    /// 2 to 64 of a-z 0-9 _ . - beginning with a letter; not `system.…` or `platform_…`
+    key: RoleKey,
+    /// A name for people; the key when absent
+    display_name: Option<RoleName>,
+    /// `open` when absent
+    status: Option<OpenClose>,
+}
+
+/// What of a role can change
+#[derive(Object)]
+struct UpdateRole {
+    display_name: Option<RoleName>,
+    /// Not for system roles
+    status: Option<OpenClose>,
+}
+
+/// What a role holds
+#[derive(Object)]
+struct RolePermissions {
+    permissions: Vec<PermissionNode>,
+}
+
+/// The whole set of a role's permissions
+#[derive(Object)]
+struct ReplaceRolePermissions {
+    /// Names of permissions; their ancestors are added, for menus only
+    #[oai(validator(max_items = 10_000))]
+    permission_ids: Vec<PermissionName>,
+}
+
+/// One holder of a role
+#[derive(Object)]
+struct RoleHolder {
+    uid: String,
+    source: String,
+    /// Unix milliseconds
+    create_at: i64,
+}
+
+crate::answers! {
+    create_role: [RoleKey, RoleExists] ["etag", "x-policy-epoch"];
+    get_role: [RoleNotFound] ["etag"];
+    update_role: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
+    delete_role: [NotHeld, RoleNotFound, SystemRole, RoleInUse] ["x-policy-epoch"];
+    list_role_permissions: [RoleNotFound] ["etag"];
+    replace_role_permissions: [NotHeld, RoleNotFound, PermissionNotFound, SystemRole] ["etag", "x-policy-epoch"];
+    list_role_members: [RoleNotFound];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/permissions", tag = "Tag::Permissions")]
+impl Api {
+    /// List the organization's roles
+    ///
+    /// System roles come first. Not paged: an organization has at most `limits.roles`.
+    #[oai(path = "/roles", method = "get", operation_id = "list_roles")]
+    async fn list_roles(&self, caller: Gate) -> Reply<RoleList> {
+        let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_LIST)?;
+        let roles = self.app.read(move |r| store::list_roles(r, tenant)).await?;
+        Ok(ok(RoleList { roles: roles.into_iter().map(RoleView::of).collect() }))
+    }
+
+    /// Create a role
+    ///
+    /// A role of the organization, without permissions at first.
+    #[oai(path = "/roles", method = "post", operation_id = "create_role")]
+    async fn create_role(&self, caller: Gate, body: Body<CreateRole>) -> Reply<RoleView> {
+        let roles_max = self.app.config.roles_max;
+        let create = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_CREATE)?;
+            require_role_key(&body.0.key)?;
+            if store::count_roles(t, tenant)? >= roles_max {
+                return Err(Error::field(
+                    "key",
+                    format!("this organization has {roles_max} roles already (limits.roles)"),
+                ));
+            }
+            let role = RoleRecord {
+                id: RoleId::new(),
+                organization: tenant,
+                display_name: body.0.display_name.map_or_else(|| body.0.key.0.clone(), |name| name.0),
+                key: body.0.key.0,
+                creator: caller.member(),
+                is_open: body.0.status.is_none_or(OpenClose::is_open),
+                is_system: false,
+                version: 1,
+                permissions_version: 1,
+                created_at: t.now(),
+                updated_at: t.now(),
+            };
+            store::insert_role(t, &role, "ticked")?;
+            let entry = Entry::new("role", role.id).within(tenant).after(described(&role));
+            let change = authz::store::role(t, tenant, role.id)?;
+            Ok(Changed::new(RoleView::of(role), entry).policy([change]))
+        };
+        let made = self.app.create(&caller, "role.create", Permission::ROLE_CREATE, create).await?;
+        Ok(ok(made.answer).version(1).epoch(made.epoch))
+    }
+
+    /// See a role
+    ///
+    /// By its id; for its permissions see `/permissions/roles/{id}/permissions`.
+    #[oai(path = "/roles/:id", method = "get", operation_id = "get_role")]
+    async fn get_role(&self, caller: Gate, id: Path<RoleId>) -> Reply<RoleView> {
+        let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_GET)?;
+        let role = self.app.read(move |r| store::get_role(r, tenant, id.0)).await?;
+        let version = role.version;
+        Ok(ok(RoleView::of(role)).version(version))
+    }
+
+    /// Change a role's name or status
+    ///
+    /// Closing a role suspends it: assignments stay and count again when it is opened. The status of a system role
+    /// is fixed.
+    #[oai(path = "/roles/:id", method = "patch", operation_id = "update_role")]
+    async fn update_role(
+        &self,
+        caller: Gate,
+        id: Path<RoleId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<UpdateRole>,
+    ) -> Reply<RoleView> {
+        let update = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_UPDATE)?;
+            let former = store::get_role(t, tenant, id.0)?;
+            require_version(if_match.0.as_deref(), former.version)?;
+            let mut role = former.clone();
+            if let Some(status) = body.0.status {
+                role.is_open = status.is_open();
+            }
+            if role.is_system && !role.is_open {
+                return Err(Cause::SystemRole.into());
+            }
+            // Opening gives what is ticked to everybody who holds the role; closing takes it.
+            let known = known_role(t.snapshot(), tenant, role.id)?;
+            if role.is_open && !former.is_open {
+                giving::require_held(t.snapshot(), caller, tenant, known)?;
+            }
+            if !role.is_open && former.is_open {
+                giving::require_may_take(t.snapshot(), caller, tenant, known)?;
+            }
+            if let Some(name) = body.0.display_name {
+                role.display_name = name.0;
+            }
+            if role == former {
+                return Ok(Changed::nothing(role));
+            }
+            store::update_role(t, &role)?;
+            let role = store::get_role(t, tenant, role.id)?;
+            let entry = Entry::new("role", role.id).within(tenant).before(described(&former)).after(described(&role));
+            let change = authz::store::role(t, tenant, role.id)?;
+            Ok(Changed::new(role, entry).policy([change]))
+        };
+        let updated = self.app.change(&caller, "role.update", update).await?;
+        let version = updated.answer.version;
+        Ok(ok(RoleView::of(updated.answer)).version(version).epoch(updated.epoch))
+    }
+
+    /// Delete a role
+    ///
+    /// Refused while members hold it or a mapping yields it, and for system roles. The caller must hold what it gives.
+    #[oai(path = "/roles/:id", method = "delete", operation_id = "delete_role")]
+    async fn delete_role(
+        &self,
+        caller: Gate,
+        id: Path<RoleId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_DELETE)?;
+            let role = store::get_role(t, tenant, id.0)?;
+            require_version(if_match.0.as_deref(), role.version)?;
+            if role.is_system {
+                return Err(Cause::SystemRole.into());
+            }
+            if store::role_is_used(t, role.id)? {
+                return Err(Cause::RoleInUse.into());
+            }
+            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            // An open link must not give what is no more.
+            let withdrawn = store::count_open_invitations(t, role.id)?;
+            t.happened(&Occurrence::RoleDeleted(role.id))?;
+            store::delete_role(t, &role)?;
+            let mut entry = Entry::new("role", role.id).within(tenant).before(described(&role));
+            if withdrawn > 0 {
+                entry = entry.after(json!({"invitations_withdrawn": withdrawn}));
+            }
+            Ok(Changed::new((), entry).policy([Change::RoleGone(tenant, role.id)]))
+        };
+        let deleted = self.app.change(&caller, "role.delete", delete).await?;
+        Ok(done().epoch(deleted.epoch))
+    }
+
+    /// See what a role holds
+    ///
+    /// Ancestors that are only implied are listed too. The ETag is that of the set.
+    #[oai(path = "/roles/:id/permissions", method = "get", operation_id = "list_role_permissions")]
+    async fn list_role_permissions(&self, caller: Gate, id: Path<RoleId>) -> Reply<RolePermissions> {
+        let snapshot = self.app.snapshot();
+        let tenant = authz::require_in_tenant(&snapshot, &caller, Permission::ROLE_LIST_PERMISSIONS)?;
+        let role = self.app.read(move |r| store::get_role(r, tenant, id.0)).await?;
+        let slots = held_slots(&snapshot, tenant, role.id)?;
+        Ok(ok(RolePermissions { permissions: flat(&snapshot.catalog, slots.into_iter()) })
+            .version(role.permissions_version))
+    }
+
+    /// Replace what a role holds
+    ///
+    /// The list is the whole set; ancestors are added by themselves, for menus only. An id that the role holds as an
+    /// implied ancestor stays implied, so that a list that was read can be sent back. Nobody can add or take away what
+    /// they do not hold.
+    #[oai(path = "/roles/:id/permissions", method = "put", operation_id = "replace_role_permissions")]
+    async fn replace_role_permissions(
+        &self,
+        caller: Gate,
+        id: Path<RoleId>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<ReplaceRolePermissions>,
+    ) -> Done {
+        let replace = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_GRANT)?;
+            let role = store::get_role(t, tenant, id.0)?;
+            require_version(if_match.0.as_deref(), role.permissions_version)?;
+            if role.is_protected() {
+                return Err(Cause::SystemRole.into());
+            }
+            let names = body.0.permission_ids.iter().map(|name| name.0.as_str());
+            let ticked = ticks(t, caller, tenant, role.id, names)?;
+            store::replace_ticks(t, role.id, &ticked)?;
+            let before = names_of(&t.snapshot().catalog, known_role(t.snapshot(), tenant, role.id)?.ticked.iter());
+            let after = names_of(&t.snapshot().catalog, ticked.into_iter());
+            let entry = Entry::new("role", role.id)
+                .within(tenant)
+                .before(json!({"permissions": before}))
+                .after(json!({"permissions": after}));
+            let change = authz::store::role(t, tenant, role.id)?;
+            Ok(Changed::new(role.permissions_version + 1, entry).policy([change]))
+        };
+        let replaced = self.app.change(&caller, "role.grant", replace).await?;
+        Ok(done().version(replaced.answer).epoch(replaced.epoch))
+    }
+
+    /// See who holds a role
+    ///
+    /// Members with the source that each holds the role from: by hand, or from another system.
+    #[oai(path = "/roles/:id/users", method = "get", operation_id = "list_role_members")]
+    async fn list_role_members(
+        &self,
+        caller: Gate,
+        id: Path<RoleId>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<RoleHolder>> {
+        let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_LIST_MEMBERS)?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let holders = self
+            .app
+            .read(move |r| {
+                let role = store::get_role(r, tenant, id.0)?;
+                store::list_holders(r, (tenant, role.id), &window)
+            })
+            .await?;
+        let view = |held: permissions::Assignment| RoleHolder {
+            uid: held.member.to_string(),
+            source: held.source.word().into(),
+            create_at: held.created_at.0,
+        };
+        Ok(ok(holders.map(view).into()))
+    }
+}
+
+fn described(role: &RoleRecord) -> serde_json::Value {
+    json!({"key": role.key, "display_name": role.display_name, "status": store::status(role.is_open)})
+}
+
+fn names_of(catalog: &Catalog, slots: impl Iterator<Item = Slot>) -> Vec<String> {
+    slots.filter_map(|slot| catalog.get(slot)).map(|node| node.name.to_string()).collect()
+}
+
+/// All that a role holds or implies.
+fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<Slot>> {
+    let catalog = &snapshot.catalog;
+    let role = known_role(snapshot, tenant, role)?;
+    let held: BTreeSet<Slot> =
+        catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot)).collect();
+    Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
+}
+
+/// The slots to tick for a list of names: known, the caller's to give and to take, and without ancestors that stay implied.
+fn ticks<'n>(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    tenant: OrganizationId,
+    role: RoleId,
+    names: impl Iterator<Item = &'n str>,
+) -> Result<Vec<Slot>> {
+    let (snapshot, catalog) = (t.snapshot(), &t.snapshot().catalog);
+    let mut sent: BTreeSet<Slot> = BTreeSet::new();
+    for name in names {
+        let node = catalog
+            .find(name)
+            .ok_or_else(|| Error::new(Cause::PermissionNotFound).saying(format!("there is no permission {name}")))?;
+        sent.insert(node.slot);
+    }
+    let role = known_role(snapshot, tenant, role)?;
+    let former = &role.ticked;
+    let was_implied: BTreeSet<Slot> =
+        former.iter().flat_map(|slot| catalog.ancestors(slot)).filter(|slot| !former.contains(*slot)).collect();
+    let is_implied: BTreeSet<Slot> = sent.iter().flat_map(|slot| catalog.ancestors(*slot)).collect();
+    sent.retain(|slot| !(was_implied.contains(slot) && is_implied.contains(slot)));
+    for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
+        let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;
+        if !catalog.is_for(slot, tenant) {
+            let message = format!("{} is of the application {}, which is not this organization's", node.name, node.app);
+            return Err(Error::new(Cause::NotHeld).saying(message));
+        }
+        if !catalog.is_in_tenant(slot, tenant) && !snapshot.is_platform(tenant) {
+            let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
+            return Err(Error::new(Cause::NotHeld).saying(message));
+        }
+    }
+    giving::require_may_retick(snapshot, caller, (tenant, role), &sent)?;
+    Ok(sent.into_iter().collect())
+}

@@ -1,0 +1,663 @@
+//! Any service's OpenAPI 3 document as a catalog: what each operation is called, and which requests are its.
+//!
+//! **Invariant.** One operation that cannot be protected refuses nothing: it is listed with the reason, and nobody gets at
+//! it, since a path that the catalog does not know is denied. The same document always gives the same names.
+//!
+//! A name is `prefix.tag.operationId` in lower case; characters beyond ASCII become `u` and their number in hexadecimal. An
+//! operation without an id is called after its method and path. What would be called the same is numbered, in the order of
+//! paths and methods; what is longer than a name may be is cut, with a digest of all of it at the end.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::import::{Entry, Faults, NAME_BYTES_MAX, Options, Skipped};
+use crate::kernel::authz::catalog::UserType;
+use crate::kernel::authz::permission::OWN_APP;
+use crate::kernel::authz::template::Template;
+use crate::kernel::http::documents::Document;
+
+const METHODS: [&str; 9] = ["get", "put", "post", "delete", "options", "head", "patch", "trace", "query"];
+
+/// As many references as may lead from one to the next.
+const REFERENCES_MAX: usize = 16;
+/// As many parameters of one operation as are looked at.
+const PARAMETERS_MAX: usize = 256;
+
+/// One operation of the document.
+struct Operation<'d> {
+    path: &'d str,
+    method: String,
+    tag: Option<&'d str>,
+    id: Option<&'d str>,
+    template: Template,
+    http_path: String,
+    /// Was there a query or a fragment in the path, which no decision looks at?
+    is_variant: bool,
+}
+
+impl Operation<'_> {
+    fn skipped(&self, document: &Document, reason: impl Into<String>) -> Skipped {
+        skipped(document, self.path, Some(&self.method), reason)
+    }
+}
+
+fn skipped(document: &Document, path: &str, method: Option<&str>, reason: impl Into<String>) -> Skipped {
+    let lower = method.map(str::to_lowercase);
+    let keys: Vec<&str> = [Some("paths"), Some(path), lower.as_deref()].into_iter().flatten().collect();
+    Skipped {
+        path: path.to_owned(),
+        method: method.map(str::to_owned),
+        reason: reason.into(),
+        line: document.line(&keys),
+        place: keys.join("\u{1f}"),
+    }
+}
+
+/// The entries of a document, and what it has that cannot be protected.
+pub(super) fn entries(
+    document: &Document,
+    options: &Options,
+    app: &str,
+    entries_max: u64,
+    faults: &mut Faults,
+) -> (Vec<Entry>, Vec<Skipped>) {
+    let is_of_version_3 = match &document.value["openapi"] {
+        Value::String(version) => version.starts_with("3."),
+        // Without quotes it is a number.
+        Value::Number(version) => version.as_f64().is_some_and(|version| (3.0..4.0).contains(&version)),
+        _ => false,
+    };
+    if !is_of_version_3 {
+        faults.add("openapi", "only version 3 documents can be imported");
+    }
+    let Some(paths) = document.value.get("paths").and_then(Value::as_object) else {
+        faults.add("paths", "the document has no paths");
+        return (Vec::new(), Vec::new());
+    };
+    let mut paths: Vec<(&String, &Value)> = paths.iter().filter(|(path, _)| !path.starts_with("x-")).collect();
+    paths.sort_unstable_by_key(|(path, _)| *path);
+    let (mut found, mut skipped) = (Vec::new(), Vec::new());
+    for (path, item) in paths {
+        // Too many are refused as a whole; references can make many of a few.
+        if found.len() as u64 > entries_max {
+            break;
+        }
+        let reader = PathReader { document, options, path };
+        reader.read(item, &mut found, &mut skipped);
+    }
+    let kept = without_twins(document, found, &mut skipped);
+    skipped.sort_by(|a, b| (&a.path, &a.method).cmp(&(&b.path, &b.method)));
+    (named(&kept, options.prefix.as_deref(), app), skipped)
+}
+
+// ── reading ──
+
+/// A value with those it refers to; what stands beside a reference wins over what it refers to.
+struct Layers<'d>(Vec<&'d Value>);
+
+impl<'d> Layers<'d> {
+    /// Follows references within the document, or says why one cannot be followed.
+    fn of(document: &'d Value, value: &'d Value) -> Result<Self, String> {
+        let mut layers = vec![value];
+        while let Some(reference) = layers.last().copied().and_then(|last| last.get("$ref")?.as_str()) {
+            let target = reference
+                .strip_prefix('#')
+                .ok_or_else(|| format!("stands in another document ($ref: {reference}): put it into this one"))?;
+            let target = percent_decoded(target).and_then(|target| document.pointer(&target));
+            let target = target.filter(|target| target.is_object());
+            layers.push(target.ok_or_else(|| format!("refers to nothing in this document ($ref: {reference})"))?);
+            if layers.len() > REFERENCES_MAX {
+                return Err(format!(
+                    "refers to itself, or by more than {REFERENCES_MAX} references ($ref: {reference})"
+                ));
+            }
+        }
+        Ok(Self(layers))
+    }
+
+    fn get(&self, key: &str) -> Option<&'d Value> {
+        self.0.iter().find_map(|layer| layer.get(key))
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend(part.get(2..)?.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+struct PathReader<'d> {
+    document: &'d Document,
+    options: &'d Options,
+    path: &'d str,
+}
+
+impl<'d> PathReader<'d> {
+    fn read(&self, item: &'d Value, found: &mut Vec<Operation<'d>>, skipped: &mut Vec<Skipped>) {
+        let item = match Layers::of(&self.document.value, item) {
+            Ok(item) => item,
+            Err(why) => return skipped.push(self::skipped(self.document, self.path, None, why)),
+        };
+        let fixed = METHODS.iter().filter_map(|method| Some((method.to_uppercase(), item.get(method)?)));
+        let more = item.get("additionalOperations").and_then(Value::as_object).into_iter().flatten();
+        let more = more.map(|(method, operation)| (method.clone(), operation));
+        let multi = self.multi_segment(&[item.get("parameters")]);
+        for (method, operation) in fixed.chain(more).filter(|(_, operation)| operation.is_object()) {
+            match self.operation(&method, &item, operation, &multi) {
+                Ok(operation) => found.push(operation),
+                Err(why) => skipped.push(self::skipped(self.document, self.path, Some(&method), why)),
+            }
+        }
+    }
+
+    fn operation(
+        &self,
+        method: &str,
+        item: &Layers<'d>,
+        operation: &'d Value,
+        multi: &[&'d str],
+    ) -> Result<Operation<'d>, String> {
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) || method.len() > 20 {
+            return Err(format!("has the method {method:?}, which is no upper-case word"));
+        }
+        let operation = Layers::of(&self.document.value, operation)?;
+        let base = match &self.options.base {
+            Some(base) => rooted(base),
+            None => base_path(&[operation.get("servers"), item.get("servers"), self.document.value.get("servers")])?,
+        };
+        if !self.path.starts_with('/') {
+            return Err(format!("the path {:?} must begin with a slash", self.path));
+        }
+        let own = self.multi_segment(&[operation.get("parameters")]);
+        let (path, is_variant) = without_query(self.path);
+        let names = multi.iter().chain(&own).copied().chain(self.options.multi_segment.iter().map(String::as_str));
+        let path =
+            names.fold(path.to_owned(), |path, name| path.replace(&format!("{{{name}}}"), &format!("{{{name}+}}")));
+        let (template, http_path) = Template::read(&format!("{base}{path}"))?;
+        Ok(Operation {
+            path: self.path,
+            method: method.to_owned(),
+            tag: operation.get("tags").and_then(|tags| tags[0].as_str()),
+            id: operation.get("operationId").and_then(Value::as_str),
+            template,
+            http_path,
+            is_variant,
+        })
+    }
+
+    /// Names of the parameters that stand for many segments.
+    fn multi_segment(&self, lists: &[Option<&'d Value>]) -> Vec<&'d str> {
+        let all = lists.iter().copied().flatten().filter_map(Value::as_array).flatten().take(PARAMETERS_MAX);
+        let resolved = all.filter_map(|parameter| Layers::of(&self.document.value, parameter).ok());
+        let is_multi = |parameter: &Layers<'_>| {
+            parameter.get("in").is_some_and(|place| place == "path")
+                && parameter.get("x-multi-segment").is_some_and(|is_multi| is_multi == true)
+        };
+        resolved.filter(is_multi).filter_map(|parameter| parameter.get("name")?.as_str()).collect()
+    }
+}
+
+/// The path before `?`, `#`, `{?…}` or `{#…}`, and whether there was any of them.
+fn without_query(path: &str) -> (&str, bool) {
+    let mut depth = 0_usize;
+    for (at, c) in path.char_indices() {
+        let ends = match c {
+            '{' => depth == 0 && path[at + 1..].starts_with(['?', '#', '&']),
+            '?' | '#' => depth == 0,
+            _ => false,
+        };
+        if ends {
+            return (&path[..at], true);
+        }
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    (path, false)
+}
+
+/// The path of the first server that the nearest of these names: what a request really begins with.
+fn base_path(levels: &[Option<&Value>]) -> Result<String, String> {
+    let Some(server) = levels.iter().flatten().find_map(|servers| servers.get(0)) else { return Ok(String::new()) };
+    let url = server["url"].as_str().unwrap_or_default();
+    let mut plain = String::new();
+    let mut rest = url;
+    while let Some((before, (name, behind))) =
+        rest.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    {
+        plain.push_str(before);
+        match &server["variables"][name]["default"] {
+            Value::String(text) => plain.push_str(text),
+            Value::Number(number) => plain.push_str(&number.to_string()),
+            _ => return Err(format!("the server {url:?} has no default for {name:?}: say the base of the paths")),
+        }
+        rest = behind;
+    }
+    plain.push_str(rest);
+    let plain = plain.split(['?', '#']).next().unwrap_or_default();
+    let host_and_path = plain.strip_prefix("//").or_else(|| plain.split_once("://").map(|(_, rest)| rest));
+    Ok(match host_and_path {
+        Some(rest) => rooted(rest.find('/').map_or("", |slash| &rest[slash..])),
+        None => rooted(plain),
+    })
+}
+
+/// With a slash first and none at the end. A base that is relative is so to the document, which is taken to lie at the root.
+fn rooted(base: &str) -> String {
+    let mut base = base.trim_matches('/');
+    while let Some(rest) = base.strip_prefix("./").or_else(|| base.strip_prefix("../")) {
+        base = rest.trim_start_matches('/');
+    }
+    if matches!(base, "" | "." | "..") { String::new() } else { format!("/{base}") }
+}
+
+/// Of operations that the same requests would be for one is kept: the first whose path has no query. Where all have one,
+/// none of several is: who may do the one could do the others.
+fn without_twins<'d>(document: &Document, found: Vec<Operation<'d>>, skipped: &mut Vec<Skipped>) -> Vec<Operation<'d>> {
+    let mut groups: HashMap<(&Template, &str), Vec<usize>> = HashMap::new();
+    for (n, operation) in found.iter().enumerate() {
+        groups.entry((&operation.template, &operation.method)).or_default().push(n);
+    }
+    let mut lost = HashSet::new();
+    for group in groups.values().filter(|group| group.len() > 1) {
+        let kept = group.iter().copied().find(|n| !found[*n].is_variant);
+        for n in group.iter().copied().filter(|n| Some(*n) != kept) {
+            let why = match kept {
+                Some(kept) => {
+                    let Operation { method, path, .. } = &found[kept];
+                    format!("its requests are those of {method} {path}, whose permission answers them")
+                }
+                None => "differs from others by its query or fragment only, which no decision looks at".to_owned(),
+            };
+            skipped.push(found[n].skipped(document, why));
+            lost.insert(n);
+        }
+    }
+    found.into_iter().enumerate().filter(|(n, _)| !lost.contains(n)).map(|(_, operation)| operation).collect()
+}
+
+// ── names ──
+
+/// Gives names: the root, the categories by name, then the operations in their order.
+fn named(operations: &[Operation<'_>], prefix: Option<&str>, app: &str) -> Vec<Entry> {
+    let root = prefix.map(plain).filter(|prefix| !prefix.is_empty()).map(|prefix| allowed(&prefix, app));
+    let category_of = |operation: &Operation<'_>| {
+        let tag = operation.tag.map(plain).filter(|tag| !tag.is_empty()).unwrap_or_else(|| "untagged".into());
+        fitted(&root.as_ref().map_or_else(|| allowed(&tag, app), |root| format!("{root}.{tag}")), CATEGORY_BYTES_MAX)
+    };
+    let name_of = |operation: &Operation<'_>, category: &str| {
+        let id = operation.id.map(plain).filter(|id| !id.is_empty());
+        let id = id.unwrap_or_else(|| plain(&format!("{}_{}", operation.method, operation.path)));
+        fitted(&format!("{category}.{id}"), NAME_BYTES_MAX)
+    };
+    let categories: BTreeSet<String> = operations.iter().map(category_of).collect();
+    let wanted: Vec<(String, String)> = operations
+        .iter()
+        .map(|operation| {
+            let category = category_of(operation);
+            (name_of(operation, &category), category)
+        })
+        .collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    wanted.iter().for_each(|(name, _)| *counts.entry(name).or_default() += 1);
+    // Names that only one asks for are never given to another one, whatever number it has.
+    let is_taken = |name: &str| categories.contains(name) || root.as_deref() == Some(name);
+    let mut taken: HashSet<String> = counts
+        .iter()
+        .filter(|(name, count)| **count == 1 && !is_taken(name))
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    let categories_and_root = root.iter().cloned().chain(categories.iter().cloned());
+    taken.extend(categories_and_root);
+    let mut entries: Vec<Entry> = root.iter().map(|root| category(root.clone(), None)).collect();
+    entries.extend(categories.iter().map(|name| category(name.clone(), root.clone())));
+    for (operation, (name, parent)) in operations.iter().zip(&wanted) {
+        let is_own = counts[name.as_str()] == 1 && !is_taken(name);
+        let name = if is_own { name.clone() } else { numbered(name, &mut taken) };
+        entries.push(Entry {
+            name,
+            parent: Some(parent.clone()),
+            http_methods: Some(operation.method.clone()),
+            http_path: Some(operation.http_path.clone()),
+            is_open: None,
+            user_type: UserType::Backend,
+            place: format!("paths\u{1f}{}\u{1f}{}", operation.path, operation.method.to_lowercase()),
+        });
+    }
+    entries
+}
+
+fn category(name: String, parent: Option<String>) -> Entry {
+    Entry {
+        place: format!("tags\u{1f}{name}"),
+        name,
+        parent,
+        http_methods: None,
+        http_path: None,
+        is_open: None,
+        user_type: UserType::Backend,
+    }
+}
+
+/// The name, or the first of `name_2`, `name_3`, … that is free.
+fn numbered(name: &str, taken: &mut HashSet<String>) -> String {
+    let mut tried = (1_u64..).map(|n| match n {
+        1 => name.to_owned(),
+        n => {
+            let number = format!("_{n}");
+            format!("{}{number}", fitted(name, NAME_BYTES_MAX - number.len()))
+        }
+    });
+    let free = tried.find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.insert(free.clone());
+    free
+}
+
+/// Names of this program's own entries are not given: such a one goes below its application's name.
+fn allowed(name: &str, app: &str) -> String {
+    let is_own = name == OWN_APP || name.strip_prefix(OWN_APP).is_some_and(|rest| rest.starts_with('.'));
+    if is_own { format!("{}.{name}", plain(app)) } else { name.to_owned() }
+}
+
+/// Leaves an operation some of the bytes.
+const CATEGORY_BYTES_MAX: usize = 120;
+
+fn fitted(name: &str, bytes_max: usize) -> String {
+    if name.len() <= bytes_max {
+        return name.to_owned();
+    }
+    let digest = hex::encode(&Sha256::digest(name.as_bytes())[..5]);
+    // All of it is ASCII here.
+    format!("{}_{digest}", name[..bytes_max - digest.len() - 1].trim_end_matches(['_', '.']))
+}
+
+/// Lower case, dots and underscores only; characters beyond ASCII by their number.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars().flat_map(char::to_lowercase) {
+        match c {
+            'a'..='z' | '0'..='9' | '.' => plain.push(c),
+            _ if !c.is_ascii() && c.is_alphanumeric() => plain.push_str(&format!("u{:x}", u32::from(c))),
+            _ if plain.ends_with(['_', '.']) || plain.is_empty() => {}
+            _ => plain.push('_'),
+        }
+    }
+    plain.trim_end_matches(['_', '.']).trim_start_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::import::{Import, read};
+    use super::*;
+
+    fn imported(value: Value, options: &Options) -> Import {
+        read(&Document::of(value), options, 1_000).expect("an import")
+    }
+
+    fn document(paths: &Value) -> Value {
+        json!({"openapi": "3.0.3", "info": {"title": "lab", "version": "1"}, "paths": paths})
+    }
+
+    /// Method, path and name of each operation.
+    fn operations(import: &Import) -> Vec<String> {
+        let operation = |entry: &Entry| {
+            Some(format!("{} {} {}", entry.http_methods.as_ref()?, entry.http_path.as_ref()?, entry.name))
+        };
+        import.entries.iter().filter_map(operation).collect()
+    }
+
+    fn skipped_of(import: &Import) -> Vec<String> {
+        let place = |skipped: &Skipped| format!("{} {}", skipped.method.as_deref().unwrap_or("-"), skipped.path);
+        import.skipped.iter().map(place).collect()
+    }
+
+    #[test]
+    fn an_openapi_document_becomes_categories_and_operations() {
+        let document = json!({"openapi": "3.0.3", "servers": [{"url": "https://files.example.org/api/v2/"}], "paths": {
+            "/users/{id}": {"get": {"tags": ["User APIs"], "operationId": "getUser-ById"}, "parameters": []},
+            "/ping": {"post": {}, "servers": [{"url": "/"}]},
+            "x-note": {"get": {}},
+        }});
+        let options = Options { app: Some("files".into()), prefix: Some("Files".into()), ..Options::default() };
+        let import = imported(document, &options);
+        let seen: Vec<_> =
+            import.entries.iter().map(|e| (e.name.as_str(), e.parent.as_deref(), e.http_path.as_deref())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("files", None, None),
+                ("files.untagged", Some("files"), None),
+                ("files.user_apis", Some("files"), None),
+                ("files.untagged.post_ping", Some("files.untagged"), Some("/ping")),
+                ("files.user_apis.getuser_byid", Some("files.user_apis"), Some("/api/v2/users/{id}")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_server_gives_the_base_of_all_paths() {
+        let base = |server: Value| {
+            let document =
+                json!({"openapi": "3.0.3", "servers": [server], "paths": {"/a": {"get": {"operationId": "a"}}}});
+            read(&Document::of(document), &Options::default(), 10).map(|import| import.entries[1].http_path.clone())
+        };
+        let of_url = |url: &str| base(json!({"url": url})).expect(url).expect("a path");
+        for (url, path) in [
+            ("https://files.example.org", "/a"),
+            ("https://files.example.org/", "/a"),
+            ("https://files.example.org/v2/", "/v2/a"),
+            ("https://files.example.org/v2?x=/y", "/v2/a"),
+            ("//files.example.org/v2", "/v2/a"),
+            ("//files.example.org", "/a"),
+            ("/", "/a"),
+            ("/v2", "/v2/a"),
+            ("v2", "/v2/a"),
+            ("./v2/", "/v2/a"),
+            ("../../v2", "/v2/a"),
+            (".", "/a"),
+            ("./", "/a"),
+            ("", "/a"),
+        ] {
+            assert_eq!(of_url(url), path, "{url}");
+        }
+        let with = |url: &str, variables: Value| base(json!({"url": url, "variables": variables}));
+        let variables = json!({"base": {"default": "api"}, "port": {"default": 8443}, "all": {"default": "/x/y"}});
+        for (url, path) in [
+            ("https://files.example.org/{base}/v2", "/api/v2/a"),
+            ("https://files.example.org:{port}/{base}", "/api/a"),
+            ("{all}", "/x/y/a"),
+        ] {
+            assert_eq!(with(url, variables.clone()).expect(url).as_deref(), Some(path), "{url}");
+        }
+        let refused = with("https://{host}/v2", json!({})).expect_err("no default");
+        assert!(refused.fields[0].message.contains("no default for \"host\""), "{refused:?}");
+        let options = Options { base: Some("v9/".into()), ..Options::default() };
+        let import = imported(document(&json!({"/a": {"get": {"operationId": "a"}}})), &options);
+        assert_eq!(operations(&import), ["GET /v9/a untagged.a"]);
+    }
+
+    #[test]
+    fn names_are_legal_unique_and_the_same_whatever_the_order() {
+        let long = "x".repeat(300);
+        let (long_a, long_b) = (format!("{long}a"), format!("{long}b"));
+        let import = imported(
+            document(&json!({
+                "/users/{id}": {"get": {}},
+                "/users/id": {"get": {}},
+                "/a-b": {"get": {}},
+                "/a_b": {"get": {}},
+                "/b": {"get": {"tags": ["x"], "operationId": "list"}, "post": {"tags": ["x"], "operationId": "list_2"}},
+                "/a": {"get": {"tags": ["x"], "operationId": "list"}, "post": {"tags": ["x.list"], "operationId": "?!"}},
+                "/z1": {"get": {"tags": ["會員"], "operationId": "查詢"}},
+                "/z2": {"get": {"tags": ["影片"], "operationId": "刪除"}},
+                "/z3": {"get": {"tags": ["roster"], "operationId": "own"}},
+                "/z4": {"get": {"tags": ["…"], "operationId": long_a}},
+                "/z5": {"get": {"tags": [7], "operationId": long_b}},
+            })),
+            &Options { app: Some("Files".into()), ..Options::default() },
+        );
+        let names: Vec<&str> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
+        let unique: HashSet<&str> = names.iter().copied().collect();
+        assert_eq!(unique.len(), names.len());
+        for (path, name) in [
+            ("GET /a-b", "untagged.get_a_b"),
+            ("GET /a_b", "untagged.get_a_b_2"),
+            ("GET /users/id", "untagged.get_users_id"),
+            ("GET /users/{id}", "untagged.get_users_id_2"),
+            // `x.list` is a category.
+            ("GET /a", "x.list_3"),
+            ("GET /b", "x.list_4"),
+            ("POST /b", "x.list_2"),
+            ("POST /a", "x.list.post_a"),
+            ("GET /z1", "u6703u54e1.u67e5u8a62"),
+            ("GET /z2", "u5f71u7247.u522au9664"),
+            ("GET /z3", "files.roster.own"),
+        ] {
+            assert!(operations(&import).contains(&format!("{path} {name}")), "{path}: {:?}", operations(&import));
+        }
+        let cut: Vec<&&str> = names.iter().filter(|name| name.len() == NAME_BYTES_MAX).collect();
+        assert!(cut.len() == 2 && cut.iter().all(|name| name.starts_with("untagged.xxx")), "{cut:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_protected_is_left_out_by_name() {
+        let import = imported(
+            document(&json!({
+                "/fine": {"get": {}},
+                "/{a}{b}": {"get": {}},
+                "/contents/{a+}/{b+}": {"get": {}, "post": {}},
+                "no/slash": {"get": {}},
+                "/a;v=1": {"get": {}},
+                "/same/{a}": {"get": {}, "put": {}},
+                "/same/{b}": {"get": {}, "post": {}},
+                "/same/{c}/": {"post": {}},
+                "/one?op=x": {"get": {}},
+                "/both": {"get": {}},
+                "/both?op=x": {"get": {}},
+                "/both#op=y": {"get": {}, "put": {}},
+                "/": {"get": {}},
+                "/#Action=A": {"post": {}},
+                "/#Action=B": {"post": {}},
+                "/list{?q,limit}": {"get": {}},
+                "/more": {"additionalOperations": {"LINK": {}, "un-link": {}}, "query": {}},
+            })),
+            &Options::default(),
+        );
+        assert_eq!(
+            skipped_of(&import),
+            [
+                "POST /#Action=A",
+                "POST /#Action=B",
+                "GET /a;v=1",
+                "GET /both#op=y",
+                "GET /both?op=x",
+                "GET /contents/{a+}/{b+}",
+                "POST /contents/{a+}/{b+}",
+                "un-link /more",
+                "GET /same/{b}",
+                "POST /same/{c}/",
+                "GET /{a}{b}",
+                "GET no/slash",
+            ]
+        );
+        let routes: Vec<String> =
+            operations(&import).iter().map(|line| line.rsplit_once(' ').expect("a name").0.to_owned()).collect();
+        assert_eq!(
+            routes,
+            [
+                "GET /",
+                "GET /both",
+                "PUT /both",
+                "GET /fine",
+                "GET /list",
+                "QUERY /more",
+                "LINK /more",
+                "GET /one",
+                "GET /same/{a}",
+                "PUT /same/{a}",
+                "POST /same/{b}",
+            ]
+        );
+        assert!(import.skipped.iter().any(|s| s.reason.contains("those of GET /same/{a}")), "{:?}", import.skipped);
+        let strict = Options { strict: true, ..Options::default() };
+        let refused = read(&Document::of(document(&json!({"/a": {"get": {}}, "/a;b": {"get": {}}}))), &strict, 10);
+        assert_eq!(refused.expect_err("strict").fields[0].location, ["body", "paths", "/a;b", "get"]);
+        let nothing = read(&Document::of(document(&json!({"/a;b": {"get": {}}}))), &Options::default(), 10);
+        assert_eq!(nothing.expect_err("nothing is left").fields.len(), 1);
+    }
+
+    #[test]
+    fn references_within_the_document_are_followed_and_others_are_left_out() {
+        let import = imported(
+            json!({
+                "openapi": "3.1.0",
+                "paths": {
+                    "/a": {"$ref": "#/components/pathItems/A"},
+                    "/b": {"$ref": "#/paths/~1a", "get": {"operationId": "own"}, "put": {"$ref": "#/components/x-ops/put"}},
+                    "/c": {"$ref": "#/components/pathItems/caf%C3%A9"},
+                    "/d": {"$ref": "paths/d.yaml"},
+                    "/e": {"get": {"$ref": "e.yaml#/get"}, "post": {"operationId": "e"}},
+                    "/f": {"$ref": "#/paths/~1f"},
+                    "/g": {"$ref": "#/nowhere"},
+                    "/h": {"$ref": "#/openapi"},
+                    "/i/{path}": {"get": {"operationId": "i", "parameters": [{"$ref": "#/components/parameters/Path"}]}},
+                },
+                "components": {
+                    "pathItems": {
+                        "A": {"get": {"tags": ["t"], "operationId": "a"}, "post": {"operationId": "a2"}},
+                        "café": {"get": {"operationId": "c"}},
+                    },
+                    "x-ops": {"put": {"tags": ["t"], "operationId": "p"}},
+                    "parameters": {"Path": {"name": "path", "in": "path", "x-multi-segment": true}},
+                },
+            }),
+            &Options::default(),
+        );
+        assert_eq!(
+            operations(&import),
+            [
+                "GET /a t.a",
+                "POST /a untagged.a2",
+                "GET /b untagged.own",
+                "PUT /b t.p",
+                "POST /b untagged.a2_2",
+                "GET /c untagged.c",
+                "POST /e untagged.e",
+                "GET /i/{path+} untagged.i",
+            ]
+        );
+        assert_eq!(skipped_of(&import), ["- /d", "GET /e", "- /f", "- /g", "- /h"]);
+    }
+
+    #[test]
+    fn parameters_of_many_segments_are_known_by_extension_spelling_and_option() {
+        let multi = json!([{"name": "p", "in": "path", "required": true, "x-multi-segment": true}]);
+        let import = imported(
+            document(&json!({
+                "/a/{p}": {"get": {"parameters": multi}, "put": {}},
+                "/b/{p}": {"parameters": multi, "get": {}},
+                "/c/{p+}": {"get": {}},
+                "/d/{p:.*}": {"get": {}},
+                "/e/{name}:undo": {"post": {}},
+                "/e/{name}/status": {"get": {}},
+                "/f/{q}": {"get": {"parameters": [{"name": "q", "in": "query", "x-multi-segment": true}]}},
+            })),
+            &Options { multi_segment: vec!["name".into()], ..Options::default() },
+        );
+        let paths: Vec<&str> = import.entries.iter().filter_map(|entry| entry.http_path.as_deref()).collect();
+        assert_eq!(
+            paths,
+            ["/a/{p+}", "/a/{p}", "/b/{p+}", "/c/{p+}", "/d/{p+}", "/e/{name+}/status", "/e/{name+}:undo", "/f/{q}"]
+        );
+    }
+}

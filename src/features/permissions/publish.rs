@@ -1,0 +1,303 @@
+//! Writes an import: what it adds, changes, renames and orphans of its application, and who has the application.
+//!
+//! **Invariant.** What a role was given never opens another request because names changed hands: an operation of an OpenAPI
+//! document is known by its method and path: in its next version one with another name is renamed, and roles keep it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::import::{Entry, Faults, Import};
+use super::store::{self, PermissionRow};
+use crate::kernel::app::Transaction;
+use crate::kernel::authz;
+use crate::kernel::authz::catalog::{Catalog, Node, Slot, UserType};
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::authz::template::Template;
+use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::ids::OrganizationId;
+
+/// What the request wants beside the document's entries.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    pub entries_max: u64,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Orphan and change entries of another document too.
+    pub replace: bool,
+    /// New entries are closed.
+    pub closed: bool,
+    /// Ids or codes of the organizations that have the application, `*` for all; `None` leaves it as it is.
+    pub organizations: Option<Vec<String>>,
+}
+
+/// What an import did: names, sorted. An orphan is named once, when it becomes one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub added: Vec<String>,
+    pub changed: Vec<String>,
+    /// Former and new name.
+    pub renamed: Vec<(String, String)>,
+    pub orphaned: Vec<String>,
+    /// The document whose entries are orphaned or changed, when it is another one.
+    pub replaces: Option<String>,
+    /// The organizations that have the application, when not all have it.
+    pub organizations: Option<Vec<OrganizationId>>,
+    /// Had the application no entries before?
+    pub is_new: bool,
+}
+
+impl Imported {
+    /// Entries that would not be another document's any more. Our own form may change what it does not take away.
+    fn lost(&self, import: &Import) -> usize {
+        let changed = if import.title.is_some() { self.changed.len() } else { 0 };
+        self.orphaned.len() + changed
+    }
+}
+
+/// Writes an import and answers what it did. With `dry_run` it only answers.
+pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imported, Option<Change>)> {
+    let catalog = &t.snapshot().catalog;
+    // Entries from before titles were kept are taken for our own form's.
+    let known_title = store::find_document(t, &import.app)?;
+    let former_title = known_title.clone().flatten();
+    let mut imported = compare(catalog, import, former_title == import.title)?;
+    let total = catalog.len() as u64 + imported.added.len() as u64;
+    if total > terms.entries_max {
+        let entries_max = terms.entries_max;
+        let message = format!("the catalog would have {total} entries, and limits.catalog_entries is {entries_max}");
+        return Err(Error::fields(vec![Field::at(&["body"], message)]));
+    }
+    if former_title != import.title && imported.lost(import) > 0 {
+        imported.replaces = Some(described(former_title.as_deref()));
+    }
+    let had = catalog.organizations(&import.app).map(<[OrganizationId]>::to_vec);
+    imported.organizations = match &terms.organizations {
+        None => had.clone(),
+        Some(names) => named(t.snapshot(), names)?,
+    };
+    if terms.dry_run {
+        return Ok((imported, None));
+    }
+    if let Some(replaced) = imported.replaces.as_ref().filter(|_| !terms.replace) {
+        return Err(asks(import, &imported, replaced));
+    }
+    // Our own form of another document's entries, as `catalog export` prints it, is no other document.
+    let title = if import.title.is_none() && imported.orphaned.is_empty() { &former_title } else { &import.title };
+    let is_known = known_title.is_some() && *title == former_title;
+    let Imported { added, changed, renamed, orphaned, organizations, .. } = &imported;
+    let is_same = added.is_empty() && changed.is_empty() && renamed.is_empty() && orphaned.is_empty();
+    if is_same && *organizations == had && (is_known || title.is_none()) {
+        return Ok((imported, None));
+    }
+    store::put_document(t, &import.app, title.as_deref())?;
+    if *organizations != had {
+        store::replace_app_organizations(t, &import.app, organizations.as_deref().unwrap_or_default())?;
+    }
+    put(t, catalog, import, &imported, terms.closed)?;
+    Ok((imported, Some(authz::store::catalog(t)?)))
+}
+
+fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Imported, closed: bool) -> Result<()> {
+    let Imported { added, changed, renamed, orphaned, .. } = imported;
+    let slots: Vec<(Slot, &str)> =
+        renamed.iter().filter_map(|(from, to)| Some((catalog.find(from)?.slot, to.as_str()))).collect();
+    store::rename_permissions(t, &slots)?;
+    let former: HashMap<&str, &str> = renamed.iter().map(|(from, to)| (to.as_str(), from.as_str())).collect();
+    let added: HashSet<&str> = added.iter().map(String::as_str).collect();
+    let touched: HashSet<&str> =
+        added.iter().copied().chain(changed.iter().map(String::as_str)).chain(former.keys().copied()).collect();
+    let differs = |name: &str| touched.contains(name);
+    let named: HashMap<Slot, &str> = slots.iter().copied().collect();
+    for (position, entry) in (0..).zip(&import.entries).filter(|(_, entry)| differs(&entry.name)) {
+        let name = entry.name.as_str();
+        let known = if added.contains(name) { None } else { catalog.find(former.get(name).unwrap_or(&name)) };
+        let is_still_open = |node: &Node| match former.contains_key(name) {
+            true => stays_open(catalog, node, entry, &named),
+            false => node.is_open,
+        };
+        let row = PermissionRow {
+            name,
+            app: &import.app,
+            http_methods: entry.http_methods.as_deref(),
+            http_path: entry.http_path.as_deref(),
+            is_open: entry.is_open.or(known.map(is_still_open)).unwrap_or(!closed),
+            user_type: user_type(entry.user_type),
+            position,
+        };
+        store::put_permission(t, &row, known.is_some())?;
+    }
+    for entry in import.entries.iter().filter(|entry| differs(&entry.name)) {
+        store::set_parent(t, &entry.name, entry.parent.as_deref())?;
+    }
+    orphaned.iter().try_for_each(|name| store::orphan_permission(t, name))
+}
+
+/// An entry that is moved out of a closed category by its new name is closed itself.
+fn stays_open<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<Slot, &'c str>) -> bool {
+    let is_moved = parent_of(catalog, node, named) != entry.parent.as_deref();
+    node.is_open && (!is_moved || node.orphaned || catalog.is_open(node.slot))
+}
+
+/// What the entry's category will be called.
+fn parent_of<'c>(catalog: &'c Catalog, node: &Node, named: &HashMap<Slot, &'c str>) -> Option<&'c str> {
+    let parent = node.parent.and_then(|slot| catalog.get(slot))?;
+    Some(named.get(&parent.slot).copied().unwrap_or(&parent.name))
+}
+
+fn asks(import: &Import, imported: &Imported, replaced: &str) -> Error {
+    let message = format!(
+        "{} entries of the application {} come from {replaced}, and this is {}: name its own application (`app`, `--app`), \
+         or say `replace` to orphan or change them",
+        imported.lost(import),
+        import.app,
+        described(import.title.as_deref()),
+    );
+    Error::new(Cause::CatalogOfAnother).saying(message)
+}
+
+fn described(title: Option<&str>) -> String {
+    title.map_or_else(|| "a catalog in Roster's own form".to_owned(), |title| format!("the OpenAPI document {title:?}"))
+}
+
+/// The organizations of these names; `None` for all.
+fn named(snapshot: &Snapshot, names: &[String]) -> Result<Option<Vec<OrganizationId>>> {
+    if names.iter().any(|name| name == "*") {
+        return Ok(None);
+    }
+    let mut ids = Vec::new();
+    for name in names {
+        let message = || Error::new(Cause::OrganizationNotFound).saying(format!("there is no organization {name}"));
+        ids.push(snapshot.tenant_named(name).ok_or_else(message)?.id);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(Some(ids))
+}
+
+pub fn user_type(user_type: UserType) -> &'static str {
+    match user_type {
+        UserType::Backend => "backend_user",
+        UserType::Frontend => "frontend_user",
+    }
+}
+
+// ── what differs ──
+
+fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result<Imported> {
+    let mut faults = Faults::default();
+    let mut imported = Imported::default();
+    // In our own form people choose the names, and what another document has at a path is something else.
+    let can_rename = is_same_document && import.title.is_some();
+    let renamed = if can_rename { renames(catalog, import) } else { HashMap::new() };
+    let vacated: HashSet<&str> = renamed.values().map(|node| &*node.name).collect();
+    // What the entries in the catalog will be called.
+    let named: HashMap<Slot, &str> = renamed.iter().map(|(name, node)| (node.slot, *name)).collect();
+    for entry in &import.entries {
+        let name = entry.name.as_str();
+        let known = renamed.get(name).copied().or_else(|| catalog.find(name).filter(|_| !vacated.contains(name)));
+        match known {
+            None => imported.added.push(entry.name.clone()),
+            Some(node) if *node.app != *import.app => {
+                faults.add(
+                    &entry.place,
+                    format!("{} is a permission of the application {} already: use a prefix", entry.name, node.app),
+                );
+            }
+            Some(node) if *node.name != *name => imported.renamed.push((node.name.to_string(), entry.name.clone())),
+            Some(node) if differs(catalog, node, entry, &named) => imported.changed.push(entry.name.clone()),
+            Some(_) => {}
+        }
+    }
+    if !faults.0.is_empty() {
+        return Err(Error { fields: faults.0, ..Error::new(Cause::PermissionExists) });
+    }
+    let kept: HashSet<&str> =
+        import.entries.iter().map(|entry| entry.name.as_str()).chain(vacated.iter().copied()).collect();
+    let of_app = || catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned);
+    imported.is_new = of_app().next().is_none();
+    imported.orphaned = of_app().filter(|node| !kept.contains(&*node.name)).map(|node| node.name.to_string()).collect();
+    for names in [&mut imported.added, &mut imported.changed, &mut imported.orphaned] {
+        names.sort_unstable();
+    }
+    imported.renamed.sort_unstable();
+    Ok(imported)
+}
+
+fn differs<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<Slot, &'c str>) -> bool {
+    node.orphaned
+        || parent_of(catalog, node, named) != entry.parent.as_deref()
+        || node.http_methods.as_deref() != entry.http_methods.as_deref()
+        || node.http_path.as_deref() != entry.http_path.as_deref()
+        || entry.is_open.is_some_and(|is_open| is_open != node.is_open)
+        || node.user_type != entry.user_type
+}
+
+/// New name → the entry that has another one today.
+fn renames<'a>(catalog: &'a Catalog, import: &'a Import) -> HashMap<&'a str, &'a Node> {
+    let mut by_route: HashMap<(&str, Template), &Node> = HashMap::new();
+    for node in catalog.iter().filter(|node| *node.app == *import.app && !node.orphaned) {
+        if let (Some(methods), Some(Ok(template))) =
+            (&node.http_methods, node.http_path.as_deref().map(Template::parse))
+        {
+            by_route.insert((&**methods, template), node);
+        }
+    }
+    let names: HashSet<&str> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
+    let mut renamed: HashMap<&str, &Node> = HashMap::new();
+    for entry in &import.entries {
+        let (Some(methods), Some(Ok(template))) =
+            (entry.http_methods.as_deref(), entry.http_path.as_deref().map(Template::parse))
+        else {
+            continue;
+        };
+        let Some(node) = by_route.get(&(methods, template)).copied() else { continue };
+        if *node.name != *entry.name {
+            renamed.insert(&entry.name, node);
+        }
+    }
+    settled(catalog, &mut renamed);
+    rename_categories(catalog, import, &names, &mut renamed);
+    renamed
+}
+
+/// A name that another entry has is free only when that one is renamed too.
+fn settled(catalog: &Catalog, renamed: &mut HashMap<&str, &Node>) {
+    loop {
+        let vacated: HashSet<Slot> = renamed.values().map(|node| node.slot).collect();
+        let before = renamed.len();
+        renamed.retain(|name, _| catalog.find(name).is_none_or(|holder| vacated.contains(&holder.slot)));
+        if renamed.len() == before {
+            return;
+        }
+    }
+}
+
+/// A category whose renamed entries all have one new category is that one, from below to above: what was closed stays so.
+fn rename_categories<'a>(
+    catalog: &'a Catalog,
+    import: &'a Import,
+    names: &HashSet<&str>,
+    renamed: &mut HashMap<&'a str, &'a Node>,
+) {
+    let parents: HashMap<&str, &str> =
+        import.entries.iter().filter_map(|entry| Some((entry.name.as_str(), entry.parent.as_deref()?))).collect();
+    let mut level: Vec<(&'a str, &'a Node)> = renamed.iter().map(|(name, node)| (*name, *node)).collect();
+    while !level.is_empty() {
+        let mut found: BTreeMap<Slot, Option<&'a str>> = BTreeMap::new();
+        for (name, node) in &level {
+            let (Some(to), Some(from)) = (parents.get(name).copied(), node.parent) else { continue };
+            let known = found.entry(from).or_insert(Some(to));
+            *known = known.filter(|known| *known == to);
+        }
+        let is_free = |name: &str| catalog.find(name).is_none() && !renamed.contains_key(name);
+        let mut next: Vec<(&'a str, &'a Node)> = Vec::new();
+        for (slot, to) in found {
+            let (Some(to), Some(node)) = (to, catalog.get(slot)) else { continue };
+            let is_gone = !names.contains(&*node.name) && !node.orphaned && *node.app == *import.app;
+            if is_gone && is_free(to) && !next.iter().any(|(name, _)| *name == to) {
+                next.push((to, node));
+            }
+        }
+        renamed.extend(next.iter().copied());
+        level = next;
+    }
+}

@@ -1,0 +1,164 @@
+//! Brings a member's roles in line with an external source: keys → mappings → the organization's role mappers → roles →
+//! the assignments of that source.
+//!
+//! **Invariant.** A sync touches only assignments of its own source, and never yields an owner.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::mappers::{Asked, Mapped, Word, assignable};
+use super::{RoleRecord, Source, store};
+use crate::kernel::app::Transaction;
+use crate::kernel::authz::giving;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::db::Reader;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
+
+/// What a sync did, or would do. Roles by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synced {
+    pub source: Source,
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub kept: Vec<String>,
+    /// External keys that no mapping knows.
+    pub unknown: Vec<String>,
+    /// What mappers named, and cannot be given: unknown here, closed, or protected.
+    pub ignored: Vec<String>,
+    /// The mappers in force, in their order, as far as they were asked.
+    pub asked: Vec<Asked>,
+}
+
+impl Synced {
+    pub fn is_change(&self) -> bool {
+        !(self.added.is_empty() && self.removed.is_empty())
+    }
+
+    /// For the audit.
+    pub fn record(&self) -> Value {
+        let mut record = json!({"source": self.source.word(), "added": self.added, "removed": self.removed});
+        if !self.asked.is_empty() {
+            record["plugins"] = self.asked.iter().map(Asked::record).collect();
+        }
+        record
+    }
+}
+
+/// What the mappings of a source make of external keys.
+#[derive(Debug)]
+pub struct Table {
+    /// Open, unprotected, each once, by key.
+    roles: Vec<RoleRecord>,
+    unknown: Vec<String>,
+}
+
+impl Table {
+    pub fn keys(&self) -> Vec<String> {
+        self.roles.iter().map(|role| role.key.clone()).collect()
+    }
+}
+
+pub fn table(
+    r: &Reader<'_>,
+    organization: OrganizationId,
+    source: Source,
+    external_keys: &BTreeSet<String>,
+) -> Result<Table> {
+    let (mut roles, mut unknown) = (Vec::new(), Vec::new());
+    for key in external_keys {
+        match store::find_mapping(r, organization, source, key)? {
+            Some(mapping) => roles.push(store::get_role(r, organization, mapping.role)?),
+            None => unknown.push(key.clone()),
+        }
+    }
+    roles.retain(|role| role.is_open && !role.is_protected());
+    roles.sort_by(|a, b| a.key.cmp(&b.key));
+    roles.dedup_by(|a, b| a.id == b.id);
+    Ok(Table { roles, unknown })
+}
+
+/// The roles that a source gives a member, as they are to be brought about.
+#[derive(Debug)]
+pub struct Plan {
+    source: Source,
+    /// `None` when a mapper failed: what is there stays.
+    wanted: Option<Vec<(RoleId, String)>>,
+    unknown: Vec<String>,
+    ignored: Vec<String>,
+    asked: Vec<Asked>,
+}
+
+impl Plan {
+    /// No role of this source is left.
+    pub fn none(source: Source) -> Self {
+        Self { source, wanted: Some(Vec::new()), unknown: Vec::new(), ignored: Vec::new(), asked: Vec::new() }
+    }
+}
+
+/// What is to be brought about, within the transaction that does it; `None` when the mappers' answer rests on what holds
+/// no more. Changes nothing.
+pub fn plan(t: &Transaction<'_>, word: Word<'_>, mapped: &Mapped) -> Result<Option<Plan>> {
+    let (source, organization) = (word.source, mapped.organization);
+    let table = table(t, organization, source, word.keys)?;
+    if !mapped.holds(t.snapshot(), &table.keys()) {
+        return Ok(None);
+    }
+    let mut plan =
+        Plan { source, wanted: None, unknown: table.unknown, ignored: Vec::new(), asked: mapped.asked.clone() };
+    if !mapped.is_by_plugin() {
+        plan.wanted = Some(table.roles.into_iter().map(|role| (role.id, role.key)).collect());
+    } else if let Some(named) = &mapped.named {
+        let mut wanted = Vec::new();
+        for key in named {
+            match t.snapshot().tenant(organization).and_then(|tenant| assignable(tenant, key)) {
+                Some(role) => wanted.push((role.id, key.clone())),
+                None => plan.ignored.push(key.clone()),
+            }
+        }
+        wanted.sort_by(|(_, a), (_, b)| a.cmp(b));
+        plan.ignored.sort();
+        plan.wanted = Some(wanted);
+    }
+    Ok(Some(plan))
+}
+
+/// Brings it about. The caller must hold what it gives, and be one who may take what it takes.
+pub fn reconcile(
+    t: &Transaction<'_>,
+    caller: &Identity,
+    (organization, member): (OrganizationId, MemberId),
+    plan: Plan,
+    dry_run: bool,
+) -> Result<Synced> {
+    let Plan { source, wanted, unknown, ignored, asked } = plan;
+    let held: Vec<(RoleId, String)> = store::list_assignments(t, organization, member)?
+        .into_iter()
+        .filter(|assignment| assignment.source == source)
+        .map(|assignment| (assignment.role, assignment.role_key))
+        .collect();
+    let wanted = wanted.unwrap_or_else(|| held.clone());
+    let (added, removed, kept) = (Vec::new(), Vec::new(), Vec::new());
+    let mut synced = Synced { source, added, removed, kept, unknown, ignored, asked };
+    let role = |id: RoleId| super::known_role(t.snapshot(), organization, id);
+    for (id, key) in &wanted {
+        if held.iter().any(|(held, _)| held == id) {
+            synced.kept.push(key.clone());
+            continue;
+        }
+        giving::require_held(t.snapshot(), caller, organization, role(*id)?)?;
+        synced.added.push(key.clone());
+        if !dry_run {
+            store::insert_assignment(t, organization, member, *id, source)?;
+        }
+    }
+    for (id, key) in held.iter().filter(|(id, _)| !wanted.iter().any(|(wanted, _)| wanted == id)) {
+        giving::require_may_take(t.snapshot(), caller, organization, role(*id)?)?;
+        synced.removed.push(key.clone());
+        if !dry_run {
+            store::delete_sourced_assignment(t, organization, member, *id, source)?;
+        }
+    }
+    Ok(synced)
+}

@@ -1,0 +1,232 @@
+//! The upload of a component, which becomes a version.
+
+use std::sync::Arc;
+
+use poem_openapi::param::Query;
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{PluginState, ReportView, VersionView};
+use crate::features::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
+use crate::kernel::app::{App, Changed, Large, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Person;
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::plugin::Exports;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::http::body::require_media_type;
+use crate::kernel::http::{Reply, Tag, ok};
+use crate::kernel::ids::{OrganizationId, Timestamp};
+use crate::kernel::sandbox::{AccessInput, Admitted, RoleInput, Tier, Turn};
+use crate::kernel::secret::Hash;
+
+/// A version, just uploaded, or the one that has these bytes already
+#[derive(Object)]
+struct UploadedPlugin {
+    name: String,
+    version: u32,
+    /// The digest of the component, in hexadecimal
+    sha256: String,
+    /// `tested`, or `compiled` when it failed the test vectors it brought along: then it cannot be activated
+    state: PluginState,
+    /// `authorizer`, `role-mapper`
+    exports: Vec<String>,
+    imports: Vec<String>,
+    size_bytes: u64,
+    report: ReportView,
+}
+
+impl UploadedPlugin {
+    fn of(whole: Whole, number: u32) -> Result<Self> {
+        let version = whole.find(number)?.clone();
+        let view = VersionView::of(&whole.plugin, version, false);
+        Ok(Self {
+            name: whole.plugin.name,
+            version: view.version,
+            sha256: view.sha256,
+            state: view.state,
+            exports: view.exports,
+            imports: view.imports,
+            size_bytes: view.size_bytes,
+            report: view.report,
+        })
+    }
+}
+
+crate::answers! {
+    upload_plugin: [
+        PluginName, PluginTooLarge, NotAComponent, PluginMalformed, PluginImports, PluginExports, PluginMajor,
+        PluginTooComplex, PluginCompile, PluginStart, PluginVectors, PluginsFull, UploadsLimited, CompilerBusy,
+    ];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+    /// Who uploaded how often.
+    pub uploads: Arc<Uploads>,
+}
+
+#[OpenApi(tag = "Tag::Plugins")]
+impl Api {
+    /// Upload a version of a plugin
+    ///
+    /// A WebAssembly component for a world of `roster:policy`. It is looked into, compiled, started, and asked the test
+    /// vectors that it brings along; what is unfit is refused with the reason. The first upload of a name makes the
+    /// plugin, each further one a version of it; the same bytes again are the version that they are already. Nothing is in
+    /// force before it is activated.
+    #[oai(path = "/plugins", method = "post", operation_id = "upload_plugin")]
+    async fn upload_plugin(
+        &self,
+        caller: Person,
+        /// 1 to 63 of a-z 0-9 -, beginning with a letter
+        name: Query<String>,
+        _component: WasmComponent,
+    ) -> Reply<UploadedPlugin> {
+        let snapshot = self.app.snapshot();
+        let tenant = authz::require_in_tenant(&snapshot, &caller, Permission::PLUGIN_UPLOAD)?;
+        let (config, name) = (&self.app.config, name.0);
+        plugins::require_name(&name)?;
+        self.uploads.take(tenant, Timestamp::now(), config.plugin_uploads_per_min)?;
+        let tier = self.app.tier_of(&snapshot, tenant);
+        let bytes = self.app.take_large(&caller, Large::Component).await?.clone();
+        let room = Room {
+            plugins_max: config.plugins_max,
+            versions_max: config.plugin_versions_max,
+            bytes_max: config.plugin_bytes_max,
+        };
+        let sha256: Hash = Sha256::digest(&bytes).into();
+        let wanted = name.clone();
+        let known = self.app.read(move |r| find_known(r, tenant, &wanted, &sha256)).await?;
+        if let Some((whole, number)) = known {
+            return Ok(ok(UploadedPlugin::of(whole, number)?));
+        }
+        let wanted = name.clone();
+        self.app.read(move |r| plugins::require_room(r, tenant, &wanted, room)).await?;
+        let (version, admitted) = self.admit(&caller, tenant, &bytes, tier).await?;
+        let upload = Upload { name, component: bytes, version };
+        let keep = move |t: &Transaction<'_>, caller: &Identity| {
+            let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::PLUGIN_UPLOAD)?;
+            let (whole, number, is_new) = plugins::store_version(t, tenant, upload, room)?;
+            if !is_new {
+                return Ok(Changed::nothing((whole, number)));
+            }
+            let version = whole.find(number)?;
+            let entry = Entry::new("plugin", &whole.plugin.name).within(tenant).after(json!({
+                "version": number,
+                "sha256": hex::encode(version.sha256),
+                "exports": version.exports.words(),
+                "size_bytes": version.size_bytes,
+                "tested": version.is_tested,
+            }));
+            Ok(Changed::new((whole, number), entry))
+        };
+        let (whole, number) = self.app.change(&caller, "plugin.upload", keep).await?.answer;
+        self.app.host.adopt(tenant, &admitted).await;
+        Ok(ok(UploadedPlugin::of(whole, number)?))
+    }
+}
+
+impl Api {
+    /// All that must be right before a component is stored, outside of any transaction.
+    async fn admit(
+        &self,
+        caller: &Identity,
+        tenant: OrganizationId,
+        bytes: &[u8],
+        tier: Tier,
+    ) -> Result<(Version, Admitted)> {
+        let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
+        let (admitted, vectors) = admitted.inspect_err(|e| {
+            if e.cause == Cause::PluginCompile {
+                self.app.figures.plugin_compile_failures.inc();
+            }
+        })?;
+        let compile_ms = u64::try_from(admitted.compile_time.as_millis()).unwrap_or(u64::MAX);
+        let mut report = Report { compile_ms, ..Report::default() };
+        report.count(&vectors);
+        let turn =
+            Turn { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
+        report.dry_run = self.try_out(turn, admitted.exports).await;
+        let (kind, who) = caller.actor();
+        let version = Version {
+            number: 0,
+            sha256: admitted.sha256,
+            size_bytes: bytes.len() as u64,
+            exports: admitted.exports,
+            imports: admitted.imports.clone(),
+            is_large: tier == Tier::Large,
+            is_tested: report.is_green(),
+            report,
+            quarantined_at: None,
+            uploaded_by: format!("{kind} {who}"),
+            created_at: Timestamp::now(),
+        };
+        Ok((version, admitted))
+    }
+
+    /// Asks each interface something without meaning.
+    async fn try_out(&self, turn: Turn, exports: Exports) -> Vec<Tried> {
+        let mut tried = Vec::new();
+        if exports.authorizer {
+            let called = self.app.host.authorize(turn.clone(), AccessInput::neutral()).await;
+            tried.push(Answer::of_authorizer(&called).tried(Exports::AUTHORIZER));
+        }
+        if exports.role_mapper {
+            let called = self.app.host.map_roles(turn, RoleInput::neutral()).await;
+            tried.push(Answer::of_mapper(&called).tried(Exports::ROLE_MAPPER));
+        }
+        tried
+    }
+}
+
+/// The version of this plugin that has these bytes, with its plugin.
+fn find_known(
+    r: &crate::kernel::db::Reader<'_>,
+    organization: OrganizationId,
+    name: &str,
+    sha256: &Hash,
+) -> Result<Option<(Whole, u32)>> {
+    let Some(plugin) = store::find_plugin(r, organization, name)? else { return Ok(None) };
+    let Some(number) = store::find_version_of(r, plugin.id, sha256)? else { return Ok(None) };
+    Ok(Some((store::get(r, organization, name)?, number)))
+}
+
+/// A component, as it was built.
+pub struct WasmComponent;
+
+const WASM: &str = "application/wasm";
+/// What generated clients and simple uploads send.
+const OCTETS: &str = "application/octet-stream";
+
+impl<'a> ApiExtractor<'a> for WasmComponent {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(_: &mut Registry) {}
+
+    fn request_meta() -> Option<MetaRequest> {
+        let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "binary")));
+        Some(MetaRequest {
+            description: Some("A WebAssembly component"),
+            content: vec![
+                MetaMediaType { content_type: WASM, schema: schema.clone() },
+                MetaMediaType { content_type: OCTETS, schema },
+            ],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a poem::Request,
+        _: &mut poem::RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        require_media_type(request, &[WASM, OCTETS], "send the component as application/wasm")?;
+        Ok(Self)
+    }
+}

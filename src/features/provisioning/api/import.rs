@@ -1,0 +1,321 @@
+//! The operation that imports members with quotas and names elsewhere.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use poem_openapi::param::Query;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, OpenApi};
+use serde_json::Value;
+
+use super::require_site;
+use crate::features::members::require_may_touch;
+use crate::features::provisioning::import::{self, COLUMNS, Outcome, Plan, Row};
+use crate::features::provisioning::{self, spreadsheet};
+use crate::features::quotas::Rules;
+use crate::kernel::app::{App, Changed, Large, Transaction};
+use crate::kernel::authn::caller::Office;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::error::{Error, Field, Result};
+use crate::kernel::http::body::require_media_type;
+use crate::kernel::http::{Reply, Tag, inputs, ok};
+use crate::kernel::ids::MemberId;
+
+/// One member to import; what is left out stays as it is, or takes the default
+#[derive(Object)]
+struct ImportUser {
+    /// By which the member is found
+    username: String,
+    /// Needed for a new member
+    email: Option<String>,
+    display_name: Option<String>,
+    /// The number of the account at the WordPress site
+    wordpress_id: Option<i64>,
+    /// In bytes
+    quota_size: Option<i64>,
+    /// The username when absent; never changed
+    sftpgo_username: Option<String>,
+    /// The organization it belongs to
+    org_code: Option<String>,
+}
+
+/// Members to import; as text/csv the first line has the names of the fields
+#[derive(Object)]
+struct ImportUsers {
+    users: Vec<ImportUser>,
+}
+
+/// A row that made or changed a member
+#[derive(Object)]
+struct ImportedRow {
+    /// Counted from 1, without a header
+    row: u64,
+    username: String,
+    /// Null for one that was not made yet
+    #[oai(nullable)]
+    id: Option<MemberId>,
+    /// What differs
+    fields: Vec<String>,
+}
+
+/// What is wrong with a row
+#[derive(Object)]
+struct RowFault {
+    /// The column
+    field: String,
+    message: String,
+}
+
+/// A row with which nothing happened
+#[derive(Object)]
+struct FailedRow {
+    /// Counted from 1, without a header
+    row: u64,
+    /// The line of the file on which it begins; null where the rows are no lines
+    #[oai(nullable)]
+    line: Option<u64>,
+    #[oai(nullable)]
+    username: Option<String>,
+    fields: Vec<RowFault>,
+}
+
+/// What an import did, or would do
+#[derive(Object, Default)]
+struct ImportDifference {
+    dry_run: bool,
+    rows: u64,
+    created: Vec<ImportedRow>,
+    changed: Vec<ImportedRow>,
+    unchanged: u64,
+    /// Nothing happened with these; the others are not held up
+    failed: Vec<FailedRow>,
+}
+
+/// Examples of these schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[(
+    "ImportUsers",
+    r#"{"users":[{"username":"kim","email":"kim@example.org","wordpress_id":17,"quota_size":10737418240,"org_code":"acme"}]}"#,
+)];
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/users/import", tag = "Tag::Members")]
+impl Api {
+    /// Import members with quotas and names elsewhere
+    ///
+    /// As CSV or JSON. A row happens as a whole or not at all, and a bad one stops no other; a second run has nothing left
+    /// to do. Members are found by their username, where the site gave it, or where the row has their number at WordPress or
+    /// their name at SFTPGo as well: a username that somebody else chose fails. New ones get no password and no API key here.
+    #[oai(path = "/", method = "post", operation_id = "import_users")]
+    async fn import_users(
+        &self,
+        caller: Office,
+        /// Only say what would be done
+        dry_run: Query<Option<bool>>,
+        /// Send each new member a letter with a link that works once
+        welcome: Query<Option<bool>>,
+        file: UsersFile,
+    ) -> Reply<ImportDifference> {
+        let bytes = self.app.take_large(&caller, Large::Users).await?.clone();
+        let (dry_run, welcome) = (dry_run.0.unwrap_or(false), welcome.0.unwrap_or(false));
+        let rows_max = self.app.config.import_rows_max;
+        let read = move || file.rows(&bytes, rows_max);
+        let rows = tokio::task::spawn_blocking(read).await.map_err(|e| Error::internal(e.to_string()))??;
+        let planned = self.planned(rows).await?;
+        if dry_run {
+            return Ok(ok(difference(true, planned.into_iter().map(|(row, plan)| (row, foreseen(plan))))));
+        }
+        /// Changes that wait together share one commit.
+        const AT_ONCE: usize = 64;
+        let written = stream::iter(planned).map(|(row, plan)| self.write(&caller, row, plan, welcome));
+        let written: Vec<(Row, Outcome)> = written.buffered(AT_ONCE).try_collect().await?;
+        Ok(ok(difference(false, written.into_iter())))
+    }
+}
+
+impl Api {
+    /// What each row would do as things stand.
+    async fn planned(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
+        let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));
+        self.app
+            .read(move |r| {
+                let mut repeated = import::repeated(&rows);
+                rows.into_iter()
+                    .map(|row| {
+                        let plan = match repeated.remove(&row.number) {
+                            Some(faults) => Plan::Failed(faults),
+                            None => import::plan(r, &snapshot, &rules, &row)?,
+                        };
+                        Ok((row, plan))
+                    })
+                    .collect()
+            })
+            .await
+    }
+
+    /// Does what a row says, if it still does what was planned; only our own failures stop the import.
+    async fn write(&self, caller: &Identity, row: Row, plan: Plan, welcome: bool) -> Result<(Row, Outcome)> {
+        if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
+            return Ok((row, foreseen(plan)));
+        }
+        let (wanted, rules, members_max) = (row.clone(), Rules::of(&self.app.config), self.app.config.members_max);
+        let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &wanted)?
+        {
+            Plan::Create(mut new) => {
+                require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
+                new.welcome = welcome.then(|| Maker::of(caller));
+                Ok(provisioning::make(t, &rules, &new, members_max)?.map(|id| Outcome::Created(Some(id))))
+            }
+            Plan::Change(user, edit, fields) => {
+                let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
+                let id = user.member.id;
+                require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
+                Ok(provisioning::edit(t, &rules, reach, &user, &edit)?.map(|fields| Outcome::Changed(id, fields)))
+            }
+            settled => Ok(Changed::nothing(foreseen(settled))),
+        };
+        let outcome = match self.app.change(caller, "user.import", write).await {
+            Ok(done) => done.answer,
+            Err(refused) if refused.cause.status() < 500 => Outcome::Failed(if refused.fields.is_empty() {
+                vec![Field::body("row", refused.message())]
+            } else {
+                refused.fields
+            }),
+            Err(ours) => return Err(ours),
+        };
+        Ok((row, outcome))
+    }
+}
+
+fn foreseen(plan: Plan) -> Outcome {
+    match plan {
+        Plan::Create(_) => Outcome::Created(None),
+        Plan::Change(user, _, fields) => Outcome::Changed(user.member.id, fields),
+        Plan::Unchanged => Outcome::Unchanged,
+        Plan::Failed(faults) => Outcome::Failed(faults),
+    }
+}
+
+fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> ImportDifference {
+    let mut found = ImportDifference { dry_run, ..ImportDifference::default() };
+    for (row, outcome) in rows {
+        found.rows += 1;
+        let (number, line, username) = (row.number as u64, row.line, row.username().map(str::to_owned));
+        let imported = |id: Option<MemberId>, fields: Vec<&str>| ImportedRow {
+            row: number,
+            username: username.clone().unwrap_or_default(),
+            id,
+            fields: fields.into_iter().map(str::to_owned).collect(),
+        };
+        match outcome {
+            Outcome::Created(id) => found.created.push(imported(id, Vec::new())),
+            Outcome::Changed(id, fields) => found.changed.push(imported(Some(id), fields)),
+            Outcome::Unchanged => found.unchanged += 1,
+            Outcome::Failed(faults) => {
+                let fault = |fault: Field| RowFault { field: fault.name().to_owned(), message: fault.message };
+                let fields = faults.into_iter().map(fault).collect();
+                found.failed.push(FailedRow { row: number, line, username: username.clone(), fields });
+            }
+        }
+    }
+    found
+}
+
+/// The file of an import.
+pub enum UsersFile {
+    Json,
+    /// In the encoding that its sender says.
+    Csv(Option<&'static encoding_rs::Encoding>),
+}
+
+impl UsersFile {
+    fn rows(&self, bytes: &[u8], rows_max: u64) -> Result<Vec<Row>> {
+        if let Self::Csv(encoding) = self {
+            return spreadsheet::read_csv(bytes, *encoding, rows_max);
+        }
+        let value = inputs::parse(bytes)?;
+        let message = "must be an array of members under `users`";
+        let users = value.get("users").and_then(Value::as_array).ok_or_else(|| Error::field("users", message))?;
+        spreadsheet::require_rows(users.len(), rows_max)?;
+        let mut faults = Vec::new();
+        let rows = users.iter().enumerate().map(|(n, user)| row_of(n + 1, user, &mut faults)).collect();
+        if faults.is_empty() { Ok(rows) } else { Err(Error::fields(faults)) }
+    }
+}
+
+/// More than this many faults of form in one file are not listed.
+const FAULTS_MAX: usize = 100;
+
+fn row_of(number: usize, user: &Value, faults: &mut Vec<Field>) -> Row {
+    let place = (number - 1).to_string();
+    let mut fault = |field: &str, message: String| {
+        if faults.len() < FAULTS_MAX {
+            faults.push(Field::at(&["body", "users", &place, field], message));
+        }
+    };
+    let Some(user) = user.as_object() else {
+        fault("", "must be an object".into());
+        return Row::default();
+    };
+    let mut cells = Vec::new();
+    for (name, value) in user {
+        let Some(column) = COLUMNS.iter().find(|column| *column == name) else {
+            fault(name, format!("is not a field: they are {}", COLUMNS.join(", ")));
+            continue;
+        };
+        match value {
+            Value::Null => {}
+            Value::String(text) => cells.push((*column, Some(text.clone()))),
+            Value::Number(number) => cells.push((*column, Some(number.to_string()))),
+            _ => fault(column, "must be text or a number".into()),
+        }
+    }
+    Row::of(number, cells)
+}
+
+impl<'a> ApiExtractor<'a> for UsersFile {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut poem_openapi::registry::Registry) {
+        <ImportUsers as poem_openapi::types::Type>::register(registry);
+    }
+
+    fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
+        let media = |content_type, schema| poem_openapi::registry::MetaMediaType { content_type, schema };
+        Some(poem_openapi::registry::MetaRequest {
+            description: Some(
+                "Members as JSON, or as CSV with the names of the fields in the first line. Commas, semicolons, tabs or `|` \
+                 separate cells; the text is UTF-8, what its byte order mark says, or what `charset` says (`text/csv; \
+                 charset=big5`). `quota_size` may have a unit there: `10GB` (10^9 bytes each), `10GiB` (2^30)",
+            ),
+            content: vec![
+                media("application/json", <ImportUsers as poem_openapi::types::Type>::schema_ref()),
+                media("text/csv", <String as poem_openapi::types::Type>::schema_ref()),
+            ],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a poem::Request,
+        _: &mut poem::RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        const MESSAGE: &str = "send the members as text/csv or application/json";
+        require_media_type(request, &["text/csv", "application/json"], MESSAGE)?;
+        if require_media_type(request, &["text/csv"], MESSAGE).is_err() {
+            return Ok(Self::Json);
+        }
+        let parameters = request.content_type().unwrap_or_default().split(';').skip(1);
+        let charset = parameters
+            .filter_map(|one| one.split_once('='))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+        let encoding = charset.map(|(_, name)| spreadsheet::encoding(name.trim().trim_matches('"'))).transpose()?;
+        Ok(Self::Csv(encoding))
+    }
+}

@@ -1,0 +1,350 @@
+//! Members with everything that belongs to them: names at WordPress and SFTPGo, a quota, a place in an organization. They
+//! are made, changed and erased as a whole, in one transaction.
+
+pub mod api;
+pub mod import;
+pub mod spreadsheet;
+
+use serde_json::json;
+
+use crate::features::members::{
+    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, happened, join,
+    owner_of_folder, require_room,
+};
+use crate::features::quotas::{self, Account, Rules};
+use crate::kernel::app::{Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::giving::{self, Touch};
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::{self, Reach};
+use crate::kernel::db::Reader;
+use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::ids::{MemberId, OrganizationId};
+use crate::kernel::outbox::Kind;
+
+/// A member with what belongs to it.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub member: Member,
+    pub status_reason: Option<String>,
+    pub wordpress_id: Option<String>,
+    pub sftpgo_username: Option<String>,
+    /// The only organization it belongs to.
+    pub organization: Option<OrganizationId>,
+    pub account: Account,
+}
+
+impl User {
+    /// As who has this reach sees it: of a member who belongs to other organizations too, one of them sees the profile, and
+    /// neither names elsewhere nor what is stored.
+    pub fn seen(self, snapshot: &Snapshot, reach: Reach) -> Self {
+        if giving::require_whole(snapshot, reach, self.member.id).is_ok() {
+            return self;
+        }
+        let account = Account { size: 0, used: 0, own_size: None, ..self.account };
+        Self { status_reason: None, wordpress_id: None, sftpgo_username: None, account, ..self }
+    }
+}
+
+/// What a new one begins with.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    pub username: String,
+    pub email: String,
+    pub display_name: Option<String>,
+    pub wordpress_id: Option<u64>,
+    /// The username when absent.
+    pub sftpgo_username: Option<String>,
+    /// In bytes; the default when absent.
+    pub quota_size: Option<i64>,
+    pub organization: Option<OrganizationId>,
+    /// Who has a letter sent with a link to begin with; `None` for no letter.
+    pub welcome: Option<Maker>,
+}
+
+impl NewUser {
+    pub fn sftpgo_username(&self) -> &str {
+        self.sftpgo_username.as_deref().unwrap_or(&self.username)
+    }
+}
+
+/// Can this be the name of a folder of videos: `[a-z0-9][a-z0-9._-]{2,59}`?
+pub fn is_folder_name(text: &str) -> bool {
+    let is_first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_plain = |byte: u8| is_first(byte) || matches!(byte, b'.' | b'_' | b'-');
+    (3..=60).contains(&text.len()) && text.bytes().next().is_some_and(is_first) && text.bytes().all(is_plain)
+}
+
+/// Fails unless the SFTPGo name can be a folder's; says which name is at fault.
+pub fn require_folder_name(new: &NewUser) -> Result<()> {
+    if is_folder_name(new.sftpgo_username()) {
+        return Ok(());
+    }
+    let message = "must be 3 to 60 of a-z 0-9 . _ - beginning with a letter or digit, because it becomes a folder; \
+                   it is the username when absent";
+    Err(Error::field("sftpgo_username", message))
+}
+
+/// The member with all that belongs to it.
+pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, id: MemberId) -> Result<User> {
+    complete(r, snapshot, rules, members::get_member(r, id)?)
+}
+
+/// What belongs to a member.
+pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, member: Member) -> Result<User> {
+    let id = member.id;
+    Ok(User {
+        status_reason: members::find_status_reason(r, id)?,
+        wordpress_id: members::find_name_at(r, id, WORDPRESS)?,
+        sftpgo_username: members::find_name_at(r, id, SFTPGO)?,
+        account: quotas::account(r, rules, snapshot, id)?,
+        organization: quotas::organization_of(snapshot, id),
+        member,
+    })
+}
+
+/// Names that nobody else may have.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'n> {
+    pub username: Option<&'n str>,
+    pub email: Option<&'n str>,
+    pub wordpress_id: Option<u64>,
+    pub sftpgo_username: Option<&'n str>,
+}
+
+/// Names that somebody else has, each with what to say about it.
+pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<Vec<(Cause, Field)>> {
+    let is_other = |member: &Member| Some(member.id) != own;
+    // A registration that nobody proved stands in nobody's way.
+    let login = |text: &str| -> Result<bool> {
+        let found = find_login(r, text)?.map(|login| login.member);
+        Ok(found.is_some_and(|member| is_other(&member) && member.status != "pending"))
+    };
+    let mut found = Vec::new();
+    if names.username.map(login).transpose()? == Some(true) {
+        found.push((Cause::UsernameExists, "username"));
+    }
+    if names.email.map(login).transpose()? == Some(true) {
+        found.push((Cause::EmailExists, "email"));
+    }
+    if let Some(id) = names.wordpress_id
+        && find_known(r, WORDPRESS, &id.to_string())?.is_some_and(|member| is_other(&member))
+    {
+        found.push((Cause::WordPressIdExists, "wordpress_id"));
+    }
+    if let Some(name) = names.sftpgo_username
+        && owner_of_folder(r, name)?.is_some_and(|owner| Some(owner) != own)
+    {
+        found.push((Cause::SftpgoNameExists, "sftpgo_username"));
+    }
+    Ok(found.into_iter().map(|(cause, field)| (cause, Field::body(field, cause.message()))).collect())
+}
+
+/// One failure for all names that are taken; the first says which cause it is.
+fn refused(taken: Vec<(Cause, Field)>) -> Result<()> {
+    let Some((cause, _)) = taken.first() else { return Ok(()) };
+    let mut error = Error::new(*cause);
+    error.fields = taken.into_iter().map(|(_, field)| field).collect();
+    Err(error)
+}
+
+/// Creates a member with all that belongs to it.
+pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
+    require_folder_name(new)?;
+    let capacity = require_room(t.snapshot(), members_max)?;
+    let sftpgo_username = new.sftpgo_username();
+    let names = Names {
+        username: Some(&new.username),
+        email: Some(&new.email),
+        wordpress_id: new.wordpress_id,
+        sftpgo_username: Some(sftpgo_username),
+    };
+    refused(taken(t, None, names)?)?;
+    let id = create(
+        t,
+        capacity,
+        &NewMember {
+            username: Some(new.username.clone()),
+            username_by_site: true,
+            email: Some(new.email.clone()),
+            display_name: new.display_name.clone(),
+            ..NewMember::default()
+        },
+    )?;
+    members::insert_identity(t, id, SFTPGO, sftpgo_username, None)?;
+    if let Some(number) = new.wordpress_id {
+        members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
+    }
+    // Makes its account. Under the ceiling of its organization that comes with its first video, once the policy knows of
+    // its place.
+    let counted = quotas::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
+    let mut changes = vec![authz::store::person(t, id)?];
+    let mut entry = Entry::new("member", id).after(json!({
+        "fields": ["username", "email", "sftpgo_username"], "quota_size": new.quota_size,
+        "wordpress_id": new.wordpress_id,
+    }));
+    if let Some(organization) = new.organization {
+        changes.extend(join(t, organization, id)?);
+        entry = entry.within(organization);
+    }
+    let told = |kind| happened(t, kind, id).within(new.organization);
+    let welcomed = new.welcome.as_ref().map(|maker| told(Kind::MemberWelcomed).promised_by(maker));
+    let told: Vec<_> = std::iter::once(told(Kind::MemberCreated)).chain(welcomed).collect();
+    Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
+}
+
+/// What of a user shall be otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    /// `Some(None)` takes the default.
+    pub quota_size: Option<Option<i64>>,
+    /// `Some(None)` takes it away.
+    pub wordpress_id: Option<Option<u64>>,
+    /// For a member that has none: a folder is never renamed.
+    pub sftpgo_username: Option<String>,
+    pub join: Option<OrganizationId>,
+}
+
+/// What a change of these fields touches.
+pub fn touch_of(fields: &[&str]) -> Touch {
+    let opens = |field: &&str| ["email", "wordpress_id", "sftpgo_username"].contains(field);
+    if fields.iter().any(opens) { Touch::Account } else { Touch::Standing }
+}
+
+impl Edit {
+    /// Names of what differs from the present.
+    pub fn fields(&self, user: &User, snapshot: &Snapshot) -> Vec<&'static str> {
+        let number = |id: &Option<u64>| id.map(|id| id.to_string());
+        let belongs = |id: &OrganizationId| snapshot.tenant(*id).is_some_and(|t| t.set_of(user.member.id).is_some());
+        let differs = [
+            ("email", self.email.as_ref().is_some_and(|email| user.member.email.as_ref() != Some(email))),
+            (
+                "display_name",
+                self.display_name.as_ref().is_some_and(|name| user.member.display_name.as_ref() != Some(name)),
+            ),
+            ("quota_size", self.quota_size.is_some_and(|size| user.account.own_size != size)),
+            ("wordpress_id", self.wordpress_id.as_ref().is_some_and(|id| number(id) != user.wordpress_id)),
+            (
+                "sftpgo_username",
+                self.sftpgo_username.as_ref().is_some_and(|name| user.sftpgo_username.as_ref() != Some(name)),
+            ),
+            ("org_code", self.join.as_ref().is_some_and(|id| !belongs(id))),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
+    /// All that stands against the change.
+    pub fn faults(&self, r: &Reader<'_>, user: &User) -> Result<Vec<(Cause, Field)>> {
+        let names = Names {
+            username: None,
+            email: self.email.as_deref(),
+            wordpress_id: self.wordpress_id.flatten(),
+            sftpgo_username: self.sftpgo_username.as_deref(),
+        };
+        let mut faults = taken(r, Some(user.member.id), names)?;
+        let renamed = user.sftpgo_username.as_ref().zip(self.sftpgo_username.as_ref()).is_some_and(|(a, b)| a != b);
+        if renamed {
+            let message = "a folder is never renamed: the member keeps its SFTPGo name";
+            faults.push((Cause::SftpgoNameExists, Field::body("sftpgo_username", message)));
+        }
+        Ok(faults)
+    }
+}
+
+/// Changes what differs; answers the names of the fields.
+pub fn edit(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    reach: Reach,
+    user: &User,
+    edit: &Edit,
+) -> Result<Changed<Vec<&'static str>>> {
+    let (id, fields) = (user.member.id, edit.fields(user, t.snapshot()));
+    if fields.is_empty() {
+        return Ok(Changed::nothing(fields));
+    }
+    refused(edit.faults(t, user)?)?;
+    let mut changes = Vec::new();
+    let mut member = user.member.clone();
+    member.email = edit.email.clone().or(member.email);
+    member.display_name = edit.display_name.clone().or(member.display_name);
+    if member != user.member {
+        members::update_names(t, &member)?;
+    } else {
+        members::touch(t, id)?;
+    }
+    if fields.contains(&"wordpress_id") {
+        members::delete_subject_at(t, id, WORDPRESS)?;
+        if let Some(number) = edit.wordpress_id.flatten() {
+            members::insert_identity(t, id, WORDPRESS, &number.to_string(), None)?;
+        }
+    }
+    if fields.contains(&"sftpgo_username")
+        && let Some(name) = &edit.sftpgo_username
+    {
+        members::insert_identity(t, id, SFTPGO, name, None)?;
+    }
+    let counted = match edit.quota_size {
+        Some(size) => quotas::set_quota(t, rules, reach, (id, size))?,
+        None => Changed::nothing(false),
+    };
+    if let Some(organization) = edit.join {
+        changes.extend(join(t, organization, id)?);
+    }
+    let is_of_member = fields.iter().any(|field| *field != "quota_size");
+    let updated = is_of_member.then(|| happened(t, Kind::MemberUpdated, id));
+    let entry = Entry::new("member", id).within(reach.organization()).after(json!({"fields": &fields}));
+    Ok(Changed::new(fields, entry).policy(changes).event(updated).and(counted))
+}
+
+/// Suspends a member or activates it again, and says why.
+pub fn switch(
+    t: &Transaction<'_>,
+    reach: Reach,
+    id: MemberId,
+    is_active: bool,
+    reason: Option<&str>,
+) -> Result<Changed<()>> {
+    let former = members::alive(t, id)?;
+    let is_same = former.is_active() == is_active && members::find_status_reason(t, id)?.as_deref() == reason;
+    if is_same {
+        return Ok(Changed::nothing(()));
+    }
+    let changes = if former.is_active() == is_active { Vec::new() } else { members::set_active(t, id, is_active)? };
+    members::set_status_reason(t, id, reason)?;
+    members::touch(t, id)?;
+    let kind = if is_active { Kind::MemberActivated } else { Kind::MemberSuspended };
+    let event = (!changes.is_empty()).then(|| happened(t, kind, id));
+    let status = if is_active { "active" } else { "suspended" };
+    // The reason is somebody's own words, perhaps about a person: the audit knows only that there is one.
+    let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});
+    Ok(Changed::new((), Entry::new("member", id).within(reach.organization()).after(after))
+        .policy(changes)
+        .event(event))
+}
+
+/// The member who has this username.
+pub fn find_by_username(r: &Reader<'_>, username: &str) -> Result<Option<Member>> {
+    let found = find_login(r, username)?.map(|login| login.member);
+    let is_its = |member: &Member| member.username.as_deref().map(folded) == Some(folded(username));
+    Ok(found.filter(|member| is_its(member) && member.status != "pending"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_folder_name;
+
+    #[test]
+    fn a_folder_has_3_to_60_plain_characters_and_begins_with_a_letter_or_digit() {
+        let (fits, too_long) = ("a".repeat(60), "a".repeat(61));
+        for name in ["kim", "0kim", "k.i_m-", &fits] {
+            assert!(is_folder_name(name), "{name}");
+        }
+        for name in ["", "ki", "Kim", ".kim", "-kim", "ki/m", "kím", "ki m", "..", &too_long] {
+            assert!(!is_folder_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! The account of bytes: what a member, and the organization above it, may store, has promised, and does store.
+//!
+//! **Invariant.** `used` changes by one conditional update beside a row of the ledger, in the transaction of its cause.
+//! It is the sum of the member's ledger and the sum of its videos; `reserved` is the sum of its open reservations.
+//!
+//! A member counts under the ceiling of its only organization, or of none. Who joins or leaves takes that along for what
+//! comes then; what it stored before stays counted where it was, until it is deleted or transferred.
+
+pub mod api;
+pub mod recount;
+mod recount_store;
+mod reservation_store;
+pub mod reservations;
+mod store;
+
+use serde_json::json;
+
+use crate::kernel::app::{App, Changed, Occurrence, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::Reach;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::config::Config;
+use crate::kernel::db::{Reader, Writer};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::outbox::{Event, Kind};
+
+/// The largest size that is taken: every sum of what fits a quota stays a number.
+pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
+
+/// Usage at which members are warned, in per cent.
+const WARNINGS: [i64; 2] = [80, 95];
+/// Stands where all is used, or something did not fit and no byte is free: there is nothing more to warn of until
+/// something is freed.
+const FULL: i64 = 100;
+
+/// What the settings say of quotas.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub default_bytes: i64,
+    pub videos_max: i64,
+    pub reservations_max: i64,
+    pub reservation_ttl_ms: i64,
+}
+
+impl Rules {
+    pub fn of(config: &Config) -> Self {
+        let number = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
+        Self {
+            default_bytes: number(config.quota_default_bytes),
+            videos_max: number(config.videos_max),
+            reservations_max: number(config.reservations_max),
+            reservation_ttl_ms: crate::kernel::app::ms(config.reservation_ttl_s),
+        }
+    }
+}
+
+/// A member's account as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    pub organization: Option<OrganizationId>,
+    /// Its own size; none takes the organization's or the site's.
+    pub own_size: Option<i64>,
+    /// What it may store.
+    pub size: i64,
+    pub used: i64,
+    pub reserved: i64,
+    pub warned_percent: i64,
+    /// The ceiling above it, where there is one; known of an account that was just adjusted.
+    pub above: Option<Above>,
+}
+
+/// A ceiling as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Above {
+    pub size: i64,
+    pub used: i64,
+    pub warned_percent: i64,
+}
+
+impl Account {
+    /// Of a member that has stored nothing yet.
+    pub fn empty(organization: Option<OrganizationId>, size: i64) -> Self {
+        Self { organization, own_size: None, size, used: 0, reserved: 0, warned_percent: 0, above: None }
+    }
+
+    pub fn free(&self) -> i64 {
+        free(self.size, self.used, self.reserved)
+    }
+
+    /// Is nothing left, whatever is done with what is only promised? Of who has nothing that is no news.
+    fn is_filled(&self) -> bool {
+        let is_above_full = self.above.is_some_and(|above| above.used >= above.size);
+        self.used > 0 && (self.used >= self.size || is_above_full)
+    }
+
+    pub fn percent(&self) -> i64 {
+        percent(self.size, self.used)
+    }
+
+    /// The warning that fits the usage.
+    pub fn warning(&self) -> Option<i64> {
+        warning_at(self.percent())
+    }
+}
+
+fn warning_at(percent: i64) -> Option<i64> {
+    WARNINGS.into_iter().rev().find(|warning| percent >= *warning)
+}
+
+pub fn free(size: i64, used: i64, reserved: i64) -> i64 {
+    size.saturating_sub(used).saturating_sub(reserved).max(0)
+}
+
+/// Whole per cent, rounded down. Of no room at all everything is all of it.
+pub fn percent(size: i64, used: i64) -> i64 {
+    let percent = match size {
+        0 => i128::from(used > 0) * 100,
+        size => i128::from(used) * 100 / i128::from(size),
+    };
+    i64::try_from(percent).unwrap_or(i64::MAX)
+}
+
+/// Must it fit, or is it counted because it lies there already?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    Must,
+    Anyway,
+}
+
+/// How an account changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Delta {
+    pub used: i64,
+    pub reserved: i64,
+    /// So many bytes must be free; nothing is asked where it is not above 0.
+    pub need: i64,
+}
+
+impl Delta {
+    pub fn take(size: i64, fit: Fit) -> Self {
+        Self { used: size, reserved: 0, need: if fit == Fit::Must { size } else { 0 } }
+    }
+
+    pub fn free(size: i64) -> Self {
+        Self { used: -size, reserved: 0, need: 0 }
+    }
+}
+
+/// Why an account changed: what the ledger says.
+#[derive(Debug, Clone, Copy)]
+pub struct Reason<'r> {
+    /// One of the words of the ledger.
+    pub cause: &'static str,
+    pub video: &'r str,
+    pub request_id: &'r str,
+}
+
+/// The member's row, made when first needed, under the ceiling of its only organization.
+pub fn settle(t: &Transaction<'_>, member: MemberId) -> Result<Option<OrganizationId>> {
+    let organization = organization_of(t.snapshot(), member);
+    store::settle(t, member, organization)?;
+    Ok(organization)
+}
+
+/// The organization under whose ceiling a member counts.
+pub fn organization_of(snapshot: &Snapshot, member: MemberId) -> Option<OrganizationId> {
+    snapshot.only_tenant(member).map(|tenant| tenant.id).filter(|id| !snapshot.is_platform(*id))
+}
+
+/// Changes a member's account and its organization's, or fails with nothing changed. Accounts are made before anything is
+/// refused for them.
+pub fn adjust(
+    w: &Writer<'_>,
+    rules: &Rules,
+    (member, organization): (MemberId, Option<OrganizationId>),
+    delta: Delta,
+) -> Result<Account> {
+    let of_member = || store::adjust_member(w, member, delta, rules.default_bytes);
+    if !of_member()? {
+        store::settle(w, member, organization)?;
+        if !of_member()? {
+            return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
+        }
+    }
+    let above = match organization {
+        Some(organization) => adjust_ceiling(w, organization, delta)?,
+        None => None,
+    };
+    let account = store::find_account(w, member, w.now(), rules.default_bytes)?;
+    let account = account.ok_or_else(|| Error::internal("an account vanished while it changed"))?;
+    Ok(Account { above, ..account })
+}
+
+/// Answers how the ceiling stands now, where there is one.
+fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) -> Result<Option<Above>> {
+    if let Some(above) = store::adjust_organization(w, organization, delta)? {
+        return Ok(above);
+    }
+    store::settle_organization(w, organization)?;
+    let adjusted = store::adjust_organization(w, organization, delta)?;
+    adjusted.ok_or_else(|| does_not_fit(Cause::OrganizationQuotaExceeded, delta.need))
+}
+
+fn does_not_fit(cause: Cause, need: i64) -> Error {
+    Error::new(cause).because(format!("{need} bytes do not fit"))
+}
+
+/// The same with its row in the ledger, and the events that follow from where the usage stands now.
+pub fn count(
+    w: &Writer<'_>,
+    rules: &Rules,
+    (member, organization): (MemberId, Option<OrganizationId>),
+    delta: Delta,
+    reason: Reason<'_>,
+) -> Result<(Account, Vec<Event>)> {
+    let account = adjust(w, rules, (member, organization), delta)?;
+    let events = enter(w, (member, organization), &account, delta.used, reason)?;
+    Ok((account, events))
+}
+
+/// The row in the ledger for what an account was adjusted by, and the events.
+pub fn enter(
+    w: &Writer<'_>,
+    (member, organization): (MemberId, Option<OrganizationId>),
+    account: &Account,
+    delta: i64,
+    reason: Reason<'_>,
+) -> Result<Vec<Event>> {
+    store::insert_ledger(w, (member, organization), delta, account.used, reason)?;
+    let mut events = note_usage(w, member, account)?;
+    events.extend(note_ceiling(w, organization, account)?);
+    Ok(events)
+}
+
+/// Warns once per crossing of the ceiling above an account.
+fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &Account) -> Result<Option<Event>> {
+    let Some((organization, above)) = organization.zip(account.above) else { return Ok(None) };
+    let percent = percent(above.size, above.used);
+    let warning = warning_at(percent).unwrap_or(0);
+    if warning == above.warned_percent {
+        return Ok(None);
+    }
+    store::set_ceiling_warned(w, organization, warning)?;
+    let data = json!({"size": above.size, "used": above.used, "percent": percent, "warning": warning});
+    let event = || Event::new(Kind::CeilingWarning, data).within(organization);
+    Ok((warning > above.warned_percent).then(event))
+}
+
+/// Warns once per crossing, and tells when the last byte is used, and when something of what was full is free again.
+pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result<Vec<Event>> {
+    let warning = account.warning().unwrap_or(0);
+    let event = |kind| event(kind, member, account, json!({"warning": warning}));
+    if account.warned_percent == FULL {
+        if !is_open(w, account)? {
+            return Ok(Vec::new());
+        }
+        store::set_warned(w, member, warning)?;
+        return Ok(vec![event(Kind::QuotaFreed)]);
+    }
+    let is_filled = account.is_filled();
+    let noted = if is_filled { FULL } else { warning };
+    if noted == account.warned_percent {
+        return Ok(Vec::new());
+    }
+    store::set_warned(w, member, noted)?;
+    let warned = (warning > account.warned_percent).then(|| event(Kind::QuotaWarning));
+    Ok(warned.into_iter().chain(is_filled.then(|| event(Kind::QuotaFull))).collect())
+}
+
+/// Is there a byte free, in the account and under the ceiling above it?
+pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
+    let above = match account.organization {
+        Some(organization) => store::find_ceiling(r, organization, Timestamp::now())?,
+        None => None,
+    };
+    let has_room_above = above.is_none_or(|above| above.free().is_none_or(|free| free > 0));
+    Ok(has_room_above && account.free() > 0)
+}
+
+/// Something did not fit. Where not even a byte is free, the quota counts as full until something is freed; what was only
+/// too large closes nothing. Answers nothing where the same was said a moment ago.
+pub fn note_refusal(t: &Transaction<'_>, rules: &Rules, member: MemberId, need: i64) -> Result<Option<Event>> {
+    const COALESCED_MS: i64 = 60_000;
+    settle(t, member)?;
+    let Some(account) = store::find_account(t, member, t.now(), rules.default_bytes)? else { return Ok(None) };
+    let is_newly_full = account.warned_percent != FULL && !is_open(t, &account)?;
+    if is_newly_full {
+        store::set_warned(t, member, FULL)?;
+    } else if store::was_refused_since(t, member, t.now().plus_ms(-COALESCED_MS))? {
+        return Ok(None);
+    }
+    Ok(Some(event(Kind::QuotaExceeded, member, &account, json!({"bytes": need}))))
+}
+
+/// What all events of quotas say.
+pub fn event(kind: Kind, member: MemberId, account: &Account, more: serde_json::Value) -> Event {
+    let mut data = json!({
+        "uid": member, "size": account.size, "used": account.used, "reserved": account.reserved,
+        "free": account.free(), "percent": account.percent(),
+    });
+    if let (Some(data), serde_json::Value::Object(more)) = (data.as_object_mut(), more) {
+        data.extend(more);
+    }
+    Event::new(kind, data).within(account.organization).about(member)
+}
+
+/// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
+pub async fn tend(app: &App) -> Result<()> {
+    /// Looked at in one read, and changed at once at most.
+    const AT_ONCE_MAX: usize = 200;
+    app.tend_in_pieces(store::expire).await?;
+    app.tend_in_pieces(reservations::forget_old).await?;
+    let rules = Rules::of(&app.config);
+    let mut after = MemberId(uuid::Uuid::nil());
+    loop {
+        let snapshot = app.snapshot();
+        let look = move |r: &Reader<'_>| {
+            let full = store::list_full(r, after, AT_ONCE_MAX)?;
+            let last = full.last().copied().filter(|_| full.len() == AT_ONCE_MAX);
+            let mut freed = Vec::new();
+            for member in full {
+                if has_room(r, &rules, &snapshot, member)? {
+                    freed.push(member);
+                }
+            }
+            Ok((freed, last))
+        };
+        let (freed, last) = app.read(look).await?;
+        if !freed.is_empty() {
+            let tell = move |t: &Transaction<'_>, _: &Identity| tell_freed(t, &rules, &freed);
+            app.change(&Identity::command_line(), "quota.free", tell).await?;
+        }
+        match last {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn tell_freed(t: &Transaction<'_>, rules: &Rules, members: &[MemberId]) -> Result<Changed<()>> {
+    let mut changed = Changed::nothing(());
+    for member in members {
+        let account = account(t, rules, t.snapshot(), *member)?;
+        if is_open(t, &account)? {
+            let entry = Entry::new("quota", *member).within(account.organization);
+            changed = changed.also(entry).event(note_usage(t, *member, &account)?);
+        }
+    }
+    Ok(changed)
+}
+
+/// What a member may store, and does.
+pub fn account(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: MemberId) -> Result<Account> {
+    let now = Timestamp::now();
+    let organization = organization_of(snapshot, member);
+    let above = match organization {
+        Some(organization) => store::find_ceiling(r, organization, now)?.and_then(|ceiling| ceiling.member_size),
+        None => None,
+    };
+    let size = above.unwrap_or(rules.default_bytes);
+    let found = store::find_account(r, member, now, size)?;
+    let empty = Account::empty(organization, size);
+    // It counts under its present organization from the next change on; what it may store follows at once.
+    Ok(found.map_or(empty, |account| Account { organization, size: account.own_size.unwrap_or(size), ..account }))
+}
+
+/// Has a member room for anything?
+pub fn has_room(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: MemberId) -> Result<bool> {
+    is_open(r, &account(r, rules, snapshot, member)?)
+}
+
+/// Sets what a member may store; none takes the organization's or the site's. Answers whether that was a change.
+/// What an organization says holds only under that one.
+pub fn set_quota(
+    t: &Transaction<'_>,
+    rules: &Rules,
+    reach: Reach,
+    (member, size): (MemberId, Option<i64>),
+) -> Result<Changed<bool>> {
+    let organization = settle(t, member)?;
+    let former = store::find_member_size(t, member)?.and_then(|(size, _)| size);
+    if former == size {
+        return Ok(Changed::nothing(false));
+    }
+    store::set_member_size(t, member, (size, reach.organization()))?;
+    let account = account(t, rules, t.snapshot(), member)?;
+    let events = note_usage(t, member, &account)?;
+    let entry = Entry::new("quota", member).within(organization);
+    let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
+    Ok(Changed::new(true, entry).event([event(Kind::QuotaChanged, member, &account, json!({}))]).event(events))
+}
+
+/// Did something not fit a quota?
+pub fn is_lack_of_room(error: &Error) -> bool {
+    const QUOTA: u32 = 506;
+    error.cause.category() == QUOTA
+}
+
+/// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
+pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
+    if !is_lack_of_room(error) {
+        return;
+    }
+    let (rules, word) = (Rules::of(&app.config), error.cause.word());
+    let note = move |t: &Transaction<'_>, _: &Identity| {
+        let Some(event) = note_refusal(t, &rules, member, need)? else {
+            return Ok(Changed::nothing(()));
+        };
+        let entry = Entry::new("quota", member).within(event.organization);
+        Ok(Changed::new((), entry.after(json!({"detail": word, "bytes": need}))).event([event]))
+    };
+    if let Err(e) = app.change(caller, "quota.exceed", note).await {
+        tracing::error!(error = %e, "a refusal could not be recorded");
+    }
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        // What it may store is said by its organization from now on.
+        Occurrence::MembershipsChanged(member) => store::seat_changed(t, *member).map(|()| Vec::new()),
+        // Its videos keep its id, so that what they count stays true until somebody takes or deletes them.
+        Occurrence::MemberErased(member) => reservations::release_all(t, *member).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(size: i64, used: i64) -> Account {
+        Account { used, ..Account::empty(None, size) }
+    }
+
+    #[test]
+    fn warnings_begin_at_80_and_at_95_per_cent() {
+        let warning = |used| account(1_000, used).warning();
+        assert_eq!([0, 799, 800, 949, 950, 1_000].map(warning), [None, None, Some(80), Some(80), Some(95), Some(95)]);
+    }
+
+    #[test]
+    fn no_account_makes_a_sum_that_is_no_number() {
+        assert_eq!(percent(0, 0), 0);
+        assert_eq!(percent(0, 1), 100);
+        assert_eq!(percent(SIZE_MAX, SIZE_MAX), 100);
+        assert_eq!(percent(1, i64::MAX), i64::MAX);
+        assert_eq!(free(0, i64::MAX, i64::MAX), 0);
+        assert_eq!(account(10, 3).free(), 7);
+    }
+}

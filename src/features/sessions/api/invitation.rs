@@ -1,0 +1,64 @@
+//! Signing in by an invitation: the account and its first session are made at once.
+
+use std::sync::Arc;
+
+use poem_openapi::{Object, OpenApi};
+
+use crate::features::invitations::{self, Newcomer};
+use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
+use crate::features::sessions::{Shown, open};
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::Visitor;
+use crate::kernel::http::{Body, DisplayName, Email, LinkToken, Password, Reply, Tag, Username};
+
+/// Who accepts an invitation
+#[derive(Object)]
+struct AcceptInvitation {
+    token: LinkToken,
+    username: Option<Username>,
+    /// That of the invitation when absent
+    email: Option<Email>,
+    display_name: Option<DisplayName>,
+    password: Password,
+    /// Sends the tokens as cookies too
+    cookies: Option<bool>,
+}
+
+/// Examples of this room's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[(
+    "AcceptInvitation",
+    r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","username":"kim","display_name":"Kim","password":"Correct-horse-7"}"#,
+)];
+
+crate::answers! {
+    accept_invitation: [
+        SecondFactorRequired, EnrolmentRequired, InvalidLink, EmailExists, UsernameExists, SiteFull, TooManyFailures,
+    ];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/auth", tag = "Tag::Invitations")]
+impl Api {
+    /// Accept an invitation
+    ///
+    /// Makes an account in the organization that invites, with the role of the invitation, and signs it in. The link
+    /// is used up only by success. Where the organization asks for a second factor, the account is made and the answer
+    /// is 401 `second_factor_enrolment_required` with a `challenge`.
+    #[oai(path = "/invitations/accept", method = "post", operation_id = "accept_invitation")]
+    async fn accept_invitation(&self, visitor: Visitor, body: Body<AcceptInvitation>) -> Reply<TokenAnswer> {
+        let AcceptInvitation { token, username, email, display_name, password, cookies } = body.0;
+        require_own_site(&visitor, cookies)?;
+        let newcomer = Newcomer {
+            username: username.map(|text| text.0),
+            email: email.map(|text| text.0),
+            display_name: display_name.map(|text| text.0),
+            password: password.0,
+        };
+        let member = invitations::accept(&self.app, &visitor.exchange, &token, newcomer).await?;
+        let tokens = open(&self.app, &visitor, member, "invitation", Shown::OneFactor).await?;
+        answer(&self.app, &visitor, tokens, cookies)
+    }
+}

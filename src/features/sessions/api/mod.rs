@@ -1,0 +1,150 @@
+//! Operations of sign-in, and of what follows from it.
+
+pub mod encryption_key;
+pub mod invitation;
+pub mod oidc;
+pub mod own;
+pub mod passwords;
+pub mod registration;
+pub mod second_factor;
+pub mod signing_keys;
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::{Object, OpenApi};
+
+use super::{clear_cookies, end, renew, renew_cookies, sign_in};
+use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::{Person, Visitor};
+use crate::kernel::error::{Cause, Error};
+use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
+use crate::kernel::ids::SessionId;
+
+crate::text! {
+    /// An e-mail or a username
+    LoginName 1..=254 "";
+    /// As it was set
+    LoginPassword 1..=1024 "";
+    /// As it was given
+    RefreshToken 1..=128 "";
+}
+
+/// Who wants to sign in
+#[derive(Object)]
+struct LoginRequest {
+    login: LoginName,
+    password: LoginPassword,
+    /// Sends the tokens as cookies too
+    cookies: Option<bool>,
+}
+
+/// A session to go on with; left out, it is taken from the cookies
+#[derive(Object)]
+struct RefreshRequest {
+    refresh_token: RefreshToken,
+    session_id: SessionId,
+    /// Sends the new tokens as cookies too
+    cookies: Option<bool>,
+}
+
+/// Examples of this area's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "OidcExchange",
+        r#"{"provider":"authentik","code":"SplxlOBeZQQYbYS6WxSbIA","state":"3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","redirect_uri":"https://portal.example.org/callback"}"#,
+    ),
+    ("LoginRequest", r#"{"login":"kim@example.org","password":"Correct-horse-7"}"#),
+    (
+        "RefreshRequest",
+        r#"{"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","session_id":"019abcde-0000-7000-8000-000000000009"}"#,
+    ),
+    ("ChangePassword", r#"{"old_password":"Correct-horse-7","new_password":"Another-horse-8"}"#),
+    ("ForgotPassword", r#"{"login":"kim@example.org"}"#),
+    ("ResetPassword", r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#),
+    (
+        "PasswordLink",
+        r#"{"url":"https://roster.example.org/reset?token=pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","expires_at":1763744400000}"#,
+    ),
+    (
+        "RegisterRequest",
+        r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#,
+    ),
+    ("RegisterAnswer", r#"{"expires_in":900}"#),
+    ("VerifyRequest", r#"{"email":"kim@example.org","code":"204613"}"#),
+    ("WordPressLoginRequest", r#"{"username":"kim","application_password":"abcd EFGH 1234 ijkl MNOP 5678"}"#),
+    (
+        "WordPressTicketRequest",
+        r#"{"ticket":"eyJ2IjoxfQ.3f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"}"#,
+    ),
+    (
+        "TokenAnswer",
+        r#"{"access_token":"eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.e30.c2ln","token_type":"Bearer","expires_in":600,"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","refresh_expires_in":604800,"session_id":"019abcde-0000-7000-8000-000000000009"}"#,
+    ),
+];
+
+crate::answers! {
+    login: [InvalidLogin, SecondFactorRequired, EnrolmentRequired, TooManyFailures, CrossSite];
+    refresh: [InvalidRefresh, RefreshReused, SecondFactorRequired, CrossSite, WrongHost];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/auth", tag = "Tag::Sessions")]
+impl Api {
+    /// Sign in with a password
+    ///
+    /// Unknown logins, suspended members and wrong passwords get the same answer. A member with a second factor gets 401
+    /// `second_factor_required` with a `challenge` for `/auth/second-factor`.
+    #[oai(path = "/login", method = "post", operation_id = "login")]
+    async fn login(&self, visitor: Visitor, body: Body<LoginRequest>) -> Reply<TokenAnswer> {
+        let LoginRequest { login, password, cookies } = body.0;
+        require_own_site(&visitor, cookies)?;
+        let tokens = sign_in(&self.app, &visitor, login.0, password.0).await?;
+        answer(&self.app, &visitor, tokens, cookies)
+    }
+
+    /// Go on with a session
+    ///
+    /// A refresh token is used once. For `auth.refresh_grace_s` it gives the same successor again; later its use ends
+    /// the session, because it must have been stolen.
+    #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
+    async fn refresh(
+        &self,
+        request: &Request,
+        visitor: Visitor,
+        body: OptionalBody<RefreshRequest>,
+    ) -> Reply<TokenAnswer> {
+        let (refresh, session, cookies) = match body.read(request).await? {
+            Some(body) => (body.refresh_token.0, body.session_id, body.cookies),
+            None => {
+                let found = visitor.refresh_cookie.clone().zip(visitor.session_cookie.as_deref());
+                let (refresh, session) = found.ok_or_else(|| {
+                    Error::new(Cause::InvalidRefresh).saying("send refresh_token and session_id, or their cookies")
+                })?;
+                (refresh, SessionId::of(session), Some(true))
+            }
+        };
+        require_own_site(&visitor, cookies)?;
+        let renewed = match cookies {
+            Some(true) => renew_cookies(&self.app, &visitor.exchange, session, &refresh).await?,
+            _ => renew(&self.app, &visitor.exchange, session, &refresh).await?,
+        };
+        Ok(ok(renewed.into()))
+    }
+
+    /// Sign out
+    ///
+    /// Ends the session and every token of it, from the next request on, and takes the cookies away.
+    #[oai(path = "/logout", method = "post", operation_id = "logout")]
+    async fn logout(&self, caller: Person) -> Done {
+        if let (Some(member), Some(session)) = (caller.member(), caller.session) {
+            end(&self.app, &caller, member, session).await?;
+        }
+        clear_cookies(&self.app, &caller.exchange);
+        Ok(done())
+    }
+}

@@ -1,0 +1,126 @@
+//! The signed-in member's sessions.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Path, Query};
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use crate::features::sessions::store::{self, SessionRow};
+use crate::features::sessions::{clear_cookies, end, end_sessions};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Person;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::http::{Done, Reply, Tag, done, ok};
+use crate::kernel::ids::{SessionId, Timestamp};
+
+/// A sign-in that has not ended
+#[derive(Object)]
+#[oai(rename = "Session")]
+struct SessionView {
+    id: SessionId,
+    /// Is it the one that asks?
+    is_current: bool,
+    /// How it began
+    method: String,
+    /// Was a second factor shown?
+    second_factor: bool,
+    /// As the device called itself, in a few words
+    device: String,
+    /// Where it began
+    address: String,
+    /// When it was last refreshed, in Unix milliseconds
+    last_used_at: i64,
+    /// When it ends unless it is used, in Unix milliseconds
+    expires_at: i64,
+    /// Unix milliseconds
+    created_at: i64,
+}
+
+/// The member's sessions
+#[derive(Object)]
+struct Sessions {
+    items: Vec<SessionView>,
+}
+
+/// How many sessions ended
+#[derive(Object)]
+struct EndedSessions {
+    ended: u64,
+}
+
+crate::answers! {
+    end_my_session: [SessionNotFound];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/me/sessions", tag = "Tag::Sessions")]
+impl Api {
+    /// List one's own sessions
+    ///
+    /// Devices on which the caller is signed in; `is_current` is the one that asks.
+    #[oai(path = "/", method = "get", operation_id = "list_my_sessions")]
+    async fn list_my_sessions(&self, caller: Person) -> Reply<Sessions> {
+        let member = caller.signed_in()?;
+        let found = self.app.read(move |r| store::list_sessions(r, member, Timestamp::now())).await?;
+        Ok(ok(Sessions { items: found.into_iter().map(|row| shown(row, caller.session)).collect() }))
+    }
+
+    /// End one of one's own sessions
+    ///
+    /// Signs one device out; its access tokens stop working with this answer.
+    #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
+    async fn end_my_session(&self, caller: Person, id: Path<SessionId>) -> Done {
+        end(&self.app, &caller, caller.signed_in()?, id.0).await?;
+        if caller.session == Some(id.0) {
+            clear_cookies(&self.app, &caller.exchange);
+        }
+        Ok(done())
+    }
+
+    /// Sign out everywhere
+    ///
+    /// Ends every session of the caller, this one too unless `keep_current` is set; access tokens stop working with this answer.
+    #[oai(path = "/", method = "delete", operation_id = "end_my_sessions")]
+    async fn end_my_sessions(
+        &self,
+        caller: Person,
+        /// Leaves the session that asks as it is
+        keep_current: Query<Option<bool>>,
+    ) -> Reply<EndedSessions> {
+        let member = caller.signed_in()?;
+        let kept = caller.session.filter(|_| keep_current.0 == Some(true));
+        let end_all = move |t: &Transaction<'_>, _: &Identity| {
+            let changes = end_sessions(t, member, kept)?;
+            let ended = changes.len() as u64;
+            if ended == 0 {
+                return Ok(Changed::nothing(EndedSessions { ended }));
+            }
+            let entry = Entry::new("member", member).after(json!({"sessions_ended": ended}));
+            Ok(Changed::new(EndedSessions { ended }, entry).policy(changes))
+        };
+        let answer = self.app.change(&caller, "session.end_all", end_all).await?.answer;
+        if kept.is_none() {
+            clear_cookies(&self.app, &caller.exchange);
+        }
+        Ok(ok(answer))
+    }
+}
+
+fn shown(row: SessionRow, current: Option<SessionId>) -> SessionView {
+    SessionView {
+        is_current: current == Some(row.id),
+        id: row.id,
+        method: row.method,
+        second_factor: row.second_factor,
+        device: row.device,
+        address: row.address,
+        last_used_at: row.rotated_at.0,
+        expires_at: row.expires_at.0,
+        created_at: row.created_at.0,
+    }
+}

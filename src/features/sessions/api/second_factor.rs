@@ -1,0 +1,238 @@
+//! Operations on second factors: in the middle of a sign-in, of the signed-in member, and of the administration.
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::param::Path;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+
+use super::LoginPassword;
+use crate::features::members::{self, require_may_change, require_visible};
+use crate::features::sessions::second_factor::{self, NewSecret};
+use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, shown};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::{Person, Visitor};
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::error::{Cause, Error};
+use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
+use crate::kernel::ids::MemberId;
+
+crate::text! {
+    /// As the 401 of the sign-in gave it
+    Challenge 1..=128 "";
+    /// The six digits of the authenticator app, or a recovery code
+    FactorCode 6..=64 "";
+}
+
+/// What a sign-in waits for
+#[derive(Object)]
+struct SecondFactorRequest {
+    challenge: Challenge,
+    code: FactorCode,
+    /// Sends the tokens as cookies too
+    cookies: Option<bool>,
+}
+
+/// A sign-in that needs a second factor that is not set up yet
+#[derive(Object)]
+struct EnrolRequest {
+    challenge: Challenge,
+}
+
+/// The tokens of a session
+#[derive(Object)]
+struct SecondFactorAnswer {
+    #[oai(flatten)]
+    tokens: TokenAnswer,
+    /// When the code switched the second factor on: shown once, each is good once
+    #[oai(skip_serializing_if_is_none)]
+    recovery_codes: Option<Vec<String>>,
+}
+
+/// What an authenticator app takes
+#[derive(Object)]
+struct FactorSecret {
+    /// Base32, to be typed
+    secret: String,
+    /// The same, to be shown as a QR code
+    otpauth_url: String,
+}
+
+impl From<NewSecret> for FactorSecret {
+    fn from(new: NewSecret) -> Self {
+        Self { secret: new.secret, otpauth_url: new.otpauth_url }
+    }
+}
+
+/// The member's second factor
+#[derive(Object)]
+#[oai(rename = "SecondFactor")]
+struct SecondFactorView {
+    enabled: bool,
+    /// Unix milliseconds
+    #[oai(nullable)]
+    confirmed_at: Option<i64>,
+    recovery_codes_left: u64,
+    /// Does an organization of the member's ask for one?
+    required: bool,
+}
+
+/// The beginning of a second factor
+#[derive(Object)]
+struct BeginSecondFactor {
+    /// The present one; needed where there is one
+    password: Option<LoginPassword>,
+}
+
+/// A code of the second factor
+#[derive(Object)]
+struct SecondFactorCode {
+    code: FactorCode,
+}
+
+/// Codes for who lost the authenticator: shown once, each is good once
+#[derive(Object)]
+struct RecoveryCodes {
+    recovery_codes: Vec<String>,
+}
+
+/// Examples of this room's schemas, for the document.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("SecondFactorRequest", r#"{"challenge":"ch_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","code":"287082"}"#),
+    ("EnrolRequest", r#"{"challenge":"ch_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#),
+    ("BeginSecondFactor", r#"{"password":"Correct-horse-7"}"#),
+    ("SecondFactorCode", r#"{"code":"287082"}"#),
+    ("SecondFactor", r#"{"enabled":true,"confirmed_at":1763740800000,"recovery_codes_left":10,"required":false}"#),
+];
+
+crate::answers! {
+    answer_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, CrossSite];
+    enrol_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, SecondFactorOn];
+    begin_my_second_factor: [InvalidCode, WrongPassword, TooManyFailures, SecondFactorOn];
+    confirm_my_second_factor: [InvalidCode, SecondFactorOff];
+    renew_my_recovery_codes: [InvalidCode, SecondFactorOff];
+    remove_my_second_factor: [InvalidCode, TooManyFailures, SecondFactorOff, SecondFactorKept];
+    reset_second_factor: [SecondFactorOff, NotHeld, MemberNotFound] ["x-policy-epoch"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(tag = "Tag::Sessions")]
+impl Api {
+    /// Sign in with the second factor
+    ///
+    /// The code is one of the authenticator app, or a recovery code; each is good once. A wrong one gets 401
+    /// `invalid_code`; after `auth.second_factor_tries` of them the sign-in begins anew. The first code of a new factor
+    /// switches it on, and its answer shows the recovery codes.
+    #[oai(path = "/auth/second-factor", method = "post", operation_id = "answer_second_factor")]
+    async fn answer_second_factor(
+        &self,
+        visitor: Visitor,
+        body: Body<SecondFactorRequest>,
+    ) -> Reply<SecondFactorAnswer> {
+        let SecondFactorRequest { challenge, code, cookies } = body.0;
+        require_own_site(&visitor, cookies)?;
+        let (tokens, recovery_codes) = second_factor::answer(&self.app, &visitor, &challenge, code.0).await?;
+        let tokens = shown(&self.app, &visitor, tokens, cookies);
+        Ok(ok(SecondFactorAnswer { tokens, recovery_codes }))
+    }
+
+    /// Set up a second factor while signing in
+    ///
+    /// For members whose organization asks for one and who have none. Sent again, the secret before is void.
+    #[oai(path = "/auth/second-factor/enrol", method = "post", operation_id = "enrol_second_factor")]
+    async fn enrol_second_factor(&self, visitor: Visitor, body: Body<EnrolRequest>) -> Reply<FactorSecret> {
+        Ok(ok(second_factor::enrol(&self.app, &visitor, &body.0.challenge).await?.into()))
+    }
+
+    /// See one's own second factor
+    ///
+    /// Whether one is set up, and how many recovery codes are left.
+    #[oai(path = "/me/second-factor", method = "get", operation_id = "get_my_second_factor")]
+    async fn get_my_second_factor(&self, caller: Person) -> Reply<SecondFactorView> {
+        let member = caller.signed_in()?;
+        let state = self.app.read(move |r| second_factor::state(r, member)).await?;
+        Ok(ok(SecondFactorView {
+            enabled: state.confirmed_at.is_some(),
+            confirmed_at: state.confirmed_at.map(|at| at.0),
+            recovery_codes_left: state.recovery_codes_left,
+            required: self.app.snapshot().requires_second_factor(member),
+        }))
+    }
+
+    /// Begin a second factor
+    ///
+    /// It counts once `/me/second-factor/confirm` got a first code. Sent again, the secret before is void.
+    #[oai(path = "/me/second-factor", method = "post", operation_id = "begin_my_second_factor")]
+    async fn begin_my_second_factor(
+        &self,
+        request: &Request,
+        caller: Person,
+        body: OptionalBody<BeginSecondFactor>,
+    ) -> Reply<FactorSecret> {
+        let member = caller.signed_in()?;
+        let password = body.read(request).await?.and_then(|body| body.password).map(|text| text.0);
+        Ok(ok(second_factor::begin(&self.app, &caller, member, password).await?.into()))
+    }
+
+    /// Switch one's second factor on
+    ///
+    /// With the first code of the authenticator app. Every other session of the member ends.
+    #[oai(path = "/me/second-factor/confirm", method = "post", operation_id = "confirm_my_second_factor")]
+    async fn confirm_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
+        let member = caller.signed_in()?;
+        let recovery_codes = second_factor::confirm(&self.app, &caller, member, body.0.code.0).await?;
+        Ok(ok(RecoveryCodes { recovery_codes }))
+    }
+
+    /// Get new recovery codes
+    ///
+    /// The former ones are void.
+    #[oai(path = "/me/second-factor/recovery-codes", method = "post", operation_id = "renew_my_recovery_codes")]
+    async fn renew_my_recovery_codes(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
+        let member = caller.signed_in()?;
+        let recovery_codes = second_factor::renew_recovery_codes(&self.app, &caller, member, body.0.code.0).await?;
+        Ok(ok(RecoveryCodes { recovery_codes }))
+    }
+
+    /// Take one's second factor away
+    ///
+    /// Refused while an organization asks for one. Every other session of the member ends.
+    #[oai(path = "/me/second-factor/remove", method = "post", operation_id = "remove_my_second_factor")]
+    async fn remove_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Done {
+        second_factor::remove(&self.app, &caller, caller.signed_in()?, body.0.code.0).await?;
+        Ok(done())
+    }
+
+    /// Take a member's second factor away
+    ///
+    /// For who lost authenticator and recovery codes: everything the member was signed in to ends. By the platform, or
+    /// by the administrator of the only organization that the member belongs to; never of a member who holds more than
+    /// the caller, and never of oneself.
+    #[oai(path = "/admin/members/:id/second-factor", method = "delete", operation_id = "reset_second_factor")]
+    async fn reset_second_factor(&self, caller: Person, id: Path<MemberId>) -> Done {
+        let reset = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_RESET_FACTOR)?;
+            require_visible(t.snapshot(), reach, id.0)?;
+            members::get(t, id.0)?;
+            if caller.member() == Some(id.0) {
+                // A token alone must not take the factor away that stands behind it.
+                let message = "your own second factor is taken away with a code, at /me/second-factor/remove";
+                return Err(Error::new(Cause::Forbidden).saying(message));
+            }
+            require_may_change(t, caller, reach, id.0)?;
+            let changes = second_factor::reset(t, id.0)?;
+            let after = json!({"sessions_ended": changes.len()});
+            let entry = Entry::new("member", id.0).within(reach.organization()).after(after);
+            Ok(Changed::new((), entry).policy(changes))
+        };
+        let gone = self.app.change(&caller, "second_factor.reset", reset).await?;
+        Ok(done().epoch(gone.epoch))
+    }
+}

@@ -1,0 +1,252 @@
+//! Somebody whom a provider vouches for: found or made a member, and brought in line with what the provider says.
+//!
+//! **Invariant.** Provider and subject say who it is, and nothing else does: no e-mail and no username leads to a member
+//! who was there before. What a member has is never overwritten from outside.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::features::members::{self, ExternalName, Member, NewMember};
+use crate::features::permissions::mappers::{self, Facts, Mapped, TRIES, Word};
+use crate::features::permissions::sync::{Plan, plan, reconcile};
+use crate::features::permissions::{Source, external_key};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, OrganizationId};
+use crate::kernel::outbox::{Event, Kind};
+
+/// Who arrives, as the provider says.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub provider: String,
+    pub subject: String,
+    /// Another name of the account that lasts, where there is one: a second witness to the subject.
+    pub account_id: Option<String>,
+    pub username: Option<String>,
+    /// Only one that the provider vouches for.
+    pub email: Option<String>,
+    pub display_name: Option<String>,
+    /// org_code of the organization that this provider's people belong to.
+    pub organization: Option<String>,
+    /// Roles or groups there. Those of a source that is named here go through the mappings; an empty set takes all roles
+    /// of that source away.
+    pub keys: Vec<(Source, BTreeSet<String>)>,
+    /// What else the provider says; an organization's role mappers see it with the keys.
+    pub facts: Facts,
+}
+
+impl Arrival {
+    fn words(&self) -> impl Iterator<Item = Word<'_>> {
+        self.keys.iter().map(|(source, keys)| Word { source: *source, keys, facts: &self.facts })
+    }
+}
+
+/// What an arrival did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcomed {
+    pub id: MemberId,
+    pub is_new: bool,
+    /// What of the member changed: names that were filled in, `organization`, `roles`.
+    pub fields: Vec<&'static str>,
+}
+
+/// Roles as they are to be brought about in each organization.
+pub type Plans = Vec<(OrganizationId, Plan)>;
+
+/// What role mappers said of somebody, asked so often already.
+pub struct Advice {
+    mapped: Vec<Mapped>,
+    tries: usize,
+}
+
+/// The member who arrives. Who is new is created, active and without roles; who is suspended is turned away.
+///
+/// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
+pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
+    const KEYS_MAX: usize = external_key::COUNT_MAX;
+    if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
+        let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
+        return Err(Error::new(Cause::NeighbourFailed).because(why));
+    }
+    let (provider, subject) = (arrival.provider.clone(), arrival.subject.clone());
+    let known = app.read(move |r| members::find_known(r, &provider, &subject)).await?;
+    if known.as_ref().is_some_and(|member| !member.is_active()) {
+        return Err(Cause::InvalidLogin.into());
+    }
+    let mut known = known.map(|member| member.id);
+    let arrival = Arc::new(arrival);
+    let mut tries = 0;
+    loop {
+        // The audit names the member who acts, so that a new one has its id before it is there.
+        let id = known.unwrap_or_else(MemberId::new);
+        let caller = Identity::of(Who::Member(id), exchange.clone());
+        tries += 1;
+        let advice = ask(app, id, &arrival, tries).await?;
+        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
+        let welcome = move |t: &Transaction<'_>, _: &Identity| {
+            let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
+            Ok(welcome(t, id, &arrival, plans, members_max)?.map(|welcomed| Some(welcomed.id)))
+        };
+        match app.change(&caller, "member.arrive", welcome).await?.answer {
+            Some(found) if found == id => return Ok(id),
+            // The same person arrived by another request at the same time.
+            Some(found) => known = Some(found),
+            // What the mappers were told holds no more: they are asked again.
+            None => {}
+        }
+    }
+}
+
+/// Where roles are brought in line: wherever the member belongs, and where it is about to.
+fn organizations(snapshot: &Snapshot, id: MemberId, arrival: &Arrival) -> BTreeSet<OrganizationId> {
+    let own = snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some());
+    let joined = arrival.organization.as_ref().and_then(|org_code| snapshot.tenant_named(org_code));
+    own.chain(joined).map(|tenant| tenant.id).collect()
+}
+
+/// Asks the role mappers of all these organizations, for each source.
+pub async fn ask(app: &Arc<App>, id: MemberId, arrival: &Arrival, tries: usize) -> Result<Advice> {
+    let mut mapped = Vec::new();
+    for organization in organizations(&app.snapshot(), id, arrival) {
+        for word in arrival.words() {
+            mapped.push(mappers::ask(app, (organization, id), word).await?);
+        }
+    }
+    Ok(Advice { mapped, tries })
+}
+
+impl Advice {
+    /// What is to be brought about in each organization, before anything changes; `None` when mappers have to be asked
+    /// again. A sign-in does not wait for ever: at the last try roles that are still unknown stay as they are.
+    pub fn plans(&self, t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<Plans>> {
+        let mut plans = Vec::new();
+        for organization in organizations(t.snapshot(), id, arrival) {
+            for word in arrival.words() {
+                let is_it = |mapped: &&Mapped| mapped.organization == organization && mapped.source == word.source;
+                let answer = self.mapped.iter().find(is_it);
+                let found = answer.map(|answer| plan(t, word, answer)).transpose()?.flatten();
+                match found {
+                    Some(plan) => plans.push((organization, plan)),
+                    None if self.tries >= TRIES => {
+                        tracing::warn!(%organization, source = word.source.word(), "plugins or mappings changed while they were asked, time and again: roles stay as they are");
+                    }
+                    None => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(plans))
+    }
+}
+
+/// Answers the member of this subject, and changes something only when it is the one expected.
+pub fn welcome(
+    t: &Transaction<'_>,
+    id: MemberId,
+    arrival: &Arrival,
+    plans: Plans,
+    members_max: u64,
+) -> Result<Changed<Welcomed>> {
+    let mut welcomed = Welcomed { id, is_new: false, fields: Vec::new() };
+    let offered = NewMember {
+        username: arrival.username.clone(),
+        email: arrival.email.clone(),
+        display_name: arrival.display_name.clone(),
+        ..NewMember::default()
+    };
+    let mut changes: Vec<Change> = Vec::new();
+    let mut events: Vec<Event> = Vec::new();
+    let mut done = serde_json::Map::new();
+    match members::find_known(t, &arrival.provider, &arrival.subject)? {
+        Some(member) if member.id != id => return Ok(Changed::nothing(Welcomed { id: member.id, ..welcomed })),
+        Some(member) if !member.is_active() => return Err(Cause::InvalidLogin.into()),
+        Some(member) if is_somebody_else(t, &member, arrival)? => {
+            let message =
+                "this account has the number of another one at the provider: ask an administrator of this site";
+            return Err(Error::new(Cause::Forbidden).saying(message).because("the provider gives numbers out again"));
+        }
+        Some(member) => {
+            let filled = members::fill_gaps(t, &member, &offered)?;
+            if !filled.is_empty() {
+                events.push(members::happened(t, Kind::MemberUpdated, id));
+                done.insert("filled".into(), json!(filled));
+                welcomed.fields = filled;
+            }
+        }
+        // Erased in this very moment.
+        None if t.snapshot().person(id).is_some() => return Err(Cause::InvalidLogin.into()),
+        None => {
+            let capacity = members::require_room(t.snapshot(), members_max)?;
+            let name = ExternalName {
+                provider: arrival.provider.clone(),
+                subject: arrival.subject.clone(),
+                account_id: arrival.account_id.clone(),
+            };
+            members::create_known(t, capacity, id, &name, &offered)?;
+            changes.push(authz::store::person(t, id)?);
+            events.push(members::happened(t, Kind::MemberCreated, id));
+            done.insert("created".into(), json!(true));
+            welcomed.is_new = true;
+        }
+    }
+    let mut entries = Vec::new();
+    if let Some((organization, seat)) = join(t, id, arrival)? {
+        changes.push(seat);
+        welcomed.fields.push("organization");
+        if t.snapshot().belongs_nowhere(id) {
+            events.iter_mut().for_each(|event| event.organization = Some(organization));
+        }
+        entries.push(Entry::new("member", id).within(organization).after(json!({"joined": true})));
+    }
+    let (synced, seats) = bring_about(t, id, plans)?;
+    if !synced.is_empty() {
+        welcomed.fields.push("roles");
+        changes.extend(seats);
+        entries.extend(synced);
+    }
+    if !done.is_empty() {
+        done.insert("provider".into(), json!(arrival.provider));
+        entries.insert(0, Entry::new("member", id).after(done.into()));
+    }
+    Ok(entries.into_iter().fold(Changed::nothing(welcomed), Changed::also).policy(changes).event(events))
+}
+
+/// Brings roles in line; answers what there is to record, and how the member sits there now.
+pub fn bring_about(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(Vec<Entry>, Vec<Change>)> {
+    // Whoever made the mappings, or put the plugin in force, gave these roles away already: the site hands them out.
+    let holder = Identity::command_line();
+    let (mut entries, mut seats) = (Vec::new(), Vec::new());
+    for (organization, plan) in plans {
+        let synced = reconcile(t, &holder, (organization, id), plan, false)?;
+        if synced.is_change() {
+            seats.push(authz::store::seat(t, organization, id)?);
+            entries.push(Entry::new("member", id).within(organization).after(synced.record()));
+        }
+    }
+    Ok((entries, seats))
+}
+
+/// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
+/// and nobody shall inherit a member that way.
+pub fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival) -> Result<bool> {
+    let known = members::find_account_id(t, &arrival.provider, &arrival.subject)?;
+    let is_other_account = known.zip(arrival.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
+    let email = |text: &Option<String>| text.as_deref().map(members::folded).filter(|text| !text.is_empty());
+    let is_same_email = email(&member.email).is_some() && email(&member.email) == email(&arrival.email);
+    Ok(is_other_account && !is_same_email)
+}
+
+/// Makes the member belong where this provider's people do.
+fn join(t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<(OrganizationId, Change)>> {
+    let Some(org_code) = &arrival.organization else { return Ok(None) };
+    let Some(organization) = t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) else {
+        tracing::warn!(org_code, provider = arrival.provider, "the settings name an organization that is not there");
+        return Ok(None);
+    };
+    Ok(members::join(t, organization, id)?.map(|seat| (organization, seat)))
+}

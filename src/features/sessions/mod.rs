@@ -1,0 +1,421 @@
+//! Sessions: how a sign-in begins, goes on, and ends.
+//!
+//! **Invariant.** There is one way to a session, [`open`], whatever somebody signed in with: it alone asks whether the
+//! member is active and whether a second factor is due. There is one way to go on with one, [`renew`].
+//!
+//! A refresh token is used once. Its successor is derived from it, so that the same token gives the same successor for
+//! a short while (two tabs) without any being stored; after that its use ends the session.
+
+pub mod api;
+pub mod arrival;
+mod factor_store;
+pub mod oidc;
+pub mod passwords;
+pub mod proof;
+pub mod registration;
+pub mod second_factor;
+pub mod store;
+pub mod token_answer;
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use crate::features::members::{self, password};
+use crate::features::{api_keys, invitations};
+use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::{Proof, Prover, Visitor};
+use crate::kernel::authn::cookie;
+use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::token::Named;
+use crate::kernel::authz;
+use crate::kernel::authz::key::ApiKey;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::snapshot::{Change, Session};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::{MemberId, SessionId, Timestamp};
+use crate::kernel::secret::{self, Sealer};
+use store::SessionRow;
+
+pub use factor_store::SECRET;
+pub use store::{is_used_up, use_up};
+
+/// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
+pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
+    Ok(store::end_sessions(t, member, kept)?.into_iter().map(|id| Change::Session(id, None)).collect())
+}
+
+/// What ends with a member's account, password or e-mail.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::EmailChanged(member) => store::void_mailed(t, *member).map(|()| Vec::new()),
+        Occurrence::RegistrationGone(member) => store::delete_all_tokens(t, *member).map(|()| Vec::new()),
+        Occurrence::MemberSuspended(member) => end_sessions(t, *member, None),
+        Occurrence::PasswordSet { member, kept, .. } => {
+            store::delete_all_tokens(t, *member)?;
+            end_sessions(t, *member, *kept)
+        }
+        Occurrence::MemberErased(member) => {
+            store::delete_all_tokens(t, *member)?;
+            factor_store::delete_factor(t, *member)?;
+            end_sessions(t, *member, None)
+        }
+        Occurrence::LinkWithdrawn(hash) => store::delete_token(t, hash).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// What a sign-in or a refresh gives.
+#[derive(Debug)]
+pub struct Tokens {
+    pub access_token: String,
+    pub expires_in_s: i64,
+    pub refresh_token: String,
+    pub refresh_expires_in_s: i64,
+    pub session: SessionId,
+}
+
+impl Tokens {
+    /// Sends them as cookies too.
+    pub fn set_cookies(&self, app: &App, exchange: &Exchange) {
+        let session = self.session.to_string();
+        let all =
+            [(cookie::ACCESS, &self.access_token), (cookie::REFRESH, &self.refresh_token), (cookie::SESSION, &session)];
+        for (name, value) in all {
+            exchange.set_cookie(app.guard.cookies.set(name, value, self.refresh_expires_in_s));
+        }
+    }
+}
+
+/// Takes the session cookies away.
+pub fn clear_cookies(app: &App, exchange: &Exchange) {
+    for name in [cookie::ACCESS, cookie::REFRESH, cookie::SESSION] {
+        exchange.set_cookie(app.guard.cookies.set(name, "", 0));
+    }
+}
+
+/// Signs a member in with a password. The unknown, the suspended and the wrong password take the same work and get the
+/// same answer.
+pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: String) -> Result<Tokens> {
+    let folded = members::folded(&login);
+    let address = visitor.exchange.address.map(|address| address.to_string()).unwrap_or_default();
+    let find = move |r: &crate::kernel::db::Reader<'_>| {
+        let found = members::find_login(r, &login)?;
+        let is_known = match &found {
+            Some(login) => store::is_signed_in_at(r, login.member.id, &address)?,
+            None => false,
+        };
+        Ok((found, is_known))
+    };
+    let (found, is_known) = app.read(find).await?;
+    // Whoever has an e-mail and a username has one account all the same.
+    let account = found.as_ref().map_or(folded, |login| login.member.id.to_string());
+    let attempt = Attempt::new(&account, visitor.exchange.address);
+    let guard = app.guard.clone();
+    let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
+    // Asked before waiting for a turn to hash, and again when it comes: others may have failed meanwhile.
+    require_patience()?;
+    let stored = found.as_ref().and_then(|login| login.password_hash.clone());
+    let verified = password::verify(app, password.clone(), stored.clone(), require_patience).await?;
+    match found.filter(|login| verified.fits && login.member.is_active()) {
+        Some(login) => {
+            let id = login.member.id;
+            let former = stored.clone();
+            // Whoever changed the password while this one was hashed has shut out whoever knows only this one.
+            let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
+                true => Ok(()),
+                false => Err(Cause::InvalidLogin.into()),
+            };
+            let opened = open_while(app, visitor, (id, "password", Shown::OneFactor), counts).await;
+            // The password was right, even where a second factor is still due.
+            if let Some(former) = stored.filter(|_| verified.is_outdated) {
+                passwords::renew_hash(app, id, password, former).await;
+            }
+            let tokens = opened?;
+            app.guard.slowdown.succeeded(attempt);
+            Ok(tokens)
+        }
+        None => {
+            app.guard.slowdown.failed(attempt, Timestamp::now());
+            Err(Cause::InvalidLogin.into())
+        }
+    }
+}
+
+/// What somebody has shown so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    OneFactor,
+    BothFactors,
+}
+
+enum Opened {
+    Session(Box<SessionRow>),
+    /// What to send with the code of the second factor.
+    Challenge {
+        token: String,
+        is_enrolled: bool,
+    },
+}
+
+/// Opens a session for a member who has just proved to be that one.
+pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: Shown) -> Result<Tokens> {
+    open_while(app, visitor, (member, method, shown), |_| Ok(())).await
+}
+
+/// The same, if what was proved still counts in the transaction.
+async fn open_while(
+    app: &App,
+    visitor: &Visitor,
+    (member, method, shown): (MemberId, &str, Shown),
+    counts: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
+) -> Result<Tokens> {
+    let (refresh_token, challenge) = (secret::token("rt_")?, secret::token("ch_")?);
+    let config = app.config.clone();
+    let refresh_hash = secret::hash(&refresh_token);
+    let (method, visitor) = (method.to_owned(), visitor.clone());
+    let exchange = visitor.exchange.clone();
+    let begin = move |t: &Transaction<'_>, caller: &Identity| {
+        if !t.snapshot().is_active(member) {
+            return Err(Cause::InvalidLogin.into());
+        }
+        counts(t)?;
+        let is_enrolled = second_factor::is_confirmed(t, member)?;
+        if shown == Shown::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
+            second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
+            return Ok(Changed::nothing(Opened::Challenge { token: challenge, is_enrolled }));
+        }
+        let ends_at = t.now().plus_ms(ms(config.session_ttl_s));
+        let row = SessionRow {
+            id: SessionId::new(),
+            member,
+            method,
+            second_factor: shown == Shown::BothFactors,
+            refresh_hash,
+            refresh_generation: 0,
+            rotated_at: t.now(),
+            expires_at: t.now().plus_ms(ms(config.session_idle_s)).min(ends_at),
+            ends_at,
+            device: device_of(&visitor.agent),
+            address: caller.address(),
+            created_at: t.now(),
+        };
+        let mut changes: Vec<Change> = store::end_oldest(t, member, config.sessions_max)?
+            .into_iter()
+            .map(|id| Change::Session(id, None))
+            .collect();
+        store::insert_session(t, &row)?;
+        changes.push(Change::Session(row.id, Some(Session { member, second_factor: row.second_factor })));
+        let after = json!({"method": row.method, "second_factor": row.second_factor, "member": member});
+        let entry = Entry::new("session", row.id).after(after);
+        Ok(Changed::new(Opened::Session(Box::new(row)), entry).policy(changes))
+    };
+    let caller = Identity::of(Who::Member(member), exchange);
+    match app.change(&caller, "session.create", begin).await?.answer {
+        Opened::Session(row) => tokens(app, &row, refresh_token),
+        Opened::Challenge { token, is_enrolled } => Err(second_factor::due(token, is_enrolled)),
+    }
+}
+
+fn tokens(app: &App, row: &SessionRow, refresh_token: String) -> Result<Tokens> {
+    let now = Timestamp::now();
+    let named = Named { member: row.member, session: row.id };
+    let (access_token, expires_in_s) = app.guard.keys.load().issue(named, now, row.ends_at)?;
+    let refresh_expires_in_s = (row.expires_at.0 - now.0 + 999) / 1_000;
+    Ok(Tokens { access_token, expires_in_s, refresh_token, refresh_expires_in_s, session: row.id })
+}
+
+enum Renewed {
+    With(Box<SessionRow>, String),
+    /// Neither the token of now nor the one before it, beside the session that it was sent with.
+    Other(Box<SessionRow>),
+}
+
+/// Goes on with a session for a browser: the cookies are renewed, or taken away when they will not do any more.
+pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
+    let renewed = renew(app, exchange, session, refresh).await;
+    match &renewed {
+        Ok(tokens) => tokens.set_cookies(app, exchange),
+        Err(refused) if refused.cause.status() == 401 => clear_cookies(app, exchange),
+        Err(_) => {}
+    }
+    renewed
+}
+
+/// Goes on with a session: the refresh token is used up and answered with its successor.
+pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
+    // Most of what is nothing never reaches the writer.
+    let known =
+        app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(Cause::InvalidRefresh)?;
+    let (sealer, config, offered) = (app.sealer, app.config.clone(), refresh.to_owned());
+    let rotate = move |t: &Transaction<'_>, _: &Identity| {
+        let mut row = store::find_session(t, session)?.ok_or(Cause::InvalidRefresh)?;
+        let now = t.now();
+        if now >= row.expires_at || !t.snapshot().is_active(row.member) {
+            return Err(Cause::InvalidRefresh.into());
+        }
+        if !row.second_factor {
+            authz::require_one_factor_enough(t.snapshot(), row.member)?;
+        }
+        let next = successor(&sealer, row.id, &offered);
+        let is_current = secret::equal(&secret::hash(&offered), &row.refresh_hash);
+        let is_former = secret::equal(&secret::hash(&next), &row.refresh_hash);
+        if is_current {
+            row.refresh_hash = secret::hash(&next);
+            row.refresh_generation += 1;
+            row.rotated_at = now;
+            row.expires_at = now.plus_ms(ms(config.session_idle_s)).min(row.ends_at);
+            store::rotate(t, &row)?;
+        } else if !(is_former && now < row.rotated_at.plus_ms(ms(config.refresh_grace_s))) {
+            return Ok(Changed::nothing(Renewed::Other(Box::new(row))));
+        }
+        Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
+    };
+    let caller = Identity::of(Who::Member(known.member), exchange.clone());
+    match app.change(&caller, "session.renew", rotate).await?.answer {
+        Renewed::With(row, refresh_token) => tokens(app, &row, refresh_token),
+        Renewed::Other(row) if was_valid(&app.sealer, &row, refresh) => {
+            end_reused(app, &caller, session).await?;
+            Err(Cause::RefreshReused.into())
+        }
+        Renewed::Other(_) => Err(Cause::InvalidRefresh.into()),
+    }
+}
+
+/// `rt_` and 32 bytes.
+const REFRESH_BYTES: usize = 46;
+
+/// A used token came back: somebody has a copy, and nobody can say who.
+async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<()> {
+    let end = move |t: &Transaction<'_>, _: &Identity| {
+        let Some(row) = store::find_session(t, session)? else { return Ok(Changed::nothing(())) };
+        store::delete_session(t, row.id)?;
+        let after = json!({"reason": "a used refresh token came back", "member": row.member});
+        let entry = Entry::new("session", row.id).after(after);
+        Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
+    };
+    app.change(caller, "session.end_reused", end).await.map(drop)
+}
+
+/// The token that follows a refresh token. Whoever reads the database has neither.
+fn successor(sealer: &Sealer, session: SessionId, refresh: &str) -> String {
+    let derived = sealer.digest("refresh", &[session.0.as_bytes(), refresh.as_bytes()]);
+    format!("rt_{}", URL_SAFE_NO_PAD.encode(derived))
+}
+
+/// Was this ever a token of the session, as far as is looked back?
+fn was_valid(sealer: &Sealer, row: &SessionRow, refresh: &str) -> bool {
+    const LOOK_BACK_MAX: u64 = 256;
+    let mut token = refresh.to_owned();
+    (0..row.refresh_generation.min(LOOK_BACK_MAX)).any(|_| {
+        token = successor(sealer, row.id, &token);
+        secret::equal(&secret::hash(&token), &row.refresh_hash)
+    })
+}
+
+/// Fails when the caller was signed out while a change of its credentials was prepared.
+fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
+    let is_open = t.snapshot().session(session).is_some_and(|session| session.member == member);
+    if is_open && t.snapshot().is_active(member) { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
+}
+
+/// Ends one session of a member's.
+pub async fn end(app: &App, caller: &Identity, member: MemberId, session: SessionId) -> Result<()> {
+    let end = move |t: &Transaction<'_>, _: &Identity| {
+        let row = store::find_session(t, session)?.filter(|row| row.member == member);
+        let row = row.ok_or(Cause::SessionNotFound)?;
+        store::delete_session(t, row.id)?;
+        let entry = Entry::new("session", row.id).before(json!({"member": member}));
+        Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))
+    };
+    app.change(caller, "session.end", end).await.map(drop)
+}
+
+/// Forgets sessions and one-time secrets whose time is over.
+pub async fn tidy(app: &App) -> Result<()> {
+    app.tend_in_pieces(store::forget_tokens).await?;
+    app.tend_in_pieces(invitations::forget_expired).await?;
+    app.change_in_pieces("session.expire", |t, most| {
+        let over = store::end_expired(t, most)?;
+        if over.is_empty() {
+            return Ok(Changed::nothing(0));
+        }
+        let entry = Entry::new("sessions", "expired").after(json!({"count": over.len()}));
+        Ok(Changed::new(over.len(), entry).policy(over.into_iter().map(|id| Change::Session(id, None))))
+    })
+    .await?;
+    members::forget_lapsed(app).await
+}
+
+/// What a device calls itself, in a few words.
+fn device_of(agent: &str) -> String {
+    const BROWSERS: [(&str, &str); 6] = [
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ];
+    const SYSTEMS: [(&str, &str); 6] = [
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Android", "Android"),
+        ("Mac OS X", "macOS"),
+        ("Windows", "Windows"),
+        ("Linux", "Linux"),
+    ];
+    let named =
+        |list: &[(&str, &'static str)]| list.iter().find(|(sign, _)| agent.contains(sign)).map(|(_, name)| *name);
+    match (named(&BROWSERS), named(&SYSTEMS)) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(name), None) | (None, Some(name)) => name.to_owned(),
+        (None, None) => {
+            const SHOWN: usize = 64;
+            let plain: String = agent.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+            if plain.is_empty() { "unknown".to_owned() } else { plain }
+        }
+    }
+}
+
+/// Does the writes and asks the questions that belong to a credential.
+pub struct Doorkeeper {
+    pub app: Arc<App>,
+    pub providers: Arc<oidc::Providers>,
+}
+
+impl Prover for Doorkeeper {
+    fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named> {
+        Box::pin(async move {
+            let tokens = renew_cookies(&self.app, exchange, session, refresh).await?;
+            self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())
+        })
+    }
+
+    fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId> {
+        Box::pin(oidc::member_of_bearer(&self.app, &self.providers, exchange, token))
+    }
+
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()> {
+        Box::pin(api_keys::spend(&self.app, exchange, key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_of;
+
+    #[test]
+    fn a_device_is_named_in_a_few_words() {
+        let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+        let phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 Safari/604.1";
+        assert_eq!(device_of(firefox), "Firefox on Linux");
+        assert_eq!(device_of(phone), "Safari on iPhone");
+        assert_eq!(device_of("curl/8.5.0"), "curl");
+        assert_eq!(device_of(""), "unknown");
+        assert_eq!(device_of("portal\u{7}/1"), "portal/1");
+    }
+}

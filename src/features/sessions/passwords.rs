@@ -1,0 +1,275 @@
+//! How a member gets a new password: by the present one, or by a link that works once.
+//!
+//! **Invariant.** A link is a way to a password, never to a session: who used one still signs in, with the second factor
+//! where one is due. Nothing that a stranger asks here tells whether a member exists. A link that somebody made for a
+//! member works while its maker may change that member's credentials.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{require_signed_in, store};
+use crate::features::members::{self, password};
+use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Visitor;
+use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::snapshot::{Change, Snapshot};
+use crate::kernel::db::Reader;
+use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::ids::{MemberId, Timestamp};
+use crate::kernel::outbound::mail;
+use crate::kernel::outbox::{self, Kind};
+use crate::kernel::secret;
+
+const PURPOSE: &str = "password_reset";
+
+/// The data of a link in a welcome letter, as JSON; other links have none.
+const WELCOME: &str = "\"welcome\"";
+
+/// Keeps a hash of today's parameters for a password that was just right. It may fail: the old one serves on.
+pub async fn renew_hash(app: &App, member: MemberId, password: String, former: String) {
+    let renewed = match password::hash(app, password).await {
+        Ok(hash) => app.tend(move |w| members::replace_hash(w, member, &former, &hash)).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = renewed {
+        tracing::warn!(%member, error = %e, "a password was not hashed anew");
+    }
+}
+
+/// Changes the caller's own password; every other session ends.
+pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) -> Result<()> {
+    let member = caller.signed_in()?;
+    let session = caller.session.ok_or_else(|| {
+        Error::new(Cause::Forbidden).saying("sign in here first: a provider's token changes no password")
+    })?;
+    let attempt = Attempt::new(&member.to_string(), caller.exchange.address);
+    let address = caller.address();
+    let find =
+        move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, store::is_signed_in_at(r, member, &address)?));
+    let (stored, is_known) = app.read(find).await?;
+    let stored = stored.ok_or_else(|| wrong("this account has no password: ask for a link to set one"))?;
+    let guard = app.guard.clone();
+    let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
+    require_patience()?;
+    let is_same = old == new;
+    if !password::verify(app, old, Some(stored.clone()), require_patience).await?.fits {
+        app.guard.slowdown.failed(attempt, Timestamp::now());
+        return Err(wrong("is not right"));
+    }
+    app.guard.slowdown.succeeded(attempt);
+    if is_same {
+        return Err(Error::field("new_password", "is the one you have: choose another"));
+    }
+    let hash = password::hash(app, new).await?;
+    let set = move |t: &Transaction<'_>, _: &Identity| {
+        require_signed_in(t, member, session)?;
+        if members::password_hash(t, member)?.as_ref() != Some(&stored) {
+            return Err(wrong("was changed just now"));
+        }
+        members::set_password(t, member, &hash, Some(session))?;
+        let ended = t.caused(is_session);
+        Ok(Changed::new(
+            (),
+            Entry::new("member", member).after(json!({"fields": ["password"], "sessions_ended": ended})),
+        ))
+    };
+    app.change(caller, "password.change", set).await.map(drop)
+}
+
+fn is_session(change: &Change) -> bool {
+    matches!(change, Change::Session(..))
+}
+
+fn wrong(message: &str) -> Error {
+    let mut error = Error::new(Cause::WrongPassword);
+    error.fields.push(Field::body("old_password", message));
+    error
+}
+
+/// Mails a link to the member of a login, where there is one to mail to. Whether there is shows in nothing: the answer
+/// comes first.
+pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()> {
+    if !mail::is_configured(&app.config) {
+        return Err(Cause::MailNotConfigured.into());
+    }
+    let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
+    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.letters.failed(attempt, Timestamp::now());
+    send_in_background(app, visitor.exchange.clone(), login);
+    Ok(())
+}
+
+/// The same without asking whether it was asked for too often.
+pub fn send_in_background(app: &Arc<App>, exchange: Arc<Exchange>, login: String) {
+    let (app, request) = (app.clone(), exchange.clone());
+    tokio::spawn(request.during(async move {
+        if let Err(e) = find_and_send(&app, exchange, login).await {
+            tracing::warn!(error = %e, "a link for a new password was not sent");
+        }
+    }));
+}
+
+async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Result<()> {
+    let found = app.read(move |r| members::find_login(r, &login)).await?;
+    let Some(member) = found.map(|login| login.member).filter(members::Member::is_active) else { return Ok(()) };
+    if member.email.is_none() {
+        return Ok(());
+    }
+    let ask = move |t: &Transaction<'_>, _: &Identity| {
+        let since = t.now().plus_ms(-MAIL_PAUSE_MS);
+        if !t.snapshot().is_active(member.id)
+            || outbox::hurry_letter(t, member.id, Kind::PasswordForgotten)?
+            || store::has_token_since(t, member.id, PURPOSE, since)?
+        {
+            return Ok(Changed::nothing(()));
+        }
+        let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
+        Ok(Changed::new((), entry).event([members::happened(t, Kind::PasswordForgotten, member.id)]))
+    };
+    let caller = Identity::of(Who::Visitor, exchange);
+    app.change(&caller, "password.forgot", ask).await?;
+    // One that waits already is due now.
+    app.outbox.notify_one();
+    Ok(())
+}
+
+/// Makes the link of a letter that is about to go out, and answers its address; `None` for a member who is not active, and
+/// for a welcome whose maker may not give it any more.
+pub async fn link_of_letter(app: &App, id: MemberId, ttl_s: u64, welcome: Option<Maker>) -> Result<Option<String>> {
+    let token = secret::token("pr_")?;
+    let hash = secret::hash(&token);
+    let insert = move |t: &Transaction<'_>, _: &Identity| {
+        if !t.snapshot().is_active(id) {
+            return Ok(Changed::nothing(false));
+        }
+        if let Some(maker) = &welcome
+            && require_kept(t, t.snapshot(), (maker, Some(WELCOME)), id, t.now()).is_err()
+        {
+            return Ok(Changed::nothing(false));
+        }
+        let expires_at = insert_link(t, (&hash, welcome.as_ref()), welcome.is_some().then_some(WELCOME), (id, ttl_s))?;
+        Ok(Changed::new(true, Entry::new("member", id).after(json!({"expires_at": expires_at.0}))))
+    };
+    let is_made = app.change(&Identity::command_line(), "password.mail_link", insert).await?.answer;
+    Ok(is_made.then(|| link(app, &token)))
+}
+
+/// One mail to a member in this time, however often it is asked for.
+pub const MAIL_PAUSE_MS: i64 = 60_000;
+
+/// A link that works once.
+#[derive(Debug)]
+pub struct Link {
+    pub url: String,
+    pub token: String,
+    pub expires_at: Timestamp,
+}
+
+/// Makes a link for a member, to be handed over by whoever asks for it.
+pub fn make_link(
+    app: &App,
+    token: String,
+    id: MemberId,
+) -> impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<Link>> + Send + 'static + use<> {
+    let (url, ttl_s) = (link(app, &token), app.config.reset_link_ttl_s);
+    move |t, caller| {
+        let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_PASSWORD_LINK)?;
+        members::require_visible(t.snapshot(), reach, id)?;
+        let member = members::get(t, id)?;
+        members::require_may_change(t, caller, reach, id)?;
+        members::require_other(caller, id)?;
+        match member.status.as_str() {
+            "active" => {}
+            "deleted" => return Err(Cause::MemberDeleted.into()),
+            _ => return Err(Cause::MemberNotActive.into()),
+        }
+        let maker = Maker::of(caller);
+        let expires_at = insert_link(t, (&secret::hash(&token), Some(&maker)), None, (id, ttl_s))?;
+        let after = json!({"expires_at": expires_at.0});
+        let entry = Entry::new("member", id).within(reach.organization()).after(after);
+        Ok(Changed::new(Link { url, token, expires_at }, entry))
+    }
+}
+
+/// Stores a link; the ones before it are void.
+fn insert_link(
+    t: &Transaction<'_>,
+    (hash, maker): (&secret::Hash, Option<&Maker>),
+    data: Option<&str>,
+    (member, ttl_s): (MemberId, u64),
+) -> Result<Timestamp> {
+    store::delete_tokens_of(t, member, PURPOSE)?;
+    let expires_at = t.now().plus_ms(ms(ttl_s));
+    store::insert_token(t, hash, PURPOSE, Some(member), data, expires_at)?;
+    if let Some(maker) = maker {
+        store::set_maker(t, hash, maker)?;
+    }
+    Ok(expires_at)
+}
+
+/// Fails unless the maker of a link, or of a letter with one, may still give it.
+fn require_kept(
+    r: &Reader<'_>,
+    snapshot: &Snapshot,
+    (maker, data): (&Maker, Option<&str>),
+    member: MemberId,
+    now: Timestamp,
+) -> Result<()> {
+    let rights = &authz::store::rights_of(r, member)?;
+    let promise = match data {
+        Some(WELCOME) => Promise::Welcome { member, rights },
+        _ => Promise::PasswordLink { member, rights },
+    };
+    promise::require_kept(snapshot, maker, promise, now)
+        .map_err(|lost| Error::new(Cause::InvalidLink).because(format!("its maker: {}", lost.message())))
+}
+
+fn link(app: &App, token: &str) -> String {
+    format!("{}/reset?token={token}", app.public_url())
+}
+
+/// Whose link is this, while it works?
+fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<MemberId> {
+    let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(Cause::InvalidLink)?;
+    let member = match link.member {
+        Some(id) => members::find(r, id)?,
+        None => None,
+    };
+    let member = member.filter(members::Member::is_active).ok_or(Cause::InvalidLink)?;
+    if let Some(maker) = &link.maker {
+        require_kept(r, snapshot, (maker, link.data.as_deref()), member.id, now)?;
+    }
+    Ok(member.id)
+}
+
+/// Does this link still work?
+pub async fn require_link(app: &App, token: &str) -> Result<()> {
+    let (token, snapshot) = (token.to_owned(), app.snapshot());
+    app.read(move |r| member_of(r, &snapshot, &token, Timestamp::now())).await.map(drop)
+}
+
+/// Sets a new password by a link, which is used up. Every session ends, and none begins.
+pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: String) -> Result<()> {
+    // Without a link nobody makes the server hash, and a password that is refused does not use the link up.
+    require_link(app, &token).await?;
+    let faults = password::faults(&new);
+    if !faults.is_empty() {
+        return Err(Error::fields(faults.into_iter().map(|fault| Field::body("new_password", fault)).collect()));
+    }
+    let hash = password::hash(app, new).await?;
+    let set = move |t: &Transaction<'_>, _: &Identity| {
+        let member = member_of(t, t.snapshot(), &token, t.now())?;
+        members::set_password(t, member, &hash, None)?;
+        let keys = t.caused(|change| matches!(change, Change::ApiKeyGone(_)));
+        let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
+        Ok(Changed::new((), Entry::new("member", member).after(after)))
+    };
+    let caller = Identity::of(Who::Visitor, exchange.clone());
+    app.change(&caller, "password.reset", set).await.map(drop)
+}

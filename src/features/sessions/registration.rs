@@ -1,0 +1,188 @@
+//! Self-registration: whoever proves an e-mail becomes a member, without any role.
+//!
+//! **Invariant.** Asking tells nothing of whose e-mail is known already: the answer is the same, and comes before the e-mail
+//! is looked up. (Usernames are public: a taken one is told.) A pending member can do nothing. Where several registered
+//! with one e-mail, none of their passwords counts: its owner gets a link to choose one.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::passwords::{self, MAIL_PAUSE_MS};
+use super::store;
+use crate::features::members::{self, NewMember, password};
+use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Visitor;
+use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::{MemberId, Timestamp};
+use crate::kernel::outbound::mail;
+use crate::kernel::outbox::Kind;
+use crate::kernel::secret::{self, Hash, Sealer};
+
+const PURPOSE: &str = "email_code";
+
+/// Who wants to become a member.
+#[derive(Debug)]
+pub struct Registration {
+    pub email: String,
+    pub password: String,
+    pub username: Option<String>,
+    pub display_name: Option<String>,
+}
+
+/// Is it open, and may this visitor ask again?
+fn require_open(app: &App) -> Result<()> {
+    if app.config.registration { Ok(()) } else { Err(Cause::RegistrationClosed.into()) }
+}
+
+/// Registers somebody, and mails a code. What was found is told to the mailbox only; a username that somebody else has
+/// is told at once, since another one has to be chosen.
+pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -> Result<()> {
+    require_open(app)?;
+    let Registration { email, password, username, display_name } = wanted;
+    let attempt = Attempt::new(&members::folded(&email), visitor.exchange.address);
+    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.letters.failed(attempt, Timestamp::now());
+    members::require_room(&app.snapshot(), app.config.members_max)?;
+    if let Some(username) = username.clone() {
+        let folded = members::folded(&email);
+        let find = move |r: &crate::kernel::db::Reader<'_>| members::find_login(r, &username);
+        let is_own = |member: &members::Member| {
+            member.status == "pending" && member.email.as_deref().map(members::folded).as_ref() == Some(&folded)
+        };
+        if app.read(find).await?.is_some_and(|login| !is_own(&login.member)) {
+            return Err(Cause::UsernameExists.into());
+        }
+    }
+    let hash = password::hash(app, password).await?;
+    let new =
+        NewMember { username, email: Some(email), display_name, password_hash: Some(hash), ..NewMember::default() };
+    let (app, exchange) = (app.clone(), visitor.exchange.clone());
+    tokio::spawn(async move {
+        if let Err(e) = enter(&app, exchange, new).await {
+            tracing::warn!(error = %e, "a registration was not completed");
+        }
+    });
+    Ok(())
+}
+
+enum Entered {
+    Pending(MemberId, String),
+    /// The mailbox belongs to a member.
+    Known(MemberId),
+    /// A mail went out a moment ago.
+    Again,
+}
+
+async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()> {
+    let (email, code) = (new.email.clone().unwrap_or_default(), new_code()?);
+    let (sealer, config) = (app.sealer, app.config.clone());
+    let enter = move |t: &Transaction<'_>, _: &Identity| {
+        let email = new.email.as_deref().unwrap_or_default();
+        let since = t.now().plus_ms(-MAIL_PAUSE_MS);
+        let mut is_contested = false;
+        if let Some(login) = members::find_login(t, email)? {
+            let id = login.member.id;
+            // While a code is fresh nothing changes: whoever got it proves the registration that it came with.
+            if store::has_token_since(t, id, PURPOSE, since)? {
+                store::contest(t, &place(&sealer, id))?;
+                return Ok(Changed::nothing(Entered::Again));
+            }
+            if login.member.status != "pending" {
+                let until = t.now().plus_ms(MAIL_PAUSE_MS);
+                store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), None, until)?;
+                return Ok(Changed::nothing(Entered::Known(id)));
+            }
+            is_contested = true;
+        }
+        let (id, change) = members::register(t, &new, config.members_max)?;
+        let mut data = hex::encode(sealed(&sealer, id, &code));
+        if is_contested {
+            data.push_str(CONTESTED);
+        }
+        let until = t.now().plus_ms(ms(config.email_code_ttl_s));
+        store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), Some(&data), until)?;
+        let entry = Entry::new("member", id).after(json!({"status": "pending"}));
+        Ok(Changed::new(Entered::Pending(id, code), entry).policy([change]))
+    };
+    let caller = Identity::of(Who::Visitor, exchange);
+    let site = app.public_url();
+    let writer = mail::writer(&app.config, &site);
+    let mail = match app.change(&caller, "member.register", enter).await?.answer {
+        Entered::Pending(id, code) => writer.email_code(id, email, &code, app.config.email_code_ttl_s),
+        Entered::Known(id) => writer.known_already(id, email),
+        Entered::Again => return Ok(()),
+    };
+    mail::send(&app.config, mail).await;
+    Ok(())
+}
+
+/// At the end of a code's data. Two have registered with the same e-mail, or one twice: the code proves whose mailbox it
+/// is, but not whose password was stored last.
+const CONTESTED: &str = " contested";
+
+/// Proves the e-mail of a registration by the code that was mailed. Where more than one registration asked for it, the
+/// owner of the mailbox chooses the password anew, by a link that is mailed at once.
+pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: String) -> Result<()> {
+    require_open(app)?;
+    let attempt = Attempt::new(&format!("code {}", members::folded(&email)), visitor.exchange.address);
+    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    let (sealer, tries_max) = (app.sealer, app.config.email_code_tries);
+    let login = email.clone();
+    let confirm = move |t: &Transaction<'_>, _: &Identity| {
+        let found = members::find_login(t, &email)?.map(|login| login.member);
+        let pending = found.filter(|member| member.status == "pending").map(|member| member.id);
+        let Some(id) = pending else {
+            // The same work as for a wrong code, down to a row that is written.
+            let nobodys = sealer.digest("email code of nobody", &[members::folded(&email).as_bytes()]);
+            store::insert_token(t, &nobodys, PURPOSE, None, None, t.now().plus_ms(MAIL_PAUSE_MS))?;
+            return Ok(Changed::nothing(None));
+        };
+        let place = place(&sealer, id);
+        let known = store::find_token(t, &place, PURPOSE, t.now())?.filter(|known| known.tries < tries_max);
+        let data = known.and_then(|known| known.data);
+        let right = data.as_deref().map(|data| data.strip_suffix(CONTESTED).unwrap_or(data));
+        let offered = secret::hash(&hex::encode(sealed(&sealer, id, &code)));
+        if !right.is_some_and(|right| secret::equal(&secret::hash(right), &offered)) {
+            store::count_try(t, &place)?;
+            return Ok(Changed::nothing(None));
+        }
+        let is_contested = data.is_some_and(|data| data.ends_with(CONTESTED));
+        store::delete_token(t, &place)?;
+        let change = members::confirm(t, id, !is_contested)?;
+        let entry = Entry::new("member", id).after(json!({"status": "active"}));
+        let created = members::happened(t, Kind::MemberCreated, id);
+        Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
+    };
+    let caller = Identity::of(Who::Visitor, visitor.exchange.clone());
+    if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {
+        if is_contested {
+            passwords::send_in_background(app, visitor.exchange.clone(), login);
+        }
+        return Ok(());
+    }
+    app.guard.letters.failed(attempt, Timestamp::now());
+    Err(Cause::InvalidCode.into())
+}
+
+/// Six digits.
+fn new_code() -> Result<String> {
+    const CODES: u64 = 1_000_000;
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&secret::random()?[..8]);
+    // Of 2^64 values the last few would make low codes likelier, by less than one in 10^13.
+    Ok(format!("{:06}", u64::from_le_bytes(bytes) % CODES))
+}
+
+/// Where the code of a member lies; one at a time.
+fn place(sealer: &Sealer, id: MemberId) -> Hash {
+    sealer.digest("email code of", &[id.0.as_bytes()])
+}
+
+/// A code has a million values: only a digest with the site's key hides it.
+fn sealed(sealer: &Sealer, id: MemberId, code: &str) -> Hash {
+    sealer.digest("email code", &[id.0.as_bytes(), code.as_bytes()])
+}

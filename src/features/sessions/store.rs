@@ -1,0 +1,317 @@
+//! SQL of sessions and of secrets that are used once.
+
+use rusqlite::Row;
+
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::db::{Reader, Writer, sql};
+use crate::kernel::error::Result;
+use crate::kernel::ids::{MemberId, SessionId, Timestamp};
+use crate::kernel::secret::Hash;
+
+/// A session as stored.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    pub id: SessionId,
+    pub member: MemberId,
+    pub method: String,
+    pub second_factor: bool,
+    pub refresh_hash: Hash,
+    pub refresh_generation: u64,
+    pub rotated_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub device: String,
+    pub address: String,
+    pub created_at: Timestamp,
+}
+
+const FIND_SESSION: &str = "
+    select id, member_id, method, second_factor, refresh_hash, refresh_generation, rotated_at, expires_at, ends_at, device,
+           address, created_at
+    from sessions
+    where id = :id";
+
+pub fn find_session(r: &Reader<'_>, id: SessionId) -> Result<Option<SessionRow>> {
+    r.find(FIND_SESSION, &[(":id", &id)], session_of)
+}
+
+const LIST_SESSIONS_OF: &str = "
+    select id, member_id, method, second_factor, refresh_hash, refresh_generation, rotated_at, expires_at, ends_at, device,
+           address, created_at
+    from sessions
+    where member_id = :member_id and expires_at > :now
+    order by rotated_at desc";
+
+/// A member's sessions, the one used last first; their number is bounded.
+pub fn list_sessions(r: &Reader<'_>, member: MemberId, now: Timestamp) -> Result<Vec<SessionRow>> {
+    r.all(LIST_SESSIONS_OF, &[(":member_id", &member), (":now", &now)], session_of)
+}
+
+fn session_of(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        id: row.get(0)?,
+        member: row.get(1)?,
+        method: row.get(2)?,
+        second_factor: row.get(3)?,
+        refresh_hash: row.get(4)?,
+        refresh_generation: row.get::<_, i64>(5)?.unsigned_abs(),
+        rotated_at: row.get(6)?,
+        expires_at: row.get(7)?,
+        ends_at: row.get(8)?,
+        device: row.get(9)?,
+        address: row.get(10)?,
+        created_at: row.get(11)?,
+    })
+}
+
+const IS_SIGNED_IN_AT: &str = "
+    select 1
+    from sessions
+    where member_id = :member_id and address = :address
+    limit 1";
+
+pub fn is_signed_in_at(r: &Reader<'_>, member: MemberId, address: &str) -> Result<bool> {
+    r.find(IS_SIGNED_IN_AT, &[(":member_id", &member), (":address", &address)], |_| Ok(())).map(|found| found.is_some())
+}
+
+const INSERT_SESSION: &str = "
+    insert into sessions (id, member_id, method, second_factor, refresh_hash, rotated_at, expires_at, ends_at, device,
+                          address, created_at)
+    values (:id, :member_id, :method, :second_factor, :refresh_hash, :now, :expires_at, :ends_at, :device, :address, :now)";
+
+pub fn insert_session(w: &Writer<'_>, row: &SessionRow) -> Result<()> {
+    w.execute(
+        INSERT_SESSION,
+        &[
+            (":id", &row.id),
+            (":member_id", &row.member),
+            (":method", &row.method),
+            (":second_factor", &row.second_factor),
+            (":refresh_hash", &row.refresh_hash),
+            (":now", &w.now()),
+            (":expires_at", &row.expires_at),
+            (":ends_at", &row.ends_at),
+            (":device", &row.device),
+            (":address", &row.address),
+        ],
+    )
+    .map(drop)
+}
+
+const ROTATE: &str = "
+    update sessions
+    set refresh_hash = :refresh_hash, refresh_generation = :generation, rotated_at = :now, expires_at = :expires_at
+    where id = :id";
+
+pub fn rotate(w: &Writer<'_>, row: &SessionRow) -> Result<()> {
+    w.execute(
+        ROTATE,
+        &[
+            (":refresh_hash", &row.refresh_hash),
+            (":generation", &i64::try_from(row.refresh_generation).unwrap_or(i64::MAX)),
+            (":now", &w.now()),
+            (":expires_at", &row.expires_at),
+            (":id", &row.id),
+        ],
+    )
+    .map(drop)
+}
+
+const DELETE_SESSION: &str = "delete from sessions where id = :id";
+
+pub fn delete_session(w: &Writer<'_>, id: SessionId) -> Result<()> {
+    w.execute(DELETE_SESSION, &[(":id", &id)]).map(drop)
+}
+
+const END_OLDEST: &str = "
+    delete from sessions
+    where id in (select id from sessions where member_id = :member_id order by rotated_at desc limit -1 offset :kept)
+    returning id";
+
+/// Makes room for one more session of a member's: the ones used longest ago end.
+pub fn end_oldest(w: &Writer<'_>, member: MemberId, sessions_max: u64) -> Result<Vec<SessionId>> {
+    let kept = i64::try_from(sessions_max - 1).unwrap_or(i64::MAX);
+    w.all(END_OLDEST, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
+}
+
+const END_EXPIRED: &str = "
+    delete from sessions
+    where id in (select id from sessions where expires_at <= :now limit :most)
+    returning id";
+
+pub fn end_expired(w: &Writer<'_>, most: usize) -> Result<Vec<SessionId>> {
+    w.all(END_EXPIRED, &[(":now", &w.now()), (":most", &sql::limit(most))], |row| row.get(0))
+}
+
+const END_SESSIONS: &str = "
+    delete from sessions
+    where member_id = :member_id and (:kept is null or id <> :kept)
+    returning id";
+const DELETE_CHALLENGES: &str = "
+    delete from one_time_tokens
+    where member_id = :member_id and purpose = 'second_factor'";
+
+/// Ends a member's sessions, but one that may be kept, and sign-ins that wait for a second factor; answers which
+/// sessions ended.
+pub fn end_sessions(w: &Writer<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<SessionId>> {
+    w.execute(DELETE_CHALLENGES, &[(":member_id", &member)])?;
+    w.all(END_SESSIONS, &[(":member_id", &member), (":kept", &kept)], |row| row.get(0))
+}
+
+// ── one-time secrets ──
+
+/// A secret that is used once, as stored.
+#[derive(Debug, Clone)]
+pub struct OneTime {
+    pub member: Option<MemberId>,
+    /// JSON that belongs to the purpose.
+    pub data: Option<String>,
+    pub tries: u64,
+    /// Who made it for the member; `None` for what the member asked for itself.
+    pub maker: Option<Maker>,
+}
+
+const INSERT_TOKEN: &str = "
+    insert or replace into one_time_tokens (hash, purpose, member_id, data, expires_at, created_at)
+    values (:hash, :purpose, :member_id, :data, :expires_at, :now)";
+
+pub fn insert_token(
+    w: &Writer<'_>,
+    hash: &Hash,
+    purpose: &str,
+    member: Option<MemberId>,
+    data: Option<&str>,
+    expires_at: Timestamp,
+) -> Result<()> {
+    w.execute(
+        INSERT_TOKEN,
+        &[
+            (":hash", hash),
+            (":purpose", &purpose),
+            (":member_id", &member),
+            (":data", &data),
+            (":expires_at", &expires_at),
+            (":now", &w.now()),
+        ],
+    )
+    .map(drop)
+}
+
+const SET_MAKER: &str = "update one_time_tokens set maker = :maker where hash = :hash";
+
+/// Says who made a one-time secret for its member.
+pub fn set_maker(w: &Writer<'_>, hash: &Hash, maker: &Maker) -> Result<()> {
+    w.execute(SET_MAKER, &[(":maker", &maker.text()), (":hash", hash)]).map(drop)
+}
+
+const FIND_TOKEN: &str = "
+    select member_id, data, tries, maker
+    from one_time_tokens
+    where hash = :hash and purpose = :purpose and expires_at > :now";
+
+/// A one-time secret whose time is not over.
+pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) -> Result<Option<OneTime>> {
+    r.find(FIND_TOKEN, &[(":hash", hash), (":purpose", &purpose), (":now", &now)], |row| {
+        let maker: Option<String> = row.get(3)?;
+        Ok(OneTime {
+            member: row.get(0)?,
+            data: row.get(1)?,
+            tries: row.get::<_, i64>(2)?.unsigned_abs(),
+            maker: maker.map(|text| Maker::of_text(Some(&text))),
+        })
+    })
+}
+
+const COUNT_TRY: &str = "update one_time_tokens set tries = tries + 1 where hash = :hash";
+
+pub fn count_try(w: &Writer<'_>, hash: &Hash) -> Result<()> {
+    w.execute(COUNT_TRY, &[(":hash", hash)]).map(drop)
+}
+
+const DELETE_TOKEN: &str = "delete from one_time_tokens where hash = :hash";
+
+pub fn delete_token(w: &Writer<'_>, hash: &Hash) -> Result<()> {
+    w.execute(DELETE_TOKEN, &[(":hash", hash)]).map(drop)
+}
+
+const DELETE_TOKENS_OF: &str = "delete from one_time_tokens where member_id = :member_id and purpose = :purpose";
+
+pub fn delete_tokens_of(w: &Writer<'_>, member: MemberId, purpose: &str) -> Result<()> {
+    w.execute(DELETE_TOKENS_OF, &[(":member_id", &member), (":purpose", &purpose)]).map(drop)
+}
+
+const HAS_TOKEN_SINCE: &str = "
+    select 1
+    from one_time_tokens
+    where member_id = :member_id and purpose = :purpose and created_at > :since and expires_at > :now
+    limit 1";
+
+/// Was such a secret made for the member after that moment, and does it still live?
+pub fn has_token_since(w: &Writer<'_>, member: MemberId, purpose: &str, since: Timestamp) -> Result<bool> {
+    let values: &[(&str, &dyn rusqlite::ToSql)] =
+        &[(":member_id", &member), (":purpose", &purpose), (":since", &since), (":now", &w.now())];
+    w.find(HAS_TOKEN_SINCE, values, |_| Ok(())).map(|found| found.is_some())
+}
+
+const CONTEST: &str = "
+    update one_time_tokens
+    set data = data || ' contested'
+    where hash = :hash and data not like '% contested'";
+
+/// Marks a code that more than one registration asked for.
+pub fn contest(w: &Writer<'_>, hash: &Hash) -> Result<()> {
+    w.execute(CONTEST, &[(":hash", hash)]).map(drop)
+}
+
+const FORGET_TOKENS: &str = "
+    delete from one_time_tokens
+    where hash in (select hash from one_time_tokens where expires_at <= :now limit :most)";
+
+/// Forgets secrets whose time is over; answers how many.
+pub fn forget_tokens(w: &Writer<'_>, most: usize) -> Result<usize> {
+    w.execute(FORGET_TOKENS, &[(":now", &w.now()), (":most", &sql::limit(most))])
+}
+
+const VOID_MAILED: &str = "
+    delete from one_time_tokens
+    where member_id = :member_id and purpose in ('password_reset', 'email_code')";
+
+/// What was mailed to a member is void.
+pub fn void_mailed(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(VOID_MAILED, &[(":member_id", &member)]).map(drop)
+}
+
+const DELETE_ALL_TOKENS: &str = "delete from one_time_tokens where member_id = :member_id";
+
+/// Links, codes and half sign-ins of a member.
+pub fn delete_all_tokens(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(DELETE_ALL_TOKENS, &[(":member_id", &member)]).map(drop)
+}
+
+const USE_UP: &str = "
+    insert into one_time_tokens (hash, purpose, expires_at, created_at)
+    values (:hash, 'used', :expires_at, :now)
+    on conflict (hash) do nothing";
+
+/// Marks something as used until it ends by itself; answers whether this was the first time.
+pub fn use_up(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool> {
+    w.execute(USE_UP, &[(":hash", hash), (":expires_at", &expires_at), (":now", &w.now())]).map(|rows| rows == 1)
+}
+
+const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
+
+/// Is it marked as used?
+pub fn is_used_up(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
+    Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
+}
+
+// ── second factors ──
+
+const HAS_SECOND_FACTOR: &str = "
+    select 1
+    from second_factors
+    where member_id = :member_id and confirmed_at is not null";
+
+pub fn has_second_factor(r: &Reader<'_>, member: MemberId) -> Result<bool> {
+    r.find(HAS_SECOND_FACTOR, &[(":member_id", &member)], |_| Ok(())).map(|found| found.is_some())
+}

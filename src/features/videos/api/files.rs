@@ -1,0 +1,233 @@
+//! Operations on videos: register, look, delete, transfer.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::{Object, OpenApi};
+
+use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned};
+use crate::features::members;
+use crate::features::quotas::{self, Fit, Rules};
+use crate::features::videos::{self, Admission, Filter, store};
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::authn::caller::{OfficeOrKey, PersonOrKey};
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::{Reach, Whose};
+use crate::kernel::db::{Reader, Window};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
+use crate::kernel::ids::MemberId;
+
+/// A file that shall be a video
+#[derive(Object)]
+struct Register {
+    /// `username/…` below the media root; the first part is the owner's name at SFTPGo. Bytes are kept as they come: a
+    /// name in another Unicode form is another name
+    path: FilePath,
+    /// In bytes; counts only from a service's key, and only while there is no file to measure
+    #[oai(validator(minimum(value = "0"), maximum(value = "9000000000000000")))]
+    size: Option<i64>,
+}
+
+/// To whom a video goes
+#[derive(Object)]
+struct TransferVideo {
+    /// The new owner, who needs room for it
+    uid: MemberId,
+}
+
+crate::answers! {
+    register_video: [
+        VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, MemberNotActive,
+        NotYourFolder, VideosFull, QuotaExceeded, OrganizationQuotaExceeded,
+    ] ["x-quota-warning"];
+    get_video: [VideoNotFound] ["etag"];
+    delete_video: [VideoNotFound];
+    transfer_video: [
+        MemberNotFound, MemberNotActive, VideoNotFound, QuotaExceeded, OrganizationQuotaExceeded,
+    ] ["etag", "x-quota-warning"];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(tag = "Tag::Videos")]
+impl Api {
+    /// Register a file as a video
+    ///
+    /// Counts its bytes, stores the video and queues one job, in one transaction. The file is measured below the media
+    /// root; no link is followed. The same file again answers the same with `already_exists`, and costs nothing. Over
+    /// quota nothing is stored. Members register for themselves, services for whom `X-SFTPGo-User` names. The owner's
+    /// organization may deny it by a plugin (`video.register`).
+    #[oai(path = "/register", method = "post", operation_id = "register_video")]
+    async fn register_video(
+        &self,
+        caller: PersonOrKey,
+        /// For whom a service registers, by the name at SFTPGo
+        #[oai(name = "X-SFTPGo-User")]
+        named: Header<Option<String>>,
+        body: Body<Register>,
+    ) -> Reply<RegisteredView> {
+        let Register { path, size: said } = body.0;
+        let file = Measured::of(&self.app, &path, said).await?;
+        let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
+        let wanted = Wanted::default();
+        let noted = wanted.clone();
+        let register = move |t: &Transaction<'_>, caller: &Identity| {
+            ruled?;
+            let new = file.registration(t, caller, named.as_deref(), &wanted)?;
+            let registered = match videos::admit(t, &rules, new)? {
+                Admission::Known(known) => Changed::nothing(known),
+                Admission::New(admitted) => {
+                    t.decided()?;
+                    videos::keep(t, caller, admitted)?
+                }
+            };
+            Ok(registered.map(|new| Warned { warning: new.warning, answer: RegisteredView::from(new) }))
+        };
+        let registered = self.app.create(&caller, "video.register", None, register).await;
+        let Warned { answer, warning } = noted.noted(&self.app, &caller, registered).await?.answer;
+        Ok(ok(answer).quota_warning(warning))
+    }
+
+    /// List videos
+    ///
+    /// One's own; with the permission all of the organization, or of the site. The newest come first.
+    /// Where filters fit few of many rows a page may be short, or empty, while there is `next`.
+    #[oai(path = "/videos", method = "get", operation_id = "list_videos")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
+    async fn list_videos(
+        &self,
+        caller: OfficeOrKey,
+        /// Only those of this member
+        member: Query<Option<MemberId>>,
+        /// Only those without an owner; for the platform
+        ownerless: Query<Option<bool>>,
+        /// Found in the path
+        #[oai(validator(max_length = 200))]
+        keyword: Query<Option<String>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<VideoView>> {
+        let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        let keyword = like(keyword.0.as_deref());
+        let filter = match whose {
+            Whose::All(reach) => Filter {
+                member: member.0,
+                organization: reach.organization(),
+                is_ownerless: ownerless.0 == Some(true) && reach.organization().is_none(),
+                keyword,
+            },
+            // What somebody else has is not there.
+            Whose::Own(own) if member.0.is_some_and(|member| member != own) => {
+                return Ok(ok(window.of_all::<VideoView>(Vec::new(), "videos")?.into()));
+            }
+            Whose::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
+        };
+        let list = move |r: &Reader<'_>| {
+            store::list_videos(r, &filter, &window)?.try_map(|video| whose.seen(r, &caller, video))
+        };
+        Ok(ok(self.app.read(list).await?.into()))
+    }
+
+    /// See a video
+    ///
+    /// By its id, which follows from its path.
+    #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
+    async fn get_video(&self, caller: OfficeOrKey, id: Path<String>) -> Reply<VideoView> {
+        let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
+        let look = move |r: &Reader<'_>| {
+            let video = whose.require(&caller, videos::get(r, &id.0)?)?;
+            let version = video.version;
+            Ok((whose.seen(r, &caller, video)?, version))
+        };
+        let (video, version) = self.app.read(look).await?;
+        Ok(ok(video).version(version))
+    }
+
+    /// Delete a video
+    ///
+    /// Frees its bytes and takes its jobs away. The file itself stays where it is.
+    #[oai(path = "/videos/:id", method = "delete", operation_id = "delete_video")]
+    async fn delete_video(
+        &self,
+        caller: OfficeOrKey,
+        id: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Done {
+        let rules = Rules::of(&self.app.config);
+        let delete = move |t: &Transaction<'_>, caller: &Identity| {
+            let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
+            let video = whose.require(caller, videos::get(t, &id.0)?)?;
+            require_version(if_match.0.as_deref(), video.version)?;
+            videos::remove(t, &rules, caller, &video)
+        };
+        self.app.change(&caller, "video.delete", delete).await?;
+        Ok(done())
+    }
+
+    /// Give a video to another member
+    ///
+    /// Its bytes move from one quota to the other, or nothing moves at all. The file and its path stay. One's own goes to
+    /// members of one's only organization; with the permission all of the organization's, or of the site's.
+    #[oai(path = "/videos/:id/transfer", method = "post", operation_id = "transfer_video")]
+    async fn transfer_video(
+        &self,
+        caller: OfficeOrKey,
+        id: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: Body<TransferVideo>,
+    ) -> Reply<VideoView> {
+        let (rules, to) = (Rules::of(&self.app.config), body.0.uid);
+        let transfer = move |t: &Transaction<'_>, caller: &Identity| {
+            let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
+            let video = whose.require(caller, videos::get(t, &id.0)?)?;
+            let reach = reach_of_transfer(t, whose)?;
+            if matches!(whose, Whose::All(_)) && reach.organization().is_some_and(|own| video.organization != Some(own))
+            {
+                return Err(Cause::VideoNotFound.into());
+            }
+            require_version(if_match.0.as_deref(), video.version)?;
+            members::require_visible(t.snapshot(), reach, to)?;
+            // What leaves the organization is not its administrators' to give.
+            if let Some(organization) = reach.organization()
+                && quotas::organization_of(t.snapshot(), to) != Some(organization)
+            {
+                let why = "this member does not count under your organization: only the platform can do this";
+                return Err(Error::new(Cause::Forbidden).saying(why));
+            }
+            require_takes(t, to)?;
+            let changed = videos::transfer(t, &rules, caller, (&video, to, Fit::Must))?;
+            let warning = changed.answer;
+            let video = videos::get(t, &id.0)?;
+            let version = video.version;
+            let seen = Whose::All(reach).seen(t, caller, video)?;
+            Ok(changed.map(|_| (seen, version, warning)))
+        };
+        let (video, version, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
+        Ok(ok(video).version(version).quota_warning(warning))
+    }
+}
+
+/// Among whom a video may find a new owner.
+fn reach_of_transfer(t: &Transaction<'_>, whose: Whose) -> Result<Reach> {
+    match whose {
+        Whose::All(reach) => Ok(reach),
+        Whose::Own(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
+            let why = "you belong to no organization, or to several: an administrator gives your videos to others";
+            Error::new(Cause::Forbidden).saying(why)
+        }),
+    }
+}
+
+/// Fails where the member cannot own anything.
+pub fn require_takes(t: &Transaction<'_>, member: MemberId) -> Result<()> {
+    if t.snapshot().is_active(member) { Ok(()) } else { Err(Cause::MemberNotActive.into()) }
+}

@@ -1,0 +1,183 @@
+//! What was or will be delivered, and the retry of what was given up.
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Path, Query};
+use poem_openapi::{Enum, Object, OpenApi};
+use serde_json::json;
+
+use crate::kernel::app::{App, Changed, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authn::caller::Person;
+use crate::kernel::authz;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::db::Window;
+use crate::kernel::error::Cause;
+use crate::kernel::http::{Page, Reply, Tag, ok};
+use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
+use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, named};
+use crate::kernel::outbox::{self, delivery_store as store};
+
+/// How far a delivery is
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+enum DeliveryState {
+    /// It waits for its turn, or for its next attempt
+    Pending,
+    /// It arrived, or there was nothing to deliver
+    Delivered,
+    /// It was given up
+    Dead,
+}
+
+impl DeliveryState {
+    fn of(word: &str) -> Self {
+        match word {
+            "delivered" => Self::Delivered,
+            "dead" => Self::Dead,
+            _ => Self::Pending,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// One event for one target
+#[derive(Object)]
+#[oai(rename = "Delivery")]
+struct DeliveryView {
+    /// Event and target; the same over all attempts, and in the header `X-Roster-Delivery`
+    id: String,
+    /// Grows with each event; a target gets its events in this order
+    event_id: i64,
+    kind: String,
+    /// When it happened, in Unix milliseconds
+    at: i64,
+    /// `webhook`, `mail`, `sftpgo` or `wordpress`
+    target: String,
+    #[oai(nullable)]
+    webhook_id: Option<WebhookId>,
+    #[oai(nullable)]
+    organization_id: Option<OrganizationId>,
+    #[oai(nullable)]
+    member_id: Option<MemberId>,
+    state: DeliveryState,
+    /// Attempts so far, since the last retry by hand
+    attempts: u64,
+    /// When the next attempt may be, in Unix milliseconds; only while it is pending
+    #[oai(nullable)]
+    next_at: Option<i64>,
+    /// Why the last attempt failed, or why there was nothing to deliver
+    #[oai(nullable)]
+    last_error: Option<String>,
+    /// Unix milliseconds
+    updated_at: i64,
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(delivery: Delivery) -> Self {
+        let webhook_id = match Target::of(&delivery.target) {
+            Some(Target::Webhook(id)) => Some(id),
+            _ => None,
+        };
+        Self {
+            id: delivery.name(),
+            event_id: delivery.event,
+            at: delivery.at.0,
+            target: kind_of(&delivery.target).to_owned(),
+            webhook_id,
+            organization_id: delivery.organization,
+            member_id: delivery.member,
+            next_at: (delivery.state == "pending").then_some(delivery.next_at.0),
+            state: DeliveryState::of(&delivery.state),
+            kind: delivery.kind,
+            attempts: delivery.attempts,
+            last_error: delivery.last_error,
+            updated_at: delivery.updated_at.0,
+        }
+    }
+}
+
+crate::answers! {
+    retry_delivery: [DeliveryNotFound, DeliveryDone];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/admin/deliveries", tag = "Tag::Webhooks")]
+impl Api {
+    /// List deliveries
+    ///
+    /// Newest events first. An organization sees its own events and its own webhooks. Where filters fit few of many
+    /// deliveries a page may be short, or empty, while there is `next`.
+    #[oai(path = "/", method = "get", operation_id = "list_deliveries")]
+    #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
+    async fn list_deliveries(
+        &self,
+        caller: Person,
+        /// `pending`, `delivered` or `dead`
+        state: Query<Option<DeliveryState>>,
+        /// `webhook`, `mail`, `sftpgo`, `wordpress`, or the id of one webhook
+        #[oai(validator(max_length = 64))]
+        target: Query<Option<String>>,
+        /// A kind of event, such as `member.created`
+        #[oai(validator(max_length = 64))]
+        kind: Query<Option<String>>,
+        /// Events from this moment on, in Unix milliseconds
+        from: Query<Option<i64>>,
+        /// Events before this moment, in Unix milliseconds
+        to: Query<Option<i64>>,
+        #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+        /// Go on behind this: the `next` of the answer before. Without `offset`
+        #[oai(validator(max_length = 2000))]
+        after: Query<Option<String>>,
+    ) -> Reply<Page<DeliveryView>> {
+        let reach = authz::require(&self.app.snapshot(), &caller, Permission::OUTBOX_LIST)?;
+        let target_of = |text: String| match WebhookId::of(&text) {
+            id if id.is_nil() => text,
+            id => outbox::calls_to(id),
+        };
+        let filter = Filter {
+            organization: reach.organization(),
+            state: state.0.map(|state| state.word().to_owned()),
+            target: target.0.map(target_of),
+            kind: kind.0,
+            since: from.0,
+            until: to.0,
+        };
+        let window = Window::new(limit.0, offset.0, after.0)?;
+        Ok(ok(self.app.read(move |r| store::list_deliveries(r, &filter, &window)).await?.into()))
+    }
+
+    /// Deliver again what was given up
+    ///
+    /// It is tried at once, with all attempts before it. One that waits for its next attempt does not wait longer. A
+    /// later event of the same target that was delivered meanwhile stays delivered.
+    #[oai(path = "/:id/retry", method = "post", operation_id = "retry_delivery")]
+    async fn retry_delivery(&self, caller: Person, id: Path<String>) -> Reply<DeliveryView> {
+        let retry = move |t: &Transaction<'_>, caller: &Identity| {
+            let reach = authz::require(t.snapshot(), caller, Permission::OUTBOX_RETRY)?;
+            let (event, target) = named(&id.0).ok_or(Cause::DeliveryNotFound)?;
+            let former = store::get_delivery(t, reach.organization(), (event, &target))?;
+            if !store::retry(t, &target, event)? {
+                return Err(Cause::DeliveryDone.into());
+            }
+            let before = json!({"state": former.state});
+            let entry = Entry::new("delivery", former.name()).within(former.organization).before(before);
+            Ok(Changed::new(store::get_delivery(t, None, (event, &target))?, entry))
+        };
+        let retried = self.app.change(&caller, "delivery.retry", retry).await?;
+        self.app.outbox.notify_one();
+        Ok(ok(retried.answer.into()))
+    }
+}

@@ -1,0 +1,89 @@
+//! Webhooks: who is told of events by HTTP.
+
+pub mod address;
+pub mod api;
+pub mod sender;
+pub mod store;
+
+use crate::kernel::app::{App, Occurrence, Transaction, backoff};
+use crate::kernel::authz::snapshot::Change;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
+use crate::kernel::outbox::{Kind, delivery_store};
+
+/// Wait after so many failed attempts, in milliseconds, before jitter.
+pub fn backoff_ms(attempts: u64, first_s: u64, most_s: u64) -> u64 {
+    backoff(attempts, first_s, most_s).saturating_mul(1_000)
+}
+
+/// Somebody who is told of events by HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub id: WebhookId,
+    /// `None` hears of the whole site.
+    pub organization: Option<OrganizationId>,
+    pub name: String,
+    pub url: String,
+    /// Words of [`Kind`], or `*`.
+    pub kinds: Vec<String>,
+    pub is_active: bool,
+    pub generation: i64,
+    pub previous_until: Option<Timestamp>,
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Hears of everything.
+const EVERY_KIND: &str = "*";
+
+/// All that is wrong with an entry of a webhook's `kinds`.
+pub fn kind_faults(text: &str) -> Vec<String> {
+    if text == EVERY_KIND || Kind::ALL.iter().any(|kind| kind.word() == text) {
+        return Vec::new();
+    }
+    let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+    vec![format!("is no kind of event: one of {}, or *", known.join(", "))]
+}
+
+/// Forgets the deliveries of a webhook that was deleted.
+pub async fn forget_target(app: &App, target: String) -> Result<()> {
+    app.tend_in_pieces(move |w, most| delivery_store::delete_deliveries(w, &target, most)).await.map(drop)
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::WebhookWithdrawn(id) => store::switch_off(t, *id).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::kernel::config::Config;
+
+    #[test]
+    fn a_neighbour_may_be_away_for_a_day_and_nothing_is_tried_for_a_week() {
+        const HOUR_MS: u64 = 3_600_000;
+        let config = Config::of(Path::new("data"));
+        let wait_ms = |attempts| backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s);
+        let all_ms: u64 = (1..config.outbox_attempts_max).map(wait_ms).sum();
+        // The jitter takes a fifth at most, and adds one.
+        assert!(all_ms * 4 / 5 > 24 * HOUR_MS, "{all_ms}");
+        assert!(all_ms * 6 / 5 < 7 * 24 * HOUR_MS, "{all_ms}");
+        // Who looks at what was given up has time to.
+        assert!(config.outbox_ttl_s * 1_000 > 2 * all_ms);
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_its_limit() {
+        let waits = [1, 2, 3, 4, 13, 14, 100, u64::MAX].map(|attempts| backoff_ms(attempts, 5, 21_600));
+        assert_eq!(waits, [5_000, 10_000, 20_000, 40_000, 20_480_000, 21_600_000, 21_600_000, 21_600_000]);
+        assert_eq!(backoff_ms(7, 0, 21_600), 0);
+        assert_eq!(backoff_ms(1, 100, 1), 1_000);
+    }
+}

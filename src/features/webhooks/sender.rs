@@ -1,0 +1,276 @@
+//! Webhooks: events as signed requests to addresses that an administrator chose.
+//!
+//! **Invariant.** A secret is derived from the site's key whenever it is needed, so that no row holds one. The URL may hold
+//! somebody else's secret: no log line, no audit entry and no error repeats it.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Url};
+use serde_json::{Value, json};
+
+use super::address::{Hosts, Private};
+use super::{Webhook, store};
+use crate::features::members::{self, Member};
+use crate::kernel::app::{App, Changed};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::config::Config;
+use crate::kernel::db::Reader;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
+use crate::kernel::outbound::{builder, made_once, retry_after};
+use crate::kernel::outbox::delivery::{Delivery, Outcome};
+use crate::kernel::secret::{self, Sealer};
+
+/// The secret of a webhook's generation, as its receiver keeps it.
+pub fn secret(sealer: &Sealer, id: WebhookId, generation: i64) -> String {
+    let digest = sealer.digest("webhook", &[id.0.as_bytes(), &generation.to_le_bytes()]);
+    format!("whsec_{}", URL_SAFE_NO_PAD.encode(digest))
+}
+
+/// Names a secret without telling anything of it.
+pub fn key_id(id: WebhookId, generation: i64) -> String {
+    format!("{id}.{generation}")
+}
+
+/// `v1=…` for the secret of now, and during a rotation for the one before; with the names of both.
+fn signatures(sealer: &Sealer, webhook: &Webhook, seconds: i64, body: &str, now: Timestamp) -> (String, String) {
+    let is_former_alive = webhook.generation > 1 && webhook.previous_until.is_some_and(|until| now < until);
+    let generations = [Some(webhook.generation), is_former_alive.then(|| webhook.generation - 1)];
+    let signed = format!("{seconds}.{body}");
+    let sign = |generation: i64| {
+        let signature = secret::signature(&secret(sealer, webhook.id, generation), &signed);
+        (key_id(webhook.id, generation), format!("v1={}", hex::encode(signature)))
+    };
+    let (names, values): (Vec<String>, Vec<String>) = generations.into_iter().flatten().map(sign).unzip();
+    (names.join(","), values.join(","))
+}
+
+/// What one request came to.
+#[derive(Debug)]
+pub struct Answered {
+    pub status: Option<u16>,
+    pub duration: Duration,
+    /// What went wrong on the way.
+    pub error: Option<String>,
+    /// Seconds that it asked us to wait.
+    retry_after_s: Option<u64>,
+}
+
+/// Sends to webhooks. Whoever sends has one of these: its connections lead to addresses that were looked at.
+pub struct Sender {
+    hosts: Hosts,
+    timeout: Duration,
+    client: OnceLock<Client>,
+}
+
+impl Sender {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            hosts: Hosts::new(&config.webhook_private_hosts),
+            timeout: Duration::from_millis(config.neighbour_timeout_ms),
+            client: OnceLock::new(),
+        }
+    }
+
+    /// May a webhook lead there, as far as the address says by itself?
+    pub fn allows(&self, url: &str) -> bool {
+        Url::parse(url).is_ok_and(|url| self.hosts.allow(&url))
+    }
+
+    fn client(&self) -> Result<&Client> {
+        made_once(&self.client, || builder(self.timeout).dns_resolver(self.hosts.clone()))
+    }
+
+    /// Sends one signed request.
+    pub async fn send(&self, sealer: &Sealer, webhook: &Webhook, (kind, name): (&str, &str), body: &Value) -> Answered {
+        let begun = Instant::now();
+        let outcome = self.exchange(sealer, webhook, (kind, name), body.to_string()).await;
+        let duration = begun.elapsed();
+        match outcome {
+            Ok((status, retry_after_s)) => Answered { status: Some(status), duration, error: None, retry_after_s },
+            Err(error) => Answered { status: None, duration, error: Some(error), retry_after_s: None },
+        }
+    }
+
+    async fn exchange(
+        &self,
+        sealer: &Sealer,
+        webhook: &Webhook,
+        (kind, name): (&str, &str),
+        body: String,
+    ) -> Result<(u16, Option<u64>), String> {
+        let url = Url::parse(&webhook.url).map_err(|_| "its address cannot be read".to_owned())?;
+        if !self.hosts.allow(&url) {
+            return Err(Private.to_string());
+        }
+        let now = Timestamp::now();
+        let seconds = now.0 / 1_000;
+        let (names, values) = signatures(sealer, webhook, seconds, &body, now);
+        let client = self.client().map_err(|e| e.to_string())?;
+        let request = client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("X-Roster-Event", kind)
+            .header("X-Roster-Delivery", name)
+            .header("X-Roster-Timestamp", seconds)
+            .header("X-Roster-Key-Id", names)
+            .header("X-Roster-Signature", values)
+            .body(body);
+        let response = request.send().await.map_err(|e| self.explained(&e))?;
+        let answer = (response.status().as_u16(), retry_after(response.headers(), now));
+        read_off(response).await;
+        Ok(answer)
+    }
+
+    /// What went wrong, without the address.
+    fn explained(&self, error: &reqwest::Error) -> String {
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if cause.is::<Private>() {
+                return Private.to_string();
+            }
+            source = cause.source();
+        }
+        match error {
+            e if e.is_timeout() => format!("it took longer than {} ms", self.timeout.as_millis()),
+            e if e.is_connect() => {
+                "it cannot be reached: name, port and certificate may be wrong, or it is down".into()
+            }
+            _ => "the connection broke off".into(),
+        }
+    }
+}
+
+/// The status said all: a short answer is read so that the connection serves again, a longer one is left.
+async fn read_off(mut response: reqwest::Response) {
+    const ANSWER_BYTES_MAX: usize = 65_536;
+    let mut bytes = 0;
+    while let Ok(Some(piece)) = response.chunk().await {
+        bytes += piece.len();
+        if bytes > ANSWER_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+/// The body that tells of an event. What it says of a member is as of now, and as far as the webhook's organization sees
+/// it now: of who was erased or has left meanwhile, also between two attempts, nothing but the id is told.
+fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery) -> Result<Value> {
+    const PATHS: [&str; 2] = ["path", "former_path"];
+    let mut data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
+    if let Some(id) = delivery.member {
+        let member = members::find_seen(r, seen_by, id)?;
+        if delivery.kind.starts_with("member.") {
+            let names =
+                |of: fn(&Member) -> &Option<String>| json!(member.as_ref().and_then(|member| of(member).clone()));
+            data["username"] = names(|member| &member.username);
+            data["email"] = names(|member| &member.email);
+            data["display_name"] = names(|member| &member.display_name);
+            data["status"] = json!(member.as_ref().map_or("former", |member| &member.status));
+        }
+        if let (None, Some(data)) = (&member, data.as_object_mut()) {
+            data.remove("sftpgo_username");
+        }
+    }
+    for name in PATHS {
+        let Some(path) = data[name].as_str().map(str::to_owned) else { continue };
+        let seen = members::seen_path(r, seen_by, delivery.member, &path)?;
+        if let Some(error) = data["error"].as_str() {
+            data["error"] = json!(members::seen_text(error, &path, &seen));
+        }
+        data[name] = json!(seen);
+    }
+    Ok(json!({
+        "id": delivery.event,
+        "kind": delivery.kind,
+        "at": delivery.at.0,
+        "organization_id": delivery.organization,
+        "member_id": delivery.member,
+        "data": data,
+    }))
+}
+
+/// Tells a webhook of an event.
+pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Delivery) -> Result<Outcome> {
+    let Some(webhook) = app.read(move |r| store::find_webhook(r, id)).await? else {
+        return Ok(Outcome::Gone("the webhook was deleted".into()));
+    };
+    if !webhook.is_active {
+        return Ok(Outcome::Gone("the webhook is switched off".into()));
+    }
+    let snapshot = app.snapshot();
+    if webhook.organization.is_some_and(|id| snapshot.tenant(id).is_none_or(|tenant| !tenant.is_active)) {
+        return Ok(Outcome::Gone("its organization is not active".into()));
+    }
+    let (seen_by, told) = (webhook.organization, delivery.clone());
+    let body = app.read(move |r| body_of(r, seen_by, &told)).await?;
+    let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;
+    Ok(match answered.status {
+        Some(200..=299) => Outcome::Delivered,
+        Some(410) => {
+            switch_off(app, id).await?;
+            Outcome::Gone("it answered 410, which switched the webhook off".into())
+        }
+        Some(status @ (429 | 503)) => {
+            Outcome::Failed { why: format!("it answered {status}"), not_before_s: answered.retry_after_s }
+        }
+        Some(status @ 300..=399) => Outcome::failed(format!("it answered {status}: redirects are not followed")),
+        Some(status) => Outcome::failed(format!("it answered {status}")),
+        None => Outcome::failed(answered.error.unwrap_or_default()),
+    })
+}
+
+/// The receiver said that it is gone for good.
+async fn switch_off(app: &App, id: WebhookId) -> Result<()> {
+    tracing::warn!(webhook = %id, "a webhook answered 410 and is switched off");
+    app.change(&Identity::command_line(), "webhook.switch_off", move |t, _| {
+        let Some(mut webhook) = store::find_webhook(t, id)?.filter(|webhook| webhook.is_active) else {
+            return Ok(Changed::nothing(()));
+        };
+        webhook.is_active = false;
+        store::update_webhook(t, &webhook)?;
+        let after = json!({"status": "inactive", "answered": 410});
+        Ok(Changed::new((), Entry::new("webhook", id).within(webhook.organization).after(after)))
+    })
+    .await
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_is_signed_with_both_secrets_until_its_time_is_over() {
+        let sealer = Sealer::new([7; 32]);
+        let id = WebhookId::new();
+        let webhook = |generation: i64, previous_until: Option<i64>| Webhook {
+            id,
+            organization: None,
+            name: String::new(),
+            url: String::new(),
+            kinds: Vec::new(),
+            is_active: true,
+            generation,
+            previous_until: previous_until.map(Timestamp),
+            version: 1,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        };
+        let one = |generation: i64| {
+            let key = secret(&sealer, id, generation);
+            format!("v1={}", hex::encode(secret::signature(&key, "5.{}")))
+        };
+        let signed = |webhook: &Webhook, now: i64| signatures(&sealer, webhook, 5, "{}", Timestamp(now));
+        assert_eq!(signed(&webhook(1, None), 0), (format!("{id}.1"), one(1)));
+        let both = (format!("{id}.2,{id}.1"), format!("{},{}", one(2), one(1)));
+        assert_eq!(signed(&webhook(2, Some(100)), 99), both);
+        assert_eq!(signed(&webhook(2, Some(100)), 100), (format!("{id}.2"), one(2)));
+        assert_ne!(one(1), one(2));
+    }
+}

@@ -1,0 +1,149 @@
+//! SQL of webhooks.
+
+use rusqlite::Row;
+
+use super::Webhook;
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
+use crate::kernel::outbox;
+
+const FIND_WEBHOOK: &str = "
+    select id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
+           updated_at
+    from webhooks
+    where id = :id";
+
+pub fn find_webhook(r: &Reader<'_>, id: WebhookId) -> Result<Option<Webhook>> {
+    r.find(FIND_WEBHOOK, &[(":id", &id)], webhook_of)
+}
+
+/// A webhook of the organization, or any.
+pub fn get_webhook(r: &Reader<'_>, organization: Option<OrganizationId>, id: WebhookId) -> Result<Webhook> {
+    find_webhook(r, id)?
+        .filter(|webhook| organization.is_none() || webhook.organization == organization)
+        .ok_or_else(|| Cause::WebhookNotFound.into())
+}
+
+const LIST_WEBHOOKS: List = List {
+    name: "webhooks",
+    columns: "id, organization_id, name, url, kinds, status, secret_generation, previous_until, version, created_at,
+              updated_at",
+    from: "webhooks",
+    joins: "",
+    conditions: &["organization_id = :organization_id"],
+    order: &["created_at", "id"],
+    costly: &[],
+    walked: &[],
+    kept: &[],
+};
+
+/// Those of an organization, or all.
+pub fn list_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>, window: &Window) -> Result<Listed<Webhook>> {
+    r.page(&LIST_WEBHOOKS, &[(":organization_id", &organization)], window, webhook_of)
+}
+
+const COUNT_WEBHOOKS: &str = "select count(*) from webhooks where organization_id is :organization_id";
+
+/// How many webhooks an organization has, or the site itself.
+pub fn count_webhooks(r: &Reader<'_>, organization: Option<OrganizationId>) -> Result<u64> {
+    let count = r.one(COUNT_WEBHOOKS, &[(":organization_id", &organization)], |row| row.get::<_, i64>(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+const INSERT_WEBHOOK: &str = "
+    insert into webhooks (id, organization_id, name, url, kinds, status, created_at, updated_at)
+    values (:id, :organization_id, :name, :url, :kinds, 'active', :now, :now)";
+
+pub fn insert_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
+    w.execute(
+        INSERT_WEBHOOK,
+        &[
+            (":id", &webhook.id),
+            (":organization_id", &webhook.organization),
+            (":name", &webhook.name),
+            (":url", &webhook.url),
+            (":kinds", &sql::text_of(&webhook.kinds)?),
+            (":now", &w.now()),
+        ],
+    )
+    .map(drop)
+}
+
+const UPDATE_WEBHOOK: &str = "
+    update webhooks
+    set name = :name, url = :url, kinds = :kinds, status = :status, version = version + 1, updated_at = :now
+    where id = :id";
+
+pub fn update_webhook(w: &Writer<'_>, webhook: &Webhook) -> Result<()> {
+    w.execute(
+        UPDATE_WEBHOOK,
+        &[
+            (":name", &webhook.name),
+            (":url", &webhook.url),
+            (":kinds", &sql::text_of(&webhook.kinds)?),
+            (":status", &if webhook.is_active { "active" } else { "inactive" }),
+            (":now", &w.now()),
+            (":id", &webhook.id),
+        ],
+    )
+    .map(drop)
+}
+
+const ROTATE_WEBHOOK: &str = "
+    update webhooks
+    set secret_generation = secret_generation + 1, previous_until = :until, version = version + 1, updated_at = :now
+    where id = :id";
+
+/// The next secret; the present one is signed with as well until then.
+pub fn rotate_webhook(w: &Writer<'_>, id: WebhookId, until: Timestamp) -> Result<()> {
+    w.execute(ROTATE_WEBHOOK, &[(":until", &until), (":now", &w.now()), (":id", &id)]).map(drop)
+}
+
+const SET_WEBHOOK_MAKER: &str = "update webhooks set maker = :maker where id = :id";
+
+/// Who answers for what the webhook hears from now on.
+pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result<()> {
+    w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.text()), (":id", &id)]).map(drop)
+}
+
+const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";
+const COUNT_DELIVERIES: &str = "
+    select count(*) from (select 1 from deliveries where target = :target limit :counted_max)";
+
+/// Deletes a webhook; answers how many deliveries it had, counted up to [`Window::COUNTED_MAX`]. Nobody sees them any
+/// more: [`super::forget_target`] deletes them piece by piece.
+pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
+    let (target, counted_max) = (outbox::calls_to(id), Window::COUNTED_MAX as i64);
+    let deliveries =
+        w.one(COUNT_DELIVERIES, &[(":target", &target), (":counted_max", &counted_max)], |row| row.get::<_, i64>(0))?;
+    w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;
+    Ok(deliveries.unsigned_abs())
+}
+
+fn webhook_of(row: &Row<'_>) -> rusqlite::Result<Webhook> {
+    Ok(Webhook {
+        id: row.get(0)?,
+        organization: row.get(1)?,
+        name: row.get(2)?,
+        url: row.get(3)?,
+        kinds: sql::json(row, 4)?,
+        is_active: row.get_ref(5)?.as_str()? == "active",
+        generation: row.get(6)?,
+        previous_until: row.get(7)?,
+        version: row.get(8)?,
+        created_at: row.get(9)?,
+        updated_at: row.get(10)?,
+    })
+}
+
+const SWITCH_WEBHOOK_OFF: &str = "
+    update webhooks
+    set status = 'inactive', version = version + 1, updated_at = :now
+    where id = :id";
+
+/// What waits for it is given up.
+pub fn switch_off(w: &Writer<'_>, id: WebhookId) -> Result<()> {
+    w.execute(SWITCH_WEBHOOK_OFF, &[(":now", &w.now()), (":id", &id)]).map(drop)
+}

@@ -1,0 +1,187 @@
+//! Authentik's admin API: reading, making and changing accounts.
+
+use reqwest::{Method, RequestBuilder, Url};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::kernel::app::App;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::outbound::Answer;
+
+/// An account, as far as we look at it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Account {
+    pub pk: i64,
+    /// What its tokens call `sub`, unless the provider there is told otherwise.
+    pub uid: String,
+    pub username: String,
+    pub name: String,
+    #[serde(default)]
+    pub email: String,
+    #[serde(default = "yes")]
+    pub is_active: bool,
+    /// Authentik's own administrators.
+    #[serde(default)]
+    pub is_superuser: bool,
+    /// `internal` and `external` are people.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// Anybody's; changed only as a whole.
+    #[serde(default)]
+    pub attributes: Map<String, Value>,
+}
+
+/// The attribute that names the member of an account.
+const ROSTER_UID: &str = "roster_uid";
+
+impl Account {
+    /// Whose account it was made or taken for.
+    pub fn roster_uid(&self) -> Option<&str> {
+        self.attributes.get(ROSTER_UID).and_then(Value::as_str)
+    }
+
+    pub fn is_a_persons(&self) -> bool {
+        !self.is_superuser && self.kind.as_deref().is_none_or(|kind| matches!(kind, "internal" | "external"))
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What an account shall be; what is absent stays as it is.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub username: Option<String>,
+    pub name: Option<String>,
+    pub email: Option<String>,
+    pub is_active: Option<bool>,
+    pub roster_uid: String,
+}
+
+/// The account of this id.
+pub async fn find(app: &App, pk: &str) -> Result<Option<Account>> {
+    // A number only: the id was stored by somebody, and becomes part of an address.
+    let Ok(pk) = pk.parse::<i64>() else { return Ok(None) };
+    let answer = send(app, Method::GET, &format!("core/users/{pk}/"), None).await?;
+    match answer.status {
+        404 => Ok(None),
+        _ => account(&answer, 200).map(Some),
+    }
+}
+
+/// The account of this username.
+pub async fn find_by_username(app: &App, username: &str) -> Result<Option<Account>> {
+    #[derive(Deserialize)]
+    struct Page {
+        results: Vec<Account>,
+    }
+    let answer = send(app, Method::GET, "core/users/", Some(Sent::Query("username", username))).await?;
+    if answer.status != 200 {
+        return Err(refused(&answer));
+    }
+    let page: Page = read(&answer)?;
+    Ok(page.results.into_iter().find(|account| account.username == username))
+}
+
+/// Makes an account; `None` when the username is taken.
+pub async fn create(app: &App, wish: &Wish) -> Result<Option<Account>> {
+    let username = wish.username.as_deref().unwrap_or_default();
+    let mut body = Map::new();
+    body.insert("username".into(), json!(username));
+    body.insert("name".into(), json!(wish.name.as_deref().unwrap_or(username)));
+    body.insert("is_active".into(), json!(wish.is_active.unwrap_or(true)));
+    body.insert("attributes".into(), json!({ROSTER_UID: wish.roster_uid}));
+    if let Some(email) = &wish.email {
+        body.insert("email".into(), json!(email));
+    }
+    let answer = send(app, Method::POST, "core/users/", Some(Sent::Body(body.into()))).await?;
+    if answer.status == 400 && answer.json()?.get("username").is_some() {
+        return Ok(None);
+    }
+    account(&answer, 201).map(Some)
+}
+
+/// Brings an account in line; asks nothing when it is. `None` when another account has the username.
+pub async fn update(app: &App, account_now: &Account, wish: &Wish) -> Result<Option<Account>> {
+    let mut body = Map::new();
+    let mut put = |name: &str, now: &str, wanted: &Option<String>| {
+        if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != now) {
+            body.insert(name.into(), json!(wanted));
+        }
+    };
+    put("username", &account_now.username, &wish.username);
+    put("name", &account_now.name, &wish.name);
+    put("email", &account_now.email, &wish.email);
+    if let Some(is_active) = wish.is_active.filter(|is_active| *is_active != account_now.is_active) {
+        body.insert("is_active".into(), json!(is_active));
+    }
+    if account_now.roster_uid() != Some(wish.roster_uid.as_str()) {
+        let mut attributes = account_now.attributes.clone();
+        attributes.insert(ROSTER_UID.into(), json!(wish.roster_uid));
+        body.insert("attributes".into(), attributes.into());
+    }
+    if body.is_empty() {
+        return Ok(Some(account_now.clone()));
+    }
+    let path = format!("core/users/{}/", account_now.pk);
+    let answer = send(app, Method::PATCH, &path, Some(Sent::Body(body.into()))).await?;
+    if answer.status == 400 && answer.json()?.get("username").is_some() {
+        return Ok(None);
+    }
+    account(&answer, 200).map(Some)
+}
+
+enum Sent<'a> {
+    Query(&'static str, &'a str),
+    Body(Value),
+}
+
+async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> Result<Answer> {
+    let Some(token) = app.config.authentik_token.as_deref().filter(|_| !app.config.authentik_url.is_empty()) else {
+        return Err(Cause::AuthentikNotConfigured.into());
+    };
+    let impossible = |e: String| Error::internal(format!("the question to Authentik cannot be made: {e}"));
+    let mut url =
+        Url::parse(&format!("{}/api/v3/{path}", app.config.authentik_url)).map_err(|e| impossible(e.to_string()))?;
+    let mut body = None;
+    match sent {
+        Some(Sent::Query(name, value)) => drop(url.query_pairs_mut().append_pair(name, value)),
+        Some(Sent::Body(value)) => body = Some(value),
+        None => {}
+    }
+    let request: RequestBuilder = app.outbound.client()?.request(method, url).bearer_auth(token);
+    let request = match body {
+        Some(body) => request.header("content-type", "application/json").body(body.to_string()),
+        None => request,
+    };
+    app.outbound.send(request.build().map_err(|e| impossible(e.to_string()))?).await
+}
+
+fn account(answer: &Answer, expected: u16) -> Result<Account> {
+    if answer.status != expected {
+        return Err(refused(answer));
+    }
+    let account: Account = read(answer)?;
+    if account.pk < 1 || account.uid.is_empty() {
+        return Err(Error::new(Cause::NeighbourFailed).because("Authentik: an account without a pk or uid"));
+    }
+    Ok(account)
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T> {
+    serde_json::from_value(answer.json()?).map_err(|e| {
+        Error::new(Cause::NeighbourFailed).because(format!("Authentik: its answer has another form than expected: {e}"))
+    })
+}
+
+/// Names what is wrong, but not the values: they are somebody's.
+fn refused(answer: &Answer) -> Error {
+    let fields: Vec<String> = match serde_json::from_slice(&answer.body) {
+        Ok(Value::Object(fields)) => fields.keys().map(|name| name.chars().take(40).collect()).collect(),
+        _ => Vec::new(),
+    };
+    let hint = if matches!(answer.status, 401 | 403) { ": may the token of authentik.token_file do this?" } else { "" };
+    let why = format!("Authentik: status {} {}{hint}", answer.status, fields.join(" "));
+    Error::new(Cause::NeighbourFailed).because(why)
+}

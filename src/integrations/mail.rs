@@ -1,0 +1,56 @@
+//! Letters: events that a member is told of by mail.
+//!
+//! **Invariant.** No event holds a secret. A link is made when its letter is about to go out, and the one before is void:
+//! a letter that comes twice, or a day late, still has one that works.
+
+use serde_json::Value;
+
+use crate::features::members::{self, Member};
+use crate::features::sessions::passwords;
+use crate::kernel::app::App;
+use crate::kernel::error::Result;
+use crate::kernel::ids::MemberId;
+use crate::kernel::outbound::mail::{self, Mail};
+use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::delivery::{Delivery, Outcome};
+
+/// Writes to the member whom an event is about.
+pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Outcome> {
+    if !mail::is_configured(&app.config) {
+        return Ok(Outcome::Gone("mail is switched off: set mail.host".into()));
+    }
+    let Some(member) = app.read(move |r| members::find(r, id)).await?.filter(Member::is_active) else {
+        return Ok(Outcome::Needless("the member is not active"));
+    };
+    let Some(to) = member.email else { return Ok(Outcome::Needless("the member has no e-mail")) };
+    let Some(mail) = write(app, id, to, delivery).await? else {
+        return Ok(Outcome::Needless("there is no letter about this, or who asked for it may not any more"));
+    };
+    Ok(match mail::deliver(&app.config, mail).await {
+        Ok(()) => Outcome::Delivered,
+        Err(e) if e.is_final => Outcome::Refused(e.why),
+        Err(e) => Outcome::failed(e.why),
+    })
+}
+
+async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Result<Option<Mail>> {
+    let site = app.public_url();
+    let writer = mail::writer(&app.config, &site);
+    let is = |kind: Kind| delivery.kind == kind.word();
+    if is(Kind::QuotaWarning) {
+        let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
+        let number = |name: &str| data[name].as_u64().unwrap_or_default();
+        return Ok(Some(writer.quota_warning(id, to, number("percent"), number("used"), number("size"))));
+    }
+    // Who is new may read mail later than who waits for it.
+    let ttl_s = if is(Kind::MemberWelcomed) { app.config.invitation_ttl_s } else { app.config.reset_link_ttl_s };
+    if !is(Kind::MemberWelcomed) && !is(Kind::PasswordForgotten) {
+        return Ok(None);
+    }
+    let promised = is(Kind::MemberWelcomed).then(|| delivery.maker.clone());
+    let Some(url) = passwords::link_of_letter(app, id, ttl_s, promised).await? else { return Ok(None) };
+    Ok(Some(match is(Kind::MemberWelcomed) {
+        true => writer.welcome(id, to, &url, ttl_s),
+        false => writer.password_link(id, to, &url, ttl_s),
+    }))
+}

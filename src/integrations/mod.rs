@@ -1,0 +1,6 @@
+//! External systems: one folder for each. Integrations use features; no feature uses an integration.
+
+pub mod authentik;
+pub mod mail;
+pub mod sftpgo;
+pub mod wordpress;

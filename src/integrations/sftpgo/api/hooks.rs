@@ -1,0 +1,208 @@
+//! What SFTPGo asks and tells: its hooks, in its own JSON and without our envelope, as it knows no other.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use poem::http::{StatusCode, header};
+use poem::{IntoResponse, Request, RequestBody, Response};
+use poem_openapi::registry::{
+    MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry,
+};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
+use serde_json::{Value, json};
+
+use crate::integrations::sftpgo::account::Account;
+use crate::integrations::sftpgo::door::{self, Login};
+use crate::integrations::sftpgo::event::Heard;
+use crate::integrations::sftpgo::files;
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::Guard;
+use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{Failure, Tag, body, inputs};
+
+fn object() -> MetaSchemaRef {
+    MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")))
+}
+
+/// What SFTPGo sends, with whatever a later version adds.
+struct Sent(Value);
+
+impl<'a> ApiExtractor<'a> for Sent {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(MetaRequest {
+            description: Some("As SFTPGo sends it; what is not known here is left aside"),
+            content: vec![MetaMediaType { content_type: "application/json", schema: object() }],
+            required: true,
+        })
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let body = inputs::parse(body::read(request).await?)?;
+        if body.is_object() { Ok(Self(body)) } else { Err(Error::new(Cause::MalformedBody).into()) }
+    }
+}
+
+/// Who calls a hook: SFTPGo by the hook's own key, or a service of this site where `INTERNAL` says so.
+struct Hook<const INTERNAL: bool>(Identity);
+
+impl<const INTERNAL: bool> Hook<INTERNAL> {
+    /// Fails unless the caller may call: by the key, or by the internal secret where one serves.
+    fn require(guard: &Guard, key: Option<&str>, internal: Option<&str>) -> Result<()> {
+        match (guard.is_hook_key(key), key, internal) {
+            (Some(true), ..) => Ok(()),
+            (_, None, Some(offered)) => guard.require_internal(offered),
+            (None, ..) if !INTERNAL => {
+                Err(Error::new(Cause::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"))
+            }
+            _ if INTERNAL => Err(Cause::HookKey.into()),
+            _ => Err(Error::new(Cause::HookKey).saying("send the hook's own key as X-Hook-Key")),
+        }
+    }
+}
+
+impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        let scheme = |ty, description, name, key_in, scheme| MetaSecurityScheme {
+            ty,
+            description: Some(description),
+            name,
+            key_in,
+            scheme,
+            bearer_format: None,
+            flows: None,
+            openid_connect_url: None,
+        };
+        let about = "The key of `hooks.sftpgo_key_file`";
+        registry.create_security_scheme("hook_key", scheme("apiKey", about, Some("X-Hook-Key"), Some("header"), None));
+        let about = "The same key as the password in the hook's URL; the name before it is not looked at";
+        registry.create_security_scheme("hook_password", scheme("http", about, None, None, Some("basic")));
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        let own = ["hook_key", "hook_password"].into_iter();
+        own.chain(INTERNAL.then_some("internal_secret")).collect()
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+        // What is no text equals no key.
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+        let key = header("x-hook-key").map(str::to_owned);
+        let key = key.or_else(|| header(header::AUTHORIZATION.as_str()).and_then(password_of));
+        Self::require(guard, key.as_deref(), header("x-internal-secret").filter(|_| INTERNAL))?;
+        Ok(Self(Identity::service(exchange.clone())))
+    }
+}
+
+/// The password of HTTP Basic.
+fn password_of(authorization: &str) -> Option<String> {
+    let (scheme, encoded) = authorization.split_once(' ')?;
+    let bytes = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    String::from_utf8(bytes).ok()?.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// An answer as SFTPGo reads it.
+enum Told {
+    /// 204: nothing is to be changed.
+    Nothing,
+    Json(Value),
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Nothing => Response::builder().status(StatusCode::NO_CONTENT).finish(),
+            Self::Json(body) => Response::builder().content_type("application/json").body(body.to_string()),
+        }
+    }
+}
+
+impl ApiResponse for Told {
+    fn meta() -> MetaResponses {
+        let one = |status, description, content| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content,
+            headers: Vec::new(),
+        };
+        let json = vec![MetaMediaType { content_type: "application/json", schema: object() }];
+        MetaResponses {
+            responses: vec![
+                one(200, "As SFTPGo reads it, without an envelope", json),
+                one(204, "Nothing is to be changed", Vec::new()),
+            ],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+type Answer = Result<Told, Failure>;
+
+crate::answers! {
+    authenticate_for_sftpgo: [NotConfigured];
+    prepare_for_sftpgo: [NotConfigured];
+    tell_of_sftpgo_file: [
+        VideoPath, VideosFull, MemberSuspended, QuotaExceeded, OrganizationQuotaExceeded, NotConfigured,
+    ];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/hooks/sftpgo", tag = "Tag::Sftpgo")]
+impl Api {
+    /// Let somebody into SFTPGo
+    ///
+    /// SFTPGo's external authentication. Answers the whole user of whom is let in, and `{"username":""}` otherwise. A
+    /// password is the member's, or one of its API keys with the scope `videos:write`; where a second factor is due only a
+    /// key. A public key counts where SFTPGo's own user lists it. Keyboard-interactive logins and client certificates are
+    /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
+    #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
+    async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: Sent) -> Answer {
+        let user = door::admit(&self.app, Login::of(&body.0)).await?;
+        Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
+    }
+
+    /// Bring a user of SFTPGo in line before it comes in
+    ///
+    /// SFTPGo's pre-login hook. Answers the whole user where something is not as it shall be, and 204 otherwise, also for
+    /// users who are no member's. Who belonged to an erased member is answered with `status` 0.
+    #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
+    async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {
+        let user: Account = body.0.as_object().cloned().unwrap_or_default();
+        Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
+    }
+
+    /// Tell what happened to a file
+    ///
+    /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
+    /// `rmdir` free its bytes, `pre-upload` is refused where there is no room, unless it writes over a video. Of a new
+    /// video the plugins of the owner's organizations are asked before its upload and after it (`video.register`): what
+    /// they deny is 403, and no video. After an `upload` that failed what is left of the file counts, where there is a
+    /// media root to look at and the file lies in the local file system. The owner is the member with the name `username`
+    /// at SFTPGo, the file is `virtual_path` in that folder; a username here is no such name. A name with control
+    /// characters, a backslash or U+FFFD is refused, one of `videos.ignored_names` is no video. The same event again
+    /// changes nothing, and events may come in any order: that of their `timestamp`. What is not to be counted answers
+    /// 200 with `ignored` and the reason: SFTPGo gives up on any other answer below 500.
+    #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
+    async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
+        Ok(Told::Json(match files::hear(&self.app, &caller.0, &body.0).await? {
+            Heard::Done => json!({"status": "ok"}),
+            Heard::Ignored(why) => json!({"status": "ignored", "reason": why}),
+        }))
+    }
+}

@@ -1,0 +1,222 @@
+//! SFTPGo's REST API: who we are there, and its users as they are. One request at a time.
+
+use reqwest::{Method, Request, RequestBuilder, Url};
+use serde_json::{Map, Value};
+use tokio::sync::OwnedMutexGuard;
+
+use super::account::name_of;
+use crate::kernel::app::App;
+use crate::kernel::error::Error;
+use crate::kernel::ids::Timestamp;
+use crate::kernel::outbound::{Answer, retry_after};
+
+/// A user of SFTPGo, with all that we know nothing of: a change replaces it as a whole.
+pub type Account = Map<String, Value>;
+
+/// Why something did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    Later {
+        why: String,
+        not_before_s: Option<u64>,
+    },
+    /// No later attempt would do better.
+    Refused(String),
+}
+
+impl Trouble {
+    pub fn later(why: impl Into<String>) -> Self {
+        Self::Later { why: why.into(), not_before_s: None }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let not_before_s = error.retry_after_s.map(|seconds| u64::from(seconds.get()));
+        Self::Later { why: error.source.as_deref().unwrap_or(error.message()).to_owned(), not_before_s }
+    }
+}
+
+/// A turn at SFTPGo's users: between reading one and writing it nobody else of us writes. Every request has its time-out,
+/// and nothing that SFTPGo asks of us waits for a turn.
+pub struct Turn<'a> {
+    app: &'a App,
+    /// What all use until it does not count any more.
+    token: OwnedMutexGuard<Option<String>>,
+}
+
+impl<'a> Turn<'a> {
+    pub async fn begin(app: &'a App) -> Self {
+        Self { app, token: app.outbound.token_at("sftpgo").lock_owned().await }
+    }
+
+    pub async fn find(&mut self, name: &str) -> Result<Option<Account>, Trouble> {
+        let answer = self.ask(Method::GET, &["users", name], &[], None).await?;
+        match answer.status {
+            404 => Ok(None),
+            200 => user_of(&answer, name).map(Some),
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Makes a user; false when there is one of this name.
+    pub async fn create(&mut self, user: &Account) -> Result<bool, Trouble> {
+        let answer = self.ask(Method::POST, &["users"], &[], Some(user)).await?;
+        match answer.status {
+            201 => Ok(true),
+            409 => Ok(false),
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Replaces a user; may end its sessions, which keep the former settings otherwise.
+    pub async fn put(&mut self, name: &str, user: &Account, ends_sessions: bool) -> Result<(), Trouble> {
+        let query: &[(&str, &str)] = if ends_sessions { &[("disconnect", "1")] } else { &[] };
+        let answer = self.ask(Method::PUT, &["users", name], query, Some(user)).await?;
+        if answer.status == 200 { Ok(()) } else { Err(unexpected(&answer)) }
+    }
+
+    pub async fn delete(&mut self, name: &str) -> Result<(), Trouble> {
+        let answer = self.ask(Method::DELETE, &["users", name], &[], None).await?;
+        if matches!(answer.status, 200 | 404) { Ok(()) } else { Err(unexpected(&answer)) }
+    }
+
+    /// A page of users, in the order of their names.
+    pub async fn list(&mut self, offset: u64, limit: u64) -> Result<Vec<Account>, Trouble> {
+        let (offset, limit) = (offset.to_string(), limit.to_string());
+        let query = [("offset", offset.as_str()), ("limit", limit.as_str()), ("order", "ASC")];
+        let answer = self.ask(Method::GET, &["users"], &query, None).await?;
+        if answer.status != 200 {
+            return Err(unexpected(&answer));
+        }
+        serde_json::from_value(answer.json()?).map_err(|e| Trouble::later(format!("its list of users is none: {e}")))
+    }
+
+    /// Lets it count a user's files anew. Answers whether it does; it may not count at all, or be at it.
+    pub async fn scan(&mut self, name: &str) -> Result<bool, Trouble> {
+        let answer = self.ask(Method::POST, &["quotas", "users", name, "scan"], &[], None).await?;
+        match answer.status {
+            202 => Ok(true),
+            403 | 404 | 409 => Ok(false),
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Sends a request, with a new token when the present one does not count any more.
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&Account>,
+    ) -> Result<Answer, Trouble> {
+        if path.iter().any(|part| [".", "..", ""].contains(part)) {
+            return Err(Trouble::Refused("this name cannot be a part of an address".into()));
+        }
+        let url = url_of(&self.app.config.sftpgo_url, path, query)?;
+        let is_by_token = !self.app.config.sftpgo_username.is_empty();
+        let mut answer = self.send(&method, &url, body).await?;
+        if answer.status == 401 && is_by_token {
+            *self.token = None;
+            answer = self.send(&method, &url, body).await?;
+        }
+        require_usable(answer)
+    }
+
+    async fn send(&mut self, method: &Method, url: &Url, body: Option<&Account>) -> Result<Answer, Trouble> {
+        let secret = self.app.config.sftpgo_secret.clone().unwrap_or_default();
+        let request = self.app.outbound.client()?.request(method.clone(), url.clone());
+        let request = match self.app.config.sftpgo_username.is_empty() {
+            true => request.header("X-SFTPGO-API-KEY", secret),
+            false => request.bearer_auth(self.token(&secret).await?),
+        };
+        let request = match body {
+            Some(body) => {
+                request.header("content-type", "application/json").body(Value::from(body.clone()).to_string())
+            }
+            None => request,
+        };
+        let request = built(request)?;
+        Ok(self.app.outbound.send(request).await?)
+    }
+
+    /// The token of now, or a new one.
+    async fn token(&mut self, password: &str) -> Result<String, Trouble> {
+        if let Some(token) = self.token.as_ref() {
+            return Ok(token.clone());
+        }
+        let url = url_of(&self.app.config.sftpgo_url, &["token"], &[])?;
+        let request = self.app.outbound.client()?.get(url).basic_auth(&self.app.config.sftpgo_username, Some(password));
+        let answer = require_usable(self.app.outbound.send(built(request)?).await?)?;
+        if answer.status != 200 {
+            return Err(unexpected(&answer));
+        }
+        let body = answer.json()?;
+        let text = body["access_token"].as_str().ok_or_else(|| Trouble::later("it gave no token"))?.to_owned();
+        Ok(self.token.insert(text).clone())
+    }
+}
+
+fn built(request: RequestBuilder) -> Result<Request, Trouble> {
+    request.build().map_err(|e| Trouble::later(format!("the request cannot be made: {}", e.without_url())))
+}
+
+fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Trouble> {
+    let mut url = Url::parse(base).map_err(|e| Trouble::later(format!("sftpgo.url: {e}")))?;
+    url.path_segments_mut().map_err(|()| Trouble::later("sftpgo.url is no address"))?.extend(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Ok(url)
+}
+
+/// Sorts out what says nothing about what was asked: trouble of its own, our credential, a page of something in between.
+fn require_usable(answer: Answer) -> Result<Answer, Trouble> {
+    let status = answer.status;
+    let not_before_s = retry_after(&answer.headers, Timestamp::now());
+    match status {
+        429 | 500.. => Err(Trouble::Later { why: format!("it answered {status}"), not_before_s }),
+        401 => Err(Trouble::later("it answered 401: are sftpgo.username and sftpgo.secret_file right?")),
+        300..=399 => Err(Trouble::later(format!("it answered {status}: is sftpgo.url the address itself?"))),
+        _ => {
+            // It always answers JSON: anything else comes from something in between.
+            answer.json()?;
+            Ok(answer)
+        }
+    }
+}
+
+/// An answer that was not expected. A validation error is final; its text names fields, not persons, but may be long.
+fn unexpected(answer: &Answer) -> Trouble {
+    const SHOWN: usize = 200;
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = [&body["message"], &body["error"]].into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
+    let shown: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    match answer.status {
+        400 => Trouble::Refused(format!("it answered 400: {shown}")),
+        403 => Trouble::later(format!("it answered 403: may our administrator there do this? {shown}")),
+        status => Trouble::later(format!("it answered {status}: {shown}")),
+    }
+}
+
+fn user_of(answer: &Answer, name: &str) -> Result<Account, Trouble> {
+    // SFTPGo may be told to fold names.
+    let is_same = |user: &Account| name_of(user).trim().to_lowercase() == name.trim().to_lowercase();
+    match answer.json()? {
+        Value::Object(user) if is_same(&user) => Ok(user),
+        _ => Err(Trouble::later("it told of another user than was asked for")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_part_of_an_address() {
+        let url = |name: &str| url_of("http://s/api/v2", &["users", name], &[]).expect("an address").to_string();
+        assert_eq!(url("kim"), "http://s/api/v2/users/kim");
+        assert_eq!(url("a/../b?c#d%e f"), "http://s/api/v2/users/a%2F..%2Fb%3Fc%23d%25e%20f");
+        assert_eq!(url("金"), "http://s/api/v2/users/%E9%87%91");
+    }
+}

@@ -1,0 +1,146 @@
+//! SFTPGo asks who may come in: its hooks for external authentication and before a login.
+//!
+//! **Invariant.** An empty answer is a yes to SFTPGo: whoever is not let in is told so by a user without a name. Keys of SSH
+//! are SFTPGo's own: one counts where the account as SFTPGo has it lists it, and its member may come in. A member is known
+//! by the name it was given at SFTPGo, never by its username, which people choose themselves.
+
+use serde_json::Value;
+
+use super::account::{Account, Bases, Wish, is_off, member_of, name_of, switched_off, whose};
+use crate::features::members::{self, Member};
+use crate::features::sessions::proof::{self, Claim};
+use crate::features::videos::path::is_folder;
+use crate::kernel::app::App;
+use crate::kernel::authz::key;
+use crate::kernel::db::Reader;
+use crate::kernel::error::{Cause, Result};
+
+/// What an API key needs to be a password at SFTPGo, where files are written and deleted.
+const SCOPE: &str = "videos:write";
+
+/// What SFTPGo says of who wants to come in.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    pub username: String,
+    pub password: String,
+    pub public_key: String,
+    /// Where from, as text.
+    pub ip: String,
+    /// The account as SFTPGo has it, where it has one.
+    pub user: Option<Account>,
+}
+
+impl Login {
+    pub fn of(body: &Value) -> Self {
+        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        // Some versions send the account as text.
+        let user = match &body["user"] {
+            Value::Object(user) => Some(user.clone()),
+            Value::String(text) => serde_json::from_str(text).ok(),
+            _ => None,
+        };
+        let user = user.filter(|user| !name_of(user).is_empty());
+        Self {
+            username: text("username"),
+            password: text("password"),
+            public_key: text("public_key"),
+            ip: text("ip"),
+            user,
+        }
+    }
+}
+
+/// The account to come in with; `None` when not.
+pub async fn admit(app: &App, login: Login) -> Result<Option<Account>> {
+    let found = find(app, &login.username).await?;
+    let claim = Claim {
+        member: found.as_ref().map(|(member, _)| member.id),
+        name: login.username.clone(),
+        address: login.ip.parse().ok(),
+    };
+    let proved = match (&login.password, &login.public_key) {
+        (password, _) if key::is_key(password) => proof::has_key(app, &claim, password, SCOPE),
+        (password, _) if !password.is_empty() => proof::has_password(app, &claim, password.clone()).await,
+        (_, key) if !key.is_empty() => Ok(login.user.as_ref().is_some_and(|user| lists(user, key))),
+        _ => Ok(false),
+    };
+    let is_proved = match proved {
+        Err(refused) if refused.cause == Cause::TooManyFailures => {
+            tracing::info!(member = ?claim.member, "SFTPGo asks for somebody who failed too often");
+            false
+        }
+        proved => proved?,
+    };
+    let Some((_, wish)) = found.filter(|(member, _)| is_proved && member.is_active()) else { return Ok(None) };
+    if login.user.as_ref().is_some_and(|user| wish.is_anothers(user)) {
+        tracing::warn!(member = %wish.member, "SFTPGo's account of this name names another member: nobody is let in");
+        return Ok(None);
+    }
+    Ok(Some(login.user.as_ref().map_or_else(|| wish.new_account(), |user| wish.applied_to(user))))
+}
+
+/// The account as it shall be from now on; `None` when it is so, or not ours.
+pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
+    let is_there = user.get("id").and_then(Value::as_i64).unwrap_or(0) > 0;
+    if is_there && is_of_erased(app, user).await? {
+        return Ok((!is_off(user)).then(|| switched_off(user)));
+    }
+    let Some((_, wish)) = find(app, name_of(user)).await? else { return Ok(None) };
+    if !is_there && !wish.is_active {
+        return Ok(None);
+    }
+    if wish.is_anothers(user) {
+        tracing::warn!(member = %wish.member, claimed = whose(user).is_some(), "SFTPGo's account of this name names another member");
+        return Ok(None);
+    }
+    if !is_there {
+        return Ok(Some(wish.new_account()));
+    }
+    Ok((!wish.differences(user).is_empty()).then(|| wish.applied_to(user)))
+}
+
+/// Is this the account of a member who is gone for good?
+async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
+    let Some(member) = member_of(user) else { return Ok(false) };
+    Ok(app.read(move |r| members::find(r, member)).await?.is_some_and(|member| member.is_erased()))
+}
+
+/// The member of a name at SFTPGo, with what its account shall be.
+async fn find(app: &App, name: &str) -> Result<Option<(Member, Wish)>> {
+    let (bases, name) = (Bases::of(app), name.to_owned());
+    let look = move |r: &Reader<'_>| {
+        let Some(member) = members::find_known(r, members::SFTPGO, &name)? else { return Ok(None) };
+        let wish = bases.wish(r, &member, name)?;
+        Ok(is_folder(&wish.username).then_some((member, wish)))
+    };
+    app.read(look).await
+}
+
+/// Does the account list this key? Its kind and its text decide; what follows is a remark.
+fn lists(user: &Account, offered: &str) -> bool {
+    let parts = |text: &str| {
+        let mut words = text.split_ascii_whitespace().map(str::to_owned);
+        words.next().zip(words.next())
+    };
+    let offered = parts(offered);
+    let keys = user.get("public_keys").and_then(Value::as_array).into_iter().flatten();
+    offered.is_some() && keys.filter_map(Value::as_str).any(|key| parts(key) == offered)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_key_counts_by_its_kind_and_its_text() {
+        let user = json!({"public_keys": ["ssh-ed25519 AAAAC3Nz kim@home", "ssh-rsa AAAAB3"]});
+        let user = user.as_object().expect("an object");
+        assert!(lists(user, "ssh-ed25519 AAAAC3Nz") && lists(user, "ssh-ed25519  AAAAC3Nz another remark\n"));
+        for other in ["", " ", "ssh-ed25519", "ssh-rsa AAAAC3Nz", "ssh-ed25519 AAAAC3N", "AAAAC3Nz"] {
+            assert!(!lists(user, other), "{other}");
+        }
+        assert!(!lists(&Account::new(), "ssh-rsa AAAAB3"));
+    }
+}

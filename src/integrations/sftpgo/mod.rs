@@ -1,0 +1,161 @@
+//! SFTPGo: every member with a name there has an account there, which follows the member.
+//!
+//! **Invariant.** The account of a name is brought in line with the rows of this moment, by one worker at a time: an event
+//! says only whose. What is not ours in an account stays as it is, and an account that names somebody else in
+//! `additional_info` is nobody's to change.
+
+pub mod account;
+pub mod api;
+mod client;
+pub mod door;
+pub mod event;
+pub mod files;
+pub mod reconcile;
+mod store;
+
+use serde_json::Value;
+
+use crate::features::members;
+use crate::features::videos::path::is_folder;
+use crate::kernel::app::{App, Occurrence, Transaction};
+use crate::kernel::authz::snapshot::Change;
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::MemberId;
+use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::delivery::{Delivery, Outcome};
+use account::Wish;
+use client::{Trouble, Turn};
+
+pub fn require_configured(config: &Config) -> Result<()> {
+    if config.has_sftpgo() { Ok(()) } else { Err(Cause::SftpgoNotConfigured.into()) }
+}
+
+impl From<Trouble> for Outcome {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Later { why, not_before_s } => Self::Failed { why, not_before_s },
+            Trouble::Refused(why) => Self::Refused(why),
+        }
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        let failed = |why: String| Self::new(Cause::NeighbourFailed).because(format!("SFTPGo: {why}"));
+        match trouble {
+            Trouble::Later { why, not_before_s } => match not_before_s {
+                Some(seconds) => failed(why).retry_after(seconds),
+                None => failed(why),
+            },
+            Trouble::Refused(why) => failed(why),
+        }
+    }
+}
+
+/// Accounts that are looked after at the same time. They take turns, so that more of them would only wait.
+pub const AT_ONCE_MAX: usize = 4;
+
+/// Brings the account of an event's member in line.
+pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result<Outcome> {
+    if !app.config.has_sftpgo() {
+        return Ok(Outcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
+    }
+    let done = match delivery.kind == Kind::MemberDeleted.word() {
+        true => {
+            let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
+            let Some(name) = data["sftpgo_username"].as_str() else {
+                return Ok(Outcome::Needless("the member had no name at SFTPGo"));
+            };
+            erase(app, member, name).await
+        }
+        false => follow(app, member).await?,
+    };
+    Ok(match done {
+        Ok(Some(why)) => Outcome::Needless(why),
+        Ok(None) => Outcome::Delivered,
+        Err(trouble) => trouble.into(),
+    })
+}
+
+/// What was done, or why there was nothing to do.
+type Followed = Result<Option<&'static str>, Trouble>;
+
+/// Brings a member's account in line with its rows.
+async fn follow(app: &App, member: MemberId) -> Result<Followed> {
+    let mut turn = Turn::begin(app).await;
+    // Read once it is our turn: who waited for it may have waited long.
+    let bases = account::Bases::of(app);
+    let wish = app
+        .read(move |r| match (members::find(r, member)?, members::name_at_sftpgo(r, member)?) {
+            (Some(member), Some(name)) => bases.wish(r, &member, name).map(Some),
+            _ => Ok(None),
+        })
+        .await?;
+    match wish {
+        Some(wish) => Ok(bring_in_line(&mut turn, &wish).await),
+        None => Ok(Ok(Some("the member has no name at SFTPGo"))),
+    }
+}
+
+/// Makes an account what it shall be.
+async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
+    if !is_folder(&wish.username) {
+        return Err(Trouble::Refused("the name cannot be that of a folder".into()));
+    }
+    let found = match turn.find(&wish.username).await? {
+        Some(user) => Some(user),
+        None if !wish.is_active => return Ok(Some("there is no account that could be switched off")),
+        None => match turn.create(&wish.new_account()).await? {
+            true => return Ok(None),
+            // Somebody else was faster: what is there now is followed.
+            false => turn.find(&wish.username).await?,
+        },
+    };
+    let Some(user) = found else { return Err(Trouble::later("an account is there and is not, as it says")) };
+    if wish.is_anothers(&user) {
+        return Err(Trouble::Refused(
+            "an account of this name exists and names another member in additional_info: clear that, or choose another \
+             name"
+                .into(),
+        ));
+    }
+    let differences = wish.differences(&user);
+    if differences.is_empty() {
+        return Ok(Some("the account was in line already"));
+    }
+    let is_limited = !wish.has_room && differences.iter().any(|difference| difference.field == "permissions");
+    turn.put(&wish.username, &wish.applied_to(&user), !wish.is_active || is_limited).await?;
+    Ok(None)
+}
+
+/// A member is gone for good: its account is switched off, or deleted where the settings say so. Its files stay.
+async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
+    let mut turn = Turn::begin(app).await;
+    let Some(user) = turn.find(name).await? else { return Ok(Some("there is no account any more")) };
+    if account::whose(&user) != Some(member.to_string().as_str()) {
+        return Ok(Some("the account of this name is somebody else's"));
+    }
+    if app.config.sftpgo_delete {
+        turn.delete(name).await?;
+        return Ok(None);
+    }
+    if account::is_off(&user) {
+        return Ok(Some("the account was off already"));
+    }
+    turn.put(name, &account::switched_off(&user), true).await?;
+    Ok(None)
+}
+
+/// What changes here with what others change.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    if let Occurrence::MemberErased(member) = what {
+        store::delete_of_member(t, *member)?;
+    }
+    Ok(Vec::new())
+}
+
+/// Upkeep: forgets events and paths that are too old to matter.
+pub async fn tidy(app: &App) -> Result<()> {
+    app.tend_in_pieces(store::forget).await.map(drop)
+}

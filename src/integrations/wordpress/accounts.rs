@@ -1,0 +1,269 @@
+//! Members follow their accounts at WordPress: at a hint of its must-use plugin, and when all are compared.
+//!
+//! **Invariant.** A hint names accounts, and what it says of them counts only where WordPress cannot be asked. Nobody is
+//! linked by a name, nothing that a member has is overwritten, and whoever is gone there is suspended here, never erased.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::json;
+
+use super::sign_in::arrival_of;
+use crate::features::members::{self, Member, WORDPRESS};
+use crate::features::permissions::Source;
+use crate::features::permissions::sync::Plan;
+use crate::features::sessions::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
+use crate::features::sessions::{is_used_up, use_up};
+use crate::integrations::wordpress::Person;
+use crate::integrations::wordpress::users::Office;
+use crate::kernel::app::{App, Changed, Transaction, ms};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::Reach;
+use crate::kernel::authz::giving::Touch;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, Timestamp};
+use crate::kernel::outbox::Kind;
+use crate::kernel::secret;
+
+/// What became of an account, or would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    New(MemberId),
+    /// What changed of the member. Of names that differ the member's own are kept.
+    Known {
+        member: MemberId,
+        changed: Vec<&'static str>,
+        kept: Vec<&'static str>,
+    },
+    /// It belongs to no member, and this one has its username or e-mail.
+    Unlinked(MemberId),
+    /// The member stays as it is, for this reason.
+    Left(MemberId, &'static str),
+    /// The account is gone, and the member suspended.
+    Gone(MemberId),
+    /// Gone, and nobody's, or of a member who is suspended already.
+    Nobody,
+    /// It cannot be read, for this reason: whose it is stays as it is.
+    Odd(String),
+}
+
+/// Is a change made, or only found out?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    Real,
+    DryRun,
+}
+
+const ACTION: &str = "member.follow_wordpress";
+
+/// Brings the member of an account in line with it.
+///
+/// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
+/// here twice. An administrator links the two, or the person's own sign-in tells.
+pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: Effect) -> Result<Outcome> {
+    let arrival = Arc::new(arrival_of(app, person));
+    let subject = arrival.subject.clone();
+    let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
+    let id = known.map_or_else(MemberId::new, |member| member.id);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let advice = ask(app, id, &arrival, tries).await?;
+        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
+        let followed = settle(app, caller, effect, move |t| {
+            let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
+            Ok(followed(t, id, &arrival, plans, members_max)?.map(Some))
+        });
+        if let Some(outcome) = followed.await? {
+            return Ok(outcome);
+        }
+    }
+}
+
+fn followed(
+    t: &Transaction<'_>,
+    id: MemberId,
+    arrival: &Arrival,
+    plans: Plans,
+    members_max: u64,
+) -> Result<Changed<Outcome>> {
+    let member = match members::find_known(t, WORDPRESS, &arrival.subject)? {
+        Some(member) if !member.is_active() => {
+            return Ok(Changed::nothing(Outcome::Left(member.id, "is not active here")));
+        }
+        Some(member) if is_somebody_else(t, &member, arrival)? => {
+            let why = "has another username and e-mail: WordPress gave the number out again";
+            return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+        }
+        // Somebody signed in with the account in this very moment, and is as WordPress has it.
+        Some(member) if member.id != id => {
+            let outcome = Outcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
+            return Ok(Changed::nothing(outcome));
+        }
+        Some(member) => Some(member),
+        None => match namesake(t, arrival)? {
+            Some(other) => return Ok(Changed::nothing(Outcome::Unlinked(other))),
+            None => None,
+        },
+    };
+    let kept = member.map(|member| differing(&member, arrival)).unwrap_or_default();
+    Ok(welcome(t, id, arrival, plans, members_max)?.map(|welcomed| match welcomed.is_new {
+        true => Outcome::New(id),
+        false => Outcome::Known { member: id, changed: welcomed.fields, kept },
+    }))
+}
+
+/// A member who has the username or the e-mail of an account that is nobody's yet.
+fn namesake(t: &Transaction<'_>, arrival: &Arrival) -> Result<Option<MemberId>> {
+    for name in [&arrival.username, &arrival.email].into_iter().flatten().filter(|name| !name.is_empty()) {
+        // A registration that nobody proved stands in nobody's way.
+        if let Some(found) = members::find_login(t, name)?.filter(|found| found.member.status != "pending") {
+            return Ok(Some(found.member.id));
+        }
+    }
+    Ok(None)
+}
+
+/// Names that a member has otherwise than its account.
+fn differing(member: &Member, arrival: &Arrival) -> Vec<&'static str> {
+    let differs = |own: &Option<String>, there: &Option<String>| {
+        let there = there.as_deref().map(members::folded).filter(|text| !text.is_empty());
+        own.as_deref().map(members::folded).zip(there).is_some_and(|(own, there)| own != there)
+    };
+    let names = [
+        ("username", differs(&member.username, &arrival.username)),
+        ("email", differs(&member.email, &arrival.email)),
+        ("display_name", differs(&member.display_name, &arrival.display_name)),
+    ];
+    names.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// Suspends the member of an account that is gone, and takes away the roles that came with it.
+pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<Outcome> {
+    let who = caller.clone();
+    settle(app, caller, effect, move |t| {
+        let subject = id.to_string();
+        let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
+            return Ok(Changed::nothing(Outcome::Nobody));
+        };
+        if members::require_may_touch(t, &who, Reach::Site, member.id, Touch::Standing).is_err() {
+            let why = "is an administrator, or may do more than who asks: a person suspends it";
+            return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+        }
+        let mut changes = match members::set_active(t, member.id, false) {
+            Ok(changes) => changes,
+            Err(error) if matches!(error.cause, Cause::LastOwner | Cause::LastAdministrator) => {
+                let why = "is the last owner of an organization, or the last administrator";
+                return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+            }
+            Err(error) => return Err(error),
+        };
+        let seats = t.snapshot().tenants().filter(|tenant| tenant.set_of(member.id).is_some());
+        let plans = seats.map(|tenant| (tenant.id, Plan::none(Source::Wordpress))).collect();
+        let (entries, seats) = bring_about(t, member.id, plans)?;
+        changes.extend(seats);
+        let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
+        let changed = Changed::new(Outcome::Gone(member.id), Entry::new("member", member.id).after(after));
+        let mut suspended = members::happened(t, Kind::MemberSuspended, member.id);
+        suspended.data["gone"] = json!(true);
+        Ok(entries.into_iter().fold(changed, Changed::also).policy(changes).event([suspended]))
+    })
+    .await
+}
+
+/// Makes a change; in a dry run it is made and taken back, so that it says what the real one would do.
+async fn settle<T: Clone + Send + Sync + 'static>(
+    app: &App,
+    caller: &Identity,
+    effect: Effect,
+    change: impl FnOnce(&Transaction<'_>) -> Result<Changed<T>> + Send + 'static,
+) -> Result<T> {
+    let found: Arc<OnceLock<T>> = Arc::default();
+    let seen = found.clone();
+    let settled = app.change(caller, ACTION, move |t, _| {
+        let changed = change(t)?;
+        if effect == Effect::Real {
+            return Ok(changed);
+        }
+        let _ = seen.set(changed.answer);
+        Err(Error::internal("a dry run is taken back"))
+    });
+    match settled.await {
+        Ok(committed) => Ok(committed.answer),
+        Err(error) => found.get().cloned().ok_or(error),
+    }
+}
+
+// ── hints ──
+
+/// One account that the plugin tells of.
+#[derive(Debug, Clone)]
+pub struct Hint {
+    pub id: u64,
+    /// What the plugin says of it; `None` when it says that the account is gone.
+    pub said: Option<Person>,
+}
+
+/// Is a hint signed with the plugin's key, and not older than it may be? Answers the mark of this one request.
+pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<Mark> {
+    let Some(key) = app.config.hook_wordpress_key.as_deref() else {
+        let message = "set hooks.wordpress_key_file to take hints of WordPress";
+        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+    };
+    let expected = secret::signature(key, &format!("{timestamp}.{body}"));
+    // All are compared, whichever fits.
+    let is_signed = signatures.split(',').fold(false, |found, text| {
+        let mut offered = [0; 32];
+        let hex = text.trim().strip_prefix("v1=").unwrap_or_default();
+        let is_text = hex::decode_to_slice(hex, &mut offered).is_ok();
+        found | (is_text & secret::equal(&offered, &expected))
+    });
+    let age_max_ms = ms(app.config.hook_age_max_s);
+    let sent_ms = timestamp.parse::<i64>().ok().and_then(|seconds| seconds.checked_mul(1_000));
+    let age_ms = sent_ms.and_then(|sent_ms| Timestamp::now().0.checked_sub(sent_ms));
+    match (is_signed, sent_ms, age_ms) {
+        (true, Some(sent_ms), Some(age_ms)) if age_ms.checked_abs().is_some_and(|age_ms| age_ms <= age_max_ms) => {
+            let name = format!("a hint of WordPress {}", hex::encode(expected));
+            Ok(Mark { hash: secret::hash(&name), until: Timestamp(sent_ms).plus_ms(age_max_ms + 1_000) })
+        }
+        _ => Err(Cause::HookSignature.into()),
+    }
+}
+
+/// Names one signed request while it could be sent again.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    hash: secret::Hash,
+    until: Timestamp,
+}
+
+/// Was this request taken before?
+pub async fn is_known(app: &App, mark: Mark) -> Result<bool> {
+    app.read(move |r| is_used_up(r, &mark.hash)).await
+}
+
+/// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
+pub async fn mark_as_taken(app: &App, mark: Mark) -> Result<()> {
+    app.tend(move |w| use_up(w, &mark.hash, mark.until)).await.map(drop)
+}
+
+/// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings
+/// name no administrator to ask as, with what the hint says.
+pub async fn take(app: &Arc<App>, caller: &Identity, hints: Vec<Hint>) -> Result<BTreeMap<u64, Outcome>> {
+    let office = Office::of(app);
+    let mut outcomes = BTreeMap::new();
+    for Hint { id, said } in hints {
+        let present = match &office {
+            Some(office) => office.find(id).await?,
+            None => Ok(said),
+        };
+        let outcome = match present {
+            Ok(Some(person)) => follow(app, caller, person, Effect::Real).await?,
+            Ok(None) => part(app, caller, id, Effect::Real).await?,
+            Err(odd) => Outcome::Odd(odd.why),
+        };
+        outcomes.insert(id, outcome);
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,259 @@
+//! What the must-use plugin of WordPress tells us. In its own form and without our envelope: whoever asks is a program
+//! that reads only the status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use poem::{Request, RequestBody};
+use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, Enum, ExtractParamOptions, Object, OpenApi};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::integrations::wordpress::Person;
+use crate::integrations::wordpress::accounts::{Hint, Mark, Outcome, is_known, mark_as_taken, take, verify};
+use crate::integrations::wordpress::users::Office;
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::{Guard, scheme_in};
+use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::http::{Failure, Tag, inputs};
+use crate::kernel::ids::MemberId;
+use crate::kernel::intake::Limit;
+
+/// Most accounts of one hint.
+const USERS_MAX: usize = 100;
+
+/// What the plugin sends. Fields that a later one adds say nothing to us.
+#[derive(Deserialize)]
+struct Notice {
+    site: String,
+    users: Vec<Touched>,
+}
+
+#[derive(Deserialize)]
+struct Touched {
+    id: u64,
+    /// `register`, `update`, `role` or `delete`; only the last says more than "look".
+    event: String,
+    #[serde(flatten)]
+    said: BTreeMap<String, Value>,
+}
+
+/// What is sent, for the document: the bytes are signed, so their sender reads them.
+struct Sent;
+
+impl<'a> ApiExtractor<'a> for Sent {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn request_meta() -> Option<MetaRequest> {
+        let about = "`{site, delivery, users: [{id, event, username, email, name, roles}]}`: `site` is `wordpress.url`, \
+            `delivery` new in each, `event` one of `register`, `update`, `role` and `delete`, after which nothing follows. \
+            What is not known here is left aside";
+        let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")));
+        Some(MetaRequest {
+            description: Some(about),
+            content: vec![MetaMediaType { content_type: "application/json", schema }],
+            required: true,
+        })
+    }
+
+    async fn from_request(_: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// Who sends a hint: the plugin by a signature, or a service of this site by the internal secret.
+struct Sender {
+    guard: Arc<Guard>,
+    exchange: Arc<Exchange>,
+    internal: Option<String>,
+    /// Time and signatures.
+    signed: (Option<String>, Option<String>),
+}
+
+impl Sender {
+    /// The caller, what it sent, and the mark of a signed request; none where the internal secret stands for it.
+    async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<Mark>)> {
+        if app.config.wordpress_url.is_empty() {
+            let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
+            return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+        }
+        if let Some(offered) = self.internal {
+            self.guard.require_internal(&offered)?;
+            let caller = Identity::service(self.exchange);
+            let exchange = caller.exchange.clone();
+            let bytes = exchange.body.read(Limit::Ordinary, exchange.party(&app.snapshot())).await?.clone();
+            return Ok((caller, bytes, None));
+        }
+        let (Some(timestamp), Some(signatures)) = self.signed else {
+            let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
+            return Err(Error::new(Cause::HookSignature).saying(message));
+        };
+        let bytes = self.exchange.body.read(Limit::Public, None).await?.clone();
+        let body = std::str::from_utf8(&bytes).map_err(|_| Cause::HookSignature)?;
+        let mark = verify(app, &timestamp, &signatures, body)?;
+        Ok((Identity::service(self.exchange), bytes, Some(mark)))
+    }
+}
+
+impl<'a> ApiExtractor<'a> for Sender {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        for (name, header, about) in [
+            ("hint_time", "X-Roster-Timestamp", "When it was signed, in seconds since 1970"),
+            (
+                "hint_signature",
+                "X-Roster-Signature",
+                "`v1=` and HMAC-SHA256 of `<timestamp>.<body>` in hexadecimal, by the key of `hooks.wordpress_key_file`",
+            ),
+        ] {
+            registry.create_security_scheme(name, scheme_in("header", header, about));
+        }
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec!["hint_time+hint_signature", "internal_secret"]
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+        // What is no text fits nothing.
+        let header =
+            |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
+        Ok(Self {
+            guard: guard.clone(),
+            exchange: exchange.clone(),
+            internal: header("x-internal-secret"),
+            signed: (header("x-roster-timestamp"), header("x-roster-signature")),
+        })
+    }
+}
+
+/// What became of an account
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+enum HintResult {
+    /// It became a member
+    New,
+    /// Its member is as WordPress has it
+    Same,
+    /// Its member was brought in line
+    Changed,
+    /// It is nobody's, and a member has its username or e-mail
+    Unlinked,
+    /// Its member stays as it is: suspended, somebody else's by now, or the last of its office
+    Left,
+    /// It is gone, and its member suspended
+    Gone,
+    /// It is gone, and was nobody's or of a member who is suspended already
+    Nobody,
+    /// WordPress tells of it what cannot be read: whose it is stays as it is
+    Odd,
+}
+
+/// An account that a hint told of
+#[derive(Object)]
+struct HintedAccount {
+    id: u64,
+    result: HintResult,
+    #[oai(nullable)]
+    uid: Option<MemberId>,
+}
+
+impl From<(u64, Outcome)> for HintedAccount {
+    fn from((id, outcome): (u64, Outcome)) -> Self {
+        let (result, uid) = match outcome {
+            Outcome::New(uid) => (HintResult::New, Some(uid)),
+            Outcome::Known { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
+            Outcome::Known { member, .. } => (HintResult::Changed, Some(member)),
+            // Not whose name it is: the plugin has no business with that.
+            Outcome::Unlinked(_) => (HintResult::Unlinked, None),
+            Outcome::Left(uid, _) => (HintResult::Left, Some(uid)),
+            Outcome::Gone(uid) => (HintResult::Gone, Some(uid)),
+            Outcome::Nobody => (HintResult::Nobody, None),
+            Outcome::Odd(_) => (HintResult::Odd, None),
+        };
+        Self { id, result, uid }
+    }
+}
+
+/// What became of a hint
+#[derive(Object)]
+struct HintTaken {
+    /// The same request was taken before: nothing was done
+    repeated: bool,
+    users: Vec<HintedAccount>,
+}
+
+crate::answers! {
+    take_wordpress_hint: [WordPressNotConfigured, NeighbourFailed, NotConfigured];
+}
+
+pub struct Api {
+    pub app: Arc<App>,
+}
+
+#[OpenApi(prefix_path = "/hooks/wordpress", tag = "Tag::WordPress")]
+impl Api {
+    /// Hint at accounts of WordPress that changed
+    ///
+    /// What our must-use plugin sends; answered without an envelope. WordPress is asked who they are now; where the settings
+    /// name no administrator to ask as, the hint is believed. A request counts once, and one that failed can be sent again
+    /// as it is. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays.
+    #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
+    async fn take_wordpress_hint(&self, sender: Sender, _body: Sent) -> Result<Json<HintTaken>, Failure> {
+        let (caller, body, mark) = sender.require(&self.app).await?;
+        let hints = read(&self.app, &body)?;
+        if let Some(mark) = mark
+            && is_known(&self.app, mark).await?
+        {
+            return Ok(Json(HintTaken { repeated: true, users: Vec::new() }));
+        }
+        let outcomes = take(&self.app, &caller, hints).await?;
+        if let Some(mark) = mark {
+            mark_as_taken(&self.app, mark).await?;
+        }
+        Ok(Json(HintTaken { repeated: false, users: outcomes.into_iter().map(Into::into).collect() }))
+    }
+}
+
+fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
+    let notice: Notice = serde_json::from_value(inputs::parse(body)?)
+        .map_err(|e| Error::field("users", format!("is not as the must-use plugin sends it: {e}")))?;
+    if notice.site != app.config.wordpress_url {
+        return Err(Error::field("site", "is not wordpress.url, to the letter"));
+    }
+    if notice.users.len() > USERS_MAX {
+        return Err(Error::field("users", format!("has more than {USERS_MAX} entries")));
+    }
+    let can_ask = Office::of(app).is_some();
+    let mut hints: BTreeMap<u64, Hint> = BTreeMap::new();
+    for Touched { id, event, mut said } in notice.users {
+        if id == 0 || i64::try_from(id).is_err() {
+            return Err(Error::field("users", "has a number that is nobody's"));
+        }
+        said.insert("id".into(), id.into());
+        let said = serde_json::from_value::<Person>(Value::Object(said.into_iter().collect()));
+        let said = match (event.as_str(), said) {
+            ("delete", _) => None,
+            (_, Ok(person)) => Some(person),
+            // WordPress is asked in any case.
+            (_, Err(_)) if can_ask => None,
+            (_, Err(e)) => {
+                let message = "say who it is, as wordpress.username is not set and nobody can be asked";
+                return Err(Error::field("users", format!("{message}: {e}")));
+            }
+        };
+        hints.insert(id, Hint { id, said });
+    }
+    Ok(hints.into_values().collect())
+}

@@ -1,0 +1,179 @@
+//! All users of WordPress compared with the members: first everybody there, page by page, then every account that is
+//! known here.
+//!
+//! **Invariant.** Pages move when somebody is deleted while they are read, so that whoever was not on one is not gone: only
+//! an account that WordPress denies by its number is.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::accounts::{Effect, Outcome, follow, part};
+use crate::features::members::{self, WORDPRESS};
+use crate::integrations::wordpress::users::{Office, PAGE};
+use crate::integrations::wordpress::{Odd, Person};
+use crate::kernel::app::App;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::db::Reader;
+use crate::kernel::error::{Cause, Error, Result};
+
+/// Changes of one page that are on their way at the same time: they share commits.
+const AT_ONCE_MAX: usize = 16;
+
+/// Where a comparison goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A page of WordPress's users, from 1.
+    Page(u64),
+    /// The accounts that are known here, above this number.
+    Known(u64),
+}
+
+impl Place {
+    pub const BEGIN: Self = Self::Page(1);
+
+    pub fn of(text: &str) -> Option<Self> {
+        let (kind, number) = text.split_once(' ')?;
+        let number = number.parse().ok()?;
+        match kind {
+            "page" if number > 0 => Some(Self::Page(number)),
+            "known" => Some(Self::Known(number)),
+            _ => None,
+        }
+    }
+
+    pub fn text(self) -> String {
+        match self {
+            Self::Page(number) => format!("page {number}"),
+            Self::Known(number) => format!("known {number}"),
+        }
+    }
+}
+
+/// What a comparison shall do.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    pub effect: Effect,
+    pub from: Place,
+    /// Lists of users that are asked for at most.
+    pub pages: u64,
+    /// Members who are suspended at most, because their account is gone.
+    pub gone_max: u64,
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub looked_at: u64,
+    /// Accounts with what became of them, where that is worth telling.
+    pub outcomes: Vec<(u64, Outcome)>,
+    /// Users that cannot be read; whose they are stays as it is.
+    pub odd: Vec<Odd>,
+    /// Accounts that are gone beyond `gone_max`; their members stay as they are.
+    pub gone_kept: Vec<u64>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Place>,
+}
+
+/// Compares, and brings the members in line unless it is a dry run.
+pub async fn compare(app: &Arc<App>, caller: &Identity, wish: Wish) -> Result<Found> {
+    let Some(office) = Office::of(app) else {
+        let message = "set wordpress.url, wordpress.username and wordpress.password_file";
+        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+    };
+    office.prove().await?;
+    let mut found = Found { next: Some(wish.from), ..Found::default() };
+    for _ in 0..wish.pages {
+        found.next = match found.next {
+            Some(Place::Page(page)) => Some(scan(app, caller, &office, (page, wish.effect), &mut found).await?),
+            Some(Place::Known(after)) => confirm(app, caller, &office, (after, wish), &mut found).await?,
+            None => return Ok(found),
+        };
+    }
+    Ok(found)
+}
+
+/// Takes in one page of WordPress's users.
+async fn scan(
+    app: &Arc<App>,
+    caller: &Identity,
+    office: &Office<'_>,
+    (page, effect): (u64, Effect),
+    found: &mut Found,
+) -> Result<Place> {
+    let all = office.page(page).await?;
+    let is_last = all.len() < PAGE;
+    found.looked_at += all.len() as u64;
+    let mut people = Vec::new();
+    for one in all {
+        match one {
+            Ok(person) => people.push(person),
+            Err(odd) => {
+                tracing::warn!(
+                    wordpress_id = odd.id,
+                    why = odd.why,
+                    "a user of WordPress cannot be read and is left out"
+                );
+                found.odd.push(odd);
+            }
+        }
+    }
+    let follow_one = |person: Person| async move {
+        let id = person.id;
+        follow(app, caller, person, effect).await.map(|outcome| (id, outcome))
+    };
+    let outcomes: Vec<(u64, Outcome)> =
+        stream::iter(people.into_iter().map(follow_one)).buffered(AT_ONCE_MAX).try_collect().await?;
+    found.outcomes.extend(outcomes.into_iter().filter(|(_, outcome)| is_news(outcome)));
+    Ok(if is_last { Place::Known(0) } else { Place::Page(page + 1) })
+}
+
+fn is_news(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
+        Outcome::Nobody => false,
+        Outcome::New(_) | Outcome::Unlinked(_) | Outcome::Left(..) | Outcome::Gone(_) | Outcome::Odd(_) => true,
+    }
+}
+
+/// Looks for accounts that are known here and gone there.
+async fn confirm(
+    app: &Arc<App>,
+    caller: &Identity,
+    office: &Office<'_>,
+    (after, wish): (u64, Wish),
+    found: &mut Found,
+) -> Result<Option<Place>> {
+    let known = app.read(move |r: &Reader<'_>| members::list_numbers_at(r, WORDPRESS, after, PAGE)).await?;
+    let Some(last) = known.last().copied() else { return Ok(None) };
+    let there = office.among(&known).await?;
+    for id in known.into_iter().filter(|id| !there.contains(id)) {
+        // The list may be wrong about one: WordPress is asked for this very number.
+        if !matches!(office.find(id).await?, Ok(None)) {
+            continue;
+        }
+        let gone = found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Gone(_))).count() as u64;
+        let effect = if gone < wish.gone_max { wish.effect } else { Effect::DryRun };
+        match part(app, caller, id, effect).await? {
+            Outcome::Gone(_) if gone >= wish.gone_max => found.gone_kept.push(id),
+            outcome if is_news(&outcome) => found.outcomes.push((id, outcome)),
+            _ => {}
+        }
+    }
+    Ok(Some(Place::Known(last)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+
+    #[test]
+    fn a_place_leads_back_to_itself() {
+        for place in [Place::BEGIN, Place::Page(7), Place::Known(0), Place::Known(u64::MAX)] {
+            assert_eq!(Place::of(&place.text()), Some(place));
+        }
+        for text in ["", "page", "page 0", "page x", "known -1", "people 1", "page 99999999999999999999"] {
+            assert_eq!(Place::of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! WordPress: who somebody is there, by its REST API or by a ticket that our must-use plugin signed.
+
+pub mod accounts;
+pub mod api;
+pub mod compare;
+pub mod sign_in;
+pub mod status;
+pub mod users;
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Url;
+use reqwest::header::{ACCEPT, CACHE_CONTROL, LOCATION};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::kernel::app::App;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::Timestamp;
+use crate::kernel::outbound::{Answer, is_true, text_of};
+use crate::kernel::secret::{self, Hash};
+
+/// Who somebody is at the site. Number and login are needed; of the rest an odd value counts as none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Person {
+    /// Never 0, which means nobody there.
+    pub id: u64,
+    #[serde(alias = "username", deserialize_with = "login")]
+    pub login: String,
+    #[serde(default, deserialize_with = "text")]
+    pub email: String,
+    #[serde(default, deserialize_with = "text")]
+    pub name: String,
+    /// Several or none, besides the usual one; not known where WordPress does not say them.
+    #[serde(default, deserialize_with = "roles")]
+    pub roles: Option<BTreeSet<String>>,
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    Ok(text_of(&Value::deserialize(from)?).unwrap_or_default())
+}
+
+fn login<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let login = text_of(&Value::deserialize(from)?).filter(|login| !login.trim().is_empty());
+    login.ok_or_else(|| serde::de::Error::custom("has no username"))
+}
+
+/// A list, also one that PHP made an object of because a number is missing in it, or one role as text.
+fn roles<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<BTreeSet<String>>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Array(list) => Some(texts(list.iter())),
+        Value::Object(map) if map.values().all(Value::is_string) => Some(texts(map.values())),
+        // Capabilities: the names are the roles.
+        Value::Object(map) if map.values().all(Value::is_boolean) => {
+            Some(map.into_iter().filter(|(_, is_held)| is_true(is_held)).map(|(name, _)| name).collect())
+        }
+        Value::String(role) if !role.is_empty() => Some(BTreeSet::from([role])),
+        _ => None,
+    })
+}
+
+fn texts<'v>(values: impl Iterator<Item = &'v Value>) -> BTreeSet<String> {
+    values.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A user of a list that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Odd {
+    pub id: Option<u64>,
+    pub name: Option<String>,
+    pub why: String,
+}
+
+/// Reads one user of a list; the others do not suffer from an odd one.
+pub fn read_one(value: &Value) -> std::result::Result<Person, Odd> {
+    let id = value["id"].as_u64().filter(|id| *id > 0);
+    let odd = |why: String| {
+        let name = ["username", "slug", "name"].iter().find_map(|field| text_of(&value[*field]));
+        Odd { id, name: name.filter(|name| !name.trim().is_empty()), why }
+    };
+    match Person::deserialize(value) {
+        Ok(person) if person.id > 0 => Ok(person),
+        Ok(_) => Err(odd("has the number 0, which is nobody's".into())),
+        Err(e) => Err(odd(e.to_string())),
+    }
+}
+
+/// Asks the site whom a username (or e-mail) and an application password belong to; `None` when to nobody.
+pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<Person>> {
+    let answer = users(app, (login, application_password), "/me", &[]).await?;
+    match answer.status {
+        401 | 403 => Ok(None),
+        _ => read_oneself(&answer, login).map(Some),
+    }
+}
+
+/// Asks for users, in the context `edit`: without it WordPress takes wrong credentials for an anonymous visitor's, and
+/// shows a visitor those who published something, as if there were no others.
+pub async fn users(
+    app: &App,
+    (login, application_password): (&str, &str),
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<Answer> {
+    let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users{path}", app.config.wordpress_url))
+        .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
+    url.query_pairs_mut()
+        .extend_pairs([("context", "edit"), ("_fields", "id,username,email,name,roles")])
+        .extend_pairs(query);
+    let request = app
+        .outbound
+        .client()?
+        .get(url)
+        .basic_auth(login, Some(application_password))
+        .header(ACCEPT, "application/json")
+        // An answer that something in between kept would be somebody else's.
+        .header(CACHE_CONTROL, "no-store")
+        .build()
+        .map_err(|e| Error::internal(format!("the question to WordPress cannot be made: {e}")))?;
+    app.outbound.send(request).await
+}
+
+/// What a good answer holds.
+pub fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
+    if answer.status != 200 {
+        let to = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let status = answer.status;
+        return Err(failed(format!("status {status} {to}: is wordpress.url the address of the site itself?")));
+    }
+    serde_json::from_value(answer.json()?).map_err(|e| failed(format!("its answer is none as WordPress gives it: {e}")))
+}
+
+/// Who asked, as an answer about `/me` has it.
+pub fn read_oneself(answer: &Answer, login: &str) -> Result<Person> {
+    let person: Person = read(answer)?;
+    // WordPress takes names in any case, and with blanks around them.
+    let folded = |text: &str| text.trim().to_lowercase();
+    let is_asked_for = [&person.login, &person.email].iter().any(|name| folded(name) == folded(login));
+    if person.id == 0 || !is_asked_for {
+        return Err(failed("it told of somebody else than was asked for: does a cache keep its answers?"));
+    }
+    Ok(person)
+}
+
+pub fn failed(why: impl std::fmt::Display) -> Error {
+    Error::new(Cause::NeighbourFailed).because(format!("WordPress: {why}"))
+}
+
+/// A ticket that is genuine and alive. Whoever takes it marks it as used until its time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    pub person: Person,
+    /// Names this one ticket.
+    pub mark: Hash,
+    pub until: Timestamp,
+}
+
+/// What the plugin signs.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    v: u64,
+    site: String,
+    #[serde(flatten)]
+    person: Person,
+    /// Seconds since 1970, as `exp`.
+    iat: i64,
+    exp: i64,
+    jti: String,
+}
+
+/// A ticket is good for this long at most.
+const LIFE_MAX_S: i64 = 60;
+/// Clocks of two machines differ by this much at most.
+const AHEAD_MAX_S: i64 = 5;
+const JTI_BYTES_MAX: usize = 128;
+
+/// Reads a ticket, `base64url(claims).hex(signature)`; `None` for one that is forged, too old, or another site's.
+pub fn read_ticket(ticket: &str, site: &str, key: &str, now: Timestamp) -> Option<Ticket> {
+    let (body, signature) = ticket.split_once('.')?;
+    let mut offered: Hash = [0; 32];
+    hex::decode_to_slice(signature, &mut offered).ok()?;
+    if !secret::equal(&offered, &secret::signature(key, body)) {
+        return None;
+    }
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()?;
+    let (now_ms, life_s) = (now.0, claims.exp.checked_sub(claims.iat)?);
+    let (from_ms, until_ms) = (claims.iat.checked_mul(1_000)?, claims.exp.checked_mul(1_000)?);
+    let is_alive = (1..=LIFE_MAX_S).contains(&life_s) && now_ms < until_ms && from_ms <= now_ms + AHEAD_MAX_S * 1_000;
+    let is_named = claims.person.id > 0 && (1..=JTI_BYTES_MAX).contains(&claims.jti.len());
+    (claims.v == 1 && claims.site == site && is_alive && is_named).then(|| Ticket {
+        mark: secret::hash(&format!("a ticket of WordPress {}", claims.jti)),
+        until: Timestamp(until_ms),
+        person: claims.person,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SITE: &str = "https://example.org";
+    const KEY: &str = "a-ticket-secret-of-32-characters-or-more";
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn sealed(body: &str, key: &str) -> String {
+        format!("{body}.{}", hex::encode(secret::signature(key, body)))
+    }
+
+    fn ticket(changes: &Value) -> String {
+        let seconds = NOW.0 / 1_000;
+        let mut claims = json!({"v": 1, "site": SITE, "id": 7, "login": "kim", "email": "kim@example.org", "name": "Kim",
+            "roles": ["editor"], "iat": seconds, "exp": seconds + 60, "jti": "0123456789abcdef"});
+        for (name, value) in changes.as_object().expect("changes") {
+            claims[name] = value.clone();
+        }
+        sealed(&URL_SAFE_NO_PAD.encode(claims.to_string()), KEY)
+    }
+
+    fn is_read(ticket: &str) -> bool {
+        read_ticket(ticket, SITE, KEY, NOW).is_some()
+    }
+
+    #[test]
+    fn a_user_is_read_as_far_as_it_can_be() {
+        let read = |changes: Value| {
+            let mut user =
+                json!({"id": 6, "username": "lee", "name": "Lee", "email": "lee@example.org", "roles": ["editor"]});
+            for (name, value) in changes.as_object().expect("changes") {
+                user[name] = value.clone();
+            }
+            read_one(&user)
+        };
+        let roles = |list: &[&str]| Some(list.iter().map(|role| (*role).to_owned()).collect::<BTreeSet<_>>());
+        for (value, expected) in [
+            (json!(["editor", "author", 7, null]), roles(&["author", "editor"])),
+            (json!({"1": "editor"}), roles(&["editor"])),
+            (json!({"editor": true, "author": false}), roles(&["editor"])),
+            (json!("editor"), roles(&["editor"])),
+            (json!([]), roles(&[])),
+            (json!({}), roles(&[])),
+            (json!(null), None),
+            (json!(""), None),
+            (json!(7), None),
+            (json!({"1": {"editor": true}}), None),
+        ] {
+            assert_eq!(read(json!({"roles": value})).expect("a user").roles, expected, "{value}");
+        }
+        let odd = read(json!({"email": null, "name": 7})).expect("a user");
+        assert_eq!((odd.email.as_str(), odd.name.as_str()), ("", "7"));
+        assert_eq!(read(json!({"email": {"a": 1}, "name": false, "username": 1984})).expect("a user").login, "1984");
+        for (changes, id, name) in [
+            (json!({"username": null}), Some(6), Some("Lee")),
+            (json!({"username": " ", "name": null}), Some(6), None),
+            (json!({"id": 0}), None, Some("lee")),
+            (json!({"id": "6"}), None, Some("lee")),
+            (json!({"id": null}), None, Some("lee")),
+        ] {
+            let odd = read(changes.clone()).expect_err("odd");
+            assert_eq!((odd.id, odd.name.as_deref()), (id, name), "{changes}");
+        }
+        assert!(read_one(&json!([])).is_err() && read_one(&json!("lee")).is_err());
+    }
+
+    #[test]
+    fn a_ticket_is_alive_up_to_its_limits_and_not_one_past_them() {
+        let seconds = NOW.0 / 1_000;
+        assert!(is_read(&ticket(&json!({}))));
+        for (iat, exp, is_alive) in [
+            (5, 65, true),
+            (6, 66, false),
+            (-59, 1, true),
+            (-60, 0, false),
+            (0, 61, false),
+            (0, 0, false),
+            (4, 3, false),
+            (i64::MIN / 2, i64::MAX / 2, false),
+        ] {
+            let (iat, exp) = (seconds.saturating_add(iat), seconds.saturating_add(exp));
+            assert_eq!(is_read(&ticket(&json!({"iat": iat, "exp": exp}))), is_alive, "{iat} {exp}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_of_somebody_else_is_none() {
+        for changes in [
+            json!({"v": 2}),
+            json!({"site": "https://example.org/"}),
+            json!({"site": "https://EXAMPLE.org"}),
+            json!({"id": 0}),
+            json!({"id": -1}),
+            json!({"id": "7"}),
+            json!({"jti": ""}),
+            json!({"jti": "x".repeat(129)}),
+            json!({"login": null}),
+        ] {
+            assert!(!is_read(&ticket(&changes)), "{changes}");
+        }
+        let good = ticket(&json!({}));
+        let (body, signature) = good.split_once('.').expect("a point");
+        for forged in [
+            sealed(body, "another-secret-of-32-characters-or-more"),
+            format!("{body}."),
+            format!("{body}.{}", &signature[2..]),
+            format!("{body}.{signature}00"),
+            format!("{body}x.{signature}"),
+            body.to_owned(),
+            sealed("", KEY),
+            sealed("bm90IEpTT04", KEY),
+            String::from("."),
+            String::new(),
+        ] {
+            assert!(!is_read(&forged), "{forged}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Sign-in of people who have an account at the WordPress site.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::features::members::{self, WORDPRESS};
+use crate::features::permissions::Source;
+use crate::features::permissions::external_key::is_key;
+use crate::features::permissions::mappers::Facts;
+use crate::features::sessions::arrival::{Arrival, arrive};
+use crate::features::sessions::{Shown, Tokens, open, use_up};
+use crate::integrations::wordpress::{Person, ask, read_ticket};
+use crate::kernel::app::App;
+use crate::kernel::authn::caller::Visitor;
+use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::Timestamp;
+
+/// Questions to WordPress at a time.
+const AT_ONCE_MAX: usize = 4;
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+
+/// Signs in with a username (or e-mail) of the site and an application password.
+pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
+    if app.config.wordpress_url.is_empty() {
+        return Err(Cause::WordPressNotConfigured.into());
+    }
+    let folded = members::folded(login);
+    // Accounts there are not those here: failures at one say nothing of the other.
+    let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
+    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
+    // A few at a time: whoever guesses waits for the answers to earlier guesses, which count.
+    let turn = TURNS.acquire().await;
+    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
+    let person = ask(app, login, application_password).await?;
+    drop(turn);
+    let Some(person) = person else {
+        app.guard.slowdown.failed(attempt, Timestamp::now());
+        return Err(Cause::InvalidLogin.into());
+    };
+    let tokens = enter(app, visitor, person).await?;
+    app.guard.slowdown.succeeded(attempt);
+    Ok(tokens)
+}
+
+/// Signs in with a ticket of the must-use plugin, which is good once.
+pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str) -> Result<Tokens> {
+    let site = app.config.wordpress_url.as_str();
+    let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
+        let message = "set wordpress.url and wordpress.ticket_secret_file to sign in with a ticket";
+        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+    };
+    let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(Cause::InvalidTicket)?;
+    let (mark, until) = (ticket.mark, ticket.until);
+    if !app.tend(move |w| use_up(w, &mark, until)).await? {
+        return Err(Cause::InvalidTicket.into());
+    }
+    enter(app, visitor, ticket.person).await
+}
+
+async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Tokens> {
+    let member = arrive(app, &visitor.exchange, arrival_of(app, person)).await?;
+    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+}
+
+fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
+    roles.into_iter().filter(|role| is_key(role)).collect()
+}
+
+/// Whoever WordPress tells of, as somebody who arrives.
+pub fn arrival_of(app: &App, person: Person) -> Arrival {
+    let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
+    let subject = person.id.to_string();
+    let roles = person.roles.as_ref().map(|roles| ("roles".to_owned(), roles.iter().cloned().collect()));
+    let said = std::iter::once(("sub".to_owned(), vec![subject.clone()])).chain(roles);
+    let facts = Facts::of(said);
+    Arrival {
+        provider: WORDPRESS.into(),
+        subject,
+        // Fixed for good at WordPress.
+        account_id: Some(person.login.clone()),
+        username: Some(person.login),
+        // Its REST API takes a new e-mail without asking back: it fills a gap, and never leads to another member.
+        email: Some(person.email),
+        display_name: Some(person.name),
+        organization,
+        // Where the roles are not known, what is here stays.
+        keys: person.roles.map(|roles| (Source::Wordpress, kept(roles))).into_iter().collect(),
+        facts,
+    }
+}

@@ -1,0 +1,62 @@
+//! WordPress learns who is suspended here: its must-use plugin lets such a user in by no password, and ends what is open.
+//!
+//! **Invariant.** What is told is how the member is at this moment, so that a late delivery undoes nothing. Nothing else of
+//! the account is changed, and a member who is active again finds it as it was.
+
+use reqwest::Url;
+use reqwest::header::{ACCEPT, CACHE_CONTROL};
+use serde_json::json;
+
+use crate::features::members;
+use crate::kernel::app::App;
+use crate::kernel::error::{Error, Result};
+use crate::kernel::ids::MemberId;
+use crate::kernel::outbox::delivery::Outcome;
+
+/// Accounts that are told of at the same time.
+pub const AT_ONCE_MAX: usize = 2;
+
+/// What the must-use plugin knows a suspension by.
+const SUSPENDED: &str = "roster_suspended";
+
+/// Tells WordPress whether an event's member is suspended.
+pub async fn deliver(app: &App, member: MemberId) -> Result<Outcome> {
+    if !app.config.has_wordpress_administrator() {
+        return Ok(Outcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
+    }
+    let look = move |r: &crate::kernel::db::Reader<'_>| {
+        Ok((members::find(r, member)?, members::number_at_wordpress(r, member)?))
+    };
+    let (Some(found), Some(number)) = app.read(look).await? else {
+        return Ok(Outcome::Needless("the member has no account at WordPress"));
+    };
+    let is_suspended = found.status == "suspended";
+    let config = &app.config;
+    let mut url = Url::parse(&format!("{}/wp-json/wp/v2/users/{number}", config.wordpress_url))
+        .map_err(|e| Error::internal(format!("wordpress.url: {e}")))?;
+    url.query_pairs_mut().extend_pairs([("context", "edit"), ("_fields", "id,meta")]);
+    let request = app
+        .outbound
+        .client()?
+        .post(url)
+        .basic_auth(&config.wordpress_username, config.wordpress_password.as_deref())
+        .header(ACCEPT, "application/json")
+        .header(CACHE_CONTROL, "no-store")
+        .json(&json!({"meta": {SUSPENDED: is_suspended}}))
+        .build()
+        .map_err(|e| Error::internal(format!("what WordPress is to be told cannot be written: {e}")))?;
+    let answer = match app.outbound.send(request).await {
+        Ok(answer) => answer,
+        Err(e) => return Ok(Outcome::failed(e.to_string())),
+    };
+    let body = answer.json().unwrap_or_default();
+    Ok(match answer.status {
+        200 if body["meta"][SUSPENDED] == is_suspended => Outcome::Delivered,
+        200 => Outcome::Refused(
+            "WordPress does not know what a suspension is: copy packaging/wordpress/roster-events.php anew".into(),
+        ),
+        404 if body["code"] == "rest_user_invalid_id" => Outcome::Needless("there is no such account at WordPress"),
+        403 => Outcome::Needless("wordpress.username may not edit users"),
+        status => Outcome::failed(format!("WordPress answered {status}")),
+    })
+}

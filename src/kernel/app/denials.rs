@@ -1,0 +1,82 @@
+//! Refused changes in the audit: each kind once a minute, the repeats in between only counted.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::App;
+use super::repeats::Repeats;
+use crate::kernel::app::redact;
+use crate::kernel::audit_log::{self, Entry, Outcome};
+use crate::kernel::authz::principal::Exchange;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{OrganizationId, Timestamp};
+
+/// Denials of one caller, operation and tenant within this time are one audit row; refusals of one caller and address for
+/// one cause are one line of the log.
+const COALESCED_MS: i64 = 60_000;
+/// More kinds of either than this at a time are only counted, in one entry for all.
+const KINDS_MAX: usize = 4_096;
+/// As much of a path as a line of the log or an audit row takes.
+const PATH_CHARACTERS_MAX: usize = 200;
+
+/// Caller, operation and tenant. What a caller can choose freely is not among them.
+pub type Denials = Repeats<(String, String, Option<OrganizationId>)>;
+/// The word of the cause, kind and name of the caller, and its address.
+pub type Refusals = Repeats<(&'static str, &'static str, String, Option<IpAddr>)>;
+
+pub fn denials() -> Denials {
+    Repeats::new(COALESCED_MS, KINDS_MAX, ("others".to_owned(), String::new(), None))
+}
+
+pub fn refusals() -> Refusals {
+    Repeats::new(COALESCED_MS, KINDS_MAX, ("others", "others", String::new(), None))
+}
+
+/// What is written down of a path: no secret, and no more than so much of it.
+pub fn shown(path: &str) -> Cow<'_, str> {
+    let path = redact::without_secrets(path).map_or(Cow::Borrowed(path), Cow::Owned);
+    match path.char_indices().nth(PATH_CHARACTERS_MAX) {
+        Some((end, _)) => Cow::Owned(path[..end].to_owned()),
+        None => path,
+    }
+}
+
+impl App {
+    /// Records that a caller was refused a change; repeats within a minute are one row.
+    pub async fn record_denial(&self, exchange: &Exchange, action: &str, word: &str) -> Result<()> {
+        let (kind, name) = exchange.actor();
+        let tenant = exchange.tenant.get().copied();
+        let Some(repeats) = self.denials.count((format!("{kind} {name}"), action.to_owned(), tenant), Timestamp::now())
+        else {
+            return Ok(());
+        };
+        let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
+        let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
+        let after = serde_json::json!({"detail": word, "repeats_before": repeats});
+        let entry = Entry::new("path", shown(&exchange.path)).within(tenant).after(after);
+        self.tend(move |w| {
+            audit_log::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
+        })
+        .await
+    }
+
+    /// Records how often denials were repeated whose minute is over, so that none is forgotten.
+    pub async fn flush_denials(&self) -> Result<()> {
+        let untold = self.refusals.take_over(Timestamp::now());
+        if !untold.is_empty() {
+            let repeats: u64 = untold.iter().map(|(_, count)| count).sum();
+            tracing::info!(kinds = untold.len(), repeats, "refusals and failures were repeated");
+        }
+        let over = self.denials.take_over(Timestamp::now());
+        if over.is_empty() {
+            return Ok(());
+        }
+        self.tend_each(over, |w, ((actor, action, tenant), count)| {
+            let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
+            let after = serde_json::json!({"repeats": count});
+            let entry = Entry::new("denials", "repeated").within(*tenant).after(after);
+            audit_log::record(w, (kind, name), ("", "unknown"), action, Outcome::Denied, &entry)
+        })
+        .await
+    }
+}

@@ -1,0 +1,111 @@
+//! SQL of the answers to creating requests, for their repeats.
+
+use crate::kernel::db::{Reader, Writer, sql};
+use crate::kernel::error::Result;
+use crate::kernel::ids::Timestamp;
+use crate::kernel::secret::Hash;
+
+/// The answer to an earlier creating request.
+pub struct Remembered {
+    pub fingerprint: Hash,
+    /// `None` when it showed a secret.
+    pub answer: Option<String>,
+}
+
+const FIND_REMEMBERED: &str = "
+    select fingerprint, answer
+    from idempotency_keys
+    where caller = :caller and action = :action and key = :key and created_at > :since
+      and not exists (select 1 from erased_names where instr(answer, name) > 0)";
+
+pub fn find_remembered(
+    r: &Reader<'_>,
+    (caller, action, key): (&str, &str, &str),
+    since: Timestamp,
+) -> Result<Option<Remembered>> {
+    r.find(FIND_REMEMBERED, &[(":caller", &caller), (":action", &action), (":key", &key), (":since", &since)], |row| {
+        Ok(Remembered { fingerprint: row.get(0)?, answer: row.get(1)? })
+    })
+}
+
+const REMEMBER: &str = "
+    insert or replace into idempotency_keys (caller, action, key, fingerprint, answer, created_at)
+    values (:caller, :action, :key, :fingerprint, :answer, :now)";
+
+pub fn remember(w: &Writer<'_>, (caller, action, key): (&str, &str, &str), remembered: &Remembered) -> Result<()> {
+    w.execute(
+        REMEMBER,
+        &[
+            (":caller", &caller),
+            (":action", &action),
+            (":key", &key),
+            (":fingerprint", &remembered.fingerprint),
+            (":answer", &remembered.answer),
+            (":now", &w.now()),
+        ],
+    )
+    .map(drop)
+}
+
+const ERASE_NAME: &str = "insert into erased_names (name) values (:name) on conflict (name) do nothing";
+
+/// Nobody gets an answer that names it any more; [`App::forget_erased`](super::App::forget_erased) deletes them.
+pub fn erase_name(w: &Writer<'_>, name: &str) -> Result<()> {
+    w.execute(ERASE_NAME, &[(":name", &name)]).map(drop)
+}
+
+const LIST_ERASED_NAMES: &str = "select name from erased_names";
+
+pub fn list_erased_names(r: &Reader<'_>) -> Result<Vec<String>> {
+    r.all(LIST_ERASED_NAMES, &[], |row| row.get(0))
+}
+
+const DELETE_ERASED_NAME: &str = "delete from erased_names where name = :name";
+
+/// No answer names it any more.
+pub fn delete_erased_name(w: &Writer<'_>, name: &str) -> Result<()> {
+    w.execute(DELETE_ERASED_NAME, &[(":name", &name)]).map(drop)
+}
+
+/// Caller, action and key of an answer.
+pub type PlaceOfAnswer = (String, String, String);
+
+const LIST_ANSWERS_BEHIND: &str = "
+    select caller, action, key, exists (select 1 from erased_names where instr(answer, name) > 0)
+    from idempotency_keys
+    where (caller, action, key) > (:caller, :action, :key)
+    order by caller, action, key
+    limit :most";
+
+/// The next answers, and whether each names what was erased.
+pub fn list_answers_behind(
+    r: &Reader<'_>,
+    (caller, action, key): &PlaceOfAnswer,
+    most: usize,
+) -> Result<Vec<(PlaceOfAnswer, bool)>> {
+    r.all(
+        LIST_ANSWERS_BEHIND,
+        &[(":caller", caller), (":action", action), (":key", key), (":most", &sql::limit(most))],
+        |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)),
+    )
+}
+
+const FORGET_ANSWER: &str = "
+    delete from idempotency_keys
+    where caller = :caller and action = :action and key = :key
+      and exists (select 1 from erased_names where instr(answer, name) > 0)";
+
+/// Forgets an answer that names what was erased.
+pub fn forget_answer(w: &Writer<'_>, (caller, action, key): &PlaceOfAnswer) -> Result<()> {
+    w.execute(FORGET_ANSWER, &[(":caller", caller), (":action", action), (":key", key)]).map(drop)
+}
+
+const FORGET: &str = "
+    delete from idempotency_keys
+    where (caller, action, key) in (select caller, action, key from idempotency_keys where created_at <= :since
+                                    limit :most)";
+
+/// Forgets answers from before; answers how many.
+pub fn forget_remembered(w: &Writer<'_>, since: Timestamp, most: usize) -> Result<usize> {
+    w.execute(FORGET, &[(":since", &since), (":most", &sql::limit(most))])
+}

@@ -1,0 +1,53 @@
+//! Bodies longer than `limits.body_bytes`: which operations take them, how long they may be, and from whom.
+
+use hyper::body::Bytes;
+
+use super::App;
+use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::authz::{require, require_in_tenant};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::OrganizationId;
+use crate::kernel::intake::Limit;
+use crate::kernel::sandbox::{Tier, inspect};
+
+/// An operation that takes a long body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Large {
+    Catalog,
+    Users,
+    Component,
+}
+
+impl App {
+    /// The body of such an operation, once its caller is known to hold the permission.
+    pub async fn take_large<'c>(&self, caller: &'c Identity, large: Large) -> Result<&'c Bytes> {
+        let snapshot = self.snapshot();
+        let bytes_max = match large {
+            Large::Catalog => {
+                require(&snapshot, caller, Permission::CATALOG_IMPORT)?;
+                self.config.catalog_bytes_max
+            }
+            Large::Users => {
+                require(&snapshot, caller, Permission::USER_IMPORT)?;
+                self.config.import_bytes_max
+            }
+            Large::Component => {
+                let tenant = require_in_tenant(&snapshot, caller, Permission::PLUGIN_UPLOAD)?;
+                self.host.limits(self.tier_of(&snapshot, tenant)).file_bytes
+            }
+        };
+        let taken = caller.exchange.body.read(Limit::Large(bytes_max), caller.exchange.party(&snapshot)).await;
+        taken.map_err(|refused| match (large, refused.cause) {
+            (Large::Component, Cause::TooLarge) => inspect::too_large(bytes_max),
+            _ => refused,
+        })
+    }
+
+    /// Which plugins the organization may have.
+    pub fn tier_of(&self, snapshot: &Snapshot, organization: OrganizationId) -> Tier {
+        let tenant = snapshot.tenant(organization);
+        tenant.map_or(Tier::Standard, |tenant| Tier::of_organization(&self.config, &tenant.org_code))
+    }
+}

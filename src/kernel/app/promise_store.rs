@@ -1,0 +1,105 @@
+//! SQL of open promises by their makers, wherever they lie.
+
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::db::Reader;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{ApiKeyId, GrantId, InvitationId, MemberId, OrganizationId, RoleId, WebhookId};
+use crate::kernel::secret::Hash;
+
+/// What was promised, and is not taken yet.
+pub(super) enum Open {
+    Invitation {
+        id: InvitationId,
+        organization: OrganizationId,
+        role: Option<RoleId>,
+    },
+    Link {
+        hash: Hash,
+        member: MemberId,
+        is_welcome: bool,
+    },
+    /// A key that somebody else made for the member.
+    Key {
+        id: ApiKeyId,
+        member: MemberId,
+    },
+    ServiceKey {
+        id: ApiKeyId,
+    },
+    Client {
+        client_key: String,
+    },
+    Webhook {
+        id: WebhookId,
+        organization: Option<OrganizationId>,
+    },
+}
+
+const LIST_INVITATIONS_BY: &str = "
+    select id, organization_id, role_id
+    from invitations
+    where maker = :maker and accepted_at is null";
+const LIST_LINKS_BY: &str = "
+    select hash, member_id, data is not null
+    from one_time_tokens
+    where maker = :maker and member_id is not null";
+const LIST_KEYS_BY: &str = "select id, member_id from api_keys where maker = :maker";
+const LIST_CLIENTS_BY: &str = "select client_key from api_clients where maker = :maker";
+const LIST_WEBHOOKS_BY: &str = "select id, organization_id from webhooks where maker = :maker and status = 'active'";
+
+/// All that a maker promised, and that is open, but keys of members that a client made.
+pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
+    let text = maker.text();
+    let mut open = r.all(LIST_INVITATIONS_BY, &[(":maker", &text)], |row| {
+        Ok(Open::Invitation { id: row.get(0)?, organization: row.get(1)?, role: row.get(2)? })
+    })?;
+    open.extend(r.all(LIST_LINKS_BY, &[(":maker", &text)], |row| {
+        Ok(Open::Link { hash: row.get(0)?, member: row.get(1)?, is_welcome: row.get(2)? })
+    })?);
+    // Keys that a client made are asked at every use. There can be one for each member, and they are back with the client.
+    if !matches!(maker, Maker::Client(_)) {
+        open.extend(r.all(LIST_KEYS_BY, &[(":maker", &text)], |row| {
+            let id = row.get(0)?;
+            Ok(row.get::<_, Option<_>>(1)?.map_or(Open::ServiceKey { id }, |member| Open::Key { id, member }))
+        })?);
+    }
+    open.extend(r.all(LIST_CLIENTS_BY, &[(":maker", &text)], |row| Ok(Open::Client { client_key: row.get(0)? }))?);
+    open.extend(r.all(LIST_WEBHOOKS_BY, &[(":maker", &text)], |row| {
+        Ok(Open::Webhook { id: row.get(0)?, organization: row.get(1)? })
+    })?);
+    Ok(open)
+}
+
+const LIST_KEYS_OF: &str = "select id, maker from api_keys where member_id = :member_id and maker is not null";
+
+/// The keys that others made for a member, with their makers.
+pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Maker, Open)>> {
+    r.all(LIST_KEYS_OF, &[(":member_id", &member)], |row| {
+        let maker = Maker::of_text(row.get::<_, Option<String>>(1)?.as_deref());
+        Ok((maker, Open::Key { id: row.get(0)?, member }))
+    })
+}
+
+const FIND_GRANTEE: &str = "select member_id from grants where id = :id";
+
+/// Who has this direct right.
+pub(super) fn find_grantee(r: &Reader<'_>, id: GrantId) -> Result<Option<MemberId>> {
+    r.find(FIND_GRANTEE, &[(":id", &id)], |row| row.get(0))
+}
+
+const LIST_MAKERS: &str = "
+    select maker from invitations where accepted_at is null and maker is not null
+    union
+    select maker from one_time_tokens where maker is not null
+    union
+    select maker from api_keys where maker >= 'member ' and maker < 'member!'
+    union
+    select maker from api_clients where maker >= 'member ' and maker < 'member!'
+    union
+    select maker from webhooks where maker >= 'member ' and maker < 'member!'";
+
+/// All people who promised something that is open, among others.
+pub(super) fn list_makers(r: &Reader<'_>) -> Result<Vec<Maker>> {
+    r.all(LIST_MAKERS, &[], |row| row.get::<_, String>(0))
+        .map(|all| all.iter().map(|text| Maker::of_text(Some(text))).collect())
+}

@@ -1,0 +1,143 @@
+//! Promises end with their maker's rights: in the transaction that takes the rights, what the maker may not give any more is
+//! withdrawn. The rule is in `kernel::authz::promise`; this file knows where promises lie.
+
+use std::collections::BTreeSet;
+
+use super::promise_store::{self as store, Open};
+use super::{Occurrence, Transaction};
+use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::promise::{Maker, Promise, require_kept};
+use crate::kernel::authz::snapshot::{Change, Snapshot, Status};
+use crate::kernel::db::Writer;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{MemberId, Timestamp};
+
+/// The open promises of all makers who may lose something by these changes, and those about members who may become more by
+/// them; without looking whether they do.
+pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) -> Result<Vec<(Maker, Open)>> {
+    let mut makers: BTreeSet<String> = BTreeSet::new();
+    let mut grown: BTreeSet<MemberId> = BTreeSet::new();
+    let mut all_makers: Option<Vec<Maker>> = None;
+    for change in changes {
+        match change {
+            Change::Person(id, status) if *status != Status::Active => {
+                makers.insert(Maker::Member(*id).text());
+            }
+            Change::PersonGone(id) => {
+                makers.insert(Maker::Member(*id).text());
+            }
+            Change::Seat(_, id, _) => {
+                makers.insert(Maker::Member(*id).text());
+                grown.insert(*id);
+            }
+            Change::Grant(_, Some(id)) => grown.extend(store::find_grantee(w, *id)?),
+            Change::Client(client) => {
+                makers.insert(Maker::Client(client.client_key.clone()).text());
+            }
+            Change::ClientGone(client_key) => {
+                makers.insert(Maker::Client(client_key.clone()).text());
+            }
+            Change::Role(tenant, role) => {
+                // Who holds it may hold less by it.
+                let all = match all_makers.take() {
+                    Some(all) => all,
+                    None => store::list_makers(w)?,
+                };
+                let holds = |maker: &&Maker| match maker {
+                    Maker::Member(id) => {
+                        before.tenant(*tenant).is_some_and(|tenant| tenant.roles_of(*id).any(|held| held.id == role.id))
+                    }
+                    _ => false,
+                };
+                makers.extend(all.iter().filter(holds).map(Maker::text));
+                all_makers = Some(all);
+            }
+            _ => {}
+        }
+    }
+    // A client does not outlast its maker, and neither does what it promised.
+    let clients = before.clients().filter(|client| makers.contains(&client.maker.text()));
+    let clients: Vec<_> = clients.map(|client| Maker::Client(client.client_key.clone()).text()).collect();
+    makers.extend(clients);
+    let mut open = Vec::new();
+    for text in &makers {
+        let maker = Maker::of_text(Some(text));
+        open.extend(store::list_open(w, &maker)?.into_iter().map(|promise| (maker.clone(), promise)));
+    }
+    for member in grown {
+        let keys = store::list_keys_of(w, member)?;
+        let is_there = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.text());
+        open.extend(keys.into_iter().filter(|(maker, _)| !is_there(maker)));
+    }
+    // What this very change makes was looked at when it was made.
+    open.retain(|(_, promise)| !matches!(promise, Open::Key { id, .. } if before.api_key(*id).is_none()));
+    Ok(open)
+}
+
+/// Withdraws those that their maker may not give any more; the features take away what they keep of them.
+pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Maker, Open)>) -> Result<Vec<Entry>> {
+    let (w, before) = (&**t, t.snapshot());
+    let mut entries = Vec::new();
+    for (maker, open) in promises {
+        let rights = match &open {
+            Open::Link { member, .. } | Open::Key { member, .. } => crate::kernel::authz::store::rights_of(w, *member)?,
+            _ => Vec::new(),
+        };
+        let promise = match &open {
+            Open::Invitation { organization, role, .. } => Promise::Invitation { tenant: *organization, role: *role },
+            Open::Link { member, is_welcome: true, .. } => Promise::Welcome { member: *member, rights: &rights },
+            Open::Link { member, .. } => Promise::PasswordLink { member: *member, rights: &rights },
+            Open::Key { member, .. } => Promise::MemberKey { member: *member, rights: &rights },
+            Open::Webhook { organization, .. } => Promise::Webhook { organization: *organization },
+            // Not withdrawn: they are asked at every use. It is only noted, once, that they open nothing any more.
+            Open::ServiceKey { .. } | Open::Client { .. } => {
+                entries.extend(fallen((before, after), &open, w.now()));
+                continue;
+            }
+        };
+        if require_kept(after, &maker, promise, w.now()).is_ok() {
+            continue;
+        }
+        let why = serde_json::json!({"withdrawn": "its maker may not give it any more"});
+        entries.push(match open {
+            Open::Invitation { id, organization, .. } => {
+                t.happened(&Occurrence::InvitationWithdrawn(id))?;
+                Entry::new("invitation", id).within(organization).after(why)
+            }
+            Open::Link { hash, member, .. } => {
+                t.happened(&Occurrence::LinkWithdrawn(&hash))?;
+                Entry::new("password_link", member).after(why)
+            }
+            Open::Key { id, .. } => {
+                t.happened(&Occurrence::KeyWithdrawn(id))?;
+                Entry::new("api_key", id).after(why)
+            }
+            Open::Webhook { id, organization } => {
+                t.happened(&Occurrence::WebhookWithdrawn(id))?;
+                Entry::new("webhook", id).within(organization).after(why)
+            }
+            Open::ServiceKey { .. } | Open::Client { .. } => continue,
+        });
+    }
+    Ok(entries)
+}
+
+/// Says of a program that its maker was the last who answered for it.
+fn fallen((before, after): (&Snapshot, &Snapshot), open: &Open, now: Timestamp) -> Option<Entry> {
+    let (entry, is_kept): (Entry, [bool; 2]) = match open {
+        Open::ServiceKey { id } => {
+            let is_kept =
+                |snapshot: &Snapshot| snapshot.api_key(*id).is_some_and(|key| key.require_kept(snapshot, now).is_ok());
+            (Entry::new("api_key", id), [is_kept(before), is_kept(after)])
+        }
+        Open::Client { client_key } => {
+            let is_kept = |snapshot: &Snapshot| {
+                snapshot.client(client_key).is_some_and(|client| client.require_kept(snapshot, now).is_ok())
+            };
+            (Entry::new("client", client_key), [is_kept(before), is_kept(after) || after.client(client_key).is_none()])
+        }
+        _ => return None,
+    };
+    let why = serde_json::json!({"refused": "its maker may not give its scopes any more: rotate it"});
+    (is_kept == [true, false]).then(|| entry.after(why))
+}

@@ -1,0 +1,298 @@
+//! Which decisions are logged, and what is written of them. The row is made on the log's own thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::verdict::{Facts, HOST_FACTS, NOW_MS, Verdict, input_of};
+use crate::kernel::app::redact;
+use crate::kernel::authz::decide::{Ask, Question, Reason, decide};
+use crate::kernel::authz::matter::Matter;
+use crate::kernel::authz::snapshot::{Right, Snapshot};
+use crate::kernel::decision_log::Row;
+use crate::kernel::error::{Error, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::sandbox::{AccessInput, Claim};
+
+/// Facts of one decision are kept up to this length together, those counted too that are left out as secrets.
+const FACTS_BYTES_MAX: usize = 8_192;
+/// The longest path that is kept.
+const PATH_BYTES_MAX: usize = 2_048;
+/// Names of facts that were left out are cut to this length, and so many of them are kept.
+const NAME_CHARS_MAX: usize = 64;
+const LEFT_OUT_MAX: usize = 32;
+
+/// A plugin that was asked, as it is stored and listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    pub name: String,
+    pub version: u32,
+    pub sha256: String,
+    pub mode: String,
+    /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
+    pub outcome: String,
+    pub fuel: u64,
+    pub duration_us: u64,
+    pub differed: bool,
+}
+
+/// What was decided, on its way to the log.
+pub struct Decided {
+    at: Timestamp,
+    snapshot: Arc<Snapshot>,
+    tenant: Option<OrganizationId>,
+    member: MemberId,
+    ask: Asking,
+    /// Without what is too long to keep. What may be a secret is looked for on the log's thread.
+    facts: Facts,
+    left_out: Vec<String>,
+    base: Reason,
+    allow: bool,
+    reason: Reason,
+    heard: Vec<Heard>,
+    /// Does it rest on rights that the tenant's own people are not told of? Then it is no row of the tenant's.
+    is_of_site: bool,
+}
+
+/// An [`Ask`] that owns its texts.
+enum Asking {
+    Route { app: String, method: String, path: String },
+    Permission(String),
+    Operation(String),
+    Grant([String; 4]),
+}
+
+impl Asking {
+    fn of(ask: Ask<'_>) -> Self {
+        match ask {
+            Ask::Route { app, method, path } => {
+                Self::Route { app: app.to_owned(), method: method.to_owned(), path: path.to_owned() }
+            }
+            Ask::Permission(name) => Self::Permission(name.to_owned()),
+            Ask::Own(own) => Self::Permission(own.own().name.to_owned()),
+            Ask::Operation(name) => Self::Operation(name.to_owned()),
+            Ask::Grant(right) => {
+                Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))
+            }
+        }
+    }
+
+    /// Hides what looks like a secret, and cuts what is too long; answers what is not as it was asked.
+    fn shorten(&mut self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        match self {
+            Self::Route { path, .. } => {
+                if let Some(hidden) = redact::without_secrets(path) {
+                    *path = hidden;
+                    changed.push("path");
+                }
+                if path.len() > PATH_BYTES_MAX {
+                    let end = (0..=PATH_BYTES_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or_default();
+                    path.truncate(end);
+                    changed.push("path");
+                }
+            }
+            Self::Permission(name) if redact::is_secret(name) => {
+                redact::HIDDEN.clone_into(name);
+                changed.push("permission");
+            }
+            Self::Grant(words) => {
+                for (word, name) in words.iter_mut().zip(["scope_type", "scope_id", "module", "action"]) {
+                    if redact::is_secret(word) {
+                        redact::HIDDEN.clone_into(word);
+                        changed.push(name);
+                    }
+                }
+            }
+            Self::Permission(_) | Self::Operation(_) => {}
+        }
+        changed.dedup();
+        changed
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        match self {
+            Self::Route { app, method, path } => Ask::Route { app, method, path },
+            Self::Permission(name) => Ask::Permission(name),
+            Self::Operation(name) => Ask::Operation(name),
+            Self::Grant([scope_type, scope_id, module, action]) => {
+                Ask::Grant(Right { scope_type, scope_id, module, action })
+            }
+        }
+    }
+}
+
+/// Counts allowed decisions, of which some are logged.
+#[derive(Debug, Default)]
+pub struct Allowed(AtomicU64);
+
+impl App {
+    /// Denials are, and what a watched plugin would have changed; of the rest every so many-th.
+    pub fn is_logged(&self, is_allowed: bool, has_differed: bool) -> bool {
+        if !is_allowed || has_differed {
+            return true;
+        }
+        match self.config.decisions_allow_every {
+            0 => false,
+            1 => true,
+            every => self.allowed.0.fetch_add(1, Ordering::Relaxed) % every == every - 1,
+        }
+    }
+}
+
+impl Decided {
+    pub fn new(
+        snapshot: &Arc<Snapshot>,
+        question: &Question<'_>,
+        facts: &Facts,
+        at: Timestamp,
+        verdict: &Verdict,
+    ) -> Self {
+        let heard = verdict.plugins.iter().map(|asked| Heard {
+            name: asked.name.to_string(),
+            version: asked.version,
+            sha256: hex::encode(asked.sha256),
+            mode: asked.mode.word().to_owned(),
+            outcome: asked.word().to_owned(),
+            fuel: asked.fuel,
+            duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
+            differed: asked.differed,
+        });
+        let of_tenant = Question { with_platform: false, ..*question };
+        let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != verdict.base;
+        let (facts, left_out) = within_bytes(facts);
+        Self {
+            at,
+            snapshot: snapshot.clone(),
+            tenant: question.tenant,
+            member: question.member,
+            ask: Asking::of(question.ask),
+            facts,
+            left_out,
+            base: verdict.base,
+            allow: verdict.decision.allow,
+            reason: verdict.decision.reason,
+            heard: heard.collect(),
+            is_of_site,
+        }
+    }
+
+    /// The row of it. The policy that decided is still at hand, so that the question is looked up as it was then.
+    pub fn row(mut self) -> Row {
+        let (facts, secrets) = without_secrets(self.facts);
+        (self.facts, self.left_out) = (facts, [self.left_out, secrets].concat());
+        self.left_out.truncate(LEFT_OUT_MAX);
+        self.left_out.extend(self.ask.shorten().into_iter().map(str::to_owned));
+        let question = Question { tenant: self.tenant, member: self.member, with_platform: true, ask: self.ask.ask() };
+        let matter = Matter::of(&self.snapshot, &question);
+        let input = input_of(&self.snapshot, &question, &matter, self.base, &self.facts, self.at);
+        let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());
+        Row {
+            at: self.at,
+            epoch: self.snapshot.epoch,
+            organization: self.tenant.filter(|_| !self.is_of_site),
+            member: self.member,
+            kind: matter.kind.word().to_owned(),
+            input: json(serde_json::to_string(&input)),
+            left_out: json(serde_json::to_string(&self.left_out)),
+            asks_plugins: matter.is_asked(self.base),
+            base: self.base.word().to_owned(),
+            allow: self.allow,
+            reason: self.reason.word().to_owned(),
+            differed: self.heard.iter().any(|heard| heard.differed),
+            plugins: json(serde_json::to_string(&self.heard)),
+        }
+    }
+}
+
+/// The facts that are not too long together, and the names of the others.
+fn within_bytes(facts: &Facts) -> (Facts, Vec<String>) {
+    let (mut kept, mut left_out, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for fact in &facts.0 {
+        if bytes + fact.bytes() <= FACTS_BYTES_MAX {
+            bytes += fact.bytes();
+            kept.push(fact.clone());
+        } else if left_out.len() < LEFT_OUT_MAX {
+            left_out.push(name_left_out(&fact.name));
+        }
+    }
+    (Facts(kept), left_out)
+}
+
+/// The facts that do not look like secrets, and the names of the others.
+fn without_secrets(facts: Facts) -> (Facts, Vec<String>) {
+    let is_secret = |fact: &Claim| redact::is_secret_fact(&fact.name, &fact.values);
+    let (secret, kept): (Vec<Claim>, Vec<Claim>) = facts.0.into_iter().partition(is_secret);
+    (Facts(kept), secret.iter().map(|fact| name_left_out(&fact.name)).collect())
+}
+
+/// The name of a fact that is left out, which may be a secret itself.
+fn name_left_out(name: &str) -> String {
+    let name = if redact::is_secret(name) { redact::HIDDEN } else { name };
+    name.chars().take(NAME_CHARS_MAX).collect()
+}
+
+/// A row of the log as it may be shown and asked again: without the facts that are left out today, whenever it was
+/// written, and, where its member is not to be seen, without all that somebody else said of it.
+pub fn shown(mut row: Row, is_visible: bool) -> Row {
+    let read = |text: &str| Some((serde_json::from_str(text).ok()?, serde_json::from_str(&row.left_out).ok()?));
+    let Some((mut input, mut left_out)): Option<(AccessInput, Vec<String>)> = read(&row.input) else { return row };
+    let count = left_out.len();
+    input.context.retain(|fact| {
+        let is_ours = HOST_FACTS.contains(&fact.name.as_str()) || fact.name == NOW_MS;
+        let stays = is_ours || (is_visible && !redact::is_secret_fact(&fact.name, &fact.values));
+        if !stays {
+            left_out.push(name_left_out(&fact.name));
+        }
+        stays
+    });
+    if left_out.len() > count
+        && let (Ok(input), Ok(left_out)) = (serde_json::to_string(&input), serde_json::to_string(&left_out))
+    {
+        (row.input, row.left_out) = (input, left_out);
+    }
+    row
+}
+
+impl App {
+    /// An erased member goes from the decision log too, and from remembered answers, also when nobody waits for the answer
+    /// any more.
+    pub async fn forget_decisions(self: &Arc<Self>, id: MemberId) -> Result<()> {
+        let app = self.clone();
+        let forgotten = tokio::spawn(async move {
+            app.decisions.forget(id).await;
+            app.forget_erased().await
+        });
+        forgotten.await.map_err(|e| Error::internal(e.to_string()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(facts: &[(&str, usize)]) -> Facts {
+        let claim =
+            |(name, bytes): &(&str, usize)| Claim { name: (*name).to_owned(), values: vec!["x".repeat(*bytes)] };
+        Facts(facts.iter().map(claim).collect())
+    }
+
+    #[test]
+    fn facts_that_sound_like_secrets_are_left_out_by_name() {
+        let secrets = ["Password", "x-auth-TOKEN", "client_secret", "authorization", "set-cookie", "api_key"];
+        let mut all = vec![("owner", 3), ("now_ms", 3)];
+        all.extend(secrets.map(|name| (name, 3)));
+        let (kept, left_out) = without_secrets(facts(&all));
+        assert_eq!(left_out, secrets);
+        assert_eq!(kept.0.iter().map(|fact| fact.name.as_str()).collect::<Vec<_>>(), ["owner", "now_ms"]);
+    }
+
+    #[test]
+    fn facts_are_kept_up_to_their_length_and_left_out_one_past_it() {
+        assert_eq!(within_bytes(&facts(&[("a", FACTS_BYTES_MAX - 1)])).1, [""; 0]);
+        let (rest, left_out) = within_bytes(&facts(&[("a", FACTS_BYTES_MAX), ("b", 1)]));
+        assert_eq!((left_out, rest.0.len()), (vec!["a".to_owned()], 1));
+    }
+}

@@ -1,0 +1,308 @@
+//! The decision with the organization's own rules: what the policy says, then what the plugins say to it.
+//!
+//! `kernel::authz::decide` answers first, from one snapshot; the plugins that the same snapshot binds are asked in their order;
+//! `kernel::authz::decide::settle` has the last word. Whoever answers a question about a member calls [`App::decide`], or
+//! [`App::decide_alone`] where there are no rules to ask, so that every answer is counted and logged in one way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::App;
+use super::record::Decided;
+use crate::kernel::authz::decide::{Decision, Question, Reason, Said, decide, settle};
+use crate::kernel::authz::matter::Matter;
+use crate::kernel::authz::plugin::{Binding, Mode};
+use crate::kernel::authz::snapshot::{Snapshot, Tenant};
+use crate::kernel::ids::{OrganizationId, Timestamp};
+use crate::kernel::sandbox::{AccessInput, Claim, Fault, Ruling, Spent};
+use crate::kernel::secret::Hash;
+
+/// Names of facts that only the host gives.
+pub const HOST_FACTS: [&str; 8] =
+    ["question", "base", "app", "permission", "org_code", "scope_type", "scope_id", "module"];
+/// The moment of the question: the asker's, where it gives one, so that a decision can be repeated.
+pub const NOW_MS: &str = "now_ms";
+
+/// What an asker tells the organization's own rules.
+#[derive(Debug, Clone, Default)]
+pub struct Facts(pub Vec<Claim>);
+
+impl Facts {
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(Claim::bytes).sum()
+    }
+}
+
+/// What became of the plugins as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// None is in force.
+    NoneBound,
+    /// The filters of all that are in force leave the question out.
+    NotCovered,
+    /// A gate denied, or nothing was mapped, or it is Roster's own, or none may open what base denied.
+    NotAsked,
+    Abstain,
+    /// Some allowed, which changed nothing: base had allowed already.
+    Allow,
+    /// One settled it.
+    Settled(Reason),
+}
+
+impl Stage {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NoneBound => "none_bound",
+            Self::NotCovered => "not_covered",
+            Self::NotAsked => "not_asked",
+            Self::Abstain => "abstain",
+            Self::Allow => "allow",
+            Self::Settled(reason) => reason.word(),
+        }
+    }
+}
+
+/// A plugin in a decision.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub name: Arc<str>,
+    pub version: u32,
+    pub sha256: Hash,
+    pub mode: Mode,
+    /// `None` for a watched one that leaves out what the version in force does not.
+    pub outcome: Option<Result<Ruling, Fault>>,
+    pub duration: Duration,
+    pub fuel: u64,
+    /// Would it have changed the answer, had it been in force? Only a watched one can.
+    pub differed: bool,
+    may_grant: bool,
+}
+
+impl Asked {
+    /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
+    pub fn word(&self) -> &'static str {
+        match &self.outcome {
+            Some(Ok(ruling)) => ruling.word(),
+            Some(Err(fault)) => fault.kind.word(),
+            None => "not_covered",
+        }
+    }
+
+    /// Why it denied, for people.
+    pub fn sentence(&self) -> Option<&str> {
+        match &self.outcome {
+            Some(Ok(Ruling::Deny(sentence))) => Some(sentence),
+            _ => None,
+        }
+    }
+
+    fn said(&self) -> Option<Said> {
+        self.outcome.as_ref().map(|outcome| match outcome {
+            Ok(Ruling::Allow) => Said::Allow { may_grant: self.may_grant },
+            Ok(Ruling::Deny(_)) => Said::Deny,
+            Ok(Ruling::Abstain) => Said::Abstain,
+            Err(_) => Said::Failed,
+        })
+    }
+}
+
+/// An answer with all that led to it.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    pub decision: Decision,
+    /// What the policy said without plugins.
+    pub base: Reason,
+    pub stage: Stage,
+    pub plugins: Vec<Asked>,
+}
+
+impl Verdict {
+    fn bare(base: Decision, stage: Stage) -> Self {
+        Self { decision: base, base: base.reason, stage, plugins: Vec::new() }
+    }
+
+    /// The sentence for people with which a plugin denied.
+    pub fn message(&self) -> Option<&str> {
+        let in_force = self.plugins.iter().filter(|asked| asked.mode == Mode::Enforce);
+        let mut sentences = in_force.filter_map(Asked::sentence);
+        if self.decision.reason == Reason::PluginDenied { sentences.next() } else { None }
+    }
+}
+
+/// Has the organization rules of its own that are asked, or watched?
+pub fn has_rules(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> bool {
+    let tenant = tenant.and_then(|id| snapshot.tenant(id));
+    tenant.is_some_and(|tenant| tenant.plugins().iter().any(|binding| binding.exports.authorizer))
+}
+
+impl App {
+    /// The decision where the organization has no rules of its own ([`has_rules`]): at once, without a lock.
+    pub fn decide_alone(&self, snapshot: &Arc<Snapshot>, question: &Question<'_>, facts: &Facts) -> Decision {
+        let decision = decide(snapshot, question);
+        self.figures.count_decision(decision.reason.word());
+        if self.is_logged(decision.allow, false) {
+            let verdict = Verdict::bare(decision, Stage::NoneBound);
+            self.decisions.put(question.tenant, Decided::new(snapshot, question, facts, Timestamp::now(), &verdict));
+        }
+        decision
+    }
+
+    /// The decision with the organization's own rules.
+    ///
+    /// Base and bindings come from this one snapshot, whose epoch the answer has. `spent` is the same for all questions of
+    /// a request. Never within a transaction.
+    pub async fn decide(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        question: &Question<'_>,
+        facts: &Facts,
+        spent: &Arc<Spent>,
+    ) -> Verdict {
+        let base = decide(snapshot, question);
+        let now = Timestamp::now();
+        let tenant = question.tenant.filter(|_| has_rules(snapshot, question.tenant));
+        let verdict = match tenant.and_then(|id| snapshot.tenant(id)) {
+            Some(tenant) => self.ruled(snapshot, tenant, question, base, (facts, now, spent)).await,
+            None => Verdict::bare(base, Stage::NoneBound),
+        };
+        self.figures.count_decision(verdict.decision.reason.word());
+        if self.is_logged(verdict.decision.allow, verdict.plugins.iter().any(|asked| asked.differed)) {
+            self.decisions.put(question.tenant, Decided::new(snapshot, question, facts, now, &verdict));
+        }
+        verdict
+    }
+
+    async fn ruled(
+        self: &Arc<Self>,
+        snapshot: &Snapshot,
+        tenant: &Tenant,
+        question: &Question<'_>,
+        base: Decision,
+        (facts, now, spent): (&Facts, Timestamp, &Arc<Spent>),
+    ) -> Verdict {
+        let matter = Matter::of(snapshot, question);
+        let rules = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
+        let in_force = || rules().filter(|binding| binding.mode == Mode::Enforce);
+        let is_covered = in_force().any(|binding| matter.is_covered_by(binding));
+        let idle = match in_force().next() {
+            None => Stage::NoneBound,
+            Some(_) if !matter.is_asked(base.reason) => Stage::NotAsked,
+            Some(_) if !is_covered => Stage::NotCovered,
+            Some(_) => Stage::NotAsked,
+        };
+        if !matter.is_asked(base.reason) {
+            return Verdict::bare(base, idle);
+        }
+        let input = input_of(snapshot, question, &matter, base.reason, facts, now);
+        // One in quarantine is asked no more: watched, it has nothing to say; in force, it denies.
+        let watched: Vec<&Binding> =
+            rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
+        let mut asked: Vec<(&Binding, Asked)> = Vec::new();
+        for binding in in_force().filter(|binding| matter.asks(base.reason, binding)) {
+            let answer = self.asked(tenant, binding, &input, spent).await;
+            let settles = matches!(answer.said(), Some(Said::Deny | Said::Failed));
+            asked.push((binding, answer));
+            // Who watches wants to know what the others would have said without this one.
+            if settles && watched.is_empty() {
+                break;
+            }
+        }
+        let reason = settle(base.reason, asked.iter().filter_map(|(_, answer)| answer.said()));
+        let decision = Decision { allow: reason.allows(), reason, epoch: base.epoch };
+        let stage = match () {
+            () if asked.is_empty() => idle,
+            () if reason != base.reason => Stage::Settled(reason),
+            () if asked.iter().all(|(_, answer)| answer.said() == Some(Said::Abstain)) => Stage::Abstain,
+            () => Stage::Allow,
+        };
+        let mut plugins: Vec<Asked> = Vec::new();
+        for binding in watched {
+            let mut answer = match matter.asks(base.reason, binding) {
+                true => self.asked(tenant, binding, &input, spent).await,
+                false => not_asked(binding),
+            };
+            let others = asked.iter().filter(|(other, _)| other.plugin != binding.plugin);
+            let would_say = others.map(|(_, other)| other).chain([&answer]).filter_map(Asked::said);
+            answer.differed = settle(base.reason, would_say).allows() != decision.allow;
+            if answer.differed {
+                binding.live.count(|seen| seen.differed += 1);
+            }
+            if answer.differed || answer.outcome.is_some() {
+                plugins.push(answer);
+            }
+        }
+        let mut all: Vec<Asked> = asked.into_iter().map(|(_, answer)| answer).collect();
+        all.append(&mut plugins);
+        Verdict { decision, base: base.reason, stage, plugins: all }
+    }
+
+    async fn asked(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        binding: &Binding,
+        input: &AccessInput,
+        spent: &Arc<Spent>,
+    ) -> Asked {
+        let called = self.ask_authorizer(tenant.id, binding, input.clone(), spent).await;
+        Asked { outcome: Some(called.outcome), duration: called.duration, fuel: called.fuel, ..not_asked(binding) }
+    }
+}
+
+fn not_asked(binding: &Binding) -> Asked {
+    Asked {
+        name: binding.name.clone(),
+        version: binding.version,
+        sha256: binding.sha256,
+        mode: binding.mode,
+        outcome: None,
+        duration: Duration::ZERO,
+        fuel: 0,
+        differed: false,
+        may_grant: binding.may_grant,
+    }
+}
+
+/// The question as an authorizer gets it; `plugins/wit` says what stands where.
+pub fn input_of(
+    snapshot: &Snapshot,
+    question: &Question<'_>,
+    matter: &Matter<'_>,
+    base: Reason,
+    facts: &Facts,
+    now: Timestamp,
+) -> AccessInput {
+    let tenant = question.tenant.and_then(|id| snapshot.tenant(id));
+    let open = tenant.into_iter().flat_map(|tenant| tenant.roles_of(question.member)).filter(|role| role.is_open);
+    let mut roles: Vec<String> = open.map(|role| role.key.to_string()).collect();
+    roles.sort_unstable();
+    let mut context = Vec::with_capacity(8 + facts.0.len());
+    let mut add = |name: &str, values: Vec<String>| context.push(Claim { name: name.to_owned(), values });
+    add("question", vec![matter.kind.word().to_owned()]);
+    add("base", vec![if base.allows() { "allow" } else { "deny" }.to_owned()]);
+    if let Some(app) = &matter.app {
+        add("app", vec![app.to_string()]);
+    }
+    if !matter.permissions.is_empty() {
+        add("permission", matter.permissions.iter().map(ToString::to_string).collect());
+    }
+    if let Some(tenant) = tenant {
+        add("org_code", vec![tenant.org_code.to_string()]);
+    }
+    if let Some(right) = &matter.right {
+        add("scope_type", vec![right.scope_type.to_owned()]);
+        add("scope_id", vec![right.scope_id.to_owned()]);
+        add("module", vec![right.module.to_owned()]);
+    }
+    if !facts.0.iter().any(|fact| fact.name == NOW_MS) {
+        add(NOW_MS, vec![now.0.to_string()]);
+    }
+    context.extend_from_slice(&facts.0);
+    AccessInput {
+        tenant: question.tenant.map(|id| id.to_string()).unwrap_or_default(),
+        subject: question.member.to_string(),
+        roles,
+        action: matter.action.to_owned(),
+        path: matter.path.to_string(),
+        context,
+    }
+}

@@ -1,0 +1,214 @@
+//! What watches over a running server: its tasks, its disk, the pages of its database, and the mark beside it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::task::JoinHandle;
+
+use super::App;
+use crate::kernel::db::mark::{State, next_night};
+use crate::kernel::db::panic_text;
+use crate::kernel::ids::Timestamp;
+use crate::kernel::runtime::health::{Fault, Health};
+
+const WRITER_ENDED: Fault =
+    Fault { part: "writer", word: "writer_ended", message: "changes cannot be made: restart Roster", is_fatal: true };
+const DECISION_LOG_ENDED: Fault = Fault {
+    part: "decision_log",
+    word: "decision_log_ended",
+    message: "decisions are not logged: restart Roster",
+    is_fatal: false,
+};
+const LOG_DROPS: Fault = Fault {
+    part: "log",
+    word: "log_drops",
+    message: "log lines cannot be written and are dropped: look at the disk or the program that takes them",
+    is_fatal: false,
+};
+
+/// How long the mark may lag behind changes, and how often what the disk refused is tried again.
+const MARK_EVERY: Duration = Duration::from_secs(5);
+/// The clock may be set anew, or stand still while the machine sleeps: nobody sleeps longer.
+const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// The wait before a task that failed is started anew; it doubles with each further failure.
+const RESTART_FIRST_S: u64 = 1;
+const RESTART_MAX_S: u64 = 60;
+
+/// Runs a task for as long as it has work. One that panics is counted, shows in the health, and is started anew.
+pub fn supervise<F>(app: &Arc<App>, fault: Fault, task: fn(Arc<App>) -> F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let app = app.clone();
+    tokio::spawn(async move {
+        let mut failures = 0;
+        while let Err(panic) = AssertUnwindSafe(task(app.clone())).catch_unwind().await {
+            failures += 1;
+            app.figures.panics.inc();
+            app.health().report(fault, &panic_text(&panic));
+            tokio::time::sleep(Duration::from_secs(super::backoff(failures, RESTART_FIRST_S, RESTART_MAX_S))).await;
+            app.health().clear(fault.word);
+        }
+    })
+}
+
+impl App {
+    /// Where parts of the server tell what is wrong with them.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.db.health
+    }
+
+    /// Gives back what reading took for a while.
+    pub fn rest(&self) {
+        self.db.rest();
+    }
+
+    /// All that is wrong now.
+    pub async fn faults(&self) -> Vec<Fault> {
+        let mut faults = self.db.health.faults();
+        if !self.db.is_alive() {
+            faults.push(WRITER_ENDED);
+        }
+        if !self.decisions.is_alive() {
+            faults.push(DECISION_LOG_ENDED);
+        }
+        if crate::kernel::runtime::log::is_failing() {
+            faults.push(LOG_DROPS);
+        }
+        if let Err(e) = self.db.look(|r| crate::kernel::authz::store::epoch(r).map(drop)).await
+            && faults.iter().all(|fault| fault.word != e.cause.word())
+        {
+            faults.push(Fault {
+                part: "database",
+                word: e.cause.word(),
+                message: "the database cannot be read",
+                is_fatal: true,
+            });
+        }
+        faults
+    }
+}
+
+/// Keeps the mark, and tries again what the disk refused.
+pub async fn keep_mark(app: Arc<App>) {
+    // Whether changes can be made is known before anybody asks for one.
+    probe(&app).await;
+    let committed = || app.db.figures.changed.load(Ordering::Acquire);
+    let mut marked = committed();
+    loop {
+        // First that changes may follow, then every so often how far they came, at last that there are no more.
+        put(&app, State::Writing).await;
+        loop {
+            tokio::time::sleep(MARK_EVERY).await;
+            if app.db.is_full() {
+                probe(&app).await;
+            }
+            let now = committed();
+            if now != marked {
+                marked = now;
+                put(&app, State::Writing).await;
+            } else if !app.db.is_full() {
+                break;
+            }
+        }
+        put(&app, State::Idle).await;
+        while committed() == marked && !app.db.is_full() {
+            if app.db.is_marked() {
+                app.db.mark_due.notified().await;
+            } else {
+                tokio::time::sleep(MARK_EVERY).await;
+                put(&app, State::Idle).await;
+            }
+        }
+    }
+}
+
+async fn probe(app: &App) {
+    // Its failure is told by the writer.
+    let _ = app.db.probe().await;
+}
+
+async fn put(app: &App, state: State) {
+    if let Err(e) = app.db.mark(state).await {
+        tracing::warn!(error = %e, "the mark could not be written and will be tried again");
+    }
+}
+
+/// Looks at every page of the database at the start, and every night.
+pub async fn check_pages(app: Arc<App>) {
+    loop {
+        if let Err(e) = app.db.check().await {
+            tracing::warn!(error = %e, "the pages of the database could not be checked");
+        }
+        let due = next_night(Timestamp::now());
+        while let Some(left) = u64::try_from(due.0 - Timestamp::now().0).ok().filter(|left| *left > 0) {
+            tokio::time::sleep(Duration::from_millis(left).min(SLEEP_MAX)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::kernel::config::Config;
+
+    const FAULT: Fault = Fault { part: "task", word: "task_failed", message: "a task failed", is_fatal: false };
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+
+    async fn fails_once(app: Arc<App>) {
+        let runs = RUNS.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(runs, 0, "the first time");
+        // The fault is over when the task is started anew.
+        assert!(!app.health().has(FAULT.word));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_counted_shown_and_started_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap();
+        let task = supervise(&app, FAULT, fails_once);
+        while !app.health().has(FAULT.word) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(app.figures.panics.get(), 1);
+        assert!(app.faults().await.contains(&FAULT));
+        task.await.unwrap();
+        assert_eq!(RUNS.load(Ordering::Relaxed), 2);
+        assert!(app.faults().await.is_empty());
+        app.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_health_waits_for_no_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = App::open(Config::of(directory.path()), &crate::server::features::FEATURES).await.unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let read = |_| {
+            let (app, wait) = (app.clone(), wait.clone());
+            let query = move |_: &crate::kernel::db::Reader<'_>| {
+                // It ends when nobody can say it any more.
+                if let Ok(wait) = wait.lock() {
+                    let _ = wait.recv();
+                }
+                Ok(())
+            };
+            tokio::spawn(async move { app.read(query).await })
+        };
+        let reads: Vec<_> = (0..app.config.readers).map(read).collect();
+        // All of them have begun, or wait for their turn.
+        tokio::task::yield_now().await;
+        assert!(app.faults().await.is_empty());
+        assert!(reads.iter().all(|read| !read.is_finished()));
+        drop(go);
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        app.close().await;
+    }
+}

@@ -1,0 +1,250 @@
+//! Who makes this request. One function decides, in a fixed order: a credential that is presented and taken here
+//! decides, right or wrong; nothing falls through to a weaker one.
+
+mod identify;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+pub use identify::IDEMPOTENCY_KEY_BYTES_MAX;
+use identify::{exchange_of, find_cookie, identify, provenance};
+use poem::http::header::USER_AGENT;
+use poem::{FromRequest, Request, RequestBody};
+use poem_openapi::registry::{MetaSecurityScheme, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+
+use super::cookie::{self, Cookies};
+use super::slowdown::Slowdown;
+use super::token::{Keys, Named};
+use crate::kernel::authz::key::ApiKey;
+use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::authz::snapshot::Snapshot;
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, SessionId};
+use crate::kernel::secret::{self, Hash};
+
+/// A member by access token or session cookies.
+pub const MEMBER: u8 = 1;
+/// An API client by key and secret.
+pub const CLIENT: u8 = 2;
+/// An internal service by the shared secret.
+pub const INTERNAL: u8 = 4;
+/// A member whom a gateway vouches for.
+pub const GATEWAY: u8 = 8;
+/// The owner of an API key.
+pub const KEY: u8 = 16;
+
+/// The administration: people with the right, and back-office programs.
+pub type Office = Caller<{ MEMBER | CLIENT }>;
+/// The administration of what programs must not touch.
+pub type Person = Caller<MEMBER>;
+/// What a member's own keys may see too.
+pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
+/// The administration, and what members' and services' keys may see and do of it.
+pub type OfficeOrKey = Caller<{ MEMBER | CLIENT | KEY }>;
+/// The permission area.
+pub type Gate = Caller<{ MEMBER | GATEWAY }>;
+/// What a member's own keys may see of it.
+pub type GateOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
+/// Its operations that programs may ask too.
+pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
+/// Whoever may ask for decisions.
+pub type Asker = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
+/// The neighbours on the same machine.
+pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
+
+/// Each scheme of the document with the bit it stands for; `+` joins headers that are needed together.
+const SCHEMES: [(u8, &str); 6] = [
+    (MEMBER, "bearer"),
+    (MEMBER, "session_cookie"),
+    (KEY, "api_key"),
+    (CLIENT, "client_key+client_secret"),
+    (INTERNAL, "internal_secret"),
+    (GATEWAY, "gateway_tenant+gateway_uid+internal_secret"),
+];
+
+/// The extractor: `TAKES` says which credentials an operation takes, and the document follows from it.
+#[derive(Debug, Clone)]
+pub struct Caller<const TAKES: u8>(pub Identity);
+
+impl<const TAKES: u8> std::ops::Deref for Caller<TAKES> {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
+    }
+}
+
+/// All that is needed to know who is calling, without the database.
+pub struct Guard {
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub keys: ArcSwap<Keys>,
+    pub cookies: Cookies,
+    /// Counts failed sign-ins.
+    pub slowdown: Slowdown,
+    /// Counts what strangers have mailed to somebody, and what they guess of it.
+    pub letters: Slowdown,
+    internal_secrets: Vec<Hash>,
+    /// What SFTPGo's hooks show.
+    hook_key: Option<Hash>,
+    gateways: Vec<ipnet::IpNet>,
+    base_path: String,
+}
+
+impl Guard {
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, keys: Keys, config: &Config) -> Self {
+        Self {
+            snapshot,
+            keys: ArcSwap::from_pointee(keys),
+            cookies: Cookies::new(config),
+            slowdown: Slowdown::new(config),
+            letters: Slowdown::new(config),
+            internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
+            hook_key: config.hook_sftpgo_key.as_deref().map(secret::hash),
+            gateways: config.gateways.clone(),
+            base_path: config.base_path.clone(),
+        }
+    }
+
+    /// Fails unless it is one of the internal secrets.
+    pub fn require_internal(&self, offered: &str) -> Result<()> {
+        if self.internal_secrets.is_empty() {
+            return Err(Cause::InternalSecretNotConfigured.into());
+        }
+        if self.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
+    }
+
+    /// Is it the key of SFTPGo's hooks? `None` where none is set.
+    pub fn is_hook_key(&self, offered: Option<&str>) -> Option<bool> {
+        self.hook_key.map(|known| offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &known)))
+    }
+
+    /// Is it one of the internal secrets? All are compared, whichever fits.
+    fn is_internal(&self, offered: &str) -> bool {
+        let offered = secret::hash(offered);
+        self.internal_secrets.iter().fold(false, |found, known| found | secret::equal(&offered, known))
+    }
+}
+
+/// Proves what memory alone cannot, by a write or by asking somebody else. The wing that signs people in does it.
+pub trait Prover: Send + Sync {
+    /// Goes on with a session whose access token has ended.
+    fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named>;
+    /// The member of a provider's own access token.
+    fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
+    /// Uses an emergency key up.
+    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()>;
+}
+
+pub type Proof<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Marks a request that came over the local socket or was made in this process by the command line.
+#[derive(Debug, Clone, Copy)]
+pub struct FromCommandLine;
+
+impl<'a, const TAKES: u8> ApiExtractor<'a> for Caller<TAKES> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        registry.create_security_scheme("bearer", scheme_bearer());
+        let about = "Set by `POST /auth/login` with `cookies`; renewed as it is used. Behind https its name begins with `__Host-`";
+        registry.create_security_scheme("session_cookie", scheme_in("cookie", cookie::ACCESS, about));
+        for (name, header, about) in [
+            ("api_key", "X-API-Key", "A key of a member or a service (`muser_…`); also as a bearer"),
+            ("client_key", "X-Client-Key", "The key of an API client"),
+            ("client_secret", "X-API-Key", "The secret of the same API client"),
+            ("internal_secret", "X-Internal-Secret", "The secret shared by the services of this site"),
+            ("gateway_tenant", "X-Tenant-ID", "The organization, as a trusted gateway names it"),
+            ("gateway_uid", "X-UID", "The member, as a trusted gateway names it"),
+        ] {
+            registry.create_security_scheme(name, scheme_in("header", header, about));
+        }
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        SCHEMES.iter().filter(|(bit, _)| TAKES & bit != 0).map(|(_, name)| *name).collect()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        Ok(Caller(identify(guard, request, TAKES).await?))
+    }
+}
+
+fn scheme_bearer() -> MetaSecurityScheme {
+    MetaSecurityScheme {
+        ty: "http",
+        description: Some(
+            "An access token of any sign-in, of a provider with an `audience`, or an API key where one is taken",
+        ),
+        name: None,
+        key_in: None,
+        scheme: Some("bearer"),
+        bearer_format: Some("JWT"),
+        flows: None,
+        openid_connect_url: None,
+    }
+}
+
+/// A credential that is one header or cookie.
+pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -> MetaSecurityScheme {
+    MetaSecurityScheme {
+        ty: "apiKey",
+        description: Some(about),
+        name: Some(name),
+        key_in: Some(place),
+        scheme: None,
+        bearer_format: None,
+        flows: None,
+        openid_connect_url: None,
+    }
+}
+
+/// Somebody who is about to say who they are: what the operations of sign-in know of a request.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub exchange: Arc<Exchange>,
+    pub agent: String,
+    /// Did another site's page make this request?
+    pub is_cross_site: bool,
+    /// Does a browser make it, one that would send a cookie of ours back?
+    pub keeps_cookies: bool,
+    pub refresh_cookie: Option<String>,
+    pub session_cookie: Option<String>,
+    pub oidc_cookie: Option<String>,
+}
+
+impl<'a> FromRequest<'a> for Visitor {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
+        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let cookie = |name| find_cookie(guard, request, name).map(str::to_owned);
+        let from = provenance(request);
+        if [cookie::REFRESH, cookie::SESSION, cookie::OIDC]
+            .iter()
+            .any(|name| find_cookie(guard, request, name).is_some())
+        {
+            guard.cookies.require_own_host(from)?;
+        }
+        Ok(Self {
+            exchange: exchange_of(request)?,
+            agent: agent.chars().take(AGENT_CHARACTERS_MAX).collect(),
+            is_cross_site: guard.cookies.is_cross_site(from),
+            keeps_cookies: matches!(from.fetch_site, Some("same-origin" | "same-site" | "none")),
+            refresh_cookie: cookie(cookie::REFRESH),
+            session_cookie: cookie(cookie::SESSION),
+            oidc_cookie: cookie(cookie::OIDC),
+        })
+    }
+}
+
+/// As much of a User-Agent as is looked at.
+const AGENT_CHARACTERS_MAX: usize = 300;

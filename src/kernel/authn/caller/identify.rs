@@ -1,0 +1,256 @@
+//! How a request's credential becomes a caller: in a fixed order, without falling through to a weaker one.
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem::http::Method;
+use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN};
+use poem::http::uri::Authority;
+
+use super::{CLIENT, FromCommandLine, GATEWAY, Guard, INTERNAL, KEY, MEMBER, Prover};
+use crate::kernel::authn::cookie::{self, Provenance};
+use crate::kernel::authn::token::Named;
+use crate::kernel::authz::client::{self, Client, Presented};
+use crate::kernel::authz::key::{self, ApiKey};
+use crate::kernel::authz::principal::{Actor, Exchange, Idempotency, Identity, Who};
+use crate::kernel::authz::require_one_factor_enough;
+use crate::kernel::authz::snapshot::{Snapshot, Status};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+
+static X_CLIENT_KEY: HeaderName = HeaderName::from_static("x-client-key");
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+static X_INTERNAL_SECRET: HeaderName = HeaderName::from_static("x-internal-secret");
+static X_UID: HeaderName = HeaderName::from_static("x-uid");
+static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+
+pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
+    let exchange = exchange_of(request)?;
+    let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
+    let mut session = None;
+    let who = if request.data::<FromCommandLine>().is_some() {
+        Who::CommandLine
+    } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
+        let offered = header(&X_API_KEY).unwrap_or("");
+        Who::Client(client(guard, request, client_key, offered, &exchange)?)
+    } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
+        if let Some(offered) = header(&X_INTERNAL_SECRET) {
+            guard.require_internal(offered)?;
+        }
+        // The pair is the credential: a gateway says who, and where.
+        header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
+        Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
+    } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
+        guard.require_internal(offered)?;
+        Who::Internal
+    } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
+        let token = bearer_token(authorization)?;
+        if key::is_key(token) {
+            Who::Key(api_key(guard, request, token, &exchange, takes).await?)
+        } else if takes & MEMBER != 0 {
+            let named = bearer(guard, request, token, &exchange).await?;
+            session = named.1;
+            Who::Member(named.0)
+        } else {
+            return Err(nobody(takes));
+        }
+    } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
+        // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
+        Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
+    } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
+        session = Some(named.session);
+        Who::Member(named.member)
+    } else {
+        return Err(nobody(takes));
+    };
+    let snapshot = guard.snapshot.load();
+    let named_tenant = header(&X_TENANT_ID)
+        .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
+    let idempotency = idempotency(request)?;
+    let _ = exchange.who.set(Actor::Known(who.clone()));
+    Ok(Identity { who, session, named_tenant, exchange, idempotency })
+}
+
+pub(super) fn exchange_of(request: &Request) -> Result<Arc<Exchange>> {
+    request.data::<Arc<Exchange>>().cloned().ok_or_else(|| Error::internal("no exchange"))
+}
+
+fn prover_of(request: &Request) -> Result<&Arc<dyn Prover>> {
+    request.data::<Arc<dyn Prover>>().ok_or_else(|| Error::internal("no prover"))
+}
+
+/// The longest key that makes a creating request happen once.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+fn idempotency(request: &Request) -> Result<Option<Arc<Idempotency>>> {
+    let Some(key) = request.headers().get("idempotency-key").filter(|_| is_change(request)) else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+    let key =
+        key.ok_or_else(|| Error::header_field("Idempotency-Key", "must be 1 to 128 plain characters"))?.to_owned();
+    let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
+    let (method, uri) = (request.method().as_str().into(), request.original_uri().to_string().into_bytes());
+    Ok(Some(Arc::new(Idempotency { key, about: [method, uri, header("x-tenant-id"), header("x-sftpgo-user")] })))
+}
+
+fn is_change(request: &Request) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+/// Stands for a header value that is not text: it equals no key and no token.
+const UNREADABLE: &str = "\u{fffd}";
+
+fn nobody(takes: u8) -> Error {
+    Error::new(match takes & !KEY {
+        MEMBER => Cause::MissingBearer,
+        _ => Cause::Unauthenticated,
+    })
+}
+
+/// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.
+fn is_gateway(guard: &Guard, request: &Request) -> bool {
+    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
+    request.headers().contains_key(&X_INTERNAL_SECRET)
+        || peer.is_some_and(|peer| guard.gateways.iter().any(|net| net.contains(&peer)))
+}
+
+fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
+    let id = MemberId::of(uid);
+    match snapshot.person(id) {
+        Some(person) if person.status == Status::Active => Ok(id),
+        _ => Err(Cause::Unauthenticated.into()),
+    }
+}
+
+fn bearer_token(authorization: &str) -> Result<&str> {
+    match authorization.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(Cause::InvalidBearer.into()),
+    }
+}
+
+/// The member of an access token, ours or a provider's; ours names its session too.
+async fn bearer(
+    guard: &Guard,
+    request: &Request,
+    token: &str,
+    exchange: &Arc<Exchange>,
+) -> Result<(MemberId, Option<SessionId>)> {
+    let verified = guard.keys.load().verify(token, Timestamp::now());
+    match verified {
+        Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
+        Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
+        Err(_) => {
+            let member = prover_of(request)?.foreign(exchange, token).await?;
+            // A provider's token belongs to no session of ours, so that no second factor was shown with it.
+            require_one_factor_enough(&guard.snapshot.load(), member)?;
+            Ok((member, None))
+        }
+    }
+}
+
+impl Guard {
+    /// Is it a session of an active member that has not ended, with all that the member's organizations ask for?
+    pub fn admit(&self, named: Named) -> Result<Named> {
+        let snapshot = self.snapshot.load();
+        let ended = |why: &'static str| Error::new(Cause::InvalidBearer).because(why);
+        if !snapshot.is_active(named.member) {
+            return Err(ended("the member is not active"));
+        }
+        let session = snapshot.session(named.session).filter(|session| session.member == named.member);
+        let session = session.ok_or_else(|| ended("the session has ended"))?;
+        if !session.second_factor {
+            require_one_factor_enough(&snapshot, named.member)?;
+        }
+        Ok(named)
+    }
+}
+
+/// The owner of an API key. What takes no keys says so to a good one.
+async fn api_key(
+    guard: &Guard,
+    request: &Request,
+    text: &str,
+    exchange: &Arc<Exchange>,
+    takes: u8,
+) -> Result<Arc<ApiKey>> {
+    let key = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
+    if takes & KEY == 0 {
+        return Err(Error::new(Cause::Forbidden).saying("no API key can do this: sign in"));
+    }
+    if key.is_emergency {
+        prover_of(request)?.spend(exchange, &key).await?;
+    }
+    Ok(key)
+}
+
+/// The member of the session cookies. An access token that has ended is renewed on the way.
+async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, takes: u8) -> Result<Option<Named>> {
+    if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
+        return Ok(None);
+    }
+    let cookie = |name| find_cookie(guard, request, name);
+    let (access, refresh) = (cookie(cookie::ACCESS), cookie(cookie::REFRESH).zip(cookie(cookie::SESSION)));
+    if access.is_none() && refresh.is_none() {
+        return Ok(None);
+    }
+    let from = provenance(request);
+    guard.cookies.require_own_host(from)?;
+    if is_change(request) && guard.cookies.is_cross_site(from) {
+        return Err(Cause::CrossSite.into());
+    }
+    let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
+    match (verified.map(|verified| verified.and_then(|named| guard.admit(named))), refresh) {
+        (Some(Ok(named)), _) => Ok(Some(named)),
+        // Also for one that was ended: whoever renews it takes the dead cookies away.
+        (_, Some((refresh, session))) => {
+            let named = prover_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
+            guard.admit(named).map(Some)
+        }
+        (Some(Err(refused)), None) => Err(refused),
+        (None, None) => Ok(None),
+    }
+}
+
+pub(super) fn find_cookie<'r>(guard: &Guard, request: &'r Request, name: &str) -> Option<&'r str> {
+    let lines = request.headers().get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    guard.cookies.find(lines, name)
+}
+
+pub(super) fn provenance(request: &Request) -> Provenance<'_> {
+    let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
+    Provenance {
+        origin: header(ORIGIN),
+        // HTTP/2 names the host in the address.
+        host: header(HOST).or_else(|| request.uri().authority().map(Authority::as_str)),
+        peer: request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical()),
+        fetch_site: header(HeaderName::from_static("sec-fetch-site")),
+    }
+}
+
+fn client(
+    guard: &Guard,
+    request: &Request,
+    client_key: &str,
+    offered: &str,
+    exchange: &Exchange,
+) -> Result<Arc<Client>> {
+    let path = request.original_uri().path();
+    let presented = Presented {
+        secret: offered,
+        origin: request.headers().get("origin").and_then(|value| value.to_str().ok()),
+        address: exchange.address,
+        path: path.strip_prefix(guard.base_path.as_str()).unwrap_or(path),
+        now: Timestamp::now(),
+    };
+    let snapshot = guard.snapshot.load();
+    let named = snapshot.client(client_key);
+    let admitted = client::identify(named, &presented).and_then(|client| {
+        client.require_kept(&snapshot, presented.now)?;
+        client.admit(&presented).map(|()| client.clone())
+    });
+    if let (Err(_), Some(named)) = (&admitted, named) {
+        // Known to the log and the audit even when it is turned away.
+        let _ = exchange.who.set(Actor::TurnedAway(named.clone()));
+    }
+    admitted
+}

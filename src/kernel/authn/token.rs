@@ -1,0 +1,602 @@
+//! Access tokens: who, in which session, and for how long; never what they may do. The only user of jsonwebtoken.
+//!
+//! **Invariant.** Algorithm, type, issuer, audience and time are all pinned; nothing in a token chooses how it is
+//! verified but the key id, and that only among our own keys. A stranger's token meets public keys only; one whose
+//! signature was right is remembered, until our keys change. A provider's token is verified as strictly, and what else it
+//! says is left as it stands: the reader of a claim decides what an odd one means.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::verified::{Verified, VerifiedTokens};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, SessionId, Timestamp};
+use crate::kernel::secret;
+
+/// RFC 9068: says that this is an access token and nothing else.
+const TOKEN_TYPE: &str = "at+jwt";
+
+/// Longest token that can be ours; they have some 450 bytes. What others make has the limit of what brought it:
+/// `limits.head_bytes` or `neighbours.answer_bytes`.
+const TOKEN_BYTES_MAX: usize = 16_384;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    /// The session: when it ends, the token does.
+    sid: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+}
+
+/// What a token says that is read back.
+#[derive(Deserialize)]
+struct Said<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: &'a str,
+    sid: &'a str,
+    iat: i64,
+    exp: i64,
+    nbf: Option<i64>,
+}
+
+/// Whom a valid token names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    pub member: MemberId,
+    pub session: SessionId,
+}
+
+/// A key as stored.
+#[derive(Clone)]
+pub struct StoredKey {
+    pub id: String,
+    pub private_key: Vec<u8>,
+    pub public_key: Vec<u8>,
+    pub created_at: Timestamp,
+}
+
+/// Makes a new Ed25519 key.
+pub fn new_key() -> Result<StoredKey> {
+    let key = SigningKey::from_bytes(&secret::random()?);
+    let private = key.to_pkcs8_der().map_err(|e| Error::internal(format!("the new key has no PKCS #8 form: {e}")))?;
+    let public = key.verifying_key().to_bytes();
+    let id = hex::encode(&secret::hash(&hex::encode(public))[..8]);
+    let created_at = Timestamp::now();
+    Ok(StoredKey { id, private_key: private.as_bytes().to_vec(), public_key: public.to_vec(), created_at })
+}
+
+/// One of our keys, as far as it verifies.
+struct OwnKey {
+    id: String,
+    public: VerifyingKey,
+}
+
+impl OwnKey {
+    /// Did this key sign the message? By RFC 8032 without its liberties: one signature a message, no weak points.
+    fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_slice(signature).is_ok_and(|signature| self.public.verify_strict(message, &signature).is_ok())
+    }
+}
+
+/// The keys that sign and verify, with what every token must say.
+pub struct Keys {
+    /// The newest one's id and secret part.
+    signing: (String, SigningKey),
+    /// All that verify, newest first.
+    all: Vec<OwnKey>,
+    verified: VerifiedTokens,
+    issuer: String,
+    audience: String,
+    ttl_s: i64,
+    jwks: String,
+}
+
+impl Keys {
+    /// `keys` is sorted newest first and not empty.
+    pub fn new(keys: &[StoredKey], issuer: &str, audience: &str, ttl_s: u64) -> Result<Self> {
+        let read = |stored: &StoredKey| {
+            SigningKey::from_pkcs8_der(&stored.private_key)
+                .map(|key| (stored.id.clone(), key))
+                .map_err(|e| Error::internal(format!("the signing key {} cannot be read: {e}", stored.id)))
+        };
+        let signing = keys.iter().map(read).collect::<Result<Vec<_>>>()?;
+        // Derived, not read: the public column is not authenticated.
+        let all: Vec<OwnKey> =
+            signing.iter().map(|(id, key)| OwnKey { id: id.clone(), public: key.verifying_key() }).collect();
+        let public = |key: &OwnKey| {
+            let x = URL_SAFE_NO_PAD.encode(key.public.as_bytes());
+            json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": x})
+        };
+        let jwks = json!({"keys": all.iter().map(public).collect::<Vec<Value>>()}).to_string();
+        Ok(Self {
+            signing: signing.into_iter().next().ok_or_else(|| Error::internal("there is no signing key"))?,
+            all,
+            verified: VerifiedTokens::default(),
+            issuer: issuer.to_owned(),
+            audience: audience.to_owned(),
+            ttl_s: i64::try_from(ttl_s).unwrap_or(i64::MAX),
+            jwks,
+        })
+    }
+
+    /// The public keys, for whoever verifies our tokens (RFC 7517).
+    pub fn jwks(&self) -> &str {
+        &self.jwks
+    }
+
+    /// A token for a session that ends at `ends_at`; answers it with its life in seconds.
+    pub fn issue(&self, named: Named, now: Timestamp, ends_at: Timestamp) -> Result<(String, i64)> {
+        let (key_id, key) = &self.signing;
+        let iat = now.0 / 1_000;
+        let exp = (iat + self.ttl_s).min(ends_at.0 / 1_000);
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            sub: named.member.to_string(),
+            sid: named.session.to_string(),
+            iat,
+            exp,
+            jti: URL_SAFE_NO_PAD.encode(&secret::random()?[..16]),
+        };
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TOKEN_TYPE.into());
+        header.kid = Some(key_id.clone());
+        let part = |json: serde_json::Result<String>| json.map(|text| URL_SAFE_NO_PAD.encode(text));
+        let signed = part(serde_json::to_string(&header))
+            .and_then(|header| Ok(format!("{header}.{}", part(serde_json::to_string(&claims))?)))
+            .map_err(|e| Error::internal(format!("a token could not be written: {e}")))?;
+        let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes());
+        Ok((format!("{signed}.{signature}"), exp - iat))
+    }
+
+    /// Whom the token names, when it is ours, meant for us, and still alive.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Named> {
+        self.verified(token, now).map_err(|why| Error::new(Cause::InvalidBearer).because(why))
+    }
+
+    fn verified(&self, token: &str, now: Timestamp) -> Result<Named, &'static str> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err("too long");
+        }
+        let digest = secret::hash(token);
+        let known = self.verified.find(&digest);
+        let verified = known.map_or_else(|| self.read(token), Ok)?;
+        let now_s = now.0 / 1_000;
+        match () {
+            () if verified.until_s <= now_s => return Err("expired"),
+            () if verified.from_s > now_s => return Err("not yet valid"),
+            () => {}
+        }
+        if known.is_none() {
+            self.verified.put(digest, verified);
+        }
+        Ok(verified.named)
+    }
+
+    /// What a token says that one of our keys signed for us.
+    fn read(&self, token: &str) -> Result<Verified, &'static str> {
+        let (signed, signature) = token.rsplit_once('.').ok_or("not a token")?;
+        let (header, claims) = signed.split_once('.').ok_or("not a token")?;
+        let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| "not base64");
+        let header: Header = serde_json::from_slice(&decoded(header)?).map_err(|_| "no header")?;
+        if header.typ.as_deref() != Some(TOKEN_TYPE) || header.alg != Algorithm::EdDSA {
+            return Err("not an access token");
+        }
+        let kid = header.kid.ok_or("no key id")?;
+        let key = self.all.iter().find(|key| key.id == kid).ok_or("unknown key")?;
+        if !key.has_signed(signed.as_bytes(), &decoded(signature)?) {
+            return Err("wrong signature");
+        }
+        let claims = decoded(claims)?;
+        let said: Said<'_> = serde_json::from_slice(&claims).map_err(|_| "not our claims")?;
+        match () {
+            () if said.iss != self.issuer => Err("another issuer"),
+            () if said.aud != self.audience => Err("another audience"),
+            () => Ok(Verified {
+                named: Named { member: MemberId::of(said.sub), session: SessionId::of(said.sid) },
+                from_s: said.iat.max(said.nbf.unwrap_or(0)),
+                until_s: said.exp,
+            }),
+        }
+    }
+
+    /// Is this, by its own account, one of our tokens, whatever it is worth?
+    pub fn may_be_ours(&self, token: &str) -> bool {
+        let issuer = unverified(token).and_then(|claims| claims["iss"].as_str().map(|issuer| issuer == self.issuer));
+        issuer.unwrap_or(true)
+    }
+}
+
+/// The public keys of somebody else, and what its tokens must be like.
+pub struct ForeignKeys(Vec<ForeignKey>);
+
+struct ForeignKey {
+    id: Option<String>,
+    /// What it may sign with; never by a secret, which a public key is not.
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// What somebody else's token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Says who signed in.
+    Id,
+    /// Opens something to who shows it.
+    Access,
+}
+
+impl Use {
+    /// The types (`typ`) of its tokens, in lower case; to say none is right too.
+    fn types(self) -> &'static [&'static str] {
+        match self {
+            Self::Id => &["jwt"],
+            Self::Access => &["jwt", "at+jwt", "application/at+jwt"],
+        }
+    }
+
+    /// How far clocks may differ at its end.
+    fn leeway_s(self) -> u64 {
+        match self {
+            Self::Id => 0,
+            Self::Access => 30,
+        }
+    }
+}
+
+/// How far a provider's clock may be ahead of ours where a token begins.
+const AHEAD_S_MAX: i64 = 30;
+
+/// Why somebody else's token is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Distrust {
+    /// Its key is not among those that are published, or was exchanged under the same name: perhaps it is new.
+    UnknownKey,
+    Wrong(String),
+}
+
+impl std::fmt::Display for Distrust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnknownKey => f.write_str("by no key of the provider"),
+            Self::Wrong(why) => f.write_str(why),
+        }
+    }
+}
+
+impl ForeignKeys {
+    /// The keys of a JWKS document that sign and that we understand.
+    pub fn new(document: &Value) -> Self {
+        let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Self(keys.iter().filter_map(|key| ForeignKey::read(key.clone())).collect())
+    }
+
+    /// What a token says that was made by this issuer, for this audience and this use, and is alive.
+    pub fn verify(&self, token: &str, issuer: &str, audience: &str, purpose: Use) -> Result<Value, Distrust> {
+        let wrong = |why: &str| Distrust::Wrong(why.to_owned());
+        let header = jsonwebtoken::decode_header(token).map_err(|e| Distrust::Wrong(e.to_string()))?;
+        let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
+        if kind.is_some_and(|kind| !purpose.types().contains(&kind.as_str())) || header.crit.is_some() {
+            return Err(wrong("of another type than is asked for"));
+        }
+        let key = self.key(header.kid.as_deref(), header.alg)?;
+        let mut rules = Validation::new(header.alg);
+        rules.leeway = purpose.leeway_s();
+        rules.set_required_spec_claims(&["exp", "iss", "aud"]);
+        rules.set_issuer(&[issuer]);
+        rules.set_audience(&[audience]);
+        let said = jsonwebtoken::decode::<Value>(token, &key.key, &rules);
+        let claims = said.map_err(|e| match e.kind() {
+            ErrorKind::InvalidSignature => Distrust::UnknownKey,
+            _ => Distrust::Wrong(e.to_string()),
+        })?;
+        let claims = claims.claims;
+        // A list of issuers would do for the crate.
+        if claims["iss"].as_str() != Some(issuer) {
+            return Err(wrong("another issuer"));
+        }
+        let begins_s = claims.get("nbf").and_then(whole_number);
+        if begins_s.is_some_and(|from| from > Timestamp::now().0 / 1_000 + AHEAD_S_MAX) {
+            return Err(wrong("not valid yet"));
+        }
+        Ok(claims)
+    }
+
+    /// The key of an id. Without one, the only key that signs this way (OpenID Connect Core, 10.1).
+    fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&ForeignKey, Distrust> {
+        let named = || self.0.iter().filter(|key| id.is_none() || key.id.as_deref() == id);
+        if named().next().is_none() {
+            return Err(Distrust::UnknownKey);
+        }
+        let mut fitting = named().filter(|key| key.algorithms.contains(&algorithm));
+        let key = fitting.next().ok_or_else(|| Distrust::Wrong("wrong algorithm".into()))?;
+        if id.is_none() && fitting.next().is_some() {
+            return Err(Distrust::Wrong("no key id, where the provider has several keys".into()));
+        }
+        Ok(key)
+    }
+}
+
+/// A number of seconds, also as text or with a fraction.
+fn whole_number(value: &Value) -> Option<i64> {
+    let number = || value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    // What lies beyond an i64 becomes its end.
+    value.as_i64().or_else(|| number().map(|seconds| seconds as i64))
+}
+
+impl ForeignKey {
+    fn read(key: Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(key).ok()?;
+        let of_kind: &[Algorithm] = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => &[
+                Algorithm::RS256,
+                Algorithm::RS384,
+                Algorithm::RS512,
+                Algorithm::PS256,
+                Algorithm::PS384,
+                Algorithm::PS512,
+            ],
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => &[Algorithm::ES256],
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => &[Algorithm::ES384],
+            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
+            _ => return None,
+        };
+        if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+            return None;
+        }
+        let algorithms = match jwk.common.key_algorithm {
+            None => of_kind.to_vec(),
+            Some(only) => of_kind.iter().copied().filter(|algorithm| only == (*algorithm).into()).collect(),
+        };
+        let key = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { id: jwk.common.key_id, algorithms, key })
+    }
+}
+
+/// What a token says, believed by nobody yet: only to know whose keys to ask.
+pub fn unverified(token: &str) -> Option<Value> {
+    let claims = token.split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(stored: &StoredKey, audience: &str) -> Keys {
+        Keys::new(std::slice::from_ref(stored), "https://roster.example.org", audience, 60).expect("keys")
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_audience_its_key_and_its_time_only() {
+        let (ours, theirs) = (new_key().expect("key"), new_key().expect("key"));
+        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let (now, later) = (Timestamp::now(), Timestamp(i64::MAX));
+        let (token, ttl_s) = keys(&ours, "roster").issue(named, now, later).expect("token");
+        assert_eq!(ttl_s, 60);
+        assert_eq!(keys(&ours, "roster").verify(&token, now).expect("valid"), named);
+        assert!(keys(&ours, "other").verify(&token, now).is_err());
+        assert!(keys(&theirs, "roster").verify(&token, now).is_err());
+        let past = keys(&ours, "roster").issue(named, now.plus_ms(-61_000), later).expect("token").0;
+        assert!(keys(&ours, "roster").verify(&past, now).is_err());
+        let future = keys(&ours, "roster").issue(named, now.plus_ms(60_000), later).expect("token").0;
+        assert!(keys(&ours, "roster").verify(&future, now).is_err());
+        for cut in [0, 1, token.len() / 2, token.len() - 1] {
+            assert!(keys(&ours, "roster").verify(&token[..cut], now).is_err());
+        }
+        let none = format!(
+            "{}.{}.",
+            URL_SAFE_NO_PAD.encode(r#"{"typ":"at+jwt","alg":"none"}"#),
+            token.split('.').nth(1).expect("claims")
+        );
+        assert!(keys(&ours, "roster").verify(&none, now).is_err());
+    }
+
+    #[test]
+    fn exactly_the_signatures_of_the_key_are_ours() {
+        let signing = SigningKey::from_bytes(&[7; 32]);
+        let key = OwnKey { id: "k".into(), public: signing.verifying_key() };
+        for length in [0, 1, 64, 450] {
+            let message = vec![7; length];
+            let signature = signing.sign(&message).to_bytes();
+            assert!(key.has_signed(&message, &signature));
+            for bit in 0..512 {
+                let mut wrong = signature;
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(!key.has_signed(&message, &wrong), "bit {bit}");
+            }
+            assert!(!key.has_signed(b"another message", &signature));
+            assert!(!key.has_signed(&message, &signature[..63]) && !key.has_signed(&message, &[]));
+            assert!(!key.has_signed(&message, &[&signature[..], &[0]].concat()));
+        }
+        // The neutral point as key and as R verifies any message, unless it is refused for its weakness.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let weak = OwnKey { id: "k".into(), public: VerifyingKey::from_bytes(&neutral).expect("a point") };
+        assert!(!weak.has_signed(b"anything", &[neutral, [0; 32]].concat()));
+    }
+
+    #[test]
+    fn a_right_signature_is_remembered_and_nothing_else_of_a_token() {
+        let stored = new_key().expect("key");
+        let ours = keys(&stored, "roster");
+        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let now = Timestamp::now();
+        let (token, ttl_s) = ours.issue(named, now, Timestamp(i64::MAX)).expect("token");
+        // What is refused is not remembered, whatever it is refused for.
+        let other = keys(&new_key().expect("key"), "roster").issue(named, now, Timestamp(i64::MAX)).expect("token").0;
+        let early = ours.issue(named, now.plus_ms(3_600_000), Timestamp(i64::MAX)).expect("token").0;
+        let elsewhere = keys(&stored, "other").issue(named, now, Timestamp(i64::MAX)).expect("token").0;
+        for wrong in [&other, &early, &elsewhere, &token[1..], &token[..token.len() - 1], &format!("{token}A"), ""] {
+            assert!(ours.verify(wrong, now).is_err() && ours.verify(wrong, now).is_err(), "{wrong}");
+        }
+        assert_eq!(ours.verified.count(), 0);
+        for _ in 0..3 {
+            assert_eq!(ours.verify(&token, now).expect("valid"), named);
+        }
+        assert_eq!(ours.verified.count(), 1);
+        // Its time is looked at every time.
+        assert!(ours.verify(&token, now.plus_ms(ttl_s * 1_000 - 1_000)).is_ok());
+        assert!(ours.verify(&token, now.plus_ms(ttl_s * 1_000)).is_err());
+        assert!(ours.verify(&token, now.plus_ms(-2_000)).is_err());
+        // Other keys remember nothing of it.
+        assert!(keys(&new_key().expect("key"), "roster").verify(&token, now).is_err());
+    }
+
+    #[test]
+    fn others_can_verify_what_we_sign() {
+        let stored = new_key().expect("key");
+        let keys = keys(&stored, "roster");
+        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let (token, _) = keys.issue(named, Timestamp::now(), Timestamp(i64::MAX)).expect("token");
+        let set: jsonwebtoken::jwk::JwkSet = serde_json::from_str(keys.jwks()).expect("a key set");
+        let key = jsonwebtoken::DecodingKey::from_jwk(set.find(&stored.id).expect("the key")).expect("usable");
+        let mut rules = jsonwebtoken::Validation::new(Algorithm::EdDSA);
+        rules.set_audience(&["roster"]);
+        rules.set_issuer(&["https://roster.example.org"]);
+        assert!(jsonwebtoken::decode::<Value>(&token, &key, &rules).is_ok());
+    }
+
+    #[test]
+    fn a_token_never_outlives_its_session() {
+        let keys = keys(&new_key().expect("key"), "roster");
+        let named = Named { member: MemberId::new(), session: SessionId::new() };
+        let now = Timestamp::now();
+        assert_eq!(keys.issue(named, now, now.plus_ms(5_000)).expect("token").1, 5);
+    }
+
+    /// A token of somebody else's, signed by one of our keys in that role.
+    fn foreign(stored: &StoredKey, header: Value, claims: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&header), part(claims));
+        let key = SigningKey::from_pkcs8_der(&stored.private_key).expect("key");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes()))
+    }
+
+    #[test]
+    fn a_foreign_token_is_good_for_one_issuer_audience_key_and_time_only() {
+        let (theirs, other) = (new_key().expect("key"), new_key().expect("key"));
+        let jwks: Value = serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set");
+        let foreign_keys = ForeignKeys::new(&jwks);
+        let now_s = Timestamp::now().0 / 1_000;
+        let good = json!({"iss": "https://id.example.org", "aud": ["a", "roster"], "sub": "1", "exp": now_s + 60});
+        let verify = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Access);
+        let header = |kid: &str| json!({"alg": "EdDSA", "kid": kid});
+        assert_eq!(verify(&foreign(&theirs, header(&theirs.id), &good)), Ok(good.clone()));
+        for id in [&other.id, &theirs.id] {
+            assert_eq!(verify(&foreign(&other, header(id), &good)), Err(Distrust::UnknownKey));
+        }
+        // The only key there is needs no name.
+        assert_eq!(verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &good)), Ok(good.clone()));
+
+        let mut wrong = Vec::new();
+        let headers = [
+            json!({"alg": "none", "kid": theirs.id}),
+            json!({"alg": "HS256", "kid": theirs.id}),
+            json!({"alg": "RS256", "kid": theirs.id}),
+            json!({"alg": "EdDSA", "kid": theirs.id, "typ": "logout+jwt"}),
+            json!({"alg": "EdDSA", "kid": theirs.id, "crit": ["b64"]}),
+        ];
+        wrong.extend(headers.into_iter().map(|header| foreign(&theirs, header, &good)));
+        for (name, value) in [
+            ("iss", json!("https://id.example.org/")),
+            ("iss", json!(["https://id.example.org"])),
+            ("iss", Value::Null),
+            ("aud", json!("other")),
+            ("aud", Value::Null),
+            ("exp", json!(now_s - 31)),
+            ("exp", json!("soon")),
+            ("exp", Value::Null),
+            ("nbf", json!(now_s + 35)),
+        ] {
+            let mut claims = good.clone();
+            claims[name] = value;
+            wrong.push(foreign(&theirs, header(&theirs.id), &claims));
+        }
+        for token in &wrong {
+            assert!(matches!(verify(token), Err(Distrust::Wrong(_))), "{token}");
+        }
+        let mut late = good.clone();
+        (late["exp"], late["nbf"]) = (json!(now_s - 25), json!(now_s + 25));
+        let late = foreign(&theirs, header(&theirs.id), &late);
+        assert!(verify(&late).is_ok());
+        // An id token has no leeway at its end, and says another type.
+        let id_token = |token: &str| foreign_keys.verify(token, "https://id.example.org", "roster", Use::Id);
+        assert!(id_token(&late).is_err());
+        for (kind, is_access) in [("JWT", false), ("at+jwt", true)] {
+            let header = json!({"alg": "EdDSA", "kid": theirs.id, "typ": kind});
+            assert_eq!(id_token(&foreign(&theirs, header, &good)).is_err(), is_access, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_verified_may_be_odd() {
+        let theirs = new_key().expect("key");
+        let foreign_keys = ForeignKeys::new(&serde_json::from_str(keys(&theirs, "x").jwks()).expect("a key set"));
+        let now_s = Timestamp::now().0 / 1_000;
+        for (name, value) in [
+            ("iat", json!("2026-11-01T10:00:00Z")),
+            ("auth_time", json!("then")),
+            ("updated_at", json!({"$date": 1})),
+            ("address", json!("1 Harbour Street")),
+            ("nbf", json!((now_s - 5).to_string())),
+            ("nbf", json!("long ago")),
+            ("sub", json!(17)),
+            ("amr", json!("pwd")),
+            ("locale", json!(["en"])),
+        ] {
+            let mut claims = json!({"iss": "i", "aud": "roster", "sub": "1", "exp": now_s + 60});
+            claims[name] = value;
+            let token = foreign(&theirs, json!({"alg": "EdDSA"}), &claims);
+            for purpose in [Use::Id, Use::Access] {
+                assert_eq!(foreign_keys.verify(&token, "i", "roster", purpose), Ok(claims.clone()), "{name}");
+            }
+        }
+        let late = json!({"iss": "i", "aud": "roster", "exp": now_s + 60, "nbf": (now_s + 35).to_string()});
+        assert!(
+            foreign_keys.verify(&foreign(&theirs, json!({"alg": "EdDSA"}), &late), "i", "roster", Use::Id).is_err()
+        );
+    }
+
+    #[test]
+    fn among_several_keys_a_token_names_its_own() {
+        let (one, two) = (new_key().expect("key"), new_key().expect("key"));
+        let jwk = |stored: &StoredKey| {
+            serde_json::from_str::<Value>(keys(stored, "x").jwks()).expect("a key set")["keys"][0].clone()
+        };
+        let foreign_keys = ForeignKeys::new(&json!({"keys": [jwk(&one), jwk(&two)]}));
+        let claims = json!({"iss": "i", "aud": "roster", "exp": Timestamp::now().0 / 1_000 + 60});
+        let verify = |header: Value| foreign_keys.verify(&foreign(&two, header, &claims), "i", "roster", Use::Id);
+        assert!(verify(json!({"alg": "EdDSA", "kid": two.id})).is_ok());
+        assert!(matches!(verify(json!({"alg": "EdDSA"})), Err(Distrust::Wrong(_))));
+        assert_eq!(verify(json!({"alg": "EdDSA", "kid": "three"})), Err(Distrust::UnknownKey));
+    }
+
+    #[test]
+    fn keys_that_do_not_sign_are_no_keys() {
+        let stored = new_key().expect("key");
+        let jwks: Value = serde_json::from_str(keys(&stored, "x").jwks()).expect("a key set");
+        let count = |key: Value| {
+            ForeignKeys::new(&json!({"keys": [key, 1, {}, {"kty": "oct", "k": "AAAA", "kid": "s"}]})).0.len()
+        };
+        assert_eq!(count(jwks["keys"][0].clone()), 1);
+        for (name, value) in [("use", json!("enc")), ("crv", json!("X25519"))] {
+            let mut key = jwks["keys"][0].clone();
+            key[name] = value;
+            assert_eq!(count(key), 0, "{name}");
+        }
+        assert!(ForeignKeys::new(&json!([])).0.is_empty());
+    }
+}

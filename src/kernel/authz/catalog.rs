@@ -1,0 +1,500 @@
+//! The catalog in memory: the tree of permissions and, for each application, the trie that routes a path to them.
+//!
+//! Immutable and shared by all tenants. It is rebuilt as a whole when an import changes it, which is rare.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::permission::{OWN, Permission};
+use super::template::{Template, Tree};
+use crate::kernel::ids::OrganizationId;
+use crate::kernel::secret;
+
+/// The bit that stands for a permission.
+pub type Slot = u32;
+
+/// A set of permissions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.0.get(slot as usize / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+    }
+
+    pub fn insert(&mut self, slot: Slot) {
+        let word = slot as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (slot % 64);
+    }
+
+    pub fn union(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Slot> {
+        let words = self.0.iter().enumerate();
+        words.flat_map(|(n, word)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n as Slot * 64 + bit)
+        })
+    }
+}
+
+impl FromIterator<Slot> for Bits {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+        let mut bits = Self::default();
+        slots.into_iter().for_each(|slot| bits.insert(slot));
+        bits
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UserType {
+    Backend,
+    Frontend,
+}
+
+/// One permission as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub slot: Slot,
+    pub name: Arc<str>,
+    pub app: Arc<str>,
+    pub parent: Option<Slot>,
+    /// Methods joined with `|`, or `*`; absent for a category.
+    pub http_methods: Option<Box<str>>,
+    pub http_path: Option<Box<str>>,
+    pub is_open: bool,
+    pub user_type: UserType,
+    pub orphaned: bool,
+    pub position: i64,
+}
+
+/// Reads `GET|POST` or `*` into tokens, or says what is wrong.
+pub fn methods(text: &str) -> Result<Vec<&str>, String> {
+    let tokens: Vec<&str> = text.split('|').collect();
+    for token in &tokens {
+        if *token != "*"
+            && (token.is_empty() || token.len() > 20 || !token.bytes().all(|byte| byte.is_ascii_uppercase()))
+        {
+            return Err(format!("the methods {text:?} are not upper-case names joined with |, or *"));
+        }
+    }
+    let mut unique = tokens.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    if unique.len() != tokens.len() || (tokens.len() > 1 && tokens.contains(&"*")) {
+        return Err(format!("the methods {text:?} name one twice"));
+    }
+    Ok(tokens)
+}
+
+/// What lies behind one template.
+#[derive(Debug, Clone)]
+struct Route {
+    template: Template,
+    /// As an import wrote it; for explanations.
+    text: Box<str>,
+    methods: Vec<(Box<str>, Vec<Slot>)>,
+    /// Nodes that take every method.
+    any: Vec<Slot>,
+}
+
+impl Route {
+    fn slots(&self, method: &str) -> &[Slot] {
+        self.methods.iter().find(|(token, _)| &**token == method).map_or(&[], |(_, slots)| slots)
+    }
+
+    fn add(&mut self, method: &str, slots: &[Slot]) {
+        if method == "*" {
+            return self.any.extend(slots);
+        }
+        match self.methods.iter_mut().find(|(token, _)| &**token == method) {
+            Some((_, known)) => known.extend(slots),
+            None => self.methods.push((method.into(), slots.to_vec())),
+        }
+    }
+}
+
+/// The templates of one application. Nearly all are in the trie; what it cannot hold costs nothing where there is none.
+#[derive(Clone, Default)]
+struct Routes {
+    trie: matchit::Router<usize>,
+    /// Templates with text around parameters.
+    mixed: Tree,
+    /// Templates of any number of segments, in their order. Asked only where no other one matches.
+    wide: Vec<usize>,
+    all: Vec<Route>,
+}
+
+/// What a route question meets.
+pub enum Met<'c> {
+    /// No template matches.
+    Nothing,
+    /// The template that matches does not list the method.
+    NotThisMethod(&'c str),
+    /// The template, and the permissions of which any one answers.
+    Permissions(&'c str, [&'c [Slot]; 2]),
+}
+
+pub struct Catalog {
+    nodes: Vec<Option<Node>>,
+    by_name: HashMap<Arc<str>, Slot>,
+    /// Few, so that looking along them is quicker than hashing a name.
+    apps: Vec<(Arc<str>, Routes)>,
+    /// Entries of applications that not all organizations have, and who has these.
+    reserved: Bits,
+    organizations: HashMap<Arc<str>, Vec<OrganizationId>>,
+    /// Not closed, not orphaned, and no ancestor closed.
+    open: Bits,
+    /// What an owner of a tenant holds without a tick: all but the site's own administration.
+    tenant: Bits,
+    own: Vec<Slot>,
+    len: usize,
+}
+
+impl Catalog {
+    /// Builds from rows that were checked when they were written.
+    pub fn build(rows: Vec<Node>) -> Self {
+        let len = rows.len();
+        let end = rows.iter().map(|node| node.slot as usize + 1).max().unwrap_or(0);
+        let mut nodes: Vec<Option<Node>> = vec![None; end];
+        for node in rows {
+            let slot = node.slot as usize;
+            nodes[slot] = Some(node);
+        }
+        let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
+        let own: Vec<Slot> = OWN.iter().map(|own| by_name.get(own.name).copied().unwrap_or(Slot::MAX)).collect();
+        let open = open_nodes(&nodes);
+        let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
+        let mut catalog = Self { apps: Vec::new(), reserved, organizations, open, tenant, own, by_name, nodes, len };
+        catalog.tenant = catalog.iter().map(|node| node.slot).filter(|slot| !catalog.is_site_only(*slot)).collect();
+        catalog.apps = catalog.routed();
+        catalog
+    }
+
+    /// With applications that only these organizations have.
+    pub fn reserved(mut self, organizations: HashMap<Arc<str>, Vec<OrganizationId>>) -> Self {
+        self.reserved =
+            self.iter().filter(|node| organizations.contains_key(&node.app)).map(|node| node.slot).collect();
+        self.organizations = organizations;
+        self
+    }
+
+    /// The organizations that have an application; `None` when all have it.
+    pub fn organizations(&self, app: &str) -> Option<&[OrganizationId]> {
+        self.organizations.get(app).map(Vec::as_slice)
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get(&self, slot: Slot) -> Option<&Node> {
+        self.nodes.get(slot as usize)?.as_ref()
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Node> {
+        self.get(*self.by_name.get(name)?)
+    }
+
+    pub fn slot_of(&self, own: Permission) -> Slot {
+        self.own[own.index()]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    /// The version of an application's entries: another one after each change of them, and the same after a restart.
+    pub fn version_of(&self, app: &str) -> i64 {
+        let name = |slot: Option<Slot>| slot.and_then(|slot| self.get(slot)).map(|node| node.name.clone());
+        let entries = self.iter().filter(|node| *node.app == *app).map(|node| {
+            let Node { parent, http_methods, http_path, is_open, user_type, orphaned, .. } = node;
+            format!(
+                "{} {:?} {http_methods:?} {http_path:?} {is_open} {user_type:?} {orphaned}\n",
+                node.name,
+                name(*parent)
+            )
+        });
+        let mut entries: Vec<String> = entries.collect();
+        entries.sort_unstable();
+        entries.extend(self.organizations(app).map(|organizations| format!("{organizations:?}")));
+        let digest = secret::hash(&entries.concat());
+        let first = digest.iter().take(7).fold(0, |version, byte| (version << 8) | i64::from(*byte));
+        first + 1
+    }
+
+    /// Does the permission answer at all: open itself, under open ancestors, named by its last import?
+    pub fn is_open(&self, slot: Slot) -> bool {
+        self.open.contains(slot)
+    }
+
+    /// Can an organization hold it at all?
+    pub fn is_in_tenant(&self, slot: Slot, tenant: OrganizationId) -> bool {
+        self.tenant.contains(slot) && self.is_for(slot, tenant)
+    }
+
+    /// Is it of an application that this organization has?
+    pub fn is_for(&self, slot: Slot, tenant: OrganizationId) -> bool {
+        !self.reserved.contains(slot)
+            || self.get(slot).and_then(|node| self.organizations(&node.app)).is_none_or(|all| all.contains(&tenant))
+    }
+
+    /// The chain of parents, nearest first.
+    pub fn ancestors(&self, slot: Slot) -> impl Iterator<Item = Slot> {
+        std::iter::successors(self.get(slot).and_then(|node| node.parent), |slot| self.get(*slot)?.parent)
+    }
+
+    /// Routes a canonical path.
+    pub fn route(&self, app: &str, method: &str, path: &str) -> Met<'_> {
+        let Some((_, routes)) = self.apps.iter().find(|(name, _)| **name == *app) else { return Met::Nothing };
+        let Some(route) = routes.at(path) else { return Met::Nothing };
+        let own = route.slots(method);
+        // A method that is no upper-case token is none that `*` could mean.
+        let is_token = |method: &str| methods(method).is_ok_and(|tokens| tokens == [method] && method != "*");
+        let any: &[Slot] = if !route.any.is_empty() && is_token(method) { &route.any } else { &[] };
+        if own.is_empty() && any.is_empty() {
+            return Met::NotThisMethod(&route.text);
+        }
+        Met::Permissions(&route.text, [own, any])
+    }
+
+    /// Is it about the site as a whole, so that no tenant can hold it?
+    fn is_site_only(&self, slot: Slot) -> bool {
+        self.own.iter().position(|own| *own == slot).is_some_and(|index| OWN[index].site_only)
+    }
+
+    fn routed(&self) -> Vec<(Arc<str>, Routes)> {
+        let mut apps: HashMap<Arc<str>, Vec<Route>> = HashMap::new();
+        let mut known: HashMap<(Arc<str>, Template), usize> = HashMap::new();
+        for node in self.iter().filter(|node| !node.orphaned) {
+            let (Some(text), Some(tokens)) = (&node.http_path, &node.http_methods) else { continue };
+            let (Ok(template), Ok(tokens)) = (Template::parse(text), methods(tokens)) else { continue };
+            let routes = apps.entry(node.app.clone()).or_default();
+            let index = *known.entry((node.app.clone(), template.clone())).or_insert_with(|| {
+                routes.push(Route { template, text: text.clone(), methods: Vec::new(), any: Vec::new() });
+                routes.len() - 1
+            });
+            for token in tokens {
+                routes[index].add(token, &[node.slot]);
+            }
+        }
+        apps.into_iter().map(|(app, routes)| (app, Routes::build(routes))).collect()
+    }
+}
+
+impl Routes {
+    fn build(mut direct: Vec<Route>) -> Self {
+        for route in &mut direct {
+            // HEAD is covered by GET unless the template lists it itself.
+            let get = route.slots("GET").to_vec();
+            if route.slots("HEAD").is_empty() && !get.is_empty() {
+                route.add("HEAD", &get);
+            }
+        }
+        let mut all = direct.clone();
+        for route in &mut all {
+            for umbrella in &direct {
+                if umbrella.template.covers(&route.template) {
+                    under(route, umbrella);
+                }
+            }
+        }
+        let mut routes = Self { all, ..Self::default() };
+        for (index, route) in routes.all.iter().enumerate() {
+            match &route.template {
+                wide if wide.is_wide() => routes.wide.push(index),
+                mixed if !mixed.is_plain() => routes.mixed.insert(mixed, index),
+                plain => {
+                    if let Err(e) = routes.trie.insert(plain.shape(), index) {
+                        tracing::error!(template = %route.text, error = %e, "a template cannot be routed and denies");
+                    }
+                }
+            }
+        }
+        let Self { wide, all, .. } = &mut routes;
+        wide.sort_by(|a, b| all[*a].template.cmp(&all[*b].template));
+        routes
+    }
+
+    /// The most specific template that matches, in the order of `template`.
+    fn at(&self, path: &str) -> Option<&Route> {
+        let plain = self.trie.at(path).ok().map(|found| &self.all[*found.value]);
+        let mixed = if self.mixed.is_empty() { None } else { self.mixed.find(path).map(|index| &self.all[index]) };
+        match (plain, mixed) {
+            (Some(plain), Some(mixed)) => Some(if mixed.template < plain.template { mixed } else { plain }),
+            (Some(found), None) | (None, Some(found)) => Some(found),
+            (None, None) => self.wide.iter().map(|index| &self.all[*index]).find(|route| route.template.matches(path)),
+        }
+    }
+}
+
+/// An umbrella adds its permissions to a template it covers, for the methods that the template lists.
+fn under(route: &mut Route, umbrella: &Route) {
+    let listed: Vec<Box<str>> = route.methods.iter().map(|(token, _)| token.clone()).collect();
+    for method in &listed {
+        route.add(method, umbrella.slots(method));
+        route.add(method, &umbrella.any);
+    }
+    if !route.any.is_empty() {
+        for (method, slots) in &umbrella.methods {
+            if !listed.contains(method) {
+                route.add(method, slots);
+            }
+        }
+        route.any.extend(&umbrella.any);
+    }
+}
+
+fn open_nodes(nodes: &[Option<Node>]) -> Bits {
+    let at = |slot: Slot| nodes.get(slot as usize).and_then(Option::as_ref);
+    let stands = |node: &Node| {
+        let parents = std::iter::successors(node.parent.and_then(at), |parent| parent.parent.and_then(at));
+        node.is_open && !node.orphaned && parents.take(nodes.len()).all(|parent| parent.is_open)
+    };
+    nodes.iter().flatten().filter(|node| stands(node)).map(|node| node.slot).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(slot: Slot, name: &str, methods: &str, path: &str) -> Node {
+        Node {
+            slot,
+            name: name.into(),
+            app: "main".into(),
+            parent: None,
+            http_methods: (!methods.is_empty()).then(|| methods.into()),
+            http_path: (!path.is_empty()).then(|| path.into()),
+            is_open: true,
+            user_type: UserType::Backend,
+            orphaned: false,
+            position: 0,
+        }
+    }
+
+    fn met(catalog: &Catalog, method: &str, path: &str) -> Vec<Slot> {
+        match catalog.route("main", method, path) {
+            Met::Permissions(_, slots) => slots.concat(),
+            Met::NotThisMethod(_) => vec![98],
+            Met::Nothing => vec![99],
+        }
+    }
+
+    #[test]
+    fn the_most_specific_template_decides_and_umbrellas_add() {
+        let catalog = Catalog::build(vec![
+            node(0, "one", "GET", "/members/:id"),
+            node(1, "export", "POST", "/members/export"),
+            node(2, "umbrella", "GET|POST|DELETE", "/members/*rest"),
+            node(3, "every", "*", "/files/{name}"),
+            node(4, "root", "GET", "/"),
+            node(5, "deep", "GET", "/members/{id}/files/*rest"),
+            node(6, "all", "PUT", "/*rest"),
+        ]);
+        assert_eq!(met(&catalog, "GET", "/members/7"), [0, 2]);
+        assert_eq!(met(&catalog, "HEAD", "/members/7"), [0, 2]);
+        assert_eq!(met(&catalog, "DELETE", "/members/7"), [98], "the specific template does not list it");
+        assert_eq!(met(&catalog, "GET", "/members/export"), [98], "no fall-back to a looser template");
+        assert_eq!(met(&catalog, "POST", "/members/export"), [1, 2]);
+        assert_eq!(met(&catalog, "DELETE", "/members/7/avatar"), [2]);
+        assert_eq!(met(&catalog, "GET", "/members/7/files/a/b"), [5, 2]);
+        assert_eq!(met(&catalog, "PUT", "/members/7/files/a"), [98], "the most specific umbrella does not list it");
+        assert_eq!(met(&catalog, "PUT", "/members"), [6]);
+        assert_eq!(met(&catalog, "GET", "/members"), [98]);
+        assert_eq!(met(&catalog, "PUT", "/"), [98]);
+        assert_eq!(met(&catalog, "PROPFIND", "/files/x"), [3]);
+        assert_eq!(met(&catalog, "get", "/files/x"), [98]);
+        assert_eq!(met(&catalog, "*", "/files/x"), [98]);
+        assert_eq!(met(&catalog, "GET|POST", "/files/x"), [98]);
+        assert_eq!(met(&catalog, "GET", "/"), [4]);
+    }
+
+    #[test]
+    fn methods_say_what_is_wrong_with_them() {
+        for text in ["", "get", "GET|", "GET|GET", "GET|*", "GET POST", "G.T"] {
+            assert!(methods(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_around_a_parameter_is_more_specific_and_a_method_that_is_missing_there_is_denied() {
+        let catalog = Catalog::build(vec![
+            node(0, "get", "GET", "/v1/tasks/{id}"),
+            node(1, "cancel", "POST", "/v1/tasks/{id}:cancel"),
+            node(2, "plain", "GET", "/Videos/{id}/stream"),
+            node(3, "stream", "GET", "/Videos/{id}/stream.{container}"),
+            node(4, "json", "GET", "/clips/{id}.json"),
+            node(5, "clip", "GET", "/clips/{id}"),
+            node(6, "latest", "GET", "/clips/latest.json"),
+            node(7, "contents", "GET", "/contents/{path+}"),
+            node(8, "readme", "PUT", "/contents/readme"),
+            node(9, "every", "GET|PUT", "/contents/*rest"),
+            node(10, "undo", "POST", "/ops/{name+}:undo"),
+            node(11, "user", "GET", "/%E4%BD%BF%E7%94%A8%E8%80%85/{id}"),
+            node(12, "commit", "GET", "/commits/{ref+}"),
+            node(13, "status", "POST", "/commits/{ref+}/status"),
+        ]);
+        for (method, path, slots) in [
+            ("POST", "/v1/tasks/9:cancel", vec![1]),
+            ("GET", "/v1/tasks/9:cancel", vec![98]),
+            ("GET", "/v1/tasks/9", vec![0]),
+            ("POST", "/v1/tasks/9", vec![98]),
+            ("GET", "/v1/tasks/:cancel", vec![0]),
+            ("GET", "/Videos/7/stream.mp4", vec![3]),
+            ("GET", "/Videos/7/stream", vec![2]),
+            ("GET", "/Videos/7/stream.", vec![99]),
+            ("GET", "/clips/7.json", vec![4]),
+            ("GET", "/clips/7", vec![5]),
+            ("GET", "/clips/latest.json", vec![6]),
+            ("GET", "/contents/docs/a.md", vec![7, 9]),
+            ("PUT", "/contents/docs/a.md", vec![98]),
+            ("PUT", "/contents/readme", vec![8, 9]),
+            ("GET", "/contents/readme", vec![98]),
+            ("GET", "/contents", vec![99]),
+            ("POST", "/ops/a/b/c:undo", vec![10]),
+            ("POST", "/ops/a/b/c", vec![99]),
+            ("GET", "/使用者/7", vec![11]),
+            ("GET", "/commits/feature/x", vec![12]),
+            ("POST", "/commits/feature/x/status", vec![13]),
+            ("POST", "/commits/status", vec![98]),
+            ("GET", "/commits/feature/x/status", vec![98]),
+        ] {
+            assert_eq!(met(&catalog, method, path), slots, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_application_of_some_organizations_is_in_no_other_one() {
+        let (acme, bolt) = (OrganizationId::new(), OrganizationId::new());
+        let rows = vec![node(0, "own", "", ""), Node { app: "files".into(), ..node(1, "theirs", "", "") }];
+        let catalog = Catalog::build(rows).reserved(HashMap::from([("files".into(), vec![acme])]));
+        let held = |tenant| [0, 1].map(|slot| catalog.is_in_tenant(slot, tenant));
+        assert_eq!((held(acme), held(bolt)), ([true, true], [true, false]));
+    }
+
+    #[test]
+    fn a_closed_category_closes_its_subtree_and_an_orphan_answers_nothing() {
+        let mut rows =
+            vec![node(0, "area", "", ""), node(1, "area.read", "GET", "/a"), node(2, "area.old", "GET", "/b")];
+        rows[1].parent = Some(0);
+        rows[2].orphaned = true;
+        assert!(Catalog::build(rows.clone()).is_open(1));
+        assert!(!Catalog::build(rows.clone()).is_open(2));
+        rows[0].is_open = false;
+        assert!(!Catalog::build(rows).is_open(1));
+    }
+}

@@ -1,0 +1,161 @@
+//! An API client as the guard sees it: its checks in the order the contract fixes, and its rate.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use ipnet::IpNet;
+
+use super::promise::{self, Maker};
+use super::snapshot::Snapshot;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::Timestamp;
+use crate::kernel::secret::{self, Hash};
+
+/// One client, immutable but for its counters.
+#[derive(Debug)]
+pub struct Client {
+    pub client_key: Arc<str>,
+    pub is_active: bool,
+    pub hash: Hash,
+    /// The secret before the last rotation, and when it ends.
+    pub previous: Option<(Hash, Timestamp)>,
+    pub scopes: BTreeSet<Box<str>>,
+    pub allowed_origins: Vec<String>,
+    pub allowed_ips: Vec<IpNet>,
+    pub allowed_paths: Vec<String>,
+    pub expires_at: Option<Timestamp>,
+    pub rate_limit_per_min: Option<NonZeroU32>,
+    /// Who made it, or changed it last.
+    pub maker: Maker,
+    pub counters: Arc<Counters>,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
+
+/// What outlives an edit of the client.
+#[derive(Debug)]
+pub struct Counters {
+    /// Milliseconds; 0 when not used since the start. Written to the row in batches.
+    pub last_used: AtomicI64,
+    limiter: Option<Limiter>,
+}
+
+impl Counters {
+    pub fn new(rate_limit_per_min: Option<NonZeroU32>) -> Self {
+        let limiter = rate_limit_per_min
+            .map(|rate| RateLimiter::direct(Quota::per_minute(rate)).with_middleware::<StateInformationMiddleware>());
+        Self { last_used: AtomicI64::new(0), limiter }
+    }
+}
+
+/// What a request shows of itself.
+pub struct Presented<'a> {
+    pub secret: &'a str,
+    pub origin: Option<&'a str>,
+    pub address: Option<IpAddr>,
+    /// The path below the base path, without a query.
+    pub path: &'a str,
+    pub now: Timestamp,
+}
+
+/// The headers that tell a client how much of its rate is left.
+pub struct Rate {
+    pub policy: String,
+    pub state: String,
+}
+
+/// Checks who the client is. The unknown, the inactive, the expired and the wrong secret take the same work.
+pub fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> Result<&'c Arc<Client>> {
+    let offered = secret::hash(presented.secret);
+    let (current, former) = (client.map(|client| &client.hash), client.and_then(|client| client.previous));
+    let is_its_secret = secret::is_current_or_former(&offered, current, former, presented.now);
+    let Some(client) = client.filter(|client| client.is_active) else { return Err(Cause::InvalidClient.into()) };
+    if client.expires_at.is_some_and(|at| presented.now >= at) {
+        return Err(Cause::ClientExpired.into());
+    }
+    if !is_its_secret {
+        return Err(Cause::InvalidApiKey.into());
+    }
+    Ok(client)
+}
+
+impl Client {
+    /// Fails unless who made it may give its scopes today.
+    pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+        promise::require_client_kept(snapshot, self, now).map_err(|_| {
+            let message = "who made this client may not give its scopes any more: an administrator has to rotate it";
+            Error::new(Cause::InvalidClient).because("its maker lost the rights").saying(message)
+        })
+    }
+
+    /// All that decides, as text.
+    pub fn fact(&self) -> String {
+        let Self { client_key, is_active, hash, previous, scopes, .. } = self;
+        let Self { allowed_origins, allowed_ips, allowed_paths, expires_at, rate_limit_per_min, maker, .. } = self;
+        format!(
+            "client {client_key} {is_active} {hash:?} {previous:?} {scopes:?} {allowed_origins:?} {allowed_ips:?} \
+             {allowed_paths:?} {expires_at:?} {rate_limit_per_min:?} {maker:?}"
+        )
+    }
+
+    /// From where, and for what, the client may be used. An empty list allows everything.
+    pub fn admit(&self, presented: &Presented<'_>) -> Result<()> {
+        let in_list = |list: &[String], text: &str| list.iter().any(|entry| entry == text);
+        if !self.allowed_origins.is_empty() && !presented.origin.is_some_and(|o| in_list(&self.allowed_origins, o)) {
+            return Err(Cause::OriginNotAllowed.into());
+        }
+        let is_near = |address: IpAddr| self.allowed_ips.iter().any(|net| net.contains(&address));
+        if !self.allowed_ips.is_empty() && !presented.address.is_some_and(is_near) {
+            return Err(Cause::IpNotAllowed.into());
+        }
+        let lies_below = |entry: &String| match entry.strip_suffix("/*") {
+            Some(top) => presented.path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            None => presented.path == entry,
+        };
+        if !self.allowed_paths.is_empty() && !self.allowed_paths.iter().any(lies_below) {
+            return Err(Cause::PathNotAllowed.into());
+        }
+        Ok(())
+    }
+
+    /// Takes one request of the minute's.
+    pub fn take(&self, now: Timestamp) -> Result<Option<Rate>> {
+        self.counters.last_used.store(now.0, Ordering::Relaxed);
+        let (Some(limiter), Some(per_min)) = (&self.counters.limiter, self.rate_limit_per_min) else { return Ok(None) };
+        let policy = format!("\"client\";q={per_min};w=60");
+        match limiter.check() {
+            Ok(snapshot) => {
+                let left = snapshot.remaining_burst_capacity();
+                let refill_s =
+                    (u64::from(per_min.get() - left.min(per_min.get())) * 60).div_ceil(u64::from(per_min.get()));
+                Ok(Some(Rate { policy, state: format!("\"client\";r={left};t={refill_s}") }))
+            }
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(DefaultClock::default().now());
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Err(Error::new(Cause::RateLimited)
+                    .retry_after(seconds.max(1))
+                    .header("RateLimit-Policy", policy)
+                    .header("RateLimit", format!("\"client\";r=0;t={}", seconds.max(1))))
+            }
+        }
+    }
+
+    /// May the client do what needs this scope? Writing includes reading; `*` is all scopes.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| covers(held, scope))
+    }
+}
+
+/// Does holding one scope mean having the other?
+pub fn covers(held: &str, scope: &str) -> bool {
+    let area = |scope: &str, right: &str| scope.strip_suffix(right).map(str::to_owned);
+    held == "*" || held == scope || area(held, ":write").is_some_and(|held| area(scope, ":read") == Some(held))
+}

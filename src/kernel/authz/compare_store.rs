@@ -1,0 +1,345 @@
+//! Reads the rows that decide once more, for a comparison with the policy in memory: in pages, or what they say of one
+//! thing. Writes nothing.
+
+use rusqlite::Row;
+
+use super::snapshot::{Change, Part, Role, Session, Snapshot};
+use super::store;
+use crate::kernel::db::Reader;
+use crate::kernel::db::sql::{Parameters, limit};
+use crate::kernel::error::Result;
+use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, SessionId};
+
+/// Rows of one page: it is read in one transaction, and takes a reader for some milliseconds.
+pub const PAGE_ROWS: usize = 2_000;
+
+/// Behind which row a page begins. Of each part only some fields are used.
+#[derive(Debug, Clone, Default)]
+pub struct Mark {
+    organization: [u8; 16],
+    id: [u8; 16],
+    text: String,
+}
+
+impl Mark {
+    pub fn first(organization: Option<OrganizationId>) -> Self {
+        Self { organization: organization.map_or([0; 16], |id| *id.0.as_bytes()), ..Self::default() }
+    }
+}
+
+/// What some rows say.
+pub struct Page {
+    pub facts: Vec<Change>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<Mark>,
+}
+
+impl Page {
+    /// Of rows in their order, each with the mark behind it.
+    fn of(rows: Vec<(Mark, Change)>) -> Self {
+        Self { next: behind(&rows), facts: rows.into_iter().map(|(_, fact)| fact).collect() }
+    }
+
+    fn whole(facts: Vec<Change>) -> Self {
+        Self { facts, next: None }
+    }
+}
+
+/// The rows of a part behind a mark, of one organization or of all. Grants, clients, sessions and keys belong to none.
+pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+    match part {
+        Part::Catalog => Ok(Page::whole(vec![store::catalog(r)?])),
+        // Computed, not stored.
+        Part::RoleSets => Ok(Page::whole(Vec::new())),
+        Part::Tenants => match organization {
+            Some(id) => {
+                let tenant = store::find_tenant(r, id)?;
+                Ok(Page::whole(tenant.into_iter().chain([store::plugins(r, id)?]).collect()))
+            }
+            None => tenants(r, after),
+        },
+        Part::Roles => roles(r, organization, after),
+        Part::People => people(r, organization, after),
+        Part::Seats => seats(r, organization, after),
+        Part::Grants => grants(r, after),
+        Part::Clients => clients(r, after),
+        Part::Sessions => sessions(r, after),
+        Part::ApiKeys => api_keys(r, after),
+    }
+}
+
+/// The mark behind a full page.
+fn behind<T>(rows: &[(Mark, T)]) -> Option<Mark> {
+    rows.last().filter(|_| rows.len() == PAGE_ROWS).map(|(mark, _)| mark.clone())
+}
+
+const PAGE_OF_TENANTS: &str = "
+    select id, org_code, status = 'active', second_factor_required
+    from organizations
+    where id > :after
+    order by id
+    limit :most";
+
+fn tenants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+    let rows = r.all(PAGE_OF_TENANTS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
+        Ok((Mark { id: row.get(0)?, ..Mark::default() }, (row.get(0)?, store::tenant_of(row)?)))
+    })?;
+    let next = behind(&rows);
+    let mut facts = Vec::new();
+    for (_, (id, tenant)) in rows {
+        facts.extend([tenant, store::plugins(r, id)?]);
+    }
+    Ok(Page { facts, next })
+}
+
+const PAGE_OF_ROLES: &str = "
+    select organization_id, id, key, status = 'open', holds
+    from roles
+    where (organization_id, key) > (:organization_id, :key)
+    order by organization_id, key
+    limit :most";
+
+fn roles(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+    let place: Parameters<'_> =
+        &[(":organization_id", &after.organization), (":key", &after.text), (":most", &limit(PAGE_ROWS))];
+    let rows: Vec<(OrganizationId, Role)> =
+        r.all(PAGE_OF_ROLES, place, |row| Ok((row.get(0)?, store::role_of(row, 1)?)))?;
+    let mut roles = Vec::with_capacity(rows.len());
+    for (organization, role) in
+        rows.into_iter().filter(|(organization, _)| only.is_none_or(|only| only == *organization))
+    {
+        let mark = Mark { organization: *organization.0.as_bytes(), text: role.key.to_string(), ..Mark::default() };
+        let ticked = store::ticks(r, role.id)?.into();
+        roles.push((mark, Change::Role(organization, Role { ticked, ..role })));
+    }
+    Ok(Page::of(roles))
+}
+
+const PAGE_OF_PEOPLE: &str = "
+    select m.id, m.status,
+           (select min(organization_id) from memberships where member_id = m.id),
+           (select max(organization_id) from memberships where member_id = m.id)
+    from members m
+    where m.id > :after
+    order by m.id
+    limit :most";
+const PAGE_OF_PEOPLE_IN: &str = "
+    select m.id, m.status,
+           (select min(organization_id) from memberships where member_id = m.id),
+           (select max(organization_id) from memberships where member_id = m.id)
+    from memberships s
+    join members m on m.id = s.member_id
+    where s.organization_id = :organization_id and s.member_id > :after
+    order by s.member_id
+    limit :most";
+
+fn people(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+    let of_row = |row: &Row<'_>| -> rusqlite::Result<(Mark, [Change; 2])> {
+        let ends = row.get::<_, Option<_>>(2)?.zip(row.get(3)?);
+        let id: MemberId = row.get(0)?;
+        let mark = Mark { id: row.get(0)?, ..Mark::default() };
+        Ok((mark, [Change::Person(id, store::status_of(row, 1)?), Change::Placed(id, ends)]))
+    };
+    let rows = match &only {
+        None => r.all(PAGE_OF_PEOPLE, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], of_row)?,
+        Some(organization) => r.all(
+            PAGE_OF_PEOPLE_IN,
+            &[(":organization_id", organization), (":after", &after.id), (":most", &limit(PAGE_ROWS))],
+            of_row,
+        )?,
+    };
+    let next = behind(&rows);
+    Ok(Page { facts: rows.into_iter().flat_map(|(_, facts)| facts).collect(), next })
+}
+
+const PAGE_OF_SEATS: &str = "
+    select organization_id, member_id
+    from memberships
+    where (organization_id, member_id) > (:organization_id, :member_id)
+    order by organization_id, member_id
+    limit :most";
+
+fn seats(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+    let place: Parameters<'_> =
+        &[(":organization_id", &after.organization), (":member_id", &after.id), (":most", &limit(PAGE_ROWS))];
+    let mut rows: Vec<(OrganizationId, MemberId)> =
+        r.all(PAGE_OF_SEATS, place, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.retain(|(organization, _)| only.is_none_or(|only| only == *organization));
+    let mut seats = Vec::with_capacity(rows.len());
+    for (organization, member) in rows {
+        let mark = Mark { organization: *organization.0.as_bytes(), id: *member.0.as_bytes(), ..Mark::default() };
+        seats.push((mark, store::seat(r, organization, member)?));
+    }
+    Ok(Page::of(seats))
+}
+
+const PAGE_OF_GRANTS: &str = "
+    select id, member_id, scope_type, scope_id, module, action
+    from grants
+    where id > :after
+    order by id
+    limit :most";
+
+fn grants(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+    by_id(r, PAGE_OF_GRANTS, after, store::grant_of)
+}
+
+/// A page of rows in the order of their ids, which come first.
+fn by_id(
+    r: &Reader<'_>,
+    page: &'static str,
+    after: &Mark,
+    change_of: fn(&Row<'_>) -> rusqlite::Result<Change>,
+) -> Result<Page> {
+    r.all(page, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], |row| {
+        Ok((Mark { id: row.get(0)?, ..Mark::default() }, change_of(row)?))
+    })
+    .map(Page::of)
+}
+
+const PAGE_OF_CLIENTS: &str = "
+    select client_key, status = 'active', api_key_hash, previous_hash, previous_expires_at, scopes, allowed_origins,
+           allowed_ips, allowed_paths, rate_limit_per_min, expires_at, maker
+    from api_clients
+    where client_key > :after
+    order by client_key
+    limit :most";
+
+fn clients(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+    r.all(PAGE_OF_CLIENTS, &[(":after", &after.text), (":most", &limit(PAGE_ROWS))], |row| {
+        Ok((Mark { text: row.get(0)?, ..Mark::default() }, Change::Client(Box::new(store::client_of(row)?))))
+    })
+    .map(Page::of)
+}
+
+const PAGE_OF_SESSIONS: &str = "
+    select id, member_id, second_factor
+    from sessions
+    where id > :after
+    order by id
+    limit :most";
+
+fn sessions(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+    by_id(r, PAGE_OF_SESSIONS, after, store::session_of)
+}
+
+const PAGE_OF_API_KEYS: &str = "
+    select id, type, member_id, service_name, hash, previous_hash, previous_expires_at, scopes, expires_at,
+           spent_at is not null, is_imported, maker
+    from api_keys
+    where id > :after
+    order by id
+    limit :most";
+
+fn api_keys(r: &Reader<'_>, after: &Mark) -> Result<Page> {
+    by_id(r, PAGE_OF_API_KEYS, after, |row| Ok(Change::ApiKey(Box::new(store::api_key_of(row)?))))
+}
+
+const COUNT_PEOPLE: &str = "select count(*) from members";
+const COUNT_SEATS: &str = "select count(*) from memberships";
+const COUNT_SEATS_IN: &str = "select count(*) from memberships where organization_id = :organization_id";
+const COUNT_GRANTS: &str = "select count(*) from grants";
+const COUNT_SESSIONS: &str = "select count(*) from sessions";
+const COUNT_API_KEYS: &str = "select count(*) from api_keys";
+
+/// May the snapshot know something of a part that has no row any more? Not, if it is of the same epoch as the rows and
+/// knows as much: that every row is known was seen before.
+pub fn may_lack_rows(
+    r: &Reader<'_>,
+    snapshot: &Snapshot,
+    part: Part,
+    organization: Option<OrganizationId>,
+) -> Result<bool> {
+    let Some(known) = snapshot.count(part, organization) else { return Ok(true) };
+    if store::epoch(r)? != snapshot.epoch {
+        return Ok(true);
+    }
+    let rows: i64 = match (part, &organization) {
+        (Part::Seats, Some(id)) => r.one(COUNT_SEATS_IN, &[(":organization_id", id)], |row| row.get(0))?,
+        (Part::Seats, None) => r.one(COUNT_SEATS, &[], |row| row.get(0))?,
+        (Part::People, _) => r.one(COUNT_PEOPLE, &[], |row| row.get(0))?,
+        (Part::Grants, _) => r.one(COUNT_GRANTS, &[], |row| row.get(0))?,
+        (Part::Sessions, _) => r.one(COUNT_SESSIONS, &[], |row| row.get(0))?,
+        (Part::ApiKeys, _) => r.one(COUNT_API_KEYS, &[], |row| row.get(0))?,
+        _ => return Ok(true),
+    };
+    Ok(usize::try_from(rows) != Ok(known))
+}
+
+/// What the rows say now of the thing that a change is about, with what follows from it.
+pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec<Change>> {
+    Ok(match change {
+        Change::Catalog(_) => vec![store::catalog(r)?],
+        Change::Person(id, _) | Change::PersonGone(id) | Change::Placed(id, _) => person(r, *id)?,
+        Change::Tenant { id, org_code, .. } => vec![store::find_tenant(r, *id)?.unwrap_or_else(|| Change::Tenant {
+            // One that was there is forgotten at the next start only; until then nobody may do anything in it.
+            id: *id,
+            org_code: org_code.clone(),
+            is_active: false,
+            requires_second_factor: false,
+        })],
+        Change::Seat(organization, member, _) => {
+            vec![store::seat(r, *organization, *member)?, placed(r, *member)?]
+        }
+        Change::Role(organization, Role { id, .. }) | Change::RoleGone(organization, id) => {
+            vec![role(r, *organization, *id)?]
+        }
+        Change::Folded(organization) => vec![Change::Folded(*organization)],
+        Change::Plugins(organization, _) => vec![store::plugins(r, *organization)?],
+        Change::Grant(key, Some(id)) => match find_grant(r, *id)? {
+            Some(Change::Grant(now, id)) if now == *key => vec![Change::Grant(now, id)],
+            // Another row may have taken its place.
+            _ if snapshot.grant(key) == Some(*id) => vec![Change::Grant(*key, None)],
+            _ => Vec::new(),
+        },
+        Change::Grant(_, None) => Vec::new(),
+        Change::Client(client) => vec![client_named(r, &client.client_key)?],
+        Change::ClientGone(client_key) => vec![client_named(r, client_key)?],
+        Change::Session(id, _) => vec![session(r, *id)?],
+        Change::ApiKey(key) => vec![api_key(r, key.id)?],
+        Change::ApiKeyGone(id) => vec![api_key(r, *id)?],
+    })
+}
+
+fn person(r: &Reader<'_>, id: MemberId) -> Result<Vec<Change>> {
+    Ok(match store::find_person(r, id)? {
+        Some(person) => vec![person, placed(r, id)?],
+        None => vec![Change::PersonGone(id)],
+    })
+}
+
+const FIND_PLACES: &str = "
+    select min(organization_id), max(organization_id)
+    from memberships
+    where member_id = :member_id";
+
+fn placed(r: &Reader<'_>, id: MemberId) -> Result<Change> {
+    let ends = r.one(FIND_PLACES, &[(":member_id", &id)], |row| Ok(row.get::<_, Option<_>>(0)?.zip(row.get(1)?)))?;
+    Ok(Change::Placed(id, ends))
+}
+
+fn role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<Change> {
+    Ok(store::find_role(r, organization, id)?.unwrap_or(Change::RoleGone(organization, id)))
+}
+
+const FIND_GRANT: &str = "select id, member_id, scope_type, scope_id, module, action from grants where id = :id";
+
+fn find_grant(r: &Reader<'_>, id: GrantId) -> Result<Option<Change>> {
+    r.find(FIND_GRANT, &[(":id", &id)], store::grant_of)
+}
+
+fn client_named(r: &Reader<'_>, client_key: &str) -> Result<Change> {
+    Ok(store::find_client(r, client_key)?.unwrap_or_else(|| Change::ClientGone(client_key.into())))
+}
+
+const FIND_SESSION: &str = "select member_id, second_factor from sessions where id = :id";
+
+fn session(r: &Reader<'_>, id: SessionId) -> Result<Change> {
+    let found =
+        r.find(FIND_SESSION, &[(":id", &id)], |row| Ok(Session { member: row.get(0)?, second_factor: row.get(1)? }))?;
+    Ok(Change::Session(id, found))
+}
+
+fn api_key(r: &Reader<'_>, id: ApiKeyId) -> Result<Change> {
+    Ok(store::find_api_key(r, id)?.unwrap_or(Change::ApiKeyGone(id)))
+}

@@ -1,0 +1,330 @@
+//! The decision: a pure function over one snapshot. Every guard, the check endpoint and the explanation call it.
+//!
+//! ```text
+//! gates   tenant active, member active and in the tenant, path canonical      any fails: deny
+//! base    an open role of the member holds an open permission that answers, or a direct grant matches
+//! plugins what the organization's own rules said, where they were asked (`kernel::app::verdict`), settles the rest: `settle`
+//! ```
+
+use std::sync::Arc;
+
+use super::catalog::{Met, Slot};
+use super::path;
+use super::permission::Permission;
+use super::snapshot::{Right, Role, RoleSet, Snapshot, Status, Tenant};
+use crate::kernel::ids::{GrantId, MemberId, OrganizationId, RoleId};
+
+/// What is asked of a member in a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// `None` asks about the site as a whole: only a direct grant can answer that.
+    pub tenant: Option<OrganizationId>,
+    pub member: MemberId,
+    /// Do the member's rights over the site, and grants in other organizations, count? Not where a gateway vouches for
+    /// it, nor where a tenant's own people ask.
+    pub with_platform: bool,
+    pub ask: Ask<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Ask<'a> {
+    Route {
+        app: &'a str,
+        method: &'a str,
+        path: &'a str,
+    },
+    Permission(&'a str),
+    Own(Permission),
+    Grant(Right<'a>),
+    /// What every member does with its own, such as `video.register`: belonging is enough, unless the organization's own
+    /// rules deny it.
+    Operation(&'a str),
+}
+
+macro_rules! reasons {
+    ($($name:ident $word:literal $allow:literal;)*) => {
+        /// Why: a closed set.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($name,)* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+            pub const fn word(self) -> &'static str { match self { $(Reason::$name => $word,)* } }
+            /// The reason that a word stands for.
+            pub fn of(word: &str) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.word() == word) }
+            pub const fn allows(self) -> bool { match self { $(Reason::$name => $allow,)* } }
+        }
+    };
+}
+
+reasons! {
+    OkRole "ok_role" true;
+    OkGrant "ok_grant" true;
+    OkPlugin "ok_plugin" true;
+    NoPermission "no_permission" false;
+    UnmappedRoute "unmapped_route" false;
+    MethodNotMapped "method_not_mapped" false;
+    PathNotCanonical "path_not_canonical" false;
+    MemberInactive "member_inactive" false;
+    NotAMember "not_a_member" false;
+    TenantInactive "tenant_inactive" false;
+    PluginDenied "plugin_denied" false;
+    PluginFailed "plugin_failed" false;
+    SnapshotUnavailable "snapshot_unavailable" false;
+}
+
+/// What one of the organization's own rules said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// With or without the right to open what no role does.
+    Allow {
+        may_grant: bool,
+    },
+    Deny,
+    Abstain,
+    /// It could not answer, whatever the cause: never an abstention.
+    Failed,
+}
+
+/// The last word: the base's answer and what the plugins in force said, in the order in which they were asked.
+///
+/// Deny wins, whatever was said before or after. Only what base denied for want of a permission can be opened; whether
+/// the question is one that a plugin may open was seen to before it was asked.
+pub fn settle(base: Reason, said: impl IntoIterator<Item = Said>) -> Reason {
+    let mut is_opened = false;
+    for one in said {
+        match one {
+            Said::Deny => return Reason::PluginDenied,
+            Said::Failed => return Reason::PluginFailed,
+            Said::Allow { may_grant } => is_opened |= may_grant,
+            Said::Abstain => {}
+        }
+    }
+    if is_opened && base == Reason::NoPermission { Reason::OkPlugin } else { base }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    pub allow: bool,
+    pub reason: Reason,
+    pub epoch: u64,
+}
+
+/// The rows that an answer rests on. Taking all cited rows away turns an allow into a deny.
+#[derive(Debug, Clone, Default)]
+pub struct Witness {
+    pub template: Option<String>,
+    /// Names of permissions of which any one answers.
+    pub permissions: Vec<Arc<str>>,
+    /// Roles the member holds in the tenant.
+    pub held: Vec<RoleId>,
+    /// Roles of which each one allows; grants of which each one allows.
+    pub allowed_by: Vec<Cited>,
+    pub grants: Vec<GrantId>,
+    /// Open roles of the tenant that would have allowed it.
+    pub would_allow: Vec<Cited>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cited {
+    pub organization: OrganizationId,
+    pub role: RoleId,
+    pub role_key: Arc<str>,
+    pub permission: Arc<str>,
+}
+
+/// `scope_id` that means every scope of its type.
+pub const EVERY_SCOPE: &str = "*";
+
+/// Scope types whose `scope_id` names an organization: their rights end with it.
+pub const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
+
+pub fn decide(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
+    let reason = reason(snapshot, question);
+    Decision { allow: reason.allows(), reason, epoch: snapshot.epoch }
+}
+
+fn reason(snapshot: &Snapshot, question: &Question<'_>) -> Reason {
+    let standing = match gates(snapshot, question) {
+        Ok(standing) => standing,
+        Err(gate) => return gate,
+    };
+    let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
+    match question.ask {
+        Ask::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
+        Ask::Operation(_) => Reason::OkRole,
+        Ask::Own(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
+        Ask::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
+        Ask::Route { app, method, path } => {
+            let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
+            match snapshot.catalog.route(app, method, &path) {
+                Met::Nothing => Reason::UnmappedRoute,
+                Met::NotThisMethod(_) => Reason::MethodNotMapped,
+                Met::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| standing.holds(*slot))),
+            }
+        }
+    }
+}
+
+/// A member who passed the gates, and what it holds.
+struct Standing<'s> {
+    snapshot: &'s Snapshot,
+    /// The member's roles in the tenant; none when only its rights over the site let it in, or no tenant was named.
+    set: Option<&'s RoleSet>,
+    /// May the member be a platform administrator, who holds everything everywhere?
+    administrator: Option<MemberId>,
+    tenant: Option<OrganizationId>,
+}
+
+impl Standing<'_> {
+    /// Is the permission open, and held?
+    fn holds(&self, slot: Slot) -> bool {
+        let catalog = &self.snapshot.catalog;
+        let Some(tenant) = self.tenant else { return false };
+        catalog.is_open(slot)
+            && (self.set.is_some_and(|set| set.holds(catalog, tenant, slot))
+                || self.administrator.is_some_and(|member| self.snapshot.is_platform_admin(member)))
+    }
+}
+
+fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing<'s>, Reason> {
+    if !snapshot.is_available() {
+        return Err(Reason::SnapshotUnavailable);
+    }
+    let tenant = match question.tenant {
+        Some(id) => Some(snapshot.tenant(id).ok_or(Reason::NotAMember)?),
+        None => None,
+    };
+    if tenant.is_some_and(|tenant| !tenant.is_active) {
+        return Err(Reason::TenantInactive);
+    }
+    let person = snapshot.person(question.member).ok_or(Reason::NotAMember)?;
+    let standing = Standing {
+        snapshot,
+        set: tenant.and_then(|tenant| tenant.set_of(question.member)),
+        administrator: question.with_platform.then_some(question.member),
+        tenant: tenant.map(|tenant| tenant.id),
+    };
+    let belongs = tenant.is_none() || standing.set.is_some() || reaches_everywhere(snapshot, question);
+    // Belonging comes first: whether a stranger is suspended is nobody's business here.
+    match (belongs, person.status) {
+        (false, _) => Err(Reason::NotAMember),
+        (true, Status::Active) => Ok(standing),
+        (true, _) => Err(Reason::MemberInactive),
+    }
+}
+
+/// A platform administrator acts in every tenant.
+fn reaches_everywhere(snapshot: &Snapshot, question: &Question<'_>) -> bool {
+    question.with_platform && snapshot.is_platform_admin(question.member)
+}
+
+/// The grant that answers; one that is found in an organization that is switched off does not.
+fn grant(snapshot: &Snapshot, question: &Question<'_>, right: &Right<'_>) -> Result<GrantId, Reason> {
+    if is_anothers(snapshot, question, right) {
+        return Err(Reason::NoPermission);
+    }
+    let found = matching_grants(snapshot, question.member, right).next().ok_or(Reason::NoPermission)?;
+    if is_of_inactive_organization(snapshot, right) { Err(Reason::TenantInactive) } else { Ok(found) }
+}
+
+fn matching_grants(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> impl Iterator<Item = GrantId> {
+    let exact = snapshot.grant(&right.key(member));
+    let everywhere = Right { scope_id: EVERY_SCOPE, ..*right };
+    // Asked for every scope, the two are one.
+    let every = if right.scope_id == EVERY_SCOPE { None } else { snapshot.grant(&everywhere.key(member)) };
+    exact.into_iter().chain(every)
+}
+
+/// Does a tenant ask about a right in another organization, or in all of them?
+fn is_anothers(snapshot: &Snapshot, question: &Question<'_>, right: &Right<'_>) -> bool {
+    let is_of_all = || ORGANIZATION_SCOPES.contains(&right.scope_type) && right.scope_id == EVERY_SCOPE;
+    let is_beyond = |tenant| is_of_all() || is_elsewhere(snapshot, tenant, right);
+    !question.with_platform && question.tenant.is_some_and(is_beyond)
+}
+
+/// Does the right name an organization, and not this one? One for all organizations counts in this one too.
+pub fn is_elsewhere(snapshot: &Snapshot, tenant: OrganizationId, right: &Right<'_>) -> bool {
+    ORGANIZATION_SCOPES.contains(&right.scope_type)
+        && right.scope_id != EVERY_SCOPE
+        && snapshot.tenant_named(right.scope_id).is_none_or(|named| named.id != tenant)
+}
+
+/// Does the right belong to an organization that is switched off? Such rights drop out at once.
+pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bool {
+    ORGANIZATION_SCOPES.contains(&right.scope_type)
+        && snapshot.tenant_named(right.scope_id).is_some_and(|tenant| !tenant.is_active)
+}
+
+/// All permissions that are in force for a member in a tenant; none when a gate denies.
+pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<Slot> {
+    // Any permission serves to ask the gates.
+    let question = Question { tenant: Some(tenant), member, with_platform, ask: Ask::Permission("") };
+    let Ok(standing) = gates(snapshot, &question) else { return Vec::new() };
+    snapshot.catalog.iter().map(|node| node.slot).filter(|slot| standing.holds(*slot)).collect()
+}
+
+/// The witness of an answer; never on the path of a decision.
+pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
+    let catalog = &*snapshot.catalog;
+    let mut witness = Witness::default();
+    let slots: Vec<Slot> = match question.ask {
+        Ask::Grant(right) => {
+            if decide(snapshot, question).allow {
+                witness.grants = matching_grants(snapshot, question.member, &right).collect();
+            }
+            Vec::new()
+        }
+        Ask::Operation(_) => Vec::new(),
+        Ask::Own(own) => vec![catalog.slot_of(own)],
+        Ask::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
+        Ask::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
+            Some(Met::Permissions(template, slots)) => {
+                witness.template = Some(template.to_owned());
+                slots.concat()
+            }
+            Some(Met::NotThisMethod(template)) => {
+                witness.template = Some(template.to_owned());
+                Vec::new()
+            }
+            Some(Met::Nothing) | None => Vec::new(),
+        },
+    };
+    let open: Vec<Slot> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
+    witness.permissions = slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
+    let here = question.tenant.and_then(|id| snapshot.tenant(id));
+    let allows = gates(snapshot, question).is_ok();
+    if let Some(tenant) = here {
+        witness.held = tenant.roles_of(question.member).map(|role| role.id).collect();
+        if allows {
+            witness.allowed_by = cited(snapshot, tenant, tenant.roles_of(question.member), &open);
+        }
+        witness.would_allow = cited(snapshot, tenant, tenant.roles(), &open);
+        witness.would_allow.retain(|cited| !witness.held.contains(&cited.role));
+    }
+    if allows
+        && here.is_some()
+        && reaches_everywhere(snapshot, question)
+        && let Some(platform) = snapshot.platform()
+        && here.is_none_or(|tenant| tenant.id != platform.id)
+    {
+        witness.allowed_by.extend(cited(snapshot, platform, platform.roles_of(question.member), &open));
+    }
+    witness
+}
+
+/// The open roles among these that hold one of the permissions.
+fn cited<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<Cited> {
+    roles
+        .filter(|role| role.is_open)
+        .filter_map(|role| {
+            let slot = open.iter().copied().find(|slot| role.holds(&snapshot.catalog, tenant.id, *slot))?;
+            Some(Cited {
+                organization: tenant.id,
+                role: role.id,
+                role_key: role.key.clone(),
+                permission: snapshot.catalog.get(slot)?.name.clone(),
+            })
+        })
+        .collect()
+}

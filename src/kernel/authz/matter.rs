@@ -1,0 +1,173 @@
+//! What a question is about, as an organization's own rules are told; and whether they are asked at all.
+//!
+//! **Invariant.** Roster's own permissions are never a matter of plugins: none can hand them out, and none can lock its
+//! organization out. A plugin opens only what a role of the same organization could open.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::catalog::{Met, Slot};
+use super::decide::{Ask, ORGANIZATION_SCOPES, Question, Reason};
+use super::path;
+use super::permission::OWN_APP;
+use super::plugin::{Binding, Topic};
+use super::snapshot::{Right, Snapshot};
+use crate::kernel::ids::OrganizationId;
+
+/// What is asked: the word that plugins know it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Route,
+    Permission,
+    Grant,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Permission => "permission",
+            Self::Grant => "grant",
+        }
+    }
+}
+
+/// A question, looked up in the catalog.
+#[derive(Debug, Clone)]
+pub struct Matter<'a> {
+    pub kind: Kind,
+    /// The method, the permission's name, or the grant's action.
+    pub action: &'a str,
+    /// The canonical path of a route; a path that has none, without its query.
+    pub path: Cow<'a, str>,
+    /// The application of a route or of a permission.
+    pub app: Option<Arc<str>>,
+    /// Open permissions of which any one answers.
+    pub permissions: Vec<Arc<str>>,
+    /// Those that would answer, open or not: by closing one of them nobody gets around a plugin that covers it.
+    covered: Vec<Arc<str>>,
+    pub right: Option<Right<'a>>,
+    /// One of Roster's own, or none of an organization's: no plugin is ever asked.
+    is_protected: bool,
+    /// Could anything of this organization open it at all?
+    can_open: bool,
+}
+
+impl<'a> Matter<'a> {
+    pub fn of(snapshot: &Snapshot, question: &Question<'a>) -> Self {
+        let mut matter = match question.ask {
+            Ask::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
+            Ask::Permission(name) => of_permission(snapshot, question.tenant, name),
+            Ask::Own(own) => of_permission(snapshot, question.tenant, own.own().name),
+            // Known by its name, as a permission is.
+            Ask::Operation(name) => Self {
+                permissions: vec![name.into()],
+                covered: vec![name.into()],
+                ..Self::bare(Kind::Permission, name)
+            },
+            Ask::Grant(right) => Self {
+                right: Some(right),
+                can_open: is_of_its_own(snapshot, question.tenant, &right),
+                ..Self::bare(Kind::Grant, right.action)
+            },
+        };
+        matter.is_protected |= question.tenant.is_none();
+        matter
+    }
+
+    fn bare(kind: Kind, action: &'a str) -> Self {
+        Self {
+            kind,
+            action,
+            path: Cow::Borrowed(""),
+            app: None,
+            permissions: Vec::new(),
+            covered: Vec::new(),
+            right: None,
+            is_protected: false,
+            can_open: false,
+        }
+    }
+
+    /// Are plugins asked about this, after base said that? They stand neither before a gate nor on what is not mapped.
+    pub fn is_asked(&self, base: Reason) -> bool {
+        !self.is_protected && (base.allows() || self.is_open_to_plugins(base))
+    }
+
+    /// May a plugin's `allow` open it?
+    pub fn is_open_to_plugins(&self, base: Reason) -> bool {
+        !self.is_protected && self.can_open && base == Reason::NoPermission
+    }
+
+    /// Is this plugin asked?
+    pub fn asks(&self, base: Reason, binding: &Binding) -> bool {
+        let may_matter = base.allows() || (binding.may_grant && self.is_open_to_plugins(base));
+        self.is_asked(base) && may_matter && self.is_covered_by(binding)
+    }
+
+    pub fn is_covered_by(&self, binding: &Binding) -> bool {
+        let permissions: Vec<&str> = self.covered.iter().map(AsRef::as_ref).collect();
+        binding.filter.covers(&Topic {
+            permissions: &permissions,
+            route: (self.kind == Kind::Route).then_some((self.action, &self.path)),
+            module: self.right.map(|right| right.module),
+        })
+    }
+}
+
+fn of_route<'a>(
+    snapshot: &Snapshot,
+    tenant: Option<OrganizationId>,
+    app: &str,
+    method: &'a str,
+    target: &'a str,
+) -> Matter<'a> {
+    let bare = Matter {
+        app: Some(app.into()),
+        is_protected: app == OWN_APP,
+        path: Cow::Borrowed(target.split('?').next().unwrap_or_default()),
+        ..Matter::bare(Kind::Route, method)
+    };
+    let Some(path) = path::canonical(target) else { return bare };
+    let slots: Vec<Slot> = match snapshot.catalog.route(app, method, &path) {
+        Met::Permissions(_, slots) => slots.into_iter().flatten().copied().collect(),
+        Met::Nothing | Met::NotThisMethod(_) => Vec::new(),
+    };
+    let permissions = open_names(snapshot, tenant, &slots);
+    Matter { path, can_open: !permissions.is_empty(), covered: names(snapshot, &slots), permissions, ..bare }
+}
+
+fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: &'a str) -> Matter<'a> {
+    let bare = Matter::bare(Kind::Permission, name);
+    // A name that no catalog has is no more mapped than a path that none has.
+    let Some(node) = snapshot.catalog.find(name) else { return Matter { is_protected: true, ..bare } };
+    let permissions = open_names(snapshot, tenant, &[node.slot]);
+    Matter {
+        app: Some(node.app.clone()),
+        is_protected: *node.app == *OWN_APP,
+        can_open: !permissions.is_empty(),
+        covered: names(snapshot, &[node.slot]),
+        permissions,
+        ..bare
+    }
+}
+
+fn names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
+    slots.iter().filter_map(|slot| snapshot.catalog.get(*slot)).map(|node| node.name.clone()).collect()
+}
+
+/// What is closed is suspended for everybody, and what is another organization's is not this one's to open: no plugin does.
+fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[Slot]) -> Vec<Arc<str>> {
+    let catalog = &snapshot.catalog;
+    let is_open = |slot: &Slot| catalog.is_open(*slot) && tenant.is_none_or(|tenant| catalog.is_for(*slot, tenant));
+    let open: Vec<Slot> = slots.iter().copied().filter(is_open).collect();
+    names(snapshot, &open)
+}
+
+/// Does the right lie in this very organization? Direct grants belong to the site: one organization's rule gives nothing
+/// that could be another's.
+fn is_of_its_own(snapshot: &Snapshot, tenant: Option<OrganizationId>, right: &Right<'_>) -> bool {
+    ORGANIZATION_SCOPES.contains(&right.scope_type)
+        && tenant.is_some()
+        && snapshot.tenant_named(right.scope_id).map(|named| named.id) == tenant
+}

@@ -1,0 +1,433 @@
+//! What the policy knows of an organization's plugins: which version is bound to what, and what it may do.
+//!
+//! The component itself is the sandbox's; here is only what a decision must know to ask it. What a running version has
+//! counted ([`Live`]) outlives every edit of its binding, as a client's counters do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::catalog::methods;
+use super::template::Template;
+use crate::kernel::ids::{PluginId, Timestamp};
+use crate::kernel::secret::Hash;
+
+/// Does a plugin decide, or is it only watched?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Shadow,
+    Enforce,
+}
+
+impl Mode {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// The interfaces a component has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exports {
+    pub authorizer: bool,
+    pub role_mapper: bool,
+}
+
+impl Exports {
+    pub const AUTHORIZER: &'static str = "authorizer";
+    pub const ROLE_MAPPER: &'static str = "role-mapper";
+
+    pub fn words(self) -> Vec<&'static str> {
+        let all = [(self.authorizer, Self::AUTHORIZER), (self.role_mapper, Self::ROLE_MAPPER)];
+        all.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect()
+    }
+
+    pub fn of_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Self {
+        words.into_iter().fold(Self::default(), |mut exports, word| {
+            exports.authorizer |= word == Self::AUTHORIZER;
+            exports.role_mapper |= word == Self::ROLE_MAPPER;
+            exports
+        })
+    }
+}
+
+/// Which questions an authorizer covers; all of them when every list is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Names of permissions, or `video.*` for all below a name.
+    pub permissions: Vec<String>,
+    pub routes: RouteFilters,
+    /// Modules of direct grants.
+    pub modules: Vec<String>,
+}
+
+/// What a filter looks at of a question.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Topic<'a> {
+    /// Names of the permissions that answer.
+    pub permissions: &'a [&'a str],
+    /// Method and canonical path.
+    pub route: Option<(&'a str, &'a str)>,
+    /// Of a direct grant.
+    pub module: Option<&'a str>,
+}
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        let Self { permissions, routes, modules } = self;
+        permissions.is_empty() && routes.is_empty() && modules.is_empty()
+    }
+
+    /// Is the question covered? One entry that fits is enough.
+    pub fn covers(&self, topic: &Topic<'_>) -> bool {
+        self.is_empty()
+            || topic.permissions.iter().any(|name| self.permissions.iter().any(|own| is_below(own, name)))
+            || topic.route.is_some_and(|(method, path)| self.routes.cover(method, path))
+            || topic.module.is_some_and(|module| self.modules.iter().any(|own| own == module))
+    }
+}
+
+/// `video.edit` is itself, `video.*` all below `video`.
+fn is_below(own: &str, name: &str) -> bool {
+    match own.strip_suffix('*') {
+        Some(prefix) if prefix.ends_with('.') => name.len() > prefix.len() && name.starts_with(prefix),
+        _ => own == name,
+    }
+}
+
+/// `/videos/:id`, `POST /videos`, `/files/*rest`: texts, read as templates of the catalog when they are first needed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<String>", into = "Vec<String>")]
+pub struct RouteFilters {
+    texts: Vec<String>,
+    read: OnceLock<Vec<RouteFilter>>,
+}
+
+/// The methods joined with `|`, and the template.
+type RouteFilter = (Box<str>, Template);
+
+impl RouteFilters {
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// GET means HEAD too, which would be a way around the plugin otherwise.
+    fn cover(&self, method: &str, path: &str) -> bool {
+        let is_method = |token: &str| token == "*" || token == method || (token == "GET" && method == "HEAD");
+        let all = self.read.get_or_init(|| self.texts.iter().filter_map(|text| route_filter(text).ok()).collect());
+        all.iter().any(|(methods, template)| methods.split('|').any(is_method) && template.matches(path))
+    }
+}
+
+impl PartialEq for RouteFilters {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+
+impl Eq for RouteFilters {}
+
+impl From<Vec<String>> for RouteFilters {
+    fn from(texts: Vec<String>) -> Self {
+        Self { texts, read: OnceLock::new() }
+    }
+}
+
+impl From<RouteFilters> for Vec<String> {
+    fn from(filters: RouteFilters) -> Self {
+        filters.texts
+    }
+}
+
+/// Reads `[METHOD|METHOD ]/a/template`, or says in a sentence what is wrong with it.
+pub fn route_filter(text: &str) -> Result<RouteFilter, String> {
+    let (tokens, template) = match text.split_once(' ') {
+        Some((tokens, template)) if !text.starts_with('/') => (tokens, template),
+        _ => ("*", text),
+    };
+    methods(tokens)?;
+    Ok((tokens.into(), Template::parse(template)?))
+}
+
+/// How a version was put in force, or is watched; as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Activation {
+    pub version: u32,
+    pub may_grant: bool,
+    pub filter: Filter,
+    pub deadline_ms: Option<u32>,
+    /// Unix milliseconds.
+    pub since: i64,
+}
+
+/// A line of a plugin's log.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    pub at: Timestamp,
+    pub level: &'static str,
+    pub message: String,
+}
+
+/// What was counted of a running version since the start.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the word of a fault.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// Answers that would have changed a decision or a mapping, had a watched plugin been in force.
+    pub differed: u64,
+    pub duration_us: u64,
+    pub duration_us_max: u64,
+    pub fuel: u64,
+    pub fuel_max: u64,
+    pub memory_bytes_max: u64,
+    /// Calls that took more processor time than one may take on the thread of a request.
+    pub slow: u64,
+    /// Calls that ran off those threads, or ended there.
+    pub aside: u64,
+    /// The latest lines, the oldest first.
+    pub log: VecDeque<Logged>,
+    pub log_dropped: u64,
+    /// When it failed lately.
+    failures: VecDeque<Timestamp>,
+}
+
+/// What a running version has seen of itself; shared by all snapshots that hold it.
+#[derive(Debug)]
+pub struct Live {
+    /// It failed too often: what it covers is denied, and it is asked no more.
+    is_quarantined: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+impl Live {
+    pub fn new(is_quarantined: bool) -> Self {
+        Self { is_quarantined: AtomicBool::new(is_quarantined), seen: Mutex::default() }
+    }
+
+    pub fn is_quarantined(&self) -> bool {
+        self.is_quarantined.load(Ordering::Acquire)
+    }
+
+    /// It is asked no more.
+    pub fn quarantine(&self) {
+        self.is_quarantined.store(true, Ordering::Release);
+    }
+
+    /// Takes of what was seen what is needed; calls wait meanwhile.
+    pub fn look<T: Default>(&self, take: impl FnOnce(&Seen) -> T) -> T {
+        self.with(|seen| take(seen)).unwrap_or_default()
+    }
+
+    /// Counts something, quickly.
+    pub fn count(&self, count: impl FnOnce(&mut Seen)) {
+        let _ = self.with(count);
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Seen) -> T) -> Option<T> {
+        self.seen.lock().ok().map(|mut seen| f(&mut seen))
+    }
+
+    /// Counts a failure; answers whether it was the one too many, which happens once.
+    pub fn has_failed_too_often(&self, now: Timestamp, failures_max: u64, window_ms: i64) -> bool {
+        let is_too_many = self.with(|seen| {
+            seen.failures.retain(|at| at.plus_ms(window_ms) > now);
+            seen.failures.push_back(now);
+            seen.failures.len() as u64 >= failures_max
+        });
+        is_too_many.unwrap_or(true) && !self.is_quarantined.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// A version of a plugin that is asked.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    pub plugin: PluginId,
+    pub name: Arc<str>,
+    pub version: u32,
+    pub sha256: Hash,
+    pub mode: Mode,
+    pub exports: Exports,
+    /// May its `allow` open what no role does?
+    pub may_grant: bool,
+    pub filter: Arc<Filter>,
+    /// Milliseconds that a call may run; the setting when absent.
+    pub deadline_ms: Option<u32>,
+    /// Was it uploaded under the limits for big runtimes?
+    pub is_large: bool,
+    /// Since when, in Unix milliseconds: plugins are asked in this order.
+    pub since: i64,
+    pub live: Arc<Live>,
+}
+
+impl Binding {
+    /// Is this the same run of the same version?
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        (self.plugin, self.version, self.mode, self.since) == (other.plugin, other.version, other.mode, other.since)
+    }
+
+    /// All that decides, as text.
+    pub fn fact(&self) -> String {
+        let Self {
+            plugin,
+            name,
+            version,
+            sha256,
+            mode,
+            exports,
+            may_grant,
+            filter,
+            deadline_ms,
+            is_large,
+            since,
+            live: _,
+        } = self;
+        format!(
+            "{plugin} {name} {version} {} {mode:?} {exports:?} {may_grant} {filter:?} {deadline_ms:?} {is_large} {since}",
+            hex::encode(sha256)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::authz::catalog::{Catalog, Met, Node, UserType};
+
+    fn filter(permissions: &[&str], routes: &[&str], modules: &[&str]) -> Filter {
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        Filter { permissions: own(permissions), routes: own(routes).into(), modules: own(modules) }
+    }
+
+    fn is_route(own: &str, method: &str, path: &str) -> bool {
+        RouteFilters::from(vec![own.to_owned()]).cover(method, path)
+    }
+
+    #[test]
+    fn an_empty_filter_covers_everything_and_any_other_only_what_it_names() {
+        let route = Topic { permissions: &["video.edit"], route: Some(("PUT", "/videos/7")), module: None };
+        let grant = Topic { module: Some("cameras"), ..Topic::default() };
+        assert!(Filter::default().covers(&route) && Filter::default().covers(&grant));
+        for (own, covers_route, covers_grant) in [
+            (filter(&["video.edit"], &[], &[]), true, false),
+            (filter(&["video.*"], &[], &[]), true, false),
+            (filter(&["video"], &[], &[]), false, false),
+            (filter(&["video.edi"], &[], &[]), false, false),
+            (filter(&["*"], &[], &[]), false, false),
+            (filter(&[], &["/videos/:id"], &[]), true, false),
+            (filter(&[], &["GET /videos/:id", "PUT /videos/{id}"], &[]), true, false),
+            (filter(&[], &["GET /videos/:id"], &[]), false, false),
+            (filter(&[], &[], &["cameras"]), false, true),
+            (filter(&[], &[], &["camera"]), false, false),
+            (filter(&["other"], &["/other"], &["cameras"]), false, true),
+        ] {
+            assert_eq!((own.covers(&route), own.covers(&grant)), (covers_route, covers_grant), "{own:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_star_means_what_lies_below_it_and_nothing_beside_it() {
+        for (own, name, is) in [
+            ("video.*", "video.edit", true),
+            ("video.*", "video.edit.title", true),
+            ("video.*", "video", false),
+            ("video.*", "video.", false),
+            ("video.*", "videos.edit", false),
+            ("video*", "video.edit", false),
+            ("video*", "video*", true),
+        ] {
+            assert_eq!(is_below(own, name), is, "{own} {name}");
+        }
+    }
+
+    #[test]
+    fn a_route_of_a_filter_is_read_as_a_template_is() {
+        for (own, method, path, is) in [
+            ("/", "GET", "/", true),
+            ("/", "GET", "/a", false),
+            ("/videos/:id/", "GET", "/videos/7", true),
+            ("/videos/:id", "GET", "/videos", false),
+            ("/videos/:id", "GET", "/videos/7/pages", false),
+            ("/videos/*rest", "GET", "/videos", false),
+            ("/videos/*rest", "GET", "/videos/7", true),
+            ("/videos/*rest", "GET", "/videos/7/pages", true),
+            ("GET /videos", "HEAD", "/videos", true),
+            ("HEAD /videos", "GET", "/videos", false),
+            ("GET|POST /videos", "POST", "/videos", true),
+            ("* /videos", "POST", "/videos", true),
+            ("POST /videos", "post", "/videos", false),
+            ("videos", "GET", "/videos", false),
+            ("/v/{user id}", "GET", "/v/7", true),
+            ("GET /v/{user id}", "GET", "/v/7", true),
+            ("/v/{id}.json", "GET", "/v/7.json", true),
+            ("/v/{id}.json", "GET", "/v/7.xml", false),
+            ("/v/{path+}", "GET", "/v/a/b", true),
+            ("/%E4%BD%BF/x", "GET", "/使/x", true),
+        ] {
+            assert_eq!(is_route(own, method, path), is, "{own} {method} {path}");
+        }
+    }
+
+    #[test]
+    fn failures_count_while_they_are_recent_and_the_one_too_many_is_said_once() {
+        // When it failed, and at which of them it was once too often: three within a second.
+        for (times, expected) in [
+            (vec![0, 0, 0], Some(2)),
+            (vec![0, 1, 999], Some(2)),
+            // After a second, to the millisecond, one is forgotten.
+            (vec![0, 1, 1_000], None),
+            (vec![0, 1, 1_000, 1_000], Some(3)),
+            (vec![0, 1_000, 2_000, 3_000, 4_000], None),
+            (vec![0, 600, 1_200, 1_800, 2_400], None),
+            (vec![0, 600, 1_200, 1_500, 1_600, 1_700], Some(3)),
+        ] {
+            let live = Live::new(false);
+            let too_often: Vec<usize> = (0..times.len())
+                .filter(|n| live.has_failed_too_often(Timestamp(1_000_000 + times[*n]), 3, 1_000))
+                .collect();
+            assert_eq!(too_often, Vec::from_iter(expected), "{times:?}");
+            assert_eq!(live.is_quarantined(), expected.is_some(), "{times:?}");
+        }
+        assert!(Live::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "one may be enough");
+        assert!(!Live::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "it was said before the restart");
+    }
+
+    proptest! {
+        /// A filter that names a template covers what the catalog routes to that template, and nothing else.
+        #[test]
+        fn a_filter_matches_a_path_as_the_catalog_does(
+            template in "(/(a|b|:x|\\{y\\}|a\\{y\\}|\\{x\\}\\.\\{y\\})){0,3}(/\\*rest|/\\{p\\+\\}|/\\{p\\+\\}:a|/\\{p\\+\\}/b)?",
+            path in "(/(a|b|c|ab|a\\.b|a:a)){0,4}",
+        ) {
+            let template = if template.is_empty() { "/".to_owned() } else { template };
+            let path = if path.is_empty() { "/".to_owned() } else { path };
+            let node = Node {
+                slot: 0,
+                name: "it".into(),
+                app: "main".into(),
+                parent: None,
+                http_methods: Some("GET".into()),
+                http_path: Some(template.as_str().into()),
+                is_open: true,
+                user_type: UserType::Backend,
+                orphaned: false,
+                position: 0,
+            };
+            let catalog = Catalog::build(vec![node]);
+            let is_routed = matches!(catalog.route("main", "GET", &path), Met::Permissions(..));
+            prop_assert_eq!(is_route(&format!("GET {template}"), "GET", &path), is_routed, "{} {}", template, path);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Promises: what somebody gave and somebody else takes later. This file is the list of them, and the one rule.
+//!
+//! **Invariant.** A promise is worth what its maker may give when it is taken. It is checked in the transaction that takes
+//! it, and withdrawn in the one that takes the maker's rights away (`kernel::app::promises`).
+//!
+//! No promises: what an organization has as a rule of its own and can see and change (role mappings, ticks of roles,
+//! plugins); a key that its member made for itself, whose rights are asked for at every request; what a member asked for
+//! itself (sessions, mailed links for its own password).
+
+use std::sync::Arc;
+
+use super::client::Client;
+use super::giving::{self, RightRow, Touch};
+use super::permission::Permission;
+use super::snapshot::Snapshot;
+use super::{Reach, require, require_in_tenant};
+use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
+
+/// Who made a promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Maker {
+    /// The command line, which is the owner of the machine; also the site itself.
+    Site,
+    Member(MemberId),
+    Client(Arc<str>),
+    /// Not known, or of a kind that promises nothing.
+    Nobody,
+}
+
+impl Maker {
+    pub fn of(caller: &Identity) -> Self {
+        match &caller.who {
+            Who::CommandLine => Self::Site,
+            Who::Member(id) => Self::Member(*id),
+            Who::Client(client) => Self::Client(client.client_key.clone()),
+            Who::Asserted(_) | Who::Key(_) | Who::Internal | Who::Visitor => Self::Nobody,
+        }
+    }
+
+    /// As rows have it: kind and name, like the actor of an audit entry.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Site => "cli".into(),
+            Self::Member(id) => format!("member {id}"),
+            Self::Client(key) => format!("client {key}"),
+            Self::Nobody => "nobody".into(),
+        }
+    }
+
+    /// The maker of a row; rows from before makers were stored have none.
+    pub fn of_text(text: Option<&str>) -> Self {
+        match text.and_then(|text| text.split_once(' ').or(Some((text, "")))) {
+            Some(("cli", "")) => Self::Site,
+            Some(("member", id)) => Self::Member(MemberId::of(id)),
+            Some(("client", key)) => Self::Client(key.into()),
+            _ => Self::Nobody,
+        }
+    }
+
+    /// The maker as a caller of this moment, acting in that organization; `None` when there is no such principal any more.
+    fn today(&self, snapshot: &Snapshot, tenant: Option<OrganizationId>, now: Timestamp) -> Option<Identity> {
+        let who = match self {
+            Self::Site => Some(Who::CommandLine),
+            Self::Member(id) => snapshot.is_active(*id).then_some(Who::Member(*id)),
+            Self::Client(key) => {
+                let client = snapshot.client(key).filter(|client| client.is_active);
+                let client = client.filter(|client| client.expires_at.is_none_or(|at| now < at));
+                let client = client.filter(|client| require_client_kept(snapshot, client, now).is_ok());
+                client.cloned().map(Who::Client)
+            }
+            Self::Nobody => None,
+        };
+        who.map(|who| Identity::of_maker(who, tenant))
+    }
+}
+
+/// All that is promised.
+#[derive(Debug, Clone, Copy)]
+pub enum Promise<'a> {
+    /// A link into an organization, with a role or none.
+    Invitation { tenant: OrganizationId, role: Option<RoleId> },
+    /// A link for a member's new password, made by an administrator; with the member's direct rights.
+    PasswordLink { member: MemberId, rights: &'a [RightRow] },
+    /// The letter to a new member, and the link in it; with the member's direct rights.
+    Welcome { member: MemberId, rights: &'a [RightRow] },
+    /// The key of a service. It is not withdrawn: it opens nothing until somebody who may give its scopes rotates it.
+    ServiceKey { scopes: &'a [&'a str] },
+    /// An API client. Like the key of a service it is not withdrawn.
+    ClientScopes { scopes: &'a [&'a str] },
+    /// A key that somebody else made for a member; with the member's direct rights, where the rows are at hand. When these
+    /// grow, it is asked again.
+    MemberKey { member: MemberId, rights: &'a [RightRow] },
+    /// What a webhook hears of, in one organization or the whole site. It is switched off, and can be switched on again.
+    Webhook { organization: Option<OrganizationId> },
+}
+
+/// Fails unless the maker may give today what it promised.
+pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, now: Timestamp) -> Result<()> {
+    let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(Cause::NotHeld));
+    match promise {
+        Promise::Invitation { tenant, role } => {
+            let caller = as_caller_in(Some(tenant))?;
+            require_in_tenant(snapshot, &caller, Permission::INVITATION_CREATE)?;
+            let role = match role {
+                None => None,
+                Some(id) => {
+                    let found = snapshot.tenant(tenant).and_then(|tenant| tenant.role(id));
+                    Some(found.ok_or(Cause::RoleNotFound)?)
+                }
+            };
+            giving::require_may_invite(snapshot, &caller, tenant, role)
+        }
+        Promise::PasswordLink { member, rights } => {
+            let permissions = [Permission::MEMBER_PASSWORD_LINK];
+            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+        }
+        Promise::Welcome { member, rights } => {
+            let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
+            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
+        }
+        Promise::ServiceKey { .. } | Promise::ClientScopes { .. } | Promise::MemberKey { .. }
+            if *maker == Maker::Site =>
+        {
+            Ok(())
+        }
+        Promise::ServiceKey { scopes } => {
+            let caller = as_caller_in(None)?;
+            require_one_of(snapshot, &caller, &[Permission::KEY_CREATE, Permission::KEY_ROTATE])?;
+            giving::require_scopes_held(snapshot, &caller, scopes)
+        }
+        Promise::ClientScopes { scopes } => {
+            let caller = as_caller_in(None)?;
+            let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_UPDATE, Permission::CLIENT_ROTATE];
+            require_one_of(snapshot, &caller, &permissions)?;
+            giving::require_scopes_held(snapshot, &caller, scopes)
+        }
+        Promise::MemberKey { member, rights } => {
+            // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
+            let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
+            if is_below && !rights.is_empty() {
+                return Err(Cause::NotHeld.into());
+            }
+            let permissions = [Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
+            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Standing, rights))
+        }
+        Promise::Webhook { organization } => {
+            let caller = as_caller_in(organization)?;
+            let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_UPDATE])?;
+            let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
+            if hears { Ok(()) } else { Err(Cause::NotHeld.into()) }
+        }
+    }
+}
+
+/// Fails unless who made this client, or changed it last, may give its scopes today.
+pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
+    if matches!(client.maker, Maker::Client(_)) {
+        // No client makes clients.
+        return Err(Cause::NotHeld.into());
+    }
+    let scopes: Vec<&str> = client.scopes.iter().map(|scope| &**scope).collect();
+    require_kept(snapshot, &client.maker, Promise::ClientScopes { scopes: &scopes }, now)
+}
+
+/// The reach of the first of these permissions that the caller has.
+fn require_one_of(snapshot: &Snapshot, caller: &Identity, permissions: &[Permission]) -> Result<Reach> {
+    let mut refused = Error::from(Cause::Forbidden);
+    for permission in permissions {
+        match require(snapshot, caller, *permission) {
+            Ok(reach) => return Ok(reach),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Has the maker one of these permissions, and may it change this member: for the whole site, or in the one organization
+/// that the member belongs to?
+fn require_may_change_today(
+    snapshot: &Snapshot,
+    as_caller_in: &dyn Fn(Option<OrganizationId>) -> Result<Identity>,
+    permissions: &[Permission],
+    (member, touch, rights): (MemberId, Touch, &[RightRow]),
+) -> Result<()> {
+    let may = |tenant: Option<OrganizationId>| -> Result<()> {
+        let caller = as_caller_in(tenant)?;
+        let reach = require_one_of(snapshot, &caller, permissions)?;
+        let only = snapshot.only_tenant(member).map(|tenant| tenant.id);
+        if reach.organization().is_some() && reach.organization() != only {
+            return Err(Cause::MemberNotFound.into());
+        }
+        giving::require_may_change(snapshot, &caller, (reach, member), (touch, rights))
+    };
+    may(None).or_else(|refused| match snapshot.only_tenant(member) {
+        Some(tenant) => may(Some(tenant.id)),
+        None => Err(refused),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_maker_is_read_as_it_was_written() {
+        for maker in [Maker::Site, Maker::Member(MemberId::new()), Maker::Client("rc_1".into()), Maker::Nobody] {
+            assert_eq!(Maker::of_text(Some(&maker.text())), maker);
+        }
+        for text in [None, Some(""), Some("cli x"), Some("internal internal"), Some("nobody")] {
+            assert_eq!(Maker::of_text(text), Maker::Nobody, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_s_promise_is_not_kept() {
+        let snapshot = Snapshot::empty(1);
+        for promise in [
+            Promise::ServiceKey { scopes: &["jobs:write"] },
+            Promise::ClientScopes { scopes: &["jobs:write"] },
+            Promise::MemberKey { member: MemberId::new(), rights: &[] },
+            Promise::Webhook { organization: None },
+        ] {
+            let is_kept = |maker: &Maker| require_kept(&snapshot, maker, promise, Timestamp::now()).is_ok();
+            assert!(!is_kept(&Maker::Nobody) && !is_kept(&Maker::Member(MemberId::new())), "{promise:?}");
+            assert!(!is_kept(&Maker::Client("rc_1".into())) && is_kept(&Maker::Site), "{promise:?}");
+        }
+    }
+}

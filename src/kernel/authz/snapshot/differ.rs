@@ -1,0 +1,196 @@
+//! A snapshot beside its rows: would a fact change anything, and which facts does the snapshot know?
+//!
+//! **Invariant.** [`Snapshot::differs`] mirrors [`Snapshot::apply`]: what was applied does not differ.
+
+use std::sync::Arc;
+
+use super::{Change, Seats, Snapshot};
+use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
+use crate::kernel::authz::plugin::Binding;
+use crate::kernel::ids::OrganizationId;
+use crate::kernel::secret::Hash;
+
+/// A kind of what a snapshot knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Catalog,
+    /// Organizations with their plugins.
+    Tenants,
+    Roles,
+    People,
+    Seats,
+    /// What is computed from roles for each combination of them.
+    RoleSets,
+    Grants,
+    Clients,
+    Sessions,
+    ApiKeys,
+}
+
+/// How far a walk along a snapshot has come.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    tenant: usize,
+    shard: usize,
+}
+
+impl Snapshot {
+    /// Would the change change anything?
+    pub fn differs(&self, change: &Change) -> bool {
+        match change {
+            Change::Person(id, status) => self.people.get(id).is_none_or(|person| person.status != *status),
+            Change::PersonGone(id) => self.people.get(id).is_some(),
+            Change::Placed(id, ends) => {
+                let seats = self.seats_between(*ends);
+                self.people.get(id).is_some_and(|person| seats.is_some_and(|seats| person.seats != seats))
+            }
+            Change::Tenant { id, org_code, is_active, requires_second_factor } => {
+                self.differs_tenant(*id, org_code, *is_active, *requires_second_factor)
+            }
+            Change::Seat(tenant, member, roles) => {
+                self.tenant(*tenant).is_some_and(|tenant| tenant.differs_seat(*member, roles.as_deref()))
+            }
+            Change::Role(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(role.id) != Some(role)),
+            Change::RoleGone(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some()),
+            Change::Folded(tenant) => self.tenant(*tenant).is_some_and(|tenant| !tenant.is_folded()),
+            Change::Plugins(tenant, bindings) => self
+                .tenant(*tenant)
+                .is_some_and(|tenant| !tenant.plugins.iter().map(Binding::fact).eq(bindings.iter().map(Binding::fact))),
+            Change::Catalog(catalog) => {
+                let open = |slot| (self.catalog.is_open(slot), catalog.is_open(slot));
+                !self.catalog.iter().eq(catalog.iter())
+                    || catalog.iter().map(|node| open(node.slot)).any(|(known, now)| known != now)
+            }
+            Change::Grant(key, id) => self.grant(key) != *id,
+            Change::Client(client) => self.client(&client.client_key).is_none_or(|known| known.fact() != client.fact()),
+            Change::ClientGone(client_key) => self.client(client_key).is_some(),
+            Change::Session(id, session) => self.session(*id) != *session,
+            Change::ApiKey(key) => {
+                let is_found = |hash: Hash| self.imported_keys.get(&hash) == Some(&key.id);
+                self.api_key(key.id).is_none_or(|known| known.fact() != key.fact())
+                    || (key.is_imported && !key.hashes().all(is_found))
+            }
+            Change::ApiKeyGone(id) => self.api_key(*id).is_some(),
+        }
+    }
+
+    fn differs_tenant(
+        &self,
+        id: OrganizationId,
+        org_code: &Arc<str>,
+        is_active: bool,
+        requires_second_factor: bool,
+    ) -> bool {
+        let Some(index) = self.tenant_index.get(&id).copied() else { return true };
+        let tenant = &self.tenants[index as usize];
+        tenant.org_code != *org_code
+            || tenant.is_active != is_active
+            || tenant.requires_second_factor != requires_second_factor
+            || self.org_codes.get(org_code) != Some(&id)
+            || self.strict.binary_search(&index).is_ok() != (is_active && requires_second_factor)
+            || (**org_code == *PLATFORM_ORG_CODE && self.platform != Some(index))
+    }
+
+    /// Where somebody is who is in nothing before the first of these organizations, nor behind the last one. Nothing is
+    /// known of organizations that are not known.
+    pub(super) fn seats_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<Seats> {
+        match ends {
+            None => Some(Seats::None),
+            Some((first, last)) if first == last => self.tenant_index.get(&first).copied().map(Seats::One),
+            Some(_) => Some(Seats::Many),
+        }
+    }
+
+    /// How many facts of a part there are, of one organization or of all, where there may be very many.
+    pub fn count(&self, part: Part, organization: Option<OrganizationId>) -> Option<usize> {
+        match (part, organization) {
+            (Part::Seats, Some(id)) => Some(self.tenant(id).map_or(0, |tenant| tenant.seats.len())),
+            (Part::Seats, None) => Some(self.tenants().map(|tenant| tenant.seats.len()).sum()),
+            (Part::People, None) => Some(self.people.len()),
+            (Part::Grants, None) => Some(self.grants.len()),
+            (Part::Sessions, None) => Some(self.sessions.len()),
+            (Part::ApiKeys, None) => Some(self.api_keys.len()),
+            _ => None,
+        }
+    }
+
+    /// What of a part the snapshot knows from a place on, as changes that name it, until there are `enough`; and the next
+    /// place, where there is one.
+    pub fn known(
+        &self,
+        part: Part,
+        organization: Option<OrganizationId>,
+        place: Place,
+        enough: usize,
+    ) -> (Vec<Change>, Option<Place>) {
+        let shard = |next: Option<usize>| next.map(|shard| Place { tenant: 0, shard });
+        match part {
+            Part::Catalog => (vec![Change::Catalog(self.catalog.clone())], None),
+            Part::Tenants | Part::Roles | Part::Seats | Part::RoleSets => {
+                self.known_of_tenants(part, organization, place, enough)
+            }
+            Part::People => {
+                let (people, next) = self.people.keys_from(place.shard, enough);
+                (people.into_iter().map(Change::PersonGone).collect(), shard(next))
+            }
+            Part::Grants => {
+                let (grants, next) = self.grants.keys_from(place.shard, enough);
+                (grants.into_iter().map(|key| Change::Grant(key, self.grant(&key))).collect(), shard(next))
+            }
+            Part::Clients => (self.clients.keys().cloned().map(Change::ClientGone).collect(), None),
+            Part::Sessions => {
+                let (sessions, next) = self.sessions.keys_from(place.shard, enough);
+                (sessions.into_iter().map(|id| Change::Session(id, None)).collect(), shard(next))
+            }
+            Part::ApiKeys => {
+                let (keys, next) = self.api_keys.keys_from(place.shard, enough);
+                (keys.into_iter().map(Change::ApiKeyGone).collect(), shard(next))
+            }
+        }
+    }
+
+    fn known_of_tenants(
+        &self,
+        part: Part,
+        organization: Option<OrganizationId>,
+        mut place: Place,
+        enough: usize,
+    ) -> (Vec<Change>, Option<Place>) {
+        let mut known = Vec::new();
+        while let Some(tenant) = self.tenants.get(place.tenant) {
+            if known.len() >= enough {
+                return (known, Some(place));
+            }
+            let next = match part {
+                _ if organization.is_some_and(|only| only != tenant.id) => None,
+                Part::Tenants => {
+                    known.push(Change::Tenant {
+                        id: tenant.id,
+                        org_code: tenant.org_code.clone(),
+                        is_active: tenant.is_active,
+                        requires_second_factor: tenant.requires_second_factor,
+                    });
+                    None
+                }
+                Part::Roles => {
+                    known.extend(tenant.roles().map(|role| Change::RoleGone(tenant.id, role.id)));
+                    None
+                }
+                Part::RoleSets => {
+                    known.push(Change::Folded(tenant.id));
+                    None
+                }
+                _ => {
+                    let (members, next) = tenant.seats.keys_from(place.shard, enough - known.len());
+                    known.extend(members.into_iter().map(|member| Change::Seat(tenant.id, member, None)));
+                    next
+                }
+            };
+            place = match next {
+                Some(shard) => Place { shard, ..place },
+                None => Place { tenant: place.tenant + 1, shard: 0 },
+            };
+        }
+        (known, None)
+    }
+}

@@ -1,0 +1,292 @@
+//! One organization in the snapshot: its roles, and who holds which of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::kernel::authz::catalog::{Bits, Catalog, Slot};
+use crate::kernel::authz::plugin::Binding;
+use crate::kernel::authz::shards::Shards;
+use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
+
+/// What a role holds beside its ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Ticked,
+    /// Every permission of a tenant's catalog.
+    Tenant,
+    /// Everything there is.
+    Everything,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub id: RoleId,
+    pub key: Arc<str>,
+    pub is_open: bool,
+    pub holds: Holds,
+    pub ticked: Arc<Bits>,
+}
+
+impl Role {
+    /// An owner's or a platform administrator's, which no source and no plugin gives.
+    pub fn is_protected(&self) -> bool {
+        self.holds != Holds::Ticked
+    }
+
+    /// Does the role give the permission, by a tick or by its nature?
+    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: Slot) -> bool {
+        match self.holds {
+            Holds::Everything => true,
+            Holds::Tenant => {
+                (self.ticked.contains(slot) && catalog.is_for(slot, tenant)) || catalog.is_in_tenant(slot, tenant)
+            }
+            Holds::Ticked => self.ticked.contains(slot) && catalog.is_for(slot, tenant),
+        }
+    }
+}
+
+/// A combination of roles that some member holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoleSet {
+    /// Sorted indexes of roles, closed ones included.
+    roles: Box<[u32]>,
+    pub ticked: Bits,
+    pub holds_tenant: bool,
+    pub holds_everything: bool,
+}
+
+impl RoleSet {
+    /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
+    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: Slot) -> bool {
+        self.holds_everything
+            || (self.ticked.contains(slot) && catalog.is_for(slot, tenant))
+            || (self.holds_tenant && catalog.is_in_tenant(slot, tenant))
+    }
+
+    pub fn holds_everything(&self) -> bool {
+        self.holds_everything
+    }
+
+    /// Is its holder an owner, who holds all of the organization's catalog whatever is in it?
+    pub fn is_of_owner(&self) -> bool {
+        self.holds_tenant || self.holds_everything
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RoleSets {
+    all: Vec<Arc<RoleSet>>,
+    members: Vec<u32>,
+    index: HashMap<Box<[u32]>, u32>,
+    free: Vec<u32>,
+}
+
+/// One organization with its roles and the people in it.
+#[derive(Clone)]
+pub struct Tenant {
+    pub id: OrganizationId,
+    pub org_code: Arc<str>,
+    pub is_active: bool,
+    /// Do its members sign in with a second factor?
+    pub requires_second_factor: bool,
+    pub roles: Arc<Vec<Option<Role>>>,
+    pub role_index: Arc<HashMap<RoleId, u32>>,
+    pub sets: Arc<RoleSets>,
+    pub seats: Shards<MemberId, u32>,
+    pub plugins: Arc<Vec<Binding>>,
+}
+
+impl Tenant {
+    /// The member's role set; `None` when it does not belong here.
+    pub fn set_of(&self, member: MemberId) -> Option<&RoleSet> {
+        self.seats.get(&member).map(|set| &*self.sets.all[*set as usize])
+    }
+
+    /// The roles a member holds here, closed ones included.
+    pub fn roles_of(&self, member: MemberId) -> impl Iterator<Item = &Role> {
+        let roles = self.set_of(member).map_or(&[][..], |set| &set.roles);
+        roles.iter().filter_map(|index| self.roles[*index as usize].as_ref())
+    }
+
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.iter().flatten()
+    }
+
+    pub fn role(&self, id: RoleId) -> Option<&Role> {
+        self.roles[*self.role_index.get(&id)? as usize].as_ref()
+    }
+
+    /// The organization's own rules that are asked, in their order; those that are only watched included.
+    pub fn plugins(&self) -> &Arc<Vec<Binding>> {
+        &self.plugins
+    }
+
+    /// What a running version has counted stays with it.
+    pub fn bind(&mut self, mut bindings: Vec<Binding>) {
+        for binding in &mut bindings {
+            if let Some(former) = self.plugins.iter().find(|former| former.is_same_run(binding)) {
+                let is_quarantined = binding.live.is_quarantined();
+                binding.live = former.live.clone();
+                if is_quarantined {
+                    binding.live.quarantine();
+                }
+            }
+        }
+        self.plugins = Arc::new(bindings);
+    }
+
+    pub fn put_role(&mut self, role: Role) {
+        let roles = Arc::make_mut(&mut self.roles);
+        match self.role_index.get(&role.id).copied() {
+            Some(index) => {
+                roles[index as usize] = Some(role);
+                self.refold(index);
+            }
+            None => {
+                // A deleted role's place is free again: nobody held it, so that no set names it.
+                let place = roles.iter().position(Option::is_none).unwrap_or(roles.len());
+                let index = u32::try_from(place).unwrap_or(u32::MAX);
+                Arc::make_mut(&mut self.role_index).insert(role.id, index);
+                if place == roles.len() {
+                    roles.push(None);
+                }
+                roles[place] = Some(role);
+            }
+        }
+    }
+
+    pub fn drop_role(&mut self, id: RoleId) {
+        if let Some(index) = Arc::make_mut(&mut self.role_index).remove(&id) {
+            Arc::make_mut(&mut self.roles)[index as usize] = None;
+            self.refold(index);
+        }
+    }
+
+    /// Computes again every set that contains the role.
+    fn refold(&mut self, index: u32) {
+        let roles = self.roles.clone();
+        for set in &mut Arc::make_mut(&mut self.sets).all {
+            if set.roles.contains(&index) {
+                *set = Arc::new(folded(&roles, set.roles.clone()));
+            }
+        }
+    }
+
+    /// Computes every set again.
+    pub fn fold(&mut self) {
+        let roles = self.roles.clone();
+        for set in &mut Arc::make_mut(&mut self.sets).all {
+            *set = Arc::new(folded(&roles, set.roles.clone()));
+        }
+    }
+
+    /// Does every set hold what its roles give?
+    pub fn is_folded(&self) -> bool {
+        self.sets.all.iter().all(|set| **set == folded(&self.roles, set.roles.clone()))
+    }
+
+    /// Is the member elsewhere than in this combination of roles, or not at all where it should be?
+    pub fn differs_seat(&self, member: MemberId, held: Option<&[RoleId]>) -> bool {
+        match (self.set_of(member), held) {
+            (None, None) => false,
+            (Some(set), Some(held)) => set.roles != self.indexes(held),
+            _ => true,
+        }
+    }
+
+    /// Roles as a set has them.
+    fn indexes(&self, held: &[RoleId]) -> Box<[u32]> {
+        let mut indexes: Vec<u32> = held.iter().filter_map(|id| self.role_index.get(id).copied()).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.into()
+    }
+
+    pub fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
+        let entered = held.map(|held| {
+            let indexes = self.indexes(&held);
+            self.enter_set(indexes)
+        });
+        let left = match entered {
+            Some(set) => self.seats.insert(member, set),
+            None => self.seats.remove(&member),
+        };
+        if let Some(set) = left {
+            self.leave_set(set);
+        }
+    }
+
+    fn enter_set(&mut self, roles: Box<[u32]>) -> u32 {
+        let sets = Arc::make_mut(&mut self.sets);
+        let set = sets.index.get(&roles).copied().unwrap_or_else(|| {
+            let folded = Arc::new(folded(&self.roles, roles.clone()));
+            let set = sets.free.pop().unwrap_or_else(|| {
+                sets.all.push(Arc::default());
+                sets.members.push(0);
+                u32::try_from(sets.all.len() - 1).unwrap_or(u32::MAX)
+            });
+            sets.all[set as usize] = folded;
+            sets.index.insert(roles, set);
+            set
+        });
+        sets.members[set as usize] += 1;
+        set
+    }
+
+    fn leave_set(&mut self, set: u32) {
+        let sets = Arc::make_mut(&mut self.sets);
+        let members = &mut sets.members[set as usize];
+        *members -= 1;
+        if *members == 0 {
+            let gone = std::mem::take(&mut sets.all[set as usize]);
+            sets.index.remove(&gone.roles);
+            sets.free.push(set);
+        }
+    }
+}
+
+fn folded(roles: &[Option<Role>], indexes: Box<[u32]>) -> RoleSet {
+    let mut set = RoleSet { roles: indexes, ..RoleSet::default() };
+    for role in set.roles.iter().filter_map(|index| roles[*index as usize].as_ref()).filter(|role| role.is_open) {
+        set.ticked.union(&role.ticked);
+        set.holds_tenant |= role.holds == Holds::Tenant;
+        set.holds_everything |= role.holds == Holds::Everything;
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_combination_of_roles_that_holds_something_else_is_computed_again() {
+        let (member, role) = (MemberId::new(), RoleId::new());
+        let mut tenant = Tenant {
+            id: OrganizationId::new(),
+            org_code: "acme".into(),
+            is_active: true,
+            requires_second_factor: false,
+            roles: Arc::default(),
+            role_index: Arc::default(),
+            sets: Arc::default(),
+            seats: Shards::default(),
+            plugins: Arc::default(),
+        };
+        let ticked = Arc::new([3].into_iter().collect());
+        tenant.put_role(Role { id: role, key: "reader".into(), is_open: true, holds: Holds::Ticked, ticked });
+        tenant.seat(member, Some(vec![role]));
+        assert!(tenant.is_folded() && !tenant.differs_seat(member, Some(&[role])));
+        for set in &mut Arc::make_mut(&mut tenant.sets).all {
+            Arc::make_mut(set).ticked = Bits::default();
+        }
+        assert!(!tenant.is_folded());
+        tenant.fold();
+        assert!(tenant.is_folded() && tenant.set_of(member).is_some_and(|set| set.ticked.contains(3)));
+        for (held, differs) in [(Some(&[][..]), true), (None, true), (Some(&[role, role][..]), false)] {
+            assert_eq!(tenant.differs_seat(member, held), differs, "{held:?}");
+        }
+        tenant.seat(member, None);
+        assert!(tenant.is_folded() && !tenant.differs_seat(member, None));
+    }
+}

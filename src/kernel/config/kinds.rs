@@ -1,0 +1,293 @@
+//! What can stand behind a setting's name, how it is read and shown, and its bounds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use toml::Value;
+
+use super::{Language, LogFormat, MailSecurity};
+use crate::kernel::nearest::did_you_mean;
+
+/// What can stand behind a setting's name.
+pub trait Setting: Sized {
+    const KIND: &'static str;
+    fn read(value: &Value) -> Result<Self, String>;
+    fn show(&self) -> String;
+    /// The same from the environment, where everything is text.
+    fn of_text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+}
+
+impl Setting for u64 {
+    const KIND: &'static str = "number";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| "must be a whole number, 0 or more".into())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn of_text(text: &str) -> Value {
+        text.parse::<i64>().map_or_else(|_| Value::String(text.to_owned()), Value::Integer)
+    }
+}
+
+impl Setting for bool {
+    const KIND: &'static str = "true or false";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| "must be true or false".into())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn of_text(text: &str) -> Value {
+        match text {
+            "true" | "1" => Value::Boolean(true),
+            "false" | "0" => Value::Boolean(false),
+            other => Value::String(other.to_owned()),
+        }
+    }
+}
+
+impl Setting for String {
+    const KIND: &'static str = "text";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| "must be text".into())
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Setting for PathBuf {
+    const KIND: &'static str = "path";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(PathBuf::from).ok_or_else(|| "must be a path".into())
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.display().to_string())
+    }
+}
+
+impl Setting for SocketAddr {
+    const KIND: &'static str = "address:port";
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| "must be like 127.0.0.1:8480".into())
+    }
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for LogFormat {
+    const KIND: &'static str = "text or json";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("text") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            _ => Err("must be \"text\" or \"json\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Text => "\"text\"".into(),
+            Self::Json => "\"json\"".into(),
+        }
+    }
+}
+
+impl Setting for MailSecurity {
+    const KIND: &'static str = "starttls, tls or none";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("starttls") => Ok(Self::StartTls),
+            Some("tls") => Ok(Self::Tls),
+            Some("none") => Ok(Self::None),
+            _ => Err("must be \"starttls\", \"tls\" or \"none\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::StartTls => "\"starttls\"".into(),
+            Self::Tls => "\"tls\"".into(),
+            Self::None => "\"none\"".into(),
+        }
+    }
+}
+
+impl Setting for Language {
+    const KIND: &'static str = "en or zh-TW";
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("en") => Ok(Self::English),
+            Some("zh-TW") => Ok(Self::Chinese),
+            _ => Err("must be \"en\" or \"zh-TW\"".into()),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::English => "\"en\"".into(),
+            Self::Chinese => "\"zh-TW\"".into(),
+        }
+    }
+}
+
+impl Setting for Vec<String> {
+    const KIND: &'static str = "list of text";
+    fn read(value: &Value) -> Result<Self, String> {
+        let wrong = || "must be a list of text".to_owned();
+        value.as_array().ok_or_else(wrong)?.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+    fn of_text(text: &str) -> Value {
+        Value::Array(
+            text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.into())).collect(),
+        )
+    }
+}
+
+impl Setting for Vec<IpNet> {
+    const KIND: &'static str = "list of addresses or CIDR ranges";
+    fn read(value: &Value) -> Result<Self, String> {
+        Vec::<String>::read(value)?
+            .iter()
+            .map(|text| network(text).ok_or_else(|| format!("{text:?} is not an address or a CIDR range")))
+            .collect()
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+    fn of_text(text: &str) -> Value {
+        Vec::<String>::of_text(text)
+    }
+}
+
+/// A CIDR range, or one address as the range of itself.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+}
+
+/// Bounds of a number or a path; `()` for everything else.
+pub trait Bounds<T> {
+    /// The value as it is kept.
+    fn check(&self, value: T) -> Result<T, String>;
+}
+impl<T> Bounds<T> for () {
+    fn check(&self, value: T) -> Result<T, String> {
+        Ok(value)
+    }
+}
+impl Bounds<u64> for std::ops::RangeInclusive<u64> {
+    fn check(&self, value: u64) -> Result<u64, String> {
+        if self.contains(&value) {
+            return Ok(value);
+        }
+        Err(format!("must be from {} to {}", self.start(), self.end()))
+    }
+}
+pub fn within<T>(value: T, bounds: impl Bounds<T>) -> Result<T, String> {
+    bounds.check(value)
+}
+
+/// Which lines are logged: levels, for everything or (`roster=debug`) for a part. The filter itself takes a word that is no
+/// level for the name of a part, and logs nothing else.
+pub(super) struct Levels;
+
+impl Bounds<String> for Levels {
+    fn check(&self, value: String) -> Result<String, String> {
+        const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+        for part in value.split(',').map(str::trim) {
+            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+            if !LEVELS.contains(&level.to_lowercase().as_str()) {
+                let meant = did_you_mean(level, LEVELS);
+                return Err(format!(
+                    "has {level:?}, which is no level{meant}: they are {}; finer as in `info,roster=debug`",
+                    LEVELS.join(", ")
+                ));
+            }
+        }
+        match tracing_subscriber::EnvFilter::try_new(&value) {
+            Ok(_) => Ok(value),
+            Err(e) => Err(format!("is not understood: {e}")),
+        }
+    }
+}
+
+/// The address of this site: http or https with a host, and a path that other paths are appended to. Empty for none.
+pub(super) struct PublicUrl;
+
+impl Bounds<String> for PublicUrl {
+    fn check(&self, value: String) -> Result<String, String> {
+        if value.is_empty() {
+            return Ok(value);
+        }
+        let below = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+        let Some(below) = below else {
+            return Err(format!("must begin with https:// or http://, as in https://{}", value.trim_matches('/')));
+        };
+        if value.ends_with('/') {
+            return Err("must not end with a slash".into());
+        }
+        let is_address = reqwest::Url::parse(&value).is_ok_and(|url| url.query().is_none() && url.fragment().is_none());
+        if below.contains(char::is_whitespace) || !is_address {
+            return Err("must be an address such as https://roster.example.org".into());
+        }
+        Ok(value)
+    }
+}
+
+/// A path that other paths are appended to: empty or `/` for none, else segments that the router takes as they are.
+pub struct Prefix;
+
+impl Bounds<String> for Prefix {
+    fn check(&self, path: String) -> Result<String, String> {
+        let Some(below) = path.strip_prefix('/') else {
+            return if path.is_empty() { Ok(path) } else { Err("must begin with a slash, as in /api/v1".into()) };
+        };
+        if below.is_empty() {
+            return Ok(String::new());
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        if let Some(odd) = below.chars().find(|c| *c != '/' && !is_plain(*c)) {
+            return Err(format!("has {odd:?} in it: between the slashes only letters, digits, - . _ and ~ can stand"));
+        }
+        if below.ends_with('/') {
+            return Err("must not end with a slash".into());
+        }
+        if below.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err("must have a name between every two slashes".into());
+        }
+        match below.split('/').next().filter(|top| TAKEN.contains(top)) {
+            Some(top) => Err(format!("must not begin with /{top}: something else lies there")),
+            None => Ok(path),
+        }
+    }
+}
+
+/// First segments of what lies outside the base path: the operations that answer at the root too, pages, and the
+/// addresses of standards.
+const TAKEN: [&str; 20] = [
+    "auth",
+    "me",
+    "admin",
+    "internal",
+    "setup",
+    "reset",
+    "invitation",
+    "healthz",
+    "readyz",
+    "metrics",
+    ".well-known",
+    "console",
+    "manual",
+    "status",
+    "authz",
+    "access",
+    "t",
+    "scim",
+    "oauth",
+    "mcp",
+];

@@ -1,0 +1,691 @@
+//! The SQLite file: [readers] in turn, one writer thread, and nothing else that touches it.
+//!
+//! **Invariant.** A change that was answered survives a power cut (`synchronous=FULL`), and what the writer carries
+//! in memory is published after the commit and before the answer. A job that fails undoes itself alone. One that panics
+//! takes its batch along, because nobody knows how far it got with the state; so does one that fails after it said that
+//! all is [`decided`](Writer::decided), which only a failing disk should bring about. The writer survives all of them.
+//!
+//! Nothing is committed to a file that is not where it was opened, and what is wrong with the file is told to [`Health`].
+//!
+//! The writer takes all jobs that wait, up to `db.write_batch`, runs each in a savepoint of one transaction, and
+//! commits once: that one fsync is shared by everybody who waited for it.
+
+pub mod lists;
+pub mod mark;
+pub mod readers;
+pub mod schema;
+pub mod sql;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::Timestamp;
+use crate::kernel::runtime::health::{self, Fault, Health, Place};
+pub use lists::{List, Listed, Window};
+use mark::State;
+pub use readers::Turn;
+use readers::{Apart, Readers};
+
+/// A fault of the database: the words and sentences are those that callers get.
+const fn fault(cause: Cause, is_fatal: bool) -> Fault {
+    Fault { part: "database", word: cause.word(), message: cause.message(), is_fatal }
+}
+
+const FULL: Fault = fault(Cause::DatabaseFull, false);
+const READ_ONLY: Fault = fault(Cause::DatabaseReadOnly, false);
+const DAMAGED: Fault = fault(Cause::DatabaseDamaged, true);
+const LOST: Fault = fault(Cause::DatabaseLost, true);
+
+/// A read-only view of one moment.
+pub struct Reader<'a> {
+    pub connection: &'a Connection,
+}
+
+/// The open transaction of one job. It reads what a [`Reader`] reads.
+pub struct Writer<'a> {
+    reader: Reader<'a>,
+    now: Timestamp,
+    is_decided: Cell<bool>,
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(connection: &'a Connection) -> Self {
+        Self { reader: Reader { connection }, now: Timestamp::now(), is_decided: Cell::new(false) }
+    }
+
+    /// One moment for the whole job.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Makes a change whose former content must not stay in what the file has free.
+    pub fn erasing<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let set = |on: bool| self.connection.pragma_update(None, "secure_delete", on).map_err(sql::failed);
+        set(true)?;
+        let changed = change();
+        set(false)?;
+        changed
+    }
+
+    /// All that could be refused was asked: what fails from here on fails with its batch. In return SQLite need not copy
+    /// each page before it changes, which is a good part of a change of many tables.
+    pub fn decided(&self) -> Result<()> {
+        sql::run(self.connection, "release job")?;
+        self.is_decided.set(true);
+        Ok(())
+    }
+}
+
+impl<'a> std::ops::Deref for Writer<'a> {
+    type Target = Reader<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reader
+    }
+}
+
+/// What the writer and the pool have done so far; read by `/metrics`.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub jobs: AtomicU64,
+    pub batches: AtomicU64,
+    pub batch_largest: AtomicU64,
+    pub queue_busy: AtomicU64,
+    pub panics: AtomicU64,
+    pub commit_failures: AtomicU64,
+    /// What SQLite has worked for the writer, in steps of its virtual machine, and the most of it in one job: who writes
+    /// waits for it.
+    pub steps: AtomicU64,
+    pub steps_largest: AtomicU64,
+    /// Commits that changed rows.
+    pub changed: AtomicU64,
+    /// Ends of batches, kept or not: as long as it stands still, no row has changed.
+    pub ended: AtomicU64,
+}
+
+/// The open transaction that a batch of jobs runs in.
+struct Batch<'a, S> {
+    connection: &'a Connection,
+    state: &'a mut S,
+    figures: &'a Figures,
+    /// Set by a job after which the batch as a whole cannot be kept.
+    broken: &'a mut Option<Error>,
+    /// Set by a job that changed rows, and succeeded.
+    changed: &'a mut bool,
+}
+
+/// Runs in the batch's transaction (or in none, where none could be opened), and returns what is to be done when the
+/// commit's fate is known.
+type Job<S> = Box<dyn FnOnce(Option<Batch<'_, S>>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// The database, with the state `S` that the writer carries from change to change.
+pub struct Db<S> {
+    file: PathBuf,
+    /// What is wrong with it, and with all else.
+    pub health: Arc<Health>,
+    /// Told after each commit that changed rows, and when the disk refused one: the mark is behind.
+    pub mark_due: Arc<Notify>,
+    readers: Arc<Readers>,
+    /// For the health, which must be told while all else waits.
+    of_health: Apart,
+    /// For what looks at all there is.
+    of_whole: Apart,
+    /// `None` tells the writer to end.
+    queue: mpsc::Sender<Option<Job<S>>>,
+    queue_capacity: usize,
+    write_wait: Duration,
+    pub figures: Arc<Figures>,
+    /// Told after each batch, once it is published.
+    pub committed: Arc<Notify>,
+    writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl<S: Clone + Send + 'static> Db<S> {
+    /// Opens (or creates) the file, makes the first state from it and starts the writer.
+    ///
+    /// `publish` runs on the writer thread after each commit that changed the state.
+    pub fn open<P>(config: &Config, load: fn(&Reader<'_>) -> Result<S>, recover: Recover<S>, publish: P) -> Result<Self>
+    where
+        P: Fn(&S) + Send + 'static,
+    {
+        let file = config.database_file();
+        let connection = schema::open_writer(&file)?;
+        let state = load(&Reader { connection: &connection }).map_err(|e| match e.cause {
+            Cause::DatabaseDamaged => schema::damaged(&file, &[e.to_string()]),
+            _ => e,
+        })?;
+        // What was read for it is not read again.
+        connection.release_memory().map_err(sql::failed)?;
+        let (health, mark_due) = (Arc::new(Health::default()), Arc::new(Notify::new()));
+        let places = places(&file)?;
+        places.iter().for_each(|place| health.watch(place.clone(), LOST));
+        publish(&state);
+        let (figures, committed) = (Arc::new(Figures::default()), Arc::new(Notify::new()));
+        let capacity = size(config.write_queue_max);
+        let (queue, jobs) = mpsc::channel(capacity);
+        schema::count_steps(&connection, figures.clone())?;
+        let loops = WriterLoop {
+            connection,
+            state,
+            recover,
+            publish,
+            figures: figures.clone(),
+            committed: committed.clone(),
+            batch_max: size(config.write_batch_max),
+            places: places.clone(),
+            health: health.clone(),
+            mark_due: mark_due.clone(),
+        };
+        let writer = health::spawn("writer", move || loops.run(jobs))
+            .map_err(|e| Error::internal(format!("the writer thread did not start: {e}")))?;
+        Ok(Self {
+            readers: Readers::open(places, config)?,
+            of_health: Apart::default(),
+            of_whole: Apart::default(),
+            file,
+            health,
+            mark_due,
+            queue,
+            queue_capacity: capacity,
+            write_wait: Duration::from_millis(config.write_wait_ms),
+            figures,
+            committed,
+            writer: std::sync::Mutex::new(Some(writer)),
+        })
+    }
+
+    /// Runs a query on the blocking pool in somebody's turn, in one deferred transaction so that all its selects agree.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.noticed(self.readers.read(turn, query).await)
+    }
+
+    /// The same for a query that may take as long as there are rows: beside the readers, one such query at a time.
+    pub async fn read_whole<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.noticed(self.readers.read_apart(&self.of_whole, query).await)
+    }
+
+    /// Can rows be read? Waits for no reader.
+    pub async fn look(&self, query: fn(&Reader<'_>) -> Result<()>) -> Result<()> {
+        self.noticed(self.readers.read_apart(&self.of_health, query).await)
+    }
+
+    /// Gives back what reading took and nobody has needed for a while.
+    pub fn rest(&self) {
+        self.readers.rest();
+        if let Ok(mut whole) = self.of_whole.try_lock() {
+            *whole = None;
+        }
+    }
+
+    /// Queues a change and waits until it is committed and published, or has failed without a trace.
+    ///
+    /// The job must change `S` only in its last, infallible steps: an error leaves the state as it was.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let boxed: Job<S> = Box::new(move |batch| {
+            let result = batch.map(|batch| in_savepoint(batch, job));
+            Box::new(move |commit| {
+                // A caller who went away does not undo what was decided.
+                let _ = answer.send(match (commit, result) {
+                    (Ok(()), Some(result)) => result,
+                    (Ok(()), None) => Err(Error::internal("a change was committed without having run")),
+                    (Err(failure), result) => result.unwrap_or_else(|| Err(failure.clone())).and(Err(failure)),
+                });
+            })
+        });
+        self.queue.send_timeout(Some(boxed), self.write_wait).await.map_err(|_| {
+            self.figures.queue_busy.fetch_add(1, Ordering::Relaxed);
+            busy("the writer's queue is full")
+        })?;
+        let answer = answered.await.map_err(|_| Error::internal("the writer dropped the change"))?;
+        self.noticed(answer)
+    }
+
+    /// Who first meets damage tells of it.
+    fn noticed<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(e) = &outcome
+            && e.cause == Cause::DatabaseDamaged
+        {
+            self.report_damage(&[e.to_string()]);
+        }
+        outcome
+    }
+
+    fn report_damage(&self, faults: &[String]) {
+        self.health.report(DAMAGED, schema::damaged(&self.file, faults).message());
+    }
+
+    /// Looks at every page, on a connection of its own and beside all else.
+    pub async fn check(&self) -> Result<()> {
+        if self.health.faults().contains(&LOST) {
+            // Another file would be looked at.
+            return Ok(());
+        }
+        let file = self.file.clone();
+        let look = move || {
+            let mut connection = Connection::open_with_flags(&file, schema::reader_flags()).map_err(sql::failed)?;
+            schema::prepare_reader(&mut connection).map_err(sql::failed)?;
+            schema::damage(&connection)
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        let faults = looked.map_err(|e| Error::internal(format!("the check of the database panicked: {e}")))??;
+        if faults.is_empty() {
+            self.health.clear(DAMAGED.word);
+        } else {
+            self.report_damage(&faults);
+        }
+        Ok(())
+    }
+
+    /// Can changes not be made because of the disk, as far as is known?
+    pub fn is_full(&self) -> bool {
+        self.health.has(FULL.word) || self.health.has(READ_ONLY.word)
+    }
+
+    /// Writes down how far the database has come, as of now or a little earlier.
+    pub async fn mark(&self, state: State) -> Result<()> {
+        let Some(progress) = self.read(Turn::of_server(), mark::progress).await? else { return Ok(()) };
+        let (file, health) = (self.file.clone(), self.health.clone());
+        let write = move || put_mark(&file, &health, progress, state);
+        tokio::task::spawn_blocking(write).await.map_err(|e| Error::internal(format!("writing the mark panicked: {e}")))
+    }
+
+    /// Was the newest mark written, as far as is known?
+    pub fn is_marked(&self) -> bool {
+        !self.health.has(NO_MARK.word)
+    }
+
+    /// Tries whether a change can be made: one that writes what is there already.
+    pub async fn probe(&self) -> Result<()> {
+        self.write(|w, _| mark::touch(w)).await
+    }
+
+    /// Can changes still be made?
+    pub fn is_alive(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
+    /// Changes that wait for the writer now.
+    pub fn queued(&self) -> usize {
+        self.queue_capacity - self.queue.capacity()
+    }
+
+    /// Lets the writer finish what waits, then ends it; later changes fail.
+    pub async fn close(&self) {
+        let Some(handle) = self.writer.lock().ok().and_then(|mut slot| slot.take()) else { return };
+        let was_alive = self.queue.send(None).await.is_ok();
+        let ended = tokio::task::spawn_blocking(move || handle.join().is_ok()).await.unwrap_or(false);
+        if !(was_alive && ended) {
+            tracing::error!("the writer thread had panicked");
+        }
+    }
+}
+
+const NO_MARK: Fault = Fault {
+    part: "mark",
+    word: "mark_not_written",
+    message: "the file roster.mark cannot be written: a database that is lost now may not be missed at the next start",
+    is_fatal: false,
+};
+
+fn put_mark(file: &Path, health: &Health, progress: mark::Progress, state: State) {
+    match mark::write(file, progress, state) {
+        Ok(()) => health.clear(NO_MARK.word),
+        Err(e) => health.report(NO_MARK, &format!("{e}; {}", space(file.parent().unwrap_or(Path::new("."))))),
+    }
+}
+
+/// What is left in a folder, for the log.
+fn space(folder: &Path) -> String {
+    match rustix::fs::statvfs(folder) {
+        Ok(disk) => format!("{} bytes are free at {}", disk.f_bavail.saturating_mul(disk.f_frsize), folder.display()),
+        Err(e) => format!("the space at {} is not known: {e}", folder.display()),
+    }
+}
+
+fn size(setting: u64) -> usize {
+    usize::try_from(setting).unwrap_or(usize::MAX)
+}
+
+fn busy(why: &'static str) -> Error {
+    Error::new(Cause::Busy).because(why).retry_after(1)
+}
+
+/// The files of a database that is open and was read.
+fn places(file: &Path) -> Result<Vec<Place>> {
+    let gone = |e: std::io::Error| Error::new(Cause::DatabaseLost).because(e.to_string());
+    let log = file.with_extension("db-wal");
+    let mut places = vec![Place::of(file).map_err(gone)?];
+    // A file system that cannot share memory gets another kind of log.
+    if log.exists() {
+        places.push(Place::of(&log).map_err(gone)?);
+    }
+    Ok(places)
+}
+
+/// Are the files still the ones that were opened?
+fn require_places(places: &[Place]) -> Result<()> {
+    match places.iter().find(|place| !place.is_kept()) {
+        Some(gone) => Err(Error::new(Cause::DatabaseLost).because(gone.path().display().to_string())),
+        None => Ok(()),
+    }
+}
+
+fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
+    let Batch { connection, state, figures, broken, changed } = batch;
+    let rows = connection.total_changes();
+    let steps = figures.steps.load(Ordering::Relaxed);
+    sql::run(connection, "savepoint job")?;
+    let writer = Writer::new(connection);
+    let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
+        figures.panics.fetch_add(1, Ordering::Relaxed);
+        let error = Error::internal(format!("a change panicked: {}", panic_text(&panic)));
+        // Rows can be rolled back to the savepoint, but nobody knows how far the state got.
+        *broken = Some(error.clone());
+        Err(error)
+    });
+    let ended = match (&result, writer.is_decided.get()) {
+        (Ok(_), false) => sql::run(connection, "release job"),
+        (Ok(_), true) => Ok(()),
+        (Err(_), false) => sql::run(connection, "rollback to job").and_then(|()| sql::run(connection, "release job")),
+        (Err(failed), true) => Err(failed.clone()),
+    };
+    // A full disk makes SQLite roll back the whole transaction, not the savepoint alone.
+    if ended.is_err() || connection.is_autocommit() {
+        let first = result.as_ref().err().cloned().or(ended.err());
+        *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
+    }
+    figures.steps_largest.fetch_max(figures.steps.load(Ordering::Relaxed) - steps, Ordering::Relaxed);
+    *changed |= result.is_ok() && connection.total_changes() > rows;
+    result
+}
+
+/// What a panic said, for the log.
+pub fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
+
+struct WriterLoop<S, P> {
+    connection: Connection,
+    state: S,
+    recover: Recover<S>,
+    publish: P,
+    figures: Arc<Figures>,
+    committed: Arc<Notify>,
+    batch_max: usize,
+    places: Vec<Place>,
+    health: Arc<Health>,
+    mark_due: Arc<Notify>,
+}
+
+/// Makes the state again after a commit failed, from the rows and from the state before the batch.
+pub type Recover<S> = fn(&Reader<'_>, S) -> S;
+
+impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
+    fn run(mut self, mut jobs: mpsc::Receiver<Option<Job<S>>>) {
+        let mut ends = false;
+        while !ends && let Some(Some(first)) = jobs.blocking_recv() {
+            let mut batch = vec![first];
+            while batch.len() < self.batch_max
+                && let Ok(next) = jobs.try_recv()
+            {
+                match next {
+                    Some(job) => batch.push(job),
+                    None => {
+                        ends = true;
+                        break;
+                    }
+                }
+            }
+            let before = self.state.clone();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch, &before))) {
+                // Who waited for this batch is told that nothing is known. What it left is undone, or published.
+                self.figures.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(panic = panic_text(&panic), "the writer panicked and goes on from the rows");
+                self.undo(before);
+                self.figures.ended.fetch_add(1, Ordering::Release);
+                (self.publish)(&self.state);
+            }
+        }
+        // The last act of a graceful stop: leave one file, not three.
+        if let Err(e) = self.connection.execute_batch("pragma wal_checkpoint(truncate)") {
+            tracing::warn!(error = %e, "the last checkpoint failed; the next start repeats it");
+        }
+        // Before the connection is closed, which may remove the log.
+        match (self.places.first(), mark::progress(&Reader { connection: &self.connection })) {
+            (Some(file), Ok(Some(progress))) if require_places(&self.places).is_ok() => {
+                put_mark(file.path(), &self.health, progress, State::Stopped);
+            }
+            (_, Err(e)) => tracing::warn!(error = %e, "the mark could not be written at the end"),
+            _ => {}
+        }
+    }
+
+    /// Runs a batch in one transaction; `before` is the state that a failure goes back to.
+    fn commit(&mut self, batch: Vec<Job<S>>, before: &S) {
+        self.figures.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.figures.batches.fetch_add(1, Ordering::Relaxed);
+        self.figures.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
+        let begun = sql::run(&self.connection, "begin immediate");
+        let (mut broken, mut changed) = (begun.as_ref().err().cloned(), false);
+        let mut answers = Vec::with_capacity(batch.len());
+        for job in batch {
+            let (connection, state, figures) = (&self.connection, &mut self.state, &*self.figures);
+            let is_open = broken.is_none();
+            let batch = Batch { connection, state, figures, broken: &mut broken, changed: &mut changed };
+            answers.push(job(is_open.then_some(batch)));
+        }
+        let outcome = broken.map_or_else(|| require_places(&self.places), Err);
+        let outcome = outcome.and_then(|()| sql::run(&self.connection, "commit"));
+        self.tell(&outcome, changed);
+        if outcome.is_err() {
+            self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
+            if begun.is_ok() {
+                self.undo(before.clone());
+            }
+        }
+        self.figures.ended.fetch_add(1, Ordering::Release);
+        (self.publish)(&self.state);
+        self.committed.notify_waiters();
+        for answer in answers {
+            answer(outcome.clone());
+        }
+    }
+
+    /// What a commit says of the database.
+    fn tell(&self, outcome: &Result<()>, changed: bool) {
+        let known = [FULL, READ_ONLY];
+        match outcome {
+            // One that changed nothing proves nothing.
+            Ok(()) if changed => {
+                known.iter().for_each(|fault| self.health.clear(fault.word));
+                self.figures.changed.fetch_add(1, Ordering::Release);
+                self.mark_due.notify_one();
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
+                if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.word()) {
+                    let folder = self.places.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
+                    self.health.report(*fault, &format!("{failure}; {}", space(folder)));
+                    self.mark_due.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Back to what is committed.
+    fn undo(&mut self, before: S) {
+        if !self.connection.is_autocommit()
+            && let Err(e) = sql::run(&self.connection, "rollback")
+        {
+            tracing::error!(error = %e, "the rollback failed");
+        }
+        self.state = (self.recover)(&Reader { connection: &self.connection }, before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A database of one table, on two threads as in a server.
+    struct Stand {
+        db: Arc<Db<()>>,
+        runtime: tokio::runtime::Runtime,
+        directory: tempfile::TempDir,
+    }
+
+    impl Stand {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let config = Config::of(directory.path());
+            let db = Arc::new(Db::open(&config, |_| Ok(()), |_, ()| (), |()| ()).unwrap());
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let stand = Self { db, runtime, directory };
+            stand
+                .runtime
+                .block_on(
+                    stand
+                        .db
+                        .write(|w, ()| crate::kernel::db::sql::run(w.connection, "create table things (name text)")),
+                )
+                .unwrap();
+            stand
+        }
+
+        fn write(
+            &self,
+            change: impl FnOnce(&Writer<'_>) -> Result<()> + Send + 'static,
+        ) -> tokio::task::JoinHandle<Result<()>> {
+            let db = self.db.clone();
+            self.runtime.spawn(async move { db.write(move |w, ()| change(w)).await })
+        }
+
+        /// Runs changes in one batch: they wait behind another one until all of them are there.
+        fn batch(&self, changes: Vec<fn(&Writer<'_>) -> Result<()>>) -> Vec<Result<()>> {
+            let (go, wait) = mpsc::channel::<()>();
+            let before = self.db.figures.batches.load(Ordering::Relaxed);
+            let first = self.write(move |_| wait.recv().map_err(|_| Error::internal("nobody said go")));
+            while self.db.figures.batches.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+            let mut running = Vec::new();
+            for change in changes {
+                running.push(self.write(change));
+                while self.db.queued() < running.len() {
+                    std::thread::yield_now();
+                }
+            }
+            go.send(()).unwrap();
+            self.runtime.block_on(first).unwrap().unwrap();
+            running.into_iter().map(|change| self.runtime.block_on(change).unwrap()).collect()
+        }
+
+        fn names(&self) -> Vec<String> {
+            let list = |r: &Reader<'_>| r.all("select name from things order by rowid", &[], |row| row.get(0));
+            self.runtime.block_on(self.db.read(Turn::of_server(), list)).unwrap()
+        }
+    }
+
+    fn insert(w: &Writer<'_>, name: &str) -> Result<()> {
+        w.execute("insert into things (name) values (:name)", &[(":name", &name)]).map(drop)
+    }
+
+    fn refused() -> Result<()> {
+        Err(Cause::Busy.into())
+    }
+
+    #[test]
+    fn a_change_that_is_refused_undoes_itself_alone() {
+        let stand = Stand::new();
+        let answers = stand.batch(vec![|w| insert(w, "a"), |w| insert(w, "b").and_then(|()| refused()), |w| {
+            w.decided().and_then(|()| insert(w, "c"))
+        }]);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(stand.names(), ["a", "c"]);
+    }
+
+    #[test]
+    fn the_writer_outlives_a_panic_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::of(directory.path());
+        // The state is made again from nothing, so that it shows who made it.
+        let publish = |state: &u8| assert_ne!(*state, 7, "not this one");
+        let db = Db::open(&config, |_| Ok(0_u8), |_, before| before, publish).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let put = |value: u8| {
+            runtime.block_on(db.write(move |w, state| {
+                crate::kernel::db::sql::run(w.connection, "create table if not exists things (name text)")?;
+                *state = value;
+                Ok(())
+            }))
+        };
+        assert!(put(7).is_err());
+        assert!(db.is_alive());
+        assert!(put(8).is_ok());
+        assert_eq!(db.figures.panics.load(Ordering::Relaxed), 1);
+        runtime.block_on(db.close());
+    }
+
+    #[test]
+    fn nothing_is_committed_to_a_file_that_was_moved_replaced_or_deleted() {
+        for name in ["roster.db", "roster.db-wal"] {
+            let stand = Stand::new();
+            let (file, aside) = (stand.directory.path().join(name), stand.directory.path().join("aside"));
+            let refused = |why: &str| {
+                let answer = stand.runtime.block_on(stand.write(|w| insert(w, "lost"))).unwrap();
+                assert_eq!(answer.map_err(|e| e.cause), Err(Cause::DatabaseLost), "{name}: {why}");
+                assert_eq!(stand.db.health.faults(), [LOST], "{name}: {why}");
+            };
+            std::fs::rename(&file, &aside).unwrap();
+            refused("moved");
+            std::fs::write(&file, "another one").unwrap();
+            refused("replaced");
+            std::fs::rename(&aside, &file).unwrap();
+            stand.runtime.block_on(stand.write(|w| insert(w, "kept"))).unwrap().unwrap();
+            assert!(stand.db.health.faults().is_empty(), "{name}");
+            assert_eq!(stand.names(), ["kept"]);
+        }
+    }
+
+    #[test]
+    fn a_change_that_fails_after_all_was_decided_takes_its_batch_along() {
+        let stand = Stand::new();
+        let answers = stand.batch(vec![
+            |w| insert(w, "a"),
+            |w| insert(w, "b").and_then(|()| w.decided()).and_then(|()| insert(w, "c")).and_then(|()| refused()),
+            |w| insert(w, "d"),
+        ]);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false; 3]);
+        assert_eq!(stand.names(), [""; 0]);
+        assert!(stand.batch(vec![|w| insert(w, "e")])[0].is_ok());
+        assert_eq!(stand.names(), ["e"]);
+    }
+}

@@ -1,0 +1,597 @@
+//! The file of the decision log: its queue, its writer thread, and how it is read.
+//!
+//! **Invariant.** Nothing here stops a decision, or the start: a full queue drops rows and counts them, a full disk too,
+//! and a file that cannot be used is moved aside. Within its limits, what was put is what is read afterwards.
+//!
+//! `synchronous=normal`: a power cut may take the last rows along, and harms no others. They are a record of answers,
+//! not the ground of any.
+
+mod queue;
+mod shares;
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use queue::Queue;
+use rusqlite::{Connection, Row as SqlRow};
+use shares::Shares;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::db::sql::{self, Parameters};
+use super::db::{List, Listed, Reader, Window, Writer, panic_text, schema};
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
+use crate::kernel::runtime::health;
+
+pub const SCHEMA: &str = include_str!("decisions.sql");
+const VERSION: i64 = 1;
+
+/// What comes within this time of a first row is written with it.
+const GATHER: Duration = Duration::from_millis(20);
+/// Rows of one commit. With the pause before it this bounds what a flood of denials can take of the machine.
+const BATCH_MAX: usize = 512;
+/// How long a reader waits for what was put before.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
+/// How long a reading waits for its turn.
+const READ_WAIT: Duration = Duration::from_secs(2);
+/// A log that cannot be written says so this often.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// The log is read by so many at a time.
+const READERS: usize = 2;
+
+/// A decision as it is stored.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub at: Timestamp,
+    pub epoch: u64,
+    pub organization: Option<OrganizationId>,
+    pub member: MemberId,
+    pub kind: String,
+    /// JSON, as are `left_out` and `plugins`.
+    pub input: String,
+    pub left_out: String,
+    pub asks_plugins: bool,
+    pub base: String,
+    pub allow: bool,
+    pub reason: String,
+    pub plugins: String,
+    pub differed: bool,
+}
+
+/// What a reading is narrowed to.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub organization: OrganizationId,
+    /// From this moment on, in Unix milliseconds.
+    pub from: Option<i64>,
+    /// Before this moment.
+    pub to: Option<i64>,
+    pub member: Option<MemberId>,
+    pub allow: Option<bool>,
+    pub reason: Option<String>,
+    /// Name of a plugin that was asked.
+    pub plugin: Option<String>,
+    pub differed: Option<bool>,
+}
+
+impl Wanted {
+    /// All of an organization's.
+    pub fn of(organization: OrganizationId) -> Self {
+        let (from, to, member, allow, reason, plugin, differed) = (None, None, None, None, None, None, None);
+        Self { organization, from, to, member, allow, reason, plugin, differed }
+    }
+}
+
+/// What was lost since the start.
+#[derive(Debug, Default)]
+struct Dropped {
+    all: AtomicU64,
+    of: Mutex<HashMap<Option<OrganizationId>, u64>>,
+}
+
+impl Dropped {
+    fn count(&self, organization: Option<OrganizationId>) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut of) = self.of.lock() {
+            *of.entry(organization).or_default() += 1;
+        }
+    }
+}
+
+enum Message<T> {
+    Put(Option<OrganizationId>, T),
+    Forget(MemberId, oneshot::Sender<()>),
+    Flush(oneshot::Sender<()>),
+    End,
+}
+
+/// The log, which takes decisions as `T` and makes rows of them on its own thread.
+pub struct DecisionLog<T> {
+    file: PathBuf,
+    queue: Arc<Queue<T>>,
+    dropped: Arc<Dropped>,
+    reading: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<T: Send + 'static> DecisionLog<T> {
+    /// Starts the writer. The file is made with the first row.
+    pub fn open(config: &Config, form: fn(T) -> Row) -> Self {
+        let (queue, dropped) = (Arc::new(Queue::new(config.decisions_queue_max)), Arc::<Dropped>::default());
+        let file = config.data.join("decisions.db");
+        let keeper = Keeper {
+            file: file.clone(),
+            connection: None,
+            shares: None,
+            form,
+            limits: Limits {
+                rows_max: config.decisions_rows_max,
+                bytes_max: config.decisions_bytes_max,
+                ttl_ms: i64::try_from(config.decisions_ttl_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
+            },
+            queue: queue.clone(),
+            dropped: dropped.clone(),
+            warned: None,
+        };
+        let writer = health::spawn("decision-log", move || keeper.run());
+        let writer = writer
+            .map_err(|e| tracing::error!(error = %e, "the decision log did not start: no decision is logged"))
+            .ok();
+        Self { file, queue, dropped, reading: Arc::new(Semaphore::new(READERS)), writer: Mutex::new(writer) }
+    }
+
+    /// Takes a decision, at once or never. Where the queue is full, the organization that has most in it loses one.
+    pub fn put(&self, organization: Option<OrganizationId>, decision: T) {
+        if let Some(lost) = self.queue.put(organization, decision) {
+            self.dropped.count(lost);
+        }
+    }
+
+    /// Is there a thread that writes?
+    pub fn is_alive(&self) -> bool {
+        self.writer.lock().is_ok_and(|writer| writer.as_ref().is_some_and(|writer| !writer.is_finished()))
+    }
+
+    /// Decisions that were to be logged, and were not, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.all.load(Ordering::Relaxed)
+    }
+
+    /// The same of one organization.
+    pub fn dropped_of(&self, organization: OrganizationId) -> u64 {
+        self.dropped.of.lock().map_or(0, |of| of.get(&Some(organization)).copied().unwrap_or(0))
+    }
+
+    /// Deletes what is known of a member who is erased.
+    pub async fn forget(&self, member: MemberId) {
+        self.told(|done| Message::Forget(member, done)).await;
+    }
+
+    /// Newest first, and how many there are in all.
+    pub async fn read(&self, wanted: Wanted, window: Window) -> Result<Listed<(i64, Row)>> {
+        self.told(Message::Flush).await;
+        let busy = || Error::new(Cause::Busy).retry_after(1);
+        let turn = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+        let file = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            // Kept as long as it reads, also when nobody waits for it any more.
+            let _turn = turn;
+            list(&file, &wanted, &window).map_err(|e| match e.cause {
+                Cause::DatabaseDamaged => e.saying("the file decisions.db is damaged: stop Roster and delete it"),
+                _ => e,
+            })
+        });
+        let read = read.await;
+        read.map_err(|e| Error::internal(format!("reading the decision log panicked: {e}")))?
+    }
+
+    /// Waits until what was put before is written, or cannot be.
+    async fn told(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message<T>) {
+        let (done, is_done) = oneshot::channel();
+        self.queue.tell(message(done));
+        if tokio::time::timeout(FLUSH_WAIT, is_done).await.is_err() {
+            tracing::warn!("the decision log is slow: what was just decided may be missing in it");
+        }
+    }
+
+    /// Writes what waits and closes the file.
+    pub async fn close(&self) {
+        let Some(writer) = self.writer.lock().ok().and_then(|mut slot| slot.take()) else { return };
+        self.queue.tell(Message::End);
+        if !tokio::task::spawn_blocking(move || writer.join().is_ok()).await.unwrap_or(false) {
+            tracing::error!("the decision log's thread had panicked");
+        }
+    }
+}
+
+impl<T> Drop for DecisionLog<T> {
+    fn drop(&mut self) {
+        self.queue.tell(Message::End);
+    }
+}
+
+/// How much is kept.
+struct Limits {
+    rows_max: u64,
+    bytes_max: u64,
+    ttl_ms: i64,
+}
+
+/// What the writer thread owns.
+struct Keeper<T> {
+    file: PathBuf,
+    connection: Option<Connection>,
+    /// What is in the file, once that was counted.
+    shares: Option<Shares>,
+    form: fn(T) -> Row,
+    limits: Limits,
+    queue: Arc<Queue<T>>,
+    dropped: Arc<Dropped>,
+    warned: Option<Instant>,
+}
+
+impl<T> Drop for Keeper<T> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl<T> Keeper<T> {
+    fn run(mut self) {
+        if self.file.exists()
+            && let Err(e) = self.in_transaction(|_, _| Ok(()))
+        {
+            self.give_up(&e, &[]);
+        }
+        let mut ends = false;
+        while !ends {
+            if self.queue.wait() {
+                std::thread::sleep(GATHER);
+            }
+            let batch = self.queue.take(BATCH_MAX);
+            ends = batch.iter().any(|message| matches!(message, Message::End));
+            self.write_or_drop(batch);
+        }
+        if let Some(connection) = &self.connection
+            && let Err(e) = connection.execute_batch("pragma wal_checkpoint(truncate)")
+        {
+            tracing::warn!(error = %e, "the decision log's last checkpoint failed; the next start repeats it");
+        }
+    }
+
+    /// A panic costs its batch, and nothing else. Who waits is told when all is counted.
+    fn write_or_drop(&mut self, batch: Vec<Message<T>>) {
+        let (mut organizations, mut decisions, mut forgotten, mut told) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for message in batch {
+            match message {
+                Message::Put(organization, decision) => {
+                    organizations.push(organization);
+                    decisions.push(decision);
+                }
+                Message::Forget(member, done) => {
+                    forgotten.push(member);
+                    told.push(done);
+                }
+                Message::Flush(done) => told.push(done),
+                Message::End => {}
+            }
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write(decisions, &forgotten, &organizations))) {
+            // Its transaction ends with it.
+            self.connection = None;
+            self.give_up(&Error::internal(format!("a panic: {}", panic_text(&panic))), &organizations);
+        }
+        for done in told {
+            // Who asked may be gone.
+            let _ = done.send(());
+        }
+    }
+
+    /// Writes a batch in one transaction.
+    fn write(&mut self, decisions: Vec<T>, forgotten: &[MemberId], organizations: &[Option<OrganizationId>]) {
+        let rows: Vec<_> = decisions.into_iter().map(|decision| (self.form)(decision)).collect();
+        let has_work = !rows.is_empty() || (!forgotten.is_empty() && self.file.exists());
+        if has_work
+            && let Err(e) = self.in_transaction(|w, shares| {
+                rows.iter().try_for_each(|row| insert(w, row))?;
+                rows.iter().for_each(|row| shares.came(row));
+                forgotten.iter().try_for_each(|member| shares.forget(w, *member))
+            })
+        {
+            self.give_up(&e, organizations);
+        }
+        if !forgotten.is_empty() {
+            // What cannot be searched for a member goes as a whole.
+            remove(&aside(&self.file));
+        }
+    }
+
+    /// Opens the file where it is not yet, does something in one commit, and deletes what is too old or too much.
+    fn in_transaction(&mut self, work: impl FnOnce(&Writer<'_>, &mut Shares) -> Result<()>) -> Result<()> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                self.shares = None;
+                open_or_replace(&self.file)?
+            }
+        };
+        let connection = self.connection.insert(connection);
+        sql::run(connection, "begin immediate")?;
+        let writer = Writer::new(connection);
+        let known = self.shares.clone();
+        let done = known.map_or_else(|| Shares::count(&writer), Ok).and_then(|mut shares| {
+            work(&writer, &mut shares)?;
+            shares.prune(&writer, &self.limits)?;
+            sql::run(connection, "commit")?;
+            Ok(shares)
+        });
+        if done.is_err() && !connection.is_autocommit() {
+            sql::run(connection, "rollback")?;
+        }
+        self.shares = Some(done?);
+        Ok(())
+    }
+
+    /// The rows are lost. A damaged file is moved aside, so that the next ones are not.
+    fn give_up(&mut self, error: &Error, organizations: &[Option<OrganizationId>]) {
+        organizations.iter().for_each(|organization| self.dropped.count(*organization));
+        if self.warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(error = %error, "decisions could not be logged: they are counted as dropped");
+        }
+        let is_damaged = |connection: &Connection| schema::faults(connection).is_ok_and(|found| !found.is_empty());
+        if self.connection.as_ref().is_some_and(is_damaged) {
+            self.connection = None;
+            move_aside(&self.file);
+        }
+    }
+}
+
+fn aside(file: &Path) -> PathBuf {
+    file.with_extension("db.damaged")
+}
+
+fn side_files(file: &Path) -> [PathBuf; 2] {
+    [file.with_extension("db-wal"), file.with_extension("db-shm")]
+}
+
+fn remove(file: &Path) {
+    match std::fs::remove_file(file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(error = %e, file = %file.display(), "a part of the decision log cannot be removed");
+        }
+        _ => {}
+    }
+}
+
+/// One damaged file is kept, for who wants to look.
+fn move_aside(file: &Path) {
+    let place = aside(file);
+    match std::fs::rename(file, &place) {
+        Ok(()) => {
+            tracing::warn!(moved_to = %place.display(), "the decision log cannot be used and was moved aside; a new one begins");
+        }
+        Err(e) => tracing::warn!(error = %e, "the decision log cannot be used, nor moved aside"),
+    }
+    side_files(file).iter().for_each(|side| remove(side));
+}
+
+/// What cannot be used is moved aside; what only has no space now is not.
+fn open_or_replace(file: &Path) -> Result<Connection> {
+    open(file).or_else(|e| {
+        if [Cause::DatabaseFull, Cause::DatabaseReadOnly, Cause::Busy].contains(&e.cause) {
+            return Err(e);
+        }
+        tracing::warn!(error = %e, "the decision log cannot be opened");
+        move_aside(file);
+        open(file)
+    })
+}
+
+fn open(file: &Path) -> Result<Connection> {
+    let was_killed = side_files(file).iter().any(|side| std::fs::metadata(side).is_ok_and(|side| side.len() > 0));
+    let made = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
+    made.map_err(|e| Error::internal(format!("{}: {e}", file.display())))?;
+    let connection = Connection::open(file).map_err(sql::failed)?;
+    schema::prepare(&connection).map_err(sql::failed)?;
+    connection.execute_batch("pragma journal_mode = wal; pragma synchronous = normal;").map_err(sql::failed)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql::failed)?;
+    match found {
+        0 => connection
+            .execute_batch(&format!("begin; {SCHEMA} pragma user_version = {VERSION}; commit;"))
+            .map_err(sql::failed)?,
+        VERSION => {}
+        other => return Err(Error::internal(format!("it has the version {other}"))),
+    }
+    if was_killed {
+        let faults = schema::faults(&connection)?;
+        if !faults.is_empty() {
+            return Err(Error::internal(faults.join("; ")));
+        }
+    }
+    Ok(connection)
+}
+
+const INSERT_DECISION: &str = "
+    insert into decisions (at, epoch, organization_id, member_id, kind, input, left_out, asks_plugins, base, allow,
+                           reason, plugins, differed)
+    values (:at, :epoch, :organization_id, :member_id, :kind, :input, :left_out, :asks_plugins, :base, :allow,
+            :reason, :plugins, :differed)";
+
+fn insert(w: &Writer<'_>, row: &Row) -> Result<()> {
+    let epoch = i64::try_from(row.epoch).unwrap_or(i64::MAX);
+    w.execute(
+        INSERT_DECISION,
+        &[
+            (":at", &row.at),
+            (":epoch", &epoch),
+            (":organization_id", &row.organization),
+            (":member_id", &row.member),
+            (":kind", &row.kind),
+            (":input", &row.input),
+            (":left_out", &row.left_out),
+            (":asks_plugins", &row.asks_plugins),
+            (":base", &row.base),
+            (":allow", &row.allow),
+            (":reason", &row.reason),
+            (":plugins", &row.plugins),
+            (":differed", &row.differed),
+        ],
+    )
+    .map(drop)
+}
+
+const LIST_DECISIONS: List = List {
+    name: "decisions",
+    columns: "id, at, epoch, organization_id, member_id, kind, input, left_out, asks_plugins, base, allow, reason,
+              plugins, differed",
+    from: "decisions",
+    joins: "",
+    conditions: &[
+        "organization_id = :organization_id",
+        "member_id = :member_id",
+        "+organization_id = :within",
+        "+at >= :from",
+        "+at < :to",
+        "allow = :allow",
+        "reason = :reason",
+        "differed = :differed",
+        "exists (select 1 from json_each(plugins) asked where asked.value ->> 'name' = :plugin)",
+    ],
+    order: &["id desc"],
+    costly: &[":within", ":from", ":to", ":allow", ":reason", ":differed", ":plugin"],
+    walked: &[":within", ":from", ":to", ":allow", ":reason", ":differed", ":plugin"],
+    kept: &[],
+};
+
+fn list(file: &Path, wanted: &Wanted, window: &Window) -> Result<Listed<(i64, Row)>> {
+    if !file.exists() {
+        return window.of_all(Vec::new(), LIST_DECISIONS.name);
+    }
+    let mut connection = Connection::open_with_flags(file, schema::reader_flags()).map_err(sql::failed)?;
+    schema::prepare_reader(&mut connection).map_err(sql::failed)?;
+    let transaction = connection.transaction().map_err(sql::failed)?;
+    let r = Reader { connection: &transaction };
+    let organization = Some(wanted.organization);
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization.filter(|_| wanted.member.is_none())),
+        (":within", &organization.filter(|_| wanted.member.is_some())),
+        (":from", &wanted.from),
+        (":to", &wanted.to),
+        (":member_id", &wanted.member),
+        (":allow", &wanted.allow),
+        (":reason", &wanted.reason),
+        (":differed", &wanted.differed),
+        (":plugin", &wanted.plugin),
+    ];
+    r.page(&LIST_DECISIONS, asked, window, row_of)
+}
+
+fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Row)> {
+    Ok((
+        row.get(0)?,
+        Row {
+            at: row.get(1)?,
+            epoch: u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default(),
+            organization: row.get(3)?,
+            member: row.get(4)?,
+            kind: row.get(5)?,
+            input: row.get(6)?,
+            left_out: row.get(7)?,
+            asks_plugins: row.get(8)?,
+            base: row.get(9)?,
+            allow: row.get(10)?,
+            reason: row.get(11)?,
+            plugins: row.get(12)?,
+            differed: row.get(13)?,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The eighth decision cannot be written down.
+    fn form(n: u8) -> Row {
+        assert_ne!(n, 7, "not this one");
+        let text = |text: &str| text.to_owned();
+        Row {
+            at: Timestamp::now(),
+            epoch: 1,
+            organization: Some(OrganizationId(uuid::Uuid::nil())),
+            member: MemberId(uuid::Uuid::nil()),
+            kind: text("permission"),
+            input: text("{}"),
+            left_out: text("[]"),
+            asks_plugins: false,
+            base: text("granted"),
+            allow: true,
+            reason: text("granted"),
+            plugins: text("[]"),
+            differed: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_cannot_be_written_down_costs_its_batch_and_not_the_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(&Config::of(directory.path()), form);
+        let organization = OrganizationId(uuid::Uuid::nil());
+        let total = async || log.read(Wanted::of(organization), Window::first(50)).await.unwrap().total;
+        log.put(Some(organization), 1);
+        assert_eq!(total().await, 1);
+        log.put(Some(organization), 7);
+        assert_eq!(total().await, 1);
+        assert_eq!((log.dropped(), log.is_alive()), (1, true));
+        log.put(Some(organization), 2);
+        assert_eq!(total().await, 2);
+        log.close().await;
+    }
+
+    const QUIET: OrganizationId = OrganizationId(uuid::Uuid::nil());
+    const LOUD: OrganizationId = OrganizationId(uuid::Uuid::max());
+
+    /// One is the quiet organization's, all others are the loud one's, with so many hundred bytes.
+    fn form_of_two(n: u8) -> Row {
+        let organization = Some(if n == 1 { QUIET } else { LOUD });
+        Row { organization, input: format!("{{{}}}", " ".repeat(usize::from(n) * 100)), ..form(0) }
+    }
+
+    #[tokio::test]
+    async fn an_organization_that_asks_much_costs_no_other_one_a_decision() {
+        for (rows_max, bytes_max, n) in [(100, u64::MAX, 2), (u64::MAX, 1_000_000, 90)] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut config = Config::of(directory.path());
+            (config.decisions_rows_max, config.decisions_bytes_max) = (rows_max, bytes_max);
+            let log = DecisionLog::open(&config, form_of_two);
+            log.put(Some(QUIET), 1);
+            let total = async |of| log.read(Wanted::of(of), Window::first(50)).await.unwrap().total;
+            for _ in 0..6 {
+                for _ in 0..100 {
+                    log.put(Some(LOUD), n);
+                }
+                assert_eq!(total(QUIET).await, 1);
+            }
+            let kept = total(LOUD).await;
+            assert!(if n == 2 { kept == 99 } else { (40..=110).contains(&kept) }, "{kept}");
+            log.close().await;
+            // The parts are known again after a restart.
+            let log = DecisionLog::open(&config, form_of_two);
+            log.put(Some(LOUD), n);
+            log.told(Message::Flush).await;
+            assert_eq!(log.read(Wanted::of(QUIET), Window::first(50)).await.unwrap().total, 1);
+            log.close().await;
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What each operation can answer: its failures and headers.
+//!
+//! What follows from an operation's shape (its credentials, its body, its headers) is derived here. The rest is declared
+//! beside the operation, in the `ANSWERS` of its API. A debug build answers 500 where a failure or header is neither, so
+//! that the tests find what the document misses.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Map, Value, json};
+
+use super::shapes::share;
+use super::{METHODS, operations};
+use crate::kernel::error::{Cause, Error};
+
+/// What one operation can answer that its shape does not tell.
+pub struct Answers {
+    pub operation: &'static str,
+    pub causes: &'static [Cause],
+    /// Of `DECLARED`.
+    pub headers: &'static [&'static str],
+}
+
+/// `operation: [Cause, …] ["etag", …];` for each operation that has something to declare.
+#[macro_export]
+macro_rules! answers {
+    ($($operation:ident: [$($cause:ident),* $(,)?] $([$($header:literal),*])?;)*) => {
+        /// What these operations can answer beside what their shape tells.
+        pub const ANSWERS: &[$crate::kernel::http::document::Answers] = &[$($crate::kernel::http::document::Answers {
+            operation: stringify!($operation),
+            causes: &[$($crate::kernel::error::Cause::$cause,)*],
+            headers: &[$($($header,)*)?],
+        },)*];
+    };
+}
+
+/// Headers of successes that an operation declares.
+const DECLARED: [&str; 3] = ["etag", "x-policy-epoch", "x-quota-warning"];
+
+/// Name in lower case, name in the document, type, description.
+const HEADERS: [(&str, &str, &str, &str); 9] = [
+    ("etag", "ETag", "string", "The version of what is answered, for `If-Match` or `If-None-Match`"),
+    (
+        "x-policy-epoch",
+        "X-Policy-Epoch",
+        "integer",
+        "The epoch of the policy after the change, for `min_epoch` of a check",
+    ),
+    (
+        "x-quota-warning",
+        "X-Quota-Warning",
+        "integer",
+        "80 or 95, where the usage is at or past that many per cent of the quota; absent below",
+    ),
+    (
+        "x-request-id",
+        "X-Request-Id",
+        "string",
+        "The id of this request, which the log has too; sent back where it was sent",
+    ),
+    ("retry-after", "Retry-After", "integer", "Seconds after which to try again"),
+    (
+        "ratelimit",
+        "RateLimit",
+        "string",
+        "For API clients with a limit: what is left, and in how many seconds it is whole again",
+    ),
+    ("ratelimit-policy", "RateLimit-Policy", "string", "For API clients with a limit: requests in a window of seconds"),
+    ("set-cookie", "Set-Cookie", "string", "For callers with cookies: cookies that were set, renewed or ended"),
+    ("www-authenticate", "WWW-Authenticate", "string", "`Bearer`"),
+];
+
+/// What any operation can answer.
+const ALWAYS: [Cause; 8] = [
+    // A parameter that the operation does not have.
+    Cause::BadInput,
+    Cause::Internal,
+    Cause::Database,
+    Cause::DatabaseFull,
+    Cause::DatabaseReadOnly,
+    Cause::DatabaseDamaged,
+    Cause::DatabaseLost,
+    Cause::Busy,
+];
+const WITH_BODY: [Cause; 4] = [Cause::MalformedBody, Cause::RequestTimeout, Cause::TooLarge, Cause::MediaType];
+const GUARDED: [Cause; 2] = [Cause::Unauthenticated, Cause::Forbidden];
+/// By the scheme of a credential: what it can fail with.
+const SCHEMES: [(&str, &[Cause]); 7] = [
+    (
+        "bearer",
+        &[
+            Cause::MissingBearer,
+            Cause::InvalidBearer,
+            Cause::NotAMember,
+            Cause::SecondFactorRequired,
+            Cause::NeighbourFailed,
+        ],
+    ),
+    ("session_cookie", &[Cause::CrossSite, Cause::WrongHost, Cause::InvalidRefresh, Cause::RefreshReused]),
+    ("api_key", &[Cause::InvalidKey, Cause::ScopeNotAllowed, Cause::MemberSuspended]),
+    (
+        "client_key",
+        &[
+            Cause::InvalidClient,
+            Cause::ClientExpired,
+            Cause::InvalidApiKey,
+            Cause::OriginNotAllowed,
+            Cause::IpNotAllowed,
+            Cause::PathNotAllowed,
+            Cause::ScopeNotAllowed,
+            Cause::RateLimited,
+        ],
+    ),
+    ("internal_secret", &[Cause::InvalidInternalSecret, Cause::InternalSecretNotConfigured]),
+    ("hook_key", &[Cause::HookKey]),
+    ("hint_signature", &[Cause::HookSignature]),
+];
+/// Headers that an operation reads, and what they can fail with.
+const READ: [(&str, Cause); 3] = [
+    ("If-Match", Cause::VersionStale),
+    ("Idempotency-Key", Cause::IdempotencyKeyReused),
+    ("X-Tenant-ID", Cause::OrganizationNotFound),
+];
+
+/// By status: the name and the sentence of the failure.
+const STATUSES: [(u16, &str, &str); 14] = [
+    (400, "BadRequest", "Bad input: all bad fields at once"),
+    (401, "Unauthorized", "No credential that this operation takes, or one that is not valid"),
+    (403, "Forbidden", "A valid credential without the right to do this"),
+    (404, "NotFound", "Not found, or not visible to this caller"),
+    (408, "RequestTimeout", "The body took too long to arrive"),
+    (409, "Conflict", "The present state forbids it"),
+    (412, "PreconditionFailed", "`If-Match` is stale"),
+    (413, "TooLarge", "The body is too large"),
+    (415, "UnsupportedMediaType", "Another media type is needed"),
+    (429, "TooManyRequests", "Too many requests"),
+    (500, "InternalError", "Our fault: the log has it under the `request_id`"),
+    (501, "NotConfigured", "This module is not configured"),
+    (502, "BadGateway", "An external system failed"),
+    (503, "Unavailable", "Busy"),
+];
+
+/// How a failure of an operation is called where a definition of others fixes it.
+pub type AsDefined = fn(&str, Cause) -> Cause;
+
+/// The causes and headers of every operation, by its id.
+pub struct Declared(HashMap<String, (BTreeSet<&'static str>, BTreeSet<&'static str>)>);
+
+impl Declared {
+    /// Of an operation that failed with an error: the same error, or one of ours where the document does not have it.
+    pub fn check_failure(&self, operation: &str, error: &Error) -> Result<(), Error> {
+        match self.0.get(operation) {
+            Some((causes, _)) if !causes.contains(error.cause.word()) => {
+                Err(Error::internal(format!("{operation} does not declare {:?} ({error})", error.cause)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for the headers of a success.
+    pub fn check_headers(&self, operation: &str, headers: &poem::http::HeaderMap) -> Result<(), Error> {
+        let Some((_, declared)) = self.0.get(operation) else { return Ok(()) };
+        match DECLARED.iter().find(|name| headers.contains_key(**name) && !declared.contains(*name)) {
+            Some(name) => Err(Error::internal(format!("{operation} does not declare the header {name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes the failures and headers of every operation into the document.
+pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) -> Result<Declared, Error> {
+    let declared: HashMap<&str, &Answers> = answers.iter().map(|answers| (answers.operation, *answers)).collect();
+    let of_code: BTreeSet<&str> = operations(document).iter().map(|operation| operation.id).collect();
+    if let Some(unknown) = declared.keys().find(|id| !of_code.contains(*id)) {
+        return Err(Error::internal(format!("answers of {unknown}, which is no operation")));
+    }
+    let mut shared = Map::new();
+    let mut of_operations = HashMap::new();
+    for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        for method in METHODS {
+            let Some(operation) = item.get_mut(method) else { continue };
+            let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+            let declared = declared.get(id.as_str());
+            let causes = causes(operation, declared.map_or(&[][..], |answers| answers.causes), as_defined);
+            let mut headers: BTreeSet<&'static str> =
+                declared.map(|answers| answers.headers.iter().copied().collect()).unwrap_or_default();
+            write_failures(operation, &causes, as_defined, &mut shared);
+            write_headers(operation, &mut headers);
+            of_operations.insert(id, (causes.iter().map(|cause| cause.word()).collect(), headers));
+        }
+    }
+    document["components"]["responses"] = Value::Object(shared);
+    let headers = HEADERS.iter().map(|(_, name, kind, description)| {
+        ((*name).to_owned(), json!({"description": description, "schema": {"type": kind}}))
+    });
+    document["components"]["headers"] = Value::Object(headers.collect());
+    Ok(Declared(of_operations))
+}
+
+/// The names of an operation's schemes.
+fn schemes(operation: &Value) -> BTreeSet<&str> {
+    let all = operation["security"].as_array().into_iter().flatten().filter_map(Value::as_object);
+    all.flat_map(Map::keys).map(String::as_str).collect()
+}
+
+fn reads(operation: &Value, header: &str) -> bool {
+    operation["parameters"].as_array().into_iter().flatten().any(|p| p["in"] == "header" && p["name"] == header)
+}
+
+/// All that an operation can fail with.
+fn causes(operation: &Value, declared: &[Cause], as_defined: AsDefined) -> Vec<Cause> {
+    let schemes = schemes(operation);
+    let mut found: Vec<Cause> = ALWAYS.into();
+    found.extend(declared);
+    if operation.get("requestBody").is_some() {
+        found.extend(WITH_BODY);
+    }
+    if !schemes.is_empty() {
+        found.extend(GUARDED);
+    }
+    found.extend(SCHEMES.iter().filter(|(name, _)| schemes.contains(name)).flat_map(|(_, causes)| *causes));
+    found.extend(READ.iter().filter(|(header, _)| reads(operation, header)).map(|(_, cause)| cause));
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    found.iter_mut().for_each(|cause| *cause = as_defined(id, *cause));
+    // In the order of the table of causes, each once.
+    Cause::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
+}
+
+fn write_failures(operation: &mut Value, causes: &[Cause], as_defined: AsDefined, shared: &mut Map<String, Value>) {
+    let general = self::causes(operation, &[], as_defined);
+    let mut failures = Map::new();
+    let mut write = |status: &str, name: &str, description: &str, own: &[Cause]| {
+        let words: Vec<&str> = own.iter().map(|cause| cause.word()).collect();
+        let reference = share(shared, name, &words.join(" "), failure(status, description, &words));
+        failures.insert(status.to_owned(), reference);
+    };
+    for (status, name, description) in STATUSES {
+        // What any operation can have on the server's side stands once, as a range.
+        let is_own = |cause: &Cause| cause.status() == status && (status < 500 || !general.contains(cause));
+        let own: Vec<Cause> = causes.iter().copied().filter(is_own).collect();
+        if !own.is_empty() {
+            write(&status.to_string(), name, description, &own);
+        }
+    }
+    let ours: Vec<Cause> = general.into_iter().filter(|cause| cause.status() >= 500).collect();
+    write(
+        "5XX",
+        "ServerFailure",
+        "Our fault (500), not configured (501), an external system failed (502), busy (503)",
+        &ours,
+    );
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    responses.retain(|status, _| status.as_str() < "400");
+    responses.extend(failures);
+}
+
+/// One failure with the words that `detail` can be.
+fn failure(status: &str, description: &str, words: &[&str]) -> Value {
+    let headers: &[&str] = match status {
+        "401" => &["x-request-id", "www-authenticate"],
+        "412" => &["x-request-id", "etag"],
+        "429" => &["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"],
+        "503" | "5XX" => &["x-request-id", "retry-after"],
+        _ => &["x-request-id"],
+    };
+    json!({
+        "description": description,
+        "headers": named(headers),
+        "content": {"application/json": {"schema": {"allOf": [
+            {"$ref": "#/components/schemas/Failure"},
+            {"type": "object", "properties": {"detail": {"type": "string", "enum": words}}},
+        ]}}},
+    })
+}
+
+/// References to headers, under their names.
+fn named(headers: &[&str]) -> Value {
+    let known = HEADERS.iter().filter(|(header, ..)| headers.contains(header));
+    Value::Object(
+        known
+            .map(|(_, name, ..)| ((*name).to_owned(), json!({"$ref": format!("#/components/headers/{name}")})))
+            .collect(),
+    )
+}
+
+/// Headers of the successes, and 304 where a tag can be sent.
+fn write_headers(operation: &mut Value, headers: &mut BTreeSet<&'static str>) {
+    let schemes = schemes(operation);
+    let (is_client, is_cookie) = (schemes.contains("client_key"), schemes.contains("session_cookie"));
+    let has_tag = reads(operation, "If-None-Match");
+    if has_tag {
+        headers.insert("etag");
+    }
+    let mut all: Vec<&str> = headers.iter().copied().chain(["x-request-id"]).collect();
+    if is_client {
+        all.extend(["ratelimit", "ratelimit-policy"]);
+    }
+    if is_cookie || operation["tags"] == json!(["Sessions"]) {
+        all.push("set-cookie");
+    }
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    if has_tag {
+        responses.insert("304".into(), json!({"description": "Nothing changed since that tag"}));
+    }
+    for response in responses.iter_mut().filter(|(status, _)| status.as_str() < "400").map(|(_, response)| response) {
+        response["headers"] = named(&all);
+    }
+}

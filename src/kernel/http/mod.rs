@@ -1,0 +1,495 @@
+//! Shapes that all areas share on the wire: the envelope, pages, tags, request bodies.
+//!
+//! The failure's envelope is rendered in one place, the outermost layer of `server`; here it is only described.
+
+pub mod body;
+pub mod document;
+pub mod documents;
+pub mod inputs;
+pub mod scopes;
+pub mod status;
+
+use poem::http::{HeaderName, StatusCode, header};
+use poem::{IntoResponse, Response};
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
+use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
+use poem_openapi::{ApiResponse, Enum, Object};
+use serde_json::{Value, json};
+
+pub use self::body::{Body, OptionalBody};
+pub use self::document::Tag;
+use crate::kernel::db::Listed;
+use crate::kernel::error::{Cause, Error};
+
+/// An error on its way out of an operation.
+#[derive(Debug, Clone)]
+pub struct Failure(pub Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl poem::error::ResponseError for Failure {
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl From<Error> for poem::Error {
+    fn from(error: Error) -> Self {
+        Failure(error).into()
+    }
+}
+
+/// The envelope of a failure in an area.
+pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool) -> Value {
+    let code = crate::kernel::error::code(error.cause, area);
+    let mut body = json!({
+        "code": code,
+        "message": error.message(),
+        "error": {"biz_code": code.to_string(), "scope": code / 1_000_000, "category": code / 1_000 % 1_000, "detail": code % 1_000},
+        "detail": error.cause.word(),
+        "request_id": request_id,
+    });
+    if !error.fields.is_empty() {
+        let fields =
+            error.fields.iter().map(|f| json!({"field": f.name(), "location": f.location, "message": f.message}));
+        body["fields"] = fields.collect();
+    }
+    if let Some(challenge) = &error.challenge {
+        body["challenge"] = json!(challenge);
+    }
+    if with_cause && let Some(source) = &error.source {
+        body["cause"] = json!(source);
+    }
+    body
+}
+
+/// One bad field of the request
+#[derive(Object)]
+pub struct FailureField {
+    /// The field's own name
+    pub field: String,
+    /// Where it stands, outermost first: `["body", "key"]`
+    pub location: Vec<String>,
+    /// What is wrong with it
+    pub message: String,
+}
+
+/// The parts of the code
+#[derive(Object)]
+pub struct FailureCode {
+    /// The code as text
+    pub biz_code: String,
+    /// The area that failed
+    pub scope: u32,
+    /// What kind of failure it is; fixes the HTTP status
+    pub category: u32,
+    pub detail: u32,
+}
+
+/// Every failure has this shape
+#[derive(Object)]
+#[oai(rename = "Failure")]
+pub struct FailureBody {
+    /// scope × 1 000 000 + category × 1 000 + detail
+    pub code: u32,
+    /// A sentence that says what to do next
+    pub message: String,
+    pub error: FailureCode,
+    /// A stable word for programs
+    pub detail: String,
+    /// All bad fields at once; only for bad input
+    #[oai(skip_serializing_if_is_none)]
+    pub fields: Option<Vec<FailureField>>,
+    /// For the next step of a sign-in that needs a second factor
+    #[oai(skip_serializing_if_is_none)]
+    pub challenge: Option<String>,
+    /// Also in the header X-Request-Id, and in the log
+    pub request_id: String,
+}
+
+impl ApiResponse for Failure {
+    fn meta() -> MetaResponses {
+        const DESCRIBED: [(u16, &str); 14] = [
+            (400, "Bad input: all bad fields at once"),
+            (401, "No credential that this operation takes, or one that is not valid"),
+            (403, "A valid credential without the right to do this"),
+            (404, "Not found, or not visible to this caller"),
+            (408, "The body took too long to arrive"),
+            (409, "The present state forbids it"),
+            (412, "If-Match is stale"),
+            (413, "The body is too large"),
+            (415, "Another media type is needed"),
+            (429, "Too many requests: see Retry-After"),
+            (500, "Our fault: the log has it under the request_id"),
+            (501, "This module is not configured"),
+            (502, "A neighbour failed"),
+            (503, "Busy: see Retry-After"),
+        ];
+        let one = |(status, description): (u16, &'static str)| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content: vec![media("application/json", FailureBody::schema_ref())],
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: DESCRIBED.into_iter().map(one).collect() }
+    }
+
+    fn register(registry: &mut Registry) {
+        FailureBody::register(registry);
+    }
+}
+
+fn media(content_type: &'static str, schema: MetaSchemaRef) -> MetaMediaType {
+    MetaMediaType { content_type, schema }
+}
+
+/// What can stand under `data`.
+pub trait Datum: Send {
+    fn schema() -> Option<MetaSchemaRef>;
+    fn register(registry: &mut Registry);
+    fn value(&self) -> Option<String>;
+}
+
+/// A payload.
+pub struct Data<T>(pub T);
+
+impl<T: Type + ToJSON> Datum for Data<T> {
+    fn schema() -> Option<MetaSchemaRef> {
+        Some(T::schema_ref())
+    }
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+    fn value(&self) -> Option<String> {
+        Some(self.0.to_json_string())
+    }
+}
+
+/// No payload.
+pub struct Nothing;
+
+impl Datum for Nothing {
+    fn schema() -> Option<MetaSchemaRef> {
+        None
+    }
+    fn register(_: &mut Registry) {}
+    fn value(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Text that is JSON already, described by the schema of `T`: for answers that are rendered once and sent often.
+pub struct Rendered<T>(pub String, std::marker::PhantomData<fn() -> T>);
+
+impl<T: Type> Datum for Rendered<T> {
+    fn schema() -> Option<MetaSchemaRef> {
+        Some(T::schema_ref())
+    }
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+    fn value(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+}
+
+/// A success in its envelope, with the headers that go with it.
+pub struct Success<D> {
+    /// `None` is 304: the caller has it already.
+    data: Option<D>,
+    headers: Vec<(HeaderName, String)>,
+}
+
+pub type Reply<T> = Result<Success<Data<T>>, Failure>;
+pub type RenderedReply<T> = Result<Success<Rendered<T>>, Failure>;
+pub type Done = Result<Success<Nothing>, Failure>;
+
+pub fn ok<T>(value: T) -> Success<Data<T>> {
+    Success { data: Some(Data(value)), headers: Vec::new() }
+}
+
+pub fn rendered<T>(json: String) -> Success<Rendered<T>> {
+    Success { data: Some(Rendered(json, std::marker::PhantomData)), headers: Vec::new() }
+}
+
+pub fn done() -> Success<Nothing> {
+    Success { data: Some(Nothing), headers: Vec::new() }
+}
+
+/// Nothing changed since the caller read it.
+pub fn unchanged<D>() -> Success<D> {
+    Success { data: None, headers: Vec::new() }
+}
+
+impl<D> Success<D> {
+    #[must_use]
+    pub fn version(self, version: i64) -> Self {
+        self.header(header::ETAG, format!("\"{version}\""))
+    }
+
+    #[must_use]
+    pub fn etag(self, etag: &str) -> Self {
+        self.header(header::ETAG, etag.to_owned())
+    }
+
+    #[must_use]
+    pub fn epoch(self, epoch: u64) -> Self {
+        self.header(HeaderName::from_static(EPOCH_HEADER), epoch.to_string())
+    }
+
+    /// The member's usage passed this many per cent of its quota.
+    #[must_use]
+    pub fn quota_warning(self, percent: Option<i64>) -> Self {
+        match percent {
+            Some(percent) => self.header(HeaderName::from_static(QUOTA_WARNING_HEADER), percent.to_string()),
+            None => self,
+        }
+    }
+
+    fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+pub const EPOCH_HEADER: &str = "x-policy-epoch";
+pub const QUOTA_WARNING_HEADER: &str = "x-quota-warning";
+
+/// The code of every success.
+const SUCCESS: u32 = 102_000;
+
+impl<D: Datum> IntoResponse for Success<D> {
+    fn into_response(self) -> Response {
+        let mut response = Response::builder();
+        let body = match &self.data {
+            None => {
+                response = response.status(StatusCode::NOT_MODIFIED);
+                String::new()
+            }
+            Some(data) => {
+                response = response.content_type("application/json");
+                match data.value() {
+                    Some(data) => format!(r#"{{"code":{SUCCESS},"message":"ok","data":{data}}}"#),
+                    None => format!(r#"{{"code":{SUCCESS},"message":"ok"}}"#),
+                }
+            }
+        };
+        for (name, value) in self.headers {
+            response = response.header(name, value);
+        }
+        response.body(body)
+    }
+}
+
+impl<D: Datum> ApiResponse for Success<D> {
+    fn meta() -> MetaResponses {
+        let number = MetaSchemaRef::Inline(Box::new(MetaSchema {
+            example: Some(json!(SUCCESS)),
+            ..MetaSchema::new_with_format("integer", "int32")
+        }));
+        let text =
+            MetaSchemaRef::Inline(Box::new(MetaSchema { example: Some(json!("ok")), ..MetaSchema::new("string") }));
+        let mut properties = vec![("code", number), ("message", text)];
+        let mut required = vec!["code", "message"];
+        if let Some(schema) = D::schema() {
+            properties.push(("data", schema));
+            required.push("data");
+        }
+        let envelope = MetaSchema { properties, required, ..MetaSchema::new("object") };
+        let header = |name: &str, description: &str| MetaHeader {
+            name: name.to_owned(),
+            description: Some(description.to_owned()),
+            required: false,
+            deprecated: false,
+            schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
+        };
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "Done",
+                status: Some(200),
+                status_range: None,
+                content: vec![media("application/json", MetaSchemaRef::Inline(Box::new(envelope)))],
+                headers: vec![
+                    header("ETag", "The version of what is answered, for If-Match; where there is one"),
+                    header("X-Policy-Epoch", "The epoch of the policy after a change"),
+                    header(
+                        "X-Quota-Warning",
+                        "80 or 95, where the usage is at or past that many per cent of the quota",
+                    ),
+                ],
+            }],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        D::register(registry);
+    }
+}
+
+/// One page of a list
+#[derive(Object)]
+pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
+    pub items: Vec<T>,
+    /// How many there are in all. Of more than 100,000, or of more than 1,000 where a filter or a keyword narrows the
+    /// list, it may be less than that; but as long as something comes behind a page that was asked for by `offset`, it
+    /// is more than that page's end. Where only a part of the list was looked at, it is one more than was found
+    pub total: u64,
+    pub limit: u64,
+    /// Where the page begins; 0 where it was asked for by `after`
+    pub offset: u64,
+    /// What `after` takes for the page behind this one, in the same time however deep it lies; absent on the last page.
+    /// Without `offset` one answer looks at some thousand rows: where filters fit few of them there may be `next` behind a
+    /// short page. Text that means nothing to callers
+    #[oai(skip_serializing_if_is_none)]
+    pub next: Option<String>,
+}
+
+/// Whether an organization or a client is switched on
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum ActiveInactive {
+    Active,
+    Inactive,
+}
+
+impl ActiveInactive {
+    pub fn of(is_active: bool) -> Self {
+        if is_active { Self::Active } else { Self::Inactive }
+    }
+
+    pub fn is_active(self) -> bool {
+        self == Self::Active
+    }
+}
+
+impl<T: ParseFromJSON + ToJSON + Send + Sync, U: Into<T>> From<Listed<U>> for Page<T> {
+    fn from(listed: Listed<U>) -> Self {
+        let Listed { items, total, limit, offset, next } = listed.map(Into::into);
+        Self { items, total, limit, offset, next }
+    }
+}
+
+/// A keyword for `like … escape '\'`, found anywhere.
+pub fn like(keyword: Option<&str>) -> Option<String> {
+    let keyword = keyword.filter(|text| !text.is_empty())?;
+    let escaped = keyword.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    Some(format!("%{escaped}%"))
+}
+
+/// Honours `If-Match`: absent or `*` fits everything.
+pub fn require_version(if_match: Option<&str>, version: i64) -> Result<(), Error> {
+    let fits = |sent: &str| sent.trim() == "*" || sent.split(',').any(|tag| tag.trim() == format!("\"{version}\""));
+    if if_match.is_none_or(fits) {
+        return Ok(());
+    }
+    Err(Error::new(Cause::VersionStale).header("ETag", format!("\"{version}\"")))
+}
+
+/// Does the caller have this version already? Compared weakly, as a proxy that compresses makes tags weak.
+pub fn is_known(if_none_match: Option<&str>, etag: &str) -> bool {
+    let fits = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
+    if_none_match.is_some_and(|sent| sent.split(',').any(|tag| fits(tag.trim())))
+}
+
+/// Text with its rules, written once on the type: they stand in the document, and the document is the validator.
+#[macro_export]
+macro_rules! text {
+    ($($(#[$doc:meta])* $name:ident $min:literal..=$max:literal $pattern:literal $(as $format:literal)?;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub String);
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text)
+            }
+        }
+
+        impl poem_openapi::types::Type for $name {
+            const IS_REQUIRED: bool = true;
+            type RawValueType = Self;
+            type RawElementValueType = Self;
+
+            fn name() -> std::borrow::Cow<'static, str> {
+                concat!("string_", stringify!($name)).into()
+            }
+
+            fn schema_ref() -> poem_openapi::registry::MetaSchemaRef {
+                poem_openapi::registry::MetaSchemaRef::Inline(Box::new(poem_openapi::registry::MetaSchema {
+                    min_length: Some($min),
+                    max_length: Some($max),
+                    pattern: Some($pattern.to_owned()).filter(|pattern| !pattern.is_empty()),
+                    $(format: Some($format),)?
+                    ..poem_openapi::registry::MetaSchema::new("string")
+                }))
+            }
+
+            fn as_raw_value(&self) -> Option<&Self> {
+                Some(self)
+            }
+
+            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+                Box::new(std::iter::once(self))
+            }
+        }
+
+        impl poem_openapi::types::ParseFromJSON for $name {
+            /// The rules were checked against the schema before this is called.
+            fn parse_from_json(value: Option<serde_json::Value>) -> poem_openapi::types::ParseResult<Self> {
+                match value {
+                    Some(serde_json::Value::String(text)) => Ok(Self(text)),
+                    other => Err(poem_openapi::types::ParseError::expected_type(other.unwrap_or_default())),
+                }
+            }
+        }
+
+        impl poem_openapi::types::ToJSON for $name {
+            fn to_json(&self) -> Option<serde_json::Value> {
+                Some(serde_json::Value::String(self.0.clone()))
+            }
+        }
+    )*};
+}
+
+crate::text! {
+    /// An e-mail address
+    Email 3..=254 "^[^\\x00-\\x20\\x7f@<>\"]{1,64}@[^\\x00-\\x20\\x7f@<>\"]+$";
+    /// A sign-in name: letters, digits, and . _ -
+    Username 1..=64 "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+    /// At least 8 characters, an upper-case letter, and also a digit or a sign; at most 256 bytes; not a common one
+    Password 1..=1024 "" as "password";
+    /// What a link that works once carries
+    LinkToken 1..=128 "";
+    /// A person's name for people
+    DisplayName 1..=200 "^[^\\x00-\\x1f\\x7f]+$";
+    /// The subject of an external provider
+    Subject 1..=255 "^[^\\x00-\\x1f\\x7f]+$";
+}

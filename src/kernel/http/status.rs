@@ -1,0 +1,24 @@
+//! Where a member stands, on the wire.
+
+use poem_openapi::Enum;
+
+/// Where a member stands
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[oai(rename_all = "snake_case")]
+pub enum MemberStatus {
+    Pending,
+    Active,
+    Suspended,
+    Deleted,
+}
+
+impl MemberStatus {
+    pub fn of(word: &str) -> Self {
+        match word {
+            "pending" => Self::Pending,
+            "active" => Self::Active,
+            "suspended" => Self::Suspended,
+            _ => Self::Deleted,
+        }
+    }
+}

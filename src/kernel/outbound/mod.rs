@@ -1,0 +1,221 @@
+//! Requests to providers and neighbours: one client, with limits on time and length, that follows no redirect and leaves
+//! alone for a while who failed again and again.
+//!
+//! Addresses come from the settings only, never from a request.
+
+pub mod mail;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, Request};
+use serde_json::Value;
+
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::Timestamp;
+
+/// What somebody answered, whatever it is worth.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A byte order mark before it is nobody's business: plugins of WordPress put one there.
+    pub fn json(&self) -> Result<Value> {
+        let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
+        serde_json::from_slice(body).map_err(|e| failed(format!("status {}, not JSON: {e}", self.status)))
+    }
+}
+
+/// Failures in a row of one host.
+#[derive(Debug, Default, Clone, Copy)]
+struct Breaker {
+    failures: u64,
+    closed_at: Option<Timestamp>,
+}
+
+/// A token of an external system, as long as it counts; whoever holds the lock has the turn there.
+pub type Token = Arc<tokio::sync::Mutex<Option<String>>>;
+
+pub struct Outbound {
+    client: OnceLock<Client>,
+    timeout: Duration,
+    answer_bytes_max: u64,
+    failures_max: u64,
+    pause_s: u64,
+    /// By origin; the settings bound their number.
+    breakers: Mutex<HashMap<String, Breaker>>,
+    /// By the name of the external system.
+    tokens: Mutex<HashMap<&'static str, Token>>,
+}
+
+impl Outbound {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            client: OnceLock::new(),
+            timeout: Duration::from_millis(config.neighbour_timeout_ms),
+            answer_bytes_max: config.neighbour_answer_bytes,
+            failures_max: config.neighbour_failures,
+            pause_s: config.neighbour_pause_s,
+            breakers: Mutex::default(),
+            tokens: Mutex::default(),
+        }
+    }
+
+    /// The token that all requests to this external system share.
+    pub fn token_at(&self, system: &'static str) -> Token {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.entry(system).or_default().clone()
+    }
+
+    /// The client, to build requests with.
+    pub fn client(&self) -> Result<&Client> {
+        made_once(&self.client, || builder(self.timeout))
+    }
+
+    /// Sends a request. Only what the host itself got wrong counts against it: no answer, one too late or too long, 5xx.
+    pub async fn send(&self, request: Request) -> Result<Answer> {
+        let origin = request.url().origin().ascii_serialization();
+        self.require_open(&origin)?;
+        let outcome = self.exchange(request).await;
+        let is_well = outcome.as_ref().is_ok_and(|answer| answer.status < 500);
+        self.note(&origin, is_well);
+        outcome.map_err(|e| {
+            let why = format!("{origin}: {}", e.source.as_deref().unwrap_or_default());
+            e.because(why)
+        })
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer> {
+        let mut response = self.client()?.execute(request).await.map_err(|e| failed(explained(e)))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|e| failed(explained(e)))? {
+            if (body.len() + piece.len()) as u64 > self.answer_bytes_max {
+                return Err(failed(format!("its answer is longer than {} bytes", self.answer_bytes_max)));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer { status, headers, body })
+    }
+
+    fn require_open(&self, origin: &str) -> Result<()> {
+        let Ok(breakers) = self.breakers.lock() else { return Ok(()) };
+        let pause_ms = i64::try_from(self.pause_s * 1_000).unwrap_or(i64::MAX);
+        let until = breakers.get(origin).and_then(|b| b.closed_at).map(|at| at.plus_ms(pause_ms));
+        let wait_ms = until.map_or(0, |until| until.0 - Timestamp::now().0);
+        if wait_ms <= 0 {
+            return Ok(());
+        }
+        let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000);
+        Err(failed(format!("{origin} failed {} times in a row and is left alone", self.failures_max))
+            .retry_after(seconds))
+    }
+
+    fn note(&self, origin: &str, is_well: bool) {
+        let Ok(mut breakers) = self.breakers.lock() else { return };
+        if is_well {
+            breakers.remove(origin);
+            return;
+        }
+        let breaker = breakers.entry(origin.to_owned()).or_default();
+        breaker.failures += 1;
+        if breaker.failures >= self.failures_max {
+            // After the pause one request tries again, and closes it anew if it fails too.
+            breaker.closed_at = Some(Timestamp::now());
+            tracing::warn!(origin, failures = breaker.failures, "a neighbour fails and is left alone for a while");
+        }
+    }
+}
+
+/// What every client of ours is like.
+pub fn builder(timeout: Duration) -> ClientBuilder {
+    // Another place may have done it; there is one provider either way.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .user_agent(concat!("roster/", env!("CARGO_PKG_VERSION")))
+}
+
+/// The client of a place, made when it is first needed: its certificates take memory that most sites do without.
+pub fn made_once(place: &OnceLock<Client>, builder: impl FnOnce() -> ClientBuilder) -> Result<&Client> {
+    if let Some(client) = place.get() {
+        return Ok(client);
+    }
+    let client = builder().build().map_err(|e| Error::internal(format!("the HTTP client cannot be made: {e}")))?;
+    Ok(place.get_or_init(|| client))
+}
+
+/// How many seconds somebody asks us to wait: a number, or a moment of HTTP that is not over.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let until = || httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
+    text.parse().ok().or_else(|| until()?.as_secs().checked_sub(u64::try_from(now.0).ok()? / 1_000))
+}
+
+// ── reading what others say ──
+
+/// Text, numbers and booleans as text.
+pub fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(word) => Some(word.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// `true`, also as text.
+pub fn is_true(value: &Value) -> bool {
+    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.trim().eq_ignore_ascii_case("true")))
+}
+
+fn failed(why: String) -> Error {
+    Error::new(Cause::NeighbourFailed).because(why)
+}
+
+/// What went wrong, with its causes: the first line alone says only that something did. Without the address, which may
+/// hold a person's name and ends up in rows that outlive the person.
+fn explained(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_moment_ahead() {
+        let now = Timestamp(784_111_777_000);
+        let wait = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().expect("a header"));
+            retry_after(&headers, now)
+        };
+        assert_eq!(wait("120"), Some(120));
+        assert_eq!(wait(" 0 "), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT"), None);
+        for nothing in ["-1", "soon", "", "Sun, 06 Nov 1994 08:50:37", "Sun, 06 Foo 1994 08:50:37 GMT"] {
+            assert_eq!(wait(nothing), None, "{nothing}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! SQL of deliveries, and of events that are delivered.
+
+use rusqlite::Row;
+
+use super::delivery::{Delivery, Filter};
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::db::sql::{self, Parameters};
+use crate::kernel::db::{List, Listed, Reader, Window, Writer};
+use crate::kernel::error::{Cause, Result};
+use crate::kernel::ids::{OrganizationId, Timestamp};
+
+/// From target to target by the index, however many events wait for one of them.
+const LIST_HEADS: &str = "
+    with recursive waiting (target) as (
+        select (select target from deliveries where state = 'pending' order by target limit 1)
+        union all
+        select (select target from deliveries where state = 'pending' and target > waiting.target order by target limit 1)
+        from waiting
+        where waiting.target is not null)
+    select d.target, h.organization_id, d.next_at
+    from waiting
+    join deliveries d on d.target = waiting.target
+        and d.event_id = (select event_id from deliveries where state = 'pending' and target = waiting.target
+                          order by event_id limit 1)
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
+    where d.target not like 'webhook %' or h.id is not null";
+
+/// A target that something waits for.
+pub struct Head {
+    pub target: String,
+    /// Whose webhook it is.
+    pub organization: Option<OrganizationId>,
+    /// When the next attempt may be.
+    pub next_at: Timestamp,
+}
+
+/// Every target that something waits for.
+pub fn list_heads(r: &Reader<'_>) -> Result<Vec<Head>> {
+    r.all(LIST_HEADS, &[], |row| Ok(Head { target: row.get(0)?, organization: row.get(1)?, next_at: row.get(2)? }))
+}
+
+const FIND_HEAD: &str = "
+    select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+           d.last_error, d.updated_at, e.maker
+    from deliveries d
+    join events e on e.id = d.event_id
+    where d.target = :target and d.state = 'pending'
+    order by d.event_id
+    limit 1";
+
+/// The oldest delivery that waits for a target.
+pub fn find_head(r: &Reader<'_>, target: &str) -> Result<Option<Delivery>> {
+    r.find(FIND_HEAD, &[(":target", &target)], delivery_of)
+}
+
+const SETTLE: &str = "
+    update deliveries
+    set state = :state, attempts = attempts + 1, next_at = :next_at, last_error = :last_error, updated_at = :now
+    where target = :target and event_id = :event_id and state = 'pending'";
+
+/// Writes down what came of an attempt.
+pub fn settle(w: &Writer<'_>, delivery: &Delivery, state: &str, next_at: Timestamp, error: Option<&str>) -> Result<()> {
+    w.execute(
+        SETTLE,
+        &[
+            (":state", &state),
+            (":next_at", &next_at),
+            (":last_error", &error),
+            (":now", &w.now()),
+            (":target", &delivery.target),
+            (":event_id", &delivery.event),
+        ],
+    )
+    .map(drop)
+}
+
+const BURY: &str = "
+    update deliveries
+    set state = 'dead', last_error = :last_error, updated_at = :now
+    where (target, event_id) in (select target, event_id from deliveries indexed by deliveries_pending
+                                 where target = :target and state = 'pending' limit :most)";
+
+/// Gives up what waits for a target; answers how many.
+pub fn bury(w: &Writer<'_>, target: &str, why: &str, most: usize) -> Result<usize> {
+    let values: [(&str, &dyn rusqlite::ToSql); 4] =
+        [(":last_error", &why), (":now", &w.now()), (":target", &target), (":most", &sql::limit(most))];
+    w.execute(BURY, &values)
+}
+
+const RETRY: &str = "
+    update deliveries
+    set attempts = case state when 'dead' then 0 else attempts end, state = 'pending', next_at = :now, updated_at = :now
+    where target = :target and event_id = :event_id and state <> 'delivered'";
+
+/// Tries now, and a dead delivery from the beginning; false when it was delivered.
+pub fn retry(w: &Writer<'_>, target: &str, event: i64) -> Result<bool> {
+    Ok(w.execute(RETRY, &[(":now", &w.now()), (":target", &target), (":event_id", &event)])? == 1)
+}
+
+const DELIVERY_COLUMNS: &str = "d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state,
+    d.attempts, d.next_at, d.last_error, d.updated_at, e.maker";
+// What is left of a webhook that was deleted is not there any more, until the upkeep has deleted it.
+const LIST_DELIVERIES: List = List {
+    name: "deliveries",
+    columns: DELIVERY_COLUMNS,
+    from: "deliveries d
+           cross join events e on e.id = d.event_id
+           left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",
+    joins: "",
+    conditions: &[
+        "d.target not like 'webhook %' or h.id is not null",
+        "e.organization_id = :within and (d.target not like 'webhook %' or h.organization_id = :within)",
+        "d.target = :target",
+        "+d.state = :its_state",
+        "d.state = 'pending' and :is_pending",
+        "d.state = 'dead' and :is_dead",
+        "+d.state = 'delivered' and :is_delivered",
+        "substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '",
+        "e.kind = :kind",
+        "e.at >= :since",
+        "e.at < :until",
+    ],
+    order: &["d.event_id desc", "d.target"],
+    costly: &[":within", ":its_state", ":target_kind", ":kind", ":since", ":until"],
+    walked: &[":within", ":its_state", ":is_delivered", ":target_kind", ":kind", ":since", ":until"],
+    kept: &[
+        (&[], "select count(*) from (select 1 from deliveries limit :counted_max)"),
+        (
+            &[":target"],
+            "select count(*)
+             from (select 1
+                   from deliveries
+                   where target = :target
+                     and (:target not like 'webhook %'
+                          or exists (select 1 from webhooks where id = unhex(substr(:target, 9))))
+                   limit :counted_max)",
+        ),
+    ],
+};
+const LIST_DELIVERIES_IN: List = List {
+    name: "deliveries",
+    columns: DELIVERY_COLUMNS,
+    from: "events e
+           cross join deliveries d on d.event_id = e.id
+           left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))",
+    joins: "",
+    conditions: &[
+        "e.organization_id = :organization_id
+         and (d.target not like 'webhook %' or h.organization_id = :organization_id)",
+        "d.state = 'delivered' and :is_delivered",
+        "substr(d.target, 1, length(:target_kind) + 1) = :target_kind || ' '",
+        "e.kind = :kind",
+        "e.at >= :since",
+        "e.at < :until",
+    ],
+    order: &["e.id desc", "d.target"],
+    costly: &[":organization_id"],
+    walked: &[":is_delivered", ":target_kind", ":kind", ":since", ":until"],
+    kept: &[],
+};
+
+/// Newest events first. Of one target, and of what is not delivered, there is little: it is read from its own index; of
+/// an organization otherwise its events are read.
+pub fn list_deliveries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<Delivery>> {
+    let Filter { organization, state, target, kind, since, until } = filter;
+    let (whole, target_kind) = match target {
+        Some(text) if text.contains(' ') => (Some(text), None),
+        other => (None, other.as_ref()),
+    };
+    let is = |word: &str| (whole.is_none() && state.as_deref() == Some(word)).then_some(true);
+    let is_few = whole.is_some() || is("pending").is_some() || is("dead").is_some();
+    let list = if organization.is_some() && !is_few { &LIST_DELIVERIES_IN } else { &LIST_DELIVERIES };
+    let asked: Parameters<'_> = &[
+        (":organization_id", &organization.filter(|_| !is_few)),
+        (":within", &organization.filter(|_| is_few)),
+        (":target", &whole),
+        (":its_state", &state.as_ref().filter(|_| whole.is_some())),
+        (":is_pending", &is("pending")),
+        (":is_dead", &is("dead")),
+        (":is_delivered", &is("delivered")),
+        (":target_kind", &target_kind),
+        (":kind", kind),
+        (":since", since),
+        (":until", until),
+    ];
+    r.page(list, asked, window, delivery_of)
+}
+
+const FIND_DELIVERY: &str = "
+    select d.target, d.event_id, e.kind, e.at, e.organization_id, e.member_id, e.data, d.state, d.attempts, d.next_at,
+           d.last_error, d.updated_at, e.maker
+    from deliveries d
+    join events e on e.id = d.event_id
+    left join webhooks h on d.target like 'webhook %' and h.id = unhex(substr(d.target, 9))
+    where d.target = :target and d.event_id = :event_id
+      and (d.target not like 'webhook %' or h.id is not null)
+      and (:organization_id is null or e.organization_id = :organization_id
+           and (d.target not like 'webhook %' or h.organization_id = :organization_id))";
+
+/// A delivery that is visible in an organization, or anywhere.
+pub fn get_delivery(
+    r: &Reader<'_>,
+    organization: Option<OrganizationId>,
+    (event, target): (i64, &str),
+) -> Result<Delivery> {
+    let place: &[(&str, &dyn rusqlite::ToSql)] =
+        &[(":target", &target), (":event_id", &event), (":organization_id", &organization)];
+    r.find(FIND_DELIVERY, place, delivery_of)?.ok_or_else(|| Cause::DeliveryNotFound.into())
+}
+
+const FORGET_DELIVERIES: &str = "
+    delete from deliveries
+    where (target, event_id) in (select target, event_id from deliveries where state = :state and updated_at <= :before
+                                 limit :most)";
+
+/// Forgets what was delivered, or given up, before; answers how many.
+pub fn forget(w: &Writer<'_>, state: &str, before: Timestamp, most: usize) -> Result<usize> {
+    w.execute(FORGET_DELIVERIES, &[(":state", &state), (":before", &before), (":most", &sql::limit(most))])
+}
+
+// From target to target by the index, however many deliveries each of them has. A space comes right before `!`.
+const LIST_TARGETS_OF_DELETED: &str = "
+    with recursive hooks (target) as (
+        select (select target from deliveries where target > 'webhook ' and target < 'webhook!' order by target limit 1)
+        union all
+        select (select target from deliveries where target > hooks.target and target < 'webhook!' order by target limit 1)
+        from hooks
+        where hooks.target is not null)
+    select target
+    from hooks
+    where target is not null and not exists (select 1 from webhooks where id = unhex(substr(hooks.target, 9)))
+    limit :most";
+
+/// Targets that something is left of, though their webhook was deleted.
+pub fn list_targets_of_deleted(r: &Reader<'_>, most: usize) -> Result<Vec<String>> {
+    r.all(LIST_TARGETS_OF_DELETED, &[(":most", &sql::limit(most))], |row| row.get(0))
+}
+
+const DELETE_DELIVERIES: &str = "
+    delete from deliveries
+    where (target, event_id) in (select target, event_id from deliveries where target = :target limit :most)";
+
+/// Deletes what is left of a target; answers how many deliveries that were.
+pub fn delete_deliveries(w: &Writer<'_>, target: &str, most: usize) -> Result<usize> {
+    w.execute(DELETE_DELIVERIES, &[(":target", &target), (":most", &sql::limit(most))])
+}
+
+const LIST_OLD_EVENTS: &str = "
+    select e.id
+    from events e
+    where e.id < coalesce((select id from events where at > :before order by id limit 1), 9223372036854775807)
+      and e.id < (select max(id) from events)
+      and not exists (select 1 from deliveries where event_id = e.id)
+    limit :most";
+const FORGET_EVENT: &str = "
+    delete from events
+    where id = :id and id < (select max(id) from events)
+      and not exists (select 1 from deliveries where event_id = :id)";
+
+/// Events from before that nothing waits for. It begins at the oldest and stops at the first that is younger.
+pub fn list_old_events(r: &Reader<'_>, before: Timestamp, most: usize) -> Result<Vec<i64>> {
+    r.all(LIST_OLD_EVENTS, &[(":before", &before), (":most", &sql::limit(most))], |row| row.get(0))
+}
+
+pub fn forget_event(w: &Writer<'_>, id: i64) -> Result<()> {
+    w.execute(FORGET_EVENT, &[(":id", &id)]).map(drop)
+}
+
+const COUNT_BY_TARGET: &str = "
+    select substr(d.target, 1, instr(d.target || ' ', ' ') - 1), count(*), min(d.event_id)
+    from deliveries d
+    where d.state = :state
+    group by 1";
+const FIND_EVENT_TIME: &str = "select at from events where id = :id";
+
+/// Deliveries in one state.
+#[derive(Debug)]
+pub struct Counted {
+    /// By kind of target.
+    pub counts: Vec<(String, i64)>,
+    /// When the oldest of their events was.
+    pub oldest: Option<Timestamp>,
+}
+
+pub fn count(r: &Reader<'_>, state: &str) -> Result<Counted> {
+    let counts: Vec<(String, i64, i64)> =
+        r.all(COUNT_BY_TARGET, &[(":state", &state)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let oldest = match counts.iter().map(|(.., event)| *event).min() {
+        Some(event) => r.find(FIND_EVENT_TIME, &[(":id", &event)], |row| row.get(0))?,
+        None => None,
+    };
+    Ok(Counted { counts: counts.into_iter().map(|(kind, count, _)| (kind, count)).collect(), oldest })
+}
+
+fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        target: row.get(0)?,
+        event: row.get(1)?,
+        kind: row.get(2)?,
+        at: row.get(3)?,
+        organization: row.get(4)?,
+        member: row.get(5)?,
+        data: row.get(6)?,
+        state: row.get(7)?,
+        attempts: row.get::<_, i64>(8)?.unsigned_abs(),
+        next_at: row.get(9)?,
+        last_error: row.get(10)?,
+        updated_at: row.get(11)?,
+        maker: Maker::of_text(row.get::<_, Option<String>>(12)?.as_deref()),
+    })
+}

@@ -1,0 +1,207 @@
+//! Events for others: committed with the change that caused them, delivered later by `server::deliver`. Written by `app` only.
+//!
+//! **Invariant.** Who is to hear of an event is settled in the transaction of its cause: one row per target, so that none
+//! can be lost between the commit and the delivery. No secret is in an event; what a message needs of one is made when it
+//! is delivered.
+
+pub mod delivery;
+pub mod delivery_store;
+
+use serde_json::Value;
+
+use crate::kernel::authz::promise::Maker;
+use crate::kernel::config::Config;
+use crate::kernel::db::Writer;
+use crate::kernel::error::Result;
+use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
+
+macro_rules! kinds {
+    ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
+        /// What can happen; webhooks name these words.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $(#[doc = $about] $name,)* }
+
+        impl Kind {
+            pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
+            pub const fn word(self) -> &'static str { match self { $(Kind::$name => $word,)* } }
+            pub const fn about(self) -> &'static str { match self { $(Kind::$name => $about,)* } }
+            /// Does SFTPGo's account follow from it?
+            const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
+            /// Does WordPress let the member in, or not, from then on?
+            const fn is_for_wordpress(self) -> bool { matches!(self, Kind::MemberSuspended | Kind::MemberActivated) }
+            /// Is there a letter about it?
+            const fn is_for_mail(self) -> bool { match self { $(Kind::$name => $mail,)* } }
+        }
+    };
+}
+
+kinds! {
+    // kind             word                  sftpgo mail   when
+    MemberCreated      "member.created"      true   false  "A member was created";
+    MemberUpdated      "member.updated"      true   false  "A member's names changed";
+    MemberSuspended    "member.suspended"    true   false  "A member was suspended";
+    MemberActivated    "member.activated"    true   false  "A member is active again";
+    MemberDeleted      "member.deleted"      true   false  "A member was erased";
+    MemberWelcomed     "member.welcomed"     false  true   "A member gets a one-time link to begin with";
+    PasswordForgotten  "member.password_forgotten" false true "A member asked for a link for a new password";
+    QuotaChanged       "quota.changed"       true   false  "What a member may store changed";
+    QuotaWarning       "quota.warning"       false  true   "A member's usage passed 80 or 95 per cent";
+    CeilingWarning     "quota.ceiling_warning" false false "An organization's usage passed 80 or 95 per cent of its ceiling";
+    QuotaFull          "quota.full"          true   false  "A quota, or the one above it, is used to its last byte";
+    QuotaExceeded      "quota.exceeded"      true   false  "Something did not fit a quota";
+    QuotaFreed         "quota.freed"         true   false  "A full quota has free space again";
+    VideoRegistered    "video.registered"    false  false  "A video was registered";
+    VideoChanged       "video.changed"       false  false  "A video was replaced, moved or renamed";
+    VideoDeleted       "video.deleted"       false  false  "A video was deleted";
+    VideoTransferred   "video.transferred"   false  false  "A video has another owner";
+    JobDead            "job.dead"            false  false  "A job failed too often";
+    PluginQuarantined  "plugin.quarantined"  false  false  "A plugin failed too often";
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub kind: Kind,
+    pub organization: Option<OrganizationId>,
+    pub member: Option<MemberId>,
+    pub data: Value,
+    /// Who promised what it tells of; in no message.
+    pub maker: Option<Maker>,
+}
+
+impl Event {
+    pub fn new(kind: Kind, data: Value) -> Self {
+        Self { kind, organization: None, member: None, data, maker: None }
+    }
+
+    #[must_use]
+    pub fn within(mut self, organization: impl Into<Option<OrganizationId>>) -> Self {
+        self.organization = organization.into();
+        self
+    }
+
+    #[must_use]
+    pub fn promised_by(mut self, maker: &Maker) -> Self {
+        self.maker = Some(maker.clone());
+        self
+    }
+
+    #[must_use]
+    pub fn about(mut self, member: impl Into<Option<MemberId>>) -> Self {
+        self.member = member.into();
+        self
+    }
+}
+
+/// The targets that are settings, not rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Neighbours {
+    pub sftpgo: bool,
+    pub mail: bool,
+    pub wordpress: bool,
+}
+
+/// What the target of an account at SFTPGo begins with; its member's id follows. One that cannot be brought in line holds
+/// up nobody else's.
+pub const SFTPGO: &str = "sftpgo ";
+/// What the target of an account at WordPress begins with; its member's id follows.
+pub const WORDPRESS: &str = "wordpress ";
+/// What the target of a letter begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
+pub const MAIL: &str = "mail ";
+/// What the target of a webhook begins with; its id follows.
+pub const WEBHOOK: &str = "webhook ";
+
+impl Neighbours {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            sftpgo: config.has_sftpgo(),
+            mail: !config.mail_host.is_empty(),
+            wordpress: config.has_wordpress_administrator(),
+        }
+    }
+}
+
+const INSERT_EVENT: &str = "
+    insert into events (at, kind, organization_id, member_id, data, request_id, maker)
+    values (:at, :kind, :organization_id, :member_id, :data, :request_id, :maker)";
+const LIST_WEBHOOKS_FOR: &str = "
+    select id
+    from webhooks
+    where status = 'active' and (organization_id is null or organization_id = :organization_id)
+        and exists (select 1 from json_each(kinds) where value in (:kind, '*'))";
+const ADDRESS: &str = "
+    insert into deliveries (target, event_id, state, next_at, updated_at)
+    values (:target, :event_id, 'pending', :now, :now)";
+
+/// Adds an event, addressed to everybody who is to hear of it; answers how many they are.
+pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<usize> {
+    let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
+    let maker = event.maker.as_ref().map(Maker::text);
+    let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
+        (":at", &now),
+        (":kind", &kind),
+        (":organization_id", &event.organization),
+        (":member_id", &event.member),
+        (":data", &data),
+        (":request_id", &request_id),
+        (":maker", &maker),
+    ];
+    w.execute(INSERT_EVENT, &parameters)?;
+    let id = w.last_id();
+    let webhooks = w.all(LIST_WEBHOOKS_FOR, &[(":organization_id", &event.organization), (":kind", &kind)], |row| {
+        row.get::<_, WebhookId>(0)
+    })?;
+    let account = event.member.filter(|_| neighbours.sftpgo && event.kind.is_for_sftpgo());
+    let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
+    // An account that is gone needs to be told nothing.
+    let is_told = neighbours.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
+    let user = event.member.filter(|_| is_told);
+    let neighbours = account.map(account_of).into_iter().chain(user.map(user_of)).chain(reader.map(letters_of));
+    let mut addressed = 0;
+    for target in webhooks.into_iter().map(calls_to).chain(neighbours) {
+        addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
+    }
+    Ok(addressed)
+}
+
+/// The target of a webhook.
+pub fn calls_to(webhook: WebhookId) -> String {
+    format!("{WEBHOOK}{}", webhook.0.simple())
+}
+
+/// The target of a member's account at SFTPGo.
+fn account_of(member: MemberId) -> String {
+    format!("{SFTPGO}{}", member.0.simple())
+}
+
+/// The target of a member's account at WordPress.
+fn user_of(member: MemberId) -> String {
+    format!("{WORDPRESS}{}", member.0.simple())
+}
+
+/// The target of letters to a member.
+pub fn letters_of(member: MemberId) -> String {
+    format!("{MAIL}{}", member.0.simple())
+}
+
+const FIND_WAITING: &str = "
+    select 1
+    from deliveries d
+    join events e on e.id = d.event_id
+    where d.target = :target and d.state = 'pending' and e.kind = :kind
+    limit 1";
+
+const HURRY: &str = "
+    update deliveries
+    set next_at = :now
+    where target = :target and state = 'pending'";
+
+/// Does a letter of this kind wait for its delivery to the member? Then nothing that the member waits for waits longer.
+pub fn hurry_letter(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
+    let target = letters_of(member);
+    let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(()))?;
+    if found.is_some() {
+        w.execute(HURRY, &[(":now", &w.now()), (":target", &target)])?;
+    }
+    Ok(found.is_some())
+}

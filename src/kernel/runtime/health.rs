@@ -1,0 +1,165 @@
+//! What is wrong with a running server, as `/healthz` shows it; and the rule that no thread of it ends unnoticed.
+//!
+//! **Invariant.** A thread that is started here ends when its work is over, or takes the process along: who watches the
+//! process starts it anew, and nothing that was answered is lost.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crate::kernel::runtime::log;
+
+/// Something that is wrong now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The part of the server, such as `database`.
+    pub part: &'static str,
+    /// A stable word.
+    pub word: &'static str,
+    /// For everybody: without paths.
+    pub message: &'static str,
+    /// Can the server do its work no longer?
+    pub is_fatal: bool,
+}
+
+/// All that is wrong now.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// By word.
+    faults: Mutex<BTreeMap<&'static str, Fault>>,
+    /// As many as there are in `faults`.
+    count: AtomicUsize,
+    watched: Mutex<Vec<(Place, Fault)>>,
+}
+
+impl Health {
+    /// Takes a fault up; the log gets the detail once.
+    pub fn report(&self, fault: Fault, detail: &str) {
+        let Ok(mut faults) = self.faults.lock() else { return };
+        if faults.insert(fault.word, fault).is_none() {
+            tracing::error!(part = fault.part, fault = fault.word, "{}: {detail}", fault.message);
+        }
+        self.count.store(faults.len(), Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub fn clear(&self, word: &str) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let Ok(mut faults) = self.faults.lock() else { return };
+        if let Some(fault) = faults.remove(word) {
+            tracing::info!(part = fault.part, fault = word, "this fault is over");
+        }
+        self.count.store(faults.len(), Ordering::Relaxed);
+    }
+
+    pub fn has(&self, word: &str) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.faults.lock().is_ok_and(|faults| faults.contains_key(word))
+    }
+
+    /// The fault holds whenever a file is not in its place.
+    pub fn watch(&self, place: Place, fault: Fault) {
+        if let Ok(mut watched) = self.watched.lock() {
+            watched.push((place, fault));
+        }
+    }
+
+    pub fn faults(&self) -> Vec<Fault> {
+        let known = self.faults.lock().map(|faults| faults.values().copied().collect::<Vec<_>>());
+        let watched = self.watched.lock().map(|watched| {
+            watched.iter().filter(|(place, _)| !place.is_kept()).map(|(_, fault)| *fault).collect::<Vec<_>>()
+        });
+        let mut all = known.unwrap_or_default();
+        all.extend(watched.unwrap_or_default());
+        all.sort_unstable_by_key(|fault| fault.word);
+        all.dedup();
+        all
+    }
+}
+
+/// A file as it was when it was opened. It is looked at by `stat` only: opening and closing a database beside SQLite
+/// would drop SQLite's locks on it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl Place {
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        Ok(Self { path: path.to_owned(), id: id_of(&std::fs::metadata(path)?) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Does the path still lead to the file that was opened?
+    pub fn is_kept(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|found| id_of(&found) == self.id)
+    }
+
+    /// Is it this open file?
+    pub fn is(&self, file: &std::fs::File) -> bool {
+        file.metadata().is_ok_and(|found| id_of(&found) == self.id)
+    }
+}
+
+fn id_of(file: &std::fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Starts a thread that the server cannot do without. A panic that leaves it ends the process.
+pub fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            tracing::error!(thread = name, "a thread that the server needs has failed: the process ends");
+            if name != "log" {
+                log::flush();
+            }
+            std::process::abort();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAULT: Fault = Fault { part: "disk", word: "full", message: "the disk is full", is_fatal: false };
+
+    #[test]
+    fn a_fault_is_known_until_it_is_over() {
+        let health = Health::default();
+        health.report(FAULT, "0 bytes");
+        health.report(FAULT, "0 bytes");
+        assert!(health.has("full"));
+        assert_eq!(health.faults(), [FAULT]);
+        health.clear("other");
+        assert_eq!(health.faults(), [FAULT]);
+        health.clear("full");
+        assert!(health.faults().is_empty());
+    }
+
+    #[test]
+    fn a_file_is_missed_while_it_is_gone_or_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside) = (directory.path().join("file"), directory.path().join("aside"));
+        std::fs::write(&path, "a").unwrap();
+        let health = Health::default();
+        health.watch(Place::of(&path).unwrap(), FAULT);
+        assert!(health.faults().is_empty());
+        std::fs::rename(&path, &aside).unwrap();
+        assert_eq!(health.faults(), [FAULT]);
+        std::fs::write(&path, "a").unwrap();
+        assert_eq!(health.faults(), [FAULT]);
+        std::fs::rename(&aside, &path).unwrap();
+        assert!(health.faults().is_empty());
+    }
+}

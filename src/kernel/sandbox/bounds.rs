@@ -1,0 +1,556 @@
+//! What a call may have, asked of real guests: at each limit, and one past it.
+//!
+//! Guests are compiled here and not in a child, and settings are those of a site: no server is needed.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use futures_util::poll;
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use super::engine::Runtime;
+use super::{
+    AccessInput, Called, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Spent, Tier,
+    Turn, inspect, measure, roles_fault,
+};
+use crate::kernel::config::Config;
+use crate::kernel::error::Cause;
+
+#[path = "../../../tests/it/guests.rs"]
+#[allow(dead_code)]
+mod guests;
+
+fn host(set: impl FnOnce(&mut Config)) -> Host {
+    let mut config = Config::of(Path::new(""));
+    set(&mut config);
+    Host::without_cache(&config)
+}
+
+static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Arc::new(Runtime::new().expect("an engine")));
+
+fn loaded(component: &[u8]) -> Arc<Loaded> {
+    let compiled = Component::new(&RUNTIME.engine, component).expect("compiled");
+    Arc::new(Loaded::link(&RUNTIME, &compiled, Sha256::digest(component).into(), None).expect("linked"))
+}
+
+fn turn(loaded: &Arc<Loaded>, tier: Tier) -> Turn {
+    Turn { organization: OrganizationId::new(), loaded: loaded.clone(), tier, deadline_ms: None, is_trial: false }
+}
+
+/// Asks an authorizer, or a role mapper, and answers the word of what came of it.
+async fn ask(host: &Host, guest: &Arc<Loaded>, tier: Tier) -> (&'static str, Called<()>) {
+    let turn = turn(guest, tier);
+    if guest.exports().authorizer {
+        let called = host.authorize(turn, AccessInput::default()).await;
+        (called.outcome.as_ref().map_or_else(|fault| fault.kind.word(), Ruling::word), called.map(|_| ()))
+    } else {
+        let called = host.map_roles(turn, RoleInput::default()).await;
+        (called.outcome.as_ref().map_or_else(|fault| fault.kind.word(), |_| "roles"), called.map(|_| ()))
+    }
+}
+
+async fn word(host: &Host, guest: &Arc<Loaded>, tier: Tier) -> &'static str {
+    ask(host, guest, tier).await.0
+}
+
+const TIERS: [Tier; 2] = [Tier::Standard, Tier::Large];
+
+/// A setting of a tier.
+type Setting = fn(&mut Config) -> &mut u64;
+
+#[tokio::test]
+async fn fuel_is_counted_to_the_last_instruction() {
+    let settings: [(_, _, [Setting; 2]); 2] = [
+        (
+            guests::authorizer("", "(drop (call $allow)) (loop) (i32.const 16)"),
+            "allow",
+            [|c| &mut c.plugin_authorize_fuel, |c| &mut c.plugin_large_authorize_fuel],
+        ),
+        (
+            guests::role_mapper("", "(drop (call $list (i32.const 0) (i32.const 0))) (loop) (i32.const 16)"),
+            "roles",
+            [|c| &mut c.plugin_map_roles_fuel, |c| &mut c.plugin_large_map_roles_fuel],
+        ),
+    ];
+    for (component, answer, settings) in settings {
+        let guest = loaded(&component);
+        let fuel = ask(&host(|_| ()), &guest, Tier::Standard).await.1.fuel;
+        assert!(fuel > 10, "{fuel}");
+        for (tier, setting) in TIERS.into_iter().zip(settings) {
+            // The last thing that it does is counted in the empty loop just before, where fuel is looked at.
+            let (said, called) = ask(&host(|c| *setting(c) = fuel), &guest, tier).await;
+            assert_eq!((said, called.fuel), (answer, fuel), "{tier:?}");
+            assert_eq!(word(&host(|c| *setting(c) = fuel - 1), &guest, tier).await, "fuel", "{tier:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn time_ends_what_has_plenty_of_fuel() {
+    let settings: [(_, [(Setting, Setting); 2]); 2] = [
+        (
+            guests::looping(),
+            [
+                (|c| &mut c.plugin_authorize_ms, |c| &mut c.plugin_authorize_fuel),
+                (|c| &mut c.plugin_large_authorize_ms, |c| &mut c.plugin_large_authorize_fuel),
+            ],
+        ),
+        (
+            guests::looping_mapper(),
+            [
+                (|c| &mut c.plugin_map_roles_ms, |c| &mut c.plugin_map_roles_fuel),
+                (|c| &mut c.plugin_large_map_roles_ms, |c| &mut c.plugin_large_map_roles_fuel),
+            ],
+        ),
+    ];
+    for (component, settings) in settings {
+        let guest = loaded(&component);
+        for (tier, (ms, fuel)) in TIERS.into_iter().zip(settings) {
+            let host = host(|c| {
+                *ms(c) = 2;
+                *fuel(c) = 1_000_000_000_000;
+            });
+            assert_eq!(word(&host, &guest, tier).await, "deadline", "{tier:?}");
+        }
+    }
+    // An activation may give less.
+    let host = host(|c| (c.plugin_authorize_ms, c.plugin_authorize_fuel) = (10_000, 1_000_000_000_000));
+    let turn = Turn { deadline_ms: Some(2), ..turn(&loaded(&guests::looping()), Tier::Standard) };
+    let called = host.authorize(turn, AccessInput::default()).await;
+    assert_eq!(called.outcome.map_err(|fault| fault.kind), Err(FaultKind::Deadline));
+}
+
+#[tokio::test]
+async fn memory_is_summed_over_all_memories_while_it_runs() {
+    const PAGE: u64 = 65_536;
+    // Two and one at its start, and three more.
+    let guest =
+        loaded(&guests::authorizer("(memory $other 1)", "(drop (memory.grow $other (i32.const 3))) (call $allow)"));
+    let settings: [Setting; 2] = [|c| &mut c.plugin_memory_bytes, |c| &mut c.plugin_large_memory_bytes];
+    for (tier, setting) in TIERS.into_iter().zip(settings) {
+        let (said, called) = ask(&host(|c| *setting(c) = 6 * PAGE), &guest, tier).await;
+        assert_eq!((said, called.memory_bytes), ("allow", 6 * PAGE), "{tier:?}");
+        assert_eq!(word(&host(|c| *setting(c) = 6 * PAGE - 1), &guest, tier).await, "memory", "{tier:?}");
+    }
+}
+
+#[tokio::test]
+async fn table_elements_are_summed_over_all_tables_while_it_runs() {
+    for tier in TIERS {
+        for (past, expected) in [(0, "allow"), (1, "memory")] {
+            // One is there at its start, and one is in a table by which its import is called.
+            let grow = measure::table_elements_max(tier) - 2 + past;
+            let guest = loaded(&guests::authorizer(
+                "(table $grows 1 funcref)",
+                &format!("(drop (table.grow $grows (ref.null func) (i32.const {grow}))) (call $allow)"),
+            ));
+            assert_eq!(word(&host(|_| ()), &guest, tier).await, expected, "{tier:?} {grow}");
+        }
+    }
+}
+
+/// Logs so many lines of so many bytes each.
+fn logging(lines: u32, bytes: u32) -> Arc<Loaded> {
+    loaded(&guests::authorizer(
+        "",
+        &format!(
+            "(local $n i32) (local.set $n (i32.const {lines}))
+             (loop $next
+               (call $log (i32.const 1) (i32.const 65536) (i32.const {bytes}))
+               (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+               (br_if $next (local.get $n)))
+             (call $allow)"
+        ),
+    ))
+}
+
+#[tokio::test]
+async fn what_a_call_logs_is_bounded_in_calls_lines_and_bytes() {
+    type Set = fn(&mut Config);
+    let cases: [(u32, u32, Set, &str, usize, u32); 14] = [
+        (3, 10, |c| c.plugin_log_lines = 3, "allow", 3, 0),
+        (4, 10, |c| c.plugin_log_lines = 3, "allow", 3, 1),
+        (1, 10, |c| c.plugin_log_lines = 0, "allow", 0, 1),
+        (3, 10, |c| c.plugin_log_bytes = 30, "allow", 3, 0),
+        (3, 10, |c| c.plugin_log_bytes = 29, "allow", 2, 1),
+        (1, 1, |c| c.plugin_log_bytes = 0, "allow", 0, 1),
+        // A line counts as it is kept.
+        (4, 60_000, |c| c.plugin_log_bytes = 4_096, "allow", 4, 0),
+        (256, 1, |_| (), "allow", 32, 224),
+        (257, 1, |_| (), "output", 32, 224),
+        (1, 2_048, |c| c.plugin_output_bytes = 2_048, "allow", 1, 0),
+        (1, 2_049, |c| c.plugin_output_bytes = 2_048, "output", 0, 0),
+        (2, 1_024, |c| c.plugin_output_bytes = 2_048, "allow", 2, 0),
+        (2, 1_025, |c| c.plugin_output_bytes = 2_048, "output", 1, 0),
+        (1, 60_000, |_| (), "allow", 1, 0),
+    ];
+    for (lines, bytes, set, expected, kept, dropped) in cases {
+        let (said, called) = ask(&host(set), &logging(lines, bytes), Tier::Standard).await;
+        assert_eq!((said, called.log.len(), called.log_dropped), (expected, kept, dropped), "{lines} of {bytes}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_bounded_in_bytes_and_its_sentence_is_cut() {
+    let settings = |c: &mut Config| c.plugin_output_bytes = 1_024;
+    for (bytes, expected) in [(511, Some(511)), (512, Some(512)), (513, Some(512)), (1_024, Some(512)), (1_025, None)] {
+        let guest = loaded(&guests::denying(&"x".repeat(bytes)));
+        let called = host(settings).authorize(turn(&guest, Tier::Standard), AccessInput::default()).await;
+        let told = called.outcome.map_err(|fault| fault.kind);
+        let expected = expected.map_or(Err(FaultKind::Output), |bytes| Ok(Ruling::Deny("x".repeat(bytes))));
+        assert_eq!(told, expected, "{bytes}");
+    }
+}
+
+#[test]
+fn role_keys_are_so_many_so_long_and_each_once() {
+    let key = |n: usize| format!("r{n}");
+    let many = |n: usize| (0..n).map(key).collect::<Vec<_>>();
+    let one = |key: &str| vec![key.to_owned()];
+    for (roles, is_right) in [
+        (vec![], true),
+        (many(256), true),
+        (many(257), false),
+        (one(&"r".repeat(64)), true),
+        (one(&"r".repeat(65)), false),
+        (one(""), false),
+        (one("a-b_c.9"), true),
+        (one("Editor"), false),
+        (one("a b"), false),
+        (one("é"), false),
+        (vec![key(1), key(2), key(1)], false),
+    ] {
+        assert_eq!(roles_fault(&roles).is_none(), is_right, "{roles:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
+    let hurried = host(|c| {
+        (c.plugin_calls_max, c.plugin_calls_per_organization, c.plugin_wait_ms) = (2, 1, 5);
+    });
+    let guest = loaded(&guests::allowing());
+    let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
+    let ask = async |host: &Host, organization| {
+        let turn = Turn { organization, ..turn(&guest, Tier::Standard) };
+        host.authorize(turn, AccessInput::default()).await.outcome.map_err(|fault| fault.kind)
+    };
+    let (allow, busy) = (Ok(Ruling::Allow), Err(FaultKind::Busy));
+    let of = |organization| Turn { organization, ..turn(&guest, Tier::Standard) };
+    let first = hurried.turn(&of(acme)).await.expect("a turn");
+    assert_eq!(ask(&hurried, acme).await, busy, "one of its own");
+    assert_eq!(ask(&hurried, bolt).await, allow, "two of all");
+    let second = hurried.turn(&of(bolt)).await.expect("a turn");
+    assert_eq!(ask(&hurried, core).await, busy, "and not three");
+    drop(first);
+    assert_eq!((ask(&hurried, core).await, ask(&hurried, bolt).await), (allow.clone(), busy));
+    drop(second);
+    assert!(!FaultKind::Busy.is_of_guest());
+
+    let patient = host(|c| (c.plugin_calls_max, c.plugin_wait_ms) = (1, 10_000));
+    let held = patient.turn(&of(acme)).await.expect("a turn");
+    let mut waiting = std::pin::pin!(ask(&patient, bolt));
+    assert!(poll!(&mut waiting).is_pending());
+    drop(held);
+    assert_eq!(waiting.await, allow, "it gets a turn that is given back in time");
+}
+
+#[tokio::test]
+async fn what_has_no_effect_leaves_turns_to_what_has_one() {
+    let host = host(|c| (c.plugin_calls_per_organization, c.plugin_wait_ms) = (4, 5));
+    let guest = loaded(&guests::allowing());
+    let effective = turn(&guest, Tier::Standard);
+    let trial = Turn { is_trial: true, ..effective.clone() };
+    let (_first, _second) = (host.turn(&trial).await.expect("one"), host.turn(&trial).await.expect("half of four"));
+    assert!(host.turn(&trial).await.is_none());
+    assert!(host.turn(&effective).await.is_some());
+}
+
+#[tokio::test]
+async fn as_many_components_wait_for_the_compiler_as_may() {
+    let host = host(|c| (c.plugin_compile_queue_max, c.plugin_compile_queue_per_organization) = (3, 2));
+    let component = guests::allowing();
+    let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
+    let compile = |organization| Box::pin(host.admit(organization, &component, Tier::Standard));
+    let mut waiting = [compile(acme), compile(acme)];
+    for one in &mut waiting {
+        assert!(poll!(one).is_pending());
+    }
+    assert_eq!(compile(acme).await.expect_err("two of one").cause, Cause::CompilerBusy);
+    let mut third = compile(bolt);
+    assert!(poll!(&mut third).is_pending());
+    assert_eq!(compile(core).await.expect_err("three of all").cause, Cause::CompilerBusy);
+    let [one, _] = waiting;
+    drop(one);
+    assert!(poll!(&mut compile(acme)).is_pending(), "who went away left a place");
+}
+
+#[test]
+fn a_file_has_the_bytes_of_its_tier() {
+    let component = guests::allowing();
+    let bytes = component.len() as u64;
+    let settings: [Setting; 2] = [|c| &mut c.plugin_file_bytes, |c| &mut c.plugin_large_file_bytes];
+    for (tier, setting) in TIERS.into_iter().zip(settings) {
+        let inspected = |bytes| inspect::inspect(&component, host(|c| *setting(c) = bytes).limits(tier));
+        assert!(inspected(bytes).is_ok(), "{tier:?}");
+        assert_eq!(inspected(bytes - 1).expect_err("too large").cause, Cause::PluginTooLarge, "{tier:?}");
+    }
+}
+
+const KIB: u64 = 1_024;
+
+/// Keeps a component of so many bytes, if there is a place for it.
+async fn keep(host: &Host, organization: OrganizationId, n: u8, bytes: u64) -> Key {
+    static COMPONENT: LazyLock<Component> =
+        LazyLock::new(|| Component::new(&RUNTIME.engine, guests::allowing()).expect("compiled"));
+    let reserved = host.reserve(organization, bytes).await.expect("a place");
+    let loaded = Loaded::link(&RUNTIME, &COMPONENT, [n; 32], Some(reserved)).expect("linked");
+    host.keep_loaded((organization, [n; 32]), Arc::new(loaded));
+    (organization, [n; 32])
+}
+
+fn are_loaded<const N: usize>(host: &Host, keys: [Key; N]) -> [bool; N] {
+    keys.map(|key| host.memory.kept.load().contains_key(&key))
+}
+
+#[tokio::test]
+async fn components_in_memory_have_so_many_bytes_of_each_organization_and_of_all() {
+    let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
+    // Three at the limit; one byte less is a place for two.
+    for (own, left) in [(3 * KIB, [true, false, true, true]), (3 * KIB - 1, [false, false, true, true])] {
+        let host = host(|c| c.plugin_loaded_bytes_per_organization = own);
+        let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
+        let c = keep(&host, acme, 3, KIB).await;
+        if own == 3 * KIB {
+            assert_eq!((are_loaded(&host, [a, b, c]), host.kept().unloaded), ([true; 3], 0));
+            assert!(host.find_loaded(&a).is_some(), "used again");
+        }
+        let d = keep(&host, acme, 4, KIB).await;
+        assert_eq!(are_loaded(&host, [a, b, c, d]), left);
+        assert_eq!(host.kept().loaded_bytes, own / KIB * KIB);
+    }
+    // Of all, who has most gives way.
+    let host = host(|c| c.plugin_loaded_bytes = 4 * KIB);
+    let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
+    let [c, d] = [keep(&host, bolt, 1, KIB).await, keep(&host, acme, 3, KIB).await];
+    assert_eq!(are_loaded(&host, [a, b, c, d]), [true; 4]);
+    let e = keep(&host, core, 1, KIB).await;
+    assert_eq!(are_loaded(&host, [a, b, c, d, e]), [false, true, true, true, true]);
+    // What is larger than all there is has it alone.
+    let f = keep(&host, core, 2, 99 * KIB).await;
+    assert_eq!(are_loaded(&host, [a, b, c, d, e, f]), [false, false, false, false, false, true]);
+    assert_eq!((host.kept().loaded_bytes, host.kept().unloaded), (4 * KIB, 5));
+}
+
+#[tokio::test]
+async fn what_a_call_holds_counts_and_what_is_not_in_force_goes_with_it() {
+    let host = host(|c| c.plugin_loaded_bytes = 2 * KIB);
+    let acme = OrganizationId::new();
+    let [a, b] = [keep(&host, acme, 1, KIB).await, keep(&host, acme, 2, KIB).await];
+    let held = host.find_loaded(&b).expect("kept");
+    host.set_in_force([a].into());
+    assert_eq!(are_loaded(&host, [a, b]), [true, false]);
+    assert_eq!(host.kept().loaded_bytes, 2 * KIB, "it is there as long as it is held");
+    let mut waiting = Box::pin(host.reserve(acme, 2 * KIB));
+    assert!(poll!(&mut waiting).is_pending());
+    drop(held);
+    assert!(waiting.await.is_ok());
+    assert_eq!((host.kept().loaded_bytes, host.memory.kept.load().contains_key(&a)), (0, false));
+}
+
+/// Fuel of a call with this body.
+async fn fuel(before: &str, body: &str) -> u64 {
+    let host = host(|c| c.plugin_memory_bytes = 64 * KIB * KIB);
+    let (said, called) = ask(&host, &loaded(&guests::authorizer(before, body)), Tier::Standard).await;
+    assert_eq!(said, "allow", "{body}: {:?}", called.outcome);
+    called.fuel
+}
+
+#[tokio::test]
+async fn what_does_much_at_once_is_charged_by_the_byte() {
+    const TABLES: &str = "(table $a 900 funcref) (table $b 900 funcref) (func $f) (elem $e funcref
+        (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f) (ref.func $f))";
+    let cases = [
+        ("(data $d \"0123456789\")", "(memory.init $d (i32.const 2048) (i32.const 0) N)", [3, 10], 1),
+        ("", "(memory.fill (i32.const 2048) (i32.const 7) N)", [1_000, 9_000], 1),
+        ("", "(memory.copy (i32.const 2048) (i32.const 20480) N)", [1_000, 9_000], 1),
+        ("", "(drop (memory.grow N))", [1, 9], 65_536),
+        // The first growth of a memory that had nothing counts as one.
+        ("(memory $other 0)", "(drop (memory.grow $other N))", [1, 9], 65_536),
+        (TABLES, "(table.fill $a (i32.const 0) (ref.null func) N)", [10, 900], 8),
+        (TABLES, "(table.copy $a $b (i32.const 0) (i32.const 0) N)", [10, 900], 8),
+        (TABLES, "(table.init $a $e (i32.const 0) (i32.const 0) N)", [1, 8], 8),
+        (TABLES, "(drop (table.grow $a (ref.null func) N))", [10, 900], 8),
+    ];
+    for (before, body, [less, more], each) in cases {
+        // A length that stands in the code, and one that is known when it runs.
+        for how in ["(i32.const {})", "(global.get $n)"] {
+            let mut fuels = [0; 2];
+            for (fuels, n) in fuels.iter_mut().zip([less, more]) {
+                let n_is = how.replace("{}", &n.to_string());
+                let before = format!("(global $n (mut i32) (i32.const {n})) {before}");
+                *fuels = fuel(&before, &format!("{} (call $allow)", body.replace('N', &n_is))).await;
+            }
+            // What an element of a table costs as an instruction comes on top.
+            let difference = fuels[1] - fuels[0];
+            let expected = (more - less) * each;
+            assert!((expected..=expected * 2).contains(&difference), "{body} {how}: {difference} for {expected}");
+        }
+    }
+    // What there is from the start is not charged.
+    let [small, large] =
+        [fuel("(memory $other 1)", "(call $allow)").await, fuel("(memory $other 99)", "(call $allow)").await];
+    assert_eq!(small, large);
+}
+
+#[tokio::test]
+async fn growth_is_charged_against_the_same_fuel_as_instructions() {
+    let guest = loaded(&guests::authorizer(
+        "",
+        "(drop (memory.grow (i32.const 2))) (drop (call $allow)) (loop) (i32.const 16)",
+    ));
+    let all = ask(&host(|_| ()), &guest, Tier::Standard).await.1.fuel;
+    assert!(all > 131_072);
+    for (fuel, said) in [(all, "allow"), (all - 1, "fuel"), (131_073, "fuel"), (131_071, "fuel")] {
+        let (got, called) = ask(&host(|c| c.plugin_authorize_fuel = fuel), &guest, Tier::Standard).await;
+        assert_eq!((got, called.fuel <= fuel), (said, true), "{fuel}");
+    }
+}
+
+/// Endless for an action of more than three letters.
+fn endless_for_long_actions() -> Vec<u8> {
+    guests::authorizer(
+        "",
+        "(if (i32.gt_u (local.get $action_bytes) (i32.const 3)) (then (loop $again (br $again)))) (call $allow)",
+    )
+}
+
+#[tokio::test]
+async fn a_version_runs_aside_until_it_is_known_to_be_fast_in_its_organization_and_when_it_was_slow() {
+    // So much that only the endless one takes it.
+    let host = host(|c| (c.plugin_fast_us, c.plugin_authorize_fuel) = (5_000, 1_000_000_000_000));
+    let guest = loaded(&endless_for_long_actions());
+    let first = turn(&guest, Tier::Standard);
+    let other = turn(&guest, Tier::Standard);
+    let ask = async |turn: &Turn, action: &str| {
+        let input = AccessInput { action: action.into(), ..AccessInput::default() };
+        let called = host.authorize(turn.clone(), input).await;
+        (called.is_aside, called.is_slow)
+    };
+    for _ in 0..PROOF_CALLS {
+        assert_eq!(ask(&first, "GET").await, (true, false));
+    }
+    assert_eq!(ask(&first, "GET").await, (false, false));
+    assert_eq!(ask(&other, "GET").await, (true, false), "another organization knows nothing of it");
+    let trial = Turn { is_trial: true, ..first.clone() };
+    assert_eq!(ask(&trial, "GET").await, (true, false), "what has no effect always runs aside");
+    assert_eq!(ask(&first, "DELETE").await, (true, true), "it ends there");
+    for _ in 0..2 * PROOF_CALLS {
+        assert_eq!(ask(&first, "GET").await, (true, false));
+    }
+    assert_eq!(ask(&first, "GET").await, (false, false));
+    // What is known of a component goes with it.
+    host.forget(&(first.organization, guest.sha256()));
+    assert_eq!(ask(&first, "GET").await, (true, false));
+}
+
+/// Each call is fast, and all of them together are not.
+#[tokio::test]
+async fn many_fast_calls_of_one_request_or_organization_go_aside() {
+    let host = host(|c| (c.plugin_fast_us, c.plugin_request_us) = (1_000_000, 1));
+    let guest = loaded(&guests::allowing());
+    let (acme, bolt) = (turn(&guest, Tier::Standard), turn(&guest, Tier::Standard));
+    let ask = async |turn: &Turn, spent: &Arc<Spent>| {
+        host.authorize_within(turn.clone(), AccessInput::default(), spent).await.is_aside
+    };
+    for turn in [&acme, &bolt] {
+        for _ in 0..PROOF_CALLS {
+            assert!(ask(turn, &Arc::default()).await);
+        }
+    }
+    let request = Arc::default();
+    assert!(!ask(&acme, &request).await);
+    for _ in 0..3 {
+        assert!(ask(&acme, &request).await, "the request had its time");
+    }
+    assert!(!ask(&acme, &Arc::default()).await, "and is no strike: another one runs here");
+    // More than it may have in any window.
+    let all_threads = Duration::from_secs(1_000);
+    host.turns_of(acme.organization).share.add(all_threads, Instant::now() + all_threads);
+    assert!(ask(&acme, &Arc::default()).await, "the organization had its time");
+    assert!(!ask(&bolt, &Arc::default()).await, "another one had not");
+}
+
+#[tokio::test]
+async fn a_call_is_slow_above_so_much_processor_time() {
+    let guest = loaded(&guests::allowing());
+    for (fast_us, is_slow) in [(1, true), (1_000_000, false)] {
+        let host = host(|c| c.plugin_fast_us = fast_us);
+        for n in 0..PROOF_CALLS + 2 {
+            let called = host.authorize(turn_of(&guest), AccessInput::default()).await;
+            assert_eq!(called.is_slow, is_slow, "{n}");
+        }
+    }
+}
+
+fn turn_of(loaded: &Arc<Loaded>) -> Turn {
+    Turn { organization: OrganizationId(uuid::Uuid::nil()), ..turn(loaded, Tier::Standard) }
+}
+
+#[tokio::test]
+async fn an_organization_leaves_threads_aside_to_the_others() {
+    let host = host(|_| ());
+    let guest = loaded(&guests::allowing());
+    let [acme, bolt] = [0; 2].map(|_| Turn { is_trial: true, ..turn(&guest, Tier::Standard) });
+    let aside = host.turns_of(acme.organization).aside;
+    let all = u32::try_from(aside.available_permits()).expect("few");
+    let held = aside.acquire_many_owned(all).await.expect("all of its own");
+    let mut waiting = Box::pin(host.authorize(acme, AccessInput::default()));
+    assert!(poll!(&mut waiting).is_pending());
+    assert_eq!(host.authorize(bolt, AccessInput::default()).await.outcome, Ok(Ruling::Allow));
+    assert!(poll!(&mut waiting).is_pending());
+    drop(held);
+    assert_eq!(waiting.await.outcome, Ok(Ruling::Allow));
+}
+
+/// Denies when anything is left of a call before: in its data, the memory it began with, what it grew by near and far, a
+/// global or a table. Then it leaves something everywhere.
+fn looking_for_leftovers(data: &str) -> Vec<u8> {
+    const PLACES: [u32; 5] = [2_048, 60_000, 200_000, 800_000, 1_700_000];
+    let number = u32::from_le_bytes(data.as_bytes().try_into().expect("four letters"));
+    let is_left: String = PLACES.map(|at| format!("(br_if $left (i32.load (i32.const {at})))")).into_iter().collect();
+    let leave: String = PLACES.map(|at| format!("(i32.store (i32.const {at}) (i32.const -1))")).into_iter().collect();
+    guests::authorizer(
+        &format!(
+            "(global $calls (mut i32) (i32.const 0)) (table $t 40 funcref) (func $f) (elem declare func $f)
+             (data (i32.const 1024) {data:?})"
+        ),
+        &format!(
+            "(block $left
+               (drop (memory.grow (i32.const 30)))
+               (br_if $left (i32.ne (i32.load (i32.const 1024)) (i32.const {number})))
+               {is_left}
+               (br_if $left (global.get $calls))
+               (br_if $left (i32.eqz (ref.is_null (table.get $t (i32.const 39)))))
+               (i32.store (i32.const 1024) (i32.const -1))
+               {leave}
+               (global.set $calls (i32.const 1))
+               (table.set $t (i32.const 39) (ref.func $f))
+               (return (call $allow)))
+             (call $deny (i32.const 1024) (i32.const 4))"
+        ),
+    )
+}
+
+#[tokio::test]
+async fn a_call_finds_nothing_of_the_calls_before_it() {
+    let host = host(|_| ());
+    let guests = ["mine", "your"].map(|data| loaded(&looking_for_leftovers(data)));
+    // One of them again and again, and both by turns: memory is kept for the next call of the same one.
+    for n in 0..400 {
+        let guest = &guests[if n < 100 { 0 } else { n % 2 }];
+        assert_eq!(word(&host, guest, Tier::Standard).await, "allow", "call {n}");
+    }
+}

@@ -1,0 +1,483 @@
+//! Test vectors: questions with the answers that a plugin's author expects, in a file or in the component itself.
+//!
+//! A component carries them in a custom section, so that they travel with it, count towards its digest and are asked
+//! wherever it is uploaded. They are untrusted input like the rest of it: bounded in number and bytes.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::guest::plain;
+use super::{AccessInput, Admitted, Called, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier, Turn};
+use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::ids::OrganizationId;
+
+/// The custom section that a component carries them in.
+pub const SECTION: &str = "roster:vectors";
+/// Most vectors of one component or file.
+pub const VECTORS_MAX: usize = 100;
+/// Most bytes of their text.
+pub const VECTORS_BYTES_MAX: usize = 256 * 1_024;
+const NAME_BYTES_MAX: usize = 200;
+/// How often a vector is tried again when the host had no turn for it: that says nothing of the plugin.
+const BUSY_TRIES_MAX: u32 = 20;
+
+/// A question and the answer that is expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vector {
+    pub name: String,
+    pub ask: Ask,
+    pub expect: Expected,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    Authorize(AccessInput),
+    MapRoles(RoleInput),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    Allow,
+    Abstain,
+    /// For this reason, if one is given.
+    Deny(Option<String>),
+    /// In whatever order.
+    Roles(Vec<String>),
+    Fails(FaultKind),
+}
+
+impl Expected {
+    /// As it is written in a vector.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Allow => json!("allow"),
+            Self::Abstain => json!("abstain"),
+            Self::Deny(None) => json!("deny"),
+            Self::Deny(Some(reason)) => json!({"deny": reason}),
+            Self::Roles(roles) => json!({"roles": roles}),
+            Self::Fails(kind) => json!({"fails": kind.word()}),
+        }
+    }
+
+    fn of(value: &Value) -> Result<Self, String> {
+        const WORDS: &str = "expect is allow, abstain, deny, {deny: text}, {roles: [..]} or {fails: word}";
+        let unknown = || WORDS.to_owned();
+        if let Some(word) = value.as_str() {
+            return match word {
+                "allow" => Ok(Self::Allow),
+                "abstain" => Ok(Self::Abstain),
+                "deny" => Ok(Self::Deny(None)),
+                _ => Err(unknown()),
+            };
+        }
+        let mut entries = value.as_object().ok_or_else(unknown)?.iter();
+        let (Some((key, value)), None) = (entries.next(), entries.next()) else { return Err(unknown()) };
+        match (key.as_str(), value) {
+            ("deny", Value::String(reason)) => Ok(Self::Deny(Some(reason.clone()))),
+            ("roles", Value::Array(roles)) => {
+                let text = |role: &Value| role.as_str().map(str::to_owned);
+                let roles = roles.iter().map(text).collect::<Option<Vec<_>>>();
+                roles.map(Self::Roles).ok_or_else(|| "expect.roles is a list of texts".to_owned())
+            }
+            ("fails", Value::String(word)) => {
+                let of_guest = FaultKind::ALL.into_iter().filter(|kind| kind.is_of_guest());
+                of_guest.clone().find(|kind| kind.word() == word).map(Self::Fails).ok_or_else(|| {
+                    let words: Vec<_> = of_guest.map(FaultKind::word).collect();
+                    format!("expect.fails is one of {}", words.join(", "))
+                })
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn matches(&self, got: &Self) -> bool {
+        let sorted = |roles: &[String]| {
+            let mut roles = roles.to_vec();
+            roles.sort_unstable();
+            roles
+        };
+        match (self, got) {
+            (Self::Deny(None), Self::Deny(_)) => true,
+            (Self::Roles(expected), Self::Roles(got)) => sorted(expected) == sorted(got),
+            _ => self == got,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: Option<String>,
+    authorize: Option<AccessInput>,
+    map_roles: Option<RoleInput>,
+    expect: Value,
+}
+
+fn refused(message: String) -> Error {
+    Error::new(Cause::PluginVectors).saying(message)
+}
+
+/// Reads an author's own vectors, which are a list in YAML or JSON. Never what somebody sent: a few names in YAML can stand
+/// for more than there is memory.
+pub fn parse(text: &[u8]) -> Result<Vec<Vector>> {
+    read_all(listed(text)?)
+}
+
+fn listed(text: &[u8]) -> Result<Vec<Value>> {
+    require_length(text)?;
+    // JSON is YAML too, and only one of them says where a mistake is in words that fit.
+    serde_norway::from_slice(text).map_err(|e| refused(format!("the test vectors are not a list in YAML or JSON: {e}")))
+}
+
+fn require_length(text: &[u8]) -> Result<()> {
+    if text.len() <= VECTORS_BYTES_MAX {
+        return Ok(());
+    }
+    Err(refused(format!("the test vectors have {} bytes, and {VECTORS_BYTES_MAX} are allowed", text.len())))
+}
+
+fn read_all(written: Vec<Value>) -> Result<Vec<Vector>> {
+    if written.len() > VECTORS_MAX {
+        return Err(refused(format!("there are {} test vectors, and {VECTORS_MAX} are allowed", written.len())));
+    }
+    let one = |(n, value): (usize, Value)| {
+        let called = match value["name"].as_str() {
+            Some(name) => format!("test vector {} ({})", n + 1, plain(name, NAME_BYTES_MAX)),
+            None => format!("test vector {}", n + 1),
+        };
+        read(value, n + 1).map_err(|why| refused(format!("{called}: {why}")))
+    };
+    written.into_iter().enumerate().map(one).collect()
+}
+
+fn read(value: Value, number: usize) -> Result<Vector, String> {
+    let written: Written = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    let expect = Expected::of(&written.expect)?;
+    let ask = match (written.authorize, written.map_roles) {
+        (Some(input), None) => Ask::Authorize(input),
+        (None, Some(input)) => Ask::MapRoles(input),
+        _ => return Err("it asks either `authorize` or `map_roles`".to_owned()),
+    };
+    match (&ask, &expect) {
+        (Ask::Authorize(_), Expected::Roles(_)) => return Err("`authorize` is not answered with roles".to_owned()),
+        (Ask::MapRoles(_), Expected::Allow | Expected::Abstain | Expected::Deny(_)) => {
+            return Err("`map_roles` is answered with roles".to_owned());
+        }
+        _ => {}
+    }
+    let name = written.name.map_or_else(|| format!("#{number}"), |name| plain(&name, NAME_BYTES_MAX));
+    Ok(Vector { name, ask, expect })
+}
+
+/// The vectors that a component carries; none when it carries no such section.
+pub fn of_component(component: &[u8]) -> Result<Vec<Vector>> {
+    let mut found = sections(component).filter(|section| section.is_vectors(component));
+    let (first, more) = (found.next(), found.next());
+    if more.is_some() {
+        return Err(refused(format!("the component has several sections `{SECTION}`")));
+    }
+    let Some(section) = first else { return Ok(Vec::new()) };
+    let text = &component[section.content];
+    require_length(text)?;
+    let written = serde_json::from_slice(text).map_err(|e| {
+        refused(format!("the section `{SECTION}` is not a list in JSON: put it in with `roster plugin pack`: {e}"))
+    })?;
+    read_all(written)
+}
+
+/// The component with these vectors in place of those it carries.
+pub fn put_into(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
+    let written = listed(text)?;
+    let text = Value::from(written.clone()).to_string();
+    require_length(text.as_bytes())?;
+    read_all(written)?;
+    let mut made = component.get(..HEADER_BYTES).ok_or(Cause::NotAComponent)?.to_vec();
+    let mut end = HEADER_BYTES;
+    for section in sections(component) {
+        end = section.whole.end;
+        if !section.is_vectors(component) {
+            made.extend_from_slice(&component[section.whole]);
+        }
+    }
+    if end != component.len() {
+        return Err(Error::new(Cause::PluginMalformed).saying("the component ends within a section"));
+    }
+    let mut content = leb(SECTION.len());
+    content.extend_from_slice(SECTION.as_bytes());
+    content.extend_from_slice(text.as_bytes());
+    made.push(CUSTOM);
+    made.extend(leb(content.len()));
+    made.extend(content);
+    Ok(made)
+}
+
+/// Magic and version.
+const HEADER_BYTES: usize = 8;
+/// What a custom section begins with.
+const CUSTOM: u8 = 0;
+
+/// A section at the top of a component.
+struct Section {
+    whole: Range<usize>,
+    /// The name of a custom section.
+    name: Option<Range<usize>>,
+    /// What follows its length, and its name.
+    content: Range<usize>,
+}
+
+impl Section {
+    fn is_vectors(&self, component: &[u8]) -> bool {
+        self.name.clone().is_some_and(|name| &component[name] == SECTION.as_bytes())
+    }
+}
+
+/// The sections at the top, as far as they are whole.
+fn sections(component: &[u8]) -> impl Iterator<Item = Section> {
+    let mut at = HEADER_BYTES;
+    std::iter::from_fn(move || {
+        let (id, begin) = (*component.get(at)?, at);
+        let (bytes, content) = unleb(component, at + 1)?;
+        let end = content.checked_add(bytes).filter(|end| *end <= component.len())?;
+        at = end;
+        let whole = begin..end;
+        let named = || {
+            let (bytes, name) = unleb(&component[..end], content)?;
+            let name_end = name.checked_add(bytes).filter(|name_end| *name_end <= end)?;
+            Some((name..name_end, name_end..end))
+        };
+        Some(match (id == CUSTOM).then(named).flatten() {
+            Some((name, content)) => Section { whole, name: Some(name), content },
+            None => Section { whole, name: None, content: content..end },
+        })
+    })
+}
+
+/// A length as it is written in WebAssembly.
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// Such a length, and where it ends.
+fn unleb(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let mut number = 0u64;
+    for (n, byte) in bytes.get(at..)?.iter().take(5).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * n);
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(number).ok()?, at + n + 1));
+        }
+    }
+    None
+}
+
+/// What came of one vector.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub name: String,
+    pub passed: bool,
+    pub expected: Expected,
+    pub got: Expected,
+    /// What went wrong, when the plugin did not answer.
+    pub fault: Option<Fault>,
+    pub fuel: u64,
+    pub duration: Duration,
+    pub memory_bytes: u64,
+    pub log: Vec<LogLine>,
+    pub log_dropped: u32,
+}
+
+impl Report {
+    fn of<T>(vector: &Vector, called: Called<T>, answered: impl FnOnce(T) -> Expected) -> Self {
+        let (got, fault) = match called.outcome {
+            Ok(answer) => (answered(answer), None),
+            Err(fault) => (Expected::Fails(fault.kind), Some(fault)),
+        };
+        Self {
+            name: vector.name.clone(),
+            passed: vector.expect.matches(&got),
+            expected: vector.expect.clone(),
+            got,
+            fault,
+            fuel: called.fuel,
+            duration: called.duration,
+            memory_bytes: called.memory_bytes,
+            log: called.log,
+            log_dropped: called.log_dropped,
+        }
+    }
+
+    /// For answers and for people who run tests.
+    pub fn value(&self) -> Value {
+        let log = self.log.iter().map(|line| json!({"level": line.level.word(), "message": line.message}));
+        json!({
+            "name": self.name,
+            "passed": self.passed,
+            "expected": self.expected.value(),
+            "got": self.got.value(),
+            "fault": self.fault.as_ref().map(|fault| json!({"kind": fault.kind.word(), "message": fault.message})),
+            "fuel": self.fuel,
+            "duration_us": u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
+            "memory_bytes": self.memory_bytes,
+            "log": log.collect::<Vec<_>>(),
+            "log_dropped": self.log_dropped,
+        })
+    }
+}
+
+impl Host {
+    /// The whole validation of an upload: everything that [`Host::admit`] looks at, and the vectors that the component
+    /// carries. A red vector is no refusal: the reports say so.
+    pub async fn admit_and_test(
+        &self,
+        organization: OrganizationId,
+        component: &[u8],
+        tier: Tier,
+    ) -> Result<(Admitted, Vec<Report>)> {
+        let vectors = of_component(component)?;
+        let admitted = self.admit(organization, component, tier).await?;
+        let turn = Turn { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
+        let reports = self.test(&turn, &vectors).await;
+        Ok((admitted, reports))
+    }
+
+    /// Asks all of these.
+    pub async fn test(&self, turn: &Turn, vectors: &[Vector]) -> Vec<Report> {
+        let mut reports = Vec::with_capacity(vectors.len());
+        for vector in vectors {
+            let mut tries = 0;
+            let report = loop {
+                let report = self.test_one(turn, vector).await;
+                tries += 1;
+                if report.got != Expected::Fails(FaultKind::Busy) || tries >= BUSY_TRIES_MAX {
+                    break report;
+                }
+            };
+            reports.push(report);
+        }
+        reports
+    }
+
+    async fn test_one(&self, turn: &Turn, vector: &Vector) -> Report {
+        match &vector.ask {
+            Ask::Authorize(input) => {
+                let called = self.authorize(turn.clone(), input.clone()).await;
+                Report::of(vector, called, |ruling| match ruling {
+                    Ruling::Allow => Expected::Allow,
+                    Ruling::Abstain => Expected::Abstain,
+                    Ruling::Deny(reason) => Expected::Deny(Some(reason)),
+                })
+            }
+            Ask::MapRoles(input) => {
+                let called = self.map_roles(turn.clone(), input.clone()).await;
+                Report::of(vector, called, Expected::Roles)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(text: &str) -> String {
+        parse(text.as_bytes()).expect_err("refused").message().to_owned()
+    }
+
+    #[test]
+    fn vectors_are_a_list_in_yaml_or_json() {
+        let yaml = "
+- name: owner may edit
+  authorize:
+    action: PUT
+    path: /videos/7
+    context: {owner: kim, groups: [a, b], hour: 9}
+  expect: allow
+- authorize: {action: GET}
+  expect: {deny: closed}
+- map_roles: {source: ldap, groups: [g]}
+  expect: {roles: [editor]}
+- map_roles: {source: ldap}
+  expect: {fails: fuel}
+";
+        let vectors = parse(yaml.as_bytes()).expect("yaml");
+        assert_eq!(vectors[0].name, "owner may edit");
+        assert_eq!(vectors[1].name, "#2");
+        let Ask::Authorize(input) = &vectors[0].ask else { panic!("asks an authorizer") };
+        assert!(input.context.iter().any(|fact| fact.name == "hour" && fact.values == ["9"]));
+        assert_eq!(vectors[1].expect, Expected::Deny(Some("closed".into())));
+        assert_eq!(vectors[2].expect, Expected::Roles(vec!["editor".into()]));
+        assert_eq!(vectors[3].expect, Expected::Fails(FaultKind::Fuel));
+        let json = r#"[{"name": "x", "authorize": {"action": "GET"}, "expect": "deny"}]"#;
+        assert_eq!(parse(json.as_bytes()).expect("json")[0].expect, Expected::Deny(None));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_vector() {
+        assert!(why("hello").starts_with("the test vectors are not a list in YAML or JSON"));
+        let of = |vector: &str| why(&format!("[{{authorize: {{action: A}}, expect: allow}}, {vector}]"));
+        assert!(
+            of("{name: kim, authorize: {action: A, acton: B}, expect: allow}").starts_with("test vector 2 (kim): ")
+        );
+        assert!(of("{authorize: {action: A}}").contains("missing field `expect`"));
+        assert_eq!(of("{expect: allow}"), "test vector 2: it asks either `authorize` or `map_roles`");
+        assert!(of("{authorize: {action: A}, expect: perhaps}").starts_with("test vector 2: expect is allow, abstain"));
+        assert!(of("{authorize: {action: A}, expect: {fails: busy}}").contains("expect.fails is one of trap, fuel"));
+        assert_eq!(
+            of("{authorize: {action: A}, expect: {roles: [a]}}"),
+            "test vector 2: `authorize` is not answered with roles"
+        );
+        assert_eq!(of("{map_roles: {source: a}, expect: allow}"), "test vector 2: `map_roles` is answered with roles");
+        assert!(of("{authorize: {action: A, context: 7}, expect: allow}").contains("an object of facts"));
+    }
+
+    #[test]
+    fn there_may_be_so_many_and_no_more() {
+        let one = "- {authorize: {action: A}, expect: allow}\n";
+        assert_eq!(parse(one.repeat(VECTORS_MAX).as_bytes()).expect("at the limit").len(), VECTORS_MAX);
+        assert_eq!(why(&one.repeat(VECTORS_MAX + 1)), "there are 101 test vectors, and 100 are allowed");
+        let long = |bytes: usize| format!("{one}#{}", "x".repeat(bytes - one.len() - 1));
+        assert_eq!(parse(long(VECTORS_BYTES_MAX).as_bytes()).expect("at the limit").len(), 1);
+        assert_eq!(why(&long(VECTORS_BYTES_MAX + 1)), "the test vectors have 262145 bytes, and 262144 are allowed");
+    }
+
+    #[test]
+    fn a_component_carries_one_section_of_them() {
+        let bare = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
+        assert_eq!(of_component(&bare).expect("none"), []);
+        let text = |n: usize| "- {authorize: {action: A}, expect: allow}\n".repeat(n);
+        let one = put_into(&bare, text(1).as_bytes()).expect("put");
+        assert_eq!(of_component(&one).expect("one").len(), 1);
+        let three = put_into(&one, text(3).as_bytes()).expect("put in place of the first");
+        assert_eq!(of_component(&three).expect("three").len(), 3);
+        // What comes from an upload is never read as YAML, where a few names stand for more than there is memory.
+        let written = json!([{"authorize": {"action": "A"}, "expect": "allow"}]).to_string();
+        assert!(one.ends_with(written.as_bytes()));
+        let bomb = [&[CUSTOM], &leb(15 + 12)[..], &leb(14), SECTION.as_bytes(), b"[&a [], *a] "].concat();
+        let refused = of_component(&[&bare[..], &bomb].concat()).expect_err("YAML");
+        assert!(refused.message().contains("not a list in JSON"), "{}", refused.message());
+        let twice = [&one[..], &one[8..]].concat();
+        assert!(of_component(&twice).expect_err("two sections").message().contains("several sections"));
+        assert!(put_into(&one[..one.len() - 1], text(1).as_bytes()).is_err());
+        assert!(put_into(&bare, b"- nonsense").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = of_component(&bytes);
+            let _ = put_into(&bytes, b"[]");
+            let _ = parse(&bytes);
+        }
+    }
+}

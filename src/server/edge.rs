@@ -1,0 +1,434 @@
+//! The outermost layer: request id, address, body limits, panic guard, the one place where a failure becomes an answer,
+//! and what every answer carries.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use poem::{Endpoint, Request, Response};
+
+use crate::kernel::app::App;
+use crate::kernel::app::denials::shown;
+use crate::kernel::authn::caller::FromCommandLine;
+use crate::kernel::authz::principal::{CLIENT_KIND, Exchange};
+use crate::kernel::error::{Cause, Error};
+use crate::kernel::http::{Failure, failure_body};
+use crate::kernel::ids::Timestamp;
+use crate::kernel::intake::{Limit, Origin, Slot};
+
+fn is_page(request: &Request) -> bool {
+    let path = request.uri().path();
+    path.starts_with("/setup") || ["/reset", "/invitation"].contains(&path)
+}
+
+/// The outermost layer.
+pub(super) struct Edge<E> {
+    pub(super) inner: E,
+    pub(super) app: Arc<App>,
+    /// Which methods each address takes, for the `Allow` header.
+    pub(super) methods: matchit::Router<String>,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let began = Instant::now();
+        let request_id = incoming_id(&request).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        if request.remote_addr().as_unix_socket_addr().is_some() {
+            request.extensions_mut().insert(FromCommandLine);
+        }
+        if request.uri().path().contains('%') {
+            make_readable(&mut request);
+        }
+        let address = client_address(&request, &self.app.config.trusted_proxies);
+        let method = request.method().clone();
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let is_preflight =
+            method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let exchange = Exchange::new(request_id, address, request.uri().path().to_owned());
+        let is_held_back = request.headers().contains_key(header::EXPECT);
+        let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
+        let body = request.take_body();
+        let body = if body.is_empty() {
+            Slot::default()
+        } else {
+            Slot::new(body.into(), is_held_back, Origin { address, is_sign_in }, &self.app.intake)
+        };
+        let exchange = Arc::new(exchange.with_body(body));
+        request.extensions_mut().insert(exchange.clone());
+        let mut response = if is_preflight {
+            Response::builder().status(StatusCode::NO_CONTENT).finish()
+        } else {
+            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = %shown(&exchange.path));
+            let answer = async {
+                require_one_host(&request)?;
+                // Pages read a form as the framework does.
+                if is_page(&request) {
+                    let form = exchange.body.read(Limit::Public, None).await?.clone();
+                    request.set_body(form);
+                }
+                self.inner.call(request).await
+            };
+            let call = tracing::Instrument::instrument(exchange.during(answer), span);
+            match AssertUnwindSafe(call).catch_unwind().await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => self.rendered(error, &method, &exchange),
+                Err(panic) => {
+                    self.app.figures.panics.inc();
+                    self.failed(
+                        &Error::internal(format!("panic: {}", crate::kernel::db::panic_text(&panic))),
+                        &exchange,
+                    )
+                }
+            }
+        };
+        if exchange.body.let_go(exchange.is_known()) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.mark(&mut response, origin.as_ref(), is_preflight, &exchange);
+        let took = began.elapsed();
+        self.app.figures.duration_s.observe(took.as_secs_f64());
+        let status = response.status().as_u16();
+        let request_id = &exchange.request_id;
+        tracing::debug!(request_id, %method, path = %shown(&exchange.path), status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
+        Ok(response)
+    }
+}
+
+impl<E> Edge<E> {
+    fn rendered(&self, error: poem::Error, method: &Method, exchange: &Exchange) -> Response {
+        match converted(error) {
+            Ok(mut failure) => {
+                if failure.cause == Cause::MethodNotAllowed
+                    && let Ok(found) = self.methods.at(&exchange.path)
+                {
+                    failure = failure.header("Allow", found.value.clone());
+                }
+                if failure.cause == Cause::RouteNotFound {
+                    let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
+                    failure = failure.saying(message);
+                }
+                let mut response = self.failed(&failure, exchange);
+                if *method == Method::HEAD {
+                    response.set_body(());
+                }
+                response
+            }
+            Err(finished) => *finished,
+        }
+    }
+
+    fn area(&self, path: &str) -> u32 {
+        area(path.strip_prefix(self.app.config.base_path.as_str()).unwrap_or(path))
+    }
+
+    /// The one place where a failure becomes an answer.
+    fn failed(&self, failure: &Error, exchange: &Exchange) -> Response {
+        let request_id = &exchange.request_id;
+        let status = failure.cause.status();
+        self.log(failure, exchange);
+        let (kind, name) = exchange.actor();
+        if failure.cause == Cause::RateLimited && kind == CLIENT_KIND {
+            self.app.figures.clients.with_label_values(&[name.as_str(), "limited"]).inc();
+        }
+        let body = failure_body(failure, self.area(&exchange.path), request_id, self.app.config.debug && status >= 500);
+        let mut response = Response::builder()
+            .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            .content_type("application/json");
+        if status == 401 {
+            response = response.header(header::WWW_AUTHENTICATE, "Bearer");
+        }
+        if let Some(seconds) = failure.retry_after_s {
+            response = response.header(header::RETRY_AFTER, seconds.get());
+        }
+        for (name, value) in &failure.headers {
+            response = response.header(*name, value);
+        }
+        response.body(body.to_string())
+    }
+
+    /// One line for a failure, as loud as it is ours; where somebody repeats it, one a minute.
+    fn log(&self, failure: &Error, exchange: &Exchange) {
+        let path = shown(&exchange.path);
+        let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
+        let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
+        let (kind, name) = exchange.actor();
+        if cause == Cause::Internal {
+            // Told every time: the answer says that the log has it.
+            return tracing::error!(request_id, path, word, source, kind, name, "failed");
+        }
+        let status = cause.status();
+        let is_told = matches!(status, 401 | 403 | 429 | 500..);
+        let what = (word, kind, name.clone(), exchange.address);
+        let repeats = if is_told { self.app.refusals.count(what, Timestamp::now()) } else { None };
+        match (status, repeats) {
+            (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
+            // What is not switched on here is no fault of ours.
+            (401 | 403 | 429 | 501, Some(repeats)) => {
+                tracing::info!(request_id, path, word, source, kind, name, repeats, "refused");
+            }
+            (502 | 503, Some(repeats)) => {
+                tracing::warn!(request_id, path, word, source, kind, name, repeats, "failed");
+            }
+            (_, Some(repeats)) => tracing::error!(request_id, path, word, source, kind, name, repeats, "failed"),
+        }
+    }
+
+    /// What every answer carries.
+    fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &Exchange) {
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // Beside what the answer itself varies by.
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        // What may hold personal data or a secret is kept nowhere: all but the answers that say otherwise.
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+            headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        }
+        for cookie in exchange.take_cookies() {
+            if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+                headers.append(header::SET_COOKIE, cookie);
+            }
+        }
+        let mut set = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        set("x-request-id", &exchange.request_id);
+        if let Some((policy, state)) = exchange.rate.get() {
+            set("ratelimit-policy", policy);
+            set("ratelimit", state);
+            self.app.figures.clients.with_label_values(&[exchange.actor().1.as_str(), "counted"]).inc();
+        }
+        let allowed = origin
+            .and_then(|origin| origin.to_str().ok())
+            .filter(|origin| self.app.config.cors_origins.iter().any(|o| o == origin));
+        let Some(origin) = allowed else { return };
+        set("access-control-allow-origin", origin);
+        set("access-control-allow-credentials", "true");
+        set(
+            "access-control-expose-headers",
+            "etag, x-request-id, x-policy-epoch, x-quota-warning, retry-after, ratelimit, ratelimit-policy",
+        );
+        if is_preflight {
+            set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE");
+            set(
+                "access-control-allow-headers",
+                "authorization, content-type, if-match, if-none-match, idempotency-key, x-client-key, x-api-key, x-tenant-id, x-sftpgo-user, x-request-id",
+            );
+            set("access-control-max-age", "600");
+        }
+    }
+}
+
+/// Our error for one of the framework's; a finished answer passes as it is.
+fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
+    if let Some(Failure(failure)) = error.downcast_ref::<Failure>() {
+        return Ok(failure.clone());
+    }
+    if error.is_from_response() {
+        return Err(Box::new(error.into_response()));
+    }
+    let text = error.to_string();
+    let is_path = error.is::<poem_openapi::error::ParsePathError>() || error.is::<poem::error::ParsePathError>();
+    if is_path {
+        return Ok(Error::new(Cause::NotFound).because(text));
+    }
+    let cause = match error.status() {
+        StatusCode::NOT_FOUND => Cause::RouteNotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Cause::MethodNotAllowed,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Cause::MediaType,
+        StatusCode::PAYLOAD_TOO_LARGE => Cause::TooLarge,
+        StatusCode::UNAUTHORIZED => Cause::Unauthenticated,
+        StatusCode::BAD_REQUEST => Cause::MalformedBody,
+        _ => Cause::Internal,
+    };
+    // The text of this one repeats what the caller sent.
+    Ok(if cause == Cause::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
+}
+
+/// The scope of codes of what makes somebody known.
+const SIGN_IN_AREA: u32 = 28;
+
+/// The scope of codes for a path below the base path.
+fn area(path: &str) -> u32 {
+    const AREAS: &[(&str, u32)] = &[
+        ("/admin/signing-keys", SIGN_IN_AREA),
+        ("/admin/encryption-key", SIGN_IN_AREA),
+        ("/admin/api-clients", 32),
+        ("/admin/api-keys", 32),
+        ("/me/api-keys", 32),
+        ("/admin/quotas", 33),
+        ("/admin/usage", 33),
+        ("/me/quota", 33),
+        ("/admin/audit", 35),
+        ("/admin/deliveries", 35),
+        ("/admin/sftpgo", 35),
+        ("/admin/webhooks", 35),
+        ("/admin/wordpress", 35),
+        ("/auth", SIGN_IN_AREA),
+        ("/setup", SIGN_IN_AREA),
+        ("/permissions", 31),
+        ("/hooks", 33),
+        ("/jobs", 33),
+        ("/quota", 33),
+        ("/register", 33),
+        ("/videos", 33),
+        ("/plugins", 34),
+    ];
+    let below = |top: &str| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let members = ["/me", "/admin", "/internal"].iter().any(|top| below(top)).then_some(29);
+    AREAS.iter().find(|(top, _)| below(top)).map(|(_, scope)| *scope).or(members).unwrap_or(35)
+}
+
+/// A path that is not text names nothing: what cannot be read becomes the sign for that, and is then not found like any
+/// other name.
+fn make_readable(request: &mut Request) {
+    let path = request.uri().path();
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digits = [ahead.next(), ahead.next()].map(|digit| char::from(digit?).to_digit(16));
+        match (byte, digits) {
+            (b'%', [Some(high), Some(low)]) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = ahead;
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    if std::str::from_utf8(&bytes).is_ok() {
+        return;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let escaped =
+        text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    let path =
+        escaped.collect::<String>() + &request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    if let Ok(uri) = path.parse() {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// One `Host` at most, and one that is a host: who takes part in a request must not be able to differ about whom it is for.
+/// Some proxies pass none.
+fn require_one_host(request: &Request) -> crate::kernel::error::Result<()> {
+    let refused = |message| Err(Error::header_field("host", message).header("Connection", "close"));
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => refused("must be there once"),
+        (Some(host), None) if !host.to_str().is_ok_and(is_host) => {
+            refused("must be the name or the address of a host, perhaps with a port")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Is it a name, an IPv4 address, or an IPv6 address in brackets; and behind that a port, or nothing?
+fn is_host(text: &str) -> bool {
+    let is_name = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    };
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
+    match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        }
+        None => match text.split_once(':') {
+            Some((name, port)) => is_name(name) && is_port(port),
+            None => is_name(text),
+        },
+    }
+}
+
+/// An id that the caller brought, if it is plain.
+fn incoming_id(request: &Request) -> Option<String> {
+    const ID_BYTES_MAX: usize = 64;
+    let id = request.headers().get("x-request-id")?.to_str().ok()?;
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    (is_plain && (1..=ID_BYTES_MAX).contains(&id.len())).then(|| id.to_owned())
+}
+
+/// Where the request comes from: the peer, or what trusted proxies say of it (the right-most hop they vouch for). A hop
+/// that is no address is nobody's, so that no allow-list admits it.
+fn client_address(request: &Request, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
+    let peer = request.remote_addr().as_socket_addr()?.ip().to_canonical();
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    if !is_trusted(&peer) {
+        return Some(peer);
+    }
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
+    let hops: Vec<&str> = forwarded.flat_map(|text| text.split(',')).map(str::trim).collect();
+    for hop in hops.into_iter().rev() {
+        match address_of_hop(hop) {
+            Some(address) if is_trusted(&address) => {}
+            other => return other,
+        }
+    }
+    Some(peer)
+}
+
+/// The address of a hop, as proxies write it: alone, in brackets, with a port.
+fn address_of_hop(hop: &str) -> Option<IpAddr> {
+    let hop = hop.strip_prefix('"').and_then(|hop| hop.strip_suffix('"')).unwrap_or(hop);
+    let bare = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    hop.parse().ok().or_else(bare).or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{address_of_hop, area};
+
+    #[test]
+    fn a_hop_may_have_brackets_and_a_port() {
+        for (hop, address) in [
+            ("203.0.113.9", "203.0.113.9"),
+            ("203.0.113.9:4711", "203.0.113.9"),
+            ("2001:db8::9", "2001:db8::9"),
+            ("[2001:db8::9]", "2001:db8::9"),
+            ("[2001:db8::9]:4711", "2001:db8::9"),
+            ("\"[2001:db8::9]:4711\"", "2001:db8::9"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("[::ffff:203.0.113.9]:1", "203.0.113.9"),
+        ] {
+            assert_eq!(address_of_hop(hop), Some(address.parse().expect("an address")), "{hop}");
+        }
+        for none in [
+            "",
+            "unknown",
+            "_hidden",
+            "203.0.113.9:",
+            "203.0.113.9:x",
+            "203.0.113.9:65536",
+            "203.0.113",
+            "[203.0.113.9]",
+            "[2001:db8::9",
+            "2001:db8::9]",
+            "[2001:db8::9]x",
+            "\"203.0.113.9",
+            "example.org:80",
+            "203.0.113.9 x",
+        ] {
+            assert_eq!(address_of_hop(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_area_follows_from_the_path() {
+        assert_eq!(area("/permissions/me"), 31);
+        assert_eq!(area("/admin/permissions/grant"), 29);
+        assert_eq!(area("/admin/api-clients/x"), 32);
+        assert_eq!(area("/admin/api-clientsx"), 29);
+        assert_eq!(area("/me"), 29);
+        assert_eq!(area("/auth/login"), 28);
+        assert_eq!(area("/nowhere"), 35);
+    }
+}

@@ -1,0 +1,317 @@
+//! The listener: accepts connections, and closes those whose client is too slow or for whom there is no space.
+//!
+//! HTTP/1.1 only, so no connection has more than one request at a time. Each connection is a task; what it waits for is
+//! known by `connection::Connection`, and `Connections` holds all of them. The network and the local socket of the
+//! command line are accepted apart, each with its own connections, so that a crowd on one does not shut the other.
+
+mod body;
+mod connection;
+mod connections;
+mod stream;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use body::{Answer, Paced};
+use connection::{Late, Waits};
+use connections::{Connections, Place, counted_address};
+use futures_util::FutureExt;
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use poem::endpoint::BoxEndpoint;
+use poem::http::uri::Scheme;
+use poem::http::{Method, StatusCode};
+use poem::listener::Acceptor;
+use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Body, Endpoint, Request, Response};
+use stream::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::kernel::config::Config;
+use crate::kernel::error::{Cause, Error};
+use crate::kernel::http::failure_body;
+
+/// Commands of the administrator at the same time. The socket has descriptors of its own.
+pub const SOCKET_CONNECTIONS_MAX: usize = 32;
+/// After this it is said again what was done to connections, if anything was.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// From here on the answer of a read is refused where there are too many bytes of answers.
+const LONG_ANSWER_BYTES: u64 = 64 * 1024;
+/// How long accepting rests after an error, at first and at most.
+const REST_MIN: Duration = Duration::from_millis(10);
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// What was done since the last report.
+#[derive(Debug, Default)]
+struct Tally {
+    slow_heads: AtomicU64,
+    slow_bodies: AtomicU64,
+    slow_readers: AtomicU64,
+    closed_for_others: AtomicU64,
+    refused: AtomicU64,
+    accept_errors: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, count: &AtomicU64) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One line for all of it, and none for nothing.
+    fn report(&self, open: usize) {
+        let taken = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        let (slow_heads, slow_bodies, slow_readers) =
+            (taken(&self.slow_heads), taken(&self.slow_bodies), taken(&self.slow_readers));
+        let (closed_for_others, refused, accept_errors) =
+            (taken(&self.closed_for_others), taken(&self.refused), taken(&self.accept_errors));
+        if [slow_heads, slow_bodies, slow_readers, closed_for_others, refused, accept_errors] == [0; 6] {
+            return;
+        }
+        tracing::warn!(
+            slow_heads,
+            slow_bodies,
+            slow_readers,
+            closed_for_others,
+            refused,
+            accept_errors,
+            open,
+            "connections were closed: their clients were too slow, or there was no space for all"
+        );
+    }
+}
+
+/// The server's side of all connections.
+pub struct Listener {
+    endpoint: BoxEndpoint<'static, Response>,
+    trusted_proxies: Vec<IpNet>,
+    head_bytes_max: usize,
+    body_rate_bytes_s: u64,
+    waits: Waits,
+    tally: Arc<Tally>,
+    is_stopping: Arc<AtomicBool>,
+    network: Arc<Connections>,
+    socket: Arc<Connections>,
+}
+
+impl Listener {
+    /// With so many connections over the network: what the settings and the system allow.
+    pub fn new(config: &Config, connections_max: usize, endpoint: BoxEndpoint<'static, Response>) -> Arc<Self> {
+        let number = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
+        let answers_max = config.answers_in_flight_max;
+        Arc::new(Self {
+            endpoint,
+            trusted_proxies: config.trusted_proxies.clone(),
+            head_bytes_max: number(config.head_bytes_max),
+            body_rate_bytes_s: config.body_rate_bytes_s,
+            waits: Waits {
+                head: Duration::from_millis(config.head_wait_ms),
+                idle: Duration::from_millis(config.idle_wait_ms),
+                write: Duration::from_millis(config.answer_wait_ms),
+                write_rate: config.answer_rate_bytes_s,
+            },
+            tally: Arc::default(),
+            is_stopping: Arc::default(),
+            network: Connections::new(connections_max, number(config.connections_per_address_max), answers_max),
+            socket: Connections::new(SOCKET_CONNECTIONS_MAX, SOCKET_CONNECTIONS_MAX, answers_max),
+        })
+    }
+
+    /// Serves until `stop`. Requests may then end for so long.
+    pub async fn run<N, S>(self: &Arc<Self>, network: N, socket: S, stop: impl Future<Output = ()>, stop_wait: Duration)
+    where
+        N: Acceptor + 'static,
+        S: Acceptor + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().accept(network, self.network.clone()));
+        tasks.spawn(self.clone().accept(socket, self.socket.clone()));
+        tasks.spawn(self.clone().watch());
+        tokio::select! {
+            () = stop => {}
+            // None of them ends by itself; without one of them there is no server.
+            Some(ended) = tasks.join_next() => tracing::error!(?ended, "the listener failed"),
+        }
+        tasks.shutdown().await;
+        self.is_stopping.store(true, Ordering::Release);
+        tokio::join!(self.network.end(stop_wait), self.socket.end(stop_wait));
+        self.report();
+    }
+
+    /// Accepts for ever. Where descriptors or memory are short it rests, instead of trying again at once.
+    async fn accept<A: Acceptor + 'static>(self: Arc<Self>, mut acceptor: A, connections: Arc<Connections>) {
+        let mut rest = REST_MIN;
+        loop {
+            match acceptor.accept().await {
+                Ok((io, local, remote, scheme)) => {
+                    rest = REST_MIN;
+                    let address = self.address(&remote);
+                    let (place, closed) = connections.admit(address).await;
+                    self.tally.closed_for_others.fetch_add(closed as u64, Ordering::Relaxed);
+                    match place {
+                        Some(place) => {
+                            tokio::spawn(self.clone().serve(io, (local, remote, scheme), place));
+                        }
+                        None => self.refuse(io),
+                    }
+                }
+                Err(e) if is_of_the_client(&e) => {}
+                Err(e) => {
+                    self.tally.add(&self.tally.accept_errors);
+                    tracing::debug!(error = %e, "no connection can be accepted");
+                    if connections.close_one() {
+                        self.tally.add(&self.tally.closed_for_others);
+                    }
+                    tokio::time::sleep(rest).await;
+                    rest = (rest * 2).min(REST_MAX);
+                }
+            }
+        }
+    }
+
+    /// What a connection is counted under: its peer, but for proxies that bring everybody.
+    fn address(&self, remote: &RemoteAddr) -> Option<IpAddr> {
+        let peer = remote.as_socket_addr()?.ip().to_canonical();
+        let is_proxy = self.trusted_proxies.iter().any(|network| network.contains(&peer));
+        (!is_proxy).then(|| counted_address(peer))
+    }
+
+    /// Says that the server works for as many as it can, as far as that goes without waiting.
+    fn refuse(&self, mut io: impl AsyncRead + AsyncWrite + Unpin) {
+        self.tally.add(&self.tally.refused);
+        let (request_id, body) = busy_body();
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        // What was not read when a connection is closed takes the answer away.
+        let _ = io.read(&mut [0; 8 * 1024]).now_or_never();
+        let _ = io.write_all(answer.as_bytes()).now_or_never();
+    }
+
+    /// One connection, to its end.
+    async fn serve<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), place: Place)
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connection = &place.connection;
+        let stream =
+            Stream { inner: io, connection: connection.clone(), is_stopping: self.is_stopping.clone(), dropped: None };
+        let answer = service_fn(|request| self.answer(request, peers.clone(), &place));
+        // The deadline of a head is ours, like all others.
+        let mut http = pin!(
+            http1::Builder::new()
+                .header_read_timeout(None::<Duration>)
+                .max_buf_size(self.head_bytes_max)
+                .serve_connection(TokioIo::new(stream), answer)
+        );
+        loop {
+            tokio::select! {
+                ended = http.as_mut() => {
+                    if let Err(e) = ended {
+                        tracing::debug!(error = %e, peer = %peers.1, "a connection broke off");
+                    }
+                    return;
+                }
+                () = connection.woken() => {}
+            }
+            if connection.is_closed() {
+                return;
+            }
+            http.as_mut().graceful_shutdown();
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        (local, remote, scheme): (LocalAddr, RemoteAddr, Scheme),
+        place: &Place,
+    ) -> Result<hyper::Response<Answer>, Infallible> {
+        let connection = &place.connection;
+        if !connection.has_request(Instant::now()) {
+            // Its task ends in a moment.
+            std::future::pending::<()>().await;
+        }
+        let (parts, body) = request.into_parts();
+        let is_read = parts.method == Method::GET;
+        let body = if body.is_end_stream() {
+            Body::empty()
+        } else {
+            let paced = Paced::new(body, connection.clone(), self.tally.clone(), self.body_rate_bytes_s);
+            Body::from(BoxBody::new(paced))
+        };
+        let request = Request::from_parts((parts, local, remote, scheme).into(), body);
+        let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = self.endpoint.get_response(request).await.into();
+        let bytes = response.body().size_hint().lower();
+        match place.hold_answer(bytes) {
+            Some(closed) => {
+                self.tally.slow_readers.fetch_add(closed as u64, Ordering::Relaxed);
+            }
+            // What was done is told, and a short answer costs little.
+            None if !is_read || bytes < LONG_ANSWER_BYTES => {}
+            None => {
+                connection.let_go();
+                self.tally.add(&self.tally.refused);
+                response = busy().into();
+            }
+        }
+        Ok(response.map(|inner| Answer { inner, connection: connection.clone() }))
+    }
+
+    /// Closes what is late, and reports.
+    async fn watch(self: Arc<Self>) {
+        let mut look = tokio::time::interval(self.waits.look_every());
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reported = Instant::now();
+        loop {
+            look.tick().await;
+            let now = Instant::now();
+            for connections in [&self.network, &self.socket] {
+                connections.close_late(now, &self.waits, |late| match late {
+                    Late::Head => self.tally.add(&self.tally.slow_heads),
+                    Late::Write => self.tally.add(&self.tally.slow_readers),
+                    // Part of every day.
+                    Late::Idle | Late::Linger => {}
+                });
+            }
+            if now.saturating_duration_since(reported) >= REPORT_EVERY {
+                reported = now;
+                self.report();
+            }
+        }
+    }
+
+    fn report(&self) {
+        self.tally.report(self.network.count() + self.socket.count());
+    }
+}
+
+/// A request id of its own, and the envelope.
+fn busy_body() -> (String, String) {
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let body = failure_body(&Error::new(Cause::Busy), 35, &request_id, false).to_string();
+    (request_id, body)
+}
+
+/// In place of an answer for which there is no space.
+fn busy() -> Response {
+    let (request_id, body) = busy_body();
+    let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).content_type("application/json");
+    answer.header("x-request-id", request_id).header("retry-after", 1).body(body)
+}
+
+/// Errors of the one connection that was to be accepted: the next one may be sound.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
+}

@@ -1,0 +1,555 @@
+//! The HTTP surface: its table of contents, the layers around it, and the server.
+//!
+//! Order, outermost first: `Edge` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
+//! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
+
+pub mod deliver;
+mod edge;
+pub mod features;
+mod fixed;
+pub mod listener;
+mod manual;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use edge::Edge;
+use fixed::{DOCS_POLICY, Fixed};
+use poem::endpoint::BoxEndpoint;
+use poem::http::{Method, StatusCode, header};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
+use poem_openapi::{OpenApiService, OperationId};
+use serde_json::{Value, json};
+
+use crate::console;
+use crate::features::sessions::oidc::Providers;
+use crate::features::webhooks::sender::Sender;
+use crate::features::{
+    api_clients, api_keys, audit, decisions, grants, invitations, jobs, members, organizations, permissions, plugins,
+    provisioning, quotas, sessions, videos, webhooks,
+};
+use crate::integrations::{authentik, sftpgo, wordpress};
+use crate::kernel::app::{App, figures};
+use crate::kernel::authn::caller::{FromCommandLine, Prover};
+use crate::kernel::authz::decide::Reason;
+use crate::kernel::authz::principal::Exchange;
+use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::http::Failure;
+use crate::kernel::http::document::{self, Answers, Declared};
+use crate::kernel::http::inputs::{self, Format, Inputs};
+use crate::kernel::outbox::Kind;
+use crate::kernel::runtime::health::Fault;
+use crate::kernel::secret;
+
+type Apis = (
+    (
+        members::api::admin::Api,
+        members::api::me::Api,
+        members::api::internal::Api,
+        grants::api::Api,
+        invitations::api::Api,
+        authentik::api::Api,
+        provisioning::api::Api,
+        provisioning::api::import::Api,
+    ),
+    organizations::api::Api,
+    (
+        permissions::api::roles::Api,
+        permissions::api::assignments::Api,
+        permissions::api::mappings::Api,
+        permissions::api::policy::Api,
+        decisions::api::check::Api,
+        decisions::api::log::Api,
+    ),
+    (plugins::api::Api, plugins::api::upload::Api, plugins::api::run::Api, plugins::api::life::Api),
+    (
+        sessions::api::Api,
+        sessions::api::oidc::Api,
+        sessions::api::invitation::Api,
+        sessions::api::own::Api,
+        sessions::api::second_factor::Api,
+        sessions::api::signing_keys::Api,
+        sessions::api::encryption_key::Api,
+        sessions::api::passwords::Api,
+        sessions::api::registration::Api,
+        wordpress::api::Api,
+        wordpress::api::events::Api,
+        wordpress::api::compare::Api,
+    ),
+    (api_clients::api::Api, api_keys::api::Api),
+    (
+        videos::api::files::Api,
+        videos::api::import::Api,
+        jobs::api::Api,
+        quotas::api::Api,
+        videos::api::reservations::Api,
+    ),
+    (webhooks::api::deliveries::Api, webhooks::api::webhooks::Api, sftpgo::api::Api, sftpgo::api::hooks::Api),
+    audit::api::Api,
+    System,
+);
+
+fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, ()> {
+    let app = || app.clone();
+    let apis: Apis = (
+        (
+            members::api::admin::Api { app: app() },
+            members::api::me::Api { app: app() },
+            members::api::internal::Api { app: app() },
+            grants::api::Api { app: app() },
+            invitations::api::Api { app: app() },
+            authentik::api::Api { app: app() },
+            provisioning::api::Api { app: app() },
+            provisioning::api::import::Api { app: app() },
+        ),
+        organizations::api::Api { app: app() },
+        (
+            permissions::api::roles::Api { app: app() },
+            permissions::api::assignments::Api { app: app() },
+            permissions::api::mappings::Api { app: app() },
+            permissions::api::policy::Api { app: app() },
+            decisions::api::check::Api { app: app() },
+            decisions::api::log::Api { app: app() },
+        ),
+        (
+            plugins::api::Api { app: app() },
+            plugins::api::upload::Api { app: app(), uploads: Arc::default() },
+            plugins::api::run::Api { app: app() },
+            plugins::api::life::Api { app: app() },
+        ),
+        (
+            sessions::api::Api { app: app() },
+            sessions::api::oidc::Api { app: app(), providers: providers.clone() },
+            sessions::api::invitation::Api { app: app() },
+            sessions::api::own::Api { app: app() },
+            sessions::api::second_factor::Api { app: app() },
+            sessions::api::signing_keys::Api { app: app() },
+            sessions::api::encryption_key::Api { app: app() },
+            sessions::api::passwords::Api { app: app() },
+            sessions::api::registration::Api { app: app() },
+            wordpress::api::Api { app: app() },
+            wordpress::api::events::Api { app: app() },
+            wordpress::api::compare::Api { app: app() },
+        ),
+        (api_clients::api::Api { app: app() }, api_keys::api::Api { app: app() }),
+        (
+            videos::api::files::Api { app: app() },
+            videos::api::import::Api { app: app() },
+            jobs::api::Api::new(app()),
+            quotas::api::Api { app: app() },
+            videos::api::reservations::Api { app: app() },
+        ),
+        (
+            webhooks::api::deliveries::Api { app: app() },
+            webhooks::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
+            sftpgo::api::Api { app: app() },
+            sftpgo::api::hooks::Api { app: app() },
+        ),
+        audit::api::Api { app: app() },
+        System,
+    );
+    OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION"))
+}
+
+/// The finished OpenAPI document.
+pub fn documented(app: &Arc<App>) -> Result<Value> {
+    Ok(described(&service(app, &Arc::new(Providers::new(app))), app)?.0)
+}
+
+/// The document, and what it says that each operation can answer.
+fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, Declared)> {
+    let generated = service.spec();
+    let examples: Vec<(&str, &str)> = [
+        members::api::EXAMPLES,
+        provisioning::api::EXAMPLES,
+        provisioning::api::import::EXAMPLES,
+        invitations::api::EXAMPLES,
+        organizations::api::EXAMPLES,
+        permissions::api::EXAMPLES,
+        decisions::api::EXAMPLES,
+        plugins::api::EXAMPLES,
+        sessions::api::EXAMPLES,
+        sessions::api::invitation::EXAMPLES,
+        sessions::api::second_factor::EXAMPLES,
+        wordpress::api::compare::EXAMPLES,
+        api_clients::api::EXAMPLES,
+        api_keys::api::EXAMPLES,
+        jobs::api::EXAMPLES,
+        videos::api::EXAMPLES,
+        webhooks::api::EXAMPLES,
+        audit::api::EXAMPLES,
+    ]
+    .concat();
+    let answers: Vec<&Answers> = ANSWERS.iter().copied().flatten().collect();
+    let (mut document, declared) =
+        document::finish(&generated, &examples, &answers, permissions::api::as_defined, &details())?;
+    // A server's address is what the paths are appended to: an empty one says `/`.
+    let api_path = app.config.api_path();
+    document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
+    document["info"] = document::info(&app.config);
+    Ok((document, declared))
+}
+
+/// What operations can answer that their shapes do not tell, by API.
+const ANSWERS: &[&[Answers]] = &[
+    permissions::api::mappings::ANSWERS,
+    permissions::api::assignments::ANSWERS,
+    decisions::api::check::ANSWERS,
+    permissions::api::roles::ANSWERS,
+    permissions::api::policy::ANSWERS,
+    videos::api::reservations::ANSWERS,
+    jobs::api::ANSWERS,
+    videos::api::files::ANSWERS,
+    quotas::api::ANSWERS,
+    videos::api::import::ANSWERS,
+    webhooks::api::deliveries::ANSWERS,
+    webhooks::api::webhooks::ANSWERS,
+    sftpgo::api::ANSWERS,
+    sftpgo::api::hooks::ANSWERS,
+    sessions::api::registration::ANSWERS,
+    sessions::api::passwords::ANSWERS,
+    wordpress::api::ANSWERS,
+    sessions::api::second_factor::ANSWERS,
+    sessions::api::invitation::ANSWERS,
+    sessions::api::own::ANSWERS,
+    sessions::api::ANSWERS,
+    wordpress::api::compare::ANSWERS,
+    sessions::api::oidc::ANSWERS,
+    wordpress::api::events::ANSWERS,
+    authentik::api::ANSWERS,
+    grants::api::ANSWERS,
+    provisioning::api::ANSWERS,
+    members::api::me::ANSWERS,
+    members::api::internal::ANSWERS,
+    invitations::api::ANSWERS,
+    members::api::admin::ANSWERS,
+    api_keys::api::ANSWERS,
+    api_clients::api::ANSWERS,
+    organizations::api::ANSWERS,
+    plugins::api::upload::ANSWERS,
+    plugins::api::life::ANSWERS,
+    plugins::api::ANSWERS,
+    plugins::api::run::ANSWERS,
+];
+
+/// What the types of these fields cannot say: by schema and field, more of its schema.
+fn details() -> Vec<(&'static str, &'static str, Value)> {
+    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+    let heard: Vec<&str> = kinds.iter().copied().chain(["*"]).collect();
+    let uuid = json!({"format": "uuid"});
+    vec![
+        ("CheckAnswer", "reason", json!({"enum": reasons})),
+        ("LoggedDecision", "reason", json!({"enum": reasons})),
+        ("LoggedDecision", "kind", json!({"enum": ["route", "permission", "grant"]})),
+        ("Webhook", "kinds", json!({"items": {"type": "string", "enum": heard}})),
+        ("CheckRequest", "uid", uuid.clone()),
+        ("ReplayedDecision", "uid", uuid.clone()),
+        ("RoleHolder", "uid", uuid),
+        ("ApiClient", "scopes", of("ClientScope")),
+        ("ClientSecret", "scopes", of("ClientScope")),
+    ]
+}
+
+/// A list of what another schema names.
+fn of(schema: &str) -> Value {
+    json!({"items": {"$ref": format!("#/components/schemas/{schema}")}})
+}
+
+/// Nothing of the page comes from elsewhere: not its fonts, and no client of its maker.
+const PAGE: &str = r#"{"withDefaultFonts":false,"hideClientButton":true}"#;
+
+/// The page that shows the document.
+fn page(app: &Arc<App>) -> Result<String> {
+    let service = service(app, &Arc::new(Providers::new(app)));
+    // `</` in a description would end the page's script.
+    let shown = described(&service, app)?.0.to_string().replace("</", "<\\/");
+    let title = console::page::escaped(&app.config.docs_title);
+    let page = service
+        .scalar_html()
+        .replacen(&service.spec(), &shown, 1)
+        .replacen("<title>Scalar</title>", &format!("<title>{title}</title>"), 1)
+        .replacen(
+            r#"id="api-reference""#,
+            &format!(r#"id="api-reference" data-configuration="{}""#, console::page::escaped(PAGE)),
+            1,
+        );
+    Ok(page)
+}
+
+/// All that the program answers, ready for a server or for the command line.
+pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
+    let providers = Arc::new(Providers::new(app));
+    let service = service(app, &providers);
+    let (document, declared) = described(&service, app)?;
+    let operations = Arc::new(Operations {
+        inner: service.into_endpoint(),
+        inputs: Arc::new(Inputs::new(&document, FORMATS)),
+        prover: Arc::new(sessions::Doorkeeper { app: app.clone(), providers }),
+        declared,
+        app: app.clone(),
+    });
+    let base = app.config.base_path.as_str();
+    let methods = methods_by_path(&document, base);
+    let shared = || Shared(operations.clone());
+    let mut routes = Route::new()
+        .at("/healthz", get(healthz).data(app.clone()))
+        .at("/readyz", get(readyz).data(app.clone()))
+        .at("/metrics", get(metrics).data(app.clone()))
+        .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
+        .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
+        .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
+        .at("/setup/link", post(console::setup::new_link).data(app.clone()))
+        .at("/setup/administrator", post(console::setup::new_administrator).data(app.clone()))
+        .at("/reset", get(console::reset::form).post(console::reset::submit).data(app.clone()))
+        .at(format!("{base}/openapi.json"), get(Fixed::json(app, |app| Ok(documented(app)?.to_string()))))
+        .at(format!("{base}/docs"), get(Fixed::page(app, DOCS_POLICY, page)));
+    routes = manual::add(routes, app);
+    if !base.is_empty() {
+        routes = routes.nest(base, shared());
+    }
+    for top in tops_at_root(&document, base) {
+        routes = routes.nest_no_strip(top, shared());
+    }
+    Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
+}
+
+/// Rules that a schema names as a format, because a pattern could not say all that is wrong.
+pub const FORMATS: &[Format] = &[
+    ("password", members::password::faults),
+    ("password-hash", members::password::hash_faults),
+    ("client-origin", api_clients::origin_faults),
+    ("client-network", api_clients::network_faults),
+    ("client-path", api_clients::path_faults),
+    ("webhook-url", webhooks::address::url_faults),
+    ("event-kind", webhooks::kind_faults),
+];
+
+/// The program itself.
+struct System;
+
+/// Which program this is
+#[derive(poem_openapi::Object)]
+struct Version {
+    name: String,
+    version: String,
+}
+
+#[poem_openapi::OpenApi(tag = "crate::kernel::http::Tag::System")]
+impl System {
+    /// See which version this is
+    ///
+    /// For scripts that need to know which server answers.
+    #[oai(path = "/version", method = "get", operation_id = "get_version")]
+    async fn get_version(&self) -> crate::kernel::http::Reply<Version> {
+        Ok(crate::kernel::http::ok(Version { name: "roster".into(), version: env!("CARGO_PKG_VERSION").into() }))
+    }
+}
+
+#[handler]
+async fn healthz(app: poem::web::Data<&Arc<App>>) -> Response {
+    health(&app.faults().await, true)
+}
+
+#[handler]
+async fn readyz(app: poem::web::Data<&Arc<App>>) -> Response {
+    health(&app.faults().await, app.snapshot().epoch > 0)
+}
+
+/// `ok`, `degraded` (200: what is asked is answered, but something is wrong) or `unavailable` (503).
+fn health(faults: &[Fault], has_policy: bool) -> Response {
+    let (status, word) = match (faults, has_policy) {
+        ([], true) => (StatusCode::OK, "ok"),
+        (faults, true) if faults.iter().all(|fault| !fault.is_fatal) => (StatusCode::OK, "degraded"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    let mut body = json!({"status": word});
+    if !faults.is_empty() {
+        let told = |fault: &Fault| json!({"part": fault.part, "fault": fault.word, "message": fault.message});
+        body["faults"] = faults.iter().map(told).collect();
+    }
+    Response::builder().status(status).content_type("application/json").body(body.to_string())
+}
+
+/// The public keys of access tokens, for neighbours that verify them (RFC 7517, so without our envelope).
+#[handler]
+fn jwks(app: poem::web::Data<&Arc<App>>) -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .header(header::CACHE_CONTROL, "public, max-age=300")
+        .body(app.guard.keys.load().jwks().to_owned())
+}
+
+/// Open to the holder of the token, and over the local socket. Where a connection comes from opens nothing: a proxy on this
+/// machine would let everybody in.
+#[handler]
+async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
+    let offered =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let is_local = request.data::<FromCommandLine>().is_some();
+    match app.config.metrics_token.as_deref() {
+        _ if is_local => {}
+        Some(token) if offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &secret::hash(token))) => {}
+        Some(_) => {
+            return Err(Error::new(Cause::Unauthenticated)
+                .saying("metrics are for a bearer of the metrics token")
+                .into());
+        }
+        None => {
+            let message =
+                "set metrics_token_file to read the metrics over the network; the local socket needs no token";
+            return Err(Error::new(Cause::NotConfigured).saying(message).into());
+        }
+    }
+    crate::server::deliver::observe(&app).await?;
+    Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
+}
+
+/// One endpoint under several addresses.
+struct Shared(Arc<Operations>);
+
+impl Endpoint for Shared {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        self.0.call(request).await
+    }
+}
+
+/// What lies between the routes and the operations.
+struct Operations {
+    inner: BoxEndpoint<'static>,
+    inputs: Arc<Inputs>,
+    prover: Arc<dyn Prover>,
+    declared: Declared,
+    app: Arc<App>,
+}
+
+impl Operations {
+    /// In a debug build: the answer, or a failure where the document does not have it.
+    fn checked(&self, operation: &str, answer: poem::Result<Response>) -> poem::Result<Response> {
+        let kept = match &answer {
+            Ok(response) => self.declared.check_headers(operation, response.headers()),
+            Err(error) => match error.downcast_ref::<Failure>() {
+                Some(Failure(error)) => self.declared.check_failure(operation, error),
+                None => Ok(()),
+            },
+        };
+        kept.map_or_else(|undeclared| Err(undeclared.into()), |()| answer)
+    }
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let is_change = is_change(request.method());
+        request.extensions_mut().insert(self.inputs.clone());
+        request.extensions_mut().insert(self.app.guard.clone());
+        request.extensions_mut().insert(self.prover.clone());
+        if !is_change {
+            inputs::drop_empty(request.uri_mut());
+        }
+        let uri = request.uri().clone();
+        let exchange = request.data::<Arc<Exchange>>().cloned();
+        if let Some(query) = uri.query() {
+            let unknown = self.inputs.unknown_parameters(request.method().as_str(), request.uri().path(), query);
+            if !unknown.is_empty() {
+                return Err(Error::fields(unknown).into());
+            }
+        }
+        let (operation, answer) = match self.inner.call(request).await {
+            Ok(response) => {
+                let response = response.into_response();
+                (response.data::<OperationId>().map(|id| id.0), Ok(response))
+            }
+            Err(error) => {
+                let operation = error.data::<OperationId>().map(|id| id.0);
+                (operation, Err(as_defined(operation.unwrap_or("none"), error)))
+            }
+        };
+        let answer = match operation {
+            Some(operation) if cfg!(debug_assertions) => self.checked(operation, answer),
+            _ => answer,
+        };
+        let status = match &answer {
+            Ok(response) => response.status(),
+            Err(error) => error.status(),
+        };
+        self.app.figures.requests.with_label_values(&[operation.unwrap_or("none"), status.as_str()]).inc();
+        let Err(error) = answer else { return answer };
+        if is_parameter_error(&error)
+            && let Some(id) = operation
+        {
+            let faults = self.inputs.check_query(id, &uri)?;
+            let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
+            return Err(Error::fields(faults).because(error.to_string()).into());
+        }
+        if is_change
+            && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())
+            && let Some(exchange) = exchange
+            && let Err(e) = self.app.record_denial(&exchange, operation.unwrap_or("none"), denied.cause.word()).await
+        {
+            tracing::error!(error = %e, "a denial could not be recorded");
+        }
+        Err(error)
+    }
+}
+
+/// The failure, as the gateway's definition calls it.
+fn as_defined(operation: &str, error: poem::Error) -> poem::Error {
+    let Some(cause) = error.downcast_ref::<Failure>().map(|failure| failure.0.cause) else { return error };
+    let defined = permissions::api::as_defined(operation, cause);
+    if defined == cause { error } else { Error::new(defined).into() }
+}
+
+fn is_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+fn is_parameter_error(error: &poem::Error) -> bool {
+    error.is::<poem_openapi::error::ParseParamError>()
+}
+
+/// First segments of the operations that answer at the root: the member API's own, and without a base path all.
+fn tops_at_root(document: &Value, base: &str) -> BTreeSet<String> {
+    let is_short = |top: &String| base.is_empty() || ["/auth", "/me", "/admin", "/internal"].contains(&top.as_str());
+    document::operations(document).iter().map(|operation| top(operation.path)).filter(is_short).collect()
+}
+
+/// The first segment of a path, with its slash.
+fn top(path: &str) -> String {
+    path.split('/').nth(1).map_or_else(String::new, |segment| format!("/{segment}"))
+}
+
+/// Which methods each address takes, for the `Allow` header.
+fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
+    let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let at_root = tops_at_root(document, base);
+    for operation in document::operations(document) {
+        let is_at_root = at_root.contains(&top(operation.path));
+        let below = format!("{base}{}", operation.path);
+        for path in std::iter::once(below).chain(is_at_root.then(|| operation.path.to_owned())) {
+            let (known, method) = (methods.entry(path).or_default(), operation.method.to_uppercase());
+            // Without a base path both are the same.
+            if !known.contains(&method) {
+                known.push(method);
+            }
+        }
+    }
+    for fixed in ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"] {
+        methods.insert(fixed.to_owned(), vec!["GET".into()]);
+    }
+    for fixed in ["openapi.json", "docs"] {
+        methods.insert(format!("{base}/{fixed}"), vec!["GET".into()]);
+    }
+    for page in manual::paths() {
+        methods.insert(page, vec!["GET".into()]);
+    }
+    for page in ["/setup", "/reset", "/invitation"] {
+        methods.insert(page.to_owned(), vec!["GET".into(), "POST".into()]);
+    }
+    let mut router = matchit::Router::new();
+    for (path, methods) in methods {
+        if let Err(e) = router.insert(path, methods.join(", ")) {
+            tracing::warn!(error = %e, "an address has no Allow header");
+        }
+    }
+    router
+}
