@@ -480,6 +480,8 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they were.
         return Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1));
     }
+    // The body may have come long after the credential was shown: it is asked again, here for every change.
+    let caller = &caller.as_of(snapshot, w.now())?;
     let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot, encryption }, caller)?;
     entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
     let request_id = &caller.exchange.request_id;
