@@ -32,7 +32,7 @@ pub struct Client {
     pub allowed_paths: Vec<String>,
     pub expires_at: Option<Timestamp>,
     pub rate_limit_per_min: Option<NonZeroU32>,
-    /// Who made it, or changed it last.
+    /// Who made it, or rotated it last.
     pub maker: Maker,
     pub counters: Arc<Counters>,
 }

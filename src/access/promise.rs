@@ -132,7 +132,7 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
         }
         Promise::ClientScopes { scopes } => {
             let caller = as_caller_in(None)?;
-            let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_UPDATE, Permission::CLIENT_ROTATE];
+            let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_ROTATE];
             require_one_of(snapshot, &caller, &permissions)?;
             giving::require_scopes_held(snapshot, &caller, scopes)
         }
@@ -147,14 +147,21 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
         }
         Promise::Webhook { organization } => {
             let caller = as_caller_in(organization)?;
-            let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_UPDATE])?;
+            let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_ROTATE])?;
             let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
             if hears { Ok(()) } else { Err(Cause::NotHeld.into()) }
         }
     }
 }
 
-/// Fails unless who made this client, or changed it last, may give its scopes today.
+/// How long the former text of a program or a key works on when it is rotated: not at all where it opened nothing any more,
+/// or where somebody else than who rotates it may know it. Who has the machine, has all texts.
+pub fn grace_ms((former, is_kept): (&Maker, bool), rotator: &Maker, grace_ms: i64) -> i64 {
+    let is_known_to_others = former != rotator && *former != Maker::Site;
+    if is_kept && !is_known_to_others { grace_ms } else { 0 }
+}
+
+/// Fails unless who made this client, or rotated it last, may give its scopes today.
 pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
     if matches!(client.maker, Maker::Client(_)) {
         // No client makes clients.
@@ -210,6 +217,22 @@ mod tests {
         }
         for text in [None, Some(""), Some("cli x"), Some("internal internal"), Some("nobody")] {
             assert_eq!(Maker::of_text(text), Maker::Nobody, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_former_text_works_on_for_who_knew_it_alone() {
+        let (one, other) = (Maker::Member(MemberId::new()), Maker::Member(MemberId::new()));
+        for (former, is_kept, rotator, grace) in [
+            (&one, true, &one, 5),
+            (&one, false, &one, 0),
+            (&one, true, &other, 0),
+            (&one, true, &Maker::Site, 0),
+            (&Maker::Site, true, &one, 5),
+            (&Maker::Client("rc_1".into()), true, &one, 0),
+            (&Maker::Nobody, false, &one, 0),
+        ] {
+            assert_eq!(grace_ms((former, is_kept), rotator, 5), grace, "{former:?} {is_kept} {rotator:?}");
         }
     }
 

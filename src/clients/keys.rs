@@ -133,7 +133,7 @@ fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Time
 }
 
 /// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
-/// rotates it answers for its scopes from now on: of a member's key that somebody else knew the former text ends now.
+/// rotates it answers for its scopes from now on: a former text that somebody else knew ends now (`promise::grace_ms`).
 pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
     if former.is_emergency() {
         return Err(Cause::EmergencyKey.into());
@@ -141,12 +141,10 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
     let text = key::new_text(former.kind.prefix, former.id, t.now())?;
     let maker = Maker::of(caller);
     require_may_give(t, &former.owner, &maker)?;
-    let former_maker = t.snapshot().api_key(former.id).map(|key| key.maker.clone());
-    // Who took over a key that was made elsewhere knows its digest, not its text.
-    let is_taken_over = matches!(former.owner, Owner::Member(_))
-        && !former.is_imported
-        && former_maker.is_some_and(|former| former != maker && former != Maker::Site);
-    let grace_ms = if is_taken_over { 0 } else { former.kind.grace_s * 1_000 };
+    // Who gave the digest of a key that was made elsewhere counts as knowing its text.
+    let key = t.snapshot().api_key(former.id);
+    let known = key.map(|key| (&key.maker, key.require_kept(t.snapshot(), t.now()).is_ok()));
+    let grace_ms = known.map_or(0, |known| promise::grace_ms(known, &maker, former.kind.grace_s * 1_000));
     // A rotation never makes the former text live longer than it would have.
     let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
     let ends_at = end_of(former.kind, None, t.now())?;

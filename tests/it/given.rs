@@ -229,6 +229,39 @@ async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_pro
     }
 }
 
+/// A key that was made elsewhere: whoever gave its digest may know its text, but the owner of the machine.
+#[tokio::test]
+async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() {
+    const ELSEWHERE: &str = "muser_made_elsewhere";
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let administrator = acme.member_with_role("tenant_admin").await;
+    let hash: String = roster::access::secret::hash(ELSEWHERE).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (whose, rotator, works_on) in [
+        ("an administrator's", "its member", false),
+        ("an administrator's", "the administrator", true),
+        ("the platform's", "its member", false),
+    ] {
+        let target = acme.member().await;
+        let giver = if whose == "the platform's" { site.admin() } else { administrator.caller() };
+        let at = format!("/admin/members/{}/api-keys", target.uid);
+        let id = text(&giver.post(&at, json!({"name": "old", "key_hash": hash})).await.data()["id"]);
+        me(&site, ELSEWHERE).await.done();
+
+        let rotated = match rotator {
+            "its member" => target.caller().post(&format!("/me/api-keys/{id}/rotate"), json!({})).await.data(),
+            _ => giver.post(&format!("{at}/{id}/rotate"), json!({})).await.data(),
+        };
+
+        me(&site, &text(&rotated["api_key"])).await.done();
+        match works_on {
+            true => me(&site, ELSEWHERE).await.done(),
+            false => is_refused(&site, ELSEWHERE, &format!("{whose}, rotated by {rotator}")).await,
+        }
+        target.caller().delete(&format!("/me/api-keys/{id}")).await.done();
+    }
+}
+
 // ── clients ──
 
 #[tokio::test]
@@ -264,15 +297,13 @@ async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_
         let of_client = format!("client {}", text(&made["client_key"]));
         assert_eq!(targets.iter().filter(|target| **target == of_client.as_str()).count(), 1, "{way}: {targets:?}");
         list(&by_command_line).await.done();
-        // A change by somebody who may give its scopes is as good as a rotation.
-        if way == "erased" {
-            site.admin().patch(&path, json!({"name": "back office"})).await.done();
-            list(&made).await.done();
-        } else {
-            let rotated = site.admin().post(&format!("{path}/rotate"), json!({})).await.data();
-            list(&rotated).await.done();
-            list(&made).await.done();
-        }
+        // A change moves nothing: who knows the secret is still the one who answers for it.
+        site.admin().patch(&path, json!({"rate_limit_per_min": 600})).await.done();
+        assert_eq!(list(&made).await.word(), "invalid_client", "{way}");
+        let rotated = site.admin().post(&format!("{path}/rotate"), json!({})).await.data();
+        assert_eq!(rotated["former_valid_until"], Value::Null, "{way}");
+        list(&rotated).await.done();
+        assert_eq!(list(&made).await.word(), "invalid_api_key", "{way}");
     }
 }
 
@@ -301,14 +332,22 @@ async fn a_webhook_hears_nothing_after_its_maker_until_somebody_else_switches_it
         assert_eq!(status().await, "inactive", "{way:?}");
         let unheard = format!("unheard{n}");
         acme.owner().post("/admin/members", json!({"username": unheard})).await.done();
+        // Nobody switches on what nobody answers for, and nobody but who answers for it says where it sends to.
+        for change in [json!({"status": "active"}), json!({"url": format!("{}/other", receiver.url)})] {
+            assert_eq!(acme.owner().patch(&path, change).await.word(), "not_held", "{way:?}");
+        }
+        let rotated = acme.owner().post(&format!("{path}/rotate"), json!({})).await.data();
+        assert_eq!(rotated["former_signed_until"], Value::Null, "{way:?}");
         acme.owner().patch(&path, json!({"status": "active"})).await.done();
         acme.owner().post("/admin/members", json!({"username": format!("heard{n}")})).await.done();
         let heard = receiver.wait_for(n + 1).await;
         let names: Vec<&Value> = heard.iter().map(|event| &event.body["data"]["username"]).collect();
         assert_eq!(names.last(), Some(&&json!(format!("heard{n}"))), "{way:?}: {names:?}");
         assert!(!names.contains(&&json!(unheard)), "{way:?}: {names:?}");
-        // The owner answers for it now: what else becomes of its first maker means nothing.
-        acme.owner().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
+        // The owner answers for it now: what else becomes of its first maker means nothing, and neither does who renames it.
+        let colleague = acme.member_with(&["roster.outbox.update_webhook", "roster.outbox.create_webhook"]).await;
+        colleague.caller().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
+        site.admin().delete(&format!("/admin/members/{}", colleague.uid)).await.done();
         site.admin().delete(&format!("/admin/members/{}", maker.uid)).await;
         assert_eq!(status().await, "active", "{way:?}");
     }

@@ -412,8 +412,8 @@ async fn the_key_of_a_service_opens_nothing_after_its_maker_until_somebody_else_
     assert_eq!(maker.post(&path, json!({})).await.status, 403);
     let rotated = site.admin().post(&path, json!({})).await.data();
     claim(&rotated).await.done();
-    // The former text works on for its grace, as after any rotation.
-    claim(&key).await.done();
+    // Its maker knows the former text: it has no grace.
+    assert_eq!(claim(&key).await.word(), "invalid_key");
 }
 
 // ── from before makers were stored ──
