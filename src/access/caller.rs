@@ -18,11 +18,11 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use super::client::{self, Client, Presented, Rate};
 use super::cookie::{self, Cookies};
 use super::key::{self, ApiKey};
+use super::require_one_factor_enough;
 use super::secret::{self, Hash};
 use super::slowdown::{Slowdown, network_of};
 use super::snapshot::{Session, Snapshot};
 use super::token::{Keys, Named};
-use super::require_one_factor_enough;
 use crate::config::Config;
 use crate::db::Turn;
 use crate::error::{Cause, Error, Result};
@@ -382,7 +382,8 @@ impl Identity {
 
     /// The caller as it is in this snapshot, with the scopes of today; fails when its credential has ended since it was shown.
     pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
-        let ended = || Error::new(Cause::Unauthenticated).because("the credential ended while the request was on its way");
+        let ended =
+            || Error::new(Cause::Unauthenticated).because("the credential ended while the request was on its way");
         let who = match (&self.who, &self.credential) {
             (Who::Member(member), Credential::Token) => {
                 if !snapshot.is_active(*member) {

@@ -8,14 +8,15 @@ use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN};
 use poem::http::uri::Authority;
 
 use super::{
-    Actor, CLIENT, Credential, Exchange, FromCommandLine, GATEWAY, Guard, INTERNAL, Idempotency, Identity, KEY, MEMBER, Prover, Who,
+    Actor, CLIENT, Credential, Exchange, FromCommandLine, GATEWAY, Guard, INTERNAL, Idempotency, Identity, KEY, MEMBER,
+    Prover, Who,
 };
 use crate::access::client::{self, Client, Presented};
 use crate::access::cookie::{self, Provenance};
 use crate::access::key::{self, ApiKey};
-use crate::access::{require_one_factor_enough, secret};
 use crate::access::snapshot::{Snapshot, Status};
 use crate::access::token::Named;
+use crate::access::{require_one_factor_enough, secret};
 use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 
