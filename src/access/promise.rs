@@ -5,7 +5,8 @@
 //!
 //! No promises: what an organization has as a rule of its own and can see and change (role mappings, ticks of roles,
 //! plugins); a key that its member made for itself, whose rights are asked for at every request; what a member asked for
-//! itself (sessions, mailed links for its own password).
+//! itself (sessions, mailed links for its own password). As long as somebody else's password is what a member signs in with,
+//! the keys that it makes are that one's.
 
 use std::sync::Arc;
 
@@ -92,6 +93,8 @@ pub enum Promise<'a> {
     /// A key that somebody else made for a member; with the member's direct rights, where the rows are at hand. When these
     /// grow, it is asked again.
     MemberKey { member: MemberId, rights: &'a [RightRow] },
+    /// A password that somebody else chose for a member, with the sessions that it opened; with the member's direct rights.
+    Password { member: MemberId, rights: &'a [RightRow] },
     /// What a webhook hears of, in one organization or the whole site. It is switched off, and can be switched on again.
     Webhook { organization: Option<OrganizationId> },
 }
@@ -120,7 +123,10 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
             let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
             require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
-        Promise::ServiceKey { .. } | Promise::ClientScopes { .. } | Promise::MemberKey { .. }
+        Promise::ServiceKey { .. }
+        | Promise::ClientScopes { .. }
+        | Promise::MemberKey { .. }
+        | Promise::Password { .. }
             if *maker == Maker::Site =>
         {
             Ok(())
@@ -136,14 +142,18 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
             require_one_of(snapshot, &caller, &permissions)?;
             giving::require_scopes_held(snapshot, &caller, scopes)
         }
-        Promise::MemberKey { member, rights } => {
+        Promise::MemberKey { member, rights } | Promise::Password { member, rights } => {
             // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
             let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
             if is_below && !rights.is_empty() {
                 return Err(Cause::NotHeld.into());
             }
-            let permissions = [Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
-            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Standing, rights))
+            const KEYS: &[Permission] =
+                &[Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
+            const PASSWORDS: &[Permission] =
+                &[Permission::MEMBER_CREATE, Permission::MEMBER_UPDATE, Permission::MEMBER_PASSWORD_LINK];
+            let permissions = if matches!(promise, Promise::Password { .. }) { PASSWORDS } else { KEYS };
+            require_may_change_today(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
         }
         Promise::Webhook { organization } => {
             let caller = as_caller_in(organization)?;
@@ -243,6 +253,7 @@ mod tests {
             Promise::ServiceKey { scopes: &["jobs:write"] },
             Promise::ClientScopes { scopes: &["jobs:write"] },
             Promise::MemberKey { member: MemberId::new(), rights: &[] },
+            Promise::Password { member: MemberId::new(), rights: &[] },
             Promise::Webhook { organization: None },
         ] {
             let is_kept = |maker: &Maker| require_kept(&snapshot, maker, promise, Timestamp::now()).is_ok();

@@ -54,7 +54,7 @@ use figures::Figures;
 use kept::Kept;
 pub use large::Large;
 use record::{Allowed, Decided};
-pub use store::{delete_given_keys, is_used_up, use_up};
+pub use store::{is_used_up, use_up};
 
 /// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
@@ -448,7 +448,7 @@ pub fn withdraw_invitations_of_role(t: &Transaction<'_>, role: RoleId) -> Result
     store::withdraw_invitations_of_role(t, role)
 }
 
-/// Deletes a member's API keys, because it is erased.
+/// Deletes a member's API keys, because it is erased, or gets a new password that does not come of the former one.
 pub fn drop_api_keys(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
     Ok(store::delete_api_keys(t, member)?.into_iter().map(Change::ApiKeyGone).collect())
 }

@@ -100,10 +100,19 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -
             (secret::hash(&text), Some(text))
         }
     };
-    let maker = Maker::of(caller);
+    let maker = maker_of(t, caller, &new.owner)?;
     require_may_give(t, &new.owner, &maker)?;
     store::insert_key(t, (id, &maker), new, &hash, ends_at)?;
     shown(t, id, text)
+}
+
+/// Who answers for a key that the caller makes: for a member's own who chose the password that the member signs in with.
+fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Maker> {
+    let maker = Maker::of(caller);
+    match *owner {
+        Owner::Member(id) if maker == Maker::Member(id) => Ok(members::password_maker(t, id)?.unwrap_or(maker)),
+        _ => Ok(maker),
+    }
 }
 
 /// A member's key that somebody else makes or rotates is a promise from the beginning.
@@ -114,7 +123,13 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
         return Ok(());
     }
     let rights = &access::store::rights_of(t, member)?;
-    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now())
+    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now()).map_err(|lost| {
+        let message = "who chose the member's password may make no key for it: the member changes the password first";
+        if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
+            return Error::new(Cause::NotHeld).because(lost.to_string()).saying(message);
+        }
+        lost
+    })
 }
 
 /// When a key ends: its kind's life from now, unless it shall end earlier.
@@ -139,7 +154,7 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
         return Err(Cause::EmergencyKey.into());
     }
     let text = key::new_text(former.kind.prefix, former.id, t.now())?;
-    let maker = Maker::of(caller);
+    let maker = maker_of(t, caller, &former.owner)?;
     require_may_give(t, &former.owner, &maker)?;
     // Who gave the digest of a key that was made elsewhere counts as knowing its text.
     let key = t.snapshot().api_key(former.id);

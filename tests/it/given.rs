@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::outbox::QUICK;
 use crate::promises::{WAYS, Way, accept, count, give_back, is_dead, reset, second_administrator, take};
 use crate::receiver::{Receiver, webhook};
-use crate::site::{As, Member, Organization, Reply, Site};
+use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 fn text(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
@@ -32,7 +32,10 @@ async fn is_refused(site: &Site, key: &str, why: &str) {
 }
 
 fn given_keys(site: &Site) -> i64 {
-    count(site, "select count(*) from api_keys where maker is not null")
+    // Keys that a member makes while somebody else's password is in use are that one's.
+    let sql = "select count(*) from api_keys k join members m on m.id = k.member_id
+               where k.maker is not null and k.maker is not m.password_maker";
+    count(site, sql)
 }
 
 // ── keys of members ──
@@ -120,12 +123,15 @@ async fn a_member_s_key_follows_its_member_nowhere_that_its_maker_does_not_reach
         let (ours, _) = key_for(&administrator.caller(), &target.uid).await;
         let (platforms, _) = key_for(&site.admin(), &target.uid).await;
         let own = own_key(&target).await;
+        let is_reset = ["has its password set by an administrator", "gets a new password by a link"].contains(&what);
 
         turn(&acme, &bolt, &target, what).await;
 
-        for (key, lives, whose) in
-            [(&ours, by_administrator, "organization's"), (&platforms, by_platform, "platform's"), (&own, true, "own")]
-        {
+        for (key, lives, whose) in [
+            (&ours, by_administrator, "organization's"),
+            (&platforms, by_platform, "platform's"),
+            (&own, !is_reset, "own"),
+        ] {
             match lives {
                 true => me(&site, key).await.done(),
                 false => is_refused(&site, key, &format!("the {whose} key of who {what}")).await,
@@ -243,6 +249,8 @@ async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() 
         ("the platform's", "its member", false),
     ] {
         let target = acme.member().await;
+        let new = json!({"old_password": crate::site::PASSWORD, "new_password": "Another-horse-8"});
+        target.caller().post("/me/password", new).await.done();
         let giver = if whose == "the platform's" { site.admin() } else { administrator.caller() };
         let at = format!("/admin/members/{}/api-keys", target.uid);
         let id = text(&giver.post(&at, json!({"name": "old", "key_hash": hash})).await.data()["id"]);
@@ -260,6 +268,119 @@ async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() 
         }
         target.caller().delete(&format!("/me/api-keys/{id}")).await.done();
     }
+}
+
+// ── passwords ──
+
+/// Somebody whose password another one chose, signed in by it; with a key that was made then.
+async fn with_chosen_password<'s>(
+    acme: &Organization<'s>,
+    maker: &As<'_>,
+    how: &str,
+) -> (Member<'s>, String, &'static str) {
+    const NEW: &str = "Another-horse-8";
+    let site = acme.site;
+    let mut target = acme.member().await;
+    let at = format!("/admin/members/{}", target.uid);
+    let password = match how {
+        "created" => {
+            target.username = format!("c{}", uuid::Uuid::now_v7().simple());
+            let new = json!({"username": target.username, "password": PASSWORD});
+            target.uid = text(&maker.post("/admin/members", new).await.data()["uid"]);
+            acme.link(&target.uid).await;
+            PASSWORD
+        }
+        "set" => {
+            maker.patch(&at, json!({"password": NEW})).await.done();
+            NEW
+        }
+        _ => {
+            let link = maker.post(&format!("{at}/password-link"), json!({})).await.data();
+            reset(site, &text(&link["token"])).await.done();
+            NEW
+        }
+    };
+    target.token = site.token(&target.username, password).await;
+    let key = own_key(&target).await;
+    (target, key, password)
+}
+
+/// What becomes of such a member or of who chose the password; and whether the session, the password and the key live on.
+const FATES: [(&str, &str, [bool; 3]); 12] = [
+    ("administrator", "nothing", [true; 3]),
+    ("administrator", "leaves the organization", [false; 3]),
+    ("administrator", "belongs to another one too", [false; 3]),
+    ("administrator", "becomes an owner", [false; 3]),
+    ("administrator", "gets another role", [true; 3]),
+    ("administrator", "changes its password and becomes an owner", [true, true, false]),
+    ("administrator", "its maker is demoted", [false; 3]),
+    ("administrator", "its maker is erased", [false; 3]),
+    ("client", "nothing", [true; 3]),
+    ("client", "becomes an owner", [false; 3]),
+    // Programs come back: what they made is asked when it is used.
+    ("client", "its maker is switched off", [true, false, false]),
+    ("client", "gets another role", [true; 3]),
+];
+
+#[tokio::test]
+async fn a_password_that_somebody_else_chose_ends_with_its_maker_s_rights_and_all_that_it_opened() {
+    let site = Site::start().await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    for how in ["created", "set", "by a link"] {
+        for (kind, what, lives) in FATES {
+            let administrator = acme.member_with_role("tenant_admin").await;
+            let made = json!({"name": "shop", "scopes": ["members:write"]});
+            let made = site.admin().post("/admin/api-clients", made).await.data();
+            let client = site
+                .nobody()
+                .with("x-client-key", &text(&made["client_key"]))
+                .with("x-api-key", &text(&made["api_key"]));
+            let maker = if kind == "client" { client } else { administrator.caller() };
+            let (target, key, mut password) = with_chosen_password(&acme, &maker, how).await;
+
+            match what {
+                "nothing" => {}
+                "changes its password and becomes an owner" => {
+                    let new = json!({"old_password": password, "new_password": "A-third-horse-9"});
+                    target.caller().post("/me/password", new).await.done();
+                    password = "A-third-horse-9";
+                    turn(&acme, &bolt, &target, "becomes an owner").await;
+                }
+                "its maker is demoted" => {
+                    let role = acme.role_id("tenant_admin").await;
+                    take(&acme, Way::Demoted, &administrator.uid, &role).await;
+                }
+                "its maker is erased" => take(&acme, Way::Erased, &administrator.uid, "").await,
+                "its maker is switched off" => {
+                    let at = format!("/admin/api-clients/{}", text(&made["client_key"]));
+                    site.admin().patch(&at, json!({"status": "inactive"})).await.done();
+                }
+                _ => turn(&acme, &bolt, &target, what).await,
+            }
+
+            let login = json!({"login": target.username, "password": password});
+            let signed_in = site.nobody().post("/auth/login", login).await;
+            let found = [target.caller().get("/me").await, signed_in, me(&site, &key).await].map(|reply| reply.status);
+            assert_eq!(found, lives.map(|lives| if lives { 200 } else { 401 }), "{kind}, {how}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_make_no_keys_makes_none_by_a_password_of_another() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let manager = acme.member_with_role("member_manager").await;
+    let new = json!({"username": "kim", "password": PASSWORD});
+    manager.caller().post("/admin/members", new).await.done();
+    let kim = site.token("kim", PASSWORD).await;
+
+    let refused = site.bearer(&kim).post("/me/api-keys", json!({"name": "own"})).await;
+
+    assert_eq!(refused.word(), "not_held");
+    let change = json!({"old_password": PASSWORD, "new_password": "Another-horse-8"});
+    site.bearer(&kim).post("/me/password", change).await.done();
+    site.bearer(&kim).post("/me/api-keys", json!({"name": "own"})).await.done();
 }
 
 // ── clients ──

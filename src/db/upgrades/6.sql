@@ -323,3 +323,9 @@ select coalesce(j.organization_id, x''), sum(j.state = 'queued'),
 from jobs j
 left join members m on m.id = j.member_id
 group by 1;
+
+-- ── who chose a password ──
+
+-- Of those that are there it is not known: they count as the member's own.
+alter table members add column password_maker text;
+create index members_password_maker on members (password_maker) where password_maker is not null;
