@@ -54,7 +54,7 @@ use figures::Figures;
 use kept::Kept;
 pub use large::Large;
 use record::{Allowed, Decided};
-pub use store::{delete_given_keys, is_used_up, use_up};
+pub use store::{is_used_up, use_up};
 
 /// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
@@ -448,7 +448,7 @@ pub fn withdraw_invitations_of_role(t: &Transaction<'_>, role: RoleId) -> Result
     store::withdraw_invitations_of_role(t, role)
 }
 
-/// Deletes a member's API keys, because it is erased.
+/// Deletes a member's API keys, because it is erased, or gets a new password that does not come of the former one.
 pub fn drop_api_keys(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
     Ok(store::delete_api_keys(t, member)?.into_iter().map(Change::ApiKeyGone).collect())
 }
@@ -480,6 +480,8 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they were.
         return Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1));
     }
+    // The body may have come long after the credential was shown: it is asked again, here for every change.
+    let caller = &caller.as_of(snapshot, w.now())?;
     let Changed { answer, entries, policy, events } = change(&Transaction { writer: w, snapshot, encryption }, caller)?;
     entries.iter().try_for_each(|entry| journal::record_done(w, caller, action, entry))?;
     let request_id = &caller.exchange.request_id;

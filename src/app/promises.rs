@@ -66,10 +66,15 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     for member in grown {
         let keys = store::list_keys_of(w, member)?;
         let is_there = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.text());
-        open.extend(keys.into_iter().filter(|(maker, _)| !is_there(maker)));
+        let given = keys.into_iter().chain(store::find_password_of(w, member)?);
+        open.extend(given.filter(|(maker, _)| !is_there(maker)));
     }
     // What this very change makes was looked at when it was made.
-    open.retain(|(_, promise)| !matches!(promise, Open::Key { id, .. } if before.api_key(*id).is_none()));
+    open.retain(|(_, promise)| match promise {
+        Open::Key { id, .. } => before.api_key(*id).is_some(),
+        Open::Password { member } => before.person(*member).is_some(),
+        _ => true,
+    });
     Ok(open)
 }
 
@@ -89,7 +94,9 @@ pub(super) fn withdraw(
     let mut done = Withdrawn::default();
     for (maker, open) in promises {
         let rights = match &open {
-            Open::Link { member, .. } | Open::Key { member, .. } => crate::access::store::rights_of(w, *member)?,
+            Open::Link { member, .. } | Open::Key { member, .. } | Open::Password { member } => {
+                crate::access::store::rights_of(w, *member)?
+            }
             _ => Vec::new(),
         };
         let promise = match &open {
@@ -97,6 +104,7 @@ pub(super) fn withdraw(
             Open::Link { member, is_welcome: true, .. } => Promise::Welcome { member: *member, rights: &rights },
             Open::Link { member, .. } => Promise::PasswordLink { member: *member, rights: &rights },
             Open::Key { member, .. } => Promise::MemberKey { member: *member, rights: &rights },
+            Open::Password { member } => Promise::Password { member: *member, rights: &rights },
             Open::Webhook { organization, .. } => Promise::Webhook { organization: *organization },
             // Not withdrawn: they are asked at every use. It is only noted, once, that they open nothing any more.
             Open::ServiceKey { .. } | Open::Client { .. } => {
@@ -121,6 +129,12 @@ pub(super) fn withdraw(
                 store::delete_key(w, id)?;
                 done.changes.push(Change::ApiKeyGone(id));
                 Entry::new("api_key", id).after(why)
+            }
+            Open::Password { member } => {
+                store::end_password(w, member)?;
+                let ended = super::store::end_sessions(w, member, None)?;
+                done.changes.extend(ended.into_iter().map(|id| Change::Session(id, None)));
+                Entry::new("password", member).after(why)
             }
             Open::Webhook { id, organization } => {
                 store::switch_webhook_off(w, id)?;

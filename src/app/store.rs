@@ -143,16 +143,6 @@ pub fn delete_api_keys(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>
     w.all(DELETE_API_KEYS, &[(":member_id", &member)], |row| row.get(0))
 }
 
-const DELETE_GIVEN_KEYS: &str = "
-    delete from api_keys
-    where member_id = :member_id and maker is not null
-    returning id";
-
-/// Deletes the keys that others made for a member; answers which.
-pub fn delete_given_keys(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>> {
-    w.all(DELETE_GIVEN_KEYS, &[(":member_id", &member)], |row| row.get(0))
-}
-
 const FIND_SETUP: &str = "select setup_hash, setup_expires_at from site where only = 1";
 
 /// The pending set-up link and its end.

@@ -24,11 +24,11 @@ use std::net::IpAddr;
 use crate::access::caller::{Identity, Who};
 use crate::access::giving::Touch;
 use crate::access::permission::PLATFORM_ADMIN;
-use crate::access::promise::Maker;
+use crate::access::promise::{self, Maker, Promise};
 use crate::access::slowdown::Attempt;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach, giving};
-use crate::app::{App, Changed, Transaction, delete_given_keys, end_sessions, upkeep, use_setup_token};
+use crate::app::{App, Changed, Transaction, drop_api_keys, end_sessions, upkeep, use_setup_token};
 use crate::db::{Reader, Writer};
 use crate::error::{Cause, Error, Field, Result};
 use crate::ids::{MemberId, OrganizationId, SessionId, Timestamp};
@@ -322,16 +322,34 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
     Ok(changes)
 }
 
-/// Gives a member a new password; every session ends, but one that may be kept. Where the former one was not shown, which
-/// keeps a session, keys that others made for the member end too. A first password ends no key.
-pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<Vec<Change>> {
+/// Gives a member a new password, which somebody else chose where there is a maker; every session ends, but one that may be
+/// kept. Where the former one was not shown, which keeps a session, the member's keys end too: who knew it may have made
+/// them. A first password ends no key.
+pub fn set_password(
+    t: &Transaction<'_>,
+    id: MemberId,
+    (hash, maker): (&str, Option<&Maker>),
+    kept: Option<SessionId>,
+) -> Result<Vec<Change>> {
     let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();
-    store::set_password(t, id, hash)?;
+    store::set_password(t, id, hash, maker)?;
     let mut changes = end_sessions(t, id, kept)?;
     if is_reset {
-        changes.extend(delete_given_keys(t, id)?.into_iter().map(Change::ApiKeyGone));
+        changes.extend(drop_api_keys(t, id)?);
     }
     Ok(changes)
+}
+
+/// Who else than the member chose its password.
+pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
+    store::find_password_maker(r, id)
+}
+
+/// Fails where somebody else chose the password who may not do so any more.
+pub fn require_password_kept(t: &Transaction<'_>, id: MemberId) -> Result<()> {
+    let Some(maker) = store::find_password_maker(t, id)? else { return Ok(()) };
+    let rights = &access::store::rights_of(t, id)?;
+    promise::require_kept(t.snapshot(), &maker, Promise::Password { member: id, rights }, t.now())
 }
 
 /// The hash of a member's password, where there is one.

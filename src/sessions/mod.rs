@@ -35,7 +35,7 @@ use crate::access::snapshot::{Change, Session};
 use crate::access::token::Named;
 use crate::app::{App, Changed, Transaction, ms};
 use crate::clients;
-use crate::error::{Cause, Result};
+use crate::error::{Cause, Error, Result};
 use crate::ids::{MemberId, SessionId, Timestamp};
 use crate::journal::Entry;
 use crate::members::{self, password};
@@ -99,7 +99,9 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
             let former = stored.clone();
             // Whoever changed the password while this one was hashed has shut out whoever knows only this one.
             let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
-                true => Ok(()),
+                true => members::require_password_kept(t, id).map_err(|_| {
+                    Error::new(Cause::InvalidLogin).because("who chose the password may not do so any more")
+                }),
                 false => Err(Cause::InvalidLogin.into()),
             };
             let opened = open_while(app, visitor, (id, "password", Shown::OneFactor), counts).await;

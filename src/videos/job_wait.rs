@@ -24,8 +24,7 @@ use crate::ids::Timestamp;
 
 /// May the caller take jobs? Looked at anew whenever a worker that waits looks for one.
 fn require_worker(snapshot: &Snapshot, caller: &Identity) -> Result<()> {
-    caller.require_still(snapshot, Timestamp::now())?;
-    access::require(snapshot, caller, Permission::JOB_CLAIM).map(drop)
+    access::require(snapshot, &caller.as_of(snapshot, Timestamp::now())?, Permission::JOB_CLAIM).map(drop)
 }
 
 type Line = tokio::sync::Mutex<()>;

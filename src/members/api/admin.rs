@@ -11,6 +11,7 @@ use super::{MemberView, PasswordHash, forget_decisions};
 use crate::access::caller::{Identity, Office};
 use crate::access::giving::{Gift, Touch};
 use crate::access::permission::Permission;
+use crate::access::promise::Maker;
 use crate::access::snapshot::{Change, Snapshot};
 use crate::access::{self, Reach, giving};
 use crate::app::{App, Changed, Committed, Transaction};
@@ -216,6 +217,7 @@ impl Api {
                 require_importer(caller, reach)?;
             }
             let id = create(t, capacity, &new)?;
+            store::set_password_maker(t, id, &Maker::of(caller))?;
             let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
             let mut changes = vec![access::store::person(t, id)?];
             if let Reach::Tenant(organization) = reach {
@@ -306,7 +308,7 @@ impl Api {
             // A name decides nothing: the policy learns of status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                changes.extend(set_password(t, id.0, hash, None)?);
+                changes.extend(set_password(t, id.0, (hash, Some(&Maker::of(caller))), None)?);
                 fields.push("password");
             }
             if let Some(is_active) = is_active {
