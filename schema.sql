@@ -80,12 +80,16 @@ create table members (
             when substr(password_hash, 1, 3) in ('$5$', '$6$') then substr(password_hash, 1, 3)
             else substr(password_hash, 1, instr(password_hash, ',p=')
                  + instr(substr(password_hash, instr(password_hash, ',p=')), '$') - 1)
-        end) virtual
+        end) virtual,
+    -- Who else than the member chose the password (`member <id>`, `client <key>`); null once the member changed it, or used a
+    -- link of its own mailbox.
+    password_maker text
 ) strict;
 create unique index members_username_folded on members (username_folded) where username_folded is not null;
 create unique index members_email_folded on members (email_folded) where email_folded is not null;
 create index members_pending on members (updated_at) where status = 'pending';
 create index members_hash_kind on members (hash_kind) where hash_kind is not null;
+create index members_password_maker on members (password_maker) where password_maker is not null;
 create index members_is_active on members ((status = 'active'), id, status) where status <> 'deleted';
 create index members_deleted on members (id) where status = 'deleted';
 
@@ -440,7 +444,8 @@ create table api_keys (
     version integer not null default 1,
     created_at integer not null,
     updated_at integer not null,
-    -- Who made it or rotated it last (`cli`, `member <id>`, `client <key>`); null for a member's own.
+    -- Who made it or rotated it last (`cli`, `member <id>`, `client <key>`); for a member's own who chose the password that
+    -- the member signs in with, null where the member did.
     maker text,
     check ((member_id is null) <> (service_name is null))
 ) strict;

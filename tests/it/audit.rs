@@ -1,9 +1,12 @@
 //! The audit: what was done and what was refused, without secrets and without persons, chained so that it shows.
 
+use std::io::{Read, Write};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::http::{connect, head};
+use crate::promises::second_administrator;
 use crate::site::{INTERNAL_SECRET, PASSWORD, Site, binary};
 
 async fn entries(site: &Site, query: &str) -> Vec<Value> {
@@ -367,6 +370,64 @@ async fn an_export_is_narrowed_by_time_and_organization() {
     assert_eq!(of_acme, entries(&site, &format!("organization={}", acme.id)).await.len());
     assert_eq!(count(&format!("since={}", at + 1)).await, 0);
     assert_eq!(count(&format!("until={}", at + 1)).await, entries(&site, "limit=200").await.len());
+}
+
+/// Reads an export over a socket, of which only the beginning is taken before something happens; answers the rest, and
+/// whether it came to its end.
+async fn export_around(site: &Site, token: &str, happens: impl Future<Output = ()>) -> (String, bool) {
+    let mut stream = connect(site);
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("time-out");
+    let headers = format!("authorization: Bearer {token}\r\nconnection: close\r\n");
+    stream.write_all(&head("GET /admin/audit/export", &headers)).expect("a request");
+    let mut begin = [0; 1_024];
+    stream.read_exact(&mut begin).expect("a beginning");
+    assert!(begin.starts_with(b"HTTP/1.1 200"));
+    happens.await;
+    let mut rest = Vec::new();
+    // A connection that is cut off may end by an error.
+    let _ = stream.read_to_end(&mut rest);
+    (String::from_utf8_lossy(&rest).into_owned(), rest.ends_with(b"0\r\n\r\n"))
+}
+
+#[tokio::test]
+async fn an_export_ends_with_its_reader_s_right_and_at_the_entry_that_was_last() {
+    let site = Site::start().await;
+    // More than the export reads at a time, and more than sockets hold.
+    let client = site.admin().post("/admin/api-clients", json!({"name": "x", "scopes": ["members:read"]})).await.data();
+    let path = format!("/admin/api-clients/{}", client["client_key"].as_str().expect("a key"));
+    let changes = (0..510).map(|n| {
+        let admin = site.admin();
+        let long: Vec<String> = (0..100).map(|i| format!("/{n}/{i}/{}", "x".repeat(180))).collect();
+        let path = path.clone();
+        async move { admin.patch(&path, json!({"allowed_paths": long})).await.done() }
+    });
+    futures_util::future::join_all(changes).await;
+
+    for (what, goes_on) in [("nothing", true), ("demoted", false), ("suspended", false), ("signed out", false)] {
+        let (reader, seat) = second_administrator(&site).await;
+        let uid = reader.get("/me").await.data()["uid"].as_str().expect("a uid").to_owned();
+        let token = reader.headers()[0].1.strip_prefix("Bearer ").expect("a token").to_owned();
+        let last = site.last_audit_entry().await["id"].clone();
+        let happens = async {
+            let admin = site.admin();
+            match what {
+                "demoted" => admin.clone().with("x-tenant-id", "platform").delete(&seat).await.done(),
+                "suspended" => admin.post(&format!("/admin/members/{uid}/deactivate"), json!({})).await.done(),
+                "signed out" => reader.post("/auth/logout", json!({})).await.done(),
+                _ => {}
+            }
+            admin
+                .post("/admin/organizations", json!({"org_code": format!("later{}", what.len()), "name": "O"}))
+                .await
+                .done();
+        };
+
+        let (rest, is_whole) = export_around(&site, &token, happens).await;
+
+        assert_eq!(is_whole, goes_on, "{what}");
+        assert_eq!(rest.contains(&format!("\"id\":{last},")), goes_on, "{what}");
+        assert!(!rest.contains(&format!("\"id\":{},", last.as_i64().expect("a number") + 1)), "{what}");
+    }
 }
 
 // ── the chain ──

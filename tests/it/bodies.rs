@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::connections::connect_from;
 use crate::http::{Plain, connect, exchange, head};
-use crate::site::{As, Site};
+use crate::promises::second_administrator;
+use crate::site::{As, Member, Organization, Site};
 
 const MIB: usize = 1_024 * 1_024;
 
@@ -399,4 +400,188 @@ async fn many_strangers_with_much_to_say_cost_no_memory() {
     let grown = site.peak_memory_kb() - before;
     assert!(grown < 64 * 1_024, "{grown} kB");
     assert_eq!(site.metric("roster_body_bytes"), 0);
+}
+
+// ── a credential that ends while its request is on its way ──
+
+/// Each kind of credential, with all that becomes of it while a body is held back, and whether the request is still done.
+const HELD: [(&str, &[(&str, bool)]); 8] = [
+    ("token", &OF_SESSIONS),
+    ("cookie", &OF_SESSIONS),
+    ("gateway", &[("nothing", true), ("suspended", false), ("erased", false), ("demoted", false)]),
+    (
+        "own key",
+        &[
+            ("nothing", true),
+            ("rotated", true),
+            ("rotated twice", false),
+            ("revoked", false),
+            ("suspended", false),
+            ("erased", false),
+        ],
+    ),
+    ("emergency key", &[("nothing", true), ("revoked", false), ("suspended", false), ("erased", false)]),
+    ("given key", &[("nothing", true), ("revoked", false), ("reset", false), ("maker demoted", false)]),
+    (
+        "service key",
+        &[
+            ("nothing", true),
+            ("rotated", true),
+            ("rotated twice", false),
+            ("revoked", false),
+            ("taken over", false),
+            ("maker demoted", false),
+        ],
+    ),
+    (
+        "client",
+        &[
+            ("nothing", true),
+            ("rotated", true),
+            ("rotated twice", false),
+            ("deleted", false),
+            ("inactive", false),
+            ("narrowed", false),
+            ("other addresses", false),
+            ("other paths", false),
+            ("taken over", false),
+            ("maker demoted", false),
+        ],
+    ),
+];
+const OF_SESSIONS: [(&str, bool); 7] = [
+    ("nothing", true),
+    ("signed out", false),
+    ("reset", false),
+    ("suspended", false),
+    ("erased", false),
+    ("demoted", false),
+    ("two factors", false),
+];
+
+/// What is shown, and what it takes to end it.
+struct Shown<'s> {
+    caller: As<'s>,
+    line: &'static str,
+    body: Value,
+    member: Member<'s>,
+    /// The address of the key or client.
+    path: String,
+    maker: As<'s>,
+    /// The address of what gives its maker the right.
+    seat: String,
+}
+
+async fn shown<'s>(organization: &Organization<'s>, kind: &str) -> Shown<'s> {
+    let site = organization.site;
+    let member = organization.member_with_role("tenant_owner").await;
+    let (maker, seat) = second_administrator(site).await;
+    let text = |made: &Value, name: &str| made[name].as_str().expect("text").to_owned();
+    let own = member.caller();
+    let make = async |caller: &As<'_>, path: &str, body: Value| {
+        let made = caller.post(path, body).await.data();
+        (site.nobody().with("x-api-key", &text(&made, "api_key")), format!("{path}/{}", text(&made, "id")))
+    };
+    let given = format!("/admin/members/{}/api-keys", member.uid);
+    let (caller, path) = match kind {
+        "token" => (own, String::new()),
+        "cookie" => (site.nobody().with("cookie", &format!("access_token={}", member.token)), String::new()),
+        "gateway" => (site.internal().with("x-uid", &member.uid).with("x-tenant-id", &organization.id), String::new()),
+        "own key" => make(&own, "/me/api-keys", json!({"name": "laptop"})).await,
+        "emergency key" => make(&own, "/me/api-keys", json!({"name": "laptop", "type": "memg"})).await,
+        "given key" => make(&maker, &given, json!({"name": "station"})).await,
+        "service key" => {
+            make(&maker, "/admin/api-keys", json!({"service_name": "gpu", "scopes": ["jobs:write"]})).await
+        }
+        _ => {
+            let made =
+                maker.post("/admin/api-clients", json!({"name": "shop", "scopes": ["members:write"]})).await.data();
+            let key = text(&made, "client_key");
+            let caller = site.nobody().with("x-client-key", &key).with("x-api-key", &text(&made, "api_key"));
+            (caller, format!("/admin/api-clients/{key}"))
+        }
+    };
+    let name = format!("n{}", &uuid::Uuid::now_v7().simple().to_string()[16..]);
+    let (line, body) = match kind {
+        "gateway" => ("POST /api/v1/permissions/roles", json!({"key": name})),
+        "service key" => ("POST /api/v1/jobs/claim", json!({})),
+        _ if kind.ends_with("key") => ("POST /api/v1/quota/reservations", json!({"size": 1})),
+        _ => ("POST /admin/members", json!({"username": name})),
+    };
+    Shown { caller, line, body, member, path, maker, seat }
+}
+
+/// What becomes of it.
+async fn befall(organization: &Organization<'_>, shown: &Shown<'_>, what: &str) {
+    let (site, uid) = (organization.site, &shown.member.uid);
+    let (admin, at) = (site.admin(), format!("/admin/members/{uid}"));
+    let owner = if shown.path.starts_with("/me") { shown.member.caller() } else { shown.maker.clone() };
+    match what {
+        "nothing" => {}
+        "signed out" => shown.member.caller().post("/auth/logout", json!({})).await.done(),
+        "reset" => admin.patch(&at, json!({"password": "Another-horse-8"})).await.done(),
+        "suspended" => admin.post(&format!("{at}/deactivate"), json!({})).await.done(),
+        "erased" => admin.delete(&at).await.done(),
+        "demoted" => {
+            let role = organization.role_id("tenant_owner").await;
+            let held = format!("/api/v1/permissions/users/{uid}/roles/{role}");
+            organization.admin().delete(&held).await.done();
+        }
+        "two factors" => {
+            let rule = json!({"second_factor_required": true});
+            admin.patch(&format!("/admin/organizations/{}", organization.id), rule).await.done();
+        }
+        "rotated" => owner.post(&format!("{}/rotate", shown.path), json!({})).await.done(),
+        "rotated twice" => {
+            for _ in 0..2 {
+                owner.post(&format!("{}/rotate", shown.path), json!({})).await.done();
+            }
+        }
+        "taken over" => admin.post(&format!("{}/rotate", shown.path), json!({})).await.done(),
+        "revoked" | "deleted" => owner.delete(&shown.path).await.done(),
+        "inactive" => admin.patch(&shown.path, json!({"status": "inactive"})).await.done(),
+        "narrowed" => admin.patch(&shown.path, json!({"scopes": ["members:read"]})).await.done(),
+        "other addresses" => admin.patch(&shown.path, json!({"allowed_ips": ["192.0.2.0/24"]})).await.done(),
+        "other paths" => admin.patch(&shown.path, json!({"allowed_paths": ["/me"]})).await.done(),
+        "maker demoted" => admin.with("x-tenant-id", "platform").delete(&shown.seat).await.done(),
+        _ => panic!("{what}"),
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_held_back_changes_nothing_once_its_credential_has_ended() {
+    let site = Site::start().await;
+    let cases = HELD.iter().flat_map(|(kind, ways)| ways.iter().map(move |(what, is_done)| (*kind, *what, *is_done)));
+    for (n, (kind, what, is_done)) in cases.enumerate() {
+        let organization = site.organization(&format!("o{n}")).await;
+        let shown = shown(&organization, kind).await;
+        let body = shown.body.to_string();
+        let headers: String =
+            shown.caller.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let mut stream = connect(&site);
+        let request = begun(shown.line, &format!("{headers}{JSON}expect: 100-continue\r\n"), body.len(), 0);
+        stream.write_all(&request).expect("a head");
+        // The body is asked for, which is once the caller is known.
+        let mut go_on = [0; 25];
+        stream.read_exact(&mut go_on).expect("an answer");
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n", "{kind}: {what}");
+
+        befall(&organization, &shown, what).await;
+        let before = site.last_audit_entry().await["id"].clone();
+        let answer = exchange(&mut stream, body.as_bytes());
+
+        let why = format!("{kind}: {what}: {} {}", answer.status, answer.body);
+        if is_done {
+            assert_eq!(answer.status, 200, "{why}");
+            continue;
+        }
+        assert!([401, 403].contains(&answer.status), "{why}");
+        let since = site.admin().get("/admin/audit?limit=10").await.data();
+        let done = since["items"]
+            .as_array()
+            .expect("entries")
+            .iter()
+            .filter(|entry| entry["id"].as_i64() > before.as_i64() && entry["outcome"] == "done");
+        assert_eq!(done.count(), 0, "{why}");
+    }
 }

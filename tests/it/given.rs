@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::outbox::QUICK;
 use crate::promises::{WAYS, Way, accept, count, give_back, is_dead, reset, second_administrator, take};
 use crate::receiver::{Receiver, webhook};
-use crate::site::{As, Member, Organization, Reply, Site};
+use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 
 fn text(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
@@ -32,7 +32,10 @@ async fn is_refused(site: &Site, key: &str, why: &str) {
 }
 
 fn given_keys(site: &Site) -> i64 {
-    count(site, "select count(*) from api_keys where maker is not null")
+    // Keys that a member makes while somebody else's password is in use are that one's.
+    let sql = "select count(*) from api_keys k join members m on m.id = k.member_id
+               where k.maker is not null and k.maker is not m.password_maker";
+    count(site, sql)
 }
 
 // ── keys of members ──
@@ -120,12 +123,15 @@ async fn a_member_s_key_follows_its_member_nowhere_that_its_maker_does_not_reach
         let (ours, _) = key_for(&administrator.caller(), &target.uid).await;
         let (platforms, _) = key_for(&site.admin(), &target.uid).await;
         let own = own_key(&target).await;
+        let is_reset = ["has its password set by an administrator", "gets a new password by a link"].contains(&what);
 
         turn(&acme, &bolt, &target, what).await;
 
-        for (key, lives, whose) in
-            [(&ours, by_administrator, "organization's"), (&platforms, by_platform, "platform's"), (&own, true, "own")]
-        {
+        for (key, lives, whose) in [
+            (&ours, by_administrator, "organization's"),
+            (&platforms, by_platform, "platform's"),
+            (&own, !is_reset, "own"),
+        ] {
             match lives {
                 true => me(&site, key).await.done(),
                 false => is_refused(&site, key, &format!("the {whose} key of who {what}")).await,
@@ -229,6 +235,154 @@ async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_pro
     }
 }
 
+/// A key that was made elsewhere: whoever gave its digest may know its text, but the owner of the machine.
+#[tokio::test]
+async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() {
+    const ELSEWHERE: &str = "muser_made_elsewhere";
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let administrator = acme.member_with_role("tenant_admin").await;
+    let hash: String = roster::kernel::secret::hash(ELSEWHERE).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (whose, rotator, works_on) in [
+        ("an administrator's", "its member", false),
+        ("an administrator's", "the administrator", true),
+        ("the platform's", "its member", false),
+    ] {
+        let target = acme.member().await;
+        let new = json!({"old_password": crate::site::PASSWORD, "new_password": "Another-horse-8"});
+        target.caller().post("/me/password", new).await.done();
+        let giver = if whose == "the platform's" { site.admin() } else { administrator.caller() };
+        let at = format!("/admin/members/{}/api-keys", target.uid);
+        let id = text(&giver.post(&at, json!({"name": "old", "key_hash": hash})).await.data()["id"]);
+        me(&site, ELSEWHERE).await.done();
+
+        let rotated = match rotator {
+            "its member" => target.caller().post(&format!("/me/api-keys/{id}/rotate"), json!({})).await.data(),
+            _ => giver.post(&format!("{at}/{id}/rotate"), json!({})).await.data(),
+        };
+
+        me(&site, &text(&rotated["api_key"])).await.done();
+        match works_on {
+            true => me(&site, ELSEWHERE).await.done(),
+            false => is_refused(&site, ELSEWHERE, &format!("{whose}, rotated by {rotator}")).await,
+        }
+        target.caller().delete(&format!("/me/api-keys/{id}")).await.done();
+    }
+}
+
+// ── passwords ──
+
+/// Somebody whose password another one chose, signed in by it; with a key that was made then.
+async fn with_chosen_password<'s>(
+    acme: &Organization<'s>,
+    maker: &As<'_>,
+    how: &str,
+) -> (Member<'s>, String, &'static str) {
+    const NEW: &str = "Another-horse-8";
+    let site = acme.site;
+    let mut target = acme.member().await;
+    let at = format!("/admin/members/{}", target.uid);
+    let password = match how {
+        "created" => {
+            target.username = format!("c{}", uuid::Uuid::now_v7().simple());
+            let new = json!({"username": target.username, "password": PASSWORD});
+            target.uid = text(&maker.post("/admin/members", new).await.data()["uid"]);
+            acme.link(&target.uid).await;
+            PASSWORD
+        }
+        "set" => {
+            maker.patch(&at, json!({"password": NEW})).await.done();
+            NEW
+        }
+        _ => {
+            let link = maker.post(&format!("{at}/password-link"), json!({})).await.data();
+            reset(site, &text(&link["token"])).await.done();
+            NEW
+        }
+    };
+    target.token = site.token(&target.username, password).await;
+    let key = own_key(&target).await;
+    (target, key, password)
+}
+
+/// What becomes of such a member or of who chose the password; and whether the session, the password and the key live on.
+const FATES: [(&str, &str, [bool; 3]); 12] = [
+    ("administrator", "nothing", [true; 3]),
+    ("administrator", "leaves the organization", [false; 3]),
+    ("administrator", "belongs to another one too", [false; 3]),
+    ("administrator", "becomes an owner", [false; 3]),
+    ("administrator", "gets another role", [true; 3]),
+    ("administrator", "changes its password and becomes an owner", [true, true, false]),
+    ("administrator", "its maker is demoted", [false; 3]),
+    ("administrator", "its maker is erased", [false; 3]),
+    ("client", "nothing", [true; 3]),
+    ("client", "becomes an owner", [false; 3]),
+    // Programs come back: what they made is asked when it is used.
+    ("client", "its maker is switched off", [true, false, false]),
+    ("client", "gets another role", [true; 3]),
+];
+
+#[tokio::test]
+async fn a_password_that_somebody_else_chose_ends_with_its_maker_s_rights_and_all_that_it_opened() {
+    let site = Site::start().await;
+    let (acme, bolt) = (site.organization("acme").await, site.organization("bolt").await);
+    for how in ["created", "set", "by a link"] {
+        for (kind, what, lives) in FATES {
+            let administrator = acme.member_with_role("tenant_admin").await;
+            let made = json!({"name": "shop", "scopes": ["members:write"]});
+            let made = site.admin().post("/admin/api-clients", made).await.data();
+            let client = site
+                .nobody()
+                .with("x-client-key", &text(&made["client_key"]))
+                .with("x-api-key", &text(&made["api_key"]));
+            let maker = if kind == "client" { client } else { administrator.caller() };
+            let (target, key, mut password) = with_chosen_password(&acme, &maker, how).await;
+
+            match what {
+                "nothing" => {}
+                "changes its password and becomes an owner" => {
+                    let new = json!({"old_password": password, "new_password": "A-third-horse-9"});
+                    target.caller().post("/me/password", new).await.done();
+                    password = "A-third-horse-9";
+                    turn(&acme, &bolt, &target, "becomes an owner").await;
+                }
+                "its maker is demoted" => {
+                    let role = acme.role_id("tenant_admin").await;
+                    take(&acme, Way::Demoted, &administrator.uid, &role).await;
+                }
+                "its maker is erased" => take(&acme, Way::Erased, &administrator.uid, "").await,
+                "its maker is switched off" => {
+                    let at = format!("/admin/api-clients/{}", text(&made["client_key"]));
+                    site.admin().patch(&at, json!({"status": "inactive"})).await.done();
+                }
+                _ => turn(&acme, &bolt, &target, what).await,
+            }
+
+            let login = json!({"login": target.username, "password": password});
+            let signed_in = site.nobody().post("/auth/login", login).await;
+            let found = [target.caller().get("/me").await, signed_in, me(&site, &key).await].map(|reply| reply.status);
+            assert_eq!(found, lives.map(|lives| if lives { 200 } else { 401 }), "{kind}, {how}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_make_no_keys_makes_none_by_a_password_of_another() {
+    let site = Site::start().await;
+    let acme = site.organization("acme").await;
+    let manager = acme.member_with_role("member_manager").await;
+    let new = json!({"username": "kim", "password": PASSWORD});
+    manager.caller().post("/admin/members", new).await.done();
+    let kim = site.token("kim", PASSWORD).await;
+
+    let refused = site.bearer(&kim).post("/me/api-keys", json!({"name": "own"})).await;
+
+    assert_eq!(refused.word(), "not_held");
+    let change = json!({"old_password": PASSWORD, "new_password": "Another-horse-8"});
+    site.bearer(&kim).post("/me/password", change).await.done();
+    site.bearer(&kim).post("/me/api-keys", json!({"name": "own"})).await.done();
+}
+
 // ── clients ──
 
 #[tokio::test]
@@ -264,15 +418,13 @@ async fn a_client_opens_nothing_after_its_maker_until_somebody_else_answers_for_
         let of_client = format!("client {}", text(&made["client_key"]));
         assert_eq!(targets.iter().filter(|target| **target == of_client.as_str()).count(), 1, "{way}: {targets:?}");
         list(&by_command_line).await.done();
-        // A change by somebody who may give its scopes is as good as a rotation.
-        if way == "erased" {
-            site.admin().patch(&path, json!({"name": "back office"})).await.done();
-            list(&made).await.done();
-        } else {
-            let rotated = site.admin().post(&format!("{path}/rotate"), json!({})).await.data();
-            list(&rotated).await.done();
-            list(&made).await.done();
-        }
+        // A change moves nothing: who knows the secret is still the one who answers for it.
+        site.admin().patch(&path, json!({"rate_limit_per_min": 600})).await.done();
+        assert_eq!(list(&made).await.word(), "invalid_client", "{way}");
+        let rotated = site.admin().post(&format!("{path}/rotate"), json!({})).await.data();
+        assert_eq!(rotated["former_valid_until"], Value::Null, "{way}");
+        list(&rotated).await.done();
+        assert_eq!(list(&made).await.word(), "invalid_api_key", "{way}");
     }
 }
 
@@ -301,14 +453,22 @@ async fn a_webhook_hears_nothing_after_its_maker_until_somebody_else_switches_it
         assert_eq!(status().await, "inactive", "{way:?}");
         let unheard = format!("unheard{n}");
         acme.owner().post("/admin/members", json!({"username": unheard})).await.done();
+        // Nobody switches on what nobody answers for, and nobody but who answers for it says where it sends to.
+        for change in [json!({"status": "active"}), json!({"url": format!("{}/other", receiver.url)})] {
+            assert_eq!(acme.owner().patch(&path, change).await.word(), "not_held", "{way:?}");
+        }
+        let rotated = acme.owner().post(&format!("{path}/rotate"), json!({})).await.data();
+        assert_eq!(rotated["former_signed_until"], Value::Null, "{way:?}");
         acme.owner().patch(&path, json!({"status": "active"})).await.done();
         acme.owner().post("/admin/members", json!({"username": format!("heard{n}")})).await.done();
         let heard = receiver.wait_for(n + 1).await;
         let names: Vec<&Value> = heard.iter().map(|event| &event.body["data"]["username"]).collect();
         assert_eq!(names.last(), Some(&&json!(format!("heard{n}"))), "{way:?}: {names:?}");
         assert!(!names.contains(&&json!(unheard)), "{way:?}: {names:?}");
-        // The owner answers for it now: what else becomes of its first maker means nothing.
-        acme.owner().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
+        // The owner answers for it now: what else becomes of its first maker means nothing, and neither does who renames it.
+        let colleague = acme.member_with(&["roster.outbox.update_webhook", "roster.outbox.create_webhook"]).await;
+        colleague.caller().patch(&path, json!({"kinds": ["job.dead"]})).await.done();
+        site.admin().delete(&format!("/admin/members/{}", colleague.uid)).await.done();
         site.admin().delete(&format!("/admin/members/{}", maker.uid)).await;
         assert_eq!(status().await, "active", "{way:?}");
     }

@@ -269,7 +269,7 @@ fn a_key_that_could_be_tried_out_and_half_an_account_are_refused_at_the_start() 
     std::fs::write(&file, "s".repeat(32)).expect("the secret");
     for half in ["wordpress.username = \"admin\"", &format!("wordpress.password_file = \"{}\"", file.display())] {
         let (ok, said) = check(half);
-        assert!(!ok && said.contains("wordpress.username and wordpress.password_file"), "{half}: {said}");
+        assert!(!ok && said.contains("is missing: it goes together with wordpress."), "{half}: {said}");
     }
 }
 

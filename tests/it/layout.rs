@@ -64,7 +64,7 @@ const KERNEL: &[(&str, &[&str])] = &[
 
 /// What integrations and entry points use of each other.
 const ABOVE: &[(&str, &[&str])] = &[
-    ("cli", &["integrations/sftpgo", "server"]),
+    ("cli", &["console", "integrations/sftpgo", "server"]),
     (
         "server",
         &["console", "integrations/authentik", "integrations/mail", "integrations/sftpgo", "integrations/wordpress"],

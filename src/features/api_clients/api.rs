@@ -13,7 +13,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Person;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::promise::{self, Maker};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, giving};
 use crate::kernel::db::Window;
@@ -264,8 +264,8 @@ impl Api {
             }
             giving::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
             giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            // Who knows its secret goes on answering for it.
             store::update_client(t, &client)?;
-            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
             let change = authz::store::client(t, &client.client_key)?;
             Ok(Changed::new(store::get_client(t, &client.client_key)?, entry).policy([change]))
@@ -299,8 +299,9 @@ impl Api {
 
     /// Give an API client a new secret
     ///
-    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now. Who made a client, changed or
-    /// rotated it last answers for its scopes: it opens nothing once they may not give them any more, until it is rotated.
+    /// The former one works on for `auth.client_rotation_overlap_s`; one before that ends now. Who made a client or rotated it
+    /// last answers for its scopes: it opens nothing once they may not give them any more, until it is rotated. When somebody
+    /// else rotates it, or it opened nothing, the former secret ends now.
     #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
     async fn rotate_api_client(
         &self,
@@ -315,13 +316,19 @@ impl Api {
             let client = store::get_client(t, &client_key.0)?;
             require_version(if_match.0.as_deref(), client.version)?;
             giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
-            let until = t.now().plus_ms(overlap_ms);
+            let maker = Maker::of(caller);
+            let former = t.snapshot().client(&client.client_key);
+            let known = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));
+            let grace_ms = known.map_or(0, |known| promise::grace_ms(known, &maker, overlap_ms));
+            let until = t.now().plus_ms(grace_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
-            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
-            let entry = Entry::new("client", &client.client_key).after(json!({"former_valid_until": until.0}));
+            store::set_client_maker(t, &client.client_key, &maker)?;
+            let former_valid_until = (grace_ms > 0).then_some(until.0);
+            let entry =
+                Entry::new("client", &client.client_key).after(json!({"former_valid_until": former_valid_until}));
             let change = authz::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
-            let answer = ClientSecret { client_key, api_key, name, scopes, former_valid_until: Some(until.0) };
+            let answer = ClientSecret { client_key, api_key, name, scopes, former_valid_until };
             Ok(Changed::new(answer, entry).policy([change]))
         };
         let rotated = self.app.create_secret(&caller, "client.rotate", Permission::CLIENT_ROTATE, rotate).await?;

@@ -203,9 +203,9 @@ pub const EXAMPLES: &[(&str, &str)] = &[
 ];
 
 crate::answers! {
-    create_my_api_key: [ApiKeyExists, SecretNotKept] ["x-policy-epoch"];
+    create_my_api_key: [ApiKeyExists, NotHeld, SecretNotKept] ["x-policy-epoch"];
     delete_my_api_key: [ApiKeyNotFound] ["x-policy-epoch"];
-    rotate_my_api_key: [ApiKeyNotFound, EmergencyKey, SecretNotKept] ["x-policy-epoch"];
+    rotate_my_api_key: [ApiKeyNotFound, EmergencyKey, NotHeld, SecretNotKept] ["x-policy-epoch"];
     list_member_api_keys: [MemberNotFound];
     create_member_api_key: [ApiKeyExists, NotHeld, MemberNotFound, MemberDeleted, SecretNotKept] ["x-policy-epoch"];
     delete_member_api_key: [ApiKeyNotFound, MemberNotFound] ["x-policy-epoch"];
@@ -240,7 +240,8 @@ impl Api {
 
     /// Create an API key of one's own
     ///
-    /// Its text is in this answer and nowhere else.
+    /// Its text is in this answer and nowhere else. As long as somebody else chose the password, the key ends with that one's
+    /// rights.
     #[oai(path = "/me/api-keys", method = "post", operation_id = "create_my_api_key")]
     async fn create_my_api_key(&self, caller: Person, body: Body<CreateMyApiKey>) -> Reply<ApiKeySecret> {
         let CreateMyApiKey { name, kind, scopes, expires_at } = body.0;

@@ -102,10 +102,19 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -
             (secret::hash(&text), Some(text))
         }
     };
-    let maker = Maker::of(caller);
+    let maker = maker_of(t, caller, &new.owner)?;
     require_may_give(t, &new.owner, &maker)?;
     store::insert_key(t, (id, &maker), new, &hash, ends_at)?;
     shown(t, id, text)
+}
+
+/// Who answers for a key that the caller makes: for a member's own who chose the password that the member signs in with.
+fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Maker> {
+    let maker = Maker::of(caller);
+    match *owner {
+        Owner::Member(id) if maker == Maker::Member(id) => Ok(members::password_maker(t, id)?.unwrap_or(maker)),
+        _ => Ok(maker),
+    }
 }
 
 /// A member's key that somebody else makes or rotates is a promise from the beginning.
@@ -116,7 +125,13 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
         return Ok(());
     }
     let rights = &authz::store::rights_of(t, member)?;
-    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now())
+    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now()).map_err(|lost| {
+        let message = "who chose the member's password may make no key for it: the member changes the password first";
+        if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
+            return Error::new(Cause::NotHeld).because(lost.to_string()).saying(message);
+        }
+        lost
+    })
 }
 
 /// When a key ends: its kind's life from now, unless it shall end earlier.
@@ -135,20 +150,18 @@ fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Time
 }
 
 /// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
-/// rotates it answers for its scopes from now on: of a member's key that somebody else knew the former text ends now.
+/// rotates it answers for its scopes from now on: a former text that somebody else knew ends now (`promise::grace_ms`).
 pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
     if former.is_emergency() {
         return Err(Cause::EmergencyKey.into());
     }
     let text = key::new_text(former.kind.prefix, former.id, t.now())?;
-    let maker = Maker::of(caller);
+    let maker = maker_of(t, caller, &former.owner)?;
     require_may_give(t, &former.owner, &maker)?;
-    let former_maker = t.snapshot().api_key(former.id).map(|key| key.maker.clone());
-    // Who took over a key that was made elsewhere knows its digest, not its text.
-    let is_taken_over = matches!(former.owner, Owner::Member(_))
-        && !former.is_imported
-        && former_maker.is_some_and(|former| former != maker && former != Maker::Site);
-    let grace_ms = if is_taken_over { 0 } else { former.kind.grace_s * 1_000 };
+    // Who gave the digest of a key that was made elsewhere counts as knowing its text.
+    let key = t.snapshot().api_key(former.id);
+    let known = key.map(|key| (&key.maker, key.require_kept(t.snapshot(), t.now()).is_ok()));
+    let grace_ms = known.map_or(0, |known| promise::grace_ms(known, &maker, former.kind.grace_s * 1_000));
     // A rotation never makes the former text live longer than it would have.
     let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
     let ends_at = end_of(former.kind, None, t.now())?;
@@ -272,7 +285,7 @@ fn gone(keys: Vec<ApiKeyId>) -> Result<Vec<Change>> {
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::MemberErased(member) => gone(store::delete_of_member(t, *member)?),
-        Occurrence::PasswordSet { member, is_reset: true, .. } => gone(store::delete_given(t, *member)?),
+        Occurrence::PasswordSet { member, is_reset: true, .. } => gone(store::delete_of_member(t, *member)?),
         Occurrence::KeyWithdrawn(id) => {
             store::delete_key(t, *id)?;
             gone(vec![*id])

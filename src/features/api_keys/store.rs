@@ -212,13 +212,3 @@ const DELETE_OF_MEMBER: &str = "delete from api_keys where member_id = :member_i
 pub fn delete_of_member(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>> {
     w.all(DELETE_OF_MEMBER, &[(":member_id", &member)], |row| row.get(0))
 }
-
-const DELETE_GIVEN: &str = "
-    delete from api_keys
-    where member_id = :member_id and maker is not null
-    returning id";
-
-/// Deletes the keys that others made for a member; answers which.
-pub fn delete_given(w: &Writer<'_>, member: MemberId) -> Result<Vec<ApiKeyId>> {
-    w.all(DELETE_GIVEN, &[(":member_id", &member)], |row| row.get(0))
-}

@@ -15,10 +15,11 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::Office;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
+use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
 use crate::kernel::error::{Cause, Error};
 use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
-use crate::kernel::ids::OrganizationId;
+use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// Whether it was done or refused
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +184,8 @@ impl Api {
 
     /// Export the audit
     ///
-    /// As lines of JSON, oldest first, without an end to its size. Filters are those of the list.
+    /// As lines of JSON, oldest first, up to the last entry of now, without an end to its size. Filters are those of the list.
+    /// It is cut off when its reader loses the right to it.
     #[oai(path = "/export", method = "get", operation_id = "export_audit")]
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn export_audit(
@@ -202,9 +204,9 @@ impl Api {
         organization: Query<Option<OrganizationId>>,
         outcome: Query<Option<AuditOutcome>>,
     ) -> Result<Lines, Failure> {
-        let reach = authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_EXPORT)?;
+        let may = may_export(&self.app, &caller, organization.0)?;
         let filter = Filter {
-            organization: narrowed(reach, organization.0)?,
+            organization: may,
             actor: actor.0,
             action: action.0,
             target: target.0,
@@ -212,15 +214,21 @@ impl Api {
             since: since.0,
             until: until.0,
         };
-        let (app, exchange) = (self.app.clone(), caller.exchange.clone());
+        let last = self.app.read(store::last_entry).await?;
+        let (app, caller, wanted) = (self.app.clone(), caller.0, organization.0);
         let steps = stream::try_unfold(Some(None), move |behind: Option<Option<String>>| {
-            let (app, filter) = (app.clone(), filter.clone());
+            let (app, filter, caller) = (app.clone(), filter.clone(), caller.clone());
             // The rows are read while the answer is sent, which is after the request.
-            exchange.during(async move {
+            caller.exchange.clone().during(async move {
                 let Some(after) = behind else { return Ok::<_, std::io::Error>(None) };
                 let failed = |e: Error| std::io::Error::other(e.to_string());
+                // It lasts as long as its reader takes, who may lose the right meanwhile.
+                if may_export(&app, &caller, wanted).map_err(failed)? != filter.organization {
+                    return Err(failed(Cause::Forbidden.into()));
+                }
                 let window = Window::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
-                let found = app.read(move |r| store::export_entries(r, &filter, &window)).await.map_err(failed)?;
+                let found =
+                    app.read(move |r| store::export_entries(r, &filter, last, &window)).await.map_err(failed)?;
                 let lines: String =
                     found.items.into_iter().map(|entry| AuditEntryView::from(entry).to_json_string() + "\n").collect();
                 Ok(Some((lines, found.next.map(Some))))
@@ -243,6 +251,17 @@ impl Api {
             last_hash: found.last_hash,
         }))
     }
+}
+
+/// The organization that the caller may export now, of what it wants; `None` for all.
+fn may_export(
+    app: &App,
+    caller: &Identity,
+    wanted: Option<OrganizationId>,
+) -> crate::kernel::error::Result<Option<OrganizationId>> {
+    let snapshot = app.snapshot();
+    let caller = caller.as_of(&snapshot, Timestamp::now())?;
+    narrowed(authz::require(&snapshot, &caller, Permission::AUDIT_EXPORT)?, wanted)
 }
 
 /// The organization to read about: the one that is reached, or the one asked for among those.

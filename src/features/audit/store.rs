@@ -74,6 +74,7 @@ const EXPORT_ENTRIES: List = List {
         "+outcome = :outcome",
         "+at >= :since",
         "+at < :until",
+        "id <= :last",
     ],
     order: &["id"],
     costly: &[],
@@ -81,8 +82,8 @@ const EXPORT_ENTRIES: List = List {
     kept: &[],
 };
 
-/// Oldest first.
-pub fn export_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Result<Listed<AuditEntry>> {
+/// Oldest first, up to an entry.
+pub fn export_entries(r: &Reader<'_>, filter: &Filter, last: i64, window: &Window) -> Result<Listed<AuditEntry>> {
     let asked: Parameters<'_> = &[
         (":within", &filter.organization),
         (":by", &filter.actor),
@@ -91,8 +92,16 @@ pub fn export_entries(r: &Reader<'_>, filter: &Filter, window: &Window) -> Resul
         (":outcome", &filter.outcome),
         (":since", &filter.since),
         (":until", &filter.until),
+        (":last", &last),
     ];
     r.some(&EXPORT_ENTRIES, asked, window, entry_of)
+}
+
+const LAST_ENTRY: &str = "select coalesce(max(id), 0) from audit";
+
+/// The last entry of now.
+pub fn last_entry(r: &Reader<'_>) -> Result<i64> {
+    r.one(LAST_ENTRY, &[], |row| row.get(0))
 }
 
 fn entry_of(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {

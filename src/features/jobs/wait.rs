@@ -24,8 +24,7 @@ use crate::kernel::ids::Timestamp;
 
 /// May the caller take jobs? Looked at anew whenever a worker that waits looks for one.
 fn require_worker(snapshot: &Snapshot, caller: &Identity) -> Result<()> {
-    caller.require_still(snapshot, Timestamp::now())?;
-    authz::require(snapshot, caller, Permission::JOB_CLAIM).map(drop)
+    authz::require(snapshot, &caller.as_of(snapshot, Timestamp::now())?, Permission::JOB_CLAIM).map(drop)
 }
 
 type Line = tokio::sync::Mutex<()>;

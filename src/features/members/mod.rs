@@ -23,7 +23,7 @@ use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authz::giving::{self, Touch};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Who};
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Writer};
@@ -36,7 +36,7 @@ pub use store::{
 };
 pub use user_store::{delete_subject_at, find_status_reason, set_status_reason, touch};
 pub use visible::{find_seen, is_visible, require_visible, seen_path, seen_text};
-pub use writes::{alive, delete_membership, erase, insert_membership, set_password, update_names};
+pub use writes::{alive, delete_membership, erase, insert_membership, react, set_password, update_names};
 
 /// The ids of all members that a keyword may find, as a list in JSON; `None` where they are many.
 pub fn find_among(r: &Reader<'_>, keyword: &str) -> Result<Option<String>> {
@@ -84,6 +84,17 @@ impl Member {
     fn touch_since(&self, former: &Self) -> Touch {
         let names = |member: &Self| (member.username.clone(), member.username_by_site, member.email.clone());
         if names(self) == names(former) { Touch::Standing } else { Touch::Account }
+    }
+
+    /// Names of the fields that differ from a former state of it; never their values.
+    fn fields_changed_since(&self, former: &Self) -> Vec<&'static str> {
+        let named = |member: &Self| (member.username.clone(), member.username_by_site);
+        let pairs = [
+            ("username", named(former) != named(self)),
+            ("email", former.email != self.email),
+            ("display_name", former.display_name != self.display_name),
+        ];
+        pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
     pub fn is_active(&self) -> bool {
@@ -320,6 +331,18 @@ pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<
     permissions::require_not_last_anywhere(t, id)?;
     writes::set_status(t, id, "suspended")?;
     Ok(vec![authz::store::person(t, id)?])
+}
+
+/// Who else than the member chose its password.
+pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
+    store::find_password_maker(r, id)
+}
+
+/// Fails where somebody else chose the password who may not do so any more.
+pub fn require_password_kept(t: &Transaction<'_>, id: MemberId) -> Result<()> {
+    let Some(maker) = store::find_password_maker(t, id)? else { return Ok(()) };
+    let rights = &authz::store::rights_of(t, id)?;
+    promise::require_kept(t.snapshot(), &maker, Promise::Password { member: id, rights }, t.now())
 }
 
 /// The hash of a member's password, where there is one.

@@ -3,6 +3,7 @@
 use rusqlite::Row;
 
 use super::{Capacity, Login, Member, NewMember, folded, search_store};
+use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
@@ -348,14 +349,47 @@ pub fn replace_hash(w: &Writer<'_>, id: MemberId, former: &str, password_hash: &
 
 const SET_PASSWORD: &str = "
     update members
-    set password_hash = :password_hash, version = version + 1, updated_at = :now
+    set password_hash = :password_hash, password_maker = :maker, version = version + 1, updated_at = :now
     where id = :id";
 
-pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str) -> Result<()> {
-    w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":now", &w.now()), (":id", &id)]).map(drop)
+pub fn set_password(w: &Writer<'_>, id: MemberId, password_hash: &str, maker: Option<&Maker>) -> Result<()> {
+    let maker = maker.and_then(text_of_maker);
+    w.execute(SET_PASSWORD, &[(":password_hash", &password_hash), (":maker", &maker), (":now", &w.now()), (":id", &id)])
+        .map(drop)
 }
 
-const DROP_PASSWORD: &str = "update members set password_hash = null where id = :id";
+const SET_PASSWORD_MAKER: &str = "
+    update members
+    set password_maker = :maker
+    where id = :id and password_hash is not null";
+
+/// Who chose the password that the member has.
+pub fn set_password_maker(w: &Writer<'_>, id: MemberId, maker: &Maker) -> Result<()> {
+    w.execute(SET_PASSWORD_MAKER, &[(":maker", &text_of_maker(maker)), (":id", &id)]).map(drop)
+}
+
+/// Who has the machine needs no password of a member's.
+fn text_of_maker(maker: &Maker) -> Option<String> {
+    (*maker != Maker::Site).then(|| maker.text())
+}
+
+const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id = :id";
+
+pub fn find_password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
+    let text = r.find(FIND_PASSWORD_MAKER, &[(":id", &id)], |row| row.get::<_, Option<String>>(0))?.flatten();
+    Ok(text.map(|text| Maker::of_text(Some(&text))))
+}
+
+const END_PASSWORD: &str = "
+    update members
+    set password_hash = null, password_maker = null, version = version + 1, updated_at = :now
+    where id = :id";
+
+pub fn end_password(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(END_PASSWORD, &[(":now", &w.now()), (":id", &member)]).map(drop)
+}
+
+const DROP_PASSWORD: &str = "update members set password_hash = null, password_maker = null where id = :id";
 
 pub fn drop_password(w: &Writer<'_>, id: MemberId) -> Result<()> {
     w.execute(DROP_PASSWORD, &[(":id", &id)]).map(drop)
@@ -420,7 +454,8 @@ pub fn delete_lapsed(w: &Writer<'_>, id: MemberId) -> Result<()> {
 const ERASE_MEMBER: &str = "
     update members
     set username = null, username_folded = null, username_by_site = 0, email = null, email_folded = null,
-        display_name = null, password_hash = null, status = 'deleted', status_reason = null, version = version + 1, updated_at = :now
+        display_name = null, password_hash = null, password_maker = null, status = 'deleted', status_reason = null,
+        version = version + 1, updated_at = :now
     where id = :id";
 const DELETE_IDENTITIES: &str = "delete from identities where member_id = :id";
 

@@ -6,6 +6,7 @@ use super::{Member, erased, folded, store};
 use crate::features::permissions;
 use crate::kernel::app::{Changed, Occurrence, Transaction, erase_answers_naming};
 use crate::kernel::audit_log::Entry;
+use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{Cause, Result};
@@ -39,12 +40,26 @@ pub fn delete_membership(t: &Transaction<'_>, organization: OrganizationId, memb
     Ok(deleted)
 }
 
-/// Gives a member a new password; every session ends, but one that may be kept. Where the former one was not shown, which
-/// keeps a session, keys that others made for the member end too. A first password ends no key.
-pub fn set_password(t: &Transaction<'_>, id: MemberId, hash: &str, kept: Option<SessionId>) -> Result<()> {
+/// Gives a member a new password, which somebody else chose where there is a maker; every session ends, but one that may be
+/// kept. Where the former one was not shown, which keeps a session, the member's keys end too: who knew it may have made
+/// them. A first password ends no key.
+pub fn set_password(
+    t: &Transaction<'_>,
+    id: MemberId,
+    (hash, maker): (&str, Option<&Maker>),
+    kept: Option<SessionId>,
+) -> Result<()> {
     let is_reset = kept.is_none() && store::find_password(t, id)?.is_some();
-    store::set_password(t, id, hash)?;
+    store::set_password(t, id, hash, maker)?;
     t.happened(&Occurrence::PasswordSet { member: id, kept, is_reset })
+}
+
+/// A password ends that its maker may not choose any more.
+pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
+    match what {
+        Occurrence::PasswordWithdrawn(member) => store::end_password(t, *member).map(|()| Vec::new()),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Somebody registers again: the newest password counts.

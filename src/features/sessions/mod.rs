@@ -35,7 +35,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{Exchange, Identity, Who};
 use crate::kernel::authz::snapshot::{Change, Session};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Sealer};
 use store::SessionRow;
@@ -53,7 +53,7 @@ pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> 
     match what {
         Occurrence::EmailChanged(member) => store::void_mailed(t, *member).map(|()| Vec::new()),
         Occurrence::RegistrationGone(member) => store::delete_all_tokens(t, *member).map(|()| Vec::new()),
-        Occurrence::MemberSuspended(member) => end_sessions(t, *member, None),
+        Occurrence::MemberSuspended(member) | Occurrence::PasswordWithdrawn(member) => end_sessions(t, *member, None),
         Occurrence::PasswordSet { member, kept, .. } => {
             store::delete_all_tokens(t, *member)?;
             end_sessions(t, *member, *kept)
@@ -126,7 +126,9 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
             let former = stored.clone();
             // Whoever changed the password while this one was hashed has shut out whoever knows only this one.
             let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
-                true => Ok(()),
+                true => members::require_password_kept(t, id).map_err(|_| {
+                    Error::new(Cause::InvalidLogin).because("who chose the password may not do so any more")
+                }),
                 false => Err(Cause::InvalidLogin.into()),
             };
             let opened = open_while(app, visitor, (id, "password", Shown::OneFactor), counts).await;

@@ -72,7 +72,7 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
         if members::password_hash(t, member)?.as_ref() != Some(&stored) {
             return Err(wrong("was changed just now"));
         }
-        members::set_password(t, member, &hash, Some(session))?;
+        members::set_password(t, member, (&hash, None), Some(session))?;
         let ended = t.caused(is_session);
         Ok(Changed::new(
             (),
@@ -234,8 +234,8 @@ fn link(app: &App, token: &str) -> String {
     format!("{}/reset?token={token}", app.public_url())
 }
 
-/// Whose link is this, while it works?
-fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<MemberId> {
+/// Whose link is this, while it works, and who else than the owner of its mailbox knows it?
+fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<(MemberId, Option<Maker>)> {
     let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(Cause::InvalidLink)?;
     let member = match link.member {
         Some(id) => members::find(r, id)?,
@@ -245,7 +245,7 @@ fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -
     if let Some(maker) = &link.maker {
         require_kept(r, snapshot, (maker, link.data.as_deref()), member.id, now)?;
     }
-    Ok(member.id)
+    Ok((member.id, link.maker.filter(|_| link.data.is_none())))
 }
 
 /// Does this link still work?
@@ -264,8 +264,8 @@ pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: Stri
     }
     let hash = password::hash(app, new).await?;
     let set = move |t: &Transaction<'_>, _: &Identity| {
-        let member = member_of(t, t.snapshot(), &token, t.now())?;
-        members::set_password(t, member, &hash, None)?;
+        let (member, maker) = member_of(t, t.snapshot(), &token, t.now())?;
+        members::set_password(t, member, (&hash, maker.as_ref()), None)?;
         let keys = t.caused(|change| matches!(change, Change::ApiKeyGone(_)));
         let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))

@@ -490,6 +490,8 @@ fn apply<T>(
         // The rows could not be read after a failed commit: nothing goes on before they were.
         return Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1));
     }
+    // The body may have come long after the credential was shown: it is asked again, here for every change.
+    let caller = &caller.as_of(snapshot, w.now())?;
     let reactions = features.reactions;
     let t = Transaction { writer: w, snapshot, encryption, reactions, caused: RefCell::default() };
     let Changed { answer, entries, mut policy, events } = change(&t, caller)?;

@@ -23,6 +23,10 @@ pub(super) enum Open {
         id: ApiKeyId,
         member: MemberId,
     },
+    /// A password that somebody else chose, with the member's sessions.
+    Password {
+        member: MemberId,
+    },
     ServiceKey {
         id: ApiKeyId,
     },
@@ -44,6 +48,7 @@ const LIST_LINKS_BY: &str = "
     from one_time_tokens
     where maker = :maker and member_id is not null";
 const LIST_KEYS_BY: &str = "select id, member_id from api_keys where maker = :maker";
+const LIST_PASSWORDS_BY: &str = "select id from members where password_maker = :maker";
 const LIST_CLIENTS_BY: &str = "select client_key from api_clients where maker = :maker";
 const LIST_WEBHOOKS_BY: &str = "select id, organization_id from webhooks where maker = :maker and status = 'active'";
 
@@ -56,12 +61,16 @@ pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
     open.extend(r.all(LIST_LINKS_BY, &[(":maker", &text)], |row| {
         Ok(Open::Link { hash: row.get(0)?, member: row.get(1)?, is_welcome: row.get(2)? })
     })?);
-    // Keys that a client made are asked at every use. There can be one for each member, and they are back with the client.
+    // Keys that a client made are asked at every use, and passwords at every sign-in. There can be one for each member, and
+    // they are back with the client.
     if !matches!(maker, Maker::Client(_)) {
         open.extend(r.all(LIST_KEYS_BY, &[(":maker", &text)], |row| {
             let id = row.get(0)?;
             Ok(row.get::<_, Option<_>>(1)?.map_or(Open::ServiceKey { id }, |member| Open::Key { id, member }))
         })?);
+        let passwords =
+            r.all(LIST_PASSWORDS_BY, &[(":maker", &text)], |row| Ok(Open::Password { member: row.get(0)? }))?;
+        open.extend(passwords);
     }
     open.extend(r.all(LIST_CLIENTS_BY, &[(":maker", &text)], |row| Ok(Open::Client { client_key: row.get(0)? }))?);
     open.extend(r.all(LIST_WEBHOOKS_BY, &[(":maker", &text)], |row| {
@@ -80,6 +89,14 @@ pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Make
     })
 }
 
+const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id = :id and password_maker is not null";
+
+/// The password that somebody else chose for a member, with who did.
+pub(super) fn find_password_of(r: &Reader<'_>, member: MemberId) -> Result<Option<(Maker, Open)>> {
+    let maker = r.find(FIND_PASSWORD_MAKER, &[(":id", &member)], |row| row.get::<_, String>(0))?;
+    Ok(maker.map(|maker| (Maker::of_text(Some(&maker)), Open::Password { member })))
+}
+
 const FIND_GRANTEE: &str = "select member_id from grants where id = :id";
 
 /// Who has this direct right.
@@ -87,7 +104,18 @@ pub(super) fn find_grantee(r: &Reader<'_>, id: GrantId) -> Result<Option<MemberI
     r.find(FIND_GRANTEE, &[(":id", &id)], |row| row.get(0))
 }
 
+/// From maker to maker of passwords by the index, however many members there are.
 const LIST_MAKERS: &str = "
+    with recursive found (maker) as (
+        select min(password_maker) from members where password_maker >= 'member ' and password_maker < 'member!'
+        union all
+        select (select min(m.password_maker) from members m
+                where m.password_maker > found.maker and m.password_maker < 'member!')
+        from found
+        where found.maker is not null
+    )
+    select maker from found where maker is not null
+    union
     select maker from invitations where accepted_at is null and maker is not null
     union
     select maker from one_time_tokens where maker is not null

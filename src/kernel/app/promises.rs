@@ -67,10 +67,15 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     for member in grown {
         let keys = store::list_keys_of(w, member)?;
         let is_there = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.text());
-        open.extend(keys.into_iter().filter(|(maker, _)| !is_there(maker)));
+        let given = keys.into_iter().chain(store::find_password_of(w, member)?);
+        open.extend(given.filter(|(maker, _)| !is_there(maker)));
     }
     // What this very change makes was looked at when it was made.
-    open.retain(|(_, promise)| !matches!(promise, Open::Key { id, .. } if before.api_key(*id).is_none()));
+    open.retain(|(_, promise)| match promise {
+        Open::Key { id, .. } => before.api_key(*id).is_some(),
+        Open::Password { member } => before.person(*member).is_some(),
+        _ => true,
+    });
     Ok(open)
 }
 
@@ -80,7 +85,9 @@ pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Mak
     let mut entries = Vec::new();
     for (maker, open) in promises {
         let rights = match &open {
-            Open::Link { member, .. } | Open::Key { member, .. } => crate::kernel::authz::store::rights_of(w, *member)?,
+            Open::Link { member, .. } | Open::Key { member, .. } | Open::Password { member } => {
+                crate::kernel::authz::store::rights_of(w, *member)?
+            }
             _ => Vec::new(),
         };
         let promise = match &open {
@@ -88,6 +95,7 @@ pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Mak
             Open::Link { member, is_welcome: true, .. } => Promise::Welcome { member: *member, rights: &rights },
             Open::Link { member, .. } => Promise::PasswordLink { member: *member, rights: &rights },
             Open::Key { member, .. } => Promise::MemberKey { member: *member, rights: &rights },
+            Open::Password { member } => Promise::Password { member: *member, rights: &rights },
             Open::Webhook { organization, .. } => Promise::Webhook { organization: *organization },
             // Not withdrawn: they are asked at every use. It is only noted, once, that they open nothing any more.
             Open::ServiceKey { .. } | Open::Client { .. } => {
@@ -111,6 +119,10 @@ pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Mak
             Open::Key { id, .. } => {
                 t.happened(&Occurrence::KeyWithdrawn(id))?;
                 Entry::new("api_key", id).after(why)
+            }
+            Open::Password { member } => {
+                t.happened(&Occurrence::PasswordWithdrawn(member))?;
+                Entry::new("password", member).after(why)
             }
             Open::Webhook { id, organization } => {
                 t.happened(&Occurrence::WebhookWithdrawn(id))?;

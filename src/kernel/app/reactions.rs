@@ -40,6 +40,8 @@ pub enum Occurrence<'a> {
     InvitationWithdrawn(InvitationId),
     LinkWithdrawn(&'a Hash),
     KeyWithdrawn(ApiKeyId),
+    /// A password that somebody else chose, with all that it opened.
+    PasswordWithdrawn(MemberId),
     WebhookWithdrawn(WebhookId),
 }
 

@@ -9,8 +9,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::kernel::authz::key::Kind;
-
 /// Found anywhere in a name, with and without the signs in it.
 const WITHIN: [&str; 40] = [
     "password",

@@ -32,7 +32,7 @@ pub struct Client {
     pub allowed_paths: Vec<String>,
     pub expires_at: Option<Timestamp>,
     pub rate_limit_per_min: Option<NonZeroU32>,
-    /// Who made it, or changed it last.
+    /// Who made it, or rotated it last.
     pub maker: Maker,
     pub counters: Arc<Counters>,
 }
@@ -57,7 +57,8 @@ impl Counters {
 
 /// What a request shows of itself.
 pub struct Presented<'a> {
-    pub secret: &'a str,
+    /// The digest of the secret.
+    pub secret: Hash,
     pub origin: Option<&'a str>,
     pub address: Option<IpAddr>,
     /// The path below the base path, without a query.
@@ -72,8 +73,8 @@ pub struct Rate {
 }
 
 /// Checks who the client is. The unknown, the inactive, the expired and the wrong secret take the same work.
-pub fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> Result<&'c Arc<Client>> {
-    let offered = secret::hash(presented.secret);
+fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> Result<&'c Arc<Client>> {
+    let offered = presented.secret;
     let (current, former) = (client.map(|client| &client.hash), client.and_then(|client| client.previous));
     let is_its_secret = secret::is_current_or_former(&offered, current, former, presented.now);
     let Some(client) = client.filter(|client| client.is_active) else { return Err(Cause::InvalidClient.into()) };
@@ -84,6 +85,14 @@ pub fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) 
         return Err(Cause::InvalidApiKey.into());
     }
     Ok(client)
+}
+
+/// The client of this moment, if all that is asked of one fits: its secret, its maker, from where and for what it is used.
+pub fn admitted(snapshot: &Snapshot, client_key: &str, presented: &Presented<'_>) -> Result<Arc<Client>> {
+    let client = identify(snapshot.client(client_key), presented)?;
+    client.require_kept(snapshot, presented.now)?;
+    client.admit(presented)?;
+    Ok(client.clone())
 }
 
 impl Client {
@@ -106,7 +115,7 @@ impl Client {
     }
 
     /// From where, and for what, the client may be used. An empty list allows everything.
-    pub fn admit(&self, presented: &Presented<'_>) -> Result<()> {
+    fn admit(&self, presented: &Presented<'_>) -> Result<()> {
         let in_list = |list: &[String], text: &str| list.iter().any(|entry| entry == text);
         if !self.allowed_origins.is_empty() && !presented.origin.is_some_and(|o| in_list(&self.allowed_origins, o)) {
             return Err(Cause::OriginNotAllowed.into());

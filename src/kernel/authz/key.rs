@@ -125,6 +125,25 @@ impl ApiKey {
         })
     }
 
+    /// Fails unless the key opens something today, for whoever knows its text.
+    fn require_counts(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
+        let invalid = |why: &'static str| Error::new(Cause::InvalidKey).because(why);
+        if now >= self.expires_at {
+            return Err(invalid("expired"));
+        }
+        if let Owner::Member(id) = self.owner
+            && !snapshot.is_active(id)
+        {
+            // Who holds the key may know why it does nothing; of an erased member nothing is told.
+            let is_suspended = snapshot.person(id).is_some_and(|person| person.status == Status::Suspended);
+            return Err(match is_suspended {
+                true => Cause::MemberSuspended.into(),
+                false => invalid("its member is not active"),
+            });
+        }
+        self.require_kept(snapshot, now)
+    }
+
     /// The digests of the key's text, and of the one before the last rotation.
     pub fn hashes(&self) -> impl Iterator<Item = Hash> {
         std::iter::once(self.hash).chain(self.previous.map(|(hash, _)| hash))
@@ -192,24 +211,20 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
             refused
         });
     };
-    if now >= key.expires_at {
-        return Err(invalid("expired"));
-    }
     if key.is_spent {
         return Err(invalid("an emergency key that was used"));
     }
-    if let Owner::Member(id) = key.owner
-        && !snapshot.is_active(id)
-    {
-        // Who holds the key may know why it does nothing; of an erased member nothing is told.
-        let is_suspended = snapshot.person(id).is_some_and(|person| person.status == Status::Suspended);
-        return Err(match is_suspended {
-            true => Cause::MemberSuspended.into(),
-            false => invalid("its member is not active"),
-        });
-    }
-    key.require_kept(snapshot, now)?;
+    key.require_counts(snapshot, now)?;
     key.counters.note(now, from);
+    Ok(key.clone())
+}
+
+/// The key of this moment, for a request that showed a text with this digest. An emergency key may be spent: by the request.
+pub fn still(snapshot: &Snapshot, shown: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
+    let key = snapshot.api_key(shown.id);
+    let key = key.filter(|key| secret::is_current_or_former(text, Some(&key.hash), key.previous, now));
+    let key = key.ok_or_else(|| Error::new(Cause::InvalidKey).because("it ended while the request was on its way"))?;
+    key.require_counts(snapshot, now)?;
     Ok(key.clone())
 }
 

@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::client::{Client, Rate};
-use super::key::ApiKey;
-use super::snapshot::Snapshot;
+use super::client::{self, Client, Presented, Rate};
+use super::key::{self, ApiKey};
+use super::require_one_factor_enough;
+use super::snapshot::{Session, Snapshot};
 use crate::kernel::db::Turn;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::intake::Slot;
+use crate::kernel::secret::Hash;
 
 #[derive(Debug, Clone)]
 pub enum Who {
@@ -190,9 +192,24 @@ impl Idempotency {
     }
 }
 
+/// What of a credential can end while its request goes on.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// Nothing: the command line, the site's own services, and whoever proves to be somebody in the change itself (sign-ins,
+    /// links, accepted invitations).
+    Lasting,
+    /// A token, of a session where there is one, or the word of a gateway.
+    Token,
+    /// The digest of an API key's text.
+    Key(Hash),
+    /// The digest of a client's secret, and for what it was shown.
+    Client { secret: Hash, origin: Option<String>, path: String },
+}
+
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub who: Who,
+    pub(in crate::kernel) credential: Credential,
     /// The session that the request belongs to, where there is one.
     pub session: Option<SessionId>,
     /// The tenant that `X-Tenant-ID` names; the nil id when it names none there is.
@@ -208,7 +225,7 @@ impl Identity {
 
     /// Somebody who is known by other means than the request's own credential: by signing in just now.
     pub fn of(who: Who, exchange: Arc<Exchange>) -> Self {
-        Self { who, session: None, named_tenant: None, exchange, idempotency: None }
+        Self { who, credential: Credential::Lasting, session: None, named_tenant: None, exchange, idempotency: None }
     }
 
     /// A service of this site that has just shown its key.
@@ -234,25 +251,32 @@ impl Identity {
         self.member().ok_or_else(|| Error::new(Cause::MissingBearer))
     }
 
-    /// Fails when the credential has ended since it was shown: for requests that wait.
-    pub fn require_still(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
-        let is_active = |member: Option<MemberId>| member.is_none_or(|member| snapshot.is_active(member));
-        let session = |member| self.session.is_none_or(|id| snapshot.session(id).is_some_and(|s| s.member == member));
-        let stands = match &self.who {
-            Who::Member(member) => is_active(Some(*member)) && session(*member),
-            Who::Asserted(member) => is_active(Some(*member)),
-            Who::Client(client) => snapshot.client(&client.client_key).is_some_and(|client| {
-                let is_over = client.expires_at.is_some_and(|end| now >= end);
-                client.is_active && !is_over && client.require_kept(snapshot, now).is_ok()
-            }),
-            Who::Key(key) => {
-                let now_of = snapshot.api_key(key.id);
-                now_of.is_some_and(|key| now < key.expires_at && key.require_kept(snapshot, now).is_ok())
-                    && is_active(key.member())
+    /// The caller as it is in this snapshot, with the scopes of today; fails when its credential has ended since it was shown.
+    pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
+        let ended =
+            || Error::new(Cause::Unauthenticated).because("the credential ended while the request was on its way");
+        let who = match (&self.who, &self.credential) {
+            (Who::Member(member), Credential::Token) => {
+                if !snapshot.is_active(*member) {
+                    return Err(ended());
+                }
+                let is_own = |session: &Session| session.member == *member;
+                let session = |id| snapshot.session(id).filter(is_own).ok_or_else(ended);
+                if !self.session.map(session).transpose()?.is_some_and(|session| session.second_factor) {
+                    require_one_factor_enough(snapshot, *member)?;
+                }
+                self.who.clone()
             }
-            Who::Internal | Who::Visitor | Who::CommandLine => true,
+            (Who::Asserted(member), Credential::Token) if !snapshot.is_active(*member) => return Err(ended()),
+            (Who::Key(key), Credential::Key(text)) => Who::Key(key::still(snapshot, key, text, now)?),
+            (Who::Client(client), Credential::Client { secret, origin, path }) => {
+                let (address, origin) = (self.exchange.address, origin.as_deref());
+                let presented = Presented { secret: *secret, origin, address, path, now };
+                Who::Client(client::admitted(snapshot, &client.client_key, &presented)?)
+            }
+            _ => self.who.clone(),
         };
-        if stands { Ok(()) } else { Err(Cause::Unauthenticated.into()) }
+        Ok(Self { who, ..self.clone() })
     }
 
     /// The tenant in which the caller acts: the one it names, or the only one it has.

@@ -5,7 +5,8 @@
 //!
 //! No promises: what an organization has as a rule of its own and can see and change (role mappings, ticks of roles,
 //! plugins); a key that its member made for itself, whose rights are asked for at every request; what a member asked for
-//! itself (sessions, mailed links for its own password).
+//! itself (sessions, mailed links for its own password). As long as somebody else's password is what a member signs in with,
+//! the keys that it makes are that one's.
 
 use std::sync::Arc;
 
@@ -92,6 +93,8 @@ pub enum Promise<'a> {
     /// A key that somebody else made for a member; with the member's direct rights, where the rows are at hand. When these
     /// grow, it is asked again.
     MemberKey { member: MemberId, rights: &'a [RightRow] },
+    /// A password that somebody else chose for a member, with the sessions that it opened; with the member's direct rights.
+    Password { member: MemberId, rights: &'a [RightRow] },
     /// What a webhook hears of, in one organization or the whole site. It is switched off, and can be switched on again.
     Webhook { organization: Option<OrganizationId> },
 }
@@ -120,7 +123,10 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
             let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
             require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
-        Promise::ServiceKey { .. } | Promise::ClientScopes { .. } | Promise::MemberKey { .. }
+        Promise::ServiceKey { .. }
+        | Promise::ClientScopes { .. }
+        | Promise::MemberKey { .. }
+        | Promise::Password { .. }
             if *maker == Maker::Site =>
         {
             Ok(())
@@ -132,29 +138,40 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
         }
         Promise::ClientScopes { scopes } => {
             let caller = as_caller_in(None)?;
-            let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_UPDATE, Permission::CLIENT_ROTATE];
+            let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_ROTATE];
             require_one_of(snapshot, &caller, &permissions)?;
             giving::require_scopes_held(snapshot, &caller, scopes)
         }
-        Promise::MemberKey { member, rights } => {
+        Promise::MemberKey { member, rights } | Promise::Password { member, rights } => {
             // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
             let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
             if is_below && !rights.is_empty() {
                 return Err(Cause::NotHeld.into());
             }
-            let permissions = [Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
-            require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Standing, rights))
+            const KEYS: &[Permission] =
+                &[Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
+            const PASSWORDS: &[Permission] =
+                &[Permission::MEMBER_CREATE, Permission::MEMBER_UPDATE, Permission::MEMBER_PASSWORD_LINK];
+            let permissions = if matches!(promise, Promise::Password { .. }) { PASSWORDS } else { KEYS };
+            require_may_change_today(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
         }
         Promise::Webhook { organization } => {
             let caller = as_caller_in(organization)?;
-            let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_UPDATE])?;
+            let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_ROTATE])?;
             let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
             if hears { Ok(()) } else { Err(Cause::NotHeld.into()) }
         }
     }
 }
 
-/// Fails unless who made this client, or changed it last, may give its scopes today.
+/// How long the former text of a program or a key works on when it is rotated: not at all where it opened nothing any more,
+/// or where somebody else than who rotates it may know it. Who has the machine, has all texts.
+pub fn grace_ms((former, is_kept): (&Maker, bool), rotator: &Maker, grace_ms: i64) -> i64 {
+    let is_known_to_others = former != rotator && *former != Maker::Site;
+    if is_kept && !is_known_to_others { grace_ms } else { 0 }
+}
+
+/// Fails unless who made this client, or rotated it last, may give its scopes today.
 pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
     if matches!(client.maker, Maker::Client(_)) {
         // No client makes clients.
@@ -214,12 +231,29 @@ mod tests {
     }
 
     #[test]
+    fn a_former_text_works_on_for_who_knew_it_alone() {
+        let (one, other) = (Maker::Member(MemberId::new()), Maker::Member(MemberId::new()));
+        for (former, is_kept, rotator, grace) in [
+            (&one, true, &one, 5),
+            (&one, false, &one, 0),
+            (&one, true, &other, 0),
+            (&one, true, &Maker::Site, 0),
+            (&Maker::Site, true, &one, 5),
+            (&Maker::Client("rc_1".into()), true, &one, 0),
+            (&Maker::Nobody, false, &one, 0),
+        ] {
+            assert_eq!(grace_ms((former, is_kept), rotator, 5), grace, "{former:?} {is_kept} {rotator:?}");
+        }
+    }
+
+    #[test]
     fn nobody_s_promise_is_not_kept() {
         let snapshot = Snapshot::empty(1);
         for promise in [
             Promise::ServiceKey { scopes: &["jobs:write"] },
             Promise::ClientScopes { scopes: &["jobs:write"] },
             Promise::MemberKey { member: MemberId::new(), rights: &[] },
+            Promise::Password { member: MemberId::new(), rights: &[] },
             Promise::Webhook { organization: None },
         ] {
             let is_kept = |maker: &Maker| require_kept(&snapshot, maker, promise, Timestamp::now()).is_ok();

@@ -199,8 +199,9 @@ pub(super) struct Levels;
 impl Bounds<String> for Levels {
     fn check(&self, value: String) -> Result<String, String> {
         const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-        for part in value.split(',').map(str::trim) {
-            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        let parts: Vec<&str> = value.split(',').map(str::trim).collect();
+        for part in &parts {
+            let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
             if !LEVELS.contains(&level.to_lowercase().as_str()) {
                 let meant = did_you_mean(level, LEVELS);
                 return Err(format!(
@@ -209,6 +210,7 @@ impl Bounds<String> for Levels {
                 ));
             }
         }
+        let value = parts.join(",");
         match tracing_subscriber::EnvFilter::try_new(&value) {
             Ok(_) => Ok(value),
             Err(e) => Err(format!("is not understood: {e}")),

@@ -21,6 +21,7 @@ use crate::kernel::authn::caller::Office;
 use crate::kernel::authz::giving::{self, Gift, Touch};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
+use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
@@ -216,6 +217,7 @@ impl Api {
                 require_importer(caller, reach)?;
             }
             let id = create(t, capacity, &new)?;
+            store::set_password_maker(t, id, &Maker::of(caller))?;
             let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
             let mut changes = vec![authz::store::person(t, id)?];
             if let Reach::Tenant(organization) = reach {
@@ -300,13 +302,13 @@ impl Api {
                 fields.push("authentik_user_id");
             }
             if member != former || account.is_some() {
-                fields.extend(differing(&former, &member));
+                fields.extend(member.fields_changed_since(&former));
                 writes::update_names(t, &member)?;
             }
             // A name decides nothing: the policy learns of status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                set_password(t, id.0, hash, None)?;
+                set_password(t, id.0, (hash, Some(&Maker::of(caller))), None)?;
                 fields.push("password");
             }
             if let Some(is_active) = is_active {
@@ -551,17 +553,6 @@ fn edited<T>(field: &mut Option<String>, edit: MaybeUndefined<T>, text: impl FnO
         MaybeUndefined::Null => *field = None,
         MaybeUndefined::Value(value) => *field = Some(text(value)),
     }
-}
-
-/// Names of the fields that differ; never their values.
-fn differing(former: &Member, member: &Member) -> Vec<&'static str> {
-    let named = |member: &Member| (member.username.clone(), member.username_by_site);
-    let pairs = [
-        ("username", named(former) != named(member)),
-        ("email", former.email != member.email),
-        ("display_name", former.display_name != member.display_name),
-    ];
-    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 fn switch(

@@ -14,7 +14,7 @@ use crate::kernel::authn::caller::Person;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::db::Window;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, ok, require_version};
@@ -64,7 +64,7 @@ impl From<Webhook> for WebhookView {
             kinds: webhook.kinds,
             status: ActiveInactive::of(webhook.is_active),
             key_id: key_id(webhook.id, webhook.generation),
-            former_signed_until: webhook.previous_until.map(|until| until.0),
+            former_signed_until: webhook.previous_until.filter(|until| *until > Timestamp::now()).map(|until| until.0),
             created_at: webhook.created_at.0,
             updated_at: webhook.updated_at.0,
         }
@@ -120,7 +120,7 @@ struct WebhookTrial {
 
 crate::answers! {
     create_webhook: [WebhookUrl, WebhooksFull, SecretNotKept] ["etag"];
-    update_webhook: [WebhookNotFound, WebhookUrl] ["etag"];
+    update_webhook: [NotHeld, WebhookNotFound, WebhookUrl] ["etag"];
     delete_webhook: [WebhookNotFound];
     rotate_webhook: [WebhookNotFound, SecretNotKept];
     test_webhook: [WebhookNotFound];
@@ -154,7 +154,7 @@ impl Api {
     /// Create a webhook
     ///
     /// It hears of its organization's events; one that the platform makes, of the whole site's. The secret is in this
-    /// answer and nowhere else. It is switched off when who made or changed it last may not make it any more.
+    /// answer and nowhere else. It is switched off when who made or rotated it last may not make it any more.
     #[oai(path = "/", method = "post", operation_id = "create_webhook")]
     async fn create_webhook(&self, caller: Person, body: Body<CreateWebhook>) -> Reply<WebhookSecret> {
         let body = body.0;
@@ -189,7 +189,8 @@ impl Api {
 
     /// Change a webhook
     ///
-    /// Only what is sent is changed. A webhook that answered 410 is switched on again here.
+    /// Only what is sent is changed. A webhook that answered 410 is switched on again here. Where it sends to is changed by who
+    /// made or rotated it last; one whose maker may not make it any more is rotated before it is switched on.
     #[oai(path = "/:id", method = "patch", operation_id = "update_webhook")]
     async fn update_webhook(
         &self,
@@ -213,8 +214,8 @@ impl Api {
             if webhook == former {
                 return Ok(Changed::nothing(former));
             }
+            require_answered_for(t, caller, &former, &webhook)?;
             store::update_webhook(t, &webhook)?;
-            store::set_webhook_maker(t, webhook.id, &Maker::of(caller))?;
             let mut after = described(&webhook);
             after["url_changed"] = json!(webhook.url != former.url);
             let entry = entry_of(&webhook).before(described(&former)).after(after);
@@ -251,7 +252,8 @@ impl Api {
 
     /// Give a webhook a new secret
     ///
-    /// The former one signs too for `webhooks.rotation_overlap_s`, so that the receiver can change over.
+    /// The former one signs too for `webhooks.rotation_overlap_s`, so that the receiver can change over; not where somebody else
+    /// made it. Who rotates a webhook answers for it from now on.
     #[oai(path = "/:id/rotate", method = "post", operation_id = "rotate_webhook")]
     async fn rotate_webhook(
         &self,
@@ -264,10 +266,13 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_ROTATE)?;
             let former = store::get_webhook(t, reach.organization(), id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            store::rotate_webhook(t, id.0, t.now().plus_ms(overlap_ms))?;
-            store::set_webhook_maker(t, id.0, &Maker::of(caller))?;
+            let (maker, known) = (Maker::of(caller), store::webhook_maker(t, id.0)?);
+            let is_kept = require_kept(t, &known, &former).is_ok();
+            let grace_ms = promise::grace_ms((&known, is_kept), &maker, overlap_ms);
+            store::rotate_webhook(t, id.0, t.now().plus_ms(grace_ms))?;
+            store::set_webhook_maker(t, id.0, &maker)?;
             let webhook = store::get_webhook(t, None, id.0)?;
-            let until = webhook.previous_until.map(|until| until.0);
+            let until = webhook.previous_until.filter(|until| *until > t.now()).map(|until| until.0);
             let entry = entry_of(&webhook).after(json!({"former_signed_until": until}));
             Ok(Changed::new(shown(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
         };
@@ -317,12 +322,28 @@ fn require_allowed(is_allowed: bool) -> Result<()> {
     Err(error)
 }
 
+fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result<()> {
+    promise::require_kept(t.snapshot(), maker, Promise::Webhook { organization: webhook.organization }, t.now())
+}
+
+/// Who made or rotated a webhook last answers for where it sends to, and whether it sends: others rotate it first.
+fn require_answered_for(t: &Transaction<'_>, caller: &Identity, former: &Webhook, webhook: &Webhook) -> Result<()> {
+    let maker = store::webhook_maker(t, webhook.id)?;
+    let is_moved = webhook.url != former.url && maker != Maker::of(caller);
+    let is_switched_on = webhook.is_active && !former.is_active;
+    if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
+        let message = "somebody else answers for this webhook: rotate its secret first, then you do";
+        return Err(Error::new(Cause::NotHeld).saying(message));
+    }
+    Ok(())
+}
+
 fn shown(webhook: &Webhook, secret: String) -> WebhookSecret {
     WebhookSecret {
         id: webhook.id,
         key_id: key_id(webhook.id, webhook.generation),
         secret,
-        former_signed_until: webhook.previous_until.map(|until| until.0),
+        former_signed_until: webhook.previous_until.filter(|until| *until > Timestamp::now()).map(|until| until.0),
     }
 }
 

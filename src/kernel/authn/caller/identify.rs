@@ -12,11 +12,12 @@ use crate::kernel::authn::cookie::{self, Provenance};
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz::client::{self, Client, Presented};
 use crate::kernel::authz::key::{self, ApiKey};
-use crate::kernel::authz::principal::{Actor, Exchange, Idempotency, Identity, Who};
+use crate::kernel::authz::principal::{Actor, Credential, Exchange, Idempotency, Identity, Who};
 use crate::kernel::authz::require_one_factor_enough;
 use crate::kernel::authz::snapshot::{Snapshot, Status};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
+use crate::kernel::secret;
 
 static X_CLIENT_KEY: HeaderName = HeaderName::from_static("x-client-key");
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -27,18 +28,21 @@ static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
     let exchange = exchange_of(request)?;
     let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
-    let mut session = None;
+    let (mut session, mut credential) = (None, Credential::Lasting);
     let who = if request.data::<FromCommandLine>().is_some() {
         Who::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
-        let offered = header(&X_API_KEY).unwrap_or("");
-        Who::Client(client(guard, request, client_key, offered, &exchange)?)
+        let shown = shown_of_client(guard, request, header(&X_API_KEY).unwrap_or(""));
+        let client = client(guard, client_key, &shown, &exchange)?;
+        credential = shown;
+        Who::Client(client)
     } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header(&X_INTERNAL_SECRET) {
             guard.require_internal(offered)?;
         }
         // The pair is the credential: a gateway says who, and where.
         header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
+        credential = Credential::Token;
         Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
     } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
         guard.require_internal(offered)?;
@@ -46,19 +50,21 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
         let token = bearer_token(authorization)?;
         if key::is_key(token) {
+            credential = Credential::Key(secret::hash(token));
             Who::Key(api_key(guard, request, token, &exchange, takes).await?)
         } else if takes & MEMBER != 0 {
             let named = bearer(guard, request, token, &exchange).await?;
-            session = named.1;
+            (session, credential) = (named.1, Credential::Token);
             Who::Member(named.0)
         } else {
             return Err(nobody(takes));
         }
     } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
         // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
+        credential = Credential::Key(secret::hash(offered));
         Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
     } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
-        session = Some(named.session);
+        (session, credential) = (Some(named.session), Credential::Token);
         Who::Member(named.member)
     } else {
         return Err(nobody(takes));
@@ -68,7 +74,7 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
     let idempotency = idempotency(request)?;
     let _ = exchange.who.set(Actor::Known(who.clone()));
-    Ok(Identity { who, session, named_tenant, exchange, idempotency })
+    Ok(Identity { who, credential, session, named_tenant, exchange, idempotency })
 }
 
 pub(super) fn exchange_of(request: &Request) -> Result<Arc<Exchange>> {
@@ -227,28 +233,22 @@ pub(super) fn provenance(request: &Request) -> Provenance<'_> {
     }
 }
 
-fn client(
-    guard: &Guard,
-    request: &Request,
-    client_key: &str,
-    offered: &str,
-    exchange: &Exchange,
-) -> Result<Arc<Client>> {
+/// What a request shows of a client.
+fn shown_of_client(guard: &Guard, request: &Request, offered: &str) -> Credential {
     let path = request.original_uri().path();
-    let presented = Presented {
-        secret: offered,
-        origin: request.headers().get("origin").and_then(|value| value.to_str().ok()),
-        address: exchange.address,
-        path: path.strip_prefix(guard.base_path.as_str()).unwrap_or(path),
-        now: Timestamp::now(),
-    };
+    Credential::Client {
+        secret: secret::hash(offered),
+        origin: request.headers().get(ORIGIN).and_then(|value| value.to_str().ok()).map(str::to_owned),
+        path: path.strip_prefix(guard.base_path.as_str()).unwrap_or(path).to_owned(),
+    }
+}
+
+fn client(guard: &Guard, client_key: &str, shown: &Credential, exchange: &Exchange) -> Result<Arc<Client>> {
+    let Credential::Client { secret, origin, path } = shown else { return Err(Cause::InvalidClient.into()) };
+    let (address, origin, now) = (exchange.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
-    let named = snapshot.client(client_key);
-    let admitted = client::identify(named, &presented).and_then(|client| {
-        client.require_kept(&snapshot, presented.now)?;
-        client.admit(&presented).map(|()| client.clone())
-    });
-    if let (Err(_), Some(named)) = (&admitted, named) {
+    let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });
+    if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
         // Known to the log and the audit even when it is turned away.
         let _ = exchange.who.set(Actor::TurnedAway(named.clone()));
     }

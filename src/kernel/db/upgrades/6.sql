@@ -353,3 +353,9 @@ create table made_members (
     primary key (organization_id, member_id)
 ) strict, without rowid;
 create unique index made_members_member_id on made_members (member_id);
+
+-- ── who chose a password ──
+
+-- Of those that are there it is not known: they count as the member's own.
+alter table members add column password_maker text;
+create index members_password_maker on members (password_maker) where password_maker is not null;
