@@ -241,10 +241,10 @@ async fn the_command_line_imports_and_complains_of_what_failed() {
     std::fs::write(&file, "username,quota_size\nkim,7\nnew,1\n").unwrap();
     let run = Command::new(binary()).args(["member", "import", path, "--data"]).arg(site.path()).output().unwrap();
     assert!(!run.status.success());
-    let expected = "~ kim: quota_size\n! row 2: email: is missing, and a new member has one\n\
+    let expected = "~ kim: quota_size\n! line 3 (new): email: is missing, and a new member has one\n\
         0 created, 1 changed, 0 unchanged, 1 failed\n";
     assert_eq!(String::from_utf8(run.stdout).unwrap(), expected);
-    let complaint = "roster: 1 rows failed; the others are done: repair them and import again\n";
+    let complaint = "roster: 1 row failed; the others are done: repair the file and import it again\n";
     assert_eq!(String::from_utf8(run.stderr).unwrap(), complaint);
 
     // A dry run says what would happen.
@@ -254,7 +254,7 @@ async fn the_command_line_imports_and_complains_of_what_failed() {
         .arg(site.path())
         .output()
         .unwrap();
-    let expected = "~ kim: display_name, quota_size\n! row 2: email: is missing, and a new member has one\n\
+    let expected = "~ kim: display_name, quota_size\n! line 3 (new): email: is missing, and a new member has one\n\
         would be: 0 created, 1 changed, 0 unchanged, 1 failed; nothing was done\n";
     let printed = String::from_utf8(run.stdout).unwrap();
     assert_eq!(printed.replace("quota_size, display_name", "display_name, quota_size"), expected);

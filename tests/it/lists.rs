@@ -27,6 +27,8 @@ fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
         let answer = named(&operation.value["responses"]["200"]);
         let envelope = named(&answer["content"]["application/json"]["schema"]);
         let page = named(&envelope["allOf"][1]["properties"]["data"]);
+        // What all pages have stands once.
+        let page = named(&page["allOf"][0]);
         assert_eq!(page["properties"]["next"]["type"], "string", "{}", operation.id);
         let required = page["required"].as_array().expect("required");
         assert!(required.contains(&json!("offset")) && !required.contains(&json!("next")), "{}", operation.id);
@@ -277,6 +279,8 @@ async fn few_of_many_rows_are_found_a_part_at_a_time_and_all_at_once_by_offset()
     // Nor does an export end early.
     let exported = site.admin().get("/admin/audit/export?action=test.rare").await;
     assert_eq!(exported.body.to_string().matches("test.rare").count(), 3);
+    // These entries stand in no chain.
+    site.write_rows(|rows| rows.execute_batch("delete from audit where actor = 'test'"));
 }
 
 #[tokio::test]

@@ -602,7 +602,7 @@ async fn answers_that_name_an_erased_member_are_given_to_nobody_until_they_are_f
         ))
     });
     // As right after the erasure: it is there, and nobody gets it.
-    assert_eq!(once.post("/admin/members", body).await.word(), "member_exists");
+    assert_eq!(once.post("/admin/members", body).await.word(), "email_exists");
 
     site.admin().delete(&format!("/admin/members/{uid}")).await.done();
 
