@@ -417,7 +417,10 @@ async fn an_export_ends_with_its_reader_s_right_and_at_the_entry_that_was_last()
                 _ => {}
             }
             admin
-                .post("/admin/organizations", json!({"org_code": format!("later-{}", what.replace(' ', "-")), "name": "O"}))
+                .post(
+                    "/admin/organizations",
+                    json!({"org_code": format!("later-{}", what.replace(' ', "-")), "name": "O"}),
+                )
                 .await
                 .done();
         };

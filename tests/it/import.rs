@@ -258,5 +258,5 @@ async fn the_command_line_imports_and_complains_of_what_failed() {
         would be: 0 created, 1 changed, 0 unchanged, 1 failed; nothing was done\n";
     let printed = String::from_utf8(run.stdout).unwrap();
     assert_eq!(printed.replace("quota_size, display_name", "display_name, quota_size"), expected);
-    assert_eq!(String::from_utf8(run.stderr).unwrap(), "roster: 1 rows would fail; the others would be done\n");
+    assert_eq!(String::from_utf8(run.stderr).unwrap(), "roster: 1 row would fail; the others would be done\n");
 }
