@@ -168,12 +168,17 @@ fn init(directory: &Path) {
     std::fs::write(directory.join("roster.toml"), settings).expect("settings");
 }
 
+/// Signs the first administrator in; answers the header line.
+pub fn administrator(server: &Process) -> String {
+    let setup = Setup { address: server.address, admin: String::new(), tenant: String::new() };
+    setup.signed_in(ADMIN)
+}
+
 /// Founds a site, with an API client that may do everything; answers its header lines.
 pub fn founded(directory: &Path) -> String {
     init(directory);
     let server = launch(directory);
-    let setup = Setup { address: server.address, admin: String::new(), tenant: String::new() };
-    let setup = Setup { admin: setup.signed_in(ADMIN), ..setup };
+    let setup = Setup { address: server.address, admin: administrator(&server), tenant: String::new() };
     let client = setup.client();
     server.stop();
     client
