@@ -52,8 +52,8 @@ fn what_claims_and_leases_ask_is_answered_by_an_index_and_sorted_by_nobody() {
         ["HAS_EXPIRED", "LIST_EXPIRED", "LIST_DONE", "DELETE_JOB", "DELETE_OF_VIDEO", "SET_OWNER", "UPDATE_JOB"];
     let mut seen = 0;
     for (name, sql) in crate::schema::statements() {
-        let is_of_jobs = name.contains("/jobs_store.rs") && of_jobs.iter().any(|of| name.ends_with(&format!(": {of}")));
-        if !name.contains("/job_queue_store.rs") && !is_of_jobs {
+        let is_of_jobs = name.contains("/jobs/store.rs") && of_jobs.iter().any(|of| name.ends_with(&format!(": {of}")));
+        if !name.contains("/jobs/queue_store.rs") && !is_of_jobs {
             continue;
         }
         seen += 1;
