@@ -2,7 +2,7 @@
 //!
 //! **Invariant.** Whoever reports on a job holds its lease, and a job is given out by one conditional update in the one
 //! writer, so that two never have it. Whether a job is held follows from its member and its organization at the moment of
-//! the claim: suspending writes nothing here, and work that runs goes on. Which job comes next is [`super::job_queue`]'s.
+//! the claim: suspending writes nothing here, and work that runs goes on. Which job comes next is [`mod@queue`]'s.
 //!
 //! ```text
 //! queued ─claim→ leased ─all steps over→ done (forgotten after jobs.keep_s)

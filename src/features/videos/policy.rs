@@ -1,7 +1,7 @@
 //! What the plugins of the owner's organizations say to a new video (`video.register`), whoever brings the file: its
 //! member or a service by the API, or SFTPGo.
 //!
-//! **Invariant.** [`organizations`] alone says whose plugins are asked. They are asked outside of any transaction, all of
+//! **Invariant.** `organizations` alone says whose plugins are asked. They are asked outside of any transaction, all of
 //! them with the same facts, and the first that denies or fails decides.
 
 use std::sync::Arc;

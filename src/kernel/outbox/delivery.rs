@@ -41,7 +41,7 @@ pub fn kind_of(target: &str) -> &str {
 pub struct Delivery {
     pub target: String,
     pub event: i64,
-    /// A word of [`Kind`].
+    /// A word of [`Kind`](super::Kind).
     pub kind: String,
     pub at: Timestamp,
     pub organization: Option<OrganizationId>,
