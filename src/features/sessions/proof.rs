@@ -62,7 +62,7 @@ pub async fn has_password(app: &App, claim: &Claim, offered: String) -> Result<b
 pub fn has_key(app: &App, claim: &Claim, offered: &str, scope: &str) -> Result<bool> {
     let (attempt, now) = (claim.attempt(), Timestamp::now());
     app.guard.slowdown.require_patience(attempt, false, now)?;
-    let fits = key::identify(&app.snapshot(), offered, now, claim.address).is_ok_and(|key| {
+    let fits = key::identify(&app.snapshot(), offered, now, claim.address).is_ok_and(|(key, _)| {
         claim.member.is_some() && key.member() == claim.member && !key.is_emergency && key.has_scope(scope)
     });
     if !fits {

@@ -192,8 +192,8 @@ pub fn is_key(text: &str) -> bool {
     KINDS.iter().any(|kind| text.strip_prefix(kind.prefix).is_some_and(|rest| rest.starts_with('_')))
 }
 
-/// Which key is this, if it is one that counts today? The unknown and the wrong take the same work.
-pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<Arc<ApiKey>> {
+/// The valid key with this text, and the hash of the text. An unknown key takes as long as a wrong one.
+pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<(Arc<ApiKey>, Hash)> {
     const KEY_BYTES_MAX: usize = 256;
     let invalid = |why: &'static str| Error::new(Cause::InvalidKey).because(why);
     if text.len() > KEY_BYTES_MAX {
@@ -216,7 +216,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
     }
     key.require_counts(snapshot, now)?;
     key.counters.note(now, from);
-    Ok(key.clone())
+    Ok((key.clone(), offered))
 }
 
 /// The key of this moment, for a request that showed a text with this digest. An emergency key may be spent: by the request.

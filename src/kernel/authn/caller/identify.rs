@@ -17,7 +17,7 @@ use crate::kernel::authz::require_one_factor_enough;
 use crate::kernel::authz::snapshot::{Snapshot, Status};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
-use crate::kernel::secret;
+use crate::kernel::secret::{self, Hash};
 
 static X_CLIENT_KEY: HeaderName = HeaderName::from_static("x-client-key");
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -50,8 +50,9 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
         let token = bearer_token(authorization)?;
         if key::is_key(token) {
-            credential = Credential::Key(secret::hash(token));
-            Who::Key(api_key(guard, request, token, &exchange, takes).await?)
+            let (key, hash) = api_key(guard, request, token, &exchange, takes).await?;
+            credential = Credential::Key(hash);
+            Who::Key(key)
         } else if takes & MEMBER != 0 {
             let named = bearer(guard, request, token, &exchange).await?;
             (session, credential) = (named.1, Credential::Token);
@@ -61,8 +62,9 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         }
     } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
         // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
-        credential = Credential::Key(secret::hash(offered));
-        Who::Key(api_key(guard, request, offered, &exchange, takes).await?)
+        let (key, hash) = api_key(guard, request, offered, &exchange, takes).await?;
+        credential = Credential::Key(hash);
+        Who::Key(key)
     } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
         (session, credential) = (Some(named.session), Credential::Token);
         Who::Member(named.member)
@@ -171,22 +173,22 @@ impl Guard {
     }
 }
 
-/// The owner of an API key. What takes no keys says so to a good one.
+/// The API key that is offered, and its hash. An operation that takes no keys tells a good one so.
 async fn api_key(
     guard: &Guard,
     request: &Request,
     text: &str,
     exchange: &Arc<Exchange>,
     takes: u8,
-) -> Result<Arc<ApiKey>> {
-    let key = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
+) -> Result<(Arc<ApiKey>, Hash)> {
+    let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
     if takes & KEY == 0 {
         return Err(Error::new(Cause::Forbidden).saying("no API key can do this: sign in"));
     }
     if key.is_emergency {
         prover_of(request)?.spend(exchange, &key).await?;
     }
-    Ok(key)
+    Ok((key, hash))
 }
 
 /// The member of the session cookies. An access token that has ended is renewed on the way.
