@@ -102,7 +102,7 @@ pub(super) enum MemberCommand {
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
-        /// Send each new member a letter with a link that works once
+        /// Send each new member a mail with a one-time link
         #[arg(long)]
         welcome: bool,
         /// What the text of a CSV file is, such as big5; UTF-8, or what its byte order mark says, when absent
@@ -478,7 +478,7 @@ pub(super) async fn openapi() -> Result<(), Failed> {
     Ok(())
 }
 
-/// One request on a door of its own.
+/// One request on its own connection.
 pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let mut door = Door::open(common).await?;
     let answer = door.call(method, path, &[], body).await;

@@ -1,4 +1,4 @@
-//! How a command reaches the operations: the server's local socket, or an endpoint in this process.
+//! The connection of a command to the API: the server's local socket, or an in-process endpoint.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::kernel::error::Cause;
 const PATIENCE: u32 = 200;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// An open door.
+/// An open connection to the API.
 pub struct Door {
     way: Way,
     spelling: Spelling,
@@ -31,7 +31,7 @@ enum Way {
 }
 
 impl Door {
-    /// Opens the door of an existing data directory.
+    /// Connects to the API of an existing data directory.
     pub async fn open(common: &Common) -> Result<Self, Failed> {
         // Beside a mark the database must be there: opening it says what to do.
         if !directory::exists(&common.data)? && !mark::is_founded(&common.data.join("roster.db")) {

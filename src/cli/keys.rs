@@ -21,7 +21,7 @@ pub(super) struct Owner {
     service: Option<String>,
 }
 
-/// What a key is, whoever made it.
+/// The arguments that describe a new key.
 #[derive(Args)]
 pub(super) struct Described {
     /// A name for people

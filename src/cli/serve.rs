@@ -67,7 +67,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     let reloader = reload_on_hangup(common, &app, listen)?;
     app.sweep_plugins().await;
     let compiling = (!app.ready_cached_plugins().await).then(|| tokio::spawn(ready_plugins(app.clone())));
-    // What ended while nothing ran ends before anybody asks.
+    // Rows that expired while the server was down are deleted before the first request.
     end_what_is_over(&app).await;
     if let Err(e) = lock.announce(&socket) {
         // Commands look at the usual place too.
@@ -118,7 +118,7 @@ async fn finish(app: &App, lock: &mut directory::Lock) {
     }
 }
 
-/// What goes on beside the requests.
+/// The background tasks.
 fn tasks(app: &Arc<App>) -> [JoinHandle<()>; 5] {
     [
         supervise(app, task_fault("upkeep", "upkeep_failed"), keep_up),
@@ -137,7 +137,7 @@ const LOCK_LOST: Fault = Fault {
 };
 
 const fn task_fault(part: &'static str, word: &'static str) -> Fault {
-    Fault { part, word, message: "this task failed and is started anew: see the log", is_fatal: false }
+    Fault { part, word, message: "this task failed and was restarted: see the log", is_fatal: false }
 }
 
 /// SIGHUP takes over what can change while the server runs, which is the level of the log. Without a handler it would
@@ -230,7 +230,7 @@ async fn setup_url(app: &App, url: &str) -> crate::kernel::error::Result<Option<
     Ok(Some(format!("{url}/setup?token={}", app.new_setup_token().await?)))
 }
 
-/// Hears the signals that stop the server, from now on: before anybody is told that it runs.
+/// Installs the handlers of stop signals. Called before the server announces that it runs.
 fn stop_signal(app: Arc<App>) -> Result<impl Future<Output = ()>, Failed> {
     let heard = |kind: SignalKind| signal(kind).map_err(|e| Failed(format!("signals cannot be heard: {e}")));
     let (mut interrupt, mut terminate) = (heard(SignalKind::interrupt())?, heard(SignalKind::terminate())?);

@@ -23,8 +23,7 @@ macro_rules! complain {
     ($($text:tt)*) => { $crate::cli::show::complain(format_args!($($text)*)) };
 }
 
-/// Who reads may have heard enough: a closed pipe is no failure, and the work goes on to its end. Other failures are
-/// kept for the exit status.
+/// A closed output pipe is not a failure, and the command runs to its end. Other failures are kept for the exit status.
 pub fn say(text: Arguments<'_>) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = writeln!(out, "{text}").and_then(|()| out.flush())

@@ -1,4 +1,4 @@
-//! The commands that compare the neighbours' accounts with the members.
+//! The commands that compare the accounts of external systems with the members.
 
 use clap::Subcommand;
 use poem::http::Method;

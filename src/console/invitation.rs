@@ -1,4 +1,4 @@
-//! The page of an invitation: whoever holds the link makes an account in the organization that invites.
+//! The invitation page: the holder of the link creates an account in the inviting organization.
 //!
 //! **Invariant.** Without a link that works nothing is shown and nothing can be made; what is typed wrong does not use
 //! the link up.

@@ -1,4 +1,4 @@
-//! What all pages share: their frame, their style, and how text becomes markup.
+//! Shared parts of all pages: the frame, the style, and HTML escaping.
 
 use poem::http::{StatusCode, header};
 use poem::{Request, Response};

@@ -1,4 +1,4 @@
-//! The set-up page: whoever holds the one-time link makes the first administrator.
+//! The set-up page: the holder of the one-time link creates the first administrator.
 //!
 //! **Invariant.** Without the link's token nothing is shown and nothing can be made; the token works once, for a time,
 //! and only while there is no administrator.
@@ -54,7 +54,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(Cause::Forbidden));
     }
-    // The token comes first: without it nobody makes the server hash.
+    // The token is checked first, so that a request without it causes no password hash.
     if let Err(refused) = require_open(&app, &token).await {
         return refusal(TITLE, &refused);
     }
@@ -93,7 +93,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     }
 }
 
-/// Who shall be the first administrator.
+/// The form for the first administrator.
 #[derive(Deserialize)]
 struct First {
     login: String,

@@ -1,4 +1,4 @@
-//! Letters: events that a member is told of by mail.
+//! Mail notifications: events that a member gets by mail.
 //!
 //! **Invariant.** No event holds a secret. A link is made when its letter is about to go out, and the one before is void:
 //! a letter that comes twice, or a day late, still has one that works.
@@ -24,7 +24,7 @@ pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Out
     };
     let Some(to) = member.email else { return Ok(Outcome::Needless("the member has no e-mail")) };
     let Some(mail) = write(app, id, to, delivery).await? else {
-        return Ok(Outcome::Needless("there is no letter about this, or who asked for it may not any more"));
+        return Ok(Outcome::Needless("no mail is sent for this event, or its creator lacks the right now"));
     };
     Ok(match mail::deliver(&app.config, mail).await {
         Ok(()) => Outcome::Delivered,

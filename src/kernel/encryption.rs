@@ -1,5 +1,5 @@
-//! Secrets at rest: what must be read back lies encrypted in the database, with a key in a file of its own. The only
-//! user of chacha20poly1305.
+//! Encryption at rest: secrets that must be read back are encrypted in the database, with a key in a separate file. The
+//! only user of chacha20poly1305.
 //!
 //! **Invariant.** A copy of the database alone gives no secret away, and a ciphertext is good in its own place only:
 //! table, column and row are authenticated with it. A key is made when a site is founded and when its secrets are first

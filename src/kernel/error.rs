@@ -55,7 +55,7 @@ causes! {
     RoleKey 31 101 "role_key" "a role key is 2 to 64 of a-z 0-9 _ . - beginning with a letter, and not `system.…` or `platform_…`";
     AmbiguousCatalog 31 101 "ambiguous_catalog" "the catalog cannot be imported: see `fields`";
     RouteNotFound 10 301 "route_not_found" "there is nothing at this address";
-    NotFound 0 301 "not_found" "there is nothing of this name";
+    NotFound 0 301 "not_found" "no such resource";
     MethodNotAllowed 10 105 "method_not_allowed" "this address does not take that method: see the Allow header";
     RequestTimeout 10 109 "request_timeout" "the request took too long to arrive";
     TooLarge 10 113 "too_large" "the body is larger than this address takes";
@@ -69,12 +69,12 @@ causes! {
     RefreshReused 28 501 "refresh_token_reused" "this refresh token was used before, so its session was ended: sign in again";
     SecondFactorRequired 28 501 "second_factor_required" "a second factor is needed: send its code with the `challenge` to /auth/second-factor";
     EnrolmentRequired 28 501 "second_factor_enrolment_required" "your organization asks for a second factor: send the `challenge` to /auth/second-factor/enrol";
-    InvalidChallenge 28 501 "invalid_challenge" "this sign-in waited too long or failed too often: begin anew";
+    InvalidChallenge 28 501 "invalid_challenge" "this sign-in expired or failed too often: sign in again";
     InvalidCode 28 501 "invalid_code" "this code is not right, or was used before";
-    InvalidLink 28 501 "invalid_link" "this link is used up, withdrawn or too old: ask for a new one";
+    InvalidLink 28 501 "invalid_link" "this link was used, revoked or has expired: ask for a new one";
     InvalidTicket 28 501 "invalid_ticket" "this ticket is not valid, too old, or was used before: sign in at WordPress again";
-    InvalidState 28 501 "invalid_state" "this sign-in was not begun here, took too long, or is over: begin anew";
-    OidcRefused 28 501 "oidc_refused" "the provider did not confirm this sign-in: begin anew";
+    InvalidState 28 501 "invalid_state" "this sign-in has expired, was completed, or was started elsewhere: sign in again";
+    OidcRefused 28 501 "oidc_refused" "the provider did not confirm this sign-in: sign in again";
     InvalidKey 32 501 "invalid_key" "this API key is not valid any more";
     WrongPassword 28 101 "wrong_password" "the present password is not right";
     RegistrationClosed 28 605 "registration_closed" "people cannot register themselves here: ask for an invitation";
@@ -89,7 +89,7 @@ causes! {
     MailNotConfigured 28 605 "mail_not_configured" "set mail.host and mail.from to send mail";
     WordPressNotConfigured 28 605 "wordpress_not_configured" "set wordpress.url to sign in with WordPress";
     AuthentikNotConfigured 29 605 "authentik_not_configured" "set authentik.url and authentik.token_file";
-    NeighbourFailed 0 602 "neighbour_failed" "the other service did not answer as it should: try again later";
+    NeighbourFailed 0 602 "neighbour_failed" "an external system failed or gave an unexpected answer: try again later";
     InvitationNotFound 29 301 "invitation_not_found" "there is no such invitation";
     InvitationAccepted 29 309 "invitation_accepted" "this invitation was accepted already";
     ApiKeyNotFound 32 301 "api_key_not_found" "there is no such API key";
@@ -104,8 +104,8 @@ causes! {
     InvalidApiKey 32 501 "invalid_api_key" "X-API-Key is not this client's secret";
 
     Forbidden 0 505 "forbidden" "you lack the permission for this";
-    NotHeld 0 505 "not_held" "you cannot give what you do not hold yourself";
-    NotAMember 0 505 "not_a_member" "you belong to no organization, so there is nothing to act in";
+    NotHeld 0 505 "not_held" "you cannot grant rights that you do not hold yourself";
+    NotAMember 0 505 "not_a_member" "you belong to no organization";
     OriginNotAllowed 32 505 "origin_not_allowed" "this client may not be used from that Origin";
     IpNotAllowed 32 505 "ip_not_allowed" "this client may not be used from that address";
     PathNotAllowed 32 505 "path_not_allowed" "this client may not be used for that path";
@@ -140,7 +140,7 @@ causes! {
     SystemRole 31 309 "system_role" "a system role cannot be changed in this way";
     LastOwner 31 309 "last_owner" "this is the last owner of the organization: make another one first";
     RoleInUse 31 312 "role_in_use" "the role is still assigned to members or used by a mapping";
-    EpochNotReached 31 606 "epoch_not_reached" "this policy epoch is not known here yet";
+    EpochNotReached 31 606 "epoch_not_reached" "this policy epoch is not in effect on this server yet";
 
     ClientNotFound 32 301 "client_not_found" "there is no such API client";
 
@@ -151,7 +151,7 @@ causes! {
     PluginImports 34 101 "plugin_imports" "the component imports what no plugin can have: it may import `roster:policy/host` and types, nothing else";
     PluginExports 34 101 "plugin_exports" "the component exports neither `roster:policy/authorizer` nor `roster:policy/role-mapper`, or not as `plugins/wit` has them";
     PluginMajor 34 101 "plugin_major" "the component was built for another major version of `roster:policy`";
-    PluginTooComplex 34 101 "plugin_too_complex" "the component has more of something than the compiler is given";
+    PluginTooComplex 34 101 "plugin_too_complex" "the component exceeds a limit of the compiler";
     PluginCompile 34 101 "plugin_compile" "the component could not be compiled within its limits";
     PluginStart 34 101 "plugin_start" "the component fails when it is started";
     PluginVectors 34 101 "plugin_vectors" "the test vectors are not right";
@@ -174,7 +174,7 @@ causes! {
     VideoNotFound 33 301 "video_not_found" "there is no such video";
     VideoIdTaken 33 303 "video_id_taken" "another path has the uuid of this one: rename the file";
     OwnerNotFound 33 301 "owner_not_found" "no member has this SFTPGo name: it is the member's sftpgo_username";
-    NotYourFolder 33 505 "not_your_folder" "the path lies in somebody else's folder";
+    NotYourFolder 33 505 "not_your_folder" "the path is in another member's folder";
     VideosFull 33 309 "videos_full" "the site has as many videos as limits.videos allows";
     QuotaExceeded 33 506 "quota_exceeded" "this does not fit the quota: delete something, or ask an administrator for more";
     OrganizationQuotaExceeded 33 506 "organization_quota_exceeded" "this does not fit the organization's quota: delete something, or ask its administrators";
@@ -183,7 +183,7 @@ causes! {
     ReservationsFull 33 309 "reservations_full" "there are as many open reservations as quota.reservations allows: commit or release some";
     JobNotFound 33 301 "job_not_found" "there is no such job";
     LeaseLost 33 309 "lease_lost" "this job is not yours any more: its lease ended, or it was given to another worker";
-    StepState 33 309 "step_state" "this step cannot go there now: see its state, and what it waits for";
+    StepState 33 309 "step_state" "this change of the step's state is not possible: see its state and `needs`";
     ProcessorsBusy 33 309 "processors_busy" "as many processors of this job run as jobs.processors allows: report one of them first";
     JobNotDead 33 309 "job_not_dead" "only a dead job can be retried";
     MemberSuspended 33 505 "member_suspended" "this member is suspended";
@@ -193,20 +193,20 @@ causes! {
     WebhookUrl 35 101 "webhook_url" "a webhook's address is http or https, and leads to no private or link-local address unless webhooks.private_hosts names its host";
     WebhooksFull 35 309 "webhooks_full" "there are as many webhooks as limits.webhooks allows";
     DeliveryNotFound 35 301 "delivery_not_found" "there is no such delivery";
-    DeliveryDone 35 309 "delivery_done" "this was delivered already";
+    DeliveryDone 35 309 "delivery_done" "this delivery was already delivered";
     SftpgoNotConfigured 35 605 "sftpgo_not_configured" "set sftpgo.url and sftpgo.secret_file";
 
     IdempotencyKeyReused 10 309 "idempotency_key_reused" "this Idempotency-Key was used for another request";
     SecretNotKept 32 309 "secret_not_kept" "this request was answered before, and its secret is shown only once: rotate to get a new one";
     VersionStale 10 310 "version_stale" "it was changed since you read it: read it again, then repeat the change";
 
-    Database 0 201 "database" "the database failed: nothing was changed";
+    Database 0 201 "database" "a database error occurred: nothing was changed";
     DatabaseFull 0 201 "database_full" "the disk is full or fails: nothing was changed, reading still works";
     DatabaseReadOnly 0 201 "database_read_only" "the database cannot be written: nothing was changed, reading still works";
     DatabaseDamaged 0 201 "database_damaged" "the file roster.db is damaged: stop Roster and restore a backup; the log says more";
     DatabaseLost 0 201 "database_lost" "roster.db or its -wal was moved, replaced or deleted while Roster runs: nothing was changed; put it back, or stop Roster and restore a backup";
-    Internal 0 601 "internal" "something went wrong on our side: the log has it under this request_id";
-    NotConfigured 0 605 "not_configured" "this module is not configured";
+    Internal 0 601 "internal" "internal error: the server log has the details under this request_id";
+    NotConfigured 0 605 "not_configured" "this feature is not configured";
     Busy 35 606 "busy" "the server is busy: try again";
 }
 
@@ -242,11 +242,11 @@ pub struct Error {
     pub retry_after_s: Option<NonZeroU32>,
     /// Headers the answer carries beside the envelope (`RateLimit`, `Allow`, `ETag`).
     pub headers: Vec<(&'static str, String)>,
-    /// What really happened, for the log only.
+    /// The internal cause, for the log only.
     pub source: Option<Cow<'static, str>>,
-    /// A sentence that fits better than the table's.
+    /// A message that replaces the default message of the cause.
     pub message: Option<Cow<'static, str>>,
-    /// What the caller needs for the next step of a sign-in.
+    /// The challenge token for the next step of a sign-in.
     pub challenge: Option<Box<str>>,
 }
 
@@ -333,7 +333,7 @@ impl std::fmt::Display for Error {
         for field in &self.fields {
             write!(f, "; {}: {}", field.location.join("."), field.message)?;
         }
-        // What is said already is not said twice.
+        // The source is left out if the message already contains it.
         match &self.source {
             Some(source) if !self.message().contains(source.as_ref() as &str) => write!(f, " ({source})"),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Request bodies: the one place that reads them, within their limits, and lets go of those that nobody wants.
+//! Request bodies: the only code that reads them, enforces their limits, and discards unread ones.
 //!
 //! **Invariant.** The outermost layer only puts the body into the request's [`Slot`]. It is read when an operation asks for
 //! it, which is once the caller is known; a long one only where `App::take_large` has asked for the permission.
@@ -205,7 +205,7 @@ pub enum Limit {
     Public,
     /// `limits.body_bytes`
     Ordinary,
-    /// So many bytes, from a caller who may send as many.
+    /// This many bytes, for an operation whose caller may send a large body.
     Large(u64),
 }
 
@@ -229,7 +229,7 @@ struct Unread {
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
     pub address: Option<IpAddr>,
-    /// Is it one of the small ones by which somebody becomes known?
+    /// Is it a sign-in request, which has a smaller limit?
     pub is_sign_in: bool,
 }
 

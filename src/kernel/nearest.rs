@@ -1,5 +1,5 @@
-//! "Did you mean …?": the one place that finds the known word that somebody probably meant. Commands and flags have the
-//! same of clap.
+//! "Did you mean …?": finds the known word that is most similar to a misspelled one. For commands and flags clap does
+//! the same.
 
 /// Below this two words are different words.
 const LIKENESS_MIN: f64 = 0.65;

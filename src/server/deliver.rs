@@ -1,7 +1,7 @@
 //! The deliverer: brings events to their targets, each target's in order, the targets beside each other.
 //!
-//! One task looks for targets whose oldest event is due, and gives each a task of its own. What such a task does is
-//! written down only after the answer came: whoever pulls the plug in between makes an event come twice, never not at all.
+//! One task looks for targets whose oldest event is due, and starts a task for each. A delivery is recorded after its
+//! answer: after a crash in between it is delivered twice, never lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -195,26 +195,26 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
                 delivery = id,
                 attempts,
                 why,
-                "a delivery is given up: `roster outbox retry` tries it again"
+                "a delivery is dead after its last attempt: `roster outbox retry` tries it again"
             );
             app.tend(move |w| store::settle(w, &delivery, "dead", w.now(), Some(&why))).await
         }
         Outcome::Gone(why) => {
             count("dead");
-            tracing::warn!(delivery = id, why, "a target is gone: what waited for it is given up");
+            tracing::warn!(delivery = id, why, "a target no longer exists: its pending deliveries are marked dead");
             app.tend_in_pieces(move |w, most| store::bury(w, &delivery.target, &why, most)).await.map(drop)
         }
     }
 }
 
-/// The wait, give or take a fifth, so that many who failed together do not come back together.
+/// The wait plus or minus a fifth (jitter), so that targets that failed together are not retried together.
 fn jittered(wait_ms: u64) -> Result<i64> {
     let random = u64::from(secret::random()?[0]);
     let wait_ms = wait_ms.saturating_mul(4) / 5 + (wait_ms.saturating_mul(2) / 5).saturating_mul(random) / 255;
     Ok(i64::try_from(wait_ms).unwrap_or(i64::MAX))
 }
 
-/// Forgets deliveries that are over for long enough.
+/// Deletes finished deliveries that are older than `outbox.ttl_s`.
 pub async fn tidy(app: &App) -> Result<()> {
     /// Events that are forgotten at a time; the next upkeep takes the rest.
     const EVENTS_MAX: usize = 10_000;
@@ -236,7 +236,7 @@ pub async fn tidy(app: &App) -> Result<()> {
     app.tend_each(old, |w, id| store::forget_event(w, *id)).await
 }
 
-/// Brings the figures of the outbox up to date.
+/// Updates the metrics of the outbox.
 pub async fn observe(app: &App) -> Result<()> {
     let (pending, dead) = app.read(|r| Ok((store::count(r, "pending")?, store::count(r, "dead")?))).await?;
     let age_ms = pending.oldest.map_or(0, |at| Timestamp::now().0 - at.0);
@@ -277,7 +277,7 @@ mod tests {
             [count("mail", None), count("sftpgo", None)],
             [crate::kernel::outbound::mail::AT_ONCE_MAX, sftpgo::AT_ONCE_MAX]
         );
-        // Those of many together leave room for letters and accounts too, and who is busy has no second turn.
+        // Webhooks leave capacity for mail and account updates, and a busy target gets no second delivery.
         let busy: HashMap<_, _> = chosen.into_iter().collect();
         let others = (0..20).flat_map(|_| webhooks(Some(OrganizationId::new()), 20, 3).collect::<Vec<_>>());
         let all = others.enumerate().map(|(n, head)| Head { target: format!("webhook x {n}"), ..head });

@@ -1,5 +1,5 @@
-//! The outermost layer: request id, address, body limits, panic guard, the one place where a failure becomes an answer,
-//! and what every answer carries.
+//! The outermost middleware: request id, client address, body limits, panic guard, the only conversion of errors into
+//! answers, and the headers that every answer has.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -151,14 +151,14 @@ impl<E> Edge<E> {
         response.body(body.to_string())
     }
 
-    /// One line for a failure, as loud as it is ours; where somebody repeats it, one a minute.
+    /// Logs a failure, at a level by whose fault it is. Repeats by one caller are logged once a minute.
     fn log(&self, failure: &Error, exchange: &Exchange) {
         let path = shown(&exchange.path);
         let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
         let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = exchange.actor();
         if cause == Cause::Internal {
-            // Told every time: the answer says that the log has it.
+            // Never coalesced: the answer refers to this log line.
             return tracing::error!(request_id, path, word, source, kind, name, "failed");
         }
         let status = cause.status();
@@ -167,7 +167,7 @@ impl<E> Edge<E> {
         let repeats = if is_told { self.app.refusals.count(what, Timestamp::now()) } else { None };
         match (status, repeats) {
             (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
-            // What is not switched on here is no fault of ours.
+            // A feature that is not configured is not a server fault.
             (401 | 403 | 429 | 501, Some(repeats)) => {
                 tracing::info!(request_id, path, word, source, kind, name, repeats, "refused");
             }
@@ -178,13 +178,13 @@ impl<E> Edge<E> {
         }
     }
 
-    /// What every answer carries.
+    /// Adds the headers that every answer has.
     fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &Exchange) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // Beside what the answer itself varies by.
+        // In addition to what the answer itself varies by.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        // What may hold personal data or a secret is kept nowhere: all but the answers that say otherwise.
+        // Answers can hold personal data or secrets: they are not cached unless they set their own Cache-Control.
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
             headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
@@ -226,7 +226,7 @@ impl<E> Edge<E> {
     }
 }
 
-/// Our error for one of the framework's; a finished answer passes as it is.
+/// Converts an error of the framework into ours; a finished answer is returned unchanged.
 fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     if let Some(Failure(failure)) = error.downcast_ref::<Failure>() {
         return Ok(failure.clone());
@@ -248,11 +248,11 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
         StatusCode::BAD_REQUEST => Cause::MalformedBody,
         _ => Cause::Internal,
     };
-    // The text of this one repeats what the caller sent.
+    // This error's text repeats caller input, so it is not logged.
     Ok(if cause == Cause::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
 }
 
-/// The scope of codes of what makes somebody known.
+/// The error code scope of sign-in.
 const SIGN_IN_AREA: u32 = 28;
 
 /// The scope of codes for a path below the base path.
@@ -286,8 +286,7 @@ fn area(path: &str) -> u32 {
     AREAS.iter().find(|(top, _)| below(top)).map(|(_, scope)| *scope).or(members).unwrap_or(35)
 }
 
-/// A path that is not text names nothing: what cannot be read becomes the sign for that, and is then not found like any
-/// other name.
+/// A path that is not UTF-8 matches no route: invalid bytes become U+FFFD, and the request gets 404.
 fn make_readable(request: &mut Request) {
     let path = request.uri().path();
     let mut bytes = Vec::with_capacity(path.len());
@@ -323,7 +322,7 @@ fn require_one_host(request: &Request) -> crate::kernel::error::Result<()> {
     let refused = |message| Err(Error::header_field("host", message).header("Connection", "close"));
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => refused("must be there once"),
+        (_, Some(_)) => refused("must not be repeated"),
         (Some(host), None) if !host.to_str().is_ok_and(is_host) => {
             refused("must be the name or the address of a host, perhaps with a port")
         }
@@ -348,7 +347,7 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-/// An id that the caller brought, if it is plain.
+/// The caller's `X-Request-Id`, if it is short plain ASCII.
 fn incoming_id(request: &Request) -> Option<String> {
     const ID_BYTES_MAX: usize = 64;
     let id = request.headers().get("x-request-id")?.to_str().ok()?;

@@ -1,4 +1,4 @@
-//! What the kernel is given of the features: their reactions to changes of others, in this order, and their secrets.
+//! The features that the kernel calls back: their reactions to occurrences, in this order, and their secret columns.
 
 use crate::features::{api_keys, grants, invitations, jobs, members, plugins, quotas, sessions, webhooks};
 use crate::integrations::sftpgo;

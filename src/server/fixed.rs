@@ -1,4 +1,4 @@
-//! Texts that are the same for everybody: made when somebody first asks, compressed once, shared by all who read them.
+//! Static documents: rendered on first use, compressed once, shared by all requests.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
         let mut parts = entry.split(';').map(str::trim);
         let coding = parts.next().unwrap_or_default().to_ascii_lowercase();
         let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-        // What cannot be read is no wish.
+        // An unreadable header counts as absent.
         let weight: f32 = weight.map_or(1.0, |text| text.parse().unwrap_or(0.0));
         match &*coding {
             "gzip" | "x-gzip" => gzip = Some(weight),

@@ -1,4 +1,4 @@
-//! The HTTP surface: its table of contents, the layers around it, and the server.
+//! The HTTP API: the list of operations, the middleware around them, and the router.
 //!
 //! Order, outermost first: `Edge` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
 //! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
@@ -190,7 +190,7 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
     Ok((document, declared))
 }
 
-/// What operations can answer that their shapes do not tell, by API.
+/// Failures and headers of operations that do not follow from their signatures, one list per API.
 const ANSWERS: &[&[Answers]] = &[
     permissions::api::mappings::ANSWERS,
     permissions::api::assignments::ANSWERS,
@@ -232,7 +232,7 @@ const ANSWERS: &[&[Answers]] = &[
     plugins::api::run::ANSWERS,
 ];
 
-/// What the types of these fields cannot say: by schema and field, more of its schema.
+/// Schema details that the Rust types cannot express: schema, field, extra keywords.
 fn details() -> Vec<(&'static str, &'static str, Value)> {
     let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
     let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
@@ -256,13 +256,13 @@ fn of(schema: &str) -> Value {
     json!({"items": {"$ref": format!("#/components/schemas/{schema}")}})
 }
 
-/// Nothing of the page comes from elsewhere: not its fonts, and no client of its maker.
+/// The page loads nothing from other hosts: no fonts, and not the vendor's client.
 const PAGE: &str = r#"{"withDefaultFonts":false,"hideClientButton":true}"#;
 
 /// The page that shows the document.
 fn page(app: &Arc<App>) -> Result<String> {
     let service = service(app, &Arc::new(Providers::new(app)));
-    // `</` in a description would end the page's script.
+    // `</` in a description would close the `<script>` element of the page.
     let shown = described(&service, app)?.0.to_string().replace("</", "<\\/");
     let title = console::page::escaped(&app.config.docs_title);
     let page = service
@@ -277,7 +277,7 @@ fn page(app: &Arc<App>) -> Result<String> {
     Ok(page)
 }
 
-/// All that the program answers, ready for a server or for the command line.
+/// The complete HTTP endpoint, used by the server and by the command line.
 pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let providers = Arc::new(Providers::new(app));
     let service = service(app, &providers);
@@ -314,7 +314,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
 }
 
-/// Rules that a schema names as a format, because a pattern could not say all that is wrong.
+/// Validation rules used as JSON Schema `format`, because a pattern cannot report every fault.
 pub const FORMATS: &[Format] = &[
     ("password", members::password::faults),
     ("password-hash", members::password::hash_faults),
@@ -356,7 +356,7 @@ async fn readyz(app: poem::web::Data<&Arc<App>>) -> Response {
     health(&app.faults().await, app.snapshot().epoch > 0)
 }
 
-/// `ok`, `degraded` (200: what is asked is answered, but something is wrong) or `unavailable` (503).
+/// `ok`, `degraded` (200: requests are answered, but there is a fault) or `unavailable` (503).
 fn health(faults: &[Fault], has_policy: bool) -> Response {
     let (status, word) = match (faults, has_policy) {
         ([], true) => (StatusCode::OK, "ok"),
@@ -371,7 +371,7 @@ fn health(faults: &[Fault], has_policy: bool) -> Response {
     Response::builder().status(status).content_type("application/json").body(body.to_string())
 }
 
-/// The public keys of access tokens, for neighbours that verify them (RFC 7517, so without our envelope).
+/// The public keys of access tokens, for services that verify them (a plain RFC 7517 document, no envelope).
 #[handler]
 fn jwks(app: poem::web::Data<&Arc<App>>) -> Response {
     Response::builder()
@@ -416,7 +416,7 @@ impl Endpoint for Shared {
     }
 }
 
-/// What lies between the routes and the operations.
+/// The middleware between the router and the operations.
 struct Operations {
     inner: BoxEndpoint<'static>,
     inputs: Arc<Inputs>,
@@ -426,7 +426,7 @@ struct Operations {
 }
 
 impl Operations {
-    /// In a debug build: the answer, or a failure where the document does not have it.
+    /// In a debug build: fails if the document does not declare this failure or header.
     fn checked(&self, operation: &str, answer: poem::Result<Response>) -> poem::Result<Response> {
         let kept = match &answer {
             Ok(response) => self.declared.check_headers(operation, response.headers()),
@@ -492,7 +492,7 @@ impl Operations {
     }
 }
 
-/// The failure, as the gateway's definition calls it.
+/// Replaces the error code by the one that the gateway definition fixes for this operation.
 fn as_defined(operation: &str, error: poem::Error) -> poem::Error {
     let Some(cause) = error.downcast_ref::<Failure>().map(|failure| failure.0.cause) else { return error };
     let defined = permissions::api::as_defined(operation, cause);

@@ -29,7 +29,7 @@ pub(in crate::cli) struct New {
 
 #[derive(Args)]
 pub(in crate::cli) struct Pack {
-    /// A core module, or a component that shall get test vectors
+    /// A core module, or a component to add test vectors to
     input: PathBuf,
     /// The component; beside the input, with `.component.wasm` at its end, when absent
     #[arg(short, long, value_name = "OUT")]

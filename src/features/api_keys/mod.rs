@@ -134,7 +134,7 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
     })
 }
 
-/// When a key ends: its kind's life from now, unless it shall end earlier.
+/// When a key expires: after the lifetime of its type, or earlier if requested.
 fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Timestamp> {
     let latest = now.plus_ms(kind.ttl_s * 1_000);
     match wanted {

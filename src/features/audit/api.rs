@@ -95,7 +95,7 @@ struct AuditVerification {
     entries: u64,
     /// The first entry that does not
     broken_at: Option<i64>,
-    /// Note it elsewhere: a chain that was cut short shows by it
+    /// Store it outside of Roster: a truncated chain can be detected with it
     last_hash: String,
 }
 

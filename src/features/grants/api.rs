@@ -63,7 +63,7 @@ struct RevokeRequest {
 /// The grant that stands now
 #[derive(Object)]
 struct Granted {
-    /// The same for the same right
+    /// Granting the same right again returns the same id
     permission_id: GrantId,
     /// Always `granted`
     result: String,
@@ -288,7 +288,7 @@ fn held_roles(snapshot: &Snapshot, member: MemberId, reach: Reach) -> Vec<HeldRo
     held
 }
 
-/// 304 when the caller has it already. The tag is a digest of what is shown, without the epoch: a change elsewhere
+/// 304 if the caller's copy is current. The tag is a digest of what is shown, without the epoch: a change elsewhere
 /// on the site does not make every cache fetch again.
 fn unless_known(found: RightsSnapshot, if_none_match: Option<&str>) -> Reply<RightsSnapshot> {
     let shown = format!("{}{}{}", found.uid, found.permissions.to_json_string(), found.roles.to_json_string());
@@ -303,7 +303,7 @@ fn find(t: &Transaction<'_>, subject: Option<&str>, uid: Option<MemberId>) -> Re
     match (subject, uid) {
         (Some(subject), None) => members::find_by_sub(t, subject),
         (None, Some(uid)) => Ok(members::find(t, uid)?.filter(|member| member.status != "deleted")),
-        _ => Err(Error::field("authentik_sub", "name the member by authentik_sub or by uid, not both")),
+        _ => Err(Error::field("authentik_sub", "send either authentik_sub or uid, not both")),
     }
 }
 

@@ -21,7 +21,7 @@ crate::text! {
     InvitedRoleKey 1..=64 "";
 }
 
-/// Who is invited, to what; a role by id or by key, or none
+/// A new invitation; the role is given by id, by key, or not at all
 #[derive(Object)]
 struct CreateInvitation {
     role_id: Option<RoleId>,

@@ -233,7 +233,7 @@ fn accepted(invitation: &Invitation, member: MemberId, is_new: bool) -> Entry {
     Entry::new("member", member).within(invitation.organization).after(after)
 }
 
-/// What changes here with what others change.
+/// Reacts to occurrences of other features.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         Occurrence::MemberErased(member) => store::forget_invited(t, *member).map(|()| Vec::new()),

@@ -21,7 +21,7 @@ use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId};
 
 crate::text! {
-    /// What went wrong, for whoever looks at the job
+    /// What went wrong, shown with the job
     JobError 1..=2000 "";
 }
 
@@ -33,7 +33,7 @@ enum JobState {
     Queued,
     /// Waits until its member and its organization are active again
     Held,
-    /// In the hands of a worker
+    /// A worker holds its lease
     Leased,
     Done,
     /// Failed too often
@@ -130,7 +130,7 @@ struct JobView {
     attempts: i64,
     /// Not before this, in Unix milliseconds
     run_at: i64,
-    /// Until when its worker has to say that it lives, in Unix milliseconds
+    /// End of the lease: the worker must send a heartbeat before, in Unix milliseconds
     #[oai(nullable)]
     leased_until: Option<i64>,
     /// Why it failed the last time
@@ -181,7 +181,7 @@ struct ClaimedJob {
     id: JobId,
     /// Send it with every report
     lease_id: LeaseId,
-    /// Until when to say that you live, in Unix milliseconds
+    /// End of the lease: send a heartbeat before, in Unix milliseconds
     leased_until: i64,
     kind: String,
     video_id: String,
@@ -268,7 +268,7 @@ impl From<StepReport> for Report {
     }
 }
 
-/// A sign of life
+/// A heartbeat
 #[derive(Object)]
 struct JobHeartbeat {
     /// As the claim answered it; needed where several workers share a key
@@ -362,7 +362,7 @@ impl Api {
         after: Query<Option<String>>,
     ) -> Reply<Page<JobView>> {
         let mut filter = sight(&self.app.snapshot(), &caller, Permission::JOB_LIST)?;
-        // Who sees only the own jobs finds none of others.
+        // A caller without the permission finds only its own jobs.
         let is_foreign = filter.member.zip(member.0).is_some_and(|(own, asked)| own != asked);
         filter.member = if is_foreign { Some(MemberId(uuid::Uuid::nil())) } else { filter.member.or(member.0) };
         filter.state = state.0.map(JobState::word);
@@ -435,7 +435,7 @@ impl Api {
         Ok(ok(ClaimedJobs { jobs: claimed.into_iter().map(Into::into).collect() }))
     }
 
-    /// Say that you work on a job, and how far you are
+    /// Send a heartbeat and progress for a job
     ///
     /// Extends the lease. Completing or skipping a step makes ready what waited for it; with the last one the job is done.
     /// At most `jobs.processors` of a job run at the same time.
@@ -457,7 +457,7 @@ impl Api {
         Ok(ok(self.app.change(&caller, "job.heartbeat", report).await?.answer.into()))
     }
 
-    /// Say that your part of a job is done
+    /// Complete the worker's part of a job
     ///
     /// What was claimed and not reported as skipped counts as completed. The job is done when every step is over; what
     /// was not claimed waits for another worker. Saying it twice is saying it once.

@@ -233,7 +233,7 @@ static FIRST_STEPS: LazyLock<(String, queue::Ready)> = LazyLock::new(|| {
     (json!(steps).to_string(), queue::ready(&steps))
 });
 
-/// The jobs of a video go with it; whoever works on one hears at its next report that there is no such job.
+/// Deletes the jobs of a video. Their workers get `job_not_found` at the next report.
 pub fn forget_video(w: &Writer<'_>, video: &str) -> Result<()> {
     store::delete_of_video(w, video)
 }
@@ -292,7 +292,8 @@ pub fn expire(t: &Transaction<'_>, rules: Rules) -> Result<Changed<()>> {
         let ended_at = job.leased_until.unwrap_or(t.now());
         // Nobody holds it any more: a late word from its worker is not taken for a repeat.
         (job.leased_by, job.lease) = (None, None);
-        let what = give_back(t, &mut job, ended_at, "its lease ran out without a word from the worker", rules, true)?;
+        let what =
+            give_back(t, &mut job, ended_at, "the lease expired without a heartbeat from the worker", rules, true)?;
         changed = recorded(changed, &job, what);
     }
     Ok(changed)

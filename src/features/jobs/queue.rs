@@ -1,4 +1,4 @@
-//! Which job a worker gets next, found without a look at the others.
+//! Selects the next job for a worker by index, without a scan.
 //!
 //! A queue holds what one member has in one organization with the same set of processors ready. Claims choose among
 //! queues, by an index in the order of turns; the first job of a queue is found by another.

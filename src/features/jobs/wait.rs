@@ -35,7 +35,7 @@ pub struct Waiting {
     each_max: u64,
     /// How many each program or organization has.
     of: Mutex<HashMap<String, u64>>,
-    /// One line for all that want the same, as long as somebody stands in it.
+    /// One queue per set of wanted processors, while a worker waits in it.
     lines: Mutex<HashMap<Wanted, Weak<Line>>>,
 }
 
@@ -60,7 +60,7 @@ impl Waiting {
     }
 }
 
-/// Somebody who waits, counted for as long as that takes.
+/// A waiting worker, counted in the metrics until it is dropped.
 struct Seat<'a> {
     app: &'a App,
     waiting: &'a Waiting,
@@ -117,7 +117,7 @@ pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, wish: &Wish,
         first = line.lock() => first,
         () = &mut over => return Ok(Vec::new()),
     };
-    // All lines together look so often, however many there are.
+    // The pause grows with the number of queues, so that the total polling rate stays constant.
     let pause = LOOK_EVERY.saturating_mul(lines);
     loop {
         let commit = app.next_commit();

@@ -143,7 +143,7 @@ pub fn create(w: &Writer<'_>, capacity: Capacity, new: &NewMember) -> Result<Mem
     Ok(id)
 }
 
-/// The same under an id that was chosen before, for who creates their own account.
+/// Like [`create`], with a given id, for members who create their own account.
 pub fn create_as(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
     store::insert_member(w, capacity, id, new)?;
     match &new.authentik_sub {
@@ -152,7 +152,7 @@ pub fn create_as(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMemb
     }
 }
 
-/// A name by which a provider knows somebody.
+/// An identity at an external provider.
 #[derive(Debug, Clone)]
 pub struct ExternalName {
     pub provider: String,
@@ -161,7 +161,7 @@ pub struct ExternalName {
     pub account_id: Option<String>,
 }
 
-/// The member whom a provider knows by this subject.
+/// The member with this identity (provider, subject).
 pub fn find_known(r: &Reader<'_>, provider: &str, subject: &str) -> Result<Option<Member>> {
     store::find_by_identity(r, provider, subject)
 }
@@ -220,7 +220,7 @@ pub fn create_known(
     store::insert_identity(w, id, &name.provider, &name.subject, name.account_id.as_deref())
 }
 
-/// Gives a member names that it lacks, as far as they are free; answers which.
+/// Fills missing names of a member if no other member has them; returns the filled fields.
 pub fn fill_gaps(t: &Transaction<'_>, member: &Member, offered: &NewMember) -> Result<Vec<&'static str>> {
     let mut filled = member.clone();
     if filled.username.is_none() {
@@ -306,7 +306,7 @@ pub fn find_login(r: &Reader<'_>, login: &str) -> Result<Option<Login>> {
     store::find_login(r, login)
 }
 
-/// The form in which e-mails and usernames are compared.
+/// The normalized form for comparing e-mails and usernames.
 pub fn folded(text: &str) -> String {
     text.trim().to_lowercase()
 }

@@ -84,7 +84,7 @@ pub fn delete_lapsed(t: &Transaction<'_>, before: Timestamp, listed: &[MemberId]
 /// Takes away all personal data, memberships, roles, grants, sessions and keys; the id stays, for the audit.
 pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Changed<()>> {
     let id = former.id;
-    // Said before the names are gone: whoever hears of it has to know whom it means.
+    // The event is created before the names are deleted, because external systems need them.
     let deleted = erased(t, id)?;
     let held: Vec<OrganizationId> =
         t.snapshot().tenants().filter(|tenant| tenant.set_of(id).is_some()).map(|tenant| tenant.id).collect();

@@ -202,7 +202,7 @@ fn own_entry(n: usize, item: &Value, prefixed: &dyn Fn(&str) -> String, faults: 
 
 // ── checks ──
 
-/// Categories are for people: deeper ones are a mistake, or an attack on what walks them.
+/// Depth limit of categories: protects code that walks the tree recursively.
 const DEPTH_MAX: usize = 16;
 
 fn check(entries: &[Entry], faults: &mut Faults) {

@@ -26,7 +26,7 @@ const ROLES: &str = "roster.roles";
 const ORG_CODE: &str = "org_code";
 const NOW_MS: &str = "now_ms";
 
-/// What a source says of somebody.
+/// The external keys and claims of a member from one source.
 #[derive(Debug, Clone, Copy)]
 pub struct Word<'a> {
     pub source: Source,
@@ -100,7 +100,7 @@ impl Mapped {
         !self.in_force.is_empty()
     }
 
-    /// Does all that the answer rests on hold still? Asked within the transaction that applies it.
+    /// Are the plugins and mappings still the same? Checked in the transaction that applies the result.
     pub fn holds(&self, snapshot: &Snapshot, table: &[String]) -> bool {
         let tenant = snapshot.tenant(self.organization);
         let mut now = tenant.into_iter().flat_map(mappers).filter(|binding| binding.mode == Mode::Enforce);
@@ -109,7 +109,7 @@ impl Mapped {
     }
 }
 
-/// The roles changed under every try.
+/// Roles or plugins changed during every attempt.
 pub fn never_still() -> Error {
     let message = "the organization's plugins or mappings changed while they were asked: try again";
     Error::new(Cause::Busy).saying(message).retry_after(1)
@@ -146,7 +146,7 @@ pub async fn ask(app: &Arc<App>, (organization, member): (OrganizationId, Member
     mapped.in_force = all.iter().filter(|binding| binding.mode == Mode::Enforce).map(|b| (*b).clone()).collect();
     let mut input = input_of(tenant, member, word);
     if input.bytes() as u64 > app.config.plugin_input_bytes {
-        // The claims say the same.
+        // The claims contain the same data.
         input.raw_json = None;
     }
     let chain = Chain { app, tenant, all, input, block: block(tenant, word) };

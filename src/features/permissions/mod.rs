@@ -203,8 +203,8 @@ pub fn assign_system_role(w: &Writer<'_>, organization: OrganizationId, member: 
     store::insert_assignment(w, organization, member, role.id, Source::Manual)
 }
 
-/// Gives a member a role by hand, without asking what the caller holds: whoever promised it held it. Giving twice is
-/// giving once.
+/// Assigns a role manually without checking what the caller holds: that was checked for the creator of the invitation.
+/// Assigning twice is the same as once.
 pub fn give(w: &Writer<'_>, organization: OrganizationId, member: MemberId, role: RoleId) -> Result<()> {
     let held = store::list_assignments(w, organization, member)?;
     if held.iter().any(|held| held.role == role && held.source == Source::Manual) {

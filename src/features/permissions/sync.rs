@@ -16,7 +16,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
-/// What a sync did, or would do. Roles by key.
+/// The result of a sync or of its dry run, as role keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synced {
     pub source: Source,
@@ -124,7 +124,7 @@ pub fn plan(t: &Transaction<'_>, word: Word<'_>, mapped: &Mapped) -> Result<Opti
     Ok(Some(plan))
 }
 
-/// Brings it about. The caller must hold what it gives, and be one who may take what it takes.
+/// Applies a plan. The caller must hold the roles that it adds and must be allowed to remove the others.
 pub fn reconcile(
     t: &Transaction<'_>,
     caller: &Identity,

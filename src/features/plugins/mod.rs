@@ -100,7 +100,7 @@ pub struct Tried {
     pub failure: Option<String>,
 }
 
-/// Failed vectors that are kept of an upload: enough to begin with, and no burden on whoever lists versions.
+/// Failed vectors that are stored per upload. More would make the list of versions large.
 const FAILED_KEPT: usize = 10;
 /// What was expected and answered is kept up to this length, as JSON.
 const FAILED_BYTES_MAX: usize = 1_024;

@@ -59,7 +59,7 @@ pub struct NewUser {
     /// In bytes; the default when absent.
     pub quota_size: Option<i64>,
     pub organization: Option<OrganizationId>,
-    /// Who has a letter sent with a link to begin with; `None` for no letter.
+    /// Who causes the welcome mail with its link; `None` sends no mail.
     pub welcome: Option<Maker>,
 }
 
@@ -194,7 +194,7 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
     Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
 }
 
-/// What of a user shall be otherwise.
+/// The fields of a user to change.
 #[derive(Debug, Clone, Default)]
 pub struct Edit {
     pub email: Option<String>,

@@ -416,7 +416,7 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
     }
 }
 
-/// What changes here with what others change.
+/// Reacts to occurrences of other features.
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         // What it may store is said by its organization from now on.

@@ -1,4 +1,4 @@
-//! Somebody whom a provider vouches for: found or made a member, and brought in line with what the provider says.
+//! Just-in-time provisioning: finds or creates the member of a provider's user, and updates it from the claims.
 //!
 //! **Invariant.** Provider and subject say who it is, and nothing else does: no e-mail and no username leads to a member
 //! who was there before. What a member has is never overwritten from outside.
@@ -21,7 +21,7 @@ use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::outbox::{Event, Kind};
 
-/// Who arrives, as the provider says.
+/// A user as the provider describes it.
 #[derive(Debug, Clone)]
 pub struct Arrival {
     pub provider: String,
@@ -47,7 +47,7 @@ impl Arrival {
     }
 }
 
-/// What an arrival did.
+/// The result of provisioning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcomed {
     pub id: MemberId,
@@ -59,13 +59,13 @@ pub struct Welcomed {
 /// Roles as they are to be brought about in each organization.
 pub type Plans = Vec<(OrganizationId, Plan)>;
 
-/// What role mappers said of somebody, asked so often already.
+/// The answers of the role mappers, and the number of attempts so far.
 pub struct Advice {
     mapped: Vec<Mapped>,
     tries: usize,
 }
 
-/// The member who arrives. Who is new is created, active and without roles; who is suspended is turned away.
+/// Finds or creates the member. A new member is active and has no roles; a suspended one is rejected.
 ///
 /// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
 pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
@@ -95,9 +95,9 @@ pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) 
         };
         match app.change(&caller, "member.arrive", welcome).await?.answer {
             Some(found) if found == id => return Ok(id),
-            // The same person arrived by another request at the same time.
+            // A concurrent request created the same member.
             Some(found) => known = Some(found),
-            // What the mappers were told holds no more: they are asked again.
+            // The mappers' input has changed: they are called again.
             None => {}
         }
     }
@@ -178,7 +178,7 @@ pub fn welcome(
                 welcomed.fields = filled;
             }
         }
-        // Erased in this very moment.
+        // The member was erased concurrently.
         None if t.snapshot().person(id).is_some() => return Err(Cause::InvalidLogin.into()),
         None => {
             let capacity = members::require_room(t.snapshot(), members_max)?;
@@ -216,9 +216,9 @@ pub fn welcome(
     Ok(entries.into_iter().fold(Changed::nothing(welcomed), Changed::also).policy(changes).event(events))
 }
 
-/// Brings roles in line; answers what there is to record, and how the member sits there now.
+/// Applies the role plans; returns the audit entries and the changes of the snapshot.
 pub fn bring_about(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(Vec<Entry>, Vec<Change>)> {
-    // Whoever made the mappings, or put the plugin in force, gave these roles away already: the site hands them out.
+    // The rights check was made when the mapping was created or the plugin activated, so no caller is checked here.
     let holder = Identity::command_line();
     let (mut entries, mut seats) = (Vec::new(), Vec::new());
     for (organization, plan) in plans {
@@ -241,7 +241,7 @@ pub fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival)
     Ok(is_other_account && !is_same_email)
 }
 
-/// Makes the member belong where this provider's people do.
+/// Adds the member to the organization of this provider's users.
 fn join(t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<(OrganizationId, Change)>> {
     let Some(org_code) = &arrival.organization else { return Ok(None) };
     let Some(organization) = t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) else {

@@ -111,12 +111,12 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
         Ok((found, is_known))
     };
     let (found, is_known) = app.read(find).await?;
-    // Whoever has an e-mail and a username has one account all the same.
+    // E-mail and username of one member count as one account for throttling.
     let account = found.as_ref().map_or(folded, |login| login.member.id.to_string());
     let attempt = Attempt::new(&account, visitor.exchange.address);
     let guard = app.guard.clone();
     let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
-    // Asked before waiting for a turn to hash, and again when it comes: others may have failed meanwhile.
+    // Checked before waiting for a hash slot and again after: other attempts may have failed meanwhile.
     require_patience()?;
     let stored = found.as_ref().and_then(|login| login.password_hash.clone());
     let verified = password::verify(app, password.clone(), stored.clone(), require_patience).await?;
@@ -124,7 +124,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
         Some(login) => {
             let id = login.member.id;
             let former = stored.clone();
-            // Whoever changed the password while this one was hashed has shut out whoever knows only this one.
+            // If the password changed while this one was hashed, the old password is no longer valid.
             let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
                 true => members::require_password_kept(t, id).map_err(|_| {
                     Error::new(Cause::InvalidLogin).because("who chose the password may not do so any more")
@@ -236,7 +236,7 @@ enum Renewed {
     Other(Box<SessionRow>),
 }
 
-/// Goes on with a session for a browser: the cookies are renewed, or taken away when they will not do any more.
+/// Renews a browser's session: sets new cookies, or removes them when they are invalid.
 pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
     let renewed = renew(app, exchange, session, refresh).await;
     match &renewed {
@@ -247,9 +247,9 @@ pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: Session
     renewed
 }
 
-/// Goes on with a session: the refresh token is used up and answered with its successor.
+/// Renews a session: consumes the refresh token and returns its successor.
 pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
-    // Most of what is nothing never reaches the writer.
+    // Most invalid tokens are rejected before they reach the writer.
     let known =
         app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(Cause::InvalidRefresh)?;
     let (sealer, config, offered) = (app.sealer, app.config.clone(), refresh.to_owned());
@@ -290,7 +290,7 @@ pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refr
 /// `rt_` and 32 bytes.
 const REFRESH_BYTES: usize = 46;
 
-/// A used token came back: somebody has a copy, and nobody can say who.
+/// A used refresh token was sent again: someone has a copy, so the session ends.
 async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<()> {
     let end = move |t: &Transaction<'_>, _: &Identity| {
         let Some(row) = store::find_session(t, session)? else { return Ok(Changed::nothing(())) };
@@ -336,7 +336,7 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
     app.change(caller, "session.end", end).await.map(drop)
 }
 
-/// Forgets sessions and one-time secrets whose time is over.
+/// Deletes expired sessions and one-time tokens.
 pub async fn tidy(app: &App) -> Result<()> {
     app.tend_in_pieces(store::forget_tokens).await?;
     app.tend_in_pieces(invitations::forget_expired).await?;
@@ -352,7 +352,7 @@ pub async fn tidy(app: &App) -> Result<()> {
     members::forget_lapsed(app).await
 }
 
-/// What a device calls itself, in a few words.
+/// A short device name from the User-Agent.
 fn device_of(agent: &str) -> String {
     const BROWSERS: [(&str, &str); 6] = [
         ("Edg/", "Edge"),
@@ -383,7 +383,7 @@ fn device_of(agent: &str) -> String {
     }
 }
 
-/// Does the writes and asks the questions that belong to a credential.
+/// Implements the authentication steps that need a write or a request to a provider.
 pub struct Doorkeeper {
     pub app: Arc<App>,
     pub providers: Arc<oidc::Providers>,

@@ -28,7 +28,7 @@ use crate::kernel::secret;
 
 const PURPOSE: &str = "password_reset";
 
-/// The data of a link in a welcome letter, as JSON; other links have none.
+/// The data of a link in a welcome mail, as JSON; other links have none.
 const WELCOME: &str = "\"welcome\"";
 
 /// Keeps a hash of today's parameters for a password that was just right. It may fail: the old one serves on.
@@ -171,7 +171,7 @@ pub struct Link {
     pub expires_at: Timestamp,
 }
 
-/// Makes a link for a member, to be handed over by whoever asks for it.
+/// Creates a password link for a member; the caller passes it on.
 pub fn make_link(
     app: &App,
     token: String,

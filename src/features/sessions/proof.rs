@@ -1,4 +1,4 @@
-//! Proves a member to a door that is not ours, without opening a session.
+//! Checks a member's credential for an external login (SFTPGo), without creating a session.
 //!
 //! **Invariant.** It is as hard to guess here as at the sign-in: the same counts, the same work. Where a second factor is
 //! due, a password alone proves nothing.

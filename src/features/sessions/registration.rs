@@ -1,4 +1,4 @@
-//! Self-registration: whoever proves an e-mail becomes a member, without any role.
+//! Self-registration: a person who proves an e-mail becomes a member without roles.
 //!
 //! **Invariant.** Asking tells nothing of whose e-mail is known already: the answer is the same, and comes before the e-mail
 //! is looked up. (Usernames are public: a taken one is told.) A pending member can do nothing. Where several registered
@@ -86,7 +86,7 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
         let mut is_contested = false;
         if let Some(login) = members::find_login(t, email)? {
             let id = login.member.id;
-            // While a code is fresh nothing changes: whoever got it proves the registration that it came with.
+            // While a code is valid the registration does not change, so the code proves exactly this registration.
             if store::has_token_since(t, id, PURPOSE, since)? {
                 store::contest(t, &place(&sealer, id))?;
                 return Ok(Changed::nothing(Entered::Again));

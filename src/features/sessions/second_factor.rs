@@ -313,7 +313,7 @@ pub fn state(r: &Reader<'_>, member: MemberId) -> Result<State> {
     })
 }
 
-/// Begins a second factor. Whoever has a password shows it: an access token alone locks nobody out of an account.
+/// Starts the set-up of a second factor. It needs the password: a stolen access token must not lock a member out.
 pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Option<String>) -> Result<NewSecret> {
     let session = session_of(caller)?;
     let find = move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, is_confirmed(r, member)?));

@@ -27,7 +27,8 @@ pub async fn measure(media_root: &Path, path: &VideoPath) -> Result<i64> {
     if media_root.as_os_str().is_empty() {
         return Err(Cause::MediaRootNotConfigured.into());
     }
-    let silent = || Error::new(Cause::Busy).saying("the media root does not answer: try again").retry_after(5);
+    let silent =
+        || Error::new(Cause::Busy).saying("the disk of the media root does not respond: try again").retry_after(5);
     let turn = tokio::time::timeout(TURN_WAIT, TURNS.acquire()).await.map_err(|_| silent())?;
     let turn = turn.map_err(|_| Error::internal("nothing is measured any more"))?;
     let (root, path) = (media_root.to_owned(), path.clone());
@@ -60,7 +61,7 @@ fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
     Ok(second.st_size)
 }
 
-/// The media root itself may be a link: whoever configured it chose so.
+/// The media root itself can be a symbolic link, because the administrator configured it.
 pub fn open_root(root: &Path) -> Result<OwnedFd> {
     openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
         Error::new(Cause::MediaRootNotConfigured)

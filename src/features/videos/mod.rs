@@ -1,4 +1,4 @@
-//! Videos: the files in the members' folders, whose they are, and what they count.
+//! Videos: the files in the members' folders, their owners, and the quota that they use.
 //!
 //! **Invariant.** A video, its bytes in the account, its job, its event and its audit row come and go together, in one
 //! transaction. The functions here are made to be called inside one, by whoever hears of a file first: its member, a
@@ -31,7 +31,7 @@ pub struct Video {
     /// The first 16 hex digits of the SHA-256 of its path.
     pub id: String,
     pub path: VideoPath,
-    /// None for one that lay there before anybody knew whose it is.
+    /// `None` for a file whose owner is not known yet.
     pub member: Option<MemberId>,
     /// Under whose ceiling it counts: its owner's organization when it came to the owner.
     pub organization: Option<OrganizationId>,
@@ -42,7 +42,7 @@ pub struct Video {
 }
 
 impl Video {
-    /// Who pays for it.
+    /// The quota account that it counts for.
     fn account(&self) -> Option<(MemberId, Option<OrganizationId>)> {
         self.member.map(|member| (member, self.organization))
     }
@@ -58,7 +58,7 @@ pub struct Filter {
     pub keyword: Option<String>,
 }
 
-/// A file that shall be a video.
+/// A file to register as a video.
 #[derive(Debug, Clone)]
 pub struct Registration {
     pub path: VideoPath,
@@ -136,7 +136,7 @@ pub struct Admitted {
     queues_job: bool,
 }
 
-/// The first half of [`register`]: all that it can be refused for.
+/// The first half of [`register`]: every check that can fail.
 pub fn admit(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Admission> {
     if let Some(known) = find_at(t, &new.path)? {
         return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
@@ -247,7 +247,7 @@ fn count_in(w: &Writer<'_>, rules: &Rules) -> Result<()> {
     if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(Cause::VideosFull.into()) }
 }
 
-/// Takes a video away with its jobs, and frees its bytes. The file is its owner's affair.
+/// Deletes a video and its jobs, and frees its bytes. The file itself stays.
 pub fn remove(t: &Transaction<'_>, rules: &Rules, caller: &Identity, video: &Video) -> Result<Changed<()>> {
     let events = free(t, rules, video, reason("delete", &video.id, caller))?;
     jobs::forget_video(t, &video.id)?;

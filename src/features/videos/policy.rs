@@ -80,7 +80,7 @@ pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()
             (Reason::PluginDenied, Some(sentence)) => format!("a rule of your organization denies this: {sentence}"),
             (Reason::PluginDenied, None) => "a rule of your organization denies this".to_owned(),
             (Reason::PluginFailed, _) => "a rule of your organization failed, so that this is denied".to_owned(),
-            // What a gate says, as of a member who is suspended, is answered where the video is stored.
+            // A denial by a gate, such as a suspended member, is answered when the video is stored.
             _ => continue,
         };
         let (source, reason) = (new.source.word(), verdict.decision.reason.word());

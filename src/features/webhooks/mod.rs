@@ -20,7 +20,7 @@ pub fn backoff_ms(attempts: u64, first_s: u64, most_s: u64) -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     pub id: WebhookId,
-    /// `None` hears of the whole site.
+    /// `None` gets the events of the whole site.
     pub organization: Option<OrganizationId>,
     pub name: String,
     pub url: String,
@@ -34,7 +34,7 @@ pub struct Webhook {
     pub updated_at: Timestamp,
 }
 
-/// Hears of everything.
+/// Subscribes to all events.
 const EVERY_KIND: &str = "*";
 
 /// All that is wrong with an entry of a webhook's `kinds`.

@@ -61,7 +61,7 @@ pub struct Answered {
     retry_after_s: Option<u64>,
 }
 
-/// Sends to webhooks. Whoever sends has one of these: its connections lead to addresses that were looked at.
+/// Sends to webhooks. Its connections only go to checked addresses.
 pub struct Sender {
     hosts: Hosts,
     timeout: Duration,

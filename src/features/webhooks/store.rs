@@ -103,7 +103,7 @@ pub fn rotate_webhook(w: &Writer<'_>, id: WebhookId, until: Timestamp) -> Result
 
 const SET_WEBHOOK_MAKER: &str = "update webhooks set maker = :maker where id = :id";
 
-/// Who answers for what the webhook hears from now on.
+/// The member or client whose rights the webhook depends on.
 pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result<()> {
     w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.text()), (":id", &id)]).map(drop)
 }

@@ -13,7 +13,7 @@ use crate::kernel::error::{Cause, Error};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, Username, ok};
 use crate::kernel::ids::MemberId;
 
-/// Who shall have an account at Authentik: by `uid` or `sub`, or by names
+/// Who gets an account at Authentik: by `uid` or `sub`, or by names
 #[derive(Object)]
 struct EnsureAuthentikUser {
     /// The subject at Authentik; what Authentik says when absent

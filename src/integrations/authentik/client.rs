@@ -49,7 +49,7 @@ fn yes() -> bool {
     true
 }
 
-/// What an account shall be; what is absent stays as it is.
+/// The desired account; absent fields stay unchanged.
 #[derive(Debug, Clone)]
 pub struct Wish {
     pub username: Option<String>,

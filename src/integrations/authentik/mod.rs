@@ -87,7 +87,7 @@ fn taken(message: &'static str) -> Error {
     Error::new(Cause::UsernameExists).saying(message)
 }
 
-/// The member that is meant, if there is one already. Everything that could refuse is asked before the neighbour is.
+/// Finds the member, if it exists. Every check that can fail runs before Authentik is called.
 async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Member>> {
     let (wanted, members_max) = (wanted.clone(), app.config.members_max);
     let check = move |t: &Transaction<'_>, caller: &Identity| {
@@ -133,7 +133,7 @@ fn require_changeable(
     require_visible(t.snapshot(), reach, member.id)?;
     let is_kept = |now: &Option<String>, wanted: &Option<String>| wanted.is_none() || now == wanted;
     let is_status_kept = wanted.is_active.is_none_or(|is_active| is_active == member.is_active());
-    // Whoever ties a member to an account can sign in as that member by it.
+    // A caller who links a member to an account can sign in as that member.
     let is_linked = member.authentik_sub.is_some();
     if is_linked
         && is_status_kept
@@ -163,7 +163,7 @@ async fn look_up(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<
     Ok(None)
 }
 
-/// Fails for a username or e-mail of another member, before the neighbour hears of it.
+/// Fails if another member has this username or e-mail, before Authentik is called.
 async fn require_names_free(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<()> {
     let own = member.map(|member| member.id);
     let names = [(wanted.username.clone(), Cause::UsernameExists), (wanted.email.clone(), Cause::EmailExists)];

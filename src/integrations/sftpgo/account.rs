@@ -1,4 +1,4 @@
-//! What a member's account at SFTPGo shall be, and how one that is there differs from it.
+//! The desired SFTPGo account of a member, and how an existing account differs from it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const NO_ROOM: i64 = 1;
 /// What SFTPGo counts by itself: only another count settles a difference.
 pub const USAGE: &str = "used_quota_size";
 
-/// What an account shall be.
+/// The desired account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     pub member: MemberId,
@@ -39,7 +39,7 @@ pub struct Wish {
     pub used: i64,
 }
 
-/// A field that is not as it shall be.
+/// A field that differs from the desired account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     pub field: &'static str,
@@ -47,7 +47,7 @@ pub struct Difference {
     pub theirs: Value,
 }
 
-/// What a wish is made of beside the rows.
+/// Settings that the desired account depends on, beside the rows.
 #[derive(Clone)]
 pub struct Bases {
     rules: Rules,
@@ -66,7 +66,7 @@ impl Bases {
         }
     }
 
-    /// What the account of a member shall be, under this name.
+    /// The desired account of a member with this name.
     pub fn wish(&self, r: &Reader<'_>, member: &Member, username: String) -> Result<Wish> {
         let account = quotas::account(r, &self.rules, &self.snapshot, member.id)?;
         let has_room = quotas::has_room(r, &self.rules, &self.snapshot, member.id)?;
@@ -99,7 +99,7 @@ impl Wish {
         self.applied_to(&user)
     }
 
-    /// The account with all that is ours as it shall be, and everything else as it is.
+    /// The account with our fields set to the desired values and all other fields unchanged.
     pub fn applied_to(&self, user: &Account) -> Account {
         let mut user = user.clone();
         user.insert("status".into(), json!(i64::from(self.is_active)));

@@ -66,20 +66,20 @@ pub async fn admit(app: &App, login: Login) -> Result<Option<Account>> {
     };
     let is_proved = match proved {
         Err(refused) if refused.cause == Cause::TooManyFailures => {
-            tracing::info!(member = ?claim.member, "SFTPGo asks for somebody who failed too often");
+            tracing::info!(member = ?claim.member, "an SFTPGo login is throttled after too many failures");
             false
         }
         proved => proved?,
     };
     let Some((_, wish)) = found.filter(|(member, _)| is_proved && member.is_active()) else { return Ok(None) };
     if login.user.as_ref().is_some_and(|user| wish.is_anothers(user)) {
-        tracing::warn!(member = %wish.member, "SFTPGo's account of this name names another member: nobody is let in");
+        tracing::warn!(member = %wish.member, "the SFTPGo account of this name belongs to another member: the login is refused");
         return Ok(None);
     }
     Ok(Some(login.user.as_ref().map_or_else(|| wish.new_account(), |user| wish.applied_to(user))))
 }
 
-/// The account as it shall be from now on; `None` when it is so, or not ours.
+/// The updated account; `None` if it is up to date or not ours.
 pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
     let is_there = user.get("id").and_then(Value::as_i64).unwrap_or(0) > 0;
     if is_there && is_of_erased(app, user).await? {
@@ -105,7 +105,7 @@ async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
     Ok(app.read(move |r| members::find(r, member)).await?.is_some_and(|member| member.is_erased()))
 }
 
-/// The member of a name at SFTPGo, with what its account shall be.
+/// The member with this SFTPGo name, and its desired account.
 async fn find(app: &App, name: &str) -> Result<Option<(Member, Wish)>> {
     let (bases, name) = (Bases::of(app), name.to_owned());
     let look = move |r: &Reader<'_>| {

@@ -58,7 +58,7 @@ impl Action {
     }
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
     Done,
@@ -66,7 +66,7 @@ pub enum Heard {
     Ignored(&'static str),
 }
 
-/// What the disk here can tell of a file.
+/// How far the local disk can confirm a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     /// Nothing: the file lies in another file system, as in a bucket.
@@ -77,7 +77,7 @@ pub enum Disk {
     Home,
 }
 
-/// An event that concerns us.
+/// A valid file event.
 #[derive(Debug, Clone)]
 pub struct FileEvent {
     pub action: Action,
@@ -89,7 +89,7 @@ pub struct FileEvent {
     pub is_over_quota: bool,
     /// When it happened: nanoseconds since 1970, by SFTPGo's clock.
     pub at: i64,
-    /// Names the event; none where it says too little of itself.
+    /// A digest that identifies the event; `None` if SFTPGo sent no session id or timestamp.
     pub mark: Option<Hash>,
 }
 
@@ -125,7 +125,7 @@ pub fn read(app: &App, body: &Value, (action, username): (Action, &str)) -> Resu
         }),
     };
     let (size, timestamp) = (number("file_size", SIZE_MAX), number("timestamp", i64::MAX));
-    // Some versions say 0 where they do not know.
+    // Some SFTPGo versions send 0 for an unknown size.
     let size = size.filter(|size| *size > 0 || !action.has_target());
     let status = number("status", 1_000).unwrap_or(SUCCEEDED);
     if !faults.is_empty() {

@@ -31,7 +31,7 @@ const REMEMBERED_MS: i64 = 7 * 86_400_000;
 /// Files of a folder that move in one change; the rest follow in the next.
 const AT_ONCE_MAX: u64 = 500;
 
-/// Does what an event asks for.
+/// Handles a file event.
 pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Heard> {
     let heading = match event::read_heading(body)? {
         Ok(heading) => heading,
@@ -39,7 +39,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     };
     let name = heading.1.to_owned();
     let Some(owner) = app.read(move |r| members::find_known(r, members::SFTPGO, &name)).await? else {
-        tracing::info!(action = heading.0.name(), "SFTPGo tells of a user who is no member");
+        tracing::info!(action = heading.0.name(), "a file event of SFTPGo names an unknown user");
         return Ok(Heard::Ignored("no member has this name"));
     };
     let event = match event::read(app, body, heading)? {
@@ -53,7 +53,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     let measured = measured(app, &event).await;
     if event.action == Action::FailedUpload {
         if measured == Measured::Unknown {
-            return Ok(Heard::Ignored("the file cannot be looked at"));
+            return Ok(Heard::Ignored("the file cannot be measured"));
         }
         if event.is_over_quota {
             quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &Cause::QuotaExceeded.into()).await;
@@ -159,7 +159,7 @@ async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Memb
     if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
 }
 
-/// What a look at a file tells.
+/// The measured state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Measured {
     Unknown,
@@ -256,7 +256,7 @@ impl Applied {
         if let Some(mark) = &self.event.mark
             && store::is_marked(t, mark)?
         {
-            return Ok(Changed::nothing(Step::Over(Heard::Ignored("it was told before"))));
+            return Ok(Changed::nothing(Step::Over(Heard::Ignored("this event was handled before"))));
         }
         // A folder goes piece by piece, and the event counts as told with its last piece.
         if matches!(self.event.action, Action::Rename | Action::Delete | Action::RemoveFolder)
@@ -324,7 +324,7 @@ impl Applied {
                 if video.member.is_some() {
                     return Ok(resized);
                 }
-                // It lay there before anybody knew whose it is, and cost nobody anything.
+                // The video had no owner and counted for no quota until now.
                 let video = Video { size, ..video };
                 let given = (&video, self.owner, Fit::Must);
                 Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| Heard::Done).and(resized))
@@ -468,7 +468,7 @@ impl Applied {
 
     /// Where a file that the event puts at a path is now, after all renames since; `None` when it is gone, or was replaced.
     fn follow(&self, t: &Transaction<'_>, path: &VideoPath) -> Result<Option<Place>> {
-        /// Nobody renames a file more often before its upload is told.
+        /// The maximum number of renames that are followed for a late upload event.
         const RENAMES_MAX: usize = 8;
         let mut place = Place { path: path.clone(), at: self.event.at };
         for _ in 0..RENAMES_MAX {
@@ -504,7 +504,7 @@ fn note(t: &Transaction<'_>, place: &Place, owner: MemberId, what: What) -> Resu
 }
 
 fn overtaken() -> Done {
-    Ok(Changed::nothing(Heard::Ignored("something later is known already")))
+    Ok(Changed::nothing(Heard::Ignored("a later event for this path was handled before")))
 }
 
 fn hash_of(path: &str) -> Hash {

@@ -98,7 +98,7 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
     }
 }
 
-/// Makes an account what it shall be.
+/// Creates or updates an account to its desired state.
 async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
     if !is_folder(&wish.username) {
         return Err(Trouble::Refused("the name cannot be that of a folder".into()));
@@ -134,7 +134,7 @@ async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
     let mut turn = Turn::begin(app).await;
     let Some(user) = turn.find(name).await? else { return Ok(Some("there is no account any more")) };
     if account::whose(&user) != Some(member.to_string().as_str()) {
-        return Ok(Some("the account of this name is somebody else's"));
+        return Ok(Some("the account with this name belongs to another member"));
     }
     if app.config.sftpgo_delete {
         turn.delete(name).await?;

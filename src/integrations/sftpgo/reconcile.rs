@@ -153,7 +153,7 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Men
         match Turn::begin(app).await.scan(name).await {
             Ok(is_begun) => found.scans += usize::from(is_begun),
             Err(trouble) => {
-                tracing::warn!(?trouble, "SFTPGo does not count a user's files anew");
+                tracing::warn!(?trouble, "SFTPGo did not start a quota scan for a user");
                 break;
             }
         }

@@ -50,7 +50,7 @@ impl Place {
     }
 }
 
-/// What a comparison shall do.
+/// Options of a comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish {
     pub effect: Effect,

@@ -140,7 +140,7 @@ pub fn read_oneself(answer: &Answer, login: &str) -> Result<Person> {
     let folded = |text: &str| text.trim().to_lowercase();
     let is_asked_for = [&person.login, &person.email].iter().any(|name| folded(name) == folded(login));
     if person.id == 0 || !is_asked_for {
-        return Err(failed("it told of somebody else than was asked for: does a cache keep its answers?"));
+        return Err(failed("it answered about another user: does a cache store its answers?"));
     }
     Ok(person)
 }

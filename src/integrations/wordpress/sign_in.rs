@@ -31,7 +31,7 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
     // Accounts there are not those here: failures at one say nothing of the other.
     let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
     app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
-    // A few at a time: whoever guesses waits for the answers to earlier guesses, which count.
+    // Limited concurrency: parallel guesses must wait for the results of earlier ones, which are counted.
     let turn = TURNS.acquire().await;
     app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
     let person = ask(app, login, application_password).await?;
@@ -69,7 +69,7 @@ fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
     roles.into_iter().filter(|role| is_key(role)).collect()
 }
 
-/// Whoever WordPress tells of, as somebody who arrives.
+/// The WordPress user as an external user for provisioning.
 pub fn arrival_of(app: &App, person: Person) -> Arrival {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let subject = person.id.to_string();

@@ -53,7 +53,8 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<Outcome> {
     Ok(match answer.status {
         200 if body["meta"][SUSPENDED] == is_suspended => Outcome::Delivered,
         200 => Outcome::Refused(
-            "WordPress does not know what a suspension is: copy packaging/wordpress/roster-events.php anew".into(),
+            "the WordPress plugin is too old for suspensions: install packaging/wordpress/roster-events.php again"
+                .into(),
         ),
         404 if body["code"] == "rest_user_invalid_id" => Outcome::Needless("there is no such account at WordPress"),
         403 => Outcome::Needless("wordpress.username may not edit users"),

@@ -32,7 +32,7 @@ pub fn refusals() -> Refusals {
     Repeats::new(COALESCED_MS, KINDS_MAX, ("others", "others", String::new(), None))
 }
 
-/// What is written down of a path: no secret, and no more than so much of it.
+/// A path as it is logged: without secrets, and cut to a maximum length.
 pub fn shown(path: &str) -> Cow<'_, str> {
     let path = redact::without_secrets(path).map_or(Cow::Borrowed(path), Cow::Owned);
     match path.char_indices().nth(PATH_CHARACTERS_MAX) {
@@ -65,7 +65,7 @@ impl App {
         let untold = self.refusals.take_over(Timestamp::now());
         if !untold.is_empty() {
             let repeats: u64 = untold.iter().map(|(_, count)| count).sum();
-            tracing::info!(kinds = untold.len(), repeats, "refusals and failures were repeated");
+            tracing::info!(kinds = untold.len(), repeats, "repeated refusals and failures");
         }
         let over = self.denials.take_over(Timestamp::now());
         if over.is_empty() {

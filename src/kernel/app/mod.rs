@@ -1,8 +1,8 @@
-//! All that an operation may touch. `read` and `change` are its only doors to data.
+//! The application state that operations use. `read` and `change` are the only ways to the data.
 //!
 //! **Invariant.** A change goes through [`App::change`]: the check, the write, the audit row and the next policy share
 //! one transaction, and the answer leaves after the commit and the publication. The `Db` is private, and `change`
-//! takes an answer only together with its audit entry, so an unaudited change does not compile.
+//! takes an answer only with its audit entry, so an unaudited change does not compile.
 
 mod component_store;
 pub mod denials;
@@ -73,22 +73,22 @@ pub struct App {
     pub figures: Figures,
     /// The limits of request bodies.
     pub intake: Arc<Intake>,
-    /// Refusals, so that the log says each once in a while.
+    /// Recent refusals, so that repeats are logged once a minute.
     pub refusals: Refusals,
-    /// Requests to providers and neighbours.
+    /// Requests to external systems.
     pub outbound: Outbound,
-    /// Runs the organizations' own rules.
+    /// Runs the organizations' plugins.
     pub host: Host,
-    /// Told when there is something to deliver.
+    /// Notified when there are new deliveries.
     pub outbox: tokio::sync::Notify,
     neighbours: Neighbours,
     /// What the features have to do with the changes of others.
     features: &'static Features,
-    /// What was decided.
+    /// The decision log.
     pub decisions: DecisionLog<Decided>,
     /// Allowed decisions since the start, of which some are logged.
     allowed: Allowed,
-    /// Turns at the password hash.
+    /// Limits how many password hashes are computed at once.
     pub hashing: Arc<Semaphore>,
     pub hash_kinds: HashKinds,
     /// Digests what may hold a secret, and derives secrets from others.
@@ -120,19 +120,19 @@ impl<T> Changed<T> {
         Self { answer, entries: vec![entry], policy: Vec::new(), events: Vec::new() }
     }
 
-    /// It already was as asked.
+    /// No change was necessary.
     pub fn nothing(answer: T) -> Self {
         Self { answer, entries: Vec::new(), policy: Vec::new(), events: Vec::new() }
     }
 
-    /// What it did in one more organization, which sees only that.
+    /// Adds an audit entry, for example for another organization.
     #[must_use]
     pub fn also(mut self, entry: Entry) -> Self {
         self.entries.push(entry);
         self
     }
 
-    /// All that another change did as well; the answer stays.
+    /// Adds the entries, events and policy changes of another change; keeps this answer.
     #[must_use]
     pub fn and<U>(mut self, other: Changed<U>) -> Self {
         self.entries.extend(other.entries);
@@ -146,14 +146,14 @@ impl<T> Changed<T> {
         Changed { answer: form(self.answer), entries: self.entries, policy: self.policy, events: self.events }
     }
 
-    /// What others are to hear of it.
+    /// Adds events for the outbox.
     #[must_use]
     pub fn event(mut self, event: impl IntoIterator<Item = Event>) -> Self {
         self.events.extend(event);
         self
     }
 
-    /// What the change means for decisions.
+    /// Adds changes of the policy snapshot.
     #[must_use]
     pub fn policy(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
         self.policy.extend(changes);
@@ -270,12 +270,12 @@ impl App {
         }))
     }
 
-    /// The policy of this moment.
+    /// The current policy snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.guard.snapshot.load_full()
     }
 
-    /// Reads rows, in the turn of the caller whose request this is.
+    /// Reads rows, scheduled fairly by the current request's caller.
     pub async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
@@ -324,7 +324,7 @@ impl App {
 
     /// A creating change: a repeat with the same `Idempotency-Key` gets the same answer and changes nothing.
     ///
-    /// The guard comes first: who lost the permission gets no answer of former days.
+    /// The permission is checked before the stored answer is returned, so a caller who lost it gets 403.
     pub async fn create<T: ToJSON + ParseFromJSON + Send + 'static>(
         &self,
         caller: &Identity,
@@ -375,7 +375,7 @@ impl App {
         self.change(caller, action, change).await
     }
 
-    /// Housekeeping that no decision and no reader of the audit cares about: last use, forgotten keys.
+    /// Writes without an audit entry and without a policy change, such as `last_used_at` or expired rows.
     pub async fn tend<T: Send + 'static>(
         &self,
         tidy: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
@@ -383,7 +383,7 @@ impl App {
         self.db.write(move |w, _| tidy(w)).await
     }
 
-    /// Waits a moment for an epoch that a caller has heard of.
+    /// Waits up to 50 ms for a policy epoch that the caller names (`min_epoch`).
     pub async fn wait_for_epoch(&self, epoch: u64) -> Result<()> {
         const TRIES: u32 = 10;
         const PAUSE: Duration = Duration::from_millis(5);
@@ -401,7 +401,7 @@ impl App {
         self.db.read_whole(audit_log::verify).await
     }
 
-    /// A new one-time set-up link's token; the one before is void.
+    /// Creates the token of a one-time set-up link; the previous token becomes invalid.
     pub async fn new_setup_token(&self) -> Result<String> {
         let token = secret::token("")?;
         let (hash, ttl_ms) = (secret::hash(&token), ms(self.config.setup_link_ttl_s));
@@ -424,7 +424,7 @@ impl App {
         self.db.committed.notified()
     }
 
-    /// Ends all that only waits: the server is about to stop.
+    /// Ends all long polls, because the server is stopping.
     pub fn stop_waiting(&self) {
         self.stopping.send_replace(true);
     }
@@ -463,7 +463,7 @@ pub fn erase_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> 
     idempotency_store::erase_name(t, &id.to_string())
 }
 
-/// Uses up the set-up link that this token opens; called inside the change that makes the first administrator.
+/// Consumes the set-up token, in the transaction that creates the first administrator.
 pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
     let (hash, until) = site_store::find_setup(t)?.ok_or(Cause::SetupToken)?;
     if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < until)) {
@@ -509,7 +509,7 @@ fn apply<T>(
     site_store::raise_epoch(w, epoch)?;
     let promises = promises::at_stake(w, snapshot, &policy)?;
     if promises.is_empty() {
-        // From here on nothing fails: the state that the writer carries changes only together with the rows.
+        // From here on nothing can fail: the writer's snapshot must change only together with the rows.
         policy.into_iter().for_each(|change| snapshot.apply(change));
     } else {
         let mut after = snapshot.clone();

@@ -1,5 +1,5 @@
-//! Promises end with their maker's rights: in the transaction that takes the rights, what the maker may not give any more is
-//! withdrawn. The rule is in `kernel::authz::promise`; this file knows where promises lie.
+//! Invitations, links, keys and webhooks depend on the rights of who created them. The transaction that removes these
+//! rights also revokes them. The rule is in `kernel::authz::promise`; this file finds the rows.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What features do in the transaction of a change that a feature below them makes. Who makes the change says what happened;
-//! who reacts is handed to [`super::App::open`], so that nothing is called upward.
+//! What features do in the transaction of a lower feature's change. The lower feature reports an [`Occurrence`]; the
+//! reactions are passed to [`super::App::open`], so that nothing is called upward.
 
 use super::Transaction;
 use crate::kernel::authz::snapshot::Change;

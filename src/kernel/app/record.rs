@@ -1,4 +1,4 @@
-//! Which decisions are logged, and what is written of them. The row is made on the log's own thread.
+//! Selects which decisions are logged and builds their rows. Rows are built on the decision log's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,7 +129,7 @@ impl Asking {
 pub struct Allowed(AtomicU64);
 
 impl App {
-    /// Denials are, and what a watched plugin would have changed; of the rest every so many-th.
+    /// Denials and shadow differences are always logged; of the other decisions every `decisions.allow_every`-th.
     pub fn is_logged(&self, is_allowed: bool, has_differed: bool) -> bool {
         if !is_allowed || has_differed {
             return true;

@@ -64,7 +64,7 @@ const PREFIXES: [&str; 11] =
     ["rs_", "rt_", "ch_", "pr_", "inv_", "whsec_", "msys_", "muser_", "msvc_", "mint_", "memg_"];
 /// The shortest that follows such a beginning.
 const SECRET_BYTES_MIN: usize = 40;
-/// Stands for a secret in a text that is kept.
+/// Replaces a secret in stored text.
 pub const HIDDEN: &str = "***";
 
 /// Does a fact of this name, or with one of these values, look like a secret?

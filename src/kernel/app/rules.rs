@@ -62,13 +62,13 @@ impl App {
         if binding.live.is_quarantined() {
             return Err(Fault {
                 kind: FaultKind::Quarantined,
-                message: "it is in quarantine: it failed too often".into(),
+                message: "the plugin is in quarantine: it failed too often".into(),
             });
         }
         if let Some(loaded) = self.host.find_loaded(&(organization, binding.sha256)) {
             return Ok(loaded);
         }
-        // It goes on when whoever asks goes away, and when they wait no longer.
+        // Loading continues if the caller disconnects or stops waiting.
         let (app, key, tier) = (self.clone(), (organization, binding.sha256), Tier::of(binding.is_large));
         let loading = tokio::spawn(async move { app.load_plugin(key, tier).await });
         let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
@@ -132,7 +132,7 @@ impl App {
     /// Drops what was made of a component that the organization does not store, or not any more.
     pub async fn forget_plugin(&self, key: Key) {
         let is_stored = self.read(move |r| component_store::has_component(r, key)).await;
-        // When in doubt it stays: it is only a copy.
+        // On a read error the cached copy stays; that is harmless.
         if is_stored.is_ok_and(|is_stored| !is_stored) {
             self.host.forget(&key);
         }
@@ -201,7 +201,7 @@ impl App {
         }
     }
 
-    /// Writes down that a version is asked no more. In memory it is so already.
+    /// Stores the quarantine of a version. In memory it is already in effect.
     fn quarantine(self: &Arc<Self>, organization: OrganizationId, binding: &Binding, fault: &Fault) {
         let (plugin, version, sha256) = (binding.plugin, binding.version, hex::encode(binding.sha256));
         tracing::error!(%organization, plugin = %binding.name, version, sha256, fault = fault.message, "a plugin failed too often: what it covers is denied until it is deactivated or rolled back");
@@ -226,7 +226,7 @@ impl App {
                 Ok(Changed::new((), entry).event([event]).policy([authz::store::plugins(t, organization)?]))
             };
             if let Err(e) = app.change(&Identity::command_line(), "plugin.quarantine", write).await {
-                tracing::error!(error = %e, "a quarantine could not be written down: it ends with this process");
+                tracing::error!(error = %e, "a quarantine could not be stored: it ends when this process ends");
             }
         });
     }

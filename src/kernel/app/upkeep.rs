@@ -1,4 +1,4 @@
-//! Housekeeping in pieces: between two of them others write.
+//! Batched maintenance: other changes can run between two batches.
 
 use super::idempotency_store;
 use super::{App, Changed, Transaction, ms};
@@ -80,7 +80,7 @@ impl App {
         self.tend_each(erased, |w, name| idempotency_store::delete_erased_name(w, name)).await
     }
 
-    /// Forgets answers whose time is over.
+    /// Deletes stored answers of idempotent requests that have expired.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = ms(self.config.idempotency_ttl_s);
         self.tend_in_pieces(move |w, most| idempotency_store::forget_remembered(w, w.now().plus_ms(-ttl_ms), most))

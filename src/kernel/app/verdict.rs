@@ -1,8 +1,8 @@
-//! The decision with the organization's own rules: what the policy says, then what the plugins say to it.
+//! Decisions with plugins: first the policy, then the organization's authorizer plugins.
 //!
 //! `kernel::authz::decide` answers first, from one snapshot; the plugins that the same snapshot binds are asked in their order;
-//! `kernel::authz::decide::settle` has the last word. Whoever answers a question about a member calls [`App::decide`], or
-//! [`App::decide_alone`] where there are no rules to ask, so that every answer is counted and logged in one way.
+//! `kernel::authz::decide::settle` combines the results. Code that answers an access request calls [`App::decide`], or
+//! [`App::decide_alone`] where no plugin is bound, so that every decision is counted and logged in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::kernel::secret::Hash;
 /// Names of facts that only the host gives.
 pub const HOST_FACTS: [&str; 8] =
     ["question", "base", "app", "permission", "org_code", "scope_type", "scope_id", "module"];
-/// The moment of the question: the asker's, where it gives one, so that a decision can be repeated.
+/// The time of the request: the caller's `now_ms` if given, so that a decision can be replayed.
 pub const NOW_MS: &str = "now_ms";
 
-/// What an asker tells the organization's own rules.
+/// Context values that the caller passes to the plugins.
 #[derive(Debug, Clone, Default)]
 pub struct Facts(pub Vec<Claim>);
 
@@ -40,12 +40,12 @@ pub enum Stage {
     NoneBound,
     /// The filters of all that are in force leave the question out.
     NotCovered,
-    /// A gate denied, or nothing was mapped, or it is Roster's own, or none may open what base denied.
+    /// No plugin was called: a gate denied, no route matched, the permission is built in, or no plugin may grant.
     NotAsked,
     Abstain,
     /// Some allowed, which changed nothing: base had allowed already.
     Allow,
-    /// One settled it.
+    /// The result of a plugin decided.
     Settled(Reason),
 }
 
@@ -73,7 +73,7 @@ pub struct Asked {
     pub outcome: Option<Result<Ruling, Fault>>,
     pub duration: Duration,
     pub fuel: u64,
-    /// Would it have changed the answer, had it been in force? Only a watched one can.
+    /// Would it have changed the decision in enforce mode? Only set for shadow plugins.
     pub differed: bool,
     may_grant: bool,
 }
@@ -194,7 +194,7 @@ impl App {
             return Verdict::bare(base, idle);
         }
         let input = input_of(snapshot, question, &matter, base.reason, facts, now);
-        // One in quarantine is asked no more: watched, it has nothing to say; in force, it denies.
+        // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
         let watched: Vec<&Binding> =
             rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
         let mut asked: Vec<(&Binding, Asked)> = Vec::new();
@@ -202,7 +202,7 @@ impl App {
             let answer = self.asked(tenant, binding, &input, spent).await;
             let settles = matches!(answer.said(), Some(Said::Deny | Said::Failed));
             asked.push((binding, answer));
-            // Who watches wants to know what the others would have said without this one.
+            // Shadow plugins need the results of all enforced plugins for comparison.
             if settles && watched.is_empty() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What watches over a running server: its tasks, its disk, the pages of its database, and the mark beside it.
+//! Background supervision of a running server: tasks, disk, database pages, and the progress mark file.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl App {
         &self.db.health
     }
 
-    /// Gives back what reading took for a while.
+    /// Frees memory of idle read connections.
     pub fn rest(&self) {
         self.db.rest();
     }
@@ -127,7 +127,7 @@ pub async fn keep_mark(app: Arc<App>) {
 }
 
 async fn probe(app: &App) {
-    // Its failure is told by the writer.
+    // The writer reports a failure.
     let _ = app.db.probe().await;
 }
 

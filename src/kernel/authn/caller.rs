@@ -50,9 +50,9 @@ pub type Gate = Caller<{ MEMBER | GATEWAY }>;
 pub type GateOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
 /// Its operations that programs may ask too.
 pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
-/// Whoever may ask for decisions.
+/// Callers that may request decisions.
 pub type Asker = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
-/// The neighbours on the same machine.
+/// Services on the same machine.
 pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
 
 /// Each scheme of the document with the bit it stands for; `+` joins headers that are needed together.
@@ -84,10 +84,10 @@ pub struct Guard {
     pub cookies: Cookies,
     /// Counts failed sign-ins.
     pub slowdown: Slowdown,
-    /// Counts what strangers have mailed to somebody, and what they guess of it.
+    /// Counts mail that unauthenticated callers cause, and wrong guesses of mailed codes.
     pub letters: Slowdown,
     internal_secrets: Vec<Hash>,
-    /// What SFTPGo's hooks show.
+    /// The key that SFTPGo's hooks must send.
     hook_key: Option<Hash>,
     gateways: Vec<ipnet::IpNet>,
     base_path: String,
@@ -128,13 +128,13 @@ impl Guard {
     }
 }
 
-/// Proves what memory alone cannot, by a write or by asking somebody else. The wing that signs people in does it.
+/// Authentication steps that need a write or a request to a provider. Implemented by the `sessions` feature.
 pub trait Prover: Send + Sync {
     /// Goes on with a session whose access token has ended.
     fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named>;
     /// The member of a provider's own access token.
     fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
-    /// Uses an emergency key up.
+    /// Consumes an emergency key.
     fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()>;
 }
 
@@ -208,7 +208,7 @@ pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -
     }
 }
 
-/// Somebody who is about to say who they are: what the operations of sign-in know of a request.
+/// An unauthenticated caller: what the sign-in operations know of a request.
 #[derive(Debug, Clone)]
 pub struct Visitor {
     pub exchange: Arc<Exchange>,
@@ -246,5 +246,5 @@ impl<'a> FromRequest<'a> for Visitor {
     }
 }
 
-/// As much of a User-Agent as is looked at.
+/// How much of a User-Agent is read.
 const AGENT_CHARACTERS_MAX: usize = 300;

@@ -1,4 +1,4 @@
-//! Who is calling: credentials, and the caller that they prove.
+//! Authentication: credentials, and the caller that they identify.
 
 pub mod caller;
 pub mod cookie;

@@ -131,7 +131,7 @@ impl Keys {
         })
     }
 
-    /// The public keys, for whoever verifies our tokens (RFC 7517).
+    /// The public keys, for services that verify our tokens (RFC 7517).
     pub fn jwks(&self) -> &str {
         &self.jwks
     }

@@ -36,8 +36,8 @@ pub enum Ask<'a> {
     Permission(&'a str),
     Own(Permission),
     Grant(Right<'a>),
-    /// What every member does with its own, such as `video.register`: belonging is enough, unless the organization's own
-    /// rules deny it.
+    /// What every member may do with its own data, such as `video.register`: membership is enough, unless a plugin of
+    /// the organization denies it.
     Operation(&'a str),
 }
 
@@ -82,11 +82,11 @@ pub enum Said {
     },
     Deny,
     Abstain,
-    /// It could not answer, whatever the cause: never an abstention.
+    /// The plugin failed, for any reason. This never counts as an abstention.
     Failed,
 }
 
-/// The last word: the base's answer and what the plugins in force said, in the order in which they were asked.
+/// Combines the base decision with the results of the enforced plugins, in their order.
 ///
 /// Deny wins, whatever was said before or after. Only what base denied for want of a permission can be opened; whether
 /// the question is one that a plugin may open was seen to before it was asked.
@@ -110,7 +110,7 @@ pub struct Decision {
     pub epoch: u64,
 }
 
-/// The rows that an answer rests on. Taking all cited rows away turns an allow into a deny.
+/// The rows that a decision is based on. Removing all cited rows turns an allow into a deny.
 #[derive(Debug, Clone, Default)]
 pub struct Witness {
     pub template: Option<String>,
@@ -206,7 +206,7 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing
         tenant: tenant.map(|tenant| tenant.id),
     };
     let belongs = tenant.is_none() || standing.set.is_some() || reaches_everywhere(snapshot, question);
-    // Belonging comes first: whether a stranger is suspended is nobody's business here.
+    // Membership is checked first: the status of a non-member must not be visible to this tenant.
     match (belongs, person.status) {
         (false, _) => Err(Reason::NotAMember),
         (true, Status::Active) => Ok(standing),
@@ -264,7 +264,7 @@ pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, 
     snapshot.catalog.iter().map(|node| node.slot).filter(|slot| standing.holds(*slot)).collect()
 }
 
-/// The witness of an answer; never on the path of a decision.
+/// Explains a decision. Never part of the decision itself.
 pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
     let catalog = &*snapshot.catalog;
     let mut witness = Witness::default();

@@ -89,7 +89,7 @@ pub struct Used {
 impl Used {
     fn note(&self, now: Timestamp, address: Option<IpAddr>) {
         self.at.store(now.0, Ordering::Relaxed);
-        // Whoever else writes it now knows as much.
+        // If the lock is taken, a concurrent request stores its address instead.
         if let Ok(mut last) = self.address.try_lock() {
             *last = address;
         }

@@ -1,4 +1,4 @@
-//! What a question is about, as an organization's own rules are told; and whether they are asked at all.
+//! An access request resolved against the catalog, as plugins see it; and whether plugins are called for it.
 //!
 //! **Invariant.** Roster's own permissions are never a matter of plugins: none can hand them out, and none can lock its
 //! organization out. A plugin opens only what a role of the same organization could open.
@@ -89,7 +89,7 @@ impl<'a> Matter<'a> {
         }
     }
 
-    /// Are plugins asked about this, after base said that? They stand neither before a gate nor on what is not mapped.
+    /// Are plugins called after this base result? Not if a gate denied, and not for unmapped routes.
     pub fn is_asked(&self, base: Reason) -> bool {
         !self.is_protected && (base.allows() || self.is_open_to_plugins(base))
     }

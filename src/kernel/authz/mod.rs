@@ -1,6 +1,6 @@
 //! Who may do what. `decide` is the one decision; `require` turns its answer into an error.
 //!
-//! A caller reaches either the whole site or one tenant. What lies outside its reach looks as if it were not there.
+//! A caller's reach is the whole site or one tenant. What is outside its reach is answered with 404.
 
 pub mod catalog;
 pub mod client;
@@ -27,7 +27,7 @@ use snapshot::Snapshot;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
-/// How far a caller's permission carries.
+/// What a caller's permission covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     Site,
@@ -90,12 +90,12 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
 fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let tenant = caller.tenant(snapshot)?;
     ask(snapshot, caller, tenant, permission)?;
-    // Only who signed in reaches the whole site, never a key or a gateway.
+    // Only a signed-in member can reach the whole site, never a key or a gateway.
     let is_person = matches!(caller.who, Who::Member(_));
     Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
-/// A program that names a tenant acts for that tenant alone: what is the site's is not done in a tenant's name.
+/// A program that sends X-Tenant-ID acts for that tenant only: it cannot call site-wide operations.
 fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     if caller.named_tenant.is_none() {
         return Ok(Reach::Site);
@@ -118,7 +118,7 @@ pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<Orga
     }
 }
 
-/// How far somebody sees who reads in this tenant.
+/// What a caller who reads in this tenant can see.
 pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId) -> Reach {
     if asks_for_site(snapshot, caller, Some(tenant)) { Reach::Site } else { Reach::Tenant(tenant) }
 }
@@ -171,7 +171,7 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
         .because(decision.reason.word()))
 }
 
-/// Whose things of a kind a caller gets to see or change.
+/// Which rows a caller may see or change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     /// All within its reach, by a permission.

@@ -1,7 +1,7 @@
 //! Roster's own operations as permissions: what each is called, where it lies, who holds it from the start.
 //!
 //! These are catalog entries like any other (application `roster`), so that the API guards itself with the same
-//! decision it gives to its neighbours. The table is also the grid of the system roles, kept as text so that a change
+//! decision that it gives to other services. The table also defines the system roles, as text so that a change
 //! of policy shows as a readable difference.
 
 /// The application that Roster's own entries belong to; no import may use it.

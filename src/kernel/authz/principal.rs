@@ -28,7 +28,7 @@ pub enum Who {
     CommandLine,
 }
 
-/// What belongs to one request from its arrival to its answer.
+/// The context of one request.
 #[derive(Debug)]
 pub struct Exchange {
     pub request_id: String,
@@ -351,7 +351,7 @@ pub fn take(identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// Whoever has one IPv6 address has all of its /64: they count as one.
+/// A client with one IPv6 address controls its whole /64, so a /64 counts as one address.
 pub fn network_of(address: IpAddr) -> IpAddr {
     const HOST_BITS: u32 = 64;
     match address {

@@ -84,7 +84,7 @@ pub enum Promise<'a> {
     Invitation { tenant: OrganizationId, role: Option<RoleId> },
     /// A link for a member's new password, made by an administrator; with the member's direct rights.
     PasswordLink { member: MemberId, rights: &'a [RightRow] },
-    /// The letter to a new member, and the link in it; with the member's direct rights.
+    /// The welcome mail to a new member with its link; with the member's direct rights.
     Welcome { member: MemberId, rights: &'a [RightRow] },
     /// The key of a service. It is not withdrawn: it opens nothing until somebody who may give its scopes rotates it.
     ServiceKey { scopes: &'a [&'a str] },
@@ -95,7 +95,7 @@ pub enum Promise<'a> {
     MemberKey { member: MemberId, rights: &'a [RightRow] },
     /// A password that somebody else chose for a member, with the sessions that it opened; with the member's direct rights.
     Password { member: MemberId, rights: &'a [RightRow] },
-    /// What a webhook hears of, in one organization or the whole site. It is switched off, and can be switched on again.
+    /// The events that a webhook gets, of one organization or the whole site. It is disabled, and can be enabled again.
     Webhook { organization: Option<OrganizationId> },
 }
 

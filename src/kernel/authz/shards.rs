@@ -1,6 +1,6 @@
 //! A map that is cheap to copy and to change a little: copy-on-write in shards.
 //!
-//! A clone shares everything. The first change after a clone copies the spine (one pointer a shard) and the one shard
+//! A clone shares all data. The first change after a clone copies the table of shard pointers and the one shard
 //! that is touched, so that publishing a change costs microseconds, whatever the size of the map.
 
 use std::collections::HashMap;

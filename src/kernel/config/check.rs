@@ -2,7 +2,7 @@
 
 use super::{Config, MailSecurity, providers};
 
-/// The plugin refuses shorter ones too: whoever has a ticket can try secrets without asking anybody.
+/// The WordPress plugin enforces the same minimum: a holder of a ticket can guess secrets offline.
 const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 impl Config {
@@ -58,7 +58,7 @@ impl Config {
             faults.push("auth.signing_key_overlap_s must not be less than auth.access_token_ttl_s".into());
         }
         if self.audience.is_empty() {
-            faults.push("auth.audience must not be empty: a token for anybody is a token for nobody".into());
+            faults.push("auth.audience must not be empty: every access token needs an audience".into());
         }
     }
 

@@ -35,7 +35,7 @@ pub enum MailSecurity {
     None,
 }
 
-/// What letters are written in.
+/// The language of mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     English,
@@ -160,8 +160,8 @@ settings! {
     internal_secret_file "internal_secret_file": PathBuf = PathBuf::new(), (), "File with one or two secrets (one a line) for X-Internal-Secret; ROSTER_INTERNAL_SECRET (comma between two) wins";
     encryption_key_file "encryption_key_file": PathBuf = PathBuf::new(), (), "File with the key that the secrets in roster.db are encrypted with, 64 hexadecimal digits; empty means encryption.key in the data directory. It is made with the site";
     metrics_token_file "metrics_token_file": PathBuf = PathBuf::new(), (), "File with the bearer token that opens /metrics; without one only the local socket does";
-    trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is believed; nobody else's is";
-    gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are believed without the internal secret";
+    trusted_proxies "trusted_proxies": Vec<IpNet> = Vec::new(), (), "Proxies whose X-Forwarded-For is trusted; it is ignored from any other address";
+    gateways "gateways": Vec<IpNet> = Vec::new(), (), "Gateways whose X-Tenant-ID and X-UID are trusted without the internal secret";
     docs_title "docs.title": String = "Roster API".into(), (), "Title of the API's document and docs page";
     docs_description "docs.description": String = String::new(), (), "What the docs say first, in Markdown; empty says what Roster is";
     docs_contact_name "docs.contact_name": String = String::new(), (), "Who developers can ask about this API";
@@ -183,7 +183,7 @@ settings! {
     slow_account_failures "auth.slow_account_failures": u64 = 10, 1..=10_000, "Failed sign-ins to one account after which it is slowed down";
     slow_address_failures "auth.slow_address_failures": u64 = 50, 1..=100_000, "Failed sign-ins from one address after which it is slowed down";
     second_factor_wait_s "auth.second_factor_wait_s": u64 = 300, 1..=3_600, "How long a sign-in waits for its second factor, in seconds";
-    second_factor_tries "auth.second_factor_tries": u64 = 5, 1..=100, "Wrong codes after which a sign-in begins anew";
+    second_factor_tries "auth.second_factor_tries": u64 = 5, 1..=100, "Wrong codes after which a sign-in must be started again";
     reset_link_ttl_s "auth.reset_link_ttl_s": u64 = 3_600, 1..=604_800, "Life of a one-time link for a new password, in seconds";
     invitation_ttl_s "auth.invitation_ttl_s": u64 = 604_800, 1..=31_536_000, "Life of an invitation, in seconds";
     registration "auth.registration": bool = false, (), "Lets people register themselves, with an e-mail that they prove by a code; needs mail";
@@ -220,7 +220,7 @@ settings! {
     api_key_notice_s "api_keys.notice_s": u64 = 604_800, 0..=31_536_000, "How long before its end a notice of an API key goes out, in seconds";
     body_bytes_max "limits.body_bytes": u64 = 1_048_576, 1_024..=67_108_864, "Largest request body in bytes";
     public_body_bytes_max "limits.public_body_bytes": u64 = 262_144, 1_024..=67_108_864, "Largest request body of a caller who is not known, in bytes";
-    sign_in_bytes_max "limits.sign_in_bytes": u64 = 16_384, 1_024..=67_108_864, "The same at the sign-in and whatever else makes somebody known: below /auth, and on the pages of the setup, of a reset and of an invitation";
+    sign_in_bytes_max "limits.sign_in_bytes": u64 = 16_384, 1_024..=67_108_864, "The same for sign-in: below /auth, and on the set-up, password reset and invitation pages";
     bytes_in_flight_max "limits.bytes_in_flight": u64 = 67_108_864, 4_096..=17_179_869_184, "Most bytes of request bodies in memory of all callers who are known, one organization or program half of them at most (or one longest body); more are answered busy. Callers who are not known have a quarter of it beside that, one address a quarter of the quarter. Where a space is full, the largest body that has not come as a whole, of the organization, program or address that has most, is answered busy";
     body_nodes_max "limits.body_nodes": u64 = 100_000, 1_000..=10_000_000, "Most values of a JSON body, those within lists and objects too; a document to import has limits.document_nodes";
     catalog_bytes_max "limits.catalog_bytes": u64 = 16_777_216, 1_024..=67_108_864, "Largest catalog or OpenAPI document to import, in bytes";

@@ -1,4 +1,4 @@
-//! The SQLite file: [readers] in turn, one writer thread, and nothing else that touches it.
+//! The SQLite database: a fair pool of [readers] and one writer thread. No other code opens the file.
 //!
 //! **Invariant.** A change that was answered survives a power cut (`synchronous=FULL`), and what the writer carries
 //! in memory is published after the commit and before the answer. A job that fails undoes itself alone. One that panics
@@ -245,7 +245,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         let boxed: Job<S> = Box::new(move |batch| {
             let result = batch.map(|batch| in_savepoint(batch, job));
             Box::new(move |commit| {
-                // A caller who went away does not undo what was decided.
+                // A disconnected caller does not undo a committed change.
                 let _ = answer.send(match (commit, result) {
                     (Ok(()), Some(result)) => result,
                     (Ok(()), None) => Err(Error::internal("a change was committed without having run")),
@@ -261,7 +261,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         self.noticed(answer)
     }
 
-    /// Who first meets damage tells of it.
+    /// Reports a damaged database when a read or change finds it.
     fn noticed<T>(&self, outcome: Result<T>) -> Result<T> {
         if let Err(e) = &outcome
             && e.cause == Cause::DatabaseDamaged
@@ -463,7 +463,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             }
             let before = self.state.clone();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch, &before))) {
-                // Who waited for this batch is told that nothing is known. What it left is undone, or published.
+                // Waiting callers get an internal error. The rows are rolled back, or the new snapshot is published.
                 self.figures.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(panic = panic_text(&panic), "the writer panicked and goes on from the rows");
                 self.undo(before);
@@ -520,7 +520,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
     fn tell(&self, outcome: &Result<()>, changed: bool) {
         let known = [FULL, READ_ONLY];
         match outcome {
-            // One that changed nothing proves nothing.
+            // A commit without changes does not show that the disk can be written.
             Ok(()) if changed => {
                 known.iter().for_each(|fault| self.health.clear(fault.word));
                 self.figures.changed.fetch_add(1, Ordering::Release);
@@ -538,7 +538,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
         }
     }
 
-    /// Back to what is committed.
+    /// Restores the last committed state.
     fn undo(&mut self, before: S) {
         if !self.connection.is_autocommit()
             && let Err(e) = sql::run(&self.connection, "rollback")

@@ -341,7 +341,7 @@ impl Running {
     /// Runs the query, in one deferred transaction so that all its selects agree.
     fn during<T>(&self, connection: &mut Connection, query: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
         if self.0.is_left.load(Ordering::Acquire) {
-            return Err(busy("nobody waits for this read"));
+            return Err(busy("the caller of this read has disconnected"));
         }
         *self.handle() = Some(connection.get_interrupt_handle());
         // Also after a panic.

@@ -80,7 +80,7 @@ async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
         if !faults.is_empty() {
             return Err(Error::fields(faults));
         }
-        // The schema let something through that the type refuses: our fault, but still the caller's input.
+        // The schema accepts a value that the type rejects. This is a bug, but the caller gets a 400.
         T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
     };
     intake.read_long(bytes.len(), parse).await.map(Some)

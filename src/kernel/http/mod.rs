@@ -1,4 +1,4 @@
-//! Shapes that all areas share on the wire: the envelope, pages, tags, request bodies.
+//! Wire types that all operations share: the envelope, pages, tags, request bodies.
 //!
 //! The failure's envelope is rendered in one place, the outermost layer of `server`; here it is only described.
 
@@ -142,7 +142,7 @@ impl ApiResponse for Failure {
             (429, "Too many requests: see Retry-After"),
             (500, "Our fault: the log has it under the request_id"),
             (501, "This module is not configured"),
-            (502, "A neighbour failed"),
+            (502, "An external system failed"),
             (503, "Busy: see Retry-After"),
         ];
         let one = |(status, description): (u16, &'static str)| MetaResponse {

@@ -56,7 +56,7 @@ pub struct Mail {
     text: String,
 }
 
-/// What every letter of this site has in common.
+/// What all mail of this site has in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
     pub language: Language,
@@ -64,7 +64,7 @@ pub struct Writer<'a> {
     pub site: &'a str,
 }
 
-/// Writes the letters of this site.
+/// Renders and sends the mail of this site.
 pub fn writer<'a>(config: &'a Config, site: &'a str) -> Writer<'a> {
     Writer { language: config.mail_language, site }
 }
@@ -151,7 +151,7 @@ pub fn is_configured(config: &Config) -> bool {
     !config.mail_host.is_empty()
 }
 
-/// What of the settings this wing alone understands.
+/// Settings that only this module interprets.
 pub fn faults(config: &Config) -> Vec<String> {
     if !is_configured(config) {
         return Vec::new();
@@ -202,7 +202,7 @@ pub async fn deliver(config: &Config, mail: Mail) -> Result<(), Undelivered> {
 }
 
 async fn hand_over(config: &Config, mail: Mail) -> Result<(), Undelivered> {
-    /// Steps of a delivery, each of which may take as long as a request to a neighbour.
+    /// Steps of a delivery; each can take up to `neighbours.timeout_ms`.
     const STEPS: u32 = 8;
     let ours = |e: Error| Undelivered { why: e.source.unwrap_or_default().into_owned(), is_final: false };
     let never = |why: String| Undelivered { why, is_final: true };

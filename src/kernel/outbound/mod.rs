@@ -18,7 +18,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::Timestamp;
 
-/// What somebody answered, whatever it is worth.
+/// An answer of an external system, not validated yet.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -41,7 +41,7 @@ struct Breaker {
     closed_at: Option<Timestamp>,
 }
 
-/// A token of an external system, as long as it counts; whoever holds the lock has the turn there.
+/// A cached access token of an external system. Who holds the lock is the only one to renew it.
 pub type Token = Arc<tokio::sync::Mutex<Option<String>>>;
 
 pub struct Outbound {
@@ -130,7 +130,11 @@ impl Outbound {
         if breaker.failures >= self.failures_max {
             // After the pause one request tries again, and closes it anew if it fails too.
             breaker.closed_at = Some(Timestamp::now());
-            tracing::warn!(origin, failures = breaker.failures, "a neighbour fails and is left alone for a while");
+            tracing::warn!(
+                origin,
+                failures = breaker.failures,
+                "an external system fails: no requests are sent to it for a while"
+            );
         }
     }
 }

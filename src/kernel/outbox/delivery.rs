@@ -11,7 +11,7 @@ use crate::kernel::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Webhook(WebhookId),
-    /// Letters to one member.
+    /// Mail to one member.
     Letters(MemberId),
     /// One member's account at SFTPGo.
     Sftpgo(MemberId),

@@ -29,7 +29,7 @@ macro_rules! kinds {
             const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
             /// Does WordPress let the member in, or not, from then on?
             const fn is_for_wordpress(self) -> bool { matches!(self, Kind::MemberSuspended | Kind::MemberActivated) }
-            /// Is there a letter about it?
+            /// Is a mail sent for it?
             const fn is_for_mail(self) -> bool { match self { $(Kind::$name => $mail,)* } }
         }
     };
@@ -133,7 +133,7 @@ const ADDRESS: &str = "
     insert into deliveries (target, event_id, state, next_at, updated_at)
     values (:target, :event_id, 'pending', :now, :now)";
 
-/// Adds an event, addressed to everybody who is to hear of it; answers how many they are.
+/// Adds an event with one delivery per target; returns the number of deliveries.
 pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
     let maker = event.maker.as_ref().map(Maker::text);
@@ -179,7 +179,7 @@ fn user_of(member: MemberId) -> String {
     format!("{WORDPRESS}{}", member.0.simple())
 }
 
-/// The target of letters to a member.
+/// The delivery target for mail to a member.
 pub fn letters_of(member: MemberId) -> String {
     format!("{MAIL}{}", member.0.simple())
 }
@@ -196,7 +196,7 @@ const HURRY: &str = "
     set next_at = :now
     where target = :target and state = 'pending'";
 
-/// Does a letter of this kind wait for its delivery to the member? Then nothing that the member waits for waits longer.
+/// Makes the pending mail to a member due now if it includes this kind; returns whether it does.
 pub fn hurry_letter(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
     let target = letters_of(member);
     let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(()))?;

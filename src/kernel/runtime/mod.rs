@@ -1,4 +1,4 @@
-//! The threads of this process: that none of them ends unnoticed, and the log that they write.
+//! Process runtime: health reports of background threads, and the log writer.
 
 pub mod health;
 pub mod log;

@@ -74,7 +74,7 @@ pub fn child(cpu_s: u64, data_bytes: u64, artifact_bytes: u64, space: &str) -> E
     }
 }
 
-/// Closes what whoever started the server left open to it, and the server to us.
+/// Closes the file descriptors that this process inherited.
 #[expect(unsafe_code, reason = "the one place that closes what it did not open: the process has just begun")]
 fn close_inherited() {
     let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };

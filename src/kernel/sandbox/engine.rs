@@ -224,7 +224,7 @@ fn beat(engine: &wasmtime::EngineWeak, ticker: &Weak<Ticker>) {
         drop(ticker);
         idle = if is_idle { idle + 1 } else { 0 };
         if idle > IDLE_TICKS {
-            // Whoever enters, and the end of the ticker, wake it.
+            // A new call, or the drop of the ticker, unparks this thread.
             std::thread::park();
             idle = 0;
             continue;

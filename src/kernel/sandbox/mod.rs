@@ -103,7 +103,7 @@ struct Turns {
 pub struct Kept {
     pub loaded_bytes: u64,
     pub cached_bytes: u64,
-    /// What had to go because its place was needed, since the start.
+    /// Number of evictions since the start.
     pub unloaded: u64,
     pub uncached: u64,
 }
@@ -361,7 +361,7 @@ impl Host {
         }
     }
 
-    /// Starts it and asks it nothing: how long that takes.
+    /// Instantiates the component without a call; returns how long that takes.
     pub async fn start(&self, turn: &Turn) -> Result<Duration> {
         let began = Instant::now();
         turn.loaded.try_start(self.limits(turn.tier)).await?;

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use super::Tally;
 use super::connection::Connection;
 
-/// The least rate is asked of every stretch of this length by itself: what came fast at first excuses nothing later.
+/// The minimum rate applies to each interval of this length separately: a fast start does not offset a slow end.
 const STRETCH: Duration = Duration::from_secs(5);
 
 /// How many bytes of a body came within the present stretch.

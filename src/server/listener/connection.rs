@@ -279,7 +279,7 @@ impl Connection {
             self.woken.notify_one();
             return Some(late);
         }
-        // A stretch that was fast enough is over: what was taken in it excuses nothing later.
+        // The interval was fast enough. Its bytes do not count for the next interval.
         if let Some(since) = state.blocked
             && state.waited + now.saturating_duration_since(since) >= waits.write
         {
@@ -352,7 +352,7 @@ mod tests {
                 Some((WAITS.head, Late::Head)),
             ),
             (
-                "an answer that nobody takes",
+                "an answer that the client does not read",
                 |c, at| {
                     assert!(c.has_request(at));
                     c.write_waits(at);
@@ -360,7 +360,7 @@ mod tests {
                 Some((WAITS.write, Late::Write)),
             ),
             (
-                "the end of an answer that nobody takes",
+                "the end of an answer that the client does not read",
                 |c, at| {
                     c.answered(at);
                     c.write_waits(at);

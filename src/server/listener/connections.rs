@@ -187,7 +187,7 @@ impl Connections {
 }
 
 impl Open {
-    /// Fresh heads go last, also those of a crowd.
+    /// Connections of class `Fresh` are closed last, even those of an address with many connections.
     fn close_one(&mut self, now: Instant) -> bool {
         for worst in [Class::Slow, Class::Fresh] {
             let largest = self.by_address.values_mut().max_by_key(|group| group.members.len());
@@ -214,7 +214,7 @@ impl Open {
 }
 
 impl Group {
-    /// Closes the connection that is the least loss, though none of a class after `worst`; answers its id.
+    /// Closes the least valuable connection, but none of a class after `worst`; returns its id.
     fn close_one(&mut self, now: Instant, worst: Class) -> Option<u64> {
         if let Some(id) = self.close_queued(now, worst) {
             return Some(id);

@@ -268,7 +268,7 @@ impl Listener {
         Ok(response.map(|inner| Answer { inner, connection: connection.clone() }))
     }
 
-    /// Closes what is late, and reports.
+    /// Closes connections that are past their deadline, and logs how many.
     async fn watch(self: Arc<Self>) {
         let mut look = tokio::time::interval(self.waits.look_every());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

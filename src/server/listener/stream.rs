@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
 
-/// What a client sends after our end is read this far. Closing at once would tear the answer away from it.
+/// How much is read after the end of our answer. Closing at once could make the client lose the answer (TCP reset).
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) struct Stream<I> {

@@ -180,7 +180,7 @@ impl Api {
     async fn create_member(&self, caller: Office, body: Body<CreateMember>) -> Reply<MemberView> {
         let body = body.0;
         let limits = MemberLimits::of(&self.app.config);
-        // Whoever may not create must not make the server hash.
+        // Checked before hashing: a caller without the permission must not cause that work.
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
         if body.username.is_none() && body.email.is_none() && body.authentik_sub.is_none() {
             return Err(Error::field("username", "give the member a username, an e-mail or an authentik_sub").into());
@@ -209,7 +209,7 @@ impl Api {
                 Reach::Tenant(organization) => require_capacity_of(t, organization, limits)?,
             };
             if reach != Reach::Site && new.authentik_sub.is_some() {
-                // Whoever could claim a subject before its owner comes would own the account.
+                // A caller who can set a subject before its owner signs in would control the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
                 return Err(Error::new(Cause::Forbidden).saying(message));
             }

@@ -122,7 +122,7 @@ struct MapperAnswer {
     outcome: String,
     /// Instructions used
     fuel: u64,
-    /// Why it failed; for whoever may look at plugins
+    /// Why it failed; only shown to callers who may see plugins
     message: Option<String>,
 }
 
@@ -236,7 +236,7 @@ impl Api {
         Ok(done().epoch(revoked.epoch))
     }
 
-    /// Bring a member's roles in line with an external source
+    /// Sync a member's roles with an external source
     ///
     /// Mappings turn the external keys into roles; the organization's role mappers, where there are any, see keys, claims
     /// and those roles, and name others. Only assignments of this source change, and none of them when a plugin fails.

@@ -64,7 +64,7 @@ struct RoleMappingList {
     next: Option<String>,
 }
 
-/// An external key and the role it shall stand for
+/// An external key and the role that it maps to
 #[derive(Object)]
 struct UpsertRoleMapping {
     external_source: MappingSource,

@@ -115,7 +115,7 @@ impl Api {
         caller: Office,
         /// Only say what would be done
         dry_run: Query<Option<bool>>,
-        /// Send each new member a letter with a link that works once
+        /// Send each new member a mail with a one-time link
         welcome: Query<Option<bool>>,
         file: UsersFile,
     ) -> Reply<ImportDifference> {

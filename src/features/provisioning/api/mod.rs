@@ -60,7 +60,7 @@ struct CreateUser {
     /// `active` when absent
     #[oai(nullable)]
     status: Option<UserStatus>,
-    /// Sends a letter with a link that works once; it does where mail is set up, unless this says no
+    /// Send a mail with a one-time link; the default is true where mail is configured
     #[oai(nullable)]
     welcome: Option<bool>,
 }
@@ -379,7 +379,7 @@ impl Api {
 /// nothing of others, whatever its member comes to hold.
 const FIRST_KEY_SCOPES: [&str; 4] = ["me:read", "videos:write", "quotas:read", "jobs:read"];
 
-/// Users are the site's: they have names at its neighbours. Who sets a quota may set quotas.
+/// Users belong to the site, because they have names at external systems. Setting a quota needs that permission.
 pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {
     let reach = authz::require(t.snapshot(), caller, permission)?;
     if sets_quota {
@@ -390,7 +390,7 @@ pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permissi
     if reach == Reach::Site { Ok(reach) } else { Err(Error::new(Cause::Forbidden).saying(message)) }
 }
 
-/// The organization that somebody shall belong to.
+/// The organization that the user joins.
 fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<OrganizationId> {
     let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(Cause::OrganizationNotFound)?;
     if snapshot.is_platform(id) {

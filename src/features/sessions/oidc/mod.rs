@@ -1,8 +1,8 @@
 //! Sign-in with OpenID Connect providers, and their own access tokens as bearers.
 //!
 //! **Invariant.** A person is known by (provider, subject) only. A state and a code are used once, the state before the
-//! code is redeemed, and nothing is made unless the provider vouched for somebody to us. Who ends a sign-in shows that it
-//! began there.
+//! code is redeemed, and nothing is created unless the id token is valid. The client that completes a sign-in must
+//! prove that it started it.
 //!
 //! Roles of the sources `oidc` and `zitadel` are those that the last sign-in brought: somebody who signs in with two
 //! providers has, of these sources, what the provider of the last sign-in says.
@@ -139,7 +139,7 @@ pub async fn exchange(
         value: binding.as_deref(),
     };
     let ends_at = state::verify(&app.sealer, shown, &state, Timestamp::now())?;
-    // A state costs nothing, and each wrong code is a request to the provider in our name.
+    // Throttled, because a state is free and every wrong code causes a request to the provider.
     let stranger = visitor.exchange.address.map_or_else(String::new, |address| address.to_string());
     let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.exchange.address);
     app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
@@ -190,7 +190,7 @@ async fn all_said(
     }
 }
 
-/// Userinfo only fills gaps: a sign-in does without it.
+/// Adds missing claims from userinfo. A failure does not fail the sign-in.
 async fn with_userinfo(app: &App, provider: &Provider, published: &Published, said: Said, access_token: &str) -> Said {
     match provider.userinfo(app, published, access_token, &said.subject).await {
         Ok(Some(userinfo)) => said.and(Some(userinfo)),
@@ -240,7 +240,7 @@ pub async fn member_of_bearer(
         return Err(refused("the member is not active".into()));
     }
     if is_confirmed || app.snapshot().requires_second_factor(member) {
-        // The provider's word would otherwise be a way around it.
+        // A provider's token must not bypass the second factor.
         return Err(Error::new(Cause::SecondFactorRequired)
             .saying("a second factor is needed: sign in by /auth/oidc/exchange, which asks for it"));
     }

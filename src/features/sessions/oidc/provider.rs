@@ -215,7 +215,7 @@ impl Provider {
                     Some(word @ ("invalid_grant" | "invalid_request")) => {
                         refused(format!("provider {}: {word}", self.settings.name))
                     }
-                    // Our client's settings are at fault, or the provider's.
+                    // The client settings here or at the provider are wrong.
                     Some(word) => {
                         let word: String = word.chars().filter(|c| !c.is_control()).take(60).collect();
                         self.failed(format!("its token endpoint says {word}: see client_id and client_secret_file"))

@@ -17,7 +17,7 @@ use crate::kernel::secret::{self, Sealer};
 pub enum Binding<'a> {
     /// The cookie of the browser that began.
     Cookie(&'a str),
-    /// A value that whoever began keeps.
+    /// A value that the client of the sign-in keeps.
     Value(&'a str),
 }
 

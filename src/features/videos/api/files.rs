@@ -19,7 +19,7 @@ use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::MemberId;
 
-/// A file that shall be a video
+/// A file to register as a video
 #[derive(Object)]
 struct Register {
     /// `username/…` below the media root; the first part is the owner's name at SFTPGo. Bytes are kept as they come: a

@@ -35,13 +35,13 @@ crate::text! {
 #[oai(rename = "Webhook")]
 struct WebhookView {
     id: WebhookId,
-    /// Null hears of the whole site
+    /// Null for the events of the whole site
     #[oai(nullable)]
     organization_id: Option<OrganizationId>,
     name: String,
     url: String,
     kinds: Vec<String>,
-    /// `inactive` hears of nothing; an answer of 410 makes it so
+    /// `inactive` gets no events; a 410 answer sets this
     status: ActiveInactive,
     /// Names the secret that signs, as the header `X-Roster-Key-Id` does
     key_id: String,
@@ -88,7 +88,7 @@ struct WebhookSecret {
 struct CreateWebhook {
     name: WebhookName,
     url: WebhookUrl,
-    /// What it hears of
+    /// The event kinds that it gets
     #[oai(validator(min_items = 1, max_items = 50))]
     kinds: Vec<EventKind>,
 }

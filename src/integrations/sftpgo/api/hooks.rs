@@ -1,4 +1,4 @@
-//! What SFTPGo asks and tells: its hooks, in its own JSON and without our envelope, as it knows no other.
+//! The SFTPGo hooks, in SFTPGo's own JSON and without our envelope.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ fn object() -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")))
 }
 
-/// What SFTPGo sends, with whatever a later version adds.
+/// A hook request; unknown fields are ignored, for newer SFTPGo versions.
 struct Sent(Value);
 
 impl<'a> ApiExtractor<'a> for Sent {
@@ -165,7 +165,7 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/hooks/sftpgo", tag = "Tag::Sftpgo")]
 impl Api {
-    /// Let somebody into SFTPGo
+    /// Authenticate a user for SFTPGo
     ///
     /// SFTPGo's external authentication. Answers the whole user of whom is let in, and `{"username":""}` otherwise. A
     /// password is the member's, or one of its API keys with the scope `videos:write`; where a second factor is due only a
@@ -177,7 +177,7 @@ impl Api {
         Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
 
-    /// Bring a user of SFTPGo in line before it comes in
+    /// Update a user of SFTPGo before its login
     ///
     /// SFTPGo's pre-login hook. Answers the whole user where something is not as it shall be, and 204 otherwise, also for
     /// users who are no member's. Who belonged to an erased member is answered with `status` 0.
@@ -187,7 +187,7 @@ impl Api {
         Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
     }
 
-    /// Tell what happened to a file
+    /// Report a file event
     ///
     /// SFTPGo's file actions. `upload` registers a video or changes its size, `rename` and `copy` follow it, `delete` and
     /// `rmdir` free its bytes, `pre-upload` is refused where there is no room, unless it writes over a video. Of a new

@@ -31,7 +31,7 @@ impl From<(MemberId, String)> for SftpgoUser {
     }
 }
 
-/// A field of a user that is not as it shall be
+/// A field of a user that differs from the desired account
 #[derive(Object)]
 struct SftpgoDifference {
     uid: MemberId,
@@ -58,7 +58,7 @@ struct DriftView {
     orphaned: Vec<SftpgoUser>,
     /// Users that are no member's; they are left alone
     foreign: Vec<String>,
-    /// Users of a member's name whose `additional_info` names somebody else; they are left alone
+    /// Users with a member's name whose `additional_info` names another member; they are not changed
     conflicts: Vec<SftpgoUser>,
     differing: Vec<SftpgoDifference>,
 }

@@ -230,7 +230,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
     let notice: Notice = serde_json::from_value(inputs::parse(body)?)
         .map_err(|e| Error::field("users", format!("is not as the must-use plugin sends it: {e}")))?;
     if notice.site != app.config.wordpress_url {
-        return Err(Error::field("site", "is not wordpress.url, to the letter"));
+        return Err(Error::field("site", "must be exactly wordpress.url"));
     }
     if notice.users.len() > USERS_MAX {
         return Err(Error::field("users", format!("has more than {USERS_MAX} entries")));
@@ -239,7 +239,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
     let mut hints: BTreeMap<u64, Hint> = BTreeMap::new();
     for Touched { id, event, mut said } in notice.users {
         if id == 0 || i64::try_from(id).is_err() {
-            return Err(Error::field("users", "has a number that is nobody's"));
+            return Err(Error::field("users", "has an invalid user id"));
         }
         said.insert("id".into(), id.into());
         let said = serde_json::from_value::<Person>(Value::Object(said.into_iter().collect()));

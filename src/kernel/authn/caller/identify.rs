@@ -40,7 +40,7 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         if let Some(offered) = header(&X_INTERNAL_SECRET) {
             guard.require_internal(offered)?;
         }
-        // The pair is the credential: a gateway says who, and where.
+        // X-UID and X-Tenant-ID together are the credential of a gateway.
         header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
         credential = Credential::Token;
         Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
@@ -114,7 +114,7 @@ fn nobody(takes: u8) -> Error {
     })
 }
 
-/// May this request assert a member: by the secret, or by where it comes from? Otherwise its X-UID is ignored.
+/// Can this request assert a member, by the internal secret or its network? Otherwise X-UID is ignored.
 fn is_gateway(guard: &Guard, request: &Request) -> bool {
     let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
     request.headers().contains_key(&X_INTERNAL_SECRET)
@@ -209,7 +209,7 @@ async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, t
     let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
     match (verified.map(|verified| verified.and_then(|named| guard.admit(named))), refresh) {
         (Some(Ok(named)), _) => Ok(Some(named)),
-        // Also for one that was ended: whoever renews it takes the dead cookies away.
+        // Also for an ended session: the renewal then removes the invalid cookies.
         (_, Some((refresh, session))) => {
             let named = prover_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
             guard.admit(named).map(Some)
@@ -251,7 +251,7 @@ fn client(guard: &Guard, client_key: &str, shown: &Credential, exchange: &Exchan
     let snapshot = guard.snapshot.load();
     let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });
     if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
-        // Known to the log and the audit even when it is turned away.
+        // The log and the audit log name the client even when it is rejected.
         let _ = exchange.who.set(Actor::TurnedAway(named.clone()));
     }
     admitted
