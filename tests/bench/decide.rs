@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use roster::kernel::authz::catalog::{Bits, Catalog, Node, Slot, UserType};
-use roster::kernel::authz::decide::{Ask, Question, decide};
+use roster::kernel::authz::decide::{Target, AccessRequest, decide};
 use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
 use roster::kernel::authz::snapshot::{Change, Holds, Role, Snapshot, Status};
 use roster::kernel::authz::template::Template;
@@ -136,11 +136,11 @@ impl World {
         let began = Instant::now();
         for (member, line) in &self.questions {
             let (method, path) = &self.lines[*line as usize];
-            let question = Question {
+            let question = AccessRequest {
                 tenant: Some(self.tenant),
                 member: *member,
                 with_platform: true,
-                ask: Ask::Route { app: "main", method, path },
+                target: Target::Route { app: "main", method, path },
             };
             allowed += usize::from(black_box(decide(&cell.load(), black_box(&question))).allow);
         }

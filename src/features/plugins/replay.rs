@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::kernel::app::record::Heard;
 use crate::kernel::authz::decide::{Reason, Said, settle};
-use crate::kernel::authz::matter::Kind;
+use crate::kernel::authz::resolved_request::Kind;
 use crate::kernel::authz::plugin::{Filter, Mode, Topic};
 use crate::kernel::decision_log::Row;
 use crate::kernel::sandbox::{AccessInput, Called, FaultKind, Host, Ruling, Turn};

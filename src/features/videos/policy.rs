@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::app::verdict::{Facts, has_rules};
-use crate::kernel::authz::decide::{Ask, Question, Reason};
+use crate::kernel::authz::decide::{Target, AccessRequest, Reason};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
 use crate::kernel::error::{Cause, Error, Result};
@@ -73,8 +73,8 @@ pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()
         if !has_rules(&snapshot, Some(id)) {
             continue;
         }
-        let ask = Ask::Operation(REGISTER);
-        let question = Question { tenant: Some(id), member: new.owner, with_platform: false, ask };
+        let ask = Target::Operation(REGISTER);
+        let question = AccessRequest { tenant: Some(id), member: new.owner, with_platform: false, target: ask };
         let verdict = app.decide(&snapshot, &question, &facts, &spent).await;
         let message = match (verdict.decision.reason, verdict.message()) {
             (Reason::PluginDenied, Some(sentence)) => format!("a rule of your organization denies this: {sentence}"),

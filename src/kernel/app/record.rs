@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::App;
 use super::verdict::{Facts, HOST_FACTS, NOW_MS, Verdict, input_of};
 use crate::kernel::app::redact;
-use crate::kernel::authz::decide::{Ask, Question, Reason, decide};
-use crate::kernel::authz::matter::Matter;
+use crate::kernel::authz::decide::{Target, AccessRequest, Reason, decide};
+use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
 use crate::kernel::decision_log::Row;
 use crate::kernel::error::{Error, Result};
@@ -65,15 +65,15 @@ enum Asking {
 }
 
 impl Asking {
-    fn of(ask: Ask<'_>) -> Self {
+    fn of(ask: Target<'_>) -> Self {
         match ask {
-            Ask::Route { app, method, path } => {
+            Target::Route { app, method, path } => {
                 Self::Route { app: app.to_owned(), method: method.to_owned(), path: path.to_owned() }
             }
-            Ask::Permission(name) => Self::Permission(name.to_owned()),
-            Ask::Own(own) => Self::Permission(own.own().name.to_owned()),
-            Ask::Operation(name) => Self::Operation(name.to_owned()),
-            Ask::Grant(right) => {
+            Target::Permission(name) => Self::Permission(name.to_owned()),
+            Target::Builtin(own) => Self::Permission(own.own().name.to_owned()),
+            Target::Operation(name) => Self::Operation(name.to_owned()),
+            Target::Grant(right) => {
                 Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))
             }
         }
@@ -112,13 +112,13 @@ impl Asking {
         changed
     }
 
-    fn ask(&self) -> Ask<'_> {
+    fn ask(&self) -> Target<'_> {
         match self {
-            Self::Route { app, method, path } => Ask::Route { app, method, path },
-            Self::Permission(name) => Ask::Permission(name),
-            Self::Operation(name) => Ask::Operation(name),
+            Self::Route { app, method, path } => Target::Route { app, method, path },
+            Self::Permission(name) => Target::Permission(name),
+            Self::Operation(name) => Target::Operation(name),
             Self::Grant([scope_type, scope_id, module, action]) => {
-                Ask::Grant(Right { scope_type, scope_id, module, action })
+                Target::Grant(Right { scope_type, scope_id, module, action })
             }
         }
     }
@@ -145,7 +145,7 @@ impl App {
 impl Decided {
     pub fn new(
         snapshot: &Arc<Snapshot>,
-        question: &Question<'_>,
+        question: &AccessRequest<'_>,
         facts: &Facts,
         at: Timestamp,
         verdict: &Verdict,
@@ -160,7 +160,7 @@ impl Decided {
             duration_us: u64::try_from(asked.duration.as_micros()).unwrap_or(u64::MAX),
             differed: asked.differed,
         });
-        let of_tenant = Question { with_platform: false, ..*question };
+        let of_tenant = AccessRequest { with_platform: false, ..*question };
         let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != verdict.base;
         let (facts, left_out) = within_bytes(facts);
         Self {
@@ -168,7 +168,7 @@ impl Decided {
             snapshot: snapshot.clone(),
             tenant: question.tenant,
             member: question.member,
-            ask: Asking::of(question.ask),
+            ask: Asking::of(question.target),
             facts,
             left_out,
             base: verdict.base,
@@ -185,8 +185,8 @@ impl Decided {
         (self.facts, self.left_out) = (facts, [self.left_out, secrets].concat());
         self.left_out.truncate(LEFT_OUT_MAX);
         self.left_out.extend(self.ask.shorten().into_iter().map(str::to_owned));
-        let question = Question { tenant: self.tenant, member: self.member, with_platform: true, ask: self.ask.ask() };
-        let matter = Matter::of(&self.snapshot, &question);
+        let question = AccessRequest { tenant: self.tenant, member: self.member, with_platform: true, target: self.ask.ask() };
+        let matter = ResolvedRequest::resolve(&self.snapshot, &question);
         let input = input_of(&self.snapshot, &question, &matter, self.base, &self.facts, self.at);
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());
         Row {
@@ -197,7 +197,7 @@ impl Decided {
             kind: matter.kind.word().to_owned(),
             input: json(serde_json::to_string(&input)),
             left_out: json(serde_json::to_string(&self.left_out)),
-            asks_plugins: matter.is_asked(self.base),
+            asks_plugins: matter.consults_plugins(self.base),
             base: self.base.word().to_owned(),
             allow: self.allow,
             reason: self.reason.word().to_owned(),

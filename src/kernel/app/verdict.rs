@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::App;
 use super::record::Decided;
-use crate::kernel::authz::decide::{Decision, Question, Reason, Said, decide, settle};
-use crate::kernel::authz::matter::Matter;
+use crate::kernel::authz::decide::{Decision, AccessRequest, Reason, Said, decide, settle};
+use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::plugin::{Binding, Mode};
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
 use crate::kernel::ids::{OrganizationId, Timestamp};
@@ -137,7 +137,7 @@ pub fn has_rules(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> bool {
 
 impl App {
     /// The decision where the organization has no rules of its own ([`has_rules`]): at once, without a lock.
-    pub fn decide_alone(&self, snapshot: &Arc<Snapshot>, question: &Question<'_>, facts: &Facts) -> Decision {
+    pub fn decide_alone(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &Facts) -> Decision {
         let decision = decide(snapshot, question);
         self.figures.count_decision(decision.reason.word());
         if self.is_logged(decision.allow, false) {
@@ -154,7 +154,7 @@ impl App {
     pub async fn decide(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        question: &Question<'_>,
+        question: &AccessRequest<'_>,
         facts: &Facts,
         spent: &Arc<Spent>,
     ) -> Verdict {
@@ -176,21 +176,21 @@ impl App {
         self: &Arc<Self>,
         snapshot: &Snapshot,
         tenant: &Tenant,
-        question: &Question<'_>,
+        question: &AccessRequest<'_>,
         base: Decision,
         (facts, now, spent): (&Facts, Timestamp, &Arc<Spent>),
     ) -> Verdict {
-        let matter = Matter::of(snapshot, question);
+        let matter = ResolvedRequest::resolve(snapshot, question);
         let rules = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
         let in_force = || rules().filter(|binding| binding.mode == Mode::Enforce);
         let is_covered = in_force().any(|binding| matter.is_covered_by(binding));
         let idle = match in_force().next() {
             None => Stage::NoneBound,
-            Some(_) if !matter.is_asked(base.reason) => Stage::NotAsked,
+            Some(_) if !matter.consults_plugins(base.reason) => Stage::NotAsked,
             Some(_) if !is_covered => Stage::NotCovered,
             Some(_) => Stage::NotAsked,
         };
-        if !matter.is_asked(base.reason) {
+        if !matter.consults_plugins(base.reason) {
             return Verdict::bare(base, idle);
         }
         let input = input_of(snapshot, question, &matter, base.reason, facts, now);
@@ -198,7 +198,7 @@ impl App {
         let watched: Vec<&Binding> =
             rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
         let mut asked: Vec<(&Binding, Asked)> = Vec::new();
-        for binding in in_force().filter(|binding| matter.asks(base.reason, binding)) {
+        for binding in in_force().filter(|binding| matter.consults(base.reason, binding)) {
             let answer = self.asked(tenant, binding, &input, spent).await;
             let settles = matches!(answer.said(), Some(Said::Deny | Said::Failed));
             asked.push((binding, answer));
@@ -217,7 +217,7 @@ impl App {
         };
         let mut plugins: Vec<Asked> = Vec::new();
         for binding in watched {
-            let mut answer = match matter.asks(base.reason, binding) {
+            let mut answer = match matter.consults(base.reason, binding) {
                 true => self.asked(tenant, binding, &input, spent).await,
                 false => not_asked(binding),
             };
@@ -265,8 +265,8 @@ fn not_asked(binding: &Binding) -> Asked {
 /// The question as an authorizer gets it; `plugins/wit` says what stands where.
 pub fn input_of(
     snapshot: &Snapshot,
-    question: &Question<'_>,
-    matter: &Matter<'_>,
+    question: &AccessRequest<'_>,
+    matter: &ResolvedRequest<'_>,
     base: Reason,
     facts: &Facts,
     now: Timestamp,

@@ -16,25 +16,25 @@ use crate::kernel::ids::{GrantId, MemberId, OrganizationId, RoleId};
 
 /// What is asked of a member in a tenant.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct AccessRequest<'a> {
     /// `None` asks about the site as a whole: only a direct grant can answer that.
     pub tenant: Option<OrganizationId>,
     pub member: MemberId,
     /// Do the member's rights over the site, and grants in other organizations, count? Not where a gateway vouches for
     /// it, nor where a tenant's own people ask.
     pub with_platform: bool,
-    pub ask: Ask<'a>,
+    pub target: Target<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Ask<'a> {
+pub enum Target<'a> {
     Route {
         app: &'a str,
         method: &'a str,
         path: &'a str,
     },
     Permission(&'a str),
-    Own(Permission),
+    Builtin(Permission),
     Grant(Right<'a>),
     /// What every member may do with its own data, such as `video.register`: membership is enough, unless a plugin of
     /// the organization denies it.
@@ -139,23 +139,23 @@ pub const EVERY_SCOPE: &str = "*";
 /// Scope types whose `scope_id` names an organization: their rights end with it.
 pub const ORGANIZATION_SCOPES: [&str; 2] = ["organization", "tenant"];
 
-pub fn decide(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
+pub fn decide(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Decision {
     let reason = reason(snapshot, question);
     Decision { allow: reason.allows(), reason, epoch: snapshot.epoch }
 }
 
-fn reason(snapshot: &Snapshot, question: &Question<'_>) -> Reason {
+fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
     let standing = match gates(snapshot, question) {
         Ok(standing) => standing,
         Err(gate) => return gate,
     };
     let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
-    match question.ask {
-        Ask::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
-        Ask::Operation(_) => Reason::OkRole,
-        Ask::Own(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
-        Ask::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
-        Ask::Route { app, method, path } => {
+    match question.target {
+        Target::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
+        Target::Operation(_) => Reason::OkRole,
+        Target::Builtin(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
+        Target::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
+        Target::Route { app, method, path } => {
             let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
             match snapshot.catalog.route(app, method, &path) {
                 Met::Nothing => Reason::UnmappedRoute,
@@ -187,7 +187,7 @@ impl Standing<'_> {
     }
 }
 
-fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing<'s>, Reason> {
+fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Standing<'s>, Reason> {
     if !snapshot.is_available() {
         return Err(Reason::SnapshotUnavailable);
     }
@@ -215,12 +215,12 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Result<Standing
 }
 
 /// A platform administrator acts in every tenant.
-fn reaches_everywhere(snapshot: &Snapshot, question: &Question<'_>) -> bool {
+fn reaches_everywhere(snapshot: &Snapshot, question: &AccessRequest<'_>) -> bool {
     question.with_platform && snapshot.is_platform_admin(question.member)
 }
 
 /// The grant that answers; one that is found in an organization that is switched off does not.
-fn grant(snapshot: &Snapshot, question: &Question<'_>, right: &Right<'_>) -> Result<GrantId, Reason> {
+fn grant(snapshot: &Snapshot, question: &AccessRequest<'_>, right: &Right<'_>) -> Result<GrantId, Reason> {
     if is_anothers(snapshot, question, right) {
         return Err(Reason::NoPermission);
     }
@@ -237,7 +237,7 @@ fn matching_grants(snapshot: &Snapshot, member: MemberId, right: &Right<'_>) -> 
 }
 
 /// Does a tenant ask about a right in another organization, or in all of them?
-fn is_anothers(snapshot: &Snapshot, question: &Question<'_>, right: &Right<'_>) -> bool {
+fn is_anothers(snapshot: &Snapshot, question: &AccessRequest<'_>, right: &Right<'_>) -> bool {
     let is_of_all = || ORGANIZATION_SCOPES.contains(&right.scope_type) && right.scope_id == EVERY_SCOPE;
     let is_beyond = |tenant| is_of_all() || is_elsewhere(snapshot, tenant, right);
     !question.with_platform && question.tenant.is_some_and(is_beyond)
@@ -259,26 +259,26 @@ pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bo
 /// All permissions that are in force for a member in a tenant; none when a gate denies.
 pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<Slot> {
     // Any permission serves to ask the gates.
-    let question = Question { tenant: Some(tenant), member, with_platform, ask: Ask::Permission("") };
+    let question = AccessRequest { tenant: Some(tenant), member, with_platform, target: Target::Permission("") };
     let Ok(standing) = gates(snapshot, &question) else { return Vec::new() };
     snapshot.catalog.iter().map(|node| node.slot).filter(|slot| standing.holds(*slot)).collect()
 }
 
 /// Explains a decision. Never part of the decision itself.
-pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Witness {
+pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Witness {
     let catalog = &*snapshot.catalog;
     let mut witness = Witness::default();
-    let slots: Vec<Slot> = match question.ask {
-        Ask::Grant(right) => {
+    let slots: Vec<Slot> = match question.target {
+        Target::Grant(right) => {
             if decide(snapshot, question).allow {
                 witness.grants = matching_grants(snapshot, question.member, &right).collect();
             }
             Vec::new()
         }
-        Ask::Operation(_) => Vec::new(),
-        Ask::Own(own) => vec![catalog.slot_of(own)],
-        Ask::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
-        Ask::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
+        Target::Operation(_) => Vec::new(),
+        Target::Builtin(own) => vec![catalog.slot_of(own)],
+        Target::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
+        Target::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
             Some(Met::Permissions(template, slots)) => {
                 witness.template = Some(template.to_owned());
                 slots.concat()

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Reach;
 use super::catalog::{Catalog, Slot};
 use super::client;
-use super::decide::{Ask, Question, decide};
+use super::decide::{Target, AccessRequest, decide};
 use super::permission::{OWN_APP, PLATFORM_ADMIN, Permission, TENANT_ADMIN, TENANT_OWNER};
 use super::snapshot::{Right, Role, Snapshot};
 use crate::kernel::authz::principal::{Identity, Who};
@@ -308,7 +308,7 @@ pub fn require_right_held(snapshot: &Snapshot, caller: &Identity, right: &Right<
         Limit::Nothing => false,
         Limit::Opened => has_scope(&caller.who, HANDS_OUT),
         Limit::Held => caller.member().is_some_and(|member| {
-            let question = Question { tenant: None, member, with_platform: true, ask: Ask::Grant(*right) };
+            let question = AccessRequest { tenant: None, member, with_platform: true, target: Target::Grant(*right) };
             is_platform_admin(snapshot, caller) || decide(snapshot, &question).allow
         }),
     };

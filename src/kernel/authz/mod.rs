@@ -8,7 +8,7 @@ pub mod compare_store;
 pub mod decide;
 pub mod giving;
 pub mod key;
-pub mod matter;
+pub mod resolved_request;
 pub mod path;
 pub mod permission;
 pub mod plugin;
@@ -20,7 +20,7 @@ pub mod store;
 pub mod template;
 
 use crate::kernel::authz::principal::{Identity, Who};
-use decide::{Ask, Question, decide};
+use decide::{Target, AccessRequest, decide};
 use permission::Permission;
 use snapshot::Snapshot;
 
@@ -156,11 +156,11 @@ pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
 
 fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {
     let Some(member) = caller.member() else { return Err(Cause::Forbidden.into()) };
-    let question = Question {
+    let question = AccessRequest {
         tenant: Some(tenant),
         member,
         with_platform: matches!(caller.who, Who::Member(_)),
-        ask: Ask::Own(permission),
+        target: Target::Builtin(permission),
     };
     let decision = decide(snapshot, &question);
     if decision.allow {

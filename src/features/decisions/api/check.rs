@@ -14,7 +14,7 @@ use crate::kernel::app::App;
 use crate::kernel::app::verdict::{Asked, Facts, HOST_FACTS, NOW_MS, Verdict, has_rules};
 use crate::kernel::authn::caller::Asker;
 use crate::kernel::authz;
-use crate::kernel::authz::decide::{Ask, Cited, Question, Reason, Witness, explain};
+use crate::kernel::authz::decide::{Target, Cited, AccessRequest, Reason, Witness, explain};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::Mode;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
@@ -315,22 +315,22 @@ impl CheckRequest {
         (self.app.is_some() && !begun[0]).then_some("has an app, which only a method and path have")
     }
 
-    fn asked(&self, tenant: Option<OrganizationId>, with_platform: bool) -> Question<'_> {
+    fn asked(&self, tenant: Option<OrganizationId>, with_platform: bool) -> AccessRequest<'_> {
         let ask = match (&self.permission, &self.scope_type) {
-            (Some(permission), _) => Ask::Permission(permission),
-            (None, Some(scope_type)) => Ask::Grant(Right {
+            (Some(permission), _) => Target::Permission(permission),
+            (None, Some(scope_type)) => Target::Grant(Right {
                 scope_type,
                 scope_id: self.scope_id.as_deref().unwrap_or_default(),
                 module: self.module.as_deref().unwrap_or_default(),
                 action: self.action.as_deref().unwrap_or_default(),
             }),
-            (None, None) => Ask::Route {
+            (None, None) => Target::Route {
                 app: self.app.as_deref().unwrap_or(DEFAULT_APP),
                 method: self.method.as_deref().unwrap_or_default(),
                 path: self.path.as_deref().unwrap_or_default(),
             },
         };
-        Question { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform, ask }
+        AccessRequest { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform, target: ask }
     }
 }
 
@@ -415,7 +415,7 @@ fn asked_view(asked: &Asked, may_look: bool) -> AskedPlugin {
 fn explanation(
     r: &crate::kernel::db::Reader<'_>,
     snapshot: &Snapshot,
-    asked: &Question<'_>,
+    asked: &AccessRequest<'_>,
     verdict: &Verdict,
     may_look: bool,
 ) -> Result<Explanation> {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::catalog::{Met, Slot};
-use super::decide::{Ask, ORGANIZATION_SCOPES, Question, Reason};
+use super::decide::{Target, ORGANIZATION_SCOPES, AccessRequest, Reason};
 use super::path;
 use super::permission::OWN_APP;
 use super::plugin::{Binding, Topic};
@@ -34,7 +34,7 @@ impl Kind {
 
 /// A question, looked up in the catalog.
 #[derive(Debug, Clone)]
-pub struct Matter<'a> {
+pub struct ResolvedRequest<'a> {
     pub kind: Kind,
     /// The method, the permission's name, or the grant's action.
     pub action: &'a str,
@@ -53,19 +53,19 @@ pub struct Matter<'a> {
     can_open: bool,
 }
 
-impl<'a> Matter<'a> {
-    pub fn of(snapshot: &Snapshot, question: &Question<'a>) -> Self {
-        let mut matter = match question.ask {
-            Ask::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
-            Ask::Permission(name) => of_permission(snapshot, question.tenant, name),
-            Ask::Own(own) => of_permission(snapshot, question.tenant, own.own().name),
+impl<'a> ResolvedRequest<'a> {
+    pub fn resolve(snapshot: &Snapshot, question: &AccessRequest<'a>) -> Self {
+        let mut matter = match question.target {
+            Target::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
+            Target::Permission(name) => of_permission(snapshot, question.tenant, name),
+            Target::Builtin(own) => of_permission(snapshot, question.tenant, own.own().name),
             // Known by its name, as a permission is.
-            Ask::Operation(name) => Self {
+            Target::Operation(name) => Self {
                 permissions: vec![name.into()],
                 covered: vec![name.into()],
                 ..Self::bare(Kind::Permission, name)
             },
-            Ask::Grant(right) => Self {
+            Target::Grant(right) => Self {
                 right: Some(right),
                 can_open: is_of_its_own(snapshot, question.tenant, &right),
                 ..Self::bare(Kind::Grant, right.action)
@@ -90,7 +90,7 @@ impl<'a> Matter<'a> {
     }
 
     /// Are plugins called after this base result? Not if a gate denied, and not for unmapped routes.
-    pub fn is_asked(&self, base: Reason) -> bool {
+    pub fn consults_plugins(&self, base: Reason) -> bool {
         !self.is_protected && (base.allows() || self.is_open_to_plugins(base))
     }
 
@@ -100,9 +100,9 @@ impl<'a> Matter<'a> {
     }
 
     /// Is this plugin asked?
-    pub fn asks(&self, base: Reason, binding: &Binding) -> bool {
+    pub fn consults(&self, base: Reason, binding: &Binding) -> bool {
         let may_matter = base.allows() || (binding.may_grant && self.is_open_to_plugins(base));
-        self.is_asked(base) && may_matter && self.is_covered_by(binding)
+        self.consults_plugins(base) && may_matter && self.is_covered_by(binding)
     }
 
     pub fn is_covered_by(&self, binding: &Binding) -> bool {
@@ -121,12 +121,12 @@ fn of_route<'a>(
     app: &str,
     method: &'a str,
     target: &'a str,
-) -> Matter<'a> {
-    let bare = Matter {
+) -> ResolvedRequest<'a> {
+    let bare = ResolvedRequest {
         app: Some(app.into()),
         is_protected: app == OWN_APP,
         path: Cow::Borrowed(target.split('?').next().unwrap_or_default()),
-        ..Matter::bare(Kind::Route, method)
+        ..ResolvedRequest::bare(Kind::Route, method)
     };
     let Some(path) = path::canonical(target) else { return bare };
     let slots: Vec<Slot> = match snapshot.catalog.route(app, method, &path) {
@@ -134,15 +134,15 @@ fn of_route<'a>(
         Met::Nothing | Met::NotThisMethod(_) => Vec::new(),
     };
     let permissions = open_names(snapshot, tenant, &slots);
-    Matter { path, can_open: !permissions.is_empty(), covered: names(snapshot, &slots), permissions, ..bare }
+    ResolvedRequest { path, can_open: !permissions.is_empty(), covered: names(snapshot, &slots), permissions, ..bare }
 }
 
-fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: &'a str) -> Matter<'a> {
-    let bare = Matter::bare(Kind::Permission, name);
+fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: &'a str) -> ResolvedRequest<'a> {
+    let bare = ResolvedRequest::bare(Kind::Permission, name);
     // A name that no catalog has is no more mapped than a path that none has.
-    let Some(node) = snapshot.catalog.find(name) else { return Matter { is_protected: true, ..bare } };
+    let Some(node) = snapshot.catalog.find(name) else { return ResolvedRequest { is_protected: true, ..bare } };
     let permissions = open_names(snapshot, tenant, &[node.slot]);
-    Matter {
+    ResolvedRequest {
         app: Some(node.app.clone()),
         is_protected: *node.app == *OWN_APP,
         can_open: !permissions.is_empty(),
