@@ -1,7 +1,7 @@
 //! Decisions with the organization's own rules.
 
 use proptest::prelude::*;
-use roster::kernel::authz::decide::{Reason, Said, settle};
+use roster::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};
 use serde_json::{Value, json};
 
 use crate::guests;
@@ -130,12 +130,12 @@ impl Place {
 
 // ── the order ──
 
-fn said() -> impl Strategy<Value = Said> {
+fn said() -> impl Strategy<Value = PluginEffect> {
     prop_oneof![
-        any::<bool>().prop_map(|may_grant| Said::Allow { may_grant }),
-        Just(Said::Deny),
-        Just(Said::Abstain),
-        Just(Said::Failed),
+        any::<bool>().prop_map(|may_grant| PluginEffect::Allow { may_grant }),
+        Just(PluginEffect::Deny),
+        Just(PluginEffect::Abstain),
+        Just(PluginEffect::Failed),
     ]
 }
 
@@ -148,20 +148,20 @@ proptest! {
         base in (0..Reason::ALL.len()).prop_map(|n| Reason::ALL[n]),
         said in prop::collection::vec(said(), 0..6),
     ) {
-        let settled = settle(base, said.iter().copied());
-        let refuses = |one: &&Said| matches!(one, Said::Deny | Said::Failed);
+        let settled = combine_deny_overrides(base, said.iter().copied());
+        let refuses = |one: &&PluginEffect| matches!(one, PluginEffect::Deny | PluginEffect::Failed);
         let expected = match said.iter().find(refuses) {
-            Some(Said::Deny) => Reason::PluginDenied,
+            Some(PluginEffect::Deny) => Reason::PluginDenied,
             Some(_) => Reason::PluginFailed,
-            None if base == Reason::NoPermission && said.contains(&Said::Allow { may_grant: true }) => Reason::OkPlugin,
+            None if base == Reason::NoPermission && said.contains(&PluginEffect::Allow { may_grant: true }) => Reason::OkPlugin,
             None => base,
         };
         prop_assert_eq!(settled, expected);
         // Whatever the order they are asked in, the answer is the same.
-        let backwards = settle(base, said.iter().rev().copied());
+        let backwards = combine_deny_overrides(base, said.iter().rev().copied());
         prop_assert_eq!(settled.allows(), backwards.allows());
         // Without plugins, or with nothing but abstentions, base stands.
-        prop_assert_eq!(settle(base, said.iter().map(|_| Said::Abstain)), base);
+        prop_assert_eq!(combine_deny_overrides(base, said.iter().map(|_| PluginEffect::Abstain)), base);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::kernel::app::record::Heard;
-use crate::kernel::authz::decide::{Reason, Said, settle};
+use crate::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};
 use crate::kernel::authz::resolved_request::Kind;
 use crate::kernel::authz::plugin::{Filter, Mode, Topic};
 use crate::kernel::decision_log::Row;
@@ -117,15 +117,15 @@ impl Recorded {
     }
 
     /// What the others said. One that allowed what base denied had the right to, or it would not have been asked.
-    fn others<'r>(&'r self, candidate: &'r Candidate) -> impl Iterator<Item = Said> + 'r {
+    fn others<'r>(&'r self, candidate: &'r Candidate) -> impl Iterator<Item = PluginEffect> + 'r {
         let is_other = |heard: &&Heard| {
             heard.mode == Mode::Enforce.word() && candidate.name.as_ref().is_some_and(|name| *name != heard.name)
         };
         self.plugins.iter().filter(is_other).map(|heard| match heard.outcome.as_str() {
-            "allow" => Said::Allow { may_grant: true },
-            "deny" => Said::Deny,
-            "abstain" => Said::Abstain,
-            _ => Said::Failed,
+            "allow" => PluginEffect::Allow { may_grant: true },
+            "deny" => PluginEffect::Deny,
+            "abstain" => PluginEffect::Abstain,
+            _ => PluginEffect::Failed,
         })
     }
 }
@@ -174,9 +174,9 @@ impl Replay {
     /// Recomputes a decision with what the candidate said, where it was asked.
     fn settle(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<Called<Ruling>>) {
         let Some(base) = Reason::of(&recorded.base) else { return };
-        let mut said: Vec<Said> = recorded.others(candidate).collect();
+        let mut said: Vec<PluginEffect> = recorded.others(candidate).collect();
         said.extend(called.as_ref().map(|called| self.count(called, candidate.may_grant)));
-        let reason = settle(base, said);
+        let reason = combine_deny_overrides(base, said);
         if reason.allows() == recorded.allow {
             return;
         }
@@ -191,18 +191,18 @@ impl Replay {
         }
     }
 
-    fn count(&mut self, called: &Called<Ruling>, may_grant: bool) -> Said {
+    fn count(&mut self, called: &Called<Ruling>, may_grant: bool) -> PluginEffect {
         self.asked += 1;
         self.fuel = self.fuel.saturating_add(called.fuel);
         self.memory_bytes = self.memory_bytes.max(called.memory_bytes);
         self.duration += called.duration;
         match called.outcome {
-            Ok(Ruling::Allow) => Said::Allow { may_grant },
-            Ok(Ruling::Deny(_)) => Said::Deny,
-            Ok(Ruling::Abstain) => Said::Abstain,
+            Ok(Ruling::Allow) => PluginEffect::Allow { may_grant },
+            Ok(Ruling::Deny(_)) => PluginEffect::Deny,
+            Ok(Ruling::Abstain) => PluginEffect::Abstain,
             Err(_) => {
                 self.failed += 1;
-                Said::Failed
+                PluginEffect::Failed
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::App;
 use super::record::Decided;
-use crate::kernel::authz::decide::{Decision, AccessRequest, Reason, Said, decide, settle};
+use crate::kernel::authz::decide::{Decision, AccessRequest, Reason, PluginEffect, decide, combine_deny_overrides};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::plugin::{Binding, Mode};
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
@@ -96,12 +96,12 @@ impl Asked {
         }
     }
 
-    fn said(&self) -> Option<Said> {
+    fn said(&self) -> Option<PluginEffect> {
         self.outcome.as_ref().map(|outcome| match outcome {
-            Ok(Ruling::Allow) => Said::Allow { may_grant: self.may_grant },
-            Ok(Ruling::Deny(_)) => Said::Deny,
-            Ok(Ruling::Abstain) => Said::Abstain,
-            Err(_) => Said::Failed,
+            Ok(Ruling::Allow) => PluginEffect::Allow { may_grant: self.may_grant },
+            Ok(Ruling::Deny(_)) => PluginEffect::Deny,
+            Ok(Ruling::Abstain) => PluginEffect::Abstain,
+            Err(_) => PluginEffect::Failed,
         })
     }
 }
@@ -200,19 +200,19 @@ impl App {
         let mut asked: Vec<(&Binding, Asked)> = Vec::new();
         for binding in in_force().filter(|binding| matter.consults(base.reason, binding)) {
             let answer = self.asked(tenant, binding, &input, spent).await;
-            let settles = matches!(answer.said(), Some(Said::Deny | Said::Failed));
+            let settles = matches!(answer.said(), Some(PluginEffect::Deny | PluginEffect::Failed));
             asked.push((binding, answer));
             // Shadow plugins need the results of all enforced plugins for comparison.
             if settles && watched.is_empty() {
                 break;
             }
         }
-        let reason = settle(base.reason, asked.iter().filter_map(|(_, answer)| answer.said()));
+        let reason = combine_deny_overrides(base.reason, asked.iter().filter_map(|(_, answer)| answer.said()));
         let decision = Decision { allow: reason.allows(), reason, epoch: base.epoch };
         let stage = match () {
             () if asked.is_empty() => idle,
             () if reason != base.reason => Stage::Settled(reason),
-            () if asked.iter().all(|(_, answer)| answer.said() == Some(Said::Abstain)) => Stage::Abstain,
+            () if asked.iter().all(|(_, answer)| answer.said() == Some(PluginEffect::Abstain)) => Stage::Abstain,
             () => Stage::Allow,
         };
         let mut plugins: Vec<Asked> = Vec::new();
@@ -223,7 +223,7 @@ impl App {
             };
             let others = asked.iter().filter(|(other, _)| other.plugin != binding.plugin);
             let would_say = others.map(|(_, other)| other).chain([&answer]).filter_map(Asked::said);
-            answer.differed = settle(base.reason, would_say).allows() != decision.allow;
+            answer.differed = combine_deny_overrides(base.reason, would_say).allows() != decision.allow;
             if answer.differed {
                 binding.live.count(|seen| seen.differed += 1);
             }

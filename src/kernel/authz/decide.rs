@@ -75,7 +75,7 @@ reasons! {
 
 /// What one of the organization's own rules said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum PluginEffect {
     /// With or without the right to open what no role does.
     Allow {
         may_grant: bool,
@@ -90,14 +90,14 @@ pub enum Said {
 ///
 /// Deny wins, whatever was said before or after. Only what base denied for want of a permission can be opened; whether
 /// the question is one that a plugin may open was seen to before it was asked.
-pub fn settle(base: Reason, said: impl IntoIterator<Item = Said>) -> Reason {
+pub fn combine_deny_overrides(base: Reason, said: impl IntoIterator<Item = PluginEffect>) -> Reason {
     let mut is_opened = false;
     for one in said {
         match one {
-            Said::Deny => return Reason::PluginDenied,
-            Said::Failed => return Reason::PluginFailed,
-            Said::Allow { may_grant } => is_opened |= may_grant,
-            Said::Abstain => {}
+            PluginEffect::Deny => return Reason::PluginDenied,
+            PluginEffect::Failed => return Reason::PluginFailed,
+            PluginEffect::Allow { may_grant } => is_opened |= may_grant,
+            PluginEffect::Abstain => {}
         }
     }
     if is_opened && base == Reason::NoPermission { Reason::OkPlugin } else { base }
