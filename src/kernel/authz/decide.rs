@@ -112,21 +112,21 @@ pub struct Decision {
 
 /// The rows that a decision is based on. Removing all cited rows turns an allow into a deny.
 #[derive(Debug, Clone, Default)]
-pub struct Witness {
+pub struct Explanation {
     pub template: Option<String>,
     /// Names of permissions of which any one answers.
     pub permissions: Vec<Arc<str>>,
     /// Roles the member holds in the tenant.
     pub held: Vec<RoleId>,
     /// Roles of which each one allows; grants of which each one allows.
-    pub allowed_by: Vec<Cited>,
+    pub allowed_by: Vec<MatchedRole>,
     pub grants: Vec<GrantId>,
     /// Open roles of the tenant that would have allowed it.
-    pub would_allow: Vec<Cited>,
+    pub would_allow: Vec<MatchedRole>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cited {
+pub struct MatchedRole {
     pub organization: OrganizationId,
     pub role: RoleId,
     pub role_key: Arc<str>,
@@ -167,7 +167,7 @@ fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
 }
 
 /// A member who passed the gates, and what it holds.
-struct Standing<'s> {
+struct Subject<'s> {
     snapshot: &'s Snapshot,
     /// The member's roles in the tenant; none when only its rights over the site let it in, or no tenant was named.
     set: Option<&'s RoleSet>,
@@ -176,7 +176,7 @@ struct Standing<'s> {
     tenant: Option<OrganizationId>,
 }
 
-impl Standing<'_> {
+impl Subject<'_> {
     /// Is the permission open, and held?
     fn holds(&self, slot: Slot) -> bool {
         let catalog = &self.snapshot.catalog;
@@ -187,7 +187,7 @@ impl Standing<'_> {
     }
 }
 
-fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Standing<'s>, Reason> {
+fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Subject<'s>, Reason> {
     if !snapshot.is_available() {
         return Err(Reason::SnapshotUnavailable);
     }
@@ -199,7 +199,7 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Sta
         return Err(Reason::TenantInactive);
     }
     let person = snapshot.person(question.member).ok_or(Reason::NotAMember)?;
-    let standing = Standing {
+    let standing = Subject {
         snapshot,
         set: tenant.and_then(|tenant| tenant.set_of(question.member)),
         administrator: question.with_platform.then_some(question.member),
@@ -265,9 +265,9 @@ pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, 
 }
 
 /// Explains a decision. Never part of the decision itself.
-pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Witness {
+pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation {
     let catalog = &*snapshot.catalog;
-    let mut witness = Witness::default();
+    let mut witness = Explanation::default();
     let slots: Vec<Slot> = match question.target {
         Target::Grant(right) => {
             if decide(snapshot, question).allow {
@@ -297,9 +297,9 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Witness {
     if let Some(tenant) = here {
         witness.held = tenant.roles_of(question.member).map(|role| role.id).collect();
         if allows {
-            witness.allowed_by = cited(snapshot, tenant, tenant.roles_of(question.member), &open);
+            witness.allowed_by = matched_roles(snapshot, tenant, tenant.roles_of(question.member), &open);
         }
-        witness.would_allow = cited(snapshot, tenant, tenant.roles(), &open);
+        witness.would_allow = matched_roles(snapshot, tenant, tenant.roles(), &open);
         witness.would_allow.retain(|cited| !witness.held.contains(&cited.role));
     }
     if allows
@@ -308,18 +308,18 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Witness {
         && let Some(platform) = snapshot.platform()
         && here.is_none_or(|tenant| tenant.id != platform.id)
     {
-        witness.allowed_by.extend(cited(snapshot, platform, platform.roles_of(question.member), &open));
+        witness.allowed_by.extend(matched_roles(snapshot, platform, platform.roles_of(question.member), &open));
     }
     witness
 }
 
 /// The open roles among these that hold one of the permissions.
-fn cited<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<Cited> {
+fn matched_roles<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<MatchedRole> {
     roles
         .filter(|role| role.is_open)
         .filter_map(|role| {
             let slot = open.iter().copied().find(|slot| role.holds(&snapshot.catalog, tenant.id, *slot))?;
-            Some(Cited {
+            Some(MatchedRole {
                 organization: tenant.id,
                 role: role.id,
                 role_key: role.key.clone(),

@@ -14,7 +14,7 @@ use crate::kernel::app::App;
 use crate::kernel::app::verdict::{Asked, Facts, HOST_FACTS, NOW_MS, Verdict, has_rules};
 use crate::kernel::authn::caller::Asker;
 use crate::kernel::authz;
-use crate::kernel::authz::decide::{Target, Cited, AccessRequest, Reason, Witness, explain};
+use crate::kernel::authz::decide::{Target, MatchedRole, AccessRequest, Reason, Explanation, explain};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::Mode;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
@@ -64,7 +64,7 @@ struct CheckRequest {
 /// A role that is held, that allows, or that would have
 #[derive(Object)]
 #[oai(rename = "CheckRole", skip_serializing_if_is_none)]
-struct Because {
+struct MatchedRoleView {
     organization_id: OrganizationId,
     role_id: RoleId,
     role_key: String,
@@ -112,7 +112,7 @@ struct AskedPlugin {
 /// Why a question was answered as it was
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
-struct Explanation {
+struct ExplanationView {
     stages: Vec<Stage>,
     /// Plugins that were asked, in their order; watched ones last
     plugins: Vec<AskedPlugin>,
@@ -121,13 +121,13 @@ struct Explanation {
     /// Permissions of which any one answers
     permissions: Vec<String>,
     /// Roles the member holds in the organization
-    roles: Vec<Because>,
+    roles: Vec<MatchedRoleView>,
     /// Those that allow
-    allowed_by: Vec<Because>,
+    allowed_by: Vec<MatchedRoleView>,
     /// Direct grants of which each one allows
     grant_ids: Vec<GrantId>,
     /// For a denial: roles of the organization that would have allowed it
-    would_allow: Vec<Because>,
+    would_allow: Vec<MatchedRoleView>,
 }
 
 /// The answer to one question, or `decisions` for several
@@ -141,7 +141,7 @@ struct CheckAnswer {
     epoch: Option<u64>,
     /// Why a plugin denied, in its own words: for people
     message: Option<String>,
-    because: Option<Explanation>,
+    because: Option<ExplanationView>,
     decisions: Option<Vec<CheckAnswer>>,
 }
 
@@ -418,8 +418,8 @@ fn explanation(
     asked: &AccessRequest<'_>,
     verdict: &Verdict,
     may_look: bool,
-) -> Result<Explanation> {
-    let witness: Witness = explain(snapshot, asked);
+) -> Result<ExplanationView> {
+    let witness: Explanation = explain(snapshot, asked);
     let platform = snapshot.platform().filter(|_| asked.with_platform).map(|platform| platform.id);
     let mut assignments = Vec::new();
     for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
@@ -428,7 +428,7 @@ fn explanation(
     let sources = |role: RoleId| -> Vec<String> {
         assignments.iter().filter(|held| held.role == role).map(|held| held.source.word().to_owned()).collect()
     };
-    let cite = |cited: Cited| Because {
+    let cite = |cited: MatchedRole| MatchedRoleView {
         organization_id: cited.organization,
         sources: sources(cited.role),
         role_id: cited.role,
@@ -438,7 +438,7 @@ fn explanation(
     let mut roles = Vec::new();
     if let Some(tenant) = asked.tenant.and_then(|id| snapshot.tenant(id)) {
         for role in witness.held.iter().filter_map(|id| tenant.role(*id)) {
-            roles.push(Because {
+            roles.push(MatchedRoleView {
                 organization_id: tenant.id,
                 role_id: role.id,
                 role_key: role.key.to_string(),
@@ -453,7 +453,7 @@ fn explanation(
     let stage = |stage: &str, verdict: &str| Stage { stage: stage.into(), verdict: verdict.into() };
     let (gate, by_base) = if is_gate { (base.word(), "not_asked") } else { ("pass", base.word()) };
     let is_denied = !base.allows() && !verdict.decision.allow;
-    Ok(Explanation {
+    Ok(ExplanationView {
         stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", verdict.stage.word())],
         plugins: verdict.plugins.iter().map(|asked| asked_view(asked, may_look)).collect(),
         template: witness.template,
