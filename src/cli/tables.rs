@@ -96,7 +96,7 @@ fn settings() -> String {
 
 fn permissions() -> String {
     let operations = OWN.iter().filter(|own| !own.method.is_empty());
-    let row = |own: &crate::kernel::authz::permission::Own| {
+    let row = |own: &crate::kernel::authz::permission::BuiltinPermission| {
         let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
         let site = if own.site_only { ", by the platform" } else { "" };
         let group = own.name.rsplit_once('.').map_or(own.name, |(group, _)| group);

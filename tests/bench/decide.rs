@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use roster::kernel::authz::catalog::{Bits, Catalog, Node, Slot, UserType};
+use roster::kernel::authz::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
 use roster::kernel::authz::decide::{Target, AccessRequest, decide};
 use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
 use roster::kernel::authz::snapshot::{Change, Holds, Role, Snapshot, Status};
@@ -90,7 +90,7 @@ impl World {
         snapshot.apply(Change::Catalog(Arc::new(Catalog::build(self.nodes()))));
         snapshot.apply(tenant(OrganizationId::new(), PLATFORM_ORG_CODE));
         snapshot.apply(tenant(self.tenant, "acme"));
-        let slots = Slot::try_from(self.templates.len() * METHODS.len()).expect("small");
+        let slots = PermissionIndex::try_from(self.templates.len() * METHODS.len()).expect("small");
         for (n, id) in self.roles.iter().enumerate() {
             let ticked: Bits = (0..slots).filter(|_| dice.roll(TICKED_OF) == 0).collect();
             let key = format!("role{n}").into();
@@ -106,7 +106,7 @@ impl World {
 
     fn nodes(&self) -> Vec<Node> {
         let entries = self.templates.iter().flat_map(|path| METHODS.map(|method| (path, method)));
-        let node = |(slot, (path, method)): (Slot, (&String, &str))| Node {
+        let node = |(slot, (path, method)): (PermissionIndex, (&String, &str))| Node {
             slot,
             name: format!("p{slot}.{}", method.to_lowercase()).into(),
             app: "main".into(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::openapi;
 use crate::kernel::authz::catalog::{UserType, methods};
-use crate::kernel::authz::permission::OWN_APP;
+use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::template::Template;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::http::documents::Document;
@@ -86,7 +86,7 @@ pub fn read(document: &Document, options: &Options, entries_max: u64) -> Result<
     };
     if !is_word(&app, APP_BYTES_MAX) {
         faults.add("app", "must be letters, digits, and . _ -");
-    } else if app == OWN_APP {
+    } else if app == ROSTER_APP {
         faults.add("app", "`roster` is the name of this program's own entries");
     }
     if entries.len() as u64 > entries_max {
@@ -213,7 +213,7 @@ fn check(entries: &[Entry], faults: &mut Faults) {
             let message = format!("must be letters, digits, and . _ - :, at most {NAME_BYTES_MAX}");
             faults.add(&entry.place, format!("the name {:?} {message}", entry.name));
         }
-        if entry.name == OWN_APP || entry.name.starts_with("roster.") {
+        if entry.name == ROSTER_APP || entry.name.starts_with("roster.") {
             faults.add(&entry.place, format!("{} is kept for this program's own entries", entry.name));
         }
         if let Some(other) = names.insert(&entry.name, entry) {

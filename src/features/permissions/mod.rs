@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::catalog::Slot;
+use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::authz::permission::{
-    OWN, OWN_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
+    OWN, ROSTER_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
 };
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot, Tenant};
 use crate::kernel::db::Writer;
@@ -163,7 +163,7 @@ pub fn create_system_roles(t: &Transaction<'_>, organization: OrganizationId, or
     for (key, display_name, letter) in SYSTEM_ROLES {
         let holds = if key == TENANT_OWNER { "tenant" } else { "ticked" };
         let of_grid = OWN.iter().filter(|own| key != TENANT_OWNER && own.roles.contains(letter));
-        let slots: Vec<Slot> = of_grid.filter_map(|own| catalog.find(own.name)).map(|node| node.slot).collect();
+        let slots: Vec<PermissionIndex> = of_grid.filter_map(|own| catalog.find(own.name)).map(|node| node.slot).collect();
         changes.push(create_system_role(t, organization, key, display_name, holds, &slots)?);
     }
     Ok(changes)
@@ -175,7 +175,7 @@ fn create_system_role(
     key: &str,
     display_name: &str,
     holds: &str,
-    slots: &[Slot],
+    slots: &[PermissionIndex],
 ) -> Result<Change> {
     let role = RoleRecord {
         id: RoleId::new(),
@@ -254,7 +254,7 @@ pub async fn seed(app: &App) -> Result<()> {
     let caller = crate::kernel::authz::principal::Identity::command_line();
     app.change(&caller, "catalog.seed", move |t, _| {
         let (changes, added) = seed_own(t, &base_path)?;
-        let entry = Entry::new("catalog", OWN_APP).after(serde_json::json!({"added": added}));
+        let entry = Entry::new("catalog", ROSTER_APP).after(serde_json::json!({"added": added}));
         if changes.is_empty() { Ok(Changed::nothing(())) } else { Ok(Changed::new((), entry).policy(changes)) }
     })
     .await
@@ -274,7 +274,7 @@ fn seed_own(t: &Transaction<'_>, base_path: &str) -> Result<(Vec<Change>, Vec<&'
         changed = true;
         let row = store::PermissionRow {
             name: own.name,
-            app: OWN_APP,
+            app: ROSTER_APP,
             http_methods: path.as_ref().map(|_| own.method),
             http_path: path.as_deref(),
             is_open: true,
@@ -295,7 +295,7 @@ fn seed_own(t: &Transaction<'_>, base_path: &str) -> Result<(Vec<Change>, Vec<&'
     let fresh = Arc::clone(fresh);
     let mut changes = vec![stored];
     for (key, _, letter) in SYSTEM_ROLES.iter().filter(|(key, _, _)| *key != TENANT_OWNER) {
-        let slots: Vec<Slot> = OWN
+        let slots: Vec<PermissionIndex> = OWN
             .iter()
             .filter(|own| added.contains(&own.name) && own.roles.contains(*letter))
             .filter_map(|own| fresh.find(own.name))

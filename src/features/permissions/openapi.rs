@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::import::{Entry, Faults, NAME_BYTES_MAX, Options, Skipped};
 use crate::kernel::authz::catalog::UserType;
-use crate::kernel::authz::permission::OWN_APP;
+use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::template::Template;
 use crate::kernel::http::documents::Document;
 
@@ -363,7 +363,7 @@ fn numbered(name: &str, taken: &mut HashSet<String>) -> String {
 
 /// Names of this program's own entries are not given: such a one goes below its application's name.
 fn allowed(name: &str, app: &str) -> String {
-    let is_own = name == OWN_APP || name.strip_prefix(OWN_APP).is_some_and(|rest| rest.starts_with('.'));
+    let is_own = name == ROSTER_APP || name.strip_prefix(ROSTER_APP).is_some_and(|rest| rest.starts_with('.'));
     if is_own { format!("{}.{name}", plain(app)) } else { name.to_owned() }
 }
 

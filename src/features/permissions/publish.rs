@@ -9,7 +9,7 @@ use super::import::{Entry, Faults, Import};
 use super::store::{self, PermissionRow};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz;
-use crate::kernel::authz::catalog::{Catalog, Node, Slot, UserType};
+use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, UserType};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::template::Template;
 use crate::kernel::error::{Cause, Error, Field, Result};
@@ -98,7 +98,7 @@ pub fn write(t: &Transaction<'_>, import: &Import, terms: &Terms) -> Result<(Imp
 
 fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Imported, closed: bool) -> Result<()> {
     let Imported { added, changed, renamed, orphaned, .. } = imported;
-    let slots: Vec<(Slot, &str)> =
+    let slots: Vec<(PermissionIndex, &str)> =
         renamed.iter().filter_map(|(from, to)| Some((catalog.find(from)?.slot, to.as_str()))).collect();
     store::rename_permissions(t, &slots)?;
     let former: HashMap<&str, &str> = renamed.iter().map(|(from, to)| (to.as_str(), from.as_str())).collect();
@@ -106,7 +106,7 @@ fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Impor
     let touched: HashSet<&str> =
         added.iter().copied().chain(changed.iter().map(String::as_str)).chain(former.keys().copied()).collect();
     let differs = |name: &str| touched.contains(name);
-    let named: HashMap<Slot, &str> = slots.iter().copied().collect();
+    let named: HashMap<PermissionIndex, &str> = slots.iter().copied().collect();
     for (position, entry) in (0..).zip(&import.entries).filter(|(_, entry)| differs(&entry.name)) {
         let name = entry.name.as_str();
         let known = if added.contains(name) { None } else { catalog.find(former.get(name).unwrap_or(&name)) };
@@ -132,13 +132,13 @@ fn put(t: &Transaction<'_>, catalog: &Catalog, import: &Import, imported: &Impor
 }
 
 /// An entry that is moved out of a closed category by its new name is closed itself.
-fn stays_open<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<Slot, &'c str>) -> bool {
+fn stays_open<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<PermissionIndex, &'c str>) -> bool {
     let is_moved = parent_of(catalog, node, named) != entry.parent.as_deref();
     node.is_open && (!is_moved || node.orphaned || catalog.is_open(node.slot))
 }
 
 /// What the entry's category will be called.
-fn parent_of<'c>(catalog: &'c Catalog, node: &Node, named: &HashMap<Slot, &'c str>) -> Option<&'c str> {
+fn parent_of<'c>(catalog: &'c Catalog, node: &Node, named: &HashMap<PermissionIndex, &'c str>) -> Option<&'c str> {
     let parent = node.parent.and_then(|slot| catalog.get(slot))?;
     Some(named.get(&parent.slot).copied().unwrap_or(&parent.name))
 }
@@ -190,7 +190,7 @@ fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result
     let renamed = if can_rename { renames(catalog, import) } else { HashMap::new() };
     let vacated: HashSet<&str> = renamed.values().map(|node| &*node.name).collect();
     // What the entries in the catalog will be called.
-    let named: HashMap<Slot, &str> = renamed.iter().map(|(name, node)| (node.slot, *name)).collect();
+    let named: HashMap<PermissionIndex, &str> = renamed.iter().map(|(name, node)| (node.slot, *name)).collect();
     for entry in &import.entries {
         let name = entry.name.as_str();
         let known = renamed.get(name).copied().or_else(|| catalog.find(name).filter(|_| !vacated.contains(name)));
@@ -222,7 +222,7 @@ fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result
     Ok(imported)
 }
 
-fn differs<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<Slot, &'c str>) -> bool {
+fn differs<'c>(catalog: &'c Catalog, node: &Node, entry: &Entry, named: &HashMap<PermissionIndex, &'c str>) -> bool {
     node.orphaned
         || parent_of(catalog, node, named) != entry.parent.as_deref()
         || node.http_methods.as_deref() != entry.http_methods.as_deref()
@@ -262,7 +262,7 @@ fn renames<'a>(catalog: &'a Catalog, import: &'a Import) -> HashMap<&'a str, &'a
 /// A name that another entry has is free only when that one is renamed too.
 fn settled(catalog: &Catalog, renamed: &mut HashMap<&str, &Node>) {
     loop {
-        let vacated: HashSet<Slot> = renamed.values().map(|node| node.slot).collect();
+        let vacated: HashSet<PermissionIndex> = renamed.values().map(|node| node.slot).collect();
         let before = renamed.len();
         renamed.retain(|name, _| catalog.find(name).is_none_or(|holder| vacated.contains(&holder.slot)));
         if renamed.len() == before {
@@ -282,7 +282,7 @@ fn rename_categories<'a>(
         import.entries.iter().filter_map(|entry| Some((entry.name.as_str(), entry.parent.as_deref()?))).collect();
     let mut level: Vec<(&'a str, &'a Node)> = renamed.iter().map(|(name, node)| (*name, *node)).collect();
     while !level.is_empty() {
-        let mut found: BTreeMap<Slot, Option<&'a str>> = BTreeMap::new();
+        let mut found: BTreeMap<PermissionIndex, Option<&'a str>> = BTreeMap::new();
         for (name, node) in &level {
             let (Some(to), Some(from)) = (parents.get(name).copied(), node.parent) else { continue };
             let known = found.entry(from).or_insert(Some(to));

@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::external_key::one_spelling;
 use super::{Assignment, Mapping, RoleRecord, Source};
-use crate::kernel::authz::catalog::Slot;
+use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{Cause, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId};
@@ -135,7 +135,7 @@ const TOUCH_TICKS: &str = "
     set permissions_version = permissions_version + 1, updated_at = :now
     where id = :id";
 
-pub fn replace_ticks(w: &Writer<'_>, role: RoleId, slots: &[Slot]) -> Result<()> {
+pub fn replace_ticks(w: &Writer<'_>, role: RoleId, slots: &[PermissionIndex]) -> Result<()> {
     w.execute(DELETE_TICKS, &[(":role_id", &role)])?;
     for slot in slots {
         tick(w, role, *slot)?;
@@ -143,7 +143,7 @@ pub fn replace_ticks(w: &Writer<'_>, role: RoleId, slots: &[Slot]) -> Result<()>
     w.execute(TOUCH_TICKS, &[(":now", &w.now()), (":id", &role)]).map(drop)
 }
 
-pub fn tick(w: &Writer<'_>, role: RoleId, slot: Slot) -> Result<()> {
+pub fn tick(w: &Writer<'_>, role: RoleId, slot: PermissionIndex) -> Result<()> {
     w.execute(INSERT_TICK, &[(":role_id", &role), (":slot", &slot)]).map(drop)
 }
 
@@ -465,7 +465,7 @@ const RENAME_PERMISSION: &str = "
     where slot = :slot";
 
 /// Gives entries other names, also each other's. No name begins with a blank.
-pub fn rename_permissions(w: &Writer<'_>, names: &[(Slot, &str)]) -> Result<()> {
+pub fn rename_permissions(w: &Writer<'_>, names: &[(PermissionIndex, &str)]) -> Result<()> {
     for (slot, _) in names {
         w.execute(MOVE_NAME, &[(":slot", slot)])?;
     }

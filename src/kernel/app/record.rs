@@ -71,7 +71,7 @@ impl Asking {
                 Self::Route { app: app.to_owned(), method: method.to_owned(), path: path.to_owned() }
             }
             Target::Permission(name) => Self::Permission(name.to_owned()),
-            Target::Builtin(own) => Self::Permission(own.own().name.to_owned()),
+            Target::Builtin(own) => Self::Permission(own.builtin().name.to_owned()),
             Target::Operation(name) => Self::Operation(name.to_owned()),
             Target::Grant(right) => {
                 Self::Grant([right.scope_type, right.scope_id, right.module, right.action].map(str::to_owned))

@@ -11,18 +11,18 @@ use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret;
 
 /// The bit that stands for a permission.
-pub type Slot = u32;
+pub type PermissionIndex = u32;
 
 /// A set of permissions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bits(Vec<u64>);
 
 impl Bits {
-    pub fn contains(&self, slot: Slot) -> bool {
+    pub fn contains(&self, slot: PermissionIndex) -> bool {
         self.0.get(slot as usize / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
     }
 
-    pub fn insert(&mut self, slot: Slot) {
+    pub fn insert(&mut self, slot: PermissionIndex) {
         let word = slot as usize / 64;
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
@@ -39,16 +39,16 @@ impl Bits {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Slot> {
+    pub fn iter(&self) -> impl Iterator<Item = PermissionIndex> {
         let words = self.0.iter().enumerate();
         words.flat_map(|(n, word)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n as Slot * 64 + bit)
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n as PermissionIndex * 64 + bit)
         })
     }
 }
 
-impl FromIterator<Slot> for Bits {
-    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+impl FromIterator<PermissionIndex> for Bits {
+    fn from_iter<I: IntoIterator<Item = PermissionIndex>>(slots: I) -> Self {
         let mut bits = Self::default();
         slots.into_iter().for_each(|slot| bits.insert(slot));
         bits
@@ -64,10 +64,10 @@ pub enum UserType {
 /// One permission as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    pub slot: Slot,
+    pub slot: PermissionIndex,
     pub name: Arc<str>,
     pub app: Arc<str>,
-    pub parent: Option<Slot>,
+    pub parent: Option<PermissionIndex>,
     /// Methods joined with `|`, or `*`; absent for a category.
     pub http_methods: Option<Box<str>>,
     pub http_path: Option<Box<str>>,
@@ -102,17 +102,17 @@ struct Route {
     template: Template,
     /// As an import wrote it; for explanations.
     text: Box<str>,
-    methods: Vec<(Box<str>, Vec<Slot>)>,
+    methods: Vec<(Box<str>, Vec<PermissionIndex>)>,
     /// Nodes that take every method.
-    any: Vec<Slot>,
+    any: Vec<PermissionIndex>,
 }
 
 impl Route {
-    fn slots(&self, method: &str) -> &[Slot] {
+    fn slots(&self, method: &str) -> &[PermissionIndex] {
         self.methods.iter().find(|(token, _)| &**token == method).map_or(&[], |(_, slots)| slots)
     }
 
-    fn add(&mut self, method: &str, slots: &[Slot]) {
+    fn add(&mut self, method: &str, slots: &[PermissionIndex]) {
         if method == "*" {
             return self.any.extend(slots);
         }
@@ -135,18 +135,18 @@ struct Routes {
 }
 
 /// What a route question meets.
-pub enum Met<'c> {
+pub enum RouteMatch<'c> {
     /// No template matches.
-    Nothing,
+    NoRoute,
     /// The template that matches does not list the method.
-    NotThisMethod(&'c str),
+    OtherMethod(&'c str),
     /// The template, and the permissions of which any one answers.
-    Permissions(&'c str, [&'c [Slot]; 2]),
+    Permissions(&'c str, [&'c [PermissionIndex]; 2]),
 }
 
 pub struct Catalog {
     nodes: Vec<Option<Node>>,
-    by_name: HashMap<Arc<str>, Slot>,
+    by_name: HashMap<Arc<str>, PermissionIndex>,
     /// Few, so that looking along them is quicker than hashing a name.
     apps: Vec<(Arc<str>, Routes)>,
     /// Entries of applications that not all organizations have, and who has these.
@@ -156,7 +156,7 @@ pub struct Catalog {
     open: Bits,
     /// What an owner of a tenant holds without a tick: all but the site's own administration.
     tenant: Bits,
-    own: Vec<Slot>,
+    own: Vec<PermissionIndex>,
     len: usize,
 }
 
@@ -171,7 +171,7 @@ impl Catalog {
             nodes[slot] = Some(node);
         }
         let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
-        let own: Vec<Slot> = OWN.iter().map(|own| by_name.get(own.name).copied().unwrap_or(Slot::MAX)).collect();
+        let own: Vec<PermissionIndex> = OWN.iter().map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX)).collect();
         let open = open_nodes(&nodes);
         let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
         let mut catalog = Self { apps: Vec::new(), reserved, organizations, open, tenant, own, by_name, nodes, len };
@@ -201,7 +201,7 @@ impl Catalog {
         self.len == 0
     }
 
-    pub fn get(&self, slot: Slot) -> Option<&Node> {
+    pub fn get(&self, slot: PermissionIndex) -> Option<&Node> {
         self.nodes.get(slot as usize)?.as_ref()
     }
 
@@ -209,7 +209,7 @@ impl Catalog {
         self.get(*self.by_name.get(name)?)
     }
 
-    pub fn slot_of(&self, own: Permission) -> Slot {
+    pub fn index_of(&self, own: Permission) -> PermissionIndex {
         self.own[own.index()]
     }
 
@@ -219,7 +219,7 @@ impl Catalog {
 
     /// The version of an application's entries: another one after each change of them, and the same after a restart.
     pub fn version_of(&self, app: &str) -> i64 {
-        let name = |slot: Option<Slot>| slot.and_then(|slot| self.get(slot)).map(|node| node.name.clone());
+        let name = |slot: Option<PermissionIndex>| slot.and_then(|slot| self.get(slot)).map(|node| node.name.clone());
         let entries = self.iter().filter(|node| *node.app == *app).map(|node| {
             let Node { parent, http_methods, http_path, is_open, user_type, orphaned, .. } = node;
             format!(
@@ -237,42 +237,42 @@ impl Catalog {
     }
 
     /// Does the permission answer at all: open itself, under open ancestors, named by its last import?
-    pub fn is_open(&self, slot: Slot) -> bool {
+    pub fn is_open(&self, slot: PermissionIndex) -> bool {
         self.open.contains(slot)
     }
 
     /// Can an organization hold it at all?
-    pub fn is_in_tenant(&self, slot: Slot, tenant: OrganizationId) -> bool {
+    pub fn is_in_tenant(&self, slot: PermissionIndex, tenant: OrganizationId) -> bool {
         self.tenant.contains(slot) && self.is_for(slot, tenant)
     }
 
     /// Is it of an application that this organization has?
-    pub fn is_for(&self, slot: Slot, tenant: OrganizationId) -> bool {
+    pub fn is_for(&self, slot: PermissionIndex, tenant: OrganizationId) -> bool {
         !self.reserved.contains(slot)
             || self.get(slot).and_then(|node| self.organizations(&node.app)).is_none_or(|all| all.contains(&tenant))
     }
 
     /// The chain of parents, nearest first.
-    pub fn ancestors(&self, slot: Slot) -> impl Iterator<Item = Slot> {
+    pub fn ancestors(&self, slot: PermissionIndex) -> impl Iterator<Item = PermissionIndex> {
         std::iter::successors(self.get(slot).and_then(|node| node.parent), |slot| self.get(*slot)?.parent)
     }
 
     /// Routes a canonical path.
-    pub fn route(&self, app: &str, method: &str, path: &str) -> Met<'_> {
-        let Some((_, routes)) = self.apps.iter().find(|(name, _)| **name == *app) else { return Met::Nothing };
-        let Some(route) = routes.at(path) else { return Met::Nothing };
+    pub fn route(&self, app: &str, method: &str, path: &str) -> RouteMatch<'_> {
+        let Some((_, routes)) = self.apps.iter().find(|(name, _)| **name == *app) else { return RouteMatch::NoRoute };
+        let Some(route) = routes.at(path) else { return RouteMatch::NoRoute };
         let own = route.slots(method);
         // A method that is no upper-case token is none that `*` could mean.
         let is_token = |method: &str| methods(method).is_ok_and(|tokens| tokens == [method] && method != "*");
-        let any: &[Slot] = if !route.any.is_empty() && is_token(method) { &route.any } else { &[] };
+        let any: &[PermissionIndex] = if !route.any.is_empty() && is_token(method) { &route.any } else { &[] };
         if own.is_empty() && any.is_empty() {
-            return Met::NotThisMethod(&route.text);
+            return RouteMatch::OtherMethod(&route.text);
         }
-        Met::Permissions(&route.text, [own, any])
+        RouteMatch::Permissions(&route.text, [own, any])
     }
 
     /// Is it about the site as a whole, so that no tenant can hold it?
-    fn is_site_only(&self, slot: Slot) -> bool {
+    fn is_site_only(&self, slot: PermissionIndex) -> bool {
         self.own.iter().position(|own| *own == slot).is_some_and(|index| OWN[index].site_only)
     }
 
@@ -359,7 +359,7 @@ fn under(route: &mut Route, umbrella: &Route) {
 }
 
 fn open_nodes(nodes: &[Option<Node>]) -> Bits {
-    let at = |slot: Slot| nodes.get(slot as usize).and_then(Option::as_ref);
+    let at = |slot: PermissionIndex| nodes.get(slot as usize).and_then(Option::as_ref);
     let stands = |node: &Node| {
         let parents = std::iter::successors(node.parent.and_then(at), |parent| parent.parent.and_then(at));
         node.is_open && !node.orphaned && parents.take(nodes.len()).all(|parent| parent.is_open)
@@ -371,7 +371,7 @@ fn open_nodes(nodes: &[Option<Node>]) -> Bits {
 mod tests {
     use super::*;
 
-    fn node(slot: Slot, name: &str, methods: &str, path: &str) -> Node {
+    fn node(slot: PermissionIndex, name: &str, methods: &str, path: &str) -> Node {
         Node {
             slot,
             name: name.into(),
@@ -386,11 +386,11 @@ mod tests {
         }
     }
 
-    fn met(catalog: &Catalog, method: &str, path: &str) -> Vec<Slot> {
+    fn met(catalog: &Catalog, method: &str, path: &str) -> Vec<PermissionIndex> {
         match catalog.route("main", method, path) {
-            Met::Permissions(_, slots) => slots.concat(),
-            Met::NotThisMethod(_) => vec![98],
-            Met::Nothing => vec![99],
+            RouteMatch::Permissions(_, slots) => slots.concat(),
+            RouteMatch::OtherMethod(_) => vec![98],
+            RouteMatch::NoRoute => vec![99],
         }
     }
 

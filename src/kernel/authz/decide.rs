@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::catalog::{Met, Slot};
+use super::catalog::{RouteMatch, PermissionIndex};
 use super::path;
 use super::permission::Permission;
 use super::snapshot::{Right, Role, RoleSet, Snapshot, Status, Tenant};
@@ -153,14 +153,14 @@ fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
     match question.target {
         Target::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
         Target::Operation(_) => Reason::OkRole,
-        Target::Builtin(own) => by_role(standing.holds(snapshot.catalog.slot_of(own))),
+        Target::Builtin(own) => by_role(standing.holds(snapshot.catalog.index_of(own))),
         Target::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
         Target::Route { app, method, path } => {
             let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
             match snapshot.catalog.route(app, method, &path) {
-                Met::Nothing => Reason::UnmappedRoute,
-                Met::NotThisMethod(_) => Reason::MethodNotMapped,
-                Met::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| standing.holds(*slot))),
+                RouteMatch::NoRoute => Reason::UnmappedRoute,
+                RouteMatch::OtherMethod(_) => Reason::MethodNotMapped,
+                RouteMatch::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| standing.holds(*slot))),
             }
         }
     }
@@ -178,7 +178,7 @@ struct Subject<'s> {
 
 impl Subject<'_> {
     /// Is the permission open, and held?
-    fn holds(&self, slot: Slot) -> bool {
+    fn holds(&self, slot: PermissionIndex) -> bool {
         let catalog = &self.snapshot.catalog;
         let Some(tenant) = self.tenant else { return false };
         catalog.is_open(slot)
@@ -257,7 +257,7 @@ pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bo
 }
 
 /// All permissions that are in force for a member in a tenant; none when a gate denies.
-pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<Slot> {
+pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<PermissionIndex> {
     // Any permission serves to ask the gates.
     let question = AccessRequest { tenant: Some(tenant), member, with_platform, target: Target::Permission("") };
     let Ok(standing) = gates(snapshot, &question) else { return Vec::new() };
@@ -268,7 +268,7 @@ pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, 
 pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation {
     let catalog = &*snapshot.catalog;
     let mut witness = Explanation::default();
-    let slots: Vec<Slot> = match question.target {
+    let slots: Vec<PermissionIndex> = match question.target {
         Target::Grant(right) => {
             if decide(snapshot, question).allow {
                 witness.grants = matching_grants(snapshot, question.member, &right).collect();
@@ -276,21 +276,21 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
             Vec::new()
         }
         Target::Operation(_) => Vec::new(),
-        Target::Builtin(own) => vec![catalog.slot_of(own)],
+        Target::Builtin(own) => vec![catalog.index_of(own)],
         Target::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
         Target::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
-            Some(Met::Permissions(template, slots)) => {
+            Some(RouteMatch::Permissions(template, slots)) => {
                 witness.template = Some(template.to_owned());
                 slots.concat()
             }
-            Some(Met::NotThisMethod(template)) => {
+            Some(RouteMatch::OtherMethod(template)) => {
                 witness.template = Some(template.to_owned());
                 Vec::new()
             }
-            Some(Met::Nothing) | None => Vec::new(),
+            Some(RouteMatch::NoRoute) | None => Vec::new(),
         },
     };
-    let open: Vec<Slot> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
+    let open: Vec<PermissionIndex> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
     witness.permissions = slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
     let here = question.tenant.and_then(|id| snapshot.tenant(id));
     let allows = gates(snapshot, question).is_ok();
@@ -314,7 +314,7 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
 }
 
 /// The open roles among these that hold one of the permissions.
-fn matched_roles<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[Slot]) -> Vec<MatchedRole> {
+fn matched_roles<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[PermissionIndex]) -> Vec<MatchedRole> {
     roles
         .filter(|role| role.is_open)
         .filter_map(|role| {

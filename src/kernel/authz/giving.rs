@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use super::Reach;
-use super::catalog::{Catalog, Slot};
+use super::catalog::{Catalog, PermissionIndex};
 use super::client;
 use super::decide::{Target, AccessRequest, decide};
-use super::permission::{OWN_APP, PLATFORM_ADMIN, Permission, TENANT_ADMIN, TENANT_OWNER};
+use super::permission::{ROSTER_APP, PLATFORM_ADMIN, Permission, TENANT_ADMIN, TENANT_OWNER};
 use super::snapshot::{Right, Role, Snapshot};
 use crate::kernel::authz::principal::{Identity, Who};
 use crate::kernel::error::{Cause, Error, Result};
@@ -143,17 +143,17 @@ pub fn has_scope(who: &Who, scope: &str) -> bool {
 }
 
 /// Do a program's scopes open this permission? Of Roster's own those that it may use itself.
-fn opens(catalog: &Catalog, who: &Who, slot: Slot) -> bool {
+fn opens(catalog: &Catalog, who: &Who, slot: PermissionIndex) -> bool {
     let Some(node) = catalog.get(slot) else { return false };
-    if *node.app != *OWN_APP {
+    if *node.app != *ROSTER_APP {
         return has_scope(who, HANDS_OUT);
     }
-    Permission::all().find(|own| catalog.slot_of(*own) == slot).is_some_and(|own| opens_own(who, own))
+    Permission::all().find(|own| catalog.index_of(*own) == slot).is_some_and(|own| opens_own(who, own))
 }
 
 /// The same of one of Roster's own.
 fn opens_own(who: &Who, permission: Permission) -> bool {
-    let own = permission.own();
+    let own = permission.builtin();
     // A category opens nothing.
     own.method.is_empty() || own.scope.is_some_and(|scope| has_scope(who, scope))
 }
@@ -162,18 +162,18 @@ fn opens_own(who: &Who, permission: Permission) -> bool {
 /// changes something by Roster's own operations that the program's scopes do not open?
 fn is_administrative(snapshot: &Snapshot, who: &Who, tenant: OrganizationId, role: &Role) -> bool {
     let catalog = &snapshot.catalog;
-    let changes = |own: &Permission| !own.own().method.is_empty() && !own.is_question();
+    let changes = |own: &Permission| !own.builtin().method.is_empty() && !own.is_question();
     snapshot.is_platform(tenant)
         || is_administrators(role)
         || Permission::all()
             .filter(changes)
-            .any(|own| role.holds(catalog, tenant, catalog.slot_of(own)) && !opens_own(who, own))
+            .any(|own| role.holds(catalog, tenant, catalog.index_of(own)) && !opens_own(who, own))
 }
 
 /// Does it hold anything of the organization's applications?
 fn is_of_applications(snapshot: &Snapshot, tenant: OrganizationId, role: &Role) -> bool {
     let catalog = &snapshot.catalog;
-    catalog.iter().any(|node| *node.app != *OWN_APP && role.holds(catalog, tenant, node.slot))
+    catalog.iter().any(|node| *node.app != *ROSTER_APP && role.holds(catalog, tenant, node.slot))
 }
 
 /// Is it the role of an owner or an administrator by its name, whatever it holds today?
@@ -184,7 +184,7 @@ fn is_administrators(role: &Role) -> bool {
 // ── permissions and roles ──
 
 /// Does the caller hold this permission in the tenant, so that it may give it away?
-pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: Slot) -> bool {
+pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: PermissionIndex) -> bool {
     let catalog = &snapshot.catalog;
     match limit(&caller.who, Gift::Role) {
         Limit::All => true,
@@ -225,11 +225,11 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
 }
 
 /// May the caller hand this on, by a tick in a role: what it holds; or a category, which opens nothing, above that?
-fn may_tick(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: Slot) -> bool {
+fn may_tick(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: PermissionIndex) -> bool {
     let catalog = &snapshot.catalog;
     let is_category = || catalog.get(slot).is_some_and(|node| node.http_path.is_none());
-    let is_above = |below: Slot| catalog.ancestors(below).any(|above| above == slot);
-    let may_below = |below: Slot| is_above(below) && holds(snapshot, caller, tenant, below);
+    let is_above = |below: PermissionIndex| catalog.ancestors(below).any(|above| above == slot);
+    let may_below = |below: PermissionIndex| is_above(below) && holds(snapshot, caller, tenant, below);
     holds(snapshot, caller, tenant, slot) || (is_category() && catalog.iter().any(|below| may_below(below.slot)))
 }
 
@@ -238,12 +238,12 @@ pub fn require_may_retick(
     snapshot: &Snapshot,
     caller: &Identity,
     (tenant, role): (OrganizationId, &Role),
-    ticked: &BTreeSet<Slot>,
+    ticked: &BTreeSet<PermissionIndex>,
 ) -> Result<()> {
     let catalog = &snapshot.catalog;
     let added = ticked.iter().copied().filter(|slot| !role.ticked.contains(*slot)).map(|slot| (slot, "give"));
     // What the organization cannot give anybody is no loss.
-    let counts = |slot: &Slot| {
+    let counts = |slot: &PermissionIndex| {
         role.holds(catalog, tenant, *slot) && (catalog.is_in_tenant(*slot, tenant) || snapshot.is_platform(tenant))
     };
     let lost = role.ticked.iter().filter(|slot| !ticked.contains(slot)).filter(counts).map(|slot| (slot, "take away"));
@@ -394,12 +394,12 @@ pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity
     let limit = limit(&caller.who, Gift::Scope);
     let everything = limit == Limit::All || is_platform_admin(snapshot, caller);
     let holds_site = |permission: Permission| {
-        let slot = snapshot.catalog.slot_of(permission);
+        let slot = snapshot.catalog.index_of(permission);
         snapshot.platform().is_some_and(|platform| holds(snapshot, caller, platform.id, slot))
     };
     let may_give = |scope: &str| {
         let mut opened =
-            Permission::all().filter(|p| p.own().scope.is_some_and(|own| client::covers(scope, own))).peekable();
+            Permission::all().filter(|p| p.builtin().scope.is_some_and(|own| client::covers(scope, own))).peekable();
         // A scope that opens nothing yet will open something: only who holds everything can give it ahead.
         limit == Limit::Held && opened.peek().is_some() && opened.all(holds_site)
     };

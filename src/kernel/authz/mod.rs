@@ -50,7 +50,7 @@ impl Reach {
 
 /// The guard: may the caller do this, and how far?
 pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
-    let own = permission.own();
+    let own = permission.builtin();
     match &caller.who {
         Who::CommandLine => reach_of_program(snapshot, caller, permission),
         Who::Internal => {
@@ -101,7 +101,7 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
         return Ok(Reach::Site);
     }
     let tenant = caller.tenant(snapshot)?;
-    if permission.own().site_only {
+    if permission.builtin().site_only {
         return Err(Error::new(Cause::Forbidden).saying("this is done for the whole site: leave X-Tenant-ID out"));
     }
     Ok(Reach::Tenant(tenant))
@@ -167,7 +167,7 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
         return Ok(());
     }
     Err(Error::new(Cause::Forbidden)
-        .saying(format!("you lack the permission {}", permission.own().name))
+        .saying(format!("you lack the permission {}", permission.builtin().name))
         .because(decision.reason.word()))
 }
 

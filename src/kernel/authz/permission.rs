@@ -5,7 +5,7 @@
 //! of policy shows as a readable difference.
 
 /// The application that Roster's own entries belong to; no import may use it.
-pub const OWN_APP: &str = "roster";
+pub const ROSTER_APP: &str = "roster";
 
 /// Role keys that the program makes and knows.
 pub const TENANT_OWNER: &str = "tenant_owner";
@@ -32,7 +32,7 @@ pub fn is_role_key(key: &str) -> bool {
 
 /// One of Roster's own permissions.
 #[derive(Debug)]
-pub struct Own {
+pub struct BuiltinPermission {
     pub name: &'static str,
     pub about: &'static str,
     pub method: &'static str,
@@ -51,7 +51,7 @@ pub struct Own {
 pub struct Permission(u16);
 
 impl Permission {
-    pub fn own(self) -> &'static Own {
+    pub fn builtin(self) -> &'static BuiltinPermission {
         &OWN[self.index()]
     }
 
@@ -61,7 +61,7 @@ impl Permission {
 
     /// Does it change nothing?
     pub fn is_question(self) -> bool {
-        self.own().method == "GET" || self == Self::POLICY_CHECK
+        self.builtin().method == "GET" || self == Self::POLICY_CHECK
     }
 
     pub fn all() -> impl Iterator<Item = Self> {

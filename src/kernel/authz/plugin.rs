@@ -304,7 +304,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::authz::catalog::{Catalog, Met, Node, UserType};
+    use crate::kernel::authz::catalog::{Catalog, RouteMatch, Node, UserType};
 
     fn filter(permissions: &[&str], routes: &[&str], modules: &[&str]) -> Filter {
         let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
@@ -426,7 +426,7 @@ mod tests {
                 position: 0,
             };
             let catalog = Catalog::build(vec![node]);
-            let is_routed = matches!(catalog.route("main", "GET", &path), Met::Permissions(..));
+            let is_routed = matches!(catalog.route("main", "GET", &path), RouteMatch::Permissions(..));
             prop_assert_eq!(is_route(&format!("GET {template}"), "GET", &path), is_routed, "{} {}", template, path);
         }
     }

@@ -6,10 +6,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::catalog::{Met, Slot};
+use super::catalog::{RouteMatch, PermissionIndex};
 use super::decide::{Target, ORGANIZATION_SCOPES, AccessRequest, Reason};
 use super::path;
-use super::permission::OWN_APP;
+use super::permission::ROSTER_APP;
 use super::plugin::{Binding, Topic};
 use super::snapshot::{Right, Snapshot};
 use crate::kernel::ids::OrganizationId;
@@ -58,7 +58,7 @@ impl<'a> ResolvedRequest<'a> {
         let mut matter = match question.target {
             Target::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
             Target::Permission(name) => of_permission(snapshot, question.tenant, name),
-            Target::Builtin(own) => of_permission(snapshot, question.tenant, own.own().name),
+            Target::Builtin(own) => of_permission(snapshot, question.tenant, own.builtin().name),
             // Known by its name, as a permission is.
             Target::Operation(name) => Self {
                 permissions: vec![name.into()],
@@ -124,14 +124,14 @@ fn of_route<'a>(
 ) -> ResolvedRequest<'a> {
     let bare = ResolvedRequest {
         app: Some(app.into()),
-        is_protected: app == OWN_APP,
+        is_protected: app == ROSTER_APP,
         path: Cow::Borrowed(target.split('?').next().unwrap_or_default()),
         ..ResolvedRequest::bare(Kind::Route, method)
     };
     let Some(path) = path::canonical(target) else { return bare };
-    let slots: Vec<Slot> = match snapshot.catalog.route(app, method, &path) {
-        Met::Permissions(_, slots) => slots.into_iter().flatten().copied().collect(),
-        Met::Nothing | Met::NotThisMethod(_) => Vec::new(),
+    let slots: Vec<PermissionIndex> = match snapshot.catalog.route(app, method, &path) {
+        RouteMatch::Permissions(_, slots) => slots.into_iter().flatten().copied().collect(),
+        RouteMatch::NoRoute | RouteMatch::OtherMethod(_) => Vec::new(),
     };
     let permissions = open_names(snapshot, tenant, &slots);
     ResolvedRequest { path, can_open: !permissions.is_empty(), covered: names(snapshot, &slots), permissions, ..bare }
@@ -144,7 +144,7 @@ fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: 
     let permissions = open_names(snapshot, tenant, &[node.slot]);
     ResolvedRequest {
         app: Some(node.app.clone()),
-        is_protected: *node.app == *OWN_APP,
+        is_protected: *node.app == *ROSTER_APP,
         can_open: !permissions.is_empty(),
         covered: names(snapshot, &[node.slot]),
         permissions,
@@ -152,15 +152,15 @@ fn of_permission<'a>(snapshot: &Snapshot, tenant: Option<OrganizationId>, name: 
     }
 }
 
-fn names(snapshot: &Snapshot, slots: &[Slot]) -> Vec<Arc<str>> {
+fn names(snapshot: &Snapshot, slots: &[PermissionIndex]) -> Vec<Arc<str>> {
     slots.iter().filter_map(|slot| snapshot.catalog.get(*slot)).map(|node| node.name.clone()).collect()
 }
 
 /// What is closed is suspended for everybody, and what is another organization's is not this one's to open: no plugin does.
-fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[Slot]) -> Vec<Arc<str>> {
+fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[PermissionIndex]) -> Vec<Arc<str>> {
     let catalog = &snapshot.catalog;
-    let is_open = |slot: &Slot| catalog.is_open(*slot) && tenant.is_none_or(|tenant| catalog.is_for(*slot, tenant));
-    let open: Vec<Slot> = slots.iter().copied().filter(is_open).collect();
+    let is_open = |slot: &PermissionIndex| catalog.is_open(*slot) && tenant.is_none_or(|tenant| catalog.is_for(*slot, tenant));
+    let open: Vec<PermissionIndex> = slots.iter().copied().filter(is_open).collect();
     names(snapshot, &open)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Row;
 
-use super::catalog::{Bits, Catalog, Node, Slot, UserType};
+use super::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
 use super::client::{Client, Counters};
 use super::giving::RightRow;
 use super::key::{self, ApiKey, Owner};
@@ -150,7 +150,7 @@ fn roles(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
 
 /// The ticks of a role; implied ancestors are not among them.
 pub fn ticks(r: &Reader<'_>, role: RoleId) -> Result<Bits> {
-    Ok(r.all(LIST_TICKS, &[(":role_id", &role)], |row| row.get::<_, Slot>(0))?.into_iter().collect())
+    Ok(r.all(LIST_TICKS, &[(":role_id", &role)], |row| row.get::<_, PermissionIndex>(0))?.into_iter().collect())
 }
 
 const FIND_ROLE: &str =

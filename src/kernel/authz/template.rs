@@ -430,7 +430,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::authz::catalog::{Catalog, Met, Node, Slot, UserType};
+    use crate::kernel::authz::catalog::{Catalog, RouteMatch, Node, PermissionIndex, UserType};
 
     #[test]
     fn a_template_says_what_is_wrong_with_it() {
@@ -614,11 +614,11 @@ mod tests {
         }
 
         /// The permissions that answer: the template's that decides, and those of the umbrellas over it.
-        fn slots(&self, path: &str, words: &[String]) -> BTreeSet<Slot> {
+        fn slots(&self, path: &str, words: &[String]) -> BTreeSet<PermissionIndex> {
             let matching = (0..self.texts.len()).filter(|n| self.expressions[*n].is_match(path));
             let Some(best) = matching.min_by_key(|n| Self::key(&self.texts[*n])) else { return BTreeSet::new() };
             let is_over = |n: &usize| *n == best || Self::lies_over(&self.texts[*n], &self.texts[best], words);
-            (0..self.texts.len()).filter(is_over).map(|n| Slot::try_from(n).expect("few")).collect()
+            (0..self.texts.len()).filter(is_over).map(|n| PermissionIndex::try_from(n).expect("few")).collect()
         }
     }
 
@@ -635,7 +635,7 @@ mod tests {
             paths in prop::collection::vec("(/(a|b|z|ab|aab|abb|a\\.b|b\\.b|a\\.a\\.b|ab\\.b|\\.b|b\\.)){0,4}", 16),
         ) {
             let (naive, words) = (Naive::new(templates), words());
-            let node = |(slot, text): (Slot, &String)| Node {
+            let node = |(slot, text): (PermissionIndex, &String)| Node {
                 slot,
                 name: format!("p{slot}").into(),
                 app: "main".into(),
@@ -650,9 +650,9 @@ mod tests {
             let catalog = Catalog::build((0..).zip(&naive.texts).map(node).collect());
             for path in &paths {
                 let path = if path.is_empty() { "/" } else { path };
-                let found: BTreeSet<Slot> = match catalog.route("main", "GET", path) {
-                    Met::Permissions(_, slots) => slots.concat().into_iter().collect(),
-                    Met::NotThisMethod(_) | Met::Nothing => BTreeSet::new(),
+                let found: BTreeSet<PermissionIndex> = match catalog.route("main", "GET", path) {
+                    RouteMatch::Permissions(_, slots) => slots.concat().into_iter().collect(),
+                    RouteMatch::OtherMethod(_) | RouteMatch::NoRoute => BTreeSet::new(),
                 };
                 prop_assert_eq!(found, naive.slots(path, &words), "{} of {:?}", path, naive.texts);
             }

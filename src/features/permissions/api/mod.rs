@@ -8,7 +8,7 @@ pub mod roles;
 use poem_openapi::{Enum, Object};
 
 use super::{Source, publish};
-use crate::kernel::authz::catalog::{Catalog, Node, Slot};
+use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex};
 use crate::kernel::error::Cause;
 
 /// Operations for which the gateway definition has no 404. An organization that the caller is not in makes its credential
@@ -149,14 +149,14 @@ pub fn node_view(catalog: &Catalog, node: &Node) -> PermissionNode {
 }
 
 /// These nodes in the order of their imports.
-pub fn flat(catalog: &Catalog, slots: impl Iterator<Item = Slot>) -> Vec<PermissionNode> {
+pub fn flat(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> Vec<PermissionNode> {
     let mut nodes: Vec<&Node> = slots.filter_map(|slot| catalog.get(slot)).collect();
     nodes.sort_by_key(|node| (node.app.clone(), node.position));
     nodes.into_iter().map(|node| node_view(catalog, node)).collect()
 }
 
 /// These nodes as a forest; a node whose parent is not among them stands at the top.
-pub fn tree(catalog: &Catalog, slots: impl Iterator<Item = Slot>) -> Vec<PermissionNode> {
+pub fn tree(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> Vec<PermissionNode> {
     let nodes = flat(catalog, slots);
     let names: std::collections::HashSet<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let mut below: std::collections::HashMap<Option<String>, Vec<PermissionNode>> = std::collections::HashMap::new();

@@ -14,7 +14,7 @@ use crate::features::permissions::{import, publish};
 use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Gate, GateOrKey, Person};
-use crate::kernel::authz::catalog::Slot;
+use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::authz::decide::effective;
 use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::permission::Permission;
@@ -299,7 +299,7 @@ impl Api {
         let mut json = rendered_rights(&snapshot, tenant, member, &slots);
         if include_tree.0.unwrap_or(false) {
             let catalog = &snapshot.catalog;
-            let shown: BTreeSet<Slot> =
+            let shown: BTreeSet<PermissionIndex> =
                 slots.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect();
             // The object is closed again behind the tree.
             json.pop();
@@ -345,7 +345,7 @@ impl Api {
 }
 
 /// `MyPermissions` without its tree, as JSON. Names and keys hold nothing that JSON would escape.
-fn rendered_rights(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, slots: &[Slot]) -> String {
+fn rendered_rights(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, slots: &[PermissionIndex]) -> String {
     let mut json = String::with_capacity(256 + 48 * slots.len());
     let _ = write!(json, r#"{{"uid":"{member}","tenant_id":"{tenant}","roles":["#);
     let mut roles: Vec<&str> = Vec::new();

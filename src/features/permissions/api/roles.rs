@@ -12,7 +12,7 @@ use crate::features::permissions::{self, RoleRecord, known_role, require_role_ke
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Gate;
-use crate::kernel::authz::catalog::{Catalog, Slot};
+use crate::kernel::authz::catalog::{Catalog, PermissionIndex};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
@@ -357,15 +357,15 @@ fn described(role: &RoleRecord) -> serde_json::Value {
     json!({"key": role.key, "display_name": role.display_name, "status": store::status(role.is_open)})
 }
 
-fn names_of(catalog: &Catalog, slots: impl Iterator<Item = Slot>) -> Vec<String> {
+fn names_of(catalog: &Catalog, slots: impl Iterator<Item = PermissionIndex>) -> Vec<String> {
     slots.filter_map(|slot| catalog.get(slot)).map(|node| node.name.to_string()).collect()
 }
 
 /// All that a role holds or implies.
-fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<Slot>> {
+fn held_slots(snapshot: &Snapshot, tenant: OrganizationId, role: RoleId) -> Result<BTreeSet<PermissionIndex>> {
     let catalog = &snapshot.catalog;
     let role = known_role(snapshot, tenant, role)?;
-    let held: BTreeSet<Slot> =
+    let held: BTreeSet<PermissionIndex> =
         catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot)).collect();
     Ok(held.iter().flat_map(|slot| std::iter::once(*slot).chain(catalog.ancestors(*slot))).collect())
 }
@@ -377,9 +377,9 @@ fn ticks<'n>(
     tenant: OrganizationId,
     role: RoleId,
     names: impl Iterator<Item = &'n str>,
-) -> Result<Vec<Slot>> {
+) -> Result<Vec<PermissionIndex>> {
     let (snapshot, catalog) = (t.snapshot(), &t.snapshot().catalog);
-    let mut sent: BTreeSet<Slot> = BTreeSet::new();
+    let mut sent: BTreeSet<PermissionIndex> = BTreeSet::new();
     for name in names {
         let node = catalog
             .find(name)
@@ -388,9 +388,9 @@ fn ticks<'n>(
     }
     let role = known_role(snapshot, tenant, role)?;
     let former = &role.ticked;
-    let was_implied: BTreeSet<Slot> =
+    let was_implied: BTreeSet<PermissionIndex> =
         former.iter().flat_map(|slot| catalog.ancestors(slot)).filter(|slot| !former.contains(*slot)).collect();
-    let is_implied: BTreeSet<Slot> = sent.iter().flat_map(|slot| catalog.ancestors(*slot)).collect();
+    let is_implied: BTreeSet<PermissionIndex> = sent.iter().flat_map(|slot| catalog.ancestors(*slot)).collect();
     sent.retain(|slot| !(was_implied.contains(slot) && is_implied.contains(slot)));
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
         let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;

@@ -454,7 +454,7 @@ impl Snapshot {
     /// A digest of all that decides, for tests, whatever the order it was built in: equal policies, equal digests.
     #[cfg(test)]
     pub fn digest(&self) -> [u8; 32] {
-        use super::catalog::Slot;
+        use super::catalog::PermissionIndex;
         let mut sum = [0u64; 4];
         let mut fact = |text: String| {
             let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
@@ -476,7 +476,7 @@ impl Snapshot {
             let Tenant { id, org_code, is_active, requires_second_factor, .. } = tenant;
             fact(format!("tenant {id} {org_code} {is_active} {requires_second_factor}"));
             for role in tenant.roles.iter().flatten() {
-                let ticked: Vec<Slot> = role.ticked.iter().collect();
+                let ticked: Vec<PermissionIndex> = role.ticked.iter().collect();
                 fact(format!(
                     "role {} {} {} {} {:?} {ticked:?}",
                     tenant.id, role.id, role.key, role.is_open, role.holds
@@ -489,7 +489,7 @@ impl Snapshot {
                 let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
                 roles.sort_unstable();
                 let set = tenant.set_of(*member);
-                let ticked: Vec<Slot> = set.map(|set| set.ticked.iter().collect()).unwrap_or_default();
+                let ticked: Vec<PermissionIndex> = set.map(|set| set.ticked.iter().collect()).unwrap_or_default();
                 fact(format!(
                     "seat {} {member} {roles:?} {ticked:?} {:?}",
                     tenant.id,

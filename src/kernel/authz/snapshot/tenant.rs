@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::kernel::authz::catalog::{Bits, Catalog, Slot};
+use crate::kernel::authz::catalog::{Bits, Catalog, PermissionIndex};
 use crate::kernel::authz::plugin::Binding;
 use crate::kernel::authz::shards::Shards;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
@@ -34,7 +34,7 @@ impl Role {
     }
 
     /// Does the role give the permission, by a tick or by its nature?
-    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: Slot) -> bool {
+    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: PermissionIndex) -> bool {
         match self.holds {
             Holds::Everything => true,
             Holds::Tenant => {
@@ -57,7 +57,7 @@ pub struct RoleSet {
 
 impl RoleSet {
     /// Does some open role of the set hold the permission? (Whether the permission itself is open is asked elsewhere.)
-    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: Slot) -> bool {
+    pub fn holds(&self, catalog: &Catalog, tenant: OrganizationId, slot: PermissionIndex) -> bool {
         self.holds_everything
             || (self.ticked.contains(slot) && catalog.is_for(slot, tenant))
             || (self.holds_tenant && catalog.is_in_tenant(slot, tenant))
