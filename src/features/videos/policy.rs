@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::path::VideoPath;
 use crate::kernel::app::App;
-use crate::kernel::app::verdict::{Facts, has_rules};
+use crate::kernel::app::evaluate::{RequestFacts, has_authorizers};
 use crate::kernel::authz::decide::{Target, AccessRequest, Reason};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
@@ -46,11 +46,11 @@ pub struct NewVideo {
 }
 
 impl NewVideo {
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> RequestFacts {
         let fact = |name: &str, value: String| Claim { name: name.to_owned(), values: vec![value] };
         let known =
             [fact("video_path", self.path.as_str().to_owned()), fact("video_source", self.source.word().to_owned())];
-        Facts(known.into_iter().chain(self.size.map(|size| fact("size_bytes", size.to_string()))).collect())
+        RequestFacts(known.into_iter().chain(self.size.map(|size| fact("size_bytes", size.to_string()))).collect())
     }
 }
 
@@ -63,19 +63,19 @@ fn organizations(snapshot: &Snapshot, owner: MemberId) -> impl Iterator<Item = O
 
 /// Is there any plugin to be asked about a new video of this member?
 pub fn is_asked(snapshot: &Snapshot, owner: MemberId) -> bool {
-    organizations(snapshot, owner).any(|id| has_rules(snapshot, Some(id)))
+    organizations(snapshot, owner).any(|id| has_authorizers(snapshot, Some(id)))
 }
 
 /// Asks the plugins; fails where one denies, or fails itself. Never within a transaction: no guest runs under the writer.
 pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()> {
     let (snapshot, facts, spent) = (app.snapshot(), new.facts(), Arc::default());
     for id in organizations(&snapshot, new.owner) {
-        if !has_rules(&snapshot, Some(id)) {
+        if !has_authorizers(&snapshot, Some(id)) {
             continue;
         }
         let ask = Target::Operation(REGISTER);
         let question = AccessRequest { tenant: Some(id), member: new.owner, with_platform: false, target: ask };
-        let verdict = app.decide(&snapshot, &question, &facts, &spent).await;
+        let verdict = app.evaluate_with_plugins(&snapshot, &question, &facts, &spent).await;
         let message = match (verdict.decision.reason, verdict.message()) {
             (Reason::PluginDenied, Some(sentence)) => format!("a rule of your organization denies this: {sentence}"),
             (Reason::PluginDenied, None) => "a rule of your organization denies this".to_owned(),

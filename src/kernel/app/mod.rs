@@ -22,7 +22,7 @@ pub mod repeats;
 mod rules;
 pub mod site_store;
 pub mod upkeep;
-pub mod verdict;
+pub mod evaluate;
 pub mod watch;
 
 use std::cell::RefCell;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::verdict::{Facts, HOST_FACTS, NOW_MS, Verdict, input_of};
+use super::evaluate::{RequestFacts, HOST_FACTS, NOW_MS, Evaluation, input_of};
 use crate::kernel::app::redact;
 use crate::kernel::authz::decide::{Target, AccessRequest, Reason, decide};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
@@ -46,7 +46,7 @@ pub struct Decided {
     member: MemberId,
     ask: Asking,
     /// Without what is too long to keep. What may be a secret is looked for on the log's thread.
-    facts: Facts,
+    facts: RequestFacts,
     left_out: Vec<String>,
     base: Reason,
     allow: bool,
@@ -146,9 +146,9 @@ impl Decided {
     pub fn new(
         snapshot: &Arc<Snapshot>,
         question: &AccessRequest<'_>,
-        facts: &Facts,
+        facts: &RequestFacts,
         at: Timestamp,
-        verdict: &Verdict,
+        verdict: &Evaluation,
     ) -> Self {
         let heard = verdict.plugins.iter().map(|asked| Heard {
             name: asked.name.to_string(),
@@ -208,7 +208,7 @@ impl Decided {
 }
 
 /// The facts that are not too long together, and the names of the others.
-fn within_bytes(facts: &Facts) -> (Facts, Vec<String>) {
+fn within_bytes(facts: &RequestFacts) -> (RequestFacts, Vec<String>) {
     let (mut kept, mut left_out, mut bytes) = (Vec::new(), Vec::new(), 0);
     for fact in &facts.0 {
         if bytes + fact.bytes() <= FACTS_BYTES_MAX {
@@ -218,14 +218,14 @@ fn within_bytes(facts: &Facts) -> (Facts, Vec<String>) {
             left_out.push(name_left_out(&fact.name));
         }
     }
-    (Facts(kept), left_out)
+    (RequestFacts(kept), left_out)
 }
 
 /// The facts that do not look like secrets, and the names of the others.
-fn without_secrets(facts: Facts) -> (Facts, Vec<String>) {
+fn without_secrets(facts: RequestFacts) -> (RequestFacts, Vec<String>) {
     let is_secret = |fact: &Claim| redact::is_secret_fact(&fact.name, &fact.values);
     let (secret, kept): (Vec<Claim>, Vec<Claim>) = facts.0.into_iter().partition(is_secret);
-    (Facts(kept), secret.iter().map(|fact| name_left_out(&fact.name)).collect())
+    (RequestFacts(kept), secret.iter().map(|fact| name_left_out(&fact.name)).collect())
 }
 
 /// The name of a fact that is left out, which may be a secret itself.
@@ -273,10 +273,10 @@ impl App {
 mod tests {
     use super::*;
 
-    fn facts(facts: &[(&str, usize)]) -> Facts {
+    fn facts(facts: &[(&str, usize)]) -> RequestFacts {
         let claim =
             |(name, bytes): &(&str, usize)| Claim { name: (*name).to_owned(), values: vec!["x".repeat(*bytes)] };
-        Facts(facts.iter().map(claim).collect())
+        RequestFacts(facts.iter().map(claim).collect())
     }
 
     #[test]

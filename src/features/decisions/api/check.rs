@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::features::permissions;
 use crate::features::permissions::import::DEFAULT_APP;
 use crate::kernel::app::App;
-use crate::kernel::app::verdict::{Asked, Facts, HOST_FACTS, NOW_MS, Verdict, has_rules};
+use crate::kernel::app::evaluate::{PluginAnswer, RequestFacts, HOST_FACTS, NOW_MS, Evaluation, has_authorizers};
 use crate::kernel::authn::caller::Asker;
 use crate::kernel::authz;
 use crate::kernel::authz::decide::{Target, MatchedRole, AccessRequest, Reason, Explanation, explain};
@@ -186,7 +186,7 @@ impl Api {
         // One snapshot answers all questions of a request.
         let snapshot = self.app.snapshot();
         let asks_for_site = authz::asks_for_site(&snapshot, &caller, tenant);
-        if has_rules(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
+        if has_authorizers(&snapshot, tenant) || questions.list.iter().any(CheckRequest::is_explained) {
             return self.judged(&caller, snapshot, (tenant, asks_for_site), questions).await;
         }
         let mut json = String::with_capacity(64 * questions.list.len());
@@ -195,7 +195,7 @@ impl Api {
                 tokio::task::yield_now().await;
             }
             let asked = question.asked(tenant, asks_for_site);
-            let decision = self.app.decide_alone(&snapshot, &asked, questions.facts(n));
+            let decision = self.app.evaluate_policy(&snapshot, &asked, questions.facts(n));
             let comma = if json.is_empty() { "" } else { "," };
             let _ = write!(
                 json,
@@ -213,13 +213,13 @@ impl Api {
 struct Questions {
     list: Vec<CheckRequest>,
     /// One for each question; empty where no question has any.
-    facts: Vec<Facts>,
+    facts: Vec<RequestFacts>,
     is_batch: bool,
 }
 
 impl Questions {
-    fn facts(&self, n: usize) -> &Facts {
-        static NONE: Facts = Facts(Vec::new());
+    fn facts(&self, n: usize) -> &RequestFacts {
+        static NONE: RequestFacts = RequestFacts(Vec::new());
         self.facts.get(n).unwrap_or(&NONE)
     }
 }
@@ -250,10 +250,10 @@ fn facts_of(
     bytes_max: u64,
     location: &[&str],
     faults: &mut Vec<Field>,
-) -> Facts {
+) -> RequestFacts {
     let place = [location, &["context"]].concat();
     let mut fault = |name: &str, message: &str| faults.push(Field::at(&[&place[..], &[name]].concat(), message));
-    let mut facts = Facts::default();
+    let mut facts = RequestFacts::default();
     for (name, Any(value)) in context.into_iter().flatten() {
         if HOST_FACTS.contains(&name.as_str()) {
             fault(&name, "is told by the server: give the fact another name");
@@ -350,7 +350,7 @@ impl Api {
                 tokio::task::yield_now().await;
             }
             let asked = question.asked(tenant, asks_for_site);
-            verdicts.push(self.app.decide(&snapshot, &asked, questions.facts(n), &spent).await);
+            verdicts.push(self.app.evaluate_with_plugins(&snapshot, &asked, questions.facts(n), &spent).await);
         }
         let is_batch = questions.is_batch;
         let mut answers: Vec<CheckAnswer> = verdicts.iter().map(answer).collect();
@@ -384,7 +384,7 @@ impl Api {
     }
 }
 
-fn answer(verdict: &Verdict) -> CheckAnswer {
+fn answer(verdict: &Evaluation) -> CheckAnswer {
     CheckAnswer {
         allow: Some(verdict.decision.allow),
         reason: Some(verdict.decision.reason.word().into()),
@@ -395,7 +395,7 @@ fn answer(verdict: &Verdict) -> CheckAnswer {
     }
 }
 
-fn asked_view(asked: &Asked, may_look: bool) -> AskedPlugin {
+fn asked_view(asked: &PluginAnswer, may_look: bool) -> AskedPlugin {
     let fault = asked.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
     AskedPlugin {
         name: asked.name.to_string(),
@@ -416,7 +416,7 @@ fn explanation(
     r: &crate::kernel::db::Reader<'_>,
     snapshot: &Snapshot,
     asked: &AccessRequest<'_>,
-    verdict: &Verdict,
+    verdict: &Evaluation,
     may_look: bool,
 ) -> Result<ExplanationView> {
     let witness: Explanation = explain(snapshot, asked);

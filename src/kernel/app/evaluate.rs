@@ -25,9 +25,9 @@ pub const NOW_MS: &str = "now_ms";
 
 /// Context values that the caller passes to the plugins.
 #[derive(Debug, Clone, Default)]
-pub struct Facts(pub Vec<Claim>);
+pub struct RequestFacts(pub Vec<Claim>);
 
-impl Facts {
+impl RequestFacts {
     pub fn bytes(&self) -> usize {
         self.0.iter().map(Claim::bytes).sum()
     }
@@ -35,7 +35,7 @@ impl Facts {
 
 /// What became of the plugins as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum PluginStage {
     /// None is in force.
     NoneBound,
     /// The filters of all that are in force leave the question out.
@@ -49,7 +49,7 @@ pub enum Stage {
     Settled(Reason),
 }
 
-impl Stage {
+impl PluginStage {
     pub fn word(self) -> &'static str {
         match self {
             Self::NoneBound => "none_bound",
@@ -64,7 +64,7 @@ impl Stage {
 
 /// A plugin in a decision.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct PluginAnswer {
     pub name: Arc<str>,
     pub version: u32,
     pub sha256: Hash,
@@ -78,7 +78,7 @@ pub struct Asked {
     may_grant: bool,
 }
 
-impl Asked {
+impl PluginAnswer {
     /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
     pub fn word(&self) -> &'static str {
         match &self.outcome {
@@ -108,40 +108,40 @@ impl Asked {
 
 /// An answer with all that led to it.
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct Evaluation {
     pub decision: Decision,
     /// What the policy said without plugins.
     pub base: Reason,
-    pub stage: Stage,
-    pub plugins: Vec<Asked>,
+    pub stage: PluginStage,
+    pub plugins: Vec<PluginAnswer>,
 }
 
-impl Verdict {
-    fn bare(base: Decision, stage: Stage) -> Self {
+impl Evaluation {
+    fn without_plugins(base: Decision, stage: PluginStage) -> Self {
         Self { decision: base, base: base.reason, stage, plugins: Vec::new() }
     }
 
     /// The sentence for people with which a plugin denied.
     pub fn message(&self) -> Option<&str> {
         let in_force = self.plugins.iter().filter(|asked| asked.mode == Mode::Enforce);
-        let mut sentences = in_force.filter_map(Asked::sentence);
+        let mut sentences = in_force.filter_map(PluginAnswer::sentence);
         if self.decision.reason == Reason::PluginDenied { sentences.next() } else { None }
     }
 }
 
 /// Has the organization rules of its own that are asked, or watched?
-pub fn has_rules(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> bool {
+pub fn has_authorizers(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> bool {
     let tenant = tenant.and_then(|id| snapshot.tenant(id));
     tenant.is_some_and(|tenant| tenant.plugins().iter().any(|binding| binding.exports.authorizer))
 }
 
 impl App {
     /// The decision where the organization has no rules of its own ([`has_rules`]): at once, without a lock.
-    pub fn decide_alone(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &Facts) -> Decision {
+    pub fn evaluate_policy(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &RequestFacts) -> Decision {
         let decision = decide(snapshot, question);
         self.figures.count_decision(decision.reason.word());
         if self.is_logged(decision.allow, false) {
-            let verdict = Verdict::bare(decision, Stage::NoneBound);
+            let verdict = Evaluation::without_plugins(decision, PluginStage::NoneBound);
             self.decisions.put(question.tenant, Decided::new(snapshot, question, facts, Timestamp::now(), &verdict));
         }
         decision
@@ -151,19 +151,19 @@ impl App {
     ///
     /// Base and bindings come from this one snapshot, whose epoch the answer has. `spent` is the same for all questions of
     /// a request. Never within a transaction.
-    pub async fn decide(
+    pub async fn evaluate_with_plugins(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
         question: &AccessRequest<'_>,
-        facts: &Facts,
+        facts: &RequestFacts,
         spent: &Arc<Spent>,
-    ) -> Verdict {
+    ) -> Evaluation {
         let base = decide(snapshot, question);
         let now = Timestamp::now();
-        let tenant = question.tenant.filter(|_| has_rules(snapshot, question.tenant));
+        let tenant = question.tenant.filter(|_| has_authorizers(snapshot, question.tenant));
         let verdict = match tenant.and_then(|id| snapshot.tenant(id)) {
-            Some(tenant) => self.ruled(snapshot, tenant, question, base, (facts, now, spent)).await,
-            None => Verdict::bare(base, Stage::NoneBound),
+            Some(tenant) => self.consult_plugins(snapshot, tenant, question, base, (facts, now, spent)).await,
+            None => Evaluation::without_plugins(base, PluginStage::NoneBound),
         };
         self.figures.count_decision(verdict.decision.reason.word());
         if self.is_logged(verdict.decision.allow, verdict.plugins.iter().any(|asked| asked.differed)) {
@@ -172,34 +172,34 @@ impl App {
         verdict
     }
 
-    async fn ruled(
+    async fn consult_plugins(
         self: &Arc<Self>,
         snapshot: &Snapshot,
         tenant: &Tenant,
         question: &AccessRequest<'_>,
         base: Decision,
-        (facts, now, spent): (&Facts, Timestamp, &Arc<Spent>),
-    ) -> Verdict {
+        (facts, now, spent): (&RequestFacts, Timestamp, &Arc<Spent>),
+    ) -> Evaluation {
         let matter = ResolvedRequest::resolve(snapshot, question);
         let rules = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
         let in_force = || rules().filter(|binding| binding.mode == Mode::Enforce);
         let is_covered = in_force().any(|binding| matter.is_covered_by(binding));
         let idle = match in_force().next() {
-            None => Stage::NoneBound,
-            Some(_) if !matter.consults_plugins(base.reason) => Stage::NotAsked,
-            Some(_) if !is_covered => Stage::NotCovered,
-            Some(_) => Stage::NotAsked,
+            None => PluginStage::NoneBound,
+            Some(_) if !matter.consults_plugins(base.reason) => PluginStage::NotAsked,
+            Some(_) if !is_covered => PluginStage::NotCovered,
+            Some(_) => PluginStage::NotAsked,
         };
         if !matter.consults_plugins(base.reason) {
-            return Verdict::bare(base, idle);
+            return Evaluation::without_plugins(base, idle);
         }
         let input = input_of(snapshot, question, &matter, base.reason, facts, now);
         // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
         let watched: Vec<&Binding> =
             rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
-        let mut asked: Vec<(&Binding, Asked)> = Vec::new();
+        let mut asked: Vec<(&Binding, PluginAnswer)> = Vec::new();
         for binding in in_force().filter(|binding| matter.consults(base.reason, binding)) {
-            let answer = self.asked(tenant, binding, &input, spent).await;
+            let answer = self.call_authorizer(tenant, binding, &input, spent).await;
             let settles = matches!(answer.said(), Some(PluginEffect::Deny | PluginEffect::Failed));
             asked.push((binding, answer));
             // Shadow plugins need the results of all enforced plugins for comparison.
@@ -211,18 +211,18 @@ impl App {
         let decision = Decision { allow: reason.allows(), reason, epoch: base.epoch };
         let stage = match () {
             () if asked.is_empty() => idle,
-            () if reason != base.reason => Stage::Settled(reason),
-            () if asked.iter().all(|(_, answer)| answer.said() == Some(PluginEffect::Abstain)) => Stage::Abstain,
-            () => Stage::Allow,
+            () if reason != base.reason => PluginStage::Settled(reason),
+            () if asked.iter().all(|(_, answer)| answer.said() == Some(PluginEffect::Abstain)) => PluginStage::Abstain,
+            () => PluginStage::Allow,
         };
-        let mut plugins: Vec<Asked> = Vec::new();
+        let mut plugins: Vec<PluginAnswer> = Vec::new();
         for binding in watched {
             let mut answer = match matter.consults(base.reason, binding) {
-                true => self.asked(tenant, binding, &input, spent).await,
-                false => not_asked(binding),
+                true => self.call_authorizer(tenant, binding, &input, spent).await,
+                false => uncalled(binding),
             };
             let others = asked.iter().filter(|(other, _)| other.plugin != binding.plugin);
-            let would_say = others.map(|(_, other)| other).chain([&answer]).filter_map(Asked::said);
+            let would_say = others.map(|(_, other)| other).chain([&answer]).filter_map(PluginAnswer::said);
             answer.differed = combine_deny_overrides(base.reason, would_say).allows() != decision.allow;
             if answer.differed {
                 binding.live.count(|seen| seen.differed += 1);
@@ -231,25 +231,25 @@ impl App {
                 plugins.push(answer);
             }
         }
-        let mut all: Vec<Asked> = asked.into_iter().map(|(_, answer)| answer).collect();
+        let mut all: Vec<PluginAnswer> = asked.into_iter().map(|(_, answer)| answer).collect();
         all.append(&mut plugins);
-        Verdict { decision, base: base.reason, stage, plugins: all }
+        Evaluation { decision, base: base.reason, stage, plugins: all }
     }
 
-    async fn asked(
+    async fn call_authorizer(
         self: &Arc<Self>,
         tenant: &Tenant,
         binding: &Binding,
         input: &AccessInput,
         spent: &Arc<Spent>,
-    ) -> Asked {
+    ) -> PluginAnswer {
         let called = self.ask_authorizer(tenant.id, binding, input.clone(), spent).await;
-        Asked { outcome: Some(called.outcome), duration: called.duration, fuel: called.fuel, ..not_asked(binding) }
+        PluginAnswer { outcome: Some(called.outcome), duration: called.duration, fuel: called.fuel, ..uncalled(binding) }
     }
 }
 
-fn not_asked(binding: &Binding) -> Asked {
-    Asked {
+fn uncalled(binding: &Binding) -> PluginAnswer {
+    PluginAnswer {
         name: binding.name.clone(),
         version: binding.version,
         sha256: binding.sha256,
@@ -268,7 +268,7 @@ pub fn input_of(
     question: &AccessRequest<'_>,
     matter: &ResolvedRequest<'_>,
     base: Reason,
-    facts: &Facts,
+    facts: &RequestFacts,
     now: Timestamp,
 ) -> AccessInput {
     let tenant = question.tenant.and_then(|id| snapshot.tenant(id));
