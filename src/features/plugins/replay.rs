@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::kernel::app::record::Heard;
+use crate::kernel::app::log_entry::PluginTrace;
 use crate::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};
 use crate::kernel::authz::resolved_request::Kind;
 use crate::kernel::authz::plugin::{Filter, Mode, Topic};
@@ -32,7 +32,7 @@ pub struct Recorded {
     pub base: String,
     pub allow: bool,
     pub reason: String,
-    pub plugins: Vec<Heard>,
+    pub plugins: Vec<PluginTrace>,
 }
 
 /// What is to be tried, and how it would be bound.
@@ -118,7 +118,7 @@ impl Recorded {
 
     /// What the others said. One that allowed what base denied had the right to, or it would not have been asked.
     fn others<'r>(&'r self, candidate: &'r Candidate) -> impl Iterator<Item = PluginEffect> + 'r {
-        let is_other = |heard: &&Heard| {
+        let is_other = |heard: &&PluginTrace| {
             heard.mode == Mode::Enforce.word() && candidate.name.as_ref().is_some_and(|name| *name != heard.name)
         };
         self.plugins.iter().filter(is_other).map(|heard| match heard.outcome.as_str() {

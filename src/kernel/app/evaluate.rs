@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::App;
-use super::record::Decided;
+use super::log_entry::LogEntry;
 use crate::kernel::authz::decide::{Decision, AccessRequest, Reason, PluginEffect, decide, combine_deny_overrides};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::plugin::{Binding, Mode};
@@ -142,7 +142,7 @@ impl App {
         self.figures.count_decision(decision.reason.word());
         if self.is_logged(decision.allow, false) {
             let verdict = Evaluation::without_plugins(decision, PluginStage::NoneBound);
-            self.decisions.put(question.tenant, Decided::new(snapshot, question, facts, Timestamp::now(), &verdict));
+            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &verdict));
         }
         decision
     }
@@ -167,7 +167,7 @@ impl App {
         };
         self.figures.count_decision(verdict.decision.reason.word());
         if self.is_logged(verdict.decision.allow, verdict.plugins.iter().any(|asked| asked.differed)) {
-            self.decisions.put(question.tenant, Decided::new(snapshot, question, facts, now, &verdict));
+            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, now, &verdict));
         }
         verdict
     }

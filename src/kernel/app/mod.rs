@@ -15,7 +15,7 @@ pub mod large;
 mod promise_store;
 mod promises;
 mod reactions;
-pub mod record;
+pub mod log_entry;
 pub mod redact;
 pub mod reload;
 pub mod repeats;
@@ -60,7 +60,7 @@ use figures::Figures;
 use kept::Kept;
 pub use large::Large;
 pub use reactions::{Features, Occurrence, Reaction};
-use record::{Allowed, Decided};
+use log_entry::{Allowed, LogEntry};
 
 /// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
@@ -85,7 +85,7 @@ pub struct App {
     /// What the features have to do with the changes of others.
     features: &'static Features,
     /// The decision log.
-    pub decisions: DecisionLog<Decided>,
+    pub decisions: DecisionLog<LogEntry>,
     /// Allowed decisions since the start, of which some are logged.
     allowed: Allowed,
     /// Limits how many password hashes are computed at once.
@@ -251,7 +251,7 @@ impl App {
             refusals: denials::refusals(),
             outbound: Outbound::new(&config),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),
-            decisions: DecisionLog::open(&config, Decided::row),
+            decisions: DecisionLog::open(&config, LogEntry::row),
             allowed: Allowed::default(),
             hashing: Arc::new(Semaphore::new(usize::try_from(config.hashes_parallel_max).unwrap_or(1))),
             hash_kinds: HashKinds::default(),

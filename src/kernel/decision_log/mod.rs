@@ -127,7 +127,7 @@ impl<T: Send + 'static> DecisionLog<T> {
     pub fn open(config: &Config, form: fn(T) -> Row) -> Self {
         let (queue, dropped) = (Arc::new(Queue::new(config.decisions_queue_max)), Arc::<Dropped>::default());
         let file = config.data.join("decisions.db");
-        let keeper = Keeper {
+        let keeper = LogWriter {
             file: file.clone(),
             connection: None,
             shares: None,
@@ -227,7 +227,7 @@ struct Limits {
 }
 
 /// What the writer thread owns.
-struct Keeper<T> {
+struct LogWriter<T> {
     file: PathBuf,
     connection: Option<Connection>,
     /// What is in the file, once that was counted.
@@ -239,13 +239,13 @@ struct Keeper<T> {
     warned: Option<Instant>,
 }
 
-impl<T> Drop for Keeper<T> {
+impl<T> Drop for LogWriter<T> {
     fn drop(&mut self) {
         self.queue.close();
     }
 }
 
-impl<T> Keeper<T> {
+impl<T> LogWriter<T> {
     fn run(mut self) {
         if self.file.exists()
             && let Err(e) = self.in_transaction(|_, _| Ok(()))

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::features::members;
 use crate::kernel::app::App;
-use crate::kernel::app::record::{Heard, shown};
+use crate::kernel::app::log_entry::{PluginTrace, shown};
 use crate::kernel::authn::caller::Gate;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
@@ -156,7 +156,7 @@ impl Api {
 
 fn view((id, row): (i64, Row)) -> DecisionView {
     // What the log cannot read of itself any more shows as nothing.
-    let heard: Vec<Heard> = serde_json::from_str(&row.plugins).unwrap_or_default();
+    let heard: Vec<PluginTrace> = serde_json::from_str(&row.plugins).unwrap_or_default();
     DecisionView {
         id,
         at: row.at.0,
@@ -174,9 +174,9 @@ fn view((id, row): (i64, Row)) -> DecisionView {
     }
 }
 
-impl From<Heard> for LoggedPlugin {
-    fn from(heard: Heard) -> Self {
-        let Heard { name, version, sha256, mode, outcome, fuel, duration_us, differed } = heard;
+impl From<PluginTrace> for LoggedPlugin {
+    fn from(heard: PluginTrace) -> Self {
+        let PluginTrace { name, version, sha256, mode, outcome, fuel, duration_us, differed } = heard;
         Self { name, version, sha256, mode, outcome, fuel, duration_us, differed }
     }
 }

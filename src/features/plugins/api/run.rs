@@ -13,7 +13,7 @@ use crate::features::plugins::replay::{self, Candidate, Change, Recorded, Replay
 use crate::features::plugins::run::{self, refused};
 use crate::features::plugins::{Answer, Version, Whole, store};
 use crate::kernel::app::App;
-use crate::kernel::app::record::shown;
+use crate::kernel::app::log_entry::shown;
 use crate::kernel::authn::caller::Person;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Exports};

@@ -26,7 +26,7 @@ const LEFT_OUT_MAX: usize = 32;
 
 /// A plugin that was asked, as it is stored and listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct PluginTrace {
     pub name: String,
     pub version: u32,
     pub sha256: String,
@@ -39,32 +39,32 @@ pub struct Heard {
 }
 
 /// What was decided, on its way to the log.
-pub struct Decided {
+pub struct LogEntry {
     at: Timestamp,
     snapshot: Arc<Snapshot>,
     tenant: Option<OrganizationId>,
     member: MemberId,
-    ask: Asking,
+    ask: OwnedTarget,
     /// Without what is too long to keep. What may be a secret is looked for on the log's thread.
     facts: RequestFacts,
     left_out: Vec<String>,
     base: Reason,
     allow: bool,
     reason: Reason,
-    heard: Vec<Heard>,
+    heard: Vec<PluginTrace>,
     /// Does it rest on rights that the tenant's own people are not told of? Then it is no row of the tenant's.
     is_of_site: bool,
 }
 
 /// An [`Ask`] that owns its texts.
-enum Asking {
+enum OwnedTarget {
     Route { app: String, method: String, path: String },
     Permission(String),
     Operation(String),
     Grant([String; 4]),
 }
 
-impl Asking {
+impl OwnedTarget {
     fn of(ask: Target<'_>) -> Self {
         match ask {
             Target::Route { app, method, path } => {
@@ -142,7 +142,7 @@ impl App {
     }
 }
 
-impl Decided {
+impl LogEntry {
     pub fn new(
         snapshot: &Arc<Snapshot>,
         question: &AccessRequest<'_>,
@@ -150,7 +150,7 @@ impl Decided {
         at: Timestamp,
         verdict: &Evaluation,
     ) -> Self {
-        let heard = verdict.plugins.iter().map(|asked| Heard {
+        let heard = verdict.plugins.iter().map(|asked| PluginTrace {
             name: asked.name.to_string(),
             version: asked.version,
             sha256: hex::encode(asked.sha256),
@@ -168,7 +168,7 @@ impl Decided {
             snapshot: snapshot.clone(),
             tenant: question.tenant,
             member: question.member,
-            ask: Asking::of(question.target),
+            ask: OwnedTarget::of(question.target),
             facts,
             left_out,
             base: verdict.base,
