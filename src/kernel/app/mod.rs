@@ -19,7 +19,7 @@ pub mod log_entry;
 pub mod redact;
 pub mod reload;
 pub mod repeats;
-mod rules;
+mod plugin_calls;
 pub mod site_store;
 pub mod upkeep;
 pub mod evaluate;

@@ -173,7 +173,7 @@ pub struct Activation {
 
 /// A line of a plugin's log.
 #[derive(Debug, Clone)]
-pub struct Logged {
+pub struct LogRecord {
     pub at: Timestamp,
     pub level: &'static str,
     pub message: String,
@@ -181,7 +181,7 @@ pub struct Logged {
 
 /// What was counted of a running version since the start.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct CallStats {
     /// Calls by outcome: `allow`, `deny`, `abstain`, `roles`, or the word of a fault.
     pub outcomes: BTreeMap<&'static str, u64>,
     /// Answers that would have changed a decision or a mapping, had a watched plugin been in force.
@@ -196,7 +196,7 @@ pub struct Seen {
     /// Calls that ran off those threads, or ended there.
     pub aside: u64,
     /// The latest lines, the oldest first.
-    pub log: VecDeque<Logged>,
+    pub log: VecDeque<LogRecord>,
     pub log_dropped: u64,
     /// When it failed lately.
     failures: VecDeque<Timestamp>,
@@ -204,13 +204,13 @@ pub struct Seen {
 
 /// What a running version has seen of itself; shared by all snapshots that hold it.
 #[derive(Debug)]
-pub struct Live {
+pub struct RunState {
     /// It failed too often: what it covers is denied, and it is asked no more.
     is_quarantined: AtomicBool,
-    seen: Mutex<Seen>,
+    seen: Mutex<CallStats>,
 }
 
-impl Live {
+impl RunState {
     pub fn new(is_quarantined: bool) -> Self {
         Self { is_quarantined: AtomicBool::new(is_quarantined), seen: Mutex::default() }
     }
@@ -225,16 +225,16 @@ impl Live {
     }
 
     /// Takes of what was seen what is needed; calls wait meanwhile.
-    pub fn look<T: Default>(&self, take: impl FnOnce(&Seen) -> T) -> T {
+    pub fn look<T: Default>(&self, take: impl FnOnce(&CallStats) -> T) -> T {
         self.with(|seen| take(seen)).unwrap_or_default()
     }
 
     /// Counts something, quickly.
-    pub fn count(&self, count: impl FnOnce(&mut Seen)) {
+    pub fn count(&self, count: impl FnOnce(&mut CallStats)) {
         let _ = self.with(count);
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Seen) -> T) -> Option<T> {
+    fn with<T>(&self, f: impl FnOnce(&mut CallStats) -> T) -> Option<T> {
         self.seen.lock().ok().map(|mut seen| f(&mut seen))
     }
 
@@ -267,7 +267,7 @@ pub struct Binding {
     pub is_large: bool,
     /// Since when, in Unix milliseconds: plugins are asked in this order.
     pub since: i64,
-    pub live: Arc<Live>,
+    pub live: Arc<RunState>,
 }
 
 impl Binding {
@@ -393,15 +393,15 @@ mod tests {
             (vec![0, 600, 1_200, 1_800, 2_400], None),
             (vec![0, 600, 1_200, 1_500, 1_600, 1_700], Some(3)),
         ] {
-            let live = Live::new(false);
+            let live = RunState::new(false);
             let too_often: Vec<usize> = (0..times.len())
                 .filter(|n| live.has_failed_too_often(Timestamp(1_000_000 + times[*n]), 3, 1_000))
                 .collect();
             assert_eq!(too_often, Vec::from_iter(expected), "{times:?}");
             assert_eq!(live.is_quarantined(), expected.is_some(), "{times:?}");
         }
-        assert!(Live::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "one may be enough");
-        assert!(!Live::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "it was said before the restart");
+        assert!(RunState::new(false).has_failed_too_often(Timestamp(0), 1, 1_000), "one may be enough");
+        assert!(!RunState::new(true).has_failed_too_often(Timestamp(0), 1, 1_000), "it was said before the restart");
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use super::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
 use super::client::{Client, Counters};
 use super::giving::RightRow;
 use super::key::{self, ApiKey, Owner};
-use super::plugin::{Activation, Binding, Exports, Live, Mode};
+use super::plugin::{Activation, Binding, Exports, RunState, Mode};
 use super::promise::Maker;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use crate::kernel::config;
@@ -401,7 +401,7 @@ pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
             deadline_ms: activation.deadline_ms,
             is_large: row.get(6)?,
             since: activation.since,
-            live: Arc::new(Live::new(row.get(7)?)),
+            live: Arc::new(RunState::new(row.get(7)?)),
         })
     })?;
     bound.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));

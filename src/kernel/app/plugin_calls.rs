@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{App, Changed, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::plugin::{Binding, Logged, Mode, Seen};
+use crate::kernel::authz::plugin::{Binding, LogRecord, Mode, CallStats};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{Cause, Error, Result};
@@ -153,7 +153,7 @@ impl App {
         tracing::info!(%organization, plugin = %binding.name, version = binding.version, message, "a watched plugin differs");
         binding.live.count(|seen| {
             seen.differed += 1;
-            keep(seen, self.log_kept_max(), Logged { at: Timestamp::now(), level: "info", message });
+            keep(seen, self.log_kept_max(), LogRecord { at: Timestamp::now(), level: "info", message });
         });
     }
 
@@ -189,7 +189,7 @@ impl App {
             let fault = outcome.err().filter(|fault| fault.kind != FaultKind::Quarantined);
             let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
             for (level, message) in lines.chain(fault) {
-                keep(seen, kept_max, Logged { at: now, level, message });
+                keep(seen, kept_max, LogRecord { at: now, level, message });
             }
         });
         let (failures_max, window_ms) = (self.config.plugin_failures, ms(self.config.plugin_failures_window_s));
@@ -233,7 +233,7 @@ impl App {
 }
 
 /// Adds a line; the oldest one goes when there are too many.
-fn keep(seen: &mut Seen, kept_max: usize, line: Logged) {
+fn keep(seen: &mut CallStats, kept_max: usize, line: LogRecord) {
     if seen.log.len() >= kept_max {
         seen.log.pop_front();
     }
@@ -257,9 +257,9 @@ mod tests {
     #[test]
     fn of_a_log_the_latest_lines_are_kept() {
         for (written, expected) in [(0, ""), (2, "01"), (3, "012"), (4, "123"), (9, "678")] {
-            let mut seen = Seen::default();
+            let mut seen = CallStats::default();
             for n in 0..written {
-                keep(&mut seen, 3, Logged { at: Timestamp(n), level: "info", message: n.to_string() });
+                keep(&mut seen, 3, LogRecord { at: Timestamp(n), level: "info", message: n.to_string() });
             }
             assert_eq!(seen.log.iter().map(|line| line.message.as_str()).collect::<String>(), expected);
         }
