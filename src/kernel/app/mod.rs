@@ -9,7 +9,7 @@ pub mod denials;
 pub mod encryption;
 pub mod figures;
 mod idempotency_store;
-mod kept;
+mod read_cache;
 pub mod keys;
 pub mod large;
 mod promise_store;
@@ -57,7 +57,7 @@ use crate::kernel::sandbox::Host;
 use crate::kernel::secret::{self, Hash, Sealer};
 use denials::{Denials, Refusals};
 use figures::Figures;
-use kept::Kept;
+use read_cache::ReadCache;
 pub use large::Large;
 pub use reactions::{Features, Occurrence, Reaction};
 use log_entry::{Allowed, LogEntry};
@@ -99,7 +99,7 @@ pub struct App {
     pub url: OnceLock<String>,
     /// True from when the server is told to stop.
     stopping: tokio::sync::watch::Sender<bool>,
-    kept: Kept,
+    read_cache: ReadCache,
     denials: Denials,
     reloaded: tokio::sync::Mutex<reload::Last>,
     /// Whose turn it is at the signing keys, and at the key that encrypts them.
@@ -263,7 +263,7 @@ impl App {
             encryption,
             url: OnceLock::new(),
             stopping: tokio::sync::watch::Sender::new(false),
-            kept: Kept::default(),
+            read_cache: ReadCache::default(),
             denials: denials::denials(),
             reloaded: tokio::sync::Mutex::default(),
             rotating: tokio::sync::Mutex::default(),
@@ -285,18 +285,18 @@ impl App {
     }
 
     /// Reads a member's own answer, as JSON with its version, unless it was read since the last commit.
-    pub async fn recall(
+    pub async fn get_or_load(
         &self,
         member: MemberId,
         query: impl FnOnce(&Reader<'_>) -> Result<(String, i64)> + Send + 'static,
     ) -> Result<(String, i64)> {
         // The moment is taken before the rows are: what is read is as of then, or newer.
         let moment = self.db.figures.ended.load(Ordering::Acquire);
-        if let Some(known) = self.kept.find(moment, member) {
+        if let Some(known) = self.read_cache.find(moment, member) {
             return Ok(known);
         }
         let answer = self.read(query).await?;
-        self.kept.put(moment, member, answer.clone());
+        self.read_cache.put(moment, member, answer.clone());
         Ok(answer)
     }
 

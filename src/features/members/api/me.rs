@@ -62,7 +62,7 @@ impl Api {
         let id = authz::require_own(&caller, ME_READ)?;
         let read =
             move |r: &crate::kernel::db::Reader<'_>| me(r, id).map(|(me, version)| (me.to_json_string(), version));
-        let (me, version) = self.app.recall(id, read).await?;
+        let (me, version) = self.app.get_or_load(id, read).await?;
         Ok(rendered(me).version(version))
     }
 

@@ -14,9 +14,9 @@ pub type Answer = (String, i64);
 
 /// The answers of one moment.
 #[derive(Default)]
-pub struct Kept(RwLock<(u64, HashMap<MemberId, Answer>)>);
+pub struct ReadCache(RwLock<(u64, HashMap<MemberId, Answer>)>);
 
-impl Kept {
+impl ReadCache {
     /// The answer, if it was read at this moment: `moment` counts commits.
     pub fn find(&self, moment: u64, member: MemberId) -> Option<Answer> {
         let kept = self.0.read().ok()?;
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn an_answer_holds_for_its_moment_only() {
-        let (kept, kim) = (Kept::default(), MemberId::new());
+        let (kept, kim) = (ReadCache::default(), MemberId::new());
         kept.put(3, kim, ("old".into(), 1));
         assert_eq!(kept.find(3, kim), Some(("old".into(), 1)));
         assert_eq!((kept.find(2, kim), kept.find(4, kim), kept.find(3, MemberId::new())), (None, None, None));
