@@ -17,7 +17,7 @@ use super::page::{
 use crate::features::invitations::{self, Newcomer};
 use crate::features::members::require_first;
 use crate::kernel::app::App;
-use crate::kernel::authz::principal::Exchange;
+use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Cause, Error, Field, Result};
 
 const TITLE: &str = "Invitation";
@@ -56,7 +56,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(Cause::Forbidden));
     }
-    let Some(exchange) = request.data::<Arc<Exchange>>() else {
+    let Some(exchange) = request.data::<Arc<RequestContext>>() else {
         return refusal(TITLE, &Error::internal("no exchange"));
     };
     // The token comes first: without it nobody makes the server hash.
@@ -98,7 +98,7 @@ fn fault(field: &Field) -> Fault {
     Fault { field: of, text: format!("The {} {}.", spoken(field.name()), field.message) }
 }
 
-async fn accept(app: &App, exchange: &Arc<Exchange>, submitted: &Submitted) -> Result<()> {
+async fn accept(app: &App, exchange: &Arc<RequestContext>, submitted: &Submitted) -> Result<()> {
     const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
     let Submitted { token, login, display_name, password, .. } = submitted;
     let (login, display_name) = (login.trim(), display_name.trim());

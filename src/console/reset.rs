@@ -14,7 +14,7 @@ use super::page::{
 };
 use crate::features::sessions::passwords::{require_link, reset};
 use crate::kernel::app::App;
-use crate::kernel::authz::principal::Exchange;
+use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Cause, Error};
 
 const TITLE: &str = "New password – Roster";
@@ -46,7 +46,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 #[handler]
 pub async fn submit(
     app: Data<&Arc<App>>,
-    exchange: Data<&Arc<Exchange>>,
+    exchange: Data<&Arc<RequestContext>>,
     request: &Request,
     submitted: Form<Submitted>,
 ) -> Response {

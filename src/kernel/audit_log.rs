@@ -113,7 +113,7 @@ pub fn record(
 /// The same for a caller of an operation.
 pub fn record_done(w: &Writer<'_>, caller: &Identity, action: &str, entry: &Entry) -> Result<()> {
     let (kind, name) = caller.actor();
-    record(w, (kind, &name), (&caller.exchange.request_id, &caller.address()), action, Outcome::Done, entry)
+    record(w, (kind, &name), (&caller.context.request_id, &caller.address()), action, Outcome::Done, entry)
 }
 
 type Link = [u8; 32];

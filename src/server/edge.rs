@@ -13,7 +13,7 @@ use poem::{Endpoint, Request, Response};
 use crate::kernel::app::App;
 use crate::kernel::app::denials::shown;
 use crate::kernel::authn::caller::FromCommandLine;
-use crate::kernel::authz::principal::{CLIENT_KIND, Exchange};
+use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
 use crate::kernel::error::{Cause, Error};
 use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
@@ -49,7 +49,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_preflight =
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let exchange = Exchange::new(request_id, address, request.uri().path().to_owned());
+        let exchange = RequestContext::new(request_id, address, request.uri().path().to_owned());
         let is_held_back = request.headers().contains_key(header::EXPECT);
         let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
         let body = request.take_body();
@@ -100,7 +100,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
 }
 
 impl<E> Edge<E> {
-    fn rendered(&self, error: poem::Error, method: &Method, exchange: &Exchange) -> Response {
+    fn rendered(&self, error: poem::Error, method: &Method, exchange: &RequestContext) -> Response {
         match converted(error) {
             Ok(mut failure) => {
                 if failure.cause == Cause::MethodNotAllowed
@@ -127,7 +127,7 @@ impl<E> Edge<E> {
     }
 
     /// The one place where a failure becomes an answer.
-    fn failed(&self, failure: &Error, exchange: &Exchange) -> Response {
+    fn failed(&self, failure: &Error, exchange: &RequestContext) -> Response {
         let request_id = &exchange.request_id;
         let status = failure.cause.status();
         self.log(failure, exchange);
@@ -152,7 +152,7 @@ impl<E> Edge<E> {
     }
 
     /// Logs a failure, at a level by whose fault it is. Repeats by one caller are logged once a minute.
-    fn log(&self, failure: &Error, exchange: &Exchange) {
+    fn log(&self, failure: &Error, exchange: &RequestContext) {
         let path = shown(&exchange.path);
         let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
         let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
@@ -179,7 +179,7 @@ impl<E> Edge<E> {
     }
 
     /// Adds the headers that every answer has.
-    fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &Exchange) {
+    fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &RequestContext) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // In addition to what the answer itself varies by.

@@ -30,9 +30,9 @@ use crate::features::{
 };
 use crate::integrations::{authentik, sftpgo, wordpress};
 use crate::kernel::app::{App, figures};
-use crate::kernel::authn::caller::{FromCommandLine, Prover};
+use crate::kernel::authn::caller::{FromCommandLine, SessionBackend};
 use crate::kernel::authz::decide::Reason;
-use crate::kernel::authz::principal::Exchange;
+use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::http::Failure;
 use crate::kernel::http::document::{self, Answers, Declared};
@@ -285,7 +285,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
         inputs: Arc::new(Inputs::new(&document, FORMATS)),
-        prover: Arc::new(sessions::Doorkeeper { app: app.clone(), providers }),
+        prover: Arc::new(sessions::StoredSessions { app: app.clone(), providers }),
         declared,
         app: app.clone(),
     });
@@ -420,7 +420,7 @@ impl Endpoint for Shared {
 struct Operations {
     inner: BoxEndpoint<'static>,
     inputs: Arc<Inputs>,
-    prover: Arc<dyn Prover>,
+    prover: Arc<dyn SessionBackend>,
     declared: Declared,
     app: Arc<App>,
 }
@@ -447,7 +447,7 @@ impl Operations {
             inputs::drop_empty(request.uri_mut());
         }
         let uri = request.uri().clone();
-        let exchange = request.data::<Arc<Exchange>>().cloned();
+        let exchange = request.data::<Arc<RequestContext>>().cloned();
         if let Some(query) = uri.query() {
             let unknown = self.inputs.unknown_parameters(request.method().as_str(), request.uri().path(), query);
             if !unknown.is_empty() {

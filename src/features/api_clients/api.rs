@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::features::api_clients::{ApiClient, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::{self, Maker};
@@ -167,7 +167,7 @@ impl Api {
     #[oai(path = "/", method = "get", operation_id = "list_api_clients")]
     async fn list_api_clients(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         /// Found in name and key
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -186,7 +186,7 @@ impl Api {
     ///
     /// The secret is in this answer and nowhere else.
     #[oai(path = "/", method = "post", operation_id = "create_api_client")]
-    async fn create_api_client(&self, caller: Person, body: Body<CreateClient>) -> Reply<ClientSecret> {
+    async fn create_api_client(&self, caller: MemberCaller, body: Body<CreateClient>) -> Reply<ClientSecret> {
         let body = body.0;
         let clients_max = self.app.config.clients_max;
         let (client_key, api_key) = (new_client_key()?, secret::token("rs_")?);
@@ -231,7 +231,7 @@ impl Api {
     ///
     /// With its scopes, its limits and when it was last used, but without its secret.
     #[oai(path = "/:client_key", method = "get", operation_id = "get_api_client")]
-    async fn get_api_client(&self, caller: Person, client_key: Path<String>) -> Reply<ClientView> {
+    async fn get_api_client(&self, caller: MemberCaller, client_key: Path<String>) -> Reply<ClientView> {
         authz::require(&self.app.snapshot(), &caller, Permission::CLIENT_GET)?;
         let client = self.app.read(move |r| store::get_client(r, &client_key.0)).await?;
         let version = client.version;
@@ -244,7 +244,7 @@ impl Api {
     #[oai(path = "/:client_key", method = "patch", operation_id = "update_api_client")]
     async fn update_api_client(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         client_key: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateClient>,
@@ -281,7 +281,7 @@ impl Api {
     #[oai(path = "/:client_key", method = "delete", operation_id = "delete_api_client")]
     async fn delete_api_client(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         client_key: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
@@ -305,7 +305,7 @@ impl Api {
     #[oai(path = "/:client_key/rotate", method = "post", operation_id = "rotate_api_client")]
     async fn rotate_api_client(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         client_key: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<ClientSecret> {

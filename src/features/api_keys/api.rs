@@ -9,7 +9,7 @@ use crate::features::api_keys::{self, KeyRow, NewKey, Shown, store};
 use crate::features::members;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -227,7 +227,7 @@ impl Api {
     #[oai(path = "/me/api-keys", method = "get", operation_id = "list_my_api_keys")]
     async fn list_my_api_keys(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Go on behind this: the `next` of the answer before. Without `offset`
@@ -243,7 +243,7 @@ impl Api {
     /// Its text is in this answer and nowhere else. As long as somebody else chose the password, the key ends with that one's
     /// rights.
     #[oai(path = "/me/api-keys", method = "post", operation_id = "create_my_api_key")]
-    async fn create_my_api_key(&self, caller: Person, body: Body<CreateMyApiKey>) -> Reply<ApiKeySecret> {
+    async fn create_my_api_key(&self, caller: MemberCaller, body: Body<CreateMyApiKey>) -> Reply<ApiKeySecret> {
         let CreateMyApiKey { name, kind, scopes, expires_at } = body.0;
         let member = caller.signed_in()?;
         let new = key_of_member(member, CreateMemberApiKey { name, kind, scopes, expires_at, key_hash: None })?;
@@ -254,7 +254,7 @@ impl Api {
     ///
     /// The key stops working with this answer.
     #[oai(path = "/me/api-keys/:id", method = "delete", operation_id = "delete_my_api_key")]
-    async fn delete_my_api_key(&self, caller: Person, id: Path<ApiKeyId>) -> Done {
+    async fn delete_my_api_key(&self, caller: MemberCaller, id: Path<ApiKeyId>) -> Done {
         let member = caller.signed_in()?;
         self.revoke(caller, Whose::Own(member), id.0).await
     }
@@ -263,7 +263,7 @@ impl Api {
     ///
     /// It lives as long as a new one; the former text works on for its type's grace. Emergency keys are not rotated.
     #[oai(path = "/me/api-keys/:id/rotate", method = "post", operation_id = "rotate_my_api_key")]
-    async fn rotate_my_api_key(&self, caller: Person, id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
+    async fn rotate_my_api_key(&self, caller: MemberCaller, id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let member = caller.signed_in()?;
         self.rotate(caller, Whose::Own(member), id.0).await
     }
@@ -275,7 +275,7 @@ impl Api {
     #[oai(path = "/admin/members/:id/api-keys", method = "get", operation_id = "list_member_api_keys")]
     async fn list_member_api_keys(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
@@ -299,7 +299,7 @@ impl Api {
     #[oai(path = "/admin/members/:id/api-keys", method = "post", operation_id = "create_member_api_key")]
     async fn create_member_api_key(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         id: Path<MemberId>,
         body: Body<CreateMemberApiKey>,
     ) -> Reply<ApiKeySecret> {
@@ -311,7 +311,7 @@ impl Api {
     ///
     /// The key stops working with this answer.
     #[oai(path = "/admin/members/:id/api-keys/:key_id", method = "delete", operation_id = "delete_member_api_key")]
-    async fn delete_member_api_key(&self, caller: Person, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> Done {
+    async fn delete_member_api_key(&self, caller: MemberCaller, id: Path<MemberId>, key_id: Path<ApiKeyId>) -> Done {
         self.revoke(caller, Whose::Member(id.0, Permission::MEMBER_KEY_DELETE), key_id.0).await
     }
 
@@ -321,7 +321,7 @@ impl Api {
     #[oai(path = "/admin/members/:id/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_member_api_key")]
     async fn rotate_member_api_key(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         id: Path<MemberId>,
         key_id: Path<ApiKeyId>,
     ) -> Reply<ApiKeySecret> {
@@ -334,7 +334,7 @@ impl Api {
     #[oai(path = "/admin/api-keys", method = "get", operation_id = "list_api_keys")]
     async fn list_api_keys(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         /// Found in the names of key and service
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -352,7 +352,7 @@ impl Api {
     ///
     /// Its text is in this answer and nowhere else. Nobody gives it scopes that open more than they hold themselves.
     #[oai(path = "/admin/api-keys", method = "post", operation_id = "create_api_key")]
-    async fn create_api_key(&self, caller: Person, body: Body<CreateApiKey>) -> Reply<ApiKeySecret> {
+    async fn create_api_key(&self, caller: MemberCaller, body: Body<CreateApiKey>) -> Reply<ApiKeySecret> {
         let body = body.0;
         let new = NewKey {
             kind: match body.kind {
@@ -372,7 +372,7 @@ impl Api {
     ///
     /// Or of a member, for whoever may revoke that one too: so a key that leaked goes by its id alone.
     #[oai(path = "/admin/api-keys/:key_id", method = "delete", operation_id = "delete_api_key")]
-    async fn delete_api_key(&self, caller: Person, key_id: Path<ApiKeyId>) -> Done {
+    async fn delete_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Done {
         let whose = Whose::Services(Permission::KEY_DELETE, Some(Permission::MEMBER_KEY_DELETE));
         self.revoke(caller, whose, key_id.0).await
     }
@@ -381,7 +381,7 @@ impl Api {
     ///
     /// Or of a member, for whoever may rotate that one too. The former text works on for its type's grace.
     #[oai(path = "/admin/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_api_key")]
-    async fn rotate_api_key(&self, caller: Person, key_id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
+    async fn rotate_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let whose = Whose::Services(Permission::KEY_ROTATE, Some(Permission::MEMBER_KEY_ROTATE));
         self.rotate(caller, whose, key_id.0).await
     }
@@ -446,7 +446,7 @@ impl Api {
         Ok(ok(found.map(|key| view(key, notice_ms, now)).into()))
     }
 
-    async fn create(&self, caller: Person, whose: Whose, new: NewKey) -> Reply<ApiKeySecret> {
+    async fn create(&self, caller: MemberCaller, whose: Whose, new: NewKey) -> Reply<ApiKeySecret> {
         let most = match new.owner {
             Owner::Member(_) => self.app.config.api_keys_max,
             Owner::Service(_) => self.app.config.service_keys_max,
@@ -462,7 +462,7 @@ impl Api {
         Ok(ok(made.answer).epoch(made.epoch))
     }
 
-    async fn rotate(&self, caller: Person, whose: Whose, id: ApiKeyId) -> Reply<ApiKeySecret> {
+    async fn rotate(&self, caller: MemberCaller, whose: Whose, id: ApiKeyId) -> Reply<ApiKeySecret> {
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             let (key, reach) = whose.find(t, caller, id)?;
             if let Owner::Service(_) = key.owner {
@@ -474,7 +474,7 @@ impl Api {
         Ok(ok(rotated.answer).epoch(rotated.epoch))
     }
 
-    async fn revoke(&self, caller: Person, whose: Whose, id: ApiKeyId) -> Done {
+    async fn revoke(&self, caller: MemberCaller, whose: Whose, id: ApiKeyId) -> Done {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             let (key, reach) = whose.find(t, caller, id)?;
             let entry = entry(&key, reach).before(api_keys::described(&key));

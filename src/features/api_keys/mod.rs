@@ -15,7 +15,7 @@ use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::{Cause, Error, Result};
@@ -197,9 +197,9 @@ pub fn described(key: &KeyRow) -> Value {
 }
 
 /// Uses an emergency key up; the second of two at the same time is refused.
-pub async fn spend(app: &App, exchange: &Arc<Exchange>, key: &Arc<ApiKey>) -> Result<()> {
+pub async fn spend(app: &App, exchange: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
     let id = key.id;
-    let caller = Identity::of(Who::Key(key.clone()), exchange.clone());
+    let caller = Identity::of(Principal::Key(key.clone()), exchange.clone());
     let spend = move |t: &Transaction<'_>, _: &Identity| {
         if !store::spend_key(t, id)? {
             return Err(Error::new(Cause::InvalidKey).because("an emergency key that was used"));

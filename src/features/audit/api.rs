@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{AuditEntry, Filter, store};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Office;
+use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -149,7 +149,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_audit(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         /// From this moment on, in Unix milliseconds
         since: Query<Option<i64>>,
         /// Before this moment, in Unix milliseconds
@@ -190,7 +190,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn export_audit(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         /// From this moment on, in Unix milliseconds
         since: Query<Option<i64>>,
         /// Before this moment, in Unix milliseconds
@@ -219,7 +219,7 @@ impl Api {
         let steps = stream::try_unfold(Some(None), move |behind: Option<Option<String>>| {
             let (app, filter, caller) = (app.clone(), filter.clone(), caller.clone());
             // The rows are read while the answer is sent, which is after the request.
-            caller.exchange.clone().during(async move {
+            caller.context.clone().during(async move {
                 let Some(after) = behind else { return Ok::<_, std::io::Error>(None) };
                 let failed = |e: Error| std::io::Error::other(e.to_string());
                 // It lasts as long as its reader takes, who may lose the right meanwhile.
@@ -241,7 +241,7 @@ impl Api {
     ///
     /// Reads the whole audit and compares each entry's hash with the one before it. Takes some seconds for a million entries.
     #[oai(path = "/verify", method = "get", operation_id = "verify_audit")]
-    async fn verify_audit(&self, caller: Office) -> Reply<AuditVerification> {
+    async fn verify_audit(&self, caller: AdminCaller) -> Reply<AuditVerification> {
         authz::require(&self.app.snapshot(), &caller, Permission::AUDIT_VERIFY)?;
         let found = self.app.verify_audit().await?;
         Ok(ok(AuditVerification {

@@ -11,7 +11,7 @@ use crate::features::grants::{self, OwnedRight};
 use crate::features::members::{self, Member, NewMember};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Neighbour, Office, PersonOrKey};
+use crate::kernel::authn::caller::{InternalCaller, AdminCaller, MemberOrKey};
 use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -124,7 +124,7 @@ impl Api {
     ///
     /// The same right twice is one grant with one id. An unknown `authentik_sub` becomes an active member.
     #[oai(path = "/admin/permissions/grant", method = "post", operation_id = "grant_right")]
-    async fn grant_right(&self, caller: Office, body: Body<GrantRequest>) -> Reply<Granted> {
+    async fn grant_right(&self, caller: AdminCaller, body: Body<GrantRequest>) -> Reply<Granted> {
         let body = body.0;
         let (grants_max, members_max) = (self.app.config.grants_max, self.app.config.members_max);
         let right = OwnedRight {
@@ -178,7 +178,7 @@ impl Api {
     ///
     /// The tuple as it was granted. One that is not held is no failure: `deleted` is 0.
     #[oai(path = "/admin/permissions/revoke", method = "post", operation_id = "revoke_right")]
-    async fn revoke_right(&self, caller: Office, body: Body<RevokeRequest>) -> Reply<Revoked> {
+    async fn revoke_right(&self, caller: AdminCaller, body: Body<RevokeRequest>) -> Reply<Revoked> {
         let body = body.0;
         let right = OwnedRight {
             scope_type: body.scope_type.0,
@@ -207,7 +207,7 @@ impl Api {
     #[oai(path = "/me/permissions/snapshot", method = "get", operation_id = "get_my_rights")]
     async fn get_my_rights(
         &self,
-        caller: PersonOrKey,
+        caller: MemberOrKey,
         #[oai(validator(max_length = 64))] scope_type: Query<Option<String>>,
         #[oai(validator(max_length = 64))] module: Query<Option<String>>,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
@@ -223,7 +223,7 @@ impl Api {
     #[oai(path = "/internal/permissions/:authentik_sub/snapshot", method = "get", operation_id = "get_rights_by_sub")]
     async fn get_rights_by_sub(
         &self,
-        caller: Neighbour,
+        caller: InternalCaller,
         authentik_sub: Path<String>,
         #[oai(validator(max_length = 64))] scope_type: Query<Option<String>>,
         #[oai(validator(max_length = 64))] module: Query<Option<String>>,

@@ -7,7 +7,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::invitations::{self, Invitation, RoleName};
 use crate::kernel::app::{App, Changed, Transaction, ms};
-use crate::kernel::authn::caller::{Office, Person};
+use crate::kernel::authn::caller::{AdminCaller, MemberCaller};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
@@ -153,7 +153,7 @@ impl Api {
     #[oai(path = "/admin/invitations", method = "get", operation_id = "list_invitations")]
     async fn list_invitations(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Go on behind this: the `next` of the answer before. Without `offset`
@@ -172,7 +172,7 @@ impl Api {
     /// Into the organization in which the caller acts. The link is shown this once; who opens it becomes a member with
     /// the role. Nobody can give a role that holds more than they do.
     #[oai(path = "/admin/invitations", method = "post", operation_id = "create_invitation")]
-    async fn create_invitation(&self, caller: Office, body: Body<CreateInvitation>) -> Reply<NewInvitation> {
+    async fn create_invitation(&self, caller: AdminCaller, body: Body<CreateInvitation>) -> Reply<NewInvitation> {
         let CreateInvitation { role_id, role_key, email, expires_at } = body.0;
         if role_id.is_some() && role_key.is_some() {
             return Err(Error::field("role_key", "goes without role_id: both name the role").into());
@@ -207,7 +207,7 @@ impl Api {
     ///
     /// Its link opens nothing from then on. One that was accepted stays, to be seen.
     #[oai(path = "/admin/invitations/:id", method = "delete", operation_id = "delete_invitation")]
-    async fn delete_invitation(&self, caller: Office, id: Path<InvitationId>) -> Done {
+    async fn delete_invitation(&self, caller: AdminCaller, id: Path<InvitationId>) -> Done {
         let withdraw = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::INVITATION_DELETE)?;
             Ok(Changed::new((), invitations::withdraw(t, tenant, id.0)?))
@@ -220,7 +220,7 @@ impl Api {
     ///
     /// Joins its organization with its role. People without an account accept at `/auth/invitations/accept`.
     #[oai(path = "/me/invitations/accept", method = "post", operation_id = "accept_my_invitation")]
-    async fn accept_my_invitation(&self, caller: Person, body: Body<JoinRequest>) -> Reply<Joined> {
+    async fn accept_my_invitation(&self, caller: MemberCaller, body: Body<JoinRequest>) -> Reply<Joined> {
         let member = caller.signed_in()?;
         let joined = invitations::accept_as(&self.app, &caller, member, &body.0.token).await?;
         Ok(ok(Joined { organization_id: joined.organization, role_key: joined.role_key }))

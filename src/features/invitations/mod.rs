@@ -15,7 +15,7 @@ use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, giving};
@@ -175,7 +175,7 @@ pub struct Newcomer {
 }
 
 /// Makes an account of an invitation: an active member of the organization, with the role.
-pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: Newcomer) -> Result<MemberId> {
+pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newcomer: Newcomer) -> Result<MemberId> {
     let Newcomer { username, email, display_name, password } = newcomer;
     // The link comes first: without it nobody makes the server hash.
     let invited = look(app, token).await?;
@@ -197,7 +197,7 @@ pub async fn accept(app: &App, exchange: &Arc<Exchange>, token: &str, newcomer: 
         let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
         Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
     };
-    let caller = Identity::of(Who::Member(id), exchange.clone());
+    let caller = Identity::of(Principal::Member(id), exchange.clone());
     bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
     Ok(id)
 }

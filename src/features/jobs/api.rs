@@ -10,7 +10,7 @@ use crate::features::jobs::wait::{self, Waiting};
 use crate::features::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, Wish, store};
 use crate::features::members;
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authn::caller::OfficeOrKey;
+use crate::kernel::authn::caller::AdminOrKey;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
@@ -346,7 +346,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_jobs(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         state: Query<Option<JobState>>,
         /// Whose videos, by uid
         member: Query<Option<MemberId>>,
@@ -381,7 +381,7 @@ impl Api {
     ///
     /// Of those that the list would show.
     #[oai(path = "/counts", method = "get", operation_id = "count_jobs")]
-    async fn count_jobs(&self, caller: OfficeOrKey) -> Reply<JobCounts> {
+    async fn count_jobs(&self, caller: AdminOrKey) -> Reply<JobCounts> {
         let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_COUNT)?;
         let [queued, held, leased, done, dead] = self.app.read(move |r| store::count(r, &filter)).await?;
         Ok(ok(JobCounts { queued, held, leased, done, dead }))
@@ -391,7 +391,7 @@ impl Api {
     ///
     /// With its steps, their states and what each reported.
     #[oai(path = "/:id", method = "get", operation_id = "get_job")]
-    async fn get_job(&self, caller: OfficeOrKey, id: Path<JobId>) -> Reply<JobView> {
+    async fn get_job(&self, caller: AdminOrKey, id: Path<JobId>) -> Reply<JobView> {
         let filter = sight(&self.app.snapshot(), &caller, Permission::JOB_GET)?;
         let look = move |r: &Reader<'_>| {
             let job = store::get(r, id.0)?;
@@ -417,7 +417,7 @@ impl Api {
     #[oai(path = "/claim", method = "post", operation_id = "claim_jobs")]
     async fn claim_jobs(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         request: &poem::Request,
         body: OptionalBody<ClaimJobs>,
     ) -> Reply<ClaimedJobs> {
@@ -442,7 +442,7 @@ impl Api {
     #[oai(path = "/:id/heartbeat", method = "post", operation_id = "heartbeat_job")]
     async fn heartbeat_job(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<JobId>,
         request: &poem::Request,
         body: OptionalBody<JobHeartbeat>,
@@ -464,7 +464,7 @@ impl Api {
     #[oai(path = "/:id/complete", method = "post", operation_id = "complete_job")]
     async fn complete_job(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<JobId>,
         request: &poem::Request,
         body: OptionalBody<CompleteJob>,
@@ -481,7 +481,7 @@ impl Api {
     /// It is tried again after a wait that doubles with each failure, and is dead after `jobs.attempts` of them, or at
     /// once with `retry: false`. Saying it twice is saying it once.
     #[oai(path = "/:id/fail", method = "post", operation_id = "fail_job")]
-    async fn fail_job(&self, caller: OfficeOrKey, id: Path<JobId>, body: Body<FailJob>) -> Reply<JobView> {
+    async fn fail_job(&self, caller: AdminOrKey, id: Path<JobId>, body: Body<FailJob>) -> Reply<JobView> {
         let FailJob { lease_id, error, retry } = body.0;
         let rules = Rules::of(&self.app.config);
         let fail = move |t: &Transaction<'_>, caller: &Identity| {
@@ -495,7 +495,7 @@ impl Api {
     ///
     /// It is queued again with all its attempts; what was completed before stays so.
     #[oai(path = "/:id/retry", method = "post", operation_id = "retry_job")]
-    async fn retry_job(&self, caller: OfficeOrKey, id: Path<JobId>) -> Reply<JobView> {
+    async fn retry_job(&self, caller: AdminOrKey, id: Path<JobId>) -> Reply<JobView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::JOB_RETRY)?;
             let mut retried = jobs::retry(t, reach, id.0)?;

@@ -72,7 +72,7 @@ impl<'a> Seat<'a> {
     fn take(app: &'a App, waiting: &'a Waiting, caller: &Identity) -> Result<Self> {
         let busy = || Error::new(Cause::Busy).saying("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.seats.try_acquire().map_err(|_| busy())?;
-        let party = caller.exchange.party(&app.snapshot()).unwrap_or_default();
+        let party = caller.context.party(&app.snapshot()).unwrap_or_default();
         let mut of = waiting.of();
         let count = of.entry(party.clone()).or_default();
         if *count >= waiting.each_max {

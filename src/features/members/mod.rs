@@ -22,7 +22,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authz::giving::{self, Touch};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
-use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
@@ -478,8 +478,8 @@ pub struct Guesser {
 impl Guesser {
     /// A caller, with its reach. The site sees everybody, and programs are the site's, wherever they act.
     pub fn of(caller: &Identity, reach: Reach) -> Option<Self> {
-        let is_counted = matches!(caller.who, Who::Member(_)) && reach != Reach::Site;
-        is_counted.then(|| Self::by(&Maker::of(caller), caller.exchange.address, reach))
+        let is_counted = matches!(caller.principal, Principal::Member(_)) && reach != Reach::Site;
+        is_counted.then(|| Self::by(&Maker::of(caller), caller.context.address, reach))
     }
 
     /// Who acts by somebody's promise guesses on that one's account.

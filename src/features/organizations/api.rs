@@ -11,7 +11,7 @@ use super::store::{self, Filter};
 use super::{Organization, create};
 use crate::kernel::app::{App, Changed, Committed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Neighbour, Office};
+use crate::kernel::authn::caller::{InternalCaller, AdminCaller};
 use crate::kernel::authz::permission::{PLATFORM_ORG_CODE, Permission};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, giving};
@@ -116,7 +116,7 @@ impl Api {
     #[oai(path = "/admin/organizations", method = "get", operation_id = "list_organizations")]
     async fn list_organizations(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         /// Found in code and name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -140,7 +140,7 @@ impl Api {
     ///
     /// With its system roles: `tenant_owner`, `tenant_admin`, `member_manager`, `member`, `viewer`.
     #[oai(path = "/admin/organizations", method = "post", operation_id = "create_organization")]
-    async fn create_organization(&self, caller: Office, body: Body<CreateOrganization>) -> Reply<OrganizationView> {
+    async fn create_organization(&self, caller: AdminCaller, body: Body<CreateOrganization>) -> Reply<OrganizationView> {
         let organizations_max = self.app.config.organizations_max;
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::ORGANIZATION_CREATE)?;
@@ -175,7 +175,7 @@ impl Api {
     ///
     /// By its id.
     #[oai(path = "/admin/organizations/:id", method = "get", operation_id = "get_organization")]
-    async fn get_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
+    async fn get_organization(&self, caller: AdminCaller, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::ORGANIZATION_GET)?;
         require_reached(reach, id.0)?;
         let organization = self.app.read(move |r| store::get_organization(r, id.0)).await?;
@@ -190,7 +190,7 @@ impl Api {
     #[oai(path = "/admin/organizations/:id", method = "patch", operation_id = "update_organization")]
     async fn update_organization(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<OrganizationId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateOrganization>,
@@ -235,7 +235,7 @@ impl Api {
     ///
     /// Its members hold their rights again. Repeating it changes nothing.
     #[oai(path = "/admin/organizations/:id/activate", method = "post", operation_id = "activate_organization")]
-    async fn activate_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
+    async fn activate_organization(&self, caller: AdminCaller, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let activate = move |t: &Transaction<'_>, caller: &Identity| {
             require_reached(authz::require(t.snapshot(), caller, Permission::ORGANIZATION_ACTIVATE)?, id.0)?;
             change(t, id.0, None, |organization| organization.is_active = true)
@@ -247,7 +247,7 @@ impl Api {
     ///
     /// Everything in it is denied from the next request on; nothing is lost.
     #[oai(path = "/admin/organizations/:id/deactivate", method = "post", operation_id = "deactivate_organization")]
-    async fn deactivate_organization(&self, caller: Office, id: Path<OrganizationId>) -> Reply<OrganizationView> {
+    async fn deactivate_organization(&self, caller: AdminCaller, id: Path<OrganizationId>) -> Reply<OrganizationView> {
         let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
             require_reached(authz::require(t.snapshot(), caller, Permission::ORGANIZATION_DEACTIVATE)?, id.0)?;
             change(t, id.0, None, |organization| organization.is_active = false)
@@ -261,7 +261,7 @@ impl Api {
     #[oai(path = "/internal/organizations", method = "get", operation_id = "list_organizations_internal")]
     async fn list_organizations_internal(
         &self,
-        caller: Neighbour,
+        caller: InternalCaller,
         /// Found in code and name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -284,7 +284,7 @@ impl Api {
         method = "get",
         operation_id = "get_organization_by_code"
     )]
-    async fn get_organization_by_code(&self, caller: Neighbour, org_code: Path<String>) -> Reply<OrganizationView> {
+    async fn get_organization_by_code(&self, caller: InternalCaller, org_code: Path<String>) -> Reply<OrganizationView> {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::ORGANIZATION_GET)?;
         let named = snapshot.tenant_named(&org_code.0).filter(|tenant| *tenant.org_code == *org_code.0);

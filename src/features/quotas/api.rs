@@ -13,7 +13,7 @@ use crate::features::quotas::store::{self, Ceiling, Held};
 use crate::features::quotas::{self, Account, Rules, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{OfficeOrKey, Person, PersonOrKey};
+use crate::kernel::authn::caller::{AdminOrKey, MemberCaller, MemberOrKey};
 use crate::kernel::authz::giving::{self, Gift};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -326,7 +326,7 @@ impl Api {
     ///
     /// In bytes; `used` counts the videos that are registered, `reserved` uploads that are under way.
     #[oai(path = "/me/quota", method = "get", operation_id = "get_my_quota")]
-    async fn get_my_quota(&self, caller: PersonOrKey) -> Reply<QuotaView> {
+    async fn get_my_quota(&self, caller: MemberOrKey) -> Reply<QuotaView> {
         let member = authz::require_own(&caller, "quotas:read")?;
         let (rules, snapshot) = (Rules::of(&self.app.config), self.app.snapshot());
         let account = self.app.read(move |r| quotas::account(r, &rules, &snapshot, member)).await?;
@@ -340,7 +340,7 @@ impl Api {
     #[oai(path = "/admin/quotas", method = "get", operation_id = "list_quotas")]
     async fn list_quotas(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         /// Found in username, e-mail and display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -367,7 +367,7 @@ impl Api {
     #[oai(path = "/admin/members/:id/quota", method = "patch", operation_id = "update_member_quota")]
     async fn update_member_quota(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateQuota>,
@@ -406,7 +406,7 @@ impl Api {
     #[oai(path = "/admin/organizations/:id/quota", method = "patch", operation_id = "update_organization_quota")]
     async fn update_organization_quota(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<OrganizationId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateCeiling>,
@@ -450,7 +450,7 @@ impl Api {
     #[oai(path = "/admin/quotas/:id/ledger", method = "get", operation_id = "list_ledger")]
     async fn list_ledger(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
@@ -486,7 +486,7 @@ impl Api {
     #[oai(path = "/admin/usage", method = "get", operation_id = "get_usage")]
     async fn get_usage(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         /// How many organizations and members; 10 when absent
         #[oai(validator(minimum(value = "1")))]
         limit: Query<Option<u64>>,
@@ -514,7 +514,7 @@ impl Api {
     /// What a member or an organization uses is the sum of its ledger and the sum of its videos; what is reserved is the
     /// sum of the open reservations. A repair believes the videos.
     #[oai(path = "/admin/quotas/recount", method = "post", operation_id = "recount_quotas")]
-    async fn recount_quotas(&self, caller: Person, body: Body<RecountQuotas>) -> Reply<Recounted> {
+    async fn recount_quotas(&self, caller: MemberCaller, body: Body<RecountQuotas>) -> Reply<Recounted> {
         let repairs = body.0.repair == Some(true);
         let counted = if repairs {
             let repair = move |t: &Transaction<'_>, caller: &Identity| {

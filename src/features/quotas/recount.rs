@@ -61,7 +61,7 @@ pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>
         return Ok(Changed::nothing(counted));
     }
     store::make_rows(t)?;
-    let reason = Reason { cause: "repair", video: "", request_id: &caller.exchange.request_id };
+    let reason = Reason { cause: "repair", video: "", request_id: &caller.context.request_id };
     for (member, organization, delta, used) in store::list_missing(t)? {
         super::store::insert_ledger(t, (member, organization), delta, used, reason)?;
     }

@@ -15,7 +15,7 @@ use crate::features::permissions::{Source, external_key};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -68,7 +68,7 @@ pub struct Advice {
 /// Finds or creates the member. A new member is active and has no roles; a suspended one is rejected.
 ///
 /// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
-pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) -> Result<MemberId> {
+pub async fn arrive(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: Arrival) -> Result<MemberId> {
     const KEYS_MAX: usize = external_key::COUNT_MAX;
     if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
@@ -85,7 +85,7 @@ pub async fn arrive(app: &Arc<App>, exchange: &Arc<Exchange>, arrival: Arrival) 
     loop {
         // The audit names the member who acts, so that a new one has its id before it is there.
         let id = known.unwrap_or_else(MemberId::new);
-        let caller = Identity::of(Who::Member(id), exchange.clone());
+        let caller = Identity::of(Principal::Member(id), exchange.clone());
         tries += 1;
         let advice = ask(app, id, &arrival, tries).await?;
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);

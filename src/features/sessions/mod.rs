@@ -27,13 +27,13 @@ use crate::features::members::{self, password};
 use crate::features::{api_keys, invitations};
 use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Proof, Prover, Visitor};
+use crate::kernel::authn::caller::{BoxFuture, SessionBackend, Visitor};
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
@@ -80,7 +80,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// Sends them as cookies too.
-    pub fn set_cookies(&self, app: &App, exchange: &Exchange) {
+    pub fn set_cookies(&self, app: &App, exchange: &RequestContext) {
         let session = self.session.to_string();
         let all =
             [(cookie::ACCESS, &self.access_token), (cookie::REFRESH, &self.refresh_token), (cookie::SESSION, &session)];
@@ -91,7 +91,7 @@ impl Tokens {
 }
 
 /// Takes the session cookies away.
-pub fn clear_cookies(app: &App, exchange: &Exchange) {
+pub fn clear_cookies(app: &App, exchange: &RequestContext) {
     for name in [cookie::ACCESS, cookie::REFRESH, cookie::SESSION] {
         exchange.set_cookie(app.guard.cookies.set(name, "", 0));
     }
@@ -215,7 +215,7 @@ async fn open_while(
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new(Opened::Session(Box::new(row)), entry).policy(changes))
     };
-    let caller = Identity::of(Who::Member(member), exchange);
+    let caller = Identity::of(Principal::Member(member), exchange);
     match app.change(&caller, "session.create", begin).await?.answer {
         Opened::Session(row) => tokens(app, &row, refresh_token),
         Opened::Challenge { token, is_enrolled } => Err(second_factor::due(token, is_enrolled)),
@@ -237,7 +237,7 @@ enum Renewed {
 }
 
 /// Renews a browser's session: sets new cookies, or removes them when they are invalid.
-pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
+pub async fn renew_cookies(app: &App, exchange: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
     let renewed = renew(app, exchange, session, refresh).await;
     match &renewed {
         Ok(tokens) => tokens.set_cookies(app, exchange),
@@ -248,7 +248,7 @@ pub async fn renew_cookies(app: &App, exchange: &Arc<Exchange>, session: Session
 }
 
 /// Renews a session: consumes the refresh token and returns its successor.
-pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refresh: &str) -> Result<Tokens> {
+pub async fn renew(app: &App, exchange: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
     // Most invalid tokens are rejected before they reach the writer.
     let known =
         app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(Cause::InvalidRefresh)?;
@@ -276,7 +276,7 @@ pub async fn renew(app: &App, exchange: &Arc<Exchange>, session: SessionId, refr
         }
         Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
     };
-    let caller = Identity::of(Who::Member(known.member), exchange.clone());
+    let caller = Identity::of(Principal::Member(known.member), exchange.clone());
     match app.change(&caller, "session.renew", rotate).await?.answer {
         Renewed::With(row, refresh_token) => tokens(app, &row, refresh_token),
         Renewed::Other(row) if was_valid(&app.sealer, &row, refresh) => {
@@ -384,24 +384,24 @@ fn device_of(agent: &str) -> String {
 }
 
 /// Implements the authentication steps that need a write or a request to a provider.
-pub struct Doorkeeper {
+pub struct StoredSessions {
     pub app: Arc<App>,
     pub providers: Arc<oidc::Providers>,
 }
 
-impl Prover for Doorkeeper {
-    fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named> {
+impl SessionBackend for StoredSessions {
+    fn renew<'a>(&'a self, exchange: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named> {
         Box::pin(async move {
             let tokens = renew_cookies(&self.app, exchange, session, refresh).await?;
             self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())
         })
     }
 
-    fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId> {
+    fn foreign<'a>(&'a self, exchange: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId> {
         Box::pin(oidc::member_of_bearer(&self.app, &self.providers, exchange, token))
     }
 
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()> {
+    fn spend<'a>(&'a self, exchange: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
         Box::pin(api_keys::spend(&self.app, exchange, key))
     }
 }

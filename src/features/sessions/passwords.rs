@@ -16,7 +16,7 @@ use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
@@ -48,7 +48,7 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     let session = caller.session.ok_or_else(|| {
         Error::new(Cause::Forbidden).saying("sign in here first: a provider's token changes no password")
     })?;
-    let attempt = Attempt::new(&member.to_string(), caller.exchange.address);
+    let attempt = Attempt::new(&member.to_string(), caller.context.address);
     let address = caller.address();
     let find =
         move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, store::is_signed_in_at(r, member, &address)?));
@@ -106,7 +106,7 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
 }
 
 /// The same without asking whether it was asked for too often.
-pub fn send_in_background(app: &Arc<App>, exchange: Arc<Exchange>, login: String) {
+pub fn send_in_background(app: &Arc<App>, exchange: Arc<RequestContext>, login: String) {
     let (app, request) = (app.clone(), exchange.clone());
     tokio::spawn(request.during(async move {
         if let Err(e) = find_and_send(&app, exchange, login).await {
@@ -115,7 +115,7 @@ pub fn send_in_background(app: &Arc<App>, exchange: Arc<Exchange>, login: String
     }));
 }
 
-async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Result<()> {
+async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) -> Result<()> {
     let found = app.read(move |r| members::find_login(r, &login)).await?;
     let Some(member) = found.map(|login| login.member).filter(members::Member::is_active) else { return Ok(()) };
     if member.email.is_none() {
@@ -132,7 +132,7 @@ async fn find_and_send(app: &App, exchange: Arc<Exchange>, login: String) -> Res
         let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
         Ok(Changed::new((), entry).event([members::happened(t, Kind::PasswordForgotten, member.id)]))
     };
-    let caller = Identity::of(Who::Visitor, exchange);
+    let caller = Identity::of(Principal::Visitor, exchange);
     app.change(&caller, "password.forgot", ask).await?;
     // One that waits already is due now.
     app.outbox.notify_one();
@@ -255,7 +255,7 @@ pub async fn require_link(app: &App, token: &str) -> Result<()> {
 }
 
 /// Sets a new password by a link, which is used up. Every session ends, and none begins.
-pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: String) -> Result<()> {
+pub async fn reset(app: &App, exchange: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
     // Without a link nobody makes the server hash, and a password that is refused does not use the link up.
     require_link(app, &token).await?;
     let faults = password::faults(&new);
@@ -270,6 +270,6 @@ pub async fn reset(app: &App, exchange: &Arc<Exchange>, token: String, new: Stri
         let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))
     };
-    let caller = Identity::of(Who::Visitor, exchange.clone());
+    let caller = Identity::of(Principal::Visitor, exchange.clone());
     app.change(&caller, "password.reset", set).await.map(drop)
 }

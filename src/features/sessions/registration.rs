@@ -15,7 +15,7 @@ use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::slowdown::Attempt;
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::error::{Cause, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
@@ -77,7 +77,7 @@ enum Entered {
     Again,
 }
 
-async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()> {
+async fn enter(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Result<()> {
     let (email, code) = (new.email.clone().unwrap_or_default(), new_code()?);
     let (sealer, config) = (app.sealer, app.config.clone());
     let enter = move |t: &Transaction<'_>, _: &Identity| {
@@ -108,7 +108,7 @@ async fn enter(app: &App, exchange: Arc<Exchange>, new: NewMember) -> Result<()>
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
         Ok(Changed::new(Entered::Pending(id, code), entry).policy([change]))
     };
-    let caller = Identity::of(Who::Visitor, exchange);
+    let caller = Identity::of(Principal::Visitor, exchange);
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
@@ -157,7 +157,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let created = members::happened(t, Kind::MemberCreated, id);
         Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
     };
-    let caller = Identity::of(Who::Visitor, visitor.exchange.clone());
+    let caller = Identity::of(Principal::Visitor, visitor.exchange.clone());
     if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {
         if is_contested {
             passwords::send_in_background(app, visitor.exchange.clone(), login);

@@ -16,7 +16,7 @@ use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Guard, Visitor};
 use crate::kernel::authn::slowdown::Attempt;
-use crate::kernel::authz::principal::{Exchange, Identity, Who};
+use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
@@ -147,7 +147,7 @@ struct Patience {
 }
 
 impl Patience {
-    fn of(app: &App, member: MemberId, exchange: &Exchange) -> Self {
+    fn of(app: &App, member: MemberId, exchange: &RequestContext) -> Self {
         Self { guard: app.guard.clone(), attempt: Attempt::new(&format!("factor:{member}"), exchange.address) }
     }
 
@@ -236,7 +236,7 @@ pub async fn answer(
             Some(said) => Changed::new(Some(passed), Entry::new("member", member).after(said)).policy(changes),
         })
     };
-    let caller = Identity::of(Who::Member(member), visitor.exchange.clone());
+    let caller = Identity::of(Principal::Member(member), visitor.exchange.clone());
     let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(Cause::InvalidCode)?;
     let tokens = open(app, visitor, member, &passed.method, Shown::BothFactors).await?;
     Ok((tokens, passed.recovery_codes))
@@ -255,7 +255,7 @@ pub async fn enrol(app: &App, visitor: &Visitor, challenge: &str) -> Result<NewS
     let hash = secret::hash(challenge);
     let member = find_waiting(app, hash).await?.member;
     let tries_max = app.config.second_factor_tries;
-    let caller = Identity::of(Who::Member(member), visitor.exchange.clone());
+    let caller = Identity::of(Principal::Member(member), visitor.exchange.clone());
     keep_new_secret(app, &caller, member, move |t| waiting(t, &hash, tries_max, t.now()).map(drop)).await
 }
 
@@ -323,7 +323,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
     }
     if let Some(stored) = stored {
         let password = password.ok_or_else(|| Error::field("password", "is needed: you sign in with one"))?;
-        let attempt = Attempt::new(&member.to_string(), caller.exchange.address);
+        let attempt = Attempt::new(&member.to_string(), caller.context.address);
         let guard = app.guard.clone();
         let gate = move || guard.slowdown.require_patience(attempt, false, Timestamp::now());
         gate()?;
@@ -344,7 +344,7 @@ fn session_of(caller: &Identity) -> Result<SessionId> {
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
 pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
-    let patience = Patience::of(app, member, &caller.exchange);
+    let patience = Patience::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
@@ -388,7 +388,7 @@ fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &Pa
 
 /// New recovery codes in place of all former ones.
 pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
-    let patience = Patience::of(app, member, &caller.exchange);
+    let patience = Patience::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let renew = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
@@ -402,7 +402,7 @@ pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId
 
 /// Takes one's own second factor away. Every other session ends, and the one that asks has shown none any more.
 pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<()> {
-    let patience = Patience::of(app, member, &caller.exchange);
+    let patience = Patience::of(app, member, &caller.context);
     let session = session_of(caller)?;
     let remove = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;

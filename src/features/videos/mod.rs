@@ -354,7 +354,7 @@ pub fn hand_over(
 }
 
 fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reason<'r> {
-    Reason { cause, video, request_id: &caller.exchange.request_id }
+    Reason { cause, video, request_id: &caller.context.request_id }
 }
 
 /// What a change of a video answers, with its audit row and its event. The audit has no path: it names a person.

@@ -86,7 +86,7 @@ pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()
         let (source, reason) = (new.source.word(), verdict.decision.reason.word());
         tracing::info!(organization = %id, member = %new.owner, source, reason, message, "a new video is denied");
         // The denial is written down in the audit of the organization whose rule it is.
-        let _ = caller.exchange.tenant.set(id);
+        let _ = caller.context.tenant.set(id);
         return Err(Error::new(Cause::Forbidden).saying(message));
     }
     Ok(())

@@ -6,7 +6,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::integrations::authentik::{Wanted, ensure};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Neighbour;
+use crate::kernel::authn::caller::InternalCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::error::{Cause, Error};
@@ -67,7 +67,7 @@ impl Api {
     #[oai(path = "/users/ensure", method = "post", operation_id = "ensure_authentik_user")]
     async fn ensure_authentik_user(
         &self,
-        caller: Neighbour,
+        caller: InternalCaller,
         body: Body<EnsureAuthentikUser>,
     ) -> Reply<EnsuredAuthentikUser> {
         let body = body.0;

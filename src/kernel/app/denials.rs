@@ -7,7 +7,7 @@ use super::App;
 use super::repeats::Repeats;
 use crate::kernel::app::redact;
 use crate::kernel::audit_log::{self, Entry, Outcome};
-use crate::kernel::authz::principal::Exchange;
+use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
@@ -43,7 +43,7 @@ pub fn shown(path: &str) -> Cow<'_, str> {
 
 impl App {
     /// Records that a caller was refused a change; repeats within a minute are one row.
-    pub async fn record_denial(&self, exchange: &Exchange, action: &str, word: &str) -> Result<()> {
+    pub async fn record_denial(&self, exchange: &RequestContext, action: &str, word: &str) -> Result<()> {
         let (kind, name) = exchange.actor();
         let tenant = exchange.tenant.get().copied();
         let Some(repeats) = self.denials.count((format!("{kind} {name}"), action.to_owned(), tenant), Timestamp::now())

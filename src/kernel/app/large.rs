@@ -38,7 +38,7 @@ impl App {
                 self.host.limits(self.tier_of(&snapshot, tenant)).file_bytes
             }
         };
-        let taken = caller.exchange.body.read(Limit::Large(bytes_max), caller.exchange.party(&snapshot)).await;
+        let taken = caller.context.body.read(Limit::Large(bytes_max), caller.context.party(&snapshot)).await;
         taken.map_err(|refused| match (large, refused.cause) {
             (Large::Component, Cause::TooLarge) => inspect::too_large(bytes_max),
             _ => refused,

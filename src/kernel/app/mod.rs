@@ -41,7 +41,7 @@ use crate::kernel::authn::caller::Guard;
 use crate::kernel::authn::{key_store, token};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::mark::State;
@@ -280,7 +280,7 @@ impl App {
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = Exchange::current().map_or_else(Turn::of_server, |exchange| exchange.turn(&self.snapshot()));
+        let turn = RequestContext::current().map_or_else(Turn::of_server, |exchange| exchange.turn(&self.snapshot()));
         self.db.read(turn, query).await
     }
 
@@ -356,7 +356,7 @@ impl App {
     ) -> Result<Committed<T>> {
         let Some(wanted) = caller.idempotency.clone() else { return self.change(caller, action, change).await };
         let ttl_ms = ms(self.config.idempotency_ttl_s);
-        let fingerprint = self.sealer.digest("request", &wanted.parts(caller.exchange.body.bytes()));
+        let fingerprint = self.sealer.digest("request", &wanted.parts(caller.context.body.bytes()));
         let change = move |t: &Transaction<'_>, caller: &Identity| {
             if let Some(permission) = permission {
                 authz::require(t.snapshot(), caller, permission)?;
@@ -497,7 +497,7 @@ fn apply<T>(
     let Changed { answer, entries, mut policy, events } = change(&t, caller)?;
     policy.extend(t.caused.into_inner());
     entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, action, entry))?;
-    let request_id = &caller.exchange.request_id;
+    let request_id = &caller.context.request_id;
     let mut addressed = 0;
     for event in &events {
         addressed += outbox::record(w, neighbours, request_id, event)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 pub use identify::IDEMPOTENCY_KEY_BYTES_MAX;
-use identify::{exchange_of, find_cookie, identify, provenance};
+use identify::{context_of, find_cookie, identify, provenance};
 use poem::http::header::USER_AGENT;
 use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
@@ -18,7 +18,7 @@ use super::cookie::{self, Cookies};
 use super::slowdown::Slowdown;
 use super::token::{Keys, Named};
 use crate::kernel::authz::key::ApiKey;
-use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
 use crate::kernel::error::{Cause, Error, Result};
@@ -37,23 +37,23 @@ pub const GATEWAY: u8 = 8;
 pub const KEY: u8 = 16;
 
 /// The administration: people with the right, and back-office programs.
-pub type Office = Caller<{ MEMBER | CLIENT }>;
+pub type AdminCaller = Caller<{ MEMBER | CLIENT }>;
 /// The administration of what programs must not touch.
-pub type Person = Caller<MEMBER>;
+pub type MemberCaller = Caller<MEMBER>;
 /// What a member's own keys may see too.
-pub type PersonOrKey = Caller<{ MEMBER | KEY }>;
+pub type MemberOrKey = Caller<{ MEMBER | KEY }>;
 /// The administration, and what members' and services' keys may see and do of it.
-pub type OfficeOrKey = Caller<{ MEMBER | CLIENT | KEY }>;
+pub type AdminOrKey = Caller<{ MEMBER | CLIENT | KEY }>;
 /// The permission area.
-pub type Gate = Caller<{ MEMBER | GATEWAY }>;
+pub type GatewayCaller = Caller<{ MEMBER | GATEWAY }>;
 /// What a member's own keys may see of it.
-pub type GateOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
+pub type GatewayOrKey = Caller<{ MEMBER | GATEWAY | KEY }>;
 /// Its operations that programs may ask too.
-pub type GateOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
+pub type GatewayOrClient = Caller<{ MEMBER | CLIENT | GATEWAY }>;
 /// Callers that may request decisions.
-pub type Asker = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
+pub type CheckCaller = Caller<{ MEMBER | CLIENT | GATEWAY | KEY }>;
 /// Services on the same machine.
-pub type Neighbour = Caller<{ INTERNAL | CLIENT }>;
+pub type InternalCaller = Caller<{ INTERNAL | CLIENT }>;
 
 /// Each scheme of the document with the bit it stands for; `+` joins headers that are needed together.
 const SCHEMES: [(u8, &str); 6] = [
@@ -129,16 +129,16 @@ impl Guard {
 }
 
 /// Authentication steps that need a write or a request to a provider. Implemented by the `sessions` feature.
-pub trait Prover: Send + Sync {
+pub trait SessionBackend: Send + Sync {
     /// Goes on with a session whose access token has ended.
-    fn renew<'a>(&'a self, exchange: &'a Arc<Exchange>, session: SessionId, refresh: &'a str) -> Proof<'a, Named>;
+    fn renew<'a>(&'a self, exchange: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named>;
     /// The member of a provider's own access token.
-    fn foreign<'a>(&'a self, exchange: &'a Arc<Exchange>, token: &'a str) -> Proof<'a, MemberId>;
+    fn foreign<'a>(&'a self, exchange: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
     /// Consumes an emergency key.
-    fn spend<'a>(&'a self, exchange: &'a Arc<Exchange>, key: &'a Arc<ApiKey>) -> Proof<'a, ()>;
+    fn spend<'a>(&'a self, exchange: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
 }
 
-pub type Proof<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// Marks a request that came over the local socket or was made in this process by the command line.
 #[derive(Debug, Clone, Copy)]
@@ -211,7 +211,7 @@ pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -
 /// An unauthenticated caller: what the sign-in operations know of a request.
 #[derive(Debug, Clone)]
 pub struct Visitor {
-    pub exchange: Arc<Exchange>,
+    pub exchange: Arc<RequestContext>,
     pub agent: String,
     /// Did another site's page make this request?
     pub is_cross_site: bool,
@@ -235,7 +235,7 @@ impl<'a> FromRequest<'a> for Visitor {
             guard.cookies.require_own_host(from)?;
         }
         Ok(Self {
-            exchange: exchange_of(request)?,
+            exchange: context_of(request)?,
             agent: agent.chars().take(AGENT_CHARACTERS_MAX).collect(),
             is_cross_site: guard.cookies.is_cross_site(from),
             keeps_cookies: matches!(from.fetch_site, Some("same-origin" | "same-site" | "none")),

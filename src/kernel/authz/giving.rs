@@ -11,7 +11,7 @@ use super::client;
 use super::decide::{Target, AccessRequest, decide};
 use super::permission::{ROSTER_APP, PLATFORM_ADMIN, Permission, TENANT_ADMIN, TENANT_OWNER};
 use super::snapshot::{Right, Role, Snapshot};
-use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
@@ -91,22 +91,22 @@ mod table {
 }
 
 impl Kind {
-    fn of(who: &Who) -> Self {
+    fn of(who: &Principal) -> Self {
         match who {
-            Who::CommandLine => Self::CommandLine,
-            Who::Member(_) => Self::Member,
-            Who::Asserted(_) => Self::Asserted,
-            Who::Client(_) => Self::Client,
-            Who::Key(key) if key.member().is_none() => Self::ServiceKey,
-            Who::Key(_) => Self::MemberKey,
-            Who::Internal => Self::Internal,
-            Who::Visitor => Self::Visitor,
+            Principal::CommandLine => Self::CommandLine,
+            Principal::Member(_) => Self::Member,
+            Principal::Asserted(_) => Self::Asserted,
+            Principal::Client(_) => Self::Client,
+            Principal::Key(key) if key.member().is_none() => Self::ServiceKey,
+            Principal::Key(_) => Self::MemberKey,
+            Principal::Internal => Self::Internal,
+            Principal::Visitor => Self::Visitor,
         }
     }
 }
 
 /// How far a principal may give, change or make this.
-fn limit(who: &Who, gift: Gift) -> Limit {
+fn limit(who: &Principal, gift: Gift) -> Limit {
     let column = Kind::of(who) as usize;
     table::TABLE.iter().find(|(of, _)| *of == gift).map_or(Limit::Nothing, |(_, limits)| limits[column])
 }
@@ -121,7 +121,7 @@ pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
         Gift::SecondFactorRule => "no program says who needs a second factor: a person does",
         _ => "this is not a program's to give",
     };
-    if limit(&caller.who, gift) == Limit::Nothing { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
+    if limit(&caller.principal, gift) == Limit::Nothing { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
 }
 
 // ── what a program's scopes open ──
@@ -133,17 +133,17 @@ const INTERNAL_SCOPES: [&str; 3] = ["members:write", "organizations:read", "perm
 const HANDS_OUT: &str = "permissions:write";
 
 /// Do the scopes of this program cover that one? People have none.
-pub fn has_scope(who: &Who, scope: &str) -> bool {
+pub fn has_scope(who: &Principal, scope: &str) -> bool {
     match who {
-        Who::Client(client) => client.has_scope(scope),
-        Who::Key(key) => key.has_scope(scope),
-        Who::Internal => INTERNAL_SCOPES.iter().any(|held| client::covers(held, scope)),
-        Who::CommandLine | Who::Member(_) | Who::Asserted(_) | Who::Visitor => false,
+        Principal::Client(client) => client.has_scope(scope),
+        Principal::Key(key) => key.has_scope(scope),
+        Principal::Internal => INTERNAL_SCOPES.iter().any(|held| client::covers(held, scope)),
+        Principal::CommandLine | Principal::Member(_) | Principal::Asserted(_) | Principal::Visitor => false,
     }
 }
 
 /// Do a program's scopes open this permission? Of Roster's own those that it may use itself.
-fn opens(catalog: &Catalog, who: &Who, slot: PermissionIndex) -> bool {
+fn opens(catalog: &Catalog, who: &Principal, slot: PermissionIndex) -> bool {
     let Some(node) = catalog.get(slot) else { return false };
     if *node.app != *ROSTER_APP {
         return has_scope(who, HANDS_OUT);
@@ -152,7 +152,7 @@ fn opens(catalog: &Catalog, who: &Who, slot: PermissionIndex) -> bool {
 }
 
 /// The same of one of Roster's own.
-fn opens_own(who: &Who, permission: Permission) -> bool {
+fn opens_own(who: &Principal, permission: Permission) -> bool {
     let own = permission.builtin();
     // A category opens nothing.
     own.method.is_empty() || own.scope.is_some_and(|scope| has_scope(who, scope))
@@ -160,7 +160,7 @@ fn opens_own(who: &Who, permission: Permission) -> bool {
 
 /// Is this role an administrator's, seen from a program: an owner's, an administrator's, one of `platform`, or one that
 /// changes something by Roster's own operations that the program's scopes do not open?
-fn is_administrative(snapshot: &Snapshot, who: &Who, tenant: OrganizationId, role: &Role) -> bool {
+fn is_administrative(snapshot: &Snapshot, who: &Principal, tenant: OrganizationId, role: &Role) -> bool {
     let catalog = &snapshot.catalog;
     let changes = |own: &Permission| !own.builtin().method.is_empty() && !own.is_question();
     snapshot.is_platform(tenant)
@@ -186,12 +186,12 @@ fn is_administrators(role: &Role) -> bool {
 /// Does the caller hold this permission in the tenant, so that it may give it away?
 pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slot: PermissionIndex) -> bool {
     let catalog = &snapshot.catalog;
-    match limit(&caller.who, Gift::Role) {
+    match limit(&caller.principal, Gift::Role) {
         Limit::All => true,
         Limit::Nothing => false,
         // In `platform` the same permissions are rights over the site, which no program has to give.
         Limit::Opened => {
-            !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot, tenant) && opens(catalog, &caller.who, slot)
+            !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot, tenant) && opens(catalog, &caller.principal, slot)
         }
         Limit::Held => {
             let Some(id) = caller.member() else { return false };
@@ -203,13 +203,13 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
 
 /// Somebody who signed in and holds everything. A gateway never speaks for the site.
 fn is_platform_admin(snapshot: &Snapshot, caller: &Identity) -> bool {
-    matches!(caller.who, Who::Member(id) if snapshot.is_platform_admin(id))
+    matches!(caller.principal, Principal::Member(id) if snapshot.is_platform_admin(id))
 }
 
 /// Nobody gives what they do not hold: every permission of a role, to hand the role out.
 pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
     let catalog = &snapshot.catalog;
-    if limit(&caller.who, Gift::Role) == Limit::Opened && is_administrators(role) {
+    if limit(&caller.principal, Gift::Role) == Limit::Opened && is_administrators(role) {
         let message = format!("no program gives the role {}: a person does", role.key);
         return Err(Error::new(Cause::NotHeld).saying(message));
     }
@@ -259,11 +259,11 @@ pub fn require_may_retick(
 /// To take a role away, or all that it gives, people hold all of it. A program need not, so that who leaves loses all; but
 /// it takes none from an administrator.
 pub fn require_may_take(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, role: &Role) -> Result<()> {
-    if limit(&caller.who, Gift::Account) != Limit::Opened {
+    if limit(&caller.principal, Gift::Account) != Limit::Opened {
         return require_held(snapshot, caller, tenant, role);
     }
     let message = format!("no program takes the role {} away: a person does", role.key);
-    let is_taken = is_administrative(snapshot, &caller.who, tenant, role);
+    let is_taken = is_administrative(snapshot, &caller.principal, tenant, role);
     if is_taken { Err(Error::new(Cause::NotHeld).saying(message)) } else { Ok(()) }
 }
 
@@ -275,13 +275,13 @@ pub fn require_may_invite(
     role: Option<&Role>,
 ) -> Result<()> {
     // Who is in `platform` may get rights over the site: only its administrators let anybody in.
-    let is_sites = limit(&caller.who, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
+    let is_sites = limit(&caller.principal, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(tenant) && !is_sites {
         return Err(Error::new(Cause::Forbidden).saying("only a platform administrator invites into `platform`"));
     }
     let Some(role) = role else { return Ok(()) };
     let is_owners = [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key);
-    if is_owners && limit(&caller.who, Gift::Ownership) == Limit::Nothing {
+    if is_owners && limit(&caller.principal, Gift::Ownership) == Limit::Nothing {
         return Err(Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand"));
     }
     require_held(snapshot, caller, tenant, role)
@@ -291,7 +291,7 @@ pub fn require_may_invite(
 /// whole site, so its administrators do.
 pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> Result<()> {
     require_any(caller, Gift::SecondFactorRule)?;
-    let is_sites = limit(&caller.who, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
+    let is_sites = limit(&caller.principal, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(organization) && !is_sites {
         let message = "only a platform administrator says who needs a second factor in `platform`";
         return Err(Error::new(Cause::Forbidden).saying(message));
@@ -303,10 +303,10 @@ pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organi
 
 /// The caller must hold the right itself, hold everything, or be a program with the scope for it.
 pub fn require_right_held(snapshot: &Snapshot, caller: &Identity, right: &Right<'_>) -> Result<()> {
-    let held = match limit(&caller.who, Gift::Right) {
+    let held = match limit(&caller.principal, Gift::Right) {
         Limit::All => true,
         Limit::Nothing => false,
-        Limit::Opened => has_scope(&caller.who, HANDS_OUT),
+        Limit::Opened => has_scope(&caller.principal, HANDS_OUT),
         Limit::Held => caller.member().is_some_and(|member| {
             let question = AccessRequest { tenant: None, member, with_platform: true, target: Target::Grant(*right) };
             is_platform_admin(snapshot, caller) || decide(snapshot, &question).allow
@@ -348,25 +348,25 @@ pub fn require_may_change(
     (reach, id): (Reach, MemberId),
     (touch, rights): (Touch, &[RightRow]),
 ) -> Result<()> {
-    if caller.member() == Some(id) && matches!(caller.who, Who::Member(_)) {
+    if caller.member() == Some(id) && matches!(caller.principal, Principal::Member(_)) {
         let has_session = caller.session.is_some_and(|session| snapshot.session(session).is_some());
         let message = "sign in here first: a provider's token changes no credential";
         return if has_session { Ok(()) } else { Err(Error::new(Cause::Forbidden).saying(message)) };
     }
     require_whole(snapshot, reach, id)?;
     let mut roles = snapshot.tenants_of(id).flat_map(|tenant| tenant.roles_of(id).map(move |role| (tenant.id, role)));
-    match limit(&caller.who, Gift::Account) {
+    match limit(&caller.principal, Gift::Account) {
         Limit::All => Ok(()),
         Limit::Nothing => Err(Cause::NotHeld.into()),
         Limit::Opened => {
             let roles: Vec<_> = roles.collect();
             let not_held = |message: &'static str| Err(Error::new(Cause::NotHeld).saying(message));
-            if roles.iter().any(|(tenant, role)| is_administrative(snapshot, &caller.who, *tenant, role)) {
+            if roles.iter().any(|(tenant, role)| is_administrative(snapshot, &caller.principal, *tenant, role)) {
                 return not_held("this member is an administrator, whom no program changes: a person does");
             }
             // The services of this site keep in line whom the site's own provider signs in.
             let may =
-                touch == Touch::Standing || matches!(caller.who, Who::Internal) || has_scope(&caller.who, HANDS_OUT);
+                touch == Touch::Standing || matches!(caller.principal, Principal::Internal) || has_scope(&caller.principal, HANDS_OUT);
             if !may
                 && (!rights.is_empty()
                     || roles.iter().any(|(tenant, role)| is_of_applications(snapshot, *tenant, role)))
@@ -391,7 +391,7 @@ pub fn require_may_change(
 
 /// Who gives a scope holds, over the site, all that it opens.
 pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity, scopes: &[S]) -> Result<()> {
-    let limit = limit(&caller.who, Gift::Scope);
+    let limit = limit(&caller.principal, Gift::Scope);
     let everything = limit == Limit::All || is_platform_admin(snapshot, caller);
     let holds_site = |permission: Permission| {
         let slot = snapshot.catalog.index_of(permission);
@@ -412,7 +412,7 @@ pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity
 
 /// Is the caller an owner of this organization, so that it may put a plugin in force that hands out rights?
 pub fn is_owner(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> bool {
-    match limit(&caller.who, Gift::Plugin) {
+    match limit(&caller.principal, Gift::Plugin) {
         Limit::All => true,
         Limit::Held => {
             let tenant = snapshot.tenant(organization);
@@ -442,17 +442,17 @@ mod tests {
             Gift::Quota,
             Gift::SecondFactorRule,
         ] {
-            assert_eq!(limit(&Who::CommandLine, gift), Limit::All, "{gift:?}");
-            assert_eq!(limit(&Who::Visitor, gift), Nothing, "{gift:?}");
-            assert_eq!(limit(&Who::Member(MemberId::new()), gift), Held, "{gift:?}");
+            assert_eq!(limit(&Principal::CommandLine, gift), Limit::All, "{gift:?}");
+            assert_eq!(limit(&Principal::Visitor, gift), Nothing, "{gift:?}");
+            assert_eq!(limit(&Principal::Member(MemberId::new()), gift), Held, "{gift:?}");
         }
-        assert_eq!(limit(&Who::Internal, Gift::Role), Nothing);
-        assert_eq!(limit(&Who::Internal, Gift::Account), Limit::Opened);
+        assert_eq!(limit(&Principal::Internal, Gift::Role), Nothing);
+        assert_eq!(limit(&Principal::Internal, Gift::Account), Limit::Opened);
     }
 
     #[test]
     fn the_internal_secret_opens_what_its_operations_need() {
-        let opens = |scope| has_scope(&Who::Internal, scope);
+        let opens = |scope| has_scope(&Principal::Internal, scope);
         assert!(["members:read", "members:write", "organizations:read", "permissions:check"].into_iter().all(opens));
         for scope in ["organizations:write", "permissions:write", "quotas:write", "videos:read", "jobs:read", "*"] {
             assert!(!opens(scope), "{scope}");

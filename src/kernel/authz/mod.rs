@@ -19,7 +19,7 @@ pub mod snapshot;
 pub mod store;
 pub mod template;
 
-use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Principal};
 use decide::{Target, AccessRequest, decide};
 use permission::Permission;
 use snapshot::Snapshot;
@@ -51,23 +51,23 @@ impl Reach {
 /// The guard: may the caller do this, and how far?
 pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Reach> {
     let own = permission.builtin();
-    match &caller.who {
-        Who::CommandLine => reach_of_program(snapshot, caller, permission),
-        Who::Internal => {
-            if !own.scope.is_some_and(|scope| giving::has_scope(&caller.who, scope)) {
+    match &caller.principal {
+        Principal::CommandLine => reach_of_program(snapshot, caller, permission),
+        Principal::Internal => {
+            if !own.scope.is_some_and(|scope| giving::has_scope(&caller.principal, scope)) {
                 return Err(Error::new(Cause::ScopeNotAllowed).saying("the internal secret does not open this"));
             }
             reach_of_program(snapshot, caller, permission)
         }
-        Who::Visitor => Err(Cause::Forbidden.into()),
-        Who::Client(client) => {
+        Principal::Visitor => Err(Cause::Forbidden.into()),
+        Principal::Client(client) => {
             if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
                 return Err(Cause::ScopeNotAllowed.into());
             }
             crate::kernel::authz::principal::take(caller)?;
             reach_of_program(snapshot, caller, permission)
         }
-        Who::Key(key) => {
+        Principal::Key(key) => {
             if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
                 return Err(Error::new(Cause::ScopeNotAllowed).saying("this key's scopes do not cover this operation"));
             }
@@ -77,13 +77,13 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
                 Some(_) => reach_of_member(snapshot, caller, permission),
             }
         }
-        Who::Asserted(_) if own.site_only => Err(Cause::Forbidden.into()),
-        Who::Member(_) if own.site_only => {
+        Principal::Asserted(_) if own.site_only => Err(Cause::Forbidden.into()),
+        Principal::Member(_) if own.site_only => {
             let platform = snapshot.platform().ok_or(Cause::Forbidden)?;
             ask(snapshot, caller, platform.id, permission)?;
             Ok(Reach::Site)
         }
-        Who::Member(_) | Who::Asserted(_) => reach_of_member(snapshot, caller, permission),
+        Principal::Member(_) | Principal::Asserted(_) => reach_of_member(snapshot, caller, permission),
     }
 }
 
@@ -91,7 +91,7 @@ fn reach_of_member(snapshot: &Snapshot, caller: &Identity, permission: Permissio
     let tenant = caller.tenant(snapshot)?;
     ask(snapshot, caller, tenant, permission)?;
     // Only a signed-in member can reach the whole site, never a key or a gateway.
-    let is_person = matches!(caller.who, Who::Member(_));
+    let is_person = matches!(caller.principal, Principal::Member(_));
     Ok(if is_person && snapshot.is_platform(tenant) { Reach::Site } else { Reach::Tenant(tenant) })
 }
 
@@ -110,11 +110,11 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
 /// Does the caller ask about the site as well as about this tenant? To a tenant's own people the rights that a member
 /// has over the site, or in another organization, do not exist. Programs are the site's, and enforce what it decides.
 pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<OrganizationId>) -> bool {
-    match &caller.who {
-        Who::Member(id) => snapshot.is_platform_admin(*id) || tenant.is_none_or(|tenant| snapshot.is_platform(tenant)),
-        Who::Key(key) => key.member().is_none(),
-        Who::Client(_) | Who::Internal | Who::CommandLine => true,
-        Who::Asserted(_) | Who::Visitor => false,
+    match &caller.principal {
+        Principal::Member(id) => snapshot.is_platform_admin(*id) || tenant.is_none_or(|tenant| snapshot.is_platform(tenant)),
+        Principal::Key(key) => key.member().is_none(),
+        Principal::Client(_) | Principal::Internal | Principal::CommandLine => true,
+        Principal::Asserted(_) | Principal::Visitor => false,
     }
 }
 
@@ -142,7 +142,7 @@ pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Per
 
 /// The member whose own things are asked for: who signed in, or who owns the key, within its scopes.
 pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
-    if let Who::Key(key) = &caller.who {
+    if let Principal::Key(key) = &caller.principal {
         if key.member().is_none() {
             return Err(Error::new(Cause::Forbidden).saying("a service's key has no member whose things these are"));
         }
@@ -159,7 +159,7 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
     let question = AccessRequest {
         tenant: Some(tenant),
         member,
-        with_platform: matches!(caller.who, Who::Member(_)),
+        with_platform: matches!(caller.principal, Principal::Member(_)),
         target: Target::Builtin(permission),
     };
     let decision = decide(snapshot, &question);

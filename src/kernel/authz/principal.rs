@@ -14,7 +14,7 @@ use crate::kernel::intake::Slot;
 use crate::kernel::secret::Hash;
 
 #[derive(Debug, Clone)]
-pub enum Who {
+pub enum Principal {
     Member(MemberId),
     /// A member whom a gateway named; never with rights over the site.
     Asserted(MemberId),
@@ -30,7 +30,7 @@ pub enum Who {
 
 /// The context of one request.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct RequestContext {
     pub request_id: String,
     /// Where the request comes from; absent on the local socket.
     pub address: Option<IpAddr>,
@@ -41,14 +41,14 @@ pub struct Exchange {
     /// Values of `RateLimit-Policy` and `RateLimit`, once the request was counted.
     pub rate: OnceLock<(String, String)>,
     /// The caller, once it is known.
-    pub(in crate::kernel) who: OnceLock<Actor>,
+    pub(in crate::kernel) actor: OnceLock<Actor>,
     /// The tenant in which the caller acts, once it was asked for.
     pub tenant: OnceLock<OrganizationId>,
     /// What the caller sends along.
     pub body: Slot,
 }
 
-impl Exchange {
+impl RequestContext {
     pub fn new(request_id: String, address: Option<IpAddr>, path: String) -> Self {
         Self {
             request_id,
@@ -56,7 +56,7 @@ impl Exchange {
             path,
             cookies: Mutex::default(),
             rate: OnceLock::new(),
-            who: OnceLock::new(),
+            actor: OnceLock::new(),
             tenant: OnceLock::new(),
             body: Slot::default(),
         }
@@ -71,7 +71,7 @@ impl Exchange {
 
     /// Has the caller shown who it is?
     pub fn is_known(&self) -> bool {
-        matches!(self.who.get(), Some(Actor::Known(_)))
+        matches!(self.actor.get(), Some(Actor::Known(_)))
     }
 
     /// Sends a cookie along with the answer.
@@ -93,16 +93,16 @@ pub const CLIENT_KIND: &str = "client";
 /// Who stands behind a request, as far as it came.
 #[derive(Debug)]
 pub(in crate::kernel) enum Actor {
-    Known(Who),
+    Known(Principal),
     /// The client that somebody said to be, and that there is. What names no client may be a secret that was sent in the
     /// wrong header: it is kept nowhere.
     TurnedAway(Arc<Client>),
 }
 
-impl Exchange {
+impl RequestContext {
     /// Kind and name of the caller, for the log and the audit.
     pub fn actor(&self) -> (&'static str, String) {
-        match self.who.get() {
+        match self.actor.get() {
             Some(Actor::Known(who)) => who.actor(),
             Some(Actor::TurnedAway(client)) => (CLIENT_KIND, client.client_key.to_string()),
             None => ("nobody", String::new()),
@@ -112,10 +112,10 @@ impl Exchange {
 
 tokio::task_local! {
     /// The request that the running task answers.
-    static CURRENT: Arc<Exchange>;
+    static CURRENT: Arc<RequestContext>;
 }
 
-impl Exchange {
+impl RequestContext {
     /// Does the work of this request.
     pub fn during<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(self.clone(), work)
@@ -129,7 +129,7 @@ impl Exchange {
     /// In whose turn rows are read for this request. Members of an organization share its part; a program has a part of its
     /// own, whichever organizations it names. All who have shown nothing yet share one, each address in its turn.
     pub fn turn(&self, snapshot: &Snapshot) -> Turn {
-        let Some(Actor::Known(who)) = self.who.get() else {
+        let Some(Actor::Known(who)) = self.actor.get() else {
             let address = self.address.map(network_of);
             let caller = address.map_or_else(|| "nowhere".into(), |address| address.to_string());
             return Turn { party: "strangers".into(), caller, is_limited: true };
@@ -142,7 +142,7 @@ impl Exchange {
         });
         match organization {
             Some(organization) => Turn { party: format!("organization {organization}"), caller, is_limited: true },
-            None => Turn::alone(caller, !matches!(who, Who::CommandLine)),
+            None => Turn::alone(caller, !matches!(who, Principal::CommandLine)),
         }
     }
 
@@ -153,7 +153,7 @@ impl Exchange {
     }
 }
 
-impl Who {
+impl Principal {
     /// The member who acts, if a member does.
     fn member(&self) -> Option<MemberId> {
         match self {
@@ -208,42 +208,42 @@ pub enum Credential {
 
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub who: Who,
+    pub principal: Principal,
     pub(in crate::kernel) credential: Credential,
     /// The session that the request belongs to, where there is one.
     pub session: Option<SessionId>,
     /// The tenant that `X-Tenant-ID` names; the nil id when it names none there is.
     pub named_tenant: Option<OrganizationId>,
-    pub exchange: Arc<Exchange>,
+    pub context: Arc<RequestContext>,
     pub idempotency: Option<Arc<Idempotency>>,
 }
 
 impl Identity {
     pub fn command_line() -> Self {
-        Self::of(Who::CommandLine, Arc::new(Exchange::new(uuid::Uuid::now_v7().to_string(), None, String::new())))
+        Self::of(Principal::CommandLine, Arc::new(RequestContext::new(uuid::Uuid::now_v7().to_string(), None, String::new())))
     }
 
     /// Somebody who is known by other means than the request's own credential: by signing in just now.
-    pub fn of(who: Who, exchange: Arc<Exchange>) -> Self {
-        Self { who, credential: Credential::Lasting, session: None, named_tenant: None, exchange, idempotency: None }
+    pub fn of(who: Principal, exchange: Arc<RequestContext>) -> Self {
+        Self { principal: who, credential: Credential::Lasting, session: None, named_tenant: None, context: exchange, idempotency: None }
     }
 
     /// A service of this site that has just shown its key.
-    pub fn service(exchange: Arc<Exchange>) -> Self {
-        let _ = exchange.who.set(Actor::Known(Who::Internal));
-        Self::of(Who::Internal, exchange)
+    pub fn service(exchange: Arc<RequestContext>) -> Self {
+        let _ = exchange.actor.set(Actor::Known(Principal::Internal));
+        Self::of(Principal::Internal, exchange)
     }
 
     /// Who promised something, as a caller of this moment. It stands for no request, so that it counts against no rate.
-    pub fn of_maker(who: Who, named_tenant: Option<OrganizationId>) -> Self {
-        let exchange = Exchange::new(String::new(), None, String::new());
+    pub fn of_maker(who: Principal, named_tenant: Option<OrganizationId>) -> Self {
+        let exchange = RequestContext::new(String::new(), None, String::new());
         let _ = exchange.rate.set((String::new(), String::new()));
         Self { named_tenant, ..Self::of(who, Arc::new(exchange)) }
     }
 
     /// The member who acts, if a member does.
     pub fn member(&self) -> Option<MemberId> {
-        self.who.member()
+        self.principal.member()
     }
 
     /// The member who is signed in; the command line is nobody.
@@ -255,8 +255,8 @@ impl Identity {
     pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
         let ended =
             || Error::new(Cause::Unauthenticated).because("the credential ended while the request was on its way");
-        let who = match (&self.who, &self.credential) {
-            (Who::Member(member), Credential::Token) => {
+        let who = match (&self.principal, &self.credential) {
+            (Principal::Member(member), Credential::Token) => {
                 if !snapshot.is_active(*member) {
                     return Err(ended());
                 }
@@ -265,25 +265,25 @@ impl Identity {
                 if !self.session.map(session).transpose()?.is_some_and(|session| session.second_factor) {
                     require_one_factor_enough(snapshot, *member)?;
                 }
-                self.who.clone()
+                self.principal.clone()
             }
-            (Who::Asserted(member), Credential::Token) if !snapshot.is_active(*member) => return Err(ended()),
-            (Who::Key(key), Credential::Key(text)) => Who::Key(key::still(snapshot, key, text, now)?),
-            (Who::Client(client), Credential::Client { secret, origin, path }) => {
-                let (address, origin) = (self.exchange.address, origin.as_deref());
+            (Principal::Asserted(member), Credential::Token) if !snapshot.is_active(*member) => return Err(ended()),
+            (Principal::Key(key), Credential::Key(text)) => Principal::Key(key::still(snapshot, key, text, now)?),
+            (Principal::Client(client), Credential::Client { secret, origin, path }) => {
+                let (address, origin) = (self.context.address, origin.as_deref());
                 let presented = Presented { secret: *secret, origin, address, path, now };
-                Who::Client(client::admitted(snapshot, &client.client_key, &presented)?)
+                Principal::Client(client::admitted(snapshot, &client.client_key, &presented)?)
             }
-            _ => self.who.clone(),
+            _ => self.principal.clone(),
         };
-        Ok(Self { who, ..self.clone() })
+        Ok(Self { principal: who, ..self.clone() })
     }
 
     /// The tenant in which the caller acts: the one it names, or the only one it has.
     pub fn tenant(&self, snapshot: &Snapshot) -> Result<OrganizationId> {
         let tenant = self.resolved_tenant(snapshot)?;
         // Asked for twice, it is the same.
-        let _ = self.exchange.tenant.set(tenant);
+        let _ = self.context.tenant.set(tenant);
         Ok(tenant)
     }
 
@@ -313,24 +313,24 @@ impl Identity {
     fn named(&self, snapshot: &Snapshot, named: OrganizationId) -> Result<OrganizationId> {
         let tenant = snapshot.tenant(named).ok_or(Cause::OrganizationNotFound)?;
         let of_member = |id| tenant.set_of(id).is_some() && !snapshot.is_platform(tenant.id);
-        let visible = match self.who {
-            Who::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
-            Who::Asserted(id) => of_member(id),
-            Who::Key(ref key) => key.member().is_none_or(of_member),
-            Who::Visitor => false,
-            Who::Client(_) | Who::Internal | Who::CommandLine => true,
+        let visible = match self.principal {
+            Principal::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
+            Principal::Asserted(id) => of_member(id),
+            Principal::Key(ref key) => key.member().is_none_or(of_member),
+            Principal::Visitor => false,
+            Principal::Client(_) | Principal::Internal | Principal::CommandLine => true,
         };
         if visible { Ok(tenant.id) } else { Err(Cause::OrganizationNotFound.into()) }
     }
 
     /// Kind and name of the actor, for the audit.
     pub fn actor(&self) -> (&'static str, String) {
-        self.who.actor()
+        self.principal.actor()
     }
 
     pub fn address(&self) -> String {
-        match (&self.who, self.exchange.address) {
-            (Who::CommandLine, _) => "local".into(),
+        match (&self.principal, self.context.address) {
+            (Principal::CommandLine, _) => "local".into(),
             (_, Some(address)) => address.to_string(),
             (_, None) => "unknown".into(),
         }
@@ -341,12 +341,12 @@ impl Identity {
 ///
 /// The guard may look twice at one request (before and inside the transaction); it counts once.
 pub fn take(identity: &Identity) -> Result<()> {
-    if identity.exchange.rate.get().is_none()
-        && let Who::Client(client) = &identity.who
+    if identity.context.rate.get().is_none()
+        && let Principal::Client(client) = &identity.principal
         && let Some(Rate { policy, state }) = client.take(Timestamp::now())?
     {
         // It was empty a moment ago, and one request runs on one task.
-        let _ = identity.exchange.rate.set((policy, state));
+        let _ = identity.context.rate.set((policy, state));
     }
     Ok(())
 }
@@ -380,9 +380,9 @@ mod tests {
                 snapshot.apply(Change::Seat(organization, member, Some(Vec::new())));
             }
         }
-        let turn = |who: Option<Who>, address: &str, tenant: Option<OrganizationId>| {
-            let exchange = Exchange::new(String::new(), address.parse().ok(), String::new());
-            who.map(|who| exchange.who.set(Actor::Known(who)));
+        let turn = |who: Option<Principal>, address: &str, tenant: Option<OrganizationId>| {
+            let exchange = RequestContext::new(String::new(), address.parse().ok(), String::new());
+            who.map(|who| exchange.actor.set(Actor::Known(who)));
             tenant.map(|tenant| exchange.tenant.set(tenant));
             let Turn { party, caller, is_limited } = exchange.turn(&snapshot);
             (party, caller, is_limited)
@@ -390,15 +390,15 @@ mod tests {
         let told = |party: String, caller: String| (party, caller, true);
         let one = |member: MemberId| format!("member {member}");
         let of = |organization: OrganizationId| format!("organization {organization}");
-        assert_eq!(turn(Some(Who::Member(member)), "", None), told(of(acme), one(member)));
-        assert_eq!(turn(Some(Who::Asserted(member)), "", None), told(of(acme), format!("gateway {member}")));
+        assert_eq!(turn(Some(Principal::Member(member)), "", None), told(of(acme), one(member)));
+        assert_eq!(turn(Some(Principal::Asserted(member)), "", None), told(of(acme), format!("gateway {member}")));
         // Of several organizations the one in which the request acts, once that is known.
-        assert_eq!(turn(Some(Who::Member(wanderer)), "", None), told(one(wanderer), one(wanderer)));
-        assert_eq!(turn(Some(Who::Member(wanderer)), "", Some(bolt)), told(of(bolt), one(wanderer)));
+        assert_eq!(turn(Some(Principal::Member(wanderer)), "", None), told(one(wanderer), one(wanderer)));
+        assert_eq!(turn(Some(Principal::Member(wanderer)), "", Some(bolt)), told(of(bolt), one(wanderer)));
         // A program names as many as it likes.
         let internal = "internal internal".to_owned();
-        assert_eq!(turn(Some(Who::Internal), "", Some(acme)), told(internal.clone(), internal));
-        assert_eq!(turn(Some(Who::CommandLine), "", None), ("cli cli".into(), "cli cli".into(), false));
+        assert_eq!(turn(Some(Principal::Internal), "", Some(acme)), told(internal.clone(), internal));
+        assert_eq!(turn(Some(Principal::CommandLine), "", None), ("cli cli".into(), "cli cli".into(), false));
         for (address, name) in [("192.0.2.1", "192.0.2.1"), ("2001:db8::1:2:3:4", "2001:db8::"), ("", "nowhere")] {
             assert_eq!(turn(None, address, None), told("strangers".into(), name.into()));
         }

@@ -15,7 +15,7 @@ use super::giving::{self, RightRow, Touch};
 use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
-use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 
@@ -32,11 +32,11 @@ pub enum Maker {
 
 impl Maker {
     pub fn of(caller: &Identity) -> Self {
-        match &caller.who {
-            Who::CommandLine => Self::Site,
-            Who::Member(id) => Self::Member(*id),
-            Who::Client(client) => Self::Client(client.client_key.clone()),
-            Who::Asserted(_) | Who::Key(_) | Who::Internal | Who::Visitor => Self::Nobody,
+        match &caller.principal {
+            Principal::CommandLine => Self::Site,
+            Principal::Member(id) => Self::Member(*id),
+            Principal::Client(client) => Self::Client(client.client_key.clone()),
+            Principal::Asserted(_) | Principal::Key(_) | Principal::Internal | Principal::Visitor => Self::Nobody,
         }
     }
 
@@ -63,13 +63,13 @@ impl Maker {
     /// The maker as a caller of this moment, acting in that organization; `None` when there is no such principal any more.
     fn today(&self, snapshot: &Snapshot, tenant: Option<OrganizationId>, now: Timestamp) -> Option<Identity> {
         let who = match self {
-            Self::Site => Some(Who::CommandLine),
-            Self::Member(id) => snapshot.is_active(*id).then_some(Who::Member(*id)),
+            Self::Site => Some(Principal::CommandLine),
+            Self::Member(id) => snapshot.is_active(*id).then_some(Principal::Member(*id)),
             Self::Client(key) => {
                 let client = snapshot.client(key).filter(|client| client.is_active);
                 let client = client.filter(|client| client.expires_at.is_none_or(|at| now < at));
                 let client = client.filter(|client| require_client_kept(snapshot, client, now).is_ok());
-                client.cloned().map(Who::Client)
+                client.cloned().map(Principal::Client)
             }
             Self::Nobody => None,
         };

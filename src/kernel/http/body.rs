@@ -11,13 +11,13 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::{inputs, media};
 use crate::kernel::authn::caller::Guard;
-use crate::kernel::authz::principal::Exchange;
+use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::intake::Limit;
 
 /// The body of a request; how long it may be depends on whether its caller is known by now.
 pub async fn read(request: &Request) -> Result<&Bytes> {
-    let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+    let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
     if !exchange.is_known() {
         return exchange.body.read(Limit::Public, None).await;
     }
@@ -67,7 +67,7 @@ poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 
 /// The body of a request; `None` where there is none.
 async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
-    let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+    let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
     let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
     let bytes = read(request).await?;
     let Some(intake) = exchange.body.intake() else { return Ok(None) };

@@ -12,7 +12,7 @@ use crate::features::permissions;
 use crate::features::permissions::import::DEFAULT_APP;
 use crate::kernel::app::App;
 use crate::kernel::app::evaluate::{PluginAnswer, RequestFacts, HOST_FACTS, NOW_MS, Evaluation, has_authorizers};
-use crate::kernel::authn::caller::Asker;
+use crate::kernel::authn::caller::CheckCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::decide::{Target, MatchedRole, AccessRequest, Reason, Explanation, explain};
 use crate::kernel::authz::permission::Permission;
@@ -170,10 +170,10 @@ impl Api {
     /// (`ok_plugin`). They have no say in Roster's own permissions. `explain` lists who was asked and what came of it.
     /// All questions of a request are answered by one epoch.
     #[oai(path = "/check", method = "post", operation_id = "check_permission")]
-    async fn check_permission(&self, caller: Asker, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
+    async fn check_permission(&self, caller: CheckCaller, body: Body<CheckRequest>) -> RenderedReply<CheckAnswer> {
         let snapshot = self.app.snapshot();
         authz::require(&snapshot, &caller, Permission::POLICY_CHECK)?;
-        let (bytes, input_bytes_max) = (caller.exchange.body.bytes().len(), self.app.config.plugin_input_bytes);
+        let (bytes, input_bytes_max) = (caller.context.body.bytes().len(), self.app.config.plugin_input_bytes);
         let questions = self.app.intake.read_long(bytes, || questions(body.0, input_bytes_max)).await?;
         let tenant = match (caller.member(), caller.named_tenant) {
             (None, None) if questions.list.iter().all(CheckRequest::is_about_a_grant) => None,
@@ -338,7 +338,7 @@ impl Api {
     /// Asks plugins where there are some, and explains where it is wanted.
     async fn judged(
         &self,
-        caller: &Asker,
+        caller: &CheckCaller,
         snapshot: Arc<Snapshot>,
         (tenant, asks_for_site): (Option<OrganizationId>, bool),
         questions: Questions,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::features::members;
 use crate::kernel::app::App;
 use crate::kernel::app::log_entry::{PluginTrace, shown};
-use crate::kernel::authn::caller::Gate;
+use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::db::Window;
@@ -101,7 +101,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_decisions(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         /// From this moment on, in Unix milliseconds
         from: Query<Option<i64>>,
         /// Before this moment, in Unix milliseconds

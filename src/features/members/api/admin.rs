@@ -17,7 +17,7 @@ use crate::features::members::{
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Office;
+use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::giving::{self, Gift, Touch};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -155,7 +155,7 @@ impl Api {
     #[oai(path = "/", method = "get", operation_id = "list_members")]
     async fn list_members(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         /// Found in username, e-mail and display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -177,7 +177,7 @@ impl Api {
     ///
     /// One that an organization's administrator creates belongs to that organization at once.
     #[oai(path = "/", method = "post", operation_id = "create_member")]
-    async fn create_member(&self, caller: Office, body: Body<CreateMember>) -> Reply<MemberView> {
+    async fn create_member(&self, caller: AdminCaller, body: Body<CreateMember>) -> Reply<MemberView> {
         let body = body.0;
         let limits = MemberLimits::of(&self.app.config);
         // Checked before hashing: a caller without the permission must not cause that work.
@@ -238,7 +238,7 @@ impl Api {
     ///
     /// With all that the caller may see of the member: an organization sees what belongs to it.
     #[oai(path = "/:id", method = "get", operation_id = "get_member")]
-    async fn get_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+    async fn get_member(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<MemberView> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_GET)?;
         let member = self.read_visible(reach, id.0, move |r| store::get_member(r, id.0)).await?;
         let version = member.version;
@@ -253,7 +253,7 @@ impl Api {
     #[oai(path = "/:id", method = "patch", operation_id = "update_member")]
     async fn update_member(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateMember>,
@@ -327,7 +327,7 @@ impl Api {
     ///
     /// A member who is suspended or was invited may sign in again. Repeating it changes nothing.
     #[oai(path = "/:id/activate", method = "post", operation_id = "activate_member")]
-    async fn activate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+    async fn activate_member(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<MemberView> {
         let activate = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_ACTIVATE)?;
             switch(t, caller, reach, id.0, true)
@@ -339,7 +339,7 @@ impl Api {
     ///
     /// From the next request on nothing of the member's is accepted; nothing is lost.
     #[oai(path = "/:id/deactivate", method = "post", operation_id = "deactivate_member")]
-    async fn deactivate_member(&self, caller: Office, id: Path<MemberId>) -> Reply<MemberView> {
+    async fn deactivate_member(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<MemberView> {
         let deactivate = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_DEACTIVATE)?;
             switch(t, caller, reach, id.0, false)
@@ -353,7 +353,7 @@ impl Api {
     #[oai(path = "/:id", method = "delete", operation_id = "delete_member")]
     async fn delete_member(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
@@ -376,7 +376,7 @@ impl Api {
     #[oai(path = "/:id/organizations", method = "get", operation_id = "list_member_organizations")]
     async fn list_member_organizations(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
@@ -399,7 +399,7 @@ impl Api {
     #[oai(path = "/:id/organizations/:org_id", method = "post", operation_id = "link_member")]
     async fn link_member(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         org_id: Path<OrganizationId>,
     ) -> Reply<MembershipView> {
@@ -412,7 +412,7 @@ impl Api {
     #[oai(path = "/:id/organizations", method = "post", operation_id = "link_member_by_name")]
     async fn link_member_by_name(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         body: Body<LinkMember>,
     ) -> Reply<MembershipView> {
@@ -427,7 +427,7 @@ impl Api {
     ///
     /// Its roles there go too. The last owner cannot be taken out.
     #[oai(path = "/:id/organizations/:org_id", method = "delete", operation_id = "unlink_member")]
-    async fn unlink_member(&self, caller: Office, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<Deleted> {
+    async fn unlink_member(&self, caller: AdminCaller, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<Deleted> {
         let unlink = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBERSHIP_DELETE)?;
             require_visible(t.snapshot(), reach, id.0)?;
@@ -458,7 +458,7 @@ impl Api {
 impl Api {
     async fn link(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         member: MemberId,
         permission: Permission,
         find: impl FnOnce(&Snapshot) -> Result<OrganizationId> + Send + 'static,

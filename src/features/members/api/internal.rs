@@ -15,7 +15,7 @@ use crate::features::members::{
 };
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Neighbour;
+use crate::kernel::authn::caller::InternalCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
@@ -55,7 +55,7 @@ impl Api {
     ///
     /// What is absent stays as it is. An e-mail that another member has is refused, never linked.
     #[oai(path = "/users/upsert-by-sub", method = "post", operation_id = "upsert_member_by_sub")]
-    async fn upsert_member_by_sub(&self, caller: Neighbour, body: Body<UpsertBySub>) -> Reply<MemberView> {
+    async fn upsert_member_by_sub(&self, caller: InternalCaller, body: Body<UpsertBySub>) -> Reply<MemberView> {
         let body = body.0;
         let members_max = self.app.config.members_max;
         let upsert = move |t: &Transaction<'_>, caller: &Identity| {
@@ -117,7 +117,7 @@ impl Api {
     #[oai(path = "/members", method = "get", operation_id = "list_members_internal")]
     async fn list_members_internal(
         &self,
-        caller: Neighbour,
+        caller: InternalCaller,
         /// Found in username, e-mail and display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -138,7 +138,7 @@ impl Api {
     ///
     /// The subject is the one of the site's OpenID provider, or the member's id.
     #[oai(path = "/members/by-sub/:sub", method = "get", operation_id = "get_member_by_sub")]
-    async fn get_member_by_sub(&self, caller: Neighbour, sub: Path<String>) -> Reply<MemberView> {
+    async fn get_member_by_sub(&self, caller: InternalCaller, sub: Path<String>) -> Reply<MemberView> {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::MEMBER_GET)?;
         let member = self
@@ -160,7 +160,7 @@ impl Api {
     )]
     async fn list_member_organizations_internal(
         &self,
-        caller: Neighbour,
+        caller: InternalCaller,
         member_id: Path<MemberId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,

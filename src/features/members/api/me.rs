@@ -11,7 +11,7 @@ use super::admin::MemberOrganization;
 use crate::features::members::{Member, changed, store, writes};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Person, PersonOrKey};
+use crate::kernel::authn::caller::{MemberCaller, MemberOrKey};
 use crate::kernel::authz;
 use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::principal::Identity;
@@ -58,7 +58,7 @@ impl Api {
     ///
     /// Who is signed in, with the organizations one belongs to. With a provider's token the first call makes the member.
     #[oai(path = "/", method = "get", operation_id = "get_me")]
-    async fn get_me(&self, caller: PersonOrKey) -> RenderedReply<Me> {
+    async fn get_me(&self, caller: MemberOrKey) -> RenderedReply<Me> {
         let id = authz::require_own(&caller, ME_READ)?;
         let read =
             move |r: &crate::kernel::db::Reader<'_>| me(r, id).map(|(me, version)| (me.to_json_string(), version));
@@ -72,7 +72,7 @@ impl Api {
     #[oai(path = "/", method = "patch", operation_id = "update_me")]
     async fn update_me(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateMe>,
     ) -> Reply<Me> {

@@ -16,7 +16,7 @@ use crate::features::permissions::sync::{Synced, plan, reconcile};
 use crate::features::permissions::{Assignment, Source, known_role, require_not_last, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Gate, GateOrClient};
+use crate::kernel::authn::caller::{GatewayCaller, GatewayOrClient};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
@@ -168,7 +168,7 @@ impl Api {
     ///
     /// A role from two sources is listed twice. An unknown member has none.
     #[oai(path = "/users/:uid/roles", method = "get", operation_id = "list_user_roles")]
-    async fn list_user_roles(&self, caller: Gate, uid: Path<MemberId>) -> Reply<UserRoleList> {
+    async fn list_user_roles(&self, caller: GatewayCaller, uid: Path<MemberId>) -> Reply<UserRoleList> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ASSIGNMENT_LIST)?;
         let held = self.app.read(move |r| store::list_assignments(r, tenant, uid.0)).await?;
         Ok(ok(UserRoleList { user_roles: held.into_iter().map(Into::into).collect() }))
@@ -180,7 +180,7 @@ impl Api {
     #[oai(path = "/users/:uid/roles", method = "post", operation_id = "assign_user_role")]
     async fn assign_user_role(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         uid: Path<MemberId>,
         body: Body<AssignUserRole>,
     ) -> Reply<UserRoleView> {
@@ -218,7 +218,7 @@ impl Api {
     /// From all its sources; the next sync of a source may bring it back. The last owner cannot be revoked, and
     /// nobody can revoke a role that gives more than they hold.
     #[oai(path = "/users/:uid/roles/:role_id", method = "delete", operation_id = "revoke_user_role")]
-    async fn revoke_user_role(&self, caller: Gate, uid: Path<MemberId>, role_id: Path<RoleId>) -> Done {
+    async fn revoke_user_role(&self, caller: GatewayCaller, uid: Path<MemberId>, role_id: Path<RoleId>) -> Done {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
@@ -244,7 +244,7 @@ impl Api {
     #[oai(path = "/users/:uid/roles/sync", method = "post", operation_id = "sync_user_roles")]
     async fn sync_user_roles(
         &self,
-        caller: GateOrClient,
+        caller: GatewayOrClient,
         uid: Path<MemberId>,
         body: Body<SyncUserRoles>,
     ) -> Reply<SyncResult> {

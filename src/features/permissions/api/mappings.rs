@@ -12,7 +12,7 @@ use super::roles::RoleKey;
 use crate::features::permissions::{Mapping, Source, known_role, no_role_of_key, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Gate;
+use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, giving};
@@ -97,7 +97,7 @@ impl Api {
     #[oai(path = "/role-mappings", method = "get", operation_id = "list_role_mappings")]
     async fn list_role_mappings(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         source: Query<Option<MappingSource>>,
         offset: Query<Option<u64>>,
         /// Go on behind this: the `next` of the answer before. Without `offset`
@@ -123,7 +123,7 @@ impl Api {
     #[oai(path = "/role-mappings", method = "put", operation_id = "upsert_role_mapping")]
     async fn upsert_role_mapping(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpsertRoleMapping>,
     ) -> Reply<RoleMappingView> {
@@ -174,7 +174,7 @@ impl Api {
     #[oai(path = "/role-mappings", method = "delete", operation_id = "delete_role_mapping")]
     async fn delete_role_mapping(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         request: &poem::Request,
         external_source: Query<Option<MappingSource>>,
         external_key: Query<Option<String>>,

@@ -13,12 +13,12 @@ use super::{OpenClose, PermissionNode, PermissionType, flat, tree};
 use crate::features::permissions::{import, publish};
 use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Gate, GateOrKey, Person};
+use crate::kernel::authn::caller::{GatewayCaller, GatewayOrKey, MemberCaller};
 use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::authz::decide::effective;
 use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{Cause, Error};
@@ -180,7 +180,7 @@ impl Api {
     #[oai(path = "/catalog", method = "get", operation_id = "get_permission_catalog")]
     async fn get_permission_catalog(
         &self,
-        _caller: Gate,
+        _caller: GatewayCaller,
         status: Query<Option<OpenClose>>,
         #[oai(name = "type")] user_type: Query<Option<PermissionType>>,
         #[oai(name = "tree")] as_tree: Query<Option<bool>>,
@@ -217,7 +217,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn import_catalog(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         /// The application whose entries these are
         app: Query<Option<String>>,
         /// What the names begin with
@@ -289,13 +289,13 @@ impl Api {
     #[oai(path = "/me", method = "get", operation_id = "get_my_permissions")]
     async fn get_my_permissions(
         &self,
-        caller: GateOrKey,
+        caller: GatewayOrKey,
         include_tree: Query<Option<bool>>,
     ) -> RenderedReply<MyPermissions> {
         let snapshot = self.app.guard.snapshot.load();
         let member = authz::require_own(&caller, ME_READ)?;
         let tenant = caller.tenant(&snapshot)?;
-        let slots = effective(&snapshot, tenant, member, matches!(caller.who, Who::Member(_)));
+        let slots = effective(&snapshot, tenant, member, matches!(caller.principal, Principal::Member(_)));
         let mut json = rendered_rights(&snapshot, tenant, member, &slots);
         if include_tree.0.unwrap_or(false) {
             let catalog = &snapshot.catalog;
@@ -315,7 +315,7 @@ impl Api {
     #[oai(path = "/policy/reload", method = "post", operation_id = "reload_policy")]
     async fn reload_policy(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         request: &poem::Request,
         body: OptionalBody<PolicyReload>,
     ) -> Reply<PolicyReloaded> {

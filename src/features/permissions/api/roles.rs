@@ -11,7 +11,7 @@ use super::{OpenClose, PermissionNode, flat};
 use crate::features::permissions::{self, RoleRecord, known_role, require_role_key, store};
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Gate;
+use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz::catalog::{Catalog, PermissionIndex};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -135,7 +135,7 @@ impl Api {
     ///
     /// System roles come first. Not paged: an organization has at most `limits.roles`.
     #[oai(path = "/roles", method = "get", operation_id = "list_roles")]
-    async fn list_roles(&self, caller: Gate) -> Reply<RoleList> {
+    async fn list_roles(&self, caller: GatewayCaller) -> Reply<RoleList> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_LIST)?;
         let roles = self.app.read(move |r| store::list_roles(r, tenant)).await?;
         Ok(ok(RoleList { roles: roles.into_iter().map(RoleView::of).collect() }))
@@ -145,7 +145,7 @@ impl Api {
     ///
     /// A role of the organization, without permissions at first.
     #[oai(path = "/roles", method = "post", operation_id = "create_role")]
-    async fn create_role(&self, caller: Gate, body: Body<CreateRole>) -> Reply<RoleView> {
+    async fn create_role(&self, caller: GatewayCaller, body: Body<CreateRole>) -> Reply<RoleView> {
         let roles_max = self.app.config.roles_max;
         let create = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ROLE_CREATE)?;
@@ -182,7 +182,7 @@ impl Api {
     ///
     /// By its id; for its permissions see `/permissions/roles/{id}/permissions`.
     #[oai(path = "/roles/:id", method = "get", operation_id = "get_role")]
-    async fn get_role(&self, caller: Gate, id: Path<RoleId>) -> Reply<RoleView> {
+    async fn get_role(&self, caller: GatewayCaller, id: Path<RoleId>) -> Reply<RoleView> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::ROLE_GET)?;
         let role = self.app.read(move |r| store::get_role(r, tenant, id.0)).await?;
         let version = role.version;
@@ -196,7 +196,7 @@ impl Api {
     #[oai(path = "/roles/:id", method = "patch", operation_id = "update_role")]
     async fn update_role(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         id: Path<RoleId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateRole>,
@@ -243,7 +243,7 @@ impl Api {
     #[oai(path = "/roles/:id", method = "delete", operation_id = "delete_role")]
     async fn delete_role(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         id: Path<RoleId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
@@ -276,7 +276,7 @@ impl Api {
     ///
     /// Ancestors that are only implied are listed too. The ETag is that of the set.
     #[oai(path = "/roles/:id/permissions", method = "get", operation_id = "list_role_permissions")]
-    async fn list_role_permissions(&self, caller: Gate, id: Path<RoleId>) -> Reply<RolePermissions> {
+    async fn list_role_permissions(&self, caller: GatewayCaller, id: Path<RoleId>) -> Reply<RolePermissions> {
         let snapshot = self.app.snapshot();
         let tenant = authz::require_in_tenant(&snapshot, &caller, Permission::ROLE_LIST_PERMISSIONS)?;
         let role = self.app.read(move |r| store::get_role(r, tenant, id.0)).await?;
@@ -293,7 +293,7 @@ impl Api {
     #[oai(path = "/roles/:id/permissions", method = "put", operation_id = "replace_role_permissions")]
     async fn replace_role_permissions(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         id: Path<RoleId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<ReplaceRolePermissions>,
@@ -327,7 +327,7 @@ impl Api {
     #[oai(path = "/roles/:id/users", method = "get", operation_id = "list_role_members")]
     async fn list_role_members(
         &self,
-        caller: Gate,
+        caller: GatewayCaller,
         id: Path<RoleId>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,

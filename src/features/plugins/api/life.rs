@@ -10,7 +10,7 @@ use super::{PluginFilter, PluginMode, PluginView, bindings_of};
 use crate::features::plugins::{self, Whole, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Filter, Mode};
@@ -61,7 +61,7 @@ impl Api {
     #[oai(path = "/plugins/:name/activate", method = "post", operation_id = "activate_plugin")]
     async fn activate_plugin(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<ActivatePlugin>,
@@ -102,7 +102,7 @@ impl Api {
     #[oai(path = "/plugins/:name/deactivate", method = "post", operation_id = "deactivate_plugin")]
     async fn deactivate_plugin(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<PluginView> {
@@ -121,7 +121,7 @@ impl Api {
     #[oai(path = "/plugins/:name/rollback", method = "post", operation_id = "roll_back_plugin")]
     async fn roll_back_plugin(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<PluginView> {
@@ -151,7 +151,7 @@ impl Api {
     #[oai(path = "/plugins/:name", method = "delete", operation_id = "delete_plugin")]
     async fn delete_plugin(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
@@ -181,7 +181,7 @@ impl Api {
     #[oai(path = "/plugins/:name/versions/:version", method = "delete", operation_id = "delete_plugin_version")]
     async fn delete_plugin_version(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         version: Path<u32>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{FailedVector, Plugin, Report, State, Tried, Version, Whole, store};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Binding, Filter, Mode};
@@ -422,7 +422,7 @@ impl Api {
     #[oai(path = "/plugins", method = "get", operation_id = "list_plugins")]
     async fn list_plugins(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Go on behind this: the `next` of the answer before. Without `offset`
@@ -441,7 +441,7 @@ impl Api {
     /// Its versions, what of them is in force and with which settings, what can be rolled back to, and what the versions
     /// in force have done.
     #[oai(path = "/plugins/:name", method = "get", operation_id = "get_plugin")]
-    async fn get_plugin(&self, caller: Person, name: Path<String>) -> Reply<PluginView> {
+    async fn get_plugin(&self, caller: MemberCaller, name: Path<String>) -> Reply<PluginView> {
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_GET)?;
         let whole = self.app.read(move |r| store::get(r, tenant, &name.0)).await?;
         let version = whole.plugin.version;
@@ -454,7 +454,7 @@ impl Api {
     #[oai(path = "/plugins/:name/log", method = "get", operation_id = "get_plugin_log")]
     async fn get_plugin_log(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,

@@ -14,7 +14,7 @@ use crate::features::plugins::run::{self, refused};
 use crate::features::plugins::{Answer, Version, Whole, store};
 use crate::kernel::app::App;
 use crate::kernel::app::log_entry::shown;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::authz::{self, Reach};
@@ -212,7 +212,7 @@ impl Api {
     #[oai(path = "/plugins/:name/dry-run", method = "post", operation_id = "dry_run_plugin")]
     async fn dry_run_plugin(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         name: Path<String>,
         body: Body<DryRunPlugin>,
     ) -> Reply<DryRunAnswer> {

@@ -12,7 +12,7 @@ use super::{PluginState, ReportView, VersionView};
 use crate::features::plugins::{self, Answer, Report, Room, Tried, Upload, Uploads, Version, Whole, store};
 use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::Exports;
@@ -81,7 +81,7 @@ impl Api {
     #[oai(path = "/plugins", method = "post", operation_id = "upload_plugin")]
     async fn upload_plugin(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         /// 1 to 63 of a-z 0-9 -, beginning with a letter
         name: Query<String>,
         _component: WasmComponent,

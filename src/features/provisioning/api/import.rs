@@ -13,7 +13,7 @@ use crate::features::provisioning::import::{self, COLUMNS, Outcome, Plan, Row};
 use crate::features::provisioning::{self, spreadsheet};
 use crate::features::quotas::Rules;
 use crate::kernel::app::{App, Changed, Large, Transaction};
-use crate::kernel::authn::caller::Office;
+use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::Maker;
@@ -112,7 +112,7 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "import_users")]
     async fn import_users(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         /// Only say what would be done
         dry_run: Query<Option<bool>>,
         /// Send each new member a mail with a one-time link

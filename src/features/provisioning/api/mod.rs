@@ -13,7 +13,7 @@ use crate::features::members::{self, Filter, require_may_touch, require_visible}
 use crate::features::provisioning::{self, Edit, NewUser, User};
 use crate::features::quotas::{self, Rules};
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authn::caller::Office;
+use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::giving::{self, Gift, Touch};
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
@@ -206,7 +206,7 @@ impl Api {
     #[oai(path = "/", method = "get", operation_id = "list_users")]
     async fn list_users(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         /// Found in username, e-mail and display name
         #[oai(validator(max_length = 200))]
         keyword: Query<Option<String>>,
@@ -239,7 +239,7 @@ impl Api {
     /// key is in this answer and nowhere else; it opens `me:read`, `videos:write`, `quotas:read` and `jobs:read`. What
     /// somebody has already is a 409 that names every such field.
     #[oai(path = "/", method = "post", operation_id = "create_user")]
-    async fn create_user(&self, caller: Office, body: Body<CreateUser>) -> Reply<CreatedUser> {
+    async fn create_user(&self, caller: AdminCaller, body: Body<CreateUser>) -> Reply<CreatedUser> {
         let body = body.0;
         let (config, rules) = (&self.app.config, Rules::of(&self.app.config));
         let (members_max, keys_max, has_mail) = (config.members_max, config.api_keys_max, !config.mail_host.is_empty());
@@ -295,7 +295,7 @@ impl Api {
     /// The shape that upload services expect: account, quota and folder in one object. An organization sees of
     /// a member who belongs to others too no names elsewhere, and sizes of 0.
     #[oai(path = "/:id", method = "get", operation_id = "get_user")]
-    async fn get_user(&self, caller: Office, id: Path<MemberId>) -> Reply<UserView> {
+    async fn get_user(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<UserView> {
         let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));
         let reach = authz::require(&snapshot, &caller, Permission::USER_GET)?;
         require_visible(&snapshot, reach, id.0)?;
@@ -313,7 +313,7 @@ impl Api {
     #[oai(path = "/:id", method = "patch", operation_id = "update_user")]
     async fn update_user(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateUser>,
@@ -358,7 +358,7 @@ impl Api {
     #[oai(path = "/:id", method = "delete", operation_id = "delete_user")]
     async fn delete_user(
         &self,
-        caller: Office,
+        caller: AdminCaller,
         id: Path<MemberId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {

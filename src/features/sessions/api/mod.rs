@@ -17,7 +17,7 @@ use poem_openapi::{Object, OpenApi};
 use super::{clear_cookies, end, renew, renew_cookies, sign_in};
 use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::{Person, Visitor};
+use crate::kernel::authn::caller::{MemberCaller, Visitor};
 use crate::kernel::error::{Cause, Error};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::SessionId;
@@ -140,11 +140,11 @@ impl Api {
     ///
     /// Ends the session and every token of it, from the next request on, and takes the cookies away.
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
-    async fn logout(&self, caller: Person) -> Done {
+    async fn logout(&self, caller: MemberCaller) -> Done {
         if let (Some(member), Some(session)) = (caller.member(), caller.session) {
             end(&self.app, &caller, member, session).await?;
         }
-        clear_cookies(&self.app, &caller.exchange);
+        clear_cookies(&self.app, &caller.context);
         Ok(done())
     }
 }

@@ -10,7 +10,7 @@ use crate::features::sessions::store::{self, SessionRow};
 use crate::features::sessions::{clear_cookies, end, end_sessions};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Done, Reply, Tag, done, ok};
 use crate::kernel::ids::{SessionId, Timestamp};
@@ -64,7 +64,7 @@ impl Api {
     ///
     /// Devices on which the caller is signed in; `is_current` is the one that asks.
     #[oai(path = "/", method = "get", operation_id = "list_my_sessions")]
-    async fn list_my_sessions(&self, caller: Person) -> Reply<Sessions> {
+    async fn list_my_sessions(&self, caller: MemberCaller) -> Reply<Sessions> {
         let member = caller.signed_in()?;
         let found = self.app.read(move |r| store::list_sessions(r, member, Timestamp::now())).await?;
         Ok(ok(Sessions { items: found.into_iter().map(|row| shown(row, caller.session)).collect() }))
@@ -74,10 +74,10 @@ impl Api {
     ///
     /// Signs one device out; its access tokens stop working with this answer.
     #[oai(path = "/:id", method = "delete", operation_id = "end_my_session")]
-    async fn end_my_session(&self, caller: Person, id: Path<SessionId>) -> Done {
+    async fn end_my_session(&self, caller: MemberCaller, id: Path<SessionId>) -> Done {
         end(&self.app, &caller, caller.signed_in()?, id.0).await?;
         if caller.session == Some(id.0) {
-            clear_cookies(&self.app, &caller.exchange);
+            clear_cookies(&self.app, &caller.context);
         }
         Ok(done())
     }
@@ -88,7 +88,7 @@ impl Api {
     #[oai(path = "/", method = "delete", operation_id = "end_my_sessions")]
     async fn end_my_sessions(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         /// Leaves the session that asks as it is
         keep_current: Query<Option<bool>>,
     ) -> Reply<EndedSessions> {
@@ -105,7 +105,7 @@ impl Api {
         };
         let answer = self.app.change(&caller, "session.end_all", end_all).await?.answer;
         if kept.is_none() {
-            clear_cookies(&self.app, &caller.exchange);
+            clear_cookies(&self.app, &caller.context);
         }
         Ok(ok(answer))
     }

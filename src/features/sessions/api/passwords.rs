@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 
 use crate::features::sessions::passwords::{Link, change_own, make_link, reset, send_link};
 use crate::kernel::app::{App, Changed, Transaction};
-use crate::kernel::authn::caller::{Office, Person, Visitor};
+use crate::kernel::authn::caller::{AdminCaller, MemberCaller, Visitor};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Body, Done, LinkToken, Password, Reply, Tag, done, ok};
@@ -68,7 +68,7 @@ impl Api {
     ///
     /// Ends every other session; the one that asks goes on.
     #[oai(path = "/me/password", method = "post", operation_id = "change_my_password")]
-    async fn change_my_password(&self, caller: Person, body: Body<ChangePassword>) -> Done {
+    async fn change_my_password(&self, caller: MemberCaller, body: Body<ChangePassword>) -> Done {
         let ChangePassword { old_password, new_password } = body.0;
         change_own(&self.app, &caller, old_password.0, new_password.0).await?;
         Ok(done())
@@ -97,7 +97,7 @@ impl Api {
     ///
     /// Works once, for `auth.reset_link_ttl_s`; a new link voids the ones before. Hand it over by a way you trust.
     #[oai(path = "/admin/members/:id/password-link", method = "post", operation_id = "create_password_link")]
-    async fn create_password_link(&self, caller: Office, id: Path<MemberId>) -> Reply<PasswordLink> {
+    async fn create_password_link(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<PasswordLink> {
         authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_PASSWORD_LINK)?;
         let make = make_link(&self.app, secret::token("pr_")?, id.0);
         let make = move |t: &Transaction<'_>, caller: &Identity| make(t, caller).map(shown);

@@ -13,7 +13,7 @@ use crate::features::sessions::second_factor::{self, NewSecret};
 use crate::features::sessions::token_answer::{TokenAnswer, require_own_site, shown};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{Person, Visitor};
+use crate::kernel::authn::caller::{MemberCaller, Visitor};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -155,7 +155,7 @@ impl Api {
     ///
     /// Whether one is set up, and how many recovery codes are left.
     #[oai(path = "/me/second-factor", method = "get", operation_id = "get_my_second_factor")]
-    async fn get_my_second_factor(&self, caller: Person) -> Reply<SecondFactorView> {
+    async fn get_my_second_factor(&self, caller: MemberCaller) -> Reply<SecondFactorView> {
         let member = caller.signed_in()?;
         let state = self.app.read(move |r| second_factor::state(r, member)).await?;
         Ok(ok(SecondFactorView {
@@ -173,7 +173,7 @@ impl Api {
     async fn begin_my_second_factor(
         &self,
         request: &Request,
-        caller: Person,
+        caller: MemberCaller,
         body: OptionalBody<BeginSecondFactor>,
     ) -> Reply<FactorSecret> {
         let member = caller.signed_in()?;
@@ -185,7 +185,7 @@ impl Api {
     ///
     /// With the first code of the authenticator app. Every other session of the member ends.
     #[oai(path = "/me/second-factor/confirm", method = "post", operation_id = "confirm_my_second_factor")]
-    async fn confirm_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
+    async fn confirm_my_second_factor(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
         let member = caller.signed_in()?;
         let recovery_codes = second_factor::confirm(&self.app, &caller, member, body.0.code.0).await?;
         Ok(ok(RecoveryCodes { recovery_codes }))
@@ -195,7 +195,7 @@ impl Api {
     ///
     /// The former ones are void.
     #[oai(path = "/me/second-factor/recovery-codes", method = "post", operation_id = "renew_my_recovery_codes")]
-    async fn renew_my_recovery_codes(&self, caller: Person, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
+    async fn renew_my_recovery_codes(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
         let member = caller.signed_in()?;
         let recovery_codes = second_factor::renew_recovery_codes(&self.app, &caller, member, body.0.code.0).await?;
         Ok(ok(RecoveryCodes { recovery_codes }))
@@ -205,7 +205,7 @@ impl Api {
     ///
     /// Refused while an organization asks for one. Every other session of the member ends.
     #[oai(path = "/me/second-factor/remove", method = "post", operation_id = "remove_my_second_factor")]
-    async fn remove_my_second_factor(&self, caller: Person, body: Body<SecondFactorCode>) -> Done {
+    async fn remove_my_second_factor(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Done {
         second_factor::remove(&self.app, &caller, caller.signed_in()?, body.0.code.0).await?;
         Ok(done())
     }
@@ -216,7 +216,7 @@ impl Api {
     /// by the administrator of the only organization that the member belongs to; never of a member who holds more than
     /// the caller, and never of oneself.
     #[oai(path = "/admin/members/:id/second-factor", method = "delete", operation_id = "reset_second_factor")]
-    async fn reset_second_factor(&self, caller: Person, id: Path<MemberId>) -> Done {
+    async fn reset_second_factor(&self, caller: MemberCaller, id: Path<MemberId>) -> Done {
         let reset = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_RESET_FACTOR)?;
             require_visible(t.snapshot(), reach, id.0)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::{Object, OpenApi};
 
 use crate::kernel::app::{App, keys};
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::http::{Reply, Tag, ok};
@@ -41,7 +41,7 @@ impl Api {
     ///
     /// The keys that access tokens are signed with, without their secret halves: the present one and those still accepted.
     #[oai(path = "/", method = "get", operation_id = "list_signing_keys")]
-    async fn list_signing_keys(&self, caller: Person) -> Reply<SigningKeys> {
+    async fn list_signing_keys(&self, caller: MemberCaller) -> Reply<SigningKeys> {
         authz::require(&self.app.snapshot(), &caller, Permission::SIGNING_KEY_LIST)?;
         self.published().await
     }
@@ -50,7 +50,7 @@ impl Api {
     ///
     /// It signs from now on; the former ones are published and accepted for `auth.signing_key_overlap_s`.
     #[oai(path = "/rotate", method = "post", operation_id = "rotate_signing_key")]
-    async fn rotate_signing_key(&self, caller: Person) -> Reply<SigningKeys> {
+    async fn rotate_signing_key(&self, caller: MemberCaller) -> Reply<SigningKeys> {
         keys::rotate(&self.app, &caller).await?;
         self.published().await
     }

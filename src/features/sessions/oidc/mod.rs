@@ -24,7 +24,7 @@ use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::cookie;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authn::token::{self, Use};
-use crate::kernel::authz::principal::Exchange;
+use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Cause, Error, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret;
@@ -206,7 +206,7 @@ async fn with_userinfo(app: &App, provider: &Provider, published: &Published, sa
 pub async fn member_of_bearer(
     app: &Arc<App>,
     providers: &Providers,
-    exchange: &Arc<Exchange>,
+    exchange: &Arc<RequestContext>,
     token: &str,
 ) -> Result<MemberId> {
     let refused = |why: String| Error::new(Cause::InvalidBearer).because(why);

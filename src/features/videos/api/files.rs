@@ -10,7 +10,7 @@ use crate::features::members;
 use crate::features::quotas::{self, Fit, Rules};
 use crate::features::videos::{self, Admission, Filter, store};
 use crate::kernel::app::{App, Changed, Transaction};
-use crate::kernel::authn::caller::{OfficeOrKey, PersonOrKey};
+use crate::kernel::authn::caller::{AdminOrKey, MemberOrKey};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{Reach, Whose};
@@ -64,7 +64,7 @@ impl Api {
     #[oai(path = "/register", method = "post", operation_id = "register_video")]
     async fn register_video(
         &self,
-        caller: PersonOrKey,
+        caller: MemberOrKey,
         /// For whom a service registers, by the name at SFTPGo
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
@@ -101,7 +101,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the query")]
     async fn list_videos(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         /// Only those of this member
         member: Query<Option<MemberId>>,
         /// Only those without an owner; for the platform
@@ -141,7 +141,7 @@ impl Api {
     ///
     /// By its id, which follows from its path.
     #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
-    async fn get_video(&self, caller: OfficeOrKey, id: Path<String>) -> Reply<VideoView> {
+    async fn get_video(&self, caller: AdminOrKey, id: Path<String>) -> Reply<VideoView> {
         let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
         let look = move |r: &Reader<'_>| {
             let video = whose.require(&caller, videos::get(r, &id.0)?)?;
@@ -158,7 +158,7 @@ impl Api {
     #[oai(path = "/videos/:id", method = "delete", operation_id = "delete_video")]
     async fn delete_video(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
@@ -180,7 +180,7 @@ impl Api {
     #[oai(path = "/videos/:id/transfer", method = "post", operation_id = "transfer_video")]
     async fn transfer_video(
         &self,
-        caller: OfficeOrKey,
+        caller: AdminOrKey,
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<TransferVideo>,

@@ -8,7 +8,7 @@ use super::{FilePath, FolderPrefix, WRITE};
 use crate::features::videos::import::{self, Outcome, Wish};
 use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::OfficeOrKey;
+use crate::kernel::authn::caller::AdminOrKey;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::{self, Whose};
 use crate::kernel::http::{Body, Reply, Tag, ok};
@@ -90,7 +90,7 @@ impl Api {
     /// followed, hidden files are left alone. Repeated, it takes in what is new. With `limit` it stops after so many
     /// files, and goes on with `after`.
     #[oai(path = "/import", method = "post", operation_id = "import_videos")]
-    async fn import_videos(&self, caller: OfficeOrKey, body: Body<ImportVideos>) -> Reply<Imported> {
+    async fn import_videos(&self, caller: AdminOrKey, body: Body<ImportVideos>) -> Reply<Imported> {
         authz::require(&self.app.snapshot(), &caller, Permission::VIDEO_IMPORT)?;
         let body = body.0;
         let is_dry_run = body.dry_run == Some(true);
@@ -124,7 +124,7 @@ impl Api {
     ///
     /// By the first part of the path, which is a member's name at SFTPGo. Without the permission those in one's own folder.
     #[oai(path = "/claim", method = "post", operation_id = "claim_videos")]
-    async fn claim_videos(&self, caller: OfficeOrKey, body: Body<ClaimVideos>) -> Reply<Claimed> {
+    async fn claim_videos(&self, caller: AdminOrKey, body: Body<ClaimVideos>) -> Reply<Claimed> {
         let is_dry_run = body.0.dry_run == Some(true);
         let outcome = match Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
             Whose::All(_) => import::claim(&self.app, &caller, is_dry_run).await?,

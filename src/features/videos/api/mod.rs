@@ -14,7 +14,7 @@ use super::{Registered, Registration, Video, measure, path::VideoPath};
 use crate::features::quotas::{self, Fit};
 use crate::features::{members, videos};
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authz::principal::{Identity, Who};
+use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, Whose};
 use crate::kernel::db::Reader;
@@ -124,9 +124,9 @@ impl Owner {
     /// The member itself; or the one that `X-SFTPGo-User` names, by the key of a service that may. The header of a
     /// member decides nothing: a member acts for itself.
     fn find(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
-        let is_service = match &caller.who {
-            Who::Key(key) => key.member().is_none(),
-            Who::CommandLine => true,
+        let is_service = match &caller.principal {
+            Principal::Key(key) => key.member().is_none(),
+            Principal::CommandLine => true,
             _ => false,
         };
         if is_service { Self::named(r, snapshot, caller, named) } else { Self::itself(r, caller, named) }
@@ -144,7 +144,7 @@ impl Owner {
     }
 
     fn named(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
-        if let Who::Key(key) = &caller.who
+        if let Principal::Key(key) = &caller.principal
             && !key.has_scope(WRITE)
         {
             return Err(Error::new(Cause::ScopeNotAllowed).saying("this key lacks the scope videos:write"));

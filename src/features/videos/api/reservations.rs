@@ -11,7 +11,7 @@ use crate::features::quotas::Rules;
 use crate::features::quotas::reservations::{self, Reservation};
 use crate::features::videos::commit_reservation;
 use crate::kernel::app::{App, Transaction};
-use crate::kernel::authn::caller::PersonOrKey;
+use crate::kernel::authn::caller::MemberOrKey;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{ReservationId, Timestamp};
@@ -106,7 +106,7 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "create_reservation")]
     async fn create_reservation(
         &self,
-        caller: PersonOrKey,
+        caller: MemberOrKey,
         /// For whom a service reserves, by the name at SFTPGo
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
@@ -134,7 +134,7 @@ impl Api {
     #[oai(path = "/:id/commit", method = "post", operation_id = "commit_reservation")]
     async fn commit_reservation(
         &self,
-        caller: PersonOrKey,
+        caller: MemberOrKey,
         /// For whom a service commits, by the name at SFTPGo
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,
@@ -164,7 +164,7 @@ impl Api {
     #[oai(path = "/:id/release", method = "post", operation_id = "release_reservation")]
     async fn release_reservation(
         &self,
-        caller: PersonOrKey,
+        caller: MemberOrKey,
         /// For whom a service releases, by the name at SFTPGo
         #[oai(name = "X-SFTPGo-User")]
         named: Header<Option<String>>,

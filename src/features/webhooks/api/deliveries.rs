@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -123,7 +123,7 @@ impl Api {
     #[allow(clippy::too_many_arguments, reason = "one argument a filter is how the document learns of them")]
     async fn list_deliveries(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         /// `pending`, `delivered` or `dead`
         state: Query<Option<DeliveryState>>,
         /// `webhook`, `mail`, `sftpgo`, `wordpress`, or the id of one webhook
@@ -164,7 +164,7 @@ impl Api {
     /// It is tried at once, with all attempts before it. One that waits for its next attempt does not wait longer. A
     /// later event of the same target that was delivered meanwhile stays delivered.
     #[oai(path = "/:id/retry", method = "post", operation_id = "retry_delivery")]
-    async fn retry_delivery(&self, caller: Person, id: Path<String>) -> Reply<DeliveryView> {
+    async fn retry_delivery(&self, caller: MemberCaller, id: Path<String>) -> Reply<DeliveryView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::OUTBOX_RETRY)?;
             let (event, target) = named(&id.0).ok_or(Cause::DeliveryNotFound)?;

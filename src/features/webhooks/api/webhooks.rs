@@ -10,7 +10,7 @@ use crate::features::webhooks::sender::{Sender, key_id, secret};
 use crate::features::webhooks::{Webhook, forget_target, store};
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -139,7 +139,7 @@ impl Api {
     #[oai(path = "/", method = "get", operation_id = "list_webhooks")]
     async fn list_webhooks(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         #[oai(validator(minimum(value = "1")))] limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
         /// Go on behind this: the `next` of the answer before. Without `offset`
@@ -156,7 +156,7 @@ impl Api {
     /// It hears of its organization's events; one that the platform makes, of the whole site's. The secret is in this
     /// answer and nowhere else. It is switched off when who made or rotated it last may not make it any more.
     #[oai(path = "/", method = "post", operation_id = "create_webhook")]
-    async fn create_webhook(&self, caller: Person, body: Body<CreateWebhook>) -> Reply<WebhookSecret> {
+    async fn create_webhook(&self, caller: MemberCaller, body: Body<CreateWebhook>) -> Reply<WebhookSecret> {
         let body = body.0;
         let (sealer, most, is_allowed) = (self.app.sealer, self.app.config.webhooks_max, self.sender.allows(&body.url));
         let make = move |t: &Transaction<'_>, caller: &Identity| {
@@ -194,7 +194,7 @@ impl Api {
     #[oai(path = "/:id", method = "patch", operation_id = "update_webhook")]
     async fn update_webhook(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         id: Path<WebhookId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateWebhook>,
@@ -233,7 +233,7 @@ impl Api {
     #[oai(path = "/:id", method = "delete", operation_id = "delete_webhook")]
     async fn delete_webhook(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         id: Path<WebhookId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
@@ -257,7 +257,7 @@ impl Api {
     #[oai(path = "/:id/rotate", method = "post", operation_id = "rotate_webhook")]
     async fn rotate_webhook(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         id: Path<WebhookId>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<WebhookSecret> {
@@ -284,7 +284,7 @@ impl Api {
     ///
     /// Sends an event of the kind `ping` now, whether the webhook is switched on or not, and answers what came back.
     #[oai(path = "/:id/test", method = "post", operation_id = "test_webhook")]
-    async fn test_webhook(&self, caller: Person, id: Path<WebhookId>) -> Reply<WebhookTrial> {
+    async fn test_webhook(&self, caller: MemberCaller, id: Path<WebhookId>) -> Reply<WebhookTrial> {
         let note = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_TEST)?;
             let webhook = store::get_webhook(t, reach.organization(), id.0)?;

@@ -18,7 +18,7 @@ use crate::integrations::sftpgo::event::Heard;
 use crate::integrations::sftpgo::files;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Guard;
-use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Failure, Tag, body, inputs};
 
@@ -95,7 +95,7 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+        let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
         // What is no text equals no key.
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
         let key = header("x-hook-key").map(str::to_owned);

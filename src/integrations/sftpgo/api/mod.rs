@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::integrations::sftpgo::reconcile::{self, Drift, Mended};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::http::{OptionalBody, Reply, Tag, ok};
@@ -140,7 +140,7 @@ impl Api {
     ///
     /// Asks SFTPGo for all its users, and changes nothing.
     #[oai(path = "/drift", method = "get", operation_id = "get_sftpgo_drift")]
-    async fn get_sftpgo_drift(&self, caller: Person) -> Reply<DriftView> {
+    async fn get_sftpgo_drift(&self, caller: MemberCaller) -> Reply<DriftView> {
         authz::require(&self.app.snapshot(), &caller, Permission::SFTPGO_DRIFT)?;
         Ok(ok(reconcile::compare(&self.app).await?.into()))
     }
@@ -152,7 +152,7 @@ impl Api {
     #[oai(path = "/reconcile", method = "post", operation_id = "reconcile_sftpgo")]
     async fn reconcile_sftpgo(
         &self,
-        caller: Person,
+        caller: MemberCaller,
         request: &Request,
         body: OptionalBody<ReconcileSftpgo>,
     ) -> Reply<MendedView> {

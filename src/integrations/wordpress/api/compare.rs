@@ -8,7 +8,7 @@ use crate::integrations::wordpress::Odd;
 use crate::integrations::wordpress::accounts::{Effect, Outcome};
 use crate::integrations::wordpress::compare::{Place, Wish, compare};
 use crate::kernel::app::App;
-use crate::kernel::authn::caller::Person;
+use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::error::Error;
@@ -135,7 +135,7 @@ impl Api {
     /// name. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays, and the same
     /// request goes on from there.
     #[oai(path = "/sync", method = "post", operation_id = "sync_wordpress")]
-    async fn sync_wordpress(&self, caller: Person, body: Body<SyncWordPress>) -> Reply<SyncedWordPress> {
+    async fn sync_wordpress(&self, caller: MemberCaller, body: Body<SyncWordPress>) -> Reply<SyncedWordPress> {
         authz::require(&self.app.snapshot(), &caller, Permission::WORDPRESS_SYNC)?;
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);

@@ -17,7 +17,7 @@ use crate::integrations::wordpress::accounts::{Hint, Mark, Outcome, is_known, ma
 use crate::integrations::wordpress::users::Office;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{Guard, scheme_in};
-use crate::kernel::authz::principal::{Exchange, Identity};
+use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::error::{Cause, Error, Result};
 use crate::kernel::http::{Failure, Tag, inputs};
 use crate::kernel::ids::MemberId;
@@ -70,7 +70,7 @@ impl<'a> ApiExtractor<'a> for Sent {
 /// Who sends a hint: the plugin by a signature, or a service of this site by the internal secret.
 struct Sender {
     guard: Arc<Guard>,
-    exchange: Arc<Exchange>,
+    exchange: Arc<RequestContext>,
     internal: Option<String>,
     /// Time and signatures.
     signed: (Option<String>, Option<String>),
@@ -86,7 +86,7 @@ impl Sender {
         if let Some(offered) = self.internal {
             self.guard.require_internal(&offered)?;
             let caller = Identity::service(self.exchange);
-            let exchange = caller.exchange.clone();
+            let exchange = caller.context.clone();
             let bytes = exchange.body.read(Limit::Ordinary, exchange.party(&app.snapshot())).await?.clone();
             return Ok((caller, bytes, None));
         }
@@ -125,7 +125,7 @@ impl<'a> ApiExtractor<'a> for Sender {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        let exchange = request.data::<Arc<Exchange>>().ok_or_else(|| Error::internal("no exchange"))?;
+        let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
         // What is no text fits nothing.
         let header =
             |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned());

@@ -7,12 +7,12 @@ use poem::http::Method;
 use poem::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN};
 use poem::http::uri::Authority;
 
-use super::{CLIENT, FromCommandLine, GATEWAY, Guard, INTERNAL, KEY, MEMBER, Prover};
+use super::{CLIENT, FromCommandLine, GATEWAY, Guard, INTERNAL, KEY, MEMBER, SessionBackend};
 use crate::kernel::authn::cookie::{self, Provenance};
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz::client::{self, Client, Presented};
 use crate::kernel::authz::key::{self, ApiKey};
-use crate::kernel::authz::principal::{Actor, Credential, Exchange, Idempotency, Identity, Who};
+use crate::kernel::authz::principal::{Actor, Credential, RequestContext, Idempotency, Identity, Principal};
 use crate::kernel::authz::require_one_factor_enough;
 use crate::kernel::authz::snapshot::{Snapshot, Status};
 use crate::kernel::error::{Cause, Error, Result};
@@ -26,16 +26,16 @@ static X_UID: HeaderName = HeaderName::from_static("x-uid");
 static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
 pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
-    let exchange = exchange_of(request)?;
+    let exchange = context_of(request)?;
     let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
     let (mut session, mut credential) = (None, Credential::Lasting);
     let who = if request.data::<FromCommandLine>().is_some() {
-        Who::CommandLine
+        Principal::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
         let shown = shown_of_client(guard, request, header(&X_API_KEY).unwrap_or(""));
         let client = client(guard, client_key, &shown, &exchange)?;
         credential = shown;
-        Who::Client(client)
+        Principal::Client(client)
     } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
         if let Some(offered) = header(&X_INTERNAL_SECRET) {
             guard.require_internal(offered)?;
@@ -43,20 +43,20 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         // X-UID and X-Tenant-ID together are the credential of a gateway.
         header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
         credential = Credential::Token;
-        Who::Asserted(asserted(&guard.snapshot.load(), uid)?)
+        Principal::Asserted(asserted(&guard.snapshot.load(), uid)?)
     } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
         guard.require_internal(offered)?;
-        Who::Internal
+        Principal::Internal
     } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
         let token = bearer_token(authorization)?;
         if key::is_key(token) {
             let (key, hash) = api_key(guard, request, token, &exchange, takes).await?;
             credential = Credential::Key(hash);
-            Who::Key(key)
+            Principal::Key(key)
         } else if takes & MEMBER != 0 {
             let named = bearer(guard, request, token, &exchange).await?;
             (session, credential) = (named.1, Credential::Token);
-            Who::Member(named.0)
+            Principal::Member(named.0)
         } else {
             return Err(nobody(takes));
         }
@@ -64,10 +64,10 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
         let (key, hash) = api_key(guard, request, offered, &exchange, takes).await?;
         credential = Credential::Key(hash);
-        Who::Key(key)
+        Principal::Key(key)
     } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
         (session, credential) = (Some(named.session), Credential::Token);
-        Who::Member(named.member)
+        Principal::Member(named.member)
     } else {
         return Err(nobody(takes));
     };
@@ -75,16 +75,16 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     let named_tenant = header(&X_TENANT_ID)
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
     let idempotency = idempotency(request)?;
-    let _ = exchange.who.set(Actor::Known(who.clone()));
-    Ok(Identity { who, credential, session, named_tenant, exchange, idempotency })
+    let _ = exchange.actor.set(Actor::Known(who.clone()));
+    Ok(Identity { principal: who, credential, session, named_tenant, context: exchange, idempotency })
 }
 
-pub(super) fn exchange_of(request: &Request) -> Result<Arc<Exchange>> {
-    request.data::<Arc<Exchange>>().cloned().ok_or_else(|| Error::internal("no exchange"))
+pub(super) fn context_of(request: &Request) -> Result<Arc<RequestContext>> {
+    request.data::<Arc<RequestContext>>().cloned().ok_or_else(|| Error::internal("no exchange"))
 }
 
-fn prover_of(request: &Request) -> Result<&Arc<dyn Prover>> {
-    request.data::<Arc<dyn Prover>>().ok_or_else(|| Error::internal("no prover"))
+fn backend_of(request: &Request) -> Result<&Arc<dyn SessionBackend>> {
+    request.data::<Arc<dyn SessionBackend>>().ok_or_else(|| Error::internal("no prover"))
 }
 
 /// The longest key that makes a creating request happen once.
@@ -141,14 +141,14 @@ async fn bearer(
     guard: &Guard,
     request: &Request,
     token: &str,
-    exchange: &Arc<Exchange>,
+    exchange: &Arc<RequestContext>,
 ) -> Result<(MemberId, Option<SessionId>)> {
     let verified = guard.keys.load().verify(token, Timestamp::now());
     match verified {
         Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
         Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
         Err(_) => {
-            let member = prover_of(request)?.foreign(exchange, token).await?;
+            let member = backend_of(request)?.foreign(exchange, token).await?;
             // A provider's token belongs to no session of ours, so that no second factor was shown with it.
             require_one_factor_enough(&guard.snapshot.load(), member)?;
             Ok((member, None))
@@ -178,7 +178,7 @@ async fn api_key(
     guard: &Guard,
     request: &Request,
     text: &str,
-    exchange: &Arc<Exchange>,
+    exchange: &Arc<RequestContext>,
     takes: u8,
 ) -> Result<(Arc<ApiKey>, Hash)> {
     let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
@@ -186,13 +186,13 @@ async fn api_key(
         return Err(Error::new(Cause::Forbidden).saying("no API key can do this: sign in"));
     }
     if key.is_emergency {
-        prover_of(request)?.spend(exchange, &key).await?;
+        backend_of(request)?.spend(exchange, &key).await?;
     }
     Ok((key, hash))
 }
 
 /// The member of the session cookies. An access token that has ended is renewed on the way.
-async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, takes: u8) -> Result<Option<Named>> {
+async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<RequestContext>, takes: u8) -> Result<Option<Named>> {
     if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
         return Ok(None);
     }
@@ -211,7 +211,7 @@ async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<Exchange>, t
         (Some(Ok(named)), _) => Ok(Some(named)),
         // Also for an ended session: the renewal then removes the invalid cookies.
         (_, Some((refresh, session))) => {
-            let named = prover_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
+            let named = backend_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
             guard.admit(named).map(Some)
         }
         (Some(Err(refused)), None) => Err(refused),
@@ -245,14 +245,14 @@ fn shown_of_client(guard: &Guard, request: &Request, offered: &str) -> Credentia
     }
 }
 
-fn client(guard: &Guard, client_key: &str, shown: &Credential, exchange: &Exchange) -> Result<Arc<Client>> {
+fn client(guard: &Guard, client_key: &str, shown: &Credential, exchange: &RequestContext) -> Result<Arc<Client>> {
     let Credential::Client { secret, origin, path } = shown else { return Err(Cause::InvalidClient.into()) };
     let (address, origin, now) = (exchange.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
     let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });
     if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
         // The log and the audit log name the client even when it is rejected.
-        let _ = exchange.who.set(Actor::TurnedAway(named.clone()));
+        let _ = exchange.actor.set(Actor::TurnedAway(named.clone()));
     }
     admitted
 }
