@@ -13,7 +13,7 @@ use super::help::Spelling;
 use super::{Common, Failed, Site, directory, open};
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::db::mark;
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 
 /// How often, and after how long, a directory that another process has is tried again.
 const PATIENCE: u32 = 200;
@@ -185,7 +185,7 @@ const SAID_HERE: [(&str, &str); 14] = [
 fn explained(answer: &Value, spelling: &Spelling) -> String {
     let word = answer["detail"].as_str().unwrap_or_default();
     let message = answer["message"].as_str().unwrap_or("it failed, and did not say why");
-    let is_of_table = Cause::ALL.iter().any(|cause| cause.word() == word && cause.message() == message);
+    let is_of_table = ErrorCode::ALL.iter().any(|cause| cause.word() == word && cause.message() == message);
     // A sentence that was made for this one failure says more than the table.
     let said = SAID_HERE.iter().find(|(of, _)| is_of_table && *of == word).map(|(_, said)| *said);
     let mut text = said.unwrap_or(message).to_owned();

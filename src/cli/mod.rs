@@ -37,7 +37,7 @@ use poem::endpoint::BoxEndpoint;
 use crate::features::{members, organizations, permissions};
 use crate::kernel::app::App;
 use crate::kernel::config::{Config, Sources};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::outbound::mail;
 use crate::kernel::runtime::log;
 use crate::kernel::sandbox::compile;
@@ -282,7 +282,7 @@ pub async fn open(config: Config) -> Result<Site> {
     for founded in founded {
         match founded {
             // A site that is there is served as it is, until there is space.
-            Err(e) if e.cause == Cause::DatabaseFull && app.snapshot().platform().is_some() => {
+            Err(e) if e.cause == ErrorCode::DatabaseFull && app.snapshot().platform().is_some() => {
                 tracing::warn!(error = %e, "what this version adds was not written: restart it when there is space");
             }
             founded => founded?,

@@ -17,7 +17,7 @@ use crate::integrations::sftpgo;
 use crate::kernel::app::watch::{self, supervise};
 use crate::kernel::app::{App, keys};
 use crate::kernel::config::Config;
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::runtime::log;
 use crate::server::{deliver, listener};
@@ -44,7 +44,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     let public_url = config.public_url.clone();
     let connections_max = process::connections(config.connections_max);
     let Site { app, endpoint } = match open(config).await {
-        Err(e) if matches!(e.cause, Cause::DatabaseLost | Cause::DatabaseDamaged) => {
+        Err(e) if matches!(e.cause, ErrorCode::DatabaseLost | ErrorCode::DatabaseDamaged) => {
             log::flush();
             super::fail(&e.into(), common.json);
             return Ok(ExitCode::from(NEEDS_A_PERSON));

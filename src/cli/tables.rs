@@ -4,7 +4,7 @@ use super::help;
 use crate::kernel::app::figures;
 use crate::kernel::authz::permission::OWN;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Result, code};
+use crate::kernel::error::{ErrorCode, Result, code};
 use crate::kernel::outbox::Kind;
 
 /// The scope that stands for "of the area" in the table of codes.
@@ -110,14 +110,14 @@ fn permissions() -> String {
 }
 
 fn codes() -> String {
-    let row = |cause: &Cause| {
+    let row = |cause: &ErrorCode| {
         let number = match cause.scope() {
             0 => format!("…{:06}", code(*cause, OWN_AREA) % 1_000_000),
             scope => code(*cause, scope).to_string(),
         };
         [number, format!("{} `{}`", cause.status(), cause.word()), cause.message().to_owned()]
     };
-    table(["Code", "Status and word", "Message"], Cause::ALL.iter().map(row))
+    table(["Code", "Status and word", "Message"], ErrorCode::ALL.iter().map(row))
 }
 
 fn metrics() -> Result<String> {

@@ -18,7 +18,7 @@ use crate::features::invitations::{self, Newcomer};
 use crate::features::members::require_first;
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 
 const TITLE: &str = "Invitation";
 
@@ -54,7 +54,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 #[handler]
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     if is_from_elsewhere(request) {
-        return refusal(TITLE, &Error::new(Cause::Forbidden));
+        return refusal(TITLE, &Error::new(ErrorCode::Forbidden));
     }
     let Some(exchange) = request.data::<Arc<RequestContext>>() else {
         return refusal(TITLE, &Error::internal("no exchange"));
@@ -76,8 +76,8 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
         Ok(()) => page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs(&app.config))),
         Err(e) => {
             let faults = match e.cause {
-                Cause::BadInput => e.fields.iter().map(fault).collect::<Vec<_>>(),
-                Cause::UsernameExists | Cause::EmailExists => {
+                ErrorCode::BadInput => e.fields.iter().map(fault).collect::<Vec<_>>(),
+                ErrorCode::UsernameExists | ErrorCode::EmailExists => {
                     let text =
                         format!("{}. If that is you, join with your account, as said below.", capitalized(e.message()));
                     vec![Fault { field: "login", text }]

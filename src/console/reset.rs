@@ -15,7 +15,7 @@ use super::page::{
 use crate::features::sessions::passwords::{require_link, reset};
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 
 const TITLE: &str = "New password – Roster";
 
@@ -52,7 +52,7 @@ pub async fn submit(
 ) -> Response {
     let Submitted { token, password, again } = submitted.0;
     if is_from_elsewhere(request) {
-        return refusal(TITLE, &Error::new(Cause::Forbidden));
+        return refusal(TITLE, &Error::new(ErrorCode::Forbidden));
     }
     if let Err(refused) = require_link(&app, &token).await {
         return refusal(TITLE, &refused);
@@ -67,7 +67,7 @@ pub async fn submit(
             "<h1>Done</h1><p>Your new password is set, and everything that was signed in has ended. Sign in with it \
              where you are used to. This link is used up.</p>",
         ),
-        Err(e) if e.cause == Cause::BadInput => {
+        Err(e) if e.cause == ErrorCode::BadInput => {
             let fault = |message: &str| Fault { field: "password", text: format!("The password {message}.") };
             let faults: Vec<Fault> = e.fields.iter().map(|field| fault(&field.message)).collect();
             page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &faults))

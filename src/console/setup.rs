@@ -18,7 +18,7 @@ use super::page::{
 use crate::features::members;
 use crate::kernel::app::{App, is_setup_token};
 use crate::kernel::authn::caller::FromCommandLine;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::Failure;
 
 const TITLE: &str = "Roster set-up";
@@ -52,7 +52,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Submitted>) -> Response {
     let Submitted { token, login, password, again } = submitted.0;
     if is_from_elsewhere(request) {
-        return refusal(TITLE, &Error::new(Cause::Forbidden));
+        return refusal(TITLE, &Error::new(ErrorCode::Forbidden));
     }
     // The token is checked first, so that a request without it causes no password hash.
     if let Err(refused) = require_open(&app, &token).await {
@@ -82,7 +82,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
                 docs(&app.config)
             ),
         ),
-        Err(e) if e.cause == Cause::BadInput => {
+        Err(e) if e.cause == ErrorCode::BadInput => {
             let fault = |field: &Field| Fault {
                 field: if field.name() == "login" { "login" } else { "password" },
                 text: format!("The {} {}.", field.name(), field.message),
@@ -104,9 +104,9 @@ struct First {
 #[handler]
 pub async fn new_administrator(app: Data<&Arc<App>>, request: &Request, body: Body) -> Result<Response, Failure> {
     if request.data::<FromCommandLine>().is_none() {
-        return Err(Cause::RouteNotFound.into());
+        return Err(ErrorCode::RouteNotFound.into());
     }
-    let malformed = |why: String| Error::new(Cause::MalformedBody).because(why);
+    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).because(why);
     let bytes = body.into_bytes().await.map_err(|e| malformed(e.to_string()))?;
     let First { login, password } = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
     let uid = members::create_first_administrator(&app, &login, password, None).await?;
@@ -122,10 +122,10 @@ fn answer(data: &serde_json::Value) -> Response {
 #[handler]
 pub async fn new_link(app: Data<&Arc<App>>, request: &Request) -> Result<Response, Failure> {
     if request.data::<FromCommandLine>().is_none() {
-        return Err(Cause::RouteNotFound.into());
+        return Err(ErrorCode::RouteNotFound.into());
     }
     if members::is_set_up(&app).await? {
-        return Err(Cause::SetupDone.into());
+        return Err(ErrorCode::SetupDone.into());
     }
     let token = app.new_setup_token().await?;
     let url = app.url.get().cloned().unwrap_or_else(|| app.config.public_url());
@@ -138,11 +138,11 @@ async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
     let (is_right, is_set_up) = (app.read(move |r| is_setup_token(r, &offered)).await?, members::is_set_up(app).await?);
     match (is_right, is_set_up) {
         (true, false) => Ok(()),
-        (true, true) => Err(Cause::SetupDone.into()),
+        (true, true) => Err(ErrorCode::SetupDone.into()),
         // There is no new link to be had.
-        (false, true) => Err(Error::new(Cause::SetupToken)
+        (false, true) => Err(Error::new(ErrorCode::SetupToken)
             .saying("this set-up link is over: the administrator exists already, so sign in")),
-        (false, false) => Err(Cause::SetupToken.into()),
+        (false, false) => Err(ErrorCode::SetupToken.into()),
     }
 }
 

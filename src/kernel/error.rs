@@ -34,17 +34,17 @@ macro_rules! causes {
     ($($name:ident $scope:literal $category:literal $word:literal $message:literal;)*) => {
         /// What went wrong, without HTTP. A new cause only where a client would act differently.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Cause { $(#[doc = $message] $name,)* }
+        pub enum ErrorCode { $(#[doc = $message] $name,)* }
 
-        impl Cause {
-            pub const ALL: &'static [Cause] = &[$(Cause::$name,)*];
+        impl ErrorCode {
+            pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name,)*];
 
             /// The code's scope; 0 means the scope of the area that was asked.
-            pub const fn scope(self) -> u32 { match self { $(Cause::$name => $scope,)* } }
-            pub const fn category(self) -> u32 { match self { $(Cause::$name => $category,)* } }
+            pub const fn scope(self) -> u32 { match self { $(ErrorCode::$name => $scope,)* } }
+            pub const fn category(self) -> u32 { match self { $(ErrorCode::$name => $category,)* } }
             /// The stable word of the envelope's `detail`.
-            pub const fn word(self) -> &'static str { match self { $(Cause::$name => $word,)* } }
-            pub const fn message(self) -> &'static str { match self { $(Cause::$name => $message,)* } }
+            pub const fn word(self) -> &'static str { match self { $(ErrorCode::$name => $word,)* } }
+            pub const fn message(self) -> &'static str { match self { $(ErrorCode::$name => $message,)* } }
         }
     };
 }
@@ -210,7 +210,7 @@ causes! {
     Busy 35 606 "busy" "the server is busy: try again";
 }
 
-impl Cause {
+impl ErrorCode {
     /// The status that a category stands for (CONTRACT §1).
     pub const fn status(self) -> u16 {
         match self.category() {
@@ -236,7 +236,7 @@ impl Cause {
 /// A failure on its way to the caller.
 #[derive(Debug, Clone)]
 pub struct Error {
-    pub cause: Cause,
+    pub cause: ErrorCode,
     pub fields: Vec<Field>,
     /// Seconds after which a new try makes sense.
     pub retry_after_s: Option<NonZeroU32>,
@@ -253,7 +253,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub fn new(cause: Cause) -> Self {
+    pub fn new(cause: ErrorCode) -> Self {
         Self {
             cause,
             fields: Vec::new(),
@@ -267,7 +267,7 @@ impl Error {
 
     /// Bad input: all bad fields at once.
     pub fn fields(fields: Vec<Field>) -> Self {
-        Self { fields, ..Self::new(Cause::BadInput) }
+        Self { fields, ..Self::new(ErrorCode::BadInput) }
     }
 
     pub fn field(name: &str, message: impl Into<String>) -> Self {
@@ -279,7 +279,7 @@ impl Error {
     }
 
     pub fn internal(source: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Cause::Internal).because(source)
+        Self::new(ErrorCode::Internal).because(source)
     }
 
     #[must_use]
@@ -321,8 +321,8 @@ impl Error {
     }
 }
 
-impl From<Cause> for Error {
-    fn from(cause: Cause) -> Self {
+impl From<ErrorCode> for Error {
+    fn from(cause: ErrorCode) -> Self {
         Self::new(cause)
     }
 }
@@ -347,7 +347,7 @@ impl std::error::Error for Error {}
 ///
 /// A cause with scope 0 takes the area's. In the permission area all but input has scope 31, whatever its cause: the
 /// gateway definition fixes the numbers, and its callers compare them.
-pub fn code(cause: Cause, area: u32) -> u32 {
+pub fn code(cause: ErrorCode, area: u32) -> u32 {
     const INPUT: u32 = 10;
     const PERMISSIONS: u32 = 31;
     let scope = match cause.scope() {
@@ -365,22 +365,22 @@ mod tests {
 
     #[test]
     fn the_numbers_that_the_gateway_definition_fixes() {
-        assert_eq!(code(Cause::Unauthenticated, 31), 31_501_000);
-        assert_eq!(code(Cause::InvalidBearer, 31), 31_501_000);
-        assert_eq!(code(Cause::Database, 31), 31_201_000);
-        assert_eq!(code(Cause::Internal, 31), 31_601_000);
-        assert_eq!(code(Cause::NotConfigured, 31), 31_605_000);
-        assert_eq!(code(Cause::BadInput, 31), 10_101_000);
-        assert_eq!(code(Cause::RoleKey, 31), 31_101_000);
-        assert_eq!(code(Cause::RoleExists, 31), 31_303_000);
-        assert_eq!(code(Cause::SystemRole, 31), 31_309_000);
-        assert_eq!(code(Cause::RoleInUse, 31), 31_312_000);
-        assert_eq!(code(Cause::Forbidden, 31), 31_505_000);
+        assert_eq!(code(ErrorCode::Unauthenticated, 31), 31_501_000);
+        assert_eq!(code(ErrorCode::InvalidBearer, 31), 31_501_000);
+        assert_eq!(code(ErrorCode::Database, 31), 31_201_000);
+        assert_eq!(code(ErrorCode::Internal, 31), 31_601_000);
+        assert_eq!(code(ErrorCode::NotConfigured, 31), 31_605_000);
+        assert_eq!(code(ErrorCode::BadInput, 31), 10_101_000);
+        assert_eq!(code(ErrorCode::RoleKey, 31), 31_101_000);
+        assert_eq!(code(ErrorCode::RoleExists, 31), 31_303_000);
+        assert_eq!(code(ErrorCode::SystemRole, 31), 31_309_000);
+        assert_eq!(code(ErrorCode::RoleInUse, 31), 31_312_000);
+        assert_eq!(code(ErrorCode::Forbidden, 31), 31_505_000);
     }
 
     #[test]
     fn the_permission_area_has_no_numbers_of_other_areas() {
-        for cause in Cause::ALL {
+        for cause in ErrorCode::ALL {
             let scope = code(*cause, 31) / 1_000_000;
             assert_eq!(scope, if cause.scope() == 10 { 10 } else { 31 }, "{cause:?}");
         }
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn words_are_unique() {
-        let mut words: Vec<_> = Cause::ALL.iter().map(|cause| cause.word()).collect();
+        let mut words: Vec<_> = ErrorCode::ALL.iter().map(|cause| cause.word()).collect();
         words.sort_unstable();
         let all = words.len();
         words.dedup();

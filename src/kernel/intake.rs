@@ -18,7 +18,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::kernel::config::{self, Config};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 /// Of a body that is not wanted, so much is read away for a caller who is known, so that the connection lives on. For
 /// others it is `limits.public_body_bytes`.
@@ -260,7 +260,7 @@ impl Drop for Held {
 
 fn no_space() -> Error {
     let message = "the server has as many bytes of requests as it holds at a time: try again";
-    Error::new(Cause::Busy).saying(message).because("limits.bytes_in_flight").retry_after(1)
+    Error::new(ErrorCode::Busy).saying(message).because("limits.bytes_in_flight").retry_after(1)
 }
 
 impl Slot {
@@ -279,7 +279,7 @@ impl Slot {
         let Some(mut unread) = self.take() else { return Ok(&NONE) };
         let wait = unread.intake.wait;
         let Ok(collected) = tokio::time::timeout(wait, unread.collect(limit, party)).await else {
-            return Err(Error::new(Cause::RequestTimeout).header("Connection", "close"));
+            return Err(Error::new(ErrorCode::RequestTimeout).header("Connection", "close"));
         };
         match collected {
             Ok(held) => Ok(&self.read.get_or_init(|| held).bytes),
@@ -345,7 +345,7 @@ impl Unread {
         };
         let too_large = || {
             let message = format!("the body is larger than the {bytes_max} bytes that this address takes");
-            Error::new(Cause::TooLarge).saying(message)
+            Error::new(ErrorCode::TooLarge).saying(message)
         };
         let promised = self.body.size_hint().lower();
         if promised > bytes_max {
@@ -367,9 +367,9 @@ impl Unread {
             let Some(frame) = frame else { break };
             let broke_off = |e: io::Error| match e.kind() {
                 io::ErrorKind::TimedOut => {
-                    Error::new(Cause::RequestTimeout).header("Connection", "close").because(e.to_string())
+                    Error::new(ErrorCode::RequestTimeout).header("Connection", "close").because(e.to_string())
                 }
-                _ => Error::new(Cause::MalformedBody).saying("the body broke off").because(e.to_string()),
+                _ => Error::new(ErrorCode::MalformedBody).saying("the body broke off").because(e.to_string()),
             };
             let Ok(piece) = frame.map_err(broke_off)?.into_data() else { continue };
             let length = piece.len() as u64;

@@ -14,7 +14,7 @@ use crate::kernel::app::App;
 use crate::kernel::app::denials::shown;
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::intake::{Limit, Origin, Slot};
@@ -103,12 +103,12 @@ impl<E> Edge<E> {
     fn rendered(&self, error: poem::Error, method: &Method, exchange: &RequestContext) -> Response {
         match converted(error) {
             Ok(mut failure) => {
-                if failure.cause == Cause::MethodNotAllowed
+                if failure.cause == ErrorCode::MethodNotAllowed
                     && let Ok(found) = self.methods.at(&exchange.path)
                 {
                     failure = failure.header("Allow", found.value.clone());
                 }
-                if failure.cause == Cause::RouteNotFound {
+                if failure.cause == ErrorCode::RouteNotFound {
                     let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
                     failure = failure.saying(message);
                 }
@@ -132,7 +132,7 @@ impl<E> Edge<E> {
         let status = failure.cause.status();
         self.log(failure, exchange);
         let (kind, name) = exchange.actor();
-        if failure.cause == Cause::RateLimited && kind == CLIENT_KIND {
+        if failure.cause == ErrorCode::RateLimited && kind == CLIENT_KIND {
             self.app.figures.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
         let body = failure_body(failure, self.area(&exchange.path), request_id, self.app.config.debug && status >= 500);
@@ -157,7 +157,7 @@ impl<E> Edge<E> {
         let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
         let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = exchange.actor();
-        if cause == Cause::Internal {
+        if cause == ErrorCode::Internal {
             // Never coalesced: the answer refers to this log line.
             return tracing::error!(request_id, path, word, source, kind, name, "failed");
         }
@@ -237,19 +237,19 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     let text = error.to_string();
     let is_path = error.is::<poem_openapi::error::ParsePathError>() || error.is::<poem::error::ParsePathError>();
     if is_path {
-        return Ok(Error::new(Cause::NotFound).because(text));
+        return Ok(Error::new(ErrorCode::NotFound).because(text));
     }
     let cause = match error.status() {
-        StatusCode::NOT_FOUND => Cause::RouteNotFound,
-        StatusCode::METHOD_NOT_ALLOWED => Cause::MethodNotAllowed,
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Cause::MediaType,
-        StatusCode::PAYLOAD_TOO_LARGE => Cause::TooLarge,
-        StatusCode::UNAUTHORIZED => Cause::Unauthenticated,
-        StatusCode::BAD_REQUEST => Cause::MalformedBody,
-        _ => Cause::Internal,
+        StatusCode::NOT_FOUND => ErrorCode::RouteNotFound,
+        StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::MediaType,
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
+        StatusCode::UNAUTHORIZED => ErrorCode::Unauthenticated,
+        StatusCode::BAD_REQUEST => ErrorCode::MalformedBody,
+        _ => ErrorCode::Internal,
     };
     // This error's text repeats caller input, so it is not logged.
-    Ok(if cause == Cause::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
+    Ok(if cause == ErrorCode::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
 }
 
 /// The error code scope of sign-in.

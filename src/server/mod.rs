@@ -33,7 +33,7 @@ use crate::kernel::app::{App, figures};
 use crate::kernel::authn::caller::{FromCommandLine, SessionBackend};
 use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::Failure;
 use crate::kernel::http::document::{self, Answers, Declared};
 use crate::kernel::http::inputs::{self, Format, Inputs};
@@ -391,14 +391,14 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
         _ if is_local => {}
         Some(token) if offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &secret::hash(token))) => {}
         Some(_) => {
-            return Err(Error::new(Cause::Unauthenticated)
+            return Err(Error::new(ErrorCode::Unauthenticated)
                 .saying("metrics are for a bearer of the metrics token")
                 .into());
         }
         None => {
             let message =
                 "set metrics_token_file to read the metrics over the network; the local socket needs no token";
-            return Err(Error::new(Cause::NotConfigured).saying(message).into());
+            return Err(Error::new(ErrorCode::NotConfigured).saying(message).into());
         }
     }
     crate::server::deliver::observe(&app).await?;

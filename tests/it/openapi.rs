@@ -112,7 +112,7 @@ fn the_document_is_short_and_in_reading_order() {
 fn every_failure_has_a_heading_that_the_page_finds_by_its_status_and_by_its_word() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     let text = document["info"]["description"].as_str().expect("an introduction");
-    for cause in roster::kernel::error::Cause::ALL {
+    for cause in roster::kernel::error::ErrorCode::ALL {
         let heading = format!("\n### {} {}\n\n{}\n", cause.status(), cause.word(), cause.message());
         assert_eq!(text.matches(&heading).count(), 1, "{heading}");
     }

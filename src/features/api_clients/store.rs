@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::ApiClient;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;
 
@@ -16,7 +16,7 @@ const GET_CLIENT: &str = "
     where client_key = :client_key";
 
 pub fn get_client(r: &Reader<'_>, client_key: &str) -> Result<ApiClient> {
-    r.find(GET_CLIENT, &[(":client_key", &client_key)], client_of)?.ok_or_else(|| Cause::ClientNotFound.into())
+    r.find(GET_CLIENT, &[(":client_key", &client_key)], client_of)?.ok_or_else(|| ErrorCode::ClientNotFound.into())
 }
 
 const LIST_CLIENTS: List = List {

@@ -15,7 +15,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, giving};
 use crate::kernel::db::{Reader, Window};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::scopes::{ClientName, ClientScope, words};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
@@ -416,7 +416,7 @@ impl Whose {
             }
         };
         if members::get(t, member)?.status == "deleted" {
-            return Err(Cause::MemberDeleted.into());
+            return Err(ErrorCode::MemberDeleted.into());
         }
         members::require_may_change(t, caller, reach, member)?;
         Ok(reach)
@@ -425,14 +425,14 @@ impl Whose {
     /// One of these keys, if the caller may change it.
     fn find(self, t: &Transaction<'_>, caller: &Identity, id: ApiKeyId) -> Result<(KeyRow, Reach)> {
         let reach = self.require(t, caller)?;
-        let key = store::find_key(t, id)?.ok_or(Cause::ApiKeyNotFound)?;
+        let key = store::find_key(t, id)?.ok_or(ErrorCode::ApiKeyNotFound)?;
         match (self, &key.owner) {
             (Self::Own(member) | Self::Member(member, _), Owner::Member(owner)) if member == *owner => {}
             (Self::Services(..), Owner::Service(_)) => {}
             (Self::Services(_, Some(permission)), Owner::Member(owner)) => {
                 Self::Member(*owner, permission).require(t, caller)?;
             }
-            _ => return Err(Cause::ApiKeyNotFound.into()),
+            _ => return Err(ErrorCode::ApiKeyNotFound.into()),
         }
         Ok((key, reach))
     }

@@ -18,7 +18,7 @@ use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::Change;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{ApiKeyId, Timestamp};
 use crate::kernel::outbound::mail;
 use crate::kernel::secret::{self, Hash};
@@ -95,7 +95,7 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -
     let id = ApiKeyId::new();
     let (hash, text) = match new.imported {
         // One that was rotated away since is known too.
-        Some(hash) if t.snapshot().imported_key(&hash).is_some() => return Err(Cause::ApiKeyExists.into()),
+        Some(hash) if t.snapshot().imported_key(&hash).is_some() => return Err(ErrorCode::ApiKeyExists.into()),
         Some(hash) => (hash, None),
         None => {
             let text = key::new_text(new.kind.prefix, id, t.now())?;
@@ -128,7 +128,7 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
     promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now()).map_err(|lost| {
         let message = "who chose the member's password may make no key for it: the member changes the password first";
         if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
-            return Error::new(Cause::NotHeld).because(lost.to_string()).saying(message);
+            return Error::new(ErrorCode::NotHeld).because(lost.to_string()).saying(message);
         }
         lost
     })
@@ -153,7 +153,7 @@ fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Time
 /// rotates it answers for its scopes from now on: a former text that somebody else knew ends now (`promise::grace_ms`).
 pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
     if former.is_emergency() {
-        return Err(Cause::EmergencyKey.into());
+        return Err(ErrorCode::EmergencyKey.into());
     }
     let text = key::new_text(former.kind.prefix, former.id, t.now())?;
     let maker = maker_of(t, caller, &former.owner)?;
@@ -170,7 +170,7 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
 }
 
 fn shown(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Result<Shown> {
-    let key = store::find_key(t, id)?.ok_or(Cause::ApiKeyNotFound)?;
+    let key = store::find_key(t, id)?.ok_or(ErrorCode::ApiKeyNotFound)?;
     Ok(Shown { key, text, change: authz::store::api_key(t, id)? })
 }
 
@@ -202,7 +202,7 @@ pub async fn spend(app: &App, exchange: &Arc<RequestContext>, key: &Arc<ApiKey>)
     let caller = Identity::of(Principal::Key(key.clone()), exchange.clone());
     let spend = move |t: &Transaction<'_>, _: &Identity| {
         if !store::spend_key(t, id)? {
-            return Err(Error::new(Cause::InvalidKey).because("an emergency key that was used"));
+            return Err(Error::new(ErrorCode::InvalidKey).because("an emergency key that was used"));
         }
         let entry = Entry::new("api_key", id).after(json!({"spent": true}));
         Ok(Changed::new((), entry).policy([authz::store::api_key(t, id)?]))

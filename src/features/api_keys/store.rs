@@ -7,7 +7,7 @@ use super::{KeyRow, NewKey};
 use crate::kernel::authz::key::{Kind, Owner};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::Hash;
 
@@ -108,7 +108,7 @@ pub fn insert_key(
             (":now", &w.now()),
             (":maker", &maker_of(&new.owner, maker)),
         ],
-        &[("api_keys.hash", Cause::ApiKeyExists)],
+        &[("api_keys.hash", ErrorCode::ApiKeyExists)],
     )
 }
 

@@ -17,7 +17,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
@@ -224,7 +224,7 @@ impl Api {
                 let failed = |e: Error| std::io::Error::other(e.to_string());
                 // It lasts as long as its reader takes, who may lose the right meanwhile.
                 if may_export(&app, &caller, wanted).map_err(failed)? != filter.organization {
-                    return Err(failed(Cause::Forbidden.into()));
+                    return Err(failed(ErrorCode::Forbidden.into()));
                 }
                 let window = Window::internal(Some(EXPORT_STEP), None, after).map_err(failed)?;
                 let found =
@@ -271,7 +271,7 @@ fn narrowed(
 ) -> crate::kernel::error::Result<Option<OrganizationId>> {
     match wanted {
         Some(id) if reach.includes(id) => Ok(Some(id)),
-        Some(_) => Err(Cause::OrganizationNotFound.into()),
+        Some(_) => Err(ErrorCode::OrganizationNotFound.into()),
         None => Ok(reach.organization()),
     }
 }

@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, giving};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
 use crate::kernel::ids::{GrantId, MemberId, OrganizationId};
 use crate::kernel::outbox::Kind;
@@ -152,7 +152,7 @@ impl Api {
                     is_new = true;
                     id
                 }
-                None => return Err(Cause::UserNotFound.into()),
+                None => return Err(ErrorCode::UserNotFound.into()),
             };
             let (id, change) = grants::grant(t, member, &right.as_right())?;
             if change.is_some() && t.snapshot().grants() as u64 >= grants_max {
@@ -189,7 +189,7 @@ impl Api {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::GRANT_DELETE)?;
             giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
-            let member = find(t, body.authentik_sub.as_deref(), body.uid)?.ok_or(Cause::UserNotFound)?;
+            let member = find(t, body.authentik_sub.as_deref(), body.uid)?.ok_or(ErrorCode::UserNotFound)?;
             let answer = |deleted| Revoked { deleted, result: "revoked".into() };
             let Some((id, change)) = grants::revoke(t, member.id, &right.as_right())? else {
                 return Ok(Changed::nothing(answer(0)));
@@ -250,7 +250,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         self.app
             .read(move |r| {
-                let member = find(r)?.ok_or(Cause::UserNotFound)?;
+                let member = find(r)?.ok_or(ErrorCode::UserNotFound)?;
                 let rights = match member.is_active() {
                     true => {
                         let whose = (member.id, reach);

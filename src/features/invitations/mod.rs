@@ -20,7 +20,7 @@ use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, giving};
 use crate::kernel::db::{Listed, Reader, Window, Writer};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::outbox::Kind;
 use crate::kernel::secret::{self, Hash};
@@ -125,7 +125,7 @@ pub fn list(r: &Reader<'_>, tenant: OrganizationId, window: &Window) -> Result<L
 pub fn withdraw(t: &Transaction<'_>, tenant: OrganizationId, id: InvitationId) -> Result<Entry> {
     let found = store::get_invitation(t, tenant, id)?;
     if found.accepted_at.is_some() {
-        return Err(Cause::InvitationAccepted.into());
+        return Err(ErrorCode::InvitationAccepted.into());
     }
     store::delete_invitation(t, id)?;
     Ok(Entry::new("invitation", id).within(tenant).before(json!({"role": found.role_key})))
@@ -150,11 +150,11 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
                 && invitation.role.is_none_or(|id| tenant.role(id).is_some_and(|role| role.is_open))
         })
     };
-    let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(Cause::InvalidLink)?;
+    let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(ErrorCode::InvalidLink)?;
     let Invitation { organization, role, maker, .. } = &invited.invitation;
     let promised = Promise::Invitation { tenant: *organization, role: *role };
     promise::require_kept(snapshot, maker, promised, now)
-        .map_err(|lost| Error::new(Cause::InvalidLink).because(format!("its maker: {}", lost.message())))?;
+        .map_err(|lost| Error::new(ErrorCode::InvalidLink).because(format!("its maker: {}", lost.message())))?;
     Ok(invited)
 }
 
@@ -207,7 +207,7 @@ pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &s
     let hash = secret::hash(token);
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         if !t.snapshot().is_active(member) {
-            return Err(Cause::InvalidBearer.into());
+            return Err(ErrorCode::InvalidBearer.into());
         }
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
         let seat = join(t, &invitation, member)?;

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{Invitation, Invited};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::secret::Hash;
 
@@ -18,7 +18,7 @@ const FIND_INVITATION: &str = "
 
 pub fn get_invitation(r: &Reader<'_>, organization: OrganizationId, id: InvitationId) -> Result<Invitation> {
     let found = r.find(FIND_INVITATION, &[(":organization_id", &organization), (":id", &id)], invitation_of)?;
-    found.ok_or_else(|| Cause::InvitationNotFound.into())
+    found.ok_or_else(|| ErrorCode::InvitationNotFound.into())
 }
 
 const FIND_BY_HASH: &str = "

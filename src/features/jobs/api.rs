@@ -16,7 +16,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, Whose};
 use crate::kernel::db::{Reader, Window};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId};
 
@@ -402,7 +402,7 @@ impl Api {
             if is_own || is_seen {
                 seen(r, seen_by(&caller, filter.organization, &job), job)
             } else {
-                Err(Cause::JobNotFound.into())
+                Err(ErrorCode::JobNotFound.into())
             }
         };
         Ok(ok(self.app.read(look).await?.into()))

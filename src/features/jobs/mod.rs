@@ -28,7 +28,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 use queue::{Queue, Wanted};
@@ -380,9 +380,9 @@ pub struct Holder {
 
 impl Holder {
     fn find(&self, t: &Transaction<'_>) -> Result<Job> {
-        let job = store::find(t, self.job)?.ok_or(Cause::JobNotFound)?;
+        let job = store::find(t, self.job)?.ok_or(ErrorCode::JobNotFound)?;
         let is_near = self.reach.organization().is_none_or(|only| job.organization == Some(only));
-        if is_near { Ok(job) } else { Err(Cause::JobNotFound.into()) }
+        if is_near { Ok(job) } else { Err(ErrorCode::JobNotFound.into()) }
     }
 
     /// Is it this worker's, or was it the last one's to have it?
@@ -392,7 +392,7 @@ impl Holder {
 
     fn require(&self, job: &Job, now: Timestamp) -> Result<()> {
         let lives = job.state == "leased" && job.leased_until.is_some_and(|until| now < until);
-        if lives && self.is_of(job) { Ok(()) } else { Err(Cause::LeaseLost.into()) }
+        if lives && self.is_of(job) { Ok(()) } else { Err(ErrorCode::LeaseLost.into()) }
     }
 }
 
@@ -417,14 +417,14 @@ fn take_reports(job: &mut Job, reports: &[Report], rules: Rules) -> Result<()> {
     for report in reports {
         let word = report.processor.word();
         if !job.covers(report.processor) {
-            return Err(Error::new(Cause::StepState).saying(format!("{word} was not claimed with this lease")));
+            return Err(Error::new(ErrorCode::StepState).saying(format!("{word} was not claimed with this lease")));
         }
         let Some(step) = job.steps.iter_mut().find(|step| step.processor == report.processor) else { continue };
         if step.state != report.state && !step.state.leads_to(report.state) {
             let (from, to) = (step.state.word(), report.state.word());
             let needs = step.processor.needs().iter().map(|need| need.word()).collect::<Vec<_>>().join(" and ");
             let why = if step.state == StepState::Waiting { format!(" for {needs}") } else { String::new() };
-            return Err(Error::new(Cause::StepState).saying(format!("{word} is {from}{why}, and cannot become {to}")));
+            return Err(Error::new(ErrorCode::StepState).saying(format!("{word} is {from}{why}, and cannot become {to}")));
         }
         step.state = report.state;
         step.progress_percent = match report.state {
@@ -435,7 +435,7 @@ fn take_reports(job: &mut Job, reports: &[Report], rules: Rules) -> Result<()> {
         settle(&mut job.steps);
     }
     let running = job.steps.iter().filter(|step| step.state == StepState::Running).count();
-    if running > rules.processors_max { Err(Cause::ProcessorsBusy.into()) } else { Ok(()) }
+    if running > rules.processors_max { Err(ErrorCode::ProcessorsBusy.into()) } else { Ok(()) }
 }
 
 /// The worker has done its part: what it did not report as skipped is completed. What it did not claim waits for another
@@ -449,7 +449,7 @@ pub fn complete(t: &Transaction<'_>, holder: &Holder) -> Result<Changed<Job>> {
     holder.require(&job, t.now())?;
     if let Some(failed) = job.steps.iter().find(|step| step.state == StepState::Failed) {
         let message = format!("{} was reported as failed: fail the job instead", failed.processor.word());
-        return Err(Error::new(Cause::StepState).saying(message));
+        return Err(Error::new(ErrorCode::StepState).saying(message));
     }
     let claimed = job.processors.take();
     for (processor, _) in NEEDS {
@@ -500,7 +500,7 @@ pub fn fail(t: &Transaction<'_>, holder: &Holder, why: &str, retry: bool, rules:
 pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job>> {
     let mut job = Holder { job: id, worker: String::new(), lease: None, reach }.find(t)?;
     if job.state != "dead" {
-        return Err(Cause::JobNotDead.into());
+        return Err(ErrorCode::JobNotDead.into());
     }
     (job.attempts, job.run_at, job.leased_by, job.lease) = (0, t.now(), None, None);
     "queued".clone_into(&mut job.state);

@@ -6,7 +6,7 @@ use super::queue::{Queue, Ready};
 use super::{Filter, Job};
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{JobId, MemberId, OrganizationId, Timestamp};
 
 const INSERT_JOB: &str = "
@@ -76,7 +76,7 @@ pub fn find(r: &Reader<'_>, id: JobId) -> Result<Option<Job>> {
 }
 
 pub fn get(r: &Reader<'_>, id: JobId) -> Result<Job> {
-    find(r, id)?.ok_or_else(|| Cause::JobNotFound.into())
+    find(r, id)?.ok_or_else(|| ErrorCode::JobNotFound.into())
 }
 
 /// A job is held while it is queued and its member or its organization is not active.

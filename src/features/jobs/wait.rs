@@ -19,7 +19,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 
 /// May the caller take jobs? Looked at anew whenever a worker that waits looks for one.
@@ -70,7 +70,7 @@ struct Seat<'a> {
 
 impl<'a> Seat<'a> {
     fn take(app: &'a App, waiting: &'a Waiting, caller: &Identity) -> Result<Self> {
-        let busy = || Error::new(Cause::Busy).saying("too many workers wait for a job: try again").retry_after(1);
+        let busy = || Error::new(ErrorCode::Busy).saying("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.seats.try_acquire().map_err(|_| busy())?;
         let party = caller.context.party(&app.snapshot()).unwrap_or_default();
         let mut of = waiting.of();

@@ -4,7 +4,7 @@ use super::{Capacity, require_room, store};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::OrganizationId;
 
 /// How many members the site may have, and how many of them one organization may make.
@@ -41,7 +41,7 @@ pub fn require_capacity_of(
     let each_max = limits.each(t.snapshot());
     if !t.snapshot().is_platform(organization) && store::has_made(t, organization, each_max)? {
         let message = format!("this organization made {each_max} members already (limits.members_per_organization)");
-        return Err(Error::new(Cause::SiteFull).saying(message));
+        return Err(Error::new(ErrorCode::SiteFull).saying(message));
     }
     Ok(Capacity(Some(organization)))
 }

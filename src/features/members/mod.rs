@@ -27,7 +27,7 @@ use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 pub use store::{
@@ -318,7 +318,7 @@ pub struct Capacity(Option<OrganizationId>);
 
 /// Fails when the site has as many members as it may have. Who was erased is none.
 pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
-    if (snapshot.members() as u64) < members_max { Ok(Capacity(None)) } else { Err(Cause::SiteFull.into()) }
+    if (snapshot.members() as u64) < members_max { Ok(Capacity(None)) } else { Err(ErrorCode::SiteFull.into()) }
 }
 
 /// Activates or suspends a member; the last owner of an organization and the last administrator stay active.
@@ -371,7 +371,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
             writes::replace_pending(t, member.id, new.password_hash.as_deref().unwrap_or_default())?;
             member.id
         }
-        Some(_) => return Err(Cause::EmailExists.into()),
+        Some(_) => return Err(ErrorCode::EmailExists.into()),
         None => {
             let id = create(t, require_room(t.snapshot(), members_max)?, new)?;
             writes::set_status(t, id, "pending")?;
@@ -417,7 +417,7 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
 /// would be enough to take an account over.
 pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
     let message = "your own password is changed at /me/password";
-    if caller.member() == Some(id) { Err(Error::new(Cause::Forbidden).saying(message)) } else { Ok(()) }
+    if caller.member() == Some(id) { Err(Error::new(ErrorCode::Forbidden).saying(message)) } else { Ok(()) }
 }
 
 /// Fails unless the caller may change this member's e-mail, credentials and all else (`kernel::authz::giving`).
@@ -451,7 +451,7 @@ pub async fn bounded_guesses<T>(
     letters.require_patience(attempt, false, Timestamp::now())?;
     organization.as_ref().map_or(Ok(()), |of| letters.require_patience_with(of, Timestamp::now()))?;
     let done = change.await;
-    let is_taken = |refused: &Error| matches!(refused.cause, Cause::UsernameExists | Cause::EmailExists);
+    let is_taken = |refused: &Error| matches!(refused.cause, ErrorCode::UsernameExists | ErrorCode::EmailExists);
     if done.as_ref().is_err_and(is_taken) {
         let snapshot = app.snapshot();
         let is_elsewhere = move |r: &Reader<'_>| -> Result<bool> {
@@ -541,9 +541,9 @@ pub async fn create_first_administrator(
         if let Some(token) = &setup_token {
             use_setup_token(t, token)?;
         }
-        let platform = t.snapshot().platform().ok_or(Cause::OrganizationNotFound)?;
+        let platform = t.snapshot().platform().ok_or(ErrorCode::OrganizationNotFound)?;
         if has_administrator(t, platform.id)? {
-            return Err(Cause::SetupDone.into());
+            return Err(ErrorCode::SetupDone.into());
         }
         let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
         let new =

@@ -21,7 +21,7 @@ use super::legacy_hash::{Form, Prepared, without_disguise};
 use super::store;
 use crate::kernel::app::{App, HashKinds};
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
@@ -267,7 +267,7 @@ async fn in_turn<T: Send + 'static>(app: &App, work: impl FnOnce() -> Result<T> 
     let wait = Duration::from_millis(app.config.hash_wait_ms);
     let permit = tokio::time::timeout(wait, app.hashing.clone().acquire_owned())
         .await
-        .map_err(|_| Error::new(Cause::Busy).because("too many sign-ins at once").retry_after(1))?
+        .map_err(|_| Error::new(ErrorCode::Busy).because("too many sign-ins at once").retry_after(1))?
         .map_err(|_| Error::internal("hashing is closed"))?;
     tokio::task::spawn_blocking(move || {
         let _permit = permit;

@@ -6,7 +6,7 @@ use super::{Capacity, Login, Member, NewMember, folded, search_store};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 
 const FIND_MEMBER: &str = "
@@ -21,7 +21,7 @@ pub fn find_member(r: &Reader<'_>, id: MemberId) -> Result<Option<Member>> {
 }
 
 pub fn get_member(r: &Reader<'_>, id: MemberId) -> Result<Member> {
-    find_member(r, id)?.ok_or_else(|| Cause::MemberNotFound.into())
+    find_member(r, id)?.ok_or_else(|| ErrorCode::MemberNotFound.into())
 }
 
 const FIND_MEMBER_IN: &str = "
@@ -256,8 +256,8 @@ const INSERT_MEMBER: &str = "
             :password_hash, :now, :now)";
 
 /// Which unique index stands for which cause.
-const UNIQUE: &[(&str, Cause)] =
-    &[("members.email_folded", Cause::EmailExists), ("members.username_folded", Cause::UsernameExists)];
+const UNIQUE: &[(&str, ErrorCode)] =
+    &[("members.email_folded", ErrorCode::EmailExists), ("members.username_folded", ErrorCode::UsernameExists)];
 
 pub fn insert_member(w: &Writer<'_>, capacity: Capacity, id: MemberId, new: &NewMember) -> Result<()> {
     yield_names(w, id, new.username.as_deref(), new.email.as_deref())?;
@@ -493,7 +493,7 @@ pub fn insert_identity(
             (":account_id", &account_id),
             (":now", &w.now()),
         ],
-        &[("identities", Cause::MemberExists)],
+        &[("identities", ErrorCode::MemberExists)],
     )
 }
 

@@ -8,7 +8,7 @@ use super::{Member, store};
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
 /// Stands for the folder of somebody whom an organization does not see.
@@ -23,7 +23,7 @@ pub fn is_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> bool {
 
 /// Fails when the member is out of the caller's reach, exactly as if it did not exist.
 pub fn require_visible(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<()> {
-    if is_visible(snapshot, reach, id) { Ok(()) } else { Err(Cause::MemberNotFound.into()) }
+    if is_visible(snapshot, reach, id) { Ok(()) } else { Err(ErrorCode::MemberNotFound.into()) }
 }
 
 /// The member as the organization sees it, or as the site does; `None` where only the id is to be seen.

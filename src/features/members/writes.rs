@@ -9,7 +9,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 
 /// The names of a member: username, e-mail, display name. What was mailed to a former e-mail is void.
@@ -110,5 +110,5 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
 /// A member that was not erased.
 pub fn alive(t: &Transaction<'_>, id: MemberId) -> Result<Member> {
     let member = store::get_member(t, id)?;
-    if member.status == "deleted" { Err(Cause::MemberDeleted.into()) } else { Ok(member) }
+    if member.status == "deleted" { Err(ErrorCode::MemberDeleted.into()) } else { Ok(member) }
 }

@@ -16,7 +16,7 @@ use crate::kernel::authz::permission::{PLATFORM_ORG_CODE, Permission};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, giving};
 use crate::kernel::db::Window;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{ActiveInactive, Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::OrganizationId;
 
@@ -288,7 +288,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::ORGANIZATION_GET)?;
         let named = snapshot.tenant_named(&org_code.0).filter(|tenant| *tenant.org_code == *org_code.0);
-        let id = named.ok_or(Cause::OrganizationNotFound)?.id;
+        let id = named.ok_or(ErrorCode::OrganizationNotFound)?.id;
         require_reached(reach, id)?;
         let organization = self.app.read(move |r| store::get_organization(r, id)).await?;
         Ok(ok(organization.into()))
@@ -308,7 +308,7 @@ fn answer(committed: Committed<Organization>) -> Reply<OrganizationView> {
 
 /// What is not reached looks as if it were not there.
 fn require_reached(reach: Reach, id: OrganizationId) -> Result<()> {
-    if reach.includes(id) { Ok(()) } else { Err(Cause::OrganizationNotFound.into()) }
+    if reach.includes(id) { Ok(()) } else { Err(ErrorCode::OrganizationNotFound.into()) }
 }
 
 fn change(
@@ -325,7 +325,7 @@ fn change(
         return Ok(Changed::nothing(former));
     }
     if former.org_code == PLATFORM_ORG_CODE && !organization.is_active {
-        return Err(Cause::BuiltInOrganization.into());
+        return Err(ErrorCode::BuiltInOrganization.into());
     }
     store::update_organization(t, &organization)?;
     if organization.is_active {

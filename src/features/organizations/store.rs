@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::Organization;
 use crate::kernel::db::sql::Parameters;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
 const GET_ORGANIZATION: &str = "
@@ -14,7 +14,7 @@ const GET_ORGANIZATION: &str = "
     where id = :id";
 
 pub fn get_organization(r: &Reader<'_>, id: OrganizationId) -> Result<Organization> {
-    r.find(GET_ORGANIZATION, &[(":id", &id)], organization_of)?.ok_or_else(|| Cause::OrganizationNotFound.into())
+    r.find(GET_ORGANIZATION, &[(":id", &id)], organization_of)?.ok_or_else(|| ErrorCode::OrganizationNotFound.into())
 }
 
 const LIST_ORGANIZATIONS: List = List {
@@ -82,7 +82,7 @@ pub fn insert_organization(w: &Writer<'_>, organization: &Organization) -> Resul
             (":second_factor_required", &organization.requires_second_factor),
             (":now", &w.now()),
         ],
-        &[("organizations.org_code", Cause::OrganizationExists)],
+        &[("organizations.org_code", ErrorCode::OrganizationExists)],
     )
 }
 

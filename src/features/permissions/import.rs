@@ -11,7 +11,7 @@ use super::openapi;
 use crate::kernel::authz::catalog::{UserType, methods};
 use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::template::Template;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::documents::Document;
 
 /// One permission to import.
@@ -120,7 +120,7 @@ impl Faults {
     }
 
     fn error(self) -> Error {
-        Error { fields: self.0, ..Error::new(Cause::AmbiguousCatalog) }
+        Error { fields: self.0, ..Error::new(ErrorCode::AmbiguousCatalog) }
     }
 }
 

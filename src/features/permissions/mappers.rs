@@ -12,7 +12,7 @@ use super::{Source, sync};
 use crate::kernel::app::App;
 use crate::kernel::authz::plugin::{Binding, Mode};
 use crate::kernel::authz::snapshot::{Role, Snapshot, Tenant};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::sandbox::input::{Claim, RoleInput, values_of};
 use crate::kernel::sandbox::{Fault, FaultKind};
@@ -112,7 +112,7 @@ impl Mapped {
 /// Roles or plugins changed during every attempt.
 pub fn never_still() -> Error {
     let message = "the organization's plugins or mappings changed while they were asked: try again";
-    Error::new(Cause::Busy).saying(message).retry_after(1)
+    Error::new(ErrorCode::Busy).saying(message).retry_after(1)
 }
 
 fn mappers(tenant: &Tenant) -> impl Iterator<Item = &Binding> {

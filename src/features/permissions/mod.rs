@@ -23,7 +23,7 @@ use crate::kernel::authz::permission::{
 };
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot, Tenant};
 use crate::kernel::db::Writer;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::nearest::did_you_mean;
 
@@ -111,12 +111,12 @@ impl Source {
 /// A custom role's key: one that is well formed, with none of the reserved beginnings.
 pub fn require_role_key(key: &str) -> Result<()> {
     let reserved = key.starts_with("system.") || key.starts_with("platform_");
-    if is_role_key(key) && !reserved { Ok(()) } else { Err(Cause::RoleKey.into()) }
+    if is_role_key(key) && !reserved { Ok(()) } else { Err(ErrorCode::RoleKey.into()) }
 }
 
 /// The role of a tenant as the policy knows it.
 pub fn known_role(snapshot: &Snapshot, organization: OrganizationId, id: RoleId) -> Result<&Role> {
-    snapshot.tenant(organization).and_then(|tenant| tenant.role(id)).ok_or_else(|| Cause::RoleNotFound.into())
+    snapshot.tenant(organization).and_then(|tenant| tenant.role(id)).ok_or_else(|| ErrorCode::RoleNotFound.into())
 }
 
 /// The role of a tenant that has this key.
@@ -127,12 +127,12 @@ pub fn known_role_of_key<'s>(snapshot: &'s Snapshot, organization: OrganizationI
 
 /// The failure of a tenant that has no role of this key.
 pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &str) -> Error {
-    let Some(tenant) = snapshot.tenant(organization) else { return Cause::RoleNotFound.into() };
+    let Some(tenant) = snapshot.tenant(organization) else { return ErrorCode::RoleNotFound.into() };
     let mut message = without_role(&tenant.org_code, key, tenant.roles().map(|role| &*role.key));
     if snapshot.is_platform(organization) {
         message.push_str(". To act in another organization, name it with X-Tenant-ID");
     }
-    Error::new(Cause::RoleNotFound).saying(message)
+    Error::new(ErrorCode::RoleNotFound).saying(message)
 }
 
 /// What an organization without a role of this key is told of: what was meant, and which roles it has.
@@ -199,7 +199,7 @@ fn create_system_role(
 
 /// Gives a member a role without asking what the caller holds: for the founding of a site and of an organization.
 pub fn assign_system_role(w: &Writer<'_>, organization: OrganizationId, member: MemberId, key: &str) -> Result<()> {
-    let role = store::find_role_by_key(w, organization, key)?.ok_or(Cause::RoleNotFound)?;
+    let role = store::find_role_by_key(w, organization, key)?.ok_or(ErrorCode::RoleNotFound)?;
     store::insert_assignment(w, organization, member, role.id, Source::Manual)
 }
 
@@ -221,7 +221,7 @@ pub fn leave(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> 
 
 /// Fails when the organization would be left without an active owner (or the site without an administrator).
 pub fn require_not_last(w: &Writer<'_>, organization: OrganizationId, member: MemberId) -> Result<()> {
-    for (key, cause) in [(TENANT_OWNER, Cause::LastOwner), (PLATFORM_ADMIN, Cause::LastAdministrator)] {
+    for (key, cause) in [(TENANT_OWNER, ErrorCode::LastOwner), (PLATFORM_ADMIN, ErrorCode::LastAdministrator)] {
         let holds = store::list_assignments(w, organization, member)?.iter().any(|held| held.role_key == key);
         if holds && !store::has_other_active_holder(w, organization, key, member)? {
             return Err(cause.into());

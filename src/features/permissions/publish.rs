@@ -12,7 +12,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, UserType};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::template::Template;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::OrganizationId;
 
 /// What the request wants beside the document's entries.
@@ -151,7 +151,7 @@ fn asks(import: &Import, imported: &Imported, replaced: &str) -> Error {
         import.app,
         described(import.title.as_deref()),
     );
-    Error::new(Cause::CatalogOfAnother).saying(message)
+    Error::new(ErrorCode::CatalogOfAnother).saying(message)
 }
 
 fn described(title: Option<&str>) -> String {
@@ -165,7 +165,7 @@ fn named(snapshot: &Snapshot, names: &[String]) -> Result<Option<Vec<Organizatio
     }
     let mut ids = Vec::new();
     for name in names {
-        let message = || Error::new(Cause::OrganizationNotFound).saying(format!("there is no organization {name}"));
+        let message = || Error::new(ErrorCode::OrganizationNotFound).saying(format!("there is no organization {name}"));
         ids.push(snapshot.tenant_named(name).ok_or_else(message)?.id);
     }
     ids.sort_unstable();
@@ -208,7 +208,7 @@ fn compare(catalog: &Catalog, import: &Import, is_same_document: bool) -> Result
         }
     }
     if !faults.0.is_empty() {
-        return Err(Error { fields: faults.0, ..Error::new(Cause::PermissionExists) });
+        return Err(Error { fields: faults.0, ..Error::new(ErrorCode::PermissionExists) });
     }
     let kept: HashSet<&str> =
         import.entries.iter().map(|entry| entry.name.as_str()).chain(vacated.iter().copied()).collect();

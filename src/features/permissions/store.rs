@@ -6,7 +6,7 @@ use super::external_key::one_spelling;
 use super::{Assignment, Mapping, RoleRecord, Source};
 use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId};
 
 // ── roles ──
@@ -30,7 +30,7 @@ const FIND_ROLE: &str = "
 
 pub fn get_role(r: &Reader<'_>, organization: OrganizationId, id: RoleId) -> Result<RoleRecord> {
     let found = r.find(FIND_ROLE, &[(":organization_id", &organization), (":id", &id)], role_of)?;
-    found.ok_or_else(|| Cause::RoleNotFound.into())
+    found.ok_or_else(|| ErrorCode::RoleNotFound.into())
 }
 
 const FIND_ROLE_BY_KEY: &str = "
@@ -83,7 +83,7 @@ pub fn insert_role(w: &Writer<'_>, role: &RoleRecord, holds: &str) -> Result<()>
             (":holds", &holds),
             (":now", &w.now()),
         ],
-        &[("roles.key", Cause::RoleExists)],
+        &[("roles.key", ErrorCode::RoleExists)],
     )
 }
 
@@ -224,7 +224,7 @@ pub fn insert_assignment(
             (":source", &source.word()),
             (":now", &w.now()),
         ],
-        &[("role_assignments.role_id", Cause::RoleAlreadyAssigned)],
+        &[("role_assignments.role_id", ErrorCode::RoleAlreadyAssigned)],
     )
 }
 
@@ -435,7 +435,7 @@ pub fn put_permission(w: &Writer<'_>, row: &PermissionRow<'_>, exists: bool) -> 
             (":position", &row.position),
             (":now", &w.now()),
         ],
-        &[("permissions.name", Cause::PermissionExists)],
+        &[("permissions.name", ErrorCode::PermissionExists)],
     )
 }
 

@@ -25,7 +25,7 @@ use crate::kernel::authz::plugin::{Activation, Exports, Filter, Mode, route_filt
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
 use crate::kernel::sandbox::{Called, Fault, Limits, Ruling, vectors};
 use crate::kernel::secret::Hash;
@@ -279,7 +279,7 @@ impl Plugin {
     /// Puts the activation before the present one in force again; answers it.
     pub fn roll_back(&mut self) -> Result<&Activation> {
         // Without one that is enforced there is no history either.
-        let former = self.history.pop().ok_or(Cause::NothingToRollBack)?;
+        let former = self.history.pop().ok_or(ErrorCode::NothingToRollBack)?;
         self.end_shadow_of(former.version);
         Ok(self.enforced.insert(former))
     }
@@ -293,14 +293,14 @@ fn is_alike(one: &Activation, other: &Activation) -> bool {
 impl Whole {
     pub fn find(&self, number: u32) -> Result<&Version> {
         let found = self.versions.iter().find(|version| version.number == number);
-        found.ok_or_else(|| Cause::PluginVersionNotFound.into())
+        found.ok_or_else(|| ErrorCode::PluginVersionNotFound.into())
     }
 
     /// The version that is meant when none is named: the one in force, else the one that is watched, else the newest.
     pub fn usual(&self) -> Result<&Version> {
         match self.plugin.activations().next() {
             Some((_, activation)) => self.find(activation.version),
-            None => self.versions.last().ok_or_else(|| Cause::PluginVersionNotFound.into()),
+            None => self.versions.last().ok_or_else(|| ErrorCode::PluginVersionNotFound.into()),
         }
     }
 
@@ -330,7 +330,7 @@ pub fn require_owner(
 ) -> Result<()> {
     let hands_out = activation.may_grant || (mode == Mode::Enforce && exports.role_mapper);
     let is_owner = giving::is_owner(snapshot, caller, organization);
-    if hands_out && !is_owner { Err(Cause::OwnerNeeded.into()) } else { Ok(()) }
+    if hands_out && !is_owner { Err(ErrorCode::OwnerNeeded.into()) } else { Ok(()) }
 }
 
 /// Fails unless a filter can be understood. Whether there is anything of these names is not asked: an import may bring it.
@@ -372,7 +372,7 @@ pub fn require_name(name: &str) -> Result<()> {
     let is_name = name.len() <= NAME_BYTES_MAX
         && name.bytes().all(plain)
         && name.bytes().next().is_some_and(|c| c.is_ascii_lowercase());
-    if is_name { Ok(()) } else { Err(Cause::PluginName.into()) }
+    if is_name { Ok(()) } else { Err(ErrorCode::PluginName.into()) }
 }
 
 /// When each organization uploaded lately. In memory: a restart forgives.
@@ -393,7 +393,7 @@ impl Uploads {
         if times.len() as u64 >= per_min {
             let wait_ms = times.front().map_or(0, |first| first.plus_ms(Self::WINDOW_MS).0 - now.0);
             let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000).max(1);
-            return Err(Error::new(Cause::UploadsLimited).retry_after(seconds));
+            return Err(Error::new(ErrorCode::UploadsLimited).retry_after(seconds));
         }
         times.push_back(now);
         Ok(())
@@ -419,7 +419,7 @@ pub struct Room {
 
 /// Fails when there is no place for one more version under this name.
 pub fn require_room(r: &Reader<'_>, organization: OrganizationId, name: &str, room: Room) -> Result<()> {
-    let full = |what: String| Err(Error::new(Cause::PluginsFull).saying(format!("{what}: delete some")));
+    let full = |what: String| Err(Error::new(ErrorCode::PluginsFull).saying(format!("{what}: delete some")));
     match store::find_plugin(r, organization, name)? {
         Some(known) if store::count_versions(r, known.id)? >= room.versions_max => {
             return full(format!("the plugin has {} versions already (plugins.versions)", room.versions_max));
@@ -500,14 +500,14 @@ mod tests {
     #[test]
     fn rolling_back_walks_along_what_was_enforced_and_no_further_than_is_kept() {
         let mut plugin = plugin();
-        assert_eq!(plugin.roll_back().expect_err("nothing yet").cause, Cause::NothingToRollBack);
+        assert_eq!(plugin.roll_back().expect_err("nothing yet").cause, ErrorCode::NothingToRollBack);
         (1..=8).for_each(|n| plugin.activate(Mode::Enforce, activation(n)));
         let kept: Vec<u32> = plugin.history.iter().map(|activation| activation.version).collect();
         assert_eq!(kept, [3, 4, 5, 6, 7]);
         for n in [7, 6, 5, 4, 3] {
             assert_eq!(plugin.roll_back().expect("kept").version, n);
         }
-        assert_eq!(plugin.roll_back().expect_err("no more").cause, Cause::NothingToRollBack);
+        assert_eq!(plugin.roll_back().expect_err("no more").cause, ErrorCode::NothingToRollBack);
         assert!(plugin.is_enforced(3));
     }
 
@@ -561,7 +561,7 @@ mod tests {
         let refused = uploads.take(acme, at(20_001), 2).expect_err("one too many");
         assert_eq!(
             (refused.cause, refused.retry_after_s.map(std::num::NonZeroU32::get)),
-            (Cause::UploadsLimited, Some(40))
+            (ErrorCode::UploadsLimited, Some(40))
         );
         assert!(uploads.take(bolt, at(20_001), 2).is_ok());
         assert!(uploads.take(acme, at(60_000), 2).is_ok());

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::sandbox::vectors::Ask;
 use crate::kernel::sandbox::{AccessInput, Claim, RoleInput};
@@ -86,7 +86,7 @@ fn parse<T: serde::de::DeserializeOwned>(value: Value, place: &[&str]) -> Result
 /// An input that cannot be used.
 pub fn refused(place: &[&str], message: &str) -> Error {
     let location: Vec<&str> = ["body", "input"].iter().chain(place).copied().collect();
-    Error { fields: vec![Field::at(&location, message)], ..Error::new(Cause::PluginInput) }
+    Error { fields: vec![Field::at(&location, message)], ..Error::new(ErrorCode::PluginInput) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::{Plugin, Version, Whole};
 use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, PluginId};
 use crate::kernel::secret::Hash;
 
@@ -22,7 +22,7 @@ pub fn find_plugin(r: &Reader<'_>, organization: OrganizationId, name: &str) -> 
 
 /// A plugin with its versions.
 pub fn get(r: &Reader<'_>, organization: OrganizationId, name: &str) -> Result<Whole> {
-    let plugin = find_plugin(r, organization, name)?.ok_or(Cause::PluginNotFound)?;
+    let plugin = find_plugin(r, organization, name)?.ok_or(ErrorCode::PluginNotFound)?;
     let versions = list_versions(r, plugin.id)?;
     Ok(Whole { plugin, versions })
 }
@@ -76,7 +76,7 @@ pub fn insert_plugin(w: &Writer<'_>, organization: OrganizationId, name: &str) -
         INSERT_PLUGIN,
         &[(":id", &id), (":organization_id", &organization), (":name", &name), (":now", &w.now())],
     )?;
-    find_plugin(w, organization, name)?.ok_or_else(|| Cause::PluginNotFound.into())
+    find_plugin(w, organization, name)?.ok_or_else(|| ErrorCode::PluginNotFound.into())
 }
 
 const UPDATE_PLUGIN: &str = "

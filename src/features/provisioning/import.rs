@@ -11,7 +11,7 @@ use crate::features::members::{folded, is_display_name, is_email, is_username};
 use crate::features::quotas::{Rules, SIZE_MAX};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Field, Result};
+use crate::kernel::error::{ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::units;
 
@@ -147,7 +147,7 @@ pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, row: &Row) -> Re
         Ok(wanted) => wanted,
         Err(faults) => return Ok(Plan::Failed(faults)),
     };
-    let faults = |taken: Vec<(Cause, Field)>| taken.into_iter().map(|(_, field)| field).collect::<Vec<_>>();
+    let faults = |taken: Vec<(ErrorCode, Field)>| taken.into_iter().map(|(_, field)| field).collect::<Vec<_>>();
     let Some(member) = super::find_by_username(r, &wanted.username)? else {
         let Some(email) = wanted.email else {
             return Ok(Plan::Failed(vec![Field::body("email", "is missing, and a new member has one")]));

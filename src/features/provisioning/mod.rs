@@ -19,7 +19,7 @@ use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::outbox::Kind;
 
@@ -114,7 +114,7 @@ pub struct Names<'n> {
 }
 
 /// Names that somebody else has, each with what to say about it.
-pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<Vec<(Cause, Field)>> {
+pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<Vec<(ErrorCode, Field)>> {
     let is_other = |member: &Member| Some(member.id) != own;
     // A registration that nobody proved stands in nobody's way.
     let login = |text: &str| -> Result<bool> {
@@ -123,26 +123,26 @@ pub fn taken(r: &Reader<'_>, own: Option<MemberId>, names: Names<'_>) -> Result<
     };
     let mut found = Vec::new();
     if names.username.map(login).transpose()? == Some(true) {
-        found.push((Cause::UsernameExists, "username"));
+        found.push((ErrorCode::UsernameExists, "username"));
     }
     if names.email.map(login).transpose()? == Some(true) {
-        found.push((Cause::EmailExists, "email"));
+        found.push((ErrorCode::EmailExists, "email"));
     }
     if let Some(id) = names.wordpress_id
         && find_known(r, WORDPRESS, &id.to_string())?.is_some_and(|member| is_other(&member))
     {
-        found.push((Cause::WordPressIdExists, "wordpress_id"));
+        found.push((ErrorCode::WordPressIdExists, "wordpress_id"));
     }
     if let Some(name) = names.sftpgo_username
         && owner_of_folder(r, name)?.is_some_and(|owner| Some(owner) != own)
     {
-        found.push((Cause::SftpgoNameExists, "sftpgo_username"));
+        found.push((ErrorCode::SftpgoNameExists, "sftpgo_username"));
     }
     Ok(found.into_iter().map(|(cause, field)| (cause, Field::body(field, cause.message()))).collect())
 }
 
 /// One failure for all names that are taken; the first says which cause it is.
-fn refused(taken: Vec<(Cause, Field)>) -> Result<()> {
+fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
     let Some((cause, _)) = taken.first() else { return Ok(()) };
     let mut error = Error::new(*cause);
     error.fields = taken.into_iter().map(|(_, field)| field).collect();
@@ -237,7 +237,7 @@ impl Edit {
     }
 
     /// All that stands against the change.
-    pub fn faults(&self, r: &Reader<'_>, user: &User) -> Result<Vec<(Cause, Field)>> {
+    pub fn faults(&self, r: &Reader<'_>, user: &User) -> Result<Vec<(ErrorCode, Field)>> {
         let names = Names {
             username: None,
             email: self.email.as_deref(),
@@ -248,7 +248,7 @@ impl Edit {
         let renamed = user.sftpgo_username.as_ref().zip(self.sftpgo_username.as_ref()).is_some_and(|(a, b)| a != b);
         if renamed {
             let message = "a folder is never renamed: the member keeps its SFTPGo name";
-            faults.push((Cause::SftpgoNameExists, Field::body("sftpgo_username", message)));
+            faults.push((ErrorCode::SftpgoNameExists, Field::body("sftpgo_username", message)));
         }
         Ok(faults)
     }

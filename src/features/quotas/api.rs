@@ -19,7 +19,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Window};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
@@ -379,7 +379,7 @@ impl Api {
             members::require_visible(t.snapshot(), reach, id.0)?;
             let member = members::get(t, id.0)?;
             if member.status == "deleted" {
-                return Err(Cause::MemberDeleted.into());
+                return Err(ErrorCode::MemberDeleted.into());
             }
             quotas::settle(t, id.0)?;
             let version = store::find_member_size(t, id.0)?.map_or(1, |(_, version)| version);
@@ -415,7 +415,7 @@ impl Api {
             giving::require_any(caller, Gift::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_CEILING)?;
             let tenant = t.snapshot().tenant(id.0).filter(|tenant| reach.includes(tenant.id));
-            tenant.ok_or(Cause::OrganizationNotFound)?;
+            tenant.ok_or(ErrorCode::OrganizationNotFound)?;
             store::settle_organization(t, id.0)?;
             let former = ceiling(t, id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
@@ -531,7 +531,7 @@ impl Api {
 }
 
 fn ceiling(t: &Transaction<'_>, organization: OrganizationId) -> Result<Ceiling> {
-    store::find_ceiling(t, organization, t.now())?.ok_or_else(|| Cause::OrganizationNotFound.into())
+    store::find_ceiling(t, organization, t.now())?.ok_or_else(|| ErrorCode::OrganizationNotFound.into())
 }
 
 /// An organization hands out what it has: beyond the default there must be a ceiling above it.
@@ -542,7 +542,7 @@ fn require_may_set(
     (member, size): (MemberId, Option<i64>),
 ) -> Result<()> {
     let Some(organization) = reach.organization() else { return Ok(()) };
-    let refused = |why: &'static str| Err(Error::new(Cause::Forbidden).saying(why));
+    let refused = |why: &'static str| Err(Error::new(ErrorCode::Forbidden).saying(why));
     if quotas::organization_of(t.snapshot(), member) != Some(organization) {
         return refused("this member does not count under your organization alone: only the platform can change this");
     }

@@ -22,7 +22,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 
@@ -181,7 +181,7 @@ pub fn adjust(
     if !of_member()? {
         store::settle(w, member, organization)?;
         if !of_member()? {
-            return Err(does_not_fit(Cause::QuotaExceeded, delta.need));
+            return Err(does_not_fit(ErrorCode::QuotaExceeded, delta.need));
         }
     }
     let above = match organization {
@@ -200,10 +200,10 @@ fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) ->
     }
     store::settle_organization(w, organization)?;
     let adjusted = store::adjust_organization(w, organization, delta)?;
-    adjusted.ok_or_else(|| does_not_fit(Cause::OrganizationQuotaExceeded, delta.need))
+    adjusted.ok_or_else(|| does_not_fit(ErrorCode::OrganizationQuotaExceeded, delta.need))
 }
 
-fn does_not_fit(cause: Cause, need: i64) -> Error {
+fn does_not_fit(cause: ErrorCode, need: i64) -> Error {
     Error::new(cause).because(format!("{need} bytes do not fit"))
 }
 

@@ -10,7 +10,7 @@ use super::{Delta, Rules, adjust, organization_of};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
 /// A reservation as stored.
@@ -40,7 +40,7 @@ impl Reservation {
 pub fn get(r: &Reader<'_>, member: MemberId, id: ReservationId) -> Result<Reservation> {
     store::find(r, id)?
         .filter(|reservation| reservation.member == member)
-        .ok_or_else(|| Cause::ReservationNotFound.into())
+        .ok_or_else(|| ErrorCode::ReservationNotFound.into())
 }
 
 /// Promises bytes. Answers the warning that fits the usage too.
@@ -52,7 +52,7 @@ pub fn reserve(
 ) -> Result<Changed<(Reservation, Option<i64>)>> {
     let organization = organization_of(t.snapshot(), member);
     if store::count_open(t, member, t.now())? >= rules.reservations_max {
-        return Err(Cause::ReservationsFull.into());
+        return Err(ErrorCode::ReservationsFull.into());
     }
     let delta = Delta { used: 0, reserved: size, need: size };
     let account = adjust(t, rules, (member, organization), delta)?;
@@ -81,7 +81,7 @@ pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Resu
     let mut reservation = get(t, member, id)?;
     match reservation.state.as_str() {
         "open" => {}
-        "committed" => return Err(Error::new(Cause::ReservationOver).saying("this reservation became a video")),
+        "committed" => return Err(Error::new(ErrorCode::ReservationOver).saying("this reservation became a video")),
         _ => return Ok(Changed::nothing(reservation)),
     }
     let state = if reservation.expires_at <= t.now() { "expired" } else { "released" };

@@ -17,7 +17,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::outbox::{Event, Kind};
 
@@ -72,12 +72,12 @@ pub async fn arrive(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: Arr
     const KEYS_MAX: usize = external_key::COUNT_MAX;
     if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
-        return Err(Error::new(Cause::NeighbourFailed).because(why));
+        return Err(Error::new(ErrorCode::NeighbourFailed).because(why));
     }
     let (provider, subject) = (arrival.provider.clone(), arrival.subject.clone());
     let known = app.read(move |r| members::find_known(r, &provider, &subject)).await?;
     if known.as_ref().is_some_and(|member| !member.is_active()) {
-        return Err(Cause::InvalidLogin.into());
+        return Err(ErrorCode::InvalidLogin.into());
     }
     let mut known = known.map(|member| member.id);
     let arrival = Arc::new(arrival);
@@ -164,11 +164,11 @@ pub fn welcome(
     let mut done = serde_json::Map::new();
     match members::find_known(t, &arrival.provider, &arrival.subject)? {
         Some(member) if member.id != id => return Ok(Changed::nothing(Welcomed { id: member.id, ..welcomed })),
-        Some(member) if !member.is_active() => return Err(Cause::InvalidLogin.into()),
+        Some(member) if !member.is_active() => return Err(ErrorCode::InvalidLogin.into()),
         Some(member) if is_somebody_else(t, &member, arrival)? => {
             let message =
                 "this account has the number of another one at the provider: ask an administrator of this site";
-            return Err(Error::new(Cause::Forbidden).saying(message).because("the provider gives numbers out again"));
+            return Err(Error::new(ErrorCode::Forbidden).saying(message).because("the provider gives numbers out again"));
         }
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
@@ -179,7 +179,7 @@ pub fn welcome(
             }
         }
         // The member was erased concurrently.
-        None if t.snapshot().person(id).is_some() => return Err(Cause::InvalidLogin.into()),
+        None if t.snapshot().person(id).is_some() => return Err(ErrorCode::InvalidLogin.into()),
         None => {
             let capacity = members::require_room(t.snapshot(), members_max)?;
             let name = ExternalName {

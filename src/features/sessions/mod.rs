@@ -35,7 +35,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Session};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Sealer};
 use store::SessionRow;
@@ -127,9 +127,9 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
             // If the password changed while this one was hashed, the old password is no longer valid.
             let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
                 true => members::require_password_kept(t, id).map_err(|_| {
-                    Error::new(Cause::InvalidLogin).because("who chose the password may not do so any more")
+                    Error::new(ErrorCode::InvalidLogin).because("who chose the password may not do so any more")
                 }),
-                false => Err(Cause::InvalidLogin.into()),
+                false => Err(ErrorCode::InvalidLogin.into()),
             };
             let opened = open_while(app, visitor, (id, "password", Shown::OneFactor), counts).await;
             // The password was right, even where a second factor is still due.
@@ -142,7 +142,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
         }
         None => {
             app.guard.slowdown.failed(attempt, Timestamp::now());
-            Err(Cause::InvalidLogin.into())
+            Err(ErrorCode::InvalidLogin.into())
         }
     }
 }
@@ -182,7 +182,7 @@ async fn open_while(
     let exchange = visitor.exchange.clone();
     let begin = move |t: &Transaction<'_>, caller: &Identity| {
         if !t.snapshot().is_active(member) {
-            return Err(Cause::InvalidLogin.into());
+            return Err(ErrorCode::InvalidLogin.into());
         }
         counts(t)?;
         let is_enrolled = second_factor::is_confirmed(t, member)?;
@@ -251,13 +251,13 @@ pub async fn renew_cookies(app: &App, exchange: &Arc<RequestContext>, session: S
 pub async fn renew(app: &App, exchange: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
     // Most invalid tokens are rejected before they reach the writer.
     let known =
-        app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(Cause::InvalidRefresh)?;
+        app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(ErrorCode::InvalidRefresh)?;
     let (sealer, config, offered) = (app.sealer, app.config.clone(), refresh.to_owned());
     let rotate = move |t: &Transaction<'_>, _: &Identity| {
-        let mut row = store::find_session(t, session)?.ok_or(Cause::InvalidRefresh)?;
+        let mut row = store::find_session(t, session)?.ok_or(ErrorCode::InvalidRefresh)?;
         let now = t.now();
         if now >= row.expires_at || !t.snapshot().is_active(row.member) {
-            return Err(Cause::InvalidRefresh.into());
+            return Err(ErrorCode::InvalidRefresh.into());
         }
         if !row.second_factor {
             authz::require_one_factor_enough(t.snapshot(), row.member)?;
@@ -281,9 +281,9 @@ pub async fn renew(app: &App, exchange: &Arc<RequestContext>, session: SessionId
         Renewed::With(row, refresh_token) => tokens(app, &row, refresh_token),
         Renewed::Other(row) if was_valid(&app.sealer, &row, refresh) => {
             end_reused(app, &caller, session).await?;
-            Err(Cause::RefreshReused.into())
+            Err(ErrorCode::RefreshReused.into())
         }
-        Renewed::Other(_) => Err(Cause::InvalidRefresh.into()),
+        Renewed::Other(_) => Err(ErrorCode::InvalidRefresh.into()),
     }
 }
 
@@ -321,14 +321,14 @@ fn was_valid(sealer: &Sealer, row: &SessionRow, refresh: &str) -> bool {
 /// Fails when the caller was signed out while a change of its credentials was prepared.
 fn require_signed_in(t: &Transaction<'_>, member: MemberId, session: SessionId) -> Result<()> {
     let is_open = t.snapshot().session(session).is_some_and(|session| session.member == member);
-    if is_open && t.snapshot().is_active(member) { Ok(()) } else { Err(Cause::InvalidBearer.into()) }
+    if is_open && t.snapshot().is_active(member) { Ok(()) } else { Err(ErrorCode::InvalidBearer.into()) }
 }
 
 /// Ends one session of a member's.
 pub async fn end(app: &App, caller: &Identity, member: MemberId, session: SessionId) -> Result<()> {
     let end = move |t: &Transaction<'_>, _: &Identity| {
         let row = store::find_session(t, session)?.filter(|row| row.member == member);
-        let row = row.ok_or(Cause::SessionNotFound)?;
+        let row = row.ok_or(ErrorCode::SessionNotFound)?;
         store::delete_session(t, row.id)?;
         let entry = Entry::new("session", row.id).before(json!({"member": member}));
         Ok(Changed::new((), entry).policy([Change::Session(row.id, None)]))

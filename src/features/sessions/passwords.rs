@@ -20,7 +20,7 @@ use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
 use crate::kernel::outbox::{self, Kind};
@@ -46,7 +46,7 @@ pub async fn renew_hash(app: &App, member: MemberId, password: String, former: S
 pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) -> Result<()> {
     let member = caller.signed_in()?;
     let session = caller.session.ok_or_else(|| {
-        Error::new(Cause::Forbidden).saying("sign in here first: a provider's token changes no password")
+        Error::new(ErrorCode::Forbidden).saying("sign in here first: a provider's token changes no password")
     })?;
     let attempt = Attempt::new(&member.to_string(), caller.context.address);
     let address = caller.address();
@@ -87,7 +87,7 @@ fn is_session(change: &Change) -> bool {
 }
 
 fn wrong(message: &str) -> Error {
-    let mut error = Error::new(Cause::WrongPassword);
+    let mut error = Error::new(ErrorCode::WrongPassword);
     error.fields.push(Field::body("old_password", message));
     error
 }
@@ -96,7 +96,7 @@ fn wrong(message: &str) -> Error {
 /// comes first.
 pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()> {
     if !mail::is_configured(&app.config) {
-        return Err(Cause::MailNotConfigured.into());
+        return Err(ErrorCode::MailNotConfigured.into());
     }
     let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
     app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
@@ -186,8 +186,8 @@ pub fn make_link(
         members::require_other(caller, id)?;
         match member.status.as_str() {
             "active" => {}
-            "deleted" => return Err(Cause::MemberDeleted.into()),
-            _ => return Err(Cause::MemberNotActive.into()),
+            "deleted" => return Err(ErrorCode::MemberDeleted.into()),
+            _ => return Err(ErrorCode::MemberNotActive.into()),
         }
         let maker = Maker::of(caller);
         let expires_at = insert_link(t, (&secret::hash(&token), Some(&maker)), None, (id, ttl_s))?;
@@ -227,7 +227,7 @@ fn require_kept(
         _ => Promise::PasswordLink { member, rights },
     };
     promise::require_kept(snapshot, maker, promise, now)
-        .map_err(|lost| Error::new(Cause::InvalidLink).because(format!("its maker: {}", lost.message())))
+        .map_err(|lost| Error::new(ErrorCode::InvalidLink).because(format!("its maker: {}", lost.message())))
 }
 
 fn link(app: &App, token: &str) -> String {
@@ -236,12 +236,12 @@ fn link(app: &App, token: &str) -> String {
 
 /// Whose link is this, while it works, and who else than the owner of its mailbox knows it?
 fn member_of(r: &Reader<'_>, snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<(MemberId, Option<Maker>)> {
-    let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(Cause::InvalidLink)?;
+    let link = store::find_token(r, &secret::hash(token), PURPOSE, now)?.ok_or(ErrorCode::InvalidLink)?;
     let member = match link.member {
         Some(id) => members::find(r, id)?,
         None => None,
     };
-    let member = member.filter(members::Member::is_active).ok_or(Cause::InvalidLink)?;
+    let member = member.filter(members::Member::is_active).ok_or(ErrorCode::InvalidLink)?;
     if let Some(maker) = &link.maker {
         require_kept(r, snapshot, (maker, link.data.as_deref()), member.id, now)?;
     }

@@ -16,7 +16,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
 use crate::kernel::outbox::Kind;
@@ -35,7 +35,7 @@ pub struct Registration {
 
 /// Is it open, and may this visitor ask again?
 fn require_open(app: &App) -> Result<()> {
-    if app.config.registration { Ok(()) } else { Err(Cause::RegistrationClosed.into()) }
+    if app.config.registration { Ok(()) } else { Err(ErrorCode::RegistrationClosed.into()) }
 }
 
 /// Registers somebody, and mails a code. What was found is told to the mailbox only; a username that somebody else has
@@ -54,7 +54,7 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
             member.status == "pending" && member.email.as_deref().map(members::folded).as_ref() == Some(&folded)
         };
         if app.read(find).await?.is_some_and(|login| !is_own(&login.member)) {
-            return Err(Cause::UsernameExists.into());
+            return Err(ErrorCode::UsernameExists.into());
         }
     }
     let hash = password::hash(app, password).await?;
@@ -165,7 +165,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         return Ok(());
     }
     app.guard.letters.failed(attempt, Timestamp::now());
-    Err(Cause::InvalidCode.into())
+    Err(ErrorCode::InvalidCode.into())
 }
 
 /// Six digits.

@@ -20,7 +20,7 @@ use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -47,7 +47,7 @@ pub fn insert_challenge(
 
 /// What is answered instead of tokens.
 pub fn due(challenge: String, is_enrolled: bool) -> Error {
-    let cause = if is_enrolled { Cause::SecondFactorRequired } else { Cause::EnrolmentRequired };
+    let cause = if is_enrolled { ErrorCode::SecondFactorRequired } else { ErrorCode::EnrolmentRequired };
     Error::new(cause).challenge(challenge)
 }
 
@@ -174,10 +174,10 @@ struct Waiting {
 
 fn waiting(r: &Reader<'_>, hash: &Hash, tries_max: u64, now: Timestamp) -> Result<Waiting> {
     let found = store::find_token(r, hash, PURPOSE, now)?.filter(|challenge| challenge.tries < tries_max);
-    let challenge = found.ok_or(Cause::InvalidChallenge)?;
+    let challenge = found.ok_or(ErrorCode::InvalidChallenge)?;
     let data = challenge.data.and_then(|data| serde_json::from_str::<serde_json::Value>(&data).ok());
     let method = data.and_then(|data| data["method"].as_str().map(str::to_owned));
-    let (member, method) = challenge.member.zip(method).ok_or(Cause::InvalidChallenge)?;
+    let (member, method) = challenge.member.zip(method).ok_or(ErrorCode::InvalidChallenge)?;
     Ok(Waiting { member, method })
 }
 
@@ -237,7 +237,7 @@ pub async fn answer(
         })
     };
     let caller = Identity::of(Principal::Member(member), visitor.exchange.clone());
-    let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(Cause::InvalidCode)?;
+    let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(ErrorCode::InvalidCode)?;
     let tokens = open(app, visitor, member, &passed.method, Shown::BothFactors).await?;
     Ok((tokens, passed.recovery_codes))
 }
@@ -271,7 +271,7 @@ async fn keep_new_secret(
     let begin = move |t: &Transaction<'_>, _: &Identity| {
         require(t)?;
         if is_confirmed(t, member)? {
-            return Err(Cause::SecondFactorOn.into());
+            return Err(ErrorCode::SecondFactorOn.into());
         }
         let found = members::get(t, member)?;
         let account = found.email.or(found.username).unwrap_or_else(|| member.to_string());
@@ -319,7 +319,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
     let find = move |r: &Reader<'_>| Ok((members::password_hash(r, member)?, is_confirmed(r, member)?));
     let (stored, is_on) = app.read(find).await?;
     if is_on {
-        return Err(Cause::SecondFactorOn.into());
+        return Err(ErrorCode::SecondFactorOn.into());
     }
     if let Some(stored) = stored {
         let password = password.ok_or_else(|| Error::field("password", "is needed: you sign in with one"))?;
@@ -329,7 +329,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
         gate()?;
         if !password::verify(app, password, Some(stored), gate).await?.fits {
             app.guard.slowdown.failed(attempt, Timestamp::now());
-            return Err(Cause::WrongPassword.into());
+            return Err(ErrorCode::WrongPassword.into());
         }
         app.guard.slowdown.succeeded(attempt);
     }
@@ -339,7 +339,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
 /// The session of a member who changes a credential.
 fn session_of(caller: &Identity) -> Result<SessionId> {
     let message = "sign in here first: a provider's token changes no second factor";
-    caller.session.ok_or_else(|| Error::new(Cause::Forbidden).saying(message))
+    caller.session.ok_or_else(|| Error::new(ErrorCode::Forbidden).saying(message))
 }
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
@@ -348,14 +348,14 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
-        let factor = factor_store::find_factor(t, t.encryption(), member)?.ok_or(Cause::SecondFactorOff)?;
+        let factor = factor_store::find_factor(t, t.encryption(), member)?.ok_or(ErrorCode::SecondFactorOff)?;
         if factor.confirmed_at.is_some() {
-            return Err(Cause::SecondFactorOn.into());
+            return Err(ErrorCode::SecondFactorOn.into());
         }
         patience.require(t.now())?;
         if !confirm_with(t, member, &factor, &code, &fresh)? {
             patience.failed(t.now());
-            return Err(Cause::InvalidCode.into());
+            return Err(ErrorCode::InvalidCode.into());
         }
         patience.succeeded();
         let changes = keep_only(t, member, session, true)?;
@@ -376,14 +376,14 @@ fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, shown: bool
 /// Fails unless the code is right, and uses it up.
 fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &Patience) -> Result<Proof> {
     let factor = factor_store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
-    let factor = factor.ok_or(Cause::SecondFactorOff)?;
+    let factor = factor.ok_or(ErrorCode::SecondFactorOff)?;
     patience.require(t.now())?;
     let proof = spend(t, member, &factor, code)?;
     match proof {
         Some(_) => patience.succeeded(),
         None => patience.failed(t.now()),
     }
-    proof.ok_or_else(|| Cause::InvalidCode.into())
+    proof.ok_or_else(|| ErrorCode::InvalidCode.into())
 }
 
 /// New recovery codes in place of all former ones.
@@ -407,7 +407,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
     let remove = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
         if t.snapshot().requires_second_factor(member) {
-            return Err(Cause::SecondFactorKept.into());
+            return Err(ErrorCode::SecondFactorKept.into());
         }
         let proof = require_code(t, member, &code, &patience)?;
         factor_store::delete_factor(t, member)?;
@@ -421,7 +421,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
 /// Takes a member's second factor away, for who lost it; everything the member was signed in to ends.
 pub fn reset(t: &Transaction<'_>, member: MemberId) -> Result<Vec<Change>> {
     if factor_store::find_confirmed(t, member)?.is_none() {
-        return Err(Cause::SecondFactorOff.into());
+        return Err(ErrorCode::SecondFactorOff.into());
     }
     factor_store::delete_factor(t, member)?;
     end_sessions(t, member, None)

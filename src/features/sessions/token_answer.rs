@@ -5,7 +5,7 @@ use poem_openapi::Object;
 use super::Tokens;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::{Reply, ok};
 use crate::kernel::ids::SessionId;
 
@@ -53,5 +53,5 @@ pub fn shown(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>
 
 /// Cookies are set for our own pages and for the origins that the settings name: no other site signs anybody in.
 pub fn require_own_site(visitor: &Visitor, cookies: Option<bool>) -> Result<()> {
-    if cookies == Some(true) && visitor.is_cross_site { Err(Cause::CrossSite.into()) } else { Ok(()) }
+    if cookies == Some(true) && visitor.is_cross_site { Err(ErrorCode::CrossSite.into()) } else { Ok(()) }
 }

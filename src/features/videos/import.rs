@@ -18,7 +18,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
 
 /// Files of one transaction.
@@ -58,7 +58,7 @@ pub struct Outcome {
 pub async fn import(app: &App, caller: &Identity, wish: Wish) -> Result<Outcome> {
     let config = &app.config;
     if config.media_root.as_os_str().is_empty() {
-        return Err(Cause::MediaRootNotConfigured.into());
+        return Err(ErrorCode::MediaRootNotConfigured.into());
     }
     let limit = wish.limit.unwrap_or(config.import_files_max).min(config.import_files_max);
     let mut outcome = Outcome { next: wish.after.clone(), ..Outcome::default() };

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::path::VideoPath;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 
 /// Files measured at the same time. A disk that hangs keeps these threads and no more.
@@ -25,10 +25,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// file that changes meanwhile.
 pub async fn measure(media_root: &Path, path: &VideoPath) -> Result<i64> {
     if media_root.as_os_str().is_empty() {
-        return Err(Cause::MediaRootNotConfigured.into());
+        return Err(ErrorCode::MediaRootNotConfigured.into());
     }
     let silent =
-        || Error::new(Cause::Busy).saying("the disk of the media root does not respond: try again").retry_after(5);
+        || Error::new(ErrorCode::Busy).saying("the disk of the media root does not respond: try again").retry_after(5);
     let turn = tokio::time::timeout(TURN_WAIT, TURNS.acquire()).await.map_err(|_| silent())?;
     let turn = turn.map_err(|_| Error::internal("nothing is measured any more"))?;
     let (root, path) = (media_root.to_owned(), path.clone());
@@ -41,7 +41,7 @@ pub async fn measure(media_root: &Path, path: &VideoPath) -> Result<i64> {
 }
 
 fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
-    let (folders, name) = path.as_str().rsplit_once('/').ok_or(Cause::VideoPath)?;
+    let (folders, name) = path.as_str().rsplit_once('/').ok_or(ErrorCode::VideoPath)?;
     let mut folder = open_root(root)?;
     for part in folders.split('/') {
         folder = open_folder(&folder, part).map_err(refused)?;
@@ -49,14 +49,14 @@ fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
     let look = || statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(refused);
     let first = look()?;
     if FileType::from_raw_mode(first.st_mode) != FileType::RegularFile {
-        return Err(Cause::NotAFile.into());
+        return Err(ErrorCode::NotAFile.into());
     }
     if is_fresh(&first) {
         std::thread::sleep(PAUSE);
     }
     let second = look()?;
     if state(&first) != state(&second) {
-        return Err(Cause::FileChanged.into());
+        return Err(ErrorCode::FileChanged.into());
     }
     Ok(second.st_size)
 }
@@ -64,7 +64,7 @@ fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
 /// The media root itself can be a symbolic link, because the administrator configured it.
 pub fn open_root(root: &Path) -> Result<OwnedFd> {
     openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
-        Error::new(Cause::MediaRootNotConfigured)
+        Error::new(ErrorCode::MediaRootNotConfigured)
             .saying("media_root cannot be opened: is it mounted?")
             .because(e.to_string())
     })
@@ -96,9 +96,9 @@ fn is_fresh(stat: &Stat) -> bool {
 /// A link where a folder is expected says `ELOOP` or `ENOTDIR`, depending on the system.
 fn refused(error: Errno) -> Error {
     let cause = match error {
-        Errno::NOENT => Cause::FileNotFound,
-        Errno::LOOP | Errno::NOTDIR | Errno::ACCESS | Errno::PERM => Cause::NotAFile,
-        Errno::NAMETOOLONG => Cause::VideoPath,
+        Errno::NOENT => ErrorCode::FileNotFound,
+        Errno::LOOP | Errno::NOTDIR | Errno::ACCESS | Errno::PERM => ErrorCode::NotAFile,
+        Errno::NAMETOOLONG => ErrorCode::VideoPath,
         _ => return Error::internal(format!("a file cannot be measured: {error}")),
     };
     Error::new(cause).because(error.to_string())

@@ -20,7 +20,7 @@ use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 use path::VideoPath;
@@ -95,13 +95,13 @@ pub fn find(r: &Reader<'_>, id: &str) -> Result<Option<Video>> {
 pub fn find_at(r: &Reader<'_>, path: &VideoPath) -> Result<Option<Video>> {
     let found = find(r, &path.id())?;
     if found.as_ref().is_some_and(|found| found.path != *path) {
-        return Err(Cause::VideoIdTaken.into());
+        return Err(ErrorCode::VideoIdTaken.into());
     }
     Ok(found)
 }
 
 pub fn get(r: &Reader<'_>, id: &str) -> Result<Video> {
-    find(r, id)?.ok_or_else(|| Cause::VideoNotFound.into())
+    find(r, id)?.ok_or_else(|| ErrorCode::VideoNotFound.into())
 }
 
 /// Videos in a folder, at any depth, in the order of their paths.
@@ -212,7 +212,7 @@ pub fn commit_reservation(
         "committed" if reservation.video.as_ref() == Some(&video) => {
             return Registered::known(t, rules, new.owner, video).map(Changed::nothing);
         }
-        _ => return Err(Cause::ReservationOver.into()),
+        _ => return Err(ErrorCode::ReservationOver.into()),
     }
     reservations::mark_committed(t, id, &video)?;
     let entry = |size: i64| reservations::entry(&reservation).after(json!({"state": "committed", "size": size}));
@@ -244,7 +244,7 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
 
 /// Counts one more video, if the site may have it.
 fn count_in(w: &Writer<'_>, rules: &Rules) -> Result<()> {
-    if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(Cause::VideosFull.into()) }
+    if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
 }
 
 /// Deletes a video and its jobs, and frees its bytes. The file itself stays.

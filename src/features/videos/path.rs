@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::secret;
 
 /// A path that keeps the rules, relative to the media root.
@@ -16,7 +16,7 @@ impl VideoPath {
     /// Takes `username/…`, also with `./` in front, and an absolute path where it lies below the media root.
     pub fn parse(text: &str, media_root: &Path, bytes_max: u64) -> Result<Self> {
         let refused = |why: &str| {
-            let mut error = Error::new(Cause::VideoPath);
+            let mut error = Error::new(ErrorCode::VideoPath);
             error.fields.push(Field::body("path", why));
             error
         };
@@ -148,7 +148,7 @@ mod tests {
             "/srv/media/kim",
         ] {
             let refused = parse(text).expect_err(text);
-            assert_eq!(refused.cause, Cause::VideoPath, "{text:?}");
+            assert_eq!(refused.cause, ErrorCode::VideoPath, "{text:?}");
             assert_eq!(refused.fields.len(), 1, "{text:?}");
         }
     }

@@ -12,7 +12,7 @@ use crate::kernel::app::evaluate::{RequestFacts, has_authorizers};
 use crate::kernel::authz::decide::{Target, AccessRequest, Reason};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::Claim;
 
@@ -87,7 +87,7 @@ pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()
         tracing::info!(organization = %id, member = %new.owner, source, reason, message, "a new video is denied");
         // The denial is written down in the audit of the organization whose rule it is.
         let _ = caller.context.tenant.set(id);
-        return Err(Error::new(Cause::Forbidden).saying(message));
+        return Err(Error::new(ErrorCode::Forbidden).saying(message));
     }
     Ok(())
 }

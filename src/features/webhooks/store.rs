@@ -5,7 +5,7 @@ use rusqlite::Row;
 use super::Webhook;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
 
@@ -23,7 +23,7 @@ pub fn find_webhook(r: &Reader<'_>, id: WebhookId) -> Result<Option<Webhook>> {
 pub fn get_webhook(r: &Reader<'_>, organization: Option<OrganizationId>, id: WebhookId) -> Result<Webhook> {
     find_webhook(r, id)?
         .filter(|webhook| organization.is_none() || webhook.organization == organization)
-        .ok_or_else(|| Cause::WebhookNotFound.into())
+        .ok_or_else(|| ErrorCode::WebhookNotFound.into())
 }
 
 const LIST_WEBHOOKS: List = List {

@@ -9,7 +9,7 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::InternalCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, Username, ok};
 use crate::kernel::ids::MemberId;
 
@@ -73,7 +73,7 @@ impl Api {
         let body = body.0;
         authz::require(&self.app.snapshot(), &caller, Permission::MEMBER_CREATE)?;
         if self.app.config.authentik_url.is_empty() || self.app.config.authentik_token.is_none() {
-            return Err(Cause::AuthentikNotConfigured.into());
+            return Err(ErrorCode::AuthentikNotConfigured.into());
         }
         if body.sub.is_none() && body.uid.is_none() && body.username.is_none() {
             return Err(Error::field("username", "say who: by uid, by sub, or by a username").into());

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::kernel::app::App;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::outbound::Answer;
 
 /// An account, as far as we look at it.
@@ -139,7 +139,7 @@ enum Sent<'a> {
 
 async fn send(app: &App, method: Method, path: &str, sent: Option<Sent<'_>>) -> Result<Answer> {
     let Some(token) = app.config.authentik_token.as_deref().filter(|_| !app.config.authentik_url.is_empty()) else {
-        return Err(Cause::AuthentikNotConfigured.into());
+        return Err(ErrorCode::AuthentikNotConfigured.into());
     };
     let impossible = |e: String| Error::internal(format!("the question to Authentik cannot be made: {e}"));
     let mut url =
@@ -164,14 +164,14 @@ fn account(answer: &Answer, expected: u16) -> Result<Account> {
     }
     let account: Account = read(answer)?;
     if account.pk < 1 || account.uid.is_empty() {
-        return Err(Error::new(Cause::NeighbourFailed).because("Authentik: an account without a pk or uid"));
+        return Err(Error::new(ErrorCode::NeighbourFailed).because("Authentik: an account without a pk or uid"));
     }
     Ok(account)
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T> {
     serde_json::from_value(answer.json()?).map_err(|e| {
-        Error::new(Cause::NeighbourFailed).because(format!("Authentik: its answer has another form than expected: {e}"))
+        Error::new(ErrorCode::NeighbourFailed).because(format!("Authentik: its answer has another form than expected: {e}"))
     })
 }
 
@@ -183,5 +183,5 @@ fn refused(answer: &Answer) -> Error {
     };
     let hint = if matches!(answer.status, 401 | 403) { ": may the token of authentik.token_file do this?" } else { "" };
     let why = format!("Authentik: status {} {}{hint}", answer.status, fields.join(" "));
-    Error::new(Cause::NeighbourFailed).because(why)
+    Error::new(ErrorCode::NeighbourFailed).because(why)
 }

@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
 use client::{Account, Wish};
@@ -84,7 +84,7 @@ pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<
 }
 
 fn taken(message: &'static str) -> Error {
-    Error::new(Cause::UsernameExists).saying(message)
+    Error::new(ErrorCode::UsernameExists).saying(message)
 }
 
 /// Finds the member, if it exists. Every check that can fail runs before Authentik is called.
@@ -115,10 +115,10 @@ fn find(t: &Transaction<'_>, wanted: &Wanted) -> Result<Option<Member>> {
     };
     let Some(uid) = wanted.uid else { return Ok(of_sub) };
     let member = members::find_member(t, uid)?.filter(|member| member.status != "deleted");
-    let member = member.ok_or(Cause::MemberNotFound)?;
+    let member = member.ok_or(ErrorCode::MemberNotFound)?;
     let is_other = |sub: &String| wanted.sub.as_ref().is_some_and(|wanted| wanted != sub);
     if of_sub.is_some_and(|other| other.id != uid) || member.authentik_sub.as_ref().is_some_and(is_other) {
-        return Err(Cause::MemberExists.into());
+        return Err(ErrorCode::MemberExists.into());
     }
     Ok(Some(member))
 }
@@ -166,7 +166,7 @@ async fn look_up(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<
 /// Fails if another member has this username or e-mail, before Authentik is called.
 async fn require_names_free(app: &App, member: Option<&Member>, wanted: &Wanted) -> Result<()> {
     let own = member.map(|member| member.id);
-    let names = [(wanted.username.clone(), Cause::UsernameExists), (wanted.email.clone(), Cause::EmailExists)];
+    let names = [(wanted.username.clone(), ErrorCode::UsernameExists), (wanted.email.clone(), ErrorCode::EmailExists)];
     let check = move |r: &Reader<'_>| {
         names.iter().try_for_each(|(name, cause)| {
             let Some(name) = name else { return Ok(()) };
@@ -187,7 +187,7 @@ async fn owner(app: &App, account: &Account) -> Result<Option<MemberId>> {
 async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> Result<()> {
     if !account.is_a_persons() {
         let message = "this account at Authentik is an administrator's or a program's: it is managed there";
-        return Err(Error::new(Cause::Forbidden).saying(message));
+        return Err(Error::new(ErrorCode::Forbidden).saying(message));
     }
     let named = account.roster_uid().map(MemberId::of).filter(|id| !id.is_nil());
     let named = match named {
@@ -198,7 +198,7 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
     let linked = owner(app, account).await?;
     let is_others = [named, linked].into_iter().flatten().any(|id| member.is_none_or(|member| member.id != id));
     if is_others {
-        return Err(Error::new(Cause::MemberExists).saying("this account at Authentik belongs to another member"));
+        return Err(Error::new(ErrorCode::MemberExists).saying("this account at Authentik belongs to another member"));
     }
     Ok(())
 }
@@ -260,7 +260,7 @@ fn keep(
     };
     if former.status == "deleted" {
         // Erased while Authentik was asked: it stays so.
-        return Err(Cause::MemberDeleted.into());
+        return Err(ErrorCode::MemberDeleted.into());
     }
     require_changeable(t, caller, reach, &former, wanted)?;
     let mut member = former.clone();

@@ -13,7 +13,7 @@ use crate::features::videos::path::is_folder;
 use crate::kernel::app::App;
 use crate::kernel::authz::key;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 
 /// What an API key needs to be a password at SFTPGo, where files are written and deleted.
 const SCOPE: &str = "videos:write";
@@ -65,7 +65,7 @@ pub async fn admit(app: &App, login: Login) -> Result<Option<Account>> {
         _ => Ok(false),
     };
     let is_proved = match proved {
-        Err(refused) if refused.cause == Cause::TooManyFailures => {
+        Err(refused) if refused.cause == ErrorCode::TooManyFailures => {
             tracing::info!(member = ?claim.member, "an SFTPGo login is throttled after too many failures");
             false
         }

@@ -11,7 +11,7 @@ use super::account::Bases;
 use crate::features::quotas::SIZE_MAX;
 use crate::features::videos::path::{VideoPath, is_folder, is_ignored};
 use crate::kernel::app::App;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 
@@ -203,10 +203,10 @@ fn needed<'b>(body: &'b Value, name: &str, faults: &mut Vec<Field>) -> &'b str {
 fn path_of(app: &App, username: &str, virtual_path: &str) -> Result<VideoPath> {
     let below = virtual_path.strip_prefix('/').unwrap_or(virtual_path);
     if !is_folder(username) {
-        return Err(Cause::VideoPath.into());
+        return Err(ErrorCode::VideoPath.into());
     }
     if below.contains(char::REPLACEMENT_CHARACTER) {
-        let mut refused = Error::new(Cause::VideoPath);
+        let mut refused = Error::new(ErrorCode::VideoPath);
         refused.fields.push(Field::body("virtual_path", "must not have U+FFFD, as which names come that are no UTF-8"));
         return Err(refused);
     }

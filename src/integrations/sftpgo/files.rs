@@ -22,7 +22,7 @@ use crate::features::videos::{self, Registration, Video, measure};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -56,7 +56,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
             return Ok(Heard::Ignored("the file cannot be measured"));
         }
         if event.is_over_quota {
-            quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &Cause::QuotaExceeded.into()).await;
+            quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &ErrorCode::QuotaExceeded.into()).await;
         }
     }
     let path_bytes_max = app.config.video_path_bytes_max;
@@ -143,7 +143,7 @@ fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
 /// May this member begin an upload? Its size is not known yet; an overwrite may take what it frees.
 async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Member, path: VideoPath) -> Result<()> {
     if !owner.is_active() {
-        return Err(Cause::MemberSuspended.into());
+        return Err(ErrorCode::MemberSuspended.into());
     }
     let (rules, snapshot, id, place) = (Rules::of(&app.config), app.snapshot(), owner.id, path.clone());
     let look = move |r: &Reader<'_>| {
@@ -156,7 +156,7 @@ async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Memb
     if is_new {
         ask(app, caller, (id, path), None).await?;
     }
-    if has_room { Ok(()) } else { Err(Cause::QuotaExceeded.into()) }
+    if has_room { Ok(()) } else { Err(ErrorCode::QuotaExceeded.into()) }
 }
 
 /// The measured state of a file.
@@ -182,7 +182,7 @@ async fn measured(app: &App, event: &FileEvent) -> Measured {
     };
     match measure::measure(&app.config.media_root, path).await {
         Ok(size) => Measured::Size(size),
-        Err(refused) if refused.cause == Cause::FileNotFound && event.disk == Disk::Home => Measured::Nothing,
+        Err(refused) if refused.cause == ErrorCode::FileNotFound && event.disk == Disk::Home => Measured::Nothing,
         Err(_) => Measured::Unknown,
     }
 }
@@ -346,7 +346,7 @@ impl Applied {
             return Ok(());
         }
         let _ = self.to_ask.set((path.clone(), size));
-        Err(Error::new(Cause::Busy).because("plugins are to be asked about a new video first").retry_after(1))
+        Err(Error::new(ErrorCode::Busy).because("plugins are to be asked about a new video first").retry_after(1))
     }
 
     fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {

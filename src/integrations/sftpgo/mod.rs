@@ -20,7 +20,7 @@ use crate::features::videos::path::is_folder;
 use crate::kernel::app::{App, Occurrence, Transaction};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
 use crate::kernel::outbox::delivery::{Delivery, Outcome};
@@ -28,7 +28,7 @@ use account::Wish;
 use client::{Trouble, Turn};
 
 pub fn require_configured(config: &Config) -> Result<()> {
-    if config.has_sftpgo() { Ok(()) } else { Err(Cause::SftpgoNotConfigured.into()) }
+    if config.has_sftpgo() { Ok(()) } else { Err(ErrorCode::SftpgoNotConfigured.into()) }
 }
 
 impl From<Trouble> for Outcome {
@@ -42,7 +42,7 @@ impl From<Trouble> for Outcome {
 
 impl From<Trouble> for Error {
     fn from(trouble: Trouble) -> Self {
-        let failed = |why: String| Self::new(Cause::NeighbourFailed).because(format!("SFTPGo: {why}"));
+        let failed = |why: String| Self::new(ErrorCode::NeighbourFailed).because(format!("SFTPGo: {why}"));
         match trouble {
             Trouble::Later { why, not_before_s } => match not_before_s {
                 Some(seconds) => failed(why).retry_after(seconds),

@@ -21,7 +21,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::giving::Touch;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbox::Kind;
 use crate::kernel::secret;
@@ -153,7 +153,7 @@ pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) ->
         }
         let mut changes = match members::set_active(t, member.id, false) {
             Ok(changes) => changes,
-            Err(error) if matches!(error.cause, Cause::LastOwner | Cause::LastAdministrator) => {
+            Err(error) if matches!(error.cause, ErrorCode::LastOwner | ErrorCode::LastAdministrator) => {
                 let why = "is the last owner of an organization, or the last administrator";
                 return Ok(Changed::nothing(Outcome::Left(member.id, why)));
             }
@@ -209,7 +209,7 @@ pub struct Hint {
 pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<Mark> {
     let Some(key) = app.config.hook_wordpress_key.as_deref() else {
         let message = "set hooks.wordpress_key_file to take hints of WordPress";
-        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+        return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
     };
     let expected = secret::signature(key, &format!("{timestamp}.{body}"));
     // All are compared, whichever fits.
@@ -227,7 +227,7 @@ pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Resul
             let name = format!("a hint of WordPress {}", hex::encode(expected));
             Ok(Mark { hash: secret::hash(&name), until: Timestamp(sent_ms).plus_ms(age_max_ms + 1_000) })
         }
-        _ => Err(Cause::HookSignature.into()),
+        _ => Err(ErrorCode::HookSignature.into()),
     }
 }
 

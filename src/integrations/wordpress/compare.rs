@@ -15,7 +15,7 @@ use crate::integrations::wordpress::{Odd, Person};
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 /// Changes of one page that are on their way at the same time: they share commits.
 const AT_ONCE_MAX: usize = 16;
@@ -79,7 +79,7 @@ pub struct Found {
 pub async fn compare(app: &Arc<App>, caller: &Identity, wish: Wish) -> Result<Found> {
     let Some(office) = Office::of(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
-        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+        return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
     };
     office.prove().await?;
     let mut found = Found { next: Some(wish.from), ..Found::default() };

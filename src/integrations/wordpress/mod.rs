@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::kernel::app::App;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::outbound::{Answer, is_true, text_of};
 use crate::kernel::secret::{self, Hash};
@@ -146,7 +146,7 @@ pub fn read_oneself(answer: &Answer, login: &str) -> Result<Person> {
 }
 
 pub fn failed(why: impl std::fmt::Display) -> Error {
-    Error::new(Cause::NeighbourFailed).because(format!("WordPress: {why}"))
+    Error::new(ErrorCode::NeighbourFailed).because(format!("WordPress: {why}"))
 }
 
 /// A ticket that is genuine and alive. Whoever takes it marks it as used until its time is over.

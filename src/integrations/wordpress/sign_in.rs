@@ -15,7 +15,7 @@ use crate::integrations::wordpress::{Person, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::slowdown::Attempt;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 
 /// Questions to WordPress at a time.
@@ -25,7 +25,7 @@ static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 /// Signs in with a username (or e-mail) of the site and an application password.
 pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application_password: &str) -> Result<Tokens> {
     if app.config.wordpress_url.is_empty() {
-        return Err(Cause::WordPressNotConfigured.into());
+        return Err(ErrorCode::WordPressNotConfigured.into());
     }
     let folded = members::folded(login);
     // Accounts there are not those here: failures at one say nothing of the other.
@@ -38,7 +38,7 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
     drop(turn);
     let Some(person) = person else {
         app.guard.slowdown.failed(attempt, Timestamp::now());
-        return Err(Cause::InvalidLogin.into());
+        return Err(ErrorCode::InvalidLogin.into());
     };
     let tokens = enter(app, visitor, person).await?;
     app.guard.slowdown.succeeded(attempt);
@@ -50,12 +50,12 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     let site = app.config.wordpress_url.as_str();
     let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
         let message = "set wordpress.url and wordpress.ticket_secret_file to sign in with a ticket";
-        return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+        return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
     };
-    let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(Cause::InvalidTicket)?;
+    let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(ErrorCode::InvalidTicket)?;
     let (mark, until) = (ticket.mark, ticket.until);
     if !app.tend(move |w| use_up(w, &mark, until)).await? {
-        return Err(Cause::InvalidTicket.into());
+        return Err(ErrorCode::InvalidTicket.into());
     }
     enter(app, visitor, ticket.person).await
 }

@@ -7,7 +7,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{require, require_in_tenant};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::intake::Limit;
 use crate::kernel::sandbox::{Tier, inspect};
@@ -40,7 +40,7 @@ impl App {
         };
         let taken = caller.context.body.read(Limit::Large(bytes_max), caller.context.party(&snapshot)).await;
         taken.map_err(|refused| match (large, refused.cause) {
-            (Large::Component, Cause::TooLarge) => inspect::too_large(bytes_max),
+            (Large::Component, ErrorCode::TooLarge) => inspect::too_large(bytes_max),
             _ => refused,
         })
     }

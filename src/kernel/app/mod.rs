@@ -48,7 +48,7 @@ use crate::kernel::db::mark::State;
 use crate::kernel::db::{Db, Reader, Turn, Writer};
 use crate::kernel::decision_log::DecisionLog;
 use crate::kernel::encryption::Encryption;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::intake::Intake;
 use crate::kernel::outbound::Outbound;
@@ -393,7 +393,7 @@ impl App {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(Error::new(Cause::EpochNotReached).retry_after(1))
+        Err(Error::new(ErrorCode::EpochNotReached).retry_after(1))
     }
 
     /// Walks the audit's chain.
@@ -465,9 +465,9 @@ pub fn erase_answers_naming(t: &Transaction<'_>, id: impl std::fmt::Display) -> 
 
 /// Consumes the set-up token, in the transaction that creates the first administrator.
 pub fn use_setup_token(t: &Transaction<'_>, offered: &str) -> Result<()> {
-    let (hash, until) = site_store::find_setup(t)?.ok_or(Cause::SetupToken)?;
+    let (hash, until) = site_store::find_setup(t)?.ok_or(ErrorCode::SetupToken)?;
     if !(secret::equal(&secret::hash(offered), &hash) & (t.now() < until)) {
-        return Err(Cause::SetupToken.into());
+        return Err(ErrorCode::SetupToken.into());
     }
     site_store::set_setup(t, None)
 }
@@ -488,7 +488,7 @@ fn apply<T>(
 ) -> Result<(Committed<T>, usize)> {
     if !snapshot.is_available() {
         // The rows could not be read after a failed commit: nothing goes on before they were.
-        return Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1));
+        return Err(Error::new(ErrorCode::Busy).because("the policy is not known").retry_after(1));
     }
     // The body may have come long after the credential was shown: it is asked again, here for every change.
     let caller = &caller.as_of(snapshot, w.now())?;
@@ -527,9 +527,9 @@ fn apply<T>(
 
 fn repeated<T: ParseFromJSON>(known: idempotency_store::Remembered, fingerprint: &Hash) -> Result<T> {
     if known.fingerprint != *fingerprint {
-        return Err(Cause::IdempotencyKeyReused.into());
+        return Err(ErrorCode::IdempotencyKeyReused.into());
     }
-    let answer = known.answer.ok_or(Cause::SecretNotKept)?;
+    let answer = known.answer.ok_or(ErrorCode::SecretNotKept)?;
     T::parse_from_json_string(&answer)
         .map_err(|e| Error::internal(format!("a kept answer cannot be read: {}", e.into_message())))
 }

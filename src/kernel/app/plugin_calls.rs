@@ -12,7 +12,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::plugin::{Binding, LogRecord, Mode, CallStats};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 use crate::kernel::sandbox::{
@@ -73,7 +73,7 @@ impl App {
         let loading = tokio::spawn(async move { app.load_plugin(key, tier).await });
         let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
             Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
-            Err(_) => Err(Error::new(Cause::CompilerBusy).saying("it is being compiled")),
+            Err(_) => Err(Error::new(ErrorCode::CompilerBusy).saying("it is being compiled")),
         };
         loaded.map_err(|e| {
             tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
@@ -87,7 +87,7 @@ impl App {
             return Ok(());
         }
         let message = "this version is a big runtime, and plugins.large_organizations does not name its organization";
-        Err(Error::new(Cause::PluginTooLarge).saying(message))
+        Err(Error::new(ErrorCode::PluginTooLarge).saying(message))
     }
 
     /// A stored component, ready to be called: it is already, or becomes so now. One that is not in force is so for as long
@@ -115,7 +115,7 @@ impl App {
         let snapshot = self.snapshot();
         let mut is_all = true;
         for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
-            let fetch = async { Err(Error::new(Cause::NotFound)) };
+            let fetch = async { Err(Error::new(ErrorCode::NotFound)) };
             let key = (organization, binding.sha256);
             is_all &= self.host.load(key, Tier::of(binding.is_large), fetch).await.is_ok();
         }

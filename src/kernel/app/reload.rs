@@ -15,7 +15,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Part, Place, Snapshot};
 use crate::kernel::authz::{self, compare_store as rows};
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// What a comparison of the policy with the rows found.
@@ -218,7 +218,7 @@ impl App {
         };
         match self.db.write(put).await? {
             true => Ok(()),
-            false => Err(Error::new(Cause::Busy).because("the policy is not known").retry_after(1)),
+            false => Err(Error::new(ErrorCode::Busy).because("the policy is not known").retry_after(1)),
         }
     }
 }

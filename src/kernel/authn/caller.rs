@@ -21,7 +21,7 @@ use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, SessionId};
 use crate::kernel::secret::{self, Hash};
 
@@ -111,9 +111,9 @@ impl Guard {
     /// Fails unless it is one of the internal secrets.
     pub fn require_internal(&self, offered: &str) -> Result<()> {
         if self.internal_secrets.is_empty() {
-            return Err(Cause::InternalSecretNotConfigured.into());
+            return Err(ErrorCode::InternalSecretNotConfigured.into());
         }
-        if self.is_internal(offered) { Ok(()) } else { Err(Cause::InvalidInternalSecret.into()) }
+        if self.is_internal(offered) { Ok(()) } else { Err(ErrorCode::InvalidInternalSecret.into()) }
     }
 
     /// Is it the key of SFTPGo's hooks? `None` where none is set.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use crate::kernel::authz::principal::network_of;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 
@@ -60,7 +60,7 @@ impl Attempt {
 
 fn slowed(until: Timestamp, now: Timestamp) -> Error {
     let seconds = u64::try_from(until.0 - now.0).unwrap_or_default().div_ceil(1_000).max(1);
-    Error::new(Cause::TooManyFailures).retry_after(seconds)
+    Error::new(ErrorCode::TooManyFailures).retry_after(seconds)
 }
 
 impl Slowdown {
@@ -166,7 +166,7 @@ mod tests {
         let refused = slowdown.require_patience(guesser, true, now).expect_err("ten failures");
         assert_eq!(
             (refused.cause, refused.retry_after_s.map(std::num::NonZeroU32::get)),
-            (Cause::TooManyFailures, Some(900))
+            (ErrorCode::TooManyFailures, Some(900))
         );
         let fresh = fails(&slowdown, "198.51.100.7", 2, now);
         assert!(slowdown.require_patience(fresh, false, now).is_ok());

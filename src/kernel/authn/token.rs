@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::verified::{Verified, VerifiedTokens};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret;
 
@@ -163,7 +163,7 @@ impl Keys {
 
     /// Whom the token names, when it is ours, meant for us, and still alive.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Named> {
-        self.verified(token, now).map_err(|why| Error::new(Cause::InvalidBearer).because(why))
+        self.verified(token, now).map_err(|why| Error::new(ErrorCode::InvalidBearer).because(why))
     }
 
     fn verified(&self, token: &str, now: Timestamp) -> Result<Named, &'static str> {

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::promise::{self, Maker};
 use super::snapshot::Snapshot;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 
@@ -77,12 +77,12 @@ fn identify<'c>(client: Option<&'c Arc<Client>>, presented: &Presented<'_>) -> R
     let offered = presented.secret;
     let (current, former) = (client.map(|client| &client.hash), client.and_then(|client| client.previous));
     let is_its_secret = secret::is_current_or_former(&offered, current, former, presented.now);
-    let Some(client) = client.filter(|client| client.is_active) else { return Err(Cause::InvalidClient.into()) };
+    let Some(client) = client.filter(|client| client.is_active) else { return Err(ErrorCode::InvalidClient.into()) };
     if client.expires_at.is_some_and(|at| presented.now >= at) {
-        return Err(Cause::ClientExpired.into());
+        return Err(ErrorCode::ClientExpired.into());
     }
     if !is_its_secret {
-        return Err(Cause::InvalidApiKey.into());
+        return Err(ErrorCode::InvalidApiKey.into());
     }
     Ok(client)
 }
@@ -100,7 +100,7 @@ impl Client {
     pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         promise::require_client_kept(snapshot, self, now).map_err(|_| {
             let message = "who made this client may not give its scopes any more: an administrator has to rotate it";
-            Error::new(Cause::InvalidClient).because("its maker lost the rights").saying(message)
+            Error::new(ErrorCode::InvalidClient).because("its maker lost the rights").saying(message)
         })
     }
 
@@ -118,18 +118,18 @@ impl Client {
     fn admit(&self, presented: &Presented<'_>) -> Result<()> {
         let in_list = |list: &[String], text: &str| list.iter().any(|entry| entry == text);
         if !self.allowed_origins.is_empty() && !presented.origin.is_some_and(|o| in_list(&self.allowed_origins, o)) {
-            return Err(Cause::OriginNotAllowed.into());
+            return Err(ErrorCode::OriginNotAllowed.into());
         }
         let is_near = |address: IpAddr| self.allowed_ips.iter().any(|net| net.contains(&address));
         if !self.allowed_ips.is_empty() && !presented.address.is_some_and(is_near) {
-            return Err(Cause::IpNotAllowed.into());
+            return Err(ErrorCode::IpNotAllowed.into());
         }
         let lies_below = |entry: &String| match entry.strip_suffix("/*") {
             Some(top) => presented.path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
             None => presented.path == entry,
         };
         if !self.allowed_paths.is_empty() && !self.allowed_paths.iter().any(lies_below) {
-            return Err(Cause::PathNotAllowed.into());
+            return Err(ErrorCode::PathNotAllowed.into());
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Client {
             Err(not_until) => {
                 let wait = not_until.wait_time_from(DefaultClock::default().now());
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                Err(Error::new(Cause::RateLimited)
+                Err(Error::new(ErrorCode::RateLimited)
                     .retry_after(seconds.max(1))
                     .header("RateLimit-Policy", policy)
                     .header("RateLimit", format!("\"client\";r=0;t={}", seconds.max(1))))

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::client;
 use super::promise::{self, Maker, Promise};
 use super::snapshot::{Snapshot, Status};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -121,13 +121,13 @@ impl ApiKey {
         };
         promise::require_kept(snapshot, &self.maker, promise, now).map_err(|_| {
             let message = "who made this key may not give what it opens any more: an administrator has to rotate it";
-            Error::new(Cause::InvalidKey).because("its maker lost the rights").saying(message)
+            Error::new(ErrorCode::InvalidKey).because("its maker lost the rights").saying(message)
         })
     }
 
     /// Fails unless the key opens something today, for whoever knows its text.
     fn require_counts(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
-        let invalid = |why: &'static str| Error::new(Cause::InvalidKey).because(why);
+        let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).because(why);
         if now >= self.expires_at {
             return Err(invalid("expired"));
         }
@@ -137,7 +137,7 @@ impl ApiKey {
             // Who holds the key may know why it does nothing; of an erased member nothing is told.
             let is_suspended = snapshot.person(id).is_some_and(|person| person.status == Status::Suspended);
             return Err(match is_suspended {
-                true => Cause::MemberSuspended.into(),
+                true => ErrorCode::MemberSuspended.into(),
                 false => invalid("its member is not active"),
             });
         }
@@ -195,7 +195,7 @@ pub fn is_key(text: &str) -> bool {
 /// The valid key with this text, and the hash of the text. An unknown key takes as long as a wrong one.
 pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<(Arc<ApiKey>, Hash)> {
     const KEY_BYTES_MAX: usize = 256;
-    let invalid = |why: &'static str| Error::new(Cause::InvalidKey).because(why);
+    let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).because(why);
     if text.len() > KEY_BYTES_MAX {
         return Err(invalid("too long"));
     }
@@ -223,7 +223,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
 pub fn still(snapshot: &Snapshot, shown: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
     let key = snapshot.api_key(shown.id);
     let key = key.filter(|key| secret::is_current_or_former(text, Some(&key.hash), key.previous, now));
-    let key = key.ok_or_else(|| Error::new(Cause::InvalidKey).because("it ended while the request was on its way"))?;
+    let key = key.ok_or_else(|| Error::new(ErrorCode::InvalidKey).because("it ended while the request was on its way"))?;
     key.require_counts(snapshot, now)?;
     Ok(key.clone())
 }

@@ -24,7 +24,7 @@ use decide::{Target, AccessRequest, decide};
 use permission::Permission;
 use snapshot::Snapshot;
 
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
 /// What a caller's permission covers.
@@ -55,31 +55,31 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
         Principal::CommandLine => reach_of_program(snapshot, caller, permission),
         Principal::Internal => {
             if !own.scope.is_some_and(|scope| giving::has_scope(&caller.principal, scope)) {
-                return Err(Error::new(Cause::ScopeNotAllowed).saying("the internal secret does not open this"));
+                return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("the internal secret does not open this"));
             }
             reach_of_program(snapshot, caller, permission)
         }
-        Principal::Visitor => Err(Cause::Forbidden.into()),
+        Principal::Visitor => Err(ErrorCode::Forbidden.into()),
         Principal::Client(client) => {
             if !own.scope.is_some_and(|scope| client.has_scope(scope)) {
-                return Err(Cause::ScopeNotAllowed.into());
+                return Err(ErrorCode::ScopeNotAllowed.into());
             }
             crate::kernel::authz::principal::take(caller)?;
             reach_of_program(snapshot, caller, permission)
         }
         Principal::Key(key) => {
             if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
-                return Err(Error::new(Cause::ScopeNotAllowed).saying("this key's scopes do not cover this operation"));
+                return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("this key's scopes do not cover this operation"));
             }
             match key.member() {
                 None => reach_of_program(snapshot, caller, permission),
-                Some(_) if own.site_only => Err(Cause::Forbidden.into()),
+                Some(_) if own.site_only => Err(ErrorCode::Forbidden.into()),
                 Some(_) => reach_of_member(snapshot, caller, permission),
             }
         }
-        Principal::Asserted(_) if own.site_only => Err(Cause::Forbidden.into()),
+        Principal::Asserted(_) if own.site_only => Err(ErrorCode::Forbidden.into()),
         Principal::Member(_) if own.site_only => {
-            let platform = snapshot.platform().ok_or(Cause::Forbidden)?;
+            let platform = snapshot.platform().ok_or(ErrorCode::Forbidden)?;
             ask(snapshot, caller, platform.id, permission)?;
             Ok(Reach::Site)
         }
@@ -102,7 +102,7 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
     }
     let tenant = caller.tenant(snapshot)?;
     if permission.builtin().site_only {
-        return Err(Error::new(Cause::Forbidden).saying("this is done for the whole site: leave X-Tenant-ID out"));
+        return Err(Error::new(ErrorCode::Forbidden).saying("this is done for the whole site: leave X-Tenant-ID out"));
     }
     Ok(Reach::Tenant(tenant))
 }
@@ -127,7 +127,7 @@ pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId
 pub fn require_one_factor_enough(snapshot: &Snapshot, member: MemberId) -> Result<()> {
     if snapshot.requires_second_factor(member) {
         return Err(
-            Error::new(Cause::SecondFactorRequired).saying("your organization asks for a second factor: sign in again")
+            Error::new(ErrorCode::SecondFactorRequired).saying("your organization asks for a second factor: sign in again")
         );
     }
     Ok(())
@@ -144,10 +144,10 @@ pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Per
 pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
     if let Principal::Key(key) = &caller.principal {
         if key.member().is_none() {
-            return Err(Error::new(Cause::Forbidden).saying("a service's key has no member whose things these are"));
+            return Err(Error::new(ErrorCode::Forbidden).saying("a service's key has no member whose things these are"));
         }
         if !key.has_scope(scope) {
-            return Err(Error::new(Cause::ScopeNotAllowed)
+            return Err(Error::new(ErrorCode::ScopeNotAllowed)
                 .saying(format!("this key lacks the scope {scope}, which this needs")));
         }
     }
@@ -155,7 +155,7 @@ pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
 }
 
 fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permission: Permission) -> Result<()> {
-    let Some(member) = caller.member() else { return Err(Cause::Forbidden.into()) };
+    let Some(member) = caller.member() else { return Err(ErrorCode::Forbidden.into()) };
     let question = AccessRequest {
         tenant: Some(tenant),
         member,
@@ -166,7 +166,7 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
     if decision.allow {
         return Ok(());
     }
-    Err(Error::new(Cause::Forbidden)
+    Err(Error::new(ErrorCode::Forbidden)
         .saying(format!("you lack the permission {}", permission.builtin().name))
         .because(decision.reason.word()))
 }
@@ -186,7 +186,7 @@ impl Whose {
             Ok(reach) => return Ok(Self::All(reach)),
             Err(refused) => refused,
         };
-        if caller.member().is_none() || refused.cause == Cause::OrganizationNotFound {
+        if caller.member().is_none() || refused.cause == ErrorCode::OrganizationNotFound {
             return Err(refused);
         }
         require_own(caller, scope).map(Self::Own)

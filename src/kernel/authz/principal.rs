@@ -8,7 +8,7 @@ use super::key::{self, ApiKey};
 use super::require_one_factor_enough;
 use super::snapshot::{Session, Snapshot};
 use crate::kernel::db::Turn;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::intake::Slot;
 use crate::kernel::secret::Hash;
@@ -248,13 +248,13 @@ impl Identity {
 
     /// The member who is signed in; the command line is nobody.
     pub fn signed_in(&self) -> Result<MemberId> {
-        self.member().ok_or_else(|| Error::new(Cause::MissingBearer))
+        self.member().ok_or_else(|| Error::new(ErrorCode::MissingBearer))
     }
 
     /// The caller as it is in this snapshot, with the scopes of today; fails when its credential has ended since it was shown.
     pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
         let ended =
-            || Error::new(Cause::Unauthenticated).because("the credential ended while the request was on its way");
+            || Error::new(ErrorCode::Unauthenticated).because("the credential ended while the request was on its way");
         let who = match (&self.principal, &self.credential) {
             (Principal::Member(member), Credential::Token) => {
                 if !snapshot.is_active(*member) {
@@ -298,7 +298,7 @@ impl Identity {
             return Ok(only.id);
         }
         if snapshot.belongs_nowhere(member) {
-            return Err(Cause::NotAMember.into());
+            return Err(ErrorCode::NotAMember.into());
         }
         match snapshot.platform().filter(|platform| platform.set_of(member).is_some()) {
             Some(platform) => Ok(platform.id),
@@ -311,7 +311,7 @@ impl Identity {
 
     /// The named tenant, if it exists for this caller: a foreign one looks like a missing one.
     fn named(&self, snapshot: &Snapshot, named: OrganizationId) -> Result<OrganizationId> {
-        let tenant = snapshot.tenant(named).ok_or(Cause::OrganizationNotFound)?;
+        let tenant = snapshot.tenant(named).ok_or(ErrorCode::OrganizationNotFound)?;
         let of_member = |id| tenant.set_of(id).is_some() && !snapshot.is_platform(tenant.id);
         let visible = match self.principal {
             Principal::Member(id) => tenant.set_of(id).is_some() || snapshot.is_platform_admin(id),
@@ -320,7 +320,7 @@ impl Identity {
             Principal::Visitor => false,
             Principal::Client(_) | Principal::Internal | Principal::CommandLine => true,
         };
-        if visible { Ok(tenant.id) } else { Err(Cause::OrganizationNotFound.into()) }
+        if visible { Ok(tenant.id) } else { Err(ErrorCode::OrganizationNotFound.into()) }
     }
 
     /// Kind and name of the actor, for the audit.

@@ -16,7 +16,7 @@ use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
 use crate::kernel::authz::principal::{Identity, Principal};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 
 /// Who made a promise.
@@ -101,7 +101,7 @@ pub enum Promise<'a> {
 
 /// Fails unless the maker may give today what it promised.
 pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, now: Timestamp) -> Result<()> {
-    let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(Cause::NotHeld));
+    let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(ErrorCode::NotHeld));
     match promise {
         Promise::Invitation { tenant, role } => {
             let caller = as_caller_in(Some(tenant))?;
@@ -110,7 +110,7 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
                 None => None,
                 Some(id) => {
                     let found = snapshot.tenant(tenant).and_then(|tenant| tenant.role(id));
-                    Some(found.ok_or(Cause::RoleNotFound)?)
+                    Some(found.ok_or(ErrorCode::RoleNotFound)?)
                 }
             };
             giving::require_may_invite(snapshot, &caller, tenant, role)
@@ -146,7 +146,7 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
             // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
             let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
             if is_below && !rights.is_empty() {
-                return Err(Cause::NotHeld.into());
+                return Err(ErrorCode::NotHeld.into());
             }
             const KEYS: &[Permission] =
                 &[Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
@@ -159,7 +159,7 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
             let caller = as_caller_in(organization)?;
             let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_ROTATE])?;
             let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
-            if hears { Ok(()) } else { Err(Cause::NotHeld.into()) }
+            if hears { Ok(()) } else { Err(ErrorCode::NotHeld.into()) }
         }
     }
 }
@@ -175,7 +175,7 @@ pub fn grace_ms((former, is_kept): (&Maker, bool), rotator: &Maker, grace_ms: i6
 pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp) -> Result<()> {
     if matches!(client.maker, Maker::Client(_)) {
         // No client makes clients.
-        return Err(Cause::NotHeld.into());
+        return Err(ErrorCode::NotHeld.into());
     }
     let scopes: Vec<&str> = client.scopes.iter().map(|scope| &**scope).collect();
     require_kept(snapshot, &client.maker, Promise::ClientScopes { scopes: &scopes }, now)
@@ -183,7 +183,7 @@ pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp)
 
 /// The reach of the first of these permissions that the caller has.
 fn require_one_of(snapshot: &Snapshot, caller: &Identity, permissions: &[Permission]) -> Result<Reach> {
-    let mut refused = Error::from(Cause::Forbidden);
+    let mut refused = Error::from(ErrorCode::Forbidden);
     for permission in permissions {
         match require(snapshot, caller, *permission) {
             Ok(reach) => return Ok(reach),
@@ -206,7 +206,7 @@ fn require_may_change_today(
         let reach = require_one_of(snapshot, &caller, permissions)?;
         let only = snapshot.only_tenant(member).map(|tenant| tenant.id);
         if reach.organization().is_some() && reach.organization() != only {
-            return Err(Cause::MemberNotFound.into());
+            return Err(ErrorCode::MemberNotFound.into());
         }
         giving::require_may_change(snapshot, &caller, (reach, member), (touch, rights))
     };

@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{Reader, Writer, sql};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 
 const FILE_NAME: &str = "roster.mark";
@@ -185,7 +185,7 @@ fn refused(database: &Path, text: &str) -> Error {
         "{text}. To go on with what is there, and lose what is missing, remove {} first",
         mark_file(database).display()
     );
-    Error::new(Cause::DatabaseLost).because(text.clone()).saying(text)
+    Error::new(ErrorCode::DatabaseLost).because(text.clone()).saying(text)
 }
 
 /// The next moment at three o'clock at night (UTC).

@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::runtime::health::{self, Fault, Health, Place};
 pub use lists::{List, Listed, Window};
@@ -36,14 +36,14 @@ pub use readers::Turn;
 use readers::{Apart, Readers};
 
 /// A fault of the database: the words and sentences are those that callers get.
-const fn fault(cause: Cause, is_fatal: bool) -> Fault {
+const fn fault(cause: ErrorCode, is_fatal: bool) -> Fault {
     Fault { part: "database", word: cause.word(), message: cause.message(), is_fatal }
 }
 
-const FULL: Fault = fault(Cause::DatabaseFull, false);
-const READ_ONLY: Fault = fault(Cause::DatabaseReadOnly, false);
-const DAMAGED: Fault = fault(Cause::DatabaseDamaged, true);
-const LOST: Fault = fault(Cause::DatabaseLost, true);
+const FULL: Fault = fault(ErrorCode::DatabaseFull, false);
+const READ_ONLY: Fault = fault(ErrorCode::DatabaseReadOnly, false);
+const DAMAGED: Fault = fault(ErrorCode::DatabaseDamaged, true);
+const LOST: Fault = fault(ErrorCode::DatabaseLost, true);
 
 /// A read-only view of one moment.
 pub struct Reader<'a> {
@@ -161,7 +161,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         let file = config.database_file();
         let connection = schema::open_writer(&file)?;
         let state = load(&Reader { connection: &connection }).map_err(|e| match e.cause {
-            Cause::DatabaseDamaged => schema::damaged(&file, &[e.to_string()]),
+            ErrorCode::DatabaseDamaged => schema::damaged(&file, &[e.to_string()]),
             _ => e,
         })?;
         // What was read for it is not read again.
@@ -264,7 +264,7 @@ impl<S: Clone + Send + 'static> Db<S> {
     /// Reports a damaged database when a read or change finds it.
     fn noticed<T>(&self, outcome: Result<T>) -> Result<T> {
         if let Err(e) = &outcome
-            && e.cause == Cause::DatabaseDamaged
+            && e.cause == ErrorCode::DatabaseDamaged
         {
             self.report_damage(&[e.to_string()]);
         }
@@ -368,12 +368,12 @@ fn size(setting: u64) -> usize {
 }
 
 fn busy(why: &'static str) -> Error {
-    Error::new(Cause::Busy).because(why).retry_after(1)
+    Error::new(ErrorCode::Busy).because(why).retry_after(1)
 }
 
 /// The files of a database that is open and was read.
 fn places(file: &Path) -> Result<Vec<Place>> {
-    let gone = |e: std::io::Error| Error::new(Cause::DatabaseLost).because(e.to_string());
+    let gone = |e: std::io::Error| Error::new(ErrorCode::DatabaseLost).because(e.to_string());
     let log = file.with_extension("db-wal");
     let mut places = vec![Place::of(file).map_err(gone)?];
     // A file system that cannot share memory gets another kind of log.
@@ -386,7 +386,7 @@ fn places(file: &Path) -> Result<Vec<Place>> {
 /// Are the files still the ones that were opened?
 fn require_places(places: &[Place]) -> Result<()> {
     match places.iter().find(|place| !place.is_kept()) {
-        Some(gone) => Err(Error::new(Cause::DatabaseLost).because(gone.path().display().to_string())),
+        Some(gone) => Err(Error::new(ErrorCode::DatabaseLost).because(gone.path().display().to_string())),
         None => Ok(()),
     }
 }
@@ -619,7 +619,7 @@ mod tests {
     }
 
     fn refused() -> Result<()> {
-        Err(Cause::Busy.into())
+        Err(ErrorCode::Busy.into())
     }
 
     #[test]
@@ -661,7 +661,7 @@ mod tests {
             let (file, aside) = (stand.directory.path().join(name), stand.directory.path().join("aside"));
             let refused = |why: &str| {
                 let answer = stand.runtime.block_on(stand.write(|w| insert(w, "lost"))).unwrap();
-                assert_eq!(answer.map_err(|e| e.cause), Err(Cause::DatabaseLost), "{name}: {why}");
+                assert_eq!(answer.map_err(|e| e.cause), Err(ErrorCode::DatabaseLost), "{name}: {why}");
                 assert_eq!(stand.db.health.faults(), [LOST], "{name}: {why}");
             };
             std::fs::rename(&file, &aside).unwrap();

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::{Reader, busy, schema, size, sql};
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::runtime::health::Place;
 
 /// A connection that was not used for so long is closed, unless it is the last one.
@@ -118,7 +118,7 @@ impl Readers {
             .test_on_check_out(false)
             .connection_timeout(Duration::from_millis(config.read_wait_ms))
             .build(manager(places.clone(), config))
-            .map_err(|e| Error::new(Cause::Database).because(e.to_string()))?;
+            .map_err(|e| Error::new(ErrorCode::Database).because(e.to_string()))?;
         let readers = Self {
             pool,
             manager: manager(places, config),
@@ -141,7 +141,7 @@ impl Readers {
 
     /// For who has a turn.
     fn pooled(&self) -> Result<PooledConnection<SqliteConnectionManager>> {
-        self.pool.get().map_err(|e| Error::new(Cause::Database).because(e.to_string()))
+        self.pool.get().map_err(|e| Error::new(ErrorCode::Database).because(e.to_string()))
     }
 
     /// Runs a query in its turn.
@@ -408,7 +408,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::kernel::error::Cause;
+    use crate::kernel::error::ErrorCode;
 
     fn turn(party: &str, caller: &str) -> Turn {
         Turn { party: party.into(), caller: caller.into(), is_limited: true }
@@ -547,7 +547,7 @@ mod tests {
         });
         for _ in 0..3 {
             let ended = readers.read(turn("a", "1"), endless).await.unwrap_err();
-            assert_eq!(ended.cause, Cause::Busy, "{ended}");
+            assert_eq!(ended.cause, ErrorCode::Busy, "{ended}");
             assert_eq!(readers.read(Turn::of_server(), one).await.unwrap(), 1);
         }
         assert!(readers.state().held.is_empty());

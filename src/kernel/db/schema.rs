@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::sql::failed;
 use super::{Figures, mark};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 pub const SCHEMA: &str = include_str!("../../../schema.sql");
 
@@ -52,7 +52,7 @@ pub fn open_writer(file: &Path) -> Result<Connection> {
     create_file(file)?;
     let log = file.with_extension("db-wal");
     let was_killed = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    let explained = |error: Error| if error.cause == Cause::DatabaseDamaged { damaged(file, &[]) } else { error };
+    let explained = |error: Error| if error.cause == ErrorCode::DatabaseDamaged { damaged(file, &[]) } else { error };
     let mut connection = open_connection(file).map_err(|e| cannot_open(file, e))?;
     mark::require_progress(&connection, file).map_err(explained)?;
     bring_up(&mut connection, file).map_err(explained)?;
@@ -82,7 +82,7 @@ fn create_file(file: &Path) -> Result<()> {
 fn open_connection(file: &Path) -> Result<Connection> {
     let whole = Connection::open(file).map_err(failed).and_then(prepared_writer);
     match whole {
-        Err(e) if e.cause == Cause::DatabaseFull => {
+        Err(e) if e.cause == ErrorCode::DatabaseFull => {
             tracing::warn!(file = %file.display(), error = %e, "no other program can read the database before the next start");
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             Connection::open_with_flags_and_vfs(file, flags, "unix-excl").map_err(failed).and_then(prepared_writer)
@@ -105,7 +105,7 @@ fn prepared_writer(connection: Connection) -> Result<Connection> {
 }
 
 fn cannot_open(file: &Path, error: Error) -> Error {
-    if error.cause == Cause::DatabaseDamaged {
+    if error.cause == ErrorCode::DatabaseDamaged {
         return damaged(file, &[error.to_string()]);
     }
     let text = format!("{} cannot be used as a database: {error}", file.display());
@@ -115,7 +115,7 @@ fn cannot_open(file: &Path, error: Error) -> Error {
 /// Says which file is damaged, and what to do.
 pub fn damaged(file: &Path, faults: &[String]) -> Error {
     let text = format!("{} is damaged: stop Roster and restore a backup. {}", file.display(), faults.join("; "));
-    Error::new(Cause::DatabaseDamaged).because(text.clone()).saying(text)
+    Error::new(ErrorCode::DatabaseDamaged).because(text.clone()).saying(text)
 }
 
 fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
@@ -159,7 +159,7 @@ pub fn vacuum(file: &Path) -> Result<()> {
         Err(e) => e.to_string(),
     };
     let text = format!("{} could not be written anew, which takes its size twice on the disk: {why}", file.display());
-    Err(Error::new(Cause::Database).because(text.clone()).saying(text))
+    Err(Error::new(ErrorCode::Database).because(text.clone()).saying(text))
 }
 
 pub fn reader_flags() -> OpenFlags {
@@ -199,7 +199,7 @@ const FAULTS_MAX: usize = 20;
 pub fn damage(connection: &Connection) -> Result<Vec<String>> {
     match lines(connection, &format!("pragma quick_check({FAULTS_MAX})")) {
         Ok(said) => Ok(said.into_iter().filter(|line| line != "ok").collect()),
-        Err(e) if e.cause == Cause::DatabaseDamaged => Ok(vec![e.source.unwrap_or_default().into_owned()]),
+        Err(e) if e.cause == ErrorCode::DatabaseDamaged => Ok(vec![e.source.unwrap_or_default().into_owned()]),
         Err(e) => Err(e),
     }
 }

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, Row, ToSql, ffi};
 
 use super::{Reader, Writer};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 pub type Parameters<'p> = &'p [(&'p str, &'p dyn ToSql)];
 
@@ -62,7 +62,7 @@ impl Writer<'_> {
     }
 
     /// The same, where a unique index may refuse: the first cause whose index or columns SQLite names is the answer.
-    pub fn insert(&self, statement: &str, parameters: Parameters<'_>, unique: &[(&str, Cause)]) -> Result<()> {
+    pub fn insert(&self, statement: &str, parameters: Parameters<'_>, unique: &[(&str, ErrorCode)]) -> Result<()> {
         let mut prepared = self.prepare(statement, parameters)?;
         let Err(refused) = prepared.execute(parameters) else { return Ok(()) };
         if let rusqlite::Error::SqliteFailure(code, Some(text)) = &refused
@@ -130,30 +130,30 @@ pub fn run(connection: &Connection, statement: &str) -> Result<()> {
 /// A read was ended after `db.read_ms`.
 pub fn took_too_long() -> Error {
     let message = "the server was busy with this for too long and gave it up: ask for less, or try again";
-    Error::new(Cause::Busy).saying(message).because("db.read_ms").retry_after(1)
+    Error::new(ErrorCode::Busy).saying(message).because("db.read_ms").retry_after(1)
 }
 
 /// Our error for SQLite's, by extended result code.
 pub fn failed(error: rusqlite::Error) -> Error {
     let cause = match &error {
         rusqlite::Error::SqliteFailure(code, _) => match code.extended_code & 0xff {
-            ffi::SQLITE_FULL => Cause::DatabaseFull,
-            ffi::SQLITE_READONLY => Cause::DatabaseReadOnly,
+            ffi::SQLITE_FULL => ErrorCode::DatabaseFull,
+            ffi::SQLITE_READONLY => ErrorCode::DatabaseReadOnly,
             // The last two are the index of the write-ahead log, which could not be made or made longer.
             ffi::SQLITE_IOERR
                 if [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMOPEN, ffi::SQLITE_IOERR_SHMSIZE]
                     .contains(&code.extended_code) =>
             {
-                Cause::DatabaseFull
+                ErrorCode::DatabaseFull
             }
-            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Cause::DatabaseDamaged,
+            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => ErrorCode::DatabaseDamaged,
             ffi::SQLITE_INTERRUPT => return took_too_long().because(error.to_string()),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
-                return Error::new(Cause::Busy).because(error.to_string()).retry_after(1);
+                return Error::new(ErrorCode::Busy).because(error.to_string()).retry_after(1);
             }
-            _ => Cause::Database,
+            _ => ErrorCode::Database,
         },
-        _ => Cause::Database,
+        _ => ErrorCode::Database,
     };
     Error::new(cause).because(error.to_string())
 }

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::db::sql::{self, Parameters};
 use super::db::{List, Listed, Reader, Window, Writer, panic_text, schema};
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::runtime::health;
 
@@ -178,7 +178,7 @@ impl<T: Send + 'static> DecisionLog<T> {
     /// Newest first, and how many there are in all.
     pub async fn read(&self, wanted: Wanted, window: Window) -> Result<Listed<(i64, Row)>> {
         self.told(Message::Flush).await;
-        let busy = || Error::new(Cause::Busy).retry_after(1);
+        let busy = || Error::new(ErrorCode::Busy).retry_after(1);
         let turn = tokio::time::timeout(READ_WAIT, self.reading.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
         let file = self.file.clone();
@@ -186,7 +186,7 @@ impl<T: Send + 'static> DecisionLog<T> {
             // Kept as long as it reads, also when nobody waits for it any more.
             let _turn = turn;
             list(&file, &wanted, &window).map_err(|e| match e.cause {
-                Cause::DatabaseDamaged => e.saying("the file decisions.db is damaged: stop Roster and delete it"),
+                ErrorCode::DatabaseDamaged => e.saying("the file decisions.db is damaged: stop Roster and delete it"),
                 _ => e,
             })
         });
@@ -389,7 +389,7 @@ fn move_aside(file: &Path) {
 /// What cannot be used is moved aside; what only has no space now is not.
 fn open_or_replace(file: &Path) -> Result<Connection> {
     open(file).or_else(|e| {
-        if [Cause::DatabaseFull, Cause::DatabaseReadOnly, Cause::Busy].contains(&e.cause) {
+        if [ErrorCode::DatabaseFull, ErrorCode::DatabaseReadOnly, ErrorCode::Busy].contains(&e.cause) {
             return Err(e);
         }
         tracing::warn!(error = %e, "the decision log cannot be opened");

@@ -12,7 +12,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use super::{inputs, media};
 use crate::kernel::authn::caller::Guard;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::intake::Limit;
 
 /// The body of a request; how long it may be depends on whether its caller is known by now.
@@ -32,7 +32,7 @@ pub fn require_media_type(request: &Request, types: &[&str], message: &'static s
     if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
         return Ok(());
     }
-    Err(Error::new(Cause::MediaType).saying(message))
+    Err(Error::new(ErrorCode::MediaType).saying(message))
 }
 
 /// A request body: checked against its own schema in the document, all faults at once, then read.

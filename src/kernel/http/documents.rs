@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
 use super::inputs;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 /// How far a document may go.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ impl Bounds {
 }
 
 fn malformed(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(Cause::MalformedBody).saying(why)
+    Error::new(ErrorCode::MalformedBody).saying(why)
 }
 
 /// A document, and where in its text things stand.

@@ -9,7 +9,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::nearest::did_you_mean;
 
 pub type Shared = Arc<Inputs>;
@@ -419,12 +419,12 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
 }
 
 pub fn empty() -> Error {
-    Error::new(Cause::MalformedBody).saying("the body is empty: send a JSON object")
+    Error::new(ErrorCode::MalformedBody).saying("the body is empty: send a JSON object")
 }
 
 /// The same of at most so many values, those within lists and objects too; it stops at the first one beyond.
 pub fn parse_within(bytes: &[u8], nodes_max: u64) -> Result<Value> {
-    let malformed = |why: String| Error::new(Cause::MalformedBody).saying(why);
+    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).saying(why);
     if bytes.is_empty() {
         return Err(empty());
     }
@@ -540,7 +540,7 @@ mod tests {
             assert!(parse_within(text.as_bytes(), 4).is_ok(), "{text}");
             let error = parse_within(text.as_bytes(), 3).expect_err("one too many");
             let wanted = "the body has more than 3 values (limits.body_nodes)";
-            assert_eq!((error.cause, error.message()), (Cause::MalformedBody, wanted), "{text}");
+            assert_eq!((error.cause, error.message()), (ErrorCode::MalformedBody, wanted), "{text}");
         }
     }
 
@@ -558,7 +558,7 @@ mod tests {
             assert!(error.message().contains(says), "{}", error.message());
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(parse(deep.as_bytes()).expect_err("too deep").cause, Cause::MalformedBody);
+        assert_eq!(parse(deep.as_bytes()).expect_err("too deep").cause, ErrorCode::MalformedBody);
         assert_eq!(parse(b"{\"a\":[1,null,\"x\",1.5,true]}").expect("fine"), json!({"a": [1, null, "x", 1.5, true]}));
     }
 }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 pub use self::body::{Body, OptionalBody};
 pub use self::document::Tag;
 use crate::kernel::db::Listed;
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 
 /// An error on its way out of an operation.
 #[derive(Debug, Clone)]
@@ -33,8 +33,8 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<Cause> for Failure {
-    fn from(cause: Cause) -> Self {
+impl From<ErrorCode> for Failure {
+    fn from(cause: ErrorCode) -> Self {
         Self(cause.into())
     }
 }
@@ -403,7 +403,7 @@ pub fn require_version(if_match: Option<&str>, version: i64) -> Result<(), Error
     if if_match.is_none_or(fits) {
         return Ok(());
     }
-    Err(Error::new(Cause::VersionStale).header("ETag", format!("\"{version}\"")))
+    Err(Error::new(ErrorCode::VersionStale).header("ETag", format!("\"{version}\"")))
 }
 
 /// Does the caller have this version already? Compared weakly, as a proxy that compresses makes tags weak.

@@ -15,7 +15,7 @@ use reqwest::{Client, ClientBuilder, Request};
 use serde_json::Value;
 
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 
 /// An answer of an external system, not validated yet.
@@ -184,7 +184,7 @@ pub fn is_true(value: &Value) -> bool {
 }
 
 fn failed(why: String) -> Error {
-    Error::new(Cause::NeighbourFailed).because(why)
+    Error::new(ErrorCode::NeighbourFailed).because(why)
 }
 
 /// What went wrong, with its causes: the first line alone says only that something did. Without the address, which may

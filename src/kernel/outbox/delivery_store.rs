@@ -6,7 +6,7 @@ use super::delivery::{Delivery, Filter};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// From target to target by the index, however many events wait for one of them.
@@ -205,7 +205,7 @@ pub fn get_delivery(
 ) -> Result<Delivery> {
     let place: &[(&str, &dyn rusqlite::ToSql)] =
         &[(":target", &target), (":event_id", &event), (":organization_id", &organization)];
-    r.find(FIND_DELIVERY, place, delivery_of)?.ok_or_else(|| Cause::DeliveryNotFound.into())
+    r.find(FIND_DELIVERY, place, delivery_of)?.ok_or_else(|| ErrorCode::DeliveryNotFound.into())
 }
 
 const FORGET_DELIVERIES: &str = "

@@ -16,7 +16,7 @@ use super::{
     Turn, inspect, measure, roles_fault,
 };
 use crate::kernel::config::Config;
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 
 #[path = "../../../tests/it/guests.rs"]
 #[allow(dead_code)]
@@ -278,10 +278,10 @@ async fn as_many_components_wait_for_the_compiler_as_may() {
     for one in &mut waiting {
         assert!(poll!(one).is_pending());
     }
-    assert_eq!(compile(acme).await.expect_err("two of one").cause, Cause::CompilerBusy);
+    assert_eq!(compile(acme).await.expect_err("two of one").cause, ErrorCode::CompilerBusy);
     let mut third = compile(bolt);
     assert!(poll!(&mut third).is_pending());
-    assert_eq!(compile(core).await.expect_err("three of all").cause, Cause::CompilerBusy);
+    assert_eq!(compile(core).await.expect_err("three of all").cause, ErrorCode::CompilerBusy);
     let [one, _] = waiting;
     drop(one);
     assert!(poll!(&mut compile(acme)).is_pending(), "who went away left a place");
@@ -295,7 +295,7 @@ fn a_file_has_the_bytes_of_its_tier() {
     for (tier, setting) in TIERS.into_iter().zip(settings) {
         let inspected = |bytes| inspect::inspect(&component, host(|c| *setting(c) = bytes).limits(tier));
         assert!(inspected(bytes).is_ok(), "{tier:?}");
-        assert_eq!(inspected(bytes - 1).expect_err("too large").cause, Cause::PluginTooLarge, "{tier:?}");
+        assert_eq!(inspected(bytes - 1).expect_err("too large").cause, ErrorCode::PluginTooLarge, "{tier:?}");
     }
 }
 

@@ -19,7 +19,7 @@ use super::engine::{self, Space};
 use super::guest;
 use super::inspect;
 use super::limits::Limits;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 /// The hidden command that the child process is started with.
 pub const COMMAND: &str = "compile-plugin";
@@ -156,7 +156,7 @@ fn refusal(status: ExitStatus, said: &str, limits: &Limits) -> Error {
             limits.compile_bytes
         )),
         (None, Some(code)) if code == i32::from(MALFORMED) => {
-            Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {said}"))
+            Error::new(ErrorCode::PluginMalformed).saying(format!("the component is not valid WebAssembly: {said}"))
         }
         (None, Some(PANICKED)) => {
             tracing::error!(said, "the compiler panicked over a component");
@@ -170,7 +170,7 @@ const XCPU: i32 = rustix::process::Signal::XCPU.as_raw();
 const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 
 fn refused(why: String) -> Error {
-    Error::new(Cause::PluginCompile).saying(format!("compiling the component {why}"))
+    Error::new(ErrorCode::PluginCompile).saying(format!("compiling the component {why}"))
 }
 
 fn too_expensive(limits: &Limits) -> Error {
@@ -219,12 +219,12 @@ mod tests {
         };
         let time = "compiling the component takes longer than the 10 s of processor time it may have";
         for signal in [XCPU, KILL] {
-            assert_eq!(cause(signal), (Cause::PluginCompile, time.to_owned()));
+            assert_eq!(cause(signal), (ErrorCode::PluginCompile, time.to_owned()));
         }
         for (status, words) in [(6, "1073741824 bytes of memory"), (101 << 8, "please report this"), (2 << 8, "why")] {
             let (cause, message) = cause(status);
-            assert!(cause == Cause::PluginCompile && message.contains(words), "{message}");
+            assert!(cause == ErrorCode::PluginCompile && message.contains(words), "{message}");
         }
-        assert_eq!(cause(3 << 8).0, Cause::PluginMalformed);
+        assert_eq!(cause(3 << 8).0, ErrorCode::PluginMalformed);
     }
 }

@@ -22,7 +22,7 @@ use super::pace::{Clocked, Pace, Share, Spent, since_polled};
 use super::slow::Slow;
 use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
 use crate::kernel::authz::plugin::Exports;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::secret::Hash;
 
 /// The interfaces of this major version, as components name them. Lookups follow semantic versions: what was built for
@@ -267,14 +267,14 @@ impl Loaded {
         let pre = runtime
             .linker
             .instantiate_pre(component)
-            .map_err(|e| Error::new(Cause::PluginImports).saying(format!("the component cannot be linked: {e:#}")))?;
+            .map_err(|e| Error::new(ErrorCode::PluginImports).saying(format!("the component cannot be linked: {e:#}")))?;
         let export = |interface: &str, name: &str| {
             let interface = component.get_export_index(None, interface)?;
             component.get_export_index(Some(&interface), name)
         };
         let (authorize, map_roles) = (export(AUTHORIZER, "authorize"), export(ROLE_MAPPER, "map-roles"));
         if authorize.is_none() && map_roles.is_none() {
-            return Err(Cause::PluginExports.into());
+            return Err(ErrorCode::PluginExports.into());
         }
         Ok(Self { pre, authorize, map_roles, runtime: runtime.clone(), sha256, reserved })
     }
@@ -308,14 +308,14 @@ impl Loaded {
             tokio::time::timeout(patience, Clocked::new(self.pre.instantiate_async(&mut store), Duration::MAX)).await;
         let instance = match started {
             Ok((instance, _)) => instance,
-            Err(_) if store.data().late().kind == FaultKind::Busy => return Err(Cause::CompilerBusy.into()),
-            Err(_) => return Err(Error::new(Cause::PluginStart).saying("the component takes too long to start")),
+            Err(_) if store.data().late().kind == FaultKind::Busy => return Err(ErrorCode::CompilerBusy.into()),
+            Err(_) => return Err(Error::new(ErrorCode::PluginStart).saying("the component takes too long to start")),
         };
         let instance = instance.map_err(|e| {
-            Error::new(Cause::PluginStart).saying(format!("{}: {}", Cause::PluginStart.message(), fault_of(&e).message))
+            Error::new(ErrorCode::PluginStart).saying(format!("{}: {}", ErrorCode::PluginStart.message(), fault_of(&e).message))
         })?;
         let wrong = |e: wasmtime::Error| {
-            Error::new(Cause::PluginExports)
+            Error::new(ErrorCode::PluginExports)
                 .saying(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
         };
         if let Some(index) = &self.authorize {

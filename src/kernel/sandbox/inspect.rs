@@ -9,7 +9,7 @@ use wasmparser::WasmFeatures;
 use super::limits::Limits;
 use super::measure::{self, Malformed};
 use crate::kernel::authz::plugin::Exports;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 
 /// Grows with the rules of this file and of `measure`: what was compiled under older ones is compiled again.
 pub const STRUCTURE_VERSION: u32 = 2;
@@ -60,7 +60,7 @@ pub fn too_large(bytes_max: u64) -> Error {
          Python, are for organizations that the operator names in plugins.large_organizations, which have \
          plugins.large.file_bytes"
     );
-    Error::new(Cause::PluginTooLarge).saying(message)
+    Error::new(ErrorCode::PluginTooLarge).saying(message)
 }
 
 /// Looks at all of a component.
@@ -71,14 +71,14 @@ pub fn look(component: &[u8], limits: &Limits) -> Looked {
     match component {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
             return Looked::refused(
-                Error::new(Cause::NotAComponent)
+                Error::new(ErrorCode::NotAComponent)
                     .saying("this is a core module, not a component: make one of it with `roster plugin pack`"),
             );
         }
         [0, b'a', b's', b'm', ..] => {}
         _ => {
             return Looked::refused(
-                Error::new(Cause::NotAComponent).saying("this is not WebAssembly: a plugin is a component"),
+                Error::new(ErrorCode::NotAComponent).saying("this is not WebAssembly: a plugin is a component"),
             );
         }
     }
@@ -108,7 +108,7 @@ pub fn look(component: &[u8], limits: &Limits) -> Looked {
     looked.problems.extend(is_of_other_major.then(|| other_major(&majors)));
     looked.problems.extend((!foreign.is_empty()).then(|| imports_too_much(&foreign)));
     if looked.inspected.exports == Exports::default() && !is_of_other_major {
-        looked.problems.push(Cause::PluginExports.into());
+        looked.problems.push(ErrorCode::PluginExports.into());
     }
     looked.problems.extend(found.measures.problems(limits));
     looked.inspected.imports = found.imports;
@@ -116,7 +116,7 @@ pub fn look(component: &[u8], limits: &Limits) -> Looked {
 }
 
 pub fn malformed(error: &Malformed) -> Error {
-    Error::new(Cause::PluginMalformed).saying(format!("the component is not valid WebAssembly: {error}"))
+    Error::new(ErrorCode::PluginMalformed).saying(format!("the component is not valid WebAssembly: {error}"))
 }
 
 /// The whole check of validity. In the child process only: see above.
@@ -164,14 +164,14 @@ fn imports_too_much(names: &[&str]) -> Error {
     } else {
         "build it for a world of `roster plugin wit`"
     };
-    Error::new(Cause::PluginImports).saying(format!(
+    Error::new(ErrorCode::PluginImports).saying(format!(
         "the component imports {}, which no plugin can have: it may import `{PACKAGE}host` and `{PACKAGE}types`; {cure}",
         listed(names.iter().copied())
     ))
 }
 
 fn other_major(names: &[String]) -> Error {
-    Error::new(Cause::PluginMajor).saying(format!(
+    Error::new(ErrorCode::PluginMajor).saying(format!(
         "the component was built for {}, and this host has version {VERSION}: build it with the interface that `roster plugin wit` prints",
         listed(names.iter().map(String::as_str))
     ))
@@ -216,7 +216,7 @@ mod tests {
         let component = small();
         let at = |file_bytes: usize| look(&component, &Limits { file_bytes: file_bytes as u64, ..limits() }).problems;
         assert!(at(component.len()).is_empty());
-        assert_eq!(at(component.len() - 1)[0].cause, Cause::PluginTooLarge);
+        assert_eq!(at(component.len() - 1)[0].cause, ErrorCode::PluginTooLarge);
     }
 
     #[test]
@@ -226,9 +226,9 @@ mod tests {
             (core module (memory 1) (memory 1) (memory 1) (memory 1) (memory 1)))"#;
         let component = wat::parse_str(text).expect("text");
         let causes: Vec<_> = look(&component, &limits()).problems.iter().map(|problem| problem.cause).collect();
-        assert_eq!(causes, [Cause::PluginImports, Cause::PluginExports, Cause::PluginTooComplex]);
+        assert_eq!(causes, [ErrorCode::PluginImports, ErrorCode::PluginExports, ErrorCode::PluginTooComplex]);
         let refused = inspect(&component, &limits()).expect_err("refused");
-        assert_eq!(refused.cause, Cause::PluginImports);
+        assert_eq!(refused.cause, ErrorCode::PluginImports);
         let all = refused.message();
         for part in ["wasi:io/streams@0.2.0, wasi:cli/run@0.2.0", "exports neither", "5 memories, and 4 are allowed"] {
             assert!(all.contains(part), "{part} is not in: {all}");

@@ -7,7 +7,7 @@
 use wasmparser::{CompositeInnerType, Encoding, FunctionBody, Operator, Parser, Payload, TypeRef};
 
 use super::limits::{Limits, Tier};
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 
 pub(super) type Malformed = wasmparser::BinaryReaderError;
 
@@ -236,7 +236,7 @@ impl Measures {
     /// All that it has too much of.
     pub(super) fn problems(&self, limits: &Limits) -> Vec<Error> {
         let too_much = |what: &str, has: u64, most: u64| {
-            Error::new(Cause::PluginTooComplex)
+            Error::new(ErrorCode::PluginTooComplex)
                 .saying(format!("the component has {has} {what}, and {most} are allowed"))
         };
         let is_large = limits.tier == Tier::Large;
@@ -331,7 +331,7 @@ mod tests {
         let component = wat::parse_str(text).expect("text");
         let found = measure(&component).expect("whole");
         let problems = found.measures.problems(&limits(tier));
-        assert!(problems.iter().all(|problem| problem.cause == Cause::PluginTooComplex));
+        assert!(problems.iter().all(|problem| problem.cause == ErrorCode::PluginTooComplex));
         problems.iter().map(|problem| problem.message().to_owned()).collect()
     }
 

@@ -43,7 +43,7 @@ pub use pace::{PROOF_CALLS, Spent};
 use crate::kernel::authz::permission::is_role_key;
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret::Hash;
 
@@ -210,11 +210,11 @@ impl Host {
         let (component, artifact) = runtime.slow.work(load).await?;
         // It was compiled for this very engine: what is refused now is more than the pool has for one call.
         let component = component.map_err(|e| {
-            Error::new(Cause::PluginTooComplex).saying(format!("the component has more than a call can have: {e:#}"))
+            Error::new(ErrorCode::PluginTooComplex).saying(format!("the component has more than a call can have: {e:#}"))
         })?;
         let loaded = Arc::new(Loaded::link(runtime, &component, sha256, Some(reserved))?);
         if loaded.exports() != inspected.exports {
-            return Err(Cause::PluginExports.into());
+            return Err(ErrorCode::PluginExports.into());
         }
         loaded.try_start_aside(limits).await?;
         let (exports, imports) = (inspected.exports, inspected.imports);
@@ -226,12 +226,12 @@ impl Host {
         let places = self.turns_of(organization).places;
         self.memory.reserve(organization, &places, bytes).await.ok_or_else(|| {
             let message = "running calls hold all the memory that compiled plugins may have (plugins.loaded_bytes)";
-            Error::new(Cause::CompilerBusy).saying(message).retry_after(1)
+            Error::new(ErrorCode::CompilerBusy).saying(message).retry_after(1)
         })
     }
 
     fn compiler_busy(&self, tier: Tier) -> Error {
-        Error::new(Cause::CompilerBusy).retry_after(self.limits(tier).compile_cpu_s)
+        Error::new(ErrorCode::CompilerBusy).retry_after(self.limits(tier).compile_cpu_s)
     }
 
     /// Keeps a component that is stored now, compiled on disk.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::guest::plain;
 use super::{AccessInput, Admitted, Called, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier, Turn};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::OrganizationId;
 
 /// The custom section that a component carries them in.
@@ -117,7 +117,7 @@ struct Written {
 }
 
 fn refused(message: String) -> Error {
-    Error::new(Cause::PluginVectors).saying(message)
+    Error::new(ErrorCode::PluginVectors).saying(message)
 }
 
 /// Reads an author's own vectors, which are a list in YAML or JSON. Never what somebody sent: a few names in YAML can stand
@@ -194,7 +194,7 @@ pub fn put_into(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
     let text = Value::from(written.clone()).to_string();
     require_length(text.as_bytes())?;
     read_all(written)?;
-    let mut made = component.get(..HEADER_BYTES).ok_or(Cause::NotAComponent)?.to_vec();
+    let mut made = component.get(..HEADER_BYTES).ok_or(ErrorCode::NotAComponent)?.to_vec();
     let mut end = HEADER_BYTES;
     for section in sections(component) {
         end = section.whole.end;
@@ -203,7 +203,7 @@ pub fn put_into(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
         }
     }
     if end != component.len() {
-        return Err(Error::new(Cause::PluginMalformed).saying("the component ends within a section"));
+        return Err(Error::new(ErrorCode::PluginMalformed).saying("the component ends within a section"));
     }
     let mut content = leb(SECTION.len());
     content.extend_from_slice(SECTION.as_bytes());

@@ -38,7 +38,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::kernel::config::Config;
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::failure_body;
 
 /// Commands of the administrator at the same time. The socket has descriptors of its own.
@@ -299,7 +299,7 @@ impl Listener {
 /// A request id of its own, and the envelope.
 fn busy_body() -> (String, String) {
     let request_id = uuid::Uuid::now_v7().to_string();
-    let body = failure_body(&Error::new(Cause::Busy), 35, &request_id, false).to_string();
+    let body = failure_body(&Error::new(ErrorCode::Busy), 35, &request_id, false).to_string();
     (request_id, body)
 }
 

@@ -25,7 +25,7 @@ use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{
     Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
 };
@@ -211,7 +211,7 @@ impl Api {
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // A caller who can set a subject before its owner signs in would control the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
-                return Err(Error::new(Cause::Forbidden).saying(message));
+                return Err(Error::new(ErrorCode::Forbidden).saying(message));
             }
             if is_imported {
                 require_importer(caller, reach)?;
@@ -291,7 +291,7 @@ impl Api {
             }
             is_active.map_or(Ok(()), |on| authz::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
-                return Err(Error::new(Cause::Forbidden).saying("an external identity is linked by the platform"));
+                return Err(Error::new(ErrorCode::Forbidden).saying("an external identity is linked by the platform"));
             }
             let mut fields = Vec::new();
             if let Some(account) = &account {
@@ -418,7 +418,7 @@ impl Api {
     ) -> Reply<MembershipView> {
         let named = body.0.organization.0;
         let find = move |snapshot: &Snapshot| {
-            snapshot.tenant_named(&named).map(|tenant| tenant.id).ok_or_else(|| Cause::OrganizationNotFound.into())
+            snapshot.tenant_named(&named).map(|tenant| tenant.id).ok_or_else(|| ErrorCode::OrganizationNotFound.into())
         };
         self.link(caller, id.0, Permission::MEMBERSHIP_ADD, find).await
     }
@@ -436,7 +436,7 @@ impl Api {
                 .snapshot()
                 .tenant(org_id.0)
                 .filter(|tenant| reach.includes(tenant.id))
-                .ok_or(Cause::OrganizationNotFound)?;
+                .ok_or(ErrorCode::OrganizationNotFound)?;
             for role in tenant.roles_of(id.0) {
                 giving::require_may_take(t.snapshot(), caller, tenant.id, role)?;
             }
@@ -467,7 +467,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, permission)?;
             let organization = find(t.snapshot())?;
             alive(t, member)?;
-            t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(Cause::OrganizationNotFound)?;
+            t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(ErrorCode::OrganizationNotFound)?;
             if t.snapshot().is_platform(organization) {
                 giving::require_any(caller, Gift::PlatformSeat)?;
             }
@@ -528,7 +528,7 @@ fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
     if reach == Reach::Site {
         return Ok(());
     }
-    Err(Error::new(Cause::Forbidden).saying("a password's hash is brought along by the platform only"))
+    Err(Error::new(ErrorCode::Forbidden).saying("a password's hash is brought along by the platform only"))
 }
 
 /// Changes the username; and whether the site stands for it, which only the site says.
@@ -538,7 +538,7 @@ fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>,
     }
     let Some(by_site) = by_site else { return Ok(()) };
     if reach != Reach::Site {
-        return Err(Error::new(Cause::Forbidden).saying("the platform says for which usernames it stands"));
+        return Err(Error::new(ErrorCode::Forbidden).saying("the platform says for which usernames it stands"));
     }
     if member.username.is_none() {
         return Err(Error::field("username_by_site", "this member has no username"));

@@ -20,7 +20,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Username, like, ok};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
@@ -145,7 +145,7 @@ impl Api {
             .app
             .read(move |r| store::find_by_identity(r, AUTHENTIK, &sub.0))
             .await?
-            .ok_or(Cause::MemberNotFound)?;
+            .ok_or(ErrorCode::MemberNotFound)?;
         require_visible(&snapshot, reach, member.id)?;
         Ok(ok(member.into()))
     }

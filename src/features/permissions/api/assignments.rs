@@ -22,7 +22,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, giving};
 use crate::kernel::config::providers::Provider;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Reply, Tag, done, ok};
 use crate::kernel::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 
@@ -195,7 +195,7 @@ impl Api {
             if role.is_protected() && source != Source::Manual {
                 // The next sync of that source would take it away again, and with it the last owner.
                 return Err(
-                    Error::new(Cause::SystemRole).saying("an owner or a platform administrator is made by hand")
+                    Error::new(ErrorCode::SystemRole).saying("an owner or a platform administrator is made by hand")
                 );
             }
             giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
@@ -203,7 +203,7 @@ impl Api {
             let made = store::list_assignments(t, tenant, uid.0)?
                 .into_iter()
                 .find(|held| held.role == role.id && held.source == source)
-                .ok_or(Cause::AssignmentNotFound)?;
+                .ok_or(ErrorCode::AssignmentNotFound)?;
             let entry =
                 Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
             let change = authz::store::seat(t, tenant, uid.0)?;
@@ -222,7 +222,7 @@ impl Api {
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
-            let role = store::get_role(t, tenant, held.ok_or(Cause::AssignmentNotFound)?.role)?;
+            let role = store::get_role(t, tenant, held.ok_or(ErrorCode::AssignmentNotFound)?.role)?;
             giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             if role.is_protected() {
                 require_not_last(t, tenant, uid.0)?;
@@ -324,5 +324,5 @@ fn may_sync(snapshot: &Snapshot, caller: &Identity, member: MemberId, source: So
 /// A member outside the organization looks like a missing one.
 fn require_in(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId) -> Result<()> {
     let is_in = snapshot.tenant(tenant).is_some_and(|tenant| tenant.set_of(member).is_some());
-    if is_in { Ok(()) } else { Err(Cause::SubjectNotFound.into()) }
+    if is_in { Ok(()) } else { Err(ErrorCode::SubjectNotFound.into()) }
 }

@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, giving};
 use crate::kernel::db::{Listed, Window};
-use crate::kernel::error::{Cause, Error, Field};
+use crate::kernel::error::{ErrorCode, Error, Field};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{MappingId, OrganizationId, RoleId};
 
@@ -136,7 +136,7 @@ impl Api {
                 .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
             if role.is_protected() {
                 return Err(
-                    Error::new(Cause::SystemRole).saying("a mapping never yields an owner or a platform administrator")
+                    Error::new(ErrorCode::SystemRole).saying("a mapping never yields an owner or a platform administrator")
                 );
             }
             giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
@@ -153,7 +153,7 @@ impl Api {
             }
             let id = former.as_ref().map_or_else(MappingId::new, |former| former.id);
             store::put_mapping(t, id, tenant, source, key, role.id)?;
-            let made = store::find_mapping(t, tenant, source, key)?.ok_or(Cause::MappingNotFound)?;
+            let made = store::find_mapping(t, tenant, source, key)?.ok_or(ErrorCode::MappingNotFound)?;
             let mut entry = Entry::new("role_mapping", made.id)
                 .within(tenant)
                 .after(json!({"source": source.word(), "external_key": made.external_key, "role": role.key}));
@@ -193,7 +193,7 @@ impl Api {
         };
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
-            let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(Cause::MappingNotFound)?;
+            let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(ErrorCode::MappingNotFound)?;
             require_version(if_match.0.as_deref(), former.updated_at.0)?;
             giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
             store::delete_mapping(t, former.id)?;

@@ -9,7 +9,7 @@ use poem_openapi::{Enum, Object};
 
 use super::{Source, publish};
 use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex};
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 
 /// Operations for which the gateway definition has no 404. An organization that the caller is not in makes its credential
 /// one that does not count here (31501000); for all others it is not found (31301000).
@@ -24,9 +24,9 @@ const WITHOUT_NOT_FOUND: [&str; 7] = [
 ];
 
 /// What the gateway definition calls this failure of an operation.
-pub fn as_defined(operation: &str, cause: Cause) -> Cause {
+pub fn as_defined(operation: &str, cause: ErrorCode) -> ErrorCode {
     match cause {
-        Cause::OrganizationNotFound if WITHOUT_NOT_FOUND.contains(&operation) => Cause::UnknownTenant,
+        ErrorCode::OrganizationNotFound if WITHOUT_NOT_FOUND.contains(&operation) => ErrorCode::UnknownTenant,
         cause => cause,
     }
 }

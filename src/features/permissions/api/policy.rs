@@ -21,7 +21,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::documents::{self, Bounds};
 use crate::kernel::http::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered, require_version};
@@ -325,7 +325,7 @@ impl Api {
         let tenant = match (&named, reach) {
             (Some(named), _) => {
                 let tenant = snapshot.tenant_named(named).filter(|tenant| reach.includes(tenant.id));
-                Some(tenant.ok_or(Cause::OrganizationNotFound)?.id)
+                Some(tenant.ok_or(ErrorCode::OrganizationNotFound)?.id)
             }
             (None, Reach::Site) => None,
             (None, Reach::Tenant(tenant)) => Some(tenant),

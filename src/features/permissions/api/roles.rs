@@ -18,7 +18,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, giving};
 use crate::kernel::db::Window;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{OrganizationId, RoleId};
 
@@ -210,7 +210,7 @@ impl Api {
                 role.is_open = status.is_open();
             }
             if role.is_system && !role.is_open {
-                return Err(Cause::SystemRole.into());
+                return Err(ErrorCode::SystemRole.into());
             }
             // Opening gives what is ticked to everybody who holds the role; closing takes it.
             let known = known_role(t.snapshot(), tenant, role.id)?;
@@ -252,10 +252,10 @@ impl Api {
             let role = store::get_role(t, tenant, id.0)?;
             require_version(if_match.0.as_deref(), role.version)?;
             if role.is_system {
-                return Err(Cause::SystemRole.into());
+                return Err(ErrorCode::SystemRole.into());
             }
             if store::role_is_used(t, role.id)? {
-                return Err(Cause::RoleInUse.into());
+                return Err(ErrorCode::RoleInUse.into());
             }
             giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             // An open link must not give what is no more.
@@ -303,7 +303,7 @@ impl Api {
             let role = store::get_role(t, tenant, id.0)?;
             require_version(if_match.0.as_deref(), role.permissions_version)?;
             if role.is_protected() {
-                return Err(Cause::SystemRole.into());
+                return Err(ErrorCode::SystemRole.into());
             }
             let names = body.0.permission_ids.iter().map(|name| name.0.as_str());
             let ticked = ticks(t, caller, tenant, role.id, names)?;
@@ -383,7 +383,7 @@ fn ticks<'n>(
     for name in names {
         let node = catalog
             .find(name)
-            .ok_or_else(|| Error::new(Cause::PermissionNotFound).saying(format!("there is no permission {name}")))?;
+            .ok_or_else(|| Error::new(ErrorCode::PermissionNotFound).saying(format!("there is no permission {name}")))?;
         sent.insert(node.slot);
     }
     let role = known_role(snapshot, tenant, role)?;
@@ -393,14 +393,14 @@ fn ticks<'n>(
     let is_implied: BTreeSet<PermissionIndex> = sent.iter().flat_map(|slot| catalog.ancestors(*slot)).collect();
     sent.retain(|slot| !(was_implied.contains(slot) && is_implied.contains(slot)));
     for slot in sent.iter().copied().filter(|slot| !former.contains(*slot)) {
-        let node = catalog.get(slot).ok_or(Cause::PermissionNotFound)?;
+        let node = catalog.get(slot).ok_or(ErrorCode::PermissionNotFound)?;
         if !catalog.is_for(slot, tenant) {
             let message = format!("{} is of the application {}, which is not this organization's", node.name, node.app);
-            return Err(Error::new(Cause::NotHeld).saying(message));
+            return Err(Error::new(ErrorCode::NotHeld).saying(message));
         }
         if !catalog.is_in_tenant(slot, tenant) && !snapshot.is_platform(tenant) {
             let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
-            return Err(Error::new(Cause::NotHeld).saying(message));
+            return Err(Error::new(ErrorCode::NotHeld).saying(message));
         }
     }
     giving::require_may_retick(snapshot, caller, (tenant, role), &sent)?;

@@ -15,7 +15,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Filter, Mode};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::{Key, Tier};
@@ -128,7 +128,7 @@ impl Api {
         let name = name.0;
         let tenant = authz::require_in_tenant(&self.app.snapshot(), &caller, Permission::PLUGIN_ROLL_BACK)?;
         let last = |whole: &Whole| {
-            whole.plugin.history.last().map(|former| former.version).ok_or_else(|| Cause::NothingToRollBack.into())
+            whole.plugin.history.last().map(|former| former.version).ok_or_else(|| ErrorCode::NothingToRollBack.into())
         };
         let version = self.ready(tenant, &name, last).await?;
         let roll_back = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
@@ -160,7 +160,7 @@ impl Api {
             let Whole { plugin, versions } = store::get(t, tenant, &name.0)?;
             require_version(if_match.0.as_deref(), plugin.version)?;
             if plugin.is_bound() {
-                return Err(Cause::PluginInForce.into());
+                return Err(ErrorCode::PluginInForce.into());
             }
             versions.iter().try_for_each(|version| store::delete_version(t, plugin.id, version))?;
             store::delete_plugin(t, plugin.id)?;
@@ -192,7 +192,7 @@ impl Api {
             require_version(if_match.0.as_deref(), whole.plugin.version)?;
             let version = whole.find(version.0)?;
             if whole.plugin.needs(version.number) {
-                return Err(Error::new(Cause::PluginInForce));
+                return Err(Error::new(ErrorCode::PluginInForce));
             }
             store::delete_version(t, whole.plugin.id, version)?;
             store::update_plugin(t, &whole.plugin)?;
@@ -214,7 +214,7 @@ fn require_ready(whole: &Whole, ready: &plugins::Version) -> Result<()> {
 }
 
 fn moved_on() -> Error {
-    Error::new(Cause::Busy).saying("the plugin changed meanwhile: look at it, and try again").retry_after(1)
+    Error::new(ErrorCode::Busy).saying("the plugin changed meanwhile: look at it, and try again").retry_after(1)
 }
 
 /// What every change of a plugin begins with.
@@ -236,7 +236,7 @@ impl Api {
         let whole = self.app.read(move |r| store::get(r, tenant, &name)).await?;
         let version = whole.find(choose(&whole)?)?.clone();
         if !version.is_tested {
-            return Err(Cause::PluginVectorsFailed.into());
+            return Err(ErrorCode::PluginVectorsFailed.into());
         }
         self.app.require_tier(tenant, version.is_large)?;
         let key = (tenant, version.sha256);

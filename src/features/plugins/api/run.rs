@@ -20,7 +20,7 @@ use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
 use crate::kernel::decision_log::Wanted;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::vectors::Ask;
@@ -267,7 +267,7 @@ impl Api {
         let version = chosen(&whole, version)?;
         if !version.exports.authorizer {
             let field = Field::body("recorded", "is for an authorizer, which this version is not");
-            return Err(Error { fields: vec![field], ..Error::new(Cause::PluginInput) }.into());
+            return Err(Error { fields: vec![field], ..Error::new(ErrorCode::PluginInput) }.into());
         }
         let is_it = |(_, activation): &(_, &Activation)| activation.version == version.number;
         let bound = whole.plugin.activations().find(is_it).or_else(|| whole.plugin.activations().next());

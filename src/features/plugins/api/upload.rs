@@ -17,7 +17,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{Cause, Result};
+use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
@@ -141,7 +141,7 @@ impl Api {
     ) -> Result<(Version, Admitted)> {
         let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
         let (admitted, vectors) = admitted.inspect_err(|e| {
-            if e.cause == Cause::PluginCompile {
+            if e.cause == ErrorCode::PluginCompile {
                 self.app.figures.plugin_compile_failures.inc();
             }
         })?;

@@ -22,7 +22,7 @@ use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::status::MemberStatus;
 use crate::kernel::http::{
     Body, DisplayName, Done, Email, Page, Reply, Tag, Username, done, like, ok, require_version,
@@ -387,12 +387,12 @@ pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permissi
         authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
     }
     let message = "users are the site's: leave X-Tenant-ID out, and say by org_code where one belongs";
-    if reach == Reach::Site { Ok(reach) } else { Err(Error::new(Cause::Forbidden).saying(message)) }
+    if reach == Reach::Site { Ok(reach) } else { Err(Error::new(ErrorCode::Forbidden).saying(message)) }
 }
 
 /// The organization that the user joins.
 fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<OrganizationId> {
-    let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(Cause::OrganizationNotFound)?;
+    let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(ErrorCode::OrganizationNotFound)?;
     if snapshot.is_platform(id) {
         giving::require_any(caller, Gift::PlatformSeat)?;
     }

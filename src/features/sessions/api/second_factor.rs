@@ -17,7 +17,7 @@ use crate::kernel::authn::caller::{MemberCaller, Visitor};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;
 
@@ -224,7 +224,7 @@ impl Api {
             if caller.member() == Some(id.0) {
                 // A token alone must not take the factor away that stands behind it.
                 let message = "your own second factor is taken away with a code, at /me/second-factor/remove";
-                return Err(Error::new(Cause::Forbidden).saying(message));
+                return Err(Error::new(ErrorCode::Forbidden).saying(message));
             }
             require_may_change(t, caller, reach, id.0)?;
             let changes = second_factor::reset(t, id.0)?;

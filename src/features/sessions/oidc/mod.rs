@@ -25,7 +25,7 @@ use crate::kernel::authn::cookie;
 use crate::kernel::authn::slowdown::Attempt;
 use crate::kernel::authn::token::{self, Use};
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret;
 use claims::Said;
@@ -53,11 +53,11 @@ impl Providers {
     /// The provider of a name, or the only one there is.
     fn named(&self, name: Option<&str>, place: &str) -> Result<&Provider> {
         match (name, self.0.as_slice()) {
-            (_, []) => Err(Error::new(Cause::NotConfigured).saying("set [[oidc]] to sign in with a provider")),
+            (_, []) => Err(Error::new(ErrorCode::NotConfigured).saying("set [[oidc]] to sign in with a provider")),
             (None, [only]) => Ok(only),
             (None, _) => Err(Error::fields(vec![Field::at(&[place, "provider"], "say which: there are several")])),
             (Some(name), all) => {
-                all.iter().find(|known| known.settings.name == name).ok_or_else(|| Cause::UnknownProvider.into())
+                all.iter().find(|known| known.settings.name == name).ok_or_else(|| ErrorCode::UnknownProvider.into())
             }
         }
     }
@@ -147,13 +147,13 @@ pub async fn exchange(
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
     if !app.tend(move |w| use_up(w, &used, ends_at)).await? {
-        return Err(Cause::InvalidState.into());
+        return Err(ErrorCode::InvalidState.into());
     }
 
     let verifier = pkce_verifier(app, &state);
     let redeemed = provider.redeem(app, &published, &redirect_uri, (&code, &verifier)).await;
     let redeemed = redeemed.inspect_err(|e| {
-        if e.cause == Cause::OidcRefused {
+        if e.cause == ErrorCode::OidcRefused {
             app.guard.slowdown.failed(attempt, Timestamp::now());
         }
     })?;
@@ -209,7 +209,7 @@ pub async fn member_of_bearer(
     exchange: &Arc<RequestContext>,
     token: &str,
 ) -> Result<MemberId> {
-    let refused = |why: String| Error::new(Cause::InvalidBearer).because(why);
+    let refused = |why: String| Error::new(ErrorCode::InvalidBearer).because(why);
     let unverified = token::unverified(token).ok_or_else(|| refused("not a token".into()))?;
     let issuer = unverified["iss"].as_str().unwrap_or_default();
     let of_issuer = |provider: &&Provider| provider.settings.issuer == issuer;
@@ -241,7 +241,7 @@ pub async fn member_of_bearer(
     }
     if is_confirmed || app.snapshot().requires_second_factor(member) {
         // A provider's token must not bypass the second factor.
-        return Err(Error::new(Cause::SecondFactorRequired)
+        return Err(Error::new(ErrorCode::SecondFactorRequired)
             .saying("a second factor is needed: sign in by /auth/oidc/exchange, which asks for it"));
     }
     Ok(member)

@@ -17,7 +17,7 @@ use super::claims::{is_of_program, subject};
 use crate::kernel::app::{App, ms};
 use crate::kernel::authn::token::{self, Distrust, ForeignKeys, Use};
 use crate::kernel::config::providers::{self, Provider as Settings};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 
@@ -165,7 +165,7 @@ impl Provider {
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> Error {
-        Error::new(Cause::NeighbourFailed).because(format!("provider {}: {why}", self.settings.name))
+        Error::new(ErrorCode::NeighbourFailed).because(format!("provider {}: {why}", self.settings.name))
     }
 
     /// Where to send somebody who wants to sign in.
@@ -344,7 +344,7 @@ fn form_encoded(text: &str) -> String {
 }
 
 fn refused(why: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(Cause::OidcRefused).because(why)
+    Error::new(ErrorCode::OidcRefused).because(why)
 }
 
 #[cfg(test)]

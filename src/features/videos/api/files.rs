@@ -15,7 +15,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{Reach, Whose};
 use crate::kernel::db::{Reader, Window};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::MemberId;
 
@@ -192,7 +192,7 @@ impl Api {
             let reach = reach_of_transfer(t, whose)?;
             if matches!(whose, Whose::All(_)) && reach.organization().is_some_and(|own| video.organization != Some(own))
             {
-                return Err(Cause::VideoNotFound.into());
+                return Err(ErrorCode::VideoNotFound.into());
             }
             require_version(if_match.0.as_deref(), video.version)?;
             members::require_visible(t.snapshot(), reach, to)?;
@@ -201,7 +201,7 @@ impl Api {
                 && quotas::organization_of(t.snapshot(), to) != Some(organization)
             {
                 let why = "this member does not count under your organization: only the platform can do this";
-                return Err(Error::new(Cause::Forbidden).saying(why));
+                return Err(Error::new(ErrorCode::Forbidden).saying(why));
             }
             require_takes(t, to)?;
             let changed = videos::transfer(t, &rules, caller, (&video, to, Fit::Must))?;
@@ -222,12 +222,12 @@ fn reach_of_transfer(t: &Transaction<'_>, whose: Whose) -> Result<Reach> {
         Whose::All(reach) => Ok(reach),
         Whose::Own(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
             let why = "you belong to no organization, or to several: an administrator gives your videos to others";
-            Error::new(Cause::Forbidden).saying(why)
+            Error::new(ErrorCode::Forbidden).saying(why)
         }),
     }
 }
 
 /// Fails where the member cannot own anything.
 pub fn require_takes(t: &Transaction<'_>, member: MemberId) -> Result<()> {
-    if t.snapshot().is_active(member) { Ok(()) } else { Err(Cause::MemberNotActive.into()) }
+    if t.snapshot().is_active(member) { Ok(()) } else { Err(ErrorCode::MemberNotActive.into()) }
 }

@@ -18,7 +18,7 @@ use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, Whose};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
 pub const READ: &str = "videos:read";
@@ -135,10 +135,10 @@ impl Owner {
     fn itself(r: &Reader<'_>, caller: &Identity, named: Option<&str>) -> Result<Self> {
         let member = authz::require_own(caller, WRITE)?;
         let folder = members::sftpgo_name(r, member)?.ok_or_else(|| {
-            Error::new(Cause::NotYourFolder).saying("you have no folder yet: ask an administrator of the site for one")
+            Error::new(ErrorCode::NotYourFolder).saying("you have no folder yet: ask an administrator of the site for one")
         })?;
         if named.is_some_and(|named| named != folder) {
-            return Err(Error::new(Cause::NotYourFolder).saying("only a service's key acts for somebody else"));
+            return Err(Error::new(ErrorCode::NotYourFolder).saying("only a service's key acts for somebody else"));
         }
         Ok(Self { member, folder, is_believed: false })
     }
@@ -147,7 +147,7 @@ impl Owner {
         if let Principal::Key(key) = &caller.principal
             && !key.has_scope(WRITE)
         {
-            return Err(Error::new(Cause::ScopeNotAllowed).saying("this key lacks the scope videos:write"));
+            return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("this key lacks the scope videos:write"));
         }
         let Some(named) = named else {
             return Err(Error::header_field("X-SFTPGo-User", "say for whom: a service has no folder of its own"));
@@ -158,7 +158,7 @@ impl Owner {
             members::require_visible(snapshot, Reach::Tenant(tenant), member).map_err(|_| no_owner(named))?;
         }
         if !snapshot.is_active(member) {
-            return Err(Cause::MemberSuspended.into());
+            return Err(ErrorCode::MemberSuspended.into());
         }
         Ok(Self { member, folder: named.to_owned(), is_believed: true })
     }
@@ -166,7 +166,7 @@ impl Owner {
     /// How large the file is: measured; only where there is none, and for a caller who is believed, as it says.
     fn size(&self, measured: Result<i64>, said: Option<i64>) -> Result<i64> {
         measured.or_else(|refused| {
-            let is_missing = matches!(refused.cause, Cause::FileNotFound | Cause::MediaRootNotConfigured);
+            let is_missing = matches!(refused.cause, ErrorCode::FileNotFound | ErrorCode::MediaRootNotConfigured);
             said.filter(|_| is_missing && self.is_believed).ok_or(refused)
         })
     }
@@ -177,7 +177,7 @@ fn no_owner(named: &str) -> Error {
     let message = format!(
         "no member has the SFTPGo name {named:?}: create one with it (POST /admin/users, sftpgo_username), or name another one"
     );
-    Error::new(Cause::OwnerNotFound).saying(message)
+    Error::new(ErrorCode::OwnerNotFound).saying(message)
 }
 
 /// Whose quota something is to fit, and how much; known within the change, and needed when it was refused.
@@ -237,7 +237,7 @@ impl Measured {
     ) -> Result<Registration> {
         let owner = Owner::find(t, t.snapshot(), caller, named)?;
         if self.path.folder() != owner.folder {
-            return Err(Cause::NotYourFolder.into());
+            return Err(ErrorCode::NotYourFolder.into());
         }
         require_takes(t, owner.member)?;
         let size = owner.size(self.size, self.said);
@@ -263,6 +263,6 @@ impl Whose {
             },
             Self::Own(_) => false,
         };
-        if is_own || is_near { Ok(video) } else { Err(Cause::VideoNotFound.into()) }
+        if is_own || is_near { Ok(video) } else { Err(ErrorCode::VideoNotFound.into()) }
     }
 }

@@ -13,7 +13,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Page, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId, WebhookId};
 use crate::kernel::outbox::delivery::{Delivery, Filter, Target, kind_of, named};
@@ -167,10 +167,10 @@ impl Api {
     async fn retry_delivery(&self, caller: MemberCaller, id: Path<String>) -> Reply<DeliveryView> {
         let retry = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::OUTBOX_RETRY)?;
-            let (event, target) = named(&id.0).ok_or(Cause::DeliveryNotFound)?;
+            let (event, target) = named(&id.0).ok_or(ErrorCode::DeliveryNotFound)?;
             let former = store::get_delivery(t, reach.organization(), (event, &target))?;
             if !store::retry(t, &target, event)? {
-                return Err(Cause::DeliveryDone.into());
+                return Err(ErrorCode::DeliveryDone.into());
             }
             let before = json!({"state": former.state});
             let entry = Entry::new("delivery", former.name()).within(former.organization).before(before);

@@ -16,7 +16,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::db::Window;
-use crate::kernel::error::{Cause, Error, Field, Result};
+use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
@@ -163,7 +163,7 @@ impl Api {
             let organization = authz::require(t.snapshot(), caller, Permission::WEBHOOK_CREATE)?.organization();
             require_allowed(is_allowed)?;
             if store::count_webhooks(t, organization)? >= most {
-                return Err(Cause::WebhooksFull.into());
+                return Err(ErrorCode::WebhooksFull.into());
             }
             let webhook = Webhook {
                 id: WebhookId::new(),
@@ -317,7 +317,7 @@ fn require_allowed(is_allowed: bool) -> Result<()> {
     if is_allowed {
         return Ok(());
     }
-    let mut error = Error::new(Cause::WebhookUrl);
+    let mut error = Error::new(ErrorCode::WebhookUrl);
     error.fields.push(Field::body("url", "leads into this machine or a private network"));
     Err(error)
 }
@@ -333,7 +333,7 @@ fn require_answered_for(t: &Transaction<'_>, caller: &Identity, former: &Webhook
     let is_switched_on = webhook.is_active && !former.is_active;
     if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
         let message = "somebody else answers for this webhook: rotate its secret first, then you do";
-        return Err(Error::new(Cause::NotHeld).saying(message));
+        return Err(Error::new(ErrorCode::NotHeld).saying(message));
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::integrations::sftpgo::files;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Guard;
 use crate::kernel::authz::principal::{RequestContext, Identity};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Failure, Tag, body, inputs};
 
 fn object() -> MetaSchemaRef {
@@ -44,7 +44,7 @@ impl<'a> ApiExtractor<'a> for Sent {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let body = inputs::parse(body::read(request).await?)?;
-        if body.is_object() { Ok(Self(body)) } else { Err(Error::new(Cause::MalformedBody).into()) }
+        if body.is_object() { Ok(Self(body)) } else { Err(Error::new(ErrorCode::MalformedBody).into()) }
     }
 }
 
@@ -58,10 +58,10 @@ impl<const INTERNAL: bool> Hook<INTERNAL> {
             (Some(true), ..) => Ok(()),
             (_, None, Some(offered)) => guard.require_internal(offered),
             (None, ..) if !INTERNAL => {
-                Err(Error::new(Cause::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"))
+                Err(Error::new(ErrorCode::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"))
             }
-            _ if INTERNAL => Err(Cause::HookKey.into()),
-            _ => Err(Error::new(Cause::HookKey).saying("send the hook's own key as X-Hook-Key")),
+            _ if INTERNAL => Err(ErrorCode::HookKey.into()),
+            _ => Err(Error::new(ErrorCode::HookKey).saying("send the hook's own key as X-Hook-Key")),
         }
     }
 }

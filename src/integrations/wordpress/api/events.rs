@@ -18,7 +18,7 @@ use crate::integrations::wordpress::users::Office;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{Guard, scheme_in};
 use crate::kernel::authz::principal::{RequestContext, Identity};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Failure, Tag, inputs};
 use crate::kernel::ids::MemberId;
 use crate::kernel::intake::Limit;
@@ -81,7 +81,7 @@ impl Sender {
     async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<Mark>)> {
         if app.config.wordpress_url.is_empty() {
             let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
-            return Err(Error::new(Cause::WordPressNotConfigured).saying(message));
+            return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
         }
         if let Some(offered) = self.internal {
             self.guard.require_internal(&offered)?;
@@ -92,10 +92,10 @@ impl Sender {
         }
         let (Some(timestamp), Some(signatures)) = self.signed else {
             let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
-            return Err(Error::new(Cause::HookSignature).saying(message));
+            return Err(Error::new(ErrorCode::HookSignature).saying(message));
         };
         let bytes = self.exchange.body.read(Limit::Public, None).await?.clone();
-        let body = std::str::from_utf8(&bytes).map_err(|_| Cause::HookSignature)?;
+        let body = std::str::from_utf8(&bytes).map_err(|_| ErrorCode::HookSignature)?;
         let mark = verify(app, &timestamp, &signatures, body)?;
         Ok((Identity::service(self.exchange), bytes, Some(mark)))
     }

@@ -15,7 +15,7 @@ use crate::kernel::authz::key::{self, ApiKey};
 use crate::kernel::authz::principal::{Actor, Credential, RequestContext, Idempotency, Identity, Principal};
 use crate::kernel::authz::require_one_factor_enough;
 use crate::kernel::authz::snapshot::{Snapshot, Status};
-use crate::kernel::error::{Cause, Error, Result};
+use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -41,7 +41,7 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
             guard.require_internal(offered)?;
         }
         // X-UID and X-Tenant-ID together are the credential of a gateway.
-        header(&X_TENANT_ID).ok_or(Cause::Unauthenticated)?;
+        header(&X_TENANT_ID).ok_or(ErrorCode::Unauthenticated)?;
         credential = Credential::Token;
         Principal::Asserted(asserted(&guard.snapshot.load(), uid)?)
     } else if let Some(offered) = header(&X_INTERNAL_SECRET).filter(|_| takes & INTERNAL != 0) {
@@ -109,8 +109,8 @@ const UNREADABLE: &str = "\u{fffd}";
 
 fn nobody(takes: u8) -> Error {
     Error::new(match takes & !KEY {
-        MEMBER => Cause::MissingBearer,
-        _ => Cause::Unauthenticated,
+        MEMBER => ErrorCode::MissingBearer,
+        _ => ErrorCode::Unauthenticated,
     })
 }
 
@@ -125,14 +125,14 @@ fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
     let id = MemberId::of(uid);
     match snapshot.person(id) {
         Some(person) if person.status == Status::Active => Ok(id),
-        _ => Err(Cause::Unauthenticated.into()),
+        _ => Err(ErrorCode::Unauthenticated.into()),
     }
 }
 
 fn bearer_token(authorization: &str) -> Result<&str> {
     match authorization.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
-        _ => Err(Cause::InvalidBearer.into()),
+        _ => Err(ErrorCode::InvalidBearer.into()),
     }
 }
 
@@ -160,7 +160,7 @@ impl Guard {
     /// Is it a session of an active member that has not ended, with all that the member's organizations ask for?
     pub fn admit(&self, named: Named) -> Result<Named> {
         let snapshot = self.snapshot.load();
-        let ended = |why: &'static str| Error::new(Cause::InvalidBearer).because(why);
+        let ended = |why: &'static str| Error::new(ErrorCode::InvalidBearer).because(why);
         if !snapshot.is_active(named.member) {
             return Err(ended("the member is not active"));
         }
@@ -183,7 +183,7 @@ async fn api_key(
 ) -> Result<(Arc<ApiKey>, Hash)> {
     let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
     if takes & KEY == 0 {
-        return Err(Error::new(Cause::Forbidden).saying("no API key can do this: sign in"));
+        return Err(Error::new(ErrorCode::Forbidden).saying("no API key can do this: sign in"));
     }
     if key.is_emergency {
         backend_of(request)?.spend(exchange, &key).await?;
@@ -204,7 +204,7 @@ async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<RequestConte
     let from = provenance(request);
     guard.cookies.require_own_host(from)?;
     if is_change(request) && guard.cookies.is_cross_site(from) {
-        return Err(Cause::CrossSite.into());
+        return Err(ErrorCode::CrossSite.into());
     }
     let verified = access.map(|token| guard.keys.load().verify(token, Timestamp::now()));
     match (verified.map(|verified| verified.and_then(|named| guard.admit(named))), refresh) {
@@ -246,7 +246,7 @@ fn shown_of_client(guard: &Guard, request: &Request, offered: &str) -> Credentia
 }
 
 fn client(guard: &Guard, client_key: &str, shown: &Credential, exchange: &RequestContext) -> Result<Arc<Client>> {
-    let Credential::Client { secret, origin, path } = shown else { return Err(Cause::InvalidClient.into()) };
+    let Credential::Client { secret, origin, path } = shown else { return Err(ErrorCode::InvalidClient.into()) };
     let (address, origin, now) = (exchange.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
     let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });

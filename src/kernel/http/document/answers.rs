@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 
 use super::shapes::share;
 use super::{METHODS, operations};
-use crate::kernel::error::{Cause, Error};
+use crate::kernel::error::{ErrorCode, Error};
 
 /// What one operation can answer that its shape does not tell.
 pub struct Answers {
     pub operation: &'static str,
-    pub causes: &'static [Cause],
+    pub causes: &'static [ErrorCode],
     /// Of `DECLARED`.
     pub headers: &'static [&'static str],
 }
@@ -27,7 +27,7 @@ macro_rules! answers {
         /// What these operations can answer beside what their shape tells.
         pub const ANSWERS: &[$crate::kernel::http::document::Answers] = &[$($crate::kernel::http::document::Answers {
             operation: stringify!($operation),
-            causes: &[$($crate::kernel::error::Cause::$cause,)*],
+            causes: &[$($crate::kernel::error::ErrorCode::$cause,)*],
             headers: &[$($($header,)*)?],
         },)*];
     };
@@ -70,55 +70,55 @@ const HEADERS: [(&str, &str, &str, &str); 9] = [
 ];
 
 /// What any operation can answer.
-const ALWAYS: [Cause; 8] = [
+const ALWAYS: [ErrorCode; 8] = [
     // A parameter that the operation does not have.
-    Cause::BadInput,
-    Cause::Internal,
-    Cause::Database,
-    Cause::DatabaseFull,
-    Cause::DatabaseReadOnly,
-    Cause::DatabaseDamaged,
-    Cause::DatabaseLost,
-    Cause::Busy,
+    ErrorCode::BadInput,
+    ErrorCode::Internal,
+    ErrorCode::Database,
+    ErrorCode::DatabaseFull,
+    ErrorCode::DatabaseReadOnly,
+    ErrorCode::DatabaseDamaged,
+    ErrorCode::DatabaseLost,
+    ErrorCode::Busy,
 ];
-const WITH_BODY: [Cause; 4] = [Cause::MalformedBody, Cause::RequestTimeout, Cause::TooLarge, Cause::MediaType];
-const GUARDED: [Cause; 2] = [Cause::Unauthenticated, Cause::Forbidden];
+const WITH_BODY: [ErrorCode; 4] = [ErrorCode::MalformedBody, ErrorCode::RequestTimeout, ErrorCode::TooLarge, ErrorCode::MediaType];
+const GUARDED: [ErrorCode; 2] = [ErrorCode::Unauthenticated, ErrorCode::Forbidden];
 /// By the scheme of a credential: what it can fail with.
-const SCHEMES: [(&str, &[Cause]); 7] = [
+const SCHEMES: [(&str, &[ErrorCode]); 7] = [
     (
         "bearer",
         &[
-            Cause::MissingBearer,
-            Cause::InvalidBearer,
-            Cause::NotAMember,
-            Cause::SecondFactorRequired,
-            Cause::NeighbourFailed,
+            ErrorCode::MissingBearer,
+            ErrorCode::InvalidBearer,
+            ErrorCode::NotAMember,
+            ErrorCode::SecondFactorRequired,
+            ErrorCode::NeighbourFailed,
         ],
     ),
-    ("session_cookie", &[Cause::CrossSite, Cause::WrongHost, Cause::InvalidRefresh, Cause::RefreshReused]),
-    ("api_key", &[Cause::InvalidKey, Cause::ScopeNotAllowed, Cause::MemberSuspended]),
+    ("session_cookie", &[ErrorCode::CrossSite, ErrorCode::WrongHost, ErrorCode::InvalidRefresh, ErrorCode::RefreshReused]),
+    ("api_key", &[ErrorCode::InvalidKey, ErrorCode::ScopeNotAllowed, ErrorCode::MemberSuspended]),
     (
         "client_key",
         &[
-            Cause::InvalidClient,
-            Cause::ClientExpired,
-            Cause::InvalidApiKey,
-            Cause::OriginNotAllowed,
-            Cause::IpNotAllowed,
-            Cause::PathNotAllowed,
-            Cause::ScopeNotAllowed,
-            Cause::RateLimited,
+            ErrorCode::InvalidClient,
+            ErrorCode::ClientExpired,
+            ErrorCode::InvalidApiKey,
+            ErrorCode::OriginNotAllowed,
+            ErrorCode::IpNotAllowed,
+            ErrorCode::PathNotAllowed,
+            ErrorCode::ScopeNotAllowed,
+            ErrorCode::RateLimited,
         ],
     ),
-    ("internal_secret", &[Cause::InvalidInternalSecret, Cause::InternalSecretNotConfigured]),
-    ("hook_key", &[Cause::HookKey]),
-    ("hint_signature", &[Cause::HookSignature]),
+    ("internal_secret", &[ErrorCode::InvalidInternalSecret, ErrorCode::InternalSecretNotConfigured]),
+    ("hook_key", &[ErrorCode::HookKey]),
+    ("hint_signature", &[ErrorCode::HookSignature]),
 ];
 /// Headers that an operation reads, and what they can fail with.
-const READ: [(&str, Cause); 3] = [
-    ("If-Match", Cause::VersionStale),
-    ("Idempotency-Key", Cause::IdempotencyKeyReused),
-    ("X-Tenant-ID", Cause::OrganizationNotFound),
+const READ: [(&str, ErrorCode); 3] = [
+    ("If-Match", ErrorCode::VersionStale),
+    ("Idempotency-Key", ErrorCode::IdempotencyKeyReused),
+    ("X-Tenant-ID", ErrorCode::OrganizationNotFound),
 ];
 
 /// By status: the name and the sentence of the failure.
@@ -140,7 +140,7 @@ const STATUSES: [(u16, &str, &str); 14] = [
 ];
 
 /// How a failure of an operation is called where a definition of others fixes it.
-pub type AsDefined = fn(&str, Cause) -> Cause;
+pub type AsDefined = fn(&str, ErrorCode) -> ErrorCode;
 
 /// The causes and headers of every operation, by its id.
 pub struct Declared(HashMap<String, (BTreeSet<&'static str>, BTreeSet<&'static str>)>);
@@ -207,9 +207,9 @@ fn reads(operation: &Value, header: &str) -> bool {
 }
 
 /// All that an operation can fail with.
-fn causes(operation: &Value, declared: &[Cause], as_defined: AsDefined) -> Vec<Cause> {
+fn causes(operation: &Value, declared: &[ErrorCode], as_defined: AsDefined) -> Vec<ErrorCode> {
     let schemes = schemes(operation);
-    let mut found: Vec<Cause> = ALWAYS.into();
+    let mut found: Vec<ErrorCode> = ALWAYS.into();
     found.extend(declared);
     if operation.get("requestBody").is_some() {
         found.extend(WITH_BODY);
@@ -222,26 +222,26 @@ fn causes(operation: &Value, declared: &[Cause], as_defined: AsDefined) -> Vec<C
     let id = operation["operationId"].as_str().unwrap_or_default();
     found.iter_mut().for_each(|cause| *cause = as_defined(id, *cause));
     // In the order of the table of causes, each once.
-    Cause::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
+    ErrorCode::ALL.iter().copied().filter(|cause| found.contains(cause)).collect()
 }
 
-fn write_failures(operation: &mut Value, causes: &[Cause], as_defined: AsDefined, shared: &mut Map<String, Value>) {
+fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: AsDefined, shared: &mut Map<String, Value>) {
     let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
-    let mut write = |status: &str, name: &str, description: &str, own: &[Cause]| {
+    let mut write = |status: &str, name: &str, description: &str, own: &[ErrorCode]| {
         let words: Vec<&str> = own.iter().map(|cause| cause.word()).collect();
         let reference = share(shared, name, &words.join(" "), failure(status, description, &words));
         failures.insert(status.to_owned(), reference);
     };
     for (status, name, description) in STATUSES {
         // What any operation can have on the server's side stands once, as a range.
-        let is_own = |cause: &Cause| cause.status() == status && (status < 500 || !general.contains(cause));
-        let own: Vec<Cause> = causes.iter().copied().filter(is_own).collect();
+        let is_own = |cause: &ErrorCode| cause.status() == status && (status < 500 || !general.contains(cause));
+        let own: Vec<ErrorCode> = causes.iter().copied().filter(is_own).collect();
         if !own.is_empty() {
             write(&status.to_string(), name, description, &own);
         }
     }
-    let ours: Vec<Cause> = general.into_iter().filter(|cause| cause.status() >= 500).collect();
+    let ours: Vec<ErrorCode> = general.into_iter().filter(|cause| cause.status() >= 500).collect();
     write(
         "5XX",
         "ServerFailure",

@@ -1,6 +1,6 @@
 //! The text before the operations: how to call this API, and every failure.
 
-use crate::kernel::error::Cause;
+use crate::kernel::error::ErrorCode;
 
 const INTRODUCTION: &str = "
 # Calling
@@ -57,7 +57,7 @@ pub(super) fn text(own: &str) -> String {
     text.push_str(INTRODUCTION.trim_start_matches('\n'));
     for (scope, topic) in TOPICS {
         text.push_str(&format!("\n# {topic}\n"));
-        for cause in Cause::ALL.iter().filter(|cause| cause.scope() == scope) {
+        for cause in ErrorCode::ALL.iter().filter(|cause| cause.scope() == scope) {
             // Without backticks: the page takes the first plain text of a heading as its name.
             text.push_str(&format!("\n### {} {}\n\n{}\n", cause.status(), cause.word(), cause.message()));
         }
