@@ -28,23 +28,23 @@ const NOW_MS: &str = "now_ms";
 
 /// The external keys and claims of a member from one source.
 #[derive(Debug, Clone, Copy)]
-pub struct Word<'a> {
+pub struct SourceClaims<'a> {
     pub source: Source,
     /// External keys: groups and roles over there.
     pub keys: &'a BTreeSet<String>,
-    pub facts: &'a Facts,
+    pub facts: &'a SourceFacts,
 }
 
 /// What it says beside the keys; only mappers see it.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct SourceFacts {
     claims: Vec<Claim>,
     raw_json: Option<String>,
     /// Something could not be read, so that a claim that is not there may yet be one.
     has_gaps: bool,
 }
 
-impl Facts {
+impl SourceFacts {
     /// By names and values.
     pub fn of(claims: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
         let is_hosts = |name: &str| [ROLES, ORG_CODE, NOW_MS].contains(&name);
@@ -67,7 +67,7 @@ impl Facts {
 
 /// A mapper in force, and what came of asking it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct MapperCall {
     pub name: Arc<str>,
     pub version: u32,
     pub sha256: Hash,
@@ -75,7 +75,7 @@ pub struct Asked {
     pub fault: Option<Fault>,
 }
 
-impl Asked {
+impl MapperCall {
     /// For the audit.
     pub fn record(&self) -> Value {
         let Self { name, version, sha256, fuel, fault: _ } = self;
@@ -85,17 +85,17 @@ impl Asked {
 
 /// What the mappers in force answered, and what that rests on. Without a mapper in force the table's answer stands.
 #[derive(Debug)]
-pub struct Mapped {
+pub struct MapperResult {
     pub organization: OrganizationId,
     pub source: Source,
     in_force: Vec<Binding>,
     table: Vec<String>,
-    pub asked: Vec<Asked>,
+    pub asked: Vec<MapperCall>,
     /// Keys as the last mapper named them; `None` when one failed, and nothing is known.
     pub named: Option<Vec<String>>,
 }
 
-impl Mapped {
+impl MapperResult {
     pub fn is_by_plugin(&self) -> bool {
         !self.in_force.is_empty()
     }
@@ -125,9 +125,9 @@ pub fn assignable<'t>(tenant: &'t Tenant, key: &str) -> Option<&'t Role> {
 }
 
 /// Asks the mappers of an organization, those that are only watched too. It costs nothing where there are none.
-pub async fn ask(app: &Arc<App>, (organization, member): (OrganizationId, MemberId), word: Word<'_>) -> Result<Mapped> {
+pub async fn ask(app: &Arc<App>, (organization, member): (OrganizationId, MemberId), word: SourceClaims<'_>) -> Result<MapperResult> {
     let snapshot = app.snapshot();
-    let mut mapped = Mapped {
+    let mut mapped = MapperResult {
         organization,
         source: word.source,
         in_force: Vec::new(),
@@ -154,7 +154,7 @@ pub async fn ask(app: &Arc<App>, (organization, member): (OrganizationId, Member
     Ok(mapped)
 }
 
-fn input_of(tenant: &Tenant, member: MemberId, word: Word<'_>) -> RoleInput {
+fn input_of(tenant: &Tenant, member: MemberId, word: SourceClaims<'_>) -> RoleInput {
     let own = |name: &str, value: String| Claim { name: name.into(), values: vec![value] };
     let mut claims = vec![
         Claim { name: ROLES.into(), values: Vec::new() },
@@ -174,7 +174,7 @@ fn input_of(tenant: &Tenant, member: MemberId, word: Word<'_>) -> RoleInput {
 
 /// Why no mapper shall be asked now, which counts as a failure: what it would be told is not the whole of it, or what it
 /// says is nobody's business.
-fn block(tenant: &Tenant, word: Word<'_>) -> Option<Fault> {
+fn block(tenant: &Tenant, word: SourceClaims<'_>) -> Option<Fault> {
     if !tenant.is_active {
         return Some(Fault { kind: FaultKind::Unavailable, message: "the organization is not active".into() });
     }
@@ -194,7 +194,7 @@ struct Chain<'a> {
 impl Chain<'_> {
     /// The first sees the table's answer, each later one the answer before it. One that is only watched sees what it would
     /// see in force, and its answer goes nowhere.
-    async fn walk(&self, mapped: &mut Mapped) {
+    async fn walk(&self, mapped: &mut MapperResult) {
         let mut roles = mapped.table.clone();
         for binding in &self.all {
             if binding.mode == Mode::Shadow {
@@ -217,7 +217,7 @@ impl Chain<'_> {
         mapped.named = Some(roles);
     }
 
-    async fn ask(&self, binding: &Binding, roles: &[String]) -> (Asked, Option<Vec<String>>) {
+    async fn ask(&self, binding: &Binding, roles: &[String]) -> (MapperCall, Option<Vec<String>>) {
         let (outcome, fuel) = match &self.block {
             Some(fault) => (Err(fault.clone()), 0),
             None => {
@@ -238,7 +238,7 @@ impl Chain<'_> {
             let (plugin, version, source) = (&binding.name, binding.version, &self.input.source);
             tracing::warn!(organization = %self.tenant.id, %plugin, version, mode = binding.mode.word(), source, fault = fault.kind.word(), "a role mapper failed: where it is in force, roles of this source stay as they are");
         }
-        let asked = Asked { name: binding.name.clone(), version: binding.version, sha256: binding.sha256, fuel, fault };
+        let asked = MapperCall { name: binding.name.clone(), version: binding.version, sha256: binding.sha256, fuel, fault };
         (asked, answer)
     }
 
@@ -272,7 +272,7 @@ mod tests {
     fn a_source_cannot_speak_for_the_host() {
         let document =
             json!({"roster.roles": ["editor"], "org_code": "x", "now_ms": 1, "groups": ["a", 2], "sub": "s"});
-        let facts = Facts::of_json(document.as_object().expect("an object"));
+        let facts = SourceFacts::of_json(document.as_object().expect("an object"));
         let names: Vec<&str> = facts.claims.iter().map(|claim| claim.name.as_str()).collect();
         assert_eq!(names, ["groups", "sub"]);
         assert_eq!(facts.claims[0].values, ["a", "2"]);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::mappers::{Asked, Mapped, Word, assignable};
+use super::mappers::{MapperCall, MapperResult, SourceClaims, assignable};
 use super::{RoleRecord, Source, store};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz::giving;
@@ -28,7 +28,7 @@ pub struct Synced {
     /// What mappers named, and cannot be given: unknown here, closed, or protected.
     pub ignored: Vec<String>,
     /// The mappers in force, in their order, as far as they were asked.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<MapperCall>,
 }
 
 impl Synced {
@@ -40,7 +40,7 @@ impl Synced {
     pub fn record(&self) -> Value {
         let mut record = json!({"source": self.source.word(), "added": self.added, "removed": self.removed});
         if !self.asked.is_empty() {
-            record["plugins"] = self.asked.iter().map(Asked::record).collect();
+            record["plugins"] = self.asked.iter().map(MapperCall::record).collect();
         }
         record
     }
@@ -87,7 +87,7 @@ pub struct Plan {
     wanted: Option<Vec<(RoleId, String)>>,
     unknown: Vec<String>,
     ignored: Vec<String>,
-    asked: Vec<Asked>,
+    asked: Vec<MapperCall>,
 }
 
 impl Plan {
@@ -99,7 +99,7 @@ impl Plan {
 
 /// What is to be brought about, within the transaction that does it; `None` when the mappers' answer rests on what holds
 /// no more. Changes nothing.
-pub fn plan(t: &Transaction<'_>, word: Word<'_>, mapped: &Mapped) -> Result<Option<Plan>> {
+pub fn plan(t: &Transaction<'_>, word: SourceClaims<'_>, mapped: &MapperResult) -> Result<Option<Plan>> {
     let (source, organization) = (word.source, mapped.organization);
     let table = table(t, organization, source, word.keys)?;
     if !mapped.holds(t.snapshot(), &table.keys()) {

@@ -7,11 +7,11 @@
 //! a short while (two tabs) without any being stored; after that its use ends the session.
 
 pub mod api;
-pub mod arrival;
+pub mod jit_provisioning;
 mod factor_store;
 pub mod oidc;
 pub mod passwords;
-pub mod proof;
+pub mod credential_check;
 pub mod registration;
 pub mod second_factor;
 pub mod store;

@@ -107,12 +107,12 @@ fn keep_recovery_codes(t: &Transaction<'_>, member: MemberId, codes: &[String]) 
 
 /// What a code turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
+enum FactorProof {
     Code,
     RecoveryCode,
 }
 
-impl Proof {
+impl FactorProof {
     fn word(self) -> &'static str {
         match self {
             Self::Code => "code",
@@ -122,14 +122,14 @@ impl Proof {
 }
 
 /// Uses a code up; `None` when it is none, or was used before.
-fn spend(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &str) -> Result<Option<Proof>> {
+fn spend(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &str) -> Result<Option<FactorProof>> {
     let code = folded(code);
     let is_of_app = code.len() == usize::from(CODE_DIGITS) && code.bytes().all(|byte| byte.is_ascii_digit());
     if is_of_app {
         let Some(step) = step_of(&factor.secret, &code, t.now())? else { return Ok(None) };
-        return Ok(factor_store::use_step(t, member, step)?.then_some(Proof::Code));
+        return Ok(factor_store::use_step(t, member, step)?.then_some(FactorProof::Code));
     }
-    Ok(factor_store::use_recovery_code(t, member, &recovery_hash(&code))?.then_some(Proof::RecoveryCode))
+    Ok(factor_store::use_recovery_code(t, member, &recovery_hash(&code))?.then_some(FactorProof::RecoveryCode))
 }
 
 /// Confirms a factor with the first code of its app; answers whether the code was right.
@@ -141,12 +141,12 @@ fn confirm_with(t: &Transaction<'_>, member: MemberId, factor: &Factor, code: &s
 }
 
 /// Counts the wrong codes of a member, whatever they were sent with: new sign-ins give no new guesses.
-struct Patience {
+struct CodeThrottle {
     guard: Arc<Guard>,
     attempt: Attempt,
 }
 
-impl Patience {
+impl CodeThrottle {
     fn of(app: &App, member: MemberId, exchange: &RequestContext) -> Self {
         Self { guard: app.guard.clone(), attempt: Attempt::new(&format!("factor:{member}"), exchange.address) }
     }
@@ -203,7 +203,7 @@ pub async fn answer(
 ) -> Result<(Tokens, Option<Vec<String>>)> {
     let hash = secret::hash(challenge);
     let member = find_waiting(app, hash).await?.member;
-    let patience = Patience::of(app, member, &visitor.exchange);
+    let patience = CodeThrottle::of(app, member, &visitor.exchange);
     let tries_max = app.config.second_factor_tries;
     let fresh = recovery_codes()?;
     let check = move |t: &Transaction<'_>, _: &Identity| {
@@ -213,7 +213,7 @@ pub async fn answer(
         let passed = match factor {
             Some(factor) if factor.confirmed_at.is_some() => spend(t, member, &factor, &code)?.map(|proof| {
                 let passed = Passed { method, recovery_codes: None };
-                (passed, (proof == Proof::RecoveryCode).then(|| json!({"used": proof.word()})))
+                (passed, (proof == FactorProof::RecoveryCode).then(|| json!({"used": proof.word()})))
             }),
             Some(factor) if confirm_with(t, member, &factor, &code, &fresh)? => {
                 Some((Passed { method, recovery_codes: Some(fresh) }, Some(json!({"confirmed": true}))))
@@ -344,7 +344,7 @@ fn session_of(caller: &Identity) -> Result<SessionId> {
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
 pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
-    let patience = Patience::of(app, member, &caller.context);
+    let patience = CodeThrottle::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
@@ -374,7 +374,7 @@ fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, shown: bool
 }
 
 /// Fails unless the code is right, and uses it up.
-fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &Patience) -> Result<Proof> {
+fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &CodeThrottle) -> Result<FactorProof> {
     let factor = factor_store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
     let factor = factor.ok_or(ErrorCode::SecondFactorOff)?;
     patience.require(t.now())?;
@@ -388,7 +388,7 @@ fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &Pa
 
 /// New recovery codes in place of all former ones.
 pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
-    let patience = Patience::of(app, member, &caller.context);
+    let patience = CodeThrottle::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let renew = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
@@ -402,7 +402,7 @@ pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId
 
 /// Takes one's own second factor away. Every other session ends, and the one that asks has shown none any more.
 pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<()> {
-    let patience = Patience::of(app, member, &caller.context);
+    let patience = CodeThrottle::of(app, member, &caller.context);
     let session = session_of(caller)?;
     let remove = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;

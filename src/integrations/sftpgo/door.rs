@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::account::{Account, Bases, Wish, is_off, member_of, name_of, switched_off, whose};
 use crate::features::members::{self, Member};
-use crate::features::sessions::proof::{self, Claim};
+use crate::features::sessions::credential_check::{self, LoginClaim};
 use crate::features::videos::path::is_folder;
 use crate::kernel::app::App;
 use crate::kernel::authz::key;
@@ -53,14 +53,14 @@ impl Login {
 /// The account to come in with; `None` when not.
 pub async fn admit(app: &App, login: Login) -> Result<Option<Account>> {
     let found = find(app, &login.username).await?;
-    let claim = Claim {
+    let claim = LoginClaim {
         member: found.as_ref().map(|(member, _)| member.id),
         name: login.username.clone(),
         address: login.ip.parse().ok(),
     };
     let proved = match (&login.password, &login.public_key) {
-        (password, _) if key::is_key(password) => proof::has_key(app, &claim, password, SCOPE),
-        (password, _) if !password.is_empty() => proof::has_password(app, &claim, password.clone()).await,
+        (password, _) if key::is_key(password) => credential_check::has_key(app, &claim, password, SCOPE),
+        (password, _) if !password.is_empty() => credential_check::has_password(app, &claim, password.clone()).await,
         (_, key) if !key.is_empty() => Ok(login.user.as_ref().is_some_and(|user| lists(user, key))),
         _ => Ok(false),
     };

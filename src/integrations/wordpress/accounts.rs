@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use super::sign_in::arrival_of;
+use super::sign_in::external_user_of;
 use crate::features::members::{self, Member, WORDPRESS};
 use crate::features::permissions::Source;
 use crate::features::permissions::sync::Plan;
-use crate::features::sessions::arrival::{Arrival, Plans, ask, bring_about, is_somebody_else, welcome};
+use crate::features::sessions::jit_provisioning::{ExternalUser, Plans, ask_mappers, apply_role_plans, is_other_person, apply};
 use crate::features::sessions::{is_used_up, use_up};
 use crate::integrations::wordpress::Person;
 use crate::integrations::wordpress::users::Office;
@@ -62,14 +62,14 @@ const ACTION: &str = "member.follow_wordpress";
 /// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
 /// here twice. An administrator links the two, or the person's own sign-in tells.
 pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: Effect) -> Result<Outcome> {
-    let arrival = Arc::new(arrival_of(app, person));
+    let arrival = Arc::new(external_user_of(app, person));
     let subject = arrival.subject.clone();
     let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
     let id = known.map_or_else(MemberId::new, |member| member.id);
     let mut tries = 0;
     loop {
         tries += 1;
-        let advice = ask(app, id, &arrival, tries).await?;
+        let advice = ask_mappers(app, id, &arrival, tries).await?;
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);
         let followed = settle(app, caller, effect, move |t| {
             let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
@@ -84,7 +84,7 @@ pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: E
 fn followed(
     t: &Transaction<'_>,
     id: MemberId,
-    arrival: &Arrival,
+    arrival: &ExternalUser,
     plans: Plans,
     members_max: u64,
 ) -> Result<Changed<Outcome>> {
@@ -92,7 +92,7 @@ fn followed(
         Some(member) if !member.is_active() => {
             return Ok(Changed::nothing(Outcome::Left(member.id, "is not active here")));
         }
-        Some(member) if is_somebody_else(t, &member, arrival)? => {
+        Some(member) if is_other_person(t, &member, arrival)? => {
             let why = "has another username and e-mail: WordPress gave the number out again";
             return Ok(Changed::nothing(Outcome::Left(member.id, why)));
         }
@@ -108,14 +108,14 @@ fn followed(
         },
     };
     let kept = member.map(|member| differing(&member, arrival)).unwrap_or_default();
-    Ok(welcome(t, id, arrival, plans, members_max)?.map(|welcomed| match welcomed.is_new {
+    Ok(apply(t, id, arrival, plans, members_max)?.map(|welcomed| match welcomed.is_new {
         true => Outcome::New(id),
         false => Outcome::Known { member: id, changed: welcomed.fields, kept },
     }))
 }
 
 /// A member who has the username or the e-mail of an account that is nobody's yet.
-fn namesake(t: &Transaction<'_>, arrival: &Arrival) -> Result<Option<MemberId>> {
+fn namesake(t: &Transaction<'_>, arrival: &ExternalUser) -> Result<Option<MemberId>> {
     for name in [&arrival.username, &arrival.email].into_iter().flatten().filter(|name| !name.is_empty()) {
         // A registration that nobody proved stands in nobody's way.
         if let Some(found) = members::find_login(t, name)?.filter(|found| found.member.status != "pending") {
@@ -126,7 +126,7 @@ fn namesake(t: &Transaction<'_>, arrival: &Arrival) -> Result<Option<MemberId>> 
 }
 
 /// Names that a member has otherwise than its account.
-fn differing(member: &Member, arrival: &Arrival) -> Vec<&'static str> {
+fn differing(member: &Member, arrival: &ExternalUser) -> Vec<&'static str> {
     let differs = |own: &Option<String>, there: &Option<String>| {
         let there = there.as_deref().map(members::folded).filter(|text| !text.is_empty());
         own.as_deref().map(members::folded).zip(there).is_some_and(|(own, there)| own != there)
@@ -161,7 +161,7 @@ pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) ->
         };
         let seats = t.snapshot().tenants().filter(|tenant| tenant.set_of(member.id).is_some());
         let plans = seats.map(|tenant| (tenant.id, Plan::none(Source::Wordpress))).collect();
-        let (entries, seats) = bring_about(t, member.id, plans)?;
+        let (entries, seats) = apply_role_plans(t, member.id, plans)?;
         changes.extend(seats);
         let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
         let changed = Changed::new(Outcome::Gone(member.id), Entry::new("member", member.id).after(after));

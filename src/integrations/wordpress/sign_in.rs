@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use crate::features::members::{self, WORDPRESS};
 use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
-use crate::features::permissions::mappers::Facts;
-use crate::features::sessions::arrival::{Arrival, arrive};
+use crate::features::permissions::mappers::SourceFacts;
+use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
 use crate::features::sessions::{Shown, Tokens, open, use_up};
 use crate::integrations::wordpress::{Person, ask, read_ticket};
 use crate::kernel::app::App;
@@ -61,7 +61,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
 }
 
 async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Tokens> {
-    let member = arrive(app, &visitor.exchange, arrival_of(app, person)).await?;
+    let member = provision(app, &visitor.exchange, external_user_of(app, person)).await?;
     open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
 }
 
@@ -70,13 +70,13 @@ fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// The WordPress user as an external user for provisioning.
-pub fn arrival_of(app: &App, person: Person) -> Arrival {
+pub fn external_user_of(app: &App, person: Person) -> ExternalUser {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let subject = person.id.to_string();
     let roles = person.roles.as_ref().map(|roles| ("roles".to_owned(), roles.iter().cloned().collect()));
     let said = std::iter::once(("sub".to_owned(), vec![subject.clone()])).chain(roles);
-    let facts = Facts::of(said);
-    Arrival {
+    let facts = SourceFacts::of(said);
+    ExternalUser {
         provider: WORDPRESS.into(),
         subject,
         // Fixed for good at WordPress.

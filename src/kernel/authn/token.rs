@@ -41,7 +41,7 @@ struct Claims {
 
 /// What a token says that is read back.
 #[derive(Deserialize)]
-struct Said<'a> {
+struct TokenFields<'a> {
     iss: &'a str,
     aud: &'a str,
     sub: &'a str,
@@ -200,7 +200,7 @@ impl Keys {
             return Err("wrong signature");
         }
         let claims = decoded(claims)?;
-        let said: Said<'_> = serde_json::from_slice(&claims).map_err(|_| "not our claims")?;
+        let said: TokenFields<'_> = serde_json::from_slice(&claims).map_err(|_| "not our claims")?;
         match () {
             () if said.iss != self.issuer => Err("another issuer"),
             () if said.aud != self.audience => Err("another audience"),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::AssignmentSource;
 use crate::features::permissions::external_key::{COUNT_MAX, is_key};
-use crate::features::permissions::mappers::{self, Asked, Facts, TRIES, Word};
+use crate::features::permissions::mappers::{self, MapperCall, SourceFacts, TRIES, SourceClaims};
 use crate::features::permissions::role_claims::{self, Found, RoleClaim};
 use crate::features::permissions::sync::{Synced, plan, reconcile};
 use crate::features::permissions::{Assignment, Source, known_role, require_not_last, store};
@@ -127,8 +127,8 @@ struct MapperAnswer {
 }
 
 impl MapperAnswer {
-    fn of(asked: Asked, may_look: bool) -> Self {
-        let Asked { name, version, sha256, fuel, fault } = asked;
+    fn of(asked: MapperCall, may_look: bool) -> Self {
+        let MapperCall { name, version, sha256, fuel, fault } = asked;
         Self {
             name: name.to_string(),
             version,
@@ -249,7 +249,7 @@ impl Api {
         body: Body<SyncUserRoles>,
     ) -> Reply<SyncResult> {
         let dry_run = body.0.dry_run.unwrap_or(false);
-        let said = Arc::new(Said::of(body.0, &self.app.config.providers)?);
+        let said = Arc::new(SyncSource::of(body.0, &self.app.config.providers)?);
         for _ in 0..TRIES {
             let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, said.source)?;
             let mapped = mappers::ask(&self.app, (tenant, uid.0), said.word()).await?;
@@ -277,13 +277,13 @@ impl Api {
 }
 
 /// What a request says that a source says.
-struct Said {
+struct SyncSource {
     source: Source,
     keys: BTreeSet<String>,
-    facts: Facts,
+    facts: SourceFacts,
 }
 
-impl Said {
+impl SyncSource {
     fn of(request: SyncUserRoles, providers: &[Provider]) -> Result<Self> {
         let source: Source = request.source.into();
         let claims: serde_json::Map<String, Value> =
@@ -302,12 +302,12 @@ impl Said {
         if keys.len() > COUNT_MAX {
             return Err(Error::field("claims", format!("has more than {COUNT_MAX} keys")));
         }
-        let facts = if claims.is_empty() { Facts::default() } else { Facts::of_json(&claims) };
+        let facts = if claims.is_empty() { SourceFacts::default() } else { SourceFacts::of_json(&claims) };
         Ok(Self { source, keys, facts })
     }
 
-    fn word(&self) -> Word<'_> {
-        Word { source: self.source, keys: &self.keys, facts: &self.facts }
+    fn word(&self) -> SourceClaims<'_> {
+        SourceClaims { source: self.source, keys: &self.keys, facts: &self.facts }
     }
 }
 

@@ -9,15 +9,15 @@ use serde_json::{Map, Value};
 
 use crate::features::permissions::Source;
 use crate::features::permissions::external_key::{COUNT_MAX, is_key};
-use crate::features::permissions::mappers::Facts;
+use crate::features::permissions::mappers::SourceFacts;
 use crate::features::permissions::role_claims::{Found, RoleClaim, is_of_zitadel};
-use crate::features::sessions::arrival::Arrival;
+use crate::features::sessions::jit_provisioning::ExternalUser;
 use crate::kernel::config::providers::Provider;
 use crate::kernel::outbound::{is_true, text_of};
 
 /// All that a provider says of one subject.
 #[derive(Debug)]
-pub struct Said {
+pub struct ProviderClaims {
     pub subject: String,
     /// In the order in which they are asked.
     documents: Vec<Value>,
@@ -25,7 +25,7 @@ pub struct Said {
     is_complete: bool,
 }
 
-impl Said {
+impl ProviderClaims {
     /// By a token that was verified.
     pub fn new(subject: String, claims: Value) -> Self {
         Self { subject, documents: vec![claims], is_complete: true }
@@ -66,19 +66,19 @@ impl Said {
     }
 
     /// All claims for role mappers, each from the first document that has it.
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> SourceFacts {
         let mut all = serde_json::Map::new();
         for (name, value) in self.objects().flatten().filter(|(_, value)| !value.is_null()) {
             if !all.contains_key(name) {
                 all.insert(name.clone(), value.clone());
             }
         }
-        Facts::of_json(&all).with_gaps(!self.is_complete)
+        SourceFacts::of_json(&all).with_gaps(!self.is_complete)
     }
 
     /// Somebody for whom a provider vouches, with roles of no source.
-    pub fn arrival(&self, provider: &Provider) -> Arrival {
-        Arrival {
+    pub fn arrival(&self, provider: &Provider) -> ExternalUser {
+        ExternalUser {
             provider: provider.name.clone(),
             subject: self.subject.clone(),
             account_id: None,
@@ -198,11 +198,11 @@ mod tests {
     use super::*;
     use crate::features::permissions::external_key::CHARACTERS_MAX;
 
-    fn said(claims: Value) -> Said {
-        Said::new("1".into(), claims)
+    fn said(claims: Value) -> ProviderClaims {
+        ProviderClaims::new("1".into(), claims)
     }
 
-    fn keys(said: &Said, claims: &[&str]) -> Option<Vec<(Source, Vec<String>)>> {
+    fn keys(said: &ProviderClaims, claims: &[&str]) -> Option<Vec<(Source, Vec<String>)>> {
         let names: Vec<String> = claims.iter().map(|name| (*name).to_owned()).collect();
         let found = said.role_keys(&names)?;
         Some(found.into_iter().map(|(source, keys)| (source, keys.into_iter().collect())).collect())
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn an_email_counts_only_when_its_own_document_says_that_it_was_proved() {
-        let email = |said: Said| said.verified_email();
+        let email = |said: ProviderClaims| said.verified_email();
         let proved = json!({"email": "b@example.org", "email_verified": true});
         assert_eq!(email(said(proved.clone())).as_deref(), Some("b@example.org"));
         for proof in [json!("true"), json!("True"), json!(" TRUE ")] {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::arrival::arrive;
+use super::jit_provisioning::provision;
 use super::{Shown, Tokens, open, second_factor};
 use crate::features::members;
 use crate::features::sessions::use_up;
@@ -28,7 +28,7 @@ use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret;
-use claims::Said;
+use claims::ProviderClaims;
 use provider::{Provider, Published, Redeemed};
 use state::{Binding, Purpose};
 
@@ -161,7 +161,7 @@ pub async fn exchange(
     let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
     let mut arrival = said.arrival(&provider.settings);
     arrival.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
-    let member = arrive(app, &visitor.exchange, arrival).await?;
+    let member = provision(app, &visitor.exchange, arrival).await?;
     let method = format!("oidc {}", provider.settings.name);
     let tokens = open(app, visitor, member, &method, Shown::OneFactor).await?;
     Ok((tokens, redeemed))
@@ -174,8 +174,8 @@ async fn all_said(
     published: &Published,
     (subject, claims): (String, Value),
     access_token: &str,
-) -> Said {
-    let said = Said::new(subject, claims);
+) -> ProviderClaims {
+    let said = ProviderClaims::new(subject, claims);
     let role_claims = &provider.settings.role_claims;
     if !said.has_gaps(role_claims) {
         return said;
@@ -191,7 +191,7 @@ async fn all_said(
 }
 
 /// Adds missing claims from userinfo. A failure does not fail the sign-in.
-async fn with_userinfo(app: &App, provider: &Provider, published: &Published, said: Said, access_token: &str) -> Said {
+async fn with_userinfo(app: &App, provider: &Provider, published: &Published, said: ProviderClaims, access_token: &str) -> ProviderClaims {
     match provider.userinfo(app, published, access_token, &said.subject).await {
         Ok(Some(userinfo)) => said.and(Some(userinfo)),
         Ok(None) => said,
@@ -229,11 +229,11 @@ pub async fn member_of_bearer(
     let (member, is_active, is_confirmed) = match app.read(find).await? {
         Some(known) => known,
         None => {
-            let mut said = Said::new(subject, claims);
+            let mut said = ProviderClaims::new(subject, claims);
             if said.has_gaps(&[]) {
                 said = with_userinfo(app, provider, &published, said, token).await;
             }
-            (arrive(app, exchange, said.arrival(&provider.settings)).await?, true, false)
+            (provision(app, exchange, said.arrival(&provider.settings)).await?, true, false)
         }
     };
     if !is_active {

@@ -16,13 +16,13 @@ use crate::kernel::ids::{MemberId, Timestamp};
 
 /// Who says to be somebody, and from where. Nobody has the name when there is no member.
 #[derive(Debug, Clone)]
-pub struct Claim {
+pub struct LoginClaim {
     pub member: Option<MemberId>,
     pub name: String,
     pub address: Option<IpAddr>,
 }
 
-impl Claim {
+impl LoginClaim {
     fn attempt(&self) -> Attempt {
         let account = self.member.map_or_else(|| members::folded(&self.name), |id| id.to_string());
         Attempt::new(&account, self.address)
@@ -30,7 +30,7 @@ impl Claim {
 }
 
 /// Is this the member's password, and is a password enough? Fails when there were too many tries.
-pub async fn has_password(app: &App, claim: &Claim, offered: String) -> Result<bool> {
+pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Result<bool> {
     let (member, address) = (claim.member, claim.address.map(|address| address.to_string()).unwrap_or_default());
     let find = move |r: &Reader<'_>| match member {
         None => Ok((None, false, false)),
@@ -59,7 +59,7 @@ pub async fn has_password(app: &App, claim: &Claim, offered: String) -> Result<b
 }
 
 /// Is this an API key of the member's that may do what needs the scope? One that works once is no way in here.
-pub fn has_key(app: &App, claim: &Claim, offered: &str, scope: &str) -> Result<bool> {
+pub fn has_key(app: &App, claim: &LoginClaim, offered: &str, scope: &str) -> Result<bool> {
     let (attempt, now) = (claim.attempt(), Timestamp::now());
     app.guard.slowdown.require_patience(attempt, false, now)?;
     let fits = key::identify(&app.snapshot(), offered, now, claim.address).is_ok_and(|(key, _)| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::features::members::{self, ExternalName, Member, NewMember};
-use crate::features::permissions::mappers::{self, Facts, Mapped, TRIES, Word};
+use crate::features::permissions::mappers::{self, SourceFacts, MapperResult, TRIES, SourceClaims};
 use crate::features::permissions::sync::{Plan, plan, reconcile};
 use crate::features::permissions::{Source, external_key};
 use crate::kernel::app::{App, Changed, Transaction};
@@ -23,7 +23,7 @@ use crate::kernel::outbox::{Event, Kind};
 
 /// A user as the provider describes it.
 #[derive(Debug, Clone)]
-pub struct Arrival {
+pub struct ExternalUser {
     pub provider: String,
     pub subject: String,
     /// Another name of the account that lasts, where there is one: a second witness to the subject.
@@ -38,18 +38,18 @@ pub struct Arrival {
     /// of that source away.
     pub keys: Vec<(Source, BTreeSet<String>)>,
     /// What else the provider says; an organization's role mappers see it with the keys.
-    pub facts: Facts,
+    pub facts: SourceFacts,
 }
 
-impl Arrival {
-    fn words(&self) -> impl Iterator<Item = Word<'_>> {
-        self.keys.iter().map(|(source, keys)| Word { source: *source, keys, facts: &self.facts })
+impl ExternalUser {
+    fn sources(&self) -> impl Iterator<Item = SourceClaims<'_>> {
+        self.keys.iter().map(|(source, keys)| SourceClaims { source: *source, keys, facts: &self.facts })
     }
 }
 
 /// The result of provisioning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Welcomed {
+pub struct ProvisionResult {
     pub id: MemberId,
     pub is_new: bool,
     /// What of the member changed: names that were filled in, `organization`, `roles`.
@@ -60,15 +60,15 @@ pub struct Welcomed {
 pub type Plans = Vec<(OrganizationId, Plan)>;
 
 /// The answers of the role mappers, and the number of attempts so far.
-pub struct Advice {
-    mapped: Vec<Mapped>,
+pub struct MapperAnswers {
+    mapped: Vec<MapperResult>,
     tries: usize,
 }
 
 /// Finds or creates the member. A new member is active and has no roles; a suspended one is rejected.
 ///
 /// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
-pub async fn arrive(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: Arrival) -> Result<MemberId> {
+pub async fn provision(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: ExternalUser) -> Result<MemberId> {
     const KEYS_MAX: usize = external_key::COUNT_MAX;
     if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
@@ -87,13 +87,13 @@ pub async fn arrive(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: Arr
         let id = known.unwrap_or_else(MemberId::new);
         let caller = Identity::of(Principal::Member(id), exchange.clone());
         tries += 1;
-        let advice = ask(app, id, &arrival, tries).await?;
+        let advice = ask_mappers(app, id, &arrival, tries).await?;
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);
         let welcome = move |t: &Transaction<'_>, _: &Identity| {
             let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
-            Ok(welcome(t, id, &arrival, plans, members_max)?.map(|welcomed| Some(welcomed.id)))
+            Ok(apply(t, id, &arrival, plans, members_max)?.map(|welcomed| Some(welcomed.id)))
         };
-        match app.change(&caller, "member.arrive", welcome).await?.answer {
+        match app.change(&caller, "member.arrive", apply).await?.answer {
             Some(found) if found == id => return Ok(id),
             // A concurrent request created the same member.
             Some(found) => known = Some(found),
@@ -104,31 +104,31 @@ pub async fn arrive(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: Arr
 }
 
 /// Where roles are brought in line: wherever the member belongs, and where it is about to.
-fn organizations(snapshot: &Snapshot, id: MemberId, arrival: &Arrival) -> BTreeSet<OrganizationId> {
+fn organizations(snapshot: &Snapshot, id: MemberId, arrival: &ExternalUser) -> BTreeSet<OrganizationId> {
     let own = snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some());
     let joined = arrival.organization.as_ref().and_then(|org_code| snapshot.tenant_named(org_code));
     own.chain(joined).map(|tenant| tenant.id).collect()
 }
 
 /// Asks the role mappers of all these organizations, for each source.
-pub async fn ask(app: &Arc<App>, id: MemberId, arrival: &Arrival, tries: usize) -> Result<Advice> {
+pub async fn ask_mappers(app: &Arc<App>, id: MemberId, arrival: &ExternalUser, tries: usize) -> Result<MapperAnswers> {
     let mut mapped = Vec::new();
     for organization in organizations(&app.snapshot(), id, arrival) {
-        for word in arrival.words() {
+        for word in arrival.sources() {
             mapped.push(mappers::ask(app, (organization, id), word).await?);
         }
     }
-    Ok(Advice { mapped, tries })
+    Ok(MapperAnswers { mapped, tries })
 }
 
-impl Advice {
+impl MapperAnswers {
     /// What is to be brought about in each organization, before anything changes; `None` when mappers have to be asked
     /// again. A sign-in does not wait for ever: at the last try roles that are still unknown stay as they are.
-    pub fn plans(&self, t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<Plans>> {
+    pub fn plans(&self, t: &Transaction<'_>, id: MemberId, arrival: &ExternalUser) -> Result<Option<Plans>> {
         let mut plans = Vec::new();
         for organization in organizations(t.snapshot(), id, arrival) {
-            for word in arrival.words() {
-                let is_it = |mapped: &&Mapped| mapped.organization == organization && mapped.source == word.source;
+            for word in arrival.sources() {
+                let is_it = |mapped: &&MapperResult| mapped.organization == organization && mapped.source == word.source;
                 let answer = self.mapped.iter().find(is_it);
                 let found = answer.map(|answer| plan(t, word, answer)).transpose()?.flatten();
                 match found {
@@ -145,14 +145,14 @@ impl Advice {
 }
 
 /// Answers the member of this subject, and changes something only when it is the one expected.
-pub fn welcome(
+pub fn apply(
     t: &Transaction<'_>,
     id: MemberId,
-    arrival: &Arrival,
+    arrival: &ExternalUser,
     plans: Plans,
     members_max: u64,
-) -> Result<Changed<Welcomed>> {
-    let mut welcomed = Welcomed { id, is_new: false, fields: Vec::new() };
+) -> Result<Changed<ProvisionResult>> {
+    let mut welcomed = ProvisionResult { id, is_new: false, fields: Vec::new() };
     let offered = NewMember {
         username: arrival.username.clone(),
         email: arrival.email.clone(),
@@ -163,9 +163,9 @@ pub fn welcome(
     let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
     match members::find_known(t, &arrival.provider, &arrival.subject)? {
-        Some(member) if member.id != id => return Ok(Changed::nothing(Welcomed { id: member.id, ..welcomed })),
+        Some(member) if member.id != id => return Ok(Changed::nothing(ProvisionResult { id: member.id, ..welcomed })),
         Some(member) if !member.is_active() => return Err(ErrorCode::InvalidLogin.into()),
-        Some(member) if is_somebody_else(t, &member, arrival)? => {
+        Some(member) if is_other_person(t, &member, arrival)? => {
             let message =
                 "this account has the number of another one at the provider: ask an administrator of this site";
             return Err(Error::new(ErrorCode::Forbidden).saying(message).because("the provider gives numbers out again"));
@@ -203,7 +203,7 @@ pub fn welcome(
         }
         entries.push(Entry::new("member", id).within(organization).after(json!({"joined": true})));
     }
-    let (synced, seats) = bring_about(t, id, plans)?;
+    let (synced, seats) = apply_role_plans(t, id, plans)?;
     if !synced.is_empty() {
         welcomed.fields.push("roles");
         changes.extend(seats);
@@ -217,7 +217,7 @@ pub fn welcome(
 }
 
 /// Applies the role plans; returns the audit entries and the changes of the snapshot.
-pub fn bring_about(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(Vec<Entry>, Vec<Change>)> {
+pub fn apply_role_plans(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(Vec<Entry>, Vec<Change>)> {
     // The rights check was made when the mapping was created or the plugin activated, so no caller is checked here.
     let holder = Identity::command_line();
     let (mut entries, mut seats) = (Vec::new(), Vec::new());
@@ -233,7 +233,7 @@ pub fn bring_about(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(V
 
 /// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
 /// and nobody shall inherit a member that way.
-pub fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival) -> Result<bool> {
+pub fn is_other_person(t: &Transaction<'_>, member: &Member, arrival: &ExternalUser) -> Result<bool> {
     let known = members::find_account_id(t, &arrival.provider, &arrival.subject)?;
     let is_other_account = known.zip(arrival.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
     let email = |text: &Option<String>| text.as_deref().map(members::folded).filter(|text| !text.is_empty());
@@ -242,7 +242,7 @@ pub fn is_somebody_else(t: &Transaction<'_>, member: &Member, arrival: &Arrival)
 }
 
 /// Adds the member to the organization of this provider's users.
-fn join(t: &Transaction<'_>, id: MemberId, arrival: &Arrival) -> Result<Option<(OrganizationId, Change)>> {
+fn join(t: &Transaction<'_>, id: MemberId, arrival: &ExternalUser) -> Result<Option<(OrganizationId, Change)>> {
     let Some(org_code) = &arrival.organization else { return Ok(None) };
     let Some(organization) = t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) else {
         tracing::warn!(org_code, provider = arrival.provider, "the settings name an organization that is not there");
