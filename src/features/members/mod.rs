@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Transaction, upkeep, use_setup_token};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::giving::{self, Touch};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Principal};
@@ -447,8 +447,8 @@ pub async fn bounded_guesses<T>(
     change: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let Some(Guesser { attempt, reach }) = guesser else { return change.await };
-    let (letters, organization) = (&app.guard.letters, reach.organization().map(|id| format!("names in {id}")));
-    letters.require_patience(attempt, false, Timestamp::now())?;
+    let (letters, organization) = (&app.guard.mail_throttle, reach.organization().map(|id| format!("names in {id}")));
+    letters.check(attempt, false, Timestamp::now())?;
     organization.as_ref().map_or(Ok(()), |of| letters.require_patience_with(of, Timestamp::now()))?;
     let done = change.await;
     let is_taken = |refused: &Error| matches!(refused.cause, ErrorCode::UsernameExists | ErrorCode::EmailExists);

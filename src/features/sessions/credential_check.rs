@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::{second_factor, store};
 use crate::features::members::{self, password};
 use crate::kernel::app::App;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::key;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
@@ -43,30 +43,30 @@ pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Res
     let (stored, is_enrolled, is_known) = app.read(find).await?;
     let attempt = claim.attempt();
     let guard = app.guard.clone();
-    let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
+    let require_patience = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
     require_patience()?;
     let fits = password::verify(app, offered, stored, require_patience).await?.fits;
     let snapshot = app.snapshot();
     let Some(id) = member.filter(|id| fits && snapshot.is_active(*id)) else {
-        app.guard.slowdown.failed(attempt, Timestamp::now());
+        app.guard.login_throttle.failed(attempt, Timestamp::now());
         return Ok(false);
     };
     if is_enrolled || snapshot.requires_second_factor(id) {
         return Ok(false);
     }
-    app.guard.slowdown.succeeded(attempt);
+    app.guard.login_throttle.succeeded(attempt);
     Ok(true)
 }
 
 /// Is this an API key of the member's that may do what needs the scope? One that works once is no way in here.
 pub fn has_key(app: &App, claim: &LoginClaim, offered: &str, scope: &str) -> Result<bool> {
     let (attempt, now) = (claim.attempt(), Timestamp::now());
-    app.guard.slowdown.require_patience(attempt, false, now)?;
+    app.guard.login_throttle.check(attempt, false, now)?;
     let fits = key::identify(&app.snapshot(), offered, now, claim.address).is_ok_and(|(key, _)| {
         claim.member.is_some() && key.member() == claim.member && !key.is_emergency && key.has_scope(scope)
     });
     if !fits {
-        app.guard.slowdown.failed(attempt, now);
+        app.guard.login_throttle.failed(attempt, now);
     }
     Ok(fits)
 }

@@ -29,7 +29,7 @@ use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{BoxFuture, SessionBackend, Visitor};
 use crate::kernel::authn::cookie;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
@@ -115,7 +115,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
     let account = found.as_ref().map_or(folded, |login| login.member.id.to_string());
     let attempt = Attempt::new(&account, visitor.exchange.address);
     let guard = app.guard.clone();
-    let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
+    let require_patience = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
     // Checked before waiting for a hash slot and again after: other attempts may have failed meanwhile.
     require_patience()?;
     let stored = found.as_ref().and_then(|login| login.password_hash.clone());
@@ -137,11 +137,11 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
                 passwords::renew_hash(app, id, password, former).await;
             }
             let tokens = opened?;
-            app.guard.slowdown.succeeded(attempt);
+            app.guard.login_throttle.succeeded(attempt);
             Ok(tokens)
         }
         None => {
-            app.guard.slowdown.failed(attempt, Timestamp::now());
+            app.guard.login_throttle.failed(attempt, Timestamp::now());
             Err(ErrorCode::InvalidLogin.into())
         }
     }

@@ -13,7 +13,7 @@ use crate::features::members::{self, password};
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
@@ -55,14 +55,14 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     let (stored, is_known) = app.read(find).await?;
     let stored = stored.ok_or_else(|| wrong("this account has no password: ask for a link to set one"))?;
     let guard = app.guard.clone();
-    let require_patience = move || guard.slowdown.require_patience(attempt, is_known, Timestamp::now());
+    let require_patience = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
     require_patience()?;
     let is_same = old == new;
     if !password::verify(app, old, Some(stored.clone()), require_patience).await?.fits {
-        app.guard.slowdown.failed(attempt, Timestamp::now());
+        app.guard.login_throttle.failed(attempt, Timestamp::now());
         return Err(wrong("is not right"));
     }
-    app.guard.slowdown.succeeded(attempt);
+    app.guard.login_throttle.succeeded(attempt);
     if is_same {
         return Err(Error::field("new_password", "is the one you have: choose another"));
     }
@@ -99,8 +99,8 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
         return Err(ErrorCode::MailNotConfigured.into());
     }
     let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
-    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
-    app.guard.letters.failed(attempt, Timestamp::now());
+    app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
+    app.guard.mail_throttle.failed(attempt, Timestamp::now());
     send_in_background(app, visitor.exchange.clone(), login);
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::features::members::{self, NewMember, password};
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
@@ -44,8 +44,8 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
     require_open(app)?;
     let Registration { email, password, username, display_name } = wanted;
     let attempt = Attempt::new(&members::folded(&email), visitor.exchange.address);
-    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
-    app.guard.letters.failed(attempt, Timestamp::now());
+    app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
+    app.guard.mail_throttle.failed(attempt, Timestamp::now());
     members::require_room(&app.snapshot(), app.config.members_max)?;
     if let Some(username) = username.clone() {
         let folded = members::folded(&email);
@@ -129,7 +129,7 @@ const CONTESTED: &str = " contested";
 pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: String) -> Result<()> {
     require_open(app)?;
     let attempt = Attempt::new(&format!("code {}", members::folded(&email)), visitor.exchange.address);
-    app.guard.letters.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
     let (sealer, tries_max) = (app.sealer, app.config.email_code_tries);
     let login = email.clone();
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
@@ -164,7 +164,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         }
         return Ok(());
     }
-    app.guard.letters.failed(attempt, Timestamp::now());
+    app.guard.mail_throttle.failed(attempt, Timestamp::now());
     Err(ErrorCode::InvalidCode.into())
 }
 

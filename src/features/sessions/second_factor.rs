@@ -15,7 +15,7 @@ use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Guard, Visitor};
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::config::Config;
@@ -152,15 +152,15 @@ impl CodeThrottle {
     }
 
     fn require(&self, now: Timestamp) -> Result<()> {
-        self.guard.slowdown.require_patience(self.attempt, false, now)
+        self.guard.login_throttle.check(self.attempt, false, now)
     }
 
     fn failed(&self, now: Timestamp) {
-        self.guard.slowdown.failed(self.attempt, now);
+        self.guard.login_throttle.failed(self.attempt, now);
     }
 
     fn succeeded(&self) {
-        self.guard.slowdown.succeeded(self.attempt);
+        self.guard.login_throttle.succeeded(self.attempt);
     }
 }
 
@@ -325,13 +325,13 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
         let password = password.ok_or_else(|| Error::field("password", "is needed: you sign in with one"))?;
         let attempt = Attempt::new(&member.to_string(), caller.context.address);
         let guard = app.guard.clone();
-        let gate = move || guard.slowdown.require_patience(attempt, false, Timestamp::now());
+        let gate = move || guard.login_throttle.check(attempt, false, Timestamp::now());
         gate()?;
         if !password::verify(app, password, Some(stored), gate).await?.fits {
-            app.guard.slowdown.failed(attempt, Timestamp::now());
+            app.guard.login_throttle.failed(attempt, Timestamp::now());
             return Err(ErrorCode::WrongPassword.into());
         }
-        app.guard.slowdown.succeeded(attempt);
+        app.guard.login_throttle.succeeded(attempt);
     }
     keep_new_secret(app, caller, member, move |t| require_signed_in(t, member, session)).await
 }

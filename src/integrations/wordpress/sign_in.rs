@@ -14,7 +14,7 @@ use crate::features::sessions::{Shown, Tokens, open, use_up};
 use crate::integrations::wordpress::{Person, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
 
@@ -30,18 +30,18 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
     let folded = members::folded(login);
     // Accounts there are not those here: failures at one say nothing of the other.
     let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
-    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     // Limited concurrency: parallel guesses must wait for the results of earlier ones, which are counted.
     let turn = TURNS.acquire().await;
-    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     let person = ask(app, login, application_password).await?;
     drop(turn);
     let Some(person) = person else {
-        app.guard.slowdown.failed(attempt, Timestamp::now());
+        app.guard.login_throttle.failed(attempt, Timestamp::now());
         return Err(ErrorCode::InvalidLogin.into());
     };
     let tokens = enter(app, visitor, person).await?;
-    app.guard.slowdown.succeeded(attempt);
+    app.guard.login_throttle.succeeded(attempt);
     Ok(tokens)
 }
 

@@ -15,7 +15,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::cookie::{self, Cookies};
-use super::slowdown::Slowdown;
+use super::login_throttle::Throttle;
 use super::token::{Keys, Named};
 use crate::kernel::authz::key::ApiKey;
 use crate::kernel::authz::principal::{RequestContext, Identity};
@@ -83,9 +83,9 @@ pub struct Guard {
     pub keys: ArcSwap<Keys>,
     pub cookies: Cookies,
     /// Counts failed sign-ins.
-    pub slowdown: Slowdown,
+    pub login_throttle: Throttle,
     /// Counts mail that unauthenticated callers cause, and wrong guesses of mailed codes.
-    pub letters: Slowdown,
+    pub mail_throttle: Throttle,
     internal_secrets: Vec<Hash>,
     /// The key that SFTPGo's hooks must send.
     hook_key: Option<Hash>,
@@ -99,8 +99,8 @@ impl Guard {
             snapshot,
             keys: ArcSwap::from_pointee(keys),
             cookies: Cookies::new(config),
-            slowdown: Slowdown::new(config),
-            letters: Slowdown::new(config),
+            login_throttle: Throttle::new(config),
+            mail_throttle: Throttle::new(config),
             internal_secrets: config.internal_secrets.iter().map(|text| secret::hash(text)).collect(),
             hook_key: config.hook_sftpgo_key.as_deref().map(secret::hash),
             gateways: config.gateways.clone(),

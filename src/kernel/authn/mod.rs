@@ -3,6 +3,6 @@
 pub mod caller;
 pub mod cookie;
 pub mod key_store;
-pub mod slowdown;
+pub mod login_throttle;
 pub mod token;
 pub mod verified;

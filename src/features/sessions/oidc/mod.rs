@@ -22,7 +22,7 @@ use crate::features::sessions::use_up;
 use crate::kernel::app::{App, ms};
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::cookie;
-use crate::kernel::authn::slowdown::Attempt;
+use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authn::token::{self, Use};
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
@@ -142,7 +142,7 @@ pub async fn exchange(
     // Throttled, because a state is free and every wrong code causes a request to the provider.
     let stranger = visitor.exchange.address.map_or_else(String::new, |address| address.to_string());
     let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.exchange.address);
-    app.guard.slowdown.require_patience(attempt, false, Timestamp::now())?;
+    app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
@@ -154,7 +154,7 @@ pub async fn exchange(
     let redeemed = provider.redeem(app, &published, &redirect_uri, (&code, &verifier)).await;
     let redeemed = redeemed.inspect_err(|e| {
         if e.cause == ErrorCode::OidcRefused {
-            app.guard.slowdown.failed(attempt, Timestamp::now());
+            app.guard.login_throttle.failed(attempt, Timestamp::now());
         }
     })?;
     let verified = provider.verified(app, &published, &redeemed.id_token, &nonce(app, &state)).await?;

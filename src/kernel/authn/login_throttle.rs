@@ -37,7 +37,7 @@ struct Count {
 }
 
 /// Counts of failed sign-ins, in memory: a restart forgives.
-pub struct Slowdown {
+pub struct Throttle {
     window_ms: i64,
     account_max: u64,
     address_max: u64,
@@ -63,7 +63,7 @@ fn slowed(until: Timestamp, now: Timestamp) -> Error {
     Error::new(ErrorCode::TooManyFailures).retry_after(seconds)
 }
 
-impl Slowdown {
+impl Throttle {
     pub fn new(config: &Config) -> Self {
         Self {
             window_ms: i64::try_from(config.slow_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
@@ -74,7 +74,7 @@ impl Slowdown {
     }
 
     /// May this be tried now? `is_known`: a session of the member's began at this address.
-    pub fn require_patience(&self, attempt: Attempt, is_known: bool, now: Timestamp) -> Result<()> {
+    pub fn check(&self, attempt: Attempt, is_known: bool, now: Timestamp) -> Result<()> {
         let Ok(counts) = self.counts.lock() else { return Ok(()) };
         let of = |key: Key| counts.get(&key).filter(|count| now < count.until).copied();
         let failures = |count: Option<Count>| count.map_or(0, |count| count.failures);
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    fn fails(slowdown: &Slowdown, address: &str, times: u64, now: Timestamp) -> Attempt {
+    fn fails(slowdown: &Throttle, address: &str, times: u64, now: Timestamp) -> Attempt {
         let attempt = Attempt::new("kim", address.parse().ok());
         (0..times).for_each(|_| slowdown.failed(attempt, now));
         attempt
@@ -158,57 +158,57 @@ mod tests {
 
     #[test]
     fn a_guesser_waits_and_the_owner_does_not() {
-        let slowdown = Slowdown::new(&Config::of(Path::new("data")));
+        let slowdown = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         let guesser = fails(&slowdown, "203.0.113.1", 9, now);
-        assert!(slowdown.require_patience(guesser, false, now).is_ok());
+        assert!(slowdown.check(guesser, false, now).is_ok());
         fails(&slowdown, "203.0.113.1", 1, now);
-        let refused = slowdown.require_patience(guesser, true, now).expect_err("ten failures");
+        let refused = slowdown.check(guesser, true, now).expect_err("ten failures");
         assert_eq!(
             (refused.cause, refused.retry_after_s.map(std::num::NonZeroU32::get)),
             (ErrorCode::TooManyFailures, Some(900))
         );
         let fresh = fails(&slowdown, "198.51.100.7", 2, now);
-        assert!(slowdown.require_patience(fresh, false, now).is_ok());
+        assert!(slowdown.check(fresh, false, now).is_ok());
         fails(&slowdown, "198.51.100.7", 1, now);
-        assert!(slowdown.require_patience(fresh, false, now).is_err());
-        assert!(slowdown.require_patience(fresh, true, now).is_ok());
-        assert!(slowdown.require_patience(guesser, false, now.plus_ms(900_000)).is_ok());
+        assert!(slowdown.check(fresh, false, now).is_err());
+        assert!(slowdown.check(fresh, true, now).is_ok());
+        assert!(slowdown.check(guesser, false, now.plus_ms(900_000)).is_ok());
     }
 
     #[test]
     fn many_addresses_end_the_patience_with_strangers_only() {
-        let slowdown = Slowdown::new(&Config::of(Path::new("data")));
+        let slowdown = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         for n in 0..50 {
             fails(&slowdown, &format!("203.0.113.{n}"), 2, now);
         }
         let stranger = Attempt::new("kim", "198.51.100.7".parse().ok());
-        assert!(slowdown.require_patience(stranger, false, now).is_err());
-        assert!(slowdown.require_patience(stranger, true, now).is_ok());
+        assert!(slowdown.check(stranger, false, now).is_err());
+        assert!(slowdown.check(stranger, true, now).is_ok());
     }
 
     #[test]
     fn one_network_is_one_guesser_however_many_addresses_it_has() {
-        let slowdown = Slowdown::new(&Config::of(Path::new("data")));
+        let slowdown = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         for n in 0..10 {
             fails(&slowdown, &format!("2001:db8::{n}"), 1, now);
         }
         let neighbour = Attempt::new("kim", "2001:db8::ffff".parse().ok());
-        assert!(slowdown.require_patience(neighbour, false, now).is_err());
+        assert!(slowdown.check(neighbour, false, now).is_err());
         let elsewhere = Attempt::new("kim", "2001:db8:0:1::1".parse().ok());
-        assert!(slowdown.require_patience(elsewhere, false, now).is_ok());
+        assert!(slowdown.check(elsewhere, false, now).is_ok());
     }
 
     #[test]
     fn an_address_waits_at_its_limit_whatever_the_account() {
-        let slowdown = Slowdown::new(&Config::of(Path::new("data")));
+        let slowdown = Throttle::new(&Config::of(Path::new("data")));
         let now = Timestamp::now();
         let attempt = |n: usize| Attempt::new(&format!("member{n}"), "203.0.113.1".parse().ok());
         (0..49).for_each(|n| slowdown.failed(attempt(n), now));
-        assert!(slowdown.require_patience(attempt(100), false, now).is_ok());
+        assert!(slowdown.check(attempt(100), false, now).is_ok());
         slowdown.failed(attempt(49), now);
-        assert!(slowdown.require_patience(attempt(100), false, now).is_err());
+        assert!(slowdown.check(attempt(100), false, now).is_err());
     }
 }
