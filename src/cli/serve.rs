@@ -121,7 +121,7 @@ async fn finish(app: &App, lock: &mut directory::Lock) {
 /// The background tasks.
 fn tasks(app: &Arc<App>) -> [JoinHandle<()>; 5] {
     [
-        supervise(app, task_fault("upkeep", "upkeep_failed"), keep_up),
+        supervise(app, task_fault("upkeep", "upkeep_failed"), scheduler),
         supervise(app, task_fault("deliveries", "deliveries_failed"), deliver::run),
         supervise(app, task_fault("sftpgo", "sftpgo_failed"), sftpgo::reconcile::run),
         supervise(app, task_fault("mark", "mark_failed"), watch::keep_mark),
@@ -254,13 +254,13 @@ async fn end_what_is_over(app: &App) {
     let parts = [
         ("requests", app.forget_old_requests().await),
         ("requests of erased members", app.forget_erased().await),
-        ("sessions", sessions::tidy(app).await),
-        ("signing keys", keys::tend(app).await),
-        ("API keys", api_keys::tend(app).await),
+        ("sessions", sessions::purge_expired(app).await),
+        ("signing keys", keys::maintain(app).await),
+        ("API keys", api_keys::maintain(app).await),
         ("password hashes", members::password::recount(app).await),
         ("jobs", jobs::forget_done(app).await),
-        ("videos", quotas::tend(app).await),
-        ("deliveries", deliver::tidy(app).await),
+        ("videos", quotas::maintain(app).await),
+        ("deliveries", deliver::purge_expired(app).await),
         ("sftpgo", sftpgo::tidy(app).await),
     ];
     for (part, done) in parts {
@@ -270,7 +270,7 @@ async fn end_what_is_over(app: &App) {
     }
 }
 
-async fn keep_up(app: Arc<App>) {
+async fn scheduler(app: Arc<App>) {
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut tidy = tokio::time::interval(TIDY_EVERY);
     let mut leases = tokio::time::interval(LEASES_EVERY);
@@ -287,7 +287,7 @@ async fn keep_up(app: Arc<App>) {
                 end_what_is_over(&app).await;
                 app.reload(None).await.map(drop)
             }
-            _ = leases.tick() => jobs::tend(&app).await,
+            _ = leases.tick() => jobs::maintain(&app).await,
         };
         if let Err(e) = outcome {
             tracing::warn!(error = %e, "upkeep failed and will be tried again");

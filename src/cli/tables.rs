@@ -1,7 +1,7 @@
 //! The tables of the manual's reference, written by the program so that they cannot lie.
 
 use super::help;
-use crate::kernel::app::figures;
+use crate::kernel::app::metrics;
 use crate::kernel::authz::permission::OWN;
 use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Result, code};
@@ -121,9 +121,9 @@ fn codes() -> String {
 }
 
 fn metrics() -> Result<String> {
-    let row = |metric: figures::Described| {
+    let row = |metric: metrics::Described| {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         [format!("`{}`", metric.name), metric.kind.to_owned(), labels.join(", "), metric.about]
     };
-    Ok(table(["Metric", "Type", "Labels", "Meaning"], figures::described()?.into_iter().map(row)))
+    Ok(table(["Metric", "Type", "Labels", "Meaning"], metrics::described()?.into_iter().map(row)))
 }

@@ -76,7 +76,7 @@ pub async fn run(app: Arc<App>) {
                 Err(e) => {
                     // Whose it was is not known any more: all that still run say so themselves.
                     tracing::error!(error = %e, "a delivery panicked");
-                    app.figures.panics.inc();
+                    app.metrics.panics.inc();
                     turns.shutdown().await;
                     busy.clear();
                     tokio::time::sleep(PAUSE).await;
@@ -169,17 +169,17 @@ async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<Outc
 async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<()> {
     let config = &app.config;
     let kind = kind_of(&delivery.target).to_owned();
-    let count = |word: &str| app.figures.deliveries.with_label_values(&[kind.as_str(), word]).inc();
+    let count = |word: &str| app.metrics.deliveries.with_label_values(&[kind.as_str(), word]).inc();
     let attempts = delivery.attempts + 1;
     let id = delivery.name();
     match outcome {
         Outcome::Delivered => {
             count("delivered");
-            app.tend(move |w| store::settle(w, &delivery, "delivered", w.now(), None)).await
+            app.write_unaudited(move |w| store::settle(w, &delivery, "delivered", w.now(), None)).await
         }
         Outcome::Needless(why) => {
             count("delivered");
-            app.tend(move |w| store::settle(w, &delivery, "delivered", w.now(), Some(why))).await
+            app.write_unaudited(move |w| store::settle(w, &delivery, "delivered", w.now(), Some(why))).await
         }
         Outcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
             count("failed");
@@ -187,7 +187,7 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
             let asked = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
             let wait_ms = backoff.max(asked);
-            app.tend(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))).await
+            app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))).await
         }
         Outcome::Failed { why, .. } | Outcome::Refused(why) => {
             count("dead");
@@ -197,12 +197,12 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
                 why,
                 "a delivery is dead after its last attempt: `roster outbox retry` tries it again"
             );
-            app.tend(move |w| store::settle(w, &delivery, "dead", w.now(), Some(&why))).await
+            app.write_unaudited(move |w| store::settle(w, &delivery, "dead", w.now(), Some(&why))).await
         }
         Outcome::Gone(why) => {
             count("dead");
             tracing::warn!(delivery = id, why, "a target no longer exists: its pending deliveries are marked dead");
-            app.tend_in_pieces(move |w, most| store::bury(w, &delivery.target, &why, most)).await.map(drop)
+            app.write_in_batches(move |w, most| store::bury(w, &delivery.target, &why, most)).await.map(drop)
         }
     }
 }
@@ -215,13 +215,13 @@ fn jittered(wait_ms: u64) -> Result<i64> {
 }
 
 /// Deletes finished deliveries that are older than `outbox.ttl_s`.
-pub async fn tidy(app: &App) -> Result<()> {
+pub async fn purge_expired(app: &App) -> Result<()> {
     /// Events that are forgotten at a time; the next upkeep takes the rest.
     const EVENTS_MAX: usize = 10_000;
     const TARGETS_MAX: usize = 100;
     let ttl_ms = ms(app.config.outbox_ttl_s);
     let forget = |state: &'static str| {
-        app.tend_in_pieces(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
+        app.write_in_batches(move |w, most| store::forget(w, state, w.now().plus_ms(-ttl_ms), most))
     };
     forget("delivered").await?;
     let dead = forget("dead").await?;
@@ -233,19 +233,19 @@ pub async fn tidy(app: &App) -> Result<()> {
     }
     let before = Timestamp::now().plus_ms(-ttl_ms);
     let old = app.read(move |r| store::list_old_events(r, before, EVENTS_MAX)).await?;
-    app.tend_each(old, |w, id| store::forget_event(w, *id)).await
+    app.write_each_unaudited(old, |w, id| store::forget_event(w, *id)).await
 }
 
 /// Updates the metrics of the outbox.
 pub async fn observe(app: &App) -> Result<()> {
     let (pending, dead) = app.read(|r| Ok((store::count(r, "pending")?, store::count(r, "dead")?))).await?;
     let age_ms = pending.oldest.map_or(0, |at| Timestamp::now().0 - at.0);
-    let waiting = &app.figures.outbox;
+    let waiting = &app.metrics.outbox;
     waiting.reset();
     for (state, counted) in [("pending", pending), ("dead", dead)] {
         counted.counts.iter().for_each(|(kind, count)| waiting.with_label_values(&[kind.as_str(), state]).set(*count));
     }
-    app.figures.outbox_oldest_s.set(age_ms.max(0) / 1_000);
+    app.metrics.outbox_oldest_s.set(age_ms.max(0) / 1_000);
     Ok(())
 }
 

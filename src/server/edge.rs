@@ -78,7 +78,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => self.rendered(error, &method, &exchange),
                 Err(panic) => {
-                    self.app.figures.panics.inc();
+                    self.app.metrics.panics.inc();
                     self.failed(
                         &Error::internal(format!("panic: {}", crate::kernel::db::panic_text(&panic))),
                         &exchange,
@@ -91,7 +91,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         }
         self.mark(&mut response, origin.as_ref(), is_preflight, &exchange);
         let took = began.elapsed();
-        self.app.figures.duration_s.observe(took.as_secs_f64());
+        self.app.metrics.duration_s.observe(took.as_secs_f64());
         let status = response.status().as_u16();
         let request_id = &exchange.request_id;
         tracing::debug!(request_id, %method, path = %shown(&exchange.path), status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
@@ -133,7 +133,7 @@ impl<E> Edge<E> {
         self.log(failure, exchange);
         let (kind, name) = exchange.actor();
         if failure.cause == ErrorCode::RateLimited && kind == CLIENT_KIND {
-            self.app.figures.clients.with_label_values(&[name.as_str(), "limited"]).inc();
+            self.app.metrics.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
         let body = failure_body(failure, self.area(&exchange.path), request_id, self.app.config.debug && status >= 500);
         let mut response = Response::builder()
@@ -203,7 +203,7 @@ impl<E> Edge<E> {
         if let Some((policy, state)) = exchange.rate.get() {
             set("ratelimit-policy", policy);
             set("ratelimit", state);
-            self.app.figures.clients.with_label_values(&[exchange.actor().1.as_str(), "counted"]).inc();
+            self.app.metrics.clients.with_label_values(&[exchange.actor().1.as_str(), "counted"]).inc();
         }
         let allowed = origin
             .and_then(|origin| origin.to_str().ok())

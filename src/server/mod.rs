@@ -29,7 +29,7 @@ use crate::features::{
     provisioning, quotas, sessions, videos, webhooks,
 };
 use crate::integrations::{authentik, sftpgo, wordpress};
-use crate::kernel::app::{App, figures};
+use crate::kernel::app::{App, metrics};
 use crate::kernel::authn::caller::{FromCommandLine, SessionBackend};
 use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::principal::RequestContext;
@@ -295,7 +295,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let mut routes = Route::new()
         .at("/healthz", get(healthz).data(app.clone()))
         .at("/readyz", get(readyz).data(app.clone()))
-        .at("/metrics", get(metrics).data(app.clone()))
+        .at("/metrics", get(serve_metrics).data(app.clone()))
         .at("/.well-known/jwks.json", get(jwks).data(app.clone()))
         .at("/setup", get(console::setup::form).post(console::setup::submit).data(app.clone()))
         .at("/invitation", get(console::invitation::form).post(console::invitation::submit).data(app.clone()))
@@ -383,7 +383,7 @@ fn jwks(app: poem::web::Data<&Arc<App>>) -> Response {
 /// Open to the holder of the token, and over the local socket. Where a connection comes from opens nothing: a proxy on this
 /// machine would let everybody in.
 #[handler]
-async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
+async fn serve_metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<Response, Failure> {
     let offered =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let is_local = request.data::<FromCommandLine>().is_some();
@@ -402,7 +402,7 @@ async fn metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Result<R
         }
     }
     crate::server::deliver::observe(&app).await?;
-    Ok(Response::builder().content_type("text/plain; version=0.0.4").body(figures::render(&app)?))
+    Ok(Response::builder().content_type("text/plain; version=0.0.4").body(metrics::render(&app)?))
 }
 
 /// One endpoint under several addresses.
@@ -472,7 +472,7 @@ impl Operations {
             Ok(response) => response.status(),
             Err(error) => error.status(),
         };
-        self.app.figures.requests.with_label_values(&[operation.unwrap_or("none"), status.as_str()]).inc();
+        self.app.metrics.requests.with_label_values(&[operation.unwrap_or("none"), status.as_str()]).inc();
         let Err(error) = answer else { return answer };
         if is_parameter_error(&error)
             && let Some(id) = operation

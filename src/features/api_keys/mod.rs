@@ -227,7 +227,7 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
         return Ok(());
     }
     let rows: Vec<_> = used.iter().map(|(key, at, address)| (key.id, *at, address.clone())).collect();
-    app.tend_each(rows, |w, (id, at, address)| store::touch_key(w, *id, *at, address.as_deref())).await?;
+    app.write_each_unaudited(rows, |w, (id, at, address)| store::touch_key(w, *id, *at, address.as_deref())).await?;
     for (key, at, _) in used {
         // Used again meanwhile, it is written again.
         let _ = key.counters.at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -236,13 +236,13 @@ pub async fn flush_last_used(app: &App) -> Result<()> {
 }
 
 /// Gives notice of keys that end soon, and forgets those that ended long ago.
-pub async fn tend(app: &App) -> Result<()> {
+pub async fn maintain(app: &App) -> Result<()> {
     let (now, notice_ms) = (Timestamp::now(), ms(app.config.api_key_notice_s));
     let ending = app.read(move |r| store::list_unannounced(r, now, now.plus_ms(notice_ms))).await?;
     for key in ending.into_iter().filter(|key| key.ends_soon(notice_ms, now)) {
         announce(app, &key, now).await?;
         // Only now: after a crash a notice comes twice rather than never.
-        app.tend(move |w| store::set_notified(w, key.id)).await?;
+        app.write_unaudited(move |w| store::set_notified(w, key.id)).await?;
     }
     forget(app).await
 }
@@ -266,7 +266,7 @@ async fn announce(app: &App, key: &KeyRow, now: Timestamp) -> Result<()> {
 }
 
 async fn forget(app: &App) -> Result<()> {
-    app.change_in_pieces("api_key.expire", |t, most| {
+    app.change_in_batches("api_key.expire", |t, most| {
         let over = store::delete_ended(t, t.now().plus_ms(-FORGET_AFTER_MS), most)?;
         if over.is_empty() {
             return Ok(Changed::nothing(0));

@@ -523,13 +523,13 @@ pub struct Filter {
 
 /// Counts attempts of leases that ran out while nobody claimed anything, and opens what an organization that is active
 /// again has left. Called often: mostly it reads two indexes. In pieces, between which others write.
-pub async fn tend(app: &App) -> Result<()> {
+pub async fn maintain(app: &App) -> Result<()> {
     let rules = Rules::of(&app.config);
     while app.read(|r| store::has_expired(r, Timestamp::now())).await? {
         app.change(&Identity::command_line(), "job.expire", move |t, _| expire(t, rules)).await?;
     }
     for organization in app.read(queue::list_unreleased).await? {
-        while app.tend(move |w| queue::release_organization(w, organization)).await? {}
+        while app.write_unaudited(move |w| queue::release_organization(w, organization)).await? {}
     }
     Ok(())
 }
@@ -537,7 +537,7 @@ pub async fn tend(app: &App) -> Result<()> {
 /// Forgets jobs that were done long ago.
 pub async fn forget_done(app: &App) -> Result<()> {
     let keep_ms = ms(app.config.job_keep_s);
-    app.tend_in_pieces(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
+    app.write_in_batches(move |w, most| store::delete_done(w, w.now().plus_ms(-keep_ms), most)).await.map(drop)
 }
 
 /// What changes here with what others change.

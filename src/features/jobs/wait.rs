@@ -79,7 +79,7 @@ impl<'a> Seat<'a> {
             return Err(busy().because("jobs.waiting_per_caller"));
         }
         *count += 1;
-        app.figures.jobs_waiting.inc();
+        app.metrics.jobs_waiting.inc();
         Ok(Self { app, waiting, party, _permit: permit })
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Seat<'_> {
                 of.remove(&self.party);
             }
         }
-        self.app.figures.jobs_waiting.dec();
+        self.app.metrics.jobs_waiting.dec();
     }
 }
 

@@ -17,7 +17,7 @@ mod writes;
 use std::net::IpAddr;
 
 use crate::features::permissions;
-use crate::kernel::app::{App, Changed, Transaction, upkeep, use_setup_token};
+use crate::kernel::app::{App, Changed, Transaction, maintenance, use_setup_token};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::giving::{self, Touch};
@@ -399,7 +399,7 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
     let before = Timestamp::now().plus_ms(-REGISTRATION_TTL_MS);
     // Looked for beside the writer: among them may be many who wait for something else.
     let lapsed = app.read(move |r| store::list_lapsed(r, before, AT_ONCE_MAX)).await?;
-    for piece in upkeep::pieces(lapsed) {
+    for piece in maintenance::pieces(lapsed) {
         let forget = move |t: &Transaction<'_>, _: &Identity| {
             let gone = writes::delete_lapsed(t, before, &piece)?;
             if gone.is_empty() {

@@ -307,11 +307,11 @@ pub fn event(kind: Kind, member: MemberId, account: &Account, more: serde_json::
 }
 
 /// Upkeep: gives back what expired reservations hold, forgets old ones, and tells whose full quota has room again.
-pub async fn tend(app: &App) -> Result<()> {
+pub async fn maintain(app: &App) -> Result<()> {
     /// Looked at in one read, and changed at once at most.
     const AT_ONCE_MAX: usize = 200;
-    app.tend_in_pieces(store::expire).await?;
-    app.tend_in_pieces(reservations::forget_old).await?;
+    app.write_in_batches(store::expire).await?;
+    app.write_in_batches(reservations::forget_old).await?;
     let rules = Rules::of(&app.config);
     let mut after = MemberId(uuid::Uuid::nil());
     loop {

@@ -337,10 +337,10 @@ pub async fn end(app: &App, caller: &Identity, member: MemberId, session: Sessio
 }
 
 /// Deletes expired sessions and one-time tokens.
-pub async fn tidy(app: &App) -> Result<()> {
-    app.tend_in_pieces(store::forget_tokens).await?;
-    app.tend_in_pieces(invitations::forget_expired).await?;
-    app.change_in_pieces("session.expire", |t, most| {
+pub async fn purge_expired(app: &App) -> Result<()> {
+    app.write_in_batches(store::forget_tokens).await?;
+    app.write_in_batches(invitations::forget_expired).await?;
+    app.change_in_batches("session.expire", |t, most| {
         let over = store::end_expired(t, most)?;
         if over.is_empty() {
             return Ok(Changed::nothing(0));

@@ -48,7 +48,7 @@ pub fn kind_faults(text: &str) -> Vec<String> {
 
 /// Forgets the deliveries of a webhook that was deleted.
 pub async fn forget_target(app: &App, target: String) -> Result<()> {
-    app.tend_in_pieces(move |w, most| delivery_store::delete_deliveries(w, &target, most)).await.map(drop)
+    app.write_in_batches(move |w, most| delivery_store::delete_deliveries(w, &target, most)).await.map(drop)
 }
 
 /// What changes here with what others change.

@@ -157,5 +157,5 @@ pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> 
 
 /// Upkeep: forgets events and paths that are too old to matter.
 pub async fn tidy(app: &App) -> Result<()> {
-    app.tend_in_pieces(store::forget).await.map(drop)
+    app.write_in_batches(store::forget).await.map(drop)
 }

@@ -54,7 +54,7 @@ impl App {
         let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
         let after = serde_json::json!({"detail": word, "repeats_before": repeats});
         let entry = Entry::new("path", shown(&exchange.path)).within(tenant).after(after);
-        self.tend(move |w| {
+        self.write_unaudited(move |w| {
             audit_log::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
         })
         .await
@@ -71,7 +71,7 @@ impl App {
         if over.is_empty() {
             return Ok(());
         }
-        self.tend_each(over, |w, ((actor, action, tenant), count)| {
+        self.write_each_unaudited(over, |w, ((actor, action, tenant), count)| {
             let (kind, name) = actor.split_once(' ').unwrap_or((actor, ""));
             let after = serde_json::json!({"repeats": count});
             let entry = Entry::new("denials", "repeated").within(*tenant).after(after);

@@ -139,7 +139,7 @@ impl App {
     /// The decision where the organization has no rules of its own ([`has_rules`]): at once, without a lock.
     pub fn evaluate_policy(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &RequestFacts) -> Decision {
         let decision = decide(snapshot, question);
-        self.figures.count_decision(decision.reason.word());
+        self.metrics.count_decision(decision.reason.word());
         if self.is_logged(decision.allow, false) {
             let verdict = Evaluation::without_plugins(decision, PluginStage::NoneBound);
             self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &verdict));
@@ -165,7 +165,7 @@ impl App {
             Some(tenant) => self.consult_plugins(snapshot, tenant, question, base, (facts, now, spent)).await,
             None => Evaluation::without_plugins(base, PluginStage::NoneBound),
         };
-        self.figures.count_decision(verdict.decision.reason.word());
+        self.metrics.count_decision(verdict.decision.reason.word());
         if self.is_logged(verdict.decision.allow, verdict.plugins.iter().any(|asked| asked.differed)) {
             self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, now, &verdict));
         }

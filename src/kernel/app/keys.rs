@@ -51,7 +51,7 @@ pub async fn rotate(app: &App, caller: &Identity) -> Result<String> {
 }
 
 /// Makes a new key when the newest is old enough, and drops those whose time is over.
-pub async fn tend(app: &App) -> Result<()> {
+pub async fn maintain(app: &App) -> Result<()> {
     let now = Timestamp::now();
     let ttl_s = app.config.signing_key_ttl_s;
     let known = list(app).await?;

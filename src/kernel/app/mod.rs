@@ -7,7 +7,7 @@
 mod component_store;
 pub mod denials;
 pub mod encryption;
-pub mod figures;
+pub mod metrics;
 mod idempotency_store;
 mod read_cache;
 pub mod keys;
@@ -21,7 +21,7 @@ pub mod reload;
 pub mod repeats;
 mod plugin_calls;
 pub mod site_store;
-pub mod upkeep;
+pub mod maintenance;
 pub mod evaluate;
 pub mod watch;
 
@@ -56,7 +56,7 @@ use crate::kernel::outbox::{self, Event, Neighbours};
 use crate::kernel::sandbox::Host;
 use crate::kernel::secret::{self, Hash, Sealer};
 use denials::{Denials, Refusals};
-use figures::Figures;
+use metrics::Metrics;
 use read_cache::ReadCache;
 pub use large::Large;
 pub use reactions::{Features, Occurrence, Reaction};
@@ -70,7 +70,7 @@ pub struct App {
     db: Db<Snapshot>,
     pub guard: Arc<Guard>,
     pub config: Arc<Config>,
-    pub figures: Figures,
+    pub metrics: Metrics,
     /// The limits of request bodies.
     pub intake: Arc<Intake>,
     /// Recent refusals, so that repeats are logged once a minute.
@@ -246,7 +246,7 @@ impl App {
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
-            figures: Figures::new()?,
+            metrics: Metrics::new()?,
             intake: Arc::new(Intake::new(&config)),
             refusals: denials::refusals(),
             outbound: Outbound::new(&config),
@@ -291,7 +291,7 @@ impl App {
         query: impl FnOnce(&Reader<'_>) -> Result<(String, i64)> + Send + 'static,
     ) -> Result<(String, i64)> {
         // The moment is taken before the rows are: what is read is as of then, or newer.
-        let moment = self.db.figures.ended.load(Ordering::Acquire);
+        let moment = self.db.stats.ended.load(Ordering::Acquire);
         if let Some(known) = self.read_cache.find(moment, member) {
             return Ok(known);
         }
@@ -376,7 +376,7 @@ impl App {
     }
 
     /// Writes without an audit entry and without a policy change, such as `last_used_at` or expired rows.
-    pub async fn tend<T: Send + 'static>(
+    pub async fn write_unaudited<T: Send + 'static>(
         &self,
         tidy: impl FnOnce(&Writer<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -435,8 +435,8 @@ impl App {
         let _ = self.stopping.subscribe().wait_for(|is_stopping| *is_stopping).await;
     }
 
-    pub fn db_figures(&self) -> (&crate::kernel::db::Figures, usize) {
-        (&self.db.figures, self.db.queued())
+    pub fn db_stats(&self) -> (&crate::kernel::db::WriterStats, usize) {
+        (&self.db.stats, self.db.queued())
     }
 
     /// Finishes what waits and closes the files.

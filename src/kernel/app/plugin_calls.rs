@@ -169,8 +169,8 @@ impl App {
         outcome: Result<&'static str, &Fault>,
     ) {
         let now = Timestamp::now();
-        self.figures.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
-        self.figures.plugin_slow_calls.inc_by(called.is_slow.into());
+        self.metrics.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
+        self.metrics.plugin_slow_calls.inc_by(called.is_slow.into());
         let kept_max = self.log_kept_max();
         binding.live.count(|seen| {
             let word = outcome.unwrap_or_else(|fault| fault.kind.word());

@@ -7,7 +7,7 @@
 use super::site_store;
 use std::collections::HashMap;
 
-use super::upkeep::pieces;
+use super::maintenance::pieces;
 use super::{App, ms};
 use crate::kernel::audit_log::{self, Entry};
 use crate::kernel::authz::compare_store::{Mark, PAGE_ROWS};
@@ -384,7 +384,7 @@ mod tests {
         }
 
         fn jobs(&self) -> u64 {
-            self.app.db.figures.jobs.load(Ordering::Relaxed)
+            self.app.db.stats.jobs.load(Ordering::Relaxed)
         }
 
         async fn close(self) {
@@ -610,7 +610,7 @@ mod tests {
         comparisons.await.unwrap();
         assert!(town.is_whole().await);
         // One look at all members takes several times as much.
-        let steps = town.app.db.figures.steps_largest.load(Ordering::Relaxed);
+        let steps = town.app.db.stats.steps_largest.load(Ordering::Relaxed);
         assert!(steps > 0 && steps < 2 * MEMBERS, "one change took {steps} steps");
         town.app.close().await;
     }

@@ -47,7 +47,7 @@ where
         let mut failures = 0;
         while let Err(panic) = AssertUnwindSafe(task(app.clone())).catch_unwind().await {
             failures += 1;
-            app.figures.panics.inc();
+            app.metrics.panics.inc();
             app.health().report(fault, &panic_text(&panic));
             tokio::time::sleep(Duration::from_secs(super::backoff(failures, RESTART_FIRST_S, RESTART_MAX_S))).await;
             app.health().clear(fault.word);
@@ -96,7 +96,7 @@ impl App {
 pub async fn keep_mark(app: Arc<App>) {
     // Whether changes can be made is known before anybody asks for one.
     probe(&app).await;
-    let committed = || app.db.figures.changed.load(Ordering::Acquire);
+    let committed = || app.db.stats.changed.load(Ordering::Acquire);
     let mut marked = committed();
     loop {
         // First that changes may follow, then every so often how far they came, at last that there are no more.
@@ -175,7 +175,7 @@ mod tests {
         while !app.health().has(FAULT.word) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(app.figures.panics.get(), 1);
+        assert_eq!(app.metrics.panics.get(), 1);
         assert!(app.faults().await.contains(&FAULT));
         task.await.unwrap();
         assert_eq!(RUNS.load(Ordering::Relaxed), 2);

@@ -95,7 +95,7 @@ impl<'a> std::ops::Deref for Writer<'a> {
 
 /// What the writer and the pool have done so far; read by `/metrics`.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct WriterStats {
     pub jobs: AtomicU64,
     pub batches: AtomicU64,
     pub batch_largest: AtomicU64,
@@ -116,7 +116,7 @@ pub struct Figures {
 struct Batch<'a, S> {
     connection: &'a Connection,
     state: &'a mut S,
-    figures: &'a Figures,
+    figures: &'a WriterStats,
     /// Set by a job after which the batch as a whole cannot be kept.
     broken: &'a mut Option<Error>,
     /// Set by a job that changed rows, and succeeded.
@@ -144,7 +144,7 @@ pub struct Db<S> {
     queue: mpsc::Sender<Option<Job<S>>>,
     queue_capacity: usize,
     write_wait: Duration,
-    pub figures: Arc<Figures>,
+    pub stats: Arc<WriterStats>,
     /// Told after each batch, once it is published.
     pub committed: Arc<Notify>,
     writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -170,7 +170,7 @@ impl<S: Clone + Send + 'static> Db<S> {
         let places = places(&file)?;
         places.iter().for_each(|place| health.watch(place.clone(), LOST));
         publish(&state);
-        let (figures, committed) = (Arc::new(Figures::default()), Arc::new(Notify::new()));
+        let (figures, committed) = (Arc::new(WriterStats::default()), Arc::new(Notify::new()));
         let capacity = size(config.write_queue_max);
         let (queue, jobs) = mpsc::channel(capacity);
         schema::count_steps(&connection, figures.clone())?;
@@ -198,7 +198,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             queue,
             queue_capacity: capacity,
             write_wait: Duration::from_millis(config.write_wait_ms),
-            figures,
+            stats: figures,
             committed,
             writer: std::sync::Mutex::new(Some(writer)),
         })
@@ -254,7 +254,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             })
         });
         self.queue.send_timeout(Some(boxed), self.write_wait).await.map_err(|_| {
-            self.figures.queue_busy.fetch_add(1, Ordering::Relaxed);
+            self.stats.queue_busy.fetch_add(1, Ordering::Relaxed);
             busy("the writer's queue is full")
         })?;
         let answer = answered.await.map_err(|_| Error::internal("the writer dropped the change"))?;
@@ -434,7 +434,7 @@ struct WriterLoop<S, P> {
     state: S,
     recover: Recover<S>,
     publish: P,
-    figures: Arc<Figures>,
+    figures: Arc<WriterStats>,
     committed: Arc<Notify>,
     batch_max: usize,
     places: Vec<Place>,
@@ -591,9 +591,9 @@ mod tests {
         /// Runs changes in one batch: they wait behind another one until all of them are there.
         fn batch(&self, changes: Vec<fn(&Writer<'_>) -> Result<()>>) -> Vec<Result<()>> {
             let (go, wait) = mpsc::channel::<()>();
-            let before = self.db.figures.batches.load(Ordering::Relaxed);
+            let before = self.db.stats.batches.load(Ordering::Relaxed);
             let first = self.write(move |_| wait.recv().map_err(|_| Error::internal("nobody said go")));
-            while self.db.figures.batches.load(Ordering::Relaxed) == before {
+            while self.db.stats.batches.load(Ordering::Relaxed) == before {
                 std::thread::yield_now();
             }
             let mut running = Vec::new();
@@ -650,7 +650,7 @@ mod tests {
         assert!(put(7).is_err());
         assert!(db.is_alive());
         assert!(put(8).is_ok());
-        assert_eq!(db.figures.panics.load(Ordering::Relaxed), 1);
+        assert_eq!(db.stats.panics.load(Ordering::Relaxed), 1);
         runtime.block_on(db.close());
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::{Connection, OpenFlags};
 
 use super::sql::failed;
-use super::{Figures, mark};
+use super::{WriterStats, mark};
 use crate::kernel::error::{ErrorCode, Error, Result};
 
 pub const SCHEMA: &str = include_str!("../../../schema.sql");
@@ -183,7 +183,7 @@ pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Counts from now on what SQLite works, by the hundred steps.
-pub fn count_steps(connection: &Connection, figures: Arc<Figures>) -> Result<()> {
+pub fn count_steps(connection: &Connection, figures: Arc<WriterStats>) -> Result<()> {
     const STEPS: u16 = 100;
     let count = move || {
         figures.steps.fetch_add(STEPS.into(), Ordering::Relaxed);

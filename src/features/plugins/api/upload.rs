@@ -142,7 +142,7 @@ impl Api {
         let admitted = self.app.host.admit_and_test(tenant, bytes, tier).await;
         let (admitted, vectors) = admitted.inspect_err(|e| {
             if e.cause == ErrorCode::PluginCompile {
-                self.app.figures.plugin_compile_failures.inc();
+                self.app.metrics.plugin_compile_failures.inc();
             }
         })?;
         let compile_ms = u64::try_from(admitted.compile_time.as_millis()).unwrap_or(u64::MAX);

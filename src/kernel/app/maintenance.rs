@@ -13,14 +13,14 @@ const PIECES_MAX: usize = 500;
 
 impl App {
     /// Repeats what takes a number of rows until it finds fewer; answers how many it found.
-    pub async fn tend_in_pieces(
+    pub async fn write_in_batches(
         &self,
         tidy: impl Fn(&Writer<'_>, usize) -> Result<usize> + Clone + Send + 'static,
     ) -> Result<usize> {
         let mut found = 0;
         for _ in 0..PIECES_MAX {
             let tidy = tidy.clone();
-            let in_piece = self.tend(move |w| tidy(w, PIECE_ROWS)).await?;
+            let in_piece = self.write_unaudited(move |w| tidy(w, PIECE_ROWS)).await?;
             found += in_piece;
             if in_piece < PIECE_ROWS {
                 break;
@@ -30,7 +30,7 @@ impl App {
     }
 
     /// The same for what the policy or the audit has to know of. The change answers how many rows it found.
-    pub async fn change_in_pieces(
+    pub async fn change_in_batches(
         &self,
         action: &'static str,
         change: impl Fn(&Transaction<'_>, usize) -> Result<Changed<usize>> + Clone + Send + 'static,
@@ -46,14 +46,14 @@ impl App {
     }
 
     /// Writes rows that were gathered before.
-    pub async fn tend_each<T: Send + 'static>(
+    pub async fn write_each_unaudited<T: Send + 'static>(
         &self,
         rows: Vec<T>,
         write: impl Fn(&Writer<'_>, &T) -> Result<()> + Clone + Send + 'static,
     ) -> Result<()> {
         for piece in pieces(rows) {
             let write = write.clone();
-            self.tend(move |w| piece.iter().try_for_each(|row| write(w, row))).await?;
+            self.write_unaudited(move |w| piece.iter().try_for_each(|row| write(w, row))).await?;
         }
         Ok(())
     }
@@ -71,19 +71,19 @@ impl App {
             let answers = self.read(move |r| idempotency_store::list_answers_behind(r, &place, AT_ONCE_MAX)).await?;
             let last = answers.last().map(|(place, _)| place.clone()).filter(|_| answers.len() == AT_ONCE_MAX);
             let naming = answers.into_iter().filter_map(|(place, is_named)| is_named.then_some(place)).collect();
-            self.tend_each(naming, idempotency_store::forget_answer).await?;
+            self.write_each_unaudited(naming, idempotency_store::forget_answer).await?;
             match last {
                 Some(last) => place = last,
                 None => break,
             }
         }
-        self.tend_each(erased, |w, name| idempotency_store::delete_erased_name(w, name)).await
+        self.write_each_unaudited(erased, |w, name| idempotency_store::delete_erased_name(w, name)).await
     }
 
     /// Deletes stored answers of idempotent requests that have expired.
     pub async fn forget_old_requests(&self) -> Result<()> {
         let ttl_ms = ms(self.config.idempotency_ttl_s);
-        self.tend_in_pieces(move |w, most| idempotency_store::forget_remembered(w, w.now().plus_ms(-ttl_ms), most))
+        self.write_in_batches(move |w, most| idempotency_store::forget_remembered(w, w.now().plus_ms(-ttl_ms), most))
             .await
             .map(drop)
     }

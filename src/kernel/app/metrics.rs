@@ -12,7 +12,7 @@ use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{Error, Result};
 
-pub struct Figures {
+pub struct Metrics {
     registry: Registry,
     /// By operation and status.
     pub requests: IntCounterVec,
@@ -76,7 +76,7 @@ pub struct Described {
 /// Every metric there is, by name.
 pub fn described() -> Result<Vec<Described>> {
     let maker = Maker::default();
-    Figures::of(&maker)?;
+    Metrics::of(&maker)?;
     let mut described = maker.described.into_inner();
     described.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(described)
@@ -154,7 +154,7 @@ impl Gauges {
     }
 }
 
-impl Figures {
+impl Metrics {
     pub fn new() -> Result<Self> {
         Self::of(&Maker::default())
     }
@@ -229,8 +229,8 @@ impl Figures {
 /// The text that Prometheus reads.
 pub fn render(app: &App) -> Result<String> {
     use std::sync::atomic::Ordering::Relaxed;
-    let (db, queued) = app.db_figures();
-    let gauges = &app.figures.gauges;
+    let (db, queued) = app.db_stats();
+    let gauges = &app.metrics.gauges;
     let snapshot = app.guard.snapshot.load();
     let as_i64 = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     gauges.epoch.set(as_i64(snapshot.epoch));
@@ -244,11 +244,11 @@ pub fn render(app: &App) -> Result<String> {
     gauges.steps_largest.set(as_i64(db.steps_largest.load(Relaxed)));
     gauges.commit_failures.set(as_i64(db.commit_failures.load(Relaxed)));
     gauges.writer_panics.set(as_i64(db.panics.load(Relaxed)));
-    let dropped = &app.figures.decisions_dropped;
+    let dropped = &app.metrics.decisions_dropped;
     dropped.inc_by(app.decisions.dropped().saturating_sub(dropped.get()));
-    let dropped = &app.figures.log_dropped;
+    let dropped = &app.metrics.log_dropped;
     dropped.inc_by(crate::kernel::runtime::log::dropped().saturating_sub(dropped.get()));
-    count_plugins(&app.figures, &snapshot);
+    count_plugins(&app.metrics, &snapshot);
     let kept = app.host.kept();
     gauges.plugin_loaded_bytes.set(as_i64(kept.loaded_bytes));
     gauges.plugin_cache_bytes.set(as_i64(kept.cached_bytes));
@@ -256,13 +256,13 @@ pub fn render(app: &App) -> Result<String> {
     gauges.plugin_uncached.set(as_i64(kept.uncached));
     let mut text = Vec::new();
     TextEncoder::new()
-        .encode(&app.figures.registry.gather(), &mut text)
+        .encode(&app.metrics.registry.gather(), &mut text)
         .map_err(|e| Error::internal(format!("the metrics cannot be rendered: {e}")))?;
     String::from_utf8(text).map_err(|e| Error::internal(e.to_string()))
 }
 
 /// What is in force now, and what it has done.
-fn count_plugins(figures: &Figures, snapshot: &Snapshot) {
+fn count_plugins(figures: &Metrics, snapshot: &Snapshot) {
     figures.plugin_runs.reset();
     let (mut in_force, mut quarantined) = (0, 0);
     for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
