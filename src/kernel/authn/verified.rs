@@ -8,7 +8,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::Mutex;
 
 use super::token::Named;
-use crate::kernel::authz::shards::Spread;
+use crate::kernel::authz::cow_map::IdHasher;
 use crate::kernel::secret::Hash;
 
 /// Most tokens that are remembered; one more costs the verification of others, nothing else.
@@ -26,7 +26,7 @@ pub struct Verified {
     pub until_s: i64,
 }
 
-type Half = HashMap<Hash, Verified, BuildHasherDefault<Spread>>;
+type Half = HashMap<Hash, Verified, BuildHasherDefault<IdHasher>>;
 
 #[derive(Default)]
 struct Shard {

@@ -14,7 +14,7 @@ pub mod permission;
 pub mod plugin;
 pub mod principal;
 pub mod promise;
-pub mod shards;
+pub mod cow_map;
 pub mod snapshot;
 pub mod store;
 pub mod template;

@@ -23,23 +23,23 @@ use super::client::Client;
 use super::key::ApiKey;
 use super::permission::PLATFORM_ORG_CODE;
 use super::plugin::Binding;
-use super::shards::{Key, Shards, Spread};
+use super::cow_map::{IdKey, CowMap, IdHasher};
 use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, SessionId};
 use crate::kernel::secret::Hash;
 
-impl Key for MemberId {
+impl IdKey for MemberId {
     fn bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 }
 
-impl Key for SessionId {
+impl IdKey for SessionId {
     fn bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 }
 
-impl Key for ApiKeyId {
+impl IdKey for ApiKeyId {
     fn bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -49,7 +49,7 @@ impl Key for ApiKeyId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GrantKey([u8; 16]);
 
-impl Key for GrantKey {
+impl IdKey for GrantKey {
     fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -153,19 +153,19 @@ pub struct Snapshot {
     pub epoch: u64,
     pub catalog: Arc<Catalog>,
     tenants: Arc<Vec<Arc<Tenant>>>,
-    tenant_index: Arc<HashMap<OrganizationId, u32, BuildHasherDefault<Spread>>>,
+    tenant_index: Arc<HashMap<OrganizationId, u32, BuildHasherDefault<IdHasher>>>,
     org_codes: Arc<HashMap<Arc<str>, OrganizationId>>,
     /// The index of the organization `platform`.
     platform: Option<u32>,
-    people: Shards<MemberId, Person>,
+    people: CowMap<MemberId, Person>,
     /// How many of them were erased.
     erased: usize,
-    grants: Shards<GrantKey, GrantId>,
+    grants: CowMap<GrantKey, GrantId>,
     clients: Arc<HashMap<Arc<str>, Arc<Client>>>,
-    sessions: Shards<SessionId, Session>,
+    sessions: CowMap<SessionId, Session>,
     /// Indexes of the tenants that require a second factor: few, and asked in every request.
     strict: Arc<Vec<u32>>,
-    api_keys: Shards<ApiKeyId, Arc<ApiKey>>,
+    api_keys: CowMap<ApiKeyId, Arc<ApiKey>>,
     /// Keys that were made elsewhere, and so do not say their id.
     imported_keys: Arc<HashMap<Hash, ApiKeyId>>,
 }
@@ -179,13 +179,13 @@ impl Snapshot {
             tenant_index: Arc::default(),
             org_codes: Arc::default(),
             platform: None,
-            people: Shards::default(),
+            people: CowMap::default(),
             erased: 0,
-            grants: Shards::default(),
+            grants: CowMap::default(),
             clients: Arc::default(),
-            sessions: Shards::default(),
+            sessions: CowMap::default(),
             strict: Arc::default(),
-            api_keys: Shards::default(),
+            api_keys: CowMap::default(),
             imported_keys: Arc::default(),
         }
     }
@@ -369,7 +369,7 @@ impl Snapshot {
             roles: Arc::default(),
             role_index: Arc::default(),
             sets: Arc::default(),
-            seats: Shards::default(),
+            seats: CowMap::default(),
             plugins: Arc::default(),
         }));
         if requires_second_factor {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::kernel::authz::catalog::{Bits, Catalog, PermissionIndex};
 use crate::kernel::authz::plugin::Binding;
-use crate::kernel::authz::shards::Shards;
+use crate::kernel::authz::cow_map::CowMap;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
 /// What a role holds beside its ticks.
@@ -92,7 +92,7 @@ pub struct Tenant {
     pub roles: Arc<Vec<Option<Role>>>,
     pub role_index: Arc<HashMap<RoleId, u32>>,
     pub sets: Arc<RoleSets>,
-    pub seats: Shards<MemberId, u32>,
+    pub seats: CowMap<MemberId, u32>,
     pub plugins: Arc<Vec<Binding>>,
 }
 
@@ -270,7 +270,7 @@ mod tests {
             roles: Arc::default(),
             role_index: Arc::default(),
             sets: Arc::default(),
-            seats: Shards::default(),
+            seats: CowMap::default(),
             plugins: Arc::default(),
         };
         let ticked = Arc::new([3].into_iter().collect());

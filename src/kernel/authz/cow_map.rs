@@ -8,10 +8,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 /// A 16-byte key whose last half is as good as random: the tail of a UUIDv7, or of a digest. Callers cannot choose it.
-pub trait Key: Copy + Eq + std::hash::Hash {
+pub trait IdKey: Copy + Eq + std::hash::Hash {
     fn bytes(&self) -> &[u8; 16];
 
-    fn spread(&self) -> u64 {
+    fn id_hash(&self) -> u64 {
         let mut tail = [0; 8];
         tail.copy_from_slice(&self.bytes()[8..]);
         // The first two bits of a UUID's tail are its variant, the same in all: turn them away from both ends.
@@ -21,9 +21,9 @@ pub trait Key: Copy + Eq + std::hash::Hash {
 
 /// Takes the key's own randomness instead of hashing it again.
 #[derive(Default, Clone, Copy)]
-pub struct Spread(u64);
+pub struct IdHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -38,26 +38,26 @@ impl Hasher for Spread {
     fn write_usize(&mut self, _: usize) {}
 }
 
-type Shard<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+type Bucket<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// Mean entries of a shard above which the number of shards grows fourfold: one shard is then some kilobytes.
 const SHARD_ENTRIES_MAX: usize = 224;
 
 #[derive(Clone)]
-pub struct Shards<K, V> {
-    spine: Arc<Vec<Arc<Shard<K, V>>>>,
+pub struct CowMap<K, V> {
+    buckets: Arc<Vec<Arc<Bucket<K, V>>>>,
     len: usize,
 }
 
-impl<K: Key, V: Clone> Default for Shards<K, V> {
+impl<K: IdKey, V: Clone> Default for CowMap<K, V> {
     fn default() -> Self {
-        Self { spine: Arc::new(vec![Arc::default()]), len: 0 }
+        Self { buckets: Arc::new(vec![Arc::default()]), len: 0 }
     }
 }
 
-impl<K: Key, V: Clone> Shards<K, V> {
+impl<K: IdKey, V: Clone> CowMap<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.spine[self.shard_of(key)].get(key)
+        self.buckets[self.shard_of(key)].get(key)
     }
 
     pub fn len(&self) -> usize {
@@ -69,13 +69,13 @@ impl<K: Key, V: Clone> Shards<K, V> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.spine.iter().flat_map(|shard| shard.iter())
+        self.buckets.iter().flat_map(|shard| shard.iter())
     }
 
     /// The keys of whole shards from this one on, until there are enough; and the shard behind them, if there is one.
     pub fn keys_from(&self, first: usize, enough: usize) -> (Vec<K>, Option<usize>) {
         let mut keys = Vec::new();
-        for (n, shard) in self.spine.iter().enumerate().skip(first) {
+        for (n, shard) in self.buckets.iter().enumerate().skip(first) {
             if keys.len() >= enough {
                 return (keys, Some(n));
             }
@@ -85,7 +85,7 @@ impl<K: Key, V: Clone> Shards<K, V> {
     }
 
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        if self.len >= self.spine.len() * SHARD_ENTRIES_MAX {
+        if self.len >= self.buckets.len() * SHARD_ENTRIES_MAX {
             self.grow();
         }
         let former = self.shard_mut(&key).insert(key, value);
@@ -103,17 +103,17 @@ impl<K: Key, V: Clone> Shards<K, V> {
     /// The index comes from the middle of the hash: the map inside a shard uses both of its ends.
     fn shard_of(&self, key: &K) -> usize {
         const MIDDLE: u32 = 24;
-        usize::try_from(key.spread() >> MIDDLE).unwrap_or_default() & (self.spine.len() - 1)
+        usize::try_from(key.id_hash() >> MIDDLE).unwrap_or_default() & (self.buckets.len() - 1)
     }
 
-    fn shard_mut(&mut self, key: &K) -> &mut Shard<K, V> {
+    fn shard_mut(&mut self, key: &K) -> &mut Bucket<K, V> {
         let index = self.shard_of(key);
-        Arc::make_mut(&mut Arc::make_mut(&mut self.spine)[index])
+        Arc::make_mut(&mut Arc::make_mut(&mut self.buckets)[index])
     }
 
     fn grow(&mut self) {
-        let count = self.spine.len() * 4;
-        let mut wider = Self { spine: Arc::new(vec![Arc::default(); count]), len: self.len };
+        let count = self.buckets.len() * 4;
+        let mut wider = Self { buckets: Arc::new(vec![Arc::default(); count]), len: self.len };
         for (key, value) in self.iter() {
             wider.shard_mut(key).insert(*key, value.clone());
         }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_clone_is_not_changed_by_later_changes_and_nothing_is_lost_by_growing() {
-        let mut shards = Shards::default();
+        let mut shards = CowMap::default();
         let keys: Vec<MemberId> = (0..5_000).map(|_| MemberId::new()).collect();
         for (n, key) in keys.iter().enumerate() {
             shards.insert(*key, n);
@@ -149,7 +149,7 @@ mod tests {
         }
         assert_eq!(walked.len(), 4_999);
         assert_eq!(walked.into_iter().collect::<std::collections::HashSet<_>>().len(), 4_999);
-        let largest = before.spine.iter().map(|shard| shard.len()).max();
+        let largest = before.buckets.iter().map(|shard| shard.len()).max();
         assert!(largest < Some(SHARD_ENTRIES_MAX * 2), "{largest:?}");
     }
 }
