@@ -98,8 +98,8 @@ impl World {
             snapshot.apply(Change::Role(self.tenant, role));
         }
         for member in &self.members {
-            snapshot.apply(Change::Person(*member, Status::Active));
-            snapshot.apply(Change::Seat(self.tenant, *member, Some(dice.pick(&self.role_sets).clone())));
+            snapshot.apply(Change::Member(*member, Status::Active));
+            snapshot.apply(Change::Membership(self.tenant, *member, Some(dice.pick(&self.role_sets).clone())));
         }
         snapshot
     }

@@ -39,7 +39,7 @@ async fn reloads(directory: &Path) -> (Duration, Duration) {
         let asked = Instant::now();
         // One that the policy has to know of.
         let change = |t: &Transaction<'_>, _: &Identity| {
-            let person = authz::store::person(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
+            let person = authz::store::member_state(t, MemberId(uuid::Uuid::from_u64_pair(0x7000, 0xb000 << 48)))?;
             Ok(Changed::new((), Entry::new("member", "first")).policy([person]))
         };
         app.change(&Identity::command_line(), "bench", change).await.expect("a change");

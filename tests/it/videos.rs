@@ -516,7 +516,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
             roster::features::members::create(t, capacity()?, &lee)?,
         ];
         let people =
-            [roster::kernel::authz::store::person(t, ids[0])?, roster::kernel::authz::store::person(t, ids[1])?];
+            [roster::kernel::authz::store::member_state(t, ids[0])?, roster::kernel::authz::store::member_state(t, ids[1])?];
         Ok(Changed::new(ids, roster::kernel::audit_log::Entry::new("test", "members")).policy(people))
     })
     .await

@@ -121,7 +121,7 @@ fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Mak
 fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result<()> {
     let Owner::Member(member) = *owner else { return Ok(()) };
     // Who was made in this very change holds nothing yet, and is not known to the policy.
-    if *maker == Maker::Member(member) || t.snapshot().person(member).is_none() {
+    if *maker == Maker::Member(member) || t.snapshot().member_state(member).is_none() {
         return Ok(());
     }
     let rights = &authz::store::rights_of(t, member)?;

@@ -148,7 +148,7 @@ impl Api {
                 Some(member) => member.id,
                 None if new.authentik_sub.is_some() => {
                     let id = members::create(t, members::require_room(t.snapshot(), members_max)?, &new)?;
-                    changes.push(authz::store::person(t, id)?);
+                    changes.push(authz::store::member_state(t, id)?);
                     is_new = true;
                     id
                 }

@@ -192,7 +192,7 @@ pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newc
     let accept = move |t: &Transaction<'_>, _: &Identity| {
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
         create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
-        let person = authz::store::person(t, id)?;
+        let person = authz::store::member_state(t, id)?;
         let seat = join(t, &invitation, id)?;
         let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
         Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
@@ -225,7 +225,7 @@ fn join(t: &Transaction<'_>, invitation: &Invitation, member: MemberId) -> Resul
         permissions::give(t, organization, member, role)?;
     }
     store::accept_invitation(t, invitation.id, member)?;
-    authz::store::seat(t, organization, member)
+    authz::store::membership(t, organization, member)
 }
 
 fn accepted(invitation: &Invitation, member: MemberId, is_new: bool) -> Entry {

@@ -278,7 +278,7 @@ pub fn join(t: &Transaction<'_>, organization: OrganizationId, id: MemberId) -> 
         return Ok(None);
     }
     writes::insert_membership(t, organization, id)?;
-    authz::store::seat(t, organization, id).map(Some)
+    authz::store::membership(t, organization, id).map(Some)
 }
 
 pub fn get(r: &Reader<'_>, id: MemberId) -> Result<Member> {
@@ -326,11 +326,11 @@ pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
 pub fn set_active(t: &Transaction<'_>, id: MemberId, is_active: bool) -> Result<Vec<Change>> {
     if is_active {
         writes::set_status(t, id, "active")?;
-        return Ok(vec![authz::store::person(t, id)?]);
+        return Ok(vec![authz::store::member_state(t, id)?]);
     }
     permissions::require_not_last_anywhere(t, id)?;
     writes::set_status(t, id, "suspended")?;
-    Ok(vec![authz::store::person(t, id)?])
+    Ok(vec![authz::store::member_state(t, id)?])
 }
 
 /// Who else than the member chose its password.
@@ -378,7 +378,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
             id
         }
     };
-    Ok((id, authz::store::person(t, id)?))
+    Ok((id, authz::store::member_state(t, id)?))
 }
 
 /// The registered member has proved the e-mail. Where it is not sure that the password is that member's, it does not
@@ -388,7 +388,7 @@ pub fn confirm(t: &Transaction<'_>, id: MemberId, keeps_password: bool) -> Resul
         store::drop_password(t, id)?;
     }
     writes::set_status(t, id, "active")?;
-    authz::store::person(t, id)
+    authz::store::member_state(t, id)
 }
 
 /// Takes away registrations that nobody completed in a day.
@@ -406,7 +406,7 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
                 return Ok(Changed::nothing(()));
             }
             let entry = Entry::new("members", "pending").after(serde_json::json!({"count": gone.len()}));
-            Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::PersonGone)))
+            Ok(Changed::new((), entry).policy(gone.into_iter().map(Change::MemberGone)))
         };
         app.change(&Identity::command_line(), "member.lapse", forget).await?;
     }
@@ -553,7 +553,7 @@ pub async fn create_first_administrator(
         writes::insert_membership(t, platform.id, id)?;
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
-        let changes = [authz::store::person(t, id)?, authz::store::seat(t, platform.id, id)?];
+        let changes = [authz::store::member_state(t, id)?, authz::store::membership(t, platform.id, id)?];
         let created = happened(t, Kind::MemberCreated, id).within(platform.id);
         Ok(Changed::new(id, entry).policy(changes).event([created]))
     };

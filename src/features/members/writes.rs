@@ -95,13 +95,13 @@ pub fn erase(t: &Transaction<'_>, reach: Reach, former: &Member) -> Result<Chang
         lost.push(json!({"organization": organization, "roles": roles}));
         permissions::leave(t, organization, id)?;
         delete_membership(t, organization, id)?;
-        changes.push(authz::store::seat(t, organization, id)?);
+        changes.push(authz::store::membership(t, organization, id)?);
     }
     let before = json!({"status": former.status, "memberships": lost, "grants": store::count_grants(t, id)?});
     t.happened(&Occurrence::MemberErased(id))?;
     store::erase_member(t, id)?;
     erase_answers_naming(t, id)?;
-    changes.push(authz::store::person(t, id)?);
+    changes.push(authz::store::member_state(t, id)?);
     let entry =
         Entry::new("member", id).within(reach.organization()).before(before).after(json!({"status": "deleted"}));
     Ok(Changed::new((), entry).policy(changes).event([deleted]))

@@ -179,7 +179,7 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
     // Makes its account. Under the ceiling of its organization that comes with its first video, once the policy knows of
     // its place.
     let counted = quotas::set_quota(t, rules, Reach::Site, (id, new.quota_size))?;
-    let mut changes = vec![authz::store::person(t, id)?];
+    let mut changes = vec![authz::store::member_state(t, id)?];
     let mut entry = Entry::new("member", id).after(json!({
         "fields": ["username", "email", "sftpgo_username"], "quota_size": new.quota_size,
         "wordpress_id": new.wordpress_id,

@@ -179,7 +179,7 @@ pub fn apply(
             }
         }
         // The member was erased concurrently.
-        None if t.snapshot().person(id).is_some() => return Err(ErrorCode::InvalidLogin.into()),
+        None if t.snapshot().member_state(id).is_some() => return Err(ErrorCode::InvalidLogin.into()),
         None => {
             let capacity = members::require_room(t.snapshot(), members_max)?;
             let name = ExternalName {
@@ -188,7 +188,7 @@ pub fn apply(
                 account_id: arrival.account_id.clone(),
             };
             members::create_known(t, capacity, id, &name, &offered)?;
-            changes.push(authz::store::person(t, id)?);
+            changes.push(authz::store::member_state(t, id)?);
             events.push(members::happened(t, Kind::MemberCreated, id));
             done.insert("created".into(), json!(true));
             welcomed.is_new = true;
@@ -224,7 +224,7 @@ pub fn apply_role_plans(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Resu
     for (organization, plan) in plans {
         let synced = reconcile(t, &holder, (organization, id), plan, false)?;
         if synced.is_change() {
-            seats.push(authz::store::seat(t, organization, id)?);
+            seats.push(authz::store::membership(t, organization, id)?);
             entries.push(Entry::new("member", id).within(organization).after(synced.record()));
         }
     }

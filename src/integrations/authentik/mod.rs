@@ -308,11 +308,11 @@ fn keep_new(
     };
     members::insert_member(t, capacity, uid, &new)?;
     members::insert_identity(t, uid, AUTHENTIK, sub, Some(account_id))?;
-    let mut changes = vec![authz::store::person(t, uid)?];
+    let mut changes = vec![authz::store::member_state(t, uid)?];
     let mut entry = Entry::new("member", uid).after(json!({"created": true, "account": account_id}));
     if let Some(organization) = reach.organization() {
         members::insert_membership(t, organization, uid)?;
-        changes.push(authz::store::seat(t, organization, uid)?);
+        changes.push(authz::store::membership(t, organization, uid)?);
         entry = entry.within(organization);
     }
     let created = happened(t, Kind::MemberCreated, uid).within(reach.organization());

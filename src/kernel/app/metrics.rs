@@ -235,7 +235,7 @@ pub fn render(app: &App) -> Result<String> {
     let as_i64 = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     gauges.epoch.set(as_i64(snapshot.epoch));
     gauges.body_bytes.set(as_i64(app.intake.in_flight()));
-    gauges.members.set(as_i64(snapshot.people() as u64));
+    gauges.members.set(as_i64(snapshot.member_states() as u64));
     gauges.queued.set(as_i64(queued as u64));
     gauges.jobs.set(as_i64(db.jobs.load(Relaxed)));
     gauges.batches.set(as_i64(db.batches.load(Relaxed)));

@@ -20,13 +20,13 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     let mut all_makers: Option<Vec<Maker>> = None;
     for change in changes {
         match change {
-            Change::Person(id, status) if *status != Status::Active => {
+            Change::Member(id, status) if *status != Status::Active => {
                 makers.insert(Maker::Member(*id).text());
             }
-            Change::PersonGone(id) => {
+            Change::MemberGone(id) => {
                 makers.insert(Maker::Member(*id).text());
             }
-            Change::Seat(_, id, _) => {
+            Change::Membership(_, id, _) => {
                 makers.insert(Maker::Member(*id).text());
                 grown.insert(*id);
             }
@@ -73,7 +73,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     // What this very change makes was looked at when it was made.
     open.retain(|(_, promise)| match promise {
         Open::Key { id, .. } => before.api_key(*id).is_some(),
-        Open::Password { member } => before.person(*member).is_some(),
+        Open::Password { member } => before.member_state(*member).is_some(),
         _ => true,
     });
     Ok(open)

@@ -406,15 +406,15 @@ mod tests {
         };
         let session = Session { member: member(1), second_factor: true };
         vec![
-            ("a status", vec![Change::Person(member(0), Status::Suspended)]),
-            ("a person is missing", vec![Change::PersonGone(member(0))]),
-            ("a person too many", vec![Change::Person(member(1 << 40), Status::Active)]),
+            ("a status", vec![Change::Member(member(0), Status::Suspended)]),
+            ("a person is missing", vec![Change::MemberGone(member(0))]),
+            ("a person too many", vec![Change::Member(member(1 << 40), Status::Active)]),
             ("a place", vec![Change::Placed(member(2), None)]),
             ("a closed organization", vec![tenant("acme", false)]),
             ("a name", vec![tenant("other", true)]),
-            ("a seat is missing", vec![Change::Seat(BOLT, member(0), None)]),
-            ("a seat too many", vec![Change::Seat(BOLT, member(2), Some(Vec::new()))]),
-            ("a role that is not held", vec![Change::Seat(ACME, member(0), Some(Vec::new()))]),
+            ("a seat is missing", vec![Change::Membership(BOLT, member(0), None)]),
+            ("a seat too many", vec![Change::Membership(BOLT, member(2), Some(Vec::new()))]),
+            ("a role that is not held", vec![Change::Membership(ACME, member(0), Some(Vec::new()))]),
             ("a tick", vec![Change::Role(ACME, role(READER, "reader"))]),
             ("a role is missing", vec![Change::RoleGone(ACME, READER)]),
             ("a role too many", vec![Change::Role(BOLT, role(RoleId::new(), "ghost"))]),
@@ -485,7 +485,7 @@ mod tests {
         let ghost = OrganizationId::new();
         let made =
             Change::Tenant { id: ghost, org_code: "ghost".into(), is_active: true, requires_second_factor: true };
-        town.damage(vec![made, Change::Seat(ghost, member(3), Some(Vec::new()))]).await;
+        town.damage(vec![made, Change::Membership(ghost, member(3), Some(Vec::new()))]).await;
         assert!(town.app.reload(None).await.unwrap().changed);
         let snapshot = town.app.snapshot();
         assert!(!snapshot.tenant(ghost).unwrap().is_active && !snapshot.requires_second_factor(member(3)));
@@ -509,7 +509,7 @@ mod tests {
     #[tokio::test]
     async fn an_organization_s_comparison_leaves_all_others_alone() {
         let town = Town::of(5).await;
-        let seat = |organization| Change::Seat(organization, member(0), None);
+        let seat = |organization| Change::Membership(organization, member(0), None);
         town.damage(vec![seat(ACME), seat(BOLT), Change::Session(SESSION, None)]).await;
         assert!(town.app.reload(Some(ACME)).await.unwrap().changed);
         let has_seat = |organization| town.app.snapshot().tenant(organization).unwrap().set_of(member(0)).is_some();
@@ -526,7 +526,7 @@ mod tests {
     async fn an_organization_gets_the_last_answer_again_within_the_gap() {
         let gap = |gap_s| Town::with(5, move |config: &mut Config| config.policy_reload_gap_s = gap_s);
         // Of somebody who is in no other.
-        let spoilt = || vec![Change::Seat(ACME, member(3), None)];
+        let spoilt = || vec![Change::Membership(ACME, member(3), None)];
         let (with, without) = (gap(60).await, gap(0).await);
         let first = with.app.reload_now_and_then(ACME).await.unwrap();
         without.app.reload_now_and_then(ACME).await.unwrap();
@@ -585,7 +585,7 @@ mod tests {
         let other = town.clone();
         let comparisons = tokio::spawn(async move {
             for _ in 0..ROUNDS {
-                let seats = (0..SPOILT).map(|n| Change::Seat(ACME, member(n), None));
+                let seats = (0..SPOILT).map(|n| Change::Membership(ACME, member(n), None));
                 let grants = (0..SPOILT).map(|n| Change::Grant(right(n), None));
                 other.damage(seats.chain(grants).collect()).await;
                 assert!(other.app.reload(None).await.unwrap().changed);

@@ -105,7 +105,7 @@ impl Client {
     }
 
     /// All that decides, as text.
-    pub fn fact(&self) -> String {
+    pub fn digest_input(&self) -> String {
         let Self { client_key, is_active, hash, previous, scopes, .. } = self;
         let Self { allowed_origins, allowed_ips, allowed_paths, expires_at, rate_limit_per_min, maker, .. } = self;
         format!(

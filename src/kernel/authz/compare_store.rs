@@ -115,7 +115,7 @@ fn roles(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<P
     Ok(Page::of(roles))
 }
 
-const PAGE_OF_PEOPLE: &str = "
+const PAGE_OF_MEMBERS: &str = "
     select m.id, m.status,
            (select min(organization_id) from memberships where member_id = m.id),
            (select max(organization_id) from memberships where member_id = m.id)
@@ -123,7 +123,7 @@ const PAGE_OF_PEOPLE: &str = "
     where m.id > :after
     order by m.id
     limit :most";
-const PAGE_OF_PEOPLE_IN: &str = "
+const PAGE_OF_MEMBERS_IN: &str = "
     select m.id, m.status,
            (select min(organization_id) from memberships where member_id = m.id),
            (select max(organization_id) from memberships where member_id = m.id)
@@ -138,12 +138,12 @@ fn people(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<
         let ends = row.get::<_, Option<_>>(2)?.zip(row.get(3)?);
         let id: MemberId = row.get(0)?;
         let mark = Mark { id: row.get(0)?, ..Mark::default() };
-        Ok((mark, [Change::Person(id, store::status_of(row, 1)?), Change::Placed(id, ends)]))
+        Ok((mark, [Change::Member(id, store::status_of(row, 1)?), Change::Placed(id, ends)]))
     };
     let rows = match &only {
-        None => r.all(PAGE_OF_PEOPLE, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], of_row)?,
+        None => r.all(PAGE_OF_MEMBERS, &[(":after", &after.id), (":most", &limit(PAGE_ROWS))], of_row)?,
         Some(organization) => r.all(
-            PAGE_OF_PEOPLE_IN,
+            PAGE_OF_MEMBERS_IN,
             &[(":organization_id", organization), (":after", &after.id), (":most", &limit(PAGE_ROWS))],
             of_row,
         )?,
@@ -152,7 +152,7 @@ fn people(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<
     Ok(Page { facts: rows.into_iter().flat_map(|(_, facts)| facts).collect(), next })
 }
 
-const PAGE_OF_SEATS: &str = "
+const PAGE_OF_MEMBERSHIPS: &str = "
     select organization_id, member_id
     from memberships
     where (organization_id, member_id) > (:organization_id, :member_id)
@@ -163,12 +163,12 @@ fn seats(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<P
     let place: Parameters<'_> =
         &[(":organization_id", &after.organization), (":member_id", &after.id), (":most", &limit(PAGE_ROWS))];
     let mut rows: Vec<(OrganizationId, MemberId)> =
-        r.all(PAGE_OF_SEATS, place, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        r.all(PAGE_OF_MEMBERSHIPS, place, |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.retain(|(organization, _)| only.is_none_or(|only| only == *organization));
     let mut seats = Vec::with_capacity(rows.len());
     for (organization, member) in rows {
         let mark = Mark { organization: *organization.0.as_bytes(), id: *member.0.as_bytes(), ..Mark::default() };
-        seats.push((mark, store::seat(r, organization, member)?));
+        seats.push((mark, store::membership(r, organization, member)?));
     }
     Ok(Page::of(seats))
 }
@@ -235,9 +235,9 @@ fn api_keys(r: &Reader<'_>, after: &Mark) -> Result<Page> {
     by_id(r, PAGE_OF_API_KEYS, after, |row| Ok(Change::ApiKey(Box::new(store::api_key_of(row)?))))
 }
 
-const COUNT_PEOPLE: &str = "select count(*) from members";
-const COUNT_SEATS: &str = "select count(*) from memberships";
-const COUNT_SEATS_IN: &str = "select count(*) from memberships where organization_id = :organization_id";
+const COUNT_MEMBERS: &str = "select count(*) from members";
+const COUNT_MEMBERSHIPS: &str = "select count(*) from memberships";
+const COUNT_MEMBERSHIPS_IN: &str = "select count(*) from memberships where organization_id = :organization_id";
 const COUNT_GRANTS: &str = "select count(*) from grants";
 const COUNT_SESSIONS: &str = "select count(*) from sessions";
 const COUNT_API_KEYS: &str = "select count(*) from api_keys";
@@ -255,9 +255,9 @@ pub fn may_lack_rows(
         return Ok(true);
     }
     let rows: i64 = match (part, &organization) {
-        (Part::Seats, Some(id)) => r.one(COUNT_SEATS_IN, &[(":organization_id", id)], |row| row.get(0))?,
-        (Part::Seats, None) => r.one(COUNT_SEATS, &[], |row| row.get(0))?,
-        (Part::People, _) => r.one(COUNT_PEOPLE, &[], |row| row.get(0))?,
+        (Part::Seats, Some(id)) => r.one(COUNT_MEMBERSHIPS_IN, &[(":organization_id", id)], |row| row.get(0))?,
+        (Part::Seats, None) => r.one(COUNT_MEMBERSHIPS, &[], |row| row.get(0))?,
+        (Part::People, _) => r.one(COUNT_MEMBERS, &[], |row| row.get(0))?,
         (Part::Grants, _) => r.one(COUNT_GRANTS, &[], |row| row.get(0))?,
         (Part::Sessions, _) => r.one(COUNT_SESSIONS, &[], |row| row.get(0))?,
         (Part::ApiKeys, _) => r.one(COUNT_API_KEYS, &[], |row| row.get(0))?,
@@ -270,7 +270,7 @@ pub fn may_lack_rows(
 pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec<Change>> {
     Ok(match change {
         Change::Catalog(_) => vec![store::catalog(r)?],
-        Change::Person(id, _) | Change::PersonGone(id) | Change::Placed(id, _) => person(r, *id)?,
+        Change::Member(id, _) | Change::MemberGone(id) | Change::Placed(id, _) => person(r, *id)?,
         Change::Tenant { id, org_code, .. } => vec![store::find_tenant(r, *id)?.unwrap_or_else(|| Change::Tenant {
             // One that was there is forgotten at the next start only; until then nobody may do anything in it.
             id: *id,
@@ -278,8 +278,8 @@ pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec
             is_active: false,
             requires_second_factor: false,
         })],
-        Change::Seat(organization, member, _) => {
-            vec![store::seat(r, *organization, *member)?, placed(r, *member)?]
+        Change::Membership(organization, member, _) => {
+            vec![store::membership(r, *organization, *member)?, placed(r, *member)?]
         }
         Change::Role(organization, Role { id, .. }) | Change::RoleGone(organization, id) => {
             vec![role(r, *organization, *id)?]
@@ -302,9 +302,9 @@ pub fn again(r: &Reader<'_>, snapshot: &Snapshot, change: &Change) -> Result<Vec
 }
 
 fn person(r: &Reader<'_>, id: MemberId) -> Result<Vec<Change>> {
-    Ok(match store::find_person(r, id)? {
+    Ok(match store::find_member_state(r, id)? {
         Some(person) => vec![person, placed(r, id)?],
-        None => vec![Change::PersonGone(id)],
+        None => vec![Change::MemberGone(id)],
     })
 }
 

@@ -198,7 +198,7 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Sub
     if tenant.is_some_and(|tenant| !tenant.is_active) {
         return Err(Reason::TenantInactive);
     }
-    let person = snapshot.person(question.member).ok_or(Reason::NotAMember)?;
+    let person = snapshot.member_state(question.member).ok_or(Reason::NotAMember)?;
     let standing = Subject {
         snapshot,
         set: tenant.and_then(|tenant| tenant.set_of(question.member)),

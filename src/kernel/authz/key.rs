@@ -135,7 +135,7 @@ impl ApiKey {
             && !snapshot.is_active(id)
         {
             // Who holds the key may know why it does nothing; of an erased member nothing is told.
-            let is_suspended = snapshot.person(id).is_some_and(|person| person.status == Status::Suspended);
+            let is_suspended = snapshot.member_state(id).is_some_and(|person| person.status == Status::Suspended);
             return Err(match is_suspended {
                 true => ErrorCode::MemberSuspended.into(),
                 false => invalid("its member is not active"),
@@ -150,7 +150,7 @@ impl ApiKey {
     }
 
     /// All that decides, as text.
-    pub fn fact(&self) -> String {
+    pub fn digest_input(&self) -> String {
         format!(
             "key {} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?}",
             self.id,

@@ -277,7 +277,7 @@ impl Binding {
     }
 
     /// All that decides, as text.
-    pub fn fact(&self) -> String {
+    pub fn digest_input(&self) -> String {
         let Self {
             plugin,
             name,

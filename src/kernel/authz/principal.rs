@@ -375,9 +375,9 @@ mod tests {
             snapshot.apply(Change::Tenant { id, org_code, is_active: true, requires_second_factor: false });
         }
         for (member, organizations) in [(member, vec![acme]), (wanderer, vec![acme, bolt])] {
-            snapshot.apply(Change::Person(member, Status::Active));
+            snapshot.apply(Change::Member(member, Status::Active));
             for organization in organizations {
-                snapshot.apply(Change::Seat(organization, member, Some(Vec::new())));
+                snapshot.apply(Change::Membership(organization, member, Some(Vec::new())));
             }
         }
         let turn = |who: Option<Principal>, address: &str, tenant: Option<OrganizationId>| {

@@ -30,10 +30,10 @@ pub fn epoch(r: &Reader<'_>) -> Result<u64> {
 pub fn load(r: &Reader<'_>) -> Result<Snapshot> {
     let mut snapshot = Snapshot::empty(epoch(r)?);
     snapshot.apply(catalog(r)?);
-    people(r, &mut snapshot)?;
+    member_states(r, &mut snapshot)?;
     tenants(r, &mut snapshot)?;
     roles(r, &mut snapshot)?;
-    seats(r, &mut snapshot)?;
+    memberships(r, &mut snapshot)?;
     grants(r, &mut snapshot)?;
     clients(r, &mut snapshot)?;
     sessions(r, &mut snapshot)?;
@@ -75,23 +75,23 @@ pub fn catalog(r: &Reader<'_>) -> Result<Change> {
 const LIST_APP_ORGANIZATIONS: &str =
     "select app, organization_id from catalog_organizations order by app, organization_id";
 
-const LIST_PEOPLE: &str = "select id, status from members";
+const LIST_MEMBER_STATES: &str = "select id, status from members";
 
-fn people(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
-    each(r, LIST_PEOPLE, |row| {
-        snapshot.apply(Change::Person(row.get(0)?, status_of(row, 1)?));
+fn member_states(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+    each(r, LIST_MEMBER_STATES, |row| {
+        snapshot.apply(Change::Member(row.get(0)?, status_of(row, 1)?));
         Ok(())
     })
 }
 
-const FIND_PERSON: &str = "select status from members where id = :id";
+const FIND_MEMBER_STATE: &str = "select status from members where id = :id";
 
-pub fn person(r: &Reader<'_>, id: MemberId) -> Result<Change> {
-    find_person(r, id)?.ok_or_else(|| none(FIND_PERSON))
+pub fn member_state(r: &Reader<'_>, id: MemberId) -> Result<Change> {
+    find_member_state(r, id)?.ok_or_else(|| none(FIND_MEMBER_STATE))
 }
 
-pub fn find_person(r: &Reader<'_>, id: MemberId) -> Result<Option<Change>> {
-    r.find(FIND_PERSON, &[(":id", &id)], |row| Ok(Change::Person(id, status_of(row, 0)?)))
+pub fn find_member_state(r: &Reader<'_>, id: MemberId) -> Result<Option<Change>> {
+    r.find(FIND_MEMBER_STATE, &[(":id", &id)], |row| Ok(Change::Member(id, status_of(row, 0)?)))
 }
 
 pub fn status_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
@@ -181,29 +181,29 @@ pub fn role_of(row: &Row<'_>, first: usize) -> rusqlite::Result<Role> {
     })
 }
 
-const LIST_SEATS: &str = "
+const LIST_MEMBERSHIPS: &str = "
     select m.organization_id, m.member_id, a.role_id
     from memberships m
     left join role_assignments a on a.organization_id = m.organization_id and a.member_id = m.member_id
     order by m.organization_id, m.member_id";
 
-fn seats(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
+fn memberships(r: &Reader<'_>, snapshot: &mut Snapshot) -> Result<()> {
     let mut open: Option<(OrganizationId, MemberId, Vec<RoleId>)> = None;
-    each(r, LIST_SEATS, |row| {
+    each(r, LIST_MEMBERSHIPS, |row| {
         let (organization, member): (OrganizationId, MemberId) = (row.get(0)?, row.get(1)?);
         let role: Option<RoleId> = row.get(2)?;
         match &mut open {
             Some((o, m, roles)) if *o == organization && *m == member => roles.extend(role),
             other => {
                 if let Some((o, m, roles)) = other.replace((organization, member, role.into_iter().collect())) {
-                    snapshot.apply(Change::Seat(o, m, Some(roles)));
+                    snapshot.apply(Change::Membership(o, m, Some(roles)));
                 }
             }
         }
         Ok(())
     })?;
     if let Some((organization, member, roles)) = open {
-        snapshot.apply(Change::Seat(organization, member, Some(roles)));
+        snapshot.apply(Change::Membership(organization, member, Some(roles)));
     }
     Ok(())
 }
@@ -212,20 +212,20 @@ const FIND_MEMBERSHIP: &str = "
     select 1
     from memberships
     where organization_id = :organization_id and member_id = :member_id";
-const LIST_SEAT_ROLES: &str = "
+const LIST_MEMBERSHIP_ROLES: &str = "
     select distinct role_id
     from role_assignments
     where organization_id = :organization_id and member_id = :member_id";
 
 /// A member's place in an organization.
-pub fn seat(r: &Reader<'_>, organization: OrganizationId, member: MemberId) -> Result<Change> {
+pub fn membership(r: &Reader<'_>, organization: OrganizationId, member: MemberId) -> Result<Change> {
     let parameters: crate::kernel::db::sql::Parameters<'_> =
         &[(":organization_id", &organization), (":member_id", &member)];
     let roles = match r.find(FIND_MEMBERSHIP, parameters, |_| Ok(()))? {
-        Some(()) => Some(r.all(LIST_SEAT_ROLES, parameters, |row| row.get(0))?),
+        Some(()) => Some(r.all(LIST_MEMBERSHIP_ROLES, parameters, |row| row.get(0))?),
         None => None,
     };
-    Ok(Change::Seat(organization, member, roles))
+    Ok(Change::Membership(organization, member, roles))
 }
 
 const LIST_GRANTS: &str = "select id, member_id, scope_type, scope_id, module, action from grants";

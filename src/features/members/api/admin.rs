@@ -219,10 +219,10 @@ impl Api {
             let id = create(t, capacity, &new)?;
             store::set_password_maker(t, id, &Maker::of(caller))?;
             let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
-            let mut changes = vec![authz::store::person(t, id)?];
+            let mut changes = vec![authz::store::member_state(t, id)?];
             if let Reach::Tenant(organization) = reach {
                 writes::insert_membership(t, organization, id)?;
-                changes.push(authz::store::seat(t, organization, id)?);
+                changes.push(authz::store::membership(t, organization, id)?);
                 entry = entry.within(organization);
             }
             let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
@@ -447,7 +447,7 @@ impl Api {
                 return Ok(Changed::nothing(Deleted { deleted }));
             }
             let entry = Entry::new("member", id.0).within(org_id.0).before(json!({"roles": roles}));
-            let change = authz::store::seat(t, org_id.0, id.0)?;
+            let change = authz::store::membership(t, org_id.0, id.0)?;
             Ok(Changed::new(Deleted { deleted }, entry).policy([change]))
         };
         let gone = self.app.change(&caller, "member.unlink", unlink).await?;
@@ -484,7 +484,7 @@ impl Api {
             require_may_touch(t, caller, Reach::Site, member, Touch::Standing)?;
             writes::insert_membership(t, organization, member)?;
             let entry = Entry::new("member", member).within(organization).after(json!({"organization": organization}));
-            let change = authz::store::seat(t, organization, member)?;
+            let change = authz::store::membership(t, organization, member)?;
             Ok(Changed::new(view(t.now()), entry).policy([change]))
         };
         let made = self.app.change(&caller, "member.link", link).await?;

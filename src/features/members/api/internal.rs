@@ -73,10 +73,10 @@ impl Api {
                 };
                 let id = create(t, require_room(t.snapshot(), members_max)?, &new)?;
                 let mut entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
-                let mut changes = vec![authz::store::person(t, id)?];
+                let mut changes = vec![authz::store::member_state(t, id)?];
                 if let Some(organization) = reach.organization() {
                     writes::insert_membership(t, organization, id)?;
-                    changes.push(authz::store::seat(t, organization, id)?);
+                    changes.push(authz::store::membership(t, organization, id)?);
                     entry = entry.within(organization);
                 }
                 let created = happened(t, Kind::MemberCreated, id).within(reach.organization());

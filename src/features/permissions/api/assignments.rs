@@ -206,7 +206,7 @@ impl Api {
                 .ok_or(ErrorCode::AssignmentNotFound)?;
             let entry =
                 Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
-            let change = authz::store::seat(t, tenant, uid.0)?;
+            let change = authz::store::membership(t, tenant, uid.0)?;
             Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
         };
         let made = self.app.create(&caller, "assignment.create", Permission::ASSIGNMENT_CREATE, assign).await?;
@@ -229,7 +229,7 @@ impl Api {
             }
             store::delete_assignments(t, tenant, uid.0, role.id)?;
             let entry = Entry::new("member", uid.0).within(tenant).before(json!({"role": role.key}));
-            let change = authz::store::seat(t, tenant, uid.0)?;
+            let change = authz::store::membership(t, tenant, uid.0)?;
             Ok(Changed::new((), entry).policy([change]))
         };
         let revoked = self.app.change(&caller, "assignment.delete", revoke).await?;
@@ -263,7 +263,7 @@ impl Api {
                     return Ok(Changed::nothing(Some(synced)));
                 }
                 let entry = Entry::new("member", uid.0).within(tenant).after(synced.record());
-                let change = authz::store::seat(t, tenant, uid.0)?;
+                let change = authz::store::membership(t, tenant, uid.0)?;
                 Ok(Changed::new(Some(synced), entry).policy([change]))
             };
             let done = self.app.change(&caller, "assignment.sync", synchronize).await?;

@@ -123,7 +123,7 @@ fn is_gateway(guard: &Guard, request: &Request) -> bool {
 
 fn asserted(snapshot: &Snapshot, uid: &str) -> Result<MemberId> {
     let id = MemberId::of(uid);
-    match snapshot.person(id) {
+    match snapshot.member_state(id) {
         Some(person) if person.status == Status::Active => Ok(id),
         _ => Err(ErrorCode::Unauthenticated.into()),
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Change, Seats, Snapshot};
+use super::{Change, OrganizationCount, Snapshot};
 use crate::kernel::authz::permission::PLATFORM_ORG_CODE;
 use crate::kernel::authz::plugin::Binding;
 use crate::kernel::ids::OrganizationId;
@@ -38,8 +38,8 @@ impl Snapshot {
     /// Would the change change anything?
     pub fn differs(&self, change: &Change) -> bool {
         match change {
-            Change::Person(id, status) => self.people.get(id).is_none_or(|person| person.status != *status),
-            Change::PersonGone(id) => self.people.get(id).is_some(),
+            Change::Member(id, status) => self.people.get(id).is_none_or(|person| person.status != *status),
+            Change::MemberGone(id) => self.people.get(id).is_some(),
             Change::Placed(id, ends) => {
                 let seats = self.seats_between(*ends);
                 self.people.get(id).is_some_and(|person| seats.is_some_and(|seats| person.seats != seats))
@@ -47,7 +47,7 @@ impl Snapshot {
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.differs_tenant(*id, org_code, *is_active, *requires_second_factor)
             }
-            Change::Seat(tenant, member, roles) => {
+            Change::Membership(tenant, member, roles) => {
                 self.tenant(*tenant).is_some_and(|tenant| tenant.differs_seat(*member, roles.as_deref()))
             }
             Change::Role(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(role.id) != Some(role)),
@@ -55,19 +55,19 @@ impl Snapshot {
             Change::Folded(tenant) => self.tenant(*tenant).is_some_and(|tenant| !tenant.is_folded()),
             Change::Plugins(tenant, bindings) => self
                 .tenant(*tenant)
-                .is_some_and(|tenant| !tenant.plugins.iter().map(Binding::fact).eq(bindings.iter().map(Binding::fact))),
+                .is_some_and(|tenant| !tenant.plugins.iter().map(Binding::digest_input).eq(bindings.iter().map(Binding::digest_input))),
             Change::Catalog(catalog) => {
                 let open = |slot| (self.catalog.is_open(slot), catalog.is_open(slot));
                 !self.catalog.iter().eq(catalog.iter())
                     || catalog.iter().map(|node| open(node.slot)).any(|(known, now)| known != now)
             }
             Change::Grant(key, id) => self.grant(key) != *id,
-            Change::Client(client) => self.client(&client.client_key).is_none_or(|known| known.fact() != client.fact()),
+            Change::Client(client) => self.client(&client.client_key).is_none_or(|known| known.digest_input() != client.digest_input()),
             Change::ClientGone(client_key) => self.client(client_key).is_some(),
             Change::Session(id, session) => self.session(*id) != *session,
             Change::ApiKey(key) => {
                 let is_found = |hash: Hash| self.imported_keys.get(&hash) == Some(&key.id);
-                self.api_key(key.id).is_none_or(|known| known.fact() != key.fact())
+                self.api_key(key.id).is_none_or(|known| known.digest_input() != key.digest_input())
                     || (key.is_imported && !key.hashes().all(is_found))
             }
             Change::ApiKeyGone(id) => self.api_key(*id).is_some(),
@@ -93,11 +93,11 @@ impl Snapshot {
 
     /// Where somebody is who is in nothing before the first of these organizations, nor behind the last one. Nothing is
     /// known of organizations that are not known.
-    pub(super) fn seats_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<Seats> {
+    pub(super) fn seats_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<OrganizationCount> {
         match ends {
-            None => Some(Seats::None),
-            Some((first, last)) if first == last => self.tenant_index.get(&first).copied().map(Seats::One),
-            Some(_) => Some(Seats::Many),
+            None => Some(OrganizationCount::None),
+            Some((first, last)) if first == last => self.tenant_index.get(&first).copied().map(OrganizationCount::One),
+            Some(_) => Some(OrganizationCount::Many),
         }
     }
 
@@ -131,7 +131,7 @@ impl Snapshot {
             }
             Part::People => {
                 let (people, next) = self.people.keys_from(place.shard, enough);
-                (people.into_iter().map(Change::PersonGone).collect(), shard(next))
+                (people.into_iter().map(Change::MemberGone).collect(), shard(next))
             }
             Part::Grants => {
                 let (grants, next) = self.grants.keys_from(place.shard, enough);
@@ -182,7 +182,7 @@ impl Snapshot {
                 }
                 _ => {
                     let (members, next) = tenant.seats.keys_from(place.shard, enough - known.len());
-                    known.extend(members.into_iter().map(|member| Change::Seat(tenant.id, member, None)));
+                    known.extend(members.into_iter().map(|member| Change::Membership(tenant.id, member, None)));
                     next
                 }
             };

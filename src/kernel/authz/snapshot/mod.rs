@@ -89,9 +89,9 @@ pub enum Status {
 
 /// What is known of a member wherever it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Person {
+pub struct MemberState {
     pub status: Status,
-    seats: Seats,
+    seats: OrganizationCount,
 }
 
 /// A sign-in that has not ended.
@@ -102,7 +102,7 @@ pub struct Session {
     pub second_factor: bool,
 }
 
-impl Person {
+impl MemberState {
     fn is_erased(self) -> bool {
         self.status == Status::Deleted
     }
@@ -110,7 +110,7 @@ impl Person {
 
 /// In which organizations a member is, as far as "the only one" goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seats {
+enum OrganizationCount {
     None,
     /// An index into the tenants.
     One(u32),
@@ -119,9 +119,9 @@ enum Seats {
 
 /// One fact that changed, with all that a snapshot has to know of it.
 pub enum Change {
-    Person(MemberId, Status),
+    Member(MemberId, Status),
     /// Who never was anybody: no seat, no session, no grant.
-    PersonGone(MemberId),
+    MemberGone(MemberId),
     /// The first and the last organization that a member is in: what follows from its seats, said again.
     Placed(MemberId, Option<(OrganizationId, OrganizationId)>),
     Tenant {
@@ -131,7 +131,7 @@ pub enum Change {
         requires_second_factor: bool,
     },
     /// The roles a member holds in an organization; `None` when it does not belong to it.
-    Seat(OrganizationId, MemberId, Option<Vec<RoleId>>),
+    Membership(OrganizationId, MemberId, Option<Vec<RoleId>>),
     Role(OrganizationId, Role),
     RoleGone(OrganizationId, RoleId),
     /// What combinations of an organization's roles hold: what follows from its roles, computed again.
@@ -157,7 +157,7 @@ pub struct Snapshot {
     org_codes: Arc<HashMap<Arc<str>, OrganizationId>>,
     /// The index of the organization `platform`.
     platform: Option<u32>,
-    people: CowMap<MemberId, Person>,
+    people: CowMap<MemberId, MemberState>,
     /// How many of them were erased.
     erased: usize,
     grants: CowMap<GrantKey, GrantId>,
@@ -217,16 +217,16 @@ impl Snapshot {
         self.platform().is_some_and(|platform| platform.id == id)
     }
 
-    pub fn person(&self, id: MemberId) -> Option<Person> {
+    pub fn member_state(&self, id: MemberId) -> Option<MemberState> {
         self.people.get(&id).copied()
     }
 
     /// Is this a member of today, who may do anything at all?
     pub fn is_active(&self, member: MemberId) -> bool {
-        self.person(member).is_some_and(|person| person.status == Status::Active)
+        self.member_state(member).is_some_and(|person| person.status == Status::Active)
     }
 
-    pub fn people(&self) -> usize {
+    pub fn member_states(&self) -> usize {
         self.people.len()
     }
 
@@ -242,21 +242,21 @@ impl Snapshot {
     /// The member's one organization, when there is exactly one.
     pub fn only_tenant(&self, member: MemberId) -> Option<&Tenant> {
         match self.people.get(&member)?.seats {
-            Seats::One(index) => self.tenants.get(index as usize).map(|tenant| &**tenant),
-            Seats::None | Seats::Many => None,
+            OrganizationCount::One(index) => self.tenants.get(index as usize).map(|tenant| &**tenant),
+            OrganizationCount::None | OrganizationCount::Many => None,
         }
     }
 
     /// All organizations that the member belongs to.
     pub fn tenants_of(&self, member: MemberId) -> impl Iterator<Item = &Tenant> {
         let only = self.only_tenant(member);
-        let has_many = self.people.get(&member).is_some_and(|person| person.seats == Seats::Many);
+        let has_many = self.people.get(&member).is_some_and(|person| person.seats == OrganizationCount::Many);
         let many = has_many.then(|| self.tenants().filter(move |tenant| tenant.set_of(member).is_some()));
         only.into_iter().chain(many.into_iter().flatten())
     }
 
     pub fn belongs_nowhere(&self, member: MemberId) -> bool {
-        self.people.get(&member).is_none_or(|person| person.seats == Seats::None)
+        self.people.get(&member).is_none_or(|person| person.seats == OrganizationCount::None)
     }
 
     pub fn grant(&self, key: &GrantKey) -> Option<GrantId> {
@@ -302,26 +302,26 @@ impl Snapshot {
     /// Applies a change. It cannot fail: what is applied was read from rows that hold together.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Person(id, status) => {
+            Change::Member(id, status) => {
                 let former = self.people.get(&id).copied();
-                let seats = former.map_or(Seats::None, |person| person.seats);
-                self.erased -= usize::from(former.is_some_and(Person::is_erased));
+                let seats = former.map_or(OrganizationCount::None, |person| person.seats);
+                self.erased -= usize::from(former.is_some_and(MemberState::is_erased));
                 self.erased += usize::from(status == Status::Deleted);
-                self.people.insert(id, Person { status, seats });
+                self.people.insert(id, MemberState { status, seats });
             }
-            Change::PersonGone(id) => {
+            Change::MemberGone(id) => {
                 self.erased -= usize::from(self.people.get(&id).is_some_and(|person| person.is_erased()));
                 self.people.remove(&id);
             }
             Change::Placed(id, ends) => {
                 if let (Some(person), Some(seats)) = (self.people.get(&id).copied(), self.seats_between(ends)) {
-                    self.people.insert(id, Person { seats, ..person });
+                    self.people.insert(id, MemberState { seats, ..person });
                 }
             }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.apply_tenant(id, org_code, is_active, requires_second_factor);
             }
-            Change::Seat(tenant, member, roles) => self.apply_seat(tenant, member, roles),
+            Change::Membership(tenant, member, roles) => self.apply_seat(tenant, member, roles),
             Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
             Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
             Change::Folded(tenant) => self.with_tenant(tenant, Tenant::fold),
@@ -393,20 +393,20 @@ impl Snapshot {
         }
         let Some(mut person) = self.people.get(&member).copied() else { return };
         person.seats = match (person.seats, is_in) {
-            (Seats::None, true) => Seats::One(index),
-            (_, true) => Seats::Many,
-            (Seats::One(_) | Seats::None, false) => Seats::None,
-            (Seats::Many, false) => self.counted_seats(member),
+            (OrganizationCount::None, true) => OrganizationCount::One(index),
+            (_, true) => OrganizationCount::Many,
+            (OrganizationCount::One(_) | OrganizationCount::None, false) => OrganizationCount::None,
+            (OrganizationCount::Many, false) => self.counted_seats(member),
         };
         self.people.insert(member, person);
     }
 
-    fn counted_seats(&self, member: MemberId) -> Seats {
+    fn counted_seats(&self, member: MemberId) -> OrganizationCount {
         let mut held = (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.seats.get(&member).is_some());
         match (held.next(), held.next()) {
-            (None, _) => Seats::None,
-            (Some((index, _)), None) => Seats::One(index),
-            _ => Seats::Many,
+            (None, _) => OrganizationCount::None,
+            (Some((index, _)), None) => OrganizationCount::One(index),
+            _ => OrganizationCount::Many,
         }
     }
 
@@ -483,7 +483,7 @@ impl Snapshot {
                 ));
             }
             for (n, binding) in tenant.plugins.iter().enumerate() {
-                fact(format!("plugin {} {n} {}", tenant.id, binding.fact()));
+                fact(format!("plugin {} {n} {}", tenant.id, binding.digest_input()));
             }
             for (member, _) in tenant.seats.iter() {
                 let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
@@ -500,12 +500,12 @@ impl Snapshot {
         for (key, id) in self.grants.iter() {
             fact(format!("grant {key:?} {id}"));
         }
-        self.clients().for_each(|client| fact(client.fact()));
+        self.clients().for_each(|client| fact(client.digest_input()));
         for (id, session) in self.sessions.iter() {
             fact(format!("session {id} {session:?}"));
         }
         for key in self.api_keys() {
-            fact(key.fact());
+            fact(key.digest_input());
         }
         let mut digest = [0; 32];
         for (part, total) in digest.chunks_exact_mut(8).zip(sum) {
