@@ -28,7 +28,7 @@ mod faults;
 mod first_minutes;
 mod folders;
 mod given;
-mod giving;
+mod delegation;
 mod grants;
 mod grid;
 mod guests;

@@ -15,7 +15,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::{self, Maker};
 use crate::kernel::authz::snapshot::Change;
-use crate::kernel::authz::{self, giving};
+use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::Window;
 use crate::kernel::error::{Error, Result};
 use crate::kernel::http::scopes::{ClientName, ClientScope, words};
@@ -214,7 +214,7 @@ impl Api {
                 updated_at: t.now(),
             };
             require_ahead(client.expires_at, t.now())?;
-            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
             store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
@@ -262,8 +262,8 @@ impl Api {
             if client.expires_at != former.expires_at {
                 require_ahead(client.expires_at, t.now())?;
             }
-            giving::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
-            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            delegation::require_scopes_held(t.snapshot(), caller, &former.scopes)?;
+            delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             // Who knows its secret goes on answering for it.
             store::update_client(t, &client)?;
             let entry = Entry::new("client", &client.client_key).before(described(&former)).after(described(&client));
@@ -315,7 +315,7 @@ impl Api {
             authz::require(t.snapshot(), caller, Permission::CLIENT_ROTATE)?;
             let client = store::get_client(t, &client_key.0)?;
             require_version(if_match.0.as_deref(), client.version)?;
-            giving::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
+            delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             let maker = Maker::of(caller);
             let former = t.snapshot().client(&client.client_key);
             let known = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));

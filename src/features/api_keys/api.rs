@@ -13,7 +13,7 @@ use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::scopes::{ClientName, ClientScope, words};
@@ -286,7 +286,7 @@ impl Api {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::MEMBER_KEY_LIST)?;
         members::require_visible(&snapshot, reach, id.0)?;
-        giving::require_whole(&snapshot, reach, id.0)?;
+        delegation::require_whole(&snapshot, reach, id.0)?;
         self.app.read(move |r| members::get(r, id.0)).await?;
         self.list(Some(id.0), None, Window::new(limit.0, offset.0, after.0)?).await
     }
@@ -454,7 +454,7 @@ impl Api {
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = whose.require(t, caller)?;
             if let Owner::Service(_) = new.owner {
-                giving::require_scopes_held(t.snapshot(), caller, &new.scopes)?;
+                delegation::require_scopes_held(t.snapshot(), caller, &new.scopes)?;
             }
             Ok(shown(api_keys::create(t, caller, &new, most)?, reach))
         };
@@ -466,7 +466,7 @@ impl Api {
         let rotate = move |t: &Transaction<'_>, caller: &Identity| {
             let (key, reach) = whose.find(t, caller, id)?;
             if let Owner::Service(_) = key.owner {
-                giving::require_scopes_held(t.snapshot(), caller, &key.scopes)?;
+                delegation::require_scopes_held(t.snapshot(), caller, &key.scopes)?;
             }
             Ok(shown(api_keys::rotate(t, caller, &key)?, reach))
         };

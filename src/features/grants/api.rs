@@ -16,7 +16,7 @@ use crate::kernel::authz::key::ME_READ;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
 use crate::kernel::ids::{GrantId, MemberId, OrganizationId};
@@ -141,7 +141,7 @@ impl Api {
         };
         let grant = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::GRANT_CREATE)?;
-            giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
+            delegation::require_right_held(t.snapshot(), caller, &right.as_right())?;
             let mut changes = Vec::new();
             let mut is_new = false;
             let member = match find(t, body.authentik_sub.as_deref(), body.uid)? {
@@ -188,7 +188,7 @@ impl Api {
         };
         let revoke = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::GRANT_DELETE)?;
-            giving::require_right_held(t.snapshot(), caller, &right.as_right())?;
+            delegation::require_right_held(t.snapshot(), caller, &right.as_right())?;
             let member = find(t, body.authentik_sub.as_deref(), body.uid)?.ok_or(ErrorCode::UserNotFound)?;
             let answer = |deleted| Revoked { deleted, result: "revoked".into() };
             let Some((id, change)) = grants::revoke(t, member.id, &right.as_right())? else {

@@ -18,7 +18,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
-use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{Listed, Reader, Window, Writer};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
@@ -78,12 +78,12 @@ pub fn invite(
     open_max: u64,
 ) -> Result<(Invitation, Entry)> {
     let snapshot = t.snapshot();
-    giving::require_may_invite(snapshot, caller, tenant, None)?;
+    delegation::require_may_invite(snapshot, caller, tenant, None)?;
     let role = role.map(|role| find_role(snapshot, tenant, &role)).transpose()?;
     if role.is_some_and(|role| !role.is_open) {
         return Err(Error::field("role_id", "this role is closed: open it, or choose another"));
     }
-    giving::require_may_invite(snapshot, caller, tenant, role)?;
+    delegation::require_may_invite(snapshot, caller, tenant, role)?;
     if expires_at <= t.now() {
         return Err(Error::field("expires_at", "must be in the future, in Unix milliseconds"));
     }

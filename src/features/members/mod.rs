@@ -20,7 +20,7 @@ use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Transaction, maintenance, use_setup_token};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::authz::giving::{self, Touch};
+use crate::kernel::authz::delegation::{self, Touch};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::promise::{self, Maker, Promise};
@@ -434,7 +434,7 @@ pub fn require_may_touch(
     touch: Touch,
 ) -> Result<()> {
     let rights = authz::store::rights_of(t, id)?;
-    giving::require_may_change(t.snapshot(), caller, (reach, id), (touch, &rights))
+    delegation::require_may_change(t.snapshot(), caller, (reach, id), (touch, &rights))
 }
 
 /// A name that is refused tells that somebody elsewhere has it: who sees one organization gets few such answers in a while

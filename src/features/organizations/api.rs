@@ -14,7 +14,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{InternalCaller, AdminCaller};
 use crate::kernel::authz::permission::{PLATFORM_ORG_CODE, Permission};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::{self, Reach, giving};
+use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::Window;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{ActiveInactive, Body, Page, Reply, Tag, like, ok, require_version};
@@ -209,7 +209,7 @@ impl Api {
             }
             let required = t.snapshot().tenant(id.0).map(|tenant| tenant.requires_second_factor);
             if edit.second_factor_required.is_some() && edit.second_factor_required != required {
-                giving::require_second_factor_rule(t.snapshot(), caller, id.0)?;
+                delegation::require_second_factor_rule(t.snapshot(), caller, id.0)?;
             }
             change(t, id.0, if_match.0.as_deref(), |organization| {
                 if let Some(name) = edit.name {

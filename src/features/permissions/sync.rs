@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::mappers::{MapperCall, MapperResult, SourceClaims, assignable};
 use super::{RoleRecord, Source, store};
 use crate::kernel::app::Transaction;
-use crate::kernel::authz::giving;
+use crate::kernel::authz::delegation;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
@@ -147,14 +147,14 @@ pub fn reconcile(
             synced.kept.push(key.clone());
             continue;
         }
-        giving::require_held(t.snapshot(), caller, organization, role(*id)?)?;
+        delegation::require_held(t.snapshot(), caller, organization, role(*id)?)?;
         synced.added.push(key.clone());
         if !dry_run {
             store::insert_assignment(t, organization, member, *id, source)?;
         }
     }
     for (id, key) in held.iter().filter(|(id, _)| !wanted.iter().any(|(wanted, _)| wanted == id)) {
-        giving::require_may_take(t.snapshot(), caller, organization, role(*id)?)?;
+        delegation::require_may_take(t.snapshot(), caller, organization, role(*id)?)?;
         synced.removed.push(key.clone());
         if !dry_run {
             store::delete_sourced_assignment(t, organization, member, *id, source)?;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::kernel::app::{Occurrence, Transaction};
-use crate::kernel::authz::giving;
+use crate::kernel::authz::delegation;
 use crate::kernel::authz::plugin::{Activation, Exports, Filter, Mode, route_filter};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
@@ -329,7 +329,7 @@ pub fn require_owner(
     (mode, activation, exports): (Mode, &Activation, Exports),
 ) -> Result<()> {
     let hands_out = activation.may_grant || (mode == Mode::Enforce && exports.role_mapper);
-    let is_owner = giving::is_owner(snapshot, caller, organization);
+    let is_owner = delegation::is_owner(snapshot, caller, organization);
     if hands_out && !is_owner { Err(ErrorCode::OwnerNeeded.into()) } else { Ok(()) }
 }
 

@@ -14,7 +14,7 @@ use crate::features::members::{
 use crate::features::quotas::{self, Account, Rules};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::giving::{self, Touch};
+use crate::kernel::authz::delegation::{self, Touch};
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
@@ -39,7 +39,7 @@ impl User {
     /// As who has this reach sees it: of a member who belongs to other organizations too, one of them sees the profile, and
     /// neither names elsewhere nor what is stored.
     pub fn seen(self, snapshot: &Snapshot, reach: Reach) -> Self {
-        if giving::require_whole(snapshot, reach, self.member.id).is_ok() {
+        if delegation::require_whole(snapshot, reach, self.member.id).is_ok() {
             return self;
         }
         let account = Account { size: 0, used: 0, own_size: None, ..self.account };

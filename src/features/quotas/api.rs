@@ -14,7 +14,7 @@ use crate::features::quotas::{self, Account, Rules, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{AdminOrKey, MemberCaller, MemberOrKey};
-use crate::kernel::authz::giving::{self, Gift};
+use crate::kernel::authz::delegation::{self, Gift};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
@@ -374,7 +374,7 @@ impl Api {
     ) -> Reply<MemberQuota> {
         let rules = Rules::of(&self.app.config);
         let update = move |t: &Transaction<'_>, caller: &Identity| {
-            giving::require_any(caller, Gift::Quota)?;
+            delegation::require_any(caller, Gift::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
             members::require_visible(t.snapshot(), reach, id.0)?;
             let member = members::get(t, id.0)?;
@@ -412,7 +412,7 @@ impl Api {
         body: Body<UpdateCeiling>,
     ) -> Reply<OrganizationQuota> {
         let update = move |t: &Transaction<'_>, caller: &Identity| {
-            giving::require_any(caller, Gift::Quota)?;
+            delegation::require_any(caller, Gift::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_CEILING)?;
             let tenant = t.snapshot().tenant(id.0).filter(|tenant| reach.includes(tenant.id));
             tenant.ok_or(ErrorCode::OrganizationNotFound)?;

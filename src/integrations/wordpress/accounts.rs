@@ -19,7 +19,7 @@ use crate::integrations::wordpress::users::Office;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
-use crate::kernel::authz::giving::Touch;
+use crate::kernel::authz::delegation::Touch;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};

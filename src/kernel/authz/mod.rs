@@ -6,7 +6,7 @@ pub mod catalog;
 pub mod client;
 pub mod compare_store;
 pub mod decide;
-pub mod giving;
+pub mod delegation;
 pub mod key;
 pub mod resolved_request;
 pub mod path;
@@ -54,7 +54,7 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
     match &caller.principal {
         Principal::CommandLine => reach_of_program(snapshot, caller, permission),
         Principal::Internal => {
-            if !own.scope.is_some_and(|scope| giving::has_scope(&caller.principal, scope)) {
+            if !own.scope.is_some_and(|scope| delegation::has_scope(&caller.principal, scope)) {
                 return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("the internal secret does not open this"));
             }
             reach_of_program(snapshot, caller, permission)

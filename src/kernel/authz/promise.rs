@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::client::Client;
-use super::giving::{self, RightRow, Touch};
+use super::delegation::{self, RightRow, Touch};
 use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
@@ -113,7 +113,7 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
                     Some(found.ok_or(ErrorCode::RoleNotFound)?)
                 }
             };
-            giving::require_may_invite(snapshot, &caller, tenant, role)
+            delegation::require_may_invite(snapshot, &caller, tenant, role)
         }
         Promise::PasswordLink { member, rights } => {
             let permissions = [Permission::MEMBER_PASSWORD_LINK];
@@ -134,13 +134,13 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
         Promise::ServiceKey { scopes } => {
             let caller = as_caller_in(None)?;
             require_one_of(snapshot, &caller, &[Permission::KEY_CREATE, Permission::KEY_ROTATE])?;
-            giving::require_scopes_held(snapshot, &caller, scopes)
+            delegation::require_scopes_held(snapshot, &caller, scopes)
         }
         Promise::ClientScopes { scopes } => {
             let caller = as_caller_in(None)?;
             let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_ROTATE];
             require_one_of(snapshot, &caller, &permissions)?;
-            giving::require_scopes_held(snapshot, &caller, scopes)
+            delegation::require_scopes_held(snapshot, &caller, scopes)
         }
         Promise::MemberKey { member, rights } | Promise::Password { member, rights } => {
             // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
@@ -208,7 +208,7 @@ fn require_may_change_today(
         if reach.organization().is_some() && reach.organization() != only {
             return Err(ErrorCode::MemberNotFound.into());
         }
-        giving::require_may_change(snapshot, &caller, (reach, member), (touch, rights))
+        delegation::require_may_change(snapshot, &caller, (reach, member), (touch, rights))
     };
     may(None).or_else(|refused| match snapshot.only_tenant(member) {
         Some(tenant) => may(Some(tenant.id)),

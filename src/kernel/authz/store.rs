@@ -8,7 +8,7 @@ use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
 use super::client::{Client, Counters};
-use super::giving::RightRow;
+use super::delegation::RightRow;
 use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, RunState, Mode};
 use super::promise::Maker;

@@ -18,7 +18,7 @@ use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::AdminCaller;
-use crate::kernel::authz::giving::{self, Gift, Touch};
+use crate::kernel::authz::delegation::{self, Gift, Touch};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::Maker;
@@ -438,7 +438,7 @@ impl Api {
                 .filter(|tenant| reach.includes(tenant.id))
                 .ok_or(ErrorCode::OrganizationNotFound)?;
             for role in tenant.roles_of(id.0) {
-                giving::require_may_take(t.snapshot(), caller, tenant.id, role)?;
+                delegation::require_may_take(t.snapshot(), caller, tenant.id, role)?;
             }
             let roles = permissions::held_keys(t.snapshot(), org_id.0, id.0);
             permissions::leave(t, org_id.0, id.0)?;
@@ -469,7 +469,7 @@ impl Api {
             alive(t, member)?;
             t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(ErrorCode::OrganizationNotFound)?;
             if t.snapshot().is_platform(organization) {
-                giving::require_any(caller, Gift::PlatformSeat)?;
+                delegation::require_any(caller, Gift::PlatformSeat)?;
             }
             let view = |since: Timestamp| MembershipView {
                 member_id: member,
@@ -524,7 +524,7 @@ fn switching(is_active: bool) -> Permission {
 
 /// A hash from elsewhere passes the rules of passwords by, and says how much work each sign-in is.
 fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
-    giving::require_any(caller, Gift::PasswordHash)?;
+    delegation::require_any(caller, Gift::PasswordHash)?;
     if reach == Reach::Site {
         return Ok(());
     }

@@ -20,7 +20,7 @@ use crate::kernel::authn::caller::{GatewayCaller, GatewayOrClient};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::authz::{self, giving};
+use crate::kernel::authz::{self, delegation};
 use crate::kernel::config::providers::Provider;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Reply, Tag, done, ok};
@@ -198,7 +198,7 @@ impl Api {
                     Error::new(ErrorCode::SystemRole).saying("an owner or a platform administrator is made by hand")
                 );
             }
-            giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;
             let made = store::list_assignments(t, tenant, uid.0)?
                 .into_iter()
@@ -223,7 +223,7 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::ASSIGNMENT_DELETE)?;
             let held = store::list_assignments(t, tenant, uid.0)?.into_iter().find(|held| held.role == role_id.0);
             let role = store::get_role(t, tenant, held.ok_or(ErrorCode::AssignmentNotFound)?.role)?;
-            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             if role.is_protected() {
                 require_not_last(t, tenant, uid.0)?;
             }

@@ -15,7 +15,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::GatewayCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::{self, giving};
+use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::{Listed, Window};
 use crate::kernel::error::{ErrorCode, Error, Field};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
@@ -139,13 +139,13 @@ impl Api {
                     Error::new(ErrorCode::SystemRole).saying("a mapping never yields an owner or a platform administrator")
                 );
             }
-            giving::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;
             require_version(if_match.0.as_deref(), former.as_ref().map_or(0, |former| former.updated_at.0))?;
             if let Some(former) = former.as_ref().filter(|former| former.role != role.id) {
                 // The next sync takes from everybody what it gave.
                 let lost = known_role(t.snapshot(), tenant, former.role)?;
-                giving::require_may_take(t.snapshot(), caller, tenant, lost)?;
+                delegation::require_may_take(t.snapshot(), caller, tenant, lost)?;
             }
             if former.is_none() && store::count_mappings(t, tenant)? >= mappings_max {
                 let message = format!("this organization has {mappings_max} mappings already (limits.role_mappings)");
@@ -195,7 +195,7 @@ impl Api {
             let tenant = authz::require_in_tenant(t.snapshot(), caller, Permission::MAPPING_DELETE)?;
             let former = store::find_mapping(t, tenant, source.into(), &key)?.ok_or(ErrorCode::MappingNotFound)?;
             require_version(if_match.0.as_deref(), former.updated_at.0)?;
-            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
+            delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
                 json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}),

@@ -16,7 +16,7 @@ use crate::kernel::authz::catalog::{Catalog, PermissionIndex};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
-use crate::kernel::authz::{self, giving};
+use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::Window;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, ok, require_version};
@@ -215,10 +215,10 @@ impl Api {
             // Opening gives what is ticked to everybody who holds the role; closing takes it.
             let known = known_role(t.snapshot(), tenant, role.id)?;
             if role.is_open && !former.is_open {
-                giving::require_held(t.snapshot(), caller, tenant, known)?;
+                delegation::require_held(t.snapshot(), caller, tenant, known)?;
             }
             if !role.is_open && former.is_open {
-                giving::require_may_take(t.snapshot(), caller, tenant, known)?;
+                delegation::require_may_take(t.snapshot(), caller, tenant, known)?;
             }
             if let Some(name) = body.0.display_name {
                 role.display_name = name.0;
@@ -257,7 +257,7 @@ impl Api {
             if store::role_is_used(t, role.id)? {
                 return Err(ErrorCode::RoleInUse.into());
             }
-            giving::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
+            delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             // An open link must not give what is no more.
             let withdrawn = store::count_open_invitations(t, role.id)?;
             t.happened(&Occurrence::RoleDeleted(role.id))?;
@@ -403,6 +403,6 @@ fn ticks<'n>(
             return Err(Error::new(ErrorCode::NotHeld).saying(message));
         }
     }
-    giving::require_may_retick(snapshot, caller, (tenant, role), &sent)?;
+    delegation::require_may_retick(snapshot, caller, (tenant, role), &sent)?;
     Ok(sent.into_iter().collect())
 }

@@ -14,7 +14,7 @@ use crate::features::provisioning::{self, Edit, NewUser, User};
 use crate::features::quotas::{self, Rules};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
-use crate::kernel::authz::giving::{self, Gift, Touch};
+use crate::kernel::authz::delegation::{self, Gift, Touch};
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
@@ -383,7 +383,7 @@ const FIRST_KEY_SCOPES: [&str; 4] = ["me:read", "videos:write", "quotas:read", "
 pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permission, sets_quota: bool) -> Result<Reach> {
     let reach = authz::require(t.snapshot(), caller, permission)?;
     if sets_quota {
-        giving::require_any(caller, Gift::Quota)?;
+        delegation::require_any(caller, Gift::Quota)?;
         authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
     }
     let message = "users are the site's: leave X-Tenant-ID out, and say by org_code where one belongs";
@@ -394,7 +394,7 @@ pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permissi
 fn organization(snapshot: &Snapshot, caller: &Identity, named: &str) -> Result<OrganizationId> {
     let id = snapshot.tenant_named(named).map(|tenant| tenant.id).ok_or(ErrorCode::OrganizationNotFound)?;
     if snapshot.is_platform(id) {
-        giving::require_any(caller, Gift::PlatformSeat)?;
+        delegation::require_any(caller, Gift::PlatformSeat)?;
     }
     Ok(id)
 }
