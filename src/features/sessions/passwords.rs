@@ -124,7 +124,7 @@ async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) 
     let ask = move |t: &Transaction<'_>, _: &Identity| {
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
         if !t.snapshot().is_active(member.id)
-            || outbox::hurry_letter(t, member.id, Kind::PasswordForgotten)?
+            || outbox::expedite_mail(t, member.id, Kind::PasswordForgotten)?
             || store::has_token_since(t, member.id, PURPOSE, since)?
         {
             return Ok(Changed::nothing(()));

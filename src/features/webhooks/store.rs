@@ -122,7 +122,7 @@ const COUNT_DELIVERIES: &str = "
 /// Deletes a webhook; answers how many deliveries it had, counted up to [`Window::COUNTED_MAX`]. Nobody sees them any
 /// more: [`super::forget_target`] deletes them piece by piece.
 pub fn delete_webhook(w: &Writer<'_>, id: WebhookId) -> Result<u64> {
-    let (target, counted_max) = (outbox::calls_to(id), Window::COUNTED_MAX as i64);
+    let (target, counted_max) = (outbox::webhook_target(id), Window::COUNTED_MAX as i64);
     let deliveries =
         w.one(COUNT_DELIVERIES, &[(":target", &target), (":counted_max", &counted_max)], |row| row.get::<_, i64>(0))?;
     w.execute(DELETE_WEBHOOK, &[(":id", &id)])?;

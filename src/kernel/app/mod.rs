@@ -52,7 +52,7 @@ use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::intake::Intake;
 use crate::kernel::outbound::Outbound;
-use crate::kernel::outbox::{self, Event, Neighbours};
+use crate::kernel::outbox::{self, Event, ExternalTargets};
 use crate::kernel::sandbox::Host;
 use crate::kernel::secret::{self, Hash, Sealer};
 use denials::{Denials, Refusals};
@@ -81,7 +81,7 @@ pub struct App {
     pub host: Host,
     /// Notified when there are new deliveries.
     pub outbox: tokio::sync::Notify,
-    neighbours: Neighbours,
+    neighbours: ExternalTargets,
     /// What the features have to do with the changes of others.
     features: &'static Features,
     /// The decision log.
@@ -242,7 +242,7 @@ impl App {
             .await?;
         db.mark(State::Idle).await?;
         let keys = keys::keys_of(&keys, &config)?;
-        let (sealer, neighbours) = (Sealer::new(server_key), Neighbours::of(&config));
+        let (sealer, neighbours) = (Sealer::new(server_key), ExternalTargets::of(&config));
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
@@ -482,7 +482,7 @@ pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
 fn apply<T>(
     (w, encryption, features): (&Writer<'_>, &Encryption, &'static Features),
     snapshot: &mut Snapshot,
-    neighbours: Neighbours,
+    neighbours: ExternalTargets,
     (caller, action): (&Identity, &'static str),
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
 ) -> Result<(Committed<T>, usize)> {

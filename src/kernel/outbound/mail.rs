@@ -21,17 +21,17 @@ use crate::kernel::ids::MemberId;
 macro_rules! letters {
     ($($name:ident $file:literal;)*) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        enum Letter { $($name,)* }
+        enum MailTemplate { $($name,)* }
 
-        impl Letter {
+        impl MailTemplate {
             #[cfg(test)]
-            const ALL: &'static [Letter] = &[$(Letter::$name,)*];
+            const ALL: &'static [MailTemplate] = &[$(MailTemplate::$name,)*];
 
             /// The subject, an empty line, and the text.
             fn template(self, language: Language) -> &'static str {
                 match (self, language) {
-                    $((Letter::$name, Language::English) => include_str!(concat!("letters/en/", $file)),
-                      (Letter::$name, Language::Chinese) => include_str!(concat!("letters/zh-TW/", $file)),)*
+                    $((MailTemplate::$name, Language::English) => include_str!(concat!("letters/en/", $file)),
+                      (MailTemplate::$name, Language::Chinese) => include_str!(concat!("letters/zh-TW/", $file)),)*
                 }
             }
         }
@@ -58,50 +58,50 @@ pub struct Mail {
 
 /// What all mail of this site has in common.
 #[derive(Debug, Clone, Copy)]
-pub struct Writer<'a> {
+pub struct MailWriter<'a> {
     pub language: Language,
     /// The address of the site.
     pub site: &'a str,
 }
 
 /// Renders and sends the mail of this site.
-pub fn writer<'a>(config: &'a Config, site: &'a str) -> Writer<'a> {
-    Writer { language: config.mail_language, site }
+pub fn writer<'a>(config: &'a Config, site: &'a str) -> MailWriter<'a> {
+    MailWriter { language: config.mail_language, site }
 }
 
-impl Writer<'_> {
+impl MailWriter<'_> {
     /// A link with which the member sets a new password.
     pub fn password_link(self, member: MemberId, to: String, url: &str, ttl_s: u64) -> Mail {
-        self.write(Letter::PasswordLink, (member, to), &[("url", url), ("within", &self.in_words(ttl_s))])
+        self.write(MailTemplate::PasswordLink, (member, to), &[("url", url), ("within", &self.in_words(ttl_s))])
     }
 
     /// The same for who has none yet.
     pub fn welcome(self, member: MemberId, to: String, url: &str, ttl_s: u64) -> Mail {
-        self.write(Letter::Welcome, (member, to), &[("url", url), ("within", &self.in_words(ttl_s))])
+        self.write(MailTemplate::Welcome, (member, to), &[("url", url), ("within", &self.in_words(ttl_s))])
     }
 
     /// Tells a member that its storage is nearly full.
     pub fn quota_warning(self, member: MemberId, to: String, percent: u64, used: u64, size: u64) -> Mail {
         let (percent, used, size) = (percent.to_string(), in_units(used), in_units(size));
-        self.write(Letter::QuotaWarning, (member, to), &[("percent", &percent), ("used", &used), ("size", &size)])
+        self.write(MailTemplate::QuotaWarning, (member, to), &[("percent", &percent), ("used", &used), ("size", &size)])
     }
 
     /// The code that proves the e-mail of a registration.
     pub fn email_code(self, member: MemberId, to: String, code: &str, ttl_s: u64) -> Mail {
-        self.write(Letter::EmailCode, (member, to), &[("code", code), ("within", &self.in_words(ttl_s))])
+        self.write(MailTemplate::EmailCode, (member, to), &[("code", code), ("within", &self.in_words(ttl_s))])
     }
 
     /// Tells a member that somebody tried to register with the member's e-mail.
     pub fn known_already(self, member: MemberId, to: String) -> Mail {
-        self.write(Letter::KnownAlready, (member, to), &[])
+        self.write(MailTemplate::KnownAlready, (member, to), &[])
     }
 
     /// Tells a member that one of the member's API keys ends soon.
     pub fn key_ends(self, member: MemberId, to: String, key: &str, in_s: u64) -> Mail {
-        self.write(Letter::KeyEnds, (member, to), &[("key", key), ("within", &self.in_words(in_s))])
+        self.write(MailTemplate::KeyEnds, (member, to), &[("key", key), ("within", &self.in_words(in_s))])
     }
 
-    fn write(self, letter: Letter, (member, to): (MemberId, String), values: &[(&str, &str)]) -> Mail {
+    fn write(self, letter: MailTemplate, (member, to): (MemberId, String), values: &[(&str, &str)]) -> Mail {
         let (subject, text) = letter.template(self.language).split_once("\n\n").unwrap_or_default();
         let values: Vec<(&str, &str)> = values.iter().copied().chain([("site", self.site)]).collect();
         Mail { member, to, subject: subject.to_owned(), text: filled(text, &values) }
@@ -298,8 +298,8 @@ mod tests {
         }
     }
 
-    fn writer(language: Language) -> Writer<'static> {
-        Writer { language, site: "https://example.org" }
+    fn writer(language: Language) -> MailWriter<'static> {
+        MailWriter { language, site: "https://example.org" }
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
             names.sort();
             names
         };
-        for letter in Letter::ALL {
+        for letter in MailTemplate::ALL {
             let (english, chinese) = (letter.template(Language::English), letter.template(Language::Chinese));
             assert_ne!(english, chinese, "{letter:?}");
             assert_eq!(gaps(english), gaps(chinese), "{letter:?}");

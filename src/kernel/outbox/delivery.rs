@@ -109,14 +109,14 @@ pub struct Filter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::calls_to;
+    use super::super::webhook_target;
     use super::*;
 
     #[test]
     fn a_name_leads_back_to_its_delivery() {
         let id = WebhookId::new();
-        assert_eq!(Target::of(&calls_to(id)), Some(Target::Webhook(id)));
-        assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, calls_to(id))));
+        assert_eq!(Target::of(&webhook_target(id)), Some(Target::Webhook(id)));
+        assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, webhook_target(id))));
         let member = MemberId::new();
         let account = format!("{SFTPGO}{}", member.0.simple());
         assert_eq!(Target::of(&account), Some(Target::Sftpgo(member)));

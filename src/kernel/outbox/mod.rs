@@ -95,7 +95,7 @@ impl Event {
 
 /// The targets that are settings, not rows.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Neighbours {
+pub struct ExternalTargets {
     pub sftpgo: bool,
     pub mail: bool,
     pub wordpress: bool,
@@ -111,7 +111,7 @@ pub const MAIL: &str = "mail ";
 /// What the target of a webhook begins with; its id follows.
 pub const WEBHOOK: &str = "webhook ";
 
-impl Neighbours {
+impl ExternalTargets {
     pub fn of(config: &Config) -> Self {
         Self {
             sftpgo: config.has_sftpgo(),
@@ -134,7 +134,7 @@ const ADDRESS: &str = "
     values (:target, :event_id, 'pending', :now, :now)";
 
 /// Adds an event with one delivery per target; returns the number of deliveries.
-pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &Event) -> Result<usize> {
+pub fn record(w: &Writer<'_>, neighbours: ExternalTargets, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
     let maker = event.maker.as_ref().map(Maker::text);
     let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
@@ -156,31 +156,31 @@ pub fn record(w: &Writer<'_>, neighbours: Neighbours, request_id: &str, event: &
     // An account that is gone needs to be told nothing.
     let is_told = neighbours.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
     let user = event.member.filter(|_| is_told);
-    let neighbours = account.map(account_of).into_iter().chain(user.map(user_of)).chain(reader.map(letters_of));
+    let neighbours = account.map(sftpgo_target).into_iter().chain(user.map(wordpress_target)).chain(reader.map(mail_target));
     let mut addressed = 0;
-    for target in webhooks.into_iter().map(calls_to).chain(neighbours) {
+    for target in webhooks.into_iter().map(webhook_target).chain(neighbours) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(addressed)
 }
 
 /// The target of a webhook.
-pub fn calls_to(webhook: WebhookId) -> String {
+pub fn webhook_target(webhook: WebhookId) -> String {
     format!("{WEBHOOK}{}", webhook.0.simple())
 }
 
 /// The target of a member's account at SFTPGo.
-fn account_of(member: MemberId) -> String {
+fn sftpgo_target(member: MemberId) -> String {
     format!("{SFTPGO}{}", member.0.simple())
 }
 
 /// The target of a member's account at WordPress.
-fn user_of(member: MemberId) -> String {
+fn wordpress_target(member: MemberId) -> String {
     format!("{WORDPRESS}{}", member.0.simple())
 }
 
 /// The delivery target for mail to a member.
-pub fn letters_of(member: MemberId) -> String {
+pub fn mail_target(member: MemberId) -> String {
     format!("{MAIL}{}", member.0.simple())
 }
 
@@ -197,8 +197,8 @@ const HURRY: &str = "
     where target = :target and state = 'pending'";
 
 /// Makes the pending mail to a member due now if it includes this kind; returns whether it does.
-pub fn hurry_letter(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
-    let target = letters_of(member);
+pub fn expedite_mail(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
+    let target = mail_target(member);
     let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(()))?;
     if found.is_some() {
         w.execute(HURRY, &[(":now", &w.now()), (":target", &target)])?;

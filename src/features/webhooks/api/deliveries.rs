@@ -145,7 +145,7 @@ impl Api {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::OUTBOX_LIST)?;
         let target_of = |text: String| match WebhookId::of(&text) {
             id if id.is_nil() => text,
-            id => outbox::calls_to(id),
+            id => outbox::webhook_target(id),
         };
         let filter = Filter {
             organization: reach.organization(),

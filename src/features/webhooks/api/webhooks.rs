@@ -246,7 +246,7 @@ impl Api {
             Ok(Changed::new((), entry))
         };
         self.app.change(&caller, "webhook.delete", delete).await?;
-        forget_target(&self.app, outbox::calls_to(id.0)).await?;
+        forget_target(&self.app, outbox::webhook_target(id.0)).await?;
         Ok(done())
     }
 
