@@ -26,7 +26,7 @@ pub const USAGE: &str = "used_quota_size";
 
 /// The desired account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct DesiredAccount {
     pub member: MemberId,
     pub username: String,
     pub is_active: bool,
@@ -49,14 +49,14 @@ pub struct Difference {
 
 /// Settings that the desired account depends on, beside the rows.
 #[derive(Clone)]
-pub struct Bases {
+pub struct DesiredStateInputs {
     rules: Rules,
     snapshot: Arc<Snapshot>,
     home: String,
     media_root: PathBuf,
 }
 
-impl Bases {
+impl DesiredStateInputs {
     pub fn of(app: &App) -> Self {
         Self {
             rules: Rules::of(&app.config),
@@ -67,10 +67,10 @@ impl Bases {
     }
 
     /// The desired account of a member with this name.
-    pub fn wish(&self, r: &Reader<'_>, member: &Member, username: String) -> Result<Wish> {
+    pub fn desired_account(&self, r: &Reader<'_>, member: &Member, username: String) -> Result<DesiredAccount> {
         let account = quotas::account(r, &self.rules, &self.snapshot, member.id)?;
         let has_room = quotas::has_room(r, &self.rules, &self.snapshot, member.id)?;
-        Ok(Wish {
+        Ok(DesiredAccount {
             member: member.id,
             is_active: member.is_active(),
             size: account.size,
@@ -91,7 +91,7 @@ impl Bases {
     }
 }
 
-impl Wish {
+impl DesiredAccount {
     /// An account that did not exist before.
     pub fn new_account(&self) -> Account {
         let mut user = Account::new();
@@ -189,8 +189,8 @@ fn folders(permissions: &Value) -> Vec<(&str, BTreeSet<&str>)> {
 mod tests {
     use super::*;
 
-    fn wish() -> Wish {
-        Wish {
+    fn wish() -> DesiredAccount {
+        DesiredAccount {
             member: MemberId::new(),
             username: "kim".into(),
             is_active: true,
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_was_made_is_in_line() {
-        for wish in [wish(), Wish { has_room: false, ..wish() }, Wish { is_active: false, home: None, ..wish() }] {
+        for wish in [wish(), DesiredAccount { has_room: false, ..wish() }, DesiredAccount { is_active: false, home: None, ..wish() }] {
             let user = wish.new_account();
             assert!(wish.differences(&user).is_empty(), "{user:?}");
             assert!(!wish.is_anothers(&user));
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn what_was_full_is_exactly_as_before_once_it_has_room() {
         let open = wish();
-        let full = Wish { has_room: false, ..open.clone() };
+        let full = DesiredAccount { has_room: false, ..open.clone() };
         let alone = open.new_account();
         let limited = full.applied_to(&alone);
         assert_eq!((&limited["permissions"], &limited["quota_size"]), (&json!({"/": WITHOUT_WRITING}), &json!(1_000)));
@@ -240,7 +240,7 @@ mod tests {
         assert!(full.differences(&limited).is_empty());
         assert_eq!(open.applied_to(&limited), with_folders);
         // No limit at all is what 0 would be there.
-        let nothing = Wish { size: 0, ..full };
+        let nothing = DesiredAccount { size: 0, ..full };
         assert_eq!(nothing.applied_to(&with_folders)["quota_size"], NO_ROOM);
     }
 

@@ -15,7 +15,7 @@ pub type Account = Map<String, Value>;
 
 /// Why something did not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
+pub enum ClientError {
     Later {
         why: String,
         not_before_s: Option<u64>,
@@ -24,13 +24,13 @@ pub enum Trouble {
     Refused(String),
 }
 
-impl Trouble {
+impl ClientError {
     pub fn later(why: impl Into<String>) -> Self {
         Self::Later { why: why.into(), not_before_s: None }
     }
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for ClientError {
     fn from(error: Error) -> Self {
         let not_before_s = error.retry_after_s.map(|seconds| u64::from(seconds.get()));
         Self::Later { why: error.source.as_deref().unwrap_or(error.message()).to_owned(), not_before_s }
@@ -39,18 +39,18 @@ impl From<Error> for Trouble {
 
 /// A turn at SFTPGo's users: between reading one and writing it nobody else of us writes. Every request has its time-out,
 /// and nothing that SFTPGo asks of us waits for a turn.
-pub struct Turn<'a> {
+pub struct Connection<'a> {
     app: &'a App,
     /// What all use until it does not count any more.
     token: OwnedMutexGuard<Option<String>>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> Connection<'a> {
     pub async fn begin(app: &'a App) -> Self {
         Self { app, token: app.outbound.token_at("sftpgo").lock_owned().await }
     }
 
-    pub async fn find(&mut self, name: &str) -> Result<Option<Account>, Trouble> {
+    pub async fn find(&mut self, name: &str) -> Result<Option<Account>, ClientError> {
         let answer = self.ask(Method::GET, &["users", name], &[], None).await?;
         match answer.status {
             404 => Ok(None),
@@ -60,7 +60,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Makes a user; false when there is one of this name.
-    pub async fn create(&mut self, user: &Account) -> Result<bool, Trouble> {
+    pub async fn create(&mut self, user: &Account) -> Result<bool, ClientError> {
         let answer = self.ask(Method::POST, &["users"], &[], Some(user)).await?;
         match answer.status {
             201 => Ok(true),
@@ -70,30 +70,30 @@ impl<'a> Turn<'a> {
     }
 
     /// Replaces a user; may end its sessions, which keep the former settings otherwise.
-    pub async fn put(&mut self, name: &str, user: &Account, ends_sessions: bool) -> Result<(), Trouble> {
+    pub async fn put(&mut self, name: &str, user: &Account, ends_sessions: bool) -> Result<(), ClientError> {
         let query: &[(&str, &str)] = if ends_sessions { &[("disconnect", "1")] } else { &[] };
         let answer = self.ask(Method::PUT, &["users", name], query, Some(user)).await?;
         if answer.status == 200 { Ok(()) } else { Err(unexpected(&answer)) }
     }
 
-    pub async fn delete(&mut self, name: &str) -> Result<(), Trouble> {
+    pub async fn delete(&mut self, name: &str) -> Result<(), ClientError> {
         let answer = self.ask(Method::DELETE, &["users", name], &[], None).await?;
         if matches!(answer.status, 200 | 404) { Ok(()) } else { Err(unexpected(&answer)) }
     }
 
     /// A page of users, in the order of their names.
-    pub async fn list(&mut self, offset: u64, limit: u64) -> Result<Vec<Account>, Trouble> {
+    pub async fn list(&mut self, offset: u64, limit: u64) -> Result<Vec<Account>, ClientError> {
         let (offset, limit) = (offset.to_string(), limit.to_string());
         let query = [("offset", offset.as_str()), ("limit", limit.as_str()), ("order", "ASC")];
         let answer = self.ask(Method::GET, &["users"], &query, None).await?;
         if answer.status != 200 {
             return Err(unexpected(&answer));
         }
-        serde_json::from_value(answer.json()?).map_err(|e| Trouble::later(format!("its list of users is none: {e}")))
+        serde_json::from_value(answer.json()?).map_err(|e| ClientError::later(format!("its list of users is none: {e}")))
     }
 
     /// Lets it count a user's files anew. Answers whether it does; it may not count at all, or be at it.
-    pub async fn scan(&mut self, name: &str) -> Result<bool, Trouble> {
+    pub async fn scan(&mut self, name: &str) -> Result<bool, ClientError> {
         let answer = self.ask(Method::POST, &["quotas", "users", name, "scan"], &[], None).await?;
         match answer.status {
             202 => Ok(true),
@@ -109,9 +109,9 @@ impl<'a> Turn<'a> {
         path: &[&str],
         query: &[(&str, &str)],
         body: Option<&Account>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, ClientError> {
         if path.iter().any(|part| [".", "..", ""].contains(part)) {
-            return Err(Trouble::Refused("this name cannot be a part of an address".into()));
+            return Err(ClientError::Refused("this name cannot be a part of an address".into()));
         }
         let url = url_of(&self.app.config.sftpgo_url, path, query)?;
         let is_by_token = !self.app.config.sftpgo_username.is_empty();
@@ -123,7 +123,7 @@ impl<'a> Turn<'a> {
         require_usable(answer)
     }
 
-    async fn send(&mut self, method: &Method, url: &Url, body: Option<&Account>) -> Result<Answer, Trouble> {
+    async fn send(&mut self, method: &Method, url: &Url, body: Option<&Account>) -> Result<Answer, ClientError> {
         let secret = self.app.config.sftpgo_secret.clone().unwrap_or_default();
         let request = self.app.outbound.client()?.request(method.clone(), url.clone());
         let request = match self.app.config.sftpgo_username.is_empty() {
@@ -141,7 +141,7 @@ impl<'a> Turn<'a> {
     }
 
     /// The token of now, or a new one.
-    async fn token(&mut self, password: &str) -> Result<String, Trouble> {
+    async fn token(&mut self, password: &str) -> Result<String, ClientError> {
         if let Some(token) = self.token.as_ref() {
             return Ok(token.clone());
         }
@@ -152,18 +152,18 @@ impl<'a> Turn<'a> {
             return Err(unexpected(&answer));
         }
         let body = answer.json()?;
-        let text = body["access_token"].as_str().ok_or_else(|| Trouble::later("it gave no token"))?.to_owned();
+        let text = body["access_token"].as_str().ok_or_else(|| ClientError::later("it gave no token"))?.to_owned();
         Ok(self.token.insert(text).clone())
     }
 }
 
-fn built(request: RequestBuilder) -> Result<Request, Trouble> {
-    request.build().map_err(|e| Trouble::later(format!("the request cannot be made: {}", e.without_url())))
+fn built(request: RequestBuilder) -> Result<Request, ClientError> {
+    request.build().map_err(|e| ClientError::later(format!("the request cannot be made: {}", e.without_url())))
 }
 
-fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Trouble> {
-    let mut url = Url::parse(base).map_err(|e| Trouble::later(format!("sftpgo.url: {e}")))?;
-    url.path_segments_mut().map_err(|()| Trouble::later("sftpgo.url is no address"))?.extend(path);
+fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, ClientError> {
+    let mut url = Url::parse(base).map_err(|e| ClientError::later(format!("sftpgo.url: {e}")))?;
+    url.path_segments_mut().map_err(|()| ClientError::later("sftpgo.url is no address"))?.extend(path);
     if !query.is_empty() {
         url.query_pairs_mut().extend_pairs(query);
     }
@@ -171,13 +171,13 @@ fn url_of(base: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Trou
 }
 
 /// Sorts out what says nothing about what was asked: trouble of its own, our credential, a page of something in between.
-fn require_usable(answer: Answer) -> Result<Answer, Trouble> {
+fn require_usable(answer: Answer) -> Result<Answer, ClientError> {
     let status = answer.status;
     let not_before_s = retry_after(&answer.headers, Timestamp::now());
     match status {
-        429 | 500.. => Err(Trouble::Later { why: format!("it answered {status}"), not_before_s }),
-        401 => Err(Trouble::later("it answered 401: are sftpgo.username and sftpgo.secret_file right?")),
-        300..=399 => Err(Trouble::later(format!("it answered {status}: is sftpgo.url the address itself?"))),
+        429 | 500.. => Err(ClientError::Later { why: format!("it answered {status}"), not_before_s }),
+        401 => Err(ClientError::later("it answered 401: are sftpgo.username and sftpgo.secret_file right?")),
+        300..=399 => Err(ClientError::later(format!("it answered {status}: is sftpgo.url the address itself?"))),
         _ => {
             // It always answers JSON: anything else comes from something in between.
             answer.json()?;
@@ -187,24 +187,24 @@ fn require_usable(answer: Answer) -> Result<Answer, Trouble> {
 }
 
 /// An answer that was not expected. A validation error is final; its text names fields, not persons, but may be long.
-fn unexpected(answer: &Answer) -> Trouble {
+fn unexpected(answer: &Answer) -> ClientError {
     const SHOWN: usize = 200;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = [&body["message"], &body["error"]].into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
     let shown: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN).collect();
     match answer.status {
-        400 => Trouble::Refused(format!("it answered 400: {shown}")),
-        403 => Trouble::later(format!("it answered 403: may our administrator there do this? {shown}")),
-        status => Trouble::later(format!("it answered {status}: {shown}")),
+        400 => ClientError::Refused(format!("it answered 400: {shown}")),
+        403 => ClientError::later(format!("it answered 403: may our administrator there do this? {shown}")),
+        status => ClientError::later(format!("it answered {status}: {shown}")),
     }
 }
 
-fn user_of(answer: &Answer, name: &str) -> Result<Account, Trouble> {
+fn user_of(answer: &Answer, name: &str) -> Result<Account, ClientError> {
     // SFTPGo may be told to fold names.
     let is_same = |user: &Account| name_of(user).trim().to_lowercase() == name.trim().to_lowercase();
     match answer.json()? {
         Value::Object(user) if is_same(&user) => Ok(user),
-        _ => Err(Trouble::later("it told of another user than was asked for")),
+        _ => Err(ClientError::later("it told of another user than was asked for")),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::account::Bases;
+use super::account::DesiredStateInputs;
 use crate::features::quotas::SIZE_MAX;
 use crate::features::videos::path::{VideoPath, is_folder, is_ignored};
 use crate::kernel::app::App;
@@ -60,7 +60,7 @@ impl Action {
 
 /// The outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum EventOutcome {
     Done,
     /// It changes nothing, for this reason.
     Ignored(&'static str),
@@ -90,7 +90,7 @@ pub struct FileEvent {
     /// When it happened: nanoseconds since 1970, by SFTPGo's clock.
     pub at: i64,
     /// A digest that identifies the event; `None` if SFTPGo sent no session id or timestamp.
-    pub mark: Option<Hash>,
+    pub event_id: Option<Hash>,
 }
 
 /// How far SFTPGo's clock may be ahead of ours, in nanoseconds. An event of a later time counts as of that time, so that
@@ -102,18 +102,18 @@ const SUCCEEDED: i64 = 1;
 const OVER_QUOTA: i64 = 3;
 
 /// What it is about: an action that may concern us, and SFTPGo's name of the user.
-pub fn read_heading(body: &Value) -> Result<Result<(Action, &str), Heard>> {
+pub fn read_heading(body: &Value) -> Result<Result<(Action, &str), EventOutcome>> {
     let mut faults = Vec::new();
     let (word, username) = (needed(body, "action", &mut faults), needed(body, "username", &mut faults));
     match (word, username, Action::of(word)) {
         _ if !faults.is_empty() => Err(Error::fields(faults)),
-        (_, _, None) => Ok(Err(Heard::Ignored("this action changes no file"))),
+        (_, _, None) => Ok(Err(EventOutcome::Ignored("this action changes no file"))),
         (_, username, Some(action)) => Ok(Ok((action, username))),
     }
 }
 
 /// Reads an event of a member's; says all that is wrong with it at once.
-pub fn read(app: &App, body: &Value, (action, username): (Action, &str)) -> Result<Result<FileEvent, Heard>> {
+pub fn read(app: &App, body: &Value, (action, username): (Action, &str)) -> Result<Result<FileEvent, EventOutcome>> {
     let mut faults = Vec::new();
     let path = needed(body, "virtual_path", &mut faults);
     let target = action.has_target().then(|| needed(body, "virtual_target_path", &mut faults));
@@ -136,20 +136,20 @@ pub fn read(app: &App, body: &Value, (action, username): (Action, &str)) -> Resu
         Action::PreUpload => action,
         // What lay there before may be gone or cut short; only a look tells.
         Action::Upload if !app.config.media_root.as_os_str().is_empty() => Action::FailedUpload,
-        _ => return Ok(Err(Heard::Ignored("it did not succeed"))),
+        _ => return Ok(Err(EventOutcome::Ignored("it did not succeed"))),
     };
     let is_ignored = is_ignored(&app.config.ignored_names, target.unwrap_or(path));
     let is_known_source = path_of(app, username, path).is_ok();
     let (action, path, target) = match paths(app, username, (told, path, target)) {
         Ok(paths) => paths,
-        Err(_) if is_ignored || !is_of_new_file(told) => return Ok(Err(Heard::Ignored(NO_VIDEO))),
+        Err(_) if is_ignored || !is_of_new_file(told) => return Ok(Err(EventOutcome::Ignored(NO_VIDEO))),
         Err(refused) => return Err(refused),
     };
     if action == Action::PreUpload && is_ignored {
-        return Ok(Err(Heard::Ignored(NO_VIDEO)));
+        return Ok(Err(EventOutcome::Ignored(NO_VIDEO)));
     }
     if is_known_source && target.as_ref().is_some_and(|target| rest_below(target.as_str(), path.as_str()).is_some()) {
-        return Ok(Err(Heard::Ignored("the target is the source, or lies in it")));
+        return Ok(Err(EventOutcome::Ignored("the target is the source, or lies in it")));
     }
     let word = text(body, "action").unwrap_or_default();
     let mark = text(body, "session_id")
@@ -158,7 +158,7 @@ pub fn read(app: &App, body: &Value, (action, username): (Action, &str)) -> Resu
     let now = Timestamp::now().0.saturating_mul(1_000_000);
     let at = timestamp.filter(|at| *at > 0).map_or(now, |at| at.min(now.saturating_add(AHEAD_NS_MAX)));
     let (disk, is_over_quota) = (disk_of(app, body, username), status == OVER_QUOTA);
-    Ok(Ok(FileEvent { action, path, target, size, disk, is_over_quota, at, mark }))
+    Ok(Ok(FileEvent { action, path, target, size, disk, is_over_quota, at, event_id: mark }))
 }
 
 const NO_VIDEO: &str = "a file of this name is no video";
@@ -218,7 +218,7 @@ fn disk_of(app: &App, body: &Value, username: &str) -> Disk {
     if !matches!(body["fs_provider"].as_i64(), None | Some(0)) {
         return Disk::Elsewhere;
     }
-    let home = Bases::of(app).home_of(username);
+    let home = DesiredStateInputs::of(app).home_of(username);
     let (real, below) = (text(body, "path"), text(body, "virtual_path").unwrap_or_default());
     let is_home = home.zip(real).is_some_and(|(home, real)| real.strip_prefix(&home) == Some(below));
     if is_home { Disk::Home } else { Disk::Somewhere }

@@ -7,9 +7,9 @@
 pub mod account;
 pub mod api;
 mod client;
-pub mod door;
+pub mod login;
 pub mod event;
-pub mod files;
+pub mod file_events;
 pub mod reconcile;
 mod store;
 
@@ -24,31 +24,31 @@ use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
 use crate::kernel::outbox::delivery::{Delivery, Outcome};
-use account::Wish;
-use client::{Trouble, Turn};
+use account::DesiredAccount;
+use client::{ClientError, Connection};
 
 pub fn require_configured(config: &Config) -> Result<()> {
     if config.has_sftpgo() { Ok(()) } else { Err(ErrorCode::SftpgoNotConfigured.into()) }
 }
 
-impl From<Trouble> for Outcome {
-    fn from(trouble: Trouble) -> Self {
+impl From<ClientError> for Outcome {
+    fn from(trouble: ClientError) -> Self {
         match trouble {
-            Trouble::Later { why, not_before_s } => Self::Failed { why, not_before_s },
-            Trouble::Refused(why) => Self::Refused(why),
+            ClientError::Later { why, not_before_s } => Self::Failed { why, not_before_s },
+            ClientError::Refused(why) => Self::Refused(why),
         }
     }
 }
 
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Self {
+impl From<ClientError> for Error {
+    fn from(trouble: ClientError) -> Self {
         let failed = |why: String| Self::new(ErrorCode::NeighbourFailed).because(format!("SFTPGo: {why}"));
         match trouble {
-            Trouble::Later { why, not_before_s } => match not_before_s {
+            ClientError::Later { why, not_before_s } => match not_before_s {
                 Some(seconds) => failed(why).retry_after(seconds),
                 None => failed(why),
             },
-            Trouble::Refused(why) => failed(why),
+            ClientError::Refused(why) => failed(why),
         }
     }
 }
@@ -79,16 +79,16 @@ pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result
 }
 
 /// What was done, or why there was nothing to do.
-type Followed = Result<Option<&'static str>, Trouble>;
+type Followed = Result<Option<&'static str>, ClientError>;
 
 /// Brings a member's account in line with its rows.
 async fn follow(app: &App, member: MemberId) -> Result<Followed> {
-    let mut turn = Turn::begin(app).await;
+    let mut turn = Connection::begin(app).await;
     // Read once it is our turn: who waited for it may have waited long.
-    let bases = account::Bases::of(app);
+    let bases = account::DesiredStateInputs::of(app);
     let wish = app
         .read(move |r| match (members::find(r, member)?, members::name_at_sftpgo(r, member)?) {
-            (Some(member), Some(name)) => bases.wish(r, &member, name).map(Some),
+            (Some(member), Some(name)) => bases.desired_account(r, &member, name).map(Some),
             _ => Ok(None),
         })
         .await?;
@@ -99,9 +99,9 @@ async fn follow(app: &App, member: MemberId) -> Result<Followed> {
 }
 
 /// Creates or updates an account to its desired state.
-async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
+async fn bring_in_line(turn: &mut Connection<'_>, wish: &DesiredAccount) -> Followed {
     if !is_folder(&wish.username) {
-        return Err(Trouble::Refused("the name cannot be that of a folder".into()));
+        return Err(ClientError::Refused("the name cannot be that of a folder".into()));
     }
     let found = match turn.find(&wish.username).await? {
         Some(user) => Some(user),
@@ -112,9 +112,9 @@ async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
             false => turn.find(&wish.username).await?,
         },
     };
-    let Some(user) = found else { return Err(Trouble::later("an account is there and is not, as it says")) };
+    let Some(user) = found else { return Err(ClientError::later("an account is there and is not, as it says")) };
     if wish.is_anothers(&user) {
-        return Err(Trouble::Refused(
+        return Err(ClientError::Refused(
             "an account of this name exists and names another member in additional_info: clear that, or choose another \
              name"
                 .into(),
@@ -131,7 +131,7 @@ async fn bring_in_line(turn: &mut Turn<'_>, wish: &Wish) -> Followed {
 
 /// A member is gone for good: its account is switched off, or deleted where the settings say so. Its files stay.
 async fn erase(app: &App, member: MemberId, name: &str) -> Followed {
-    let mut turn = Turn::begin(app).await;
+    let mut turn = Connection::begin(app).await;
     let Some(user) = turn.find(name).await? else { return Ok(Some("there is no account any more")) };
     if account::whose(&user) != Some(member.to_string().as_str()) {
         return Ok(Some("the account with this name belongs to another member"));

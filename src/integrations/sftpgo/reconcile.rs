@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use super::account::{self, Account, Bases, Difference, USAGE, Wish, name_of};
-use super::client::{Trouble, Turn};
+use super::account::{self, Account, DesiredStateInputs, Difference, USAGE, DesiredAccount, name_of};
+use super::client::{ClientError, Connection};
 use super::{Followed, bring_in_line, erase, require_configured};
 use crate::features::members;
 use crate::kernel::app::{App, Changed};
@@ -42,12 +42,12 @@ pub struct Drift {
     /// Users of a member's name that say to be somebody else's.
     pub conflicts: Vec<(MemberId, String)>,
     pub differing: Vec<(MemberId, String, Difference)>,
-    wishes: HashMap<String, Wish>,
+    desired: HashMap<String, DesiredAccount>,
 }
 
 /// What was done about it.
 #[derive(Debug, Default)]
-pub struct Mended {
+pub struct Repaired {
     pub drift: Drift,
     pub mended: Vec<(MemberId, String)>,
     /// Who could not be mended, and why.
@@ -60,10 +60,10 @@ pub struct Mended {
 pub async fn compare(app: &App) -> Result<Drift> {
     require_configured(&app.config)?;
     let users = list(app).await?;
-    let (bases, claims) = (Bases::of(app), claims(app, &users));
+    let (bases, claims) = (DesiredStateInputs::of(app), claims(app, &users));
     let find = move |r: &Reader<'_>| {
         let known = members::list_at_sftpgo(r)?;
-        let wishes = known.into_iter().map(|(name, member)| Ok((name.clone(), bases.wish(r, &member, name)?)));
+        let wishes = known.into_iter().map(|(name, member)| Ok((name.clone(), bases.desired_account(r, &member, name)?)));
         let wishes = wishes.collect::<Result<HashMap<_, _>>>()?;
         let mut orphaned = Vec::new();
         for (member, name) in claims {
@@ -77,7 +77,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
     let (wishes, orphaned) = app.read(find).await?;
     let mut drift = Drift { members: wishes.len(), users: users.len(), orphaned, ..Drift::default() };
     let names: HashSet<&str> = users.iter().map(name_of).collect();
-    let mut missing: Vec<&Wish> =
+    let mut missing: Vec<&DesiredAccount> =
         wishes.values().filter(|wish| wish.is_active && !names.contains(wish.username.as_str())).collect();
     missing.sort_by(|left, right| left.username.cmp(&right.username));
     drift.missing = missing.into_iter().map(|wish| (wish.member, wish.username.clone())).collect();
@@ -97,7 +97,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
             drift.differing.push((wish.member, name.to_owned(), difference));
         }
     }
-    drift.wishes = wishes;
+    drift.desired = wishes;
     Ok(drift)
 }
 
@@ -109,14 +109,14 @@ fn claims(app: &App, users: &[Account]) -> Vec<(MemberId, String)> {
 }
 
 /// All users. Who is deleted meanwhile may shift another one out of sight, which then is looked for by its name.
-async fn list(app: &App) -> Result<Vec<Account>, Trouble> {
+async fn list(app: &App) -> Result<Vec<Account>, ClientError> {
     let (mut users, mut known) = (Vec::new(), HashSet::new());
     let [mut limit, fewer] = PAGES;
     let mut offset = 0;
     loop {
         // A turn for each page: who waits for one gets it in between.
-        let page = match Turn::begin(app).await.list(offset, limit).await {
-            Err(Trouble::Later { .. }) if limit > fewer => {
+        let page = match Connection::begin(app).await.list(offset, limit).await {
+            Err(ClientError::Later { .. }) if limit > fewer => {
                 limit = fewer;
                 continue;
             }
@@ -132,25 +132,25 @@ async fn list(app: &App) -> Result<Vec<Account>, Trouble> {
 }
 
 /// Compares, and brings the accounts of our members in line.
-pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Mended> {
-    let mut found = Mended { drift: compare(app).await?, ..Mended::default() };
+pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Repaired> {
+    let mut found = Repaired { drift: compare(app).await?, ..Repaired::default() };
     if is_dry {
         return Ok(found);
     }
-    for (member, name) in to_mend(&found.drift) {
-        let outcome = match found.drift.wishes.get(&name) {
-            Some(wish) => mend(app, wish).await?,
+    for (member, name) in to_repair(&found.drift) {
+        let outcome = match found.drift.desired.get(&name) {
+            Some(wish) => repair(app, wish).await?,
             None => erase(app, member, &name).await,
         };
         match outcome {
             Ok(None) => found.mended.push((member, name)),
             Ok(Some(_)) => {}
-            Err(Trouble::Later { why, .. } | Trouble::Refused(why)) => found.failed.push((member, name, why)),
+            Err(ClientError::Later { why, .. } | ClientError::Refused(why)) => found.failed.push((member, name, why)),
         }
     }
     let drifted = found.drift.differing.iter().filter(|(_, _, difference)| difference.field == USAGE);
     for (_, name, _) in drifted.take(SCANS_MAX) {
-        match Turn::begin(app).await.scan(name).await {
+        match Connection::begin(app).await.scan(name).await {
             Ok(is_begun) => found.scans += usize::from(is_begun),
             Err(trouble) => {
                 tracing::warn!(?trouble, "SFTPGo did not start a quota scan for a user");
@@ -171,7 +171,7 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Men
 }
 
 /// Whose account is missing, differs or should be gone, once each.
-fn to_mend(drift: &Drift) -> Vec<(MemberId, String)> {
+fn to_repair(drift: &Drift) -> Vec<(MemberId, String)> {
     let differing = drift.differing.iter().filter(|(_, _, difference)| difference.field != USAGE);
     let all = drift.missing.iter().cloned().chain(differing.map(|(member, name, _)| (*member, name.clone())));
     let mut known = HashSet::new();
@@ -179,11 +179,11 @@ fn to_mend(drift: &Drift) -> Vec<(MemberId, String)> {
 }
 
 /// Brings one account in line with what its rows say now.
-async fn mend(app: &App, wish: &Wish) -> Result<Followed> {
-    let mut turn = Turn::begin(app).await;
-    let (bases, name) = (Bases::of(app), wish.username.clone());
+async fn repair(app: &App, wish: &DesiredAccount) -> Result<Followed> {
+    let mut turn = Connection::begin(app).await;
+    let (bases, name) = (DesiredStateInputs::of(app), wish.username.clone());
     let look = move |r: &Reader<'_>| match members::find_known(r, members::SFTPGO, &name)? {
-        Some(member) => bases.wish(r, &member, name).map(Some),
+        Some(member) => bases.desired_account(r, &member, name).map(Some),
         None => Ok(None),
     };
     Ok(match app.read(look).await? {

@@ -13,9 +13,9 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOpti
 use serde_json::{Value, json};
 
 use crate::integrations::sftpgo::account::Account;
-use crate::integrations::sftpgo::door::{self, Login};
-use crate::integrations::sftpgo::event::Heard;
-use crate::integrations::sftpgo::files;
+use crate::integrations::sftpgo::login::{self, Login};
+use crate::integrations::sftpgo::event::EventOutcome;
+use crate::integrations::sftpgo::file_events;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Guard;
 use crate::kernel::authz::principal::{RequestContext, Identity};
@@ -113,13 +113,13 @@ fn password_of(authorization: &str) -> Option<String> {
 }
 
 /// An answer as SFTPGo reads it.
-enum Told {
+enum HookResponse {
     /// 204: nothing is to be changed.
     Nothing,
     Json(Value),
 }
 
-impl IntoResponse for Told {
+impl IntoResponse for HookResponse {
     fn into_response(self) -> Response {
         match self {
             Self::Nothing => Response::builder().status(StatusCode::NO_CONTENT).finish(),
@@ -128,7 +128,7 @@ impl IntoResponse for Told {
     }
 }
 
-impl ApiResponse for Told {
+impl ApiResponse for HookResponse {
     fn meta() -> MetaResponses {
         let one = |status, description, content| MetaResponse {
             description,
@@ -149,7 +149,7 @@ impl ApiResponse for Told {
     fn register(_: &mut Registry) {}
 }
 
-type Answer = Result<Told, Failure>;
+type Answer = Result<HookResponse, Failure>;
 
 crate::answers! {
     authenticate_for_sftpgo: [NotConfigured];
@@ -173,8 +173,8 @@ impl Api {
     /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
     async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: Sent) -> Answer {
-        let user = door::admit(&self.app, Login::of(&body.0)).await?;
-        Ok(Told::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
+        let user = login::sign_in(&self.app, Login::of(&body.0)).await?;
+        Ok(HookResponse::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
 
     /// Update a user of SFTPGo before its login
@@ -184,7 +184,7 @@ impl Api {
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
     async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {
         let user: Account = body.0.as_object().cloned().unwrap_or_default();
-        Ok(door::prepare(&self.app, &user).await?.map_or(Told::Nothing, |user| Told::Json(Value::Object(user))))
+        Ok(login::prepare(&self.app, &user).await?.map_or(HookResponse::Nothing, |user| HookResponse::Json(Value::Object(user))))
     }
 
     /// Report a file event
@@ -200,9 +200,9 @@ impl Api {
     /// 200 with `ignored` and the reason: SFTPGo gives up on any other answer below 500.
     #[oai(path = "/events", method = "post", operation_id = "tell_of_sftpgo_file")]
     async fn tell_of_sftpgo_file(&self, caller: Hook<true>, body: Sent) -> Answer {
-        Ok(Told::Json(match files::hear(&self.app, &caller.0, &body.0).await? {
-            Heard::Done => json!({"status": "ok"}),
-            Heard::Ignored(why) => json!({"status": "ignored", "reason": why}),
+        Ok(HookResponse::Json(match file_events::handle(&self.app, &caller.0, &body.0).await? {
+            EventOutcome::Done => json!({"status": "ok"}),
+            EventOutcome::Ignored(why) => json!({"status": "ignored", "reason": why}),
         }))
     }
 }

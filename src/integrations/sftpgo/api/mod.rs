@@ -9,7 +9,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
-use crate::integrations::sftpgo::reconcile::{self, Drift, Mended};
+use crate::integrations::sftpgo::reconcile::{self, Drift, Repaired};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
@@ -106,8 +106,8 @@ struct MendedView {
     scans: u64,
 }
 
-impl From<Mended> for MendedView {
-    fn from(found: Mended) -> Self {
+impl From<Repaired> for MendedView {
+    fn from(found: Repaired) -> Self {
         let failed = found.failed.into_iter().map(|(uid, username, error)| SftpgoFailure { uid, username, error });
         Self {
             drift: found.drift.into(),

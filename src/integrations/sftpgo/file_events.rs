@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{self, Action, Disk, FileEvent, Heard, rest_below};
+use super::event::{self, Action, Disk, FileEvent, EventOutcome, rest_below};
 use super::store;
 use crate::features::members;
 use crate::features::quotas::{self, Fit, Rules};
@@ -32,7 +32,7 @@ const REMEMBERED_MS: i64 = 7 * 86_400_000;
 const AT_ONCE_MAX: u64 = 500;
 
 /// Handles a file event.
-pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Heard> {
+pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<EventOutcome> {
     let heading = match event::read_heading(body)? {
         Ok(heading) => heading,
         Err(heard) => return Ok(heard),
@@ -40,7 +40,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     let name = heading.1.to_owned();
     let Some(owner) = app.read(move |r| members::find_known(r, members::SFTPGO, &name)).await? else {
         tracing::info!(action = heading.0.name(), "a file event of SFTPGo names an unknown user");
-        return Ok(Heard::Ignored("no member has this name"));
+        return Ok(EventOutcome::Ignored("no member has this name"));
     };
     let event = match event::read(app, body, heading)? {
         Ok(event) => event,
@@ -48,12 +48,12 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     };
     if event.action == Action::PreUpload {
         require_upload(app, caller, &owner, event.path).await?;
-        return Ok(Heard::Done);
+        return Ok(EventOutcome::Done);
     }
     let measured = measured(app, &event).await;
     if event.action == Action::FailedUpload {
         if measured == Measured::Unknown {
-            return Ok(Heard::Ignored("the file cannot be measured"));
+            return Ok(EventOutcome::Ignored("the file cannot be measured"));
         }
         if event.is_over_quota {
             quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &ErrorCode::QuotaExceeded.into()).await;
@@ -61,9 +61,9 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     }
     let path_bytes_max = app.config.video_path_bytes_max;
     let ignored_names = app.config.ignored_names.clone();
-    let event = Applied {
+    let event = PendingEvent {
         measured,
-        event,
+        file_event: event,
         owner: owner.id,
         rules: Rules::of(&app.config),
         path_bytes_max,
@@ -74,7 +74,7 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
     let heard = apply_all(app, caller, &event).await;
     if let Err(refused) = &heard {
         quotas::record_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
-        if event.event.action == Action::Upload && (quotas::is_lack_of_room(refused) || refused.is_denial()) {
+        if event.file_event.action == Action::Upload && (quotas::is_lack_of_room(refused) || refused.is_denial()) {
             look_later(app.clone(), caller.clone(), event);
         }
     }
@@ -83,13 +83,13 @@ pub async fn hear(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<Hea
 
 /// Does what an event asks for, piece by piece. Whether it makes a new video, and where, is known within the change only:
 /// where plugins have a say in that, nothing is changed before they were asked.
-async fn apply_all(app: &Arc<App>, caller: &Identity, event: &Applied) -> Result<Heard> {
+async fn apply_all(app: &Arc<App>, caller: &Identity, event: &PendingEvent) -> Result<EventOutcome> {
     let (mut event, mut has_pieces) = (event.clone(), false);
     loop {
         event.to_ask = Arc::default();
         let piece = event.clone();
         let apply = move |t: &Transaction<'_>, caller: &Identity| piece.apply(t, caller);
-        let answer = match (app.change(caller, event.event.action.name(), apply).await, event.to_ask.get()) {
+        let answer = match (app.change(caller, event.file_event.action.name(), apply).await, event.to_ask.get()) {
             // Asked a second time only when the file has moved meanwhile: then SFTPGo tells again.
             (Err(_), Some((path, size))) if event.allowed.is_none() => {
                 ask(app, caller, (event.owner, path.clone()), Some(*size)).await?;
@@ -100,7 +100,7 @@ async fn apply_all(app: &Arc<App>, caller: &Identity, event: &Applied) -> Result
         };
         match answer {
             Step::More => has_pieces = true,
-            Step::Over(heard) => return Ok(if has_pieces { Heard::Done } else { heard }),
+            Step::Over(heard) => return Ok(if has_pieces { EventOutcome::Done } else { heard }),
         }
     }
 }
@@ -111,25 +111,25 @@ async fn ask(app: &Arc<App>, caller: &Identity, (owner, path): (MemberId, VideoP
 }
 
 /// Is what is uploaded there a new video of a member's? So is what only an aborted upload left, and what was nobody's.
-fn is_new(found: Option<&Video>, former: Option<Known>) -> bool {
+fn is_new(found: Option<&Video>, former: Option<KnownSize>) -> bool {
     found.is_none_or(|video| video.member.is_none()) || former.is_some_and(|former| former.is_partial)
 }
 
 /// SFTPGo may remove a file of which it heard that it is refused, and says no more of it: what it was written over is
 /// gone too then.
-fn look_later(app: Arc<App>, caller: Identity, refused: Applied) {
+fn look_later(app: Arc<App>, caller: Identity, refused: PendingEvent) {
     /// Between one look and the next.
     const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
-    let event = FileEvent { action: Action::FailedUpload, mark: None, ..refused.event };
-    let gone = Applied { event, measured: Measured::Nothing, ..refused };
+    let event = FileEvent { action: Action::FailedUpload, event_id: None, ..refused.file_event };
+    let gone = PendingEvent { file_event: event, measured: Measured::Nothing, ..refused };
     tokio::spawn(async move {
-        let id = gone.event.path.id();
+        let id = gone.file_event.path.id();
         if !app.read(move |r| videos::find(r, &id)).await.is_ok_and(|found| found.is_some()) {
             return;
         }
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
-            if measured(&app, &gone.event).await != Measured::Nothing {
+            if measured(&app, &gone.file_event).await != Measured::Nothing {
                 continue;
             }
             if let Err(e) = apply_all(&app, &caller, &gone).await {
@@ -148,7 +148,7 @@ async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Memb
     let (rules, snapshot, id, place) = (Rules::of(&app.config), app.snapshot(), owner.id, path.clone());
     let look = move |r: &Reader<'_>| {
         let found = videos::find(r, &place.id())?;
-        let is_new = is_new(found.as_ref(), note_at(r, place.as_str())?.and_then(Note::known));
+        let is_new = is_new(found.as_ref(), history_at(r, place.as_str())?.and_then(PathHistory::known));
         let is_replaced = found.is_some_and(|video| video.member.is_some() && video.size > 0);
         Ok((is_new, is_replaced || quotas::has_room(r, &rules, &snapshot, id)?))
     };
@@ -189,16 +189,16 @@ async fn measured(app: &App, event: &FileEvent) -> Measured {
 
 /// What last happened at a path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Note {
+struct PathHistory {
     at: i64,
-    what: What,
+    what: PathEvent,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum What {
+enum PathEvent {
     /// A file was written there, or came there.
-    Written(Known),
+    Written(KnownSize),
     Moved(String),
     Gone,
 }
@@ -206,7 +206,7 @@ enum What {
 /// The size of a file, as it was at a moment. A file that is renamed takes that along: an upload from between that moment
 /// and the renaming may not have been told yet.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Known {
+struct KnownSize {
     size: i64,
     at: i64,
     /// Is it only what an upload left that failed? Its video has no job yet.
@@ -215,7 +215,7 @@ struct Known {
 }
 
 /// Where something is, and since when it is there.
-struct Place {
+struct CurrentPath {
     path: VideoPath,
     at: i64,
 }
@@ -223,13 +223,13 @@ struct Place {
 enum Step {
     /// There are more files to move.
     More,
-    Over(Heard),
+    Over(EventOutcome),
 }
 
 /// An event with all that is needed to do what it asks for.
 #[derive(Clone)]
-struct Applied {
-    event: FileEvent,
+struct PendingEvent {
+    file_event: FileEvent,
     owner: MemberId,
     measured: Measured,
     rules: Rules,
@@ -241,47 +241,47 @@ struct Applied {
     to_ask: Arc<OnceLock<(VideoPath, i64)>>,
 }
 
-type Done = Result<Changed<Heard>>;
+type Done = Result<Changed<EventOutcome>>;
 
-impl Applied {
+impl PendingEvent {
     fn measured_size(&self) -> Option<i64> {
         if let Measured::Size(size) = self.measured { Some(size) } else { None }
     }
 
     fn size(&self) -> Option<i64> {
-        self.event.size.or(self.measured_size())
+        self.file_event.size.or(self.measured_size())
     }
 
     fn apply(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Step>> {
-        if let Some(mark) = &self.event.mark
+        if let Some(mark) = &self.file_event.event_id
             && store::is_marked(t, mark)?
         {
-            return Ok(Changed::nothing(Step::Over(Heard::Ignored("this event was handled before"))));
+            return Ok(Changed::nothing(Step::Over(EventOutcome::Ignored("this event was handled before"))));
         }
         // A folder goes piece by piece, and the event counts as told with its last piece.
-        if matches!(self.event.action, Action::Rename | Action::Delete | Action::RemoveFolder)
+        if matches!(self.file_event.action, Action::Rename | Action::Delete | Action::RemoveFolder)
             && let Some(changed) = self.folder(t, caller)?
         {
             return Ok(changed.map(|()| Step::More));
         }
-        let changed = match self.event.action {
-            Action::PreUpload => Ok(Changed::nothing(Heard::Done)),
+        let changed = match self.file_event.action {
+            Action::PreUpload => Ok(Changed::nothing(EventOutcome::Done)),
             Action::Upload => self.upload(t, caller),
             Action::FailedUpload => self.fail(t, caller),
             Action::Rename => self.rename(t, caller),
             Action::Copy => self.copy(t, caller),
             Action::Delete | Action::RemoveFolder => self.delete(t, caller),
         }?;
-        if let Some(mark) = &self.event.mark {
+        if let Some(mark) = &self.file_event.event_id {
             store::mark(t, mark, self.owner, t.now().plus_ms(REMEMBERED_MS))?;
         }
         Ok(changed.map(Step::Over))
     }
 
     fn upload(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
-        let Some(place) = self.follow(t, &self.event.path)? else { return overtaken() };
-        let came_with = note_at(t, place.path.as_str())?.filter(|note| note.at >= place.at).and_then(Note::known);
-        if came_with.is_some_and(|known| known.at > self.event.at) {
+        let Some(place) = self.follow(t, &self.file_event.path)? else { return overtaken() };
+        let came_with = history_at(t, place.path.as_str())?.filter(|note| note.at >= place.at).and_then(PathHistory::known);
+        if came_with.is_some_and(|known| known.at > self.file_event.at) {
             return overtaken();
         }
         self.put(t, caller, &place, self.known(self.size().unwrap_or(0)))
@@ -289,52 +289,52 @@ impl Applied {
 
     /// An upload that failed: what is left of what lay there counts.
     fn fail(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
-        let path = &self.event.path;
-        if later_note(t, path.as_str(), self.event.at)?.is_some() {
+        let path = &self.file_event.path;
+        if later_history(t, path.as_str(), self.file_event.at)?.is_some() {
             return overtaken();
         }
         let Some(size) = self.measured_size() else { return self.delete(t, caller) };
         if let Some(video) = videos::find(t, &path.id())? {
             // Whether its video has a job is known where it came to be.
-            let is_partial = note_at(t, path.as_str())?.and_then(Note::known).is_some_and(|known| known.is_partial);
-            self.note(t, path, What::Written(Known { is_partial, ..self.known(size) }))?;
-            return Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| Heard::Done));
+            let is_partial = history_at(t, path.as_str())?.and_then(PathHistory::known).is_some_and(|known| known.is_partial);
+            self.note(t, path, PathEvent::Written(KnownSize { is_partial, ..self.known(size) }))?;
+            return Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| EventOutcome::Done));
         }
-        let place = Place { path: path.clone(), at: self.event.at };
-        self.put(t, caller, &place, Known { is_partial: true, ..self.known(size) })
+        let place = CurrentPath { path: path.clone(), at: self.file_event.at };
+        self.put(t, caller, &place, KnownSize { is_partial: true, ..self.known(size) })
     }
 
     /// There is a file of this size now. One that is not uploaded wholly yet is only noted: it is no video, and its name
     /// will be another.
-    fn put(&self, t: &Transaction<'_>, caller: &Identity, place: &Place, known: Known) -> Done {
+    fn put(&self, t: &Transaction<'_>, caller: &Identity, place: &CurrentPath, known: KnownSize) -> Done {
         let (path, size) = (&place.path, known.size);
-        let former = note_at(t, path.as_str())?.and_then(Note::known);
+        let former = history_at(t, path.as_str())?.and_then(PathHistory::known);
         let found = videos::find(t, &path.id())?;
         let is_ignored = is_ignored(&self.ignored_names, path.below_folder());
         if is_new(found.as_ref(), former) && !known.is_partial && !is_ignored {
             self.require_asked(t, path, size)?;
         }
-        note(t, place, self.owner, What::Written(known))?;
+        note(t, place, self.owner, PathEvent::Written(known))?;
         match found {
             Some(video) => {
                 if former.is_some_and(|former| former.is_partial) && !known.is_partial {
                     videos::queue_job(t, &video)?;
                 }
-                let resized = videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| Heard::Done);
+                let resized = videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| EventOutcome::Done);
                 if video.member.is_some() {
                     return Ok(resized);
                 }
                 // The video had no owner and counted for no quota until now.
                 let video = Video { size, ..video };
                 let given = (&video, self.owner, Fit::Must);
-                Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| Heard::Done).and(resized))
+                Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| EventOutcome::Done).and(resized))
             }
-            None if is_ignored => Ok(Changed::nothing(Heard::Ignored("a file of this name is no video"))),
+            None if is_ignored => Ok(Changed::nothing(EventOutcome::Ignored("a file of this name is no video"))),
             None => {
                 // What is left of an upload lies there, whether or not it fits, and is nothing to work on.
                 let (fit, queues_job) = if known.is_partial { (Fit::Anyway, false) } else { (Fit::Must, true) };
                 let new = Registration { path: path.clone(), owner: self.owner, size: Ok(size), fit, queues_job };
-                Ok(videos::register(t, &self.rules, caller, new)?.map(|_| Heard::Done))
+                Ok(videos::register(t, &self.rules, caller, new)?.map(|_| EventOutcome::Done))
             }
         }
     }
@@ -350,34 +350,34 @@ impl Applied {
     }
 
     fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
-        let (source, Some(target)) = (&self.event.path, &self.event.target) else { return overtaken() };
+        let (source, Some(target)) = (&self.file_event.path, &self.file_event.target) else { return overtaken() };
         // What was written since is another file.
-        let here = note_at(t, source.as_str())?;
-        let is_another = here.as_ref().is_some_and(|note| note.at > self.event.at);
+        let here = history_at(t, source.as_str())?;
+        let is_another = here.as_ref().is_some_and(|note| note.at > self.file_event.at);
         let video = videos::find(t, &source.id())?.filter(|_| !is_another);
-        let known = here.filter(|_| !is_another).and_then(Note::known);
+        let known = here.filter(|_| !is_another).and_then(PathHistory::known);
         if !is_another {
-            self.note(t, source, What::Moved(target.as_str().to_owned()))?;
+            self.note(t, source, PathEvent::Moved(target.as_str().to_owned()))?;
         }
         let Some(place) = self.follow(t, target)? else {
             // Where it went to it was replaced or deleted since.
             let Some(video) = video else { return overtaken() };
-            return Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| Heard::Done));
+            return Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| EventOutcome::Done));
         };
         // A look was at the target itself.
         let looked = self.measured_size().filter(|_| place.path == *target);
-        let said = self.event.size.or(looked).map(|size| self.known(size));
+        let said = self.file_event.size.or(looked).map(|size| self.known(size));
         let here_is_partial = known.is_some_and(|known| known.is_partial);
         match (video, said.or(known)) {
             (Some(video), known) => {
                 let is_partial = here_is_partial;
-                let former = Known { size: video.size, at: known.map_or(0, |known| known.at), is_partial };
-                let known = Known { is_partial, ..said.unwrap_or(former) };
-                self.bring(t, caller, (&video, &place), known).map(|changed| changed.map(|()| Heard::Done))
+                let former = KnownSize { size: video.size, at: known.map_or(0, |known| known.at), is_partial };
+                let known = KnownSize { is_partial, ..said.unwrap_or(former) };
+                self.bring(t, caller, (&video, &place), known).map(|changed| changed.map(|()| EventOutcome::Done))
             }
             // Who gives a file its name takes it for whole.
-            (None, Some(known)) => self.put(t, caller, &place, Known { is_partial: false, ..known }),
-            (None, None) => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file yet"))),
+            (None, Some(known)) => self.put(t, caller, &place, KnownSize { is_partial: false, ..known }),
+            (None, None) => Ok(Changed::nothing(EventOutcome::Ignored("nothing is known of the file yet"))),
         }
     }
 
@@ -386,48 +386,48 @@ impl Applied {
         &self,
         t: &Transaction<'_>,
         caller: &Identity,
-        (video, place): (&Video, &Place),
-        known: Known,
+        (video, place): (&Video, &CurrentPath),
+        known: KnownSize,
     ) -> Result<Changed<()>> {
-        note(t, place, self.owner, What::Written(known))?;
+        note(t, place, self.owner, PathEvent::Written(known))?;
         let renamed = videos::rename(t, &self.rules, caller, (video, place.path.clone(), Some(self.owner)))?.map(drop);
         let video = videos::get(t, &place.path.id())?;
         Ok(renamed.and(videos::resize(t, &self.rules, caller, (&video, known.size, Fit::Anyway))?).map(drop))
     }
 
     fn copy(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
-        let Some(target) = &self.event.target else { return overtaken() };
+        let Some(target) = &self.file_event.target else { return overtaken() };
         let Some(place) = self.follow(t, target)? else { return overtaken() };
         // What comes from a name that is none here has no source that is known.
-        let source = if self.event.path == *target { None } else { videos::find(t, &self.event.path.id())? };
+        let source = if self.file_event.path == *target { None } else { videos::find(t, &self.file_event.path.id())? };
         let source = source.map(|video| video.size);
-        match self.event.size.or(source).or(self.measured_size()) {
+        match self.file_event.size.or(source).or(self.measured_size()) {
             Some(size) => self.put(t, caller, &place, self.known(size)),
-            None => Ok(Changed::nothing(Heard::Ignored("nothing is known of the file"))),
+            None => Ok(Changed::nothing(EventOutcome::Ignored("nothing is known of the file"))),
         }
     }
 
     fn delete(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
-        let path = &self.event.path;
-        if note_at(t, path.as_str())?.is_some_and(|note| note.at > self.event.at) {
+        let path = &self.file_event.path;
+        if history_at(t, path.as_str())?.is_some_and(|note| note.at > self.file_event.at) {
             return overtaken();
         }
-        self.note(t, path, What::Gone)?;
+        self.note(t, path, PathEvent::Gone)?;
         match videos::find(t, &path.id())? {
-            Some(video) => Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| Heard::Done)),
-            None => Ok(Changed::nothing(Heard::Ignored("there is no such video"))),
+            Some(video) => Ok(videos::remove(t, &self.rules, caller, &video)?.map(|()| EventOutcome::Done)),
+            None => Ok(Changed::nothing(EventOutcome::Ignored("there is no such video"))),
         }
     }
 
     /// Where the path is a folder: some of its videos, as long as there are any.
     fn folder(&self, t: &Transaction<'_>, caller: &Identity) -> Result<Option<Changed<()>>> {
-        let path = &self.event.path;
-        let is_another = note_at(t, path.as_str())?.is_some_and(|note| note.at > self.event.at);
+        let path = &self.file_event.path;
+        let is_another = history_at(t, path.as_str())?.is_some_and(|note| note.at > self.file_event.at);
         let below = videos::list_below(t, path, AT_ONCE_MAX)?;
         // What came there since the folder went is another folder's.
         let mut changed = None;
         for video in below {
-            if is_another || note_at(t, video.path.as_str())?.is_some_and(|note| note.at > self.event.at) {
+            if is_another || history_at(t, video.path.as_str())?.is_some_and(|note| note.at > self.file_event.at) {
                 continue;
             }
             let one = self.member_of_folder(t, caller, &video)?;
@@ -440,16 +440,16 @@ impl Applied {
     }
 
     fn member_of_folder(&self, t: &Transaction<'_>, caller: &Identity, video: &Video) -> Result<Changed<()>> {
-        let rest = rest_below(video.path.as_str(), self.event.path.as_str()).unwrap_or_default();
-        let Some(target) = &self.event.target else {
-            self.note(t, &video.path, What::Gone)?;
+        let rest = rest_below(video.path.as_str(), self.file_event.path.as_str()).unwrap_or_default();
+        let Some(target) = &self.file_event.target else {
+            self.note(t, &video.path, PathEvent::Gone)?;
             return videos::remove(t, &self.rules, caller, video);
         };
-        let place = Place { path: self.parse(&format!("{}{rest}", target.as_str()))?, at: self.event.at };
-        let known = note_at(t, video.path.as_str())?.and_then(Note::known);
+        let place = CurrentPath { path: self.parse(&format!("{}{rest}", target.as_str()))?, at: self.file_event.at };
+        let known = history_at(t, video.path.as_str())?.and_then(PathHistory::known);
         let (at, is_partial) = known.map_or((0, false), |known| (known.at, known.is_partial));
-        self.note(t, &video.path, What::Moved(place.path.as_str().to_owned()))?;
-        self.bring(t, caller, (video, &place), Known { size: video.size, at, is_partial })
+        self.note(t, &video.path, PathEvent::Moved(place.path.as_str().to_owned()))?;
+        self.bring(t, caller, (video, &place), KnownSize { size: video.size, at, is_partial })
     }
 
     /// A path to which something moves.
@@ -458,66 +458,66 @@ impl Applied {
     }
 
     /// A size as the event tells it.
-    fn known(&self, size: i64) -> Known {
-        Known { size, at: self.event.at, is_partial: false }
+    fn known(&self, size: i64) -> KnownSize {
+        KnownSize { size, at: self.file_event.at, is_partial: false }
     }
 
-    fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: What) -> Result<()> {
-        note(t, &Place { path: path.clone(), at: self.event.at }, self.owner, what)
+    fn note(&self, t: &Transaction<'_>, path: &VideoPath, what: PathEvent) -> Result<()> {
+        note(t, &CurrentPath { path: path.clone(), at: self.file_event.at }, self.owner, what)
     }
 
     /// Where a file that the event puts at a path is now, after all renames since; `None` when it is gone, or was replaced.
-    fn follow(&self, t: &Transaction<'_>, path: &VideoPath) -> Result<Option<Place>> {
+    fn follow(&self, t: &Transaction<'_>, path: &VideoPath) -> Result<Option<CurrentPath>> {
         /// The maximum number of renames that are followed for a late upload event.
         const RENAMES_MAX: usize = 8;
-        let mut place = Place { path: path.clone(), at: self.event.at };
+        let mut place = CurrentPath { path: path.clone(), at: self.file_event.at };
         for _ in 0..RENAMES_MAX {
-            let Some((above, note)) = later_note(t, place.path.as_str(), place.at)? else { return Ok(Some(place)) };
+            let Some((above, note)) = later_history(t, place.path.as_str(), place.at)? else { return Ok(Some(place)) };
             match note.what {
-                What::Moved(to) => {
+                PathEvent::Moved(to) => {
                     let path = self.parse(&format!("{to}{}", &place.path.as_str()[above.len()..]))?;
-                    place = Place { path, at: note.at };
+                    place = CurrentPath { path, at: note.at };
                 }
-                What::Written(_) if above != place.path.as_str() => return Ok(Some(place)),
-                What::Gone | What::Written(_) => return Ok(None),
+                PathEvent::Written(_) if above != place.path.as_str() => return Ok(Some(place)),
+                PathEvent::Gone | PathEvent::Written(_) => return Ok(None),
             }
         }
         Ok(None)
     }
 }
 
-impl Note {
-    fn known(self) -> Option<Known> {
-        if let What::Written(known) = self.what { Some(known) } else { None }
+impl PathHistory {
+    fn known(self) -> Option<KnownSize> {
+        if let PathEvent::Written(known) = self.what { Some(known) } else { None }
     }
 }
 
 /// Remembers what happened at a path, unless something later did.
-fn note(t: &Transaction<'_>, place: &Place, owner: MemberId, what: What) -> Result<()> {
+fn note(t: &Transaction<'_>, place: &CurrentPath, owner: MemberId, what: PathEvent) -> Result<()> {
     let path = place.path.as_str();
-    if note_at(t, path)?.is_some_and(|note| note.at > place.at) {
+    if history_at(t, path)?.is_some_and(|note| note.at > place.at) {
         return Ok(());
     }
-    let data = serde_json::to_string(&Note { at: place.at, what });
+    let data = serde_json::to_string(&PathHistory { at: place.at, what });
     let data = data.map_err(|e| Error::internal(format!("a note: {e}")))?;
     store::note(t, &hash_of(path), owner, &data, t.now().plus_ms(REMEMBERED_MS))
 }
 
 fn overtaken() -> Done {
-    Ok(Changed::nothing(Heard::Ignored("a later event for this path was handled before")))
+    Ok(Changed::nothing(EventOutcome::Ignored("a later event for this path was handled before")))
 }
 
 fn hash_of(path: &str) -> Hash {
     secret::hash(&format!("a path of SFTPGo {path}"))
 }
 
-fn note_at(r: &Reader<'_>, path: &str) -> Result<Option<Note>> {
+fn history_at(r: &Reader<'_>, path: &str) -> Result<Option<PathHistory>> {
     let found = store::find_note(r, &hash_of(path), Timestamp::now())?;
     Ok(found.and_then(|data| serde_json::from_str(&data).ok()))
 }
 
 /// What happened later at a path, or else at a folder above it.
-fn later_note(t: &Transaction<'_>, path: &str, at: i64) -> Result<Option<(String, Note)>> {
+fn later_history(t: &Transaction<'_>, path: &str, at: i64) -> Result<Option<(String, PathHistory)>> {
     let ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(end, _)| end));
     for end in ends {
         let above = &path[..end];
@@ -525,7 +525,7 @@ fn later_note(t: &Transaction<'_>, path: &str, at: i64) -> Result<Option<(String
         if !above.contains('/') {
             break;
         }
-        if let Some(note) = note_at(t, above)?.filter(|note| note.at > at) {
+        if let Some(note) = history_at(t, above)?.filter(|note| note.at > at) {
             return Ok(Some((above.to_owned(), note)));
         }
     }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::account::{Account, Bases, Wish, is_off, member_of, name_of, switched_off, whose};
+use super::account::{Account, DesiredStateInputs, DesiredAccount, is_off, member_of, name_of, switched_off, whose};
 use crate::features::members::{self, Member};
 use crate::features::sessions::credential_check::{self, LoginClaim};
 use crate::features::videos::path::is_folder;
@@ -51,7 +51,7 @@ impl Login {
 }
 
 /// The account to come in with; `None` when not.
-pub async fn admit(app: &App, login: Login) -> Result<Option<Account>> {
+pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
     let found = find(app, &login.username).await?;
     let claim = LoginClaim {
         member: found.as_ref().map(|(member, _)| member.id),
@@ -106,11 +106,11 @@ async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
 }
 
 /// The member with this SFTPGo name, and its desired account.
-async fn find(app: &App, name: &str) -> Result<Option<(Member, Wish)>> {
-    let (bases, name) = (Bases::of(app), name.to_owned());
+async fn find(app: &App, name: &str) -> Result<Option<(Member, DesiredAccount)>> {
+    let (bases, name) = (DesiredStateInputs::of(app), name.to_owned());
     let look = move |r: &Reader<'_>| {
         let Some(member) = members::find_known(r, members::SFTPGO, &name)? else { return Ok(None) };
-        let wish = bases.wish(r, &member, name)?;
+        let wish = bases.desired_account(r, &member, name)?;
         Ok(is_folder(&wish.username).then_some((member, wish)))
     };
     app.read(look).await
