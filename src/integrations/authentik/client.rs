@@ -51,7 +51,7 @@ fn yes() -> bool {
 
 /// The desired account; absent fields stay unchanged.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct DesiredUser {
     pub username: Option<String>,
     pub name: Option<String>,
     pub email: Option<String>,
@@ -85,7 +85,7 @@ pub async fn find_by_username(app: &App, username: &str) -> Result<Option<Accoun
 }
 
 /// Makes an account; `None` when the username is taken.
-pub async fn create(app: &App, wish: &Wish) -> Result<Option<Account>> {
+pub async fn create(app: &App, wish: &DesiredUser) -> Result<Option<Account>> {
     let username = wish.username.as_deref().unwrap_or_default();
     let mut body = Map::new();
     body.insert("username".into(), json!(username));
@@ -103,7 +103,7 @@ pub async fn create(app: &App, wish: &Wish) -> Result<Option<Account>> {
 }
 
 /// Brings an account in line; asks nothing when it is. `None` when another account has the username.
-pub async fn update(app: &App, account_now: &Account, wish: &Wish) -> Result<Option<Account>> {
+pub async fn update(app: &App, account_now: &Account, wish: &DesiredUser) -> Result<Option<Account>> {
     let mut body = Map::new();
     let mut put = |name: &str, now: &str, wanted: &Option<String>| {
         if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != now) {

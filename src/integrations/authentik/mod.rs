@@ -20,7 +20,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
-use client::{Account, Wish};
+use client::{Account, DesiredUser};
 
 /// What a service wants of a member and its account.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +62,7 @@ pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<
         let account = match &found {
             Some(account) => {
                 require_free(app, account, member.as_ref()).await?;
-                let wish = wish_of(uid, account, member.as_ref(), &wanted);
+                let wish = desired_user_of(uid, account, member.as_ref(), &wanted);
                 let changed = client::update(app, account, &wish).await?;
                 Some(changed.ok_or_else(|| taken("another account at Authentik has this username"))?)
             }
@@ -214,13 +214,13 @@ fn is_linked(account: &Account, member: Option<&Member>) -> bool {
     })
 }
 
-fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Result<Wish> {
+fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Result<DesiredUser> {
     let known = |of: fn(&Member) -> &Option<String>| member.and_then(|member| of(member).clone());
     let username = wanted.username.clone().or_else(|| known(|member| &member.username));
     if username.is_none() {
         return Err(Error::field("username", "is needed to make an account at Authentik"));
     }
-    Ok(Wish {
+    Ok(DesiredUser {
         username,
         name: wanted.display_name.clone().or_else(|| known(|member| &member.display_name)),
         email: wanted.email.clone().or_else(|| known(|member| &member.email)),
@@ -230,13 +230,13 @@ fn new_account(uid: MemberId, member: Option<&Member>, wanted: &Wanted) -> Resul
 }
 
 /// What changes of an account that is there. One that we did not make keeps what it has; gaps are filled.
-fn wish_of(uid: MemberId, account: &Account, member: Option<&Member>, wanted: &Wanted) -> Wish {
+fn desired_user_of(uid: MemberId, account: &Account, member: Option<&Member>, wanted: &Wanted) -> DesiredUser {
     let is_ours = is_linked(account, member);
     let name = |wanted: &Option<String>, known: Option<&String>, now: &str| {
         let wanted = wanted.clone().filter(|_| is_ours || now.is_empty());
         wanted.or_else(|| known.cloned().filter(|_| now.is_empty()))
     };
-    Wish {
+    DesiredUser {
         username: wanted.username.clone().filter(|_| is_ours),
         name: name(&wanted.display_name, member.and_then(|member| member.display_name.as_ref()), &account.name),
         email: name(&wanted.email, member.and_then(|member| member.email.as_ref()), &account.email),

@@ -14,8 +14,8 @@ use crate::features::permissions::Source;
 use crate::features::permissions::sync::Plan;
 use crate::features::sessions::jit_provisioning::{ExternalUser, Plans, ask_mappers, apply_role_plans, is_other_person, apply};
 use crate::features::sessions::{is_used_up, use_up};
-use crate::integrations::wordpress::Person;
-use crate::integrations::wordpress::users::Office;
+use crate::integrations::wordpress::WordPressUser;
+use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
@@ -28,7 +28,7 @@ use crate::kernel::secret;
 
 /// What became of an account, or would.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AccountOutcome {
     New(MemberId),
     /// What changed of the member. Of names that differ the member's own are kept.
     Known {
@@ -61,7 +61,7 @@ const ACTION: &str = "member.follow_wordpress";
 ///
 /// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
 /// here twice. An administrator links the two, or the person's own sign-in tells.
-pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: Effect) -> Result<Outcome> {
+pub async fn sync_member(app: &Arc<App>, caller: &Identity, person: WordPressUser, effect: Effect) -> Result<AccountOutcome> {
     let arrival = Arc::new(external_user_of(app, person));
     let subject = arrival.subject.clone();
     let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
@@ -73,7 +73,7 @@ pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: E
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);
         let followed = settle(app, caller, effect, move |t| {
             let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
-            Ok(followed(t, id, &arrival, plans, members_max)?.map(Some))
+            Ok(synced(t, id, &arrival, plans, members_max)?.map(Some))
         });
         if let Some(outcome) = followed.await? {
             return Ok(outcome);
@@ -81,36 +81,36 @@ pub async fn follow(app: &Arc<App>, caller: &Identity, person: Person, effect: E
     }
 }
 
-fn followed(
+fn synced(
     t: &Transaction<'_>,
     id: MemberId,
     arrival: &ExternalUser,
     plans: Plans,
     members_max: u64,
-) -> Result<Changed<Outcome>> {
+) -> Result<Changed<AccountOutcome>> {
     let member = match members::find_known(t, WORDPRESS, &arrival.subject)? {
         Some(member) if !member.is_active() => {
-            return Ok(Changed::nothing(Outcome::Left(member.id, "is not active here")));
+            return Ok(Changed::nothing(AccountOutcome::Left(member.id, "is not active here")));
         }
         Some(member) if is_other_person(t, &member, arrival)? => {
             let why = "has another username and e-mail: WordPress gave the number out again";
-            return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+            return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
         }
         // Somebody signed in with the account in this very moment, and is as WordPress has it.
         Some(member) if member.id != id => {
-            let outcome = Outcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
+            let outcome = AccountOutcome::Known { member: member.id, changed: Vec::new(), kept: Vec::new() };
             return Ok(Changed::nothing(outcome));
         }
         Some(member) => Some(member),
         None => match namesake(t, arrival)? {
-            Some(other) => return Ok(Changed::nothing(Outcome::Unlinked(other))),
+            Some(other) => return Ok(Changed::nothing(AccountOutcome::Unlinked(other))),
             None => None,
         },
     };
     let kept = member.map(|member| differing(&member, arrival)).unwrap_or_default();
     Ok(apply(t, id, arrival, plans, members_max)?.map(|welcomed| match welcomed.is_new {
-        true => Outcome::New(id),
-        false => Outcome::Known { member: id, changed: welcomed.fields, kept },
+        true => AccountOutcome::New(id),
+        false => AccountOutcome::Known { member: id, changed: welcomed.fields, kept },
     }))
 }
 
@@ -140,22 +140,22 @@ fn differing(member: &Member, arrival: &ExternalUser) -> Vec<&'static str> {
 }
 
 /// Suspends the member of an account that is gone, and takes away the roles that came with it.
-pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<Outcome> {
+pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) -> Result<AccountOutcome> {
     let who = caller.clone();
     settle(app, caller, effect, move |t| {
         let subject = id.to_string();
         let Some(member) = members::find_known(t, WORDPRESS, &subject)?.filter(Member::is_active) else {
-            return Ok(Changed::nothing(Outcome::Nobody));
+            return Ok(Changed::nothing(AccountOutcome::Nobody));
         };
         if members::require_may_touch(t, &who, Reach::Site, member.id, Touch::Standing).is_err() {
             let why = "is an administrator, or may do more than who asks: a person suspends it";
-            return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+            return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
         }
         let mut changes = match members::set_active(t, member.id, false) {
             Ok(changes) => changes,
             Err(error) if matches!(error.cause, ErrorCode::LastOwner | ErrorCode::LastAdministrator) => {
                 let why = "is the last owner of an organization, or the last administrator";
-                return Ok(Changed::nothing(Outcome::Left(member.id, why)));
+                return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
             }
             Err(error) => return Err(error),
         };
@@ -164,7 +164,7 @@ pub async fn part(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect) ->
         let (entries, seats) = apply_role_plans(t, member.id, plans)?;
         changes.extend(seats);
         let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
-        let changed = Changed::new(Outcome::Gone(member.id), Entry::new("member", member.id).after(after));
+        let changed = Changed::new(AccountOutcome::Gone(member.id), Entry::new("member", member.id).after(after));
         let mut suspended = members::happened(t, Kind::MemberSuspended, member.id);
         suspended.data["gone"] = json!(true);
         Ok(entries.into_iter().fold(changed, Changed::also).policy(changes).event([suspended]))
@@ -199,14 +199,14 @@ async fn settle<T: Clone + Send + Sync + 'static>(
 
 /// One account that the plugin tells of.
 #[derive(Debug, Clone)]
-pub struct Hint {
+pub struct UserEvent {
     pub id: u64,
     /// What the plugin says of it; `None` when it says that the account is gone.
-    pub said: Option<Person>,
+    pub said: Option<WordPressUser>,
 }
 
 /// Is a hint signed with the plugin's key, and not older than it may be? Answers the mark of this one request.
-pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<Mark> {
+pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<RequestMark> {
     let Some(key) = app.config.hook_wordpress_key.as_deref() else {
         let message = "set hooks.wordpress_key_file to take hints of WordPress";
         return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
@@ -225,7 +225,7 @@ pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Resul
     match (is_signed, sent_ms, age_ms) {
         (true, Some(sent_ms), Some(age_ms)) if age_ms.checked_abs().is_some_and(|age_ms| age_ms <= age_max_ms) => {
             let name = format!("a hint of WordPress {}", hex::encode(expected));
-            Ok(Mark { hash: secret::hash(&name), until: Timestamp(sent_ms).plus_ms(age_max_ms + 1_000) })
+            Ok(RequestMark { hash: secret::hash(&name), until: Timestamp(sent_ms).plus_ms(age_max_ms + 1_000) })
         }
         _ => Err(ErrorCode::HookSignature.into()),
     }
@@ -233,35 +233,35 @@ pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Resul
 
 /// Names one signed request while it could be sent again.
 #[derive(Debug, Clone, Copy)]
-pub struct Mark {
+pub struct RequestMark {
     hash: secret::Hash,
     until: Timestamp,
 }
 
 /// Was this request taken before?
-pub async fn is_known(app: &App, mark: Mark) -> Result<bool> {
+pub async fn is_known(app: &App, mark: RequestMark) -> Result<bool> {
     app.read(move |r| is_used_up(r, &mark.hash)).await
 }
 
 /// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
-pub async fn mark_as_taken(app: &App, mark: Mark) -> Result<()> {
+pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
     app.write_unaudited(move |w| use_up(w, &mark.hash, mark.until)).await.map(drop)
 }
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings
 /// name no administrator to ask as, with what the hint says.
-pub async fn take(app: &Arc<App>, caller: &Identity, hints: Vec<Hint>) -> Result<BTreeMap<u64, Outcome>> {
-    let office = Office::of(app);
+pub async fn handle_events(app: &Arc<App>, caller: &Identity, hints: Vec<UserEvent>) -> Result<BTreeMap<u64, AccountOutcome>> {
+    let office = AdminClient::of(app);
     let mut outcomes = BTreeMap::new();
-    for Hint { id, said } in hints {
+    for UserEvent { id, said } in hints {
         let present = match &office {
             Some(office) => office.find(id).await?,
             None => Ok(said),
         };
         let outcome = match present {
-            Ok(Some(person)) => follow(app, caller, person, Effect::Real).await?,
-            Ok(None) => part(app, caller, id, Effect::Real).await?,
-            Err(odd) => Outcome::Odd(odd.why),
+            Ok(Some(person)) => sync_member(app, caller, person, Effect::Real).await?,
+            Ok(None) => suspend(app, caller, id, Effect::Real).await?,
+            Err(odd) => AccountOutcome::Odd(odd.why),
         };
         outcomes.insert(id, outcome);
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::accounts::{Effect, Outcome, follow, part};
+use super::accounts::{Effect, AccountOutcome, sync_member, suspend};
 use crate::features::members::{self, WORDPRESS};
-use crate::integrations::wordpress::users::{Office, PAGE};
-use crate::integrations::wordpress::{Odd, Person};
+use crate::integrations::wordpress::users::{AdminClient, PAGE};
+use crate::integrations::wordpress::{UnreadableUser, WordPressUser};
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
@@ -22,14 +22,14 @@ const AT_ONCE_MAX: usize = 16;
 
 /// Where a comparison goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum CompareCursor {
     /// A page of WordPress's users, from 1.
     Page(u64),
     /// The accounts that are known here, above this number.
     Known(u64),
 }
 
-impl Place {
+impl CompareCursor {
     pub const BEGIN: Self = Self::Page(1);
 
     pub fn of(text: &str) -> Option<Self> {
@@ -52,9 +52,9 @@ impl Place {
 
 /// Options of a comparison.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish {
+pub struct CompareOptions {
     pub effect: Effect,
-    pub from: Place,
+    pub from: CompareCursor,
     /// Lists of users that are asked for at most.
     pub pages: u64,
     /// Members who are suspended at most, because their account is gone.
@@ -63,30 +63,30 @@ pub struct Wish {
 
 /// What a comparison found.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct CompareResult {
     pub looked_at: u64,
     /// Accounts with what became of them, where that is worth telling.
-    pub outcomes: Vec<(u64, Outcome)>,
+    pub outcomes: Vec<(u64, AccountOutcome)>,
     /// Users that cannot be read; whose they are stays as it is.
-    pub odd: Vec<Odd>,
+    pub odd: Vec<UnreadableUser>,
     /// Accounts that are gone beyond `gone_max`; their members stay as they are.
     pub gone_kept: Vec<u64>,
     /// Where to go on; `None` at the end.
-    pub next: Option<Place>,
+    pub next: Option<CompareCursor>,
 }
 
 /// Compares, and brings the members in line unless it is a dry run.
-pub async fn compare(app: &Arc<App>, caller: &Identity, wish: Wish) -> Result<Found> {
-    let Some(office) = Office::of(app) else {
+pub async fn compare(app: &Arc<App>, caller: &Identity, wish: CompareOptions) -> Result<CompareResult> {
+    let Some(office) = AdminClient::of(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
         return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
     };
-    office.prove().await?;
-    let mut found = Found { next: Some(wish.from), ..Found::default() };
+    office.check_credentials().await?;
+    let mut found = CompareResult { next: Some(wish.from), ..CompareResult::default() };
     for _ in 0..wish.pages {
         found.next = match found.next {
-            Some(Place::Page(page)) => Some(scan(app, caller, &office, (page, wish.effect), &mut found).await?),
-            Some(Place::Known(after)) => confirm(app, caller, &office, (after, wish), &mut found).await?,
+            Some(CompareCursor::Page(page)) => Some(scan(app, caller, &office, (page, wish.effect), &mut found).await?),
+            Some(CompareCursor::Known(after)) => confirm(app, caller, &office, (after, wish), &mut found).await?,
             None => return Ok(found),
         };
     }
@@ -97,10 +97,10 @@ pub async fn compare(app: &Arc<App>, caller: &Identity, wish: Wish) -> Result<Fo
 async fn scan(
     app: &Arc<App>,
     caller: &Identity,
-    office: &Office<'_>,
+    office: &AdminClient<'_>,
     (page, effect): (u64, Effect),
-    found: &mut Found,
-) -> Result<Place> {
+    found: &mut CompareResult,
+) -> Result<CompareCursor> {
     let all = office.page(page).await?;
     let is_last = all.len() < PAGE;
     found.looked_at += all.len() as u64;
@@ -118,21 +118,21 @@ async fn scan(
             }
         }
     }
-    let follow_one = |person: Person| async move {
+    let follow_one = |person: WordPressUser| async move {
         let id = person.id;
-        follow(app, caller, person, effect).await.map(|outcome| (id, outcome))
+        sync_member(app, caller, person, effect).await.map(|outcome| (id, outcome))
     };
-    let outcomes: Vec<(u64, Outcome)> =
+    let outcomes: Vec<(u64, AccountOutcome)> =
         stream::iter(people.into_iter().map(follow_one)).buffered(AT_ONCE_MAX).try_collect().await?;
     found.outcomes.extend(outcomes.into_iter().filter(|(_, outcome)| is_news(outcome)));
-    Ok(if is_last { Place::Known(0) } else { Place::Page(page + 1) })
+    Ok(if is_last { CompareCursor::Known(0) } else { CompareCursor::Page(page + 1) })
 }
 
-fn is_news(outcome: &Outcome) -> bool {
+fn is_news(outcome: &AccountOutcome) -> bool {
     match outcome {
-        Outcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
-        Outcome::Nobody => false,
-        Outcome::New(_) | Outcome::Unlinked(_) | Outcome::Left(..) | Outcome::Gone(_) | Outcome::Odd(_) => true,
+        AccountOutcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
+        AccountOutcome::Nobody => false,
+        AccountOutcome::New(_) | AccountOutcome::Unlinked(_) | AccountOutcome::Left(..) | AccountOutcome::Gone(_) | AccountOutcome::Odd(_) => true,
     }
 }
 
@@ -140,10 +140,10 @@ fn is_news(outcome: &Outcome) -> bool {
 async fn confirm(
     app: &Arc<App>,
     caller: &Identity,
-    office: &Office<'_>,
-    (after, wish): (u64, Wish),
-    found: &mut Found,
-) -> Result<Option<Place>> {
+    office: &AdminClient<'_>,
+    (after, wish): (u64, CompareOptions),
+    found: &mut CompareResult,
+) -> Result<Option<CompareCursor>> {
     let known = app.read(move |r: &Reader<'_>| members::list_numbers_at(r, WORDPRESS, after, PAGE)).await?;
     let Some(last) = known.last().copied() else { return Ok(None) };
     let there = office.among(&known).await?;
@@ -152,28 +152,28 @@ async fn confirm(
         if !matches!(office.find(id).await?, Ok(None)) {
             continue;
         }
-        let gone = found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Gone(_))).count() as u64;
+        let gone = found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, AccountOutcome::Gone(_))).count() as u64;
         let effect = if gone < wish.gone_max { wish.effect } else { Effect::DryRun };
-        match part(app, caller, id, effect).await? {
-            Outcome::Gone(_) if gone >= wish.gone_max => found.gone_kept.push(id),
+        match suspend(app, caller, id, effect).await? {
+            AccountOutcome::Gone(_) if gone >= wish.gone_max => found.gone_kept.push(id),
             outcome if is_news(&outcome) => found.outcomes.push((id, outcome)),
             _ => {}
         }
     }
-    Ok(Some(Place::Known(last)))
+    Ok(Some(CompareCursor::Known(last)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Place;
+    use super::CompareCursor;
 
     #[test]
     fn a_place_leads_back_to_itself() {
-        for place in [Place::BEGIN, Place::Page(7), Place::Known(0), Place::Known(u64::MAX)] {
-            assert_eq!(Place::of(&place.text()), Some(place));
+        for place in [CompareCursor::BEGIN, CompareCursor::Page(7), CompareCursor::Known(0), CompareCursor::Known(u64::MAX)] {
+            assert_eq!(CompareCursor::of(&place.text()), Some(place));
         }
         for text in ["", "page", "page 0", "page x", "known -1", "people 1", "page 99999999999999999999"] {
-            assert_eq!(Place::of(text), None, "{text}");
+            assert_eq!(CompareCursor::of(text), None, "{text}");
         }
     }
 }

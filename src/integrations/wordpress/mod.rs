@@ -25,7 +25,7 @@ use crate::kernel::secret::{self, Hash};
 
 /// Who somebody is at the site. Number and login are needed; of the rest an odd value counts as none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Person {
+pub struct WordPressUser {
     /// Never 0, which means nobody there.
     pub id: u64,
     #[serde(alias = "username", deserialize_with = "login")]
@@ -68,20 +68,20 @@ fn texts<'v>(values: impl Iterator<Item = &'v Value>) -> BTreeSet<String> {
 
 /// A user of a list that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Odd {
+pub struct UnreadableUser {
     pub id: Option<u64>,
     pub name: Option<String>,
     pub why: String,
 }
 
 /// Reads one user of a list; the others do not suffer from an odd one.
-pub fn read_one(value: &Value) -> std::result::Result<Person, Odd> {
+pub fn read_one(value: &Value) -> std::result::Result<WordPressUser, UnreadableUser> {
     let id = value["id"].as_u64().filter(|id| *id > 0);
     let odd = |why: String| {
         let name = ["username", "slug", "name"].iter().find_map(|field| text_of(&value[*field]));
-        Odd { id, name: name.filter(|name| !name.trim().is_empty()), why }
+        UnreadableUser { id, name: name.filter(|name| !name.trim().is_empty()), why }
     };
-    match Person::deserialize(value) {
+    match WordPressUser::deserialize(value) {
         Ok(person) if person.id > 0 => Ok(person),
         Ok(_) => Err(odd("has the number 0, which is nobody's".into())),
         Err(e) => Err(odd(e.to_string())),
@@ -89,7 +89,7 @@ pub fn read_one(value: &Value) -> std::result::Result<Person, Odd> {
 }
 
 /// Asks the site whom a username (or e-mail) and an application password belong to; `None` when to nobody.
-pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<Person>> {
+pub async fn ask(app: &App, login: &str, application_password: &str) -> Result<Option<WordPressUser>> {
     let answer = users(app, (login, application_password), "/me", &[]).await?;
     match answer.status {
         401 | 403 => Ok(None),
@@ -134,8 +134,8 @@ pub fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
 }
 
 /// Who asked, as an answer about `/me` has it.
-pub fn read_oneself(answer: &Answer, login: &str) -> Result<Person> {
-    let person: Person = read(answer)?;
+pub fn read_oneself(answer: &Answer, login: &str) -> Result<WordPressUser> {
+    let person: WordPressUser = read(answer)?;
     // WordPress takes names in any case, and with blanks around them.
     let folded = |text: &str| text.trim().to_lowercase();
     let is_asked_for = [&person.login, &person.email].iter().any(|name| folded(name) == folded(login));
@@ -152,7 +152,7 @@ pub fn failed(why: impl std::fmt::Display) -> Error {
 /// A ticket that is genuine and alive. Whoever takes it marks it as used until its time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    pub person: Person,
+    pub person: WordPressUser,
     /// Names this one ticket.
     pub mark: Hash,
     pub until: Timestamp,
@@ -164,7 +164,7 @@ struct Claims {
     v: u64,
     site: String,
     #[serde(flatten)]
-    person: Person,
+    person: WordPressUser,
     /// Seconds since 1970, as `exp`.
     iat: i64,
     exp: i64,

@@ -11,7 +11,7 @@ use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
 use crate::features::sessions::{Shown, Tokens, open, use_up};
-use crate::integrations::wordpress::{Person, ask, read_ticket};
+use crate::integrations::wordpress::{WordPressUser, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
@@ -60,7 +60,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     enter(app, visitor, ticket.person).await
 }
 
-async fn enter(app: &Arc<App>, visitor: &Visitor, person: Person) -> Result<Tokens> {
+async fn enter(app: &Arc<App>, visitor: &Visitor, person: WordPressUser) -> Result<Tokens> {
     let member = provision(app, &visitor.exchange, external_user_of(app, person)).await?;
     open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
 }
@@ -70,7 +70,7 @@ fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// The WordPress user as an external user for provisioning.
-pub fn external_user_of(app: &App, person: Person) -> ExternalUser {
+pub fn external_user_of(app: &App, person: WordPressUser) -> ExternalUser {
     let organization = Some(app.config.wordpress_organization.clone()).filter(|org_code| !org_code.is_empty());
     let subject = person.id.to_string();
     let roles = person.roles.as_ref().map(|roles| ("roles".to_owned(), roles.iter().cloned().collect()));

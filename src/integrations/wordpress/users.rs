@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Odd, Person, failed, read, read_one, read_oneself, users};
+use super::{UnreadableUser, WordPressUser, failed, read, read_one, read_oneself, users};
 use crate::kernel::app::App;
 use crate::kernel::error::Result;
 use crate::kernel::outbound::Answer;
@@ -16,12 +16,12 @@ use crate::kernel::outbound::Answer;
 pub const PAGE: usize = 100;
 
 /// An administrator of WordPress.
-pub struct Office<'a> {
+pub struct AdminClient<'a> {
     app: &'a App,
     password: &'a str,
 }
 
-impl<'a> Office<'a> {
+impl<'a> AdminClient<'a> {
     /// `None` where the settings name no administrator.
     pub fn of(app: &'a App) -> Option<Self> {
         let config = &app.config;
@@ -30,12 +30,12 @@ impl<'a> Office<'a> {
     }
 
     /// Fails unless WordPress knows the credentials.
-    pub async fn prove(&self) -> Result<()> {
+    pub async fn check_credentials(&self) -> Result<()> {
         read_oneself(&self.ask("/me", &[]).await?, &self.app.config.wordpress_username).map(drop)
     }
 
     /// The user of a number; `None` when WordPress says that there is none, or how it is odd.
-    pub async fn find(&self, id: u64) -> Result<Result<Option<Person>, Odd>> {
+    pub async fn find(&self, id: u64) -> Result<Result<Option<WordPressUser>, UnreadableUser>> {
         let answer = self.ask(&format!("/{id}"), &[]).await?;
         if answer.status == 404 {
             let code = answer.json().ok().and_then(|body| body["code"].as_str().map(str::to_owned));
@@ -52,10 +52,10 @@ impl<'a> Office<'a> {
     }
 
     /// A page of all users, from 1, by number, each as far as it can be read. Past the end there is nobody.
-    pub async fn page(&self, page: u64) -> Result<Vec<Result<Person, Odd>>> {
+    pub async fn page(&self, page: u64) -> Result<Vec<Result<WordPressUser, UnreadableUser>>> {
         let found: Vec<_> = self.list(&[("page", &page.to_string())]).await?.iter().map(read_one).collect();
         // One odd user may be alone on the last page, but a user has a number.
-        let is_no_user = |one: &std::result::Result<Person, Odd>| one.as_ref().is_err_and(|odd| odd.id.is_none());
+        let is_no_user = |one: &std::result::Result<WordPressUser, UnreadableUser>| one.as_ref().is_err_and(|odd| odd.id.is_none());
         if !found.is_empty() && found.iter().all(is_no_user) {
             return Err(failed("its list of users is none"));
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use crate::integrations::wordpress::Odd;
-use crate::integrations::wordpress::accounts::{Effect, Outcome};
-use crate::integrations::wordpress::compare::{Place, Wish, compare};
+use crate::integrations::wordpress::UnreadableUser;
+use crate::integrations::wordpress::accounts::{Effect, AccountOutcome};
+use crate::integrations::wordpress::compare::{CompareCursor, CompareOptions, compare};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
@@ -139,10 +139,10 @@ impl Api {
         authz::require(&self.app.snapshot(), &caller, Permission::WORDPRESS_SYNC)?;
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);
-        let from = from.map(|text| Place::of(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
-        let wish = Wish {
+        let from = from.map(|text| CompareCursor::of(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
+        let wish = CompareOptions {
             effect: if is_dry_run { Effect::DryRun } else { Effect::Real },
-            from: from.transpose()?.unwrap_or(Place::BEGIN),
+            from: from.transpose()?.unwrap_or(CompareCursor::BEGIN),
             pages: pages.unwrap_or(PAGES),
             gone_max: gone_max.unwrap_or(GONE_MAX),
         };
@@ -156,11 +156,11 @@ impl Api {
             unlinked: Vec::new(),
             left: Vec::new(),
             odd: Vec::new(),
-            next: found.next.map(Place::text),
+            next: found.next.map(CompareCursor::text),
         };
         found.outcomes.into_iter().for_each(|(id, outcome)| answer.tell(id, outcome));
         let kept = |wordpress_id| GoneAccount { wordpress_id, uid: None, suspended: false };
-        let odd = |odd: Odd| OddAccount { wordpress_id: odd.id, name: odd.name, why: odd.why };
+        let odd = |odd: UnreadableUser| OddAccount { wordpress_id: odd.id, name: odd.name, why: odd.why };
         answer.odd = found.odd.into_iter().map(odd).collect();
         answer.gone.extend(found.gone_kept.into_iter().map(kept));
         Ok(ok(answer))
@@ -171,24 +171,24 @@ const PAGES: u64 = 100;
 const GONE_MAX: u64 = 50;
 
 impl SyncedWordPress {
-    fn tell(&mut self, wordpress_id: u64, outcome: Outcome) {
+    fn tell(&mut self, wordpress_id: u64, outcome: AccountOutcome) {
         let words = |names: Vec<&'static str>| names.into_iter().map(str::to_owned).collect();
         match outcome {
             // In a dry run the id is nobody's.
-            Outcome::New(uid) => {
+            AccountOutcome::New(uid) => {
                 self.new.push(SyncedAccount { wordpress_id, uid: (!self.dry_run).then_some(uid) });
             }
-            Outcome::Known { member, changed, kept } => {
+            AccountOutcome::Known { member, changed, kept } => {
                 let (fields, kept) = (words(changed), words(kept));
                 self.changed.push(ChangedAccount { wordpress_id, uid: member, fields, kept });
             }
-            Outcome::Unlinked(uid) => self.unlinked.push(UnlinkedAccount { wordpress_id, uid }),
-            Outcome::Left(uid, why) => self.left.push(LeftAccount { wordpress_id, uid, why: why.into() }),
-            Outcome::Gone(uid) => {
+            AccountOutcome::Unlinked(uid) => self.unlinked.push(UnlinkedAccount { wordpress_id, uid }),
+            AccountOutcome::Left(uid, why) => self.left.push(LeftAccount { wordpress_id, uid, why: why.into() }),
+            AccountOutcome::Gone(uid) => {
                 self.gone.push(GoneAccount { wordpress_id, uid: Some(uid), suspended: !self.dry_run });
             }
             // Those of lists are told by themselves.
-            Outcome::Nobody | Outcome::Odd(_) => {}
+            AccountOutcome::Nobody | AccountOutcome::Odd(_) => {}
         }
     }
 }

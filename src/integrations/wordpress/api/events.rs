@@ -12,9 +12,9 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, Enum, ExtractParamOptions, Ob
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::integrations::wordpress::Person;
-use crate::integrations::wordpress::accounts::{Hint, Mark, Outcome, is_known, mark_as_taken, take, verify};
-use crate::integrations::wordpress::users::Office;
+use crate::integrations::wordpress::WordPressUser;
+use crate::integrations::wordpress::accounts::{UserEvent, RequestMark, AccountOutcome, is_known, mark_as_taken, handle_events, verify};
+use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{Guard, scheme_in};
 use crate::kernel::authz::principal::{RequestContext, Identity};
@@ -78,7 +78,7 @@ struct Sender {
 
 impl Sender {
     /// The caller, what it sent, and the mark of a signed request; none where the internal secret stands for it.
-    async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<Mark>)> {
+    async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<RequestMark>)> {
         if app.config.wordpress_url.is_empty() {
             let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
             return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
@@ -169,18 +169,18 @@ struct HintedAccount {
     uid: Option<MemberId>,
 }
 
-impl From<(u64, Outcome)> for HintedAccount {
-    fn from((id, outcome): (u64, Outcome)) -> Self {
+impl From<(u64, AccountOutcome)> for HintedAccount {
+    fn from((id, outcome): (u64, AccountOutcome)) -> Self {
         let (result, uid) = match outcome {
-            Outcome::New(uid) => (HintResult::New, Some(uid)),
-            Outcome::Known { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
-            Outcome::Known { member, .. } => (HintResult::Changed, Some(member)),
+            AccountOutcome::New(uid) => (HintResult::New, Some(uid)),
+            AccountOutcome::Known { member, changed, .. } if changed.is_empty() => (HintResult::Same, Some(member)),
+            AccountOutcome::Known { member, .. } => (HintResult::Changed, Some(member)),
             // Not whose name it is: the plugin has no business with that.
-            Outcome::Unlinked(_) => (HintResult::Unlinked, None),
-            Outcome::Left(uid, _) => (HintResult::Left, Some(uid)),
-            Outcome::Gone(uid) => (HintResult::Gone, Some(uid)),
-            Outcome::Nobody => (HintResult::Nobody, None),
-            Outcome::Odd(_) => (HintResult::Odd, None),
+            AccountOutcome::Unlinked(_) => (HintResult::Unlinked, None),
+            AccountOutcome::Left(uid, _) => (HintResult::Left, Some(uid)),
+            AccountOutcome::Gone(uid) => (HintResult::Gone, Some(uid)),
+            AccountOutcome::Nobody => (HintResult::Nobody, None),
+            AccountOutcome::Odd(_) => (HintResult::Odd, None),
         };
         Self { id, result, uid }
     }
@@ -218,7 +218,7 @@ impl Api {
         {
             return Ok(Json(HintTaken { repeated: true, users: Vec::new() }));
         }
-        let outcomes = take(&self.app, &caller, hints).await?;
+        let outcomes = handle_events(&self.app, &caller, hints).await?;
         if let Some(mark) = mark {
             mark_as_taken(&self.app, mark).await?;
         }
@@ -226,7 +226,7 @@ impl Api {
     }
 }
 
-fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
+fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
     let notice: Notice = serde_json::from_value(inputs::parse(body)?)
         .map_err(|e| Error::field("users", format!("is not as the must-use plugin sends it: {e}")))?;
     if notice.site != app.config.wordpress_url {
@@ -235,14 +235,14 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
     if notice.users.len() > USERS_MAX {
         return Err(Error::field("users", format!("has more than {USERS_MAX} entries")));
     }
-    let can_ask = Office::of(app).is_some();
-    let mut hints: BTreeMap<u64, Hint> = BTreeMap::new();
+    let can_ask = AdminClient::of(app).is_some();
+    let mut hints: BTreeMap<u64, UserEvent> = BTreeMap::new();
     for Touched { id, event, mut said } in notice.users {
         if id == 0 || i64::try_from(id).is_err() {
             return Err(Error::field("users", "has an invalid user id"));
         }
         said.insert("id".into(), id.into());
-        let said = serde_json::from_value::<Person>(Value::Object(said.into_iter().collect()));
+        let said = serde_json::from_value::<WordPressUser>(Value::Object(said.into_iter().collect()));
         let said = match (event.as_str(), said) {
             ("delete", _) => None,
             (_, Ok(person)) => Some(person),
@@ -253,7 +253,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<Hint>> {
                 return Err(Error::field("users", format!("{message}: {e}")));
             }
         };
-        hints.insert(id, Hint { id, said });
+        hints.insert(id, UserEvent { id, said });
     }
     Ok(hints.into_values().collect())
 }
