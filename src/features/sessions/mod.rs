@@ -41,7 +41,7 @@ use crate::kernel::secret::{self, Sealer};
 use store::SessionRow;
 
 pub use factor_store::SECRET;
-pub use store::{is_used_up, use_up};
+pub use store::{is_consumed, consume_once};
 
 /// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
 pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {

@@ -294,14 +294,14 @@ const USE_UP: &str = "
     on conflict (hash) do nothing";
 
 /// Marks something as used until it ends by itself; answers whether this was the first time.
-pub fn use_up(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool> {
+pub fn consume_once(w: &Writer<'_>, hash: &Hash, expires_at: Timestamp) -> Result<bool> {
     w.execute(USE_UP, &[(":hash", hash), (":expires_at", &expires_at), (":now", &w.now())]).map(|rows| rows == 1)
 }
 
 const IS_USED_UP: &str = "select 1 from one_time_tokens where hash = :hash and purpose = 'used'";
 
 /// Is it marked as used?
-pub fn is_used_up(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
+pub fn is_consumed(r: &Reader<'_>, hash: &Hash) -> Result<bool> {
     Ok(r.find(IS_USED_UP, &[(":hash", hash)], |_| Ok(()))?.is_some())
 }
 

@@ -13,7 +13,7 @@ use crate::features::members::{self, Member, WORDPRESS};
 use crate::features::permissions::Source;
 use crate::features::permissions::sync::Plan;
 use crate::features::sessions::jit_provisioning::{ExternalUser, Plans, ask_mappers, apply_role_plans, is_other_person, apply};
-use crate::features::sessions::{is_used_up, use_up};
+use crate::features::sessions::{is_consumed, consume_once};
 use crate::integrations::wordpress::WordPressUser;
 use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::{App, Changed, Transaction, ms};
@@ -240,12 +240,12 @@ pub struct RequestMark {
 
 /// Was this request taken before?
 pub async fn is_known(app: &App, mark: RequestMark) -> Result<bool> {
-    app.read(move |r| is_used_up(r, &mark.hash)).await
+    app.read(move |r| is_consumed(r, &mark.hash)).await
 }
 
 /// Marks a request as taken, once all is done that it asks for: one that failed is sent again as it is.
 pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
-    app.write_unaudited(move |w| use_up(w, &mark.hash, mark.until)).await.map(drop)
+    app.write_unaudited(move |w| consume_once(w, &mark.hash, mark.until)).await.map(drop)
 }
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings

@@ -10,7 +10,7 @@ use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
-use crate::features::sessions::{Shown, Tokens, open, use_up};
+use crate::features::sessions::{Shown, Tokens, open, consume_once};
 use crate::integrations::wordpress::{WordPressUser, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
@@ -54,7 +54,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     };
     let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(ErrorCode::InvalidTicket)?;
     let (mark, until) = (ticket.mark, ticket.until);
-    if !app.write_unaudited(move |w| use_up(w, &mark, until)).await? {
+    if !app.write_unaudited(move |w| consume_once(w, &mark, until)).await? {
         return Err(ErrorCode::InvalidTicket.into());
     }
     enter(app, visitor, ticket.person).await

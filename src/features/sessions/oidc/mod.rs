@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::jit_provisioning::provision;
 use super::{Shown, Tokens, open, second_factor};
 use crate::features::members;
-use crate::features::sessions::use_up;
+use crate::features::sessions::consume_once;
 use crate::kernel::app::{App, ms};
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::cookie;
@@ -146,7 +146,7 @@ pub async fn exchange(
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
     let used = secret::hash(&state);
-    if !app.write_unaudited(move |w| use_up(w, &used, ends_at)).await? {
+    if !app.write_unaudited(move |w| consume_once(w, &used, ends_at)).await? {
         return Err(ErrorCode::InvalidState.into());
     }
 
