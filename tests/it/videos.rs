@@ -484,7 +484,7 @@ async fn an_import_looks_at_as_many_files_as_allowed() {
 /// What hooks will do, on an application in this process: there is no operation for it.
 #[tokio::test]
 async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_jobs() {
-    use roster::features::quotas::{Fit, Rules};
+    use roster::features::quotas::{QuotaCheck, Rules};
     use roster::features::videos::path::VideoPath;
     use roster::features::videos::{self, Registration, Video};
     use roster::kernel::app::{App, Changed, Transaction};
@@ -523,7 +523,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     .expect("members");
     let path = |text: &str| VideoPath::stored(text.to_owned());
     let register = async |text: &str, size: i64| -> Video {
-        let new = Registration { path: path(text), owner: kim, size: Ok(size), fit: Fit::Must, queues_job: true };
+        let new = Registration { path: path(text), owner: kim, size: Ok(size), fit: QuotaCheck::Enforced, queues_job: true };
         let id =
             change(&app, move |t, rules, caller| videos::register(t, rules, caller, new)).await.expect("a video").id;
         app.read(move |r| videos::get(r, &id)).await.expect("the video")
@@ -540,21 +540,21 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     let mut video = register("kim/a.mp4", 40).await;
     let other = register("kim/b.mp4", 30).await;
     let former = video.clone();
-    let resize = |video: Video, size: i64, fit: Fit| {
+    let resize = |video: Video, size: i64, fit: QuotaCheck| {
         change(&app, move |t: &Transaction<'_>, rules: &Rules, caller: &Identity| {
             videos::resize(t, rules, caller, (&video, size, fit))
         })
     };
-    let refused = resize(former.clone(), 71, Fit::Must).await.expect_err("too large");
+    let refused = resize(former.clone(), 71, QuotaCheck::Enforced).await.expect_err("too large");
     assert_eq!(refused.cause.word(), "quota_exceeded");
     assert_eq!(used(kim).await, 70);
-    assert_eq!(resize(former.clone(), 60, Fit::Must).await.expect("it fits"), Some(80));
+    assert_eq!(resize(former.clone(), 60, QuotaCheck::Enforced).await.expect("it fits"), Some(80));
     assert_eq!(used(kim).await, 90);
     video.size = 60;
-    resize(video.clone(), 80, Fit::Anyway).await.expect("it is there");
+    resize(video.clone(), 80, QuotaCheck::Skipped).await.expect("it is there");
     assert_eq!(used(kim).await, 110);
     video.size = 80;
-    resize(video.clone(), 10, Fit::Must).await.expect("smaller");
+    resize(video.clone(), 10, QuotaCheck::Enforced).await.expect("smaller");
     assert_eq!((used(kim).await, drift().await), (40, 0));
     video.size = 10;
 

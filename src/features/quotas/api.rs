@@ -381,7 +381,7 @@ impl Api {
             if member.status == "deleted" {
                 return Err(ErrorCode::MemberDeleted.into());
             }
-            quotas::settle(t, id.0)?;
+            quotas::ensure_account(t, id.0)?;
             let version = store::find_member_size(t, id.0)?.map_or(1, |(_, version)| version);
             require_version(if_match.0.as_deref(), version)?;
             let changed = match body.0.size {

@@ -124,9 +124,9 @@ pub fn percent(size: i64, used: i64) -> i64 {
 
 /// Must it fit, or is it counted because it lies there already?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    Must,
-    Anyway,
+pub enum QuotaCheck {
+    Enforced,
+    Skipped,
 }
 
 /// How an account changes.
@@ -139,8 +139,8 @@ pub struct Delta {
 }
 
 impl Delta {
-    pub fn take(size: i64, fit: Fit) -> Self {
-        Self { used: size, reserved: 0, need: if fit == Fit::Must { size } else { 0 } }
+    pub fn take(size: i64, fit: QuotaCheck) -> Self {
+        Self { used: size, reserved: 0, need: if fit == QuotaCheck::Enforced { size } else { 0 } }
     }
 
     pub fn free(size: i64) -> Self {
@@ -158,7 +158,7 @@ pub struct Reason<'r> {
 }
 
 /// The member's row, made when first needed, under the ceiling of its only organization.
-pub fn settle(t: &Transaction<'_>, member: MemberId) -> Result<Option<OrganizationId>> {
+pub fn ensure_account(t: &Transaction<'_>, member: MemberId) -> Result<Option<OrganizationId>> {
     let organization = organization_of(t.snapshot(), member);
     store::settle(t, member, organization)?;
     Ok(organization)
@@ -216,12 +216,12 @@ pub fn count(
     reason: Reason<'_>,
 ) -> Result<(Account, Vec<Event>)> {
     let account = adjust(w, rules, (member, organization), delta)?;
-    let events = enter(w, (member, organization), &account, delta.used, reason)?;
+    let events = post_ledger(w, (member, organization), &account, delta.used, reason)?;
     Ok((account, events))
 }
 
 /// The row in the ledger for what an account was adjusted by, and the events.
-pub fn enter(
+pub fn post_ledger(
     w: &Writer<'_>,
     (member, organization): (MemberId, Option<OrganizationId>),
     account: &Account,
@@ -283,7 +283,7 @@ pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
 /// too large closes nothing. Answers nothing where the same was said a moment ago.
 pub fn note_refusal(t: &Transaction<'_>, rules: &Rules, member: MemberId, need: i64) -> Result<Option<Event>> {
     const COALESCED_MS: i64 = 60_000;
-    settle(t, member)?;
+    ensure_account(t, member)?;
     let Some(account) = store::find_account(t, member, t.now(), rules.default_bytes)? else { return Ok(None) };
     let is_newly_full = account.warned_percent != FULL && !is_open(t, &account)?;
     if is_newly_full {
@@ -379,7 +379,7 @@ pub fn set_quota(
     reach: Reach,
     (member, size): (MemberId, Option<i64>),
 ) -> Result<Changed<bool>> {
-    let organization = settle(t, member)?;
+    let organization = ensure_account(t, member)?;
     let former = store::find_member_size(t, member)?.and_then(|(size, _)| size);
     if former == size {
         return Ok(Changed::nothing(false));
@@ -393,14 +393,14 @@ pub fn set_quota(
 }
 
 /// Did something not fit a quota?
-pub fn is_lack_of_room(error: &Error) -> bool {
+pub fn is_over_quota(error: &Error) -> bool {
     const QUOTA: u32 = 506;
     error.cause.category() == QUOTA
 }
 
 /// Something did not fit: its event and its audit row, in a change of their own because nothing else was kept.
 pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need: i64, error: &Error) {
-    if !is_lack_of_room(error) {
+    if !is_over_quota(error) {
         return;
     }
     let (rules, word) = (Rules::of(&app.config), error.cause.word());

@@ -9,9 +9,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::walk::{Found, Taken, walk};
-use super::{Registration, hand_over, register, register_ownerless, store};
+use super::{Registration, reassign, register, register_ownerless, store};
 use crate::features::members;
-use crate::features::quotas::{self, Fit, Rules};
+use crate::features::quotas::{self, QuotaCheck, Rules};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
@@ -100,7 +100,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, o
                 let owner = owners.of(t, path.folder())?;
                 let one = match owner {
                     Some(owner) => {
-                        let fit = Fit::Anyway;
+                        let fit = QuotaCheck::Skipped;
                         register(t, &rules, caller, Registration { path, owner, size: Ok(size), fit, queues_job })?
                     }
                     None => register_ownerless(t, &rules, caller, (path, size), queues_job)?,
@@ -216,7 +216,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
                 let owner = owners.of(t, video.path.folder())?;
                 changed.answer.claimed(owner, video.size);
                 if let Some(owner) = owner {
-                    changed = changed.and(hand_over(t, &rules, caller, (&video, owner, Fit::Anyway), "claim")?);
+                    changed = changed.and(reassign(t, &rules, caller, (&video, owner, QuotaCheck::Skipped), "claim")?);
                     let account = quotas::account(t, &rules, t.snapshot(), owner)?;
                     if account.used > account.size {
                         changed.answer.over_quota.insert(owner);
@@ -267,7 +267,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
             for video in waiting {
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
                 changed.answer.claimed(Some(member), video.size);
-                changed = changed.and(hand_over(t, &rules, caller, (&video, member, Fit::Anyway), "claim")?);
+                changed = changed.and(reassign(t, &rules, caller, (&video, member, QuotaCheck::Skipped), "claim")?);
             }
             let account = quotas::account(t, &rules, t.snapshot(), member)?;
             if account.used > account.size {

@@ -15,7 +15,7 @@ mod walk;
 use serde_json::{Value, json};
 
 use crate::features::jobs;
-use crate::features::quotas::{self, Account, Delta, Fit, Reason, Rules, reservations};
+use crate::features::quotas::{self, Account, Delta, QuotaCheck, Reason, Rules, reservations};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
@@ -65,7 +65,7 @@ pub struct Registration {
     pub owner: MemberId,
     /// Measured, or said by somebody who is believed; or why that is not known, which only a new video minds.
     pub size: Result<i64>,
-    pub fit: Fit,
+    pub fit: QuotaCheck,
     pub queues_job: bool,
 }
 
@@ -116,9 +116,9 @@ pub fn register(
     caller: &Identity,
     new: Registration,
 ) -> Result<Changed<Registered>> {
-    match admit(t, rules, new)? {
+    match check_admission(t, rules, new)? {
         Admission::Known(known) => Ok(Changed::nothing(known)),
-        Admission::New(admitted) => keep(t, caller, admitted),
+        Admission::New(admitted) => insert(t, caller, admitted),
     }
 }
 
@@ -137,7 +137,7 @@ pub struct Admitted {
 }
 
 /// The first half of [`register`]: every check that can fail.
-pub fn admit(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Admission> {
+pub fn check_admission(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Admission> {
     if let Some(known) = find_at(t, &new.path)? {
         return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
     }
@@ -161,14 +161,14 @@ fn admit_new(
 }
 
 /// The second half: stores what was admitted. Only a failing disk can stop it.
-pub fn keep(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<Registered>> {
+pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Result<Changed<Registered>> {
     let Admitted { video, account, queues_job } = admitted;
     let number = store::insert_video(t, &video)?;
     if queues_job {
         jobs::queue(t, number, video.member, video.organization)?;
     }
     let events = match video.account().zip(account) {
-        Some((owner, account)) => quotas::enter(t, owner, &account, video.size, reason("register", &video.id, caller))?,
+        Some((owner, account)) => quotas::post_ledger(t, owner, &account, video.size, reason("register", &video.id, caller))?,
         None => Vec::new(),
     };
     let warning = account.and_then(|account| account.warning());
@@ -194,7 +194,7 @@ pub fn register_ownerless(
         return Ok(Changed::nothing(Registered { id: known.id, already_exists: true, warning: None }));
     }
     count_in(t, rules)?;
-    keep(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
+    insert(t, caller, Admitted { video: blank(t.now(), path, None, size), account: None, queues_job })
 }
 
 /// Makes a video of a reservation: the real size is taken, what was promised beyond it is free again. What is larger
@@ -226,7 +226,7 @@ pub fn commit_reservation(
         used: size,
         reserved: -reservation.size,
         // Within the promise nothing is asked, even if the quota became smaller meanwhile.
-        need: if new.fit == Fit::Must { size - reservation.size } else { 0 },
+        need: if new.fit == QuotaCheck::Enforced { size - reservation.size } else { 0 },
     };
     if organization != reservation.organization {
         // The promise was made under another ceiling, which gets it back; this one is asked for all of it.
@@ -235,7 +235,7 @@ pub fn commit_reservation(
     }
     let owner = (new.owner, organization);
     let admitted = admit_new(t, rules, new.path, (owner, delta), new.queues_job)?;
-    Ok(keep(t, caller, admitted)?.also(entry(size)))
+    Ok(insert(t, caller, admitted)?.also(entry(size)))
 }
 
 fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -> Video {
@@ -269,7 +269,7 @@ pub fn resize(
     t: &Transaction<'_>,
     rules: &Rules,
     caller: &Identity,
-    (video, size, fit): (&Video, i64, Fit),
+    (video, size, fit): (&Video, i64, QuotaCheck),
 ) -> Result<Changed<Option<i64>>> {
     if video.size == size {
         return Ok(Changed::nothing(None));
@@ -308,7 +308,7 @@ pub fn rename(
     changed = changed.and(done((), Kind::VideoChanged, &renamed, former));
     match owner {
         Some(owner) if renamed.member != Some(owner) => {
-            let given = hand_over(t, rules, caller, (&renamed, owner, Fit::Anyway), "transfer")?;
+            let given = reassign(t, rules, caller, (&renamed, owner, QuotaCheck::Skipped), "transfer")?;
             Ok(changed.and(given))
         }
         _ => Ok(changed),
@@ -320,17 +320,17 @@ pub fn transfer(
     t: &Transaction<'_>,
     rules: &Rules,
     caller: &Identity,
-    (video, to, fit): (&Video, MemberId, Fit),
+    (video, to, fit): (&Video, MemberId, QuotaCheck),
 ) -> Result<Changed<Option<i64>>> {
-    hand_over(t, rules, caller, (video, to, fit), "transfer")
+    reassign(t, rules, caller, (video, to, fit), "transfer")
 }
 
 /// The same for another cause, a word of the ledger. Both accounts in one transaction.
-pub fn hand_over(
+pub fn reassign(
     t: &Transaction<'_>,
     rules: &Rules,
     caller: &Identity,
-    (video, to, fit): (&Video, MemberId, Fit),
+    (video, to, fit): (&Video, MemberId, QuotaCheck),
     cause: &'static str,
 ) -> Result<Changed<Option<i64>>> {
     if video.member == Some(to) {

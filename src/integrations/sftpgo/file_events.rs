@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::event::{self, Action, Disk, FileEvent, EventOutcome, rest_below};
 use super::store;
 use crate::features::members;
-use crate::features::quotas::{self, Fit, Rules};
+use crate::features::quotas::{self, QuotaCheck, Rules};
 use crate::features::videos::path::{VideoPath, is_ignored};
 use crate::features::videos::policy::{self, NewVideo, Source};
 use crate::features::videos::{self, Registration, Video, measure};
@@ -74,7 +74,7 @@ pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<E
     let heard = apply_all(app, caller, &event).await;
     if let Err(refused) = &heard {
         quotas::record_refusal(app, caller, owner.id, event.size().unwrap_or(0), refused).await;
-        if event.file_event.action == Action::Upload && (quotas::is_lack_of_room(refused) || refused.is_denial()) {
+        if event.file_event.action == Action::Upload && (quotas::is_over_quota(refused) || refused.is_denial()) {
             look_later(app.clone(), caller.clone(), event);
         }
     }
@@ -298,7 +298,7 @@ impl PendingEvent {
             // Whether its video has a job is known where it came to be.
             let is_partial = history_at(t, path.as_str())?.and_then(PathHistory::known).is_some_and(|known| known.is_partial);
             self.note(t, path, PathEvent::Written(KnownSize { is_partial, ..self.known(size) }))?;
-            return Ok(videos::resize(t, &self.rules, caller, (&video, size, Fit::Anyway))?.map(|_| EventOutcome::Done));
+            return Ok(videos::resize(t, &self.rules, caller, (&video, size, QuotaCheck::Skipped))?.map(|_| EventOutcome::Done));
         }
         let place = CurrentPath { path: path.clone(), at: self.file_event.at };
         self.put(t, caller, &place, KnownSize { is_partial: true, ..self.known(size) })
@@ -320,19 +320,19 @@ impl PendingEvent {
                 if former.is_some_and(|former| former.is_partial) && !known.is_partial {
                     videos::queue_job(t, &video)?;
                 }
-                let resized = videos::resize(t, &self.rules, caller, (&video, size, Fit::Must))?.map(|_| EventOutcome::Done);
+                let resized = videos::resize(t, &self.rules, caller, (&video, size, QuotaCheck::Enforced))?.map(|_| EventOutcome::Done);
                 if video.member.is_some() {
                     return Ok(resized);
                 }
                 // The video had no owner and counted for no quota until now.
                 let video = Video { size, ..video };
-                let given = (&video, self.owner, Fit::Must);
-                Ok(videos::hand_over(t, &self.rules, caller, given, "claim")?.map(|_| EventOutcome::Done).and(resized))
+                let given = (&video, self.owner, QuotaCheck::Enforced);
+                Ok(videos::reassign(t, &self.rules, caller, given, "claim")?.map(|_| EventOutcome::Done).and(resized))
             }
             None if is_ignored => Ok(Changed::nothing(EventOutcome::Ignored("a file of this name is no video"))),
             None => {
                 // What is left of an upload lies there, whether or not it fits, and is nothing to work on.
-                let (fit, queues_job) = if known.is_partial { (Fit::Anyway, false) } else { (Fit::Must, true) };
+                let (fit, queues_job) = if known.is_partial { (QuotaCheck::Skipped, false) } else { (QuotaCheck::Enforced, true) };
                 let new = Registration { path: path.clone(), owner: self.owner, size: Ok(size), fit, queues_job };
                 Ok(videos::register(t, &self.rules, caller, new)?.map(|_| EventOutcome::Done))
             }
@@ -392,7 +392,7 @@ impl PendingEvent {
         note(t, place, self.owner, PathEvent::Written(known))?;
         let renamed = videos::rename(t, &self.rules, caller, (video, place.path.clone(), Some(self.owner)))?.map(drop);
         let video = videos::get(t, &place.path.id())?;
-        Ok(renamed.and(videos::resize(t, &self.rules, caller, (&video, known.size, Fit::Anyway))?).map(drop))
+        Ok(renamed.and(videos::resize(t, &self.rules, caller, (&video, known.size, QuotaCheck::Skipped))?).map(drop))
     }
 
     fn copy(&self, t: &Transaction<'_>, caller: &Identity) -> Done {

@@ -7,7 +7,7 @@ use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned};
 use crate::features::members;
-use crate::features::quotas::{self, Fit, Rules};
+use crate::features::quotas::{self, QuotaCheck, Rules};
 use crate::features::videos::{self, Admission, Filter, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{AdminOrKey, MemberOrKey};
@@ -79,11 +79,11 @@ impl Api {
         let register = move |t: &Transaction<'_>, caller: &Identity| {
             ruled?;
             let new = file.registration(t, caller, named.as_deref(), &wanted)?;
-            let registered = match videos::admit(t, &rules, new)? {
+            let registered = match videos::check_admission(t, &rules, new)? {
                 Admission::Known(known) => Changed::nothing(known),
                 Admission::New(admitted) => {
                     t.decided()?;
-                    videos::keep(t, caller, admitted)?
+                    videos::insert(t, caller, admitted)?
                 }
             };
             Ok(registered.map(|new| Warned { warning: new.warning, answer: RegisteredView::from(new) }))
@@ -204,7 +204,7 @@ impl Api {
                 return Err(Error::new(ErrorCode::Forbidden).saying(why));
             }
             require_takes(t, to)?;
-            let changed = videos::transfer(t, &rules, caller, (&video, to, Fit::Must))?;
+            let changed = videos::transfer(t, &rules, caller, (&video, to, QuotaCheck::Enforced))?;
             let warning = changed.answer;
             let video = videos::get(t, &id.0)?;
             let version = video.version;

@@ -11,7 +11,7 @@ use poem_openapi::Object;
 
 use super::policy::{self, NewVideo, Source};
 use super::{Registered, Registration, Video, measure, path::VideoPath};
-use crate::features::quotas::{self, Fit};
+use crate::features::quotas::{self, QuotaCheck};
 use crate::features::{members, videos};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz::principal::{Identity, Principal};
@@ -242,7 +242,7 @@ impl Measured {
         require_takes(t, owner.member)?;
         let size = owner.size(self.size, self.said);
         wanted.set(owner.member, size.clone().unwrap_or_default());
-        Ok(Registration { path: self.path, owner: owner.member, size, fit: Fit::Must, queues_job: true })
+        Ok(Registration { path: self.path, owner: owner.member, size, fit: QuotaCheck::Enforced, queues_job: true })
     }
 }
 
