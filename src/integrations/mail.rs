@@ -12,24 +12,24 @@ use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbound::mail::{self, Mail};
 use crate::kernel::outbox::Kind;
-use crate::kernel::outbox::delivery::{Delivery, Outcome};
+use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 
 /// Writes to the member whom an event is about.
-pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Outcome> {
+pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     if !mail::is_configured(&app.config) {
-        return Ok(Outcome::Gone("mail is switched off: set mail.host".into()));
+        return Ok(DeliveryOutcome::Gone("mail is switched off: set mail.host".into()));
     }
     let Some(member) = app.read(move |r| members::find(r, id)).await?.filter(Member::is_active) else {
-        return Ok(Outcome::Needless("the member is not active"));
+        return Ok(DeliveryOutcome::Needless("the member is not active"));
     };
-    let Some(to) = member.email else { return Ok(Outcome::Needless("the member has no e-mail")) };
+    let Some(to) = member.email else { return Ok(DeliveryOutcome::Needless("the member has no e-mail")) };
     let Some(mail) = write(app, id, to, delivery).await? else {
-        return Ok(Outcome::Needless("no mail is sent for this event, or its creator lacks the right now"));
+        return Ok(DeliveryOutcome::Needless("no mail is sent for this event, or its creator lacks the right now"));
     };
     Ok(match mail::deliver(&app.config, mail).await {
-        Ok(()) => Outcome::Delivered,
-        Err(e) if e.is_final => Outcome::Refused(e.why),
-        Err(e) => Outcome::failed(e.why),
+        Ok(()) => DeliveryOutcome::Delivered,
+        Err(e) if e.is_final => DeliveryOutcome::Refused(e.why),
+        Err(e) => DeliveryOutcome::failed(e.why),
     })
 }
 

@@ -16,7 +16,7 @@ use crate::integrations::{mail, sftpgo};
 use crate::kernel::app::{App, ms};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::outbox::delivery::{Delivery, Outcome, Target, kind_of};
+use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome, Target, kind_of};
 use crate::kernel::outbox::delivery_store::{self as store, Head};
 use crate::kernel::secret;
 
@@ -156,32 +156,32 @@ async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
 }
 
 /// One attempt. An error is our own trouble, and counts against nobody.
-async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<Outcome> {
+async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<DeliveryOutcome> {
     match Target::of(&delivery.target) {
         Some(Target::Webhook(id)) => sender::deliver(app, sender, id, delivery).await,
         Some(Target::Letters(member)) => mail::deliver(app, member, delivery).await,
         Some(Target::Sftpgo(member)) => sftpgo::deliver(app, member, delivery).await,
         Some(Target::Wordpress(member)) => status::deliver(app, member).await,
-        None => Ok(Outcome::Gone("this program delivers nothing there".into())),
+        None => Ok(DeliveryOutcome::Gone("this program delivers nothing there".into())),
     }
 }
 
-async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<()> {
+async fn write_down(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> Result<()> {
     let config = &app.config;
     let kind = kind_of(&delivery.target).to_owned();
     let count = |word: &str| app.metrics.deliveries.with_label_values(&[kind.as_str(), word]).inc();
     let attempts = delivery.attempts + 1;
     let id = delivery.name();
     match outcome {
-        Outcome::Delivered => {
+        DeliveryOutcome::Delivered => {
             count("delivered");
             app.write_unaudited(move |w| store::settle(w, &delivery, "delivered", w.now(), None)).await
         }
-        Outcome::Needless(why) => {
+        DeliveryOutcome::Needless(why) => {
             count("delivered");
             app.write_unaudited(move |w| store::settle(w, &delivery, "delivered", w.now(), Some(why))).await
         }
-        Outcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
+        DeliveryOutcome::Failed { why, not_before_s } if attempts < config.outbox_attempts_max => {
             count("failed");
             let backoff = jittered(backoff_ms(attempts, config.outbox_backoff_s, config.outbox_backoff_max_s))?;
             let asked = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
@@ -189,7 +189,7 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
             let wait_ms = backoff.max(asked);
             app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))).await
         }
-        Outcome::Failed { why, .. } | Outcome::Refused(why) => {
+        DeliveryOutcome::Failed { why, .. } | DeliveryOutcome::Refused(why) => {
             count("dead");
             tracing::warn!(
                 delivery = id,
@@ -199,7 +199,7 @@ async fn write_down(app: &App, delivery: Delivery, outcome: Outcome) -> Result<(
             );
             app.write_unaudited(move |w| store::settle(w, &delivery, "dead", w.now(), Some(&why))).await
         }
-        Outcome::Gone(why) => {
+        DeliveryOutcome::Gone(why) => {
             count("dead");
             tracing::warn!(delivery = id, why, "a target no longer exists: its pending deliveries are marked dead");
             app.write_in_batches(move |w, most| store::bury(w, &delivery.target, &why, most)).await.map(drop)

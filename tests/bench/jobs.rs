@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use roster::features::jobs::{self, Processor, Rules, Wish};
+use roster::features::jobs::{self, Processor, Rules, ClaimRequest};
 use roster::kernel::app::App;
 use roster::kernel::authz::principal::Identity;
 use roster::kernel::config::Config;
@@ -40,7 +40,7 @@ async fn claims(directory: &Path) -> Duration {
     let rules = Rules::of(&app.config);
     let mut took = Duration::ZERO;
     for n in 0..WARM_UP + CLAIMS {
-        let wish = Wish {
+        let wish = ClaimRequest {
             count: 1,
             processors: (n % 2 == 0).then(|| vec![Processor::Asr, Processor::Yolo]),
             lease_s: 86_400,

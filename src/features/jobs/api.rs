@@ -6,8 +6,8 @@ use std::time::Duration;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use crate::features::jobs::wait::{self, Waiting};
-use crate::features::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, Wish, store};
+use crate::features::jobs::wait::{self, WaitingWorkers};
+use crate::features::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, ClaimRequest, store};
 use crate::features::members;
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminOrKey;
@@ -327,12 +327,12 @@ crate::answers! {
 
 pub struct Api {
     app: Arc<App>,
-    waiting: Waiting,
+    waiting: WaitingWorkers,
 }
 
 impl Api {
     pub fn new(app: Arc<App>) -> Self {
-        Self { waiting: Waiting::new(&app.config), app }
+        Self { waiting: WaitingWorkers::new(&app.config), app }
     }
 }
 
@@ -424,7 +424,7 @@ impl Api {
         let none = ClaimJobs { count: None, processors: None, lease_s: None, wait_s: None };
         let body = body.read(request).await?.unwrap_or(none);
         let config = &self.app.config;
-        let wish = Wish {
+        let wish = ClaimRequest {
             count: body.count.unwrap_or(1).min(config.job_claim_max),
             processors: body.processors.map(|names| names.into_iter().map(Processor::from).collect()),
             lease_s: body.lease_s.unwrap_or(config.job_lease_s),

@@ -253,7 +253,7 @@ pub fn transfer(
 
 /// What a worker asks for.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct ClaimRequest {
     pub count: u64,
     /// Only jobs with something ready for one of these; `None` for all.
     pub processors: Option<Vec<Processor>>,
@@ -262,7 +262,7 @@ pub struct Wish {
     pub worker: String,
 }
 
-impl Wish {
+impl ClaimRequest {
     pub fn wanted(&self) -> Wanted {
         Wanted::new(self.processors.as_deref())
     }
@@ -272,7 +272,7 @@ impl Wish {
 ///
 /// Members take turns: first comes whose last job was given out longest ago, and within a member the job whose time came
 /// first. So a member with thousands of jobs holds nobody up.
-pub fn claim(t: &Transaction<'_>, wish: &Wish, rules: Rules) -> Result<Changed<Vec<Job>>> {
+pub fn claim(t: &Transaction<'_>, wish: &ClaimRequest, rules: Rules) -> Result<Changed<Vec<Job>>> {
     let expired = expire(t, rules)?;
     let claimed = queue::take(t, wish)?;
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
@@ -301,14 +301,14 @@ pub fn expire(t: &Transaction<'_>, rules: Rules) -> Result<Changed<()>> {
 
 /// What became of a job that failed once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum FailureOutcome {
     Queued,
     Dead,
 }
 
-fn recorded<T>(changed: Changed<T>, job: &Job, fate: Fate) -> Changed<T> {
+fn recorded<T>(changed: Changed<T>, job: &Job, fate: FailureOutcome) -> Changed<T> {
     let entry = entry(job, json!({"state": job.state, "attempts": job.attempts}));
-    changed.also(entry).event((fate == Fate::Dead).then(|| {
+    changed.also(entry).event((fate == FailureOutcome::Dead).then(|| {
         let data = json!({
             "job": job.id, "video": job.video, "path": job.path, "attempts": job.attempts, "error": job.last_error,
         });
@@ -321,18 +321,18 @@ fn entry(job: &Job, after: Value) -> Entry {
 }
 
 /// A failed attempt: the job waits for another one, or is dead. What is over stays over.
-fn give_back(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules: Rules, retry: bool) -> Result<Fate> {
+fn give_back(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules: Rules, retry: bool) -> Result<FailureOutcome> {
     job.attempts = job.attempts.saturating_add(1);
     job.last_error = Some(why.to_owned());
     (job.leased_until, job.processors) = (None, None);
-    let fate = if retry && job.attempts < rules.attempts_max { Fate::Queued } else { Fate::Dead };
+    let fate = if retry && job.attempts < rules.attempts_max { FailureOutcome::Queued } else { FailureOutcome::Dead };
     match fate {
-        Fate::Queued => {
+        FailureOutcome::Queued => {
             job.run_at = at.plus_ms(rules.backoff_ms(job.attempts));
             "queued".clone_into(&mut job.state);
             begin_anew(&mut job.steps);
         }
-        Fate::Dead => {
+        FailureOutcome::Dead => {
             "dead".clone_into(&mut job.state);
             for step in job.steps.iter_mut().filter(|step| step.state == StepState::Running) {
                 step.state = StepState::Failed;

@@ -8,7 +8,7 @@
 //! meets such a queue puts it right, so that nobody meets it twice; suspending and deleting write nothing here.
 
 use super::queue_store as store;
-use super::{Processor, Step, StepState, Wish};
+use super::{Processor, Step, StepState, ClaimRequest};
 use crate::kernel::app::Transaction;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
@@ -70,7 +70,7 @@ pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
 }
 
 /// Gives the jobs whose turn it is to a worker.
-pub fn take(t: &Transaction<'_>, wish: &Wish) -> Result<Vec<JobId>> {
+pub fn take(t: &Transaction<'_>, wish: &ClaimRequest) -> Result<Vec<JobId>> {
     /// Queues of one claim that may turn out to hold nothing for it. The next one goes on from there.
     const VAIN_LOOKS_MAX: u64 = 50;
     store::open_due(t, VAIN_LOOKS_MAX)?;
@@ -100,7 +100,7 @@ fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
 }
 
 /// Takes a queue's first job, or puts the queue where it belongs.
-fn take_first(t: &Transaction<'_>, front: &store::Front, wish: &Wish, rank: i64) -> Result<Option<JobId>> {
+fn take_first(t: &Transaction<'_>, front: &store::Front, wish: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
     const TURNS_PER_MS: i64 = 1_000;
     let queue = front.queue;
     if !front.is_organization_active {

@@ -2,7 +2,7 @@
 //!
 //! Every statement here finds its rows in an index, however many jobs there are.
 
-use super::Wish;
+use super::ClaimRequest;
 use super::queue::{Queue, Ready};
 use crate::kernel::db::{Reader, Writer, sql};
 use crate::kernel::error::Result;
@@ -140,7 +140,7 @@ const LEASE: &str = "
     returning id";
 
 /// Gives a job to a worker.
-pub fn lease(w: &Writer<'_>, video: i64, lease: LeaseId, wish: &Wish) -> Result<JobId> {
+pub fn lease(w: &Writer<'_>, video: i64, lease: LeaseId, wish: &ClaimRequest) -> Result<JobId> {
     let lease_s = i64::try_from(wish.lease_s).unwrap_or(i64::MAX);
     w.one(
         LEASE,

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::queue::{self, Wanted};
-use super::{Job, Rules, Wish};
+use super::{Job, Rules, ClaimRequest};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
@@ -27,19 +27,19 @@ fn require_worker(snapshot: &Snapshot, caller: &Identity) -> Result<()> {
     authz::require(snapshot, &caller.as_of(snapshot, Timestamp::now())?, Permission::JOB_CLAIM).map(drop)
 }
 
-type Line = tokio::sync::Mutex<()>;
+type WaitLine = tokio::sync::Mutex<()>;
 
 /// The workers that wait.
-pub struct Waiting {
+pub struct WaitingWorkers {
     seats: Semaphore,
     each_max: u64,
     /// How many each program or organization has.
     of: Mutex<HashMap<String, u64>>,
     /// One queue per set of wanted processors, while a worker waits in it.
-    lines: Mutex<HashMap<Wanted, Weak<Line>>>,
+    lines: Mutex<HashMap<Wanted, Weak<WaitLine>>>,
 }
 
-impl Waiting {
+impl WaitingWorkers {
     pub fn new(config: &Config) -> Self {
         let seats = usize::try_from(config.job_waiting_max).unwrap_or(Semaphore::MAX_PERMITS);
         let each_max = config.job_waiting_each_max;
@@ -51,7 +51,7 @@ impl Waiting {
     }
 
     /// The line of those who want the same, and how many lines there are.
-    fn line(&self, wanted: Wanted) -> (Arc<Line>, u32) {
+    fn line(&self, wanted: Wanted) -> (Arc<WaitLine>, u32) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|_, line| line.strong_count() > 0);
         let line = lines.get(&wanted).and_then(Weak::upgrade).unwrap_or_default();
@@ -61,15 +61,15 @@ impl Waiting {
 }
 
 /// A waiting worker, counted in the metrics until it is dropped.
-struct Seat<'a> {
+struct WaitingWorker<'a> {
     app: &'a App,
-    waiting: &'a Waiting,
+    waiting: &'a WaitingWorkers,
     party: String,
     _permit: SemaphorePermit<'a>,
 }
 
-impl<'a> Seat<'a> {
-    fn take(app: &'a App, waiting: &'a Waiting, caller: &Identity) -> Result<Self> {
+impl<'a> WaitingWorker<'a> {
+    fn take(app: &'a App, waiting: &'a WaitingWorkers, caller: &Identity) -> Result<Self> {
         let busy = || Error::new(ErrorCode::Busy).saying("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.seats.try_acquire().map_err(|_| busy())?;
         let party = caller.context.party(&app.snapshot()).unwrap_or_default();
@@ -84,7 +84,7 @@ impl<'a> Seat<'a> {
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for WaitingWorker<'_> {
     fn drop(&mut self) {
         let mut of = self.waiting.of();
         if let Some(count) = of.get_mut(&self.party) {
@@ -98,12 +98,12 @@ impl Drop for Seat<'_> {
 }
 
 /// Gives jobs to a worker; where there are none, waits so long for some.
-pub async fn claim(app: &App, waiting: &Waiting, caller: &Identity, wish: &Wish, wait: Duration) -> Result<Vec<Job>> {
+pub async fn claim(app: &App, waiting: &WaitingWorkers, caller: &Identity, wish: &ClaimRequest, wait: Duration) -> Result<Vec<Job>> {
     let claimed = claim_now(app, caller, wish).await?;
     if !claimed.is_empty() || wait.is_zero() {
         return Ok(claimed);
     }
-    let _seat = Seat::take(app, waiting, caller)?;
+    let _seat = WaitingWorker::take(app, waiting, caller)?;
     let ends_at = Instant::now() + wait;
     let over = async {
         tokio::select! {
@@ -150,7 +150,7 @@ async fn until(due: Option<Timestamp>) {
     }
 }
 
-async fn claim_now(app: &App, caller: &Identity, wish: &Wish) -> Result<Vec<Job>> {
+async fn claim_now(app: &App, caller: &Identity, wish: &ClaimRequest) -> Result<Vec<Job>> {
     /// A claim that finds nothing where there seemed to be something has put that right, or others were quicker.
     const ROUNDS_MAX: usize = 100;
     let rules = Rules::of(&app.config);

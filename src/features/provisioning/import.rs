@@ -209,7 +209,7 @@ fn is_the_sites(user: &User, wanted: &Wanted) -> bool {
 
 /// What became of a row.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum RowOutcome {
     /// With the new member, where it is there.
     Created(Option<MemberId>),
     Changed(MemberId, Vec<&'static str>),

@@ -26,7 +26,7 @@ const PIECE: usize = 200;
 
 /// What an import is asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct ImportRequest {
     pub is_dry_run: bool,
     /// A folder below the media root.
     pub prefix: Option<String>,
@@ -39,7 +39,7 @@ pub struct Wish {
 
 /// What became of it, or would.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ImportResult {
     pub looked_at: u64,
     pub taken: u64,
     /// Of these, without an owner.
@@ -55,13 +55,13 @@ pub struct Outcome {
 }
 
 /// Takes in what lies under the media root.
-pub async fn import(app: &App, caller: &Identity, wish: Wish) -> Result<Outcome> {
+pub async fn import(app: &App, caller: &Identity, wish: ImportRequest) -> Result<ImportResult> {
     let config = &app.config;
     if config.media_root.as_os_str().is_empty() {
         return Err(ErrorCode::MediaRootNotConfigured.into());
     }
     let limit = wish.limit.unwrap_or(config.import_files_max).min(config.import_files_max);
-    let mut outcome = Outcome { next: wish.after.clone(), ..Outcome::default() };
+    let mut outcome = ImportResult { next: wish.after.clone(), ..ImportResult::default() };
     loop {
         let most = usize::try_from(limit - outcome.looked_at).unwrap_or(PIECE).min(PIECE);
         let (root, prefix, after) = (config.media_root.clone(), wish.prefix.clone(), outcome.next.clone());
@@ -83,7 +83,7 @@ pub async fn import(app: &App, caller: &Identity, wish: Wish) -> Result<Outcome>
 }
 
 /// One piece in one transaction; a dry run asks the same of the rows and changes none.
-async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, outcome: &mut Outcome) -> Result<()> {
+async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &ImportRequest, outcome: &mut ImportResult) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
@@ -95,7 +95,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, o
         let take = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_IMPORT)?;
             let mut owners = Owners::default();
-            let mut changed = Changed::nothing(Outcome::default());
+            let mut changed = Changed::nothing(ImportResult::default());
             for Found { path, size } in found {
                 let owner = owners.of(t, path.folder())?;
                 let one = match owner {
@@ -123,8 +123,8 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &Wish, o
     Ok(())
 }
 
-fn foreseen(r: &Reader<'_>, rules: &Rules, snapshot: &authz::snapshot::Snapshot, found: Vec<Found>) -> Result<Outcome> {
-    let (mut owners, mut outcome) = (Owners::default(), Outcome::default());
+fn foreseen(r: &Reader<'_>, rules: &Rules, snapshot: &authz::snapshot::Snapshot, found: Vec<Found>) -> Result<ImportResult> {
+    let (mut owners, mut outcome) = (Owners::default(), ImportResult::default());
     let mut more: HashMap<MemberId, i64> = HashMap::new();
     for Found { path, size } in found {
         let owner = owners.of(r, path.folder())?;
@@ -144,7 +144,7 @@ fn foreseen(r: &Reader<'_>, rules: &Rules, snapshot: &authz::snapshot::Snapshot,
     Ok(outcome)
 }
 
-impl Outcome {
+impl ImportResult {
     fn note(&mut self, owner: Option<MemberId>, size: i64, already_exists: bool) {
         if already_exists {
             self.already_known += 1;
@@ -176,9 +176,9 @@ impl Owners {
 }
 
 /// Gives videos without an owner to whose folders they lie in.
-pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Outcome> {
+pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<ImportResult> {
     let rules = Rules::of(&app.config);
-    let mut outcome = Outcome::default();
+    let mut outcome = ImportResult::default();
     let mut after = String::new();
     loop {
         let from = after.clone();
@@ -189,7 +189,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
         if is_dry_run {
             let snapshot = app.snapshot();
             let foresee = move |r: &Reader<'_>| {
-                let mut made = Outcome::default();
+                let mut made = ImportResult::default();
                 let mut owners = Owners::default();
                 for video in waiting {
                     let owner = owners.of(r, video.path.folder())?;
@@ -209,7 +209,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
         let give = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::VIDEO_CLAIM)?;
             let mut owners = Owners::default();
-            let mut changed = Changed::nothing(Outcome::default());
+            let mut changed = Changed::nothing(ImportResult::default());
             for video in waiting {
                 // Somebody may have taken it meanwhile.
                 let Some(video) = super::find(t, &video.id)?.filter(|video| video.member.is_none()) else { continue };
@@ -234,9 +234,9 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Out
 }
 
 /// Gives a member the videos without an owner in its own folder.
-pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_run: bool) -> Result<Outcome> {
+pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_run: bool) -> Result<ImportResult> {
     let rules = Rules::of(&app.config);
-    let mut outcome = Outcome::default();
+    let mut outcome = ImportResult::default();
     let Some(folder) = app.read(move |r| members::sftpgo_name(r, member)).await? else { return Ok(outcome) };
     let mut after = folder.clone() + "/";
     loop {
@@ -259,7 +259,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
         }
         let folder = folder.clone();
         let give = move |t: &Transaction<'_>, caller: &Identity| {
-            let mut changed = Changed::nothing(Outcome::default());
+            let mut changed = Changed::nothing(ImportResult::default());
             // Its folder may be another one by now.
             if members::sftpgo_name(t, member)?.as_ref() != Some(&folder) || !t.snapshot().is_active(member) {
                 return Ok(changed);
@@ -279,7 +279,7 @@ pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_ru
     }
 }
 
-impl Outcome {
+impl ImportResult {
     fn claimed(&mut self, owner: Option<MemberId>, size: i64) {
         match owner {
             None => self.ownerless += 1,

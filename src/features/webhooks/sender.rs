@@ -23,7 +23,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbound::{builder, made_once, retry_after};
-use crate::kernel::outbox::delivery::{Delivery, Outcome};
+use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 use crate::kernel::secret::{self, Sealer};
 
 /// The secret of a webhook's generation, as its receiver keeps it.
@@ -196,32 +196,32 @@ fn body_of(r: &Reader<'_>, seen_by: Option<OrganizationId>, delivery: &Delivery)
 }
 
 /// Tells a webhook of an event.
-pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Delivery) -> Result<Outcome> {
+pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     let Some(webhook) = app.read(move |r| store::find_webhook(r, id)).await? else {
-        return Ok(Outcome::Gone("the webhook was deleted".into()));
+        return Ok(DeliveryOutcome::Gone("the webhook was deleted".into()));
     };
     if !webhook.is_active {
-        return Ok(Outcome::Gone("the webhook is switched off".into()));
+        return Ok(DeliveryOutcome::Gone("the webhook is switched off".into()));
     }
     let snapshot = app.snapshot();
     if webhook.organization.is_some_and(|id| snapshot.tenant(id).is_none_or(|tenant| !tenant.is_active)) {
-        return Ok(Outcome::Gone("its organization is not active".into()));
+        return Ok(DeliveryOutcome::Gone("its organization is not active".into()));
     }
     let (seen_by, told) = (webhook.organization, delivery.clone());
     let body = app.read(move |r| body_of(r, seen_by, &told)).await?;
     let answered = sender.send(&app.sealer, &webhook, (&delivery.kind, &delivery.name()), &body).await;
     Ok(match answered.status {
-        Some(200..=299) => Outcome::Delivered,
+        Some(200..=299) => DeliveryOutcome::Delivered,
         Some(410) => {
             switch_off(app, id).await?;
-            Outcome::Gone("it answered 410, which switched the webhook off".into())
+            DeliveryOutcome::Gone("it answered 410, which switched the webhook off".into())
         }
         Some(status @ (429 | 503)) => {
-            Outcome::Failed { why: format!("it answered {status}"), not_before_s: answered.retry_after_s }
+            DeliveryOutcome::Failed { why: format!("it answered {status}"), not_before_s: answered.retry_after_s }
         }
-        Some(status @ 300..=399) => Outcome::failed(format!("it answered {status}: redirects are not followed")),
-        Some(status) => Outcome::failed(format!("it answered {status}")),
-        None => Outcome::failed(answered.error.unwrap_or_default()),
+        Some(status @ 300..=399) => DeliveryOutcome::failed(format!("it answered {status}: redirects are not followed")),
+        Some(status) => DeliveryOutcome::failed(format!("it answered {status}")),
+        None => DeliveryOutcome::failed(answered.error.unwrap_or_default()),
     })
 }
 

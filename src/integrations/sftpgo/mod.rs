@@ -23,7 +23,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::Kind;
-use crate::kernel::outbox::delivery::{Delivery, Outcome};
+use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 use account::DesiredAccount;
 use client::{ClientError, Connection};
 
@@ -31,7 +31,7 @@ pub fn require_configured(config: &Config) -> Result<()> {
     if config.has_sftpgo() { Ok(()) } else { Err(ErrorCode::SftpgoNotConfigured.into()) }
 }
 
-impl From<ClientError> for Outcome {
+impl From<ClientError> for DeliveryOutcome {
     fn from(trouble: ClientError) -> Self {
         match trouble {
             ClientError::Later { why, not_before_s } => Self::Failed { why, not_before_s },
@@ -57,23 +57,23 @@ impl From<ClientError> for Error {
 pub const AT_ONCE_MAX: usize = 4;
 
 /// Brings the account of an event's member in line.
-pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result<Outcome> {
+pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result<DeliveryOutcome> {
     if !app.config.has_sftpgo() {
-        return Ok(Outcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
+        return Ok(DeliveryOutcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
     let done = match delivery.kind == Kind::MemberDeleted.word() {
         true => {
             let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
             let Some(name) = data["sftpgo_username"].as_str() else {
-                return Ok(Outcome::Needless("the member had no name at SFTPGo"));
+                return Ok(DeliveryOutcome::Needless("the member had no name at SFTPGo"));
             };
             erase(app, member, name).await
         }
         false => follow(app, member).await?,
     };
     Ok(match done {
-        Ok(Some(why)) => Outcome::Needless(why),
-        Ok(None) => Outcome::Delivered,
+        Ok(Some(why)) => DeliveryOutcome::Needless(why),
+        Ok(None) => DeliveryOutcome::Delivered,
         Err(trouble) => trouble.into(),
     })
 }

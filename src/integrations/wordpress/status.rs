@@ -11,7 +11,7 @@ use crate::features::members;
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
-use crate::kernel::outbox::delivery::Outcome;
+use crate::kernel::outbox::delivery::DeliveryOutcome;
 
 /// Accounts that are told of at the same time.
 pub const AT_ONCE_MAX: usize = 2;
@@ -20,15 +20,15 @@ pub const AT_ONCE_MAX: usize = 2;
 const SUSPENDED: &str = "roster_suspended";
 
 /// Tells WordPress whether an event's member is suspended.
-pub async fn deliver(app: &App, member: MemberId) -> Result<Outcome> {
+pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
     if !app.config.has_wordpress_administrator() {
-        return Ok(Outcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
+        return Ok(DeliveryOutcome::Gone("set wordpress.url, wordpress.username and wordpress.password_file".into()));
     }
     let look = move |r: &crate::kernel::db::Reader<'_>| {
         Ok((members::find(r, member)?, members::number_at_wordpress(r, member)?))
     };
     let (Some(found), Some(number)) = app.read(look).await? else {
-        return Ok(Outcome::Needless("the member has no account at WordPress"));
+        return Ok(DeliveryOutcome::Needless("the member has no account at WordPress"));
     };
     let is_suspended = found.status == "suspended";
     let config = &app.config;
@@ -47,17 +47,17 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<Outcome> {
         .map_err(|e| Error::internal(format!("what WordPress is to be told cannot be written: {e}")))?;
     let answer = match app.outbound.send(request).await {
         Ok(answer) => answer,
-        Err(e) => return Ok(Outcome::failed(e.to_string())),
+        Err(e) => return Ok(DeliveryOutcome::failed(e.to_string())),
     };
     let body = answer.json().unwrap_or_default();
     Ok(match answer.status {
-        200 if body["meta"][SUSPENDED] == is_suspended => Outcome::Delivered,
-        200 => Outcome::Refused(
+        200 if body["meta"][SUSPENDED] == is_suspended => DeliveryOutcome::Delivered,
+        200 => DeliveryOutcome::Refused(
             "the WordPress plugin is too old for suspensions: install packaging/wordpress/roster-events.php again"
                 .into(),
         ),
-        404 if body["code"] == "rest_user_invalid_id" => Outcome::Needless("there is no such account at WordPress"),
-        403 => Outcome::Needless("wordpress.username may not edit users"),
-        status => Outcome::failed(format!("WordPress answered {status}")),
+        404 if body["code"] == "rest_user_invalid_id" => DeliveryOutcome::Needless("there is no such account at WordPress"),
+        403 => DeliveryOutcome::Needless("wordpress.username may not edit users"),
+        status => DeliveryOutcome::failed(format!("WordPress answered {status}")),
     })
 }

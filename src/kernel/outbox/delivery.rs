@@ -73,7 +73,7 @@ pub fn named(name: &str) -> Option<(i64, String)> {
 
 /// What came of an attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     Delivered,
     /// There is nothing to deliver, for this reason.
     Needless(&'static str),
@@ -88,7 +88,7 @@ pub enum Outcome {
     Gone(String),
 }
 
-impl Outcome {
+impl DeliveryOutcome {
     pub fn failed(why: impl Into<String>) -> Self {
         Self::Failed { why: why.into(), not_before_s: None }
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::require_site;
 use crate::features::members::require_may_touch;
-use crate::features::provisioning::import::{self, COLUMNS, Outcome, Plan, Row};
+use crate::features::provisioning::import::{self, COLUMNS, RowOutcome, Plan, Row};
 use crate::features::provisioning::{self, spreadsheet};
 use crate::features::quotas::Rules;
 use crate::kernel::app::{App, Changed, Large, Transaction};
@@ -131,7 +131,7 @@ impl Api {
         /// Changes that wait together share one commit.
         const AT_ONCE: usize = 64;
         let written = stream::iter(planned).map(|(row, plan)| self.write(&caller, row, plan, welcome));
-        let written: Vec<(Row, Outcome)> = written.buffered(AT_ONCE).try_collect().await?;
+        let written: Vec<(Row, RowOutcome)> = written.buffered(AT_ONCE).try_collect().await?;
         Ok(ok(difference(false, written.into_iter())))
     }
 }
@@ -157,7 +157,7 @@ impl Api {
     }
 
     /// Does what a row says, if it still does what was planned; only our own failures stop the import.
-    async fn write(&self, caller: &Identity, row: Row, plan: Plan, welcome: bool) -> Result<(Row, Outcome)> {
+    async fn write(&self, caller: &Identity, row: Row, plan: Plan, welcome: bool) -> Result<(Row, RowOutcome)> {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
             return Ok((row, foreseen(plan)));
         }
@@ -167,19 +167,19 @@ impl Api {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
                 new.welcome = welcome.then(|| Maker::of(caller));
-                Ok(provisioning::make(t, &rules, &new, members_max)?.map(|id| Outcome::Created(Some(id))))
+                Ok(provisioning::make(t, &rules, &new, members_max)?.map(|id| RowOutcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {
                 let reach = require_site(t, caller, Permission::USER_IMPORT, fields.contains(&"quota_size"))?;
                 let id = user.member.id;
                 require_may_touch(t, caller, reach, id, provisioning::touch_of(&fields))?;
-                Ok(provisioning::edit(t, &rules, reach, &user, &edit)?.map(|fields| Outcome::Changed(id, fields)))
+                Ok(provisioning::edit(t, &rules, reach, &user, &edit)?.map(|fields| RowOutcome::Changed(id, fields)))
             }
             settled => Ok(Changed::nothing(foreseen(settled))),
         };
         let outcome = match self.app.change(caller, "user.import", write).await {
             Ok(done) => done.answer,
-            Err(refused) if refused.cause.status() < 500 => Outcome::Failed(if refused.fields.is_empty() {
+            Err(refused) if refused.cause.status() < 500 => RowOutcome::Failed(if refused.fields.is_empty() {
                 vec![Field::body("row", refused.message())]
             } else {
                 refused.fields
@@ -190,16 +190,16 @@ impl Api {
     }
 }
 
-fn foreseen(plan: Plan) -> Outcome {
+fn foreseen(plan: Plan) -> RowOutcome {
     match plan {
-        Plan::Create(_) => Outcome::Created(None),
-        Plan::Change(user, _, fields) => Outcome::Changed(user.member.id, fields),
-        Plan::Unchanged => Outcome::Unchanged,
-        Plan::Failed(faults) => Outcome::Failed(faults),
+        Plan::Create(_) => RowOutcome::Created(None),
+        Plan::Change(user, _, fields) => RowOutcome::Changed(user.member.id, fields),
+        Plan::Unchanged => RowOutcome::Unchanged,
+        Plan::Failed(faults) => RowOutcome::Failed(faults),
     }
 }
 
-fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> ImportDifference {
+fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, RowOutcome)>) -> ImportDifference {
     let mut found = ImportDifference { dry_run, ..ImportDifference::default() };
     for (row, outcome) in rows {
         found.rows += 1;
@@ -211,10 +211,10 @@ fn difference(dry_run: bool, rows: impl Iterator<Item = (Row, Outcome)>) -> Impo
             fields: fields.into_iter().map(str::to_owned).collect(),
         };
         match outcome {
-            Outcome::Created(id) => found.created.push(imported(id, Vec::new())),
-            Outcome::Changed(id, fields) => found.changed.push(imported(Some(id), fields)),
-            Outcome::Unchanged => found.unchanged += 1,
-            Outcome::Failed(faults) => {
+            RowOutcome::Created(id) => found.created.push(imported(id, Vec::new())),
+            RowOutcome::Changed(id, fields) => found.changed.push(imported(Some(id), fields)),
+            RowOutcome::Unchanged => found.unchanged += 1,
+            RowOutcome::Failed(faults) => {
                 let fault = |fault: Field| RowFault { field: fault.name().to_owned(), message: fault.message };
                 let fields = faults.into_iter().map(fault).collect();
                 found.failed.push(FailedRow { row: number, line, username: username.clone(), fields });

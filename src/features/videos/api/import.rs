@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, FolderPrefix, WRITE};
-use crate::features::videos::import::{self, Outcome, Wish};
+use crate::features::videos::import::{self, ImportResult, ImportRequest};
 use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::AdminOrKey;
@@ -98,7 +98,7 @@ impl Api {
         if let Some(after) = &body.after {
             VideoPath::parse(after, &self.app.config.media_root, bytes_max)?;
         }
-        let wish = Wish {
+        let wish = ImportRequest {
             is_dry_run,
             prefix: body.prefix.map(|prefix| prefix.0.trim_end_matches('/').to_owned()),
             after: body.after.map(|after| after.0),
@@ -106,7 +106,7 @@ impl Api {
             queues_jobs: body.queue_jobs != Some(false),
         };
         let outcome = import::import(&self.app, &caller, wish).await?;
-        let Outcome { looked_at, taken, ownerless, already_known, bytes, skipped, over_quota, next } = outcome;
+        let ImportResult { looked_at, taken, ownerless, already_known, bytes, skipped, over_quota, next } = outcome;
         Ok(ok(Imported {
             dry_run: is_dry_run,
             looked_at,
