@@ -211,7 +211,7 @@ pub enum Limit {
 
 /// The body of one request: unread, or read.
 #[derive(Debug, Default)]
-pub struct Slot {
+pub struct BodySlot {
     unread: Mutex<Option<Unread>>,
     read: OnceLock<Held>,
 }
@@ -263,7 +263,7 @@ fn no_space() -> Error {
     Error::new(ErrorCode::Busy).saying(message).because("limits.bytes_in_flight").retry_after(1)
 }
 
-impl Slot {
+impl BodySlot {
     /// The slot of a request that came in.
     pub fn new(body: BoxBody<Bytes, io::Error>, is_held_back: bool, origin: Origin, intake: &Arc<Intake>) -> Self {
         let unread = Unread { body, intake: intake.clone(), origin, is_held_back };

@@ -6,7 +6,7 @@ use poem::web::Query;
 use poem::{Endpoint, FromRequest, Request, Response, Route, get};
 use serde::Deserialize;
 
-use super::fixed::Fixed;
+use super::static_files::Fixed;
 use crate::console::manual::{PAGES, PATH, POLICY, page, results};
 use crate::kernel::app::App;
 

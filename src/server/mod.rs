@@ -4,17 +4,17 @@
 //! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
 
 pub mod deliver;
-mod edge;
+mod middleware;
 pub mod features;
-mod fixed;
+mod static_files;
 pub mod listener;
 mod manual;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use edge::Edge;
-use fixed::{DOCS_POLICY, Fixed};
+use middleware::Middleware;
+use static_files::{DOCS_POLICY, Fixed};
 use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
@@ -35,8 +35,8 @@ use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::Failure;
-use crate::kernel::http::document::{self, Answers, Declared};
-use crate::kernel::http::inputs::{self, Format, Inputs};
+use crate::kernel::http::openapi::{self, Answers, Declared};
+use crate::kernel::http::request_validator::{self, Format, Inputs};
 use crate::kernel::outbox::Kind;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::secret;
@@ -182,12 +182,12 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
     .concat();
     let answers: Vec<&Answers> = ANSWERS.iter().copied().flatten().collect();
     let (mut document, declared) =
-        document::finish(&generated, &examples, &answers, permissions::api::as_defined, &details())?;
+        openapi::finish(&generated, &examples, &answers, permissions::api::as_defined, &details())?;
     // A server's address is what the paths are appended to: an empty one says `/`.
     let api_path = app.config.api_path();
-    document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
-    document["info"] = document::info(&app.config);
-    Ok((document, declared))
+    openapi["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
+    openapi["info"] = openapi::info(&app.config);
+    Ok((openapi, declared))
 }
 
 /// Failures and headers of operations that do not follow from their signatures, one list per API.
@@ -284,13 +284,13 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let (document, declared) = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
-        inputs: Arc::new(Inputs::new(&document, FORMATS)),
+        inputs: Arc::new(Inputs::new(&openapi, FORMATS)),
         prover: Arc::new(sessions::StoredSessions { app: app.clone(), providers }),
         declared,
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();
-    let methods = methods_by_path(&document, base);
+    let methods = methods_by_path(&openapi, base);
     let shared = || Shared(operations.clone());
     let mut routes = Route::new()
         .at("/healthz", get(healthz).data(app.clone()))
@@ -308,10 +308,10 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     if !base.is_empty() {
         routes = routes.nest(base, shared());
     }
-    for top in tops_at_root(&document, base) {
+    for top in tops_at_root(&openapi, base) {
         routes = routes.nest_no_strip(top, shared());
     }
-    Ok(Edge { inner: routes, app: app.clone(), methods }.boxed())
+    Ok(Middleware { inner: routes, app: app.clone(), methods }.boxed())
 }
 
 /// Validation rules used as JSON Schema `format`, because a pattern cannot report every fault.
@@ -444,7 +444,7 @@ impl Operations {
         request.extensions_mut().insert(self.app.guard.clone());
         request.extensions_mut().insert(self.prover.clone());
         if !is_change {
-            inputs::drop_empty(request.uri_mut());
+            request_validator::drop_empty(request.uri_mut());
         }
         let uri = request.uri().clone();
         let exchange = request.data::<Arc<RequestContext>>().cloned();
@@ -510,7 +510,7 @@ fn is_parameter_error(error: &poem::Error) -> bool {
 /// First segments of the operations that answer at the root: the member API's own, and without a base path all.
 fn tops_at_root(document: &Value, base: &str) -> BTreeSet<String> {
     let is_short = |top: &String| base.is_empty() || ["/auth", "/me", "/admin", "/internal"].contains(&top.as_str());
-    document::operations(document).iter().map(|operation| top(operation.path)).filter(is_short).collect()
+    openapi::operations(openapi).iter().map(|operation| top(operation.path)).filter(is_short).collect()
 }
 
 /// The first segment of a path, with its slash.
@@ -521,8 +521,8 @@ fn top(path: &str) -> String {
 /// Which methods each address takes, for the `Allow` header.
 fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let at_root = tops_at_root(document, base);
-    for operation in document::operations(document) {
+    let at_root = tops_at_root(openapi, base);
+    for operation in openapi::operations(openapi) {
         let is_at_root = at_root.contains(&top(operation.path));
         let below = format!("{base}{}", operation.path);
         for path in std::iter::once(below).chain(is_at_root.then(|| operation.path.to_owned())) {

@@ -70,7 +70,7 @@ async fn operations(site: &Site) -> Vec<Operation> {
                 schema.is_some_and(|schema| schema["properties"][&name]["format"] == "uuid").then_some(name)
             };
             let required = schema.and_then(|schema| schema["required"].as_array().cloned()).unwrap_or_default();
-            let of_document = roster::kernel::http::document::Operation { method, path, id: "", value: operation };
+            let of_document = roster::kernel::http::openapi::Operation { method, path, id: "", value: operation };
             let query: Vec<&Value> =
                 of_document.parameters(&document).filter(|parameter| parameter["in"] == "query").collect();
             let is_free = query.iter().all(|parameter| parameter["required"] != true);

@@ -65,7 +65,7 @@ fn operations_of_the_code(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 fn operations_of_the_document(document: &Value) -> BTreeSet<String> {
-    roster::kernel::http::document::operations(document).into_iter().map(|operation| operation.id.to_owned()).collect()
+    roster::kernel::http::openapi::operations(document).into_iter().map(|operation| operation.id.to_owned()).collect()
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn every_list_that_takes_an_offset_takes_after_and_answers_next() {
     let output = Command::new(binary()).arg("openapi").output().expect("roster openapi");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut lists = 0;
-    for operation in roster::kernel::http::document::operations(&document) {
+    for operation in roster::kernel::http::openapi::operations(&document) {
         let takes = |name: &str| operation.parameters(&document).any(|parameter| parameter["name"] == name);
         assert_eq!(takes("offset"), takes("after"), "{}", operation.id);
         if !takes("after") {

@@ -141,7 +141,7 @@ fn the_page_begins_with_signing_in_and_every_pattern_is_said_in_words() {
     let mut found = BTreeSet::new();
     patterns(&document, &mut found);
     let unsaid: Vec<&str> =
-        found.into_iter().filter(|one| roster::kernel::http::inputs::said_of_pattern(one).is_none()).collect();
+        found.into_iter().filter(|one| roster::kernel::http::request_validator::said_of_pattern(one).is_none()).collect();
     assert!(unsaid.is_empty(), "{unsaid:?}");
 }
 
@@ -209,7 +209,7 @@ fn parameters_of_a_path_are_those_of_its_template() {
 #[test]
 fn every_request_has_an_example_that_its_own_schema_takes_and_takes_nothing_unknown() {
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
-    let inputs = roster::kernel::http::inputs::Inputs::new(&document, roster::server::FORMATS);
+    let inputs = roster::kernel::http::request_validator::Inputs::new(&document, roster::server::FORMATS);
     let mut seen = BTreeMap::new();
     for (name, operation) in operations(&document) {
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
@@ -222,7 +222,7 @@ fn every_request_has_an_example_that_its_own_schema_takes_and_takes_nothing_unkn
         seen.insert(schema.to_owned(), name);
     }
     assert!(seen.len() > 15, "{seen:?}");
-    for operation in roster::kernel::http::document::operations(&document) {
+    for operation in roster::kernel::http::openapi::operations(&document) {
         let parameters = parameters(&document, operation.value);
         let query = parameters.iter().map(|p| format!("{}=x", p["name"].as_str().unwrap_or_default()));
         let uri = format!("/?{}", query.collect::<Vec<_>>().join("&")).parse().expect("an address");

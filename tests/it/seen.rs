@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::Method;
-use roster::kernel::http::document::Operation;
+use roster::kernel::http::openapi::Operation;
 use serde_json::{Value, json};
 
 use crate::outbox::QUICK;

@@ -10,7 +10,7 @@ use super::snapshot::{Session, Snapshot};
 use crate::kernel::db::Turn;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
-use crate::kernel::intake::Slot;
+use crate::kernel::intake::BodySlot;
 use crate::kernel::secret::Hash;
 
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct RequestContext {
     /// The tenant in which the caller acts, once it was asked for.
     pub tenant: OnceLock<OrganizationId>,
     /// What the caller sends along.
-    pub body: Slot,
+    pub body: BodySlot,
 }
 
 impl RequestContext {
@@ -58,13 +58,13 @@ impl RequestContext {
             rate: OnceLock::new(),
             actor: OnceLock::new(),
             tenant: OnceLock::new(),
-            body: Slot::default(),
+            body: BodySlot::default(),
         }
     }
 
     /// With the body of the request.
     #[must_use]
-    pub fn with_body(mut self, body: Slot) -> Self {
+    pub fn with_body(mut self, body: BodySlot) -> Self {
         self.body = body;
         self
     }

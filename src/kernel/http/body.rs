@@ -9,7 +9,7 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry
 use poem_openapi::types::ParseFromJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use super::{inputs, media};
+use super::{request_validator, media};
 use crate::kernel::authn::caller::Guard;
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{ErrorCode, Error, Result};
@@ -59,7 +59,7 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(request: &Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self(parse(request).await?.ok_or_else(inputs::empty)?))
+        Ok(Self(parse(request).await?.ok_or_else(request_validator::empty)?))
     }
 }
 
@@ -68,15 +68,15 @@ poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 /// The body of a request; `None` where there is none.
 async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
     let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
-    let inputs = request.data::<inputs::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
+    let inputs = request.data::<request_validator::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
     let bytes = read(request).await?;
     let Some(intake) = exchange.body.intake() else { return Ok(None) };
     if bytes.is_empty() {
         return Ok(None);
     }
     let parse = || {
-        let value = inputs::parse_within(bytes, intake.nodes_max)?;
-        let faults = inputs.check_body(&T::name(), &value)?;
+        let value = request_validator::parse_within(bytes, intake.nodes_max)?;
+        let faults = request_validator.check_body(&T::name(), &value)?;
         if !faults.is_empty() {
             return Err(Error::fields(faults));
         }

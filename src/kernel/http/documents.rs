@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
-use super::inputs;
+use super::request_validator;
 use crate::kernel::error::{ErrorCode, Error, Result};
 
 /// How far a document may go.
@@ -82,7 +82,7 @@ pub fn parse(bytes: &[u8], bounds: Bounds) -> Result<Document> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         let lines = measure_json(bytes, bounds)?;
-        return Ok(Document { value: inputs::parse(bytes)?, lines });
+        return Ok(Document { value: request_validator::parse(bytes)?, lines });
     }
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("the document is neither JSON nor YAML: not UTF-8"))?;
     let document = read_yaml(text, bounds)?;

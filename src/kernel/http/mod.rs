@@ -3,9 +3,9 @@
 //! The failure's envelope is rendered in one place, the outermost layer of `server`; here it is only described.
 
 pub mod body;
-pub mod document;
+pub mod openapi;
 pub mod documents;
-pub mod inputs;
+pub mod request_validator;
 pub mod scopes;
 pub mod status;
 
@@ -19,7 +19,7 @@ use poem_openapi::{ApiResponse, Enum, Object};
 use serde_json::{Value, json};
 
 pub use self::body::{Body, OptionalBody};
-pub use self::document::Tag;
+pub use self::openapi::Tag;
 use crate::kernel::db::Listed;
 use crate::kernel::error::{ErrorCode, Error};
 
@@ -165,7 +165,7 @@ fn media(content_type: &'static str, schema: MetaSchemaRef) -> MetaMediaType {
 }
 
 /// What can stand under `data`.
-pub trait Datum: Send {
+pub trait ResponseBody: Send {
     fn schema() -> Option<MetaSchemaRef>;
     fn register(registry: &mut Registry);
     fn value(&self) -> Option<String>;
@@ -174,7 +174,7 @@ pub trait Datum: Send {
 /// A payload.
 pub struct Data<T>(pub T);
 
-impl<T: Type + ToJSON> Datum for Data<T> {
+impl<T: Type + ToJSON> ResponseBody for Data<T> {
     fn schema() -> Option<MetaSchemaRef> {
         Some(T::schema_ref())
     }
@@ -189,7 +189,7 @@ impl<T: Type + ToJSON> Datum for Data<T> {
 /// No payload.
 pub struct Nothing;
 
-impl Datum for Nothing {
+impl ResponseBody for Nothing {
     fn schema() -> Option<MetaSchemaRef> {
         None
     }
@@ -202,7 +202,7 @@ impl Datum for Nothing {
 /// Text that is JSON already, described by the schema of `T`: for answers that are rendered once and sent often.
 pub struct Rendered<T>(pub String, std::marker::PhantomData<fn() -> T>);
 
-impl<T: Type> Datum for Rendered<T> {
+impl<T: Type> ResponseBody for Rendered<T> {
     fn schema() -> Option<MetaSchemaRef> {
         Some(T::schema_ref())
     }
@@ -279,7 +279,7 @@ pub const QUOTA_WARNING_HEADER: &str = "x-quota-warning";
 /// The code of every success.
 const SUCCESS: u32 = 102_000;
 
-impl<D: Datum> IntoResponse for Success<D> {
+impl<D: ResponseBody> IntoResponse for Success<D> {
     fn into_response(self) -> Response {
         let mut response = Response::builder();
         let body = match &self.data {
@@ -302,7 +302,7 @@ impl<D: Datum> IntoResponse for Success<D> {
     }
 }
 
-impl<D: Datum> ApiResponse for Success<D> {
+impl<D: ResponseBody> ApiResponse for Success<D> {
     fn meta() -> MetaResponses {
         let number = MetaSchemaRef::Inline(Box::new(MetaSchema {
             example: Some(json!(SUCCESS)),

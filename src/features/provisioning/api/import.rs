@@ -19,7 +19,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::promise::Maker;
 use crate::kernel::error::{Error, Field, Result};
 use crate::kernel::http::body::require_media_type;
-use crate::kernel::http::{Reply, Tag, inputs, ok};
+use crate::kernel::http::{Reply, Tag, request_validator, ok};
 use crate::kernel::ids::MemberId;
 
 /// One member to import; what is left out stays as it is, or takes the default
@@ -236,7 +236,7 @@ impl UsersFile {
         if let Self::Csv(encoding) = self {
             return spreadsheet::read_csv(bytes, *encoding, rows_max);
         }
-        let value = inputs::parse(bytes)?;
+        let value = request_validator::parse(bytes)?;
         let message = "must be an array of members under `users`";
         let users = value.get("users").and_then(Value::as_array).ok_or_else(|| Error::field("users", message))?;
         spreadsheet::require_rows(users.len(), rows_max)?;

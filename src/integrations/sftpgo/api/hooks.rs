@@ -20,7 +20,7 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::Guard;
 use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::error::{ErrorCode, Error, Result};
-use crate::kernel::http::{Failure, Tag, body, inputs};
+use crate::kernel::http::{Failure, Tag, body, request_validator};
 
 fn object() -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")))
@@ -43,7 +43,7 @@ impl<'a> ApiExtractor<'a> for Sent {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        let body = inputs::parse(body::read(request).await?)?;
+        let body = request_validator::parse(body::read(request).await?)?;
         if body.is_object() { Ok(Self(body)) } else { Err(Error::new(ErrorCode::MalformedBody).into()) }
     }
 }

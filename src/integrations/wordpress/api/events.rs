@@ -19,7 +19,7 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::{Guard, scheme_in};
 use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::error::{ErrorCode, Error, Result};
-use crate::kernel::http::{Failure, Tag, inputs};
+use crate::kernel::http::{Failure, Tag, request_validator};
 use crate::kernel::ids::MemberId;
 use crate::kernel::intake::Limit;
 
@@ -227,7 +227,7 @@ impl Api {
 }
 
 fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
-    let notice: Notice = serde_json::from_value(inputs::parse(body)?)
+    let notice: Notice = serde_json::from_value(request_validator::parse(body)?)
         .map_err(|e| Error::field("users", format!("is not as the must-use plugin sends it: {e}")))?;
     if notice.site != app.config.wordpress_url {
         return Err(Error::field("site", "must be exactly wordpress.url"));

@@ -17,7 +17,7 @@ use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
 use crate::kernel::error::{ErrorCode, Error};
 use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::intake::{Limit, Origin, Slot};
+use crate::kernel::intake::{Limit, Origin, BodySlot};
 
 fn is_page(request: &Request) -> bool {
     let path = request.uri().path();
@@ -25,14 +25,14 @@ fn is_page(request: &Request) -> bool {
 }
 
 /// The outermost layer.
-pub(super) struct Edge<E> {
+pub(super) struct Middleware<E> {
     pub(super) inner: E,
     pub(super) app: Arc<App>,
     /// Which methods each address takes, for the `Allow` header.
     pub(super) methods: matchit::Router<String>,
 }
 
-impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
+impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
@@ -54,9 +54,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
         let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
         let body = request.take_body();
         let body = if body.is_empty() {
-            Slot::default()
+            BodySlot::default()
         } else {
-            Slot::new(body.into(), is_held_back, Origin { address, is_sign_in }, &self.app.intake)
+            BodySlot::new(body.into(), is_held_back, Origin { address, is_sign_in }, &self.app.intake)
         };
         let exchange = Arc::new(exchange.with_body(body));
         request.extensions_mut().insert(exchange.clone());
@@ -99,7 +99,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
     }
 }
 
-impl<E> Edge<E> {
+impl<E> Middleware<E> {
     fn rendered(&self, error: poem::Error, method: &Method, exchange: &RequestContext) -> Response {
         match converted(error) {
             Ok(mut failure) => {

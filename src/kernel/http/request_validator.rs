@@ -55,7 +55,7 @@ impl Inputs {
         let (bodies, parameters) = (HashMap::new(), HashMap::new());
         let operations = operations_by_path(document);
         let mut inputs = Self { definitions, bodies, parameters, operations, formats };
-        for operation in super::document::operations(document) {
+        for operation in super::openapi::operations(document) {
             let body = &operation.value["requestBody"]["content"]["application/json"]["schema"];
             if let Some(name) = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
                 inputs.bodies.insert(name.to_owned(), OnceLock::new());
@@ -81,7 +81,7 @@ impl Inputs {
     }
 
     fn reached(&self, schema: &Value) -> Vec<String> {
-        super::document::reached(schema, &self.definitions)
+        super::openapi::reached(schema, &self.definitions)
     }
 
     /// The rule of a schema, with all that it refers to.
@@ -185,7 +185,7 @@ impl Inputs {
 
 fn operations_by_path(document: &Value) -> matchit::Router<HashMap<String, String>> {
     let mut by_path: HashMap<&str, HashMap<String, String>> = HashMap::new();
-    for operation in super::document::operations(document) {
+    for operation in super::openapi::operations(document) {
         let methods = by_path.entry(operation.path).or_default();
         methods.insert(operation.method.to_uppercase(), operation.id.to_owned());
     }
