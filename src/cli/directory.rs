@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::Failed;
 use crate::kernel::config;
 use crate::kernel::error::Result;
-use crate::kernel::runtime::health::Place;
+use crate::kernel::runtime::health::WatchedFolder;
 
 /// Creates the directory (0700) with a `roster.toml` that sets nothing (0600); leaves what is there.
 pub fn create(data: &Path) -> Result<(), Failed> {
@@ -87,7 +87,7 @@ const NOT_PERMITTED: i32 = 1;
 /// The right to use a data directory, held until the process ends.
 pub struct Lock {
     file: File,
-    place: Place,
+    place: WatchedFolder,
     _directory: Option<File>,
 }
 
@@ -118,7 +118,7 @@ pub fn lock(data: &Path) -> Result<Owner, Failed> {
             Err(TryLockError::Error(e)) => return Err(failed(&e)),
         }
         // Who removed the file meanwhile may have locked another one.
-        if let Ok(place) = Place::of(&path)
+        if let Ok(place) = WatchedFolder::of(&path)
             && place.is(&file)
         {
             return Ok(Owner::Us(Lock { file, place, _directory: directory }));
@@ -172,7 +172,7 @@ fn announced(data: &Path, lock: &Path) -> PathBuf {
 
 impl Lock {
     /// The lock file, as it was when it was locked.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> WatchedFolder {
         self.place.clone()
     }
 

@@ -31,13 +31,13 @@ const KEY_BYTES: usize = 32;
 
 /// Where a secret lies.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct SecretLocation<'a> {
     table: &'static str,
     column: &'static str,
     row: &'a [u8],
 }
 
-impl<'a> Place<'a> {
+impl<'a> SecretLocation<'a> {
     pub fn new(table: &'static str, column: &'static str, row: &'a [u8]) -> Self {
         Self { table, column, row }
     }
@@ -167,7 +167,7 @@ impl Encryption {
         Ok(id)
     }
 
-    pub fn encrypt(&self, id: KeyId, place: Place<'_>, clear: &[u8]) -> Result<Vec<u8>> {
+    pub fn encrypt(&self, id: KeyId, place: SecretLocation<'_>, clear: &[u8]) -> Result<Vec<u8>> {
         let keys = self.keys.load();
         let key = keys.iter().find(|key| key.id == id).ok_or_else(|| place.fault("its key is not at hand"))?;
         let mut nonce = [0; NONCE_BYTES];
@@ -177,7 +177,7 @@ impl Encryption {
         Ok([&[VERSION][..], &id.0, &nonce, &sealed].concat())
     }
 
-    pub fn decrypt(&self, place: Place<'_>, stored: &[u8]) -> Result<Vec<u8>> {
+    pub fn decrypt(&self, place: SecretLocation<'_>, stored: &[u8]) -> Result<Vec<u8>> {
         if !is_encrypted(stored) {
             return Err(place.fault("it is not encrypted"));
         }
@@ -282,7 +282,7 @@ mod tests {
         (file, encryption, id)
     }
 
-    const PLACE: Place<'static> = Place { table: "t", column: "c", row: b"1" };
+    const PLACE: SecretLocation<'static> = SecretLocation { table: "t", column: "c", row: b"1" };
 
     #[test]
     fn a_secret_is_read_in_its_own_place_only() {
@@ -293,11 +293,11 @@ mod tests {
         assert_eq!(encryption.decrypt(PLACE, &stored).expect("decrypted"), b"a secret");
         assert_ne!(encryption.encrypt(id, PLACE, b"a secret").expect("encrypted"), stored);
         for other in [
-            Place { table: "tc", column: "", ..PLACE },
-            Place { table: "u", ..PLACE },
-            Place { column: "d", ..PLACE },
-            Place { row: b"2", ..PLACE },
-            Place { row: b"", ..PLACE },
+            SecretLocation { table: "tc", column: "", ..PLACE },
+            SecretLocation { table: "u", ..PLACE },
+            SecretLocation { column: "d", ..PLACE },
+            SecretLocation { row: b"2", ..PLACE },
+            SecretLocation { row: b"", ..PLACE },
         ] {
             assert!(encryption.decrypt(other, &stored).is_err(), "{other:?}");
         }

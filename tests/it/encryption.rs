@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use roster::kernel::encryption::{Encryption, Place};
+use roster::kernel::encryption::{Encryption, SecretLocation};
 use roster::kernel::ids::MemberId;
 use rusqlite::Connection;
 use serde_json::json;
@@ -52,11 +52,11 @@ fn stored(data: &Path) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     found
 }
 
-fn place<'a>(name: &str, row: &'a [u8]) -> Place<'a> {
+fn place<'a>(name: &str, row: &'a [u8]) -> SecretLocation<'a> {
     match name {
-        "server_key" => Place::new("site", "server_key", row),
-        "private_key" => Place::new("signing_keys", "private_key", row),
-        _ => Place::new("second_factors", "secret", row),
+        "server_key" => SecretLocation::new("site", "server_key", row),
+        "private_key" => SecretLocation::new("signing_keys", "private_key", row),
+        _ => SecretLocation::new("second_factors", "secret", row),
     }
 }
 
@@ -508,8 +508,8 @@ fn the_place_of_a_second_factor_is_its_member_s() {
     let encryption = Encryption::open_or_make(&key_file(folder.path())).expect("a key");
     let id = encryption.key_id().expect("an id");
     let (one, other) = (MemberId::new(), MemberId::new());
-    let stored = encryption.encrypt(id, Place::second_factor(&one), b"secret").expect("encrypted");
+    let stored = encryption.encrypt(id, SecretLocation::second_factor(&one), b"secret").expect("encrypted");
     assert!(encryption.decrypt(place("secret", one.0.as_bytes()), &stored).is_ok());
-    assert!(encryption.decrypt(Place::second_factor(&other), &stored).is_err());
-    assert!(encryption.decrypt(Place::server_key(), &stored).is_err());
+    assert!(encryption.decrypt(SecretLocation::second_factor(&other), &stored).is_err());
+    assert!(encryption.decrypt(SecretLocation::server_key(), &stored).is_err());
 }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use roster::kernel::authn::token::{StoredKey, new_key};
-use roster::kernel::encryption::{Encryption, Place};
+use roster::kernel::encryption::{Encryption, SecretLocation};
 use roster::kernel::ids::Timestamp;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn signing_key(site: &Site) -> StoredKey {
     };
     let mut key = site.rows().query_row(sql, [], key).expect("a key");
     let encryption = Encryption::open(&site.path().join("encryption.key")).expect("its key");
-    key.private_key = encryption.decrypt(Place::signing_key(&key.id), &key.private_key).expect("decrypted");
+    key.private_key = encryption.decrypt(SecretLocation::signing_key(&key.id), &key.private_key).expect("decrypted");
     key
 }
 

@@ -15,7 +15,7 @@ use crate::kernel::config::Config;
 use crate::kernel::error::Error;
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::vectors::{self, Report};
-use crate::kernel::sandbox::{AccessInput, Admitted, Called, Host, PROOF_CALLS, RoleInput, Tier, Turn, inspect};
+use crate::kernel::sandbox::{AccessInput, Admitted, CallResult, Host, PROOF_CALLS, RoleInput, Tier, CallContext, inspect};
 
 /// A component, and the limits it is looked at with.
 #[derive(Args)]
@@ -69,8 +69,8 @@ impl Stand {
     }
 
     /// What asks this component, with all turns that there are.
-    pub(super) fn turn(&self, admitted: &Admitted) -> Turn {
-        Turn {
+    pub(super) fn turn(&self, admitted: &Admitted) -> CallContext {
+        CallContext {
             organization: self.organization,
             loaded: admitted.loaded.clone(),
             tier: self.tier,
@@ -224,7 +224,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
 }
 
 /// How long calls took, what the last of them used, and how it ended.
-fn measured(calls: Vec<Called<&'static str>>) -> Value {
+fn measured(calls: Vec<CallResult<&'static str>>) -> Value {
     let last = calls.last().map(|called| {
         let outcome = called.outcome.as_ref().copied().unwrap_or_else(|fault| fault.kind.word());
         (called.fuel, called.memory_bytes, outcome)

@@ -27,7 +27,7 @@ use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
-use crate::kernel::sandbox::{Called, Fault, Limits, Ruling, vectors};
+use crate::kernel::sandbox::{CallResult, Fault, Limits, Ruling, vectors};
 use crate::kernel::secret::Hash;
 
 /// Activations that are kept to roll back to.
@@ -133,7 +133,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn of_authorizer(called: &Called<Ruling>) -> Self {
+    pub fn of_authorizer(called: &CallResult<Ruling>) -> Self {
         match &called.outcome {
             Ok(ruling) => {
                 let reason = if let Ruling::Deny(reason) = ruling { Some(reason.clone()) } else { None };
@@ -143,7 +143,7 @@ impl Answer {
         }
     }
 
-    pub fn of_mapper(called: &Called<Vec<String>>) -> Self {
+    pub fn of_mapper(called: &CallResult<Vec<String>>) -> Self {
         match &called.outcome {
             Ok(roles) => Self { outcome: "roles", roles: Some(roles.clone()), ..Self::default() },
             Err(fault) => Self::failed(fault),

@@ -13,7 +13,7 @@ use crate::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides}
 use crate::kernel::authz::resolved_request::Kind;
 use crate::kernel::authz::plugin::{Filter, Mode, Topic};
 use crate::kernel::decision_log::Row;
-use crate::kernel::sandbox::{AccessInput, Called, FaultKind, Host, Ruling, Turn};
+use crate::kernel::sandbox::{AccessInput, CallResult, FaultKind, Host, Ruling, CallContext};
 
 /// Decisions that are looked at when nobody says how many.
 pub const RECORDED_DEFAULT: u32 = 1_000;
@@ -147,7 +147,7 @@ pub async fn replay(
     candidate: &Candidate,
     time_max: Duration,
     host: &Host,
-    turn: &Turn,
+    turn: &CallContext,
 ) -> Replay {
     let began = Instant::now();
     let mut replay = Replay::default();
@@ -172,7 +172,7 @@ pub async fn replay(
 
 impl Replay {
     /// Recomputes a decision with what the candidate said, where it was asked.
-    fn settle(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<Called<Ruling>>) {
+    fn settle(&mut self, recorded: Recorded, candidate: &Candidate, called: Option<CallResult<Ruling>>) {
         let Some(base) = Reason::of(&recorded.base) else { return };
         let mut said: Vec<PluginEffect> = recorded.others(candidate).collect();
         said.extend(called.as_ref().map(|called| self.count(called, candidate.may_grant)));
@@ -191,7 +191,7 @@ impl Replay {
         }
     }
 
-    fn count(&mut self, called: &Called<Ruling>, may_grant: bool) -> PluginEffect {
+    fn count(&mut self, called: &CallResult<Ruling>, may_grant: bool) -> PluginEffect {
         self.asked += 1;
         self.fuel = self.fuel.saturating_add(called.fuel);
         self.memory_bytes = self.memory_bytes.max(called.memory_bytes);
@@ -233,7 +233,7 @@ mod tests {
 
     /// What comes of one decision, when the candidate says this.
     fn run(recorded: Recorded, candidate: &Candidate, ruling: Ruling) -> Replay {
-        let called = Called {
+        let called = CallResult {
             outcome: Ok(ruling),
             fuel: 2,
             duration: Duration::ZERO,

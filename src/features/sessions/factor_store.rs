@@ -2,7 +2,7 @@
 
 use crate::kernel::authz::store::encrypt;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{Encryption, Place, SecretColumn};
+use crate::kernel::encryption::{Encryption, SecretLocation, SecretColumn};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::Hash;
@@ -23,7 +23,7 @@ pub fn find_factor(r: &Reader<'_>, encryption: &Encryption, member: MemberId) ->
     let found: Option<(Vec<u8>, Option<Timestamp>)> =
         r.find(FIND_FACTOR, &[(":member_id", &member)], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((stored, confirmed_at)) = found else { return Ok(None) };
-    Ok(Some(Factor { secret: encryption.decrypt(Place::second_factor(&member), &stored)?, confirmed_at }))
+    Ok(Some(Factor { secret: encryption.decrypt(SecretLocation::second_factor(&member), &stored)?, confirmed_at }))
 }
 
 const FIND_CONFIRMED: &str = "select confirmed_at from second_factors where member_id = :member_id";
@@ -42,7 +42,7 @@ const PUT_SECRET: &str = "
 
 /// Keeps a secret that waits for its first code; one that is confirmed stays.
 pub fn put_secret(w: &Writer<'_>, encryption: &Encryption, member: MemberId, secret: &[u8]) -> Result<()> {
-    let stored = encrypt(w, encryption, Place::second_factor(&member), secret)?;
+    let stored = encrypt(w, encryption, SecretLocation::second_factor(&member), secret)?;
     w.execute(PUT_SECRET, &[(":member_id", &member), (":secret", &stored), (":now", &w.now())]).map(drop)
 }
 

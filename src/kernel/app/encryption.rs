@@ -12,7 +12,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::db::{Db, Turn, schema};
+use crate::kernel::db::{Db, ReaderShare, schema};
 use crate::kernel::encryption::{self, Encryption, KeyId, SecretColumn};
 use crate::kernel::error::{Error, Result};
 
@@ -31,7 +31,7 @@ pub enum Known {
 /// clear: they are encrypted here.
 pub async fn open(db: &Db<Snapshot>, config: &Config, secrets: &'static [SecretColumn]) -> Result<Arc<Encryption>> {
     let file = config.encryption_key_file();
-    match db.read(Turn::of_server(), site_store::known_encryption).await? {
+    match db.read(ReaderShare::of_server(), site_store::known_encryption).await? {
         Known::Nothing => Encryption::open_or_make(&file).map(Arc::new),
         Known::Key(id) => {
             let encryption = Encryption::open(&file)?;

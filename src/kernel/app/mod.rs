@@ -45,7 +45,7 @@ use crate::kernel::authz::principal::{RequestContext, Identity};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::mark::State;
-use crate::kernel::db::{Db, Reader, Turn, Writer};
+use crate::kernel::db::{Db, Reader, ReaderShare, Writer};
 use crate::kernel::decision_log::DecisionLog;
 use crate::kernel::encryption::Encryption;
 use crate::kernel::error::{ErrorCode, Error, Result};
@@ -280,7 +280,7 @@ impl App {
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = RequestContext::current().map_or_else(Turn::of_server, |exchange| exchange.turn(&self.snapshot()));
+        let turn = RequestContext::current().map_or_else(ReaderShare::of_server, |exchange| exchange.turn(&self.snapshot()));
         self.db.read(turn, query).await
     }
 

@@ -16,7 +16,7 @@ use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, Kind};
 use crate::kernel::sandbox::{
-    AccessInput, Called, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier, Turn,
+    AccessInput, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier, CallContext,
 };
 
 /// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
@@ -31,10 +31,10 @@ impl App {
         binding: &Binding,
         input: AccessInput,
         spent: &Arc<Spent>,
-    ) -> Called<Ruling> {
+    ) -> CallResult<Ruling> {
         let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.authorize_within(turn(organization, binding, loaded), input, spent).await,
-            Err(fault) => Called::failed(fault),
+            Err(fault) => CallResult::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::word));
         called
@@ -46,10 +46,10 @@ impl App {
         organization: OrganizationId,
         binding: &Binding,
         input: RoleInput,
-    ) -> Called<Vec<String>> {
+    ) -> CallResult<Vec<String>> {
         let called = match self.ready(organization, binding).await {
             Ok(loaded) => self.host.map_roles(turn(organization, binding, loaded), input).await,
-            Err(fault) => Called::failed(fault),
+            Err(fault) => CallResult::failed(fault),
         };
         self.count(organization, binding, &called, called.outcome.as_ref().map(|_| "roles"));
         called
@@ -165,7 +165,7 @@ impl App {
         self: &Arc<Self>,
         organization: OrganizationId,
         binding: &Binding,
-        called: &Called<T>,
+        called: &CallResult<T>,
         outcome: Result<&'static str, &Fault>,
     ) {
         let now = Timestamp::now();
@@ -245,9 +245,9 @@ fn bound(snapshot: &Snapshot) -> impl Iterator<Item = (OrganizationId, &Binding)
     snapshot.tenants().flat_map(|tenant| tenant.plugins().iter().map(|binding| (tenant.id, binding)))
 }
 
-fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> Turn {
+fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> CallContext {
     let is_trial = binding.mode == Mode::Shadow;
-    Turn { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
+    CallContext { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
 }
 
 #[cfg(test)]

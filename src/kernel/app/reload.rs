@@ -12,7 +12,7 @@ use super::{App, ms};
 use crate::kernel::audit_log::{self, Entry};
 use crate::kernel::authz::compare_store::{Mark, PAGE_ROWS};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::snapshot::{Change, Part, Place, Snapshot};
+use crate::kernel::authz::snapshot::{Change, Part, RowLocation, Snapshot};
 use crate::kernel::authz::{self, compare_store as rows};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{ErrorCode, Error, Result};
@@ -158,7 +158,7 @@ impl App {
         }
         // What comes in meanwhile has its rows.
         let known = self.snapshot();
-        let mut next = Some(Place::default());
+        let mut next = Some(RowLocation::default());
         while let Some(place) = next.take() {
             let (cell, known) = (self.guard.snapshot.clone(), known.clone());
             let look = move |r: &Reader<'_>| {

@@ -3,7 +3,7 @@
 use super::encryption::Known;
 use crate::kernel::authn::key_store;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{self, Encryption, KeyId, Place, SecretColumn};
+use crate::kernel::encryption::{self, Encryption, KeyId, SecretLocation, SecretColumn};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;
@@ -15,7 +15,7 @@ const FOUND_SITE: &str = "
 
 pub fn found_site(w: &Writer<'_>, encryption: &Encryption, server_key: &[u8; 32]) -> Result<()> {
     let id = encryption.key_id()?;
-    let stored = encryption.encrypt(id, Place::server_key(), server_key)?;
+    let stored = encryption.encrypt(id, SecretLocation::server_key(), server_key)?;
     w.execute(FOUND_SITE, &[(":now", &w.now()), (":server_key", &stored), (":key_id", &id.to_string())]).map(drop)
 }
 
@@ -23,7 +23,7 @@ const SERVER_KEY: &str = "select server_key from site where only = 1";
 
 pub fn server_key(r: &Reader<'_>, encryption: &Encryption) -> Result<[u8; 32]> {
     let stored: Vec<u8> = r.one(SERVER_KEY, &[], |row| row.get(0))?;
-    let key = encryption.decrypt(Place::server_key(), &stored)?;
+    let key = encryption.decrypt(SecretLocation::server_key(), &stored)?;
     key.try_into().map_err(|_| Error::internal("the server key has another length"))
 }
 
@@ -58,13 +58,13 @@ const SECRET: SecretColumn =
 pub(super) fn rewrite_secrets(
     w: &Writer<'_>,
     of_features: &[SecretColumn],
-    form: impl Fn(Place<'_>, Vec<u8>) -> Result<Vec<u8>>,
+    form: impl Fn(SecretLocation<'_>, Vec<u8>) -> Result<Vec<u8>>,
 ) -> Result<usize> {
     let mut count = 0;
     for secret in [SECRET, key_store::SECRET].iter().chain(of_features) {
         let rows: Vec<(Vec<u8>, Vec<u8>)> = w.all(secret.list, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for (row, stored) in rows {
-            let stored = form(Place::new(secret.table, secret.column, &row), stored)?;
+            let stored = form(SecretLocation::new(secret.table, secret.column, &row), stored)?;
             count += w.execute(secret.set, &[(":stored", &stored), (":row", &row)])?;
         }
     }

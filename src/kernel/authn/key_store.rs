@@ -3,7 +3,7 @@
 use super::token::StoredKey;
 use crate::kernel::authz::store::encrypt;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{Encryption, Place, SecretColumn};
+use crate::kernel::encryption::{Encryption, SecretLocation, SecretColumn};
 use crate::kernel::error::Result;
 
 const LIST_SIGNING_KEYS: &str =
@@ -14,7 +14,7 @@ pub fn signing_keys(r: &Reader<'_>, encryption: &Encryption) -> Result<Vec<Store
         Ok(StoredKey { id: row.get(0)?, private_key: row.get(1)?, public_key: row.get(2)?, created_at: row.get(3)? })
     })?;
     for key in &mut keys {
-        key.private_key = encryption.decrypt(Place::signing_key(&key.id), &key.private_key)?;
+        key.private_key = encryption.decrypt(SecretLocation::signing_key(&key.id), &key.private_key)?;
     }
     Ok(keys)
 }
@@ -28,7 +28,7 @@ pub fn insert_signing_key(w: &Writer<'_>, encryption: &Encryption, key: &StoredK
         INSERT_SIGNING_KEY,
         &[
             (":id", &key.id),
-            (":private_key", &encrypt(w, encryption, Place::signing_key(&key.id), &key.private_key)?),
+            (":private_key", &encrypt(w, encryption, SecretLocation::signing_key(&key.id), &key.private_key)?),
             (":public_key", &key.public_key),
             (":now", &key.created_at),
         ],

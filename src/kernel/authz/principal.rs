@@ -7,7 +7,7 @@ use super::client::{self, Client, Presented, Rate};
 use super::key::{self, ApiKey};
 use super::require_one_factor_enough;
 use super::snapshot::{Session, Snapshot};
-use crate::kernel::db::Turn;
+use crate::kernel::db::ReaderShare;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::intake::BodySlot;
@@ -128,11 +128,11 @@ impl RequestContext {
 
     /// In whose turn rows are read for this request. Members of an organization share its part; a program has a part of its
     /// own, whichever organizations it names. All who have shown nothing yet share one, each address in its turn.
-    pub fn turn(&self, snapshot: &Snapshot) -> Turn {
+    pub fn turn(&self, snapshot: &Snapshot) -> ReaderShare {
         let Some(Actor::Known(who)) = self.actor.get() else {
             let address = self.address.map(network_of);
             let caller = address.map_or_else(|| "nowhere".into(), |address| address.to_string());
-            return Turn { party: "strangers".into(), caller, is_limited: true };
+            return ReaderShare { party: "strangers".into(), caller, is_limited: true };
         };
         let (kind, name) = who.actor();
         let caller = format!("{kind} {name}");
@@ -141,8 +141,8 @@ impl RequestContext {
             only.or_else(|| self.tenant.get().copied())
         });
         match organization {
-            Some(organization) => Turn { party: format!("organization {organization}"), caller, is_limited: true },
-            None => Turn::alone(caller, !matches!(who, Principal::CommandLine)),
+            Some(organization) => ReaderShare { party: format!("organization {organization}"), caller, is_limited: true },
+            None => ReaderShare::alone(caller, !matches!(who, Principal::CommandLine)),
         }
     }
 
@@ -384,7 +384,7 @@ mod tests {
             let exchange = RequestContext::new(String::new(), address.parse().ok(), String::new());
             who.map(|who| exchange.actor.set(Actor::Known(who)));
             tenant.map(|tenant| exchange.tenant.set(tenant));
-            let Turn { party, caller, is_limited } = exchange.turn(&snapshot);
+            let ReaderShare { party, caller, is_limited } = exchange.turn(&snapshot);
             (party, caller, is_limited)
         };
         let told = |party: String, caller: String| (party, caller, true);

@@ -15,7 +15,7 @@ use super::promise::Maker;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};
-use crate::kernel::encryption::{Encryption, KeyId, Place};
+use crate::kernel::encryption::{Encryption, KeyId, SecretLocation};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::secret::Hash;
@@ -417,7 +417,7 @@ pub fn encryption_key(r: &Reader<'_>) -> Result<KeyId> {
 }
 
 /// A secret as it is stored.
-pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, place: Place<'_>, clear: &[u8]) -> Result<Vec<u8>> {
+pub fn encrypt(r: &Reader<'_>, encryption: &Encryption, place: SecretLocation<'_>, clear: &[u8]) -> Result<Vec<u8>> {
     encryption.encrypt(encryption_key(r)?, place, clear)
 }
 

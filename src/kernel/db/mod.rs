@@ -29,10 +29,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::runtime::health::{self, Fault, Health, Place};
+use crate::kernel::runtime::health::{self, Fault, Health, WatchedFolder};
 pub use lists::{List, Listed, Window};
 use mark::State;
-pub use readers::Turn;
+pub use readers::ReaderShare;
 use readers::{Apart, Readers};
 
 /// A fault of the database: the words and sentences are those that callers get.
@@ -207,7 +207,7 @@ impl<S: Clone + Send + 'static> Db<S> {
     /// Runs a query on the blocking pool in somebody's turn, in one deferred transaction so that all its selects agree.
     pub async fn read<T: Send + 'static>(
         &self,
-        turn: Turn,
+        turn: ReaderShare,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.noticed(self.readers.read(turn, query).await)
@@ -304,7 +304,7 @@ impl<S: Clone + Send + 'static> Db<S> {
 
     /// Writes down how far the database has come, as of now or a little earlier.
     pub async fn mark(&self, state: State) -> Result<()> {
-        let Some(progress) = self.read(Turn::of_server(), mark::progress).await? else { return Ok(()) };
+        let Some(progress) = self.read(ReaderShare::of_server(), mark::progress).await? else { return Ok(()) };
         let (file, health) = (self.file.clone(), self.health.clone());
         let write = move || put_mark(&file, &health, progress, state);
         tokio::task::spawn_blocking(write).await.map_err(|e| Error::internal(format!("writing the mark panicked: {e}")))
@@ -372,19 +372,19 @@ fn busy(why: &'static str) -> Error {
 }
 
 /// The files of a database that is open and was read.
-fn places(file: &Path) -> Result<Vec<Place>> {
+fn places(file: &Path) -> Result<Vec<WatchedFolder>> {
     let gone = |e: std::io::Error| Error::new(ErrorCode::DatabaseLost).because(e.to_string());
     let log = file.with_extension("db-wal");
-    let mut places = vec![Place::of(file).map_err(gone)?];
+    let mut places = vec![WatchedFolder::of(file).map_err(gone)?];
     // A file system that cannot share memory gets another kind of log.
     if log.exists() {
-        places.push(Place::of(&log).map_err(gone)?);
+        places.push(WatchedFolder::of(&log).map_err(gone)?);
     }
     Ok(places)
 }
 
 /// Are the files still the ones that were opened?
-fn require_places(places: &[Place]) -> Result<()> {
+fn require_places(places: &[WatchedFolder]) -> Result<()> {
     match places.iter().find(|place| !place.is_kept()) {
         Some(gone) => Err(Error::new(ErrorCode::DatabaseLost).because(gone.path().display().to_string())),
         None => Ok(()),
@@ -437,7 +437,7 @@ struct WriterLoop<S, P> {
     figures: Arc<WriterStats>,
     committed: Arc<Notify>,
     batch_max: usize,
-    places: Vec<Place>,
+    places: Vec<WatchedFolder>,
     health: Arc<Health>,
     mark_due: Arc<Notify>,
 }
@@ -610,7 +610,7 @@ mod tests {
 
         fn names(&self) -> Vec<String> {
             let list = |r: &Reader<'_>| r.all("select name from things order by rowid", &[], |row| row.get(0));
-            self.runtime.block_on(self.db.read(Turn::of_server(), list)).unwrap()
+            self.runtime.block_on(self.db.read(ReaderShare::of_server(), list)).unwrap()
         }
     }
 

@@ -21,12 +21,12 @@ use tokio::time::timeout;
 use super::{Reader, busy, schema, size, sql};
 use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Error, Result};
-use crate::kernel::runtime::health::Place;
+use crate::kernel::runtime::health::WatchedFolder;
 
 /// A connection that was not used for so long is closed, unless it is the last one.
 const REST: Duration = Duration::from_secs(20);
 /// Connections outside the pool are opened by this too.
-fn manager(places: Vec<Place>, config: &Config) -> SqliteConnectionManager {
+fn manager(places: Vec<WatchedFolder>, config: &Config) -> SqliteConnectionManager {
     SqliteConnectionManager::file(config.database_file()).with_flags(schema::reader_flags()).with_init(
         move |connection| {
             // A file that took the place of the open one is nobody's policy.
@@ -43,7 +43,7 @@ const END_AGAIN: Duration = Duration::from_millis(20);
 
 /// For whom rows are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct ReaderShare {
     /// Who have one part of the connections together, such as an organization.
     pub party: String,
     /// Which of them it is. One who is a party alone has its name.
@@ -52,7 +52,7 @@ pub struct Turn {
     pub is_limited: bool,
 }
 
-impl Turn {
+impl ReaderShare {
     /// The server's own work.
     pub fn of_server() -> Self {
         Self::alone("server".into(), false)
@@ -80,7 +80,7 @@ pub struct Readers {
 #[derive(Default)]
 struct State {
     /// Who has one now.
-    held: Vec<Turn>,
+    held: Vec<ReaderShare>,
     /// In the order of their turns.
     waiting: VecDeque<Party>,
 }
@@ -96,21 +96,21 @@ struct Caller {
 }
 
 struct Waiting {
-    turn: Turn,
+    turn: ReaderShare,
     give: oneshot::Sender<Slot>,
 }
 
 /// The right to one connection.
 struct Slot {
     readers: Arc<Readers>,
-    turn: Turn,
+    turn: ReaderShare,
 }
 
 /// A connection beside the others, for one read at a time; `None` until it is needed.
 pub type Apart = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Readers {
-    pub fn open(places: Vec<Place>, config: &Config) -> Result<Arc<Self>> {
+    pub fn open(places: Vec<WatchedFolder>, config: &Config) -> Result<Arc<Self>> {
         let pool = r2d2::Pool::builder()
             .max_size(u32::try_from(config.readers).unwrap_or(u32::MAX))
             .min_idle(Some(1))
@@ -147,7 +147,7 @@ impl Readers {
     /// Runs a query in its turn.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
-        turn: Turn,
+        turn: ReaderShare,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let longest = turn.is_limited.then_some(self.longest);
@@ -183,7 +183,7 @@ impl Readers {
         running.ended(tokio::task::spawn_blocking(run), None).await
     }
 
-    async fn slot(self: &Arc<Self>, turn: Turn) -> Result<Slot> {
+    async fn slot(self: &Arc<Self>, turn: ReaderShare) -> Result<Slot> {
         let (give, given) = oneshot::channel();
         if !self.state().enter(Waiting { turn, give }, self.queue_max) {
             return Err(busy("db.read_queue: the caller has as many reads that wait as it may have"));
@@ -220,7 +220,7 @@ impl Readers {
 impl State {
     /// Queues somebody, unless the same caller has too many waiting.
     fn enter(&mut self, waiting: Waiting, queue_max: usize) -> bool {
-        let Turn { party, caller, .. } = &waiting.turn;
+        let ReaderShare { party, caller, .. } = &waiting.turn;
         let at = self.waiting.iter().position(|other| other.name == *party).unwrap_or_else(|| {
             self.waiting.push_back(Party { name: party.clone(), callers: VecDeque::new() });
             self.waiting.len() - 1
@@ -297,7 +297,7 @@ impl State {
         taken
     }
 
-    fn leave(&mut self, turn: &Turn) {
+    fn leave(&mut self, turn: &ReaderShare) {
         if let Some(at) = self.held.iter().position(|held| held == turn) {
             self.held.swap_remove(at);
         }
@@ -410,8 +410,8 @@ mod tests {
     use super::*;
     use crate::kernel::error::ErrorCode;
 
-    fn turn(party: &str, caller: &str) -> Turn {
-        Turn { party: party.into(), caller: caller.into(), is_limited: true }
+    fn turn(party: &str, caller: &str) -> ReaderShare {
+        ReaderShare { party: party.into(), caller: caller.into(), is_limited: true }
     }
 
     /// A queue before so many connections, and those who wait in it.
@@ -523,7 +523,7 @@ mod tests {
         let mut config = Config::of(directory);
         change(&mut config);
         drop(schema::open_writer(&config.database_file()).unwrap());
-        let places = vec![Place::of(&config.database_file()).unwrap()];
+        let places = vec![WatchedFolder::of(&config.database_file()).unwrap()];
         Readers::open(places, &config).unwrap()
     }
 
@@ -548,7 +548,7 @@ mod tests {
         for _ in 0..3 {
             let ended = readers.read(turn("a", "1"), endless).await.unwrap_err();
             assert_eq!(ended.cause, ErrorCode::Busy, "{ended}");
-            assert_eq!(readers.read(Turn::of_server(), one).await.unwrap(), 1);
+            assert_eq!(readers.read(ReaderShare::of_server(), one).await.unwrap(), 1);
         }
         assert!(readers.state().held.is_empty());
         assert_eq!(readers.pool.state().idle_connections, 1);
@@ -568,7 +568,7 @@ mod tests {
                 begins.send(()).map_err(|_| Error::internal("nobody waits"))?;
                 endless(r)
             };
-            running.read(Turn::of_server(), query).await
+            running.read(ReaderShare::of_server(), query).await
         });
         tokio::task::block_in_place(|| begun.recv()).unwrap();
         read.abort();

@@ -33,7 +33,7 @@ pub struct Health {
     faults: Mutex<BTreeMap<&'static str, Fault>>,
     /// As many as there are in `faults`.
     count: AtomicUsize,
-    watched: Mutex<Vec<(Place, Fault)>>,
+    watched: Mutex<Vec<(WatchedFolder, Fault)>>,
 }
 
 impl Health {
@@ -63,7 +63,7 @@ impl Health {
     }
 
     /// The fault holds whenever a file is not in its place.
-    pub fn watch(&self, place: Place, fault: Fault) {
+    pub fn watch(&self, place: WatchedFolder, fault: Fault) {
         if let Ok(mut watched) = self.watched.lock() {
             watched.push((place, fault));
         }
@@ -85,13 +85,13 @@ impl Health {
 /// A file as it was when it was opened. It is looked at by `stat` only: opening and closing a database beside SQLite
 /// would drop SQLite's locks on it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct WatchedFolder {
     path: PathBuf,
     /// Device and inode.
     id: (u64, u64),
 }
 
-impl Place {
+impl WatchedFolder {
     pub fn of(path: &Path) -> std::io::Result<Self> {
         Ok(Self { path: path.to_owned(), id: id_of(&std::fs::metadata(path)?) })
     }
@@ -153,7 +153,7 @@ mod tests {
         let (path, aside) = (directory.path().join("file"), directory.path().join("aside"));
         std::fs::write(&path, "a").unwrap();
         let health = Health::default();
-        health.watch(Place::of(&path).unwrap(), FAULT);
+        health.watch(WatchedFolder::of(&path).unwrap(), FAULT);
         assert!(health.faults().is_empty());
         std::fs::rename(&path, &aside).unwrap();
         assert_eq!(health.faults(), [FAULT]);

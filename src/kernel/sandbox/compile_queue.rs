@@ -32,7 +32,7 @@ struct Waiting {
     organization: OrganizationId,
     /// It was admitted before and is needed again: before the uploads of the same organization.
     is_stored: bool,
-    turn: oneshot::Sender<Turn>,
+    turn: oneshot::Sender<CompilePermit>,
 }
 
 impl CompileQueue {
@@ -52,7 +52,7 @@ impl CompileQueue {
     }
 
     /// Waits for the compiler. It is kept as long as the answer is; `None` does not happen while the queue is there.
-    pub(super) async fn turn(&self, organization: OrganizationId, is_stored: bool) -> Option<Turn> {
+    pub(super) async fn turn(&self, organization: OrganizationId, is_stored: bool) -> Option<CompilePermit> {
         let (turn, given) = oneshot::channel();
         {
             let mut state = locked(&self.state);
@@ -82,13 +82,13 @@ impl Drop for Place {
 }
 
 /// The compiler, for one component.
-pub(super) struct Turn {
+pub(super) struct CompilePermit {
     state: Arc<Mutex<State>>,
     organization: OrganizationId,
     began: Instant,
 }
 
-impl Drop for Turn {
+impl Drop for CompilePermit {
     fn drop(&mut self) {
         locked(&self.state).done(self.organization, self.began.elapsed());
         pass_on(&self.state);
@@ -98,7 +98,7 @@ impl Drop for Turn {
 /// Gives the compiler to who is next, if it is free.
 fn pass_on(state: &Arc<Mutex<State>>) {
     let Some(next) = locked(state).next() else { return };
-    let turn = Turn { state: state.clone(), organization: next.organization, began: Instant::now() };
+    let turn = CompilePermit { state: state.clone(), organization: next.organization, began: Instant::now() };
     // Who went away does not take it: dropped, it goes to the next.
     drop(next.turn.send(turn));
 }

@@ -19,8 +19,8 @@ use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
 use super::pace::{Clocked, Pace, Share, Spent, since_polled};
-use super::slow::Slow;
-use super::{AccessInput, Called, Fault, FaultKind, RoleInput, Ruling};
+use super::background_runtime::BackgroundRuntime;
+use super::{AccessInput, CallResult, Fault, FaultKind, RoleInput, Ruling};
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::secret::Hash;
@@ -146,7 +146,7 @@ pub struct Runtime {
     ticker: Arc<Ticker>,
     /// Where a guest goes on that did not answer within its first tick. Beside requests it would keep their threads busy,
     /// which look for new requests only when they have nothing else to do.
-    pub(super) slow: Slow,
+    pub(super) slow: BackgroundRuntime,
 }
 
 impl Runtime {
@@ -160,7 +160,7 @@ impl Runtime {
         let (engine, space) = made.map_err(|e| Error::internal(format!("the sandbox cannot be made: {e}")))?;
         let linker = linker(&engine).map_err(|e| Error::internal(format!("the sandbox cannot be linked: {e}")))?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, space, linker, ticker, slow: Slow::start()? })
+        Ok(Self { engine, space, linker, ticker, slow: BackgroundRuntime::start()? })
     }
 }
 
@@ -327,11 +327,11 @@ impl Loaded {
         Ok(())
     }
 
-    pub async fn authorize(self: &Arc<Self>, call: Call, input: AccessInput) -> Called<Ruling> {
+    pub async fn authorize(self: &Arc<Self>, call: Call, input: AccessInput) -> CallResult<Ruling> {
         self.call(call, |loaded| loaded.authorize.as_ref(), input).await
     }
 
-    pub async fn map_roles(self: &Arc<Self>, call: Call, input: RoleInput) -> Called<Vec<String>> {
+    pub async fn map_roles(self: &Arc<Self>, call: Call, input: RoleInput) -> CallResult<Vec<String>> {
         self.call(call, |loaded| loaded.map_roles.as_ref(), input).await
     }
 
@@ -360,7 +360,7 @@ impl Loaded {
         call: Call,
         export: fn(&Self) -> Option<&ComponentExportIndex>,
         input: Input,
-    ) -> Called<Answer>
+    ) -> CallResult<Answer>
     where
         Input: Send + 'static,
         Answer: Send + 'static,
@@ -383,7 +383,7 @@ impl Loaded {
             if let Poll::Ready((called, spent)) = polled {
                 let is_slow = spent > fast_max;
                 note(is_slow);
-                return Called { is_slow, ..called };
+                return CallResult { is_slow, ..called };
             }
             if clocked.spent() > fast_max {
                 // Now, and not at its end: who asks may go away before.
@@ -392,7 +392,7 @@ impl Loaded {
             }
         }
         let Ok(Ok(aside)) = tokio::time::timeout(patience, aside.acquire_owned()).await else {
-            return Called::failed(fault(FaultKind::Busy, "too many plugins of the organization run at the same time"));
+            return CallResult::failed(fault(FaultKind::Busy, "too many plugins of the organization run at the same time"));
         };
         let rest = async move {
             let (called, spent) = clocked.await;
@@ -401,9 +401,9 @@ impl Loaded {
             if !is_noted {
                 note(is_slow);
             }
-            Called { is_slow, is_aside: true, ..called }
+            CallResult { is_slow, is_aside: true, ..called }
         };
-        let lost = || Called::failed(fault(FaultKind::Unavailable, "the sandbox lost it"));
+        let lost = || CallResult::failed(fault(FaultKind::Unavailable, "the sandbox lost it"));
         self.runtime.slow.run(rest).await.unwrap_or_else(lost)
     }
 
@@ -412,7 +412,7 @@ impl Loaded {
         call: Call,
         export: fn(&Self) -> Option<&ComponentExportIndex>,
         input: Input,
-    ) -> Called<Answer>
+    ) -> CallResult<Answer>
     where
         (Input,): ComponentNamedList + Lower + Send + Sync + 'static,
         (std::result::Result<Answer, RuleError>,): ComponentNamedList + Lift + Send + Sync + 'static,
@@ -447,7 +447,7 @@ impl Loaded {
             if charged > budget.fuel { outcome.and(Err(fault(FaultKind::Fuel, OUT_OF_FUEL))) } else { outcome };
         // Only now somebody else may have the turn.
         drop(call.turns);
-        Called {
+        CallResult {
             outcome,
             fuel: charged.min(budget.fuel),
             duration: began.elapsed(),

@@ -50,7 +50,7 @@ pub struct Reserved {
 }
 
 pub struct Memory {
-    pub kept: ArcSwap<HashMap<Key, Arc<Kept>>>,
+    pub kept: ArcSwap<HashMap<Key, Arc<LoadedComponents>>>,
     /// One change at a time; readers do not wait.
     changing: Mutex<()>,
     in_force: ArcSwap<HashSet<Key>>,
@@ -60,7 +60,7 @@ pub struct Memory {
     evicted: AtomicU64,
 }
 
-pub struct Kept {
+pub struct LoadedComponents {
     loaded: Arc<Loaded>,
     used: AtomicU64,
 }
@@ -131,7 +131,7 @@ impl Memory {
         })
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut HashMap<Key, Arc<Kept>>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<Key, Arc<LoadedComponents>>) -> T) -> T {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = HashMap::clone(&self.kept.load());
         let answer = change(&mut kept);
@@ -142,7 +142,7 @@ impl Memory {
     /// Keeps a component that is in force, or is about to be.
     pub fn keep(&self, key: Key, loaded: Arc<Loaded>) {
         let used = self.clock.fetch_add(2, Ordering::Relaxed) + 2;
-        self.change(|kept| kept.insert(key, Arc::new(Kept { loaded, used: AtomicU64::new(used) })));
+        self.change(|kept| kept.insert(key, Arc::new(LoadedComponents { loaded, used: AtomicU64::new(used) })));
     }
 
     pub fn is_in_force(&self, key: &Key) -> bool {

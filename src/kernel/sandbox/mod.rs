@@ -5,7 +5,7 @@
 //! output of its [`Limits`]; it reaches nothing but its log. What it answers is untrusted input.
 
 mod cache;
-pub mod called;
+pub mod call_result;
 pub mod compile;
 mod compile_queue;
 pub mod engine;
@@ -17,7 +17,7 @@ mod measure;
 pub mod memory;
 pub mod pace;
 pub mod pack;
-mod slow;
+mod background_runtime;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
@@ -33,7 +33,7 @@ use pace::{Pace, Share};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use called::{Called, Fault, FaultKind};
+pub use call_result::{CallResult, Fault, FaultKind};
 pub use engine::Loaded;
 pub use input::{AccessInput, Claim, Level, LogLine, RoleInput, Ruling};
 pub use limits::{Budget, Limits, Tier};
@@ -100,7 +100,7 @@ struct Turns {
 
 /// What the host has in memory and on disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Kept {
+pub struct ComponentStats {
     pub loaded_bytes: u64,
     pub cached_bytes: u64,
     /// Number of evictions since the start.
@@ -110,7 +110,7 @@ pub struct Kept {
 
 /// Which call is made, and for whom.
 #[derive(Debug, Clone)]
-pub struct Turn {
+pub struct CallContext {
     pub organization: OrganizationId,
     pub loaded: Arc<Loaded>,
     pub tier: Tier,
@@ -351,9 +351,9 @@ impl Host {
         }
     }
 
-    pub fn kept(&self) -> Kept {
+    pub fn kept(&self) -> ComponentStats {
         let cache = self.cache.as_ref();
-        Kept {
+        ComponentStats {
             loaded_bytes: self.memory.used_bytes(),
             cached_bytes: cache.map_or(0, |cache| cache.bytes()),
             unloaded: self.memory.evicted(),
@@ -362,19 +362,19 @@ impl Host {
     }
 
     /// Instantiates the component without a call; returns how long that takes.
-    pub async fn start(&self, turn: &Turn) -> Result<Duration> {
+    pub async fn start(&self, turn: &CallContext) -> Result<Duration> {
         let began = Instant::now();
         turn.loaded.try_start(self.limits(turn.tier)).await?;
         Ok(began.elapsed())
     }
 
     /// Asks an authorizer.
-    pub async fn authorize(&self, turn: Turn, input: AccessInput) -> Called<Ruling> {
+    pub async fn authorize(&self, turn: CallContext, input: AccessInput) -> CallResult<Ruling> {
         self.authorize_within(turn, input, &Arc::default()).await
     }
 
     /// The same as one of several calls of a request.
-    pub async fn authorize_within(&self, turn: Turn, input: AccessInput, spent: &Arc<Spent>) -> Called<Ruling> {
+    pub async fn authorize_within(&self, turn: CallContext, input: AccessInput, spent: &Arc<Spent>) -> CallResult<Ruling> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
@@ -382,14 +382,14 @@ impl Host {
         let Some(turns) = self.turn(&turn).await else { return busy() };
         let call = self.call(&turn, limits.authorize, turns, spent.clone());
         let mut called = turn.loaded.authorize(call, input).await;
-        if let Ok(Ruling::Deny(reason)) = &mut called.outcome {
+        if let Ok(Ruling::Deny(reason)) = &mut call_result.outcome {
             *reason = guest::plain(reason, REASON_BYTES_MAX);
         }
-        called
+        call_result
     }
 
     /// Asks a role mapper.
-    pub async fn map_roles(&self, turn: Turn, input: RoleInput) -> Called<Vec<String>> {
+    pub async fn map_roles(&self, turn: CallContext, input: RoleInput) -> CallResult<Vec<String>> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);
@@ -397,15 +397,15 @@ impl Host {
         let Some(turns) = self.turn(&turn).await else { return busy() };
         let call = self.call(&turn, limits.map_roles, turns, Arc::default());
         let mut called = turn.loaded.map_roles(call, input).await;
-        if let Ok(roles) = &called.outcome
+        if let Ok(roles) = &call_result.outcome
             && let Some(fault) = roles_fault(roles)
         {
-            called.outcome = Err(engine::fault(FaultKind::Output, &fault));
+            call_result.outcome = Err(engine::fault(FaultKind::Output, &fault));
         }
-        called
+        call_result
     }
 
-    fn call(&self, turn: &Turn, budget: Budget, turns: Vec<OwnedSemaphorePermit>, spent: Arc<Spent>) -> Call {
+    fn call(&self, turn: &CallContext, budget: Budget, turns: Vec<OwnedSemaphorePermit>, spent: Arc<Spent>) -> Call {
         let key = (turn.organization, turn.loaded.sha256());
         let Turns { aside, share, .. } = self.turns_of(turn.organization);
         Call {
@@ -424,7 +424,7 @@ impl Host {
     }
 
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
-    async fn turn(&self, turn: &Turn) -> Option<Vec<OwnedSemaphorePermit>> {
+    async fn turn(&self, turn: &CallContext) -> Option<Vec<OwnedSemaphorePermit>> {
         let Turns { all, trials, .. } = self.turns_of(turn.organization);
         // The organization's own first: who waits there takes nothing from the others.
         let line = turn.is_trial.then_some(trials).into_iter().chain([all, self.turns.clone()]);
@@ -443,8 +443,8 @@ impl Host {
         entry_of(&self.turns_of, organization, || Turns {
             all: Arc::new(Semaphore::new(own)),
             trials: Arc::new(Semaphore::new((own / 2).max(1))),
-            aside: Arc::new(Semaphore::new(slow::threads_per_organization())),
-            share: Arc::new(Share::of(slow::threads())),
+            aside: Arc::new(Semaphore::new(background_runtime::threads_per_organization())),
+            share: Arc::new(Share::of(background_runtime::threads())),
             places: Places::new(self.loaded_bytes_per_organization),
         })
     }
@@ -464,7 +464,7 @@ fn entry_of<K: Copy + Eq + std::hash::Hash, V: Clone>(map: &ArcSwap<HashMap<K, V
     map.load().get(&key).cloned().unwrap_or(fresh)
 }
 
-impl Turn {
+impl CallContext {
     fn budget(&self, budget: Budget) -> Budget {
         let running_ms = self.deadline_ms.map_or(budget.running_ms, |ms| budget.running_ms.min(ms.into()));
         Budget { running_ms, ..budget }
@@ -476,12 +476,12 @@ async fn off_the_path<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("work on a plugin was lost: {e}")))
 }
 
-fn too_much<T>(bytes_max: u64) -> Called<T> {
-    Called::failed(engine::fault(FaultKind::Input, &format!("its input would have more than {bytes_max} bytes")))
+fn too_much<T>(bytes_max: u64) -> CallResult<T> {
+    CallResult::failed(engine::fault(FaultKind::Input, &format!("its input would have more than {bytes_max} bytes")))
 }
 
-fn busy<T>() -> Called<T> {
-    Called::failed(engine::fault(FaultKind::Busy, "too many plugins run at the same time"))
+fn busy<T>() -> CallResult<T> {
+    CallResult::failed(engine::fault(FaultKind::Busy, "too many plugins run at the same time"))
 }
 
 /// Why this cannot be a list of role keys.
@@ -498,4 +498,4 @@ fn roles_fault(roles: &[String]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod bounds;
+mod limit_tests;

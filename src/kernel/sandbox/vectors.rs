@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::guest::plain;
-use super::{AccessInput, Admitted, Called, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier, Turn};
+use super::{AccessInput, Admitted, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier, CallContext};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::OrganizationId;
 
@@ -298,7 +298,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn of<T>(vector: &Vector, called: Called<T>, answered: impl FnOnce(T) -> Expected) -> Self {
+    fn of<T>(vector: &Vector, called: CallResult<T>, answered: impl FnOnce(T) -> Expected) -> Self {
         let (got, fault) = match called.outcome {
             Ok(answer) => (answered(answer), None),
             Err(fault) => (Expected::Fails(fault.kind), Some(fault)),
@@ -346,13 +346,13 @@ impl Host {
     ) -> Result<(Admitted, Vec<Report>)> {
         let vectors = of_component(component)?;
         let admitted = self.admit(organization, component, tier).await?;
-        let turn = Turn { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
+        let turn = CallContext { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
         let reports = self.test(&turn, &vectors).await;
         Ok((admitted, reports))
     }
 
     /// Asks all of these.
-    pub async fn test(&self, turn: &Turn, vectors: &[Vector]) -> Vec<Report> {
+    pub async fn test(&self, turn: &CallContext, vectors: &[Vector]) -> Vec<Report> {
         let mut reports = Vec::with_capacity(vectors.len());
         for vector in vectors {
             let mut tries = 0;
@@ -368,7 +368,7 @@ impl Host {
         reports
     }
 
-    async fn test_one(&self, turn: &Turn, vector: &Vector) -> Report {
+    async fn test_one(&self, turn: &CallContext, vector: &Vector) -> Report {
         match &vector.ask {
             Ask::Authorize(input) => {
                 let called = self.authorize(turn.clone(), input.clone()).await;

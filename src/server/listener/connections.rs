@@ -51,7 +51,7 @@ struct Group {
 
 /// The place of one connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     pub(super) connection: Arc<Connection>,
     id: u64,
     of: Arc<Connections>,
@@ -87,7 +87,7 @@ impl Connections {
     }
 
     /// A place for a new connection, and how many were closed for it; none if the server works for all others.
-    pub(super) async fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> (Option<Place>, usize) {
+    pub(super) async fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> (Option<ConnectionSlot>, usize) {
         let (place, closed) = self.enter(address, Instant::now());
         let Some(place) = place else { return (None, closed) };
         let space = async {
@@ -99,7 +99,7 @@ impl Connections {
         (has_space.then_some(place), closed)
     }
 
-    fn enter(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> (Option<Place>, usize) {
+    fn enter(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> (Option<ConnectionSlot>, usize) {
         let mut open = self.open();
         let mut closed = 0;
         let of_address = address.and_then(|address| open.by_address.get_mut(&address));
@@ -124,7 +124,7 @@ impl Connections {
             open.by_address.entry(address).or_default().members.insert(id, connection.clone());
         }
         self.alive.fetch_add(1, Ordering::AcqRel);
-        (Some(Place { connection, id, of: self.clone() }), closed)
+        (Some(ConnectionSlot { connection, id, of: self.clone() }), closed)
     }
 
     /// Closes the connection that is the least loss; false if none waits.
@@ -240,14 +240,14 @@ impl Group {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// See [`Connections::hold_answer`].
     pub(super) fn hold_answer(&self, bytes: u64) -> Option<usize> {
         self.of.hold_answer(&self.connection, bytes)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.of.open().remove(self.id);
         self.connection.let_go();
@@ -270,11 +270,11 @@ mod tests {
     const FRESH_MS: u64 = FRESH.as_millis() as u64;
 
     /// A connection that came so many milliseconds after the beginning.
-    fn entered(connections: &Arc<Connections>, address: Option<IpAddr>, began: Instant, ms: u64) -> Option<Place> {
+    fn entered(connections: &Arc<Connections>, address: Option<IpAddr>, began: Instant, ms: u64) -> Option<ConnectionSlot> {
         connections.enter(address, began + Duration::from_millis(ms)).0
     }
 
-    fn is_closed(place: &Option<Place>) -> bool {
+    fn is_closed(place: &Option<ConnectionSlot>) -> bool {
         place.as_ref().expect("a place").connection.is_closed()
     }
 
@@ -369,7 +369,7 @@ mod tests {
         idle.as_ref().expect("a place").connection.answered(began);
         let crowd: Vec<_> = (1..=15).map(|ms| slow_body(peer(0), ms)).collect();
         let others: Vec<_> = (1..=44).map(|ms| slow_body(None, ms)).collect();
-        let closed = |places: &[Option<Place>]| places.iter().filter(|place| is_closed(place)).count();
+        let closed = |places: &[Option<ConnectionSlot>]| places.iter().filter(|place| is_closed(place)).count();
 
         // A member comes, and then more of the crowd before it has said anything.
         let member = entered(&connections, peer(2), began, 100);

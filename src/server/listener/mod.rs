@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use body::{Answer, Paced};
 use connection::{Late, Waits};
-use connections::{Connections, Place, counted_address};
+use connections::{Connections, ConnectionSlot, counted_address};
 use futures_util::FutureExt;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -199,7 +199,7 @@ impl Listener {
     }
 
     /// One connection, to its end.
-    async fn serve<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), place: Place)
+    async fn serve<I>(self: Arc<Self>, io: I, peers: (LocalAddr, RemoteAddr, Scheme), place: ConnectionSlot)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
@@ -235,7 +235,7 @@ impl Listener {
         &self,
         request: hyper::Request<Incoming>,
         (local, remote, scheme): (LocalAddr, RemoteAddr, Scheme),
-        place: &Place,
+        place: &ConnectionSlot,
     ) -> Result<hyper::Response<Answer>, Infallible> {
         let connection = &place.connection;
         if !connection.has_request(Instant::now()) {

@@ -24,7 +24,7 @@ use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::vectors::Ask;
-use crate::kernel::sandbox::{Called, LogLine, Tier, Turn};
+use crate::kernel::sandbox::{CallResult, LogLine, Tier, CallContext};
 
 /// What to ask, and of which version
 #[derive(Object)]
@@ -150,7 +150,7 @@ struct DryRunAnswer {
 }
 
 impl DryRunAnswer {
-    fn of<T>(version: &Version, answer: Answer, called: Called<T>) -> Self {
+    fn of<T>(version: &Version, answer: Answer, called: CallResult<T>) -> Self {
         let line = |line: LogLine| DryRunLogLine { level: line.level.word().to_owned(), message: line.message };
         Self {
             version: version.number,
@@ -237,7 +237,7 @@ impl Api {
         let tier = Tier::of(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
-        let turn = Turn { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
+        let turn = CallContext { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
         Ok(ok(match asked {
             Ask::Authorize(input) => {
                 let called = self.app.host.authorize(turn, input).await;
@@ -283,7 +283,7 @@ impl Api {
         let tier = Tier::of(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
-        let turn = Turn {
+        let turn = CallContext {
             organization: tenant,
             loaded,
             tier,

@@ -21,7 +21,7 @@ use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::sandbox::{AccessInput, Admitted, RoleInput, Tier, Turn};
+use crate::kernel::sandbox::{AccessInput, Admitted, RoleInput, Tier, CallContext};
 use crate::kernel::secret::Hash;
 
 /// A version, just uploaded, or the one that has these bytes already
@@ -149,7 +149,7 @@ impl Api {
         let mut report = Report { compile_ms, ..Report::default() };
         report.count(&vectors);
         let turn =
-            Turn { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
+            CallContext { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
         report.dry_run = self.try_out(turn, admitted.exports).await;
         let (kind, who) = caller.actor();
         let version = Version {
@@ -169,7 +169,7 @@ impl Api {
     }
 
     /// Asks each interface something without meaning.
-    async fn try_out(&self, turn: Turn, exports: Exports) -> Vec<Tried> {
+    async fn try_out(&self, turn: CallContext, exports: Exports) -> Vec<Tried> {
         let mut tried = Vec::new();
         if exports.authorizer {
             let called = self.app.host.authorize(turn.clone(), AccessInput::neutral()).await;

@@ -29,7 +29,7 @@ pub enum Part {
 
 /// How far a walk along a snapshot has come.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Place {
+pub struct RowLocation {
     tenant: usize,
     shard: usize,
 }
@@ -120,10 +120,10 @@ impl Snapshot {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        place: Place,
+        place: RowLocation,
         enough: usize,
-    ) -> (Vec<Change>, Option<Place>) {
-        let shard = |next: Option<usize>| next.map(|shard| Place { tenant: 0, shard });
+    ) -> (Vec<Change>, Option<RowLocation>) {
+        let shard = |next: Option<usize>| next.map(|shard| RowLocation { tenant: 0, shard });
         match part {
             Part::Catalog => (vec![Change::Catalog(self.catalog.clone())], None),
             Part::Tenants | Part::Roles | Part::Seats | Part::RoleSets => {
@@ -153,9 +153,9 @@ impl Snapshot {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        mut place: Place,
+        mut place: RowLocation,
         enough: usize,
-    ) -> (Vec<Change>, Option<Place>) {
+    ) -> (Vec<Change>, Option<RowLocation>) {
         let mut known = Vec::new();
         while let Some(tenant) = self.tenants.get(place.tenant) {
             if known.len() >= enough {
@@ -187,8 +187,8 @@ impl Snapshot {
                 }
             };
             place = match next {
-                Some(shard) => Place { shard, ..place },
-                None => Place { tenant: place.tenant + 1, shard: 0 },
+                Some(shard) => RowLocation { shard, ..place },
+                None => RowLocation { tenant: place.tenant + 1, shard: 0 },
             };
         }
         (known, None)

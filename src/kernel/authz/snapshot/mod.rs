@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-pub use differ::{Part, Place};
+pub use differ::{Part, RowLocation};
 pub use tenant::{Holds, Role, RoleSet, Tenant};
 
 use super::catalog::Catalog;

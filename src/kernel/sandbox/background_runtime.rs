@@ -19,9 +19,9 @@ pub(super) fn threads_per_organization() -> usize {
 }
 
 /// Threads for long calls, behind everything else of this process.
-pub(super) struct Slow(Option<tokio::runtime::Runtime>);
+pub(super) struct BackgroundRuntime(Option<tokio::runtime::Runtime>);
 
-impl Slow {
+impl BackgroundRuntime {
     pub(super) fn start() -> Result<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         // On Linux a thread has a priority of its own; elsewhere this would be the whole process's.
@@ -49,7 +49,7 @@ impl Slow {
     }
 }
 
-impl Drop for Slow {
+impl Drop for BackgroundRuntime {
     /// A runtime must not be waited for where requests are answered.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {

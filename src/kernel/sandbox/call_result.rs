@@ -6,7 +6,7 @@ use super::input::LogLine;
 
 /// What came of one call.
 #[derive(Debug, Clone)]
-pub struct Called<T> {
+pub struct CallResult<T> {
     pub outcome: std::result::Result<T, Fault>,
     /// What it was charged: one for an instruction, and one for each byte that it filled, copied or grew by.
     pub fuel: u64,
@@ -23,7 +23,7 @@ pub struct Called<T> {
     pub log_dropped: u32,
 }
 
-impl<T> Called<T> {
+impl<T> CallResult<T> {
     /// What was never called.
     pub fn failed(fault: Fault) -> Self {
         Self {
@@ -39,9 +39,9 @@ impl<T> Called<T> {
     }
 
     /// With another form of the answer.
-    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Called<U> {
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> CallResult<U> {
         let Self { outcome, fuel, duration, memory_bytes, is_slow, is_aside, log, log_dropped } = self;
-        Called { outcome: outcome.map(to), fuel, duration, memory_bytes, is_slow, is_aside, log, log_dropped }
+        CallResult { outcome: outcome.map(to), fuel, duration, memory_bytes, is_slow, is_aside, log, log_dropped }
     }
 }
 

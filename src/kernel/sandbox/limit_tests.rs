@@ -12,8 +12,8 @@ use wasmtime::component::Component;
 
 use super::engine::Runtime;
 use super::{
-    AccessInput, Called, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Spent, Tier,
-    Turn, inspect, measure, roles_fault,
+    AccessInput, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Spent, Tier,
+    CallContext, inspect, measure, roles_fault,
 };
 use crate::kernel::config::Config;
 use crate::kernel::error::ErrorCode;
@@ -35,12 +35,12 @@ fn loaded(component: &[u8]) -> Arc<Loaded> {
     Arc::new(Loaded::link(&RUNTIME, &compiled, Sha256::digest(component).into(), None).expect("linked"))
 }
 
-fn turn(loaded: &Arc<Loaded>, tier: Tier) -> Turn {
-    Turn { organization: OrganizationId::new(), loaded: loaded.clone(), tier, deadline_ms: None, is_trial: false }
+fn turn(loaded: &Arc<Loaded>, tier: Tier) -> CallContext {
+    CallContext { organization: OrganizationId::new(), loaded: loaded.clone(), tier, deadline_ms: None, is_trial: false }
 }
 
 /// Asks an authorizer, or a role mapper, and answers the word of what came of it.
-async fn ask(host: &Host, guest: &Arc<Loaded>, tier: Tier) -> (&'static str, Called<()>) {
+async fn ask(host: &Host, guest: &Arc<Loaded>, tier: Tier) -> (&'static str, CallResult<()>) {
     let turn = turn(guest, tier);
     if guest.exports().authorizer {
         let called = host.authorize(turn, AccessInput::default()).await;
@@ -117,7 +117,7 @@ async fn time_ends_what_has_plenty_of_fuel() {
     }
     // An activation may give less.
     let host = host(|c| (c.plugin_authorize_ms, c.plugin_authorize_fuel) = (10_000, 1_000_000_000_000));
-    let turn = Turn { deadline_ms: Some(2), ..turn(&loaded(&guests::looping()), Tier::Standard) };
+    let turn = CallContext { deadline_ms: Some(2), ..turn(&loaded(&guests::looping()), Tier::Standard) };
     let called = host.authorize(turn, AccessInput::default()).await;
     assert_eq!(called.outcome.map_err(|fault| fault.kind), Err(FaultKind::Deadline));
 }
@@ -234,11 +234,11 @@ async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
     let guest = loaded(&guests::allowing());
     let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
     let ask = async |host: &Host, organization| {
-        let turn = Turn { organization, ..turn(&guest, Tier::Standard) };
+        let turn = CallContext { organization, ..turn(&guest, Tier::Standard) };
         host.authorize(turn, AccessInput::default()).await.outcome.map_err(|fault| fault.kind)
     };
     let (allow, busy) = (Ok(Ruling::Allow), Err(FaultKind::Busy));
-    let of = |organization| Turn { organization, ..turn(&guest, Tier::Standard) };
+    let of = |organization| CallContext { organization, ..turn(&guest, Tier::Standard) };
     let first = hurried.turn(&of(acme)).await.expect("a turn");
     assert_eq!(ask(&hurried, acme).await, busy, "one of its own");
     assert_eq!(ask(&hurried, bolt).await, allow, "two of all");
@@ -262,7 +262,7 @@ async fn what_has_no_effect_leaves_turns_to_what_has_one() {
     let host = host(|c| (c.plugin_calls_per_organization, c.plugin_wait_ms) = (4, 5));
     let guest = loaded(&guests::allowing());
     let effective = turn(&guest, Tier::Standard);
-    let trial = Turn { is_trial: true, ..effective.clone() };
+    let trial = CallContext { is_trial: true, ..effective.clone() };
     let (_first, _second) = (host.turn(&trial).await.expect("one"), host.turn(&trial).await.expect("half of four"));
     assert!(host.turn(&trial).await.is_none());
     assert!(host.turn(&effective).await.is_some());
@@ -434,7 +434,7 @@ async fn a_version_runs_aside_until_it_is_known_to_be_fast_in_its_organization_a
     let guest = loaded(&endless_for_long_actions());
     let first = turn(&guest, Tier::Standard);
     let other = turn(&guest, Tier::Standard);
-    let ask = async |turn: &Turn, action: &str| {
+    let ask = async |turn: &CallContext, action: &str| {
         let input = AccessInput { action: action.into(), ..AccessInput::default() };
         let called = host.authorize(turn.clone(), input).await;
         (called.is_aside, called.is_slow)
@@ -444,7 +444,7 @@ async fn a_version_runs_aside_until_it_is_known_to_be_fast_in_its_organization_a
     }
     assert_eq!(ask(&first, "GET").await, (false, false));
     assert_eq!(ask(&other, "GET").await, (true, false), "another organization knows nothing of it");
-    let trial = Turn { is_trial: true, ..first.clone() };
+    let trial = CallContext { is_trial: true, ..first.clone() };
     assert_eq!(ask(&trial, "GET").await, (true, false), "what has no effect always runs aside");
     assert_eq!(ask(&first, "DELETE").await, (true, true), "it ends there");
     for _ in 0..2 * PROOF_CALLS {
@@ -462,7 +462,7 @@ async fn many_fast_calls_of_one_request_or_organization_go_aside() {
     let host = host(|c| (c.plugin_fast_us, c.plugin_request_us) = (1_000_000, 1));
     let guest = loaded(&guests::allowing());
     let (acme, bolt) = (turn(&guest, Tier::Standard), turn(&guest, Tier::Standard));
-    let ask = async |turn: &Turn, spent: &Arc<Spent>| {
+    let ask = async |turn: &CallContext, spent: &Arc<Spent>| {
         host.authorize_within(turn.clone(), AccessInput::default(), spent).await.is_aside
     };
     for turn in [&acme, &bolt] {
@@ -495,15 +495,15 @@ async fn a_call_is_slow_above_so_much_processor_time() {
     }
 }
 
-fn turn_of(loaded: &Arc<Loaded>) -> Turn {
-    Turn { organization: OrganizationId(uuid::Uuid::nil()), ..turn(loaded, Tier::Standard) }
+fn turn_of(loaded: &Arc<Loaded>) -> CallContext {
+    CallContext { organization: OrganizationId(uuid::Uuid::nil()), ..turn(loaded, Tier::Standard) }
 }
 
 #[tokio::test]
 async fn an_organization_leaves_threads_aside_to_the_others() {
     let host = host(|_| ());
     let guest = loaded(&guests::allowing());
-    let [acme, bolt] = [0; 2].map(|_| Turn { is_trial: true, ..turn(&guest, Tier::Standard) });
+    let [acme, bolt] = [0; 2].map(|_| CallContext { is_trial: true, ..turn(&guest, Tier::Standard) });
     let aside = host.turns_of(acme.organization).aside;
     let all = u32::try_from(aside.available_permits()).expect("few");
     let held = aside.acquire_many_owned(all).await.expect("all of its own");
