@@ -8,7 +8,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::commands::{ask, is_json, query};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use super::{Common, Failed};
 
 #[derive(Subcommand)]
@@ -78,7 +78,7 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
         ("organizations", document.organizations.as_deref()),
     ];
     let path = query(&format!("{base}/permissions/catalog"), &wish);
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let difference = door.send(Method::PUT, &path, &[], content_type, Some(bytes)).await;
     door.close().await;
     let difference = difference?;

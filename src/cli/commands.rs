@@ -8,10 +8,10 @@ use clap::{Subcommand, ValueEnum};
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::door::{self, Door};
+use super::api_connection::{self, ApiConnection};
 use super::named::{self, member_id, organization_id};
 use super::password::PasswordSource;
-use super::{Common, Failed, directory, import, open, show};
+use super::{Common, Failed, data_dir, import, open, output};
 use crate::features::{members, permissions};
 use crate::kernel::config::Config;
 
@@ -227,20 +227,20 @@ pub(super) enum AuditCommand {
 /// Makes the first administrator: in a directory that is made now, or of a site that has none yet, while its server runs
 /// or not.
 pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource) -> Result<(), Failed> {
-    let is_new = !directory::exists(&common.data)?;
+    let is_new = !data_dir::exists(&common.data)?;
     let password = password.read()?;
     // Everything that can be wrong is found before anything is made.
-    members::require_first(admin, &password).map_err(|e| door::refused(&e, common))?;
+    members::require_first(admin, &password).map_err(|e| api_connection::refused(&e, common))?;
     common.load(None)?;
-    directory::create(&common.data)?;
-    let mut door = Door::open_or_make(common).await?;
+    data_dir::create(&common.data)?;
+    let mut door = ApiConnection::open_or_make(common).await?;
     let body = json!({"login": admin, "password": password});
     let made = door.call(Method::POST, "/setup/administrator", &[], Some(body)).await;
     let is_served = door.is_served();
     door.close().await;
     let made = made?;
     if common.json {
-        show::line(true, &made);
+        output::line(true, &made);
         return Ok(());
     }
     let (data, uid) = (common.data.display(), made["uid"].as_str().unwrap_or_default());
@@ -254,7 +254,7 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
 }
 
 pub(super) async fn setup_link(common: &Common) -> Result<(), Failed> {
-    show::line(common.json, &ask(common, Method::POST, "/setup/link", None).await?);
+    output::line(common.json, &ask(common, Method::POST, "/setup/link", None).await?);
     Ok(())
 }
 
@@ -290,7 +290,7 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
     let (named, method, rest, body) = match command {
         MemberCommand::List { keyword } => {
             let page = ask(common, Method::GET, &listed("/admin/members", keyword.as_deref()), None).await?;
-            show::table(common.json, &page, &["uid", "username", "email", "display_name", "status"]);
+            output::table(common.json, &page, &["uid", "username", "email", "display_name", "status"]);
             return Ok(());
         }
         MemberCommand::Create { username: None, email: None, .. } => {
@@ -301,7 +301,7 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             let body = without_nulls(
                 json!({"username": username, "email": email, "display_name": name, "password": password}),
             );
-            show::line(common.json, &ask(common, Method::POST, "/admin/members", Some(body)).await?);
+            output::line(common.json, &ask(common, Method::POST, "/admin/members", Some(body)).await?);
             return Ok(());
         }
         MemberCommand::Import { file, dry_run, welcome, encoding } => {
@@ -323,10 +323,10 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             (uid, Method::DELETE, "", None)
         }
     };
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let answer = of_member(&mut door, &named, (method, rest), body).await;
     door.close().await;
-    show::line(common.json, &answer?);
+    output::line(common.json, &answer?);
     Ok(())
 }
 
@@ -344,7 +344,7 @@ fn confirmed(question: &str) -> Result<bool, Failed> {
 
 /// Asks an operation about a member; one that answers nothing is said in our own words.
 async fn of_member(
-    door: &mut Door,
+    door: &mut ApiConnection,
     named: &str,
     (method, rest): (Method, &str),
     body: Option<Value>,
@@ -360,15 +360,15 @@ async fn of_member(
 }
 
 async fn link(common: &Common, named: &str, organization: &str, roles: &[String]) -> Result<(), Failed> {
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let linked = linked(&mut door, common, (named, organization), roles).await;
     door.close().await;
-    show::line(common.json, &linked?);
+    output::line(common.json, &linked?);
     Ok(())
 }
 
 async fn linked(
-    door: &mut Door,
+    door: &mut ApiConnection,
     common: &Common,
     (named, organization): (&str, &str),
     roles: &[String],
@@ -401,12 +401,12 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
     let (method, organization, rest, body) = match command {
         OrgCommand::List { keyword } => {
             let page = ask(common, Method::GET, &listed("/admin/organizations", keyword.as_deref()), None).await?;
-            show::table(common.json, &page, &["id", "org_code", "name", "status"]);
+            output::table(common.json, &page, &["id", "org_code", "name", "status"]);
             return Ok(());
         }
         OrgCommand::Create { org_code, name, tax_id } => {
             let body = without_nulls(json!({"org_code": org_code, "name": name, "tax_id": tax_id}));
-            show::line(common.json, &ask(common, Method::POST, "/admin/organizations", Some(body)).await?);
+            output::line(common.json, &ask(common, Method::POST, "/admin/organizations", Some(body)).await?);
             return Ok(());
         }
         OrgCommand::Show { organization } => (Method::GET, organization, "", None),
@@ -417,11 +417,11 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
             (Method::PATCH, organization, "", Some(body))
         }
     };
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let id = organization_id(&mut door, &organization).await?;
     let answer = door.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await?;
     door.close().await;
-    show::line(common.json, &answer);
+    output::line(common.json, &answer);
     Ok(())
 }
 
@@ -431,7 +431,7 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
     let answer = match command {
         ClientCommand::List => {
             let page = ask(common, Method::GET, &listed("/admin/api-clients", None), None).await?;
-            show::table(common.json, &page, &["client_key", "name", "status", "scopes", "last_used_at"]);
+            output::table(common.json, &page, &["client_key", "name", "status", "scopes", "last_used_at"]);
             return Ok(());
         }
         ClientCommand::Create { name, scopes, origins, ips, paths, rate_limit, expires_at } => {
@@ -453,7 +453,7 @@ pub(super) async fn client(common: &Common, command: ClientCommand) -> Result<()
             json!({"client_key": client_key, "deleted": true})
         }
     };
-    show::made(common.json, &answer, has_secret);
+    output::made(common.json, &answer, has_secret);
     Ok(())
 }
 
@@ -464,13 +464,13 @@ pub(super) fn is_json(file: &Path) -> bool {
 
 pub(super) async fn audit_verify(common: &Common) -> Result<ExitCode, Failed> {
     let found = ask(common, Method::GET, "/admin/audit/verify", None).await?;
-    show::line(common.json, &found);
+    output::line(common.json, &found);
     Ok(if found["ok"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The document is the program's own, whatever the data: it is read off an empty site that lives for a moment.
 pub(super) async fn openapi() -> Result<(), Failed> {
-    let scratch = directory::Scratch::new()?;
+    let scratch = data_dir::Scratch::new()?;
     let site = open(crate::kernel::config::Config::of(scratch.path())).await?;
     let document = crate::server::documented(&site.app)?;
     site.app.close().await;
@@ -480,7 +480,7 @@ pub(super) async fn openapi() -> Result<(), Failed> {
 
 /// One request on its own connection.
 pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let answer = door.call(method, path, &[], body).await;
     door.close().await;
     answer

@@ -6,7 +6,7 @@ use poem::http::Method;
 use serde_json::Value;
 
 use super::commands::{is_json, query};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use super::{Common, Failed};
 
 /// Imports members from a file; fails, after it has said all it did, when rows failed.
@@ -24,7 +24,7 @@ pub(super) async fn members(
     };
     let word = |wish: bool| wish.then_some("true");
     let path = query("/admin/users/import", &[("dry_run", word(dry_run)), ("welcome", word(welcome))]);
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let difference = door.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;
     door.close().await;
     let difference = difference?;

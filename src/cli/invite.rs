@@ -5,9 +5,9 @@ use poem::http::Method;
 use serde_json::json;
 
 use super::commands::{segment, without_nulls};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use super::named::{self, organization_id};
-use super::{Common, Failed, show};
+use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum InviteCommand {
@@ -45,7 +45,7 @@ pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), F
         | InviteCommand::List { organization }
         | InviteCommand::Withdraw { organization, .. } => organization.clone(),
     };
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let tenant = organization_id(&mut door, &organization).await?;
     let tenant = [("x-tenant-id", tenant.as_str())];
     let (method, path, body) = match &command {
@@ -60,11 +60,11 @@ pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), F
     door.close().await;
     let answer = answer?;
     match command {
-        InviteCommand::Create { .. } => show::made(common.json, &answer, true),
+        InviteCommand::Create { .. } => output::made(common.json, &answer, true),
         InviteCommand::List { .. } => {
-            show::table(common.json, &answer, &["id", "status", "role_key", "email", "expires_at"]);
+            output::table(common.json, &answer, &["id", "status", "role_key", "email", "expires_at"]);
         }
-        InviteCommand::Withdraw { id, .. } => show::line(common.json, &json!({"id": id, "withdrawn": true})),
+        InviteCommand::Withdraw { id, .. } => output::line(common.json, &json!({"id": id, "withdrawn": true})),
     }
     Ok(())
 }

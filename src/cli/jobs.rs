@@ -5,9 +5,9 @@ use poem::http::Method;
 use serde_json::Value;
 
 use super::commands::{ask, query, segment};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use super::named::member_id;
-use super::{Common, Failed, show};
+use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum JobCommand {
@@ -45,12 +45,12 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
                 ("video", video.as_deref()),
                 ("processor", processor.as_deref()),
             ];
-            let mut door = Door::open(common).await?;
+            let mut door = ApiConnection::open(common).await?;
             let page = list(&mut door, query(&format!("{base}/jobs"), &narrowed), member.as_deref()).await;
             door.close().await;
             let page = page?;
             let columns = ["id", "state", "path", "progress_percent", "attempts", "run_at", "last_error"];
-            show::table(common.json, &page, &columns);
+            output::table(common.json, &page, &columns);
             return Ok(());
         }
         JobCommand::Counts => ask(common, Method::GET, &format!("{base}/jobs/counts"), None).await?,
@@ -58,11 +58,11 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
             ask(common, Method::POST, &format!("{base}/jobs/{}/retry", segment(&id)), None).await?
         }
     };
-    show::line(common.json, &answer);
+    output::line(common.json, &answer);
     Ok(())
 }
 
-async fn list(door: &mut Door, path: String, member: Option<&str>) -> Result<Value, Failed> {
+async fn list(door: &mut ApiConnection, path: String, member: Option<&str>) -> Result<Value, Failed> {
     let path = match member {
         Some(named) => format!("{path}&member={}", segment(&member_id(door, named).await?)),
         None => path,

@@ -5,9 +5,9 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::commands::{ask, listed, segment, without_nulls};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use super::named::{self, member_id};
-use super::{Common, Failed, show};
+use super::{Common, Failed, output};
 
 /// Whose key it is.
 #[derive(Args)]
@@ -87,7 +87,7 @@ pub(super) async fn encryption_key(common: &Common, command: &EncryptionKeyComma
     let answer = match command {
         EncryptionKeyCommand::Rotate => ask(common, Method::POST, "/admin/encryption-key/rotate", None).await?,
     };
-    show::line(common.json, &answer);
+    output::line(common.json, &answer);
     Ok(())
 }
 
@@ -96,12 +96,12 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
     let has_secret = matches!(command, KeyCommand::Create(_) | KeyCommand::Rotate { .. });
     let answer = match command {
         KeyCommand::List { member } => {
-            let mut door = Door::open(common).await?;
+            let mut door = ApiConnection::open(common).await?;
             let page = list(&mut door, member.as_deref()).await;
             door.close().await;
             let page = page?;
             let columns = ["id", "type", "name", "service_name", "scopes", "expires_at", "last_used_at"];
-            show::table(common.json, &page, &columns);
+            output::table(common.json, &page, &columns);
             return Ok(());
         }
         KeyCommand::Create(described) => make(common, described, None).await?,
@@ -112,23 +112,23 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
             json!({"id": hyphenated(&id), "deleted": true})
         }
     };
-    show::made(common.json, &answer, has_secret);
+    output::made(common.json, &answer, has_secret);
     Ok(())
 }
 
-async fn list(door: &mut Door, member: Option<&str>) -> Result<Value, Failed> {
+async fn list(door: &mut ApiConnection, member: Option<&str>) -> Result<Value, Failed> {
     let path = keys_of(door, member).await?;
     door.call(Method::GET, &listed(&path, None), &[], None).await
 }
 
 async fn make(common: &Common, described: Described, hash: Option<String>) -> Result<Value, Failed> {
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let made = make_by(&mut door, described, hash).await;
     door.close().await;
     made
 }
 
-async fn make_by(door: &mut Door, described: Described, hash: Option<String>) -> Result<Value, Failed> {
+async fn make_by(door: &mut ApiConnection, described: Described, hash: Option<String>) -> Result<Value, Failed> {
     let Described { name, owner, kind, scopes, expires_at } = described;
     let path = keys_of(door, owner.member.as_deref()).await?;
     let body = json!({
@@ -139,7 +139,7 @@ async fn make_by(door: &mut Door, described: Described, hash: Option<String>) ->
 }
 
 /// Where the keys of a member are, or those of services.
-async fn keys_of(door: &mut Door, member: Option<&str>) -> Result<String, Failed> {
+async fn keys_of(door: &mut ApiConnection, member: Option<&str>) -> Result<String, Failed> {
     Ok(match member {
         Some(named) => format!("/admin/members/{}/api-keys", segment(&member_id(door, named).await?)),
         None => "/admin/api-keys".to_owned(),
@@ -156,6 +156,6 @@ pub(super) async fn signing_key(common: &Common, command: &SigningKeyCommand) ->
         SigningKeyCommand::List => ask(common, Method::GET, "/admin/signing-keys", None).await?,
         SigningKeyCommand::Rotate => ask(common, Method::POST, "/admin/signing-keys/rotate", None).await?,
     };
-    show::table(common.json, &keys, &["id", "signs", "created_at", "ends_at"]);
+    output::table(common.json, &keys, &["id", "signs", "created_at", "ends_at"]);
     Ok(())
 }

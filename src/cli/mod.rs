@@ -3,12 +3,12 @@
 
 // First, because its macros are for all that follow.
 #[macro_use]
-mod show;
+mod output;
 
 mod catalog;
 mod commands;
-pub mod directory;
-mod door;
+pub mod data_dir;
+mod api_connection;
 mod help;
 mod import;
 mod invite;
@@ -23,7 +23,7 @@ mod process;
 mod serve;
 mod sftpgo;
 mod sync;
-mod tables;
+mod reference;
 mod videos;
 
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ use crate::kernel::runtime::log;
 use crate::kernel::sandbox::compile;
 use crate::server;
 pub use help::command;
-pub use tables::tables;
+pub use reference::tables;
 
 /// The member centre of a small site.
 ///
@@ -202,7 +202,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(run(arguments));
     log::flush();
-    match (outcome, show::failure()) {
+    match (outcome, output::failure()) {
         (Ok(_), Some(e)) => fail(&Failed(format!("standard output cannot be written: {e}")), as_json),
         (Ok(code), None) => code,
         (Err(failed), _) => fail(&failed, as_json),
@@ -248,7 +248,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::CompilePlugin { .. } => return Ok(ExitCode::FAILURE),
         Command::Openapi => commands::openapi().await?,
         Command::Version => {
-            show::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")}))
+            output::line(common.json, &serde_json::json!({"name": "roster", "version": env!("CARGO_PKG_VERSION")}))
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -4,13 +4,13 @@ use poem::http::Method;
 
 use super::Failed;
 use super::commands::{query, segment};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use crate::features::quotas::SIZE_MAX;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::units::{self, Side};
 
 /// The id of an organization that is named by id or code.
-pub(super) async fn organization_id(door: &mut Door, named: &str) -> Result<String, Failed> {
+pub(super) async fn organization_id(door: &mut ApiConnection, named: &str) -> Result<String, Failed> {
     if !OrganizationId::of(named).is_nil() {
         return Ok(named.to_owned());
     }
@@ -22,7 +22,7 @@ pub(super) async fn organization_id(door: &mut Door, named: &str) -> Result<Stri
 }
 
 /// The uid of a member who is named by uid, username or e-mail.
-pub(super) async fn member_id(door: &mut Door, named: &str) -> Result<String, Failed> {
+pub(super) async fn member_id(door: &mut ApiConnection, named: &str) -> Result<String, Failed> {
     if !MemberId::of(named).is_nil() {
         return Ok(named.to_owned());
     }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use poem::http::Method;
 
 use super::commands::{ask, query, segment};
-use super::{Common, Failed, show};
+use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum OutboxCommand {
@@ -38,11 +38,11 @@ pub(super) async fn run(common: &Common, command: OutboxCommand) -> Result<(), F
             ];
             let page = ask(common, Method::GET, &query("/admin/deliveries", &narrowed), None).await?;
             let columns = ["id", "kind", "state", "attempts", "next_at", "last_error"];
-            show::table(common.json, &page, &columns);
+            output::table(common.json, &page, &columns);
         }
         OutboxCommand::Retry { id } => {
             let path = format!("/admin/deliveries/{}/retry", segment(&id));
-            show::line(common.json, &ask(common, Method::POST, &path, None).await?);
+            output::line(common.json, &ask(common, Method::POST, &path, None).await?);
         }
     }
     Ok(())

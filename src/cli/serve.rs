@@ -11,7 +11,7 @@ use poem::listener::{Acceptor, Listener, TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::{Common, Failed, NEEDS_A_PERSON, Site, directory, memory, open, process};
+use super::{Common, Failed, NEEDS_A_PERSON, Site, data_dir, memory, open, process};
 use crate::features::{api_clients, api_keys, jobs, members, quotas, sessions};
 use crate::integrations::sftpgo;
 use crate::kernel::app::watch::{self, supervise};
@@ -33,8 +33,8 @@ const LEASES_EVERY: Duration = Duration::from_secs(5);
 
 pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode, Failed> {
     process::close_memory().map_err(|e| Failed(format!("the memory of the server cannot be closed to others: {e}")))?;
-    directory::create(&common.data)?;
-    let mut lock = directory::lock_to_serve(&common.data).await?;
+    data_dir::create(&common.data)?;
+    let mut lock = data_dir::lock_to_serve(&common.data).await?;
     let config = common.load(listen)?;
     log::start(&config)?;
     for name in Config::unknown_variables() {
@@ -54,7 +54,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     app.health().watch(lock.place(), LOCK_LOST);
     // The document, the policy and the settings were read in many small pieces, which nobody needs again.
     memory::collect();
-    let socket = directory::socket_path(&common.data)?;
+    let socket = data_dir::socket_path(&common.data)?;
     remove_stale(&socket)?;
     let unix = UnixListener::bind(socket.clone())
         .with_permissions(std::fs::Permissions::from_mode(0o600))
@@ -85,7 +85,7 @@ pub async fn run(common: &Common, listen: Option<SocketAddr>) -> Result<ExitCode
     tasks.iter().chain(&compiling).chain([&reloader]).for_each(JoinHandle::abort);
     finish(&app, &mut lock).await;
     remove_stale(&socket)?;
-    directory::remove_short(&socket)?;
+    data_dir::remove_short(&socket)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,7 +106,7 @@ fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
 }
 
 /// Writes what is left, and closes the files.
-async fn finish(app: &App, lock: &mut directory::Lock) {
+async fn finish(app: &App, lock: &mut data_dir::Lock) {
     for flushed in [flush_last_used(app).await, app.flush_denials().await] {
         if let Err(e) = flushed {
             tracing::warn!(error = %e, "the last figures were not written");

@@ -5,7 +5,7 @@ use poem::http::Method;
 use serde_json::json;
 
 use super::commands::ask;
-use super::{Common, Failed, show};
+use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum SftpgoCommand {
@@ -27,6 +27,6 @@ pub(super) async fn run(common: &Common, command: &SftpgoCommand) -> Result<(), 
             ask(common, Method::POST, "/admin/sftpgo/reconcile", Some(body)).await?
         }
     };
-    show::line(common.json, &found);
+    output::line(common.json, &found);
     Ok(())
 }

@@ -4,8 +4,8 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::door::Door;
-use super::{Common, Failed, show};
+use super::api_connection::ApiConnection;
+use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum SyncCommand {
@@ -22,12 +22,12 @@ pub(super) enum SyncCommand {
 
 pub(super) async fn run(common: &Common, command: SyncCommand) -> Result<(), Failed> {
     let SyncCommand::Wordpress { dry_run, gone_max } = command;
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let report = wordpress(&mut door, dry_run, gone_max).await;
     door.close().await;
     let report = report?;
     if common.json {
-        show::line(true, &report);
+        output::line(true, &report);
     } else {
         tell(&report, dry_run);
     }
@@ -39,7 +39,7 @@ const LISTS: [(&str, char); 6] =
     [("new", '+'), ("changed", '~'), ("gone", '-'), ("unlinked", '?'), ("left", '!'), ("odd", '!')];
 
 /// Piece by piece, saying on standard error how far it is.
-async fn wordpress(door: &mut Door, dry_run: bool, gone_max: u64) -> Result<Value, Failed> {
+async fn wordpress(door: &mut ApiConnection, dry_run: bool, gone_max: u64) -> Result<Value, Failed> {
     /// Lists of 100 users at a time.
     const PIECE: u64 = 5;
     let mut report = json!({"dry_run": dry_run, "looked_at": 0});

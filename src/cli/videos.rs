@@ -7,9 +7,9 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::commands::{ask, listed, segment, without_nulls};
-use super::door::Door;
+use super::api_connection::ApiConnection;
 use super::named::{self, Size, member_id, organization_id};
-use super::{Common, Failed, show};
+use super::{Common, Failed, output};
 
 #[derive(Subcommand)]
 pub(super) enum VideoCommand {
@@ -72,25 +72,25 @@ pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), 
     match command {
         VideoCommand::List { keyword } => {
             let page = ask(common, Method::GET, &listed(&format!("{base}/videos"), keyword.as_deref()), None).await?;
-            show::table(common.json, &page, &["uuid", "path", "size", "uid"]);
+            output::table(common.json, &page, &["uuid", "path", "size", "uid"]);
         }
         VideoCommand::Import { dry_run, prefix, no_jobs } => {
             let wish = without_nulls(json!({"dry_run": dry_run, "prefix": prefix, "queue_jobs": !no_jobs}));
-            let mut door = Door::open(common).await?;
+            let mut door = ApiConnection::open(common).await?;
             let imported = import(&mut door, &base, wish).await;
             door.close().await;
-            show::line(common.json, &imported?);
+            output::line(common.json, &imported?);
         }
         VideoCommand::Claim { dry_run } => {
             let body = json!({"dry_run": dry_run});
-            show::line(common.json, &ask(common, Method::POST, &format!("{base}/videos/claim"), Some(body)).await?);
+            output::line(common.json, &ask(common, Method::POST, &format!("{base}/videos/claim"), Some(body)).await?);
         }
     }
     Ok(())
 }
 
 /// Piece by piece, saying on standard error how far it is.
-async fn import(door: &mut Door, base: &str, mut wish: Value) -> Result<Value, Failed> {
+async fn import(door: &mut ApiConnection, base: &str, mut wish: Value) -> Result<Value, Failed> {
     const PIECE: u64 = 1_000;
     const SUMS: [&str; 6] = ["looked_at", "imported", "ownerless", "already_exist", "bytes", "skipped"];
     wish["limit"] = PIECE.into();
@@ -123,24 +123,24 @@ fn added(sum: Value, mut piece: Value, sums: &[&str]) -> Value {
 pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<ExitCode, Failed> {
     match command {
         QuotaCommand::List { keyword } => {
-            let mut door = Door::open(common).await?;
+            let mut door = ApiConnection::open(common).await?;
             let page = quotas(&mut door, keyword.as_deref()).await;
             door.close().await;
             let page = page?;
-            show::table(common.json, &page, &["uid", "username|email", "size", "used", "reserved", "free", "percent"]);
+            output::table(common.json, &page, &["uid", "username|email", "size", "used", "reserved", "free", "percent"]);
             Ok(ExitCode::SUCCESS)
         }
         QuotaCommand::Set { whose, size, org } => {
-            let mut door = Door::open(common).await?;
+            let mut door = ApiConnection::open(common).await?;
             let set = set(&mut door, &whose, size, org).await;
             door.close().await;
-            show::line(common.json, &set?);
+            output::line(common.json, &set?);
             Ok(ExitCode::SUCCESS)
         }
         QuotaCommand::Recount { repair } => {
             let body = json!({"repair": repair});
             let found = ask(common, Method::POST, "/admin/quotas/recount", Some(body)).await?;
-            show::line(common.json, &found);
+            output::line(common.json, &found);
             let is_right = found["drift"] == 0 || found["repaired"] == true;
             Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -148,7 +148,7 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
 }
 
 /// Members with their quotas; one without a username goes by its e-mail.
-async fn quotas(door: &mut Door, keyword: Option<&str>) -> Result<Value, Failed> {
+async fn quotas(door: &mut ApiConnection, keyword: Option<&str>) -> Result<Value, Failed> {
     let mut page = door.call(Method::GET, &listed("/admin/quotas", keyword), &[], None).await?;
     for item in page["items"].as_array_mut().into_iter().flatten().filter(|item| item["username"].is_null()) {
         let path = format!("/admin/members/{}", segment(item["uid"].as_str().unwrap_or_default()));
@@ -157,7 +157,7 @@ async fn quotas(door: &mut Door, keyword: Option<&str>) -> Result<Value, Failed>
     Ok(page)
 }
 
-async fn set(door: &mut Door, whose: &str, size: Size, is_organization: bool) -> Result<Value, Failed> {
+async fn set(door: &mut ApiConnection, whose: &str, size: Size, is_organization: bool) -> Result<Value, Failed> {
     let (kind, id) = match is_organization {
         true => ("organizations", organization_id(door, whose).await?),
         false => ("members", member_id(door, whose).await?),

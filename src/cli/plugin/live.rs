@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::FilterFlags;
 use crate::cli::commands::{segment, without_nulls};
-use crate::cli::door::Door;
-use crate::cli::{Common, Failed, show};
+use crate::cli::api_connection::ApiConnection;
+use crate::cli::{Common, Failed, output};
 
 /// Whose plugins.
 #[derive(Args)]
@@ -133,7 +133,7 @@ pub(super) async fn run(common: &Common, command: LiveCommand) -> Result<ExitCod
     let at = |name: &str, rest: &str| format!("/plugins/{}{rest}", segment(name));
     let (place, method, path, body) = match command {
         LiveCommand::Upload { file, name, place } => {
-            show::line(common.json, &upload(common, &file, &name, &place).await?);
+            output::line(common.json, &upload(common, &file, &name, &place).await?);
             return Ok(ExitCode::SUCCESS);
         }
         LiveCommand::List { place } => {
@@ -160,14 +160,14 @@ pub(super) async fn run(common: &Common, command: LiveCommand) -> Result<ExitCod
         LiveCommand::Delete { name, version, place } => {
             let path = version.map_or_else(|| at(&name, ""), |version| at(&name, &format!("/versions/{version}")));
             ask(common, &place, Method::DELETE, &path, None).await?;
-            show::line(common.json, &without_nulls(json!({"name": name, "version": version, "deleted": true})));
+            output::line(common.json, &without_nulls(json!({"name": name, "version": version, "deleted": true})));
             return Ok(ExitCode::SUCCESS);
         }
     };
     let answer = ask(common, &place, method, &path, body).await?;
     match answer.get("versions") {
         Some(_) if !common.json => show_plugin(&answer),
-        _ => show::line(common.json, &answer),
+        _ => output::line(common.json, &answer),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -189,10 +189,10 @@ fn show_plugin(plugin: &Value) {
     });
     say!("{}\n", plugin["name"].as_str().unwrap_or_default());
     let columns = ["mode", "version", "may_grant", "deadline_ms", "quarantined", "calls", "differed", "mean_us"];
-    show::table(false, &json!({"items": in_force.collect::<Vec<_>>()}), &columns);
+    output::table(false, &json!({"items": in_force.collect::<Vec<_>>()}), &columns);
     say!("");
     let columns = ["version", "state", "exports", "size_bytes", "sha256", "uploaded_by", "created_at"];
-    show::table(false, &json!({"items": versions.collect::<Vec<_>>()}), &columns);
+    output::table(false, &json!({"items": versions.collect::<Vec<_>>()}), &columns);
 }
 
 impl Activate {
@@ -209,7 +209,7 @@ impl Activate {
 }
 
 async fn listed(common: &Common, place: &Place, path: &str, columns: &[&str]) -> Result<ExitCode, Failed> {
-    show::table(common.json, &ask(common, place, Method::GET, path, None).await?, columns);
+    output::table(common.json, &ask(common, place, Method::GET, path, None).await?, columns);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -217,7 +217,7 @@ async fn upload(common: &Common, file: &Path, name: &str, place: &Place) -> Resu
     let bytes = std::fs::read(file).map_err(|e| Failed(format!("{} cannot be read: {e}", file.display())))?;
     let path = format!("{}/plugins?name={}", common.load(None)?.base_path, segment(name));
     let tenant = [("x-tenant-id", place.organization.as_str())];
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let answer = door.send(Method::POST, &path, &tenant, "application/wasm", Some(bytes)).await;
     door.close().await;
     answer
@@ -237,7 +237,7 @@ fn read(file: &Path) -> Result<Value, Failed> {
 async fn ask(common: &Common, place: &Place, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let path = format!("{}{path}", common.load(None)?.base_path);
     let tenant = [("x-tenant-id", place.organization.as_str())];
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let answer = door.call(method, &path, &tenant, body).await;
     door.close().await;
     answer

@@ -1,6 +1,6 @@
 //! The commands for plugins: what an author does without a server, and what is asked of one.
 
-mod kit;
+mod scaffold;
 mod live;
 mod offline;
 mod replay;
@@ -36,11 +36,11 @@ impl FilterFlags {
 #[derive(Subcommand)]
 pub(super) enum PluginCommand {
     /// Begin a plugin: write a project that builds
-    New(kit::New),
+    New(scaffold::New),
     /// Print the interface
     Wit,
     /// Make a component of a core module, or put test vectors into a component
-    Pack(kit::Pack),
+    Pack(scaffold::Pack),
     /// Check a component as an upload would; the exit status says whether it would be taken
     Check(offline::Check),
     /// Ask a component test vectors; the exit status says whether it answered all as expected
@@ -55,9 +55,9 @@ pub(super) enum PluginCommand {
 
 pub(super) async fn run(common: &Common, command: PluginCommand) -> Result<ExitCode, Failed> {
     match command {
-        PluginCommand::New(new) => kit::new(common, &new),
-        PluginCommand::Wit => kit::wit(),
-        PluginCommand::Pack(pack) => kit::pack(common, &pack),
+        PluginCommand::New(new) => scaffold::new(common, &new),
+        PluginCommand::Wit => scaffold::wit(),
+        PluginCommand::Pack(pack) => scaffold::pack(common, &pack),
         PluginCommand::Check(check) => offline::check(common, &check).await,
         PluginCommand::Test(test) => offline::test(common, &test).await,
         PluginCommand::Bench(bench) => offline::bench(common, &bench).await,

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{Common, Failed};
-use crate::cli::show;
+use crate::cli::output;
 use crate::kernel::config::Config;
 use crate::kernel::error::Error;
 use crate::kernel::ids::OrganizationId;
@@ -51,7 +51,7 @@ pub(in crate::cli) struct Bench {
 }
 
 /// A host with the limits of a site whose settings say nothing, and the bytes of a file.
-pub(super) struct Stand {
+pub(super) struct OfflineHost {
     pub(super) host: Host,
     pub(super) bytes: Vec<u8>,
     pub(super) tier: Tier,
@@ -59,7 +59,7 @@ pub(super) struct Stand {
     pub(super) organization: OrganizationId,
 }
 
-impl Stand {
+impl OfflineHost {
     pub(super) fn of(file: &Path, is_large: bool) -> Result<Self, Failed> {
         let host = Host::without_cache(&Config::of(Path::new("")));
         let tier = Tier::of(is_large);
@@ -97,7 +97,7 @@ fn problem(error: &Error) -> String {
 
 /// `roster plugin check`.
 pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Failed> {
-    let stand = Stand::of(&check.component.file, check.component.large)?;
+    let stand = OfflineHost::of(&check.component.file, check.component.large)?;
     let looked = inspect::look(&stand.bytes, stand.host.limits(stand.tier));
     let mut problems: Vec<String> = looked.problems.iter().map(problem).collect();
     let mut shown = json!({
@@ -132,13 +132,13 @@ pub(super) async fn check(common: &Common, check: &Check) -> Result<ExitCode, Fa
         // A table of cells is no place for whole reports: `plugin test` shows them.
         shown["vectors"] = json!(shown["vectors"].as_array().map_or(0, Vec::len));
     }
-    show::line(common.json, &shown);
+    output::line(common.json, &shown);
     Ok(status(problems.is_empty()))
 }
 
 /// `roster plugin test`.
 pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Failed> {
-    let stand = Stand::of(&test.component.file, test.component.large)?;
+    let stand = OfflineHost::of(&test.component.file, test.component.large)?;
     let vectors = match &test.vectors {
         Some(file) => vectors::parse(&read(file, vectors::VECTORS_BYTES_MAX as u64 + 1)?)?,
         None => vectors::of_component(&stand.bytes)?,
@@ -152,7 +152,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
     let passed = reports.iter().filter(|report| report.passed).count();
     let items: Vec<Value> = reports.iter().map(Report::value).collect();
     let all_passed = passed == reports.len();
-    show::table(
+    output::table(
         common.json,
         &json!({"ok": all_passed, "passed": passed, "total": items.len(), "items": items}),
         &["name", "passed", "expected", "got", "fuel", "duration_us"],
@@ -170,7 +170,7 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
 
 /// `roster plugin bench`.
 pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Failed> {
-    let stand = Stand::of(&bench.component.file, bench.component.large)?;
+    let stand = OfflineHost::of(&bench.component.file, bench.component.large)?;
     let admitted = stand.host.admit(stand.organization, &stand.bytes, stand.tier).await?;
     let turn = stand.turn(&admitted);
     let mut shown = Map::new();
@@ -206,7 +206,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
         shown.insert("map_roles".into(), measured(calls));
     }
     if common.json {
-        show::line(true, &Value::Object(shown));
+        output::line(true, &Value::Object(shown));
         return Ok(ExitCode::SUCCESS);
     }
     let kinds = ["instantiate", "authorize", "map_roles"];
@@ -215,7 +215,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
         row.insert("call".into(), json!(kind));
         Some(Value::Object(row))
     });
-    show::table(
+    output::table(
         false,
         &json!({"items": rows.collect::<Vec<_>>()}),
         &["call", "min_us", "p50_us", "p99_us", "max_us", "fuel", "memory_bytes", "outcome"],

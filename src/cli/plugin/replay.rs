@@ -8,10 +8,10 @@ use clap::Args;
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::offline::Stand;
+use super::offline::OfflineHost;
 use super::{Common, Failed, FilterFlags};
-use crate::cli::door::Door;
-use crate::cli::{named, show};
+use crate::cli::api_connection::ApiConnection;
+use crate::cli::{named, output};
 use crate::features::plugins::replay::{Candidate, Recorded, replay};
 use crate::features::plugins::require_filter;
 use crate::kernel::ids::Timestamp;
@@ -53,7 +53,7 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     let filter = asked.filter.filter();
     require_filter(&filter)?;
     let candidate = Candidate { name: asked.in_place_of.clone(), may_grant: asked.may_grant, filter };
-    let stand = Stand::of(&asked.candidate, asked.large)?;
+    let stand = OfflineHost::of(&asked.candidate, asked.large)?;
     let admitted = stand.host.admit(stand.organization, &stand.bytes, stand.tier).await?;
     if !admitted.exports.authorizer {
         return Err(Failed(format!("{} is no authorizer, so that no decision asks it", asked.candidate.display())));
@@ -90,12 +90,12 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
     if common.json {
         let mut shown = counts;
         shown["changes"] = json!(changes);
-        show::line(true, &shown);
+        output::line(true, &shown);
     } else {
-        show::line(false, &counts);
+        output::line(false, &counts);
         if !changes.is_empty() {
             say!("");
-            show::table(
+            output::table(
                 false,
                 &json!({"items": changes, "total": changes.len()}),
                 &["at", "uid", "action", "path", "was", "would_be", "said"],
@@ -114,7 +114,7 @@ async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value
     // What is decided from now on would shift the pages.
     let to = Timestamp::now().0;
     let tenant = [("x-tenant-id", organization.as_str())];
-    let mut door = Door::open(common).await?;
+    let mut door = ApiConnection::open(common).await?;
     let mut items: Vec<Value> = Vec::new();
     let outcome = loop {
         let (limit, offset) = (PAGE.min(asked.limit - items.len()), items.len());

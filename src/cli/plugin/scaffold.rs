@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{Common, Failed};
-use crate::cli::show;
+use crate::cli::output;
 use crate::features::plugins::require_name;
 use crate::kernel::sandbox::pack::{self, WIT, World};
 use crate::kernel::sandbox::vectors;
@@ -184,7 +184,7 @@ pub(super) fn new(common: &Common, new: &New) -> Result<ExitCode, Failed> {
         }
     }
     if common.json {
-        show::line(true, &json!({"name": new.name, "world": world.name(), "files": files}));
+        output::line(true, &json!({"name": new.name, "world": world.name(), "files": files}));
     } else {
         say!("{0} is begun: change what it decides, and run {0}/build", new.name);
     }
@@ -224,7 +224,7 @@ fn write(folder: &Path, path: &str, content: &[u8]) -> Result<(), Failed> {
 
 /// `roster plugin wit`.
 pub(super) fn wit() -> Result<ExitCode, Failed> {
-    show::raw(WIT.as_bytes());
+    output::raw(WIT.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -248,7 +248,7 @@ pub(super) fn pack(common: &Common, pack: &Pack) -> Result<ExitCode, Failed> {
     std::fs::write(&output, &component).map_err(|e| Failed(format!("{} cannot be written: {e}", output.display())))?;
     let vectors = vectors::of_component(&component)?.len();
     let file = output.display().to_string();
-    show::line(common.json, &json!({"file": file, "bytes": component.len(), "vectors": vectors}));
+    output::line(common.json, &json!({"file": file, "bytes": component.len(), "vectors": vectors}));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,7 @@ use poem::{Body, Endpoint, Request};
 use serde_json::Value;
 
 use super::help::Spelling;
-use super::{Common, Failed, Site, directory, open};
+use super::{Common, Failed, Site, data_dir, open};
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::db::mark;
 use crate::kernel::error::ErrorCode;
@@ -20,21 +20,21 @@ const PATIENCE: u32 = 200;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// An open connection to the API.
-pub struct Door {
-    way: Way,
+pub struct ApiConnection {
+    way: Transport,
     spelling: Spelling,
 }
 
-enum Way {
+enum Transport {
     Server(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
-    Here { site: Box<Site>, _lock: directory::Lock },
+    InProcess { site: Box<Site>, _lock: data_dir::Lock },
 }
 
-impl Door {
+impl ApiConnection {
     /// Connects to the API of an existing data directory.
     pub async fn open(common: &Common) -> Result<Self, Failed> {
         // Beside a mark the database must be there: opening it says what to do.
-        if !directory::exists(&common.data)? && !mark::is_founded(&common.data.join("roster.db")) {
+        if !data_dir::exists(&common.data)? && !mark::is_founded(&common.data.join("roster.db")) {
             let data = common.data.display();
             return Err(Failed(format!(
                 "{data} is not a Roster data directory: make one with `roster init --data {data} --admin LOGIN`, or \
@@ -50,21 +50,21 @@ impl Door {
         // Another command, or a server that is about to answer, is done in a moment.
         let mut silent = None;
         for _ in 0..PATIENCE {
-            match directory::lock(&common.data)? {
-                directory::Owner::Us(lock) => {
+            match data_dir::lock(&common.data)? {
+                data_dir::Owner::Us(lock) => {
                     let site = open(common.load(None)?).await?;
-                    return Ok(Self { way: Way::Here { site: Box::new(site), _lock: lock }, spelling });
+                    return Ok(Self { way: Transport::InProcess { site: Box::new(site), _lock: lock }, spelling });
                 }
-                directory::Owner::Server(socket) if !socket.as_os_str().is_empty() => match Way::to(&socket).await {
+                data_dir::Owner::Server(socket) if !socket.as_os_str().is_empty() => match Transport::to(&socket).await {
                     Ok(way) => return Ok(Self { way, spelling }),
                     // One that was killed may have left this socket, and another one is starting.
                     Err(failed) => silent = Some(failed),
                 },
-                directory::Owner::Server(_) => {}
+                data_dir::Owner::Server(_) => {}
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(silent.unwrap_or_else(|| directory::held(&common.data, PAUSE * PATIENCE)))
+        Err(silent.unwrap_or_else(|| data_dir::held(&common.data, PAUSE * PATIENCE)))
     }
 
     /// Asks an operation; answers its `data`.
@@ -89,7 +89,7 @@ impl Door {
         body: Option<Vec<u8>>,
     ) -> Result<Value, Failed> {
         let bytes = match &mut self.way {
-            Way::Server(sender) => {
+            Transport::Server(sender) => {
                 let mut request = hyper::Request::builder().method(method).uri(path).header("host", "local");
                 request = request.header("content-type", content_type);
                 for (name, value) in headers {
@@ -103,7 +103,7 @@ impl Door {
                 let answer = sender.send_request(request).await.map_err(|e| broken_off(e.is_canceled(), &e))?;
                 answer.into_body().collect().await.map_err(|e| broken_off(false, &e))?.to_bytes()
             }
-            Way::Here { site, .. } => {
+            Transport::InProcess { site, .. } => {
                 let mut request = Request::builder().method(method).uri_str(path).content_type(content_type);
                 for (name, value) in headers {
                     request = request.header(*name, *value);
@@ -124,18 +124,18 @@ impl Door {
 
     /// Does a server answer, or this process?
     pub fn is_served(&self) -> bool {
-        matches!(self.way, Way::Server(_))
+        matches!(self.way, Transport::Server(_))
     }
 
     /// Finishes what was begun.
     pub async fn close(self) {
-        if let Way::Here { site, .. } = self.way {
+        if let Transport::InProcess { site, .. } = self.way {
             site.app.close().await;
         }
     }
 }
 
-impl Way {
+impl Transport {
     async fn to(socket: &Path) -> Result<Self, Failed> {
         let busy = |e: &dyn std::fmt::Display| {
             Failed(format!("another Roster has this data directory, but does not answer on {}: {e}", socket.display()))
