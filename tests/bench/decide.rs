@@ -15,7 +15,7 @@ use roster::kernel::authz::template::Template;
 use roster::kernel::ids::{MemberId, OrganizationId, RoleId};
 use serde_json::{Value, json};
 
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 use crate::process::resident_mb;
 
 /// The argument that makes this program measure a million members and say so in a line of JSON.

@@ -12,7 +12,7 @@ use roster::kernel::authz::principal::Identity;
 use roster::kernel::config::Config;
 use rusqlite::Connection;
 
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 
 /// Jobs of one member.
 const JOBS_EACH: u64 = 5;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::driver;
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 use crate::process::Process;
 use crate::site;
 

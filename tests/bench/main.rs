@@ -8,7 +8,7 @@
 mod bare;
 mod decide;
 mod driver;
-mod figures;
+mod metrics;
 #[allow(dead_code, reason = "the tests use more of them")]
 #[path = "../it/guests.rs"]
 mod guests;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use driver::{Make, Measured};
-use figures::{Figures, progress};
+use metrics::{Figures, progress};
 use parts::Wanted;
 use process::Process;
 use site::Site;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::driver;
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 use crate::process::Process;
 use crate::site::{self, Setup, Site};
 use crate::{ROUNDS, guests};

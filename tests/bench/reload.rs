@@ -13,7 +13,7 @@ use roster::kernel::config::Config;
 use roster::kernel::ids::MemberId;
 use rusqlite::Connection;
 
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 
 const MEMBERS: u64 = 200_000;
 const ORGANIZATIONS: u64 = 10_000;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::driver;
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 use crate::process::Process;
 
 pub const CHECK: &str = "/api/v1/permissions/check";

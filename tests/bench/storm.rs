@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::figures::{Figures, progress};
+use crate::metrics::{Figures, progress};
 use crate::process::Process;
 use crate::site::{self, Site};
 use crate::storm_clients::{self, Asked};

@@ -8,7 +8,7 @@ use poem::Response;
 use serde_json::{Map, Value, json};
 
 use crate::site::{As, Reply, Site};
-use crate::standin::{Asked, StandIn, json as answer};
+use crate::stub_server::{StubRequest, StubServer, json as answer};
 
 const TOKEN: &str = "an-api-token-for-tests";
 
@@ -24,7 +24,7 @@ struct State {
 
 /// The stand-in.
 pub struct Authentik {
-    server: StandIn,
+    server: StubServer,
     state: Arc<Mutex<State>>,
 }
 
@@ -32,7 +32,7 @@ impl Authentik {
     pub fn start() -> Self {
         let state: Arc<Mutex<State>> = Arc::default();
         let served = state.clone();
-        Self { server: StandIn::start(move |asked| serve(&mut served.lock().expect("no panic"), &asked)), state }
+        Self { server: StubServer::start(move |asked| serve(&mut served.lock().expect("no panic"), &asked)), state }
     }
 
     /// The lines of `roster.toml` that name it.
@@ -84,7 +84,7 @@ fn insert(state: &mut State, fields: Map<String, Value>) -> i64 {
     pk
 }
 
-fn serve(state: &mut State, asked: &Asked) -> Response {
+fn serve(state: &mut State, asked: &StubRequest) -> Response {
     if let Some(status) = state.failure {
         return if status == 200 {
             Response::builder().content_type("text/html").body("<!doctype html><title>Welcome</title>")
@@ -131,7 +131,7 @@ fn serve(state: &mut State, asked: &Asked) -> Response {
     }
 }
 
-fn list(state: &State, asked: &Asked) -> Response {
+fn list(state: &State, asked: &StubRequest) -> Response {
     let [(name, username)] = asked.query.as_slice() else { return answer(400, &json!({"query": ["one filter"]})) };
     assert_eq!(name, "username");
     let found: Vec<&Value> = state.accounts.values().filter(|account| account["username"] == **username).collect();
@@ -141,7 +141,7 @@ fn list(state: &State, asked: &Asked) -> Response {
 }
 
 /// `UserRequest` for a new account, `PatchedUserRequest` for one that is there.
-fn checked(state: &State, asked: &Asked, pk: Option<i64>) -> Result<Map<String, Value>, Value> {
+fn checked(state: &State, asked: &StubRequest, pk: Option<i64>) -> Result<Map<String, Value>, Value> {
     const FIELDS: [&str; 10] =
         ["username", "name", "is_active", "last_login", "groups", "roles", "email", "attributes", "path", "type"];
     let body: Value = serde_json::from_str(&asked.body).map_err(|e| json!({"detail": e.to_string()}))?;

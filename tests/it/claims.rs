@@ -12,7 +12,7 @@ use crate::oidc::{
     AUDIENCE, Behaviour, Rogue, authorize_url, block, exchanged, map, me, people, returned, roles, token,
 };
 use crate::site::{Reply, Site};
-use crate::standin::{Asked, StandIn};
+use crate::stub_server::{StubRequest, StubServer};
 
 /// Takes `changes` into an object; null takes a field out.
 fn changed(mut object: Value, changes: &Value) -> Value {
@@ -120,18 +120,18 @@ async fn a_client_s_secret_goes_where_the_provider_takes_it() {
         (json!(["client_secret_post"]), true),
         (json!(["private_key_jwt"]), false),
     ] {
-        let asked: Arc<Mutex<Option<Asked>>> = Arc::default();
+        let asked: Arc<Mutex<Option<StubRequest>>> = Arc::default();
         let url: Arc<OnceLock<String>> = Arc::default();
         let (kept, own) = (asked.clone(), url.clone());
-        let provider = StandIn::start(move |request| {
+        let provider = StubServer::start(move |request| {
             let at = |path: &str| format!("{}{path}", own.get().expect("started"));
             match request.path.as_str() {
-                "/jwks" => crate::standin::json(200, &json!({"keys": []})),
+                "/jwks" => crate::stub_server::json(200, &json!({"keys": []})),
                 "/token" => {
                     *kept.lock().expect("lock") = Some(request);
-                    crate::standin::json(400, &json!({"error": "invalid_grant"}))
+                    crate::stub_server::json(400, &json!({"error": "invalid_grant"}))
                 }
-                _ => crate::standin::json(
+                _ => crate::stub_server::json(
                     200,
                     &json!({"issuer": at(""), "authorization_endpoint": at("/auth"), "token_endpoint": at("/token"),
                         "jwks_uri": at("/jwks"), "token_endpoint_auth_methods_supported": methods}),

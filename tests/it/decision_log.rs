@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::site::{ADMIN, As, Organization, PASSWORD, Site};
-use crate::verdicts::{bind, documents, enforced, permission, watched};
+use crate::plugin_decisions::{bind, documents, enforced, permission, watched};
 
 const CHECK: &str = "/api/v1/permissions/check";
 const DECISIONS: &str = "/api/v1/permissions/decisions";
@@ -66,7 +66,7 @@ async fn a_row_says_what_was_asked_and_what_became_of_it() {
         let holder = acme.member_with(&["doc.read"]).await.uid;
         (acme.id.clone(), acme.owner_token.clone(), holder)
     };
-    bind(&site, vec![(&id, enforced("rule", guests::denying("shut"))), (&id, watched("next", guests::abstaining()))])
+    bind(&site, vec![(&id, enforced("rule", wasm_fixtures::denying("shut"))), (&id, watched("next", wasm_fixtures::abstaining()))])
         .await;
     let acme = Organization { site: &site, id, owner_token };
     let question =
@@ -217,7 +217,7 @@ async fn the_list_is_newest_first_narrowed_and_paged() {
         let (holder, other) = people(&acme).await;
         (acme.id.clone(), holder, other)
     };
-    bind(&site, vec![(&id, watched("next", guests::denying("shut")))]).await;
+    bind(&site, vec![(&id, watched("next", wasm_fixtures::denying("shut")))]).await;
     let acme = Organization { site: &site, id, owner_token: String::new() };
     acme.check(permission(&holder, "doc.read")).await;
     acme.check(permission(&other, "doc.read")).await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use roster::kernel::sandbox::compile;
 use serde_json::{Value, json};
 
-use super::{guests, site};
+use super::{wasm_fixtures, site};
 use crate::plugins::{activate, upload};
 use crate::site::{Organization, Site};
 
@@ -46,9 +46,9 @@ fn read(file: &Path) -> Hostile {
     let (kind, end) = line.trim_start_matches(";; ").split_once(", ").expect("how it ends");
     let (before, body) = text.split_once("\n;; body\n").unwrap_or((&text, ""));
     let bytes = match kind.split_once(' ') {
-        Some(("module", world)) => guests::component(world, &text),
-        _ if kind == "authorizer" => guests::authorizer(before, body),
-        _ if kind == "role-mapper" => guests::role_mapper(before, body),
+        Some(("module", world)) => wasm_fixtures::component(world, &text),
+        _ if kind == "authorizer" => wasm_fixtures::authorizer(before, body),
+        _ if kind == "role-mapper" => wasm_fixtures::role_mapper(before, body),
         _ => wat::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {e}")),
     };
     let end = match end.split_once(": ").expect("how it ends") {
@@ -158,7 +158,7 @@ fn every_hostile_guest_ends_in_its_named_error() {
 
 #[test]
 fn a_report_says_what_a_call_cost_and_logged_and_why_it_failed() {
-    let bench = Bench::of(&guests::authorizer(
+    let bench = Bench::of(&wasm_fixtures::authorizer(
         "(data (i32.const 1024) \"it is late\\07\")",
         "(call $log (i32.const 2) (i32.const 1024) (i32.const 11))
          (if (i32.eqz (local.get $roles_count)) (then (unreachable)))
@@ -184,7 +184,7 @@ fn a_report_says_what_a_call_cost_and_logged_and_why_it_failed() {
 
 #[test]
 fn check_runs_the_vectors_that_a_component_carries() {
-    let component = guests::denying("closed");
+    let component = wasm_fixtures::denying("closed");
     let right = b"- {name: closed, authorize: {action: GET}, expect: {deny: closed}}\n";
     let with = |text: &[u8]| roster::kernel::sandbox::vectors::put_into(&component, text).expect("a section");
     let checked = Bench::of(&with(right)).check();
@@ -201,7 +201,7 @@ fn check_runs_the_vectors_that_a_component_carries() {
 
 #[test]
 fn a_component_of_another_major_is_refused_and_one_of_another_minor_runs() {
-    let guest = guests::denying("closed");
+    let guest = wasm_fixtures::denying("closed");
     let of_version = |version: &str| {
         let mut bytes = guest.clone();
         for at in 0..bytes.len() - 6 {
@@ -240,8 +240,8 @@ fn what_is_no_component_is_refused() {
     let elf = std::fs::read(site::binary()).expect("this program")[..100_000].to_vec();
     let mut random = vec![0, b'a', b's', b'm', 0x0d, 0, 1, 0];
     random.extend((0..8_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8));
-    let too_large = [guests::allowing(), vec![0; 4_194_304]].concat();
-    let guest = guests::allowing();
+    let too_large = [wasm_fixtures::allowing(), vec![0; 4_194_304]].concat();
+    let guest = wasm_fixtures::allowing();
     let truncated = guest[..guest.len() * 2 / 3].to_vec();
     let cases = [
         (Vec::new(), "not_a_component"),
@@ -397,7 +397,7 @@ fn bombs_that_get_to_the_compiler_end_at_its_limits() {
     }
     let (status, artifact) = compile_directly(&locals, 60, GIB / 8, GIB);
     assert_eq!((status.signal(), artifact), (Some(ABRT), 0));
-    let small = guests::allowing();
+    let small = wasm_fixtures::allowing();
     let (status, artifact) = compile_directly(&small, 10, GIB / 16, GIB);
     assert!(status.success() && artifact > 0, "an honest plugin needs the least that can be set: {status:?}");
     assert!(compile_directly(&small, 10, GIB, artifact as u64).0.success(), "an artifact at the limit");
@@ -416,7 +416,7 @@ fn what_the_rules_let_through_ends_at_the_limits_of_the_compiler() {
 
 #[test]
 fn with_little_address_space_plugins_still_answer() {
-    let bench = Bench::of(&guests::denying("closed"));
+    let bench = Bench::of(&wasm_fixtures::denying("closed"));
     std::fs::write(
         bench.folder.path().join("vectors.yaml"),
         "- {authorize: {action: GET}, expect: {deny: closed}}\n".repeat(20),
@@ -514,7 +514,7 @@ async fn a_server_and_another_tenant_bear_all_hostile_guests() {
     acme.admin().put("/api/v1/permissions/role-mappings", staff).await.done();
     let member = acme.member_with(&["doc.read"]).await.uid;
     let neighbour = north.member_with(&["doc.read"]).await.uid;
-    upload(&north.owner(), "closed", guests::denying("closed")).await.done();
+    upload(&north.owner(), "closed", wasm_fixtures::denying("closed")).await.done();
     activate(&north.owner(), "closed", json!({"version": 1, "mode": "enforce"})).await.done();
 
     let owner = acme.owner();
@@ -637,11 +637,11 @@ async fn an_upload_waits_for_one_bomb_of_another_organization_at_most() {
         })
         .collect();
     // Refused before it is looked into when all places of the organization are taken.
-    let nonsense = [&guests::allowing()[..8], b"nonsense"].concat();
+    let nonsense = [&wasm_fixtures::allowing()[..8], b"nonsense"].concat();
     while upload(&acme.owner(), "fourth", nonsense.clone()).await.word() != "compiler_busy" {
         assert_eq!(ended.load(Ordering::SeqCst), 0, "the bombs are too small");
     }
-    upload(&north.owner(), "closed", guests::denying("closed")).await.done();
+    upload(&north.owner(), "closed", wasm_fixtures::denying("closed")).await.done();
     assert!(ended.load(Ordering::SeqCst) <= 1, "it stood behind {ended:?}");
     for bomb in bombing {
         assert_eq!(bomb.await.expect("a task").as_u16(), 400);

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::hostile::until;
 use crate::plugins::put;
 use crate::site::{As, Organization, Site};
-use crate::standin::{self, StandIn};
+use crate::stub_server::{self, StubServer};
 
 const P: &str = "/api/v1/permissions";
 const PLUGINS: &str = "/api/v1/plugins";
@@ -103,7 +103,7 @@ async fn what_a_mapper_names_takes_the_place_of_what_the_table_says() {
     let without = sync(&acme, &member.uid, json!(["staff", "lost"])).await;
     assert_eq!(without, json!({"added": ["editor"], "removed": [], "kept": [], "unknown": ["lost"]}));
 
-    let mapper = guests::naming(&["author"]);
+    let mapper = wasm_fixtures::naming(&["author"]);
     enforce(&acme, "departments", &mapper).await;
     let mut synced = sync(&acme, &member.uid, json!(["staff", "lost"])).await;
 
@@ -142,12 +142,12 @@ async fn a_mapper_sees_keys_claims_and_what_the_table_says() {
         assert_eq!(outcome(&synced), "roles");
         (synced["added"].clone(), synced["ignored"].clone())
     };
-    assert_eq!(named(guests::naming_claim("department", 9, 0)).await, (json!(["film"]), json!([])));
+    assert_eq!(named(wasm_fixtures::naming_claim("department", 9, 0)).await, (json!(["film"]), json!([])));
     // The host's own names are the host's, whatever the source says.
-    assert_eq!(named(guests::naming_claim("roster.roles", 9, 0)).await, (json!(["editor"]), json!([])));
-    assert_eq!(named(guests::naming_claim("org_code", 9, 0)).await, (json!(["acme"]), json!([])));
+    assert_eq!(named(wasm_fixtures::naming_claim("roster.roles", 9, 0)).await, (json!(["editor"]), json!([])));
+    assert_eq!(named(wasm_fixtures::naming_claim("org_code", 9, 0)).await, (json!(["acme"]), json!([])));
     // The keys are those that the caller names; claims are none.
-    assert_eq!(named(guests::naming_groups()).await, (json!([]), json!(["staff"])));
+    assert_eq!(named(wasm_fixtures::naming_groups()).await, (json!([]), json!(["staff"])));
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn mappers_are_asked_in_their_order_and_each_sees_the_answer_before() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["one", "two"]).await;
     let member = acme.member().await;
-    let (both, first) = (guests::naming(&["two", "one"]), guests::naming_claim("roster.roles", 1, 0));
+    let (both, first) = (wasm_fixtures::naming(&["two", "one"]), wasm_fixtures::naming_claim("roster.roles", 1, 0));
     let asked = |synced: &Value| -> Vec<String> {
         let plugins = synced["plugins"].as_array().expect("plugins").iter();
         plugins.map(|p| format!("{} {}", p["name"], p["outcome"]).replace('"', "")).collect()
@@ -174,8 +174,8 @@ async fn mappers_are_asked_in_their_order_and_each_sees_the_answer_before() {
     assert_eq!(roles(&acme, &member.uid).await, ["ldap:one", "ldap:two"]);
 
     // The first to fail ends it.
-    enforce(&acme, "broken", &guests::trapping_mapper()).await;
-    enforce(&acme, "last", &guests::naming(&[])).await;
+    enforce(&acme, "broken", &wasm_fixtures::trapping_mapper()).await;
+    enforce(&acme, "last", &wasm_fixtures::naming(&[])).await;
     let failed = sync(&acme, &member.uid, json!([])).await;
     assert_eq!((&failed["failed"], &failed["kept"]), (&json!(true), &json!(["one", "two"])));
     assert_eq!(asked(&failed), ["first roles", "both roles", "broken trap"]);
@@ -186,14 +186,14 @@ async fn a_plugin_of_both_kinds_maps_whatever_its_filter_says() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["staff"]).await;
     let member = acme.member().await;
-    let both = guests::authorizer_and_mapper(
+    let both = wasm_fixtures::authorizer_and_mapper(
         "",
         "(call $abstain)",
         "(call $list (local.get $groups) (local.get $groups_count))",
     );
     put(&acme.owner(), "both", both, json!({"mode": "enforce", "filter": {"permissions": ["nothing.at.all"]}})).await;
     // One that only authorizes has no part in this.
-    enforce(&acme, "other", &guests::denying("no")).await;
+    enforce(&acme, "other", &wasm_fixtures::denying("no")).await;
 
     let synced = sync(&acme, &member.uid, json!(["staff"])).await;
 
@@ -209,7 +209,7 @@ async fn what_cannot_be_given_is_left_out_and_named() {
     let closed = format!("{P}/roles/{}", acme.role_id("closed").await);
     acme.owner().patch(&closed, json!({"status": "close"})).await.done();
     let named = ["tenant_owner", "theirs", "platform_admin", "nowhere", "editor", "closed", "viewer"];
-    enforce(&acme, "bold", &guests::naming(&named)).await;
+    enforce(&acme, "bold", &wasm_fixtures::naming(&named)).await;
 
     let synced = sync(&acme, &member.uid, json!([])).await;
 
@@ -225,7 +225,7 @@ async fn a_dry_sync_asks_and_changes_nothing() {
     let site = Site::start().await;
     let acme = organization(&site, "acme", &["editor"]).await;
     let member = acme.member().await;
-    enforce(&acme, "mapper", &guests::naming(&["editor"])).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming(&["editor"])).await;
     let before = site.last_audit_entry().await["id"].clone();
 
     let body = json!({"source": "ldap", "external_keys": [], "dry_run": true});
@@ -244,18 +244,18 @@ async fn a_plugin_gives_nothing_that_the_caller_of_a_sync_does_not_hold() {
     let member = acme.member().await;
     let syncer = acme.member_with(&["roster.assignment.sync"]).await;
     let body = json!({"source": "ldap", "external_keys": []});
-    enforce(&acme, "mapper", &guests::naming(&["strong", "plain"])).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming(&["strong", "plain"])).await;
 
     let refused = syncer.caller().post(&sync_url(&member.uid), body.clone()).await;
     assert_eq!(refused.is(NOT_HELD).word(), "not_held");
     assert_eq!(roles(&acme, &member.uid).await, [""; 0]);
 
-    enforce(&acme, "mapper", &guests::naming(&["plain"])).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming(&["plain"])).await;
     let given = syncer.caller().post(&sync_url(&member.uid), body.clone()).await.data();
     assert_eq!(given["added"], json!(["plain"]));
 
     // Who may not sync has nobody asked, and who is missing is missing.
-    enforce(&acme, "mapper", &guests::trapping_mapper()).await;
+    enforce(&acme, "mapper", &wasm_fixtures::trapping_mapper()).await;
     assert_eq!(member.caller().post(&sync_url(&member.uid), body.clone()).await.word(), "forbidden");
     assert_eq!(acme.owner().post(&sync_url("no-id"), body.clone()).await.word(), "subject_not_found");
     let manual = json!({"source": "manual", "external_keys": []});
@@ -282,15 +282,15 @@ async fn every_failure_leaves_the_roles_as_they_were_and_says_so() {
     let many: Vec<String> = (0..257).map(|n| format!("r{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let cases = [
-        ("trap", guests::trapping_mapper(), None, "unreachable"),
-        ("deadline", guests::looping_mapper(), Some(1), ""),
-        ("rule_error", guests::refusing_mapper("no such department"), None, "no such department"),
-        ("output", guests::naming(&many), None, "257"),
-        ("output", guests::naming(&["Not A Key"]), None, "cannot be"),
-        ("output", guests::naming(&["\u{e9}diteur"]), None, "cannot be"),
-        ("output", guests::naming(&[""]), None, "cannot be"),
-        ("output", guests::naming(&["kept", "kept"]), None, "twice"),
-        ("output", guests::role_mapper("", "(call $list (i32.const 0) (i32.const -1))"), None, ""),
+        ("trap", wasm_fixtures::trapping_mapper(), None, "unreachable"),
+        ("deadline", wasm_fixtures::looping_mapper(), Some(1), ""),
+        ("rule_error", wasm_fixtures::refusing_mapper("no such department"), None, "no such department"),
+        ("output", wasm_fixtures::naming(&many), None, "257"),
+        ("output", wasm_fixtures::naming(&["Not A Key"]), None, "cannot be"),
+        ("output", wasm_fixtures::naming(&["\u{e9}diteur"]), None, "cannot be"),
+        ("output", wasm_fixtures::naming(&[""]), None, "cannot be"),
+        ("output", wasm_fixtures::naming(&["kept", "kept"]), None, "twice"),
+        ("output", wasm_fixtures::role_mapper("", "(call $list (i32.const 0) (i32.const -1))"), None, ""),
     ];
     let syncs = || -> i64 {
         let count = "select count(*) from audit where action = 'assignment.sync'";
@@ -326,7 +326,7 @@ async fn a_mapper_may_name_256_roles() {
     let mut many: Vec<String> = (0..255).map(|n| format!("r{n}")).collect();
     many.push("other".into());
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    enforce(&acme, "mapper", &guests::naming(&many)).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming(&many)).await;
 
     let synced = sync(&acme, &uid, json!(["staff"])).await;
 
@@ -338,7 +338,7 @@ async fn a_mapper_may_name_256_roles() {
 async fn why_a_mapper_failed_is_for_whoever_may_look_at_plugins() {
     let site = Site::with("plugins.failures = 2").await;
     let (acme, uid) = holding_kept(&site).await;
-    enforce(&acme, "mapper", &guests::refusing_mapper("secret text")).await;
+    enforce(&acme, "mapper", &wasm_fixtures::refusing_mapper("secret text")).await;
     let body = json!({"source": "ldap", "external_keys": []});
     let ask = async |who: As<'_>| who.post(&sync_url(&uid), body.clone()).await.data()["plugins"][0].clone();
 
@@ -357,7 +357,7 @@ async fn why_a_mapper_failed_is_for_whoever_may_look_at_plugins() {
 async fn an_input_at_its_limit_is_asked_and_one_byte_more_is_not() {
     let site = Site::with("plugins.input_bytes = 1024").await;
     let (acme, uid) = holding_kept(&site).await;
-    enforce(&acme, "mapper", &guests::naming(&["other"])).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming(&["other"])).await;
     let ask = async |bytes: usize| {
         let keys: Vec<String> = (0..bytes.div_ceil(200))
             .map(|n| format!("{n}").repeat(200)[..200.min(bytes - 200 * n)].to_owned())
@@ -378,7 +378,7 @@ async fn who_finds_no_turn_in_time_keeps_its_roles() {
                     plugins.map_roles_fuel = 10000000000";
     let site = Site::with(settings).await;
     let (acme, uid) = holding_kept(&site).await;
-    enforce(&acme, "slow", &guests::naming_claim("roster.roles", 9, 100_000_000)).await;
+    enforce(&acme, "slow", &wasm_fixtures::naming_claim("roster.roles", 9, 100_000_000)).await;
     sync(&acme, &uid, json!(["staff"])).await;
 
     let (a, b, c) = tokio::join!(
@@ -397,11 +397,11 @@ async fn a_mapper_whose_bytes_are_not_those_that_were_uploaded_is_not_asked() {
     let mut site = Site::start().await;
     let uid = {
         let (acme, uid) = holding_kept(&site).await;
-        enforce(&acme, "mapper", &guests::naming(&["other"])).await;
+        enforce(&acme, "mapper", &wasm_fixtures::naming(&["other"])).await;
         uid
     };
     let compiled = site.path().join("compiled-plugins");
-    let other = guests::naming(&["kept", "other"]);
+    let other = wasm_fixtures::naming(&["kept", "other"]);
     site.while_stopped("update plugin_components set component = ?1", [other]);
     // What was compiled of the right ones goes too, and so nothing is there to run.
     site.kill();
@@ -426,9 +426,9 @@ async fn a_watched_mapper_has_no_effect_but_is_counted_where_it_differs() {
         (figures["calls"].clone(), figures["differed"].clone())
     };
     let unchanged = json!({"added": [], "removed": [], "kept": ["kept"], "unknown": []});
-    watch(&acme, "same", &guests::naming(&["kept", "nowhere"])).await;
-    watch(&acme, "other", &guests::naming(&["other"])).await;
-    watch(&acme, "broken", &guests::trapping_mapper()).await;
+    watch(&acme, "same", &wasm_fixtures::naming(&["kept", "nowhere"])).await;
+    watch(&acme, "other", &wasm_fixtures::naming(&["other"])).await;
+    watch(&acme, "broken", &wasm_fixtures::trapping_mapper()).await;
 
     assert_eq!(sync(&acme, &uid, json!(["staff"])).await, unchanged);
 
@@ -439,8 +439,8 @@ async fn a_watched_mapper_has_no_effect_but_is_counted_where_it_differs() {
     assert!(site.log().contains("a watched plugin differs"), "{}", site.log());
 
     // The next version of a plugin is watched in the place of the one in force, even where that fails.
-    enforce(&acme, "mapper", &guests::trapping_mapper()).await;
-    watch(&acme, "mapper", &guests::naming_claim("roster.roles", 9, 0)).await;
+    enforce(&acme, "mapper", &wasm_fixtures::trapping_mapper()).await;
+    watch(&acme, "mapper", &wasm_fixtures::naming_claim("roster.roles", 9, 0)).await;
     let failed = sync(&acme, &uid, json!(["staff"])).await;
     assert_eq!((&failed["failed"], &failed["kept"]), (&json!(true), &json!(["kept"])));
     assert_eq!(counted("mapper").await, (json!({"roles": 1}), json!(1)));
@@ -461,7 +461,7 @@ async fn a_mapper_has_no_part_in_another_organizations_sync() {
     let member = acme.member().await;
     globex.link(&member.uid).await;
     map(&acme, "ldap", "staff", "editor").await;
-    enforce(&globex, "mapper", &guests::trapping_mapper()).await;
+    enforce(&globex, "mapper", &wasm_fixtures::trapping_mapper()).await;
 
     let synced = sync(&acme, &member.uid, json!(["staff"])).await;
 
@@ -486,7 +486,7 @@ async fn a_switch_between_the_answer_and_the_change_never_lets_an_old_answer_thr
                 (loop $spin (local.set $spins (i64.sub (local.get $spins) (i64.const 1)))
                   (br_if $spin (i64.gt_s (local.get $spins) (i64.const 0))))";
             let data = format!("(data (i32.const 1024) \"\\08\\04\\00\\00\\05\\00\\00\\00{role}\")");
-            guests::role_mapper(&data, &format!("{spin} (call $list (i32.const 1024) (i32.const 1))"))
+            wasm_fixtures::role_mapper(&data, &format!("{spin} (call $list (i32.const 1024) (i32.const 1))"))
         })
         .collect();
     enforce(&acme, "mapper", &versions[0]).await;
@@ -546,8 +546,8 @@ async fn a_table_that_changes_while_a_mapper_thinks_is_read_again() {
     let member = acme.member().await;
     map(&acme, "ldap", "staff", "before").await;
     // The first has answered when the second begins to think.
-    enforce(&acme, "first", &guests::naming_claim("roster.roles", 9, 0)).await;
-    enforce(&acme, "mapper", &guests::naming_claim("roster.roles", 9, 200_000_000)).await;
+    enforce(&acme, "first", &wasm_fixtures::naming_claim("roster.roles", 9, 0)).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming_claim("roster.roles", 9, 200_000_000)).await;
     sync(&acme, &member.uid, json!([])).await;
     let answers = async || figures(&acme, "first", "enforce").await["calls"]["roles"].as_u64().expect("a number");
     let before = answers().await;
@@ -630,14 +630,14 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
 
     // Every claim of the provider is seen; another organization of the member's goes by its own table.
     globex.link(&uid).await;
-    enforce(&acme, "groups", &guests::naming_claim("department", 9, 0)).await;
+    enforce(&acme, "groups", &wasm_fixtures::naming_claim("department", 9, 0)).await;
     assert_eq!(sign_in(&oidc, &site, "alice").await, uid);
     assert_eq!(roles(&acme, &uid).await, ["oidc:sound"]);
     assert_eq!(roles(&globex, &uid).await, ["oidc:by-table"]);
 
     // One that fails stops nobody and takes nothing, here; there the table goes on.
     oidc.set_user("alice", json!({"groups": []})).await;
-    enforce(&acme, "groups", &guests::trapping_mapper()).await;
+    enforce(&acme, "groups", &wasm_fixtures::trapping_mapper()).await;
     assert_eq!(sign_in(&oidc, &site, "alice").await, uid);
     assert_eq!(roles(&acme, &uid).await, ["oidc:sound"]);
     assert_eq!(roles(&globex, &uid).await, [""; 0]);
@@ -646,13 +646,13 @@ async fn a_sign_in_with_a_provider_maps_by_plugin_in_each_organization() {
 
 #[tokio::test]
 async fn a_sign_in_with_wordpress_maps_by_plugin_but_not_for_an_organization_that_is_not_active() {
-    let neighbour = StandIn::start(|_| {
-        standin::json(200, &json!({"id": 7, "username": "kim", "name": "Kim", "roles": ["author", "editor"]}))
+    let neighbour = StubServer::start(|_| {
+        stub_server::json(200, &json!({"id": 7, "username": "kim", "name": "Kim", "roles": ["author", "editor"]}))
     });
     let settings = format!("wordpress.url = {:?}\nwordpress.organization = \"acme\"", neighbour.url);
     let site = Site::with(&settings).await;
     let acme = organization(&site, "acme", &["author", "editor"]).await;
-    enforce(&acme, "first", &guests::naming_claim("roles", 1, 0)).await;
+    enforce(&acme, "first", &wasm_fixtures::naming_claim("roles", 1, 0)).await;
     let sign_in = async || {
         let body = json!({"username": "kim", "application_password": "x"});
         let tokens = site.nobody().post("/auth/wordpress", body).await.data();
@@ -666,7 +666,7 @@ async fn a_sign_in_with_wordpress_maps_by_plugin_but_not_for_an_organization_tha
     let uid = sign_in().await;
     assert_eq!(roles(&acme, &uid).await, ["wordpress:author"]);
 
-    enforce(&acme, "first", &guests::naming(&["editor"])).await;
+    enforce(&acme, "first", &wasm_fixtures::naming(&["editor"])).await;
     status("deactivate").await;
     assert_eq!(sign_in().await, uid);
     status("activate").await;

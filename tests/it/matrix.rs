@@ -256,7 +256,7 @@ impl World<'_> {
     /// The address of a new plugin.
     async fn plugin(&self, rest: &str) -> String {
         let name = plugin_name();
-        crate::plugins::upload(&self.acme.owner(), &name, crate::guests::allowing()).await.done();
+        crate::plugins::upload(&self.acme.owner(), &name, crate::wasm_fixtures::allowing()).await.done();
         format!("/plugins/{name}{rest}")
     }
 
@@ -570,7 +570,7 @@ fn plugin_name() -> String {
 async fn call(caller: &As<'_>, operation: &Operation, row: &(String, Option<Value>)) -> Reply {
     if operation.id == "upload_plugin" {
         let path = format!("/api/v1{}", row.0);
-        let component = crate::guests::allowing();
+        let component = crate::wasm_fixtures::allowing();
         return caller.send_raw(operation.method.clone(), &path, "application/wasm", component).await;
     }
     caller.send(operation.method.clone(), &format!("/api/v1{}", row.0), row.1.clone()).await
@@ -613,7 +613,7 @@ async fn every_operation_refuses_every_wrong_caller_and_serves_the_right_one() {
     let authentik = Authentik::start();
     let media = Media::new();
     let webhooks = "webhooks.private_hosts = [\"127.0.0.1\"]\nlimits.webhooks = 10000\n";
-    let (_wordpress, _secrets, wordpress) = crate::hints::empty_wordpress();
+    let (_wordpress, _secrets, wordpress) = crate::wordpress_events::empty_wordpress();
     let sftpgo = crate::counterparts::Sftpgo::start(&[]);
     let settings = format!("{webhooks}{}{}{}{wordpress}", media.settings(), authentik.settings(), sftpgo.settings());
     let site = Site::with(&settings).await;

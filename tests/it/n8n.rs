@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::site::Site;
-use crate::standin::{self, StandIn};
+use crate::stub_server::{self, StubServer};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/n8n/new-user.json");
 
@@ -70,26 +70,26 @@ fn the_workflow_has_the_structure_that_n8n_imports_and_no_secret() {
 }
 
 /// A WordPress that makes and deletes users.
-fn wordpress() -> (StandIn, Arc<Mutex<BTreeMap<u64, String>>>) {
+fn wordpress() -> (StubServer, Arc<Mutex<BTreeMap<u64, String>>>) {
     let users: Arc<Mutex<BTreeMap<u64, String>>> = Arc::default();
     let known = users.clone();
-    let neighbour = StandIn::start(move |asked| {
+    let neighbour = StubServer::start(move |asked| {
         let mut users = known.lock().expect("no panic");
         assert_eq!(asked.authorization, "Basic YWRtaW46eA==");
         if asked.method == "DELETE" {
             assert!(asked.query.contains(&("force".into(), "true".into())), "{asked:?}");
             let id = asked.path.rsplit('/').next().and_then(|id| id.parse().ok()).expect("a number");
-            return standin::json(200, &json!({"deleted": users.remove(&id).is_some()}));
+            return stub_server::json(200, &json!({"deleted": users.remove(&id).is_some()}));
         }
         let body: Value = serde_json::from_str(&asked.body).expect("JSON");
         let username = body["username"].as_str().expect("a name").to_owned();
         assert!(body["password"].as_str().is_some_and(|text| text.len() > 20), "{body}");
         if users.values().any(|known| *known == username) {
-            return standin::json(500, &json!({"code": "existing_user_login"}));
+            return stub_server::json(500, &json!({"code": "existing_user_login"}));
         }
         let id = users.keys().last().unwrap_or(&16) + 1;
         users.insert(id, username);
-        standin::json(201, &json!({"id": id}))
+        stub_server::json(201, &json!({"id": id}))
     });
     (neighbour, users)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::mapping::enforce;
 use crate::site::{As, Organization, Reply, Site};
 
@@ -948,7 +948,7 @@ async fn a_role_mapper_is_asked_only_when_all_that_the_provider_says_was_read() 
     let site = rogue.site("", "organization = \"acme\"\nrole_claims = [\"groups\"]").await;
     let acme = site.organization("acme").await;
     acme.role("staffer", &[]).await;
-    enforce(&acme, "mapper", &guests::naming_claim("department", 9, 0)).await;
+    enforce(&acme, "mapper", &wasm_fixtures::naming_claim("department", 9, 0)).await;
     let claims = |nonce: &str| {
         let mut claims = rogue.claims(nonce);
         claims["groups"] = json!([]);

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::passwords::until;
 use crate::site::{As, Member, Site};
-use crate::verdicts::{bind, enforced, filtered, watched};
+use crate::plugin_decisions::{bind, enforced, filtered, watched};
 use crate::videos::{Media, drift, quota, register, service};
 
 fn events(site: &Site, kind: &str) -> Vec<Value> {
@@ -35,8 +35,8 @@ async fn a_registration_asks_the_plugins_of_the_owners_organization() {
     let (kim, lee, nobody) = (acme.member().await, bolt.member().await, site.member().await);
     let uploads = service(&site, &["videos:write"]).await.with("x-sftpgo-user", &kim.username);
     let covering =
-        filtered(json!({"permissions": ["video.register"]}), enforced("rule", guests::denying_with_last_fact()));
-    let other = filtered(json!({"permissions": ["video.delete"]}), enforced("rule", guests::denying("other")));
+        filtered(json!({"permissions": ["video.register"]}), enforced("rule", wasm_fixtures::denying_with_last_fact()));
+    let other = filtered(json!({"permissions": ["video.delete"]}), enforced("rule", wasm_fixtures::denying("other")));
     bind(&site, vec![("acme", covering), ("bolt", other)]).await;
     let file = |member: &Member<'_>, name: &str| media.file_of(member, name, 1_000);
 
@@ -74,10 +74,10 @@ async fn a_plugin_that_fails_denies_a_registration_and_one_that_watches_does_not
     let site = Site::with(&media.settings()).await;
     let acme = site.organization("acme").await;
     let kim = acme.member().await;
-    bind(&site, vec![("acme", watched("rule", guests::denying("never")))]).await;
+    bind(&site, vec![("acme", watched("rule", wasm_fixtures::denying("never")))]).await;
     let path = media.file_of(&kim, "a.mp4", 1_000);
     register(&kim.caller(), &path).await.done();
-    bind(&site, vec![("acme", enforced("trap", guests::trapping()))]).await;
+    bind(&site, vec![("acme", enforced("trap", wasm_fixtures::trapping()))]).await;
     let refused = register(&kim.caller(), &media.file_of(&kim, "b.mp4", 1_000)).await;
     assert_eq!((refused.status, refused.word()), (403, "forbidden"));
     // What is known already costs nothing, and asks nobody.

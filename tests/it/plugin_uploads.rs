@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use roster::kernel::sandbox::vectors;
 use serde_json::{Value, json};
 
-use crate::guests::{allowing, authorizer, component, denying, looping, naming};
+use crate::wasm_fixtures::{allowing, authorizer, component, denying, looping, naming};
 use crate::plugins::{activate, upload};
 use crate::site::{Organization, Site};
 

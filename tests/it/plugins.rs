@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::guests::{allowing, authorizer, denying, looping, naming, trapping};
+use crate::wasm_fixtures::{allowing, authorizer, denying, looping, naming, trapping};
 use crate::site::{As, Organization, Reply, Site};
 
 /// Uploads a component.

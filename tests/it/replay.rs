@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::plugins::{dry_run, upload};
 use crate::site::{Organization, Site};
-use crate::verdicts::{bind, documents, enforced, filtered};
+use crate::plugin_decisions::{bind, documents, enforced, filtered};
 
 const CHECK: &str = "/api/v1/permissions/check";
 
@@ -15,7 +15,7 @@ const CHECK: &str = "/api/v1/permissions/check";
 async fn decided<'s>(site: &'s Site, acme: &Organization<'s>) -> (String, String) {
     site.import(documents()).await;
     let (holder, other) = (acme.member_with(&["doc.read"]).await.uid, acme.member().await.uid);
-    bind(site, vec![(&acme.id, enforced("rule", guests::denying("shut")))]).await;
+    bind(site, vec![(&acme.id, enforced("rule", wasm_fixtures::denying("shut")))]).await;
     let questions = json!({"questions": [
         {"uid": holder, "permission": "doc.read"},
         {"uid": other, "permission": "doc.read"},
@@ -34,7 +34,7 @@ async fn a_version_shows_which_recorded_decisions_it_would_change() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
     let (holder, _) = decided(&site, &acme).await;
-    upload(&acme.admin(), "rule", guests::abstaining()).await.done();
+    upload(&acme.admin(), "rule", wasm_fixtures::abstaining()).await.done();
 
     let found = dry_run(&acme.owner(), "rule", json!({"version": 2, "recorded": {}})).await.data();
     assert_eq!((&found["version"], &found["outcome"]), (&json!(2), &json!("replayed")));
@@ -73,7 +73,7 @@ async fn a_replay_that_cannot_be_is_refused() {
     }
     let runner = acme.member_with(&["roster.plugin.run"]).await;
     assert_eq!(dry_run(&runner.caller(), "rule", json!({"recorded": {}})).await.status, 403);
-    let component = guests::naming(&["viewer"]);
+    let component = wasm_fixtures::naming(&["viewer"]);
     let mapper = upload(&acme.admin(), "rule", component).await.data();
     let reply = dry_run(&acme.owner(), "rule", json!({"version": mapper["version"], "recorded": {}})).await;
     assert_eq!((reply.word(), reply.fields()), ("plugin_input", vec!["body.recorded".to_owned()]));
@@ -93,7 +93,7 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
         let (holder, _) = decided(&site, &acme).await;
         (holder, acme.owner().get("/api/v1/permissions/decisions").await.body)
     };
-    let candidate = written(&site, "candidate.wasm", &guests::abstaining());
+    let candidate = written(&site, "candidate.wasm", &wasm_fixtures::abstaining());
     let candidate = candidate.to_str().expect("text");
     let list = written(&site, "decisions.json", page.to_string().as_bytes());
     let bare = written(&site, "bare.json", page["data"]["items"].to_string().as_bytes());
@@ -126,7 +126,7 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
     let narrow = [&by_server[..], &["--permissions", "doc.edit"]].concat();
     let narrow = site.command(&narrow);
     assert_eq!((&narrow["asked"], &narrow["changed"]), (&json!(0), &json!(2)), "what it does not cover passes");
-    let opening = written(&site, "opening.wasm", &guests::allowing());
+    let opening = written(&site, "opening.wasm", &wasm_fixtures::allowing());
     let opening = opening.to_str().expect("text").to_owned();
     let open = ["plugin", "replay", "--from", "0", "--org", "acme", "--may-grant", "--candidate", &opening];
     let words: Vec<Value> =
@@ -138,7 +138,7 @@ async fn a_component_is_tried_on_recorded_decisions_before_anybody_uploads_it() 
 async fn a_filter_that_could_never_fit_is_refused() {
     let site = Site::start().await;
     let acme = site.organization("acme").await;
-    upload(&acme.admin(), "rule", guests::denying("shut")).await.done();
+    upload(&acme.admin(), "rule", wasm_fixtures::denying("shut")).await.done();
     let refused = async |filter: Value| {
         let body = json!({"version": 1, "mode": "enforce", "filter": filter});
         crate::plugins::activate(&acme.admin(), "rule", body).await.fields()
@@ -148,6 +148,6 @@ async fn a_filter_that_could_never_fit_is_refused() {
         ["body.filter.permissions.1", "body.filter.permissions.2"]
     );
     assert_eq!(refused(json!({"routes": ["/docs", "docs"]})).await, ["body.filter.routes.1"]);
-    bind(&site, vec![(&acme.id, filtered(json!({"permissions": ["doc.*"]}), enforced("other", guests::allowing())))])
+    bind(&site, vec![(&acme.id, filtered(json!({"permissions": ["doc.*"]}), enforced("other", wasm_fixtures::allowing())))])
         .await;
 }

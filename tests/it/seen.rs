@@ -11,7 +11,7 @@ use crate::outbox::QUICK;
 use crate::passwords::until;
 use crate::receiver::{Answer, Receiver, webhook};
 use crate::site::{As, INTERNAL_SECRET, Organization, PASSWORD, Reply, Site};
-use crate::verdicts::{documents, permission};
+use crate::plugin_decisions::{documents, permission};
 use crate::videos::{Media, register, service};
 
 const CHECK: &str = "/api/v1/permissions/check";

@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::plugins::put;
 use crate::site::{As, Organization, Site, http_client, rounds};
 use crate::storm_clients::{self, Answers, Asked};
-use crate::{guests, videos};
+use crate::{wasm_fixtures, videos};
 
 /// Longest wait of a member for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,7 +124,7 @@ fn request(caller: &As<'_>, method: &str, path: &str, body: &str) -> Arc<Vec<u8>
 /// All that one organization and its programs do to be in the way.
 async fn stormers<'s>(site: &'s Site, acme: &Organization<'s>) -> Vec<Asked> {
     let (owner, member) = (acme.owner(), acme.member_with(&["videos.read"]).await);
-    put(&owner, "endless", guests::looping(), json!({"mode": "enforce"})).await;
+    put(&owner, "endless", wasm_fixtures::looping(), json!({"mode": "enforce"})).await;
     let worker = videos::service(site, &["jobs:write"]).await;
     let list = "/api/v1/videos?keyword=9&limit=200";
     let check = json!({"uid": member.uid, "method": "GET", "path": "/videos/1"}).to_string();

@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::counterparts::{HOOK_KEY, Sftpgo};
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::own_videos::commit;
 use crate::passwords::until;
 use crate::sftpgo::{event, hook, kim, paths, size, tell, to, used};
 use crate::site::{As, Member, Reply, Site};
-use crate::verdicts::{Plug, bind, enforced, filtered, watched};
+use crate::plugin_decisions::{Plug, bind, enforced, filtered, watched};
 use crate::videos::{Media, drift, register, service};
 
 /// A plugin that is asked about new videos only, and denies with the last fact that it is told.
 fn rule() -> Plug {
-    filtered(json!({"permissions": ["video.register"]}), enforced("rule", guests::denying_with_last_fact()))
+    filtered(json!({"permissions": ["video.register"]}), enforced("rule", wasm_fixtures::denying_with_last_fact()))
 }
 
 fn jobs(site: &Site) -> i64 {
@@ -44,8 +44,8 @@ impl Place {
         for org_code in ORGANIZATIONS {
             site.organization(org_code).await;
         }
-        let trap = enforced("trap", guests::trapping());
-        let silent = watched("silent", guests::denying("never"));
+        let trap = enforced("trap", wasm_fixtures::trapping());
+        let silent = watched("silent", wasm_fixtures::denying("never"));
         bind(&site, vec![("strict", rule()), ("broken", trap), ("watching", silent), ("off", rule())]).await;
         let off = id_of(&site, "off").await;
         let off = format!("/admin/organizations/{off}");

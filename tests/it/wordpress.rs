@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::counterparts::{Browser, Person, WordPress, query};
 use crate::site::{Organization, Reply, Site};
-use crate::standin::{self, StandIn};
+use crate::stub_server::{self, StubServer};
 
 /// What nobody listens at: tickets need no answer.
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -263,7 +263,7 @@ async fn a_suspended_member_stays_out_by_either_way() {
 
 #[tokio::test]
 async fn input_that_cannot_be_right_is_refused_before_wordpress_is_asked() {
-    let asked = StandIn::start(|_| standin::json(401, &json!({"code": "rest_not_logged_in"})));
+    let asked = StubServer::start(|_| stub_server::json(401, &json!({"code": "rest_not_logged_in"})));
     let site = site_of(&asked.url, "").await;
 
     for body in [
@@ -305,14 +305,14 @@ async fn answers_that_are_none_open_no_door() {
         let mut me =
             json!({"id": 7, "username": "kim", "email": "kim@example.org", "name": "Kim", "roles": ["editor"]});
         me[name] = value;
-        standin::json(200, &me)
+        stub_server::json(200, &me)
     };
     let html = || poem::Response::builder().content_type("text/html").body("<!doctype html><title>Welcome</title>");
     let redirect = || {
         let response = poem::Response::builder().status(poem::http::StatusCode::MOVED_PERMANENTLY);
         response.header("location", "https://www.example.org/").body("")
     };
-    let neighbour = StandIn::start(move |asked| {
+    let neighbour = StubServer::start(move |asked| {
         let (login, _) = decoded(&asked.authorization);
         match login.as_str() {
             "kim" | "KIM@example.org" => changed("id", json!(7)),
@@ -322,17 +322,17 @@ async fn answers_that_are_none_open_no_door() {
             }
             "nobody" => changed("id", json!(0)),
             "text" => changed("id", json!("7")),
-            "list" => standin::json(200, &json!([])),
+            "list" => stub_server::json(200, &json!([])),
             "thousand" | "more" => {
                 let count = if login == "more" { 1_001 } else { 1_000 };
                 let roles: Vec<String> = (0..count).map(|n| format!("role{n}")).collect();
-                standin::json(200, &json!({"id": 8, "username": login, "roles": roles}))
+                stub_server::json(200, &json!({"id": 8, "username": login, "roles": roles}))
             }
             "html" => html(),
-            "long" => standin::json(200, &json!({"text": "x".repeat(2_000_000)})),
+            "long" => stub_server::json(200, &json!({"text": "x".repeat(2_000_000)})),
             "redirect" => redirect(),
-            "missing" => standin::json(404, &json!({"code": "rest_no_route"})),
-            "forbidden" => standin::json(403, &json!({"code": "rest_forbidden"})),
+            "missing" => stub_server::json(404, &json!({"code": "rest_no_route"})),
+            "forbidden" => stub_server::json(403, &json!({"code": "rest_forbidden"})),
             // Somebody else's answer, as a cache gives it.
             _ => changed("name", json!("Kim")),
         }
@@ -366,10 +366,10 @@ fn decoded(authorization: &str) -> (String, String) {
 async fn a_site_that_fails_again_and_again_is_left_alone_and_tried_again_later() {
     let is_well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let wellness = is_well.clone();
-    let neighbour = StandIn::start(move |_| {
+    let neighbour = StubServer::start(move |_| {
         let me = json!({"id": 7, "username": "kim", "roles": []});
         let is_well = wellness.load(std::sync::atomic::Ordering::SeqCst);
-        if is_well { standin::json(200, &me) } else { standin::json(500, &json!({"code": "internal_server_error"})) }
+        if is_well { stub_server::json(200, &me) } else { stub_server::json(500, &json!({"code": "internal_server_error"})) }
     });
     let site = site_of(&neighbour.url, "neighbours.failures = 3\nneighbours.pause_s = 1").await;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::counterparts::{Browser, Page, WordPress, http};
 use crate::site::Site;
-use crate::standin::{self, Asked, StandIn};
+use crate::stub_server::{self, StubRequest, StubServer};
 use crate::wordpress::{administer, new_person};
 
 /// A WordPress that notes what it is told, and answers as it is told.
@@ -18,21 +18,21 @@ struct Told {
 }
 
 impl Told {
-    fn start(&self) -> StandIn {
+    fn start(&self) -> StubServer {
         let told = self.clone();
-        StandIn::start(move |asked| told.answer(&asked))
+        StubServer::start(move |asked| told.answer(&asked))
     }
 
-    fn answer(&self, asked: &Asked) -> poem::Response {
+    fn answer(&self, asked: &StubRequest) -> poem::Response {
         let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         self.bodies.lock().expect("no panic").push((format!("{} {}", asked.method, asked.path), body.clone()));
         match *self.status.lock().expect("no panic") {
-            404 => standin::json(404, &json!({"code": "rest_user_invalid_id"})),
-            status @ 400.. => standin::json(status, &json!({"code": "rest_cannot_edit"})),
+            404 => stub_server::json(404, &json!({"code": "rest_user_invalid_id"})),
+            status @ 400.. => stub_server::json(status, &json!({"code": "rest_cannot_edit"})),
             _ if *self.knows_suspensions.lock().expect("no panic") => {
-                standin::json(200, &json!({"meta": body["meta"]}))
+                stub_server::json(200, &json!({"meta": body["meta"]}))
             }
-            _ => standin::json(200, &json!({"meta": {}})),
+            _ => stub_server::json(200, &json!({"meta": {}})),
         }
     }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use roster::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};
 use serde_json::{Value, json};
 
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::plugins::put;
 use crate::site::{As, Organization, Site};
 
@@ -201,10 +201,10 @@ async fn gates_base_and_a_plugin_decide_in_their_order() {
     }
     let bound = places.iter().zip(&plugs).map(|(place, (outcome, is_enforced, may_grant))| {
         let component = match *outcome {
-            "allow" => guests::allowing(),
-            "deny" => guests::denying("not today"),
-            "abstain" => guests::abstaining(),
-            _ => guests::trapping(),
+            "allow" => wasm_fixtures::allowing(),
+            "deny" => wasm_fixtures::denying("not today"),
+            "abstain" => wasm_fixtures::abstaining(),
+            _ => wasm_fixtures::trapping(),
         };
         let plug =
             Plug { name: "rule", component, is_enforced: *is_enforced, may_grant: *may_grant, filter: json!({}) };
@@ -277,7 +277,7 @@ async fn roster_s_own_permissions_are_never_a_plugin_s_business() {
     site.import(documents()).await;
     let place = Place::new(&site, "acme").await;
     let owner = place.organization(&site).member_with_role("tenant_owner").await.uid;
-    bind(&site, vec![(&place.id, enforced("shut", guests::denying("nobody gets in")))]).await;
+    bind(&site, vec![(&place.id, enforced("shut", wasm_fixtures::denying("nobody gets in")))]).await;
     for question in [
         permission(&owner, "roster.role.list"),
         json!({"uid": owner, "app": "roster", "method": "GET", "path": "/api/v1/permissions/roles"}),
@@ -301,15 +301,15 @@ async fn several_plugins_are_asked_in_their_order_and_the_first_denial_or_failur
     bind(
         &site,
         vec![
-            (&first.id, granting("opens", guests::allowing())),
-            (&first.id, granting("shuts", guests::denying("shut"))),
-            (&second.id, granting("shuts", guests::denying("shut"))),
-            (&second.id, granting("opens", guests::allowing())),
-            (&third.id, granting("breaks", guests::trapping())),
-            (&third.id, granting("shuts", guests::denying("shut"))),
-            (&fourth.id, enforced("agrees", guests::allowing())),
-            (&fourth.id, granting("opens", guests::allowing())),
-            (&fourth.id, granting("silent", guests::abstaining())),
+            (&first.id, granting("opens", wasm_fixtures::allowing())),
+            (&first.id, granting("shuts", wasm_fixtures::denying("shut"))),
+            (&second.id, granting("shuts", wasm_fixtures::denying("shut"))),
+            (&second.id, granting("opens", wasm_fixtures::allowing())),
+            (&third.id, granting("breaks", wasm_fixtures::trapping())),
+            (&third.id, granting("shuts", wasm_fixtures::denying("shut"))),
+            (&fourth.id, enforced("agrees", wasm_fixtures::allowing())),
+            (&fourth.id, granting("opens", wasm_fixtures::allowing())),
+            (&fourth.id, granting("silent", wasm_fixtures::abstaining())),
         ],
     )
     .await;
@@ -356,7 +356,7 @@ async fn a_filter_says_which_questions_a_plugin_covers() {
         let organization = site.organization(&format!("f{n}")).await;
         let uid = organization.member_with(&["doc.read", "doc.edit"]).await.uid;
         site.admin().post("/admin/permissions/grant", right(&uid, "cameras")).await.done();
-        bound.push(filtered(filter.clone(), enforced("shut", guests::denying("shut"))));
+        bound.push(filtered(filter.clone(), enforced("shut", wasm_fixtures::denying("shut"))));
         places.push((organization.id.clone(), uid));
     }
     bind(&site, places.iter().zip(bound).map(|((id, _), plug)| (id.as_str(), plug)).collect()).await;
@@ -384,10 +384,10 @@ async fn a_watched_plugin_has_no_effect_and_shows_what_it_would_have_done() {
     bind(
         &site,
         vec![
-            (&alone.id, watched("shut", guests::denying("shut"))),
+            (&alone.id, watched("shut", wasm_fixtures::denying("shut"))),
             // What is in force denies; the next version, which is watched, would let it pass.
-            (&next.id, enforced("rule", guests::denying("shut"))),
-            (&next.id, watched("rule", guests::abstaining())),
+            (&next.id, enforced("rule", wasm_fixtures::denying("shut"))),
+            (&next.id, watched("rule", wasm_fixtures::abstaining())),
         ],
     )
     .await;
@@ -423,16 +423,16 @@ async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_lear
     let lying = "(call $deny (i32.const 1024) (i32.const 1000000000))";
     let deep = "(call $down) (call $allow)";
     let cases = [
-        ("trap", guests::trapping()),
-        ("fuel", guests::looping()),
-        ("rule_error", guests::failing()),
-        ("memory", guests::authorizer("", hungry)),
+        ("trap", wasm_fixtures::trapping()),
+        ("fuel", wasm_fixtures::looping()),
+        ("rule_error", wasm_fixtures::failing()),
+        ("memory", wasm_fixtures::authorizer("", hungry)),
         (
             "output",
-            guests::authorizer("(data (i32.const 1024) \"\\ff\\fe\")", "(call $deny (i32.const 1024) (i32.const 2))"),
+            wasm_fixtures::authorizer("(data (i32.const 1024) \"\\ff\\fe\")", "(call $deny (i32.const 1024) (i32.const 2))"),
         ),
-        ("trap", guests::authorizer("", lying)),
-        ("fuel", guests::authorizer("(func $down (call $down))", deep)),
+        ("trap", wasm_fixtures::authorizer("", lying)),
+        ("fuel", wasm_fixtures::authorizer("(func $down (call $down))", deep)),
     ];
     let (mut places, mut bound, mut words) = (Vec::new(), Vec::new(), Vec::new());
     for (n, (word, component)) in cases.into_iter().enumerate() {
@@ -470,8 +470,8 @@ async fn a_plugin_that_fails_too_often_denies_unasked() {
     bind(
         &site,
         vec![
-            (&acme.id, filtered(json!({"permissions": ["doc.read"]}), enforced("rule", guests::trapping()))),
-            (&bolt.id, watched("rule", guests::trapping())),
+            (&acme.id, filtered(json!({"permissions": ["doc.read"]}), enforced("rule", wasm_fixtures::trapping()))),
+            (&bolt.id, watched("rule", wasm_fixtures::trapping())),
         ],
     )
     .await;
@@ -507,7 +507,7 @@ async fn a_plugin_speaks_for_its_own_organization_and_for_everybody_in_it() {
     bolt.organization(&site).assign(&acme.holder, &reader).await;
     let administrator = site.admin().get("/me").await.data()["uid"].as_str().expect("uid").to_owned();
     site.admin().post("/admin/permissions/grant", right(&acme.holder, "cameras")).await.done();
-    bind(&site, vec![(&acme.id, enforced("shut", guests::denying("closed on Sundays")))]).await;
+    bind(&site, vec![(&acme.id, enforced("shut", wasm_fixtures::denying("closed on Sundays")))]).await;
 
     let question = || permission(&acme.holder, "doc.read");
     assert_eq!(reason(&site, &acme.id, question()).await, "plugin_denied");
@@ -528,7 +528,7 @@ async fn a_batch_is_one_epoch_and_its_questions_are_answered_in_order() {
     let site = Site::start().await;
     site.import(documents()).await;
     let acme = Place::new(&site, "acme").await;
-    bind(&site, vec![(&acme.id, enforced("short", guests::denying_actions_of("doc.read".len())))]).await;
+    bind(&site, vec![(&acme.id, enforced("short", wasm_fixtures::denying_actions_of("doc.read".len())))]).await;
     let raised = admin(&site, &acme.id).post("/api/v1/permissions/roles", json!({"key": "later"})).await.epoch();
     let mut last = permission(&acme.holder, "doc.edit");
     last["min_epoch"] = json!(raised);
@@ -559,8 +559,8 @@ async fn facts_of_the_asker_reach_the_plugin() {
     bind(
         &site,
         vec![
-            (&acme.id, enforced("tells", guests::denying_with_last_fact())),
-            (&path.id, enforced("tells", guests::denying_with_path())),
+            (&acme.id, enforced("tells", wasm_fixtures::denying_with_last_fact())),
+            (&path.id, enforced("tells", wasm_fixtures::denying_with_path())),
         ],
     )
     .await;
@@ -621,7 +621,7 @@ async fn an_input_that_is_too_long_for_the_plugin_denies() {
     let site = Site::with("[plugins]\ninput_bytes = 2048").await;
     site.import(documents()).await;
     let acme = Place::new(&site, "acme").await;
-    bind(&site, vec![(&acme.id, enforced("silent", guests::abstaining()))]).await;
+    bind(&site, vec![(&acme.id, enforced("silent", wasm_fixtures::abstaining()))]).await;
     let mut question = permission(&acme.holder, "doc.read");
     question["context"] = json!({"a": "x".repeat(2_000)});
     let decision = explained(&site, &acme.id, question).await;

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use roster::kernel::sandbox::vectors;
 use serde_json::{Value, json};
 
-use crate::guests;
+use crate::wasm_fixtures;
 use crate::site::binary;
 
 fn plugins() -> PathBuf {
@@ -282,7 +282,7 @@ fn folder_with(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 
 #[test]
 fn pack_makes_a_component_of_a_core_module_and_puts_vectors_in() {
-    let module = guests::authorizer_module("", "(call $allow)");
+    let module = wasm_fixtures::authorizer_module("", "(call $allow)");
     let vectors = b"- {authorize: {action: GET, path: /videos}, expect: allow}";
     let folder = folder_with(&[("x.wasm", &module), ("v.yaml", vectors)]);
     let at = folder.path();
@@ -305,7 +305,7 @@ fn pack_makes_a_component_of_a_core_module_and_puts_vectors_in() {
 
 #[test]
 fn pack_finds_the_world_by_the_exports_or_is_told() {
-    let mapper = guests::role_mapper_module("", "(call $list (local.get $groups) (local.get $groups_count))");
+    let mapper = wasm_fixtures::role_mapper_module("", "(call $list (local.get $groups) (local.get $groups_count))");
     let folder = folder_with(&[("x.wasm", &mapper)]);
     for world in [&[][..], &["--world", "role-mapper-plugin"]] {
         answer(folder.path(), &[&["pack", "x.wasm"], world].concat());
@@ -318,12 +318,12 @@ fn pack_finds_the_world_by_the_exports_or_is_told() {
 #[test]
 fn pack_says_what_is_wrong_and_writes_nothing() {
     let text = |text: &str| wat::parse_str(text).expect("a module");
-    let component = guests::allowing();
+    let component = wasm_fixtures::allowing();
     let files: [(&str, &[u8]); 8] = [
         ("component.wasm", &component),
         ("text.wat", b"(module)"),
         ("empty.wasm", b""),
-        ("cut.wasm", &guests::authorizer_module("", "(call $allow)")[..100]),
+        ("cut.wasm", &wasm_fixtures::authorizer_module("", "(call $allow)")[..100]),
         ("bare.wasm", &text("(module)")),
         (
             "wasi.wasm",
@@ -362,7 +362,7 @@ fn pack_says_what_is_wrong_and_writes_nothing() {
 
 #[test]
 fn a_module_that_says_its_world_is_not_told_another() {
-    let module = guests::module_of("authorizer-plugin", &guests::authorizer_module("", "(call $abstain)"));
+    let module = wasm_fixtures::module_of("authorizer-plugin", &wasm_fixtures::authorizer_module("", "(call $abstain)"));
     let folder = folder_with(&[("x.wasm", &module)]);
     let said = complaint(folder.path(), &["pack", "x.wasm", "--world", "role-mapper-plugin"]);
     assert_eq!(said, "the module says itself for which world it was built: leave the world out");

@@ -7,7 +7,7 @@ use poem::listener::TcpAcceptor;
 use poem::{Endpoint, Request, Response, Server};
 
 /// A server on loopback that lives as long as the test.
-pub struct StandIn {
+pub struct StubServer {
     pub url: String,
     asked: Arc<AtomicUsize>,
 }
@@ -19,7 +19,7 @@ struct Answers<F> {
 
 /// A request as a test looks at it: method, path with query, headers by name, body.
 #[derive(Debug)]
-pub struct Asked {
+pub struct StubRequest {
     pub method: String,
     pub path: String,
     pub query: Vec<(String, String)>,
@@ -27,13 +27,13 @@ pub struct Asked {
     pub body: String,
 }
 
-impl<F: Fn(Asked) -> Response + Send + Sync> Endpoint for Answers<F> {
+impl<F: Fn(StubRequest) -> Response + Send + Sync> Endpoint for Answers<F> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let body = request.take_body().into_string().await.expect("text");
-        let asked = Asked {
+        let asked = StubRequest {
             method: request.method().to_string(),
             path: request.uri().path().to_owned(),
             query: request.params().expect("a query"),
@@ -44,8 +44,8 @@ impl<F: Fn(Asked) -> Response + Send + Sync> Endpoint for Answers<F> {
     }
 }
 
-impl StandIn {
-    pub fn start(answer: impl Fn(Asked) -> Response + Send + Sync + 'static) -> Self {
+impl StubServer {
+    pub fn start(answer: impl Fn(StubRequest) -> Response + Send + Sync + 'static) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         listener.set_nonblocking(true).expect("a socket that does not block");

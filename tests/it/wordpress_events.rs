@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::counterparts::WordPress;
 use crate::receiver::{Answer, Receiver};
 use crate::site::{INTERNAL_SECRET, Organization, Reply, Site};
-use crate::standin::{self, Asked, StandIn};
+use crate::stub_server::{self, StubRequest, StubServer};
 
 /// What nobody listens at.
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -329,23 +329,23 @@ impl Users {
         self.0.lock().expect("no panic").1 = Some(status).filter(|status| *status > 0);
     }
 
-    fn answer(&self, asked: &Asked) -> poem::Response {
+    fn answer(&self, asked: &StubRequest) -> poem::Response {
         let query = |name: &str| asked.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let path = asked.path.strip_prefix("/wp-json/wp/v2/users").expect("the users");
         assert_eq!(query("context"), Some("edit"), "{asked:?}");
         let (users, failing) = self.0.lock().expect("no panic").clone();
         if path == "/me" {
-            return standin::json(200, &json!({"id": 1, "username": "admin", "email": "", "roles": []}));
+            return stub_server::json(200, &json!({"id": 1, "username": "admin", "email": "", "roles": []}));
         }
         if let Some(status) = failing {
             let code = if status == 404 { "rest_no_route" } else { "rest_forbidden_context" };
-            return standin::json(status, &json!({"code": code}));
+            return stub_server::json(status, &json!({"code": code}));
         }
         if let Some(id) = path.strip_prefix('/') {
             let found = users.get(&id.parse().expect("a number"));
             return found.map_or_else(
-                || standin::json(404, &json!({"code": "rest_user_invalid_id"})),
-                |user| standin::json(200, user),
+                || stub_server::json(404, &json!({"code": "rest_user_invalid_id"})),
+                |user| stub_server::json(200, user),
             );
         }
         assert_eq!(query("per_page"), Some("100"));
@@ -357,12 +357,12 @@ impl Users {
             }
             (None, None) => panic!("{asked:?}"),
         };
-        standin::json(200, &json!(all))
+        stub_server::json(200, &json!(all))
     }
 }
 
 /// A WordPress without users that takes any password, with the settings for it and where its password lies.
-pub fn empty_wordpress() -> (StandIn, tempfile::TempDir, String) {
+pub fn empty_wordpress() -> (StubServer, tempfile::TempDir, String) {
     let (neighbour, secrets) = (start(&Users::default()), tempfile::tempdir().expect("a directory"));
     let file = secrets.path().join("password");
     std::fs::write(&file, "x").expect("a secret");
@@ -371,9 +371,9 @@ pub fn empty_wordpress() -> (StandIn, tempfile::TempDir, String) {
     (neighbour, secrets, settings)
 }
 
-fn start(users: &Users) -> StandIn {
+fn start(users: &Users) -> StubServer {
     let users = users.clone();
-    StandIn::start(move |asked| users.answer(&asked))
+    StubServer::start(move |asked| users.answer(&asked))
 }
 
 async fn compare(site: &Site, wish: Value) -> Value {
@@ -558,7 +558,7 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
     };
     let list: Arc<Mutex<Value>> = Arc::default();
     let present = list.clone();
-    let neighbour = StandIn::start(move |asked| {
+    let neighbour = StubServer::start(move |asked| {
         let path = asked.path.strip_prefix("/wp-json/wp/v2/users").expect("of users").to_owned();
         let list = present.lock().expect("no panic").clone();
         let users = list.as_array().cloned().unwrap_or_default();
@@ -567,7 +567,7 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
             Some("me") => json!({"id": 1, "username": "admin"}),
             Some(id) => match users.into_iter().find(|user| user["id"].as_u64() == id.parse().ok()) {
                 Some(user) => user,
-                None => return standin::json(404, &json!({"code": "rest_user_invalid_id"})),
+                None => return stub_server::json(404, &json!({"code": "rest_user_invalid_id"})),
             },
         };
         // As some plugin of WordPress has it.
@@ -611,7 +611,7 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
 
 #[tokio::test]
 async fn somebody_elses_answer_and_wrong_credentials_stop_a_comparison() {
-    let me = |body: Value, status: u16| StandIn::start(move |_| standin::json(status, &body));
+    let me = |body: Value, status: u16| StubServer::start(move |_| stub_server::json(status, &body));
     for (neighbour, message) in [
         (me(json!({"code": "rest_not_logged_in"}), 401), "refuses wordpress.username"),
         (me(json!({"id": 2, "username": "other", "roles": []}), 200), "did not answer as it should"),
