@@ -157,7 +157,7 @@ async fn serve(app: &App, sender: &Sender, target: &str) -> Result<()> {
 
 /// One attempt. An error is our own trouble, and counts against nobody.
 async fn attempt(app: &App, sender: &Sender, delivery: &Delivery) -> Result<DeliveryOutcome> {
-    match Target::of(&delivery.target) {
+    match Target::parse(&delivery.target) {
         Some(Target::Webhook(id)) => sender::deliver(app, sender, id, delivery).await,
         Some(Target::Letters(member)) => mail::deliver(app, member, delivery).await,
         Some(Target::Sftpgo(member)) => sftpgo::deliver(app, member, delivery).await,

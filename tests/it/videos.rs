@@ -496,7 +496,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
         + Send
         + 'static,
     ) -> roster::kernel::error::Result<T> {
-        let rules = Rules::of(&app.config);
+        let rules = Rules::from_config(&app.config);
         let made = app.change(&Identity::command_line(), "test", move |t, caller| change(t, &rules, caller)).await;
         made.map(|made| made.answer)
     }
@@ -529,7 +529,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
         app.read(move |r| videos::get(r, &id)).await.expect("the video")
     };
     let used = async |member| {
-        let (rules, snapshot) = (Rules::of(&app.config), app.snapshot());
+        let (rules, snapshot) = (Rules::from_config(&app.config), app.snapshot());
         app.read(move |r| roster::features::quotas::account(r, &rules, &snapshot, member))
             .await
             .expect("an account")

@@ -62,7 +62,7 @@ pub(super) struct OfflineHost {
 impl OfflineHost {
     pub(super) fn of(file: &Path, is_large: bool) -> Result<Self, Failed> {
         let host = Host::without_cache(&Config::of(Path::new("")));
-        let tier = Tier::of(is_large);
+        let tier = Tier::from_is_large(is_large);
         // One byte more than may be is enough to see that it is too large.
         let bytes = read(file, host.limits(tier).file_bytes + 1)?;
         Ok(Self { host, bytes, tier, organization: OrganizationId::new() })

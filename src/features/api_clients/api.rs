@@ -216,7 +216,7 @@ impl Api {
             require_ahead(client.expires_at, t.now())?;
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
             store::insert_client(t, &client, &secret::hash(&api_key))?;
-            store::set_client_maker(t, &client.client_key, &Maker::of(caller))?;
+            store::set_client_maker(t, &client.client_key, &Maker::from_caller(caller))?;
             let entry = Entry::new("client", &client.client_key).after(described(&client));
             let change = authz::store::client(t, &client.client_key)?;
             let ApiClient { client_key, name, scopes, .. } = client;
@@ -316,7 +316,7 @@ impl Api {
             let client = store::get_client(t, &client_key.0)?;
             require_version(if_match.0.as_deref(), client.version)?;
             delegation::require_scopes_held(t.snapshot(), caller, &client.scopes)?;
-            let maker = Maker::of(caller);
+            let maker = Maker::from_caller(caller);
             let former = t.snapshot().client(&client.client_key);
             let known = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));
             let grace_ms = known.map_or(0, |known| promise::grace_ms(known, &maker, overlap_ms));

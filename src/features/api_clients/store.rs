@@ -125,7 +125,7 @@ const SET_CLIENT_MAKER: &str = "update api_clients set maker = :maker where clie
 
 /// Who answers for the client's scopes from now on.
 pub fn set_client_maker(w: &Writer<'_>, client_key: &str, maker: &Maker) -> Result<()> {
-    w.execute(SET_CLIENT_MAKER, &[(":maker", &maker.text()), (":client_key", &client_key)]).map(drop)
+    w.execute(SET_CLIENT_MAKER, &[(":maker", &maker.to_text()), (":client_key", &client_key)]).map(drop)
 }
 
 const DELETE_CLIENT: &str = "delete from api_clients where client_key = :client_key";

@@ -110,7 +110,7 @@ pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -
 
 /// Who answers for a key that the caller makes: for a member's own who chose the password that the member signs in with.
 fn maker_of(t: &Transaction<'_>, caller: &Identity, owner: &Owner) -> Result<Maker> {
-    let maker = Maker::of(caller);
+    let maker = Maker::from_caller(caller);
     match *owner {
         Owner::Member(id) if maker == Maker::Member(id) => Ok(members::password_maker(t, id)?.unwrap_or(maker)),
         _ => Ok(maker),
@@ -199,7 +199,7 @@ pub fn described(key: &KeyRow) -> Value {
 /// Uses an emergency key up; the second of two at the same time is refused.
 pub async fn spend(app: &App, exchange: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
     let id = key.id;
-    let caller = Identity::of(Principal::Key(key.clone()), exchange.clone());
+    let caller = Identity::new(Principal::Key(key.clone()), exchange.clone());
     let spend = move |t: &Transaction<'_>, _: &Identity| {
         if !store::spend_key(t, id)? {
             return Err(Error::new(ErrorCode::InvalidKey).because("an emergency key that was used"));

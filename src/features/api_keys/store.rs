@@ -175,7 +175,7 @@ pub fn touch_key(w: &Writer<'_>, id: ApiKeyId, at: Timestamp, address: Option<&s
 /// Who made a key, as its row has it: nothing for a member's own.
 fn maker_of(owner: &Owner, maker: &Maker) -> Option<String> {
     let is_own = matches!((owner, maker), (Owner::Member(owner), Maker::Member(maker)) if owner == maker);
-    (!is_own).then(|| maker.text())
+    (!is_own).then(|| maker.to_text())
 }
 
 /// An owner as its two columns, of which one is null.

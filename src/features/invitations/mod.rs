@@ -101,7 +101,7 @@ pub fn invite(
         accepted_at: None,
         member: None,
         created_at: t.now(),
-        maker: Maker::of(caller),
+        maker: Maker::from_caller(caller),
     };
     store::insert_invitation(t, &invitation, &secret::hash(token))?;
     let after =
@@ -197,7 +197,7 @@ pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newc
         let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
         Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
     };
-    let caller = Identity::of(Principal::Member(id), exchange.clone());
+    let caller = Identity::new(Principal::Member(id), exchange.clone());
     bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
     Ok(id)
 }

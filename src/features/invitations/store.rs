@@ -78,7 +78,7 @@ fn invitation_of(row: &Row<'_>) -> rusqlite::Result<Invitation> {
         accepted_at: row.get(6)?,
         member: row.get(7)?,
         created_at: row.get(8)?,
-        maker: Maker::of_text(row.get::<_, Option<String>>(9)?.as_deref()),
+        maker: Maker::parse(row.get::<_, Option<String>>(9)?.as_deref()),
     })
 }
 
@@ -97,7 +97,7 @@ pub fn insert_invitation(w: &Writer<'_>, invitation: &Invitation, hash: &Hash) -
             (":email", &invitation.email),
             (":expires_at", &invitation.expires_at),
             (":now", &w.now()),
-            (":maker", &invitation.maker.text()),
+            (":maker", &invitation.maker.to_text()),
         ],
     )
     .map(drop)

@@ -449,7 +449,7 @@ impl Api {
     ) -> Reply<JobView> {
         let body = body.read(request).await?.unwrap_or(JobHeartbeat { lease_id: None, steps: None });
         let reports: Vec<Report> = body.steps.unwrap_or_default().into_iter().map(Into::into).collect();
-        let rules = Rules::of(&self.app.config);
+        let rules = Rules::from_config(&self.app.config);
         let report = move |t: &Transaction<'_>, caller: &Identity| {
             let holder = holder(t, caller, Permission::JOB_HEARTBEAT, (id.0, body.lease_id))?;
             jobs::heartbeat(t, &holder, &reports, rules)
@@ -483,7 +483,7 @@ impl Api {
     #[oai(path = "/:id/fail", method = "post", operation_id = "fail_job")]
     async fn fail_job(&self, caller: AdminOrKey, id: Path<JobId>, body: Body<FailJob>) -> Reply<JobView> {
         let FailJob { lease_id, error, retry } = body.0;
-        let rules = Rules::of(&self.app.config);
+        let rules = Rules::from_config(&self.app.config);
         let fail = move |t: &Transaction<'_>, caller: &Identity| {
             let holder = holder(t, caller, Permission::JOB_FAIL, (id.0, lease_id))?;
             jobs::fail(t, &holder, &error.0, retry.unwrap_or(true), rules)

@@ -201,7 +201,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    pub fn of(config: &Config) -> Self {
+    pub fn from_config(config: &Config) -> Self {
         Self {
             attempts_max: i64::try_from(config.job_attempts_max).unwrap_or(i64::MAX),
             backoff_ms: ms(config.job_backoff_s),
@@ -524,7 +524,7 @@ pub struct Filter {
 /// Counts attempts of leases that ran out while nobody claimed anything, and opens what an organization that is active
 /// again has left. Called often: mostly it reads two indexes. In pieces, between which others write.
 pub async fn maintain(app: &App) -> Result<()> {
-    let rules = Rules::of(&app.config);
+    let rules = Rules::from_config(&app.config);
     while app.read(|r| store::has_expired(r, Timestamp::now())).await? {
         app.change(&Identity::command_line(), "job.expire", move |t, _| expire(t, rules)).await?;
     }

@@ -477,14 +477,14 @@ pub struct Guesser {
 
 impl Guesser {
     /// A caller, with its reach. The site sees everybody, and programs are the site's, wherever they act.
-    pub fn of(caller: &Identity, reach: Reach) -> Option<Self> {
+    pub fn from_caller(caller: &Identity, reach: Reach) -> Option<Self> {
         let is_counted = matches!(caller.principal, Principal::Member(_)) && reach != Reach::Site;
-        is_counted.then(|| Self::by(&Maker::of(caller), caller.context.address, reach))
+        is_counted.then(|| Self::by(&Maker::from_caller(caller), caller.context.address, reach))
     }
 
     /// Who acts by somebody's promise guesses on that one's account.
     pub fn by(maker: &Maker, address: Option<IpAddr>, reach: Reach) -> Self {
-        Self { attempt: Attempt::new(&format!("names {}", maker.text()), address), reach }
+        Self { attempt: Attempt::new(&format!("names {}", maker.to_text()), address), reach }
     }
 }
 

@@ -370,14 +370,14 @@ pub fn set_password_maker(w: &Writer<'_>, id: MemberId, maker: &Maker) -> Result
 
 /// Who has the machine needs no password of a member's.
 fn text_of_maker(maker: &Maker) -> Option<String> {
-    (*maker != Maker::Site).then(|| maker.text())
+    (*maker != Maker::Site).then(|| maker.to_text())
 }
 
 const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id = :id";
 
 pub fn find_password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
     let text = r.find(FIND_PASSWORD_MAKER, &[(":id", &id)], |row| row.get::<_, Option<String>>(0))?.flatten();
-    Ok(text.map(|text| Maker::of_text(Some(&text))))
+    Ok(text.map(|text| Maker::parse(Some(&text))))
 }
 
 const END_PASSWORD: &str = "

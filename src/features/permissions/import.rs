@@ -271,7 +271,7 @@ mod tests {
     use serde_json::json;
 
     fn faults(document: &Value) -> Vec<String> {
-        read(&Document::of(document.clone()), &Options::default(), 100)
+        read(&Document::from_value(document.clone()), &Options::default(), 100)
             .expect_err("faulty")
             .fields
             .into_iter()

@@ -103,7 +103,7 @@ impl Source {
     }
 
     /// The source of a stored word; the schema admits no others.
-    pub fn of(word: &str) -> Self {
+    pub fn parse(word: &str) -> Self {
         Self::ALL.into_iter().find(|source| source.word() == word).unwrap_or(Self::Manual)
     }
 }

@@ -197,7 +197,7 @@ fn assignment_of(row: &Row<'_>) -> rusqlite::Result<Assignment> {
         role: row.get(3)?,
         role_key: row.get(4)?,
         role_display_name: row.get(5)?,
-        source: Source::of(row.get_ref(6)?.as_str()?),
+        source: Source::parse(row.get_ref(6)?.as_str()?),
         created_at: row.get(7)?,
         updated_at: row.get(8)?,
     })
@@ -326,7 +326,7 @@ fn mapping_of(row: &Row<'_>) -> rusqlite::Result<Mapping> {
     Ok(Mapping {
         id: row.get(0)?,
         organization: row.get(1)?,
-        source: Source::of(row.get_ref(2)?.as_str()?),
+        source: Source::parse(row.get_ref(2)?.as_str()?),
         external_key: row.get(3)?,
         role: row.get(4)?,
         role_key: row.get(5)?,

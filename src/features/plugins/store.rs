@@ -125,7 +125,7 @@ fn list_versions(r: &Reader<'_>, plugin: PluginId) -> Result<Vec<Version>> {
             number: row.get(0)?,
             sha256: row.get(1)?,
             size_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
-            exports: Exports::of_words(exports.iter().map(String::as_str)),
+            exports: Exports::parse(exports.iter().map(String::as_str)),
             imports: sql::json(row, 4)?,
             is_large: row.get(5)?,
             is_tested: row.get(6)?,

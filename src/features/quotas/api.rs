@@ -328,7 +328,7 @@ impl Api {
     #[oai(path = "/me/quota", method = "get", operation_id = "get_my_quota")]
     async fn get_my_quota(&self, caller: MemberOrKey) -> Reply<QuotaView> {
         let member = authz::require_own(&caller, "quotas:read")?;
-        let (rules, snapshot) = (Rules::of(&self.app.config), self.app.snapshot());
+        let (rules, snapshot) = (Rules::from_config(&self.app.config), self.app.snapshot());
         let account = self.app.read(move |r| quotas::account(r, &rules, &snapshot, member)).await?;
         let warning = account.warning();
         Ok(ok(account.into()).quota_warning(warning))
@@ -352,7 +352,7 @@ impl Api {
     ) -> Reply<Page<MemberQuota>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_LIST)?;
         let (window, keyword) = (Window::new(limit.0, offset.0, after.0)?, like(keyword.0.as_deref()));
-        let default_bytes = Rules::of(&self.app.config).default_bytes;
+        let default_bytes = Rules::from_config(&self.app.config).default_bytes;
         let list = move |r: &Reader<'_>| {
             let now = (Timestamp::now(), default_bytes);
             store::list_quotas(r, (reach.organization(), keyword.as_deref()), now, &window)
@@ -372,7 +372,7 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateQuota>,
     ) -> Reply<MemberQuota> {
-        let rules = Rules::of(&self.app.config);
+        let rules = Rules::from_config(&self.app.config);
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             delegation::require_any(caller, Gift::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
@@ -494,7 +494,7 @@ impl Api {
         const SHOWN: u64 = 10;
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_USAGE)?;
         let limit = Window::new(limit.0.or(Some(SHOWN)), None, None)?.limit;
-        let default_bytes = Rules::of(&self.app.config).default_bytes;
+        let default_bytes = Rules::from_config(&self.app.config).default_bytes;
         let sum_up = move |r: &Reader<'_>| {
             let (now, only) = (Timestamp::now(), reach.organization());
             let site = if only.is_none() { Some(site(store::site_usage(r, now)?)) } else { None };

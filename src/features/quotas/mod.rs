@@ -45,7 +45,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    pub fn of(config: &Config) -> Self {
+    pub fn from_config(config: &Config) -> Self {
         let number = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
         Self {
             default_bytes: number(config.quota_default_bytes),
@@ -312,7 +312,7 @@ pub async fn maintain(app: &App) -> Result<()> {
     const AT_ONCE_MAX: usize = 200;
     app.write_in_batches(store::expire).await?;
     app.write_in_batches(reservations::forget_old).await?;
-    let rules = Rules::of(&app.config);
+    let rules = Rules::from_config(&app.config);
     let mut after = MemberId(uuid::Uuid::nil());
     loop {
         let snapshot = app.snapshot();
@@ -403,7 +403,7 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
     if !is_over_quota(error) {
         return;
     }
-    let (rules, word) = (Rules::of(&app.config), error.cause.word());
+    let (rules, word) = (Rules::from_config(&app.config), error.cause.word());
     let note = move |t: &Transaction<'_>, _: &Identity| {
         let Some(event) = note_refusal(t, &rules, member, need)? else {
             return Ok(Changed::nothing(()));

@@ -85,7 +85,7 @@ pub async fn provision(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: 
     loop {
         // The audit names the member who acts, so that a new one has its id before it is there.
         let id = known.unwrap_or_else(MemberId::new);
-        let caller = Identity::of(Principal::Member(id), exchange.clone());
+        let caller = Identity::new(Principal::Member(id), exchange.clone());
         tries += 1;
         let advice = ask_mappers(app, id, &arrival, tries).await?;
         let (arrival, members_max) = (arrival.clone(), app.config.members_max);

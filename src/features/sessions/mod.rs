@@ -215,7 +215,7 @@ async fn open_while(
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new(Opened::Session(Box::new(row)), entry).policy(changes))
     };
-    let caller = Identity::of(Principal::Member(member), exchange);
+    let caller = Identity::new(Principal::Member(member), exchange);
     match app.change(&caller, "session.create", begin).await?.answer {
         Opened::Session(row) => tokens(app, &row, refresh_token),
         Opened::Challenge { token, is_enrolled } => Err(second_factor::due(token, is_enrolled)),
@@ -276,7 +276,7 @@ pub async fn renew(app: &App, exchange: &Arc<RequestContext>, session: SessionId
         }
         Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
     };
-    let caller = Identity::of(Principal::Member(known.member), exchange.clone());
+    let caller = Identity::new(Principal::Member(known.member), exchange.clone());
     match app.change(&caller, "session.renew", rotate).await?.answer {
         Renewed::With(row, refresh_token) => tokens(app, &row, refresh_token),
         Renewed::Other(row) if was_valid(&app.sealer, &row, refresh) => {

@@ -132,7 +132,7 @@ async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) 
         let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
         Ok(Changed::new((), entry).event([members::happened(t, Kind::PasswordForgotten, member.id)]))
     };
-    let caller = Identity::of(Principal::Visitor, exchange);
+    let caller = Identity::new(Principal::Visitor, exchange);
     app.change(&caller, "password.forgot", ask).await?;
     // One that waits already is due now.
     app.outbox.notify_one();
@@ -189,7 +189,7 @@ pub fn make_link(
             "deleted" => return Err(ErrorCode::MemberDeleted.into()),
             _ => return Err(ErrorCode::MemberNotActive.into()),
         }
-        let maker = Maker::of(caller);
+        let maker = Maker::from_caller(caller);
         let expires_at = insert_link(t, (&secret::hash(&token), Some(&maker)), None, (id, ttl_s))?;
         let after = json!({"expires_at": expires_at.0});
         let entry = Entry::new("member", id).within(reach.organization()).after(after);
@@ -270,6 +270,6 @@ pub async fn reset(app: &App, exchange: &Arc<RequestContext>, token: String, new
         let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))
     };
-    let caller = Identity::of(Principal::Visitor, exchange.clone());
+    let caller = Identity::new(Principal::Visitor, exchange.clone());
     app.change(&caller, "password.reset", set).await.map(drop)
 }

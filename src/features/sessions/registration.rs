@@ -108,7 +108,7 @@ async fn enter(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Resu
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
         Ok(Changed::new(Entered::Pending(id, code), entry).policy([change]))
     };
-    let caller = Identity::of(Principal::Visitor, exchange);
+    let caller = Identity::new(Principal::Visitor, exchange);
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
@@ -157,7 +157,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let created = members::happened(t, Kind::MemberCreated, id);
         Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
     };
-    let caller = Identity::of(Principal::Visitor, visitor.exchange.clone());
+    let caller = Identity::new(Principal::Visitor, visitor.exchange.clone());
     if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {
         if is_contested {
             passwords::send_in_background(app, visitor.exchange.clone(), login);

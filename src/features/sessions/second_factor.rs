@@ -236,7 +236,7 @@ pub async fn answer(
             Some(said) => Changed::new(Some(passed), Entry::new("member", member).after(said)).policy(changes),
         })
     };
-    let caller = Identity::of(Principal::Member(member), visitor.exchange.clone());
+    let caller = Identity::new(Principal::Member(member), visitor.exchange.clone());
     let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(ErrorCode::InvalidCode)?;
     let tokens = open(app, visitor, member, &passed.method, Shown::BothFactors).await?;
     Ok((tokens, passed.recovery_codes))
@@ -255,7 +255,7 @@ pub async fn enrol(app: &App, visitor: &Visitor, challenge: &str) -> Result<NewS
     let hash = secret::hash(challenge);
     let member = find_waiting(app, hash).await?.member;
     let tries_max = app.config.second_factor_tries;
-    let caller = Identity::of(Principal::Member(member), visitor.exchange.clone());
+    let caller = Identity::new(Principal::Member(member), visitor.exchange.clone());
     keep_new_secret(app, &caller, member, move |t| waiting(t, &hash, tries_max, t.now()).map(drop)).await
 }
 

@@ -201,7 +201,7 @@ const SET_MAKER: &str = "update one_time_tokens set maker = :maker where hash = 
 
 /// Says who made a one-time secret for its member.
 pub fn set_maker(w: &Writer<'_>, hash: &Hash, maker: &Maker) -> Result<()> {
-    w.execute(SET_MAKER, &[(":maker", &maker.text()), (":hash", hash)]).map(drop)
+    w.execute(SET_MAKER, &[(":maker", &maker.to_text()), (":hash", hash)]).map(drop)
 }
 
 const FIND_TOKEN: &str = "
@@ -217,7 +217,7 @@ pub fn find_token(r: &Reader<'_>, hash: &Hash, purpose: &str, now: Timestamp) ->
             member: row.get(0)?,
             data: row.get(1)?,
             tries: row.get::<_, i64>(2)?.unsigned_abs(),
-            maker: maker.map(|text| Maker::of_text(Some(&text))),
+            maker: maker.map(|text| Maker::parse(Some(&text))),
         })
     })
 }

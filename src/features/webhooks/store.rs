@@ -105,14 +105,14 @@ const SET_WEBHOOK_MAKER: &str = "update webhooks set maker = :maker where id = :
 
 /// The member or client whose rights the webhook depends on.
 pub fn set_webhook_maker(w: &Writer<'_>, id: WebhookId, maker: &Maker) -> Result<()> {
-    w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.text()), (":id", &id)]).map(drop)
+    w.execute(SET_WEBHOOK_MAKER, &[(":maker", &maker.to_text()), (":id", &id)]).map(drop)
 }
 
 const WEBHOOK_MAKER: &str = "select maker from webhooks where id = :id";
 
 pub fn webhook_maker(r: &Reader<'_>, id: WebhookId) -> Result<Maker> {
     let text = r.find(WEBHOOK_MAKER, &[(":id", &id)], |row| row.get::<_, Option<String>>(0))?;
-    Ok(Maker::of_text(text.flatten().as_deref()))
+    Ok(Maker::parse(text.flatten().as_deref()))
 }
 
 const DELETE_WEBHOOK: &str = "delete from webhooks where id = :id";

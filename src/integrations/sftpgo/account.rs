@@ -57,9 +57,9 @@ pub struct DesiredStateInputs {
 }
 
 impl DesiredStateInputs {
-    pub fn of(app: &App) -> Self {
+    pub fn from_app(app: &App) -> Self {
         Self {
-            rules: Rules::of(&app.config),
+            rules: Rules::from_config(&app.config),
             snapshot: app.snapshot(),
             home: app.config.sftpgo_home.clone(),
             media_root: app.config.media_root.clone(),

@@ -28,7 +28,7 @@ pub enum Action {
 }
 
 impl Action {
-    fn of(word: &str) -> Option<Self> {
+    fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "pre-upload" => Self::PreUpload,
             "upload" => Self::Upload,
@@ -105,7 +105,7 @@ const OVER_QUOTA: i64 = 3;
 pub fn read_heading(body: &Value) -> Result<Result<(Action, &str), EventOutcome>> {
     let mut faults = Vec::new();
     let (word, username) = (needed(body, "action", &mut faults), needed(body, "username", &mut faults));
-    match (word, username, Action::of(word)) {
+    match (word, username, Action::parse(word)) {
         _ if !faults.is_empty() => Err(Error::fields(faults)),
         (_, _, None) => Ok(Err(EventOutcome::Ignored("this action changes no file"))),
         (_, username, Some(action)) => Ok(Ok((action, username))),
@@ -218,7 +218,7 @@ fn disk_of(app: &App, body: &Value, username: &str) -> Disk {
     if !matches!(body["fs_provider"].as_i64(), None | Some(0)) {
         return Disk::Elsewhere;
     }
-    let home = DesiredStateInputs::of(app).home_of(username);
+    let home = DesiredStateInputs::from_app(app).home_of(username);
     let (real, below) = (text(body, "path"), text(body, "virtual_path").unwrap_or_default());
     let is_home = home.zip(real).is_some_and(|(home, real)| real.strip_prefix(&home) == Some(below));
     if is_home { Disk::Home } else { Disk::Somewhere }

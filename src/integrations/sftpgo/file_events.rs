@@ -65,7 +65,7 @@ pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<E
         measured,
         file_event: event,
         owner: owner.id,
-        rules: Rules::of(&app.config),
+        rules: Rules::from_config(&app.config),
         path_bytes_max,
         ignored_names,
         allowed: None,
@@ -145,7 +145,7 @@ async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Memb
     if !owner.is_active() {
         return Err(ErrorCode::MemberSuspended.into());
     }
-    let (rules, snapshot, id, place) = (Rules::of(&app.config), app.snapshot(), owner.id, path.clone());
+    let (rules, snapshot, id, place) = (Rules::from_config(&app.config), app.snapshot(), owner.id, path.clone());
     let look = move |r: &Reader<'_>| {
         let found = videos::find(r, &place.id())?;
         let is_new = is_new(found.as_ref(), history_at(r, place.as_str())?.and_then(PathHistory::known));

@@ -31,7 +31,7 @@ pub struct Login {
 }
 
 impl Login {
-    pub fn of(body: &Value) -> Self {
+    pub fn from_body(body: &Value) -> Self {
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         // Some versions send the account as text.
         let user = match &body["user"] {
@@ -107,7 +107,7 @@ async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
 
 /// The member with this SFTPGo name, and its desired account.
 async fn find(app: &App, name: &str) -> Result<Option<(Member, DesiredAccount)>> {
-    let (bases, name) = (DesiredStateInputs::of(app), name.to_owned());
+    let (bases, name) = (DesiredStateInputs::from_app(app), name.to_owned());
     let look = move |r: &Reader<'_>| {
         let Some(member) = members::find_known(r, members::SFTPGO, &name)? else { return Ok(None) };
         let wish = bases.desired_account(r, &member, name)?;

@@ -85,7 +85,7 @@ type Followed = Result<Option<&'static str>, ClientError>;
 async fn follow(app: &App, member: MemberId) -> Result<Followed> {
     let mut turn = Connection::begin(app).await;
     // Read once it is our turn: who waited for it may have waited long.
-    let bases = account::DesiredStateInputs::of(app);
+    let bases = account::DesiredStateInputs::from_app(app);
     let wish = app
         .read(move |r| match (members::find(r, member)?, members::name_at_sftpgo(r, member)?) {
             (Some(member), Some(name)) => bases.desired_account(r, &member, name).map(Some),

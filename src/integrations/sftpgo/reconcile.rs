@@ -60,7 +60,7 @@ pub struct Repaired {
 pub async fn compare(app: &App) -> Result<Drift> {
     require_configured(&app.config)?;
     let users = list(app).await?;
-    let (bases, claims) = (DesiredStateInputs::of(app), claims(app, &users));
+    let (bases, claims) = (DesiredStateInputs::from_app(app), claims(app, &users));
     let find = move |r: &Reader<'_>| {
         let known = members::list_at_sftpgo(r)?;
         let wishes = known.into_iter().map(|(name, member)| Ok((name.clone(), bases.desired_account(r, &member, name)?)));
@@ -181,7 +181,7 @@ fn to_repair(drift: &Drift) -> Vec<(MemberId, String)> {
 /// Brings one account in line with what its rows say now.
 async fn repair(app: &App, wish: &DesiredAccount) -> Result<Followed> {
     let mut turn = Connection::begin(app).await;
-    let (bases, name) = (DesiredStateInputs::of(app), wish.username.clone());
+    let (bases, name) = (DesiredStateInputs::from_app(app), wish.username.clone());
     let look = move |r: &Reader<'_>| match members::find_known(r, members::SFTPGO, &name)? {
         Some(member) => bases.desired_account(r, &member, name).map(Some),
         None => Ok(None),

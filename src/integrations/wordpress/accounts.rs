@@ -251,7 +251,7 @@ pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings
 /// name no administrator to ask as, with what the hint says.
 pub async fn handle_events(app: &Arc<App>, caller: &Identity, hints: Vec<UserEvent>) -> Result<BTreeMap<u64, AccountOutcome>> {
-    let office = AdminClient::of(app);
+    let office = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();
     for UserEvent { id, said } in hints {
         let present = match &office {

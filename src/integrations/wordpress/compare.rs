@@ -32,7 +32,7 @@ pub enum CompareCursor {
 impl CompareCursor {
     pub const BEGIN: Self = Self::Page(1);
 
-    pub fn of(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (kind, number) = text.split_once(' ')?;
         let number = number.parse().ok()?;
         match kind {
@@ -42,7 +42,7 @@ impl CompareCursor {
         }
     }
 
-    pub fn text(self) -> String {
+    pub fn to_text(self) -> String {
         match self {
             Self::Page(number) => format!("page {number}"),
             Self::Known(number) => format!("known {number}"),
@@ -77,7 +77,7 @@ pub struct CompareResult {
 
 /// Compares, and brings the members in line unless it is a dry run.
 pub async fn compare(app: &Arc<App>, caller: &Identity, wish: CompareOptions) -> Result<CompareResult> {
-    let Some(office) = AdminClient::of(app) else {
+    let Some(office) = AdminClient::from_config(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
         return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
     };
@@ -170,10 +170,10 @@ mod tests {
     #[test]
     fn a_place_leads_back_to_itself() {
         for place in [CompareCursor::BEGIN, CompareCursor::Page(7), CompareCursor::Known(0), CompareCursor::Known(u64::MAX)] {
-            assert_eq!(CompareCursor::of(&place.text()), Some(place));
+            assert_eq!(CompareCursor::parse(&place.to_text()), Some(place));
         }
         for text in ["", "page", "page 0", "page x", "known -1", "people 1", "page 99999999999999999999"] {
-            assert_eq!(CompareCursor::of(text), None, "{text}");
+            assert_eq!(CompareCursor::parse(text), None, "{text}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub struct AdminClient<'a> {
 
 impl<'a> AdminClient<'a> {
     /// `None` where the settings name no administrator.
-    pub fn of(app: &'a App) -> Option<Self> {
+    pub fn from_config(app: &'a App) -> Option<Self> {
         let config = &app.config;
         let is_named = !config.wordpress_url.is_empty() && !config.wordpress_username.is_empty();
         config.wordpress_password.as_deref().filter(|_| is_named).map(|password| Self { app, password })

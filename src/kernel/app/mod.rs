@@ -242,7 +242,7 @@ impl App {
             .await?;
         db.mark(State::Idle).await?;
         let keys = keys::keys_of(&keys, &config)?;
-        let (sealer, neighbours) = (Sealer::new(server_key), ExternalTargets::of(&config));
+        let (sealer, neighbours) = (Sealer::new(server_key), ExternalTargets::from_config(&config));
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),

@@ -69,7 +69,7 @@ impl App {
             return Ok(loaded);
         }
         // Loading continues if the caller disconnects or stops waiting.
-        let (app, key, tier) = (self.clone(), (organization, binding.sha256), Tier::of(binding.is_large));
+        let (app, key, tier) = (self.clone(), (organization, binding.sha256), Tier::from_is_large(binding.is_large));
         let loading = tokio::spawn(async move { app.load_plugin(key, tier).await });
         let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
             Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
@@ -104,7 +104,7 @@ impl App {
         let snapshot = self.snapshot();
         for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
             let key = (organization, binding.sha256);
-            if let Err(e) = self.load_plugin(key, Tier::of(binding.is_large)).await {
+            if let Err(e) = self.load_plugin(key, Tier::from_is_large(binding.is_large)).await {
                 tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
             }
         }
@@ -117,7 +117,7 @@ impl App {
         for (organization, binding) in bound(&snapshot).filter(|(_, binding)| !binding.live.is_quarantined()) {
             let fetch = async { Err(Error::new(ErrorCode::NotFound)) };
             let key = (organization, binding.sha256);
-            is_all &= self.host.load(key, Tier::of(binding.is_large), fetch).await.is_ok();
+            is_all &= self.host.load(key, Tier::from_is_large(binding.is_large), fetch).await.is_ok();
         }
         is_all
     }
@@ -247,7 +247,7 @@ fn bound(snapshot: &Snapshot) -> impl Iterator<Item = (OrganizationId, &Binding)
 
 fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> CallContext {
     let is_trial = binding.mode == Mode::Shadow;
-    CallContext { organization, loaded, tier: Tier::of(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
+    CallContext { organization, loaded, tier: Tier::from_is_large(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ const LIST_WEBHOOKS_BY: &str = "select id, organization_id from webhooks where m
 
 /// All that a maker promised, and that is open, but keys of members that a client made.
 pub(super) fn list_open(r: &Reader<'_>, maker: &Maker) -> Result<Vec<Open>> {
-    let text = maker.text();
+    let text = maker.to_text();
     let mut open = r.all(LIST_INVITATIONS_BY, &[(":maker", &text)], |row| {
         Ok(Open::Invitation { id: row.get(0)?, organization: row.get(1)?, role: row.get(2)? })
     })?;
@@ -84,7 +84,7 @@ const LIST_KEYS_OF: &str = "select id, maker from api_keys where member_id = :me
 /// The keys that others made for a member, with their makers.
 pub(super) fn list_keys_of(r: &Reader<'_>, member: MemberId) -> Result<Vec<(Maker, Open)>> {
     r.all(LIST_KEYS_OF, &[(":member_id", &member)], |row| {
-        let maker = Maker::of_text(row.get::<_, Option<String>>(1)?.as_deref());
+        let maker = Maker::parse(row.get::<_, Option<String>>(1)?.as_deref());
         Ok((maker, Open::Key { id: row.get(0)?, member }))
     })
 }
@@ -94,7 +94,7 @@ const FIND_PASSWORD_MAKER: &str = "select password_maker from members where id =
 /// The password that somebody else chose for a member, with who did.
 pub(super) fn find_password_of(r: &Reader<'_>, member: MemberId) -> Result<Option<(Maker, Open)>> {
     let maker = r.find(FIND_PASSWORD_MAKER, &[(":id", &member)], |row| row.get::<_, String>(0))?;
-    Ok(maker.map(|maker| (Maker::of_text(Some(&maker)), Open::Password { member })))
+    Ok(maker.map(|maker| (Maker::parse(Some(&maker)), Open::Password { member })))
 }
 
 const FIND_GRANTEE: &str = "select member_id from grants where id = :id";
@@ -129,5 +129,5 @@ const LIST_MAKERS: &str = "
 /// All people who promised something that is open, among others.
 pub(super) fn list_makers(r: &Reader<'_>) -> Result<Vec<Maker>> {
     r.all(LIST_MAKERS, &[], |row| row.get::<_, String>(0))
-        .map(|all| all.iter().map(|text| Maker::of_text(Some(text))).collect())
+        .map(|all| all.iter().map(|text| Maker::parse(Some(text))).collect())
 }

@@ -21,21 +21,21 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     for change in changes {
         match change {
             Change::Member(id, status) if *status != Status::Active => {
-                makers.insert(Maker::Member(*id).text());
+                makers.insert(Maker::Member(*id).to_text());
             }
             Change::MemberGone(id) => {
-                makers.insert(Maker::Member(*id).text());
+                makers.insert(Maker::Member(*id).to_text());
             }
             Change::Membership(_, id, _) => {
-                makers.insert(Maker::Member(*id).text());
+                makers.insert(Maker::Member(*id).to_text());
                 grown.insert(*id);
             }
             Change::Grant(_, Some(id)) => grown.extend(store::find_grantee(w, *id)?),
             Change::Client(client) => {
-                makers.insert(Maker::Client(client.client_key.clone()).text());
+                makers.insert(Maker::Client(client.client_key.clone()).to_text());
             }
             Change::ClientGone(client_key) => {
-                makers.insert(Maker::Client(client_key.clone()).text());
+                makers.insert(Maker::Client(client_key.clone()).to_text());
             }
             Change::Role(tenant, role) => {
                 // Who holds it may hold less by it.
@@ -49,24 +49,24 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
                     }
                     _ => false,
                 };
-                makers.extend(all.iter().filter(holds).map(Maker::text));
+                makers.extend(all.iter().filter(holds).map(Maker::to_text));
                 all_makers = Some(all);
             }
             _ => {}
         }
     }
     // A client does not outlast its maker, and neither does what it promised.
-    let clients = before.clients().filter(|client| makers.contains(&client.maker.text()));
-    let clients: Vec<_> = clients.map(|client| Maker::Client(client.client_key.clone()).text()).collect();
+    let clients = before.clients().filter(|client| makers.contains(&client.maker.to_text()));
+    let clients: Vec<_> = clients.map(|client| Maker::Client(client.client_key.clone()).to_text()).collect();
     makers.extend(clients);
     let mut open = Vec::new();
     for text in &makers {
-        let maker = Maker::of_text(Some(text));
+        let maker = Maker::parse(Some(text));
         open.extend(store::list_open(w, &maker)?.into_iter().map(|promise| (maker.clone(), promise)));
     }
     for member in grown {
         let keys = store::list_keys_of(w, member)?;
-        let is_there = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.text());
+        let is_there = |maker: &Maker| matches!(maker, Maker::Member(_)) && makers.contains(&maker.to_text());
         let given = keys.into_iter().chain(store::find_password_of(w, member)?);
         open.extend(given.filter(|(maker, _)| !is_there(maker)));
     }

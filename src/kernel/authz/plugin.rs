@@ -47,7 +47,7 @@ impl Exports {
         all.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect()
     }
 
-    pub fn of_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Self {
+    pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Self {
         words.into_iter().fold(Self::default(), |mut exports, word| {
             exports.authorizer |= word == Self::AUTHORIZER;
             exports.role_mapper |= word == Self::ROLE_MAPPER;

@@ -220,25 +220,25 @@ pub struct Identity {
 
 impl Identity {
     pub fn command_line() -> Self {
-        Self::of(Principal::CommandLine, Arc::new(RequestContext::new(uuid::Uuid::now_v7().to_string(), None, String::new())))
+        Self::new(Principal::CommandLine, Arc::new(RequestContext::new(uuid::Uuid::now_v7().to_string(), None, String::new())))
     }
 
     /// Somebody who is known by other means than the request's own credential: by signing in just now.
-    pub fn of(who: Principal, exchange: Arc<RequestContext>) -> Self {
+    pub fn new(who: Principal, exchange: Arc<RequestContext>) -> Self {
         Self { principal: who, credential: Credential::Lasting, session: None, named_tenant: None, context: exchange, idempotency: None }
     }
 
     /// A service of this site that has just shown its key.
     pub fn service(exchange: Arc<RequestContext>) -> Self {
         let _ = exchange.actor.set(Actor::Known(Principal::Internal));
-        Self::of(Principal::Internal, exchange)
+        Self::new(Principal::Internal, exchange)
     }
 
     /// Who promised something, as a caller of this moment. It stands for no request, so that it counts against no rate.
     pub fn of_maker(who: Principal, named_tenant: Option<OrganizationId>) -> Self {
         let exchange = RequestContext::new(String::new(), None, String::new());
         let _ = exchange.rate.set((String::new(), String::new()));
-        Self { named_tenant, ..Self::of(who, Arc::new(exchange)) }
+        Self { named_tenant, ..Self::new(who, Arc::new(exchange)) }
     }
 
     /// The member who acts, if a member does.

@@ -31,7 +31,7 @@ pub enum Maker {
 }
 
 impl Maker {
-    pub fn of(caller: &Identity) -> Self {
+    pub fn from_caller(caller: &Identity) -> Self {
         match &caller.principal {
             Principal::CommandLine => Self::Site,
             Principal::Member(id) => Self::Member(*id),
@@ -41,7 +41,7 @@ impl Maker {
     }
 
     /// As rows have it: kind and name, like the actor of an audit entry.
-    pub fn text(&self) -> String {
+    pub fn to_text(&self) -> String {
         match self {
             Self::Site => "cli".into(),
             Self::Member(id) => format!("member {id}"),
@@ -51,7 +51,7 @@ impl Maker {
     }
 
     /// The maker of a row; rows from before makers were stored have none.
-    pub fn of_text(text: Option<&str>) -> Self {
+    pub fn parse(text: Option<&str>) -> Self {
         match text.and_then(|text| text.split_once(' ').or(Some((text, "")))) {
             Some(("cli", "")) => Self::Site,
             Some(("member", id)) => Self::Member(MemberId::of(id)),
@@ -223,10 +223,10 @@ mod tests {
     #[test]
     fn a_maker_is_read_as_it_was_written() {
         for maker in [Maker::Site, Maker::Member(MemberId::new()), Maker::Client("rc_1".into()), Maker::Nobody] {
-            assert_eq!(Maker::of_text(Some(&maker.text())), maker);
+            assert_eq!(Maker::parse(Some(&maker.to_text())), maker);
         }
         for text in [None, Some(""), Some("cli x"), Some("internal internal"), Some("nobody")] {
-            assert_eq!(Maker::of_text(text), Maker::Nobody, "{text:?}");
+            assert_eq!(Maker::parse(text), Maker::Nobody, "{text:?}");
         }
     }
 

@@ -295,7 +295,7 @@ pub fn client_of(row: &Row<'_>) -> rusqlite::Result<Client> {
         allowed_paths: sql::json(row, 8)?,
         rate_limit_per_min,
         expires_at: row.get(10)?,
-        maker: Maker::of_text(row.get::<_, Option<String>>(11)?.as_deref()),
+        maker: Maker::parse(row.get::<_, Option<String>>(11)?.as_deref()),
         counters: Arc::new(Counters::new(rate_limit_per_min)),
     })
 }
@@ -357,7 +357,7 @@ pub fn api_key_of(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         is_imported: row.get(10)?,
         maker: match (member, row.get::<_, Option<String>>(11)?) {
             (Some(id), None) => Maker::Member(id),
-            (_, text) => Maker::of_text(text.as_deref()),
+            (_, text) => Maker::parse(text.as_deref()),
         },
         counters: Arc::default(),
     })
@@ -395,7 +395,7 @@ pub fn plugins(r: &Reader<'_>, organization: OrganizationId) -> Result<Change> {
             version: activation.version,
             sha256: row.get(4)?,
             mode: if row.get(2)? { Mode::Enforce } else { Mode::Shadow },
-            exports: Exports::of_words(exports.iter().map(String::as_str)),
+            exports: Exports::parse(exports.iter().map(String::as_str)),
             may_grant: activation.may_grant,
             filter: Arc::new(activation.filter),
             deadline_ms: activation.deadline_ms,

@@ -50,7 +50,7 @@ pub struct Document {
 
 impl Document {
     /// One that was never text.
-    pub fn of(value: Value) -> Self {
+    pub fn from_value(value: Value) -> Self {
         Self { value, lines: Lines::new() }
     }
 

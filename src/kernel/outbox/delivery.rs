@@ -21,7 +21,7 @@ pub enum Target {
 
 impl Target {
     /// The target that a row names; `None` for one that this program delivers nothing to.
-    pub fn of(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let id = |prefix: &str| text.strip_prefix(prefix).and_then(|id| uuid::Uuid::try_parse(id).ok());
         id(WEBHOOK)
             .map(|id| Self::Webhook(WebhookId(id)))
@@ -115,11 +115,11 @@ mod tests {
     #[test]
     fn a_name_leads_back_to_its_delivery() {
         let id = WebhookId::new();
-        assert_eq!(Target::of(&webhook_target(id)), Some(Target::Webhook(id)));
+        assert_eq!(Target::parse(&webhook_target(id)), Some(Target::Webhook(id)));
         assert_eq!(named(&format!("17.webhook.{}", id.0.simple())), Some((17, webhook_target(id))));
         let member = MemberId::new();
         let account = format!("{SFTPGO}{}", member.0.simple());
-        assert_eq!(Target::of(&account), Some(Target::Sftpgo(member)));
+        assert_eq!(Target::parse(&account), Some(Target::Sftpgo(member)));
         assert_eq!(
             (named(&format!("17.{}", account.replace(' ', "."))), kind_of(&account)),
             (Some((17, account.clone())), "sftpgo")
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(named(name), None, "{name}");
         }
         for target in ["", "webhook", "webhook x", "sftpgo", "sftpgo x", "pigeon"] {
-            assert_eq!(Target::of(target), None, "{target}");
+            assert_eq!(Target::parse(target), None, "{target}");
         }
     }
 }

@@ -306,6 +306,6 @@ fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         next_at: row.get(9)?,
         last_error: row.get(10)?,
         updated_at: row.get(11)?,
-        maker: Maker::of_text(row.get::<_, Option<String>>(12)?.as_deref()),
+        maker: Maker::parse(row.get::<_, Option<String>>(12)?.as_deref()),
     })
 }

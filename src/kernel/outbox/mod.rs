@@ -112,7 +112,7 @@ pub const MAIL: &str = "mail ";
 pub const WEBHOOK: &str = "webhook ";
 
 impl ExternalTargets {
-    pub fn of(config: &Config) -> Self {
+    pub fn from_config(config: &Config) -> Self {
         Self {
             sftpgo: config.has_sftpgo(),
             mail: !config.mail_host.is_empty(),
@@ -136,7 +136,7 @@ const ADDRESS: &str = "
 /// Adds an event with one delivery per target; returns the number of deliveries.
 pub fn record(w: &Writer<'_>, neighbours: ExternalTargets, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
-    let maker = event.maker.as_ref().map(Maker::text);
+    let maker = event.maker.as_ref().map(Maker::to_text);
     let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
         (":at", &now),
         (":kind", &kind),

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn every_end_of_the_child_has_its_cause() {
-        let limits = Limits::of(
+        let limits = Limits::for_tier(
             &crate::kernel::config::Config::of(std::path::Path::new("")),
             crate::kernel::sandbox::Tier::Standard,
         );

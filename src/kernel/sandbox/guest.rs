@@ -208,7 +208,7 @@ mod tests {
 
     /// What is kept of lines of these lengths, how many are dropped, and what broke.
     fn logged(set: fn(&mut Limits), lines: &[usize]) -> (Vec<usize>, u32, Option<String>) {
-        let mut limits = Limits::of(&crate::kernel::config::Config::of(std::path::Path::new("")), Tier::Standard);
+        let mut limits = Limits::for_tier(&crate::kernel::config::Config::of(std::path::Path::new("")), Tier::Standard);
         set(&mut limits);
         let mut guest = Guest::new(&limits, limits.authorize);
         let broke = lines.iter().find_map(|bytes| guest.log(Level::Info, &"x".repeat(*bytes)).err());

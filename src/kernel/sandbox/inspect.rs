@@ -186,7 +186,7 @@ mod tests {
     use crate::kernel::sandbox::Tier;
 
     fn limits() -> Limits {
-        Limits::of(&Config::of(std::path::Path::new("")), Tier::Standard)
+        Limits::for_tier(&Config::of(std::path::Path::new("")), Tier::Standard)
     }
 
     fn small() -> Vec<u8> {

@@ -12,13 +12,13 @@ pub enum Tier {
 }
 
 impl Tier {
-    pub fn of(is_large: bool) -> Self {
+    pub fn from_is_large(is_large: bool) -> Self {
         if is_large { Self::Large } else { Self::Standard }
     }
 
     /// The tier that an organization's uploads have.
     pub fn of_organization(config: &Config, org_code: &str) -> Self {
-        Self::of(config.plugins_large.iter().any(|named| named == "*" || named == org_code))
+        Self::from_is_large(config.plugins_large.iter().any(|named| named == "*" || named == org_code))
     }
 }
 
@@ -47,7 +47,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub fn of(config: &Config, tier: Tier) -> Self {
+    pub fn for_tier(config: &Config, tier: Tier) -> Self {
         let is_large = tier == Tier::Large;
         let pick = |standard: u64, large: u64| if is_large { large } else { standard };
         let c = config;

@@ -256,7 +256,7 @@ mod tests {
     use crate::kernel::config::Config;
 
     fn limits(tier: Tier) -> Limits {
-        Limits::of(&Config::of(std::path::Path::new("")), tier)
+        Limits::for_tier(&Config::of(std::path::Path::new("")), tier)
     }
 
     fn module(text: &str) -> String {

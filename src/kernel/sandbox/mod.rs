@@ -144,7 +144,7 @@ impl Host {
     pub fn without_cache(config: &Config) -> Self {
         let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
-            limits: [Limits::of(config, Tier::Standard), Limits::of(config, Tier::Large)],
+            limits: [Limits::for_tier(config, Tier::Standard), Limits::for_tier(config, Tier::Large)],
             runtime: OnceLock::new(),
             memory: Memory::new(config.plugin_loaded_bytes),
             loaded_bytes_per_organization: config.plugin_loaded_bytes_per_organization,

@@ -217,7 +217,7 @@ impl Api {
                 require_importer(caller, reach)?;
             }
             let id = create(t, capacity, &new)?;
-            store::set_password_maker(t, id, &Maker::of(caller))?;
+            store::set_password_maker(t, id, &Maker::from_caller(caller))?;
             let mut entry = Entry::new("member", id).after(json!({"fields": new.fields()}));
             let mut changes = vec![authz::store::member_state(t, id)?];
             if let Reach::Tenant(organization) = reach {
@@ -229,7 +229,7 @@ impl Api {
             Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
         };
         let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);
-        let made = bounded_guesses(&self.app, Guesser::of(&caller, reach), names, making).await?;
+        let made = bounded_guesses(&self.app, Guesser::from_caller(&caller, reach), names, making).await?;
         imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
         Ok(ok(made.answer).version(1).epoch(made.epoch))
     }
@@ -308,7 +308,7 @@ impl Api {
             // A name decides nothing: the policy learns of status and credentials only.
             let mut changes = Vec::new();
             if let Some(hash) = &password_hash {
-                set_password(t, id.0, (hash, Some(&Maker::of(caller))), None)?;
+                set_password(t, id.0, (hash, Some(&Maker::from_caller(caller))), None)?;
                 fields.push("password");
             }
             if let Some(is_active) = is_active {
@@ -318,7 +318,7 @@ impl Api {
             finish(t, reach, &former, fields, changes)
         };
         let updating = self.app.change(&caller, "member.update", update);
-        let updated = bounded_guesses(&self.app, Guesser::of(&caller, reach), names, updating).await?;
+        let updated = bounded_guesses(&self.app, Guesser::from_caller(&caller, reach), names, updating).await?;
         imported.iter().for_each(|hash| password::announce(&self.app.hash_kinds, hash));
         answer(updated)
     }

@@ -73,7 +73,7 @@ impl Api {
         let wanted = Activation { version: number, may_grant: may_grant == Some(true), filter, deadline_ms, since: 0 };
         let name = name.0;
         let version = self.ready(tenant, &name, |_| Ok(number)).await?;
-        plugins::require_deadline(deadline_ms, version.exports, self.app.host.limits(Tier::of(version.is_large)))?;
+        plugins::require_deadline(deadline_ms, version.exports, self.app.host.limits(Tier::from_is_large(version.is_large)))?;
         let activate = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
             require_ready(whole, &version)?;
             plugins::require_owner(t.snapshot(), caller, tenant, (mode, &wanted, version.exports))?;
@@ -240,7 +240,7 @@ impl Api {
         }
         self.app.require_tier(tenant, version.is_large)?;
         let key = (tenant, version.sha256);
-        let loaded = self.app.load_plugin(key, Tier::of(version.is_large)).await?;
+        let loaded = self.app.load_plugin(key, Tier::from_is_large(version.is_large)).await?;
         self.app.host.keep_loaded(key, loaded);
         Ok(version)
     }

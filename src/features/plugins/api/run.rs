@@ -234,7 +234,7 @@ impl Api {
         let input = input.ok_or_else(|| refused(&[], "is missing"))?.0;
         let asked = run::read(input, (tenant, &org_code, subject))?;
         require_export(&asked, version.exports)?;
-        let tier = Tier::of(version.is_large);
+        let tier = Tier::from_is_large(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
         let turn = CallContext { organization: tenant, loaded, tier, deadline_ms: None, is_trial: true };
@@ -280,7 +280,7 @@ impl Api {
         let all = Wanted { from: wanted.from, to: wanted.to, ..Wanted::of(tenant) };
         let window = Window::first(wanted.limit.unwrap_or(replay::RECORDED_DEFAULT).into());
         let rows = self.app.decisions.read(all, window).await?.items;
-        let tier = Tier::of(version.is_large);
+        let tier = Tier::from_is_large(version.is_large);
         self.app.require_tier(tenant, version.is_large)?;
         let loaded = self.app.load_plugin((tenant, version.sha256), tier).await?;
         let turn = CallContext {

@@ -139,7 +139,7 @@ impl Api {
 impl Api {
     /// What each row would do as things stand.
     async fn planned(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
-        let (snapshot, rules) = (self.app.snapshot(), Rules::of(&self.app.config));
+        let (snapshot, rules) = (self.app.snapshot(), Rules::from_config(&self.app.config));
         self.app
             .read(move |r| {
                 let mut repeated = import::repeated(&rows);
@@ -161,12 +161,12 @@ impl Api {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
             return Ok((row, foreseen(plan)));
         }
-        let (wanted, rules, members_max) = (row.clone(), Rules::of(&self.app.config), self.app.config.members_max);
+        let (wanted, rules, members_max) = (row.clone(), Rules::from_config(&self.app.config), self.app.config.members_max);
         let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &wanted)?
         {
             Plan::Create(mut new) => {
                 require_site(t, caller, Permission::USER_IMPORT, new.quota_size.is_some())?;
-                new.welcome = welcome.then(|| Maker::of(caller));
+                new.welcome = welcome.then(|| Maker::from_caller(caller));
                 Ok(provisioning::make(t, &rules, &new, members_max)?.map(|id| RowOutcome::Created(Some(id))))
             }
             Plan::Change(user, edit, fields) => {

@@ -72,7 +72,7 @@ impl Api {
     ) -> Reply<RegisteredView> {
         let Register { path, size: said } = body.0;
         let file = Measured::of(&self.app, &path, said).await?;
-        let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let (rules, named) = (Rules::from_config(&self.app.config), named.0);
         let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
         let wanted = Wanted::default();
         let noted = wanted.clone();
@@ -162,7 +162,7 @@ impl Api {
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
-        let rules = Rules::of(&self.app.config);
+        let rules = Rules::from_config(&self.app.config);
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
             let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
             let video = whose.require(caller, videos::get(t, &id.0)?)?;
@@ -185,7 +185,7 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<TransferVideo>,
     ) -> Reply<VideoView> {
-        let (rules, to) = (Rules::of(&self.app.config), body.0.uid);
+        let (rules, to) = (Rules::from_config(&self.app.config), body.0.uid);
         let transfer = move |t: &Transaction<'_>, caller: &Identity| {
             let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
             let video = whose.require(caller, videos::get(t, &id.0)?)?;

@@ -112,7 +112,7 @@ impl Api {
         named: Header<Option<String>>,
         body: Body<Reserve>,
     ) -> Reply<ReservationView> {
-        let (rules, size, named) = (Rules::of(&self.app.config), body.0.size, named.0);
+        let (rules, size, named) = (Rules::from_config(&self.app.config), body.0.size, named.0);
         let wanted = Wanted::default();
         let noted = wanted.clone();
         let reserve = move |t: &Transaction<'_>, caller: &Identity| {
@@ -143,7 +143,7 @@ impl Api {
     ) -> Reply<RegisteredView> {
         let CommitReservation { path, size: said } = body.0;
         let file = Measured::of(&self.app, &path, said).await?;
-        let (rules, named) = (Rules::of(&self.app.config), named.0);
+        let (rules, named) = (Rules::from_config(&self.app.config), named.0);
         let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
         let wanted = Wanted::default();
         let noted = wanted.clone();

@@ -83,7 +83,7 @@ struct DeliveryView {
 
 impl From<Delivery> for DeliveryView {
     fn from(delivery: Delivery) -> Self {
-        let webhook_id = match Target::of(&delivery.target) {
+        let webhook_id = match Target::parse(&delivery.target) {
             Some(Target::Webhook(id)) => Some(id),
             _ => None,
         };

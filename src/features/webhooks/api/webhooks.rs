@@ -179,7 +179,7 @@ impl Api {
                 updated_at: t.now(),
             };
             store::insert_webhook(t, &webhook)?;
-            store::set_webhook_maker(t, webhook.id, &Maker::of(caller))?;
+            store::set_webhook_maker(t, webhook.id, &Maker::from_caller(caller))?;
             let entry = entry_of(&webhook).after(described(&webhook));
             Ok(Changed::new(shown(&webhook, secret(&sealer, webhook.id, webhook.generation)), entry))
         };
@@ -266,7 +266,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::WEBHOOK_ROTATE)?;
             let former = store::get_webhook(t, reach.organization(), id.0)?;
             require_version(if_match.0.as_deref(), former.version)?;
-            let (maker, known) = (Maker::of(caller), store::webhook_maker(t, id.0)?);
+            let (maker, known) = (Maker::from_caller(caller), store::webhook_maker(t, id.0)?);
             let is_kept = require_kept(t, &known, &former).is_ok();
             let grace_ms = promise::grace_ms((&known, is_kept), &maker, overlap_ms);
             store::rotate_webhook(t, id.0, t.now().plus_ms(grace_ms))?;
@@ -329,7 +329,7 @@ fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result
 /// Who made or rotated a webhook last answers for where it sends to, and whether it sends: others rotate it first.
 fn require_answered_for(t: &Transaction<'_>, caller: &Identity, former: &Webhook, webhook: &Webhook) -> Result<()> {
     let maker = store::webhook_maker(t, webhook.id)?;
-    let is_moved = webhook.url != former.url && maker != Maker::of(caller);
+    let is_moved = webhook.url != former.url && maker != Maker::from_caller(caller);
     let is_switched_on = webhook.is_active && !former.is_active;
     if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
         let message = "somebody else answers for this webhook: rotate its secret first, then you do";

@@ -173,7 +173,7 @@ impl Api {
     /// not let in without one of these. Who fails is slowed down as at the sign-in. Only the hook's own key opens this.
     #[oai(path = "/auth", method = "post", operation_id = "authenticate_for_sftpgo")]
     async fn authenticate_for_sftpgo(&self, _caller: Hook<false>, body: Sent) -> Answer {
-        let user = login::sign_in(&self.app, Login::of(&body.0)).await?;
+        let user = login::sign_in(&self.app, Login::from_body(&body.0)).await?;
         Ok(HookResponse::Json(user.map_or_else(|| json!({"username": ""}), Value::Object)))
     }
 

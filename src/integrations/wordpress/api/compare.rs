@@ -139,7 +139,7 @@ impl Api {
         authz::require(&self.app.snapshot(), &caller, Permission::WORDPRESS_SYNC)?;
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);
-        let from = from.map(|text| CompareCursor::of(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
+        let from = from.map(|text| CompareCursor::parse(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
         let wish = CompareOptions {
             effect: if is_dry_run { Effect::DryRun } else { Effect::Real },
             from: from.transpose()?.unwrap_or(CompareCursor::BEGIN),
@@ -156,7 +156,7 @@ impl Api {
             unlinked: Vec::new(),
             left: Vec::new(),
             odd: Vec::new(),
-            next: found.next.map(CompareCursor::text),
+            next: found.next.map(CompareCursor::to_text),
         };
         found.outcomes.into_iter().for_each(|(id, outcome)| answer.tell(id, outcome));
         let kept = |wordpress_id| GoneAccount { wordpress_id, uid: None, suspended: false };

@@ -235,7 +235,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
     if notice.users.len() > USERS_MAX {
         return Err(Error::field("users", format!("has more than {USERS_MAX} entries")));
     }
-    let can_ask = AdminClient::of(app).is_some();
+    let can_ask = AdminClient::from_config(app).is_some();
     let mut hints: BTreeMap<u64, UserEvent> = BTreeMap::new();
     for Touched { id, event, mut said } in notice.users {
         if id == 0 || i64::try_from(id).is_err() {
