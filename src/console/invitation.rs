@@ -14,7 +14,7 @@ use super::page::{
     Fault, Input, PASSWORD_HINT, differing, docs, escaped, inputs_html, is_from_elsewhere, page, password_inputs,
     place, refusal,
 };
-use crate::features::invitations::{self, Newcomer};
+use crate::features::invitations::{self, InvitedMember};
 use crate::features::members::require_first;
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
@@ -107,7 +107,7 @@ async fn accept(app: &App, exchange: &Arc<RequestContext>, submitted: &Submitted
         return Err(Error::field("display_name", "must be at most 200 plain characters"));
     }
     let (email, username) = if login.contains('@') { (Some(login), None) } else { (None, Some(login)) };
-    let newcomer = Newcomer {
+    let newcomer = InvitedMember {
         username: username.map(str::to_owned),
         email: email.map(str::to_owned),
         display_name: (!display_name.is_empty()).then(|| display_name.to_owned()),

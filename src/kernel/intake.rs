@@ -36,7 +36,7 @@ const PARTY_PART: u64 = 2;
 
 /// The limits of all bodies, and how many bytes of them are in memory now.
 #[derive(Debug)]
-pub struct Intake {
+pub struct BodyBudget {
     bytes_max: u64,
     public_bytes_max: u64,
     sign_in_bytes_max: u64,
@@ -49,7 +49,7 @@ pub struct Intake {
     reading_long: Semaphore,
 }
 
-impl Intake {
+impl BodyBudget {
     pub fn new(config: &Config) -> Self {
         Self {
             bytes_max: config.body_bytes_max,
@@ -219,7 +219,7 @@ pub struct BodySlot {
 #[derive(Debug)]
 struct Unread {
     body: BoxBody<Bytes, io::Error>,
-    intake: Arc<Intake>,
+    intake: Arc<BodyBudget>,
     origin: Origin,
     /// Has the caller sent nothing yet, and waits to be told to (`Expect: 100-continue`)?
     is_held_back: bool,
@@ -241,7 +241,7 @@ struct Held {
     /// Under which it is counted.
     id: u64,
     is_strangers: bool,
-    intake: Arc<Intake>,
+    intake: Arc<BodyBudget>,
 }
 
 impl Held {
@@ -265,7 +265,7 @@ fn no_space() -> Error {
 
 impl BodySlot {
     /// The slot of a request that came in.
-    pub fn new(body: BoxBody<Bytes, io::Error>, is_held_back: bool, origin: Origin, intake: &Arc<Intake>) -> Self {
+    pub fn new(body: BoxBody<Bytes, io::Error>, is_held_back: bool, origin: Origin, intake: &Arc<BodyBudget>) -> Self {
         let unread = Unread { body, intake: intake.clone(), origin, is_held_back };
         Self { unread: Mutex::new(Some(unread)), read: OnceLock::new() }
     }
@@ -298,7 +298,7 @@ impl BodySlot {
     }
 
     /// Its limits, once it was read.
-    pub fn intake(&self) -> Option<&Intake> {
+    pub fn intake(&self) -> Option<&BodyBudget> {
         self.read.get().map(|held| &*held.intake)
     }
 

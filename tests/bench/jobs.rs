@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use roster::features::jobs::{self, Processor, Rules, ClaimRequest};
+use roster::features::jobs::{self, Processor, RetrySettings, ClaimRequest};
 use roster::kernel::app::App;
 use roster::kernel::authz::principal::Identity;
 use roster::kernel::config::Config;
@@ -37,7 +37,7 @@ pub fn run(figures: &mut Figures) {
 /// What the writer spent on claims, each with its queues, its job and its row in the audit; without the commit.
 async fn claims(directory: &Path) -> Duration {
     let app = App::open(Config::of(directory), &roster::server::features::FEATURES).await.expect("open");
-    let rules = Rules::from_config(&app.config);
+    let rules = RetrySettings::from_config(&app.config);
     let mut took = Duration::ZERO;
     for n in 0..WARM_UP + CLAIMS {
         let wish = ClaimRequest {

@@ -484,7 +484,7 @@ async fn an_import_looks_at_as_many_files_as_allowed() {
 /// What hooks will do, on an application in this process: there is no operation for it.
 #[tokio::test]
 async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_jobs() {
-    use roster::features::quotas::{QuotaCheck, Rules};
+    use roster::features::quotas::{QuotaCheck, QuotaSettings};
     use roster::features::videos::path::VideoPath;
     use roster::features::videos::{self, Registration, Video};
     use roster::kernel::app::{App, Changed, Transaction};
@@ -492,11 +492,11 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
 
     async fn change<T: Send + 'static>(
         app: &App,
-        change: impl FnOnce(&Transaction<'_>, &Rules, &Identity) -> roster::kernel::error::Result<Changed<T>>
+        change: impl FnOnce(&Transaction<'_>, &QuotaSettings, &Identity) -> roster::kernel::error::Result<Changed<T>>
         + Send
         + 'static,
     ) -> roster::kernel::error::Result<T> {
-        let rules = Rules::from_config(&app.config);
+        let rules = QuotaSettings::from_config(&app.config);
         let made = app.change(&Identity::command_line(), "test", move |t, caller| change(t, &rules, caller)).await;
         made.map(|made| made.answer)
     }
@@ -510,7 +510,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     let named = |name: &str| roster::features::members::NewMember { username: Some(name.into()), ..Default::default() };
     let (kim, lee) = (named("kim"), named("lee"));
     let [kim, lee] = change(&app, move |t, _, _| {
-        let capacity = || roster::features::members::require_room(t.snapshot(), 2);
+        let capacity = || roster::features::members::require_capacity(t.snapshot(), 2);
         let ids = [
             roster::features::members::create(t, capacity()?, &kim)?,
             roster::features::members::create(t, capacity()?, &lee)?,
@@ -529,7 +529,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
         app.read(move |r| videos::get(r, &id)).await.expect("the video")
     };
     let used = async |member| {
-        let (rules, snapshot) = (Rules::from_config(&app.config), app.snapshot());
+        let (rules, snapshot) = (QuotaSettings::from_config(&app.config), app.snapshot());
         app.read(move |r| roster::features::quotas::account(r, &rules, &snapshot, member))
             .await
             .expect("an account")
@@ -541,7 +541,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
     let other = register("kim/b.mp4", 30).await;
     let former = video.clone();
     let resize = |video: Video, size: i64, fit: QuotaCheck| {
-        change(&app, move |t: &Transaction<'_>, rules: &Rules, caller: &Identity| {
+        change(&app, move |t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity| {
             videos::resize(t, rules, caller, (&video, size, fit))
         })
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use crate::features::api_keys::{self, KeyRow, NewKey, Shown, store};
+use crate::features::api_keys::{self, KeyRow, NewKey, CreatedKey, store};
 use crate::features::members;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
@@ -485,9 +485,9 @@ impl Api {
     }
 }
 
-fn shown(shown: Shown, reach: Reach) -> Changed<ApiKeySecret> {
+fn shown(shown: CreatedKey, reach: Reach) -> Changed<ApiKeySecret> {
     let entry = entry(&shown.key, reach).after(api_keys::described(&shown.key));
-    let Shown { key, text, change } = shown;
+    let CreatedKey { key, text, change } = shown;
     Changed::new(ApiKeySecret::from((key, text)), entry).policy([change])
 }
 

@@ -75,7 +75,7 @@ pub struct NewKey {
 }
 
 /// A key that was just made or rotated, with its text, which nobody can show again.
-pub struct Shown {
+pub struct CreatedKey {
     pub key: KeyRow,
     /// Absent for one that was made elsewhere.
     pub text: Option<String>,
@@ -83,7 +83,7 @@ pub struct Shown {
 }
 
 /// Makes a key, if its owner has fewer than `most`.
-pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -> Result<Shown> {
+pub fn create(t: &Transaction<'_>, caller: &Identity, new: &NewKey, most: u64) -> Result<CreatedKey> {
     if store::count_keys(t, &new.owner)? >= most {
         let limit = match new.owner {
             Owner::Member(_) => "limits.api_keys_per_member",
@@ -151,7 +151,7 @@ fn end_of(kind: &Kind, wanted: Option<Timestamp>, now: Timestamp) -> Result<Time
 
 /// Gives a key a new text and a new life; the former text works on for its kind's grace, one before that ends now. Who
 /// rotates it answers for its scopes from now on: a former text that somebody else knew ends now (`promise::grace_ms`).
-pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<Shown> {
+pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result<CreatedKey> {
     if former.is_emergency() {
         return Err(ErrorCode::EmergencyKey.into());
     }
@@ -169,9 +169,9 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
     shown(t, former.id, Some(text))
 }
 
-fn shown(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Result<Shown> {
+fn shown(t: &Transaction<'_>, id: ApiKeyId, text: Option<String>) -> Result<CreatedKey> {
     let key = store::find_key(t, id)?.ok_or(ErrorCode::ApiKeyNotFound)?;
-    Ok(Shown { key, text, change: authz::store::api_key(t, id)? })
+    Ok(CreatedKey { key, text, change: authz::store::api_key(t, id)? })
 }
 
 /// Takes a key away; it is refused from the next request on.

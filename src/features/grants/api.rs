@@ -147,7 +147,7 @@ impl Api {
             let member = match find(t, body.authentik_sub.as_deref(), body.uid)? {
                 Some(member) => member.id,
                 None if new.authentik_sub.is_some() => {
-                    let id = members::create(t, members::require_room(t.snapshot(), members_max)?, &new)?;
+                    let id = members::create(t, members::require_capacity(t.snapshot(), members_max)?, &new)?;
                     changes.push(authz::store::member_state(t, id)?);
                     is_new = true;
                     id
@@ -167,7 +167,7 @@ impl Api {
             let mut after = described(&right, id);
             after["member_created"] = is_new.into();
             let entry = Entry::new("member", member).after(after);
-            let created = is_new.then(|| members::happened(t, Kind::MemberCreated, member));
+            let created = is_new.then(|| members::member_event(t, Kind::MemberCreated, member));
             Ok(Changed::new(answer, entry).policy(changes).event(created))
         };
         let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::features::members::limits::{MemberLimits, require_capacity_of};
-use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create_as, happened, password};
+use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create_as, member_event, password};
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -166,7 +166,7 @@ pub async fn look(app: &App, token: &str) -> Result<Invited> {
 
 /// Somebody who was invited and has no account yet.
 #[derive(Debug)]
-pub struct Newcomer {
+pub struct InvitedMember {
     pub username: Option<String>,
     /// That of the invitation when absent.
     pub email: Option<String>,
@@ -175,8 +175,8 @@ pub struct Newcomer {
 }
 
 /// Makes an account of an invitation: an active member of the organization, with the role.
-pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newcomer: Newcomer) -> Result<MemberId> {
-    let Newcomer { username, email, display_name, password } = newcomer;
+pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newcomer: InvitedMember) -> Result<MemberId> {
+    let InvitedMember { username, email, display_name, password } = newcomer;
     // The link comes first: without it nobody makes the server hash.
     let invited = look(app, token).await?;
     let reach = Reach::Tenant(invited.invitation.organization);
@@ -194,7 +194,7 @@ pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newc
         create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
         let person = authz::store::member_state(t, id)?;
         let seat = join(t, &invitation, id)?;
-        let created = happened(t, Kind::MemberCreated, id).within(invitation.organization);
+        let created = member_event(t, Kind::MemberCreated, id).within(invitation.organization);
         Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
     };
     let caller = Identity::new(Principal::Member(id), exchange.clone());

@@ -7,14 +7,14 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::jobs::wait::{self, WaitingWorkers};
-use crate::features::jobs::{self, Filter, Holder, Job, Processor, Report, Rules, StepState, ClaimRequest, store};
+use crate::features::jobs::{self, Filter, LeaseHolder, Job, Processor, Report, RetrySettings, StepState, ClaimRequest, store};
 use crate::features::members;
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminOrKey;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::authz::{self, Reach, Whose};
+use crate::kernel::authz::{self, Reach, RowScope};
 use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::{Body, OptionalBody, Page, Reply, Tag, ok};
@@ -449,7 +449,7 @@ impl Api {
     ) -> Reply<JobView> {
         let body = body.read(request).await?.unwrap_or(JobHeartbeat { lease_id: None, steps: None });
         let reports: Vec<Report> = body.steps.unwrap_or_default().into_iter().map(Into::into).collect();
-        let rules = Rules::from_config(&self.app.config);
+        let rules = RetrySettings::from_config(&self.app.config);
         let report = move |t: &Transaction<'_>, caller: &Identity| {
             let holder = holder(t, caller, Permission::JOB_HEARTBEAT, (id.0, body.lease_id))?;
             jobs::heartbeat(t, &holder, &reports, rules)
@@ -483,7 +483,7 @@ impl Api {
     #[oai(path = "/:id/fail", method = "post", operation_id = "fail_job")]
     async fn fail_job(&self, caller: AdminOrKey, id: Path<JobId>, body: Body<FailJob>) -> Reply<JobView> {
         let FailJob { lease_id, error, retry } = body.0;
-        let rules = Rules::from_config(&self.app.config);
+        let rules = RetrySettings::from_config(&self.app.config);
         let fail = move |t: &Transaction<'_>, caller: &Identity| {
             let holder = holder(t, caller, Permission::JOB_FAIL, (id.0, lease_id))?;
             jobs::fail(t, &holder, &error.0, retry.unwrap_or(true), rules)
@@ -518,9 +518,9 @@ fn holder(
     caller: &Identity,
     permission: Permission,
     (job, lease): (JobId, Option<LeaseId>),
-) -> Result<Holder> {
+) -> Result<LeaseHolder> {
     let reach: Reach = authz::require(t.snapshot(), caller, permission)?;
-    Ok(Holder { job, worker: worker(caller), lease, reach })
+    Ok(LeaseHolder { job, worker: worker(caller), lease, reach })
 }
 
 /// A job as an organization sees it, or as it is: neither its path nor its errors name somebody who has left.
@@ -539,8 +539,8 @@ fn seen_by(caller: &Identity, reach: Option<OrganizationId>, job: &Job) -> Optio
 
 /// Which jobs a caller sees: by the permission those of its reach, without it the own ones.
 fn sight(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Filter> {
-    Ok(match Whose::of(snapshot, caller, permission, "jobs:read")? {
-        Whose::All(reach) => Filter { organization: reach.organization(), ..Filter::default() },
-        Whose::Own(member) => Filter { member: Some(member), ..Filter::default() },
+    Ok(match RowScope::of(snapshot, caller, permission, "jobs:read")? {
+        RowScope::All(reach) => Filter { organization: reach.organization(), ..Filter::default() },
+        RowScope::Own(member) => Filter { member: Some(member), ..Filter::default() },
     })
 }

@@ -194,13 +194,13 @@ pub struct Report {
 
 /// The settings that this file follows.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct RetrySettings {
     pub attempts_max: i64,
     pub backoff_ms: i64,
     pub processors_max: usize,
 }
 
-impl Rules {
+impl RetrySettings {
     pub fn from_config(config: &Config) -> Self {
         Self {
             attempts_max: i64::try_from(config.job_attempts_max).unwrap_or(i64::MAX),
@@ -272,7 +272,7 @@ impl ClaimRequest {
 ///
 /// Members take turns: first comes whose last job was given out longest ago, and within a member the job whose time came
 /// first. So a member with thousands of jobs holds nobody up.
-pub fn claim(t: &Transaction<'_>, wish: &ClaimRequest, rules: Rules) -> Result<Changed<Vec<Job>>> {
+pub fn claim(t: &Transaction<'_>, wish: &ClaimRequest, rules: RetrySettings) -> Result<Changed<Vec<Job>>> {
     let expired = expire(t, rules)?;
     let claimed = queue::take(t, wish)?;
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
@@ -283,7 +283,7 @@ pub fn claim(t: &Transaction<'_>, wish: &ClaimRequest, rules: Rules) -> Result<C
 }
 
 /// Leases that ran out count as attempts, as of the moment when they ended: it does not matter who looks, and when.
-pub fn expire(t: &Transaction<'_>, rules: Rules) -> Result<Changed<()>> {
+pub fn expire(t: &Transaction<'_>, rules: RetrySettings) -> Result<Changed<()>> {
     /// The next look takes the rest. Each is a job and a row of the audit, and all who write wait for them.
     const AT_ONCE_MAX: u64 = 20;
     let mut changed = Changed::nothing(());
@@ -293,7 +293,7 @@ pub fn expire(t: &Transaction<'_>, rules: Rules) -> Result<Changed<()>> {
         // Nobody holds it any more: a late word from its worker is not taken for a repeat.
         (job.leased_by, job.lease) = (None, None);
         let what =
-            give_back(t, &mut job, ended_at, "the lease expired without a heartbeat from the worker", rules, true)?;
+            release_lease(t, &mut job, ended_at, "the lease expired without a heartbeat from the worker", rules, true)?;
         changed = recorded(changed, &job, what);
     }
     Ok(changed)
@@ -321,7 +321,7 @@ fn entry(job: &Job, after: Value) -> Entry {
 }
 
 /// A failed attempt: the job waits for another one, or is dead. What is over stays over.
-fn give_back(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules: Rules, retry: bool) -> Result<FailureOutcome> {
+fn release_lease(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules: RetrySettings, retry: bool) -> Result<FailureOutcome> {
     job.attempts = job.attempts.saturating_add(1);
     job.last_error = Some(why.to_owned());
     (job.leased_until, job.processors) = (None, None);
@@ -330,7 +330,7 @@ fn give_back(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules
         FailureOutcome::Queued => {
             job.run_at = at.plus_ms(rules.backoff_ms(job.attempts));
             "queued".clone_into(&mut job.state);
-            begin_anew(&mut job.steps);
+            restart(&mut job.steps);
         }
         FailureOutcome::Dead => {
             "dead".clone_into(&mut job.state);
@@ -345,7 +345,7 @@ fn give_back(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules
 }
 
 /// What did not come to its end begins again.
-fn begin_anew(steps: &mut [Step]) {
+fn restart(steps: &mut [Step]) {
     for step in steps.iter_mut().filter(|step| !step.state.is_over()) {
         *step = Step { state: StepState::Waiting, ..Step::new(step.processor) };
     }
@@ -370,7 +370,7 @@ fn save(t: &Transaction<'_>, job: &Job) -> Result<()> {
 
 /// Who reports, on which job, and in whose reach it must be.
 #[derive(Debug, Clone)]
-pub struct Holder {
+pub struct LeaseHolder {
     pub job: JobId,
     pub worker: String,
     /// Tells leases apart where workers share a key.
@@ -378,7 +378,7 @@ pub struct Holder {
     pub reach: Reach,
 }
 
-impl Holder {
+impl LeaseHolder {
     fn find(&self, t: &Transaction<'_>) -> Result<Job> {
         let job = store::find(t, self.job)?.ok_or(ErrorCode::JobNotFound)?;
         let is_near = self.reach.organization().is_none_or(|only| job.organization == Some(only));
@@ -397,7 +397,7 @@ impl Holder {
 }
 
 /// The worker lives, and says how far it is. When that was the last step, the job is done.
-pub fn heartbeat(t: &Transaction<'_>, holder: &Holder, reports: &[Report], rules: Rules) -> Result<Changed<Job>> {
+pub fn heartbeat(t: &Transaction<'_>, holder: &LeaseHolder, reports: &[Report], rules: RetrySettings) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     if job.state == "done" && holder.is_of(&job) {
         return Ok(Changed::nothing(job));
@@ -413,7 +413,7 @@ pub fn heartbeat(t: &Transaction<'_>, holder: &Holder, reports: &[Report], rules
     Ok(Changed::nothing(job))
 }
 
-fn take_reports(job: &mut Job, reports: &[Report], rules: Rules) -> Result<()> {
+fn take_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Result<()> {
     for report in reports {
         let word = report.processor.word();
         if !job.covers(report.processor) {
@@ -440,7 +440,7 @@ fn take_reports(job: &mut Job, reports: &[Report], rules: Rules) -> Result<()> {
 
 /// The worker has done its part: what it did not report as skipped is completed. What it did not claim waits for another
 /// worker.
-pub fn complete(t: &Transaction<'_>, holder: &Holder) -> Result<Changed<Job>> {
+pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     let is_repeat = job.state != "leased" && job.last_error.is_none() && holder.is_of(&job);
     if is_repeat {
@@ -483,14 +483,14 @@ fn finish(t: &Transaction<'_>, mut job: Job) -> Result<Changed<Job>> {
 }
 
 /// The worker could not do it.
-pub fn fail(t: &Transaction<'_>, holder: &Holder, why: &str, retry: bool, rules: Rules) -> Result<Changed<Job>> {
+pub fn fail(t: &Transaction<'_>, holder: &LeaseHolder, why: &str, retry: bool, rules: RetrySettings) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     let is_repeat = matches!(job.state.as_str(), "queued" | "held" | "dead") && job.last_error.is_some();
     if is_repeat && holder.is_of(&job) {
         return Ok(Changed::nothing(job));
     }
     holder.require(&job, t.now())?;
-    let fate = give_back(t, &mut job, t.now(), why, rules, retry)?;
+    let fate = release_lease(t, &mut job, t.now(), why, rules, retry)?;
     let changed = recorded(Changed::nothing(()), &job, fate);
     let job = store::get(t, job.id)?;
     Ok(changed.map(|()| job))
@@ -498,13 +498,13 @@ pub fn fail(t: &Transaction<'_>, holder: &Holder, why: &str, retry: bool, rules:
 
 /// A dead job gets all its attempts again.
 pub fn retry(t: &Transaction<'_>, reach: Reach, id: JobId) -> Result<Changed<Job>> {
-    let mut job = Holder { job: id, worker: String::new(), lease: None, reach }.find(t)?;
+    let mut job = LeaseHolder { job: id, worker: String::new(), lease: None, reach }.find(t)?;
     if job.state != "dead" {
         return Err(ErrorCode::JobNotDead.into());
     }
     (job.attempts, job.run_at, job.leased_by, job.lease) = (0, t.now(), None, None);
     "queued".clone_into(&mut job.state);
-    begin_anew(&mut job.steps);
+    restart(&mut job.steps);
     save(t, &job)?;
     let entry = entry(&job, json!({"state": "queued", "attempts": 0}));
     Ok(Changed::new(store::get(t, id)?, entry))
@@ -524,7 +524,7 @@ pub struct Filter {
 /// Counts attempts of leases that ran out while nobody claimed anything, and opens what an organization that is active
 /// again has left. Called often: mostly it reads two indexes. In pieces, between which others write.
 pub async fn maintain(app: &App) -> Result<()> {
-    let rules = Rules::from_config(&app.config);
+    let rules = RetrySettings::from_config(&app.config);
     while app.read(|r| store::has_expired(r, Timestamp::now())).await? {
         app.change(&Identity::command_line(), "job.expire", move |t, _| expire(t, rules)).await?;
     }
@@ -565,9 +565,9 @@ mod tests {
 
     #[test]
     fn the_wait_doubles_up_to_a_day() {
-        let rules = Rules { attempts_max: 5, backoff_ms: 30_000, processors_max: 2 };
+        let rules = RetrySettings { attempts_max: 5, backoff_ms: 30_000, processors_max: 2 };
         assert_eq!([1, 2, 3, 4].map(|n| rules.backoff_ms(n)), [30_000, 60_000, 120_000, 240_000]);
         assert_eq!([13, 1_000, i64::MAX].map(|n| rules.backoff_ms(n)), [86_400_000; 3]);
-        assert_eq!(Rules { backoff_ms: 0, ..rules }.backoff_ms(9), 0);
+        assert_eq!(RetrySettings { backoff_ms: 0, ..rules }.backoff_ms(9), 0);
     }
 }

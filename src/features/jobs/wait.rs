@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::queue::{self, Wanted};
-use super::{Job, Rules, ClaimRequest};
+use super::{Job, RetrySettings, ClaimRequest};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
@@ -153,7 +153,7 @@ async fn until(due: Option<Timestamp>) {
 async fn claim_now(app: &App, caller: &Identity, wish: &ClaimRequest) -> Result<Vec<Job>> {
     /// A claim that finds nothing where there seemed to be something has put that right, or others were quicker.
     const ROUNDS_MAX: usize = 100;
-    let rules = Rules::from_config(&app.config);
+    let rules = RetrySettings::from_config(&app.config);
     for _ in 0..ROUNDS_MAX {
         require_worker(&app.snapshot(), caller)?;
         let wanted = wish.wanted();

@@ -1,6 +1,6 @@
 //! How many members an organization may make.
 
-use super::{Capacity, require_room, store};
+use super::{Capacity, require_capacity, store};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
@@ -37,7 +37,7 @@ pub fn require_capacity_of(
     organization: OrganizationId,
     limits: MemberLimits,
 ) -> Result<Capacity> {
-    require_room(t.snapshot(), limits.members_max)?;
+    require_capacity(t.snapshot(), limits.members_max)?;
     let each_max = limits.each(t.snapshot());
     if !t.snapshot().is_platform(organization) && store::has_made(t, organization, each_max)? {
         let message = format!("this organization made {each_max} members already (limits.members_per_organization)");

@@ -251,7 +251,7 @@ fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) ->
 
 /// What others are to hear of a member. No name of the person is in it: whoever tells of it reads them then, so that who
 /// is erased is erased. Those of the organization hear it whose only one it is.
-pub fn happened(t: &Transaction<'_>, kind: Kind, id: MemberId) -> Event {
+pub fn member_event(t: &Transaction<'_>, kind: Kind, id: MemberId) -> Event {
     Event::new(kind, serde_json::json!({})).about(id).within(t.snapshot().only_tenant(id).map(|tenant| tenant.id))
 }
 
@@ -260,12 +260,12 @@ pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Eve
     let names = |member: &Member| (member.username.clone(), member.email.clone(), member.display_name.clone());
     let switched = if member.is_active() { Kind::MemberActivated } else { Kind::MemberSuspended };
     let differing = [(Kind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
-    differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| happened(t, kind, member.id)).collect()
+    differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| member_event(t, kind, member.id)).collect()
 }
 
 /// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
 pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
-    let mut event = happened(t, Kind::MemberDeleted, id);
+    let mut event = member_event(t, Kind::MemberDeleted, id);
     if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
         event.data = serde_json::json!({"sftpgo_username": name});
     }
@@ -317,7 +317,7 @@ pub fn folded(text: &str) -> String {
 pub struct Capacity(Option<OrganizationId>);
 
 /// Fails when the site has as many members as it may have. Who was erased is none.
-pub fn require_room(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
+pub fn require_capacity(snapshot: &Snapshot, members_max: u64) -> Result<Capacity> {
     if (snapshot.members() as u64) < members_max { Ok(Capacity(None)) } else { Err(ErrorCode::SiteFull.into()) }
 }
 
@@ -373,7 +373,7 @@ pub fn register(t: &Transaction<'_>, new: &NewMember, members_max: u64) -> Resul
         }
         Some(_) => return Err(ErrorCode::EmailExists.into()),
         None => {
-            let id = create(t, require_room(t.snapshot(), members_max)?, new)?;
+            let id = create(t, require_capacity(t.snapshot(), members_max)?, new)?;
             writes::set_status(t, id, "pending")?;
             id
         }
@@ -554,7 +554,7 @@ pub async fn create_first_administrator(
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
         let changes = [authz::store::member_state(t, id)?, authz::store::membership(t, platform.id, id)?];
-        let created = happened(t, Kind::MemberCreated, id).within(platform.id);
+        let created = member_event(t, Kind::MemberCreated, id).within(platform.id);
         Ok(Changed::new(id, entry).policy(changes).event([created]))
     };
     app.change(&Identity::command_line(), "member.create_first_administrator", create_admin)

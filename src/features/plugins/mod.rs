@@ -418,7 +418,7 @@ pub struct Room {
 }
 
 /// Fails when there is no place for one more version under this name.
-pub fn require_room(r: &Reader<'_>, organization: OrganizationId, name: &str, room: Room) -> Result<()> {
+pub fn require_quota(r: &Reader<'_>, organization: OrganizationId, name: &str, room: Room) -> Result<()> {
     let full = |what: String| Err(Error::new(ErrorCode::PluginsFull).saying(format!("{what}: delete some")));
     match store::find_plugin(r, organization, name)? {
         Some(known) if store::count_versions(r, known.id)? >= room.versions_max => {
@@ -451,7 +451,7 @@ pub fn store_version(
     {
         return Ok((store::get(t, organization, &name)?, number, false));
     }
-    require_room(t, organization, &name, room)?;
+    require_quota(t, organization, &name, room)?;
     let mut plugin = match known {
         Some(known) => known,
         None => store::insert_plugin(t, organization, &name)?,

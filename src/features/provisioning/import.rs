@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::{Edit, NewUser, User};
 use crate::features::members::{folded, is_display_name, is_email, is_username};
-use crate::features::quotas::{Rules, SIZE_MAX};
+use crate::features::quotas::{QuotaSettings, SIZE_MAX};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Field, Result};
@@ -142,7 +142,7 @@ pub enum Plan {
 }
 
 /// What a row would do, without doing it.
-pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, row: &Row) -> Result<Plan> {
+pub fn plan(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, row: &Row) -> Result<Plan> {
     let wanted = match understood(row, snapshot) {
         Ok(wanted) => wanted,
         Err(faults) => return Ok(Plan::Failed(faults)),

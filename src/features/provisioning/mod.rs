@@ -8,10 +8,10 @@ pub mod spreadsheet;
 use serde_json::json;
 
 use crate::features::members::{
-    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, happened, join,
-    owner_of_folder, require_room,
+    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, member_event, join,
+    owner_of_folder, require_capacity,
 };
-use crate::features::quotas::{self, Account, Rules};
+use crate::features::quotas::{self, Account, QuotaSettings};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::delegation::{self, Touch};
@@ -87,12 +87,12 @@ pub fn require_folder_name(new: &NewUser) -> Result<()> {
 }
 
 /// The member with all that belongs to it.
-pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, id: MemberId) -> Result<User> {
+pub fn get(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, id: MemberId) -> Result<User> {
     complete(r, snapshot, rules, members::get_member(r, id)?)
 }
 
 /// What belongs to a member.
-pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &Rules, member: Member) -> Result<User> {
+pub fn complete(r: &Reader<'_>, snapshot: &Snapshot, rules: &QuotaSettings, member: Member) -> Result<User> {
     let id = member.id;
     Ok(User {
         status_reason: members::find_status_reason(r, id)?,
@@ -150,9 +150,9 @@ fn refused(taken: Vec<(ErrorCode, Field)>) -> Result<()> {
 }
 
 /// Creates a member with all that belongs to it.
-pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
+pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_max: u64) -> Result<Changed<MemberId>> {
     require_folder_name(new)?;
-    let capacity = require_room(t.snapshot(), members_max)?;
+    let capacity = require_capacity(t.snapshot(), members_max)?;
     let sftpgo_username = new.sftpgo_username();
     let names = Names {
         username: Some(&new.username),
@@ -188,7 +188,7 @@ pub fn make(t: &Transaction<'_>, rules: &Rules, new: &NewUser, members_max: u64)
         changes.extend(join(t, organization, id)?);
         entry = entry.within(organization);
     }
-    let told = |kind| happened(t, kind, id).within(new.organization);
+    let told = |kind| member_event(t, kind, id).within(new.organization);
     let welcomed = new.welcome.as_ref().map(|maker| told(Kind::MemberWelcomed).promised_by(maker));
     let told: Vec<_> = std::iter::once(told(Kind::MemberCreated)).chain(welcomed).collect();
     Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
@@ -257,7 +257,7 @@ impl Edit {
 /// Changes what differs; answers the names of the fields.
 pub fn edit(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     reach: Reach,
     user: &User,
     edit: &Edit,
@@ -295,7 +295,7 @@ pub fn edit(
         changes.extend(join(t, organization, id)?);
     }
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
-    let updated = is_of_member.then(|| happened(t, Kind::MemberUpdated, id));
+    let updated = is_of_member.then(|| member_event(t, Kind::MemberUpdated, id));
     let entry = Entry::new("member", id).within(reach.organization()).after(json!({"fields": &fields}));
     Ok(Changed::new(fields, entry).policy(changes).event(updated).and(counted))
 }
@@ -317,7 +317,7 @@ pub fn switch(
     members::set_status_reason(t, id, reason)?;
     members::touch(t, id)?;
     let kind = if is_active { Kind::MemberActivated } else { Kind::MemberSuspended };
-    let event = (!changes.is_empty()).then(|| happened(t, kind, id));
+    let event = (!changes.is_empty()).then(|| member_event(t, kind, id));
     let status = if is_active { "active" } else { "suspended" };
     // The reason is somebody's own words, perhaps about a person: the audit knows only that there is one.
     let after = json!({"fields": ["status"], "status": status, "has_reason": reason.is_some()});

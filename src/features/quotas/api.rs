@@ -8,9 +8,9 @@ use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 
 use crate::features::members;
-use crate::features::quotas::recount::{self, Counted, Difference, Whose};
+use crate::features::quotas::recount::{self, Counted, Difference, RecountTarget};
 use crate::features::quotas::store::{self, Ceiling, Held};
-use crate::features::quotas::{self, Account, Rules, set_quota};
+use crate::features::quotas::{self, Account, QuotaSettings, set_quota};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{AdminOrKey, MemberCaller, MemberOrKey};
@@ -300,9 +300,9 @@ impl Recounted {
 impl From<Difference> for Drift {
     fn from(difference: Difference) -> Self {
         let (of, id) = match difference.whose {
-            Whose::Member(id) => (DriftOf::Member, Some(id.to_string())),
-            Whose::Organization(id) => (DriftOf::Organization, Some(id.to_string())),
-            Whose::Site => (DriftOf::Site, None),
+            RecountTarget::Member(id) => (DriftOf::Member, Some(id.to_string())),
+            RecountTarget::Organization(id) => (DriftOf::Organization, Some(id.to_string())),
+            RecountTarget::Site => (DriftOf::Site, None),
         };
         let Difference { used, ledger, videos, reserved, reservations, .. } = difference;
         Self { of, id, used, ledger, videos, reserved, reservations }
@@ -328,7 +328,7 @@ impl Api {
     #[oai(path = "/me/quota", method = "get", operation_id = "get_my_quota")]
     async fn get_my_quota(&self, caller: MemberOrKey) -> Reply<QuotaView> {
         let member = authz::require_own(&caller, "quotas:read")?;
-        let (rules, snapshot) = (Rules::from_config(&self.app.config), self.app.snapshot());
+        let (rules, snapshot) = (QuotaSettings::from_config(&self.app.config), self.app.snapshot());
         let account = self.app.read(move |r| quotas::account(r, &rules, &snapshot, member)).await?;
         let warning = account.warning();
         Ok(ok(account.into()).quota_warning(warning))
@@ -352,7 +352,7 @@ impl Api {
     ) -> Reply<Page<MemberQuota>> {
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_LIST)?;
         let (window, keyword) = (Window::new(limit.0, offset.0, after.0)?, like(keyword.0.as_deref()));
-        let default_bytes = Rules::from_config(&self.app.config).default_bytes;
+        let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
         let list = move |r: &Reader<'_>| {
             let now = (Timestamp::now(), default_bytes);
             store::list_quotas(r, (reach.organization(), keyword.as_deref()), now, &window)
@@ -372,7 +372,7 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<UpdateQuota>,
     ) -> Reply<MemberQuota> {
-        let rules = Rules::from_config(&self.app.config);
+        let rules = QuotaSettings::from_config(&self.app.config);
         let update = move |t: &Transaction<'_>, caller: &Identity| {
             delegation::require_any(caller, Gift::Quota)?;
             let reach = authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
@@ -494,7 +494,7 @@ impl Api {
         const SHOWN: u64 = 10;
         let reach = authz::require(&self.app.snapshot(), &caller, Permission::QUOTA_USAGE)?;
         let limit = Window::new(limit.0.or(Some(SHOWN)), None, None)?.limit;
-        let default_bytes = Rules::from_config(&self.app.config).default_bytes;
+        let default_bytes = QuotaSettings::from_config(&self.app.config).default_bytes;
         let sum_up = move |r: &Reader<'_>| {
             let (now, only) = (Timestamp::now(), reach.organization());
             let site = if only.is_none() { Some(site(store::site_usage(r, now)?)) } else { None };
@@ -537,7 +537,7 @@ fn ceiling(t: &Transaction<'_>, organization: OrganizationId) -> Result<Ceiling>
 /// An organization hands out what it has: beyond the default there must be a ceiling above it.
 fn require_may_set(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     reach: Reach,
     (member, size): (MemberId, Option<i64>),
 ) -> Result<()> {

@@ -37,14 +37,14 @@ const FULL: i64 = 100;
 
 /// What the settings say of quotas.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct QuotaSettings {
     pub default_bytes: i64,
     pub videos_max: i64,
     pub reservations_max: i64,
     pub reservation_ttl_ms: i64,
 }
 
-impl Rules {
+impl QuotaSettings {
     pub fn from_config(config: &Config) -> Self {
         let number = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
         Self {
@@ -173,7 +173,7 @@ pub fn organization_of(snapshot: &Snapshot, member: MemberId) -> Option<Organiza
 /// refused for them.
 pub fn adjust(
     w: &Writer<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: Delta,
 ) -> Result<Account> {
@@ -210,7 +210,7 @@ fn does_not_fit(cause: ErrorCode, need: i64) -> Error {
 /// The same with its row in the ledger, and the events that follow from where the usage stands now.
 pub fn count(
     w: &Writer<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     (member, organization): (MemberId, Option<OrganizationId>),
     delta: Delta,
     reason: Reason<'_>,
@@ -281,7 +281,7 @@ pub fn is_open(r: &Reader<'_>, account: &Account) -> Result<bool> {
 
 /// Something did not fit. Where not even a byte is free, the quota counts as full until something is freed; what was only
 /// too large closes nothing. Answers nothing where the same was said a moment ago.
-pub fn note_refusal(t: &Transaction<'_>, rules: &Rules, member: MemberId, need: i64) -> Result<Option<Event>> {
+pub fn note_refusal(t: &Transaction<'_>, rules: &QuotaSettings, member: MemberId, need: i64) -> Result<Option<Event>> {
     const COALESCED_MS: i64 = 60_000;
     ensure_account(t, member)?;
     let Some(account) = store::find_account(t, member, t.now(), rules.default_bytes)? else { return Ok(None) };
@@ -312,7 +312,7 @@ pub async fn maintain(app: &App) -> Result<()> {
     const AT_ONCE_MAX: usize = 200;
     app.write_in_batches(store::expire).await?;
     app.write_in_batches(reservations::forget_old).await?;
-    let rules = Rules::from_config(&app.config);
+    let rules = QuotaSettings::from_config(&app.config);
     let mut after = MemberId(uuid::Uuid::nil());
     loop {
         let snapshot = app.snapshot();
@@ -339,7 +339,7 @@ pub async fn maintain(app: &App) -> Result<()> {
     }
 }
 
-fn tell_freed(t: &Transaction<'_>, rules: &Rules, members: &[MemberId]) -> Result<Changed<()>> {
+fn tell_freed(t: &Transaction<'_>, rules: &QuotaSettings, members: &[MemberId]) -> Result<Changed<()>> {
     let mut changed = Changed::nothing(());
     for member in members {
         let account = account(t, rules, t.snapshot(), *member)?;
@@ -352,7 +352,7 @@ fn tell_freed(t: &Transaction<'_>, rules: &Rules, members: &[MemberId]) -> Resul
 }
 
 /// What a member may store, and does.
-pub fn account(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: MemberId) -> Result<Account> {
+pub fn account(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<Account> {
     let now = Timestamp::now();
     let organization = organization_of(snapshot, member);
     let above = match organization {
@@ -367,7 +367,7 @@ pub fn account(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: Membe
 }
 
 /// Has a member room for anything?
-pub fn has_room(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: MemberId) -> Result<bool> {
+pub fn has_room(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &Snapshot, member: MemberId) -> Result<bool> {
     is_open(r, &account(r, rules, snapshot, member)?)
 }
 
@@ -375,7 +375,7 @@ pub fn has_room(r: &Reader<'_>, rules: &Rules, snapshot: &Snapshot, member: Memb
 /// What an organization says holds only under that one.
 pub fn set_quota(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     reach: Reach,
     (member, size): (MemberId, Option<i64>),
 ) -> Result<Changed<bool>> {
@@ -403,7 +403,7 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
     if !is_over_quota(error) {
         return;
     }
-    let (rules, word) = (Rules::from_config(&app.config), error.cause.word());
+    let (rules, word) = (QuotaSettings::from_config(&app.config), error.cause.word());
     let note = move |t: &Transaction<'_>, _: &Identity| {
         let Some(event) = note_refusal(t, &rules, member, need)? else {
             return Ok(Changed::nothing(()));

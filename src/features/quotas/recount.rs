@@ -17,7 +17,7 @@ use crate::kernel::ids::{MemberId, OrganizationId};
 /// An account that is not what its rows say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    pub whose: Whose,
+    pub whose: RecountTarget,
     pub used: i64,
     pub ledger: i64,
     pub videos: i64,
@@ -26,7 +26,7 @@ pub struct Difference {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum RecountTarget {
     Member(MemberId),
     Organization(OrganizationId),
     /// How many videos the site counts; no bytes.
@@ -48,7 +48,7 @@ pub fn count(r: &Reader<'_>) -> Result<Counted> {
     let mut differences = store::list_members(r)?;
     differences.extend(store::list_organizations(r)?);
     if videos != known {
-        let none = Difference { whose: Whose::Site, used: known, ledger: videos, videos, reserved: 0, reservations: 0 };
+        let none = Difference { whose: RecountTarget::Site, used: known, ledger: videos, videos, reserved: 0, reservations: 0 };
         differences.push(none);
     }
     Ok(Counted { members, organizations, videos, differences })
@@ -69,9 +69,9 @@ pub fn repair(t: &Transaction<'_>, caller: &Identity) -> Result<Changed<Counted>
     let changed = counted.differences.iter().fold(Changed::nothing(()), |changed, difference| {
         let Difference { whose, used, ledger, videos, reserved, reservations } = difference;
         let entry = match whose {
-            Whose::Member(id) => Entry::new("quota", id),
-            Whose::Organization(id) => Entry::new("organization_quota", id).within(*id),
-            Whose::Site => Entry::new("site", "videos"),
+            RecountTarget::Member(id) => Entry::new("quota", id),
+            RecountTarget::Organization(id) => Entry::new("organization_quota", id).within(*id),
+            RecountTarget::Site => Entry::new("site", "videos"),
         };
         let before = json!({"used": used, "ledger": ledger, "reserved": reserved});
         changed.also(entry.before(before).after(json!({"used": videos, "reserved": reservations})))

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::recount::{Difference, Whose};
+use super::recount::{Difference, RecountTarget};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -35,7 +35,7 @@ const RECOUNT_MEMBERS: &str = "
 
 /// Members whose account is not what its rows say.
 pub fn list_members(r: &Reader<'_>) -> Result<Vec<Difference>> {
-    r.all(RECOUNT_MEMBERS, &[], |row| difference(Whose::Member(row.get(0)?), row))
+    r.all(RECOUNT_MEMBERS, &[], |row| difference(RecountTarget::Member(row.get(0)?), row))
 }
 
 const RECOUNT_ORGANIZATIONS: &str = "
@@ -60,10 +60,10 @@ const RECOUNT_ORGANIZATIONS: &str = "
 
 /// The same of organizations.
 pub fn list_organizations(r: &Reader<'_>) -> Result<Vec<Difference>> {
-    r.all(RECOUNT_ORGANIZATIONS, &[], |row| difference(Whose::Organization(row.get(0)?), row))
+    r.all(RECOUNT_ORGANIZATIONS, &[], |row| difference(RecountTarget::Organization(row.get(0)?), row))
 }
 
-fn difference(whose: Whose, row: &Row<'_>) -> rusqlite::Result<Difference> {
+fn difference(whose: RecountTarget, row: &Row<'_>) -> rusqlite::Result<Difference> {
     Ok(Difference {
         whose,
         used: row.get(1)?,

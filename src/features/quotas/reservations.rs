@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::reservation_store as store;
-use super::{Delta, Rules, adjust, organization_of};
+use super::{Delta, QuotaSettings, adjust, organization_of};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::db::{Reader, Writer};
@@ -46,7 +46,7 @@ pub fn get(r: &Reader<'_>, member: MemberId, id: ReservationId) -> Result<Reserv
 /// Promises bytes. Answers the warning that fits the usage too.
 pub fn reserve(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     member: MemberId,
     size: i64,
 ) -> Result<Changed<(Reservation, Option<i64>)>> {

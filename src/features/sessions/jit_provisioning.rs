@@ -173,7 +173,7 @@ pub fn apply(
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
             if !filled.is_empty() {
-                events.push(members::happened(t, Kind::MemberUpdated, id));
+                events.push(members::member_event(t, Kind::MemberUpdated, id));
                 done.insert("filled".into(), json!(filled));
                 welcomed.fields = filled;
             }
@@ -181,7 +181,7 @@ pub fn apply(
         // The member was erased concurrently.
         None if t.snapshot().member_state(id).is_some() => return Err(ErrorCode::InvalidLogin.into()),
         None => {
-            let capacity = members::require_room(t.snapshot(), members_max)?;
+            let capacity = members::require_capacity(t.snapshot(), members_max)?;
             let name = ExternalName {
                 provider: arrival.provider.clone(),
                 subject: arrival.subject.clone(),
@@ -189,7 +189,7 @@ pub fn apply(
             };
             members::create_known(t, capacity, id, &name, &offered)?;
             changes.push(authz::store::member_state(t, id)?);
-            events.push(members::happened(t, Kind::MemberCreated, id));
+            events.push(members::member_event(t, Kind::MemberCreated, id));
             done.insert("created".into(), json!(true));
             welcomed.is_new = true;
         }

@@ -131,7 +131,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
                 }),
                 false => Err(ErrorCode::InvalidLogin.into()),
             };
-            let opened = open_while(app, visitor, (id, "password", Shown::OneFactor), counts).await;
+            let opened = open_while(app, visitor, (id, "password", FactorsShown::OneFactor), counts).await;
             // The password was right, even where a second factor is still due.
             if let Some(former) = stored.filter(|_| verified.is_outdated) {
                 passwords::renew_hash(app, id, password, former).await;
@@ -149,7 +149,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
 
 /// What somebody has shown so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
+pub enum FactorsShown {
     OneFactor,
     BothFactors,
 }
@@ -164,7 +164,7 @@ enum Opened {
 }
 
 /// Opens a session for a member who has just proved to be that one.
-pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: Shown) -> Result<Tokens> {
+pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, shown: FactorsShown) -> Result<Tokens> {
     open_while(app, visitor, (member, method, shown), |_| Ok(())).await
 }
 
@@ -172,7 +172,7 @@ pub async fn open(app: &App, visitor: &Visitor, member: MemberId, method: &str, 
 async fn open_while(
     app: &App,
     visitor: &Visitor,
-    (member, method, shown): (MemberId, &str, Shown),
+    (member, method, shown): (MemberId, &str, FactorsShown),
     counts: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
 ) -> Result<Tokens> {
     let (refresh_token, challenge) = (secret::token("rt_")?, secret::token("ch_")?);
@@ -186,7 +186,7 @@ async fn open_while(
         }
         counts(t)?;
         let is_enrolled = second_factor::is_confirmed(t, member)?;
-        if shown == Shown::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
+        if shown == FactorsShown::OneFactor && (is_enrolled || t.snapshot().requires_second_factor(member)) {
             second_factor::insert_challenge(t, &challenge, member, &method, &config)?;
             return Ok(Changed::nothing(Opened::Challenge { token: challenge, is_enrolled }));
         }
@@ -195,7 +195,7 @@ async fn open_while(
             id: SessionId::new(),
             member,
             method,
-            second_factor: shown == Shown::BothFactors,
+            second_factor: shown == FactorsShown::BothFactors,
             refresh_hash,
             refresh_generation: 0,
             rotated_at: t.now(),

@@ -130,7 +130,7 @@ async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) 
             return Ok(Changed::nothing(()));
         }
         let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
-        Ok(Changed::new((), entry).event([members::happened(t, Kind::PasswordForgotten, member.id)]))
+        Ok(Changed::new((), entry).event([members::member_event(t, Kind::PasswordForgotten, member.id)]))
     };
     let caller = Identity::new(Principal::Visitor, exchange);
     app.change(&caller, "password.forgot", ask).await?;

@@ -46,7 +46,7 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
     let attempt = Attempt::new(&members::folded(&email), visitor.exchange.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
     app.guard.mail_throttle.failed(attempt, Timestamp::now());
-    members::require_room(&app.snapshot(), app.config.members_max)?;
+    members::require_capacity(&app.snapshot(), app.config.members_max)?;
     if let Some(username) = username.clone() {
         let folded = members::folded(&email);
         let find = move |r: &crate::kernel::db::Reader<'_>| members::find_login(r, &username);
@@ -62,14 +62,14 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
         NewMember { username, email: Some(email), display_name, password_hash: Some(hash), ..NewMember::default() };
     let (app, exchange) = (app.clone(), visitor.exchange.clone());
     tokio::spawn(async move {
-        if let Err(e) = enter(&app, exchange, new).await {
+        if let Err(e) = store_registration(&app, exchange, new).await {
             tracing::warn!(error = %e, "a registration was not completed");
         }
     });
     Ok(())
 }
 
-enum Entered {
+enum RegistrationResult {
     Pending(MemberId, String),
     /// The mailbox belongs to a member.
     Known(MemberId),
@@ -77,7 +77,7 @@ enum Entered {
     Again,
 }
 
-async fn enter(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Result<()> {
+async fn store_registration(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Result<()> {
     let (email, code) = (new.email.clone().unwrap_or_default(), new_code()?);
     let (sealer, config) = (app.sealer, app.config.clone());
     let enter = move |t: &Transaction<'_>, _: &Identity| {
@@ -89,12 +89,12 @@ async fn enter(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Resu
             // While a code is valid the registration does not change, so the code proves exactly this registration.
             if store::has_token_since(t, id, PURPOSE, since)? {
                 store::contest(t, &place(&sealer, id))?;
-                return Ok(Changed::nothing(Entered::Again));
+                return Ok(Changed::nothing(RegistrationResult::Again));
             }
             if login.member.status != "pending" {
                 let until = t.now().plus_ms(MAIL_PAUSE_MS);
                 store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), None, until)?;
-                return Ok(Changed::nothing(Entered::Known(id)));
+                return Ok(Changed::nothing(RegistrationResult::Known(id)));
             }
             is_contested = true;
         }
@@ -106,15 +106,15 @@ async fn enter(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Resu
         let until = t.now().plus_ms(ms(config.email_code_ttl_s));
         store::insert_token(t, &place(&sealer, id), PURPOSE, Some(id), Some(&data), until)?;
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
-        Ok(Changed::new(Entered::Pending(id, code), entry).policy([change]))
+        Ok(Changed::new(RegistrationResult::Pending(id, code), entry).policy([change]))
     };
     let caller = Identity::new(Principal::Visitor, exchange);
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
-        Entered::Pending(id, code) => writer.email_code(id, email, &code, app.config.email_code_ttl_s),
-        Entered::Known(id) => writer.known_already(id, email),
-        Entered::Again => return Ok(()),
+        RegistrationResult::Pending(id, code) => writer.email_code(id, email, &code, app.config.email_code_ttl_s),
+        RegistrationResult::Known(id) => writer.known_already(id, email),
+        RegistrationResult::Again => return Ok(()),
     };
     mail::send(&app.config, mail).await;
     Ok(())
@@ -154,7 +154,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         store::delete_token(t, &place)?;
         let change = members::confirm(t, id, !is_contested)?;
         let entry = Entry::new("member", id).after(json!({"status": "active"}));
-        let created = members::happened(t, Kind::MemberCreated, id);
+        let created = members::member_event(t, Kind::MemberCreated, id);
         Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
     };
     let caller = Identity::new(Principal::Visitor, visitor.exchange.clone());

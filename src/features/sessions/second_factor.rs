@@ -9,7 +9,7 @@ use serde_json::json;
 use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 use super::factor_store::{self, Factor};
-use super::{Shown, Tokens, open, require_signed_in, store};
+use super::{FactorsShown, Tokens, open, require_signed_in, store};
 use crate::features::members::{self, password};
 use crate::features::sessions::end_sessions;
 use crate::kernel::app::{App, Changed, Transaction, ms};
@@ -238,7 +238,7 @@ pub async fn answer(
     };
     let caller = Identity::new(Principal::Member(member), visitor.exchange.clone());
     let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(ErrorCode::InvalidCode)?;
-    let tokens = open(app, visitor, member, &passed.method, Shown::BothFactors).await?;
+    let tokens = open(app, visitor, member, &passed.method, FactorsShown::BothFactors).await?;
     Ok((tokens, passed.recovery_codes))
 }
 

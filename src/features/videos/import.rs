@@ -11,7 +11,7 @@ use serde_json::json;
 use super::walk::{Found, Taken, walk};
 use super::{Registration, reassign, register, register_ownerless, store};
 use crate::features::members;
-use crate::features::quotas::{self, QuotaCheck, Rules};
+use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
@@ -87,7 +87,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &ImportR
     if found.is_empty() {
         return Ok(());
     }
-    let (rules, queues_job) = (Rules::from_config(&app.config), wish.queues_jobs);
+    let (rules, queues_job) = (QuotaSettings::from_config(&app.config), wish.queues_jobs);
     let made = if wish.is_dry_run {
         let snapshot = app.snapshot();
         app.read(move |r| foreseen(r, &rules, &snapshot, found)).await?
@@ -123,7 +123,7 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &ImportR
     Ok(())
 }
 
-fn foreseen(r: &Reader<'_>, rules: &Rules, snapshot: &authz::snapshot::Snapshot, found: Vec<Found>) -> Result<ImportResult> {
+fn foreseen(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &authz::snapshot::Snapshot, found: Vec<Found>) -> Result<ImportResult> {
     let (mut owners, mut outcome) = (Owners::default(), ImportResult::default());
     let mut more: HashMap<MemberId, i64> = HashMap::new();
     for Found { path, size } in found {
@@ -177,7 +177,7 @@ impl Owners {
 
 /// Gives videos without an owner to whose folders they lie in.
 pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<ImportResult> {
-    let rules = Rules::from_config(&app.config);
+    let rules = QuotaSettings::from_config(&app.config);
     let mut outcome = ImportResult::default();
     let mut after = String::new();
     loop {
@@ -235,7 +235,7 @@ pub async fn claim(app: &App, caller: &Identity, is_dry_run: bool) -> Result<Imp
 
 /// Gives a member the videos without an owner in its own folder.
 pub async fn claim_own(app: &App, caller: &Identity, member: MemberId, is_dry_run: bool) -> Result<ImportResult> {
-    let rules = Rules::from_config(&app.config);
+    let rules = QuotaSettings::from_config(&app.config);
     let mut outcome = ImportResult::default();
     let Some(folder) = app.read(move |r| members::sftpgo_name(r, member)).await? else { return Ok(outcome) };
     let mut after = folder.clone() + "/";

@@ -15,7 +15,7 @@ mod walk;
 use serde_json::{Value, json};
 
 use crate::features::jobs;
-use crate::features::quotas::{self, Account, Delta, QuotaCheck, Reason, Rules, reservations};
+use crate::features::quotas::{self, Account, Delta, QuotaCheck, Reason, QuotaSettings, reservations};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
@@ -80,7 +80,7 @@ pub struct Registered {
 
 impl Registered {
     /// It was there before: the usage is what it is.
-    fn known(t: &Transaction<'_>, rules: &Rules, owner: MemberId, id: String) -> Result<Self> {
+    fn known(t: &Transaction<'_>, rules: &QuotaSettings, owner: MemberId, id: String) -> Result<Self> {
         let warning = quotas::account(t, rules, t.snapshot(), owner)?.warning();
         Ok(Self { id, already_exists: true, warning })
     }
@@ -112,7 +112,7 @@ pub fn list_below(r: &Reader<'_>, folder: &VideoPath, most: u64) -> Result<Vec<V
 /// Registers a file: counts its bytes, stores the video, queues its job. The same file again costs nothing.
 pub fn register(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     new: Registration,
 ) -> Result<Changed<Registered>> {
@@ -137,7 +137,7 @@ pub struct Admitted {
 }
 
 /// The first half of [`register`]: every check that can fail.
-pub fn check_admission(t: &Transaction<'_>, rules: &Rules, new: Registration) -> Result<Admission> {
+pub fn check_admission(t: &Transaction<'_>, rules: &QuotaSettings, new: Registration) -> Result<Admission> {
     if let Some(known) = find_at(t, &new.path)? {
         return Registered::known(t, rules, new.owner, known.id).map(Admission::Known);
     }
@@ -149,7 +149,7 @@ pub fn check_admission(t: &Transaction<'_>, rules: &Rules, new: Registration) ->
 /// The same for a path that is known to have no video, whose bytes are taken by this change of an account.
 fn admit_new(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     path: VideoPath,
     (owner, delta): ((MemberId, Option<OrganizationId>), Delta),
     queues_job: bool,
@@ -185,7 +185,7 @@ pub fn queue_job(w: &Writer<'_>, video: &Video) -> Result<()> {
 /// Registers a file that no member owns, and that so counts for nobody.
 pub fn register_ownerless(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     (path, size): (VideoPath, i64),
     queues_job: bool,
@@ -201,7 +201,7 @@ pub fn register_ownerless(
 /// needs more room; where there is none, nothing changes. A repeat for the same file answers the same.
 pub fn commit_reservation(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     (id, new): (ReservationId, Registration),
 ) -> Result<Changed<Registered>> {
@@ -243,12 +243,12 @@ fn blank(now: Timestamp, path: VideoPath, member: Option<MemberId>, size: i64) -
 }
 
 /// Counts one more video, if the site may have it.
-fn count_in(w: &Writer<'_>, rules: &Rules) -> Result<()> {
+fn count_in(w: &Writer<'_>, rules: &QuotaSettings) -> Result<()> {
     if store::count_in(w, rules.videos_max)? { Ok(()) } else { Err(ErrorCode::VideosFull.into()) }
 }
 
 /// Deletes a video and its jobs, and frees its bytes. The file itself stays.
-pub fn remove(t: &Transaction<'_>, rules: &Rules, caller: &Identity, video: &Video) -> Result<Changed<()>> {
+pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, video: &Video) -> Result<Changed<()>> {
     let events = free(t, rules, video, reason("delete", &video.id, caller))?;
     jobs::forget_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
@@ -257,7 +257,7 @@ pub fn remove(t: &Transaction<'_>, rules: &Rules, caller: &Identity, video: &Vid
 }
 
 /// Gives a video's bytes back to its owner and the organization above.
-fn free(t: &Transaction<'_>, rules: &Rules, video: &Video, reason: Reason<'_>) -> Result<Vec<Event>> {
+fn free(t: &Transaction<'_>, rules: &QuotaSettings, video: &Video, reason: Reason<'_>) -> Result<Vec<Event>> {
     match video.account() {
         None => Ok(Vec::new()),
         Some(account) => quotas::count(t, rules, account, Delta::free(video.size), reason).map(|(_, events)| events),
@@ -267,7 +267,7 @@ fn free(t: &Transaction<'_>, rules: &Rules, video: &Video, reason: Reason<'_>) -
 /// The file was replaced by one of another size. Answers the warning that fits the usage.
 pub fn resize(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     (video, size, fit): (&Video, i64, QuotaCheck),
 ) -> Result<Changed<Option<i64>>> {
@@ -290,7 +290,7 @@ pub fn resize(
 /// In somebody else's folder it is theirs, whether or not it fits: the file lies there already.
 pub fn rename(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     (video, path, owner): (&Video, VideoPath, Option<MemberId>),
 ) -> Result<Changed<String>> {
@@ -318,7 +318,7 @@ pub fn rename(
 /// Gives a video to another member, who needs room for it. Answers the warning that fits that member's usage.
 pub fn transfer(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     (video, to, fit): (&Video, MemberId, QuotaCheck),
 ) -> Result<Changed<Option<i64>>> {
@@ -328,7 +328,7 @@ pub fn transfer(
 /// The same for another cause, a word of the ledger. Both accounts in one transaction.
 pub fn reassign(
     t: &Transaction<'_>,
-    rules: &Rules,
+    rules: &QuotaSettings,
     caller: &Identity,
     (video, to, fit): (&Video, MemberId, QuotaCheck),
     cause: &'static str,

@@ -9,7 +9,7 @@ pub mod client;
 use serde_json::json;
 
 use crate::features::members::{
-    self, AUTHENTIK, Capacity, Member, NewMember, changed, happened, require_may_change, require_visible, set_active,
+    self, AUTHENTIK, Capacity, Member, NewMember, changed, member_event, require_may_change, require_visible, set_active,
 };
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -95,7 +95,7 @@ async fn plan(app: &App, caller: &Identity, wanted: &Wanted) -> Result<Option<Me
         let member = find(t, &wanted)?;
         match &member {
             Some(member) => require_changeable(t, caller, reach, member, &wanted)?,
-            None => members::require_room(t.snapshot(), members_max).map(drop)?,
+            None => members::require_capacity(t.snapshot(), members_max).map(drop)?,
         }
         Ok(Changed::nothing(member))
     };
@@ -255,7 +255,7 @@ fn keep(
 ) -> Result<Changed<()>> {
     let reach = require(t, caller)?;
     let Some(former) = members::find_member(t, uid)? else {
-        let capacity = members::require_room(t.snapshot(), members_max)?;
+        let capacity = members::require_capacity(t.snapshot(), members_max)?;
         return keep_new(t, (reach, capacity), (uid, sub, account_id), wanted);
     };
     if former.status == "deleted" {
@@ -315,6 +315,6 @@ fn keep_new(
         changes.push(authz::store::membership(t, organization, uid)?);
         entry = entry.within(organization);
     }
-    let created = happened(t, Kind::MemberCreated, uid).within(reach.organization());
+    let created = member_event(t, Kind::MemberCreated, uid).within(reach.organization());
     Ok(Changed::new((), entry).policy(changes).event([created]))
 }

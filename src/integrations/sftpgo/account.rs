@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 pub use super::client::Account;
 use crate::features::members::Member;
-use crate::features::quotas::{self, Rules};
+use crate::features::quotas::{self, QuotaSettings};
 use crate::kernel::app::App;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::db::Reader;
@@ -50,7 +50,7 @@ pub struct Difference {
 /// Settings that the desired account depends on, beside the rows.
 #[derive(Clone)]
 pub struct DesiredStateInputs {
-    rules: Rules,
+    rules: QuotaSettings,
     snapshot: Arc<Snapshot>,
     home: String,
     media_root: PathBuf,
@@ -59,7 +59,7 @@ pub struct DesiredStateInputs {
 impl DesiredStateInputs {
     pub fn from_app(app: &App) -> Self {
         Self {
-            rules: Rules::from_config(&app.config),
+            rules: QuotaSettings::from_config(&app.config),
             snapshot: app.snapshot(),
             home: app.config.sftpgo_home.clone(),
             media_root: app.config.media_root.clone(),

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::event::{self, Action, Disk, FileEvent, EventOutcome, rest_below};
 use super::store;
 use crate::features::members;
-use crate::features::quotas::{self, QuotaCheck, Rules};
+use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
 use crate::features::videos::path::{VideoPath, is_ignored};
 use crate::features::videos::policy::{self, NewVideo, Source};
 use crate::features::videos::{self, Registration, Video, measure};
@@ -65,7 +65,7 @@ pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<E
         measured,
         file_event: event,
         owner: owner.id,
-        rules: Rules::from_config(&app.config),
+        rules: QuotaSettings::from_config(&app.config),
         path_bytes_max,
         ignored_names,
         allowed: None,
@@ -145,7 +145,7 @@ async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Memb
     if !owner.is_active() {
         return Err(ErrorCode::MemberSuspended.into());
     }
-    let (rules, snapshot, id, place) = (Rules::from_config(&app.config), app.snapshot(), owner.id, path.clone());
+    let (rules, snapshot, id, place) = (QuotaSettings::from_config(&app.config), app.snapshot(), owner.id, path.clone());
     let look = move |r: &Reader<'_>| {
         let found = videos::find(r, &place.id())?;
         let is_new = is_new(found.as_ref(), history_at(r, place.as_str())?.and_then(PathHistory::known));
@@ -232,7 +232,7 @@ struct PendingEvent {
     file_event: FileEvent,
     owner: MemberId,
     measured: Measured,
-    rules: Rules,
+    rules: QuotaSettings,
     path_bytes_max: u64,
     ignored_names: Vec<String>,
     /// The new video that plugins allowed, and its size.

@@ -10,7 +10,7 @@ use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
-use crate::features::sessions::{Shown, Tokens, open, consume_once};
+use crate::features::sessions::{FactorsShown, Tokens, open, consume_once};
 use crate::integrations::wordpress::{WordPressUser, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
@@ -62,7 +62,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
 
 async fn enter(app: &Arc<App>, visitor: &Visitor, person: WordPressUser) -> Result<Tokens> {
     let member = provision(app, &visitor.exchange, external_user_of(app, person)).await?;
-    open(app, visitor, member, WORDPRESS, Shown::OneFactor).await
+    open(app, visitor, member, WORDPRESS, FactorsShown::OneFactor).await
 }
 
 fn kept(roles: BTreeSet<String>) -> BTreeSet<String> {

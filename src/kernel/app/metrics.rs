@@ -75,7 +75,7 @@ pub struct Described {
 
 /// Every metric there is, by name.
 pub fn described() -> Result<Vec<Described>> {
-    let maker = Maker::default();
+    let maker = MetricFactory::default();
     Metrics::of(&maker)?;
     let mut described = maker.described.into_inner();
     described.sort_by(|one, other| one.name.cmp(&other.name));
@@ -84,12 +84,12 @@ pub fn described() -> Result<Vec<Described>> {
 
 /// Makes metrics, each known to the registry from then on.
 #[derive(Default)]
-struct Maker {
+struct MetricFactory {
     registry: Registry,
     described: RefCell<Vec<Described>>,
 }
 
-impl Maker {
+impl MetricFactory {
     fn registered<M: Collector + Clone + 'static>(&self, kind: &'static str, made: prometheus::Result<M>) -> Result<M> {
         let failed = |e: prometheus::Error| Error::internal(format!("a metric cannot be made: {e}"));
         let made = made.map_err(failed)?;
@@ -125,7 +125,7 @@ impl Maker {
 }
 
 impl Gauges {
-    fn new(made: &Maker) -> Result<Self> {
+    fn new(made: &MetricFactory) -> Result<Self> {
         Ok(Self {
             epoch: made.gauge("roster_policy_epoch", "Epoch of the policy in force")?,
             body_bytes: made.gauge("roster_body_bytes", "Bytes of request bodies in memory now")?,
@@ -156,10 +156,10 @@ impl Gauges {
 
 impl Metrics {
     pub fn new() -> Result<Self> {
-        Self::of(&Maker::default())
+        Self::of(&MetricFactory::default())
     }
 
-    fn of(made: &Maker) -> Result<Self> {
+    fn of(made: &MetricFactory) -> Result<Self> {
         let by_reason = made.counters("roster_decisions_total", "Answers of the check operation", &["reason"])?;
         let request_s = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
         let plugin_s = vec![0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.02, 0.1];

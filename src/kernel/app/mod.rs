@@ -50,7 +50,7 @@ use crate::kernel::decision_log::DecisionLog;
 use crate::kernel::encryption::Encryption;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
-use crate::kernel::intake::Intake;
+use crate::kernel::intake::BodyBudget;
 use crate::kernel::outbound::Outbound;
 use crate::kernel::outbox::{self, Event, ExternalTargets};
 use crate::kernel::sandbox::Host;
@@ -72,7 +72,7 @@ pub struct App {
     pub config: Arc<Config>,
     pub metrics: Metrics,
     /// The limits of request bodies.
-    pub intake: Arc<Intake>,
+    pub intake: Arc<BodyBudget>,
     /// Recent refusals, so that repeats are logged once a minute.
     pub refusals: Refusals,
     /// Requests to external systems.
@@ -247,7 +247,7 @@ impl App {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
             metrics: Metrics::new()?,
-            intake: Arc::new(Intake::new(&config)),
+            intake: Arc::new(BodyBudget::new(&config)),
             refusals: denials::refusals(),
             outbound: Outbound::new(&config),
             host: Host::new(&config, sealer.digest("key of compiled plugins", &[])),

@@ -77,7 +77,7 @@ fn steps(organization: Option<OrganizationId>) -> impl Iterator<Item = (Part, Si
 
 /// What was mended so far.
 #[derive(Debug, Default)]
-struct Mended {
+struct Repaired {
     facts: usize,
     /// Before the first change, and after the last one.
     epochs: Option<(u64, u64)>,
@@ -104,7 +104,7 @@ impl App {
             return Ok(*known);
         }
         let at = Timestamp::now();
-        let mut mended = Mended::default();
+        let mut mended = Repaired::default();
         self.require_policy().await?;
         let epoch = self.snapshot().epoch;
         for (part, side) in steps(organization) {
@@ -129,7 +129,7 @@ impl App {
         Ok(reloaded)
     }
 
-    async fn compare_rows(&self, part: Part, organization: Option<OrganizationId>, mended: &mut Mended) -> Result<()> {
+    async fn compare_rows(&self, part: Part, organization: Option<OrganizationId>, mended: &mut Repaired) -> Result<()> {
         let mut next = Some(Mark::first(organization));
         while let Some(mark) = next.take() {
             let cell = self.guard.snapshot.clone();
@@ -151,7 +151,7 @@ impl App {
         &self,
         part: Part,
         organization: Option<OrganizationId>,
-        mended: &mut Mended,
+        mended: &mut Repaired,
     ) -> Result<()> {
         if !self.may_lack_rows(part, organization).await? {
             return Ok(());
@@ -192,9 +192,9 @@ impl App {
         Ok(true)
     }
 
-    async fn mend(&self, suspects: Vec<Change>, mended: &mut Mended) -> Result<()> {
+    async fn mend(&self, suspects: Vec<Change>, mended: &mut Repaired) -> Result<()> {
         for piece in pieces(suspects) {
-            let done = self.db.write(move |w, snapshot| mend(w, snapshot, &piece)).await?;
+            let done = self.db.write(move |w, snapshot| repair(w, snapshot, &piece)).await?;
             if let Some((facts, old, new)) = done {
                 mended.facts += facts;
                 mended.epochs = Some((mended.epochs.map_or(old, |(first, _)| first), new));
@@ -225,7 +225,7 @@ impl App {
 
 /// Replaces what differs still, of one piece of suspects; answers how many facts that were, and the epochs before and
 /// after.
-fn mend(w: &Writer<'_>, snapshot: &mut Snapshot, suspects: &[Change]) -> Result<Option<(usize, u64, u64)>> {
+fn repair(w: &Writer<'_>, snapshot: &mut Snapshot, suspects: &[Change]) -> Result<Option<(usize, u64, u64)>> {
     let mut after = snapshot.clone();
     let mut facts = 0;
     for suspect in suspects {

@@ -173,13 +173,13 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
 
 /// Which rows a caller may see or change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum RowScope {
     /// All within its reach, by a permission.
     All(Reach),
     Own(MemberId),
 }
 
-impl Whose {
+impl RowScope {
     /// With the permission all; without it one's own, as far as the key's scope goes.
     pub fn of(snapshot: &Snapshot, caller: &Identity, permission: Permission, scope: &str) -> Result<Self> {
         let refused = match require(snapshot, caller, permission) {

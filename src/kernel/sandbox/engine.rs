@@ -462,14 +462,14 @@ impl Loaded {
 
 /// What calls may have of the threads that answer requests.
 #[derive(Clone)]
-pub struct Here {
+pub struct CallMemory {
     /// What the guests of the same request took.
     pub spent: Arc<Spent>,
     pub request_max: Duration,
     pub share: Arc<Share>,
 }
 
-impl Here {
+impl CallMemory {
     fn is_left(&self) -> bool {
         self.spent.is_below(self.request_max) && self.share.is_left(Instant::now())
     }
@@ -491,7 +491,7 @@ pub struct Call {
     /// Where it is remembered how fast the version is; without it the call runs aside.
     pub pace: Option<Arc<Pace>>,
     /// What there is for it where requests are answered.
-    pub here: Here,
+    pub here: CallMemory,
     /// Who of the organization may run aside.
     pub aside: Arc<Semaphore>,
 }

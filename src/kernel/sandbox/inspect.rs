@@ -32,12 +32,12 @@ pub struct Inspected {
 
 /// What was seen of a component, and all that is wrong with it.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub struct Inspection {
     pub inspected: Inspected,
     pub problems: Vec<Error>,
 }
 
-impl Looked {
+impl Inspection {
     fn refused(error: impl Into<Error>) -> Self {
         Self { inspected: Inspected::default(), problems: vec![error.into()] }
     }
@@ -64,29 +64,29 @@ pub fn too_large(bytes_max: u64) -> Error {
 }
 
 /// Looks at all of a component.
-pub fn look(component: &[u8], limits: &Limits) -> Looked {
+pub fn look(component: &[u8], limits: &Limits) -> Inspection {
     if component.len() as u64 > limits.file_bytes {
-        return Looked::refused(too_large(limits.file_bytes));
+        return Inspection::refused(too_large(limits.file_bytes));
     }
     match component {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            return Looked::refused(
+            return Inspection::refused(
                 Error::new(ErrorCode::NotAComponent)
                     .saying("this is a core module, not a component: make one of it with `roster plugin pack`"),
             );
         }
         [0, b'a', b's', b'm', ..] => {}
         _ => {
-            return Looked::refused(
+            return Inspection::refused(
                 Error::new(ErrorCode::NotAComponent).saying("this is not WebAssembly: a plugin is a component"),
             );
         }
     }
     let found = match measure::measure(component) {
         Ok(found) => found,
-        Err(e) => return Looked::refused(malformed(&e)),
+        Err(e) => return Inspection::refused(malformed(&e)),
     };
-    let mut looked = Looked::default();
+    let mut looked = Inspection::default();
     let mut majors: Vec<String> = Vec::new();
     let mut foreign: Vec<&str> = Vec::new();
     for import in &found.imports {

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cache::Cache;
 use compile_queue::CompileQueue;
-use engine::{Call, Here, Runtime};
+use engine::{Call, CallMemory, Runtime};
 use memory::{Budget as Places, Memory, Reserved};
 use pace::{Pace, Share};
 use sha2::{Digest, Sha256};
@@ -74,7 +74,7 @@ pub struct Host {
     /// Where compiled components outlive the process, if anywhere.
     cache: Option<Arc<Cache>>,
     turns: Arc<Semaphore>,
-    turns_of: ArcSwap<HashMap<OrganizationId, Turns>>,
+    turns_of: ArcSwap<HashMap<OrganizationId, CallLimits>>,
     turns_per_organization: usize,
     turn_wait: Duration,
     /// How fast the versions are that have been asked.
@@ -86,7 +86,7 @@ pub struct Host {
 
 /// What one organization has for its calls.
 #[derive(Debug, Clone)]
-struct Turns {
+struct CallLimits {
     all: Arc<Semaphore>,
     /// Those of them that calls without effect may have.
     trials: Arc<Semaphore>,
@@ -407,14 +407,14 @@ impl Host {
 
     fn call(&self, turn: &CallContext, budget: Budget, turns: Vec<OwnedSemaphorePermit>, spent: Arc<Spent>) -> Call {
         let key = (turn.organization, turn.loaded.sha256());
-        let Turns { aside, share, .. } = self.turns_of(turn.organization);
+        let CallLimits { aside, share, .. } = self.turns_of(turn.organization);
         Call {
             limits: *self.limits(turn.tier),
             budget: turn.budget(budget),
             turns,
             fast_max: self.fast_max,
             pace: (!turn.is_trial).then(|| self.pace_of(key)),
-            here: Here { spent, request_max: self.request_max, share },
+            here: CallMemory { spent, request_max: self.request_max, share },
             aside,
         }
     }
@@ -425,7 +425,7 @@ impl Host {
 
     /// A turn among all calls, and among those of the organization; `None` when none is free in time.
     async fn turn(&self, turn: &CallContext) -> Option<Vec<OwnedSemaphorePermit>> {
-        let Turns { all, trials, .. } = self.turns_of(turn.organization);
+        let CallLimits { all, trials, .. } = self.turns_of(turn.organization);
         // The organization's own first: who waits there takes nothing from the others.
         let line = turn.is_trial.then_some(trials).into_iter().chain([all, self.turns.clone()]);
         let taken = async {
@@ -438,9 +438,9 @@ impl Host {
         tokio::time::timeout(self.turn_wait, taken).await.ok().flatten()
     }
 
-    fn turns_of(&self, organization: OrganizationId) -> Turns {
+    fn turns_of(&self, organization: OrganizationId) -> CallLimits {
         let own = self.turns_per_organization;
-        entry_of(&self.turns_of, organization, || Turns {
+        entry_of(&self.turns_of, organization, || CallLimits {
             all: Arc::new(Semaphore::new(own)),
             trials: Arc::new(Semaphore::new((own / 2).max(1))),
             aside: Arc::new(Semaphore::new(background_runtime::threads_per_organization())),

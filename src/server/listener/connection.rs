@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// How long a client may take for each part of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Waits {
+pub(super) struct Timeouts {
     /// From the connection, or from the first byte of a further request, to the end of the head.
     pub(super) head: Duration,
     /// From the end of an answer to the first byte of the next request.
@@ -26,7 +26,7 @@ pub(super) struct Waits {
 /// From our end of a connection to the client's: what it still sends is dropped, so that it sees the answer.
 const LINGER_WAIT: Duration = Duration::from_secs(2);
 
-impl Waits {
+impl Timeouts {
     /// How often deadlines are looked at: no wait lasts a quarter too long, and nobody looks more often than needed.
     pub(super) fn look_every(&self) -> Duration {
         let shortest = self.head.min(self.idle).min(self.write).min(LINGER_WAIT);
@@ -36,7 +36,7 @@ impl Waits {
 
 /// What took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum TimedOut {
     Head,
     Idle,
     Write,
@@ -118,23 +118,23 @@ impl State {
     }
 
     /// What took too long by now. A body has a rate of its own.
-    fn late(&self, now: Instant, waits: &Waits) -> Option<Late> {
+    fn late(&self, now: Instant, waits: &Timeouts) -> Option<TimedOut> {
         let (since, wait, late) = match (self.phase, self.blocked) {
             _ if self.is_closed => return None,
             (_, Some(since)) => {
                 let waited = self.waited + now.saturating_duration_since(since);
                 let is_late = waited >= waits.write && !self.has_taken_enough(waited, waits);
-                return is_late.then_some(Late::Write);
+                return is_late.then_some(TimedOut::Write);
             }
-            (Phase::Head, None) => (self.since, waits.head, Late::Head),
-            (Phase::Idle, None) => (self.since, waits.idle, Late::Idle),
-            (Phase::Linger, None) => (self.since, LINGER_WAIT, Late::Linger),
+            (Phase::Head, None) => (self.since, waits.head, TimedOut::Head),
+            (Phase::Idle, None) => (self.since, waits.idle, TimedOut::Idle),
+            (Phase::Linger, None) => (self.since, LINGER_WAIT, TimedOut::Linger),
             (Phase::Working | Phase::Body, None) => return None,
         };
         (now.saturating_duration_since(since) >= wait).then_some(late)
     }
 
-    fn has_taken_enough(&self, waited: Duration, waits: &Waits) -> bool {
+    fn has_taken_enough(&self, waited: Duration, waits: &Timeouts) -> bool {
         u128::from(self.taken) * 1_000 >= u128::from(waits.write_rate) * waited.as_millis()
     }
 }
@@ -272,7 +272,7 @@ impl Connection {
     }
 
     /// Closes it if something took too long; answers what.
-    pub(super) fn close_if_late(&self, now: Instant, waits: &Waits) -> Option<Late> {
+    pub(super) fn close_if_late(&self, now: Instant, waits: &Timeouts) -> Option<TimedOut> {
         let mut state = self.state();
         if let Some(late) = state.late(now, waits) {
             state.is_closed = true;
@@ -312,7 +312,7 @@ impl Connection {
 mod tests {
     use super::*;
 
-    const WAITS: Waits = Waits {
+    const WAITS: Timeouts = Timeouts {
         head: Duration::from_millis(100),
         idle: Duration::from_millis(200),
         write: Duration::from_millis(300),
@@ -320,19 +320,19 @@ mod tests {
     };
 
     /// What is late at the limit, and that nothing is one millisecond before it.
-    fn late_after(connection: &Connection, from: Instant, wait: Duration) -> Option<Late> {
+    fn late_after(connection: &Connection, from: Instant, wait: Duration) -> Option<TimedOut> {
         assert_eq!(connection.close_if_late(from + wait.saturating_sub(Duration::from_millis(1)), &WAITS), None);
         connection.close_if_late(from + wait, &WAITS)
     }
 
     type Steps = fn(&Connection, Instant);
-    type Row = (&'static str, Steps, Option<(Duration, Late)>);
+    type Row = (&'static str, Steps, Option<(Duration, TimedOut)>);
 
     #[test]
     fn every_wait_for_a_client_ends_and_no_work_does() {
         let table: [Row; 9] = [
-            ("nothing comes", |_, _| {}, Some((WAITS.head, Late::Head))),
-            ("half a head comes", |c, at| c.received(at), Some((WAITS.head, Late::Head))),
+            ("nothing comes", |_, _| {}, Some((WAITS.head, TimedOut::Head))),
+            ("half a head comes", |c, at| c.received(at), Some((WAITS.head, TimedOut::Head))),
             ("a request is worked on", |c, at| assert!(c.has_request(at)), None),
             (
                 "a body does not come: it has its rate",
@@ -342,14 +342,14 @@ mod tests {
                 },
                 None,
             ),
-            ("idle", |c, at| c.answered(at), Some((WAITS.idle, Late::Idle))),
+            ("idle", |c, at| c.answered(at), Some((WAITS.idle, TimedOut::Idle))),
             (
                 "half a second head",
                 |c, at| {
                     c.answered(at);
                     c.received(at);
                 },
-                Some((WAITS.head, Late::Head)),
+                Some((WAITS.head, TimedOut::Head)),
             ),
             (
                 "an answer that the client does not read",
@@ -357,7 +357,7 @@ mod tests {
                     assert!(c.has_request(at));
                     c.write_waits(at);
                 },
-                Some((WAITS.write, Late::Write)),
+                Some((WAITS.write, TimedOut::Write)),
             ),
             (
                 "the end of an answer that the client does not read",
@@ -365,9 +365,9 @@ mod tests {
                     c.answered(at);
                     c.write_waits(at);
                 },
-                Some((WAITS.write, Late::Write)),
+                Some((WAITS.write, TimedOut::Write)),
             ),
-            ("a client that does not end", |c, at| c.lingers(at), Some((LINGER_WAIT, Late::Linger))),
+            ("a client that does not end", |c, at| c.lingers(at), Some((LINGER_WAIT, TimedOut::Linger))),
         ];
         for (what, steps, wanted) in table {
             let began = Instant::now();
@@ -387,7 +387,7 @@ mod tests {
         let began = Instant::now();
         let connection = Connection::new(None, began);
         connection.received(began + WAITS.head / 2);
-        assert_eq!(late_after(&connection, began, WAITS.head), Some(Late::Head));
+        assert_eq!(late_after(&connection, began, WAITS.head), Some(TimedOut::Head));
     }
 
     #[test]
@@ -414,7 +414,7 @@ mod tests {
             assert_eq!(connection.close_if_late(now, &WAITS).is_some(), is_late, "{what}");
             if !is_late {
                 // The next stretch begins: nothing of the last one is carried over.
-                assert_eq!(late_after(&connection, now, WAITS.write), Some(Late::Write), "{what}");
+                assert_eq!(late_after(&connection, now, WAITS.write), Some(TimedOut::Write), "{what}");
             }
         }
     }

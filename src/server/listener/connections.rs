@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::connection::{Class, Connection, Late, Rank, Waits};
+use super::connection::{Class, Connection, TimedOut, Rank, Timeouts};
 
 /// How long a connection that was closed may take to give its descriptor back.
 const CLOSING_WAIT: Duration = Duration::from_secs(1);
@@ -149,7 +149,7 @@ impl Connections {
     }
 
     /// Closes all whose client takes too long, and says of each what took too long.
-    pub(super) fn close_late(&self, now: Instant, waits: &Waits, mut say: impl FnMut(Late)) {
+    pub(super) fn close_late(&self, now: Instant, waits: &Timeouts, mut say: impl FnMut(TimedOut)) {
         for connection in self.open().all.members.values() {
             if let Some(late) = connection.close_if_late(now, waits) {
                 say(late);

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use body::{Answer, Paced};
-use connection::{Late, Waits};
+use connection::{TimedOut, Timeouts};
 use connections::{Connections, ConnectionSlot, counted_address};
 use futures_util::FutureExt;
 use http_body_util::combinators::BoxBody;
@@ -96,7 +96,7 @@ pub struct Listener {
     trusted_proxies: Vec<IpNet>,
     head_bytes_max: usize,
     body_rate_bytes_s: u64,
-    waits: Waits,
+    waits: Timeouts,
     tally: Arc<Tally>,
     is_stopping: Arc<AtomicBool>,
     network: Arc<Connections>,
@@ -113,7 +113,7 @@ impl Listener {
             trusted_proxies: config.trusted_proxies.clone(),
             head_bytes_max: number(config.head_bytes_max),
             body_rate_bytes_s: config.body_rate_bytes_s,
-            waits: Waits {
+            waits: Timeouts {
                 head: Duration::from_millis(config.head_wait_ms),
                 idle: Duration::from_millis(config.idle_wait_ms),
                 write: Duration::from_millis(config.answer_wait_ms),
@@ -278,10 +278,10 @@ impl Listener {
             let now = Instant::now();
             for connections in [&self.network, &self.socket] {
                 connections.close_late(now, &self.waits, |late| match late {
-                    Late::Head => self.tally.add(&self.tally.slow_heads),
-                    Late::Write => self.tally.add(&self.tally.slow_readers),
+                    TimedOut::Head => self.tally.add(&self.tally.slow_heads),
+                    TimedOut::Write => self.tally.add(&self.tally.slow_readers),
                     // Part of every day.
-                    Late::Idle | Late::Linger => {}
+                    TimedOut::Idle | TimedOut::Linger => {}
                 });
             }
             if now.saturating_duration_since(reported) >= REPORT_EVERY {

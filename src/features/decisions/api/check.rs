@@ -360,7 +360,7 @@ impl Api {
                 for ((question, verdict), answer) in questions.list.iter().zip(&verdicts).zip(&mut answers) {
                     if question.is_explained() {
                         let asked = question.asked(tenant, asks_for_site);
-                        answer.because = Some(explanation(r, &snapshot, &asked, verdict, may_look)?);
+                        answer.because = Some(explanation_view(r, &snapshot, &asked, verdict, may_look)?);
                     }
                 }
                 Ok(answers)
@@ -412,7 +412,7 @@ fn asked_view(asked: &PluginAnswer, may_look: bool) -> AskedPlugin {
     }
 }
 
-fn explanation(
+fn explanation_view(
     r: &crate::kernel::db::Reader<'_>,
     snapshot: &Snapshot,
     asked: &AccessRequest<'_>,

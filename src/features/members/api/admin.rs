@@ -11,8 +11,8 @@ use super::{MemberView, PasswordHash};
 use crate::features::members::limits::{MemberLimits, require_capacity_of};
 use crate::features::members::store::{self, Filter, Membership};
 use crate::features::members::{
-    self, AUTHENTIK, Guesser, Member, NewMember, alive, bounded_guesses, changed, create, happened, password,
-    require_may_touch, require_other, require_room, require_visible, set_active, set_password, writes,
+    self, AUTHENTIK, Guesser, Member, NewMember, alive, bounded_guesses, changed, create, member_event, password,
+    require_may_touch, require_other, require_capacity, require_visible, set_active, set_password, writes,
 };
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
@@ -205,7 +205,7 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBER_CREATE)?;
             new.username_by_site = reach == Reach::Site;
             let capacity = match reach {
-                Reach::Site => require_room(t.snapshot(), limits.members_max)?,
+                Reach::Site => require_capacity(t.snapshot(), limits.members_max)?,
                 Reach::Tenant(organization) => require_capacity_of(t, organization, limits)?,
             };
             if reach != Reach::Site && new.authentik_sub.is_some() {
@@ -225,7 +225,7 @@ impl Api {
                 changes.push(authz::store::membership(t, organization, id)?);
                 entry = entry.within(organization);
             }
-            let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
+            let created = member_event(t, Kind::MemberCreated, id).within(reach.organization());
             Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
         };
         let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);

@@ -10,7 +10,7 @@ use super::MemberView;
 use super::admin::MemberOrganization;
 use crate::features::members::store::{self, Filter};
 use crate::features::members::{
-    AUTHENTIK, Member, NewMember, changed, create, happened, require_may_touch, require_room, require_visible,
+    AUTHENTIK, Member, NewMember, changed, create, member_event, require_may_touch, require_capacity, require_visible,
     set_active, writes,
 };
 use crate::kernel::app::{App, Changed, Transaction};
@@ -71,7 +71,7 @@ impl Api {
                     is_suspended: body.is_active == Some(false),
                     ..NewMember::default()
                 };
-                let id = create(t, require_room(t.snapshot(), members_max)?, &new)?;
+                let id = create(t, require_capacity(t.snapshot(), members_max)?, &new)?;
                 let mut entry = Entry::new("member", id).after(json!({"created_by_sub": true}));
                 let mut changes = vec![authz::store::member_state(t, id)?];
                 if let Some(organization) = reach.organization() {
@@ -79,7 +79,7 @@ impl Api {
                     changes.push(authz::store::membership(t, organization, id)?);
                     entry = entry.within(organization);
                 }
-                let created = happened(t, Kind::MemberCreated, id).within(reach.organization());
+                let created = member_event(t, Kind::MemberCreated, id).within(reach.organization());
                 return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes).event([created]));
             };
             require_visible(t.snapshot(), reach, former.id)?;

@@ -105,7 +105,7 @@ impl Api {
             return Ok(ok(UploadedPlugin::of(whole, number)?));
         }
         let wanted = name.clone();
-        self.app.read(move |r| plugins::require_room(r, tenant, &wanted, room)).await?;
+        self.app.read(move |r| plugins::require_quota(r, tenant, &wanted, room)).await?;
         let (version, admitted) = self.admit(&caller, tenant, &bytes, tier).await?;
         let upload = Upload { name, component: bytes, version };
         let keep = move |t: &Transaction<'_>, caller: &Identity| {

@@ -11,7 +11,7 @@ use super::require_site;
 use crate::features::members::require_may_touch;
 use crate::features::provisioning::import::{self, COLUMNS, RowOutcome, Plan, Row};
 use crate::features::provisioning::{self, spreadsheet};
-use crate::features::quotas::Rules;
+use crate::features::quotas::QuotaSettings;
 use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::permission::Permission;
@@ -139,7 +139,7 @@ impl Api {
 impl Api {
     /// What each row would do as things stand.
     async fn planned(&self, rows: Vec<Row>) -> Result<Vec<(Row, Plan)>> {
-        let (snapshot, rules) = (self.app.snapshot(), Rules::from_config(&self.app.config));
+        let (snapshot, rules) = (self.app.snapshot(), QuotaSettings::from_config(&self.app.config));
         self.app
             .read(move |r| {
                 let mut repeated = import::repeated(&rows);
@@ -161,7 +161,7 @@ impl Api {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
             return Ok((row, foreseen(plan)));
         }
-        let (wanted, rules, members_max) = (row.clone(), Rules::from_config(&self.app.config), self.app.config.members_max);
+        let (wanted, rules, members_max) = (row.clone(), QuotaSettings::from_config(&self.app.config), self.app.config.members_max);
         let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &wanted)?
         {
             Plan::Create(mut new) => {

@@ -11,7 +11,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use crate::features::api_keys::{self, NewKey};
 use crate::features::members::{self, Filter, require_may_touch, require_visible};
 use crate::features::provisioning::{self, Edit, NewUser, User};
-use crate::features::quotas::{self, Rules};
+use crate::features::quotas::{self, QuotaSettings};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::delegation::{self, Gift, Touch};
@@ -221,7 +221,7 @@ impl Api {
         let reach = authz::require(&snapshot, &caller, Permission::USER_LIST)?;
         let keyword = like(keyword.0.as_deref());
         let filter = Filter { organization: reach.organization(), is_active: is_active.0, keyword };
-        let (window, rules) = (Window::new(limit.0, offset.0, after.0)?, Rules::from_config(&self.app.config));
+        let (window, rules) = (Window::new(limit.0, offset.0, after.0)?, QuotaSettings::from_config(&self.app.config));
         let list = move |r: &crate::kernel::db::Reader<'_>| {
             let found = members::list_members(r, &filter, &window)?;
             let complete = |member| {
@@ -241,7 +241,7 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "create_user")]
     async fn create_user(&self, caller: AdminCaller, body: Body<CreateUser>) -> Reply<CreatedUser> {
         let body = body.0;
-        let (config, rules) = (&self.app.config, Rules::from_config(&self.app.config));
+        let (config, rules) = (&self.app.config, QuotaSettings::from_config(&self.app.config));
         let (members_max, keys_max, has_mail) = (config.members_max, config.api_keys_max, !config.mail_host.is_empty());
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             require_site(t, caller, Permission::USER_CREATE, body.quota_size.is_some())?;
@@ -296,7 +296,7 @@ impl Api {
     /// a member who belongs to others too no names elsewhere, and sizes of 0.
     #[oai(path = "/:id", method = "get", operation_id = "get_user")]
     async fn get_user(&self, caller: AdminCaller, id: Path<MemberId>) -> Reply<UserView> {
-        let (snapshot, rules) = (self.app.snapshot(), Rules::from_config(&self.app.config));
+        let (snapshot, rules) = (self.app.snapshot(), QuotaSettings::from_config(&self.app.config));
         let reach = authz::require(&snapshot, &caller, Permission::USER_GET)?;
         require_visible(&snapshot, reach, id.0)?;
         let get = move |r: &crate::kernel::db::Reader<'_>| {
@@ -322,7 +322,7 @@ impl Api {
         if reason.is_some() && status != Some(UserStatus::Suspended) {
             return Err(Error::field("reason", "goes with the status `suspended`").into());
         }
-        let rules = Rules::from_config(&self.app.config);
+        let rules = QuotaSettings::from_config(&self.app.config);
         let edit = Edit {
             email: email.map(|text| text.0),
             display_name: display_name.map(|text| text.0),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use poem_openapi::{Object, OpenApi};
 
-use crate::features::invitations::{self, Newcomer};
+use crate::features::invitations::{self, InvitedMember};
 use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
-use crate::features::sessions::{Shown, open};
+use crate::features::sessions::{FactorsShown, open};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::http::{Body, DisplayName, Email, LinkToken, Password, Reply, Tag, Username};
@@ -51,14 +51,14 @@ impl Api {
     async fn accept_invitation(&self, visitor: Visitor, body: Body<AcceptInvitation>) -> Reply<TokenAnswer> {
         let AcceptInvitation { token, username, email, display_name, password, cookies } = body.0;
         require_own_site(&visitor, cookies)?;
-        let newcomer = Newcomer {
+        let newcomer = InvitedMember {
             username: username.map(|text| text.0),
             email: email.map(|text| text.0),
             display_name: display_name.map(|text| text.0),
             password: password.0,
         };
         let member = invitations::accept(&self.app, &visitor.exchange, &token, newcomer).await?;
-        let tokens = open(&self.app, &visitor, member, "invitation", Shown::OneFactor).await?;
+        let tokens = open(&self.app, &visitor, member, "invitation", FactorsShown::OneFactor).await?;
         answer(&self.app, &visitor, tokens, cookies)
     }
 }

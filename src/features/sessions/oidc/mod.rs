@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::jit_provisioning::provision;
-use super::{Shown, Tokens, open, second_factor};
+use super::{FactorsShown, Tokens, open, second_factor};
 use crate::features::members;
 use crate::features::sessions::consume_once;
 use crate::kernel::app::{App, ms};
@@ -163,7 +163,7 @@ pub async fn exchange(
     arrival.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
     let member = provision(app, &visitor.exchange, arrival).await?;
     let method = format!("oidc {}", provider.settings.name);
-    let tokens = open(app, visitor, member, &method, Shown::OneFactor).await?;
+    let tokens = open(app, visitor, member, &method, FactorsShown::OneFactor).await?;
     Ok((tokens, redeemed))
 }
 

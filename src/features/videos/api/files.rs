@@ -5,15 +5,15 @@ use std::sync::Arc;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, Measured, READ, RegisteredView, VideoView, WRITE, Wanted, Warned};
+use super::{FilePath, MeasuredFile, READ, RegisteredView, VideoView, WRITE, QuotaNeed, Warned};
 use crate::features::members;
-use crate::features::quotas::{self, QuotaCheck, Rules};
+use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
 use crate::features::videos::{self, Admission, Filter, store};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authn::caller::{AdminOrKey, MemberOrKey};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::{Reach, Whose};
+use crate::kernel::authz::{Reach, RowScope};
 use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
@@ -71,10 +71,10 @@ impl Api {
         body: Body<Register>,
     ) -> Reply<RegisteredView> {
         let Register { path, size: said } = body.0;
-        let file = Measured::of(&self.app, &path, said).await?;
-        let (rules, named) = (Rules::from_config(&self.app.config), named.0);
+        let file = MeasuredFile::of(&self.app, &path, said).await?;
+        let (rules, named) = (QuotaSettings::from_config(&self.app.config), named.0);
         let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
-        let wanted = Wanted::default();
+        let wanted = QuotaNeed::default();
         let noted = wanted.clone();
         let register = move |t: &Transaction<'_>, caller: &Identity| {
             ruled?;
@@ -115,21 +115,21 @@ impl Api {
         #[oai(validator(max_length = 2000))]
         after: Query<Option<String>>,
     ) -> Reply<Page<VideoView>> {
-        let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
+        let whose = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_LIST, READ)?;
         let window = Window::new(limit.0, offset.0, after.0)?;
         let keyword = like(keyword.0.as_deref());
         let filter = match whose {
-            Whose::All(reach) => Filter {
+            RowScope::All(reach) => Filter {
                 member: member.0,
                 organization: reach.organization(),
                 is_ownerless: ownerless.0 == Some(true) && reach.organization().is_none(),
                 keyword,
             },
             // What somebody else has is not there.
-            Whose::Own(own) if member.0.is_some_and(|member| member != own) => {
+            RowScope::Own(own) if member.0.is_some_and(|member| member != own) => {
                 return Ok(ok(window.of_all::<VideoView>(Vec::new(), "videos")?.into()));
             }
-            Whose::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
+            RowScope::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
         };
         let list = move |r: &Reader<'_>| {
             store::list_videos(r, &filter, &window)?.try_map(|video| whose.seen(r, &caller, video))
@@ -142,7 +142,7 @@ impl Api {
     /// By its id, which follows from its path.
     #[oai(path = "/videos/:id", method = "get", operation_id = "get_video")]
     async fn get_video(&self, caller: AdminOrKey, id: Path<String>) -> Reply<VideoView> {
-        let whose = Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
+        let whose = RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_GET, READ)?;
         let look = move |r: &Reader<'_>| {
             let video = whose.require(&caller, videos::get(r, &id.0)?)?;
             let version = video.version;
@@ -162,9 +162,9 @@ impl Api {
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Done {
-        let rules = Rules::from_config(&self.app.config);
+        let rules = QuotaSettings::from_config(&self.app.config);
         let delete = move |t: &Transaction<'_>, caller: &Identity| {
-            let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
+            let whose = RowScope::of(t.snapshot(), caller, Permission::VIDEO_DELETE, WRITE)?;
             let video = whose.require(caller, videos::get(t, &id.0)?)?;
             require_version(if_match.0.as_deref(), video.version)?;
             videos::remove(t, &rules, caller, &video)
@@ -185,12 +185,12 @@ impl Api {
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: Body<TransferVideo>,
     ) -> Reply<VideoView> {
-        let (rules, to) = (Rules::from_config(&self.app.config), body.0.uid);
+        let (rules, to) = (QuotaSettings::from_config(&self.app.config), body.0.uid);
         let transfer = move |t: &Transaction<'_>, caller: &Identity| {
-            let whose = Whose::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
+            let whose = RowScope::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
             let video = whose.require(caller, videos::get(t, &id.0)?)?;
             let reach = reach_of_transfer(t, whose)?;
-            if matches!(whose, Whose::All(_)) && reach.organization().is_some_and(|own| video.organization != Some(own))
+            if matches!(whose, RowScope::All(_)) && reach.organization().is_some_and(|own| video.organization != Some(own))
             {
                 return Err(ErrorCode::VideoNotFound.into());
             }
@@ -208,7 +208,7 @@ impl Api {
             let warning = changed.answer;
             let video = videos::get(t, &id.0)?;
             let version = video.version;
-            let seen = Whose::All(reach).seen(t, caller, video)?;
+            let seen = RowScope::All(reach).seen(t, caller, video)?;
             Ok(changed.map(|_| (seen, version, warning)))
         };
         let (video, version, warning) = self.app.change(&caller, "video.transfer", transfer).await?.answer;
@@ -217,10 +217,10 @@ impl Api {
 }
 
 /// Among whom a video may find a new owner.
-fn reach_of_transfer(t: &Transaction<'_>, whose: Whose) -> Result<Reach> {
+fn reach_of_transfer(t: &Transaction<'_>, whose: RowScope) -> Result<Reach> {
     match whose {
-        Whose::All(reach) => Ok(reach),
-        Whose::Own(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
+        RowScope::All(reach) => Ok(reach),
+        RowScope::Own(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
             let why = "you belong to no organization, or to several: an administrator gives your videos to others";
             Error::new(ErrorCode::Forbidden).saying(why)
         }),

@@ -10,7 +10,7 @@ use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::AdminOrKey;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::{self, Whose};
+use crate::kernel::authz::{self, RowScope};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::MemberId;
 
@@ -126,9 +126,9 @@ impl Api {
     #[oai(path = "/claim", method = "post", operation_id = "claim_videos")]
     async fn claim_videos(&self, caller: AdminOrKey, body: Body<ClaimVideos>) -> Reply<Claimed> {
         let is_dry_run = body.0.dry_run == Some(true);
-        let outcome = match Whose::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
-            Whose::All(_) => import::claim(&self.app, &caller, is_dry_run).await?,
-            Whose::Own(member) => import::claim_own(&self.app, &caller, member, is_dry_run).await?,
+        let outcome = match RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
+            RowScope::All(_) => import::claim(&self.app, &caller, is_dry_run).await?,
+            RowScope::Own(member) => import::claim_own(&self.app, &caller, member, is_dry_run).await?,
         };
         Ok(ok(Claimed {
             dry_run: is_dry_run,

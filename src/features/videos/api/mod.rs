@@ -16,7 +16,7 @@ use crate::features::{members, videos};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::authz::{self, Reach, Whose};
+use crate::kernel::authz::{self, Reach, RowScope};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
@@ -112,7 +112,7 @@ pub const EXAMPLES: &[(&str, &str)] = &[
 
 /// For whom something is stored, and how far the caller is believed.
 #[derive(Debug, Clone)]
-struct Owner {
+struct StorageOwner {
     member: MemberId,
     /// The name of its folder.
     folder: String,
@@ -120,7 +120,7 @@ struct Owner {
     is_believed: bool,
 }
 
-impl Owner {
+impl StorageOwner {
     /// The member itself; or the one that `X-SFTPGo-User` names, by the key of a service that may. The header of a
     /// member decides nothing: a member acts for itself.
     fn find(r: &Reader<'_>, snapshot: &Snapshot, caller: &Identity, named: Option<&str>) -> Result<Self> {
@@ -182,9 +182,9 @@ fn no_owner(named: &str) -> Error {
 
 /// Whose quota something is to fit, and how much; known within the change, and needed when it was refused.
 #[derive(Clone, Default)]
-struct Wanted(Arc<OnceLock<(MemberId, i64)>>);
+struct QuotaNeed(Arc<OnceLock<(MemberId, i64)>>);
 
-impl Wanted {
+impl QuotaNeed {
     fn set(&self, member: MemberId, size: i64) {
         let _ = self.0.set((member, size));
     }
@@ -199,14 +199,14 @@ impl Wanted {
 }
 
 /// A file that shall be a video. Nothing is told of it before it is known to be the caller's.
-struct Measured {
+struct MeasuredFile {
     path: VideoPath,
     size: Result<i64>,
     /// What the caller says of its size.
     said: Option<i64>,
 }
 
-impl Measured {
+impl MeasuredFile {
     async fn of(app: &App, path: &str, said: Option<i64>) -> Result<Self> {
         let path = VideoPath::parse(path, &app.config.media_root, app.config.video_path_bytes_max)?;
         let size = measure::measure(&app.config.media_root, &path).await;
@@ -218,7 +218,7 @@ impl Measured {
     async fn ruled(&self, app: &Arc<App>, caller: &Identity, named: Option<&str>) -> Result<()> {
         let (seen, path, who, named) = (app.snapshot(), self.path.clone(), caller.clone(), named.map(str::to_owned));
         let look = move |r: &Reader<'_>| {
-            let owner = Owner::find(r, &seen, &who, named.as_deref())?;
+            let owner = StorageOwner::find(r, &seen, &who, named.as_deref())?;
             let is_asked = path.folder() == owner.folder && videos::find_at(r, &path)?.is_none();
             Ok(is_asked.then_some(owner.member))
         };
@@ -233,9 +233,9 @@ impl Measured {
         t: &Transaction<'_>,
         caller: &Identity,
         named: Option<&str>,
-        wanted: &Wanted,
+        wanted: &QuotaNeed,
     ) -> Result<Registration> {
-        let owner = Owner::find(t, t.snapshot(), caller, named)?;
+        let owner = StorageOwner::find(t, t.snapshot(), caller, named)?;
         if self.path.folder() != owner.folder {
             return Err(ErrorCode::NotYourFolder.into());
         }
@@ -246,7 +246,7 @@ impl Measured {
     }
 }
 
-impl Whose {
+impl RowScope {
     /// A video as the caller gets to see it.
     pub fn seen(self, r: &Reader<'_>, caller: &Identity, video: Video) -> Result<VideoView> {
         let path = members::seen_path(r, self.seen_by(caller, video.member), video.member, video.path.as_str())?;

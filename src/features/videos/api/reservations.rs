@@ -6,8 +6,8 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::files::require_takes;
-use super::{FilePath, Measured, Owner, RegisteredView, Wanted, Warned};
-use crate::features::quotas::Rules;
+use super::{FilePath, MeasuredFile, StorageOwner, RegisteredView, QuotaNeed, Warned};
+use crate::features::quotas::QuotaSettings;
 use crate::features::quotas::reservations::{self, Reservation};
 use crate::features::videos::commit_reservation;
 use crate::kernel::app::{App, Transaction};
@@ -112,11 +112,11 @@ impl Api {
         named: Header<Option<String>>,
         body: Body<Reserve>,
     ) -> Reply<ReservationView> {
-        let (rules, size, named) = (Rules::from_config(&self.app.config), body.0.size, named.0);
-        let wanted = Wanted::default();
+        let (rules, size, named) = (QuotaSettings::from_config(&self.app.config), body.0.size, named.0);
+        let wanted = QuotaNeed::default();
         let noted = wanted.clone();
         let reserve = move |t: &Transaction<'_>, caller: &Identity| {
-            let member = Owner::find(t, t.snapshot(), caller, named.as_deref())?.member;
+            let member = StorageOwner::find(t, t.snapshot(), caller, named.as_deref())?.member;
             require_takes(t, member)?;
             wanted.set(member, size);
             let changed = reservations::reserve(t, &rules, member, size)?;
@@ -142,10 +142,10 @@ impl Api {
         body: Body<CommitReservation>,
     ) -> Reply<RegisteredView> {
         let CommitReservation { path, size: said } = body.0;
-        let file = Measured::of(&self.app, &path, said).await?;
-        let (rules, named) = (Rules::from_config(&self.app.config), named.0);
+        let file = MeasuredFile::of(&self.app, &path, said).await?;
+        let (rules, named) = (QuotaSettings::from_config(&self.app.config), named.0);
         let ruled = file.ruled(&self.app, &caller, named.as_deref()).await;
-        let wanted = Wanted::default();
+        let wanted = QuotaNeed::default();
         let noted = wanted.clone();
         let commit = move |t: &Transaction<'_>, caller: &Identity| {
             ruled?;
@@ -172,7 +172,7 @@ impl Api {
     ) -> Reply<ReservationView> {
         let named = named.0;
         let release = move |t: &Transaction<'_>, caller: &Identity| {
-            let member = Owner::find(t, t.snapshot(), caller, named.as_deref())?.member;
+            let member = StorageOwner::find(t, t.snapshot(), caller, named.as_deref())?.member;
             reservations::release(t, member, id.0)
         };
         let released = self.app.change(&caller, "reservation.release", release).await?;
