@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::connections::connect_from;
 use crate::http::{Plain, connect, exchange, head};
-use crate::promises::second_administrator;
+use crate::deferred_grants::second_administrator;
 use crate::site::{As, Member, Organization, Site};
 
 const MIB: usize = 1_024 * 1_024;

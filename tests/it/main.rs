@@ -59,7 +59,7 @@ mod counterpart_checks;
 mod permissions;
 mod plugin_uploads;
 mod plugins;
-mod promises;
+mod deferred_grants;
 mod proxies;
 mod quotas;
 mod receiver;

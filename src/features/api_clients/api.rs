@@ -13,7 +13,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::{self, Maker};
+use crate::kernel::authz::deferred_grant::{self, Maker};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::Window;
@@ -319,7 +319,7 @@ impl Api {
             let maker = Maker::from_caller(caller);
             let former = t.snapshot().client(&client.client_key);
             let known = former.map(|former| (&former.maker, former.require_kept(t.snapshot(), t.now()).is_ok()));
-            let grace_ms = known.map_or(0, |known| promise::grace_ms(known, &maker, overlap_ms));
+            let grace_ms = known.map_or(0, |known| deferred_grant::grace_ms(known, &maker, overlap_ms));
             let until = t.now().plus_ms(grace_ms);
             store::rotate_client(t, &client.client_key, &secret::hash(&api_key), until)?;
             store::set_client_maker(t, &client.client_key, &maker)?;

@@ -16,7 +16,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
-use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{ApiKeyId, Timestamp};
@@ -125,7 +125,7 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
         return Ok(());
     }
     let rights = &authz::store::rights_of(t, member)?;
-    promise::require_kept(t.snapshot(), maker, Promise::MemberKey { member, rights }, t.now()).map_err(|lost| {
+    deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(|lost| {
         let message = "who chose the member's password may make no key for it: the member changes the password first";
         if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
             return Error::new(ErrorCode::NotHeld).because(lost.to_string()).saying(message);
@@ -161,7 +161,7 @@ pub fn rotate(t: &Transaction<'_>, caller: &Identity, former: &KeyRow) -> Result
     // Who gave the digest of a key that was made elsewhere counts as knowing its text.
     let key = t.snapshot().api_key(former.id);
     let known = key.map(|key| (&key.maker, key.require_kept(t.snapshot(), t.now()).is_ok()));
-    let grace_ms = known.map_or(0, |known| promise::grace_ms(known, &maker, former.kind.grace_s * 1_000));
+    let grace_ms = known.map_or(0, |known| deferred_grant::grace_ms(known, &maker, former.kind.grace_s * 1_000));
     // A rotation never makes the former text live longer than it would have.
     let former_ends_at = t.now().plus_ms(grace_ms).min(former.expires_at);
     let ends_at = end_of(former.kind, None, t.now())?;

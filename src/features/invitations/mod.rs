@@ -16,7 +16,7 @@ use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
-use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{Listed, Reader, Window, Writer};
@@ -152,8 +152,8 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
     };
     let invited = store::find_by_hash(r, hash)?.filter(is_open).ok_or(ErrorCode::InvalidLink)?;
     let Invitation { organization, role, maker, .. } = &invited.invitation;
-    let promised = Promise::Invitation { tenant: *organization, role: *role };
-    promise::require_kept(snapshot, maker, promised, now)
+    let promised = DeferredGrant::Invitation { tenant: *organization, role: *role };
+    deferred_grant::require_kept(snapshot, maker, promised, now)
         .map_err(|lost| Error::new(ErrorCode::InvalidLink).because(format!("its maker: {}", lost.message())))?;
     Ok(invited)
 }

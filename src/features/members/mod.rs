@@ -23,7 +23,7 @@ use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz::delegation::{self, Touch};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Principal};
-use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Writer};
@@ -342,7 +342,7 @@ pub fn password_maker(r: &Reader<'_>, id: MemberId) -> Result<Option<Maker>> {
 pub fn require_password_kept(t: &Transaction<'_>, id: MemberId) -> Result<()> {
     let Some(maker) = store::find_password_maker(t, id)? else { return Ok(()) };
     let rights = &authz::store::rights_of(t, id)?;
-    promise::require_kept(t.snapshot(), &maker, Promise::Password { member: id, rights }, t.now())
+    deferred_grant::require_kept(t.snapshot(), &maker, DeferredGrant::Password { member: id, rights }, t.now())
 }
 
 /// The hash of a member's password, where there is one.

@@ -6,7 +6,7 @@ use super::{Member, erased, folded, store};
 use crate::features::permissions;
 use crate::kernel::app::{Changed, Occurrence, Transaction, erase_answers_naming};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::error::{ErrorCode, Result};

@@ -15,7 +15,7 @@ use crate::features::quotas::{self, Account, QuotaSettings};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::delegation::{self, Touch};
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
@@ -189,7 +189,7 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
         entry = entry.within(organization);
     }
     let told = |kind| member_event(t, kind, id).within(new.organization);
-    let welcomed = new.welcome.as_ref().map(|maker| told(Kind::MemberWelcomed).promised_by(maker));
+    let welcomed = new.welcome.as_ref().map(|maker| told(Kind::MemberWelcomed).granted_by(maker));
     let told: Vec<_> = std::iter::once(told(Kind::MemberCreated)).chain(welcomed).collect();
     Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
 }

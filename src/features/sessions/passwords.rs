@@ -17,7 +17,7 @@ use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
-use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
@@ -223,10 +223,10 @@ fn require_kept(
 ) -> Result<()> {
     let rights = &authz::store::rights_of(r, member)?;
     let promise = match data {
-        Some(WELCOME) => Promise::Welcome { member, rights },
-        _ => Promise::PasswordLink { member, rights },
+        Some(WELCOME) => DeferredGrant::Welcome { member, rights },
+        _ => DeferredGrant::PasswordLink { member, rights },
     };
-    promise::require_kept(snapshot, maker, promise, now)
+    deferred_grant::require_kept(snapshot, maker, deferred_grant, now)
         .map_err(|lost| Error::new(ErrorCode::InvalidLink).because(format!("its maker: {}", lost.message())))
 }
 

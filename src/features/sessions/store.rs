@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::db::{Reader, Writer, sql};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::Webhook;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};

@@ -12,8 +12,8 @@ mod idempotency_store;
 mod read_cache;
 pub mod keys;
 pub mod large;
-mod promise_store;
-mod promises;
+mod deferred_grant_store;
+mod deferred_grants;
 mod reactions;
 pub mod log_entry;
 pub mod redact;
@@ -507,7 +507,7 @@ fn apply<T>(
     }
     let epoch = snapshot.epoch + 1;
     site_store::raise_epoch(w, epoch)?;
-    let promises = promises::at_stake(w, snapshot, &policy)?;
+    let promises = deferred_grants::at_stake(w, snapshot, &policy)?;
     if promises.is_empty() {
         // From here on nothing can fail: the writer's snapshot must change only together with the rows.
         policy.into_iter().for_each(|change| snapshot.apply(change));
@@ -515,7 +515,7 @@ fn apply<T>(
         let mut after = snapshot.clone();
         policy.into_iter().for_each(|change| after.apply(change));
         let t = Transaction { writer: w, snapshot: &*snapshot, encryption, reactions, caused: RefCell::default() };
-        let entries = promises::withdraw(&t, &after, promises)?;
+        let entries = deferred_grants::withdraw(&t, &after, promises)?;
         let changes = t.caused.into_inner();
         entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, "promise.withdraw", entry))?;
         changes.into_iter().for_each(|change| after.apply(change));

@@ -12,7 +12,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use ipnet::IpNet;
 
-use super::promise::{self, Maker};
+use super::deferred_grant::{self, Maker};
 use super::snapshot::Snapshot;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::Timestamp;
@@ -98,7 +98,7 @@ pub fn admitted(snapshot: &Snapshot, client_key: &str, presented: &Presented<'_>
 impl Client {
     /// Fails unless who made it may give its scopes today.
     pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
-        promise::require_client_kept(snapshot, self, now).map_err(|_| {
+        deferred_grant::require_client_kept(snapshot, self, now).map_err(|_| {
             let message = "who made this client may not give its scopes any more: an administrator has to rotate it";
             Error::new(ErrorCode::InvalidClient).because("its maker lost the rights").saying(message)
         })

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::client;
-use super::promise::{self, Maker, Promise};
+use super::deferred_grant::{self, Maker, DeferredGrant};
 use super::snapshot::{Snapshot, Status};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
@@ -116,10 +116,10 @@ impl ApiKey {
         }
         let scopes: Vec<&str> = self.scopes.iter().map(|scope| &**scope).collect();
         let promise = match self.owner {
-            Owner::Member(member) => Promise::MemberKey { member, rights: &[] },
-            Owner::Service(_) => Promise::ServiceKey { scopes: &scopes },
+            Owner::Member(member) => DeferredGrant::MemberKey { member, rights: &[] },
+            Owner::Service(_) => DeferredGrant::ServiceKey { scopes: &scopes },
         };
-        promise::require_kept(snapshot, &self.maker, promise, now).map_err(|_| {
+        deferred_grant::require_kept(snapshot, &self.maker, deferred_grant, now).map_err(|_| {
             let message = "who made this key may not give what it opens any more: an administrator has to rotate it";
             Error::new(ErrorCode::InvalidKey).because("its maker lost the rights").saying(message)
         })

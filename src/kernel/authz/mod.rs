@@ -13,7 +13,7 @@ pub mod path;
 pub mod permission;
 pub mod plugin;
 pub mod principal;
-pub mod promise;
+pub mod deferred_grant;
 pub mod cow_map;
 pub mod snapshot;
 pub mod store;

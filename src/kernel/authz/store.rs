@@ -11,7 +11,7 @@ use super::client::{Client, Counters};
 use super::delegation::RightRow;
 use super::key::{self, ApiKey, Owner};
 use super::plugin::{Activation, Binding, Exports, RunState, Mode};
-use super::promise::Maker;
+use super::deferred_grant::Maker;
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};

@@ -4,7 +4,7 @@
 //! later ones waiting until it went through or was given up. A delivery that was made is written down after its answer.
 
 use super::{MAIL, SFTPGO, WEBHOOK, WORDPRESS};
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp, WebhookId};
 
 /// Who an event is delivered to.

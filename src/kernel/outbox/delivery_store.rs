@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::delivery::{Delivery, Filter};
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::db::sql::{self, Parameters};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer};
 use crate::kernel::error::{ErrorCode, Result};

@@ -9,7 +9,7 @@ pub mod delivery_store;
 
 use serde_json::Value;
 
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
@@ -81,7 +81,7 @@ impl Event {
     }
 
     #[must_use]
-    pub fn promised_by(mut self, maker: &Maker) -> Self {
+    pub fn granted_by(mut self, maker: &Maker) -> Self {
         self.maker = Some(maker.clone());
         self
     }

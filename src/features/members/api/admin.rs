@@ -21,7 +21,7 @@ use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::delegation::{self, Gift, Touch};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;

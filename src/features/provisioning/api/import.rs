@@ -16,7 +16,7 @@ use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::error::{Error, Field, Result};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::{Reply, Tag, request_validator, ok};

@@ -18,7 +18,7 @@ use crate::kernel::authz::delegation::{self, Gift, Touch};
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;

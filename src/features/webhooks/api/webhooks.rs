@@ -14,7 +14,7 @@ use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::promise::{self, Maker, Promise};
+use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::db::Window;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, ok, require_version};
@@ -268,7 +268,7 @@ impl Api {
             require_version(if_match.0.as_deref(), former.version)?;
             let (maker, known) = (Maker::from_caller(caller), store::webhook_maker(t, id.0)?);
             let is_kept = require_kept(t, &known, &former).is_ok();
-            let grace_ms = promise::grace_ms((&known, is_kept), &maker, overlap_ms);
+            let grace_ms = deferred_grant::grace_ms((&known, is_kept), &maker, overlap_ms);
             store::rotate_webhook(t, id.0, t.now().plus_ms(grace_ms))?;
             store::set_webhook_maker(t, id.0, &maker)?;
             let webhook = store::get_webhook(t, None, id.0)?;
@@ -323,7 +323,7 @@ fn require_allowed(is_allowed: bool) -> Result<()> {
 }
 
 fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result<()> {
-    promise::require_kept(t.snapshot(), maker, Promise::Webhook { organization: webhook.organization }, t.now())
+    deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::Webhook { organization: webhook.organization }, t.now())
 }
 
 /// Who made or rotated a webhook last answers for where it sends to, and whether it sends: others rotate it first.

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::promise_store::{self as store, Open};
+use super::deferred_grant_store::{self as store, Open};
 use super::{Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::promise::{Maker, Promise, require_kept};
+use crate::kernel::authz::deferred_grant::{Maker, DeferredGrant, require_kept};
 use crate::kernel::authz::snapshot::{Change, Snapshot, Status};
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
@@ -91,12 +91,12 @@ pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Mak
             _ => Vec::new(),
         };
         let promise = match &open {
-            Open::Invitation { organization, role, .. } => Promise::Invitation { tenant: *organization, role: *role },
-            Open::Link { member, is_welcome: true, .. } => Promise::Welcome { member: *member, rights: &rights },
-            Open::Link { member, .. } => Promise::PasswordLink { member: *member, rights: &rights },
-            Open::Key { member, .. } => Promise::MemberKey { member: *member, rights: &rights },
-            Open::Password { member } => Promise::Password { member: *member, rights: &rights },
-            Open::Webhook { organization, .. } => Promise::Webhook { organization: *organization },
+            Open::Invitation { organization, role, .. } => DeferredGrant::Invitation { tenant: *organization, role: *role },
+            Open::Link { member, is_welcome: true, .. } => DeferredGrant::Welcome { member: *member, rights: &rights },
+            Open::Link { member, .. } => DeferredGrant::PasswordLink { member: *member, rights: &rights },
+            Open::Key { member, .. } => DeferredGrant::MemberKey { member: *member, rights: &rights },
+            Open::Password { member } => DeferredGrant::Password { member: *member, rights: &rights },
+            Open::Webhook { organization, .. } => DeferredGrant::Webhook { organization: *organization },
             // Not withdrawn: they are asked at every use. It is only noted, once, that they open nothing any more.
             Open::ServiceKey { .. } | Open::Client { .. } => {
                 entries.extend(fallen((before, after), &open, w.now()));

@@ -79,7 +79,7 @@ impl Maker {
 
 /// All that is promised.
 #[derive(Debug, Clone, Copy)]
-pub enum Promise<'a> {
+pub enum DeferredGrant<'a> {
     /// A link into an organization, with a role or none.
     Invitation { tenant: OrganizationId, role: Option<RoleId> },
     /// A link for a member's new password, made by an administrator; with the member's direct rights.
@@ -100,10 +100,10 @@ pub enum Promise<'a> {
 }
 
 /// Fails unless the maker may give today what it promised.
-pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, now: Timestamp) -> Result<()> {
+pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: DeferredGrant<'_>, now: Timestamp) -> Result<()> {
     let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(ErrorCode::NotHeld));
     match promise {
-        Promise::Invitation { tenant, role } => {
+        DeferredGrant::Invitation { tenant, role } => {
             let caller = as_caller_in(Some(tenant))?;
             require_in_tenant(snapshot, &caller, Permission::INVITATION_CREATE)?;
             let role = match role {
@@ -115,34 +115,34 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
             };
             delegation::require_may_invite(snapshot, &caller, tenant, role)
         }
-        Promise::PasswordLink { member, rights } => {
+        DeferredGrant::PasswordLink { member, rights } => {
             let permissions = [Permission::MEMBER_PASSWORD_LINK];
             require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
-        Promise::Welcome { member, rights } => {
+        DeferredGrant::Welcome { member, rights } => {
             let permissions = [Permission::USER_CREATE, Permission::USER_IMPORT];
             require_may_change_today(snapshot, &as_caller_in, &permissions, (member, Touch::Account, rights))
         }
-        Promise::ServiceKey { .. }
-        | Promise::ClientScopes { .. }
-        | Promise::MemberKey { .. }
-        | Promise::Password { .. }
+        DeferredGrant::ServiceKey { .. }
+        | DeferredGrant::ClientScopes { .. }
+        | DeferredGrant::MemberKey { .. }
+        | DeferredGrant::Password { .. }
             if *maker == Maker::Site =>
         {
             Ok(())
         }
-        Promise::ServiceKey { scopes } => {
+        DeferredGrant::ServiceKey { scopes } => {
             let caller = as_caller_in(None)?;
             require_one_of(snapshot, &caller, &[Permission::KEY_CREATE, Permission::KEY_ROTATE])?;
             delegation::require_scopes_held(snapshot, &caller, scopes)
         }
-        Promise::ClientScopes { scopes } => {
+        DeferredGrant::ClientScopes { scopes } => {
             let caller = as_caller_in(None)?;
             let permissions = [Permission::CLIENT_CREATE, Permission::CLIENT_ROTATE];
             require_one_of(snapshot, &caller, &permissions)?;
             delegation::require_scopes_held(snapshot, &caller, scopes)
         }
-        Promise::MemberKey { member, rights } | Promise::Password { member, rights } => {
+        DeferredGrant::MemberKey { member, rights } | DeferredGrant::Password { member, rights } => {
             // Of a grant that ended nobody can tell who held it: who is below the platform answers for no direct right.
             let is_below = matches!(maker, Maker::Member(id) if !snapshot.is_platform_admin(*id));
             if is_below && !rights.is_empty() {
@@ -152,10 +152,10 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: Promise<'_>, no
                 &[Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
             const PASSWORDS: &[Permission] =
                 &[Permission::MEMBER_CREATE, Permission::MEMBER_UPDATE, Permission::MEMBER_PASSWORD_LINK];
-            let permissions = if matches!(promise, Promise::Password { .. }) { PASSWORDS } else { KEYS };
+            let permissions = if matches!(promise, DeferredGrant::Password { .. }) { PASSWORDS } else { KEYS };
             require_may_change_today(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
         }
-        Promise::Webhook { organization } => {
+        DeferredGrant::Webhook { organization } => {
             let caller = as_caller_in(organization)?;
             let reach = require_one_of(snapshot, &caller, &[Permission::WEBHOOK_CREATE, Permission::WEBHOOK_ROTATE])?;
             let hears = organization.map_or(reach == Reach::Site, |id| reach.includes(id));
@@ -178,7 +178,7 @@ pub fn require_client_kept(snapshot: &Snapshot, client: &Client, now: Timestamp)
         return Err(ErrorCode::NotHeld.into());
     }
     let scopes: Vec<&str> = client.scopes.iter().map(|scope| &**scope).collect();
-    require_kept(snapshot, &client.maker, Promise::ClientScopes { scopes: &scopes }, now)
+    require_kept(snapshot, &client.maker, DeferredGrant::ClientScopes { scopes: &scopes }, now)
 }
 
 /// The reach of the first of these permissions that the caller has.
@@ -250,11 +250,11 @@ mod tests {
     fn nobody_s_promise_is_not_kept() {
         let snapshot = Snapshot::empty(1);
         for promise in [
-            Promise::ServiceKey { scopes: &["jobs:write"] },
-            Promise::ClientScopes { scopes: &["jobs:write"] },
-            Promise::MemberKey { member: MemberId::new(), rights: &[] },
-            Promise::Password { member: MemberId::new(), rights: &[] },
-            Promise::Webhook { organization: None },
+            DeferredGrant::ServiceKey { scopes: &["jobs:write"] },
+            DeferredGrant::ClientScopes { scopes: &["jobs:write"] },
+            DeferredGrant::MemberKey { member: MemberId::new(), rights: &[] },
+            DeferredGrant::Password { member: MemberId::new(), rights: &[] },
+            DeferredGrant::Webhook { organization: None },
         ] {
             let is_kept = |maker: &Maker| require_kept(&snapshot, maker, promise, Timestamp::now()).is_ok();
             assert!(!is_kept(&Maker::Nobody) && !is_kept(&Maker::Member(MemberId::new())), "{promise:?}");

@@ -1,6 +1,6 @@
 //! SQL of open promises by their makers, wherever they lie.
 
-use crate::kernel::authz::promise::Maker;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::db::Reader;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{ApiKeyId, GrantId, InvitationId, MemberId, OrganizationId, RoleId, WebhookId};
