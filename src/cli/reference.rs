@@ -2,7 +2,7 @@
 
 use super::help;
 use crate::kernel::app::metrics;
-use crate::kernel::authz::permission::OWN;
+use crate::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Result, code};
 use crate::kernel::outbox::Kind;
@@ -95,7 +95,7 @@ fn settings() -> String {
 }
 
 fn permissions() -> String {
-    let operations = OWN.iter().filter(|own| !own.method.is_empty());
+    let operations = BUILTIN_PERMISSIONS.iter().filter(|own| !own.method.is_empty());
     let row = |own: &crate::kernel::authz::permission::BuiltinPermission| {
         let scope = own.scope.map_or_else(String::new, |scope| format!(", client scope `{scope}`"));
         let site = if own.site_only { ", by the platform" } else { "" };

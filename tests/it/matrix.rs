@@ -36,7 +36,7 @@ const PUBLIC: [&str; 18] = [
 ];
 
 /// Operations that are everybody's who is signed in: they show what is one's own, or what is no secret.
-const OWN: [&str; 25] = [
+const BUILTIN_PERMISSIONS: [&str; 25] = [
     "get_me",
     "update_me",
     "get_my_rights",
@@ -548,7 +548,7 @@ impl Operation {
     }
 
     fn needs_no_right(&self) -> bool {
-        OWN.contains(&self.id.as_str())
+        BUILTIN_PERMISSIONS.contains(&self.id.as_str())
     }
 
     /// All scopes that do not cover what is needed.
@@ -752,7 +752,7 @@ async fn the_lists_of_this_file_name_only_what_there_is() {
     let site = Site::start().await;
     let document = site.nobody().get("/api/v1/openapi.json").await.body;
     let known = operations(&document);
-    let lists = PUBLIC.into_iter().chain(OWN).chain(INTERNAL.into_iter().map(|(id, _)| id));
+    let lists = PUBLIC.into_iter().chain(BUILTIN_PERMISSIONS).chain(INTERNAL.into_iter().map(|(id, _)| id));
     let lists = lists.chain(OWN_TOO.into_iter().map(|(id, _)| id));
     for id in lists.chain(NOTHING_YET.into_iter().map(|(id, _)| id)).chain(IN_ONE_ORGANIZATION) {
         assert!(known.iter().any(|operation| operation.id == id), "{id}");

@@ -1,6 +1,6 @@
 //! What is the site's is done in the site's name: no program does it in a tenant's.
 
-use roster::kernel::authz::permission::OWN;
+use roster::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use serde_json::{Value, json};
 
 use crate::site::{As, Site};
@@ -53,7 +53,7 @@ async fn no_program_does_what_is_the_site_s_in_a_tenant_s_name() {
     };
     let before = done();
     let mut visited = 0;
-    for own in OWN.iter().filter(|own| own.site_only) {
+    for own in BUILTIN_PERMISSIONS.iter().filter(|own| own.site_only) {
         if own.scope.is_none() {
             continue;
         }

@@ -541,6 +541,6 @@ fn seen_by(caller: &Identity, reach: Option<OrganizationId>, job: &Job) -> Optio
 fn sight(snapshot: &Snapshot, caller: &Identity, permission: Permission) -> Result<Filter> {
     Ok(match RowScope::of(snapshot, caller, permission, "jobs:read")? {
         RowScope::All(reach) => Filter { organization: reach.organization(), ..Filter::default() },
-        RowScope::Own(member) => Filter { member: Some(member), ..Filter::default() },
+        RowScope::Member(member) => Filter { member: Some(member), ..Filter::default() },
     })
 }

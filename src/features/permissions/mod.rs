@@ -19,7 +19,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::authz::permission::{
-    OWN, ROSTER_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
+    BUILTIN_PERMISSIONS, ROSTER_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
 };
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot, Tenant};
 use crate::kernel::db::Writer;
@@ -162,7 +162,7 @@ pub fn create_system_roles(t: &Transaction<'_>, organization: OrganizationId, or
     }
     for (key, display_name, letter) in SYSTEM_ROLES {
         let holds = if key == TENANT_OWNER { "tenant" } else { "ticked" };
-        let of_grid = OWN.iter().filter(|own| key != TENANT_OWNER && own.roles.contains(letter));
+        let of_grid = BUILTIN_PERMISSIONS.iter().filter(|own| key != TENANT_OWNER && own.roles.contains(letter));
         let slots: Vec<PermissionIndex> = of_grid.filter_map(|own| catalog.find(own.name)).map(|node| node.slot).collect();
         changes.push(create_system_role(t, organization, key, display_name, holds, &slots)?);
     }
@@ -265,7 +265,7 @@ fn seed_own(t: &Transaction<'_>, base_path: &str) -> Result<(Vec<Change>, Vec<&'
     let catalog = t.snapshot().catalog.clone();
     let mut added = Vec::new();
     let mut changed = false;
-    for (position, own) in (0..).zip(OWN) {
+    for (position, own) in (0..).zip(BUILTIN_PERMISSIONS) {
         let path = (!own.path.is_empty()).then(|| format!("{base_path}{}", own.path));
         let known = catalog.find(own.name);
         if known.is_some_and(|node| node.http_path.as_deref() == path.as_deref() && node.position == position) {
@@ -295,7 +295,7 @@ fn seed_own(t: &Transaction<'_>, base_path: &str) -> Result<(Vec<Change>, Vec<&'
     let fresh = Arc::clone(fresh);
     let mut changes = vec![stored];
     for (key, _, letter) in SYSTEM_ROLES.iter().filter(|(key, _, _)| *key != TENANT_OWNER) {
-        let slots: Vec<PermissionIndex> = OWN
+        let slots: Vec<PermissionIndex> = BUILTIN_PERMISSIONS
             .iter()
             .filter(|own| added.contains(&own.name) && own.roles.contains(*letter))
             .filter_map(|own| fresh.find(own.name))

@@ -8,14 +8,14 @@ use crate::kernel::sandbox::vectors::Ask;
 use crate::kernel::sandbox::{AccessInput, Claim, RoleInput};
 
 /// Where a question is asked, and about whom when it does not say.
-pub type Asker<'a> = (OrganizationId, &'a str, MemberId);
+pub type OnBehalfOf<'a> = (OrganizationId, &'a str, MemberId);
 
 fn fact(name: &str, value: &str) -> Claim {
     Claim { name: name.to_owned(), values: vec![value.to_owned()] }
 }
 
 /// What every question has, unless it was given.
-fn complete(tenant: &mut String, subject: &mut String, facts: &mut Vec<Claim>, asker: Asker<'_>) {
+fn complete(tenant: &mut String, subject: &mut String, facts: &mut Vec<Claim>, asker: OnBehalfOf<'_>) {
     let (organization, org_code, member) = asker;
     if tenant.is_empty() {
         *tenant = organization.to_string();
@@ -30,16 +30,16 @@ fn complete(tenant: &mut String, subject: &mut String, facts: &mut Vec<Claim>, a
     }
 }
 
-fn complete_access(input: &mut AccessInput, asker: Asker<'_>) {
+fn complete_access(input: &mut AccessInput, asker: OnBehalfOf<'_>) {
     complete(&mut input.tenant, &mut input.subject, &mut input.context, asker);
 }
 
-fn complete_role(input: &mut RoleInput, asker: Asker<'_>) {
+fn complete_role(input: &mut RoleInput, asker: OnBehalfOf<'_>) {
     complete(&mut input.tenant, &mut input.subject, &mut input.claims, asker);
 }
 
 /// Reads a question: `{action, …}` or `{source, …}`, or one of them under the name of its interface, as in a test vector.
-pub fn read(value: Value, asker: Asker<'_>) -> Result<Ask> {
+pub fn read(value: Value, asker: OnBehalfOf<'_>) -> Result<Ask> {
     let Value::Object(mut map) = value else { return Err(refused(&[], "must be an object")) };
     let by_interface = (map.remove("authorize"), map.remove("map_roles"));
     if let (Some(_), _) | (_, Some(_)) = &by_interface

@@ -49,10 +49,10 @@ const STEPS: [(Part, Side); 18] = [
     (Part::Catalog, Rows),
     (Part::Tenants, Rows),
     (Part::Roles, Rows),
-    (Part::People, Rows),
-    (Part::Seats, Rows),
-    (Part::Seats, Memory),
-    (Part::People, Memory),
+    (Part::Members, Rows),
+    (Part::Memberships, Rows),
+    (Part::Memberships, Memory),
+    (Part::Members, Memory),
     (Part::Roles, Memory),
     (Part::Tenants, Memory),
     (Part::RoleSets, Memory),
@@ -68,9 +68,9 @@ const STEPS: [(Part, Side); 18] = [
 
 /// The steps for one organization, or for all. An organization's people are looked at with it; what else is the site's is not.
 fn steps(organization: Option<OrganizationId>) -> impl Iterator<Item = (Part, Side)> {
-    const OWN: [Part; 4] = [Part::Tenants, Part::Roles, Part::Seats, Part::RoleSets];
+    const BUILTIN_PERMISSIONS: [Part; 4] = [Part::Tenants, Part::Roles, Part::Memberships, Part::RoleSets];
     let is_in = move |step: &(Part, Side)| {
-        organization.is_none() || OWN.contains(&step.0) || *step == (Part::People, Side::Rows)
+        organization.is_none() || BUILTIN_PERMISSIONS.contains(&step.0) || *step == (Part::Members, Side::Rows)
     };
     STEPS.into_iter().filter(is_in)
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::permission::{OWN, Permission};
+use super::permission::{BUILTIN_PERMISSIONS, Permission};
 use super::template::{Template, Tree};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret;
@@ -171,7 +171,7 @@ impl Catalog {
             nodes[slot] = Some(node);
         }
         let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
-        let own: Vec<PermissionIndex> = OWN.iter().map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX)).collect();
+        let own: Vec<PermissionIndex> = BUILTIN_PERMISSIONS.iter().map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX)).collect();
         let open = open_nodes(&nodes);
         let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
         let mut catalog = Self { apps: Vec::new(), reserved, organizations, open, tenant, own, by_name, nodes, len };
@@ -273,7 +273,7 @@ impl Catalog {
 
     /// Is it about the site as a whole, so that no tenant can hold it?
     fn is_site_only(&self, slot: PermissionIndex) -> bool {
-        self.own.iter().position(|own| *own == slot).is_some_and(|index| OWN[index].site_only)
+        self.own.iter().position(|own| *own == slot).is_some_and(|index| BUILTIN_PERMISSIONS[index].site_only)
     }
 
     fn routed(&self) -> Vec<(Arc<str>, Routes)> {

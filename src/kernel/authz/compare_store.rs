@@ -59,8 +59,8 @@ pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, af
             None => tenants(r, after),
         },
         Part::Roles => roles(r, organization, after),
-        Part::People => people(r, organization, after),
-        Part::Seats => seats(r, organization, after),
+        Part::Members => people(r, organization, after),
+        Part::Memberships => seats(r, organization, after),
         Part::Grants => grants(r, after),
         Part::Clients => clients(r, after),
         Part::Sessions => sessions(r, after),
@@ -255,9 +255,9 @@ pub fn may_lack_rows(
         return Ok(true);
     }
     let rows: i64 = match (part, &organization) {
-        (Part::Seats, Some(id)) => r.one(COUNT_MEMBERSHIPS_IN, &[(":organization_id", id)], |row| row.get(0))?,
-        (Part::Seats, None) => r.one(COUNT_MEMBERSHIPS, &[], |row| row.get(0))?,
-        (Part::People, _) => r.one(COUNT_MEMBERS, &[], |row| row.get(0))?,
+        (Part::Memberships, Some(id)) => r.one(COUNT_MEMBERSHIPS_IN, &[(":organization_id", id)], |row| row.get(0))?,
+        (Part::Memberships, None) => r.one(COUNT_MEMBERSHIPS, &[], |row| row.get(0))?,
+        (Part::Members, _) => r.one(COUNT_MEMBERS, &[], |row| row.get(0))?,
         (Part::Grants, _) => r.one(COUNT_GRANTS, &[], |row| row.get(0))?,
         (Part::Sessions, _) => r.one(COUNT_SESSIONS, &[], |row| row.get(0))?,
         (Part::ApiKeys, _) => r.one(COUNT_API_KEYS, &[], |row| row.get(0))?,

@@ -176,7 +176,7 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
 pub enum RowScope {
     /// All within its reach, by a permission.
     All(Reach),
-    Own(MemberId),
+    Member(MemberId),
 }
 
 impl RowScope {
@@ -189,14 +189,14 @@ impl RowScope {
         if caller.member().is_none() || refused.cause == ErrorCode::OrganizationNotFound {
             return Err(refused);
         }
-        require_own(caller, scope).map(Self::Own)
+        require_own(caller, scope).map(Self::Member)
     }
 
     /// The organization through whose eyes somebody else's video is seen; none for the site, and for one's own.
     pub fn seen_by(self, caller: &Identity, owner: Option<MemberId>) -> Option<OrganizationId> {
         match self {
             Self::All(reach) if owner.is_none() || owner != caller.member() => reach.organization(),
-            Self::All(_) | Self::Own(_) => None,
+            Self::All(_) | Self::Member(_) => None,
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct Permission(u16);
 
 impl Permission {
     pub fn builtin(self) -> &'static BuiltinPermission {
-        &OWN[self.index()]
+        &BUILTIN_PERMISSIONS[self.index()]
     }
 
     pub fn index(self) -> usize {
@@ -65,14 +65,14 @@ impl Permission {
     }
 
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..OWN.len()).filter_map(|n| u16::try_from(n).ok()).map(Self)
+        (0..BUILTIN_PERMISSIONS.len()).filter_map(|n| u16::try_from(n).ok()).map(Self)
     }
 }
 
 macro_rules! own {
     ($($constant:ident $name:literal $method:literal $path:literal $scope:expr, $level:ident $roles:literal $about:literal;)*) => {
         /// In the order of the tree: a category stands before what it holds.
-        pub const OWN: &[Own] = &[$(Own {
+        pub const BUILTIN_PERMISSIONS: &[Own] = &[$(Own {
             name: $name, about: $about, method: $method, path: $path, scope: $scope,
             site_only: own!(@ $level), roles: $roles,
         },)*];
@@ -257,9 +257,9 @@ mod tests {
 
     #[test]
     fn parents_stand_before_their_children_and_site_rights_are_in_no_tenant_role() {
-        for (n, own) in OWN.iter().enumerate() {
+        for (n, own) in BUILTIN_PERMISSIONS.iter().enumerate() {
             if let Some(parent) = parent(own.name) {
-                assert!(OWN[..n].iter().any(|earlier| earlier.name == parent), "{}", own.name);
+                assert!(BUILTIN_PERMISSIONS[..n].iter().any(|earlier| earlier.name == parent), "{}", own.name);
             }
             assert!(!own.site_only || own.roles.is_empty(), "{}", own.name);
             assert_eq!(own.method.is_empty(), own.path.is_empty(), "{}", own.name);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::answers::{Answers, AsDefined, Declared};
 use crate::kernel::authn::caller::IDEMPOTENCY_KEY_BYTES_MAX;
-use crate::kernel::authz::permission::OWN;
+use crate::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use crate::kernel::config::Config;
 use crate::kernel::db::Window;
 use crate::kernel::error::{Error, Result};
@@ -260,7 +260,7 @@ fn manual(config: &Config) -> String {
 
 /// Says which permission an operation needs, from the table that the guard uses.
 fn name_permissions(document: &mut Value) {
-    for own in OWN.iter().filter(|own| !own.method.is_empty()) {
+    for own in BUILTIN_PERMISSIONS.iter().filter(|own| !own.method.is_empty()) {
         let path = braced(own.path);
         let Some(operation) = document["paths"].get_mut(&path).and_then(|item| item.get_mut(own.method.to_lowercase()))
         else {

@@ -126,10 +126,10 @@ impl Api {
                 keyword,
             },
             // What somebody else has is not there.
-            RowScope::Own(own) if member.0.is_some_and(|member| member != own) => {
+            RowScope::Member(own) if member.0.is_some_and(|member| member != own) => {
                 return Ok(ok(window.of_all::<VideoView>(Vec::new(), "videos")?.into()));
             }
-            RowScope::Own(own) => Filter { member: Some(own), keyword, ..Filter::default() },
+            RowScope::Member(own) => Filter { member: Some(own), keyword, ..Filter::default() },
         };
         let list = move |r: &Reader<'_>| {
             store::list_videos(r, &filter, &window)?.try_map(|video| whose.seen(r, &caller, video))
@@ -220,7 +220,7 @@ impl Api {
 fn reach_of_transfer(t: &Transaction<'_>, whose: RowScope) -> Result<Reach> {
     match whose {
         RowScope::All(reach) => Ok(reach),
-        RowScope::Own(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
+        RowScope::Member(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
             let why = "you belong to no organization, or to several: an administrator gives your videos to others";
             Error::new(ErrorCode::Forbidden).saying(why)
         }),

@@ -128,7 +128,7 @@ impl Api {
         let is_dry_run = body.0.dry_run == Some(true);
         let outcome = match RowScope::of(&self.app.snapshot(), &caller, Permission::VIDEO_CLAIM, WRITE)? {
             RowScope::All(_) => import::claim(&self.app, &caller, is_dry_run).await?,
-            RowScope::Own(member) => import::claim_own(&self.app, &caller, member, is_dry_run).await?,
+            RowScope::Member(member) => import::claim_own(&self.app, &caller, member, is_dry_run).await?,
         };
         Ok(ok(Claimed {
             dry_run: is_dry_run,

@@ -261,7 +261,7 @@ impl RowScope {
                 None => true,
                 only => video.organization == only,
             },
-            Self::Own(_) => false,
+            Self::Member(_) => false,
         };
         if is_own || is_near { Ok(video) } else { Err(ErrorCode::VideoNotFound.into()) }
     }

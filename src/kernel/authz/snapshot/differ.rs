@@ -17,8 +17,8 @@ pub enum Part {
     /// Organizations with their plugins.
     Tenants,
     Roles,
-    People,
-    Seats,
+    Members,
+    Memberships,
     /// What is computed from roles for each combination of them.
     RoleSets,
     Grants,
@@ -104,9 +104,9 @@ impl Snapshot {
     /// How many facts of a part there are, of one organization or of all, where there may be very many.
     pub fn count(&self, part: Part, organization: Option<OrganizationId>) -> Option<usize> {
         match (part, organization) {
-            (Part::Seats, Some(id)) => Some(self.tenant(id).map_or(0, |tenant| tenant.seats.len())),
-            (Part::Seats, None) => Some(self.tenants().map(|tenant| tenant.seats.len()).sum()),
-            (Part::People, None) => Some(self.people.len()),
+            (Part::Memberships, Some(id)) => Some(self.tenant(id).map_or(0, |tenant| tenant.seats.len())),
+            (Part::Memberships, None) => Some(self.tenants().map(|tenant| tenant.seats.len()).sum()),
+            (Part::Members, None) => Some(self.people.len()),
             (Part::Grants, None) => Some(self.grants.len()),
             (Part::Sessions, None) => Some(self.sessions.len()),
             (Part::ApiKeys, None) => Some(self.api_keys.len()),
@@ -126,10 +126,10 @@ impl Snapshot {
         let shard = |next: Option<usize>| next.map(|shard| RowLocation { tenant: 0, shard });
         match part {
             Part::Catalog => (vec![Change::Catalog(self.catalog.clone())], None),
-            Part::Tenants | Part::Roles | Part::Seats | Part::RoleSets => {
+            Part::Tenants | Part::Roles | Part::Memberships | Part::RoleSets => {
                 self.known_of_tenants(part, organization, place, enough)
             }
-            Part::People => {
+            Part::Members => {
                 let (people, next) = self.people.keys_from(place.shard, enough);
                 (people.into_iter().map(Change::MemberGone).collect(), shard(next))
             }
