@@ -15,12 +15,12 @@ static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
 
 /// A line on standard output.
 macro_rules! say {
-    ($($text:tt)*) => { $crate::cli::show::say(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::cli::output::say(format_args!($($text)*)) };
 }
 
 /// A line on standard error.
 macro_rules! complain {
-    ($($text:tt)*) => { $crate::cli::show::complain(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::cli::output::complain(format_args!($($text)*)) };
 }
 
 /// A closed output pipe is not a failure, and the command runs to its end. Other failures are kept for the exit status.

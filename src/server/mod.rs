@@ -1,6 +1,6 @@
 //! The HTTP API: the list of operations, the middleware around them, and the router.
 //!
-//! Order, outermost first: `Edge` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
+//! Order, outermost first: `Middleware` (request id, address, panic guard, error rendering, CORS) → routes → `Operations`
 //! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
 
 pub mod deliver;

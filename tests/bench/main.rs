@@ -10,7 +10,7 @@ mod decide;
 mod driver;
 mod metrics;
 #[allow(dead_code, reason = "the tests use more of them")]
-#[path = "../it/guests.rs"]
+#[path = "../it/wasm_fixtures.rs"]
 mod guests;
 mod jobs;
 mod lists;

@@ -125,7 +125,7 @@ pub fn release_member(w: &Writer<'_>, member: MemberId) -> Result<()> {
     store::open_held(w, member)
 }
 
-/// The organization is active again. What does not fit into one change is opened soon after by [`super::tend`].
+/// The organization is active again. What does not fit into one change is opened soon after by [`super::maintain`].
 pub fn release_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<bool> {
     /// About two milliseconds of the writer.
     const AT_ONCE_MAX: u64 = 500;

@@ -136,7 +136,7 @@ impl NewMember {
     }
 }
 
-/// Creates a member; the policy learns of it by `kernel::authz::store::person`.
+/// Creates a member; the policy learns of it by `kernel::authz::store::member_state`.
 pub fn create(w: &Writer<'_>, capacity: Capacity, new: &NewMember) -> Result<MemberId> {
     let id = MemberId::new();
     create_as(w, capacity, id, new)?;
@@ -420,7 +420,7 @@ pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
     if caller.member() == Some(id) { Err(Error::new(ErrorCode::Forbidden).saying(message)) } else { Ok(()) }
 }
 
-/// Fails unless the caller may change this member's e-mail, credentials and all else (`kernel::authz::giving`).
+/// Fails unless the caller may change this member's e-mail, credentials and all else (`kernel::authz::delegation`).
 pub fn require_may_change(t: &Transaction<'_>, caller: &Identity, reach: Reach, id: MemberId) -> Result<()> {
     require_may_touch(t, caller, reach, id, Touch::Account)
 }

@@ -1,7 +1,7 @@
 //! Asks an organization's role mappers which roles somebody from outside has there.
 //!
 //! **Invariant.** No guest runs within a transaction. What the mappers answered counts only while the mappers in force, and
-//! the table's answer that they were given, are the ones it rests on ([`Mapped::holds`]); otherwise they are asked again.
+//! the table's answer that they were given, are the ones it rests on ([`MapperResult::holds`]); otherwise they are asked again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

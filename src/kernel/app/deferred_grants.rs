@@ -1,5 +1,5 @@
 //! Invitations, links, keys and webhooks depend on the rights of who created them. The transaction that removes these
-//! rights also revokes them. The rule is in `kernel::authz::promise`; this file finds the rows.
+//! rights also revokes them. The rule is in `kernel::authz::deferred_grant`; this file finds the rows.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! Decisions with plugins: first the policy, then the organization's authorizer plugins.
 //!
 //! `kernel::authz::decide` answers first, from one snapshot; the plugins that the same snapshot binds are asked in their order;
-//! `kernel::authz::decide::settle` combines the results. Code that answers an access request calls [`App::decide`], or
-//! [`App::decide_alone`] where no plugin is bound, so that every decision is counted and logged in the same way.
+//! `kernel::authz::decide::combine_deny_overrides` combines the results. Code that answers an access request calls [`App::evaluate_with_plugins`], or
+//! [`App::evaluate_policy`] where no plugin is bound, so that every decision is counted and logged in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,7 +136,7 @@ pub fn has_authorizers(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> b
 }
 
 impl App {
-    /// The decision where the organization has no rules of its own ([`has_rules`]): at once, without a lock.
+    /// The decision where the organization has no rules of its own ([`has_authorizers`]): at once, without a lock.
     pub fn evaluate_policy(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &RequestFacts) -> Decision {
         let decision = decide(snapshot, question);
         self.metrics.count_decision(decision.reason.word());

@@ -3,7 +3,7 @@
 //! ```text
 //! gates   tenant active, member active and in the tenant, path canonical      any fails: deny
 //! base    an open role of the member holds an open permission that answers, or a direct grant matches
-//! plugins what the organization's own rules said, where they were asked (`kernel::app::verdict`), settles the rest: `settle`
+//! plugins what the organization's own rules said, where they were asked (`kernel::app::evaluate`), settles the rest: `settle`
 //! ```
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Promises: what somebody gave and somebody else takes later. This file is the list of them, and the one rule.
 //!
 //! **Invariant.** A promise is worth what its maker may give when it is taken. It is checked in the transaction that takes
-//! it, and withdrawn in the one that takes the maker's rights away (`kernel::app::promises`).
+//! it, and withdrawn in the one that takes the maker's rights away (`kernel::app::deferred_grants`).
 //!
 //! No promises: what an organization has as a rule of its own and can see and change (role mappings, ticks of roles,
 //! plugins); a key that its member made for itself, whose rights are asked for at every request; what a member asked for

@@ -1,7 +1,7 @@
 //! What the policy knows of an organization's plugins: which version is bound to what, and what it may do.
 //!
 //! The component itself is the sandbox's; here is only what a decision must know to ask it. What a running version has
-//! counted ([`Live`]) outlives every edit of its binding, as a client's counters do.
+//! counted ([`RunState`]) outlives every edit of its binding, as a client's counters do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};

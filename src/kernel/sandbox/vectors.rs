@@ -336,7 +336,7 @@ impl Report {
 }
 
 impl Host {
-    /// The whole validation of an upload: everything that [`Host::admit`] looks at, and the vectors that the component
+    /// The whole validation of an upload: everything that [`Host::sign_in`] looks at, and the vectors that the component
     /// carries. A red vector is no refusal: the reports say so.
     pub async fn admit_and_test(
         &self,

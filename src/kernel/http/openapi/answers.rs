@@ -25,7 +25,7 @@ pub struct Answers {
 macro_rules! answers {
     ($($operation:ident: [$($cause:ident),* $(,)?] $([$($header:literal),*])?;)*) => {
         /// What these operations can answer beside what their shape tells.
-        pub const ANSWERS: &[$crate::kernel::http::document::Answers] = &[$($crate::kernel::http::document::Answers {
+        pub const ANSWERS: &[$crate::kernel::http::openapi::Answers] = &[$($crate::kernel::http::openapi::Answers {
             operation: stringify!($operation),
             causes: &[$($crate::kernel::error::ErrorCode::$cause,)*],
             headers: &[$($($header,)*)?],
