@@ -185,7 +185,7 @@ const SAID_HERE: [(&str, &str); 14] = [
 fn explained(answer: &Value, spelling: &Spelling) -> String {
     let word = answer["detail"].as_str().unwrap_or_default();
     let message = answer["message"].as_str().unwrap_or("it failed, and did not say why");
-    let is_of_table = ErrorCode::ALL.iter().any(|cause| cause.word() == word && cause.message() == message);
+    let is_of_table = ErrorCode::ALL.iter().any(|cause| cause.as_str() == word && cause.message() == message);
     // A sentence that was made for this one failure says more than the table.
     let said = SAID_HERE.iter().find(|(of, _)| is_of_table && *of == word).map(|(_, said)| *said);
     let mut text = said.unwrap_or(message).to_owned();
@@ -210,6 +210,6 @@ pub fn refused(error: &crate::kernel::error::Error, common: &Common) -> Failed {
         let location: Vec<&str> = field.location.iter().skip(1).map(String::as_str).collect();
         format!("\n  {}", fault(&common.spelling, &location, &field.message))
     });
-    let said = SAID_HERE.iter().find(|(of, _)| *of == error.cause.word()).map_or(error.message(), |(_, said)| *said);
+    let said = SAID_HERE.iter().find(|(of, _)| *of == error.cause.as_str()).map_or(error.message(), |(_, said)| *said);
     Failed(format!("{said}{}", faults.collect::<String>()))
 }

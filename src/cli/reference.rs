@@ -80,7 +80,7 @@ fn options(command: &clap::Command) -> String {
 }
 
 fn events() -> String {
-    let row = |kind: &Kind| [format!("`{}`", kind.word()), kind.about().to_owned()];
+    let row = |kind: &Kind| [format!("`{}`", kind.as_str()), kind.about().to_owned()];
     table(["Event", "When"], Kind::ALL.iter().map(row))
 }
 
@@ -115,7 +115,7 @@ fn codes() -> String {
             0 => format!("…{:06}", code(*cause, OWN_AREA) % 1_000_000),
             scope => code(*cause, scope).to_string(),
         };
-        [number, format!("{} `{}`", cause.status(), cause.word()), cause.message().to_owned()]
+        [number, format!("{} `{}`", cause.status(), cause.as_str()), cause.message().to_owned()]
     };
     table(["Code", "Status and word", "Message"], ErrorCode::ALL.iter().map(row))
 }

@@ -106,7 +106,7 @@ pub async fn new_administrator(app: Data<&Arc<App>>, request: &Request, body: Bo
     if request.data::<FromCommandLine>().is_none() {
         return Err(ErrorCode::RouteNotFound.into());
     }
-    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).because(why);
+    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).with_source(why);
     let bytes = body.into_bytes().await.map_err(|e| malformed(e.to_string()))?;
     let First { login, password } = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
     let uid = members::create_first_administrator(&app, &login, password, None).await?;
@@ -141,7 +141,7 @@ async fn require_open(app: &Arc<App>, token: &str) -> Result<()> {
         (true, true) => Err(ErrorCode::SetupDone.into()),
         // There is no new link to be had.
         (false, true) => Err(Error::new(ErrorCode::SetupToken)
-            .saying("this set-up link is over: the administrator exists already, so sign in")),
+            .with_message("this set-up link is over: the administrator exists already, so sign in")),
         (false, false) => Err(ErrorCode::SetupToken.into()),
     }
 }

@@ -36,7 +36,7 @@ pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Del
 async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Result<Option<Mail>> {
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
-    let is = |kind: Kind| delivery.kind == kind.word();
+    let is = |kind: Kind| delivery.kind == kind.as_str();
     if is(Kind::QuotaWarning) {
         let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
         let number = |name: &str| data[name].as_u64().unwrap_or_default();

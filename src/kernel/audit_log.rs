@@ -53,7 +53,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Denied => "denied",
@@ -84,7 +84,7 @@ pub fn record(
     let row = Row {
         id,
         at: w.now(),
-        texts: [actor_kind, actor, action, &entry.target, outcome.word(), request_id, address],
+        texts: [actor_kind, actor, action, &entry.target, outcome.as_str(), request_id, address],
         organization: entry.organization,
         values: [before.as_deref(), after.as_deref()],
     };
@@ -99,7 +99,7 @@ pub fn record(
             (":action", &action),
             (":target", &entry.target),
             (":organization_id", &entry.organization),
-            (":outcome", &outcome.word()),
+            (":outcome", &outcome.as_str()),
             (":before", &before),
             (":after", &after),
             (":request_id", &request_id),

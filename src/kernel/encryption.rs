@@ -61,7 +61,7 @@ impl<'a> SecretLocation<'a> {
 
     fn fault(&self, why: &str) -> Error {
         let text = format!("{}.{} holds a secret that cannot be decrypted: {why}", self.table, self.column);
-        Error::internal(text.clone()).saying(text)
+        Error::internal(text.clone()).with_message(text)
     }
 }
 
@@ -198,7 +198,7 @@ pub fn is_encrypted(stored: &[u8]) -> bool {
 }
 
 fn fault(text: String) -> Error {
-    Error::internal("encryption key").saying(text)
+    Error::internal("encryption key").with_message(text)
 }
 
 fn beside(file: &Path, ending: &str) -> PathBuf {

@@ -43,7 +43,7 @@ macro_rules! causes {
             pub const fn scope(self) -> u32 { match self { $(ErrorCode::$name => $scope,)* } }
             pub const fn category(self) -> u32 { match self { $(ErrorCode::$name => $category,)* } }
             /// The stable word of the envelope's `detail`.
-            pub const fn word(self) -> &'static str { match self { $(ErrorCode::$name => $word,)* } }
+            pub const fn as_str(self) -> &'static str { match self { $(ErrorCode::$name => $word,)* } }
             pub const fn message(self) -> &'static str { match self { $(ErrorCode::$name => $message,)* } }
         }
     };
@@ -279,17 +279,17 @@ impl Error {
     }
 
     pub fn internal(source: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(ErrorCode::Internal).because(source)
+        Self::new(ErrorCode::Internal).with_source(source)
     }
 
     #[must_use]
-    pub fn because(mut self, source: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Cow<'static, str>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
     #[must_use]
-    pub fn saying(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         self.message = Some(message.into());
         self
     }
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn words_are_unique() {
-        let mut words: Vec<_> = ErrorCode::ALL.iter().map(|cause| cause.word()).collect();
+        let mut words: Vec<_> = ErrorCode::ALL.iter().map(|cause| cause.as_str()).collect();
         words.sort_unstable();
         let all = words.len();
         words.dedup();

@@ -260,7 +260,7 @@ impl Drop for Held {
 
 fn no_space() -> Error {
     let message = "the server has as many bytes of requests as it holds at a time: try again";
-    Error::new(ErrorCode::Busy).saying(message).because("limits.bytes_in_flight").retry_after(1)
+    Error::new(ErrorCode::Busy).with_message(message).with_source("limits.bytes_in_flight").retry_after(1)
 }
 
 impl BodySlot {
@@ -345,7 +345,7 @@ impl Unread {
         };
         let too_large = || {
             let message = format!("the body is larger than the {bytes_max} bytes that this address takes");
-            Error::new(ErrorCode::TooLarge).saying(message)
+            Error::new(ErrorCode::TooLarge).with_message(message)
         };
         let promised = self.body.size_hint().lower();
         if promised > bytes_max {
@@ -367,9 +367,9 @@ impl Unread {
             let Some(frame) = frame else { break };
             let broke_off = |e: io::Error| match e.kind() {
                 io::ErrorKind::TimedOut => {
-                    Error::new(ErrorCode::RequestTimeout).header("Connection", "close").because(e.to_string())
+                    Error::new(ErrorCode::RequestTimeout).header("Connection", "close").with_source(e.to_string())
                 }
-                _ => Error::new(ErrorCode::MalformedBody).saying("the body broke off").because(e.to_string()),
+                _ => Error::new(ErrorCode::MalformedBody).with_message("the body broke off").with_source(e.to_string()),
             };
             let Ok(piece) = frame.map_err(broke_off)?.into_data() else { continue };
             let length = piece.len() as u64;

@@ -110,7 +110,7 @@ impl<E> Middleware<E> {
                 }
                 if failure.cause == ErrorCode::RouteNotFound {
                     let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
-                    failure = failure.saying(message);
+                    failure = failure.with_message(message);
                 }
                 let mut response = self.failed(&failure, exchange);
                 if *method == Method::HEAD {
@@ -155,7 +155,7 @@ impl<E> Middleware<E> {
     fn log(&self, failure: &Error, exchange: &RequestContext) {
         let path = shown(&exchange.path);
         let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
-        let (word, source) = (cause.word(), failure.source.as_deref().unwrap_or(""));
+        let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
         let (kind, name) = exchange.actor();
         if cause == ErrorCode::Internal {
             // Never coalesced: the answer refers to this log line.
@@ -237,7 +237,7 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
     let text = error.to_string();
     let is_path = error.is::<poem_openapi::error::ParsePathError>() || error.is::<poem::error::ParsePathError>();
     if is_path {
-        return Ok(Error::new(ErrorCode::NotFound).because(text));
+        return Ok(Error::new(ErrorCode::NotFound).with_source(text));
     }
     let cause = match error.status() {
         StatusCode::NOT_FOUND => ErrorCode::RouteNotFound,
@@ -249,7 +249,7 @@ fn converted(error: poem::Error) -> std::result::Result<Error, Box<Response>> {
         _ => ErrorCode::Internal,
     };
     // This error's text repeats caller input, so it is not logged.
-    Ok(if cause == ErrorCode::MediaType { Error::new(cause) } else { Error::new(cause).because(text) })
+    Ok(if cause == ErrorCode::MediaType { Error::new(cause) } else { Error::new(cause).with_source(text) })
 }
 
 /// The error code scope of sign-in.

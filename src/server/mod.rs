@@ -234,8 +234,8 @@ const ANSWERS: &[&[Answers]] = &[
 
 /// Schema details that the Rust types cannot express: schema, field, extra keywords.
 fn details() -> Vec<(&'static str, &'static str, Value)> {
-    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
-    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     let heard: Vec<&str> = kinds.iter().copied().chain(["*"]).collect();
     let uuid = json!({"format": "uuid"});
     vec![
@@ -392,13 +392,13 @@ async fn serve_metrics(request: &Request, app: poem::web::Data<&Arc<App>>) -> Re
         Some(token) if offered.is_some_and(|offered| secret::equal(&secret::hash(offered), &secret::hash(token))) => {}
         Some(_) => {
             return Err(Error::new(ErrorCode::Unauthenticated)
-                .saying("metrics are for a bearer of the metrics token")
+                .with_message("metrics are for a bearer of the metrics token")
                 .into());
         }
         None => {
             let message =
                 "set metrics_token_file to read the metrics over the network; the local socket needs no token";
-            return Err(Error::new(ErrorCode::NotConfigured).saying(message).into());
+            return Err(Error::new(ErrorCode::NotConfigured).with_message(message).into());
         }
     }
     crate::server::deliver::observe(&app).await?;
@@ -479,12 +479,12 @@ impl Operations {
         {
             let faults = self.inputs.check_query(id, &uri)?;
             let faults = if faults.is_empty() { vec![Field::at(&["query"], "cannot be read")] } else { faults };
-            return Err(Error::fields(faults).because(error.to_string()).into());
+            return Err(Error::fields(faults).with_source(error.to_string()).into());
         }
         if is_change
             && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())
             && let Some(exchange) = exchange
-            && let Err(e) = self.app.record_denial(&exchange, operation.unwrap_or("none"), denied.cause.word()).await
+            && let Err(e) = self.app.record_denial(&exchange, operation.unwrap_or("none"), denied.cause.as_str()).await
         {
             tracing::error!(error = %e, "a denial could not be recorded");
         }

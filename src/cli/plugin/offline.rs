@@ -92,7 +92,7 @@ fn status(is_right: bool) -> ExitCode {
 }
 
 fn problem(error: &Error) -> String {
-    format!("{}: {}", error.cause.word(), error.message())
+    format!("{}: {}", error.cause.as_str(), error.message())
 }
 
 /// `roster plugin check`.
@@ -160,9 +160,9 @@ pub(super) async fn test(common: &Common, test: &Test) -> Result<ExitCode, Faile
     if !common.json {
         for report in &reports {
             if let Some(fault) = report.fault.as_ref().filter(|_| !report.passed) {
-                say!("{}: {}: {}", report.name, fault.kind.word(), fault.message);
+                say!("{}: {}: {}", report.name, fault.kind.as_str(), fault.message);
             }
-            report.log.iter().for_each(|line| say!("{}: log {}: {}", report.name, line.level.word(), line.message));
+            report.log.iter().for_each(|line| say!("{}: log {}: {}", report.name, line.level.as_str(), line.message));
         }
     }
     Ok(status(all_passed))
@@ -191,7 +191,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
         }
         for _ in 0..bench.calls {
             let called = stand.host.authorize(turn.clone(), AccessInput::neutral()).await;
-            calls.push(called.map(|ruling| ruling.word()));
+            calls.push(called.map(|ruling| ruling.as_str()));
         }
         shown.insert("authorize".into(), measured(calls));
     }
@@ -226,7 +226,7 @@ pub(super) async fn bench(common: &Common, bench: &Bench) -> Result<ExitCode, Fa
 /// How long calls took, what the last of them used, and how it ended.
 fn measured(calls: Vec<CallResult<&'static str>>) -> Value {
     let last = calls.last().map(|called| {
-        let outcome = called.outcome.as_ref().copied().unwrap_or_else(|fault| fault.kind.word());
+        let outcome = called.outcome.as_ref().copied().unwrap_or_else(|fault| fault.kind.as_str());
         (called.fuel, called.memory_bytes, outcome)
     });
     let mut shown = spread(calls.into_iter().map(|called| called.duration).collect());

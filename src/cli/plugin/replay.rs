@@ -78,7 +78,7 @@ pub(super) async fn run(common: &Common, asked: &Replay) -> Result<ExitCode, Fai
                 "action": change.recorded.input.action,
                 "path": change.recorded.input.path,
                 "was": change.recorded.reason,
-                "would_be": change.reason.word(),
+                "would_be": change.reason.as_str(),
                 "said": change.said,
             })
         })

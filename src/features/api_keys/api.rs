@@ -513,7 +513,7 @@ fn key_of_member(member: MemberId, body: CreateMemberApiKey) -> Result<NewKey> {
 fn hash_of(text: KeyHash) -> Result<Hash> {
     let mut hash = [0; 32];
     hex::decode_to_slice(&text.0, &mut hash)
-        .map_err(|e| Error::field("key_hash", "must be 64 hexadecimal digits").because(e.to_string()))?;
+        .map_err(|e| Error::field("key_hash", "must be 64 hexadecimal digits").with_source(e.to_string()))?;
     Ok(hash)
 }
 

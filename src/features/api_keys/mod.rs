@@ -128,7 +128,7 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
     deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(|lost| {
         let message = "who chose the member's password may make no key for it: the member changes the password first";
         if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
-            return Error::new(ErrorCode::NotHeld).because(lost.to_string()).saying(message);
+            return Error::new(ErrorCode::NotHeld).with_source(lost.to_string()).with_message(message);
         }
         lost
     })
@@ -202,7 +202,7 @@ pub async fn spend(app: &App, exchange: &Arc<RequestContext>, key: &Arc<ApiKey>)
     let caller = Identity::new(Principal::Key(key.clone()), exchange.clone());
     let spend = move |t: &Transaction<'_>, _: &Identity| {
         if !store::spend_key(t, id)? {
-            return Err(Error::new(ErrorCode::InvalidKey).because("an emergency key that was used"));
+            return Err(Error::new(ErrorCode::InvalidKey).with_source("an emergency key that was used"));
         }
         let entry = Entry::new("api_key", id).after(json!({"spent": true}));
         Ok(Changed::new((), entry).policy([authz::store::api_key(t, id)?]))

@@ -30,7 +30,7 @@ enum AuditOutcome {
 }
 
 impl AuditOutcome {
-    fn word(self) -> String {
+    fn to_name(self) -> String {
         match self {
             Self::Done => "done".to_owned(),
             Self::Denied => "denied".to_owned(),
@@ -174,7 +174,7 @@ impl Api {
             actor: actor.0,
             action: action.0,
             target: target.0,
-            outcome: outcome.0.map(AuditOutcome::word),
+            outcome: outcome.0.map(AuditOutcome::to_name),
             since: since.0,
             until: until.0,
         };
@@ -210,7 +210,7 @@ impl Api {
             actor: actor.0,
             action: action.0,
             target: target.0,
-            outcome: outcome.0.map(AuditOutcome::word),
+            outcome: outcome.0.map(AuditOutcome::to_name),
             since: since.0,
             until: until.0,
         };

@@ -154,7 +154,7 @@ fn require_open(r: &Reader<'_>, snapshot: &Snapshot, hash: &Hash, now: Timestamp
     let Invitation { organization, role, maker, .. } = &invited.invitation;
     let promised = DeferredGrant::Invitation { tenant: *organization, role: *role };
     deferred_grant::require_kept(snapshot, maker, promised, now)
-        .map_err(|lost| Error::new(ErrorCode::InvalidLink).because(format!("its maker: {}", lost.message())))?;
+        .map_err(|lost| Error::new(ErrorCode::InvalidLink).with_source(format!("its maker: {}", lost.message())))?;
     Ok(invited)
 }
 

@@ -41,7 +41,7 @@ enum JobState {
 }
 
 impl JobState {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Held => "held",
@@ -54,7 +54,7 @@ impl JobState {
     fn of(word: &str) -> Self {
         [Self::Queued, Self::Held, Self::Leased, Self::Done]
             .into_iter()
-            .find(|state| state.word() == word)
+            .find(|state| state.as_str() == word)
             .unwrap_or(Self::Dead)
     }
 }
@@ -166,11 +166,11 @@ impl From<Job> for JobView {
 
 fn steps(job: &Job) -> Vec<JobStep> {
     let of = |step: &jobs::Step| JobStep {
-        processor: step.processor.word().into(),
-        state: step.state.word().into(),
+        processor: step.processor.as_str().into(),
+        state: step.state.as_str().into(),
         progress_percent: step.progress_percent,
         error: step.error.clone(),
-        needs: step.processor.needs().iter().map(|need| need.word().to_owned()).collect(),
+        needs: step.processor.needs().iter().map(|need| need.as_str().to_owned()).collect(),
     };
     job.steps.iter().map(of).collect()
 }
@@ -365,9 +365,9 @@ impl Api {
         // A caller without the permission finds only its own jobs.
         let is_foreign = filter.member.zip(member.0).is_some_and(|(own, asked)| own != asked);
         filter.member = if is_foreign { Some(MemberId(uuid::Uuid::nil())) } else { filter.member.or(member.0) };
-        filter.state = state.0.map(JobState::word);
+        filter.state = state.0.map(JobState::as_str);
         filter.video = video.0;
-        filter.processor = processor.0.map(|name| Processor::from(name).word());
+        filter.processor = processor.0.map(|name| Processor::from(name).as_str());
         let window = Window::new(limit.0, offset.0, after.0)?;
         let list = move |r: &Reader<'_>| {
             let found = store::list(r, &filter, &window)?;

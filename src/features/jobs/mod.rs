@@ -53,7 +53,7 @@ pub const NEEDS: [(Processor, &[Processor]); 6] =
     [(Asr, &[]), (Cut, &[]), (Yolo, &[Cut]), (Ocr, &[Cut]), (Face, &[Cut]), (Pose, &[Cut])];
 
 impl Processor {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Asr => "asr",
             Cut => "cut",
@@ -84,7 +84,7 @@ pub enum StepState {
 }
 
 impl StepState {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Ready => "ready",
@@ -415,16 +415,16 @@ pub fn heartbeat(t: &Transaction<'_>, holder: &LeaseHolder, reports: &[Report], 
 
 fn take_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Result<()> {
     for report in reports {
-        let word = report.processor.word();
+        let word = report.processor.as_str();
         if !job.covers(report.processor) {
-            return Err(Error::new(ErrorCode::StepState).saying(format!("{word} was not claimed with this lease")));
+            return Err(Error::new(ErrorCode::StepState).with_message(format!("{word} was not claimed with this lease")));
         }
         let Some(step) = job.steps.iter_mut().find(|step| step.processor == report.processor) else { continue };
         if step.state != report.state && !step.state.leads_to(report.state) {
-            let (from, to) = (step.state.word(), report.state.word());
-            let needs = step.processor.needs().iter().map(|need| need.word()).collect::<Vec<_>>().join(" and ");
+            let (from, to) = (step.state.as_str(), report.state.as_str());
+            let needs = step.processor.needs().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
             let why = if step.state == StepState::Waiting { format!(" for {needs}") } else { String::new() };
-            return Err(Error::new(ErrorCode::StepState).saying(format!("{word} is {from}{why}, and cannot become {to}")));
+            return Err(Error::new(ErrorCode::StepState).with_message(format!("{word} is {from}{why}, and cannot become {to}")));
         }
         step.state = report.state;
         step.progress_percent = match report.state {
@@ -448,8 +448,8 @@ pub fn complete(t: &Transaction<'_>, holder: &LeaseHolder) -> Result<Changed<Job
     }
     holder.require(&job, t.now())?;
     if let Some(failed) = job.steps.iter().find(|step| step.state == StepState::Failed) {
-        let message = format!("{} was reported as failed: fail the job instead", failed.processor.word());
-        return Err(Error::new(ErrorCode::StepState).saying(message));
+        let message = format!("{} was reported as failed: fail the job instead", failed.processor.as_str());
+        return Err(Error::new(ErrorCode::StepState).with_message(message));
     }
     let claimed = job.processors.take();
     for (processor, _) in NEEDS {

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_set_has_one_bit_for_each_processor_as_the_schema_says() {
         assert_eq!(
-            NEEDS.map(|(processor, _)| (processor.word(), bit(processor))),
+            NEEDS.map(|(processor, _)| (processor.as_str(), bit(processor))),
             [("asr", 1), ("cut", 2), ("yolo", 4), ("ocr", 8), ("face", 16), ("pose", 32)]
         );
     }

@@ -70,13 +70,13 @@ struct WaitingWorker<'a> {
 
 impl<'a> WaitingWorker<'a> {
     fn take(app: &'a App, waiting: &'a WaitingWorkers, caller: &Identity) -> Result<Self> {
-        let busy = || Error::new(ErrorCode::Busy).saying("too many workers wait for a job: try again").retry_after(1);
+        let busy = || Error::new(ErrorCode::Busy).with_message("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.seats.try_acquire().map_err(|_| busy())?;
         let party = caller.context.party(&app.snapshot()).unwrap_or_default();
         let mut of = waiting.of();
         let count = of.entry(party.clone()).or_default();
         if *count >= waiting.each_max {
-            return Err(busy().because("jobs.waiting_per_caller"));
+            return Err(busy().with_source("jobs.waiting_per_caller"));
         }
         *count += 1;
         app.metrics.jobs_waiting.inc();

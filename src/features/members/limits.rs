@@ -41,7 +41,7 @@ pub fn require_capacity_of(
     let each_max = limits.each(t.snapshot());
     if !t.snapshot().is_platform(organization) && store::has_made(t, organization, each_max)? {
         let message = format!("this organization made {each_max} members already (limits.members_per_organization)");
-        return Err(Error::new(ErrorCode::SiteFull).saying(message));
+        return Err(Error::new(ErrorCode::SiteFull).with_message(message));
     }
     Ok(Capacity(Some(organization)))
 }

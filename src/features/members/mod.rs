@@ -417,7 +417,7 @@ pub async fn forget_lapsed(app: &App) -> Result<()> {
 /// would be enough to take an account over.
 pub fn require_other(caller: &Identity, id: MemberId) -> Result<()> {
     let message = "your own password is changed at /me/password";
-    if caller.member() == Some(id) { Err(Error::new(ErrorCode::Forbidden).saying(message)) } else { Ok(()) }
+    if caller.member() == Some(id) { Err(Error::new(ErrorCode::Forbidden).with_message(message)) } else { Ok(()) }
 }
 
 /// Fails unless the caller may change this member's e-mail, credentials and all else (`kernel::authz::delegation`).

@@ -267,7 +267,7 @@ async fn in_turn<T: Send + 'static>(app: &App, work: impl FnOnce() -> Result<T> 
     let wait = Duration::from_millis(app.config.hash_wait_ms);
     let permit = tokio::time::timeout(wait, app.hashing.clone().acquire_owned())
         .await
-        .map_err(|_| Error::new(ErrorCode::Busy).because("too many sign-ins at once").retry_after(1))?
+        .map_err(|_| Error::new(ErrorCode::Busy).with_source("too many sign-ins at once").retry_after(1))?
         .map_err(|_| Error::internal("hashing is closed"))?;
     tokio::task::spawn_blocking(move || {
         let _permit = permit;

@@ -112,7 +112,7 @@ impl MapperResult {
 /// Roles or plugins changed during every attempt.
 pub fn never_still() -> Error {
     let message = "the organization's plugins or mappings changed while they were asked: try again";
-    Error::new(ErrorCode::Busy).saying(message).retry_after(1)
+    Error::new(ErrorCode::Busy).with_message(message).retry_after(1)
 }
 
 fn mappers(tenant: &Tenant) -> impl Iterator<Item = &Binding> {
@@ -164,7 +164,7 @@ fn input_of(tenant: &Tenant, member: MemberId, word: SourceClaims<'_>) -> RoleIn
     claims.extend(word.facts.claims.iter().cloned());
     RoleInput {
         tenant: tenant.id.to_string(),
-        source: word.source.word().into(),
+        source: word.source.as_str().into(),
         subject: member.to_string(),
         groups: word.keys.iter().cloned().collect(),
         claims,
@@ -236,7 +236,7 @@ impl Chain<'_> {
         };
         if let Some(fault) = &fault {
             let (plugin, version, source) = (&binding.name, binding.version, &self.input.source);
-            tracing::warn!(organization = %self.tenant.id, %plugin, version, mode = binding.mode.word(), source, fault = fault.kind.word(), "a role mapper failed: where it is in force, roles of this source stay as they are");
+            tracing::warn!(organization = %self.tenant.id, %plugin, version, mode = binding.mode.as_str(), source, fault = fault.kind.as_str(), "a role mapper failed: where it is in force, roles of this source stay as they are");
         }
         let asked = MapperCall { name: binding.name.clone(), version: binding.version, sha256: binding.sha256, fuel, fault };
         (asked, answer)

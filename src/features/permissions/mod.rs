@@ -91,7 +91,7 @@ pub enum Source {
 impl Source {
     const ALL: [Self; 6] = [Self::Manual, Self::Zitadel, Self::Ldap, Self::Scim, Self::Oidc, Self::Wordpress];
 
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
             Self::Zitadel => "zitadel",
@@ -104,7 +104,7 @@ impl Source {
 
     /// The source of a stored word; the schema admits no others.
     pub fn parse(word: &str) -> Self {
-        Self::ALL.into_iter().find(|source| source.word() == word).unwrap_or(Self::Manual)
+        Self::ALL.into_iter().find(|source| source.as_str() == word).unwrap_or(Self::Manual)
     }
 }
 
@@ -132,7 +132,7 @@ pub fn no_role_of_key(snapshot: &Snapshot, organization: OrganizationId, key: &s
     if snapshot.is_platform(organization) {
         message.push_str(". To act in another organization, name it with X-Tenant-ID");
     }
-    Error::new(ErrorCode::RoleNotFound).saying(message)
+    Error::new(ErrorCode::RoleNotFound).with_message(message)
 }
 
 /// What an organization without a role of this key is told of: what was meant, and which roles it has.

@@ -151,7 +151,7 @@ fn asks(import: &Import, imported: &Imported, replaced: &str) -> Error {
         import.app,
         described(import.title.as_deref()),
     );
-    Error::new(ErrorCode::CatalogOfAnother).saying(message)
+    Error::new(ErrorCode::CatalogOfAnother).with_message(message)
 }
 
 fn described(title: Option<&str>) -> String {
@@ -165,7 +165,7 @@ fn named(snapshot: &Snapshot, names: &[String]) -> Result<Option<Vec<Organizatio
     }
     let mut ids = Vec::new();
     for name in names {
-        let message = || Error::new(ErrorCode::OrganizationNotFound).saying(format!("there is no organization {name}"));
+        let message = || Error::new(ErrorCode::OrganizationNotFound).with_message(format!("there is no organization {name}"));
         ids.push(snapshot.tenant_named(name).ok_or_else(message)?.id);
     }
     ids.sort_unstable();

@@ -221,7 +221,7 @@ pub fn insert_assignment(
             (":organization_id", &organization),
             (":member_id", &member),
             (":role_id", &role),
-            (":source", &source.word()),
+            (":source", &source.as_str()),
             (":now", &w.now()),
         ],
         &[("role_assignments.role_id", ErrorCode::RoleAlreadyAssigned)],
@@ -259,7 +259,7 @@ pub fn delete_sourced_assignment(
             (":organization_id", &organization),
             (":member_id", &member),
             (":role_id", &role),
-            (":source", &source.word()),
+            (":source", &source.as_str()),
         ],
     )
     .map(drop)
@@ -313,7 +313,7 @@ pub fn list_mappings(
     source: Option<Source>,
     window: &Window,
 ) -> Result<Listed<Mapping>> {
-    let source = source.map(Source::word);
+    let source = source.map(Source::as_str);
     r.page(&LIST_MAPPINGS, &[(":organization_id", &organization), (":source", &source)], window, mapping_of)
 }
 
@@ -354,7 +354,7 @@ pub fn find_mapping(
         FIND_MAPPING,
         &[
             (":organization_id", &organization),
-            (":source", &source.word()),
+            (":source", &source.as_str()),
             (":external_key", &one_spelling(external_key)),
             (":as_given", &external_key),
         ],
@@ -384,7 +384,7 @@ pub fn put_mapping(
         &[
             (":id", &id),
             (":organization_id", &organization),
-            (":source", &source.word()),
+            (":source", &source.as_str()),
             (":external_key", &one_spelling(external_key)),
             (":role_id", &role),
             (":now", &w.now()),

@@ -38,7 +38,7 @@ impl Synced {
 
     /// For the audit.
     pub fn record(&self) -> Value {
-        let mut record = json!({"source": self.source.word(), "added": self.added, "removed": self.removed});
+        let mut record = json!({"source": self.source.as_str(), "added": self.added, "removed": self.removed});
         if !self.asked.is_empty() {
             record["plugins"] = self.asked.iter().map(MapperCall::record).collect();
         }

@@ -137,7 +137,7 @@ impl Answer {
         match &called.outcome {
             Ok(ruling) => {
                 let reason = if let Ruling::Deny(reason) = ruling { Some(reason.clone()) } else { None };
-                Self { outcome: ruling.word(), reason, ..Self::default() }
+                Self { outcome: ruling.as_str(), reason, ..Self::default() }
             }
             Err(fault) => Self::failed(fault),
         }
@@ -155,7 +155,7 @@ impl Answer {
     }
 
     pub fn tried(self, export: &str) -> Tried {
-        let said = |fault: Fault| format!("{}: {}", fault.kind.word(), fault.message);
+        let said = |fault: Fault| format!("{}: {}", fault.kind.as_str(), fault.message);
         Tried { export: export.to_owned(), outcome: self.outcome.to_owned(), failure: self.fault.map(said) }
     }
 }
@@ -419,7 +419,7 @@ pub struct Room {
 
 /// Fails when there is no place for one more version under this name.
 pub fn require_quota(r: &Reader<'_>, organization: OrganizationId, name: &str, room: Room) -> Result<()> {
-    let full = |what: String| Err(Error::new(ErrorCode::PluginsFull).saying(format!("{what}: delete some")));
+    let full = |what: String| Err(Error::new(ErrorCode::PluginsFull).with_message(format!("{what}: delete some")));
     match store::find_plugin(r, organization, name)? {
         Some(known) if store::count_versions(r, known.id)? >= room.versions_max => {
             return full(format!("the plugin has {} versions already (plugins.versions)", room.versions_max));

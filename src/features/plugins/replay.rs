@@ -107,7 +107,7 @@ impl Recorded {
 
     /// Would the candidate be asked about this?
     fn asks(&self, candidate: &Candidate, base: Reason) -> bool {
-        let is_route = self.facts("question") == [Kind::Route.word()];
+        let is_route = self.facts("question") == [Kind::Route.as_str()];
         let topic = Topic {
             permissions: &self.facts("permission"),
             route: is_route.then_some((&self.input.action, &self.input.path)),
@@ -119,7 +119,7 @@ impl Recorded {
     /// What the others said. One that allowed what base denied had the right to, or it would not have been asked.
     fn others<'r>(&'r self, candidate: &'r Candidate) -> impl Iterator<Item = PluginEffect> + 'r {
         let is_other = |heard: &&PluginTrace| {
-            heard.mode == Mode::Enforce.word() && candidate.name.as_ref().is_some_and(|name| *name != heard.name)
+            heard.mode == Mode::Enforce.as_str() && candidate.name.as_ref().is_some_and(|name| *name != heard.name)
         };
         self.plugins.iter().filter(is_other).map(|heard| match heard.outcome.as_str() {
             "allow" => PluginEffect::Allow { may_grant: true },
@@ -184,7 +184,7 @@ impl Replay {
         if self.changes.len() < LISTED_MAX {
             let sentence = match called.map(|called| called.outcome) {
                 Some(Ok(Ruling::Deny(reason))) => Some(reason),
-                Some(Err(fault)) => Some(format!("{}: {}", fault.kind.word(), fault.message)),
+                Some(Err(fault)) => Some(format!("{}: {}", fault.kind.as_str(), fault.message)),
                 Some(Ok(Ruling::Allow | Ruling::Abstain)) | None => None,
             };
             self.changes.push(Change { allow: reason.allows(), reason, said: sentence, recorded });

@@ -542,7 +542,7 @@ fn require_may_set(
     (member, size): (MemberId, Option<i64>),
 ) -> Result<()> {
     let Some(organization) = reach.organization() else { return Ok(()) };
-    let refused = |why: &'static str| Err(Error::new(ErrorCode::Forbidden).saying(why));
+    let refused = |why: &'static str| Err(Error::new(ErrorCode::Forbidden).with_message(why));
     if quotas::organization_of(t.snapshot(), member) != Some(organization) {
         return refused("this member does not count under your organization alone: only the platform can change this");
     }

@@ -204,7 +204,7 @@ fn adjust_ceiling(w: &Writer<'_>, organization: OrganizationId, delta: Delta) ->
 }
 
 fn does_not_fit(cause: ErrorCode, need: i64) -> Error {
-    Error::new(cause).because(format!("{need} bytes do not fit"))
+    Error::new(cause).with_source(format!("{need} bytes do not fit"))
 }
 
 /// The same with its row in the ledger, and the events that follow from where the usage stands now.
@@ -403,7 +403,7 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
     if !is_over_quota(error) {
         return;
     }
-    let (rules, word) = (QuotaSettings::from_config(&app.config), error.cause.word());
+    let (rules, word) = (QuotaSettings::from_config(&app.config), error.cause.as_str());
     let note = move |t: &Transaction<'_>, _: &Identity| {
         let Some(event) = note_refusal(t, &rules, member, need)? else {
             return Ok(Changed::nothing(()));

@@ -81,7 +81,7 @@ pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Resu
     let mut reservation = get(t, member, id)?;
     match reservation.state.as_str() {
         "open" => {}
-        "committed" => return Err(Error::new(ErrorCode::ReservationOver).saying("this reservation became a video")),
+        "committed" => return Err(Error::new(ErrorCode::ReservationOver).with_message("this reservation became a video")),
         _ => return Ok(Changed::nothing(reservation)),
     }
     let state = if reservation.expires_at <= t.now() { "expired" } else { "released" };

@@ -72,7 +72,7 @@ pub async fn provision(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: 
     const KEYS_MAX: usize = external_key::COUNT_MAX;
     if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
         let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
-        return Err(Error::new(ErrorCode::NeighbourFailed).because(why));
+        return Err(Error::new(ErrorCode::NeighbourFailed).with_source(why));
     }
     let (provider, subject) = (arrival.provider.clone(), arrival.subject.clone());
     let known = app.read(move |r| members::find_known(r, &provider, &subject)).await?;
@@ -134,7 +134,7 @@ impl MapperAnswers {
                 match found {
                     Some(plan) => plans.push((organization, plan)),
                     None if self.tries >= TRIES => {
-                        tracing::warn!(%organization, source = word.source.word(), "plugins or mappings changed while they were asked, time and again: roles stay as they are");
+                        tracing::warn!(%organization, source = word.source.as_str(), "plugins or mappings changed while they were asked, time and again: roles stay as they are");
                     }
                     None => return Ok(None),
                 }
@@ -168,7 +168,7 @@ pub fn apply(
         Some(member) if is_other_person(t, &member, arrival)? => {
             let message =
                 "this account has the number of another one at the provider: ask an administrator of this site";
-            return Err(Error::new(ErrorCode::Forbidden).saying(message).because("the provider gives numbers out again"));
+            return Err(Error::new(ErrorCode::Forbidden).with_message(message).with_source("the provider gives numbers out again"));
         }
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;

@@ -127,7 +127,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
             // If the password changed while this one was hashed, the old password is no longer valid.
             let counts = move |t: &Transaction<'_>| match members::password_hash(t, id)? == former {
                 true => members::require_password_kept(t, id).map_err(|_| {
-                    Error::new(ErrorCode::InvalidLogin).because("who chose the password may not do so any more")
+                    Error::new(ErrorCode::InvalidLogin).with_source("who chose the password may not do so any more")
                 }),
                 false => Err(ErrorCode::InvalidLogin.into()),
             };

@@ -46,7 +46,7 @@ pub async fn renew_hash(app: &App, member: MemberId, password: String, former: S
 pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) -> Result<()> {
     let member = caller.signed_in()?;
     let session = caller.session.ok_or_else(|| {
-        Error::new(ErrorCode::Forbidden).saying("sign in here first: a provider's token changes no password")
+        Error::new(ErrorCode::Forbidden).with_message("sign in here first: a provider's token changes no password")
     })?;
     let attempt = Attempt::new(&member.to_string(), caller.context.address);
     let address = caller.address();
@@ -227,7 +227,7 @@ fn require_kept(
         _ => DeferredGrant::PasswordLink { member, rights },
     };
     deferred_grant::require_kept(snapshot, maker, deferred_grant, now)
-        .map_err(|lost| Error::new(ErrorCode::InvalidLink).because(format!("its maker: {}", lost.message())))
+        .map_err(|lost| Error::new(ErrorCode::InvalidLink).with_source(format!("its maker: {}", lost.message())))
 }
 
 fn link(app: &App, token: &str) -> String {

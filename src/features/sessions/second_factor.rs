@@ -113,7 +113,7 @@ enum FactorProof {
 }
 
 impl FactorProof {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Code => "code",
             Self::RecoveryCode => "recovery_code",
@@ -213,7 +213,7 @@ pub async fn answer(
         let passed = match factor {
             Some(factor) if factor.confirmed_at.is_some() => spend(t, member, &factor, &code)?.map(|proof| {
                 let passed = Passed { method, recovery_codes: None };
-                (passed, (proof == FactorProof::RecoveryCode).then(|| json!({"used": proof.word()})))
+                (passed, (proof == FactorProof::RecoveryCode).then(|| json!({"used": proof.as_str()})))
             }),
             Some(factor) if confirm_with(t, member, &factor, &code, &fresh)? => {
                 Some((Passed { method, recovery_codes: Some(fresh) }, Some(json!({"confirmed": true}))))
@@ -339,7 +339,7 @@ pub async fn begin(app: &App, caller: &Identity, member: MemberId, password: Opt
 /// The session of a member who changes a credential.
 fn session_of(caller: &Identity) -> Result<SessionId> {
     let message = "sign in here first: a provider's token changes no second factor";
-    caller.session.ok_or_else(|| Error::new(ErrorCode::Forbidden).saying(message))
+    caller.session.ok_or_else(|| Error::new(ErrorCode::Forbidden).with_message(message))
 }
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
@@ -394,7 +394,7 @@ pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId
         require_signed_in(t, member, session)?;
         let proof = require_code(t, member, &code, &patience)?;
         keep_recovery_codes(t, member, &fresh)?;
-        let entry = Entry::new("member", member).after(json!({"used": proof.word()}));
+        let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));
         Ok(Changed::new(fresh, entry))
     };
     Ok(app.change(caller, "second_factor.renew_recovery_codes", renew).await?.answer)
@@ -412,7 +412,7 @@ pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String
         let proof = require_code(t, member, &code, &patience)?;
         factor_store::delete_factor(t, member)?;
         let changes = keep_only(t, member, session, false)?;
-        let entry = Entry::new("member", member).after(json!({"used": proof.word()}));
+        let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));
         Ok(Changed::new((), entry).policy(changes))
     };
     app.change(caller, "second_factor.remove", remove).await.map(drop)

@@ -28,7 +28,7 @@ pub async fn measure(media_root: &Path, path: &VideoPath) -> Result<i64> {
         return Err(ErrorCode::MediaRootNotConfigured.into());
     }
     let silent =
-        || Error::new(ErrorCode::Busy).saying("the disk of the media root does not respond: try again").retry_after(5);
+        || Error::new(ErrorCode::Busy).with_message("the disk of the media root does not respond: try again").retry_after(5);
     let turn = tokio::time::timeout(TURN_WAIT, TURNS.acquire()).await.map_err(|_| silent())?;
     let turn = turn.map_err(|_| Error::internal("nothing is measured any more"))?;
     let (root, path) = (media_root.to_owned(), path.clone());
@@ -65,8 +65,8 @@ fn size_of(root: &Path, path: &VideoPath) -> Result<i64> {
 pub fn open_root(root: &Path) -> Result<OwnedFd> {
     openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
         Error::new(ErrorCode::MediaRootNotConfigured)
-            .saying("media_root cannot be opened: is it mounted?")
-            .because(e.to_string())
+            .with_message("media_root cannot be opened: is it mounted?")
+            .with_source(e.to_string())
     })
 }
 
@@ -101,5 +101,5 @@ fn refused(error: Errno) -> Error {
         Errno::NAMETOOLONG => ErrorCode::VideoPath,
         _ => return Error::internal(format!("a file cannot be measured: {error}")),
     };
-    Error::new(cause).because(error.to_string())
+    Error::new(cause).with_source(error.to_string())
 }

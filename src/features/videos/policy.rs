@@ -27,7 +27,7 @@ pub enum Source {
 }
 
 impl Source {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api",
             Self::Sftpgo => "sftpgo",
@@ -49,7 +49,7 @@ impl NewVideo {
     fn facts(&self) -> RequestFacts {
         let fact = |name: &str, value: String| Claim { name: name.to_owned(), values: vec![value] };
         let known =
-            [fact("video_path", self.path.as_str().to_owned()), fact("video_source", self.source.word().to_owned())];
+            [fact("video_path", self.path.as_str().to_owned()), fact("video_source", self.source.as_str().to_owned())];
         RequestFacts(known.into_iter().chain(self.size.map(|size| fact("size_bytes", size.to_string()))).collect())
     }
 }
@@ -83,11 +83,11 @@ pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()
             // A denial by a gate, such as a suspended member, is answered when the video is stored.
             _ => continue,
         };
-        let (source, reason) = (new.source.word(), verdict.decision.reason.word());
+        let (source, reason) = (new.source.as_str(), verdict.decision.reason.as_str());
         tracing::info!(organization = %id, member = %new.owner, source, reason, message, "a new video is denied");
         // The denial is written down in the audit of the organization whose rule it is.
         let _ = caller.context.tenant.set(id);
-        return Err(Error::new(ErrorCode::Forbidden).saying(message));
+        return Err(Error::new(ErrorCode::Forbidden).with_message(message));
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub fn walk(media_root: &Path, prefix: Option<&str>, after: Option<&str>, taken:
             return Err(Error::field("prefix", "must not have empty parts, `.` or `..`"));
         }
         folder = open_folder(&folder, part)
-            .map_err(|e| Error::field("prefix", "is no folder below the media root").because(e.to_string()))?;
+            .map_err(|e| Error::field("prefix", "is no folder below the media root").with_source(e.to_string()))?;
     }
     let below = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
     let after: Vec<&str> = after.into_iter().flat_map(|after| after.split('/')).collect();
@@ -120,5 +120,5 @@ impl Walk<'_> {
 
 fn failed(error: rustix::io::Errno) -> Error {
     Error::internal(format!("a folder below the media root cannot be read: {error}"))
-        .saying("a folder below the media root cannot be read: the log has more")
+        .with_message("a folder below the media root cannot be read: the log has more")
 }

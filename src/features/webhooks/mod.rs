@@ -39,10 +39,10 @@ const EVERY_KIND: &str = "*";
 
 /// All that is wrong with an entry of a webhook's `kinds`.
 pub fn kind_faults(text: &str) -> Vec<String> {
-    if text == EVERY_KIND || Kind::ALL.iter().any(|kind| kind.word() == text) {
+    if text == EVERY_KIND || Kind::ALL.iter().any(|kind| kind.as_str() == text) {
         return Vec::new();
     }
-    let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+    let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     vec![format!("is no kind of event: one of {}, or *", known.join(", "))]
 }
 

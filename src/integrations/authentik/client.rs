@@ -164,14 +164,14 @@ fn account(answer: &Answer, expected: u16) -> Result<Account> {
     }
     let account: Account = read(answer)?;
     if account.pk < 1 || account.uid.is_empty() {
-        return Err(Error::new(ErrorCode::NeighbourFailed).because("Authentik: an account without a pk or uid"));
+        return Err(Error::new(ErrorCode::NeighbourFailed).with_source("Authentik: an account without a pk or uid"));
     }
     Ok(account)
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T> {
     serde_json::from_value(answer.json()?).map_err(|e| {
-        Error::new(ErrorCode::NeighbourFailed).because(format!("Authentik: its answer has another form than expected: {e}"))
+        Error::new(ErrorCode::NeighbourFailed).with_source(format!("Authentik: its answer has another form than expected: {e}"))
     })
 }
 
@@ -183,5 +183,5 @@ fn refused(answer: &Answer) -> Error {
     };
     let hint = if matches!(answer.status, 401 | 403) { ": may the token of authentik.token_file do this?" } else { "" };
     let why = format!("Authentik: status {} {}{hint}", answer.status, fields.join(" "));
-    Error::new(ErrorCode::NeighbourFailed).because(why)
+    Error::new(ErrorCode::NeighbourFailed).with_source(why)
 }

@@ -84,7 +84,7 @@ pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<
 }
 
 fn taken(message: &'static str) -> Error {
-    Error::new(ErrorCode::UsernameExists).saying(message)
+    Error::new(ErrorCode::UsernameExists).with_message(message)
 }
 
 /// Finds the member, if it exists. Every check that can fail runs before Authentik is called.
@@ -187,7 +187,7 @@ async fn owner(app: &App, account: &Account) -> Result<Option<MemberId>> {
 async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> Result<()> {
     if !account.is_a_persons() {
         let message = "this account at Authentik is an administrator's or a program's: it is managed there";
-        return Err(Error::new(ErrorCode::Forbidden).saying(message));
+        return Err(Error::new(ErrorCode::Forbidden).with_message(message));
     }
     let named = account.roster_uid().map(MemberId::of).filter(|id| !id.is_nil());
     let named = match named {
@@ -198,7 +198,7 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
     let linked = owner(app, account).await?;
     let is_others = [named, linked].into_iter().flatten().any(|id| member.is_none_or(|member| member.id != id));
     if is_others {
-        return Err(Error::new(ErrorCode::MemberExists).saying("this account at Authentik belongs to another member"));
+        return Err(Error::new(ErrorCode::MemberExists).with_message("this account at Authentik belongs to another member"));
     }
     Ok(())
 }

@@ -346,7 +346,7 @@ impl PendingEvent {
             return Ok(());
         }
         let _ = self.to_ask.set((path.clone(), size));
-        Err(Error::new(ErrorCode::Busy).because("plugins are to be asked about a new video first").retry_after(1))
+        Err(Error::new(ErrorCode::Busy).with_source("plugins are to be asked about a new video first").retry_after(1))
     }
 
     fn rename(&self, t: &Transaction<'_>, caller: &Identity) -> Done {

@@ -42,7 +42,7 @@ impl From<ClientError> for DeliveryOutcome {
 
 impl From<ClientError> for Error {
     fn from(trouble: ClientError) -> Self {
-        let failed = |why: String| Self::new(ErrorCode::NeighbourFailed).because(format!("SFTPGo: {why}"));
+        let failed = |why: String| Self::new(ErrorCode::NeighbourFailed).with_source(format!("SFTPGo: {why}"));
         match trouble {
             ClientError::Later { why, not_before_s } => match not_before_s {
                 Some(seconds) => failed(why).retry_after(seconds),
@@ -61,7 +61,7 @@ pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result
     if !app.config.has_sftpgo() {
         return Ok(DeliveryOutcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
-    let done = match delivery.kind == Kind::MemberDeleted.word() {
+    let done = match delivery.kind == Kind::MemberDeleted.as_str() {
         true => {
             let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
             let Some(name) = data["sftpgo_username"].as_str() else {

@@ -209,7 +209,7 @@ pub struct UserEvent {
 pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<RequestMark> {
     let Some(key) = app.config.hook_wordpress_key.as_deref() else {
         let message = "set hooks.wordpress_key_file to take hints of WordPress";
-        return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
+        return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
     };
     let expected = secret::signature(key, &format!("{timestamp}.{body}"));
     // All are compared, whichever fits.

@@ -79,7 +79,7 @@ pub struct CompareResult {
 pub async fn compare(app: &Arc<App>, caller: &Identity, wish: CompareOptions) -> Result<CompareResult> {
     let Some(office) = AdminClient::from_config(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
-        return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
+        return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
     };
     office.check_credentials().await?;
     let mut found = CompareResult { next: Some(wish.from), ..CompareResult::default() };

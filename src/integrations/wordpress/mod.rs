@@ -146,7 +146,7 @@ pub fn read_oneself(answer: &Answer, login: &str) -> Result<WordPressUser> {
 }
 
 pub fn failed(why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorCode::NeighbourFailed).because(format!("WordPress: {why}"))
+    Error::new(ErrorCode::NeighbourFailed).with_source(format!("WordPress: {why}"))
 }
 
 /// A ticket that is genuine and alive. Whoever takes it marks it as used until its time is over.

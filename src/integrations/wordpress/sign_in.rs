@@ -50,7 +50,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
     let site = app.config.wordpress_url.as_str();
     let Some(key) = app.config.wordpress_ticket_secret.as_deref().filter(|_| !site.is_empty()) else {
         let message = "set wordpress.url and wordpress.ticket_secret_file to sign in with a ticket";
-        return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
+        return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
     };
     let ticket = read_ticket(ticket, site, key, Timestamp::now()).ok_or(ErrorCode::InvalidTicket)?;
     let (mark, until) = (ticket.mark, ticket.until);

@@ -87,6 +87,6 @@ impl<'a> AdminClient<'a> {
         }
         // Which code comes with a refusal depends on WordPress's plugins: only the status counts.
         let message = "WordPress refuses wordpress.username with its application password, or lets it list no users";
-        Err(failed(format!("status {}", answer.status)).saying(message))
+        Err(failed(format!("status {}", answer.status)).with_message(message))
     }
 }

@@ -50,14 +50,14 @@ pub enum PluginStage {
 }
 
 impl PluginStage {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::NoneBound => "none_bound",
             Self::NotCovered => "not_covered",
             Self::NotAsked => "not_asked",
             Self::Abstain => "abstain",
             Self::Allow => "allow",
-            Self::Settled(reason) => reason.word(),
+            Self::Settled(reason) => reason.as_str(),
         }
     }
 }
@@ -80,10 +80,10 @@ pub struct PluginAnswer {
 
 impl PluginAnswer {
     /// `allow`, `deny`, `abstain`, the word of a fault, or `not_covered`.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match &self.outcome {
-            Some(Ok(ruling)) => ruling.word(),
-            Some(Err(fault)) => fault.kind.word(),
+            Some(Ok(ruling)) => ruling.as_str(),
+            Some(Err(fault)) => fault.kind.as_str(),
             None => "not_covered",
         }
     }
@@ -139,7 +139,7 @@ impl App {
     /// The decision where the organization has no rules of its own ([`has_authorizers`]): at once, without a lock.
     pub fn evaluate_policy(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &RequestFacts) -> Decision {
         let decision = decide(snapshot, question);
-        self.metrics.count_decision(decision.reason.word());
+        self.metrics.count_decision(decision.reason.as_str());
         if self.is_logged(decision.allow, false) {
             let verdict = Evaluation::without_plugins(decision, PluginStage::NoneBound);
             self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &verdict));
@@ -165,7 +165,7 @@ impl App {
             Some(tenant) => self.consult_plugins(snapshot, tenant, question, base, (facts, now, spent)).await,
             None => Evaluation::without_plugins(base, PluginStage::NoneBound),
         };
-        self.metrics.count_decision(verdict.decision.reason.word());
+        self.metrics.count_decision(verdict.decision.reason.as_str());
         if self.is_logged(verdict.decision.allow, verdict.plugins.iter().any(|asked| asked.differed)) {
             self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, now, &verdict));
         }
@@ -277,7 +277,7 @@ pub fn input_of(
     roles.sort_unstable();
     let mut context = Vec::with_capacity(8 + facts.0.len());
     let mut add = |name: &str, values: Vec<String>| context.push(Claim { name: name.to_owned(), values });
-    add("question", vec![matter.kind.word().to_owned()]);
+    add("question", vec![matter.kind.as_str().to_owned()]);
     add("base", vec![if base.allows() { "allow" } else { "deny" }.to_owned()]);
     if let Some(app) = &matter.app {
         add("app", vec![app.to_string()]);

@@ -194,7 +194,7 @@ impl Metrics {
                 "Requests of API clients",
                 &["client", "outcome"],
             )?,
-            decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.word()])).collect(),
+            decisions: Reason::ALL.iter().map(|reason| by_reason.with_label_values(&[reason.as_str()])).collect(),
             duration_s: made.histogram(
                 "roster_request_seconds",
                 "From the start of a request to its answer",
@@ -219,7 +219,7 @@ impl Metrics {
     /// By the reason's word.
     pub fn count_decision(&self, word: &str) {
         if let Some(counter) =
-            Reason::ALL.iter().position(|reason| reason.word() == word).and_then(|n| self.decisions.get(n))
+            Reason::ALL.iter().position(|reason| reason.as_str() == word).and_then(|n| self.decisions.get(n))
         {
             counter.inc();
         }

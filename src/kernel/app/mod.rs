@@ -488,7 +488,7 @@ fn apply<T>(
 ) -> Result<(Committed<T>, usize)> {
     if !snapshot.is_available() {
         // The rows could not be read after a failed commit: nothing goes on before they were.
-        return Err(Error::new(ErrorCode::Busy).because("the policy is not known").retry_after(1));
+        return Err(Error::new(ErrorCode::Busy).with_source("the policy is not known").retry_after(1));
     }
     // The body may have come long after the credential was shown: it is asked again, here for every change.
     let caller = &caller.as_of(snapshot, w.now())?;

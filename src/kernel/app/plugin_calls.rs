@@ -36,7 +36,7 @@ impl App {
             Ok(loaded) => self.host.authorize_within(turn(organization, binding, loaded), input, spent).await,
             Err(fault) => CallResult::failed(fault),
         };
-        self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::word));
+        self.count(organization, binding, &called, called.outcome.as_ref().map(Ruling::as_str));
         called
     }
 
@@ -73,7 +73,7 @@ impl App {
         let loading = tokio::spawn(async move { app.load_plugin(key, tier).await });
         let loaded = match tokio::time::timeout(READY_WAIT, loading).await {
             Ok(loaded) => loaded.unwrap_or_else(|e| Err(Error::internal(format!("a plugin's loading was lost: {e}")))),
-            Err(_) => Err(Error::new(ErrorCode::CompilerBusy).saying("it is being compiled")),
+            Err(_) => Err(Error::new(ErrorCode::CompilerBusy).with_message("it is being compiled")),
         };
         loaded.map_err(|e| {
             tracing::error!(plugin = %binding.name, error = %e, "a plugin in force cannot be made ready");
@@ -87,7 +87,7 @@ impl App {
             return Ok(());
         }
         let message = "this version is a big runtime, and plugins.large_organizations does not name its organization";
-        Err(Error::new(ErrorCode::PluginTooLarge).saying(message))
+        Err(Error::new(ErrorCode::PluginTooLarge).with_message(message))
     }
 
     /// A stored component, ready to be called: it is already, or becomes so now. One that is not in force is so for as long
@@ -169,11 +169,11 @@ impl App {
         outcome: Result<&'static str, &Fault>,
     ) {
         let now = Timestamp::now();
-        self.metrics.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.word()), called.duration);
+        self.metrics.count_plugin_call(outcome.unwrap_or_else(|fault| fault.kind.as_str()), called.duration);
         self.metrics.plugin_slow_calls.inc_by(called.is_slow.into());
         let kept_max = self.log_kept_max();
         binding.live.count(|seen| {
-            let word = outcome.unwrap_or_else(|fault| fault.kind.word());
+            let word = outcome.unwrap_or_else(|fault| fault.kind.as_str());
             *seen.outcomes.entry(word).or_default() += 1;
             let duration_us = u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX);
             seen.duration_us = seen.duration_us.saturating_add(duration_us);
@@ -184,10 +184,10 @@ impl App {
             seen.slow += u64::from(called.is_slow);
             seen.aside += u64::from(called.is_aside);
             seen.log_dropped += u64::from(called.log_dropped);
-            let lines = called.log.iter().map(|line| (line.level.word(), line.message.clone()));
+            let lines = called.log.iter().map(|line| (line.level.as_str(), line.message.clone()));
             // One in quarantine says no more than it did: its last lines are those that tell why.
             let fault = outcome.err().filter(|fault| fault.kind != FaultKind::Quarantined);
-            let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.word(), fault.message)));
+            let fault = fault.map(|fault| ("error", format!("{}: {}", fault.kind.as_str(), fault.message)));
             for (level, message) in lines.chain(fault) {
                 keep(seen, kept_max, LogRecord { at: now, level, message });
             }
@@ -205,7 +205,7 @@ impl App {
     fn quarantine(self: &Arc<Self>, organization: OrganizationId, binding: &Binding, fault: &Fault) {
         let (plugin, version, sha256) = (binding.plugin, binding.version, hex::encode(binding.sha256));
         tracing::error!(%organization, plugin = %binding.name, version, sha256, fault = fault.message, "a plugin failed too often: what it covers is denied until it is deactivated or rolled back");
-        let what = serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.word(), "fault": fault.kind.word()});
+        let what = serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.as_str(), "fault": fault.kind.as_str()});
         let mut told = what.clone();
         told["name"] = serde_json::json!(*binding.name);
         let event = Event::new(Kind::PluginQuarantined, told).within(organization);

@@ -218,7 +218,7 @@ impl App {
         };
         match self.db.write(put).await? {
             true => Ok(()),
-            false => Err(Error::new(ErrorCode::Busy).because("the policy is not known").retry_after(1)),
+            false => Err(Error::new(ErrorCode::Busy).with_source("the policy is not known").retry_after(1)),
         }
     }
 }

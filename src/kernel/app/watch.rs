@@ -79,11 +79,11 @@ impl App {
             faults.push(LOG_DROPS);
         }
         if let Err(e) = self.db.look(|r| crate::kernel::authz::store::epoch(r).map(drop)).await
-            && faults.iter().all(|fault| fault.word != e.cause.word())
+            && faults.iter().all(|fault| fault.word != e.cause.as_str())
         {
             faults.push(Fault {
                 part: "database",
-                word: e.cause.word(),
+                word: e.cause.as_str(),
                 message: "the database cannot be read",
                 is_fatal: true,
             });

@@ -98,7 +98,7 @@ impl Cookies {
         if is_own_page || from.peer.is_none_or(is_near) || from.host.is_some_and(|host| public.is_host(host)) {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::WrongHost).saying(format!("cookies count only at {}: use that address", public.origin)))
+        Err(Error::new(ErrorCode::WrongHost).with_message(format!("cookies count only at {}: use that address", public.origin)))
     }
 
     /// The value of one of our cookies.

@@ -163,7 +163,7 @@ impl Keys {
 
     /// Whom the token names, when it is ours, meant for us, and still alive.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Named> {
-        self.verified(token, now).map_err(|why| Error::new(ErrorCode::InvalidBearer).because(why))
+        self.verified(token, now).map_err(|why| Error::new(ErrorCode::InvalidBearer).with_source(why))
     }
 
     fn verified(&self, token: &str, now: Timestamp) -> Result<Named, &'static str> {

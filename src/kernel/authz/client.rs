@@ -100,7 +100,7 @@ impl Client {
     pub fn require_kept(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         deferred_grant::require_client_kept(snapshot, self, now).map_err(|_| {
             let message = "who made this client may not give its scopes any more: an administrator has to rotate it";
-            Error::new(ErrorCode::InvalidClient).because("its maker lost the rights").saying(message)
+            Error::new(ErrorCode::InvalidClient).with_source("its maker lost the rights").with_message(message)
         })
     }
 

@@ -49,9 +49,9 @@ macro_rules! reasons {
 
         impl Reason {
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
-            pub const fn word(self) -> &'static str { match self { $(Reason::$name => $word,)* } }
+            pub const fn as_str(self) -> &'static str { match self { $(Reason::$name => $word,)* } }
             /// The reason that a word stands for.
-            pub fn of(word: &str) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.word() == word) }
+            pub fn of(word: &str) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.as_str() == word) }
             pub const fn allows(self) -> bool { match self { $(Reason::$name => $allow,)* } }
         }
     };

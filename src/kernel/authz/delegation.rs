@@ -121,7 +121,7 @@ pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
         Gift::SecondFactorRule => "no program says who needs a second factor: a person does",
         _ => "this is not a program's to give",
     };
-    if limit(&caller.principal, gift) == Limit::Nothing { Err(Error::new(ErrorCode::Forbidden).saying(message)) } else { Ok(()) }
+    if limit(&caller.principal, gift) == Limit::Nothing { Err(Error::new(ErrorCode::Forbidden).with_message(message)) } else { Ok(()) }
 }
 
 // ── what a program's scopes open ──
@@ -211,7 +211,7 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
     let catalog = &snapshot.catalog;
     if limit(&caller.principal, Gift::Role) == Limit::Opened && is_administrators(role) {
         let message = format!("no program gives the role {}: a person does", role.key);
-        return Err(Error::new(ErrorCode::NotHeld).saying(message));
+        return Err(Error::new(ErrorCode::NotHeld).with_message(message));
     }
     let given = catalog.iter().map(|node| node.slot).filter(|slot| role.holds(catalog, tenant, *slot));
     let missing = given.into_iter().find(|slot| !holds(snapshot, caller, tenant, *slot));
@@ -219,7 +219,7 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
         None => Ok(()),
         Some(slot) => {
             let name = catalog.get(slot).map_or("", |node| &node.name);
-            Err(Error::new(ErrorCode::NotHeld).saying(format!("you cannot give {name}, which you do not hold yourself")))
+            Err(Error::new(ErrorCode::NotHeld).with_message(format!("you cannot give {name}, which you do not hold yourself")))
         }
     }
 }
@@ -251,7 +251,7 @@ pub fn require_may_retick(
         None => Ok(()),
         Some((slot, what)) => {
             let name = catalog.get(slot).map_or("", |node| &node.name);
-            Err(Error::new(ErrorCode::NotHeld).saying(format!("you cannot {what} {name}, which you do not hold yourself")))
+            Err(Error::new(ErrorCode::NotHeld).with_message(format!("you cannot {what} {name}, which you do not hold yourself")))
         }
     }
 }
@@ -264,7 +264,7 @@ pub fn require_may_take(snapshot: &Snapshot, caller: &Identity, tenant: Organiza
     }
     let message = format!("no program takes the role {} away: a person does", role.key);
     let is_taken = is_administrative(snapshot, &caller.principal, tenant, role);
-    if is_taken { Err(Error::new(ErrorCode::NotHeld).saying(message)) } else { Ok(()) }
+    if is_taken { Err(Error::new(ErrorCode::NotHeld).with_message(message)) } else { Ok(()) }
 }
 
 /// Who lets somebody into an organization, with a role or none: the place, and all that the role gives.
@@ -277,12 +277,12 @@ pub fn require_may_invite(
     // Who is in `platform` may get rights over the site: only its administrators let anybody in.
     let is_sites = limit(&caller.principal, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(tenant) && !is_sites {
-        return Err(Error::new(ErrorCode::Forbidden).saying("only a platform administrator invites into `platform`"));
+        return Err(Error::new(ErrorCode::Forbidden).with_message("only a platform administrator invites into `platform`"));
     }
     let Some(role) = role else { return Ok(()) };
     let is_owners = [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key);
     if is_owners && limit(&caller.principal, Gift::Ownership) == Limit::Nothing {
-        return Err(Error::new(ErrorCode::SystemRole).saying("an owner or a platform administrator is made by hand"));
+        return Err(Error::new(ErrorCode::SystemRole).with_message("an owner or a platform administrator is made by hand"));
     }
     require_held(snapshot, caller, tenant, role)
 }
@@ -294,7 +294,7 @@ pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organi
     let is_sites = limit(&caller.principal, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(organization) && !is_sites {
         let message = "only a platform administrator says who needs a second factor in `platform`";
-        return Err(Error::new(ErrorCode::Forbidden).saying(message));
+        return Err(Error::new(ErrorCode::Forbidden).with_message(message));
     }
     Ok(())
 }
@@ -335,7 +335,7 @@ pub fn require_whole(snapshot: &Snapshot, reach: Reach, id: MemberId) -> Result<
         return Ok(());
     }
     let message = "this member belongs to other organizations too: that is the platform's to see and to change";
-    Err(Error::new(ErrorCode::Forbidden).saying(message))
+    Err(Error::new(ErrorCode::Forbidden).with_message(message))
 }
 
 /// Who may change a profile, an e-mail, a credential or a status: the member with a session of ours, the site, or the
@@ -351,7 +351,7 @@ pub fn require_may_change(
     if caller.member() == Some(id) && matches!(caller.principal, Principal::Member(_)) {
         let has_session = caller.session.is_some_and(|session| snapshot.session(session).is_some());
         let message = "sign in here first: a provider's token changes no credential";
-        return if has_session { Ok(()) } else { Err(Error::new(ErrorCode::Forbidden).saying(message)) };
+        return if has_session { Ok(()) } else { Err(Error::new(ErrorCode::Forbidden).with_message(message)) };
     }
     require_whole(snapshot, reach, id)?;
     let mut roles = snapshot.tenants_of(id).flat_map(|tenant| tenant.roles_of(id).map(move |role| (tenant.id, role)));
@@ -360,7 +360,7 @@ pub fn require_may_change(
         Limit::Nothing => Err(ErrorCode::NotHeld.into()),
         Limit::Opened => {
             let roles: Vec<_> = roles.collect();
-            let not_held = |message: &'static str| Err(Error::new(ErrorCode::NotHeld).saying(message));
+            let not_held = |message: &'static str| Err(Error::new(ErrorCode::NotHeld).with_message(message));
             if roles.iter().any(|(tenant, role)| is_administrative(snapshot, &caller.principal, *tenant, role)) {
                 return not_held("this member is an administrator, whom no program changes: a person does");
             }
@@ -406,7 +406,7 @@ pub fn require_scopes_held<S: AsRef<str>>(snapshot: &Snapshot, caller: &Identity
     match scopes.iter().map(AsRef::as_ref).find(|scope| !everything && !may_give(scope)) {
         None => Ok(()),
         Some(scope) => Err(Error::new(ErrorCode::NotHeld)
-            .saying(format!("you cannot give the scope {scope}, which opens more than you hold"))),
+            .with_message(format!("you cannot give the scope {scope}, which opens more than you hold"))),
     }
 }
 

@@ -121,13 +121,13 @@ impl ApiKey {
         };
         deferred_grant::require_kept(snapshot, &self.maker, deferred_grant, now).map_err(|_| {
             let message = "who made this key may not give what it opens any more: an administrator has to rotate it";
-            Error::new(ErrorCode::InvalidKey).because("its maker lost the rights").saying(message)
+            Error::new(ErrorCode::InvalidKey).with_source("its maker lost the rights").with_message(message)
         })
     }
 
     /// Fails unless the key opens something today, for whoever knows its text.
     fn require_counts(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
-        let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).because(why);
+        let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).with_source(why);
         if now >= self.expires_at {
             return Err(invalid("expired"));
         }
@@ -195,7 +195,7 @@ pub fn is_key(text: &str) -> bool {
 /// The valid key with this text, and the hash of the text. An unknown key takes as long as a wrong one.
 pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<IpAddr>) -> Result<(Arc<ApiKey>, Hash)> {
     const KEY_BYTES_MAX: usize = 256;
-    let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).because(why);
+    let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).with_source(why);
     if text.len() > KEY_BYTES_MAX {
         return Err(invalid("too long"));
     }
@@ -206,7 +206,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
     let Some(key) = known.filter(|_| is_its_text) else {
         let refused = invalid("unknown or wrong");
         return Err(if is_mistyped(text) {
-            refused.saying("this API key was mistyped or cut off: copy it again")
+            refused.with_message("this API key was mistyped or cut off: copy it again")
         } else {
             refused
         });
@@ -223,7 +223,7 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
 pub fn still(snapshot: &Snapshot, shown: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
     let key = snapshot.api_key(shown.id);
     let key = key.filter(|key| secret::is_current_or_former(text, Some(&key.hash), key.previous, now));
-    let key = key.ok_or_else(|| Error::new(ErrorCode::InvalidKey).because("it ended while the request was on its way"))?;
+    let key = key.ok_or_else(|| Error::new(ErrorCode::InvalidKey).with_source("it ended while the request was on its way"))?;
     key.require_counts(snapshot, now)?;
     Ok(key.clone())
 }

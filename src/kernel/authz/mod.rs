@@ -55,7 +55,7 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
         Principal::CommandLine => reach_of_program(snapshot, caller, permission),
         Principal::Internal => {
             if !own.scope.is_some_and(|scope| delegation::has_scope(&caller.principal, scope)) {
-                return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("the internal secret does not open this"));
+                return Err(Error::new(ErrorCode::ScopeNotAllowed).with_message("the internal secret does not open this"));
             }
             reach_of_program(snapshot, caller, permission)
         }
@@ -69,7 +69,7 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
         }
         Principal::Key(key) => {
             if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
-                return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("this key's scopes do not cover this operation"));
+                return Err(Error::new(ErrorCode::ScopeNotAllowed).with_message("this key's scopes do not cover this operation"));
             }
             match key.member() {
                 None => reach_of_program(snapshot, caller, permission),
@@ -102,7 +102,7 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
     }
     let tenant = caller.tenant(snapshot)?;
     if permission.builtin().site_only {
-        return Err(Error::new(ErrorCode::Forbidden).saying("this is done for the whole site: leave X-Tenant-ID out"));
+        return Err(Error::new(ErrorCode::Forbidden).with_message("this is done for the whole site: leave X-Tenant-ID out"));
     }
     Ok(Reach::Tenant(tenant))
 }
@@ -127,7 +127,7 @@ pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId
 pub fn require_one_factor_enough(snapshot: &Snapshot, member: MemberId) -> Result<()> {
     if snapshot.requires_second_factor(member) {
         return Err(
-            Error::new(ErrorCode::SecondFactorRequired).saying("your organization asks for a second factor: sign in again")
+            Error::new(ErrorCode::SecondFactorRequired).with_message("your organization asks for a second factor: sign in again")
         );
     }
     Ok(())
@@ -144,11 +144,11 @@ pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Per
 pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
     if let Principal::Key(key) = &caller.principal {
         if key.member().is_none() {
-            return Err(Error::new(ErrorCode::Forbidden).saying("a service's key has no member whose things these are"));
+            return Err(Error::new(ErrorCode::Forbidden).with_message("a service's key has no member whose things these are"));
         }
         if !key.has_scope(scope) {
             return Err(Error::new(ErrorCode::ScopeNotAllowed)
-                .saying(format!("this key lacks the scope {scope}, which this needs")));
+                .with_message(format!("this key lacks the scope {scope}, which this needs")));
         }
     }
     caller.signed_in()
@@ -167,8 +167,8 @@ fn ask(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, permissio
         return Ok(());
     }
     Err(Error::new(ErrorCode::Forbidden)
-        .saying(format!("you lack the permission {}", permission.builtin().name))
-        .because(decision.reason.word()))
+        .with_message(format!("you lack the permission {}", permission.builtin().name))
+        .with_source(decision.reason.as_str()))
 }
 
 /// Which rows a caller may see or change.

@@ -23,7 +23,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Shadow => "shadow",
             Self::Enforce => "enforce",

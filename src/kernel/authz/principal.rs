@@ -254,7 +254,7 @@ impl Identity {
     /// The caller as it is in this snapshot, with the scopes of today; fails when its credential has ended since it was shown.
     pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
         let ended =
-            || Error::new(ErrorCode::Unauthenticated).because("the credential ended while the request was on its way");
+            || Error::new(ErrorCode::Unauthenticated).with_source("the credential ended while the request was on its way");
         let who = match (&self.principal, &self.credential) {
             (Principal::Member(member), Credential::Token) => {
                 if !snapshot.is_active(*member) {

@@ -185,7 +185,7 @@ fn refused(database: &Path, text: &str) -> Error {
         "{text}. To go on with what is there, and lose what is missing, remove {} first",
         mark_file(database).display()
     );
-    Error::new(ErrorCode::DatabaseLost).because(text.clone()).saying(text)
+    Error::new(ErrorCode::DatabaseLost).with_source(text.clone()).with_message(text)
 }
 
 /// The next moment at three o'clock at night (UTC).

@@ -37,7 +37,7 @@ use readers::{Apart, Readers};
 
 /// A fault of the database: the words and sentences are those that callers get.
 const fn fault(cause: ErrorCode, is_fatal: bool) -> Fault {
-    Fault { part: "database", word: cause.word(), message: cause.message(), is_fatal }
+    Fault { part: "database", word: cause.as_str(), message: cause.message(), is_fatal }
 }
 
 const FULL: Fault = fault(ErrorCode::DatabaseFull, false);
@@ -368,12 +368,12 @@ fn size(setting: u64) -> usize {
 }
 
 fn busy(why: &'static str) -> Error {
-    Error::new(ErrorCode::Busy).because(why).retry_after(1)
+    Error::new(ErrorCode::Busy).with_source(why).retry_after(1)
 }
 
 /// The files of a database that is open and was read.
 fn places(file: &Path) -> Result<Vec<WatchedFolder>> {
-    let gone = |e: std::io::Error| Error::new(ErrorCode::DatabaseLost).because(e.to_string());
+    let gone = |e: std::io::Error| Error::new(ErrorCode::DatabaseLost).with_source(e.to_string());
     let log = file.with_extension("db-wal");
     let mut places = vec![WatchedFolder::of(file).map_err(gone)?];
     // A file system that cannot share memory gets another kind of log.
@@ -386,7 +386,7 @@ fn places(file: &Path) -> Result<Vec<WatchedFolder>> {
 /// Are the files still the ones that were opened?
 fn require_places(places: &[WatchedFolder]) -> Result<()> {
     match places.iter().find(|place| !place.is_kept()) {
-        Some(gone) => Err(Error::new(ErrorCode::DatabaseLost).because(gone.path().display().to_string())),
+        Some(gone) => Err(Error::new(ErrorCode::DatabaseLost).with_source(gone.path().display().to_string())),
         None => Ok(()),
     }
 }
@@ -529,7 +529,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             Ok(()) => {}
             Err(failure) => {
                 tracing::error!(error = %failure, "a commit failed; nothing of the batch was kept");
-                if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.word()) {
+                if let Some(fault) = known.iter().find(|fault| fault.word == failure.cause.as_str()) {
                     let folder = self.places.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("."));
                     self.health.report(*fault, &format!("{failure}; {}", space(folder)));
                     self.mark_due.notify_one();

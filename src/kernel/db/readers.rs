@@ -118,7 +118,7 @@ impl Readers {
             .test_on_check_out(false)
             .connection_timeout(Duration::from_millis(config.read_wait_ms))
             .build(manager(places.clone(), config))
-            .map_err(|e| Error::new(ErrorCode::Database).because(e.to_string()))?;
+            .map_err(|e| Error::new(ErrorCode::Database).with_source(e.to_string()))?;
         let readers = Self {
             pool,
             manager: manager(places, config),
@@ -141,7 +141,7 @@ impl Readers {
 
     /// For who has a turn.
     fn pooled(&self) -> Result<PooledConnection<SqliteConnectionManager>> {
-        self.pool.get().map_err(|e| Error::new(ErrorCode::Database).because(e.to_string()))
+        self.pool.get().map_err(|e| Error::new(ErrorCode::Database).with_source(e.to_string()))
     }
 
     /// Runs a query in its turn.

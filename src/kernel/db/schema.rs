@@ -71,7 +71,7 @@ fn create_file(file: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(Error::internal(format!("{}: {e}", file.display()))
-                .saying(format!("{} cannot be made: {e}", file.display())))
+                .with_message(format!("{} cannot be made: {e}", file.display())))
         }
         _ => Ok(()),
     }
@@ -115,14 +115,14 @@ fn cannot_open(file: &Path, error: Error) -> Error {
 /// Says which file is damaged, and what to do.
 pub fn damaged(file: &Path, faults: &[String]) -> Error {
     let text = format!("{} is damaged: stop Roster and restore a backup. {}", file.display(), faults.join("; "));
-    Error::new(ErrorCode::DatabaseDamaged).because(text.clone()).saying(text)
+    Error::new(ErrorCode::DatabaseDamaged).with_source(text.clone()).with_message(text)
 }
 
 fn bring_up(connection: &mut Connection, file: &Path) -> Result<()> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     let newest = version();
     if found > newest {
-        return Err(Error::internal("schema is newer").saying(format!(
+        return Err(Error::internal("schema is newer").with_message(format!(
             "{} was written by a newer Roster (schema {found}, this one knows {newest}): use that one, or restore a backup",
             file.display()
         )));
@@ -159,7 +159,7 @@ pub fn vacuum(file: &Path) -> Result<()> {
         Err(e) => e.to_string(),
     };
     let text = format!("{} could not be written anew, which takes its size twice on the disk: {why}", file.display());
-    Err(Error::new(ErrorCode::Database).because(text.clone()).saying(text))
+    Err(Error::new(ErrorCode::Database).with_source(text.clone()).with_message(text))
 }
 
 pub fn reader_flags() -> OpenFlags {

@@ -130,7 +130,7 @@ pub fn run(connection: &Connection, statement: &str) -> Result<()> {
 /// A read was ended after `db.read_ms`.
 pub fn took_too_long() -> Error {
     let message = "the server was busy with this for too long and gave it up: ask for less, or try again";
-    Error::new(ErrorCode::Busy).saying(message).because("db.read_ms").retry_after(1)
+    Error::new(ErrorCode::Busy).with_message(message).with_source("db.read_ms").retry_after(1)
 }
 
 /// Our error for SQLite's, by extended result code.
@@ -147,13 +147,13 @@ pub fn failed(error: rusqlite::Error) -> Error {
                 ErrorCode::DatabaseFull
             }
             ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => ErrorCode::DatabaseDamaged,
-            ffi::SQLITE_INTERRUPT => return took_too_long().because(error.to_string()),
+            ffi::SQLITE_INTERRUPT => return took_too_long().with_source(error.to_string()),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
-                return Error::new(ErrorCode::Busy).because(error.to_string()).retry_after(1);
+                return Error::new(ErrorCode::Busy).with_source(error.to_string()).retry_after(1);
             }
             _ => ErrorCode::Database,
         },
         _ => ErrorCode::Database,
     };
-    Error::new(cause).because(error.to_string())
+    Error::new(cause).with_source(error.to_string())
 }

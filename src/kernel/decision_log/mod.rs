@@ -186,7 +186,7 @@ impl<T: Send + 'static> DecisionLog<T> {
             // Kept as long as it reads, also when nobody waits for it any more.
             let _turn = turn;
             list(&file, &wanted, &window).map_err(|e| match e.cause {
-                ErrorCode::DatabaseDamaged => e.saying("the file decisions.db is damaged: stop Roster and delete it"),
+                ErrorCode::DatabaseDamaged => e.with_message("the file decisions.db is damaged: stop Roster and delete it"),
                 _ => e,
             })
         });

@@ -32,7 +32,7 @@ pub fn require_media_type(request: &Request, types: &[&str], message: &'static s
     if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::MediaType).saying(message))
+    Err(Error::new(ErrorCode::MediaType).with_message(message))
 }
 
 /// A request body: checked against its own schema in the document, all faults at once, then read.
@@ -81,7 +81,7 @@ async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
             return Err(Error::fields(faults));
         }
         // The schema accepts a value that the type rejects. This is a bug, but the caller gets a 400.
-        T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").because(e.into_message()))
+        T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").with_source(e.into_message()))
     };
     intake.read_long(bytes.len(), parse).await.map(Some)
 }

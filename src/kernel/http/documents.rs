@@ -38,7 +38,7 @@ impl Bounds {
 }
 
 fn malformed(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorCode::MalformedBody).saying(why)
+    Error::new(ErrorCode::MalformedBody).with_message(why)
 }
 
 /// A document, and where in its text things stand.

@@ -66,7 +66,7 @@ pub fn failure_body(error: &Error, area: u32, request_id: &str, with_cause: bool
         "code": code,
         "message": error.message(),
         "error": {"biz_code": code.to_string(), "scope": code / 1_000_000, "category": code / 1_000 % 1_000, "detail": code % 1_000},
-        "detail": error.cause.word(),
+        "detail": error.cause.as_str(),
         "request_id": request_id,
     });
     if !error.fields.is_empty() {

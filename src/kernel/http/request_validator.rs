@@ -419,12 +419,12 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
 }
 
 pub fn empty() -> Error {
-    Error::new(ErrorCode::MalformedBody).saying("the body is empty: send a JSON object")
+    Error::new(ErrorCode::MalformedBody).with_message("the body is empty: send a JSON object")
 }
 
 /// The same of at most so many values, those within lists and objects too; it stops at the first one beyond.
 pub fn parse_within(bytes: &[u8], nodes_max: u64) -> Result<Value> {
-    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).saying(why);
+    let malformed = |why: String| Error::new(ErrorCode::MalformedBody).with_message(why);
     if bytes.is_empty() {
         return Err(empty());
     }

@@ -89,7 +89,7 @@ impl Outbound {
         self.note(&origin, is_well);
         outcome.map_err(|e| {
             let why = format!("{origin}: {}", e.source.as_deref().unwrap_or_default());
-            e.because(why)
+            e.with_source(why)
         })
     }
 
@@ -184,7 +184,7 @@ pub fn is_true(value: &Value) -> bool {
 }
 
 fn failed(why: String) -> Error {
-    Error::new(ErrorCode::NeighbourFailed).because(why)
+    Error::new(ErrorCode::NeighbourFailed).with_source(why)
 }
 
 /// What went wrong, with its causes: the first line alone says only that something did. Without the address, which may

@@ -23,7 +23,7 @@ macro_rules! kinds {
 
         impl Kind {
             pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
-            pub const fn word(self) -> &'static str { match self { $(Kind::$name => $word,)* } }
+            pub const fn as_str(self) -> &'static str { match self { $(Kind::$name => $word,)* } }
             pub const fn about(self) -> &'static str { match self { $(Kind::$name => $about,)* } }
             /// Does SFTPGo's account follow from it?
             const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
@@ -135,7 +135,7 @@ const ADDRESS: &str = "
 
 /// Adds an event with one delivery per target; returns the number of deliveries.
 pub fn record(w: &Writer<'_>, neighbours: ExternalTargets, request_id: &str, event: &Event) -> Result<usize> {
-    let (now, kind, data) = (w.now(), event.kind.word(), event.data.to_string());
+    let (now, kind, data) = (w.now(), event.kind.as_str(), event.data.to_string());
     let maker = event.maker.as_ref().map(Maker::to_text);
     let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
         (":at", &now),
@@ -199,7 +199,7 @@ const HURRY: &str = "
 /// Makes the pending mail to a member due now if it includes this kind; returns whether it does.
 pub fn expedite_mail(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
     let target = mail_target(member);
-    let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.word())], |_| Ok(()))?;
+    let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.as_str())], |_| Ok(()))?;
     if found.is_some() {
         w.execute(HURRY, &[(":now", &w.now()), (":target", &target)])?;
     }

@@ -91,7 +91,7 @@ impl FaultKind {
         Self::Unavailable,
     ];
 
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Trap => "trap",
             Self::Fuel => "fuel",

@@ -117,7 +117,7 @@ pub async fn compile(component: &[u8], limits: &Limits, space: Space) -> Result<
     let spawned = tokio::process::Command::new(program()?)
         .arg(COMMAND)
         .args([limits.compile_cpu_s.to_string(), limits.compile_bytes.to_string(), limits.artifact_bytes.to_string()])
-        .arg(space.word())
+        .arg(space.as_str())
         .env_clear()
         .envs(ENVIRONMENT)
         .stdin(Stdio::piped())
@@ -156,7 +156,7 @@ fn refusal(status: ExitStatus, said: &str, limits: &Limits) -> Error {
             limits.compile_bytes
         )),
         (None, Some(code)) if code == i32::from(MALFORMED) => {
-            Error::new(ErrorCode::PluginMalformed).saying(format!("the component is not valid WebAssembly: {said}"))
+            Error::new(ErrorCode::PluginMalformed).with_message(format!("the component is not valid WebAssembly: {said}"))
         }
         (None, Some(PANICKED)) => {
             tracing::error!(said, "the compiler panicked over a component");
@@ -170,7 +170,7 @@ const XCPU: i32 = rustix::process::Signal::XCPU.as_raw();
 const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 
 fn refused(why: String) -> Error {
-    Error::new(ErrorCode::PluginCompile).saying(format!("compiling the component {why}"))
+    Error::new(ErrorCode::PluginCompile).with_message(format!("compiling the component {why}"))
 }
 
 fn too_expensive(limits: &Limits) -> Error {

@@ -61,7 +61,7 @@ pub enum Space {
 }
 
 impl Space {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Roomy => "roomy",
             Self::Scarce => "scarce",
@@ -69,7 +69,7 @@ impl Space {
     }
 
     pub fn of(word: &str) -> Self {
-        if word == Self::Scarce.word() { Self::Scarce } else { Self::Roomy }
+        if word == Self::Scarce.as_str() { Self::Scarce } else { Self::Roomy }
     }
 }
 
@@ -267,7 +267,7 @@ impl Loaded {
         let pre = runtime
             .linker
             .instantiate_pre(component)
-            .map_err(|e| Error::new(ErrorCode::PluginImports).saying(format!("the component cannot be linked: {e:#}")))?;
+            .map_err(|e| Error::new(ErrorCode::PluginImports).with_message(format!("the component cannot be linked: {e:#}")))?;
         let export = |interface: &str, name: &str| {
             let interface = component.get_export_index(None, interface)?;
             component.get_export_index(Some(&interface), name)
@@ -309,14 +309,14 @@ impl Loaded {
         let instance = match started {
             Ok((instance, _)) => instance,
             Err(_) if store.data().late().kind == FaultKind::Busy => return Err(ErrorCode::CompilerBusy.into()),
-            Err(_) => return Err(Error::new(ErrorCode::PluginStart).saying("the component takes too long to start")),
+            Err(_) => return Err(Error::new(ErrorCode::PluginStart).with_message("the component takes too long to start")),
         };
         let instance = instance.map_err(|e| {
-            Error::new(ErrorCode::PluginStart).saying(format!("{}: {}", ErrorCode::PluginStart.message(), fault_of(&e).message))
+            Error::new(ErrorCode::PluginStart).with_message(format!("{}: {}", ErrorCode::PluginStart.message(), fault_of(&e).message))
         })?;
         let wrong = |e: wasmtime::Error| {
             Error::new(ErrorCode::PluginExports)
-                .saying(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
+                .with_message(format!("the component's export is not as `plugins/wit` has it: {e:#}"))
         };
         if let Some(index) = &self.authorize {
             let _: Authorize = instance.get_typed_func(&mut store, index).map_err(wrong)?;

@@ -116,7 +116,7 @@ pub enum Ruling {
 }
 
 impl Ruling {
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Allow => "allow",
             Self::Deny(_) => "deny",
@@ -149,7 +149,7 @@ pub enum Level {
 }
 
 impl Level {
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Info => "info",

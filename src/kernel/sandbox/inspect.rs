@@ -50,7 +50,7 @@ pub fn inspect(component: &[u8], limits: &Limits) -> Result<Inspected> {
         return Ok(looked.inspected);
     }
     let messages: Vec<_> = looked.problems.iter().map(|problem| problem.message().to_owned()).collect();
-    Err(looked.problems.swap_remove(0).saying(messages.join("; ")))
+    Err(looked.problems.swap_remove(0).with_message(messages.join("; ")))
 }
 
 /// Says which limit it is, and which setting lets a big runtime in.
@@ -60,7 +60,7 @@ pub fn too_large(bytes_max: u64) -> Error {
          Python, are for organizations that the operator names in plugins.large_organizations, which have \
          plugins.large.file_bytes"
     );
-    Error::new(ErrorCode::PluginTooLarge).saying(message)
+    Error::new(ErrorCode::PluginTooLarge).with_message(message)
 }
 
 /// Looks at all of a component.
@@ -72,13 +72,13 @@ pub fn look(component: &[u8], limits: &Limits) -> Inspection {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
             return Inspection::refused(
                 Error::new(ErrorCode::NotAComponent)
-                    .saying("this is a core module, not a component: make one of it with `roster plugin pack`"),
+                    .with_message("this is a core module, not a component: make one of it with `roster plugin pack`"),
             );
         }
         [0, b'a', b's', b'm', ..] => {}
         _ => {
             return Inspection::refused(
-                Error::new(ErrorCode::NotAComponent).saying("this is not WebAssembly: a plugin is a component"),
+                Error::new(ErrorCode::NotAComponent).with_message("this is not WebAssembly: a plugin is a component"),
             );
         }
     }
@@ -116,7 +116,7 @@ pub fn look(component: &[u8], limits: &Limits) -> Inspection {
 }
 
 pub fn malformed(error: &Malformed) -> Error {
-    Error::new(ErrorCode::PluginMalformed).saying(format!("the component is not valid WebAssembly: {error}"))
+    Error::new(ErrorCode::PluginMalformed).with_message(format!("the component is not valid WebAssembly: {error}"))
 }
 
 /// The whole check of validity. In the child process only: see above.
@@ -164,14 +164,14 @@ fn imports_too_much(names: &[&str]) -> Error {
     } else {
         "build it for a world of `roster plugin wit`"
     };
-    Error::new(ErrorCode::PluginImports).saying(format!(
+    Error::new(ErrorCode::PluginImports).with_message(format!(
         "the component imports {}, which no plugin can have: it may import `{PACKAGE}host` and `{PACKAGE}types`; {cure}",
         listed(names.iter().copied())
     ))
 }
 
 fn other_major(names: &[String]) -> Error {
-    Error::new(ErrorCode::PluginMajor).saying(format!(
+    Error::new(ErrorCode::PluginMajor).with_message(format!(
         "the component was built for {}, and this host has version {VERSION}: build it with the interface that `roster plugin wit` prints",
         listed(names.iter().map(String::as_str))
     ))

@@ -44,10 +44,10 @@ async fn ask(host: &Host, guest: &Arc<Loaded>, tier: Tier) -> (&'static str, Cal
     let turn = turn(guest, tier);
     if guest.exports().authorizer {
         let called = host.authorize(turn, AccessInput::default()).await;
-        (called.outcome.as_ref().map_or_else(|fault| fault.kind.word(), Ruling::word), called.map(|_| ()))
+        (called.outcome.as_ref().map_or_else(|fault| fault.kind.as_str(), Ruling::as_str), called.map(|_| ()))
     } else {
         let called = host.map_roles(turn, RoleInput::default()).await;
-        (called.outcome.as_ref().map_or_else(|fault| fault.kind.word(), |_| "roles"), called.map(|_| ()))
+        (called.outcome.as_ref().map_or_else(|fault| fault.kind.as_str(), |_| "roles"), called.map(|_| ()))
     }
 }
 

@@ -237,7 +237,7 @@ impl Measures {
     pub(super) fn problems(&self, limits: &Limits) -> Vec<Error> {
         let too_much = |what: &str, has: u64, most: u64| {
             Error::new(ErrorCode::PluginTooComplex)
-                .saying(format!("the component has {has} {what}, and {most} are allowed"))
+                .with_message(format!("the component has {has} {what}, and {most} are allowed"))
         };
         let is_large = limits.tier == Tier::Large;
         let ruled = RULES.iter().filter_map(|rule| {

@@ -210,7 +210,7 @@ impl Host {
         let (component, artifact) = runtime.slow.work(load).await?;
         // It was compiled for this very engine: what is refused now is more than the pool has for one call.
         let component = component.map_err(|e| {
-            Error::new(ErrorCode::PluginTooComplex).saying(format!("the component has more than a call can have: {e:#}"))
+            Error::new(ErrorCode::PluginTooComplex).with_message(format!("the component has more than a call can have: {e:#}"))
         })?;
         let loaded = Arc::new(Loaded::link(runtime, &component, sha256, Some(reserved))?);
         if loaded.exports() != inspected.exports {
@@ -226,7 +226,7 @@ impl Host {
         let places = self.turns_of(organization).places;
         self.memory.reserve(organization, &places, bytes).await.ok_or_else(|| {
             let message = "running calls hold all the memory that compiled plugins may have (plugins.loaded_bytes)";
-            Error::new(ErrorCode::CompilerBusy).saying(message).retry_after(1)
+            Error::new(ErrorCode::CompilerBusy).with_message(message).retry_after(1)
         })
     }
 

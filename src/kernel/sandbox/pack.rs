@@ -49,7 +49,7 @@ pub fn is_component(bytes: &[u8]) -> bool {
 /// one that its exports tell.
 pub fn pack(module: &[u8], world: Option<World>) -> Result<Vec<u8>> {
     if !module.starts_with(&[0, b'a', b's', b'm', 1, 0, 0, 0]) {
-        return Err(Error::new(ErrorCode::NotAComponent).saying(
+        return Err(Error::new(ErrorCode::NotAComponent).with_message(
             "this is neither a core module nor a component: pack takes what a compiler made, in WebAssembly's binary form",
         ));
     }
@@ -59,7 +59,7 @@ pub fn pack(module: &[u8], world: Option<World>) -> Result<Vec<u8>> {
         (true, None) => {}
         (true, Some(_)) => {
             return Err(Error::new(ErrorCode::PluginExports)
-                .saying("the module says itself for which world it was built: leave the world out"));
+                .with_message("the module says itself for which world it was built: leave the world out"));
         }
         (false, Some(world)) => embed(&mut module, world)?,
         (false, None) => embed(&mut module, seen.world()?)?,
@@ -71,7 +71,7 @@ pub fn pack(module: &[u8], world: Option<World>) -> Result<Vec<u8>> {
 }
 
 fn malformed(what: &str, why: &impl std::fmt::Display) -> Error {
-    Error::new(ErrorCode::PluginMalformed).saying(format!("{what}: {why:#}"))
+    Error::new(ErrorCode::PluginMalformed).with_message(format!("{what}: {why:#}"))
 }
 
 fn look(module: &[u8]) -> Result<Seen> {
@@ -106,7 +106,7 @@ fn require_ours(module: &str, name: &str) -> Result<()> {
     if module.starts_with(PACKAGE) {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::PluginImports).saying(format!(
+    Err(Error::new(ErrorCode::PluginImports).with_message(format!(
         "the module imports {module} {name}, which no plugin can have: it may import `{PACKAGE}host`; build it without WASI, standard output, clocks and random numbers"
     )))
 }
@@ -117,7 +117,7 @@ impl Seen {
             (true, true) => Ok(World::Both),
             (true, false) => Ok(World::Authorizer),
             (false, true) => Ok(World::RoleMapper),
-            (false, false) => Err(Error::new(ErrorCode::PluginExports).saying(format!(
+            (false, false) => Err(Error::new(ErrorCode::PluginExports).with_message(format!(
                 "the module exports neither `{PACKAGE}authorizer@1.0.0#authorize` nor `{PACKAGE}role-mapper@1.0.0#map-roles`"
             ))),
         }

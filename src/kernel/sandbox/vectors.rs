@@ -58,7 +58,7 @@ impl Expected {
             Self::Deny(None) => json!("deny"),
             Self::Deny(Some(reason)) => json!({"deny": reason}),
             Self::Roles(roles) => json!({"roles": roles}),
-            Self::Fails(kind) => json!({"fails": kind.word()}),
+            Self::Fails(kind) => json!({"fails": kind.as_str()}),
         }
     }
 
@@ -84,8 +84,8 @@ impl Expected {
             }
             ("fails", Value::String(word)) => {
                 let of_guest = FaultKind::ALL.into_iter().filter(|kind| kind.is_of_guest());
-                of_guest.clone().find(|kind| kind.word() == word).map(Self::Fails).ok_or_else(|| {
-                    let words: Vec<_> = of_guest.map(FaultKind::word).collect();
+                of_guest.clone().find(|kind| kind.as_str() == word).map(Self::Fails).ok_or_else(|| {
+                    let words: Vec<_> = of_guest.map(FaultKind::as_str).collect();
                     format!("expect.fails is one of {}", words.join(", "))
                 })
             }
@@ -117,7 +117,7 @@ struct Written {
 }
 
 fn refused(message: String) -> Error {
-    Error::new(ErrorCode::PluginVectors).saying(message)
+    Error::new(ErrorCode::PluginVectors).with_message(message)
 }
 
 /// Reads an author's own vectors, which are a list in YAML or JSON. Never what somebody sent: a few names in YAML can stand
@@ -203,7 +203,7 @@ pub fn put_into(component: &[u8], text: &[u8]) -> Result<Vec<u8>> {
         }
     }
     if end != component.len() {
-        return Err(Error::new(ErrorCode::PluginMalformed).saying("the component ends within a section"));
+        return Err(Error::new(ErrorCode::PluginMalformed).with_message("the component ends within a section"));
     }
     let mut content = leb(SECTION.len());
     content.extend_from_slice(SECTION.as_bytes());
@@ -319,13 +319,13 @@ impl Report {
 
     /// For answers and for people who run tests.
     pub fn value(&self) -> Value {
-        let log = self.log.iter().map(|line| json!({"level": line.level.word(), "message": line.message}));
+        let log = self.log.iter().map(|line| json!({"level": line.level.as_str(), "message": line.message}));
         json!({
             "name": self.name,
             "passed": self.passed,
             "expected": self.expected.value(),
             "got": self.got.value(),
-            "fault": self.fault.as_ref().map(|fault| json!({"kind": fault.kind.word(), "message": fault.message})),
+            "fault": self.fault.as_ref().map(|fault| json!({"kind": fault.kind.as_str(), "message": fault.message})),
             "fuel": self.fuel,
             "duration_us": u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
             "memory_bytes": self.memory_bytes,

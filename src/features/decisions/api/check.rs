@@ -201,7 +201,7 @@ impl Api {
                 json,
                 r#"{comma}{{"allow":{},"reason":"{}","epoch":{}}}"#,
                 decision.allow,
-                decision.reason.word(),
+                decision.reason.as_str(),
                 decision.epoch
             );
         }
@@ -387,7 +387,7 @@ impl Api {
 fn answer(verdict: &Evaluation) -> CheckAnswer {
     CheckAnswer {
         allow: Some(verdict.decision.allow),
-        reason: Some(verdict.decision.reason.word().into()),
+        reason: Some(verdict.decision.reason.as_str().into()),
         epoch: Some(verdict.decision.epoch),
         message: verdict.message().map(str::to_owned),
         because: None,
@@ -401,8 +401,8 @@ fn asked_view(asked: &PluginAnswer, may_look: bool) -> AskedPlugin {
         name: asked.name.to_string(),
         version: asked.version,
         sha256: hex::encode(asked.sha256),
-        mode: asked.mode.word().into(),
-        outcome: asked.word().into(),
+        mode: asked.mode.as_str().into(),
+        outcome: asked.as_str().into(),
         // Who is only watched says nothing to people yet.
         reason: asked.sentence().filter(|_| may_look || asked.mode == Mode::Enforce).map(str::to_owned),
         fault: fault.filter(|_| may_look).map(|fault| fault.message.clone()),
@@ -426,7 +426,7 @@ fn explanation_view(
         assignments.extend(permissions::list_assignments(r, organization, asked.member)?);
     }
     let sources = |role: RoleId| -> Vec<String> {
-        assignments.iter().filter(|held| held.role == role).map(|held| held.source.word().to_owned()).collect()
+        assignments.iter().filter(|held| held.role == role).map(|held| held.source.as_str().to_owned()).collect()
     };
     let cite = |cited: MatchedRole| MatchedRoleView {
         organization_id: cited.organization,
@@ -451,10 +451,10 @@ fn explanation_view(
     let is_gate =
         matches!(base, Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical);
     let stage = |stage: &str, verdict: &str| Stage { stage: stage.into(), verdict: verdict.into() };
-    let (gate, by_base) = if is_gate { (base.word(), "not_asked") } else { ("pass", base.word()) };
+    let (gate, by_base) = if is_gate { (base.as_str(), "not_asked") } else { ("pass", base.as_str()) };
     let is_denied = !base.allows() && !verdict.decision.allow;
     Ok(ExplanationView {
-        stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", verdict.stage.word())],
+        stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", verdict.stage.as_str())],
         plugins: verdict.plugins.iter().map(|asked| asked_view(asked, may_look)).collect(),
         template: witness.template,
         permissions: witness.permissions.iter().map(ToString::to_string).collect(),

@@ -211,7 +211,7 @@ impl Api {
             if reach != Reach::Site && new.authentik_sub.is_some() {
                 // A caller who can set a subject before its owner signs in would control the account.
                 let message = "an external identity is linked by the platform, or by its owner's first sign-in";
-                return Err(Error::new(ErrorCode::Forbidden).saying(message));
+                return Err(Error::new(ErrorCode::Forbidden).with_message(message));
             }
             if is_imported {
                 require_importer(caller, reach)?;
@@ -291,7 +291,7 @@ impl Api {
             }
             is_active.map_or(Ok(()), |on| authz::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
-                return Err(Error::new(ErrorCode::Forbidden).saying("an external identity is linked by the platform"));
+                return Err(Error::new(ErrorCode::Forbidden).with_message("an external identity is linked by the platform"));
             }
             let mut fields = Vec::new();
             if let Some(account) = &account {
@@ -528,7 +528,7 @@ fn require_importer(caller: &Identity, reach: Reach) -> Result<()> {
     if reach == Reach::Site {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::Forbidden).saying("a password's hash is brought along by the platform only"))
+    Err(Error::new(ErrorCode::Forbidden).with_message("a password's hash is brought along by the platform only"))
 }
 
 /// Changes the username; and whether the site stands for it, which only the site says.
@@ -538,7 +538,7 @@ fn rename(member: &mut Member, reach: Reach, username: MaybeUndefined<Username>,
     }
     let Some(by_site) = by_site else { return Ok(()) };
     if reach != Reach::Site {
-        return Err(Error::new(ErrorCode::Forbidden).saying("the platform says for which usernames it stands"));
+        return Err(Error::new(ErrorCode::Forbidden).with_message("the platform says for which usernames it stands"));
     }
     if member.username.is_none() {
         return Err(Error::field("username_by_site", "this member has no username"));

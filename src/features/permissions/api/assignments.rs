@@ -57,7 +57,7 @@ impl From<Assignment> for UserRoleView {
             role_id: held.role,
             role_key: held.role_key,
             role_display_name: held.role_display_name,
-            source: held.source.word().into(),
+            source: held.source.as_str().into(),
             create_at: held.created_at.0,
             update_at: held.updated_at.0,
         }
@@ -133,7 +133,7 @@ impl MapperAnswer {
             name: name.to_string(),
             version,
             sha256: hex::encode(sha256),
-            outcome: fault.as_ref().map_or("roles", |fault| fault.kind.word()).into(),
+            outcome: fault.as_ref().map_or("roles", |fault| fault.kind.as_str()).into(),
             fuel,
             message: fault.filter(|_| may_look).map(|fault| fault.message),
         }
@@ -195,7 +195,7 @@ impl Api {
             if role.is_protected() && source != Source::Manual {
                 // The next sync of that source would take it away again, and with it the last owner.
                 return Err(
-                    Error::new(ErrorCode::SystemRole).saying("an owner or a platform administrator is made by hand")
+                    Error::new(ErrorCode::SystemRole).with_message("an owner or a platform administrator is made by hand")
                 );
             }
             delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
@@ -205,7 +205,7 @@ impl Api {
                 .find(|held| held.role == role.id && held.source == source)
                 .ok_or(ErrorCode::AssignmentNotFound)?;
             let entry =
-                Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.word()}));
+                Entry::new("member", uid.0).within(tenant).after(json!({"role": role.key, "source": source.as_str()}));
             let change = authz::store::membership(t, tenant, uid.0)?;
             Ok(Changed::new(UserRoleView::from(made), entry).policy([change]))
         };
@@ -252,11 +252,11 @@ impl Api {
         let said = Arc::new(SyncSource::of(body.0, &self.app.config.providers)?);
         for _ in 0..TRIES {
             let tenant = may_sync(&self.app.snapshot(), &caller, uid.0, said.source)?;
-            let mapped = mappers::ask(&self.app, (tenant, uid.0), said.word()).await?;
+            let mapped = mappers::ask(&self.app, (tenant, uid.0), said.source_claims()).await?;
             let said = said.clone();
             let synchronize = move |t: &Transaction<'_>, caller: &Identity| {
                 let tenant = may_sync(t.snapshot(), caller, uid.0, said.source)?;
-                let plan = if tenant == mapped.organization { plan(t, said.word(), &mapped)? } else { None };
+                let plan = if tenant == mapped.organization { plan(t, said.source_claims(), &mapped)? } else { None };
                 let Some(plan) = plan else { return Ok(Changed::nothing(None)) };
                 let synced = reconcile(t, caller, (tenant, uid.0), plan, dry_run)?;
                 if dry_run || !synced.is_change() {
@@ -306,7 +306,7 @@ impl SyncSource {
         Ok(Self { source, keys, facts })
     }
 
-    fn word(&self) -> SourceClaims<'_> {
+    fn source_claims(&self) -> SourceClaims<'_> {
         SourceClaims { source: self.source, keys: &self.keys, facts: &self.facts }
     }
 }

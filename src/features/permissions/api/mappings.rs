@@ -42,7 +42,7 @@ impl From<Mapping> for RoleMappingView {
         Self {
             id: mapping.id,
             tenant_id: mapping.organization,
-            external_source: mapping.source.word().into(),
+            external_source: mapping.source.as_str().into(),
             external_key: mapping.external_key,
             internal_role_id: mapping.role,
             internal_role_key: mapping.role_key,
@@ -136,7 +136,7 @@ impl Api {
                 .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
             if role.is_protected() {
                 return Err(
-                    Error::new(ErrorCode::SystemRole).saying("a mapping never yields an owner or a platform administrator")
+                    Error::new(ErrorCode::SystemRole).with_message("a mapping never yields an owner or a platform administrator")
                 );
             }
             delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
@@ -156,7 +156,7 @@ impl Api {
             let made = store::find_mapping(t, tenant, source, key)?.ok_or(ErrorCode::MappingNotFound)?;
             let mut entry = Entry::new("role_mapping", made.id)
                 .within(tenant)
-                .after(json!({"source": source.word(), "external_key": made.external_key, "role": role.key}));
+                .after(json!({"source": source.as_str(), "external_key": made.external_key, "role": role.key}));
             if let Some(former) = former {
                 entry = entry.before(json!({"role": former.role_key}));
             }
@@ -198,7 +198,7 @@ impl Api {
             delegation::require_may_take(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, former.role)?)?;
             store::delete_mapping(t, former.id)?;
             let entry = Entry::new("role_mapping", former.id).within(tenant).before(
-                json!({"source": former.source.word(), "external_key": former.external_key, "role": former.role_key}),
+                json!({"source": former.source.as_str(), "external_key": former.external_key, "role": former.role_key}),
             );
             Ok(Changed::new((), entry))
         };

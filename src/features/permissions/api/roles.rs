@@ -346,7 +346,7 @@ impl Api {
             .await?;
         let view = |held: permissions::Assignment| RoleHolder {
             uid: held.member.to_string(),
-            source: held.source.word().into(),
+            source: held.source.as_str().into(),
             create_at: held.created_at.0,
         };
         Ok(ok(holders.map(view).into()))
@@ -383,7 +383,7 @@ fn ticks<'n>(
     for name in names {
         let node = catalog
             .find(name)
-            .ok_or_else(|| Error::new(ErrorCode::PermissionNotFound).saying(format!("there is no permission {name}")))?;
+            .ok_or_else(|| Error::new(ErrorCode::PermissionNotFound).with_message(format!("there is no permission {name}")))?;
         sent.insert(node.slot);
     }
     let role = known_role(snapshot, tenant, role)?;
@@ -396,11 +396,11 @@ fn ticks<'n>(
         let node = catalog.get(slot).ok_or(ErrorCode::PermissionNotFound)?;
         if !catalog.is_for(slot, tenant) {
             let message = format!("{} is of the application {}, which is not this organization's", node.name, node.app);
-            return Err(Error::new(ErrorCode::NotHeld).saying(message));
+            return Err(Error::new(ErrorCode::NotHeld).with_message(message));
         }
         if !catalog.is_in_tenant(slot, tenant) && !snapshot.is_platform(tenant) {
             let message = format!("{} is a right over the site: it goes into roles of `platform` only", node.name);
-            return Err(Error::new(ErrorCode::NotHeld).saying(message));
+            return Err(Error::new(ErrorCode::NotHeld).with_message(message));
         }
     }
     delegation::require_may_retick(snapshot, caller, (tenant, role), &sent)?;

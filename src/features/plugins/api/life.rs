@@ -214,7 +214,7 @@ fn require_ready(whole: &Whole, ready: &plugins::Version) -> Result<()> {
 }
 
 fn moved_on() -> Error {
-    Error::new(ErrorCode::Busy).saying("the plugin changed meanwhile: look at it, and try again").retry_after(1)
+    Error::new(ErrorCode::Busy).with_message("the plugin changed meanwhile: look at it, and try again").retry_after(1)
 }
 
 /// What every change of a plugin begins with.

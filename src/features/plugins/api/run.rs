@@ -83,7 +83,7 @@ impl ReplayedDecision {
             was_allow: recorded.allow,
             was_reason: recorded.reason,
             would_allow: allow,
-            would_reason: reason.word().to_owned(),
+            would_reason: reason.as_str().to_owned(),
             said,
         }
     }
@@ -151,14 +151,14 @@ struct DryRunAnswer {
 
 impl DryRunAnswer {
     fn of<T>(version: &Version, answer: Answer, called: CallResult<T>) -> Self {
-        let line = |line: LogLine| DryRunLogLine { level: line.level.word().to_owned(), message: line.message };
+        let line = |line: LogLine| DryRunLogLine { level: line.level.as_str().to_owned(), message: line.message };
         Self {
             version: version.number,
             sha256: hex::encode(version.sha256),
             outcome: answer.outcome.to_owned(),
             reason: answer.reason,
             roles: answer.roles,
-            fault: answer.fault.map(|fault| PluginFault { kind: fault.kind.word().to_owned(), message: fault.message }),
+            fault: answer.fault.map(|fault| PluginFault { kind: fault.kind.as_str().to_owned(), message: fault.message }),
             fuel: called.fuel,
             duration_us: u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: called.memory_bytes,

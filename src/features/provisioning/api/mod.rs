@@ -387,7 +387,7 @@ pub fn require_site(t: &Transaction<'_>, caller: &Identity, permission: Permissi
         authz::require(t.snapshot(), caller, Permission::QUOTA_UPDATE)?;
     }
     let message = "users are the site's: leave X-Tenant-ID out, and say by org_code where one belongs";
-    if reach == Reach::Site { Ok(reach) } else { Err(Error::new(ErrorCode::Forbidden).saying(message)) }
+    if reach == Reach::Site { Ok(reach) } else { Err(Error::new(ErrorCode::Forbidden).with_message(message)) }
 }
 
 /// The organization that the user joins.

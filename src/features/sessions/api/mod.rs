@@ -123,7 +123,7 @@ impl Api {
             None => {
                 let found = visitor.refresh_cookie.clone().zip(visitor.session_cookie.as_deref());
                 let (refresh, session) = found.ok_or_else(|| {
-                    Error::new(ErrorCode::InvalidRefresh).saying("send refresh_token and session_id, or their cookies")
+                    Error::new(ErrorCode::InvalidRefresh).with_message("send refresh_token and session_id, or their cookies")
                 })?;
                 (refresh, SessionId::of(session), Some(true))
             }

@@ -224,7 +224,7 @@ impl Api {
             if caller.member() == Some(id.0) {
                 // A token alone must not take the factor away that stands behind it.
                 let message = "your own second factor is taken away with a code, at /me/second-factor/remove";
-                return Err(Error::new(ErrorCode::Forbidden).saying(message));
+                return Err(Error::new(ErrorCode::Forbidden).with_message(message));
             }
             require_may_change(t, caller, reach, id.0)?;
             let changes = second_factor::reset(t, id.0)?;

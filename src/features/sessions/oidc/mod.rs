@@ -53,7 +53,7 @@ impl Providers {
     /// The provider of a name, or the only one there is.
     fn named(&self, name: Option<&str>, place: &str) -> Result<&Provider> {
         match (name, self.0.as_slice()) {
-            (_, []) => Err(Error::new(ErrorCode::NotConfigured).saying("set [[oidc]] to sign in with a provider")),
+            (_, []) => Err(Error::new(ErrorCode::NotConfigured).with_message("set [[oidc]] to sign in with a provider")),
             (None, [only]) => Ok(only),
             (None, _) => Err(Error::fields(vec![Field::at(&[place, "provider"], "say which: there are several")])),
             (Some(name), all) => {
@@ -209,7 +209,7 @@ pub async fn member_of_bearer(
     exchange: &Arc<RequestContext>,
     token: &str,
 ) -> Result<MemberId> {
-    let refused = |why: String| Error::new(ErrorCode::InvalidBearer).because(why);
+    let refused = |why: String| Error::new(ErrorCode::InvalidBearer).with_source(why);
     let unverified = token::unverified(token).ok_or_else(|| refused("not a token".into()))?;
     let issuer = unverified["iss"].as_str().unwrap_or_default();
     let of_issuer = |provider: &&Provider| provider.settings.issuer == issuer;
@@ -242,7 +242,7 @@ pub async fn member_of_bearer(
     if is_confirmed || app.snapshot().requires_second_factor(member) {
         // A provider's token must not bypass the second factor.
         return Err(Error::new(ErrorCode::SecondFactorRequired)
-            .saying("a second factor is needed: sign in by /auth/oidc/exchange, which asks for it"));
+            .with_message("a second factor is needed: sign in by /auth/oidc/exchange, which asks for it"));
     }
     Ok(member)
 }

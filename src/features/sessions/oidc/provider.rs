@@ -165,7 +165,7 @@ impl Provider {
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> Error {
-        Error::new(ErrorCode::NeighbourFailed).because(format!("provider {}: {why}", self.settings.name))
+        Error::new(ErrorCode::NeighbourFailed).with_source(format!("provider {}: {why}", self.settings.name))
     }
 
     /// Where to send somebody who wants to sign in.
@@ -344,7 +344,7 @@ fn form_encoded(text: &str) -> String {
 }
 
 fn refused(why: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorCode::OidcRefused).because(why)
+    Error::new(ErrorCode::OidcRefused).with_source(why)
 }
 
 #[cfg(test)]

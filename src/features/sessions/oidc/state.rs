@@ -58,7 +58,7 @@ pub fn issue(sealer: &Sealer, purpose: Purpose<'_>, ends_at: Timestamp) -> Resul
 
 /// When a state ends that is good for what is shown now.
 pub fn verify(sealer: &Sealer, shown: Shown<'_>, offered: &str, now: Timestamp) -> Result<Timestamp> {
-    let refused = |why: &'static str| Error::new(ErrorCode::InvalidState).because(why);
+    let refused = |why: &'static str| Error::new(ErrorCode::InvalidState).with_source(why);
     let sealed = URL_SAFE_NO_PAD.decode(offered).map_err(|_| refused("not base64"))?;
     let (head, offered_seal) = sealed.split_at_checked(HEAD_BYTES).ok_or_else(|| refused("too short"))?;
     let offered_seal = offered_seal.try_into().map_err(|_| refused("not as long as ours"))?;

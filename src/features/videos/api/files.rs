@@ -201,7 +201,7 @@ impl Api {
                 && quotas::organization_of(t.snapshot(), to) != Some(organization)
             {
                 let why = "this member does not count under your organization: only the platform can do this";
-                return Err(Error::new(ErrorCode::Forbidden).saying(why));
+                return Err(Error::new(ErrorCode::Forbidden).with_message(why));
             }
             require_takes(t, to)?;
             let changed = videos::transfer(t, &rules, caller, (&video, to, QuotaCheck::Enforced))?;
@@ -222,7 +222,7 @@ fn reach_of_transfer(t: &Transaction<'_>, whose: RowScope) -> Result<Reach> {
         RowScope::All(reach) => Ok(reach),
         RowScope::Member(own) => quotas::organization_of(t.snapshot(), own).map(Reach::Tenant).ok_or_else(|| {
             let why = "you belong to no organization, or to several: an administrator gives your videos to others";
-            Error::new(ErrorCode::Forbidden).saying(why)
+            Error::new(ErrorCode::Forbidden).with_message(why)
         }),
     }
 }

@@ -135,10 +135,10 @@ impl StorageOwner {
     fn itself(r: &Reader<'_>, caller: &Identity, named: Option<&str>) -> Result<Self> {
         let member = authz::require_own(caller, WRITE)?;
         let folder = members::sftpgo_name(r, member)?.ok_or_else(|| {
-            Error::new(ErrorCode::NotYourFolder).saying("you have no folder yet: ask an administrator of the site for one")
+            Error::new(ErrorCode::NotYourFolder).with_message("you have no folder yet: ask an administrator of the site for one")
         })?;
         if named.is_some_and(|named| named != folder) {
-            return Err(Error::new(ErrorCode::NotYourFolder).saying("only a service's key acts for somebody else"));
+            return Err(Error::new(ErrorCode::NotYourFolder).with_message("only a service's key acts for somebody else"));
         }
         Ok(Self { member, folder, is_believed: false })
     }
@@ -147,7 +147,7 @@ impl StorageOwner {
         if let Principal::Key(key) = &caller.principal
             && !key.has_scope(WRITE)
         {
-            return Err(Error::new(ErrorCode::ScopeNotAllowed).saying("this key lacks the scope videos:write"));
+            return Err(Error::new(ErrorCode::ScopeNotAllowed).with_message("this key lacks the scope videos:write"));
         }
         let Some(named) = named else {
             return Err(Error::header_field("X-SFTPGo-User", "say for whom: a service has no folder of its own"));
@@ -177,7 +177,7 @@ fn no_owner(named: &str) -> Error {
     let message = format!(
         "no member has the SFTPGo name {named:?}: create one with it (POST /admin/users, sftpgo_username), or name another one"
     );
-    Error::new(ErrorCode::OwnerNotFound).saying(message)
+    Error::new(ErrorCode::OwnerNotFound).with_message(message)
 }
 
 /// Whose quota something is to fit, and how much; known within the change, and needed when it was refused.

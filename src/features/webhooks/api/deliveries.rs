@@ -40,7 +40,7 @@ impl DeliveryState {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Delivered => "delivered",
@@ -149,7 +149,7 @@ impl Api {
         };
         let filter = Filter {
             organization: reach.organization(),
-            state: state.0.map(|state| state.word().to_owned()),
+            state: state.0.map(|state| state.as_str().to_owned()),
             target: target.0.map(target_of),
             kind: kind.0,
             since: from.0,

@@ -333,7 +333,7 @@ fn require_answered_for(t: &Transaction<'_>, caller: &Identity, former: &Webhook
     let is_switched_on = webhook.is_active && !former.is_active;
     if is_moved || (is_switched_on && require_kept(t, &maker, webhook).is_err()) {
         let message = "somebody else answers for this webhook: rotate its secret first, then you do";
-        return Err(Error::new(ErrorCode::NotHeld).saying(message));
+        return Err(Error::new(ErrorCode::NotHeld).with_message(message));
     }
     Ok(())
 }

@@ -58,10 +58,10 @@ impl<const INTERNAL: bool> Hook<INTERNAL> {
             (Some(true), ..) => Ok(()),
             (_, None, Some(offered)) => guard.require_internal(offered),
             (None, ..) if !INTERNAL => {
-                Err(Error::new(ErrorCode::NotConfigured).saying("set hooks.sftpgo_key_file to use this hook"))
+                Err(Error::new(ErrorCode::NotConfigured).with_message("set hooks.sftpgo_key_file to use this hook"))
             }
             _ if INTERNAL => Err(ErrorCode::HookKey.into()),
-            _ => Err(Error::new(ErrorCode::HookKey).saying("send the hook's own key as X-Hook-Key")),
+            _ => Err(Error::new(ErrorCode::HookKey).with_message("send the hook's own key as X-Hook-Key")),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Sender {
     async fn require(self, app: &App) -> Result<(Identity, Bytes, Option<RequestMark>)> {
         if app.config.wordpress_url.is_empty() {
             let message = "set wordpress.url and hooks.wordpress_key_file to take hints of WordPress";
-            return Err(Error::new(ErrorCode::WordPressNotConfigured).saying(message));
+            return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
         }
         if let Some(offered) = self.internal {
             self.guard.require_internal(&offered)?;
@@ -92,7 +92,7 @@ impl Sender {
         }
         let (Some(timestamp), Some(signatures)) = self.signed else {
             let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
-            return Err(Error::new(ErrorCode::HookSignature).saying(message));
+            return Err(Error::new(ErrorCode::HookSignature).with_message(message));
         };
         let bytes = self.exchange.body.read(Limit::Public, None).await?.clone();
         let body = std::str::from_utf8(&bytes).map_err(|_| ErrorCode::HookSignature)?;

@@ -160,7 +160,7 @@ impl Guard {
     /// Is it a session of an active member that has not ended, with all that the member's organizations ask for?
     pub fn admit(&self, named: Named) -> Result<Named> {
         let snapshot = self.snapshot.load();
-        let ended = |why: &'static str| Error::new(ErrorCode::InvalidBearer).because(why);
+        let ended = |why: &'static str| Error::new(ErrorCode::InvalidBearer).with_source(why);
         if !snapshot.is_active(named.member) {
             return Err(ended("the member is not active"));
         }
@@ -183,7 +183,7 @@ async fn api_key(
 ) -> Result<(Arc<ApiKey>, Hash)> {
     let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
     if takes & KEY == 0 {
-        return Err(Error::new(ErrorCode::Forbidden).saying("no API key can do this: sign in"));
+        return Err(Error::new(ErrorCode::Forbidden).with_message("no API key can do this: sign in"));
     }
     if key.is_emergency {
         backend_of(request)?.spend(exchange, &key).await?;

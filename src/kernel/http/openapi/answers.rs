@@ -149,7 +149,7 @@ impl Declared {
     /// Of an operation that failed with an error: the same error, or one of ours where the document does not have it.
     pub fn check_failure(&self, operation: &str, error: &Error) -> Result<(), Error> {
         match self.0.get(operation) {
-            Some((causes, _)) if !causes.contains(error.cause.word()) => {
+            Some((causes, _)) if !causes.contains(error.cause.as_str()) => {
                 Err(Error::internal(format!("{operation} does not declare {:?} ({error})", error.cause)))
             }
             _ => Ok(()),
@@ -185,7 +185,7 @@ pub fn write(document: &mut Value, answers: &[&Answers], as_defined: AsDefined) 
                 declared.map(|answers| answers.headers.iter().copied().collect()).unwrap_or_default();
             write_failures(operation, &causes, as_defined, &mut shared);
             write_headers(operation, &mut headers);
-            of_operations.insert(id, (causes.iter().map(|cause| cause.word()).collect(), headers));
+            of_operations.insert(id, (causes.iter().map(|cause| cause.as_str()).collect(), headers));
         }
     }
     document["components"]["responses"] = Value::Object(shared);
@@ -229,7 +229,7 @@ fn write_failures(operation: &mut Value, causes: &[ErrorCode], as_defined: AsDef
     let general = self::causes(operation, &[], as_defined);
     let mut failures = Map::new();
     let mut write = |status: &str, name: &str, description: &str, own: &[ErrorCode]| {
-        let words: Vec<&str> = own.iter().map(|cause| cause.word()).collect();
+        let words: Vec<&str> = own.iter().map(|cause| cause.as_str()).collect();
         let reference = share(shared, name, &words.join(" "), failure(status, description, &words));
         failures.insert(status.to_owned(), reference);
     };

@@ -59,7 +59,7 @@ pub(super) fn text(own: &str) -> String {
         text.push_str(&format!("\n# {topic}\n"));
         for cause in ErrorCode::ALL.iter().filter(|cause| cause.scope() == scope) {
             // Without backticks: the page takes the first plain text of a heading as its name.
-            text.push_str(&format!("\n### {} {}\n\n{}\n", cause.status(), cause.word(), cause.message()));
+            text.push_str(&format!("\n### {} {}\n\n{}\n", cause.status(), cause.as_str(), cause.message()));
         }
     }
     text
