@@ -30,7 +30,7 @@ impl Field {
     }
 }
 
-macro_rules! causes {
+macro_rules! error_codes {
     ($($name:ident $scope:literal $category:literal $word:literal $message:literal;)*) => {
         /// What went wrong, without HTTP. A new cause only where a client would act differently.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ macro_rules! causes {
     };
 }
 
-causes! {
+error_codes! {
     BadInput 10 101 "bad_input" "the request is not valid: see `fields`";
     MalformedBody 10 101 "malformed_body" "the body is not valid JSON";
     RoleKey 31 101 "role_key" "a role key is 2 to 64 of a-z 0-9 _ . - beginning with a letter, and not `system.…` or `platform_…`";

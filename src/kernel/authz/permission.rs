@@ -69,12 +69,12 @@ impl Permission {
     }
 }
 
-macro_rules! own {
+macro_rules! permissions {
     ($($constant:ident $name:literal $method:literal $path:literal $scope:expr, $level:ident $roles:literal $about:literal;)*) => {
         /// In the order of the tree: a category stands before what it holds.
         pub const BUILTIN_PERMISSIONS: &[Own] = &[$(Own {
             name: $name, about: $about, method: $method, path: $path, scope: $scope,
-            site_only: own!(@ $level), roles: $roles,
+            site_only: permissions!(@ $level), roles: $roles,
         },)*];
 
         #[repr(u16)]
@@ -89,7 +89,7 @@ macro_rules! own {
     (@ tenant) => { false };
 }
 
-own! {
+permissions! {
     // constant              name                              method   path                                             client scope               level  roles   what
     ROOT                    "roster"                           ""       ""                                               None,                       tenant ""      "Roster itself";
 

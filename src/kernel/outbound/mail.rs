@@ -1,7 +1,7 @@
 //! Mail over SMTP. The only user of lettre.
 //!
 //! A text holds what its reader needs and nothing that a stranger could have written: no names, only our own sentences
-//! (`letters/`, in two languages), the site's address, and a link or a code. Addresses go through the library's parser, so that none can add a header.
+//! (`mail_templates/`, in two languages), the site's address, and a link or a code. Addresses go through the library's parser, so that none can add a header.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::kernel::config::{Config, Language, MailSecurity};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::MemberId;
 
-macro_rules! letters {
+macro_rules! mail_templates {
     ($($name:ident $file:literal;)*) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         enum MailTemplate { $($name,)* }
@@ -30,15 +30,15 @@ macro_rules! letters {
             /// The subject, an empty line, and the text.
             fn template(self, language: Language) -> &'static str {
                 match (self, language) {
-                    $((MailTemplate::$name, Language::English) => include_str!(concat!("letters/en/", $file)),
-                      (MailTemplate::$name, Language::Chinese) => include_str!(concat!("letters/zh-TW/", $file)),)*
+                    $((MailTemplate::$name, Language::English) => include_str!(concat!("mail_templates/en/", $file)),
+                      (MailTemplate::$name, Language::Chinese) => include_str!(concat!("mail_templates/zh-TW/", $file)),)*
                 }
             }
         }
     };
 }
 
-letters! {
+mail_templates! {
     PasswordLink "password_link.txt";
     Welcome "welcome.txt";
     QuotaWarning "quota_warning.txt";

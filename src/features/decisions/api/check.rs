@@ -111,7 +111,7 @@ struct AskedPlugin {
 
 /// Why a question was answered as it was
 #[derive(Object)]
-#[oai(skip_serializing_if_is_none)]
+#[oai(rename = "Explanation", skip_serializing_if_is_none)]
 struct ExplanationView {
     stages: Vec<Stage>,
     /// Plugins that were asked, in their order; watched ones last
