@@ -5,7 +5,7 @@ use crate::kernel::app::metrics;
 use crate::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Result, code};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 
 /// The scope that stands for "of the area" in the table of codes.
 const OWN_AREA: u32 = 35;
@@ -80,8 +80,8 @@ fn options(command: &clap::Command) -> String {
 }
 
 fn events() -> String {
-    let row = |kind: &Kind| [format!("`{}`", kind.as_str()), kind.about().to_owned()];
-    table(["Event", "When"], Kind::ALL.iter().map(row))
+    let row = |kind: &EventKind| [format!("`{}`", kind.as_str()), kind.about().to_owned()];
+    table(["Event", "When"], EventKind::ALL.iter().map(row))
 }
 
 fn settings() -> String {

@@ -11,7 +11,7 @@ use crate::kernel::app::App;
 use crate::kernel::error::Result;
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbound::mail::{self, Mail};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 
 /// Writes to the member whom an event is about.
@@ -36,20 +36,20 @@ pub async fn deliver(app: &App, id: MemberId, delivery: &Delivery) -> Result<Del
 async fn write(app: &App, id: MemberId, to: String, delivery: &Delivery) -> Result<Option<Mail>> {
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
-    let is = |kind: Kind| delivery.kind == kind.as_str();
-    if is(Kind::QuotaWarning) {
+    let is = |kind: EventKind| delivery.kind == kind.as_str();
+    if is(EventKind::QuotaWarning) {
         let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
         let number = |name: &str| data[name].as_u64().unwrap_or_default();
         return Ok(Some(writer.quota_warning(id, to, number("percent"), number("used"), number("size"))));
     }
     // Who is new may read mail later than who waits for it.
-    let ttl_s = if is(Kind::MemberWelcomed) { app.config.invitation_ttl_s } else { app.config.reset_link_ttl_s };
-    if !is(Kind::MemberWelcomed) && !is(Kind::PasswordForgotten) {
+    let ttl_s = if is(EventKind::MemberWelcomed) { app.config.invitation_ttl_s } else { app.config.reset_link_ttl_s };
+    if !is(EventKind::MemberWelcomed) && !is(EventKind::PasswordForgotten) {
         return Ok(None);
     }
-    let promised = is(Kind::MemberWelcomed).then(|| delivery.maker.clone());
+    let promised = is(EventKind::MemberWelcomed).then(|| delivery.maker.clone());
     let Some(url) = passwords::link_of_letter(app, id, ttl_s, promised).await? else { return Ok(None) };
-    Ok(Some(match is(Kind::MemberWelcomed) {
+    Ok(Some(match is(EventKind::MemberWelcomed) {
         true => writer.welcome(id, to, &url, ttl_s),
         false => writer.password_link(id, to, &url, ttl_s),
     }))

@@ -37,7 +37,7 @@ use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::http::Failure;
 use crate::kernel::http::openapi::{self, Answers, Declared};
 use crate::kernel::http::request_validator::{self, Format, Inputs};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::secret;
 
@@ -235,7 +235,7 @@ const ANSWERS: &[&[Answers]] = &[
 /// Schema details that the Rust types cannot express: schema, field, extra keywords.
 fn details() -> Vec<(&'static str, &'static str, Value)> {
     let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let kinds: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let heard: Vec<&str> = kinds.iter().copied().chain(["*"]).collect();
     let uuid = json!({"format": "uuid"});
     vec![

@@ -20,7 +20,7 @@ use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, is_known, ok, unchanged};
 use crate::kernel::ids::{GrantId, MemberId, OrganizationId};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::secret;
 
 crate::text! {
@@ -167,7 +167,7 @@ impl Api {
             let mut after = described(&right, id);
             after["member_created"] = is_new.into();
             let entry = Entry::new("member", member).after(after);
-            let created = is_new.then(|| members::member_event(t, Kind::MemberCreated, member));
+            let created = is_new.then(|| members::member_event(t, EventKind::MemberCreated, member));
             Ok(Changed::new(answer, entry).policy(changes).event(created))
         };
         let granted = self.app.create(&caller, "grant.create", Permission::GRANT_CREATE, grant).await?;

@@ -22,7 +22,7 @@ use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{Listed, Reader, Window, Writer};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::secret::{self, Hash};
 
 /// An invitation as stored; its link is not.
@@ -194,7 +194,7 @@ pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newc
         create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
         let person = authz::store::member_state(t, id)?;
         let seat = join(t, &invitation, id)?;
-        let created = member_event(t, Kind::MemberCreated, id).within(invitation.organization);
+        let created = member_event(t, EventKind::MemberCreated, id).within(invitation.organization);
         Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
     };
     let caller = Identity::new(Principal::Member(id), exchange.clone());

@@ -30,7 +30,7 @@ use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 use queue::{Queue, Wanted};
 
 /// One kind of work on a video.
@@ -312,7 +312,7 @@ fn recorded<T>(changed: Changed<T>, job: &Job, fate: FailureOutcome) -> Changed<
         let data = json!({
             "job": job.id, "video": job.video, "path": job.path, "attempts": job.attempts, "error": job.last_error,
         });
-        Event::new(Kind::JobDead, data).within(job.organization).about(job.member)
+        Event::new(EventKind::JobDead, data).within(job.organization).about(job.member)
     }))
 }
 

@@ -29,7 +29,7 @@ use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 pub use store::{
     Filter, find_by_identity, find_member, find_name_at, get_member, insert_identity, insert_member, list_members,
     set_account_id,
@@ -251,21 +251,21 @@ fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) ->
 
 /// What others are to hear of a member. No name of the person is in it: whoever tells of it reads them then, so that who
 /// is erased is erased. Those of the organization hear it whose only one it is.
-pub fn member_event(t: &Transaction<'_>, kind: Kind, id: MemberId) -> Event {
+pub fn member_event(t: &Transaction<'_>, kind: EventKind, id: MemberId) -> Event {
     Event::new(kind, serde_json::json!({})).about(id).within(t.snapshot().only_tenant(id).map(|tenant| tenant.id))
 }
 
 /// The same of all that differs between a member before a change and after.
 pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Event> {
     let names = |member: &Member| (member.username.clone(), member.email.clone(), member.display_name.clone());
-    let switched = if member.is_active() { Kind::MemberActivated } else { Kind::MemberSuspended };
-    let differing = [(Kind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
+    let switched = if member.is_active() { EventKind::MemberActivated } else { EventKind::MemberSuspended };
+    let differing = [(EventKind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
     differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| member_event(t, kind, member.id)).collect()
 }
 
 /// The same of a member who is about to be erased: what has to be cleaned up elsewhere is found by this name only.
 pub fn erased(t: &Transaction<'_>, id: MemberId) -> Result<Event> {
-    let mut event = member_event(t, Kind::MemberDeleted, id);
+    let mut event = member_event(t, EventKind::MemberDeleted, id);
     if let Some(name) = store::find_name_at(t, id, SFTPGO)? {
         event.data = serde_json::json!({"sftpgo_username": name});
     }
@@ -554,7 +554,7 @@ pub async fn create_first_administrator(
         permissions::assign_system_role(t, platform.id, id, PLATFORM_ADMIN)?;
         let entry = Entry::new("member", id).within(platform.id).after(serde_json::json!({"role": PLATFORM_ADMIN}));
         let changes = [authz::store::member_state(t, id)?, authz::store::membership(t, platform.id, id)?];
-        let created = member_event(t, Kind::MemberCreated, id).within(platform.id);
+        let created = member_event(t, EventKind::MemberCreated, id).within(platform.id);
         Ok(Changed::new(id, entry).policy(changes).event([created]))
     };
     app.change(&Identity::command_line(), "member.create_first_administrator", create_admin)

@@ -21,7 +21,7 @@ use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 
 /// A member with what belongs to it.
 #[derive(Debug, Clone)]
@@ -189,8 +189,8 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
         entry = entry.within(organization);
     }
     let told = |kind| member_event(t, kind, id).within(new.organization);
-    let welcomed = new.welcome.as_ref().map(|maker| told(Kind::MemberWelcomed).granted_by(maker));
-    let told: Vec<_> = std::iter::once(told(Kind::MemberCreated)).chain(welcomed).collect();
+    let welcomed = new.welcome.as_ref().map(|maker| told(EventKind::MemberWelcomed).granted_by(maker));
+    let told: Vec<_> = std::iter::once(told(EventKind::MemberCreated)).chain(welcomed).collect();
     Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
 }
 
@@ -295,7 +295,7 @@ pub fn edit(
         changes.extend(join(t, organization, id)?);
     }
     let is_of_member = fields.iter().any(|field| *field != "quota_size");
-    let updated = is_of_member.then(|| member_event(t, Kind::MemberUpdated, id));
+    let updated = is_of_member.then(|| member_event(t, EventKind::MemberUpdated, id));
     let entry = Entry::new("member", id).within(reach.organization()).after(json!({"fields": &fields}));
     Ok(Changed::new(fields, entry).policy(changes).event(updated).and(counted))
 }
@@ -316,7 +316,7 @@ pub fn switch(
     let changes = if former.is_active() == is_active { Vec::new() } else { members::set_active(t, id, is_active)? };
     members::set_status_reason(t, id, reason)?;
     members::touch(t, id)?;
-    let kind = if is_active { Kind::MemberActivated } else { Kind::MemberSuspended };
+    let kind = if is_active { EventKind::MemberActivated } else { EventKind::MemberSuspended };
     let event = (!changes.is_empty()).then(|| member_event(t, kind, id));
     let status = if is_active { "active" } else { "suspended" };
     // The reason is somebody's own words, perhaps about a person: the audit knows only that there is one.

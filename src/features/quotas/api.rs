@@ -22,7 +22,7 @@ use crate::kernel::db::{Reader, Window};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::http::{Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 
 /// What one may store, in bytes
 #[derive(Object)]
@@ -436,7 +436,7 @@ impl Api {
                 .before(described(former.size, former.member_size))
                 .after(described(size, member_size));
             // Without a member: it is about all that belong to it.
-            let event = Event::new(Kind::QuotaChanged, described(size, member_size)).within(id.0);
+            let event = Event::new(EventKind::QuotaChanged, described(size, member_size)).within(id.0);
             Ok(Changed::new(ceiling(t, id.0)?, entry).event([event]))
         };
         let ceiling = self.app.change(&caller, "organization_quota.update", update).await?.answer;

@@ -24,7 +24,7 @@ use crate::kernel::config::Config;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 
 /// The largest size that is taken: every sum of what fits a quota stays a number.
 pub const SIZE_MAX: i64 = 9_000_000_000_000_000;
@@ -244,7 +244,7 @@ fn note_ceiling(w: &Writer<'_>, organization: Option<OrganizationId>, account: &
     }
     store::set_ceiling_warned(w, organization, warning)?;
     let data = json!({"size": above.size, "used": above.used, "percent": percent, "warning": warning});
-    let event = || Event::new(Kind::CeilingWarning, data).within(organization);
+    let event = || Event::new(EventKind::CeilingWarning, data).within(organization);
     Ok((warning > above.warned_percent).then(event))
 }
 
@@ -257,7 +257,7 @@ pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result
             return Ok(Vec::new());
         }
         store::set_warned(w, member, warning)?;
-        return Ok(vec![event(Kind::QuotaFreed)]);
+        return Ok(vec![event(EventKind::QuotaFreed)]);
     }
     let is_filled = account.is_filled();
     let noted = if is_filled { FULL } else { warning };
@@ -265,8 +265,8 @@ pub fn note_usage(w: &Writer<'_>, member: MemberId, account: &Account) -> Result
         return Ok(Vec::new());
     }
     store::set_warned(w, member, noted)?;
-    let warned = (warning > account.warned_percent).then(|| event(Kind::QuotaWarning));
-    Ok(warned.into_iter().chain(is_filled.then(|| event(Kind::QuotaFull))).collect())
+    let warned = (warning > account.warned_percent).then(|| event(EventKind::QuotaWarning));
+    Ok(warned.into_iter().chain(is_filled.then(|| event(EventKind::QuotaFull))).collect())
 }
 
 /// Is there a byte free, in the account and under the ceiling above it?
@@ -291,11 +291,11 @@ pub fn note_refusal(t: &Transaction<'_>, rules: &QuotaSettings, member: MemberId
     } else if store::was_refused_since(t, member, t.now().plus_ms(-COALESCED_MS))? {
         return Ok(None);
     }
-    Ok(Some(event(Kind::QuotaExceeded, member, &account, json!({"bytes": need}))))
+    Ok(Some(event(EventKind::QuotaExceeded, member, &account, json!({"bytes": need}))))
 }
 
 /// What all events of quotas say.
-pub fn event(kind: Kind, member: MemberId, account: &Account, more: serde_json::Value) -> Event {
+pub fn event(kind: EventKind, member: MemberId, account: &Account, more: serde_json::Value) -> Event {
     let mut data = json!({
         "uid": member, "size": account.size, "used": account.used, "reserved": account.reserved,
         "free": account.free(), "percent": account.percent(),
@@ -389,7 +389,7 @@ pub fn set_quota(
     let events = note_usage(t, member, &account)?;
     let entry = Entry::new("quota", member).within(organization);
     let entry = entry.before(json!({"size": former})).after(json!({"size": size}));
-    Ok(Changed::new(true, entry).event([event(Kind::QuotaChanged, member, &account, json!({}))]).event(events))
+    Ok(Changed::new(true, entry).event([event(EventKind::QuotaChanged, member, &account, json!({}))]).event(events))
 }
 
 /// Did something not fit a quota?

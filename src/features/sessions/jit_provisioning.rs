@@ -19,7 +19,7 @@ use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 
 /// A user as the provider describes it.
 #[derive(Debug, Clone)]
@@ -173,7 +173,7 @@ pub fn apply(
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
             if !filled.is_empty() {
-                events.push(members::member_event(t, Kind::MemberUpdated, id));
+                events.push(members::member_event(t, EventKind::MemberUpdated, id));
                 done.insert("filled".into(), json!(filled));
                 welcomed.fields = filled;
             }
@@ -189,7 +189,7 @@ pub fn apply(
             };
             members::create_known(t, capacity, id, &name, &offered)?;
             changes.push(authz::store::member_state(t, id)?);
-            events.push(members::member_event(t, Kind::MemberCreated, id));
+            events.push(members::member_event(t, EventKind::MemberCreated, id));
             done.insert("created".into(), json!(true));
             welcomed.is_new = true;
         }

@@ -23,7 +23,7 @@ use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
-use crate::kernel::outbox::{self, Kind};
+use crate::kernel::outbox::{self, EventKind};
 use crate::kernel::secret;
 
 const PURPOSE: &str = "password_reset";
@@ -124,13 +124,13 @@ async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) 
     let ask = move |t: &Transaction<'_>, _: &Identity| {
         let since = t.now().plus_ms(-MAIL_PAUSE_MS);
         if !t.snapshot().is_active(member.id)
-            || outbox::expedite_mail(t, member.id, Kind::PasswordForgotten)?
+            || outbox::expedite_mail(t, member.id, EventKind::PasswordForgotten)?
             || store::has_token_since(t, member.id, PURPOSE, since)?
         {
             return Ok(Changed::nothing(()));
         }
         let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
-        Ok(Changed::new((), entry).event([members::member_event(t, Kind::PasswordForgotten, member.id)]))
+        Ok(Changed::new((), entry).event([members::member_event(t, EventKind::PasswordForgotten, member.id)]))
     };
     let caller = Identity::new(Principal::Visitor, exchange);
     app.change(&caller, "password.forgot", ask).await?;

@@ -19,7 +19,7 @@ use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::secret::{self, Hash, Sealer};
 
 const PURPOSE: &str = "email_code";
@@ -154,7 +154,7 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         store::delete_token(t, &place)?;
         let change = members::confirm(t, id, !is_contested)?;
         let entry = Entry::new("member", id).after(json!({"status": "active"}));
-        let created = members::member_event(t, Kind::MemberCreated, id);
+        let created = members::member_event(t, EventKind::MemberCreated, id);
         Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
     };
     let caller = Identity::new(Principal::Visitor, visitor.exchange.clone());

@@ -22,7 +22,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 use path::VideoPath;
 
 /// A video as stored.
@@ -173,7 +173,7 @@ pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Res
     };
     let warning = account.and_then(|account| account.warning());
     let registered = Registered { id: video.id.clone(), already_exists: false, warning };
-    Ok(done(registered, Kind::VideoRegistered, &video, json!({})).event(events))
+    Ok(done(registered, EventKind::VideoRegistered, &video, json!({})).event(events))
 }
 
 /// Queues the work on a video that came to be without it.
@@ -253,7 +253,7 @@ pub fn remove(t: &Transaction<'_>, rules: &QuotaSettings, caller: &Identity, vid
     jobs::forget_video(t, &video.id)?;
     store::delete_video(t, &video.id)?;
     store::count_out(t)?;
-    Ok(done((), Kind::VideoDeleted, video, json!({})).event(events))
+    Ok(done((), EventKind::VideoDeleted, video, json!({})).event(events))
 }
 
 /// Gives a video's bytes back to its owner and the organization above.
@@ -283,7 +283,7 @@ pub fn resize(
         (warning, events) = (counted.0.warning(), counted.1);
     }
     store::update_video(t, &resized)?;
-    Ok(done(warning, Kind::VideoChanged, &resized, json!({"former_size": video.size})).event(events))
+    Ok(done(warning, EventKind::VideoChanged, &resized, json!({"former_size": video.size})).event(events))
 }
 
 /// The file has another path, and so another id; its jobs follow it. What lay there before is gone, as in a file system.
@@ -305,7 +305,7 @@ pub fn rename(
     let renamed = Video { id, path, ..video.clone() };
     store::rename_video(t, &video.id, &renamed)?;
     let former = json!({"former_uuid": video.id, "former_path": video.path.as_str()});
-    changed = changed.and(done((), Kind::VideoChanged, &renamed, former));
+    changed = changed.and(done((), EventKind::VideoChanged, &renamed, former));
     match owner {
         Some(owner) if renamed.member != Some(owner) => {
             let given = reassign(t, rules, caller, (&renamed, owner, QuotaCheck::Skipped), "transfer")?;
@@ -345,7 +345,7 @@ pub fn reassign(
     store::update_video(t, &given)?;
     jobs::transfer(t, &video.id, given.member, given.organization)?;
     let former = json!({"former_uid": video.member});
-    let mut changed = done(taken.0.warning(), Kind::VideoTransferred, &given, former);
+    let mut changed = done(taken.0.warning(), EventKind::VideoTransferred, &given, former);
     // The organization that loses it sees that in its own audit.
     if let Some(before) = video.organization.filter(|before| Some(*before) != organization) {
         changed = changed.also(Entry::new("video", &video.id).within(before).after(json!({"size": 0})));
@@ -358,7 +358,7 @@ fn reason<'r>(cause: &'static str, video: &'r str, caller: &'r Identity) -> Reas
 }
 
 /// What a change of a video answers, with its audit row and its event. The audit has no path: it names a person.
-fn done<T>(answer: T, kind: Kind, video: &Video, more: Value) -> Changed<T> {
+fn done<T>(answer: T, kind: EventKind, video: &Video, more: Value) -> Changed<T> {
     let entry = Entry::new("video", &video.id).after(json!({"size": video.size, "uid": video.member}));
     let mut data = json!({
         "uuid": video.id, "path": video.path.as_str(), "uid": video.member, "size": video.size,

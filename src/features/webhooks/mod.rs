@@ -9,7 +9,7 @@ use crate::kernel::app::{App, Occurrence, Transaction, backoff};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::error::Result;
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
-use crate::kernel::outbox::{Kind, delivery_store};
+use crate::kernel::outbox::{EventKind, delivery_store};
 
 /// Wait after so many failed attempts, in milliseconds, before jitter.
 pub fn backoff_ms(attempts: u64, first_s: u64, most_s: u64) -> u64 {
@@ -39,10 +39,10 @@ const EVERY_KIND: &str = "*";
 
 /// All that is wrong with an entry of a webhook's `kinds`.
 pub fn kind_faults(text: &str) -> Vec<String> {
-    if text == EVERY_KIND || Kind::ALL.iter().any(|kind| kind.as_str() == text) {
+    if text == EVERY_KIND || EventKind::ALL.iter().any(|kind| kind.as_str() == text) {
         return Vec::new();
     }
-    let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
     vec![format!("is no kind of event: one of {}, or *", known.join(", "))]
 }
 

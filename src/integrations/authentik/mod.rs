@@ -19,7 +19,7 @@ use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use client::{Account, DesiredUser};
 
 /// What a service wants of a member and its account.
@@ -315,6 +315,6 @@ fn keep_new(
         changes.push(authz::store::membership(t, organization, uid)?);
         entry = entry.within(organization);
     }
-    let created = member_event(t, Kind::MemberCreated, uid).within(reach.organization());
+    let created = member_event(t, EventKind::MemberCreated, uid).within(reach.organization());
     Ok(Changed::new((), entry).policy(changes).event([created]))
 }

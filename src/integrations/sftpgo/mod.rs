@@ -22,7 +22,7 @@ use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::MemberId;
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};
 use account::DesiredAccount;
 use client::{ClientError, Connection};
@@ -61,7 +61,7 @@ pub async fn deliver(app: &App, member: MemberId, delivery: &Delivery) -> Result
     if !app.config.has_sftpgo() {
         return Ok(DeliveryOutcome::Gone("SFTPGo is switched off: set sftpgo.url and sftpgo.secret_file".into()));
     }
-    let done = match delivery.kind == Kind::MemberDeleted.as_str() {
+    let done = match delivery.kind == EventKind::MemberDeleted.as_str() {
         true => {
             let data: Value = serde_json::from_str(&delivery.data).unwrap_or_default();
             let Some(name) = data["sftpgo_username"].as_str() else {

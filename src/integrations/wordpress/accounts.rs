@@ -23,7 +23,7 @@ use crate::kernel::authz::delegation::Touch;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 use crate::kernel::secret;
 
 /// What became of an account, or would.
@@ -165,7 +165,7 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
         changes.extend(seats);
         let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
         let changed = Changed::new(AccountOutcome::Gone(member.id), Entry::new("member", member.id).after(after));
-        let mut suspended = members::member_event(t, Kind::MemberSuspended, member.id);
+        let mut suspended = members::member_event(t, EventKind::MemberSuspended, member.id);
         suspended.data["gone"] = json!(true);
         Ok(entries.into_iter().fold(changed, Changed::also).policy(changes).event([suspended]))
     })

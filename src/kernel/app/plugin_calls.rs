@@ -14,7 +14,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::error::{ErrorCode, Error, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::outbox::{Event, Kind};
+use crate::kernel::outbox::{Event, EventKind};
 use crate::kernel::sandbox::{
     AccessInput, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier, CallContext,
 };
@@ -208,7 +208,7 @@ impl App {
         let what = serde_json::json!({"version": version, "sha256": sha256, "mode": binding.mode.as_str(), "fault": fault.kind.as_str()});
         let mut told = what.clone();
         told["name"] = serde_json::json!(*binding.name);
-        let event = Event::new(Kind::PluginQuarantined, told).within(organization);
+        let event = Event::new(EventKind::PluginQuarantined, told).within(organization);
         let entry = Entry::new("plugin", &binding.name).within(organization).after(what);
         let (app, run) = (self.clone(), binding.clone());
         tokio::spawn(async move {

@@ -19,18 +19,18 @@ macro_rules! kinds {
     ($($name:ident $word:literal $sftpgo:literal $mail:literal $about:literal;)*) => {
         /// What can happen; webhooks name these words.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Kind { $(#[doc = $about] $name,)* }
+        pub enum EventKind { $(#[doc = $about] $name,)* }
 
-        impl Kind {
-            pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
-            pub const fn as_str(self) -> &'static str { match self { $(Kind::$name => $word,)* } }
-            pub const fn about(self) -> &'static str { match self { $(Kind::$name => $about,)* } }
+        impl EventKind {
+            pub const ALL: &'static [EventKind] = &[$(EventKind::$name,)*];
+            pub const fn as_str(self) -> &'static str { match self { $(EventKind::$name => $word,)* } }
+            pub const fn about(self) -> &'static str { match self { $(EventKind::$name => $about,)* } }
             /// Does SFTPGo's account follow from it?
-            const fn is_for_sftpgo(self) -> bool { match self { $(Kind::$name => $sftpgo,)* } }
+            const fn is_for_sftpgo(self) -> bool { match self { $(EventKind::$name => $sftpgo,)* } }
             /// Does WordPress let the member in, or not, from then on?
-            const fn is_for_wordpress(self) -> bool { matches!(self, Kind::MemberSuspended | Kind::MemberActivated) }
+            const fn is_for_wordpress(self) -> bool { matches!(self, EventKind::MemberSuspended | EventKind::MemberActivated) }
             /// Is a mail sent for it?
-            const fn is_for_mail(self) -> bool { match self { $(Kind::$name => $mail,)* } }
+            const fn is_for_mail(self) -> bool { match self { $(EventKind::$name => $mail,)* } }
         }
     };
 }
@@ -61,7 +61,7 @@ kinds! {
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub struct Event {
-    pub kind: Kind,
+    pub kind: EventKind,
     pub organization: Option<OrganizationId>,
     pub member: Option<MemberId>,
     pub data: Value,
@@ -70,7 +70,7 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn new(kind: Kind, data: Value) -> Self {
+    pub fn new(kind: EventKind, data: Value) -> Self {
         Self { kind, organization: None, member: None, data, maker: None }
     }
 
@@ -197,7 +197,7 @@ const HURRY: &str = "
     where target = :target and state = 'pending'";
 
 /// Makes the pending mail to a member due now if it includes this kind; returns whether it does.
-pub fn expedite_mail(w: &Writer<'_>, member: MemberId, kind: Kind) -> Result<bool> {
+pub fn expedite_mail(w: &Writer<'_>, member: MemberId, kind: EventKind) -> Result<bool> {
     let target = mail_target(member);
     let found = w.find(FIND_WAITING, &[(":target", &target), (":kind", &kind.as_str())], |_| Ok(()))?;
     if found.is_some() {

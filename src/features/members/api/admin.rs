@@ -30,7 +30,7 @@ use crate::kernel::http::{
     Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
 };
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 
 /// A new member
 #[derive(Object)]
@@ -225,7 +225,7 @@ impl Api {
                 changes.push(authz::store::membership(t, organization, id)?);
                 entry = entry.within(organization);
             }
-            let created = member_event(t, Kind::MemberCreated, id).within(reach.organization());
+            let created = member_event(t, EventKind::MemberCreated, id).within(reach.organization());
             Ok(Changed::new(MemberView::from(store::get_member(t, id)?), entry).policy(changes).event([created]))
         };
         let making = self.app.create(&caller, "member.create", Permission::MEMBER_CREATE, make);

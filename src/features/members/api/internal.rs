@@ -23,7 +23,7 @@ use crate::kernel::db::Window;
 use crate::kernel::error::ErrorCode;
 use crate::kernel::http::{Body, DisplayName, Email, Page, Reply, Subject, Tag, Username, like, ok};
 use crate::kernel::ids::MemberId;
-use crate::kernel::outbox::Kind;
+use crate::kernel::outbox::EventKind;
 
 /// What a service knows of somebody who signed in there
 #[derive(Object)]
@@ -79,7 +79,7 @@ impl Api {
                     changes.push(authz::store::membership(t, organization, id)?);
                     entry = entry.within(organization);
                 }
-                let created = member_event(t, Kind::MemberCreated, id).within(reach.organization());
+                let created = member_event(t, EventKind::MemberCreated, id).within(reach.organization());
                 return Ok(Changed::new(store::get_member(t, id)?, entry).policy(changes).event([created]));
             };
             require_visible(t.snapshot(), reach, former.id)?;
