@@ -65,8 +65,8 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
     let bytes = std::fs::read(&document.file)
         .map_err(|e| Failed(format!("{} cannot be read: {e}", document.file.display())))?;
     let content_type = if is_json(&document.file) { "application/json" } else { "application/yaml" };
-    let word = |wish: bool| wish.then_some("true");
-    let wish = [
+    let word = |options: bool| options.then_some("true");
+    let options = [
         ("dry_run", word(dry_run)),
         ("app", document.app.as_deref()),
         ("prefix", document.prefix.as_deref()),
@@ -77,10 +77,10 @@ pub(super) async fn catalog(common: &Common, command: CatalogCommand) -> Result<
         ("closed", word(document.closed)),
         ("organizations", document.organizations.as_deref()),
     ];
-    let path = query(&format!("{base}/permissions/catalog"), &wish);
-    let mut door = ApiConnection::open(common).await?;
-    let difference = door.send(Method::PUT, &path, &[], content_type, Some(bytes)).await;
-    door.close().await;
+    let path = query(&format!("{base}/permissions/catalog"), &options);
+    let mut api = ApiConnection::open(common).await?;
+    let difference = api.send(Method::PUT, &path, &[], content_type, Some(bytes)).await;
+    api.close().await;
     let difference = difference?;
     if common.json {
         say!("{difference}");

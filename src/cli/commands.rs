@@ -233,11 +233,11 @@ pub(super) async fn init(common: &Common, admin: &str, password: &PasswordSource
     members::require_first(admin, &password).map_err(|e| api_connection::refused(&e, common))?;
     common.load(None)?;
     data_dir::create(&common.data)?;
-    let mut door = ApiConnection::open_or_make(common).await?;
+    let mut api = ApiConnection::open_or_make(common).await?;
     let body = json!({"login": admin, "password": password});
-    let made = door.call(Method::POST, "/setup/administrator", &[], Some(body)).await;
-    let is_served = door.is_served();
-    door.close().await;
+    let made = api.call(Method::POST, "/setup/administrator", &[], Some(body)).await;
+    let is_served = api.is_served();
+    api.close().await;
     let made = made?;
     if common.json {
         output::line(true, &made);
@@ -323,9 +323,9 @@ pub(super) async fn member(common: &Common, command: MemberCommand) -> Result<()
             (uid, Method::DELETE, "", None)
         }
     };
-    let mut door = ApiConnection::open(common).await?;
-    let answer = of_member(&mut door, &named, (method, rest), body).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let answer = of_member(&mut api, &named, (method, rest), body).await;
+    api.close().await;
     output::line(common.json, &answer?);
     Ok(())
 }
@@ -344,14 +344,14 @@ fn confirmed(question: &str) -> Result<bool, Failed> {
 
 /// Asks an operation about a member; one that answers nothing is said in our own words.
 async fn of_member(
-    door: &mut ApiConnection,
+    api: &mut ApiConnection,
     named: &str,
     (method, rest): (Method, &str),
     body: Option<Value>,
 ) -> Result<Value, Failed> {
-    let uid = member_id(door, named).await?;
+    let uid = member_id(api, named).await?;
     let is_deletion = method == Method::DELETE;
-    let answer = door.call(method, &format!("/admin/members/{}{rest}", segment(&uid)), &[], body).await?;
+    let answer = api.call(method, &format!("/admin/members/{}{rest}", segment(&uid)), &[], body).await?;
     Ok(match (is_deletion, rest) {
         (true, "") => json!({"uid": uid, "status": "deleted"}),
         (true, _) => json!({"uid": uid, "second_factor": false}),
@@ -360,24 +360,24 @@ async fn of_member(
 }
 
 async fn link(common: &Common, named: &str, organization: &str, roles: &[String]) -> Result<(), Failed> {
-    let mut door = ApiConnection::open(common).await?;
-    let linked = linked(&mut door, common, (named, organization), roles).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let linked = linked(&mut api, common, (named, organization), roles).await;
+    api.close().await;
     output::line(common.json, &linked?);
     Ok(())
 }
 
 async fn linked(
-    door: &mut ApiConnection,
+    api: &mut ApiConnection,
     common: &Common,
     (named, organization): (&str, &str),
     roles: &[String],
 ) -> Result<Value, Failed> {
-    let id = organization_id(door, organization).await?;
-    let uid = member_id(door, named).await?;
+    let id = organization_id(api, organization).await?;
+    let uid = member_id(api, named).await?;
     let base = common.load(None)?.base_path;
     let tenant = [("x-tenant-id", id.as_str())];
-    let known = door.call(Method::GET, &format!("{base}/permissions/roles"), &tenant, None).await?;
+    let known = api.call(Method::GET, &format!("{base}/permissions/roles"), &tenant, None).await?;
     let known = known["roles"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut wanted = Vec::new();
     for key in roles {
@@ -388,11 +388,11 @@ async fn linked(
         wanted.push(role["id"].clone());
     }
     let path = format!("/admin/members/{}/organizations/{id}", segment(&uid));
-    let mut linked = door.call(Method::POST, &path, &[], None).await?;
+    let mut linked = api.call(Method::POST, &path, &[], None).await?;
     linked["roles"] = json!(roles);
     for role in wanted {
         let path = format!("{base}/permissions/users/{}/roles", segment(&uid));
-        door.call(Method::POST, &path, &tenant, Some(json!({"role_id": role}))).await?;
+        api.call(Method::POST, &path, &tenant, Some(json!({"role_id": role}))).await?;
     }
     Ok(linked)
 }
@@ -417,10 +417,10 @@ pub(super) async fn org(common: &Common, command: OrgCommand) -> Result<(), Fail
             (Method::PATCH, organization, "", Some(body))
         }
     };
-    let mut door = ApiConnection::open(common).await?;
-    let id = organization_id(&mut door, &organization).await?;
-    let answer = door.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await?;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let id = organization_id(&mut api, &organization).await?;
+    let answer = api.call(method, &format!("/admin/organizations/{id}{rest}"), &[], body).await?;
+    api.close().await;
     output::line(common.json, &answer);
     Ok(())
 }
@@ -480,9 +480,9 @@ pub(super) async fn openapi() -> Result<(), Failed> {
 
 /// One request on its own connection.
 pub(super) async fn ask(common: &Common, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
-    let mut door = ApiConnection::open(common).await?;
-    let answer = door.call(method, path, &[], body).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let answer = api.call(method, path, &[], body).await;
+    api.close().await;
     answer
 }
 

@@ -22,11 +22,11 @@ pub(super) async fn members(
         (false, None) => "text/csv".to_owned(),
         (false, Some(name)) => format!("text/csv; charset=\"{name}\""),
     };
-    let word = |wish: bool| wish.then_some("true");
+    let word = |options: bool| options.then_some("true");
     let path = query("/admin/users/import", &[("dry_run", word(dry_run)), ("welcome", word(welcome))]);
-    let mut door = ApiConnection::open(common).await?;
-    let difference = door.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let difference = api.send(Method::POST, &path, &[], &content_type, Some(bytes)).await;
+    api.close().await;
     let difference = difference?;
     if common.json {
         say!("{difference}");

@@ -45,8 +45,8 @@ pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), F
         | InviteCommand::List { organization }
         | InviteCommand::Withdraw { organization, .. } => organization.clone(),
     };
-    let mut door = ApiConnection::open(common).await?;
-    let tenant = organization_id(&mut door, &organization).await?;
+    let mut api = ApiConnection::open(common).await?;
+    let tenant = organization_id(&mut api, &organization).await?;
     let tenant = [("x-tenant-id", tenant.as_str())];
     let (method, path, body) = match &command {
         InviteCommand::Create { role, email, expires_at, .. } => {
@@ -56,8 +56,8 @@ pub(super) async fn run(common: &Common, command: InviteCommand) -> Result<(), F
         InviteCommand::List { .. } => (Method::GET, "/admin/invitations?limit=200".to_owned(), None),
         InviteCommand::Withdraw { id, .. } => (Method::DELETE, format!("/admin/invitations/{}", segment(id)), None),
     };
-    let answer = door.call(method, &path, &tenant, body).await;
-    door.close().await;
+    let answer = api.call(method, &path, &tenant, body).await;
+    api.close().await;
     let answer = answer?;
     match command {
         InviteCommand::Create { .. } => output::made(common.json, &answer, true),

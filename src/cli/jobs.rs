@@ -45,9 +45,9 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
                 ("video", video.as_deref()),
                 ("processor", processor.as_deref()),
             ];
-            let mut door = ApiConnection::open(common).await?;
-            let page = list(&mut door, query(&format!("{base}/jobs"), &narrowed), member.as_deref()).await;
-            door.close().await;
+            let mut api = ApiConnection::open(common).await?;
+            let page = list(&mut api, query(&format!("{base}/jobs"), &narrowed), member.as_deref()).await;
+            api.close().await;
             let page = page?;
             let columns = ["id", "state", "path", "progress_percent", "attempts", "run_at", "last_error"];
             output::table(common.json, &page, &columns);
@@ -62,10 +62,10 @@ pub(super) async fn job(common: &Common, command: JobCommand) -> Result<(), Fail
     Ok(())
 }
 
-async fn list(door: &mut ApiConnection, path: String, member: Option<&str>) -> Result<Value, Failed> {
+async fn list(api: &mut ApiConnection, path: String, member: Option<&str>) -> Result<Value, Failed> {
     let path = match member {
-        Some(named) => format!("{path}&member={}", segment(&member_id(door, named).await?)),
+        Some(named) => format!("{path}&member={}", segment(&member_id(api, named).await?)),
         None => path,
     };
-    door.call(Method::GET, &path, &[], None).await
+    api.call(Method::GET, &path, &[], None).await
 }

@@ -96,9 +96,9 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
     let has_secret = matches!(command, KeyCommand::Create(_) | KeyCommand::Rotate { .. });
     let answer = match command {
         KeyCommand::List { member } => {
-            let mut door = ApiConnection::open(common).await?;
-            let page = list(&mut door, member.as_deref()).await;
-            door.close().await;
+            let mut api = ApiConnection::open(common).await?;
+            let page = list(&mut api, member.as_deref()).await;
+            api.close().await;
             let page = page?;
             let columns = ["id", "type", "name", "service_name", "scopes", "expires_at", "last_used_at"];
             output::table(common.json, &page, &columns);
@@ -116,32 +116,32 @@ pub(super) async fn key(common: &Common, command: KeyCommand) -> Result<(), Fail
     Ok(())
 }
 
-async fn list(door: &mut ApiConnection, member: Option<&str>) -> Result<Value, Failed> {
-    let path = keys_of(door, member).await?;
-    door.call(Method::GET, &listed(&path, None), &[], None).await
+async fn list(api: &mut ApiConnection, member: Option<&str>) -> Result<Value, Failed> {
+    let path = keys_of(api, member).await?;
+    api.call(Method::GET, &listed(&path, None), &[], None).await
 }
 
 async fn make(common: &Common, described: Described, hash: Option<String>) -> Result<Value, Failed> {
-    let mut door = ApiConnection::open(common).await?;
-    let made = make_by(&mut door, described, hash).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let made = make_by(&mut api, described, hash).await;
+    api.close().await;
     made
 }
 
-async fn make_by(door: &mut ApiConnection, described: Described, hash: Option<String>) -> Result<Value, Failed> {
+async fn make_by(api: &mut ApiConnection, described: Described, hash: Option<String>) -> Result<Value, Failed> {
     let Described { name, owner, kind, scopes, expires_at } = described;
-    let path = keys_of(door, owner.member.as_deref()).await?;
+    let path = keys_of(api, owner.member.as_deref()).await?;
     let body = json!({
         "name": name, "service_name": owner.service, "type": kind, "scopes": scopes, "expires_at": expires_at,
         "key_hash": hash,
     });
-    door.call(Method::POST, &path, &[], Some(without_nulls(body))).await
+    api.call(Method::POST, &path, &[], Some(without_nulls(body))).await
 }
 
 /// Where the keys of a member are, or those of services.
-async fn keys_of(door: &mut ApiConnection, member: Option<&str>) -> Result<String, Failed> {
+async fn keys_of(api: &mut ApiConnection, member: Option<&str>) -> Result<String, Failed> {
     Ok(match member {
-        Some(named) => format!("/admin/members/{}/api-keys", segment(&member_id(door, named).await?)),
+        Some(named) => format!("/admin/members/{}/api-keys", segment(&member_id(api, named).await?)),
         None => "/admin/api-keys".to_owned(),
     })
 }

@@ -10,19 +10,19 @@ use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::units::{self, Side};
 
 /// The id of an organization that is named by id or code.
-pub(super) async fn organization_id(door: &mut ApiConnection, named: &str) -> Result<String, Failed> {
+pub(super) async fn organization_id(api: &mut ApiConnection, named: &str) -> Result<String, Failed> {
     if !OrganizationId::of(named).is_nil() {
         return Ok(named.to_owned());
     }
     let path = format!("/internal/organizations/by-code/{}", segment(named));
-    let found = door.call(Method::GET, &path, &[], None).await;
+    let found = api.call(Method::GET, &path, &[], None).await;
     let with_name = |said: String| said.replacen("no such organization", &format!("no organization {named}"), 1);
     let found = found.map_err(|failed| Failed(with_name(failed.0)))?;
     Ok(found["id"].as_str().unwrap_or_default().to_owned())
 }
 
 /// The uid of a member who is named by uid, username or e-mail.
-pub(super) async fn member_id(door: &mut ApiConnection, named: &str) -> Result<String, Failed> {
+pub(super) async fn member_id(api: &mut ApiConnection, named: &str) -> Result<String, Failed> {
     if !MemberId::of(named).is_nil() {
         return Ok(named.to_owned());
     }
@@ -32,7 +32,7 @@ pub(super) async fn member_id(door: &mut ApiConnection, named: &str) -> Result<S
     loop {
         let offset = seen.to_string();
         let narrowed = [("limit", Some("200")), ("offset", Some(offset.as_str())), ("keyword", Some(keyword.as_str()))];
-        let page = door.call(Method::GET, &query("/admin/members", &narrowed), &[], None).await?;
+        let page = api.call(Method::GET, &query("/admin/members", &narrowed), &[], None).await?;
         let found = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_meant = |name: &serde_json::Value| name.as_str().is_some_and(|name| name.to_lowercase() == wanted);
         if let Some(member) = found.iter().find(|member| is_meant(&member["username"]) || is_meant(&member["email"])) {

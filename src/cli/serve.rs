@@ -98,11 +98,11 @@ async fn flush_last_used(app: &App) -> crate::kernel::error::Result<()> {
 /// Why nothing listens at this address; where it is taken, which one to try.
 fn not_listening(address: SocketAddr, error: &std::io::Error) -> Failed {
     let next = address.port().checked_add(1).map(|port| SocketAddr::new(address.ip(), port));
-    let advice = match next.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
+    let mapper_answers = match next.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
         Some(next) => format!(": another program has it. Stop that one, or try --listen {next}"),
         None => String::new(),
     };
-    Failed(format!("{address} cannot be listened on: {error}{advice}"))
+    Failed(format!("{address} cannot be listened on: {error}{mapper_answers}"))
 }
 
 /// Writes what is left, and closes the files.

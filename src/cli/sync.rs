@@ -22,9 +22,9 @@ pub(super) enum SyncCommand {
 
 pub(super) async fn run(common: &Common, command: SyncCommand) -> Result<(), Failed> {
     let SyncCommand::Wordpress { dry_run, gone_max } = command;
-    let mut door = ApiConnection::open(common).await?;
-    let report = wordpress(&mut door, dry_run, gone_max).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let report = wordpress(&mut api, dry_run, gone_max).await;
+    api.close().await;
     let report = report?;
     if common.json {
         output::line(true, &report);
@@ -39,14 +39,14 @@ const LISTS: [(&str, char); 6] =
     [("new", '+'), ("changed", '~'), ("gone", '-'), ("unlinked", '?'), ("left", '!'), ("odd", '!')];
 
 /// Piece by piece, saying on standard error how far it is.
-async fn wordpress(door: &mut ApiConnection, dry_run: bool, gone_max: u64) -> Result<Value, Failed> {
+async fn wordpress(api: &mut ApiConnection, dry_run: bool, gone_max: u64) -> Result<Value, Failed> {
     /// Lists of 100 users at a time.
     const PIECE: u64 = 5;
     let mut report = json!({"dry_run": dry_run, "looked_at": 0});
     LISTS.iter().for_each(|(list, _)| report[*list] = json!([]));
-    let mut wish = json!({"dry_run": dry_run, "pages": PIECE, "gone_max": gone_max});
+    let mut options = json!({"dry_run": dry_run, "pages": PIECE, "gone_max": gone_max});
     loop {
-        let piece = door.call(Method::POST, "/admin/wordpress/sync", &[], Some(wish.clone())).await?;
+        let piece = api.call(Method::POST, "/admin/wordpress/sync", &[], Some(options.clone())).await?;
         report["looked_at"] = (number(&report["looked_at"]) + number(&piece["looked_at"])).into();
         for (list, _) in LISTS {
             if let (Some(sum), Some(more)) = (report[list].as_array_mut(), piece[list].as_array()) {
@@ -54,11 +54,11 @@ async fn wordpress(door: &mut ApiConnection, dry_run: bool, gone_max: u64) -> Re
             }
         }
         let gone = report["gone"].as_array().map_or(0, |gone| gone.iter().filter(|row| !row["uid"].is_null()).count());
-        wish["gone_max"] = gone_max.saturating_sub(gone as u64).into();
+        options["gone_max"] = gone_max.saturating_sub(gone as u64).into();
         if piece["next"].is_null() {
             return Ok(report);
         }
-        wish["from"] = piece["next"].clone();
+        options["from"] = piece["next"].clone();
         complain!("{} accounts read; on to {}", report["looked_at"], piece["next"].as_str().unwrap_or_default());
     }
 }

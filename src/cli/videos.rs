@@ -75,10 +75,10 @@ pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), 
             output::table(common.json, &page, &["uuid", "path", "size", "uid"]);
         }
         VideoCommand::Import { dry_run, prefix, no_jobs } => {
-            let wish = without_nulls(json!({"dry_run": dry_run, "prefix": prefix, "queue_jobs": !no_jobs}));
-            let mut door = ApiConnection::open(common).await?;
-            let imported = import(&mut door, &base, wish).await;
-            door.close().await;
+            let options = without_nulls(json!({"dry_run": dry_run, "prefix": prefix, "queue_jobs": !no_jobs}));
+            let mut api = ApiConnection::open(common).await?;
+            let imported = import(&mut api, &base, options).await;
+            api.close().await;
             output::line(common.json, &imported?);
         }
         VideoCommand::Claim { dry_run } => {
@@ -90,20 +90,20 @@ pub(super) async fn video(common: &Common, command: VideoCommand) -> Result<(), 
 }
 
 /// Piece by piece, saying on standard error how far it is.
-async fn import(door: &mut ApiConnection, base: &str, mut wish: Value) -> Result<Value, Failed> {
+async fn import(api: &mut ApiConnection, base: &str, mut options: Value) -> Result<Value, Failed> {
     const PIECE: u64 = 1_000;
     const SUMS: [&str; 6] = ["looked_at", "imported", "ownerless", "already_exist", "bytes", "skipped"];
-    wish["limit"] = PIECE.into();
+    options["limit"] = PIECE.into();
     let mut sum = Value::Null;
     loop {
-        let piece = door.call(Method::POST, &format!("{base}/videos/import"), &[], Some(wish.clone())).await?;
+        let piece = api.call(Method::POST, &format!("{base}/videos/import"), &[], Some(options.clone())).await?;
         let next = piece["next"].clone();
         sum = added(sum, piece, &SUMS);
         if next.is_null() {
             return Ok(sum);
         }
         complain!("{} files looked at, {} new: {}", sum["looked_at"], sum["imported"], next.as_str().unwrap_or(""));
-        wish["after"] = next;
+        options["after"] = next;
     }
 }
 
@@ -123,17 +123,17 @@ fn added(sum: Value, mut piece: Value, sums: &[&str]) -> Value {
 pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<ExitCode, Failed> {
     match command {
         QuotaCommand::List { keyword } => {
-            let mut door = ApiConnection::open(common).await?;
-            let page = quotas(&mut door, keyword.as_deref()).await;
-            door.close().await;
+            let mut api = ApiConnection::open(common).await?;
+            let page = quotas(&mut api, keyword.as_deref()).await;
+            api.close().await;
             let page = page?;
             output::table(common.json, &page, &["uid", "username|email", "size", "used", "reserved", "free", "percent"]);
             Ok(ExitCode::SUCCESS)
         }
         QuotaCommand::Set { whose, size, org } => {
-            let mut door = ApiConnection::open(common).await?;
-            let set = set(&mut door, &whose, size, org).await;
-            door.close().await;
+            let mut api = ApiConnection::open(common).await?;
+            let set = set(&mut api, &whose, size, org).await;
+            api.close().await;
             output::line(common.json, &set?);
             Ok(ExitCode::SUCCESS)
         }
@@ -148,20 +148,20 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
 }
 
 /// Members with their quotas; one without a username goes by its e-mail.
-async fn quotas(door: &mut ApiConnection, keyword: Option<&str>) -> Result<Value, Failed> {
-    let mut page = door.call(Method::GET, &listed("/admin/quotas", keyword), &[], None).await?;
+async fn quotas(api: &mut ApiConnection, keyword: Option<&str>) -> Result<Value, Failed> {
+    let mut page = api.call(Method::GET, &listed("/admin/quotas", keyword), &[], None).await?;
     for item in page["items"].as_array_mut().into_iter().flatten().filter(|item| item["username"].is_null()) {
         let path = format!("/admin/members/{}", segment(item["uid"].as_str().unwrap_or_default()));
-        item["email"] = door.call(Method::GET, &path, &[], None).await?["email"].take();
+        item["email"] = api.call(Method::GET, &path, &[], None).await?["email"].take();
     }
     Ok(page)
 }
 
-async fn set(door: &mut ApiConnection, whose: &str, size: Size, is_organization: bool) -> Result<Value, Failed> {
+async fn set(api: &mut ApiConnection, whose: &str, size: Size, is_organization: bool) -> Result<Value, Failed> {
     let (kind, id) = match is_organization {
-        true => ("organizations", organization_id(door, whose).await?),
-        false => ("members", member_id(door, whose).await?),
+        true => ("organizations", organization_id(api, whose).await?),
+        false => ("members", member_id(api, whose).await?),
     };
     let path = format!("/admin/{kind}/{}/quota", segment(&id));
-    door.call(Method::PATCH, &path, &[], Some(json!({"size": size.0}))).await
+    api.call(Method::PATCH, &path, &[], Some(json!({"size": size.0}))).await
 }

@@ -56,7 +56,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     if is_from_elsewhere(request) {
         return refusal(TITLE, &Error::new(ErrorCode::Forbidden));
     }
-    let Some(exchange) = request.data::<Arc<RequestContext>>() else {
+    let Some(context) = request.data::<Arc<RequestContext>>() else {
         return refusal(TITLE, &Error::internal("no exchange"));
     };
     // The token comes first: without it nobody makes the server hash.
@@ -72,7 +72,7 @@ pub async fn submit(app: Data<&Arc<App>>, request: &Request, submitted: Form<Sub
     if let Some(fault) = differing(&submitted.0.password, &submitted.0.again) {
         return form_again(400, &[fault]);
     }
-    match accept(&app, exchange, &submitted.0).await {
+    match accept(&app, context, &submitted.0).await {
         Ok(()) => page(StatusCode::OK, TITLE, &done_html(&organization, &submitted.0.login, &docs(&app.config))),
         Err(e) => {
             let faults = match e.cause {
@@ -98,7 +98,7 @@ fn fault(field: &Field) -> Fault {
     Fault { field: of, text: format!("The {} {}.", spoken(field.name()), field.message) }
 }
 
-async fn accept(app: &App, exchange: &Arc<RequestContext>, submitted: &Submitted) -> Result<()> {
+async fn accept(app: &App, context: &Arc<RequestContext>, submitted: &Submitted) -> Result<()> {
     const DISPLAY_NAME_CHARACTERS_MAX: usize = 200;
     let Submitted { token, login, display_name, password, .. } = submitted;
     let (login, display_name) = (login.trim(), display_name.trim());
@@ -113,7 +113,7 @@ async fn accept(app: &App, exchange: &Arc<RequestContext>, submitted: &Submitted
         display_name: (!display_name.is_empty()).then(|| display_name.to_owned()),
         password: password.clone(),
     };
-    invitations::accept(app, exchange, token, newcomer).await.map(drop)
+    invitations::accept(app, context, token, newcomer).await.map(drop)
 }
 
 /// What the form is filled with.

@@ -46,7 +46,7 @@ pub async fn form(app: Data<&Arc<App>>, link: Query<Link>) -> Response {
 #[handler]
 pub async fn submit(
     app: Data<&Arc<App>>,
-    exchange: Data<&Arc<RequestContext>>,
+    context: Data<&Arc<RequestContext>>,
     request: &Request,
     submitted: Form<Submitted>,
 ) -> Response {
@@ -60,7 +60,7 @@ pub async fn submit(
     if let Some(fault) = differing(&password, &again) {
         return page(StatusCode::BAD_REQUEST, TITLE, &form_html(&place(&app.config, "/reset"), &token, &[fault]));
     }
-    match reset(&app, &exchange, token.clone(), password).await {
+    match reset(&app, &context, token.clone(), password).await {
         Ok(()) => page(
             StatusCode::OK,
             TITLE,

@@ -49,7 +49,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_preflight =
             method == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let exchange = RequestContext::new(request_id, address, request.uri().path().to_owned());
+        let context = RequestContext::new(request_id, address, request.uri().path().to_owned());
         let is_held_back = request.headers().contains_key(header::EXPECT);
         let is_sign_in = is_page(&request) || self.area(request.uri().path()) == SIGN_IN_AREA;
         let body = request.take_body();
@@ -58,53 +58,53 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         } else {
             BodySlot::new(body.into(), is_held_back, Origin { address, is_sign_in }, &self.app.intake)
         };
-        let exchange = Arc::new(exchange.with_body(body));
-        request.extensions_mut().insert(exchange.clone());
+        let context = Arc::new(context.with_body(body));
+        request.extensions_mut().insert(context.clone());
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
-            let span = tracing::debug_span!("request", request_id = exchange.request_id, %method, path = %shown(&exchange.path));
+            let span = tracing::debug_span!("request", request_id = context.request_id, %method, path = %shown(&context.path));
             let answer = async {
                 require_one_host(&request)?;
                 // Pages read a form as the framework does.
                 if is_page(&request) {
-                    let form = exchange.body.read(Limit::Public, None).await?.clone();
+                    let form = context.body.read(Limit::Public, None).await?.clone();
                     request.set_body(form);
                 }
                 self.inner.call(request).await
             };
-            let call = tracing::Instrument::instrument(exchange.during(answer), span);
+            let call = tracing::Instrument::instrument(context.during(answer), span);
             match AssertUnwindSafe(call).catch_unwind().await {
                 Ok(Ok(response)) => response,
-                Ok(Err(error)) => self.rendered(error, &method, &exchange),
+                Ok(Err(error)) => self.rendered(error, &method, &context),
                 Err(panic) => {
                     self.app.metrics.panics.inc();
                     self.failed(
                         &Error::internal(format!("panic: {}", crate::kernel::db::panic_text(&panic))),
-                        &exchange,
+                        &context,
                     )
                 }
             }
         };
-        if exchange.body.let_go(exchange.is_known()) {
+        if context.body.let_go(context.is_known()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        self.mark(&mut response, origin.as_ref(), is_preflight, &exchange);
+        self.mark(&mut response, origin.as_ref(), is_preflight, &context);
         let took = began.elapsed();
         self.app.metrics.duration_s.observe(took.as_secs_f64());
         let status = response.status().as_u16();
-        let request_id = &exchange.request_id;
-        tracing::debug!(request_id, %method, path = %shown(&exchange.path), status, took_us = took.as_micros(), actor = exchange.actor().0, "answered");
+        let request_id = &context.request_id;
+        tracing::debug!(request_id, %method, path = %shown(&context.path), status, took_us = took.as_micros(), actor = context.actor().0, "answered");
         Ok(response)
     }
 }
 
 impl<E> Middleware<E> {
-    fn rendered(&self, error: poem::Error, method: &Method, exchange: &RequestContext) -> Response {
+    fn rendered(&self, error: poem::Error, method: &Method, context: &RequestContext) -> Response {
         match converted(error) {
             Ok(mut failure) => {
                 if failure.cause == ErrorCode::MethodNotAllowed
-                    && let Ok(found) = self.methods.at(&exchange.path)
+                    && let Ok(found) = self.methods.at(&context.path)
                 {
                     failure = failure.header("Allow", found.value.clone());
                 }
@@ -112,7 +112,7 @@ impl<E> Middleware<E> {
                     let message = format!("{}: see {}/docs", failure.message(), self.app.config.api_path());
                     failure = failure.with_message(message);
                 }
-                let mut response = self.failed(&failure, exchange);
+                let mut response = self.failed(&failure, context);
                 if *method == Method::HEAD {
                     response.set_body(());
                 }
@@ -127,15 +127,15 @@ impl<E> Middleware<E> {
     }
 
     /// The one place where a failure becomes an answer.
-    fn failed(&self, failure: &Error, exchange: &RequestContext) -> Response {
-        let request_id = &exchange.request_id;
+    fn failed(&self, failure: &Error, context: &RequestContext) -> Response {
+        let request_id = &context.request_id;
         let status = failure.cause.status();
-        self.log(failure, exchange);
-        let (kind, name) = exchange.actor();
+        self.log(failure, context);
+        let (kind, name) = context.actor();
         if failure.cause == ErrorCode::RateLimited && kind == CLIENT_KIND {
             self.app.metrics.clients.with_label_values(&[name.as_str(), "limited"]).inc();
         }
-        let body = failure_body(failure, self.area(&exchange.path), request_id, self.app.config.debug && status >= 500);
+        let body = failure_body(failure, self.area(&context.path), request_id, self.app.config.debug && status >= 500);
         let mut response = Response::builder()
             .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
             .content_type("application/json");
@@ -152,18 +152,18 @@ impl<E> Middleware<E> {
     }
 
     /// Logs a failure, at a level by whose fault it is. Repeats by one caller are logged once a minute.
-    fn log(&self, failure: &Error, exchange: &RequestContext) {
-        let path = shown(&exchange.path);
-        let (cause, request_id, path) = (failure.cause, &exchange.request_id, &*path);
+    fn log(&self, failure: &Error, context: &RequestContext) {
+        let path = shown(&context.path);
+        let (cause, request_id, path) = (failure.cause, &context.request_id, &*path);
         let (word, source) = (cause.as_str(), failure.source.as_deref().unwrap_or(""));
-        let (kind, name) = exchange.actor();
+        let (kind, name) = context.actor();
         if cause == ErrorCode::Internal {
             // Never coalesced: the answer refers to this log line.
             return tracing::error!(request_id, path, word, source, kind, name, "failed");
         }
         let status = cause.status();
         let is_told = matches!(status, 401 | 403 | 429 | 500..);
-        let what = (word, kind, name.clone(), exchange.address);
+        let what = (word, kind, name.clone(), context.address);
         let repeats = if is_told { self.app.refusals.count(what, Timestamp::now()) } else { None };
         match (status, repeats) {
             (_, None) => tracing::debug!(request_id, path, word, source, kind, name, "refused"),
@@ -179,7 +179,7 @@ impl<E> Middleware<E> {
     }
 
     /// Adds the headers that every answer has.
-    fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, exchange: &RequestContext) {
+    fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, context: &RequestContext) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // In addition to what the answer itself varies by.
@@ -189,7 +189,7 @@ impl<E> Middleware<E> {
         if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
             headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         }
-        for cookie in exchange.take_cookies() {
+        for cookie in context.take_cookies() {
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 headers.append(header::SET_COOKIE, cookie);
             }
@@ -199,11 +199,11 @@ impl<E> Middleware<E> {
                 headers.insert(HeaderName::from_static(name), value);
             }
         };
-        set("x-request-id", &exchange.request_id);
-        if let Some((policy, state)) = exchange.rate.get() {
+        set("x-request-id", &context.request_id);
+        if let Some((policy, state)) = context.rate.get() {
             set("ratelimit-policy", policy);
             set("ratelimit", state);
-            self.app.metrics.clients.with_label_values(&[exchange.actor().1.as_str(), "counted"]).inc();
+            self.app.metrics.clients.with_label_values(&[context.actor().1.as_str(), "counted"]).inc();
         }
         let allowed = origin
             .and_then(|origin| origin.to_str().ok())

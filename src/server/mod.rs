@@ -447,7 +447,7 @@ impl Operations {
             request_validator::drop_empty(request.uri_mut());
         }
         let uri = request.uri().clone();
-        let exchange = request.data::<Arc<RequestContext>>().cloned();
+        let context = request.data::<Arc<RequestContext>>().cloned();
         if let Some(query) = uri.query() {
             let unknown = self.inputs.unknown_parameters(request.method().as_str(), request.uri().path(), query);
             if !unknown.is_empty() {
@@ -483,8 +483,8 @@ impl Operations {
         }
         if is_change
             && let Some(Failure(denied)) = error.downcast_ref::<Failure>().filter(|failure| failure.0.is_denial())
-            && let Some(exchange) = exchange
-            && let Err(e) = self.app.record_denial(&exchange, operation.unwrap_or("none"), denied.cause.as_str()).await
+            && let Some(context) = context
+            && let Err(e) = self.app.record_denial(&context, operation.unwrap_or("none"), denied.cause.as_str()).await
         {
             tracing::error!(error = %e, "a denial could not be recorded");
         }

@@ -217,9 +217,9 @@ async fn upload(common: &Common, file: &Path, name: &str, place: &Place) -> Resu
     let bytes = std::fs::read(file).map_err(|e| Failed(format!("{} cannot be read: {e}", file.display())))?;
     let path = format!("{}/plugins?name={}", common.load(None)?.base_path, segment(name));
     let tenant = [("x-tenant-id", place.organization.as_str())];
-    let mut door = ApiConnection::open(common).await?;
-    let answer = door.send(Method::POST, &path, &tenant, "application/wasm", Some(bytes)).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let answer = api.send(Method::POST, &path, &tenant, "application/wasm", Some(bytes)).await;
+    api.close().await;
     answer
 }
 
@@ -237,8 +237,8 @@ fn read(file: &Path) -> Result<Value, Failed> {
 async fn ask(common: &Common, place: &Place, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failed> {
     let path = format!("{}{path}", common.load(None)?.base_path);
     let tenant = [("x-tenant-id", place.organization.as_str())];
-    let mut door = ApiConnection::open(common).await?;
-    let answer = door.call(method, &path, &tenant, body).await;
-    door.close().await;
+    let mut api = ApiConnection::open(common).await?;
+    let answer = api.call(method, &path, &tenant, body).await;
+    api.close().await;
     answer
 }

@@ -114,7 +114,7 @@ async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value
     // What is decided from now on would shift the pages.
     let to = Timestamp::now().0;
     let tenant = [("x-tenant-id", organization.as_str())];
-    let mut door = ApiConnection::open(common).await?;
+    let mut api = ApiConnection::open(common).await?;
     let mut items: Vec<Value> = Vec::new();
     let outcome = loop {
         let (limit, offset) = (PAGE.min(asked.limit - items.len()), items.len());
@@ -122,7 +122,7 @@ async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value
             break Ok(());
         }
         let path = format!("{base_path}/permissions/decisions?from={from}&to={to}&limit={limit}&offset={offset}");
-        match door.call(Method::GET, &path, &tenant, None).await {
+        match api.call(Method::GET, &path, &tenant, None).await {
             Ok(mut page) => match page["items"].take() {
                 Value::Array(list) if !list.is_empty() => items.extend(list),
                 _ => break Ok(()),
@@ -130,7 +130,7 @@ async fn fetched(common: &Common, asked: &Replay, from: i64) -> Result<Vec<Value
             Err(failed) => break Err(failed),
         }
     };
-    door.close().await;
+    api.close().await;
     outcome.map(|()| items)
 }
 

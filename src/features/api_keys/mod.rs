@@ -197,9 +197,9 @@ pub fn described(key: &KeyRow) -> Value {
 }
 
 /// Uses an emergency key up; the second of two at the same time is refused.
-pub async fn spend(app: &App, exchange: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
+pub async fn spend(app: &App, context: &Arc<RequestContext>, key: &Arc<ApiKey>) -> Result<()> {
     let id = key.id;
-    let caller = Identity::new(Principal::Key(key.clone()), exchange.clone());
+    let caller = Identity::new(Principal::Key(key.clone()), context.clone());
     let spend = move |t: &Transaction<'_>, _: &Identity| {
         if !store::spend_key(t, id)? {
             return Err(Error::new(ErrorCode::InvalidKey).with_source("an emergency key that was used"));

@@ -175,12 +175,12 @@ pub struct InvitedMember {
 }
 
 /// Makes an account of an invitation: an active member of the organization, with the role.
-pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newcomer: InvitedMember) -> Result<MemberId> {
+pub async fn accept(app: &App, context: &Arc<RequestContext>, token: &str, newcomer: InvitedMember) -> Result<MemberId> {
     let InvitedMember { username, email, display_name, password } = newcomer;
     // The link comes first: without it nobody makes the server hash.
     let invited = look(app, token).await?;
     let reach = Reach::Tenant(invited.invitation.organization);
-    let guesser = Guesser::by(&invited.invitation.maker, exchange.address, reach);
+    let guesser = Guesser::by(&invited.invitation.maker, context.address, reach);
     let email = email.or(invited.invitation.email);
     if username.is_none() && email.is_none() {
         return Err(Error::field("username", "give yourself a username or an e-mail"));
@@ -193,11 +193,11 @@ pub async fn accept(app: &App, exchange: &Arc<RequestContext>, token: &str, newc
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
         create_as(t, require_capacity_of(t, invitation.organization, limits)?, id, &new)?;
         let person = authz::store::member_state(t, id)?;
-        let seat = join(t, &invitation, id)?;
+        let membership = join(t, &invitation, id)?;
         let created = member_event(t, EventKind::MemberCreated, id).within(invitation.organization);
-        Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, seat]).event([created]))
+        Ok(Changed::new((), accepted(&invitation, id, true)).policy([person, membership]).event([created]))
     };
-    let caller = Identity::new(Principal::Member(id), exchange.clone());
+    let caller = Identity::new(Principal::Member(id), context.clone());
     bounded_guesses(app, Some(guesser), names, app.change(&caller, "invitation.accept", accept)).await?;
     Ok(id)
 }
@@ -210,9 +210,9 @@ pub async fn accept_as(app: &App, caller: &Identity, member: MemberId, token: &s
             return Err(ErrorCode::InvalidBearer.into());
         }
         let invitation = require_open(t, t.snapshot(), &hash, t.now())?.invitation;
-        let seat = join(t, &invitation, member)?;
+        let membership = join(t, &invitation, member)?;
         let entry = accepted(&invitation, member, false);
-        Ok(Changed::new(invitation, entry).policy([seat]))
+        Ok(Changed::new(invitation, entry).policy([membership]))
     };
     Ok(app.change(caller, "invitation.accept", accept).await?.answer)
 }

@@ -424,14 +424,14 @@ impl Api {
         let none = ClaimJobs { count: None, processors: None, lease_s: None, wait_s: None };
         let body = body.read(request).await?.unwrap_or(none);
         let config = &self.app.config;
-        let wish = ClaimRequest {
+        let request = ClaimRequest {
             count: body.count.unwrap_or(1).min(config.job_claim_max),
             processors: body.processors.map(|names| names.into_iter().map(Processor::from).collect()),
             lease_s: body.lease_s.unwrap_or(config.job_lease_s),
             worker: worker(&caller),
         };
         let wait = Duration::from_secs(body.wait_s.unwrap_or(0).min(config.job_wait_s));
-        let claimed = wait::claim(&self.app, &self.waiting, &caller, &wish, wait).await?;
+        let claimed = wait::claim(&self.app, &self.waiting, &caller, &request, wait).await?;
         Ok(ok(ClaimedJobs { jobs: claimed.into_iter().map(Into::into).collect() }))
     }
 

@@ -272,9 +272,9 @@ impl ClaimRequest {
 ///
 /// Members take turns: first comes whose last job was given out longest ago, and within a member the job whose time came
 /// first. So a member with thousands of jobs holds nobody up.
-pub fn claim(t: &Transaction<'_>, wish: &ClaimRequest, rules: RetrySettings) -> Result<Changed<Vec<Job>>> {
+pub fn claim(t: &Transaction<'_>, request: &ClaimRequest, rules: RetrySettings) -> Result<Changed<Vec<Job>>> {
     let expired = expire(t, rules)?;
-    let claimed = queue::take(t, wish)?;
+    let claimed = queue::take(t, request)?;
     let claimed = claimed.into_iter().map(|id| store::get(t, id)).collect::<Result<Vec<Job>>>()?;
     let changed = claimed
         .iter()

@@ -70,15 +70,15 @@ pub fn enqueue(w: &Writer<'_>, queue: Queue, since: Timestamp) -> Result<()> {
 }
 
 /// Gives the jobs whose turn it is to a worker.
-pub fn take(t: &Transaction<'_>, wish: &ClaimRequest) -> Result<Vec<JobId>> {
+pub fn take(t: &Transaction<'_>, request: &ClaimRequest) -> Result<Vec<JobId>> {
     /// Queues of one claim that may turn out to hold nothing for it. The next one goes on from there.
     const VAIN_LOOKS_MAX: u64 = 50;
     store::open_due(t, VAIN_LOOKS_MAX)?;
     let (mut taken, mut vain) = (Vec::new(), 0);
-    while (taken.len() as u64) < wish.count && vain < VAIN_LOOKS_MAX {
-        let Some(front) = find_front(t, &wish.wanted())? else { break };
+    while (taken.len() as u64) < request.count && vain < VAIN_LOOKS_MAX {
+        let Some(front) = find_front(t, &request.wanted())? else { break };
         let rank = i64::try_from(taken.len()).unwrap_or(i64::MAX);
-        match take_first(t, &front, wish, rank)? {
+        match take_first(t, &front, request, rank)? {
             Some(job) => taken.push(job),
             None => vain += 1,
         }
@@ -100,7 +100,7 @@ fn find_front(r: &Reader<'_>, wanted: &Wanted) -> Result<Option<store::Front>> {
 }
 
 /// Takes a queue's first job, or puts the queue where it belongs.
-fn take_first(t: &Transaction<'_>, front: &store::Front, wish: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
+fn take_first(t: &Transaction<'_>, front: &store::Front, request: &ClaimRequest, rank: i64) -> Result<Option<JobId>> {
     const TURNS_PER_MS: i64 = 1_000;
     let queue = front.queue;
     if !front.is_organization_active {
@@ -114,7 +114,7 @@ fn take_first(t: &Transaction<'_>, front: &store::Front, wish: &ClaimRequest, ra
     let Some((video, _)) = first.filter(|(_, run_at)| *run_at <= t.now()) else {
         return store::set_rest(t, queue, first.map(|(_, run_at)| run_at)).map(|()| None);
     };
-    let job = store::lease(t, video, LeaseId::new(), wish)?;
+    let job = store::lease(t, video, LeaseId::new(), request)?;
     store::set_rest(t, queue, jobs.next().map(|(_, run_at)| run_at))?;
     store::set_turn(t, queue.member, t.now().0.saturating_mul(TURNS_PER_MS).saturating_add(rank))?;
     Ok(Some(job))

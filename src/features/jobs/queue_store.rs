@@ -140,17 +140,17 @@ const LEASE: &str = "
     returning id";
 
 /// Gives a job to a worker.
-pub fn lease(w: &Writer<'_>, video: i64, lease: LeaseId, wish: &ClaimRequest) -> Result<JobId> {
-    let lease_s = i64::try_from(wish.lease_s).unwrap_or(i64::MAX);
+pub fn lease(w: &Writer<'_>, video: i64, lease: LeaseId, request: &ClaimRequest) -> Result<JobId> {
+    let lease_s = i64::try_from(request.lease_s).unwrap_or(i64::MAX);
     w.one(
         LEASE,
         &[
-            (":leased_by", &wish.worker),
+            (":leased_by", &request.worker),
             (":lease_id", &lease),
             (":now", &w.now()),
             (":lease_s", &lease_s),
             (":leased_until", &w.now().plus_ms(lease_s.saturating_mul(1_000))),
-            (":processors", &wish.processors.as_ref().map(sql::text_of).transpose()?),
+            (":processors", &request.processors.as_ref().map(sql::text_of).transpose()?),
             (":video", &video),
         ],
         |row| row.get(0),

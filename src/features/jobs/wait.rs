@@ -31,7 +31,7 @@ type WaitLine = tokio::sync::Mutex<()>;
 
 /// The workers that wait.
 pub struct WaitingWorkers {
-    seats: Semaphore,
+    permits: Semaphore,
     each_max: u64,
     /// How many each program or organization has.
     of: Mutex<HashMap<String, u64>>,
@@ -41,9 +41,9 @@ pub struct WaitingWorkers {
 
 impl WaitingWorkers {
     pub fn new(config: &Config) -> Self {
-        let seats = usize::try_from(config.job_waiting_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let permits = usize::try_from(config.job_waiting_max).unwrap_or(Semaphore::MAX_PERMITS);
         let each_max = config.job_waiting_each_max;
-        Self { seats: Semaphore::new(seats), each_max, of: Mutex::default(), lines: Mutex::default() }
+        Self { permits: Semaphore::new(permits), each_max, of: Mutex::default(), lines: Mutex::default() }
     }
 
     fn of(&self) -> MutexGuard<'_, HashMap<String, u64>> {
@@ -71,7 +71,7 @@ struct WaitingWorker<'a> {
 impl<'a> WaitingWorker<'a> {
     fn take(app: &'a App, waiting: &'a WaitingWorkers, caller: &Identity) -> Result<Self> {
         let busy = || Error::new(ErrorCode::Busy).with_message("too many workers wait for a job: try again").retry_after(1);
-        let permit = waiting.seats.try_acquire().map_err(|_| busy())?;
+        let permit = waiting.permits.try_acquire().map_err(|_| busy())?;
         let party = caller.context.party(&app.snapshot()).unwrap_or_default();
         let mut of = waiting.of();
         let count = of.entry(party.clone()).or_default();
@@ -98,8 +98,8 @@ impl Drop for WaitingWorker<'_> {
 }
 
 /// Gives jobs to a worker; where there are none, waits so long for some.
-pub async fn claim(app: &App, waiting: &WaitingWorkers, caller: &Identity, wish: &ClaimRequest, wait: Duration) -> Result<Vec<Job>> {
-    let claimed = claim_now(app, caller, wish).await?;
+pub async fn claim(app: &App, waiting: &WaitingWorkers, caller: &Identity, request: &ClaimRequest, wait: Duration) -> Result<Vec<Job>> {
+    let claimed = claim_now(app, caller, request).await?;
     if !claimed.is_empty() || wait.is_zero() {
         return Ok(claimed);
     }
@@ -112,7 +112,7 @@ pub async fn claim(app: &App, waiting: &WaitingWorkers, caller: &Identity, wish:
         }
     };
     tokio::pin!(over);
-    let (line, lines) = waiting.line(wish.wanted());
+    let (line, lines) = waiting.line(request.wanted());
     let _first = tokio::select! {
         first = line.lock() => first,
         () = &mut over => return Ok(Vec::new()),
@@ -124,7 +124,7 @@ pub async fn claim(app: &App, waiting: &WaitingWorkers, caller: &Identity, wish:
         tokio::pin!(commit);
         // From here on, so that none is missed.
         commit.as_mut().enable();
-        let claimed = claim_now(app, caller, wish).await?;
+        let claimed = claim_now(app, caller, request).await?;
         if !claimed.is_empty() {
             return Ok(claimed);
         }
@@ -150,20 +150,20 @@ async fn until(due: Option<Timestamp>) {
     }
 }
 
-async fn claim_now(app: &App, caller: &Identity, wish: &ClaimRequest) -> Result<Vec<Job>> {
+async fn claim_now(app: &App, caller: &Identity, request: &ClaimRequest) -> Result<Vec<Job>> {
     /// A claim that finds nothing where there seemed to be something has put that right, or others were quicker.
     const ROUNDS_MAX: usize = 100;
     let rules = RetrySettings::from_config(&app.config);
     for _ in 0..ROUNDS_MAX {
         require_worker(&app.snapshot(), caller)?;
-        let wanted = wish.wanted();
+        let wanted = request.wanted();
         if !app.read(move |r| queue::may_find(r, &wanted)).await? {
             break;
         }
-        let wish = wish.clone();
+        let request = request.clone();
         let claim = move |t: &Transaction<'_>, caller: &Identity| {
             require_worker(t.snapshot(), caller)?;
-            super::claim(t, &wish, rules)
+            super::claim(t, &request, rules)
         };
         let claimed = app.change(caller, "job.claim", claim).await?.answer;
         if !claimed.is_empty() {

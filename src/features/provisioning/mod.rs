@@ -189,8 +189,8 @@ pub fn make(t: &Transaction<'_>, rules: &QuotaSettings, new: &NewUser, members_m
         entry = entry.within(organization);
     }
     let told = |kind| member_event(t, kind, id).within(new.organization);
-    let welcomed = new.welcome.as_ref().map(|maker| told(EventKind::MemberWelcomed).granted_by(maker));
-    let told: Vec<_> = std::iter::once(told(EventKind::MemberCreated)).chain(welcomed).collect();
+    let provisioned = new.welcome.as_ref().map(|maker| told(EventKind::MemberWelcomed).granted_by(maker));
+    let told: Vec<_> = std::iter::once(told(EventKind::MemberCreated)).chain(provisioned).collect();
     Ok(Changed::new(id, entry).policy(changes).event(told).and(counted))
 }
 

@@ -420,7 +420,7 @@ pub async fn record_refusal(app: &App, caller: &Identity, member: MemberId, need
 pub fn react(t: &Transaction<'_>, what: &Occurrence<'_>) -> Result<Vec<Change>> {
     match what {
         // What it may store is said by its organization from now on.
-        Occurrence::MembershipsChanged(member) => store::seat_changed(t, *member).map(|()| Vec::new()),
+        Occurrence::MembershipsChanged(member) => store::membership_changed(t, *member).map(|()| Vec::new()),
         // Its videos keep its id, so that what they count stays true until somebody takes or deletes them.
         Occurrence::MemberErased(member) => reservations::release_all(t, *member).map(|()| Vec::new()),
         _ => Ok(Vec::new()),

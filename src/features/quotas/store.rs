@@ -26,7 +26,7 @@ pub fn settle(w: &Writer<'_>, member: MemberId, organization: Option<Organizatio
     organization.map_or(Ok(()), |organization| settle_organization(w, organization))
 }
 
-const SEAT_CHANGED: &str = "
+const MEMBERSHIP_CHANGED: &str = "
     update quotas
     set organization_id = (select iif(count(*) = 1 and max(o.org_code) <> :platform, max(s.organization_id), null)
                            from memberships s
@@ -35,8 +35,8 @@ const SEAT_CHANGED: &str = "
     where member_id = :member_id";
 
 /// Puts the account of a member under its only organization, or none, as its memberships are now.
-pub fn seat_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
-    w.execute(SEAT_CHANGED, &[(":platform", &PLATFORM_ORG_CODE), (":member_id", &member)]).map(drop)
+pub fn membership_changed(w: &Writer<'_>, member: MemberId) -> Result<()> {
+    w.execute(MEMBERSHIP_CHANGED, &[(":platform", &PLATFORM_ORG_CODE), (":member_id", &member)]).map(drop)
 }
 
 pub fn settle_organization(w: &Writer<'_>, organization: OrganizationId) -> Result<()> {

@@ -43,9 +43,9 @@ pub async fn has_password(app: &App, claim: &LoginClaim, offered: String) -> Res
     let (stored, is_enrolled, is_known) = app.read(find).await?;
     let attempt = claim.attempt();
     let guard = app.guard.clone();
-    let require_patience = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
-    require_patience()?;
-    let fits = password::verify(app, offered, stored, require_patience).await?.fits;
+    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
+    check_throttle()?;
+    let fits = password::verify(app, offered, stored, check_throttle).await?.fits;
     let snapshot = app.snapshot();
     let Some(id) = member.filter(|id| fits && snapshot.is_active(*id)) else {
         app.guard.login_throttle.failed(attempt, Timestamp::now());

@@ -68,30 +68,30 @@ pub struct MapperAnswers {
 /// Finds or creates the member. A new member is active and has no roles; a suspended one is rejected.
 ///
 /// Members, memberships and roles change in one transaction, in the member's name; role mappers are asked before it.
-pub async fn provision(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: ExternalUser) -> Result<MemberId> {
+pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_user: ExternalUser) -> Result<MemberId> {
     const KEYS_MAX: usize = external_key::COUNT_MAX;
-    if arrival.subject.is_empty() || arrival.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
-        let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", arrival.provider);
+    if external_user.subject.is_empty() || external_user.keys.iter().any(|(_, keys)| keys.len() > KEYS_MAX) {
+        let why = format!("{}: no subject, or more than {KEYS_MAX} roles or groups", external_user.provider);
         return Err(Error::new(ErrorCode::NeighbourFailed).with_source(why));
     }
-    let (provider, subject) = (arrival.provider.clone(), arrival.subject.clone());
+    let (provider, subject) = (external_user.provider.clone(), external_user.subject.clone());
     let known = app.read(move |r| members::find_known(r, &provider, &subject)).await?;
     if known.as_ref().is_some_and(|member| !member.is_active()) {
         return Err(ErrorCode::InvalidLogin.into());
     }
     let mut known = known.map(|member| member.id);
-    let arrival = Arc::new(arrival);
+    let external_user = Arc::new(external_user);
     let mut tries = 0;
     loop {
         // The audit names the member who acts, so that a new one has its id before it is there.
         let id = known.unwrap_or_else(MemberId::new);
-        let caller = Identity::new(Principal::Member(id), exchange.clone());
+        let caller = Identity::new(Principal::Member(id), context.clone());
         tries += 1;
-        let advice = ask_mappers(app, id, &arrival, tries).await?;
-        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
+        let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
+        let (external_user, members_max) = (external_user.clone(), app.config.members_max);
         let welcome = move |t: &Transaction<'_>, _: &Identity| {
-            let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
-            Ok(apply(t, id, &arrival, plans, members_max)?.map(|welcomed| Some(welcomed.id)))
+            let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::nothing(None)) };
+            Ok(apply(t, id, &external_user, plans, members_max)?.map(|provisioned| Some(provisioned.id)))
         };
         match app.change(&caller, "member.arrive", apply).await?.answer {
             Some(found) if found == id => return Ok(id),
@@ -104,17 +104,17 @@ pub async fn provision(app: &Arc<App>, exchange: &Arc<RequestContext>, arrival: 
 }
 
 /// Where roles are brought in line: wherever the member belongs, and where it is about to.
-fn organizations(snapshot: &Snapshot, id: MemberId, arrival: &ExternalUser) -> BTreeSet<OrganizationId> {
+fn organizations(snapshot: &Snapshot, id: MemberId, external_user: &ExternalUser) -> BTreeSet<OrganizationId> {
     let own = snapshot.tenants().filter(|tenant| tenant.set_of(id).is_some());
-    let joined = arrival.organization.as_ref().and_then(|org_code| snapshot.tenant_named(org_code));
+    let joined = external_user.organization.as_ref().and_then(|org_code| snapshot.tenant_named(org_code));
     own.chain(joined).map(|tenant| tenant.id).collect()
 }
 
 /// Asks the role mappers of all these organizations, for each source.
-pub async fn ask_mappers(app: &Arc<App>, id: MemberId, arrival: &ExternalUser, tries: usize) -> Result<MapperAnswers> {
+pub async fn ask_mappers(app: &Arc<App>, id: MemberId, external_user: &ExternalUser, tries: usize) -> Result<MapperAnswers> {
     let mut mapped = Vec::new();
-    for organization in organizations(&app.snapshot(), id, arrival) {
-        for word in arrival.sources() {
+    for organization in organizations(&app.snapshot(), id, external_user) {
+        for word in external_user.sources() {
             mapped.push(mappers::ask(app, (organization, id), word).await?);
         }
     }
@@ -124,10 +124,10 @@ pub async fn ask_mappers(app: &Arc<App>, id: MemberId, arrival: &ExternalUser, t
 impl MapperAnswers {
     /// What is to be brought about in each organization, before anything changes; `None` when mappers have to be asked
     /// again. A sign-in does not wait for ever: at the last try roles that are still unknown stay as they are.
-    pub fn plans(&self, t: &Transaction<'_>, id: MemberId, arrival: &ExternalUser) -> Result<Option<Plans>> {
+    pub fn plans(&self, t: &Transaction<'_>, id: MemberId, external_user: &ExternalUser) -> Result<Option<Plans>> {
         let mut plans = Vec::new();
-        for organization in organizations(t.snapshot(), id, arrival) {
-            for word in arrival.sources() {
+        for organization in organizations(t.snapshot(), id, external_user) {
+            for word in external_user.sources() {
                 let is_it = |mapped: &&MapperResult| mapped.organization == organization && mapped.source == word.source;
                 let answer = self.mapped.iter().find(is_it);
                 let found = answer.map(|answer| plan(t, word, answer)).transpose()?.flatten();
@@ -148,24 +148,24 @@ impl MapperAnswers {
 pub fn apply(
     t: &Transaction<'_>,
     id: MemberId,
-    arrival: &ExternalUser,
+    external_user: &ExternalUser,
     plans: Plans,
     members_max: u64,
 ) -> Result<Changed<ProvisionResult>> {
-    let mut welcomed = ProvisionResult { id, is_new: false, fields: Vec::new() };
+    let mut provisioned = ProvisionResult { id, is_new: false, fields: Vec::new() };
     let offered = NewMember {
-        username: arrival.username.clone(),
-        email: arrival.email.clone(),
-        display_name: arrival.display_name.clone(),
+        username: external_user.username.clone(),
+        email: external_user.email.clone(),
+        display_name: external_user.display_name.clone(),
         ..NewMember::default()
     };
     let mut changes: Vec<Change> = Vec::new();
     let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
-    match members::find_known(t, &arrival.provider, &arrival.subject)? {
-        Some(member) if member.id != id => return Ok(Changed::nothing(ProvisionResult { id: member.id, ..welcomed })),
+    match members::find_known(t, &external_user.provider, &external_user.subject)? {
+        Some(member) if member.id != id => return Ok(Changed::nothing(ProvisionResult { id: member.id, ..provisioned })),
         Some(member) if !member.is_active() => return Err(ErrorCode::InvalidLogin.into()),
-        Some(member) if is_other_person(t, &member, arrival)? => {
+        Some(member) if is_other_person(t, &member, external_user)? => {
             let message =
                 "this account has the number of another one at the provider: ask an administrator of this site";
             return Err(Error::new(ErrorCode::Forbidden).with_message(message).with_source("the provider gives numbers out again"));
@@ -175,7 +175,7 @@ pub fn apply(
             if !filled.is_empty() {
                 events.push(members::member_event(t, EventKind::MemberUpdated, id));
                 done.insert("filled".into(), json!(filled));
-                welcomed.fields = filled;
+                provisioned.fields = filled;
             }
         }
         // The member was erased concurrently.
@@ -183,70 +183,70 @@ pub fn apply(
         None => {
             let capacity = members::require_capacity(t.snapshot(), members_max)?;
             let name = ExternalName {
-                provider: arrival.provider.clone(),
-                subject: arrival.subject.clone(),
-                account_id: arrival.account_id.clone(),
+                provider: external_user.provider.clone(),
+                subject: external_user.subject.clone(),
+                account_id: external_user.account_id.clone(),
             };
             members::create_known(t, capacity, id, &name, &offered)?;
             changes.push(authz::store::member_state(t, id)?);
             events.push(members::member_event(t, EventKind::MemberCreated, id));
             done.insert("created".into(), json!(true));
-            welcomed.is_new = true;
+            provisioned.is_new = true;
         }
     }
     let mut entries = Vec::new();
-    if let Some((organization, seat)) = join(t, id, arrival)? {
-        changes.push(seat);
-        welcomed.fields.push("organization");
+    if let Some((organization, membership)) = join(t, id, external_user)? {
+        changes.push(membership);
+        provisioned.fields.push("organization");
         if t.snapshot().belongs_nowhere(id) {
             events.iter_mut().for_each(|event| event.organization = Some(organization));
         }
         entries.push(Entry::new("member", id).within(organization).after(json!({"joined": true})));
     }
-    let (synced, seats) = apply_role_plans(t, id, plans)?;
+    let (synced, memberships) = apply_role_plans(t, id, plans)?;
     if !synced.is_empty() {
-        welcomed.fields.push("roles");
-        changes.extend(seats);
+        provisioned.fields.push("roles");
+        changes.extend(memberships);
         entries.extend(synced);
     }
     if !done.is_empty() {
-        done.insert("provider".into(), json!(arrival.provider));
+        done.insert("provider".into(), json!(external_user.provider));
         entries.insert(0, Entry::new("member", id).after(done.into()));
     }
-    Ok(entries.into_iter().fold(Changed::nothing(welcomed), Changed::also).policy(changes).event(events))
+    Ok(entries.into_iter().fold(Changed::nothing(provisioned), Changed::also).policy(changes).event(events))
 }
 
 /// Applies the role plans; returns the audit entries and the changes of the snapshot.
 pub fn apply_role_plans(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Result<(Vec<Entry>, Vec<Change>)> {
     // The rights check was made when the mapping was created or the plugin activated, so no caller is checked here.
     let holder = Identity::command_line();
-    let (mut entries, mut seats) = (Vec::new(), Vec::new());
+    let (mut entries, mut memberships) = (Vec::new(), Vec::new());
     for (organization, plan) in plans {
         let synced = reconcile(t, &holder, (organization, id), plan, false)?;
         if synced.is_change() {
-            seats.push(authz::store::membership(t, organization, id)?);
+            memberships.push(authz::store::membership(t, organization, id)?);
             entries.push(Entry::new("member", id).within(organization).after(synced.record()));
         }
     }
-    Ok((entries, seats))
+    Ok((entries, memberships))
 }
 
 /// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
 /// and nobody shall inherit a member that way.
-pub fn is_other_person(t: &Transaction<'_>, member: &Member, arrival: &ExternalUser) -> Result<bool> {
-    let known = members::find_account_id(t, &arrival.provider, &arrival.subject)?;
-    let is_other_account = known.zip(arrival.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
+pub fn is_other_person(t: &Transaction<'_>, member: &Member, external_user: &ExternalUser) -> Result<bool> {
+    let known = members::find_account_id(t, &external_user.provider, &external_user.subject)?;
+    let is_other_account = known.zip(external_user.account_id.as_ref()).is_some_and(|(known, now)| known != *now);
     let email = |text: &Option<String>| text.as_deref().map(members::folded).filter(|text| !text.is_empty());
-    let is_same_email = email(&member.email).is_some() && email(&member.email) == email(&arrival.email);
+    let is_same_email = email(&member.email).is_some() && email(&member.email) == email(&external_user.email);
     Ok(is_other_account && !is_same_email)
 }
 
 /// Adds the member to the organization of this provider's users.
-fn join(t: &Transaction<'_>, id: MemberId, arrival: &ExternalUser) -> Result<Option<(OrganizationId, Change)>> {
-    let Some(org_code) = &arrival.organization else { return Ok(None) };
+fn join(t: &Transaction<'_>, id: MemberId, external_user: &ExternalUser) -> Result<Option<(OrganizationId, Change)>> {
+    let Some(org_code) = &external_user.organization else { return Ok(None) };
     let Some(organization) = t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) else {
-        tracing::warn!(org_code, provider = arrival.provider, "the settings name an organization that is not there");
+        tracing::warn!(org_code, provider = external_user.provider, "the settings name an organization that is not there");
         return Ok(None);
     };
-    Ok(members::join(t, organization, id)?.map(|seat| (organization, seat)))
+    Ok(members::join(t, organization, id)?.map(|membership| (organization, membership)))
 }

@@ -80,20 +80,20 @@ pub struct Tokens {
 
 impl Tokens {
     /// Sends them as cookies too.
-    pub fn set_cookies(&self, app: &App, exchange: &RequestContext) {
+    pub fn set_cookies(&self, app: &App, context: &RequestContext) {
         let session = self.session.to_string();
         let all =
             [(cookie::ACCESS, &self.access_token), (cookie::REFRESH, &self.refresh_token), (cookie::SESSION, &session)];
         for (name, value) in all {
-            exchange.set_cookie(app.guard.cookies.set(name, value, self.refresh_expires_in_s));
+            context.set_cookie(app.guard.cookies.set(name, value, self.refresh_expires_in_s));
         }
     }
 }
 
 /// Takes the session cookies away.
-pub fn clear_cookies(app: &App, exchange: &RequestContext) {
+pub fn clear_cookies(app: &App, context: &RequestContext) {
     for name in [cookie::ACCESS, cookie::REFRESH, cookie::SESSION] {
-        exchange.set_cookie(app.guard.cookies.set(name, "", 0));
+        context.set_cookie(app.guard.cookies.set(name, "", 0));
     }
 }
 
@@ -101,7 +101,7 @@ pub fn clear_cookies(app: &App, exchange: &RequestContext) {
 /// same answer.
 pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: String) -> Result<Tokens> {
     let folded = members::folded(&login);
-    let address = visitor.exchange.address.map(|address| address.to_string()).unwrap_or_default();
+    let address = visitor.context.address.map(|address| address.to_string()).unwrap_or_default();
     let find = move |r: &crate::kernel::db::Reader<'_>| {
         let found = members::find_login(r, &login)?;
         let is_known = match &found {
@@ -113,13 +113,13 @@ pub async fn sign_in(app: &App, visitor: &Visitor, login: String, password: Stri
     let (found, is_known) = app.read(find).await?;
     // E-mail and username of one member count as one account for throttling.
     let account = found.as_ref().map_or(folded, |login| login.member.id.to_string());
-    let attempt = Attempt::new(&account, visitor.exchange.address);
+    let attempt = Attempt::new(&account, visitor.context.address);
     let guard = app.guard.clone();
-    let require_patience = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
+    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
     // Checked before waiting for a hash slot and again after: other attempts may have failed meanwhile.
-    require_patience()?;
+    check_throttle()?;
     let stored = found.as_ref().and_then(|login| login.password_hash.clone());
-    let verified = password::verify(app, password.clone(), stored.clone(), require_patience).await?;
+    let verified = password::verify(app, password.clone(), stored.clone(), check_throttle).await?;
     match found.filter(|login| verified.fits && login.member.is_active()) {
         Some(login) => {
             let id = login.member.id;
@@ -179,7 +179,7 @@ async fn open_while(
     let config = app.config.clone();
     let refresh_hash = secret::hash(&refresh_token);
     let (method, visitor) = (method.to_owned(), visitor.clone());
-    let exchange = visitor.exchange.clone();
+    let context = visitor.context.clone();
     let begin = move |t: &Transaction<'_>, caller: &Identity| {
         if !t.snapshot().is_active(member) {
             return Err(ErrorCode::InvalidLogin.into());
@@ -215,7 +215,7 @@ async fn open_while(
         let entry = Entry::new("session", row.id).after(after);
         Ok(Changed::new(Opened::Session(Box::new(row)), entry).policy(changes))
     };
-    let caller = Identity::new(Principal::Member(member), exchange);
+    let caller = Identity::new(Principal::Member(member), context);
     match app.change(&caller, "session.create", begin).await?.answer {
         Opened::Session(row) => tokens(app, &row, refresh_token),
         Opened::Challenge { token, is_enrolled } => Err(second_factor::due(token, is_enrolled)),
@@ -237,18 +237,18 @@ enum Renewed {
 }
 
 /// Renews a browser's session: sets new cookies, or removes them when they are invalid.
-pub async fn renew_cookies(app: &App, exchange: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
-    let renewed = renew(app, exchange, session, refresh).await;
+pub async fn renew_cookies(app: &App, context: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
+    let renewed = renew(app, context, session, refresh).await;
     match &renewed {
-        Ok(tokens) => tokens.set_cookies(app, exchange),
-        Err(refused) if refused.cause.status() == 401 => clear_cookies(app, exchange),
+        Ok(tokens) => tokens.set_cookies(app, context),
+        Err(refused) if refused.cause.status() == 401 => clear_cookies(app, context),
         Err(_) => {}
     }
     renewed
 }
 
 /// Renews a session: consumes the refresh token and returns its successor.
-pub async fn renew(app: &App, exchange: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
+pub async fn renew(app: &App, context: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
     // Most invalid tokens are rejected before they reach the writer.
     let known =
         app.snapshot().session(session).filter(|_| refresh.len() == REFRESH_BYTES).ok_or(ErrorCode::InvalidRefresh)?;
@@ -276,7 +276,7 @@ pub async fn renew(app: &App, exchange: &Arc<RequestContext>, session: SessionId
         }
         Ok(Changed::nothing(Renewed::With(Box::new(row), next)))
     };
-    let caller = Identity::new(Principal::Member(known.member), exchange.clone());
+    let caller = Identity::new(Principal::Member(known.member), context.clone());
     match app.change(&caller, "session.renew", rotate).await?.answer {
         Renewed::With(row, refresh_token) => tokens(app, &row, refresh_token),
         Renewed::Other(row) if was_valid(&app.sealer, &row, refresh) => {
@@ -390,19 +390,19 @@ pub struct StoredSessions {
 }
 
 impl SessionBackend for StoredSessions {
-    fn renew<'a>(&'a self, exchange: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named> {
+    fn renew<'a>(&'a self, context: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named> {
         Box::pin(async move {
-            let tokens = renew_cookies(&self.app, exchange, session, refresh).await?;
+            let tokens = renew_cookies(&self.app, context, session, refresh).await?;
             self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())
         })
     }
 
-    fn foreign<'a>(&'a self, exchange: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId> {
-        Box::pin(oidc::member_of_bearer(&self.app, &self.providers, exchange, token))
+    fn foreign<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId> {
+        Box::pin(oidc::member_of_bearer(&self.app, &self.providers, context, token))
     }
 
-    fn spend<'a>(&'a self, exchange: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
-        Box::pin(api_keys::spend(&self.app, exchange, key))
+    fn spend<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()> {
+        Box::pin(api_keys::spend(&self.app, context, key))
     }
 }
 

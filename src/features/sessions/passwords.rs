@@ -55,10 +55,10 @@ pub async fn change_own(app: &App, caller: &Identity, old: String, new: String) 
     let (stored, is_known) = app.read(find).await?;
     let stored = stored.ok_or_else(|| wrong("this account has no password: ask for a link to set one"))?;
     let guard = app.guard.clone();
-    let require_patience = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
-    require_patience()?;
+    let check_throttle = move || guard.login_throttle.check(attempt, is_known, Timestamp::now());
+    check_throttle()?;
     let is_same = old == new;
-    if !password::verify(app, old, Some(stored.clone()), require_patience).await?.fits {
+    if !password::verify(app, old, Some(stored.clone()), check_throttle).await?.fits {
         app.guard.login_throttle.failed(attempt, Timestamp::now());
         return Err(wrong("is not right"));
     }
@@ -98,24 +98,24 @@ pub fn send_link(app: &Arc<App>, visitor: &Visitor, login: String) -> Result<()>
     if !mail::is_configured(&app.config) {
         return Err(ErrorCode::MailNotConfigured.into());
     }
-    let attempt = Attempt::new(&members::folded(&login), visitor.exchange.address);
+    let attempt = Attempt::new(&members::folded(&login), visitor.context.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
     app.guard.mail_throttle.failed(attempt, Timestamp::now());
-    send_in_background(app, visitor.exchange.clone(), login);
+    send_in_background(app, visitor.context.clone(), login);
     Ok(())
 }
 
 /// The same without asking whether it was asked for too often.
-pub fn send_in_background(app: &Arc<App>, exchange: Arc<RequestContext>, login: String) {
-    let (app, request) = (app.clone(), exchange.clone());
+pub fn send_in_background(app: &Arc<App>, context: Arc<RequestContext>, login: String) {
+    let (app, request) = (app.clone(), context.clone());
     tokio::spawn(request.during(async move {
-        if let Err(e) = find_and_send(&app, exchange, login).await {
+        if let Err(e) = find_and_send(&app, context, login).await {
             tracing::warn!(error = %e, "a link for a new password was not sent");
         }
     }));
 }
 
-async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) -> Result<()> {
+async fn find_and_send(app: &App, context: Arc<RequestContext>, login: String) -> Result<()> {
     let found = app.read(move |r| members::find_login(r, &login)).await?;
     let Some(member) = found.map(|login| login.member).filter(members::Member::is_active) else { return Ok(()) };
     if member.email.is_none() {
@@ -132,7 +132,7 @@ async fn find_and_send(app: &App, exchange: Arc<RequestContext>, login: String) 
         let entry = Entry::new("member", member.id).after(json!({"mailed": "password link"}));
         Ok(Changed::new((), entry).event([members::member_event(t, EventKind::PasswordForgotten, member.id)]))
     };
-    let caller = Identity::new(Principal::Visitor, exchange);
+    let caller = Identity::new(Principal::Visitor, context);
     app.change(&caller, "password.forgot", ask).await?;
     // One that waits already is due now.
     app.outbox.notify_one();
@@ -222,7 +222,7 @@ fn require_kept(
     now: Timestamp,
 ) -> Result<()> {
     let rights = &authz::store::rights_of(r, member)?;
-    let promise = match data {
+    let deferred_grant = match data {
         Some(WELCOME) => DeferredGrant::Welcome { member, rights },
         _ => DeferredGrant::PasswordLink { member, rights },
     };
@@ -255,7 +255,7 @@ pub async fn require_link(app: &App, token: &str) -> Result<()> {
 }
 
 /// Sets a new password by a link, which is used up. Every session ends, and none begins.
-pub async fn reset(app: &App, exchange: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
+pub async fn reset(app: &App, context: &Arc<RequestContext>, token: String, new: String) -> Result<()> {
     // Without a link nobody makes the server hash, and a password that is refused does not use the link up.
     require_link(app, &token).await?;
     let faults = password::faults(&new);
@@ -270,6 +270,6 @@ pub async fn reset(app: &App, exchange: &Arc<RequestContext>, token: String, new
         let after = json!({"fields": ["password"], "sessions_ended": t.caused(is_session), "keys_ended": keys});
         Ok(Changed::new((), Entry::new("member", member).after(after)))
     };
-    let caller = Identity::new(Principal::Visitor, exchange.clone());
+    let caller = Identity::new(Principal::Visitor, context.clone());
     app.change(&caller, "password.reset", set).await.map(drop)
 }

@@ -43,7 +43,7 @@ fn require_open(app: &App) -> Result<()> {
 pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -> Result<()> {
     require_open(app)?;
     let Registration { email, password, username, display_name } = wanted;
-    let attempt = Attempt::new(&members::folded(&email), visitor.exchange.address);
+    let attempt = Attempt::new(&members::folded(&email), visitor.context.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
     app.guard.mail_throttle.failed(attempt, Timestamp::now());
     members::require_capacity(&app.snapshot(), app.config.members_max)?;
@@ -60,9 +60,9 @@ pub async fn register(app: &Arc<App>, visitor: &Visitor, wanted: Registration) -
     let hash = password::hash(app, password).await?;
     let new =
         NewMember { username, email: Some(email), display_name, password_hash: Some(hash), ..NewMember::default() };
-    let (app, exchange) = (app.clone(), visitor.exchange.clone());
+    let (app, context) = (app.clone(), visitor.context.clone());
     tokio::spawn(async move {
-        if let Err(e) = store_registration(&app, exchange, new).await {
+        if let Err(e) = store_registration(&app, context, new).await {
             tracing::warn!(error = %e, "a registration was not completed");
         }
     });
@@ -77,7 +77,7 @@ enum RegistrationResult {
     Again,
 }
 
-async fn store_registration(app: &App, exchange: Arc<RequestContext>, new: NewMember) -> Result<()> {
+async fn store_registration(app: &App, context: Arc<RequestContext>, new: NewMember) -> Result<()> {
     let (email, code) = (new.email.clone().unwrap_or_default(), new_code()?);
     let (sealer, config) = (app.sealer, app.config.clone());
     let enter = move |t: &Transaction<'_>, _: &Identity| {
@@ -108,7 +108,7 @@ async fn store_registration(app: &App, exchange: Arc<RequestContext>, new: NewMe
         let entry = Entry::new("member", id).after(json!({"status": "pending"}));
         Ok(Changed::new(RegistrationResult::Pending(id, code), entry).policy([change]))
     };
-    let caller = Identity::new(Principal::Visitor, exchange);
+    let caller = Identity::new(Principal::Visitor, context);
     let site = app.public_url();
     let writer = mail::writer(&app.config, &site);
     let mail = match app.change(&caller, "member.register", enter).await?.answer {
@@ -128,7 +128,7 @@ const CONTESTED: &str = " contested";
 /// owner of the mailbox chooses the password anew, by a link that is mailed at once.
 pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: String) -> Result<()> {
     require_open(app)?;
-    let attempt = Attempt::new(&format!("code {}", members::folded(&email)), visitor.exchange.address);
+    let attempt = Attempt::new(&format!("code {}", members::folded(&email)), visitor.context.address);
     app.guard.mail_throttle.check(attempt, false, Timestamp::now())?;
     let (sealer, tries_max) = (app.sealer, app.config.email_code_tries);
     let login = email.clone();
@@ -157,10 +157,10 @@ pub async fn verify(app: &Arc<App>, visitor: &Visitor, email: String, code: Stri
         let created = members::member_event(t, EventKind::MemberCreated, id);
         Ok(Changed::new(Some(is_contested), entry).policy([change]).event([created]))
     };
-    let caller = Identity::new(Principal::Visitor, visitor.exchange.clone());
+    let caller = Identity::new(Principal::Visitor, visitor.context.clone());
     if let Some(is_contested) = app.change(&caller, "member.confirm", confirm).await?.answer {
         if is_contested {
-            passwords::send_in_background(app, visitor.exchange.clone(), login);
+            passwords::send_in_background(app, visitor.context.clone(), login);
         }
         return Ok(());
     }

@@ -147,8 +147,8 @@ struct CodeThrottle {
 }
 
 impl CodeThrottle {
-    fn of(app: &App, member: MemberId, exchange: &RequestContext) -> Self {
-        Self { guard: app.guard.clone(), attempt: Attempt::new(&format!("factor:{member}"), exchange.address) }
+    fn of(app: &App, member: MemberId, context: &RequestContext) -> Self {
+        Self { guard: app.guard.clone(), attempt: Attempt::new(&format!("factor:{member}"), context.address) }
     }
 
     fn require(&self, now: Timestamp) -> Result<()> {
@@ -203,12 +203,12 @@ pub async fn answer(
 ) -> Result<(Tokens, Option<Vec<String>>)> {
     let hash = secret::hash(challenge);
     let member = find_waiting(app, hash).await?.member;
-    let patience = CodeThrottle::of(app, member, &visitor.exchange);
+    let throttle = CodeThrottle::of(app, member, &visitor.context);
     let tries_max = app.config.second_factor_tries;
     let fresh = recovery_codes()?;
     let check = move |t: &Transaction<'_>, _: &Identity| {
         let Waiting { member, method } = waiting(t, &hash, tries_max, t.now())?;
-        patience.require(t.now())?;
+        throttle.require(t.now())?;
         let factor = factor_store::find_factor(t, t.encryption(), member)?;
         let passed = match factor {
             Some(factor) if factor.confirmed_at.is_some() => spend(t, member, &factor, &code)?.map(|proof| {
@@ -221,12 +221,12 @@ pub async fn answer(
             Some(_) | None => None,
         };
         let Some((passed, said)) = passed else {
-            patience.failed(t.now());
+            throttle.failed(t.now());
             store::count_try(t, &hash)?;
             // The try is kept: an error would take it back.
             return Ok(Changed::nothing(None));
         };
-        patience.succeeded();
+        throttle.succeeded();
         store::delete_token(t, &hash)?;
         // A session that began before there was a factor showed none.
         let changes = if passed.recovery_codes.is_some() { end_sessions(t, member, None)? } else { Vec::new() };
@@ -236,7 +236,7 @@ pub async fn answer(
             Some(said) => Changed::new(Some(passed), Entry::new("member", member).after(said)).policy(changes),
         })
     };
-    let caller = Identity::new(Principal::Member(member), visitor.exchange.clone());
+    let caller = Identity::new(Principal::Member(member), visitor.context.clone());
     let passed = app.change(&caller, "second_factor.use", check).await?.answer.ok_or(ErrorCode::InvalidCode)?;
     let tokens = open(app, visitor, member, &passed.method, FactorsShown::BothFactors).await?;
     Ok((tokens, passed.recovery_codes))
@@ -255,7 +255,7 @@ pub async fn enrol(app: &App, visitor: &Visitor, challenge: &str) -> Result<NewS
     let hash = secret::hash(challenge);
     let member = find_waiting(app, hash).await?.member;
     let tries_max = app.config.second_factor_tries;
-    let caller = Identity::new(Principal::Member(member), visitor.exchange.clone());
+    let caller = Identity::new(Principal::Member(member), visitor.context.clone());
     keep_new_secret(app, &caller, member, move |t| waiting(t, &hash, tries_max, t.now()).map(drop)).await
 }
 
@@ -344,7 +344,7 @@ fn session_of(caller: &Identity) -> Result<SessionId> {
 
 /// Switches a second factor on with its first code; answers its recovery codes. Every other session ends.
 pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
-    let patience = CodeThrottle::of(app, member, &caller.context);
+    let throttle = CodeThrottle::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let confirm = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
@@ -352,12 +352,12 @@ pub async fn confirm(app: &App, caller: &Identity, member: MemberId, code: Strin
         if factor.confirmed_at.is_some() {
             return Err(ErrorCode::SecondFactorOn.into());
         }
-        patience.require(t.now())?;
+        throttle.require(t.now())?;
         if !confirm_with(t, member, &factor, &code, &fresh)? {
-            patience.failed(t.now());
+            throttle.failed(t.now());
             return Err(ErrorCode::InvalidCode.into());
         }
-        patience.succeeded();
+        throttle.succeeded();
         let changes = keep_only(t, member, session, true)?;
         let entry = Entry::new("member", member).after(json!({"confirmed": true}));
         Ok(Changed::new(fresh, entry).policy(changes))
@@ -374,25 +374,25 @@ fn keep_only(t: &Transaction<'_>, member: MemberId, kept: SessionId, shown: bool
 }
 
 /// Fails unless the code is right, and uses it up.
-fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, patience: &CodeThrottle) -> Result<FactorProof> {
+fn require_code(t: &Transaction<'_>, member: MemberId, code: &str, throttle: &CodeThrottle) -> Result<FactorProof> {
     let factor = factor_store::find_factor(t, t.encryption(), member)?.filter(|factor| factor.confirmed_at.is_some());
     let factor = factor.ok_or(ErrorCode::SecondFactorOff)?;
-    patience.require(t.now())?;
+    throttle.require(t.now())?;
     let proof = spend(t, member, &factor, code)?;
     match proof {
-        Some(_) => patience.succeeded(),
-        None => patience.failed(t.now()),
+        Some(_) => throttle.succeeded(),
+        None => throttle.failed(t.now()),
     }
     proof.ok_or_else(|| ErrorCode::InvalidCode.into())
 }
 
 /// New recovery codes in place of all former ones.
 pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<Vec<String>> {
-    let patience = CodeThrottle::of(app, member, &caller.context);
+    let throttle = CodeThrottle::of(app, member, &caller.context);
     let (session, fresh) = (session_of(caller)?, recovery_codes()?);
     let renew = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
-        let proof = require_code(t, member, &code, &patience)?;
+        let proof = require_code(t, member, &code, &throttle)?;
         keep_recovery_codes(t, member, &fresh)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));
         Ok(Changed::new(fresh, entry))
@@ -402,14 +402,14 @@ pub async fn renew_recovery_codes(app: &App, caller: &Identity, member: MemberId
 
 /// Takes one's own second factor away. Every other session ends, and the one that asks has shown none any more.
 pub async fn remove(app: &App, caller: &Identity, member: MemberId, code: String) -> Result<()> {
-    let patience = CodeThrottle::of(app, member, &caller.context);
+    let throttle = CodeThrottle::of(app, member, &caller.context);
     let session = session_of(caller)?;
     let remove = move |t: &Transaction<'_>, _: &Identity| {
         require_signed_in(t, member, session)?;
         if t.snapshot().requires_second_factor(member) {
             return Err(ErrorCode::SecondFactorKept.into());
         }
-        let proof = require_code(t, member, &code, &patience)?;
+        let proof = require_code(t, member, &code, &throttle)?;
         factor_store::delete_factor(t, member)?;
         let changes = keep_only(t, member, session, false)?;
         let entry = Entry::new("member", member).after(json!({"used": proof.as_str()}));

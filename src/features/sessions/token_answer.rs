@@ -46,7 +46,7 @@ pub fn answer(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool
 /// The same for answers that say more than the tokens.
 pub fn shown(app: &App, visitor: &Visitor, tokens: Tokens, cookies: Option<bool>) -> TokenAnswer {
     if cookies == Some(true) {
-        tokens.set_cookies(app, &visitor.exchange);
+        tokens.set_cookies(app, &visitor.context);
     }
     tokens.into()
 }

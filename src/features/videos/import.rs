@@ -55,16 +55,16 @@ pub struct ImportResult {
 }
 
 /// Takes in what lies under the media root.
-pub async fn import(app: &App, caller: &Identity, wish: ImportRequest) -> Result<ImportResult> {
+pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Result<ImportResult> {
     let config = &app.config;
     if config.media_root.as_os_str().is_empty() {
         return Err(ErrorCode::MediaRootNotConfigured.into());
     }
-    let limit = wish.limit.unwrap_or(config.import_files_max).min(config.import_files_max);
-    let mut outcome = ImportResult { next: wish.after.clone(), ..ImportResult::default() };
+    let limit = request.limit.unwrap_or(config.import_files_max).min(config.import_files_max);
+    let mut outcome = ImportResult { next: request.after.clone(), ..ImportResult::default() };
     loop {
         let most = usize::try_from(limit - outcome.looked_at).unwrap_or(PIECE).min(PIECE);
-        let (root, prefix, after) = (config.media_root.clone(), wish.prefix.clone(), outcome.next.clone());
+        let (root, prefix, after) = (config.media_root.clone(), request.prefix.clone(), outcome.next.clone());
         let (path_bytes_max, ignored_names) = (config.video_path_bytes_max, config.ignored_names.clone());
         let look = move || {
             let taken = Taken { most, path_bytes_max, ignored_names: &ignored_names };
@@ -75,7 +75,7 @@ pub async fn import(app: &App, caller: &Identity, wish: ImportRequest) -> Result
         outcome.looked_at += piece.found.len() as u64;
         outcome.skipped += piece.skipped;
         outcome.next.clone_from(&piece.next);
-        take_in(app, caller, piece.found, &wish, &mut outcome).await?;
+        take_in(app, caller, piece.found, &request, &mut outcome).await?;
         if outcome.next.is_none() || outcome.looked_at >= limit {
             return Ok(outcome);
         }
@@ -83,12 +83,12 @@ pub async fn import(app: &App, caller: &Identity, wish: ImportRequest) -> Result
 }
 
 /// One piece in one transaction; a dry run asks the same of the rows and changes none.
-async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, wish: &ImportRequest, outcome: &mut ImportResult) -> Result<()> {
+async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, request: &ImportRequest, outcome: &mut ImportResult) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let (rules, queues_job) = (QuotaSettings::from_config(&app.config), wish.queues_jobs);
-    let made = if wish.is_dry_run {
+    let (rules, queues_job) = (QuotaSettings::from_config(&app.config), request.queues_jobs);
+    let made = if request.is_dry_run {
         let snapshot = app.snapshot();
         app.read(move |r| foreseen(r, &rules, &snapshot, found)).await?
     } else {

@@ -75,15 +75,15 @@ pub async fn ask(app: &Arc<App>, caller: &Identity, new: &NewVideo) -> Result<()
         }
         let ask = Target::Operation(REGISTER);
         let question = AccessRequest { tenant: Some(id), member: new.owner, with_platform: false, target: ask };
-        let verdict = app.evaluate_with_plugins(&snapshot, &question, &facts, &spent).await;
-        let message = match (verdict.decision.reason, verdict.message()) {
+        let evaluation = app.evaluate_with_plugins(&snapshot, &question, &facts, &spent).await;
+        let message = match (evaluation.decision.reason, evaluation.message()) {
             (Reason::PluginDenied, Some(sentence)) => format!("a rule of your organization denies this: {sentence}"),
             (Reason::PluginDenied, None) => "a rule of your organization denies this".to_owned(),
             (Reason::PluginFailed, _) => "a rule of your organization failed, so that this is denied".to_owned(),
             // A denial by a gate, such as a suspended member, is answered when the video is stored.
             _ => continue,
         };
-        let (source, reason) = (new.source.as_str(), verdict.decision.reason.as_str());
+        let (source, reason) = (new.source.as_str(), evaluation.decision.reason.as_str());
         tracing::info!(organization = %id, member = %new.owner, source, reason, message, "a new video is denied");
         // The denial is written down in the audit of the organization whose rule it is.
         let _ = caller.context.tenant.set(id);

@@ -85,14 +85,14 @@ pub async fn find_by_username(app: &App, username: &str) -> Result<Option<Accoun
 }
 
 /// Makes an account; `None` when the username is taken.
-pub async fn create(app: &App, wish: &DesiredUser) -> Result<Option<Account>> {
-    let username = wish.username.as_deref().unwrap_or_default();
+pub async fn create(app: &App, desired: &DesiredUser) -> Result<Option<Account>> {
+    let username = desired.username.as_deref().unwrap_or_default();
     let mut body = Map::new();
     body.insert("username".into(), json!(username));
-    body.insert("name".into(), json!(wish.name.as_deref().unwrap_or(username)));
-    body.insert("is_active".into(), json!(wish.is_active.unwrap_or(true)));
-    body.insert("attributes".into(), json!({ROSTER_UID: wish.roster_uid}));
-    if let Some(email) = &wish.email {
+    body.insert("name".into(), json!(desired.name.as_deref().unwrap_or(username)));
+    body.insert("is_active".into(), json!(desired.is_active.unwrap_or(true)));
+    body.insert("attributes".into(), json!({ROSTER_UID: desired.roster_uid}));
+    if let Some(email) = &desired.email {
         body.insert("email".into(), json!(email));
     }
     let answer = send(app, Method::POST, "core/users/", Some(Sent::Body(body.into()))).await?;
@@ -103,22 +103,22 @@ pub async fn create(app: &App, wish: &DesiredUser) -> Result<Option<Account>> {
 }
 
 /// Brings an account in line; asks nothing when it is. `None` when another account has the username.
-pub async fn update(app: &App, account_now: &Account, wish: &DesiredUser) -> Result<Option<Account>> {
+pub async fn update(app: &App, account_now: &Account, desired: &DesiredUser) -> Result<Option<Account>> {
     let mut body = Map::new();
     let mut put = |name: &str, now: &str, wanted: &Option<String>| {
         if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != now) {
             body.insert(name.into(), json!(wanted));
         }
     };
-    put("username", &account_now.username, &wish.username);
-    put("name", &account_now.name, &wish.name);
-    put("email", &account_now.email, &wish.email);
-    if let Some(is_active) = wish.is_active.filter(|is_active| *is_active != account_now.is_active) {
+    put("username", &account_now.username, &desired.username);
+    put("name", &account_now.name, &desired.name);
+    put("email", &account_now.email, &desired.email);
+    if let Some(is_active) = desired.is_active.filter(|is_active| *is_active != account_now.is_active) {
         body.insert("is_active".into(), json!(is_active));
     }
-    if account_now.roster_uid() != Some(wish.roster_uid.as_str()) {
+    if account_now.roster_uid() != Some(desired.roster_uid.as_str()) {
         let mut attributes = account_now.attributes.clone();
-        attributes.insert(ROSTER_UID.into(), json!(wish.roster_uid));
+        attributes.insert(ROSTER_UID.into(), json!(desired.roster_uid));
         body.insert("attributes".into(), attributes.into());
     }
     if body.is_empty() {

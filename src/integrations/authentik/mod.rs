@@ -62,8 +62,8 @@ pub async fn ensure(app: &App, caller: &Identity, mut wanted: Wanted) -> Result<
         let account = match &found {
             Some(account) => {
                 require_free(app, account, member.as_ref()).await?;
-                let wish = desired_user_of(uid, account, member.as_ref(), &wanted);
-                let changed = client::update(app, account, &wish).await?;
+                let desired = desired_user_of(uid, account, member.as_ref(), &wanted);
+                let changed = client::update(app, account, &desired).await?;
                 Some(changed.ok_or_else(|| taken("another account at Authentik has this username"))?)
             }
             None => client::create(app, &new_account(uid, member.as_ref(), &wanted)?).await?,

@@ -189,7 +189,7 @@ fn folders(permissions: &Value) -> Vec<(&str, BTreeSet<&str>)> {
 mod tests {
     use super::*;
 
-    fn wish() -> DesiredAccount {
+    fn desired() -> DesiredAccount {
         DesiredAccount {
             member: MemberId::new(),
             username: "kim".into(),
@@ -203,10 +203,10 @@ mod tests {
 
     #[test]
     fn what_was_made_is_in_line() {
-        for wish in [wish(), DesiredAccount { has_room: false, ..wish() }, DesiredAccount { is_active: false, home: None, ..wish() }] {
-            let user = wish.new_account();
-            assert!(wish.differences(&user).is_empty(), "{user:?}");
-            assert!(!wish.is_anothers(&user));
+        for desired in [desired(), DesiredAccount { has_room: false, ..desired() }, DesiredAccount { is_active: false, home: None, ..desired() }] {
+            let user = desired.new_account();
+            assert!(desired.differences(&user).is_empty(), "{user:?}");
+            assert!(!desired.is_anothers(&user));
         }
     }
 
@@ -215,14 +215,14 @@ mod tests {
         let user = json!({"username": "kim", "email": "k@example.org", "permissions": {"/": ["list"]},
             "filters": {"allowed_ip": ["10.0.0.0/8"]}});
         let user = user.as_object().expect("an object");
-        let applied = wish().applied_to(user);
+        let applied = desired().applied_to(user);
         assert_eq!((&applied["email"], &applied["filters"]), (&user["email"], &user["filters"]));
         assert_eq!(applied["permissions"], json!({"/": ["*"]}));
     }
 
     #[test]
     fn what_was_full_is_exactly_as_before_once_it_has_room() {
-        let open = wish();
+        let open = desired();
         let full = DesiredAccount { has_room: false, ..open.clone() };
         let alone = open.new_account();
         let limited = full.applied_to(&alone);
@@ -246,10 +246,10 @@ mod tests {
 
     #[test]
     fn an_account_that_names_somebody_else_is_anothers() {
-        let wish = wish();
+        let desired = desired();
         let with = |text: &str| json!({"additional_info": text}).as_object().cloned().expect("an object");
-        assert!(!wish.is_anothers(&with("")) && !wish.is_anothers(&with(" ")) && !wish.is_anothers(&Account::new()));
-        assert!(!wish.is_anothers(&with(&wish.member.to_string())));
-        assert!(wish.is_anothers(&with(&MemberId::new().to_string())) && wish.is_anothers(&with("another program's")));
+        assert!(!desired.is_anothers(&with("")) && !desired.is_anothers(&with(" ")) && !desired.is_anothers(&Account::new()));
+        assert!(!desired.is_anothers(&with(&desired.member.to_string())));
+        assert!(desired.is_anothers(&with(&MemberId::new().to_string())) && desired.is_anothers(&with("another program's")));
     }
 }

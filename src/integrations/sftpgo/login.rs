@@ -71,12 +71,12 @@ pub async fn sign_in(app: &App, login: Login) -> Result<Option<Account>> {
         }
         proved => proved?,
     };
-    let Some((_, wish)) = found.filter(|(member, _)| is_proved && member.is_active()) else { return Ok(None) };
-    if login.user.as_ref().is_some_and(|user| wish.is_anothers(user)) {
-        tracing::warn!(member = %wish.member, "the SFTPGo account of this name belongs to another member: the login is refused");
+    let Some((_, desired)) = found.filter(|(member, _)| is_proved && member.is_active()) else { return Ok(None) };
+    if login.user.as_ref().is_some_and(|user| desired.is_anothers(user)) {
+        tracing::warn!(member = %desired.member, "the SFTPGo account of this name belongs to another member: the login is refused");
         return Ok(None);
     }
-    Ok(Some(login.user.as_ref().map_or_else(|| wish.new_account(), |user| wish.applied_to(user))))
+    Ok(Some(login.user.as_ref().map_or_else(|| desired.new_account(), |user| desired.applied_to(user))))
 }
 
 /// The updated account; `None` if it is up to date or not ours.
@@ -85,18 +85,18 @@ pub async fn prepare(app: &App, user: &Account) -> Result<Option<Account>> {
     if is_there && is_of_erased(app, user).await? {
         return Ok((!is_off(user)).then(|| switched_off(user)));
     }
-    let Some((_, wish)) = find(app, name_of(user)).await? else { return Ok(None) };
-    if !is_there && !wish.is_active {
+    let Some((_, desired)) = find(app, name_of(user)).await? else { return Ok(None) };
+    if !is_there && !desired.is_active {
         return Ok(None);
     }
-    if wish.is_anothers(user) {
-        tracing::warn!(member = %wish.member, claimed = whose(user).is_some(), "SFTPGo's account of this name names another member");
+    if desired.is_anothers(user) {
+        tracing::warn!(member = %desired.member, claimed = whose(user).is_some(), "SFTPGo's account of this name names another member");
         return Ok(None);
     }
     if !is_there {
-        return Ok(Some(wish.new_account()));
+        return Ok(Some(desired.new_account()));
     }
-    Ok((!wish.differences(user).is_empty()).then(|| wish.applied_to(user)))
+    Ok((!desired.differences(user).is_empty()).then(|| desired.applied_to(user)))
 }
 
 /// Is this the account of a member who is gone for good?
@@ -107,11 +107,11 @@ async fn is_of_erased(app: &App, user: &Account) -> Result<bool> {
 
 /// The member with this SFTPGo name, and its desired account.
 async fn find(app: &App, name: &str) -> Result<Option<(Member, DesiredAccount)>> {
-    let (bases, name) = (DesiredStateInputs::from_app(app), name.to_owned());
+    let (inputs, name) = (DesiredStateInputs::from_app(app), name.to_owned());
     let look = move |r: &Reader<'_>| {
         let Some(member) = members::find_known(r, members::SFTPGO, &name)? else { return Ok(None) };
-        let wish = bases.desired_account(r, &member, name)?;
-        Ok(is_folder(&wish.username).then_some((member, wish)))
+        let desired = inputs.desired_account(r, &member, name)?;
+        Ok(is_folder(&desired.username).then_some((member, desired)))
     };
     app.read(look).await
 }

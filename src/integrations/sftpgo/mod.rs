@@ -85,47 +85,47 @@ type Followed = Result<Option<&'static str>, ClientError>;
 async fn follow(app: &App, member: MemberId) -> Result<Followed> {
     let mut turn = Connection::begin(app).await;
     // Read once it is our turn: who waited for it may have waited long.
-    let bases = account::DesiredStateInputs::from_app(app);
-    let wish = app
+    let inputs = account::DesiredStateInputs::from_app(app);
+    let desired = app
         .read(move |r| match (members::find(r, member)?, members::name_at_sftpgo(r, member)?) {
-            (Some(member), Some(name)) => bases.desired_account(r, &member, name).map(Some),
+            (Some(member), Some(name)) => inputs.desired_account(r, &member, name).map(Some),
             _ => Ok(None),
         })
         .await?;
-    match wish {
-        Some(wish) => Ok(bring_in_line(&mut turn, &wish).await),
+    match desired {
+        Some(desired) => Ok(bring_in_line(&mut turn, &desired).await),
         None => Ok(Ok(Some("the member has no name at SFTPGo"))),
     }
 }
 
 /// Creates or updates an account to its desired state.
-async fn bring_in_line(turn: &mut Connection<'_>, wish: &DesiredAccount) -> Followed {
-    if !is_folder(&wish.username) {
+async fn bring_in_line(turn: &mut Connection<'_>, desired: &DesiredAccount) -> Followed {
+    if !is_folder(&desired.username) {
         return Err(ClientError::Refused("the name cannot be that of a folder".into()));
     }
-    let found = match turn.find(&wish.username).await? {
+    let found = match turn.find(&desired.username).await? {
         Some(user) => Some(user),
-        None if !wish.is_active => return Ok(Some("there is no account that could be switched off")),
-        None => match turn.create(&wish.new_account()).await? {
+        None if !desired.is_active => return Ok(Some("there is no account that could be switched off")),
+        None => match turn.create(&desired.new_account()).await? {
             true => return Ok(None),
             // Somebody else was faster: what is there now is followed.
-            false => turn.find(&wish.username).await?,
+            false => turn.find(&desired.username).await?,
         },
     };
     let Some(user) = found else { return Err(ClientError::later("an account is there and is not, as it says")) };
-    if wish.is_anothers(&user) {
+    if desired.is_anothers(&user) {
         return Err(ClientError::Refused(
             "an account of this name exists and names another member in additional_info: clear that, or choose another \
              name"
                 .into(),
         ));
     }
-    let differences = wish.differences(&user);
+    let differences = desired.differences(&user);
     if differences.is_empty() {
         return Ok(Some("the account was in line already"));
     }
-    let is_limited = !wish.has_room && differences.iter().any(|difference| difference.field == "permissions");
-    turn.put(&wish.username, &wish.applied_to(&user), !wish.is_active || is_limited).await?;
+    let is_limited = !desired.has_room && differences.iter().any(|difference| difference.field == "permissions");
+    turn.put(&desired.username, &desired.applied_to(&user), !desired.is_active || is_limited).await?;
     Ok(None)
 }
 

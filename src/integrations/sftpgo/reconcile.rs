@@ -60,44 +60,44 @@ pub struct Repaired {
 pub async fn compare(app: &App) -> Result<Drift> {
     require_configured(&app.config)?;
     let users = list(app).await?;
-    let (bases, claims) = (DesiredStateInputs::from_app(app), claims(app, &users));
+    let (inputs, claims) = (DesiredStateInputs::from_app(app), claims(app, &users));
     let find = move |r: &Reader<'_>| {
         let known = members::list_at_sftpgo(r)?;
-        let wishes = known.into_iter().map(|(name, member)| Ok((name.clone(), bases.desired_account(r, &member, name)?)));
-        let wishes = wishes.collect::<Result<HashMap<_, _>>>()?;
+        let desired_accounts = known.into_iter().map(|(name, member)| Ok((name.clone(), inputs.desired_account(r, &member, name)?)));
+        let desired_accounts = desired_accounts.collect::<Result<HashMap<_, _>>>()?;
         let mut orphaned = Vec::new();
         for (member, name) in claims {
-            if !wishes.contains_key(&name) && members::find(r, member)?.is_some_and(|member| member.is_erased()) {
+            if !desired_accounts.contains_key(&name) && members::find(r, member)?.is_some_and(|member| member.is_erased()) {
                 orphaned.push((member, name));
             }
         }
-        Ok((wishes, orphaned))
+        Ok((desired_accounts, orphaned))
     };
     // Read after the users: who was made meanwhile is missing, and is looked for again before anything is done.
-    let (wishes, orphaned) = app.read(find).await?;
-    let mut drift = Drift { members: wishes.len(), users: users.len(), orphaned, ..Drift::default() };
+    let (desired_accounts, orphaned) = app.read(find).await?;
+    let mut drift = Drift { members: desired_accounts.len(), users: users.len(), orphaned, ..Drift::default() };
     let names: HashSet<&str> = users.iter().map(name_of).collect();
     let mut missing: Vec<&DesiredAccount> =
-        wishes.values().filter(|wish| wish.is_active && !names.contains(wish.username.as_str())).collect();
+        desired_accounts.values().filter(|desired| desired.is_active && !names.contains(desired.username.as_str())).collect();
     missing.sort_by(|left, right| left.username.cmp(&right.username));
-    drift.missing = missing.into_iter().map(|wish| (wish.member, wish.username.clone())).collect();
+    drift.missing = missing.into_iter().map(|desired| (desired.member, desired.username.clone())).collect();
     for user in &users {
         let name = name_of(user);
-        let Some(wish) = wishes.get(name) else {
+        let Some(desired) = desired_accounts.get(name) else {
             if !drift.orphaned.iter().any(|(_, orphan)| orphan == name) {
                 drift.foreign.push(name.to_owned());
             }
             continue;
         };
-        if wish.is_anothers(user) {
-            drift.conflicts.push((wish.member, name.to_owned()));
+        if desired.is_anothers(user) {
+            drift.conflicts.push((desired.member, name.to_owned()));
             continue;
         }
-        for difference in wish.differences(user).into_iter().chain(wish.usage_difference(user)) {
-            drift.differing.push((wish.member, name.to_owned(), difference));
+        for difference in desired.differences(user).into_iter().chain(desired.usage_difference(user)) {
+            drift.differing.push((desired.member, name.to_owned(), difference));
         }
     }
-    drift.desired = wishes;
+    drift.desired = desired_accounts;
     Ok(drift)
 }
 
@@ -139,7 +139,7 @@ pub async fn reconcile(app: &App, caller: &Identity, is_dry: bool) -> Result<Rep
     }
     for (member, name) in to_repair(&found.drift) {
         let outcome = match found.drift.desired.get(&name) {
-            Some(wish) => repair(app, wish).await?,
+            Some(desired) => repair(app, desired).await?,
             None => erase(app, member, &name).await,
         };
         match outcome {
@@ -179,15 +179,15 @@ fn to_repair(drift: &Drift) -> Vec<(MemberId, String)> {
 }
 
 /// Brings one account in line with what its rows say now.
-async fn repair(app: &App, wish: &DesiredAccount) -> Result<Followed> {
+async fn repair(app: &App, desired: &DesiredAccount) -> Result<Followed> {
     let mut turn = Connection::begin(app).await;
-    let (bases, name) = (DesiredStateInputs::from_app(app), wish.username.clone());
+    let (inputs, name) = (DesiredStateInputs::from_app(app), desired.username.clone());
     let look = move |r: &Reader<'_>| match members::find_known(r, members::SFTPGO, &name)? {
-        Some(member) => bases.desired_account(r, &member, name).map(Some),
+        Some(member) => inputs.desired_account(r, &member, name).map(Some),
         None => Ok(None),
     };
     Ok(match app.read(look).await? {
-        Some(wish) => bring_in_line(&mut turn, &wish).await,
+        Some(desired) => bring_in_line(&mut turn, &desired).await,
         None => Ok(Some("the name is no member's any more")),
     })
 }

@@ -62,18 +62,18 @@ const ACTION: &str = "member.follow_wordpress";
 /// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
 /// here twice. An administrator links the two, or the person's own sign-in tells.
 pub async fn sync_member(app: &Arc<App>, caller: &Identity, person: WordPressUser, effect: Effect) -> Result<AccountOutcome> {
-    let arrival = Arc::new(external_user_of(app, person));
-    let subject = arrival.subject.clone();
+    let external_user = Arc::new(external_user_of(app, person));
+    let subject = external_user.subject.clone();
     let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
     let id = known.map_or_else(MemberId::new, |member| member.id);
     let mut tries = 0;
     loop {
         tries += 1;
-        let advice = ask_mappers(app, id, &arrival, tries).await?;
-        let (arrival, members_max) = (arrival.clone(), app.config.members_max);
+        let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
+        let (external_user, members_max) = (external_user.clone(), app.config.members_max);
         let followed = settle(app, caller, effect, move |t| {
-            let Some(plans) = advice.plans(t, id, &arrival)? else { return Ok(Changed::nothing(None)) };
-            Ok(synced(t, id, &arrival, plans, members_max)?.map(Some))
+            let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::nothing(None)) };
+            Ok(synced(t, id, &external_user, plans, members_max)?.map(Some))
         });
         if let Some(outcome) = followed.await? {
             return Ok(outcome);
@@ -84,15 +84,15 @@ pub async fn sync_member(app: &Arc<App>, caller: &Identity, person: WordPressUse
 fn synced(
     t: &Transaction<'_>,
     id: MemberId,
-    arrival: &ExternalUser,
+    external_user: &ExternalUser,
     plans: Plans,
     members_max: u64,
 ) -> Result<Changed<AccountOutcome>> {
-    let member = match members::find_known(t, WORDPRESS, &arrival.subject)? {
+    let member = match members::find_known(t, WORDPRESS, &external_user.subject)? {
         Some(member) if !member.is_active() => {
             return Ok(Changed::nothing(AccountOutcome::Left(member.id, "is not active here")));
         }
-        Some(member) if is_other_person(t, &member, arrival)? => {
+        Some(member) if is_other_person(t, &member, external_user)? => {
             let why = "has another username and e-mail: WordPress gave the number out again";
             return Ok(Changed::nothing(AccountOutcome::Left(member.id, why)));
         }
@@ -102,21 +102,21 @@ fn synced(
             return Ok(Changed::nothing(outcome));
         }
         Some(member) => Some(member),
-        None => match namesake(t, arrival)? {
+        None => match namesake(t, external_user)? {
             Some(other) => return Ok(Changed::nothing(AccountOutcome::Unlinked(other))),
             None => None,
         },
     };
-    let kept = member.map(|member| differing(&member, arrival)).unwrap_or_default();
-    Ok(apply(t, id, arrival, plans, members_max)?.map(|welcomed| match welcomed.is_new {
+    let kept = member.map(|member| differing(&member, external_user)).unwrap_or_default();
+    Ok(apply(t, id, external_user, plans, members_max)?.map(|provisioned| match provisioned.is_new {
         true => AccountOutcome::New(id),
-        false => AccountOutcome::Known { member: id, changed: welcomed.fields, kept },
+        false => AccountOutcome::Known { member: id, changed: provisioned.fields, kept },
     }))
 }
 
 /// A member who has the username or the e-mail of an account that is nobody's yet.
-fn namesake(t: &Transaction<'_>, arrival: &ExternalUser) -> Result<Option<MemberId>> {
-    for name in [&arrival.username, &arrival.email].into_iter().flatten().filter(|name| !name.is_empty()) {
+fn namesake(t: &Transaction<'_>, external_user: &ExternalUser) -> Result<Option<MemberId>> {
+    for name in [&external_user.username, &external_user.email].into_iter().flatten().filter(|name| !name.is_empty()) {
         // A registration that nobody proved stands in nobody's way.
         if let Some(found) = members::find_login(t, name)?.filter(|found| found.member.status != "pending") {
             return Ok(Some(found.member.id));
@@ -126,15 +126,15 @@ fn namesake(t: &Transaction<'_>, arrival: &ExternalUser) -> Result<Option<Member
 }
 
 /// Names that a member has otherwise than its account.
-fn differing(member: &Member, arrival: &ExternalUser) -> Vec<&'static str> {
+fn differing(member: &Member, external_user: &ExternalUser) -> Vec<&'static str> {
     let differs = |own: &Option<String>, there: &Option<String>| {
         let there = there.as_deref().map(members::folded).filter(|text| !text.is_empty());
         own.as_deref().map(members::folded).zip(there).is_some_and(|(own, there)| own != there)
     };
     let names = [
-        ("username", differs(&member.username, &arrival.username)),
-        ("email", differs(&member.email, &arrival.email)),
-        ("display_name", differs(&member.display_name, &arrival.display_name)),
+        ("username", differs(&member.username, &external_user.username)),
+        ("email", differs(&member.email, &external_user.email)),
+        ("display_name", differs(&member.display_name, &external_user.display_name)),
     ];
     names.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
@@ -159,10 +159,10 @@ pub async fn suspend(app: &Arc<App>, caller: &Identity, id: u64, effect: Effect)
             }
             Err(error) => return Err(error),
         };
-        let seats = t.snapshot().tenants().filter(|tenant| tenant.set_of(member.id).is_some());
-        let plans = seats.map(|tenant| (tenant.id, Plan::none(Source::Wordpress))).collect();
-        let (entries, seats) = apply_role_plans(t, member.id, plans)?;
-        changes.extend(seats);
+        let memberships = t.snapshot().tenants().filter(|tenant| tenant.set_of(member.id).is_some());
+        let plans = memberships.map(|tenant| (tenant.id, Plan::none(Source::Wordpress))).collect();
+        let (entries, memberships) = apply_role_plans(t, member.id, plans)?;
+        changes.extend(memberships);
         let after = json!({"status": "suspended", "provider": WORDPRESS, "gone": true});
         let changed = Changed::new(AccountOutcome::Gone(member.id), Entry::new("member", member.id).after(after));
         let mut suspended = members::member_event(t, EventKind::MemberSuspended, member.id);
@@ -250,12 +250,12 @@ pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
 
 /// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings
 /// name no administrator to ask as, with what the hint says.
-pub async fn handle_events(app: &Arc<App>, caller: &Identity, hints: Vec<UserEvent>) -> Result<BTreeMap<u64, AccountOutcome>> {
-    let office = AdminClient::from_config(app);
+pub async fn handle_events(app: &Arc<App>, caller: &Identity, events: Vec<UserEvent>) -> Result<BTreeMap<u64, AccountOutcome>> {
+    let admin_client = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();
-    for UserEvent { id, said } in hints {
-        let present = match &office {
-            Some(office) => office.find(id).await?,
+    for UserEvent { id, said } in events {
+        let present = match &admin_client {
+            Some(admin_client) => admin_client.find(id).await?,
             None => Ok(said),
         };
         let outcome = match present {

@@ -76,17 +76,17 @@ pub struct CompareResult {
 }
 
 /// Compares, and brings the members in line unless it is a dry run.
-pub async fn compare(app: &Arc<App>, caller: &Identity, wish: CompareOptions) -> Result<CompareResult> {
-    let Some(office) = AdminClient::from_config(app) else {
+pub async fn compare(app: &Arc<App>, caller: &Identity, options: CompareOptions) -> Result<CompareResult> {
+    let Some(admin_client) = AdminClient::from_config(app) else {
         let message = "set wordpress.url, wordpress.username and wordpress.password_file";
         return Err(Error::new(ErrorCode::WordPressNotConfigured).with_message(message));
     };
-    office.check_credentials().await?;
-    let mut found = CompareResult { next: Some(wish.from), ..CompareResult::default() };
-    for _ in 0..wish.pages {
+    admin_client.check_credentials().await?;
+    let mut found = CompareResult { next: Some(options.from), ..CompareResult::default() };
+    for _ in 0..options.pages {
         found.next = match found.next {
-            Some(CompareCursor::Page(page)) => Some(scan(app, caller, &office, (page, wish.effect), &mut found).await?),
-            Some(CompareCursor::Known(after)) => confirm(app, caller, &office, (after, wish), &mut found).await?,
+            Some(CompareCursor::Page(page)) => Some(scan(app, caller, &admin_client, (page, options.effect), &mut found).await?),
+            Some(CompareCursor::Known(after)) => confirm(app, caller, &admin_client, (after, options), &mut found).await?,
             None => return Ok(found),
         };
     }
@@ -97,11 +97,11 @@ pub async fn compare(app: &Arc<App>, caller: &Identity, wish: CompareOptions) ->
 async fn scan(
     app: &Arc<App>,
     caller: &Identity,
-    office: &AdminClient<'_>,
+    admin_client: &AdminClient<'_>,
     (page, effect): (u64, Effect),
     found: &mut CompareResult,
 ) -> Result<CompareCursor> {
-    let all = office.page(page).await?;
+    let all = admin_client.page(page).await?;
     let is_last = all.len() < PAGE;
     found.looked_at += all.len() as u64;
     let mut people = Vec::new();
@@ -140,22 +140,22 @@ fn is_news(outcome: &AccountOutcome) -> bool {
 async fn confirm(
     app: &Arc<App>,
     caller: &Identity,
-    office: &AdminClient<'_>,
-    (after, wish): (u64, CompareOptions),
+    admin_client: &AdminClient<'_>,
+    (after, options): (u64, CompareOptions),
     found: &mut CompareResult,
 ) -> Result<Option<CompareCursor>> {
     let known = app.read(move |r: &Reader<'_>| members::list_numbers_at(r, WORDPRESS, after, PAGE)).await?;
     let Some(last) = known.last().copied() else { return Ok(None) };
-    let there = office.among(&known).await?;
+    let there = admin_client.among(&known).await?;
     for id in known.into_iter().filter(|id| !there.contains(id)) {
         // The list may be wrong about one: WordPress is asked for this very number.
-        if !matches!(office.find(id).await?, Ok(None)) {
+        if !matches!(admin_client.find(id).await?, Ok(None)) {
             continue;
         }
         let gone = found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, AccountOutcome::Gone(_))).count() as u64;
-        let effect = if gone < wish.gone_max { wish.effect } else { Effect::DryRun };
+        let effect = if gone < options.gone_max { options.effect } else { Effect::DryRun };
         match suspend(app, caller, id, effect).await? {
-            AccountOutcome::Gone(_) if gone >= wish.gone_max => found.gone_kept.push(id),
+            AccountOutcome::Gone(_) if gone >= options.gone_max => found.gone_kept.push(id),
             outcome if is_news(&outcome) => found.outcomes.push((id, outcome)),
             _ => {}
         }

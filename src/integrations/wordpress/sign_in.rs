@@ -29,7 +29,7 @@ pub async fn sign_in(app: &Arc<App>, visitor: &Visitor, login: &str, application
     }
     let folded = members::folded(login);
     // Accounts there are not those here: failures at one say nothing of the other.
-    let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.exchange.address);
+    let attempt = Attempt::new(&format!("{WORDPRESS} {folded}"), visitor.context.address);
     app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     // Limited concurrency: parallel guesses must wait for the results of earlier ones, which are counted.
     let turn = TURNS.acquire().await;
@@ -61,7 +61,7 @@ pub async fn sign_in_with_ticket(app: &Arc<App>, visitor: &Visitor, ticket: &str
 }
 
 async fn enter(app: &Arc<App>, visitor: &Visitor, person: WordPressUser) -> Result<Tokens> {
-    let member = provision(app, &visitor.exchange, external_user_of(app, person)).await?;
+    let member = provision(app, &visitor.context, external_user_of(app, person)).await?;
     open(app, visitor, member, WORDPRESS, FactorsShown::OneFactor).await
 }
 

@@ -62,7 +62,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
     let mut open = Vec::new();
     for text in &makers {
         let maker = Maker::parse(Some(text));
-        open.extend(store::list_open(w, &maker)?.into_iter().map(|promise| (maker.clone(), promise)));
+        open.extend(store::list_open(w, &maker)?.into_iter().map(|deferred_grant| (maker.clone(), deferred_grant)));
     }
     for member in grown {
         let keys = store::list_keys_of(w, member)?;
@@ -71,7 +71,7 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
         open.extend(given.filter(|(maker, _)| !is_there(maker)));
     }
     // What this very change makes was looked at when it was made.
-    open.retain(|(_, promise)| match promise {
+    open.retain(|(_, deferred_grant)| match deferred_grant {
         Open::Key { id, .. } => before.api_key(*id).is_some(),
         Open::Password { member } => before.member_state(*member).is_some(),
         _ => true,
@@ -80,17 +80,17 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
 }
 
 /// Withdraws those that their maker may not give any more; the features take away what they keep of them.
-pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Maker, Open)>) -> Result<Vec<Entry>> {
+pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, deferred_grants: Vec<(Maker, Open)>) -> Result<Vec<Entry>> {
     let (w, before) = (&**t, t.snapshot());
     let mut entries = Vec::new();
-    for (maker, open) in promises {
+    for (maker, open) in deferred_grants {
         let rights = match &open {
             Open::Link { member, .. } | Open::Key { member, .. } | Open::Password { member } => {
                 crate::kernel::authz::store::rights_of(w, *member)?
             }
             _ => Vec::new(),
         };
-        let promise = match &open {
+        let deferred_grant = match &open {
             Open::Invitation { organization, role, .. } => DeferredGrant::Invitation { tenant: *organization, role: *role },
             Open::Link { member, is_welcome: true, .. } => DeferredGrant::Welcome { member: *member, rights: &rights },
             Open::Link { member, .. } => DeferredGrant::PasswordLink { member: *member, rights: &rights },
@@ -103,7 +103,7 @@ pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, promises: Vec<(Mak
                 continue;
             }
         };
-        if require_kept(after, &maker, promise, w.now()).is_ok() {
+        if require_kept(after, &maker, deferred_grant, w.now()).is_ok() {
             continue;
         }
         let why = serde_json::json!({"withdrawn": "its maker may not give it any more"});

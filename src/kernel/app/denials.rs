@@ -43,17 +43,17 @@ pub fn shown(path: &str) -> Cow<'_, str> {
 
 impl App {
     /// Records that a caller was refused a change; repeats within a minute are one row.
-    pub async fn record_denial(&self, exchange: &RequestContext, action: &str, word: &str) -> Result<()> {
-        let (kind, name) = exchange.actor();
-        let tenant = exchange.tenant.get().copied();
+    pub async fn record_denial(&self, context: &RequestContext, action: &str, word: &str) -> Result<()> {
+        let (kind, name) = context.actor();
+        let tenant = context.tenant.get().copied();
         let Some(repeats) = self.denials.count((format!("{kind} {name}"), action.to_owned(), tenant), Timestamp::now())
         else {
             return Ok(());
         };
-        let (request_id, action) = (exchange.request_id.clone(), action.to_owned());
-        let address = exchange.address.map_or_else(|| "unknown".into(), |address| address.to_string());
+        let (request_id, action) = (context.request_id.clone(), action.to_owned());
+        let address = context.address.map_or_else(|| "unknown".into(), |address| address.to_string());
         let after = serde_json::json!({"detail": word, "repeats_before": repeats});
-        let entry = Entry::new("path", shown(&exchange.path)).within(tenant).after(after);
+        let entry = Entry::new("path", shown(&context.path)).within(tenant).after(after);
         self.write_unaudited(move |w| {
             audit_log::record(w, (kind, &name), (&request_id, &address), &action, Outcome::Denied, &entry)
         })

@@ -141,8 +141,8 @@ impl App {
         let decision = decide(snapshot, question);
         self.metrics.count_decision(decision.reason.as_str());
         if self.is_logged(decision.allow, false) {
-            let verdict = Evaluation::without_plugins(decision, PluginStage::NoneBound);
-            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &verdict));
+            let evaluation = Evaluation::without_plugins(decision, PluginStage::NoneBound);
+            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &evaluation));
         }
         decision
     }
@@ -161,15 +161,15 @@ impl App {
         let base = decide(snapshot, question);
         let now = Timestamp::now();
         let tenant = question.tenant.filter(|_| has_authorizers(snapshot, question.tenant));
-        let verdict = match tenant.and_then(|id| snapshot.tenant(id)) {
+        let evaluation = match tenant.and_then(|id| snapshot.tenant(id)) {
             Some(tenant) => self.consult_plugins(snapshot, tenant, question, base, (facts, now, spent)).await,
             None => Evaluation::without_plugins(base, PluginStage::NoneBound),
         };
-        self.metrics.count_decision(verdict.decision.reason.as_str());
-        if self.is_logged(verdict.decision.allow, verdict.plugins.iter().any(|asked| asked.differed)) {
-            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, now, &verdict));
+        self.metrics.count_decision(evaluation.decision.reason.as_str());
+        if self.is_logged(evaluation.decision.allow, evaluation.plugins.iter().any(|asked| asked.differed)) {
+            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, now, &evaluation));
         }
-        verdict
+        evaluation
     }
 
     async fn consult_plugins(
@@ -180,25 +180,25 @@ impl App {
         base: Decision,
         (facts, now, spent): (&RequestFacts, Timestamp, &Arc<Spent>),
     ) -> Evaluation {
-        let matter = ResolvedRequest::resolve(snapshot, question);
+        let resolved = ResolvedRequest::resolve(snapshot, question);
         let rules = || tenant.plugins().iter().filter(|binding| binding.exports.authorizer);
         let in_force = || rules().filter(|binding| binding.mode == Mode::Enforce);
-        let is_covered = in_force().any(|binding| matter.is_covered_by(binding));
+        let is_covered = in_force().any(|binding| resolved.is_covered_by(binding));
         let idle = match in_force().next() {
             None => PluginStage::NoneBound,
-            Some(_) if !matter.consults_plugins(base.reason) => PluginStage::NotAsked,
+            Some(_) if !resolved.consults_plugins(base.reason) => PluginStage::NotAsked,
             Some(_) if !is_covered => PluginStage::NotCovered,
             Some(_) => PluginStage::NotAsked,
         };
-        if !matter.consults_plugins(base.reason) {
+        if !resolved.consults_plugins(base.reason) {
             return Evaluation::without_plugins(base, idle);
         }
-        let input = input_of(snapshot, question, &matter, base.reason, facts, now);
+        let input = input_of(snapshot, question, &resolved, base.reason, facts, now);
         // A quarantined plugin is not called: in shadow mode it is skipped, in enforce mode it denies.
         let watched: Vec<&Binding> =
             rules().filter(|binding| binding.mode == Mode::Shadow && !binding.live.is_quarantined()).collect();
         let mut asked: Vec<(&Binding, PluginAnswer)> = Vec::new();
-        for binding in in_force().filter(|binding| matter.consults(base.reason, binding)) {
+        for binding in in_force().filter(|binding| resolved.consults(base.reason, binding)) {
             let answer = self.call_authorizer(tenant, binding, &input, spent).await;
             let settles = matches!(answer.said(), Some(PluginEffect::Deny | PluginEffect::Failed));
             asked.push((binding, answer));
@@ -217,7 +217,7 @@ impl App {
         };
         let mut plugins: Vec<PluginAnswer> = Vec::new();
         for binding in watched {
-            let mut answer = match matter.consults(base.reason, binding) {
+            let mut answer = match resolved.consults(base.reason, binding) {
                 true => self.call_authorizer(tenant, binding, &input, spent).await,
                 false => uncalled(binding),
             };
@@ -266,7 +266,7 @@ fn uncalled(binding: &Binding) -> PluginAnswer {
 pub fn input_of(
     snapshot: &Snapshot,
     question: &AccessRequest<'_>,
-    matter: &ResolvedRequest<'_>,
+    resolved: &ResolvedRequest<'_>,
     base: Reason,
     facts: &RequestFacts,
     now: Timestamp,
@@ -277,18 +277,18 @@ pub fn input_of(
     roles.sort_unstable();
     let mut context = Vec::with_capacity(8 + facts.0.len());
     let mut add = |name: &str, values: Vec<String>| context.push(Claim { name: name.to_owned(), values });
-    add("question", vec![matter.kind.as_str().to_owned()]);
+    add("question", vec![resolved.kind.as_str().to_owned()]);
     add("base", vec![if base.allows() { "allow" } else { "deny" }.to_owned()]);
-    if let Some(app) = &matter.app {
+    if let Some(app) = &resolved.app {
         add("app", vec![app.to_string()]);
     }
-    if !matter.permissions.is_empty() {
-        add("permission", matter.permissions.iter().map(ToString::to_string).collect());
+    if !resolved.permissions.is_empty() {
+        add("permission", resolved.permissions.iter().map(ToString::to_string).collect());
     }
     if let Some(tenant) = tenant {
         add("org_code", vec![tenant.org_code.to_string()]);
     }
-    if let Some(right) = &matter.right {
+    if let Some(right) = &resolved.right {
         add("scope_type", vec![right.scope_type.to_owned()]);
         add("scope_id", vec![right.scope_id.to_owned()]);
         add("module", vec![right.module.to_owned()]);
@@ -301,8 +301,8 @@ pub fn input_of(
         tenant: question.tenant.map(|id| id.to_string()).unwrap_or_default(),
         subject: question.member.to_string(),
         roles,
-        action: matter.action.to_owned(),
-        path: matter.path.to_string(),
+        action: resolved.action.to_owned(),
+        path: resolved.path.to_string(),
         context,
     }
 }

@@ -148,9 +148,9 @@ impl LogEntry {
         question: &AccessRequest<'_>,
         facts: &RequestFacts,
         at: Timestamp,
-        verdict: &Evaluation,
+        evaluation: &Evaluation,
     ) -> Self {
-        let heard = verdict.plugins.iter().map(|asked| PluginTrace {
+        let heard = evaluation.plugins.iter().map(|asked| PluginTrace {
             name: asked.name.to_string(),
             version: asked.version,
             sha256: hex::encode(asked.sha256),
@@ -161,7 +161,7 @@ impl LogEntry {
             differed: asked.differed,
         });
         let of_tenant = AccessRequest { with_platform: false, ..*question };
-        let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != verdict.base;
+        let is_of_site = question.with_platform && decide(snapshot, &of_tenant).reason != evaluation.base;
         let (facts, left_out) = within_bytes(facts);
         Self {
             at,
@@ -171,9 +171,9 @@ impl LogEntry {
             ask: OwnedTarget::of(question.target),
             facts,
             left_out,
-            base: verdict.base,
-            allow: verdict.decision.allow,
-            reason: verdict.decision.reason,
+            base: evaluation.base,
+            allow: evaluation.decision.allow,
+            reason: evaluation.decision.reason,
             heard: heard.collect(),
             is_of_site,
         }
@@ -186,18 +186,18 @@ impl LogEntry {
         self.left_out.truncate(LEFT_OUT_MAX);
         self.left_out.extend(self.ask.shorten().into_iter().map(str::to_owned));
         let question = AccessRequest { tenant: self.tenant, member: self.member, with_platform: true, target: self.ask.ask() };
-        let matter = ResolvedRequest::resolve(&self.snapshot, &question);
-        let input = input_of(&self.snapshot, &question, &matter, self.base, &self.facts, self.at);
+        let resolved = ResolvedRequest::resolve(&self.snapshot, &question);
+        let input = input_of(&self.snapshot, &question, &resolved, self.base, &self.facts, self.at);
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());
         Row {
             at: self.at,
             epoch: self.snapshot.epoch,
             organization: self.tenant.filter(|_| !self.is_of_site),
             member: self.member,
-            kind: matter.kind.as_str().to_owned(),
+            kind: resolved.kind.as_str().to_owned(),
             input: json(serde_json::to_string(&input)),
             left_out: json(serde_json::to_string(&self.left_out)),
-            asks_plugins: matter.consults_plugins(self.base),
+            asks_plugins: resolved.consults_plugins(self.base),
             base: self.base.as_str().to_owned(),
             allow: self.allow,
             reason: self.reason.as_str().to_owned(),

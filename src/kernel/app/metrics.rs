@@ -262,18 +262,18 @@ pub fn render(app: &App) -> Result<String> {
 }
 
 /// What is in force now, and what it has done.
-fn count_plugins(figures: &Metrics, snapshot: &Snapshot) {
-    figures.plugin_runs.reset();
+fn count_plugins(metrics: &Metrics, snapshot: &Snapshot) {
+    metrics.plugin_runs.reset();
     let (mut in_force, mut quarantined) = (0, 0);
     for binding in snapshot.tenants().flat_map(|tenant| tenant.plugins().iter()) {
         in_force += 1;
         quarantined += i64::from(binding.live.is_quarantined());
         let sha256 = hex::encode(binding.sha256);
         for (outcome, count) in binding.live.look(|seen| seen.outcomes.clone()) {
-            let runs = figures.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
+            let runs = metrics.plugin_runs.with_label_values(&[sha256.as_str(), outcome]);
             runs.add(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
-    figures.gauges.plugins_in_force.set(in_force);
-    figures.gauges.plugins_quarantined.set(quarantined);
+    metrics.gauges.plugins_in_force.set(in_force);
+    metrics.gauges.plugins_quarantined.set(quarantined);
 }

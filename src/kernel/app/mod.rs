@@ -81,7 +81,7 @@ pub struct App {
     pub host: Host,
     /// Notified when there are new deliveries.
     pub outbox: tokio::sync::Notify,
-    neighbours: ExternalTargets,
+    targets: ExternalTargets,
     /// What the features have to do with the changes of others.
     features: &'static Features,
     /// The decision log.
@@ -242,7 +242,7 @@ impl App {
             .await?;
         db.mark(State::Idle).await?;
         let keys = keys::keys_of(&keys, &config)?;
-        let (sealer, neighbours) = (Sealer::new(server_key), ExternalTargets::from_config(&config));
+        let (sealer, targets) = (Sealer::new(server_key), ExternalTargets::from_config(&config));
         Ok(Arc::new(Self {
             db,
             guard: Arc::new(Guard::new(cell, keys, &config)),
@@ -257,7 +257,7 @@ impl App {
             hash_kinds: HashKinds::default(),
             config: Arc::new(config),
             outbox: tokio::sync::Notify::new(),
-            neighbours,
+            targets,
             features,
             sealer,
             encryption,
@@ -280,7 +280,7 @@ impl App {
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = RequestContext::current().map_or_else(ReaderShare::of_server, |exchange| exchange.turn(&self.snapshot()));
+        let turn = RequestContext::current().map_or_else(ReaderShare::of_server, |context| context.turn(&self.snapshot()));
         self.db.read(turn, query).await
     }
 
@@ -309,11 +309,11 @@ impl App {
     ) -> Result<Committed<T>> {
         self.require_policy().await?;
         let (caller, features) = (caller.clone(), self.features);
-        let (neighbours, encryption) = (self.neighbours, self.encryption.clone());
+        let (targets, encryption) = (self.targets, self.encryption.clone());
         let (committed, addressed) = self
             .db
             .write(move |w, snapshot| {
-                apply((w, &encryption, features), snapshot, neighbours, (&caller, action), change)
+                apply((w, &encryption, features), snapshot, targets, (&caller, action), change)
             })
             .await?;
         if addressed > 0 {
@@ -482,7 +482,7 @@ pub fn is_setup_token(r: &Reader<'_>, offered: &str) -> Result<bool> {
 fn apply<T>(
     (w, encryption, features): (&Writer<'_>, &Encryption, &'static Features),
     snapshot: &mut Snapshot,
-    neighbours: ExternalTargets,
+    targets: ExternalTargets,
     (caller, action): (&Identity, &'static str),
     change: impl FnOnce(&Transaction<'_>, &Identity) -> Result<Changed<T>>,
 ) -> Result<(Committed<T>, usize)> {
@@ -500,22 +500,22 @@ fn apply<T>(
     let request_id = &caller.context.request_id;
     let mut addressed = 0;
     for event in &events {
-        addressed += outbox::record(w, neighbours, request_id, event)?;
+        addressed += outbox::record(w, targets, request_id, event)?;
     }
     if policy.is_empty() {
         return Ok((Committed { answer, epoch: snapshot.epoch }, addressed));
     }
     let epoch = snapshot.epoch + 1;
     site_store::raise_epoch(w, epoch)?;
-    let promises = deferred_grants::at_stake(w, snapshot, &policy)?;
-    if promises.is_empty() {
+    let deferred_grants = deferred_grants::at_stake(w, snapshot, &policy)?;
+    if deferred_grants.is_empty() {
         // From here on nothing can fail: the writer's snapshot must change only together with the rows.
         policy.into_iter().for_each(|change| snapshot.apply(change));
     } else {
         let mut after = snapshot.clone();
         policy.into_iter().for_each(|change| after.apply(change));
         let t = Transaction { writer: w, snapshot: &*snapshot, encryption, reactions, caused: RefCell::default() };
-        let entries = deferred_grants::withdraw(&t, &after, promises)?;
+        let entries = deferred_grants::withdraw(&t, &after, deferred_grants)?;
         let changes = t.caused.into_inner();
         entries.iter().try_for_each(|entry| audit_log::record_done(w, caller, "promise.withdraw", entry))?;
         changes.into_iter().for_each(|change| after.apply(change));

@@ -509,8 +509,8 @@ mod tests {
     #[tokio::test]
     async fn an_organization_s_comparison_leaves_all_others_alone() {
         let town = Town::of(5).await;
-        let seat = |organization| Change::Membership(organization, member(0), None);
-        town.damage(vec![seat(ACME), seat(BOLT), Change::Session(SESSION, None)]).await;
+        let membership = |organization| Change::Membership(organization, member(0), None);
+        town.damage(vec![membership(ACME), membership(BOLT), Change::Session(SESSION, None)]).await;
         assert!(town.app.reload(Some(ACME)).await.unwrap().changed);
         let has_seat = |organization| town.app.snapshot().tenant(organization).unwrap().set_of(member(0)).is_some();
         assert!(has_seat(ACME) && !has_seat(BOLT) && town.app.snapshot().session(SESSION).is_none());
@@ -585,9 +585,9 @@ mod tests {
         let other = town.clone();
         let comparisons = tokio::spawn(async move {
             for _ in 0..ROUNDS {
-                let seats = (0..SPOILT).map(|n| Change::Membership(ACME, member(n), None));
+                let memberships = (0..SPOILT).map(|n| Change::Membership(ACME, member(n), None));
                 let grants = (0..SPOILT).map(|n| Change::Grant(right(n), None));
-                other.damage(seats.chain(grants).collect()).await;
+                other.damage(memberships.chain(grants).collect()).await;
                 assert!(other.app.reload(None).await.unwrap().changed);
             }
         });

@@ -131,11 +131,11 @@ impl Guard {
 /// Authentication steps that need a write or a request to a provider. Implemented by the `sessions` feature.
 pub trait SessionBackend: Send + Sync {
     /// Goes on with a session whose access token has ended.
-    fn renew<'a>(&'a self, exchange: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named>;
+    fn renew<'a>(&'a self, context: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named>;
     /// The member of a provider's own access token.
-    fn foreign<'a>(&'a self, exchange: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
+    fn foreign<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
     /// Consumes an emergency key.
-    fn spend<'a>(&'a self, exchange: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
+    fn spend<'a>(&'a self, context: &'a Arc<RequestContext>, key: &'a Arc<ApiKey>) -> BoxFuture<'a, ()>;
 }
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -211,7 +211,7 @@ pub fn scheme_in(place: &'static str, name: &'static str, about: &'static str) -
 /// An unauthenticated caller: what the sign-in operations know of a request.
 #[derive(Debug, Clone)]
 pub struct Visitor {
-    pub exchange: Arc<RequestContext>,
+    pub context: Arc<RequestContext>,
     pub agent: String,
     /// Did another site's page make this request?
     pub is_cross_site: bool,
@@ -235,7 +235,7 @@ impl<'a> FromRequest<'a> for Visitor {
             guard.cookies.require_own_host(from)?;
         }
         Ok(Self {
-            exchange: context_of(request)?,
+            context: context_of(request)?,
             agent: agent.chars().take(AGENT_CHARACTERS_MAX).collect(),
             is_cross_site: guard.cookies.is_cross_site(from),
             keeps_cookies: matches!(from.fetch_site, Some("same-origin" | "same-site" | "none")),

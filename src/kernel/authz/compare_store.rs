@@ -60,7 +60,7 @@ pub fn page(r: &Reader<'_>, part: Part, organization: Option<OrganizationId>, af
         },
         Part::Roles => roles(r, organization, after),
         Part::Members => people(r, organization, after),
-        Part::Memberships => seats(r, organization, after),
+        Part::Memberships => memberships(r, organization, after),
         Part::Grants => grants(r, after),
         Part::Clients => clients(r, after),
         Part::Sessions => sessions(r, after),
@@ -159,18 +159,18 @@ const PAGE_OF_MEMBERSHIPS: &str = "
     order by organization_id, member_id
     limit :most";
 
-fn seats(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
+fn memberships(r: &Reader<'_>, only: Option<OrganizationId>, after: &Mark) -> Result<Page> {
     let place: Parameters<'_> =
         &[(":organization_id", &after.organization), (":member_id", &after.id), (":most", &limit(PAGE_ROWS))];
     let mut rows: Vec<(OrganizationId, MemberId)> =
         r.all(PAGE_OF_MEMBERSHIPS, place, |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.retain(|(organization, _)| only.is_none_or(|only| only == *organization));
-    let mut seats = Vec::with_capacity(rows.len());
+    let mut memberships = Vec::with_capacity(rows.len());
     for (organization, member) in rows {
         let mark = Mark { organization: *organization.0.as_bytes(), id: *member.0.as_bytes(), ..Mark::default() };
-        seats.push((mark, store::membership(r, organization, member)?));
+        memberships.push((mark, store::membership(r, organization, member)?));
     }
-    Ok(Page::of(seats))
+    Ok(Page::of(memberships))
 }
 
 const PAGE_OF_GRANTS: &str = "

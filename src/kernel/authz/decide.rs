@@ -145,22 +145,22 @@ pub fn decide(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Decision {
 }
 
 fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
-    let standing = match gates(snapshot, question) {
-        Ok(standing) => standing,
+    let subject = match gates(snapshot, question) {
+        Ok(subject) => subject,
         Err(gate) => return gate,
     };
     let by_role = |allowed: bool| if allowed { Reason::OkRole } else { Reason::NoPermission };
     match question.target {
         Target::Grant(right) => grant(snapshot, question, &right).map_or_else(|gate| gate, |_| Reason::OkGrant),
         Target::Operation(_) => Reason::OkRole,
-        Target::Builtin(own) => by_role(standing.holds(snapshot.catalog.index_of(own))),
-        Target::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| standing.holds(node.slot))),
+        Target::Builtin(own) => by_role(subject.holds(snapshot.catalog.index_of(own))),
+        Target::Permission(name) => by_role(snapshot.catalog.find(name).is_some_and(|node| subject.holds(node.slot))),
         Target::Route { app, method, path } => {
             let Some(path) = path::canonical(path) else { return Reason::PathNotCanonical };
             match snapshot.catalog.route(app, method, &path) {
                 RouteMatch::NoRoute => Reason::UnmappedRoute,
                 RouteMatch::OtherMethod(_) => Reason::MethodNotMapped,
-                RouteMatch::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| standing.holds(*slot))),
+                RouteMatch::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| subject.holds(*slot))),
             }
         }
     }
@@ -199,17 +199,17 @@ fn gates<'s>(snapshot: &'s Snapshot, question: &AccessRequest<'_>) -> Result<Sub
         return Err(Reason::TenantInactive);
     }
     let person = snapshot.member_state(question.member).ok_or(Reason::NotAMember)?;
-    let standing = Subject {
+    let subject = Subject {
         snapshot,
         set: tenant.and_then(|tenant| tenant.set_of(question.member)),
         administrator: question.with_platform.then_some(question.member),
         tenant: tenant.map(|tenant| tenant.id),
     };
-    let belongs = tenant.is_none() || standing.set.is_some() || reaches_everywhere(snapshot, question);
+    let belongs = tenant.is_none() || subject.set.is_some() || reaches_everywhere(snapshot, question);
     // Membership is checked first: the status of a non-member must not be visible to this tenant.
     match (belongs, person.status) {
         (false, _) => Err(Reason::NotAMember),
-        (true, Status::Active) => Ok(standing),
+        (true, Status::Active) => Ok(subject),
         (true, _) => Err(Reason::MemberInactive),
     }
 }
@@ -260,18 +260,18 @@ pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bo
 pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<PermissionIndex> {
     // Any permission serves to ask the gates.
     let question = AccessRequest { tenant: Some(tenant), member, with_platform, target: Target::Permission("") };
-    let Ok(standing) = gates(snapshot, &question) else { return Vec::new() };
-    snapshot.catalog.iter().map(|node| node.slot).filter(|slot| standing.holds(*slot)).collect()
+    let Ok(subject) = gates(snapshot, &question) else { return Vec::new() };
+    snapshot.catalog.iter().map(|node| node.slot).filter(|slot| subject.holds(*slot)).collect()
 }
 
 /// Explains a decision. Never part of the decision itself.
 pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation {
     let catalog = &*snapshot.catalog;
-    let mut witness = Explanation::default();
+    let mut explanation = Explanation::default();
     let slots: Vec<PermissionIndex> = match question.target {
         Target::Grant(right) => {
             if decide(snapshot, question).allow {
-                witness.grants = matching_grants(snapshot, question.member, &right).collect();
+                explanation.grants = matching_grants(snapshot, question.member, &right).collect();
             }
             Vec::new()
         }
@@ -280,27 +280,27 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
         Target::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
         Target::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
             Some(RouteMatch::Permissions(template, slots)) => {
-                witness.template = Some(template.to_owned());
+                explanation.template = Some(template.to_owned());
                 slots.concat()
             }
             Some(RouteMatch::OtherMethod(template)) => {
-                witness.template = Some(template.to_owned());
+                explanation.template = Some(template.to_owned());
                 Vec::new()
             }
             Some(RouteMatch::NoRoute) | None => Vec::new(),
         },
     };
     let open: Vec<PermissionIndex> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
-    witness.permissions = slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
+    explanation.permissions = slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
     let here = question.tenant.and_then(|id| snapshot.tenant(id));
     let allows = gates(snapshot, question).is_ok();
     if let Some(tenant) = here {
-        witness.held = tenant.roles_of(question.member).map(|role| role.id).collect();
+        explanation.held = tenant.roles_of(question.member).map(|role| role.id).collect();
         if allows {
-            witness.allowed_by = matched_roles(snapshot, tenant, tenant.roles_of(question.member), &open);
+            explanation.allowed_by = matched_roles(snapshot, tenant, tenant.roles_of(question.member), &open);
         }
-        witness.would_allow = matched_roles(snapshot, tenant, tenant.roles(), &open);
-        witness.would_allow.retain(|cited| !witness.held.contains(&cited.role));
+        explanation.would_allow = matched_roles(snapshot, tenant, tenant.roles(), &open);
+        explanation.would_allow.retain(|matched| !explanation.held.contains(&matched.role));
     }
     if allows
         && here.is_some()
@@ -308,9 +308,9 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
         && let Some(platform) = snapshot.platform()
         && here.is_none_or(|tenant| tenant.id != platform.id)
     {
-        witness.allowed_by.extend(matched_roles(snapshot, platform, platform.roles_of(question.member), &open));
+        explanation.allowed_by.extend(matched_roles(snapshot, platform, platform.roles_of(question.member), &open));
     }
-    witness
+    explanation
 }
 
 /// The open roles among these that hold one of the permissions.

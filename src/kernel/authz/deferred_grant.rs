@@ -100,9 +100,9 @@ pub enum DeferredGrant<'a> {
 }
 
 /// Fails unless the maker may give today what it promised.
-pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: DeferredGrant<'_>, now: Timestamp) -> Result<()> {
+pub fn require_kept(snapshot: &Snapshot, maker: &Maker, deferred_grant: DeferredGrant<'_>, now: Timestamp) -> Result<()> {
     let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(ErrorCode::NotHeld));
-    match promise {
+    match deferred_grant {
         DeferredGrant::Invitation { tenant, role } => {
             let caller = as_caller_in(Some(tenant))?;
             require_in_tenant(snapshot, &caller, Permission::INVITATION_CREATE)?;
@@ -152,7 +152,7 @@ pub fn require_kept(snapshot: &Snapshot, maker: &Maker, promise: DeferredGrant<'
                 &[Permission::MEMBER_KEY_CREATE, Permission::MEMBER_KEY_ROTATE, Permission::USER_CREATE];
             const PASSWORDS: &[Permission] =
                 &[Permission::MEMBER_CREATE, Permission::MEMBER_UPDATE, Permission::MEMBER_PASSWORD_LINK];
-            let permissions = if matches!(promise, DeferredGrant::Password { .. }) { PASSWORDS } else { KEYS };
+            let permissions = if matches!(deferred_grant, DeferredGrant::Password { .. }) { PASSWORDS } else { KEYS };
             require_may_change_today(snapshot, &as_caller_in, permissions, (member, Touch::Standing, rights))
         }
         DeferredGrant::Webhook { organization } => {
@@ -249,16 +249,16 @@ mod tests {
     #[test]
     fn nobody_s_promise_is_not_kept() {
         let snapshot = Snapshot::empty(1);
-        for promise in [
+        for deferred_grant in [
             DeferredGrant::ServiceKey { scopes: &["jobs:write"] },
             DeferredGrant::ClientScopes { scopes: &["jobs:write"] },
             DeferredGrant::MemberKey { member: MemberId::new(), rights: &[] },
             DeferredGrant::Password { member: MemberId::new(), rights: &[] },
             DeferredGrant::Webhook { organization: None },
         ] {
-            let is_kept = |maker: &Maker| require_kept(&snapshot, maker, promise, Timestamp::now()).is_ok();
-            assert!(!is_kept(&Maker::Nobody) && !is_kept(&Maker::Member(MemberId::new())), "{promise:?}");
-            assert!(!is_kept(&Maker::Client("rc_1".into())) && is_kept(&Maker::Site), "{promise:?}");
+            let is_kept = |maker: &Maker| require_kept(&snapshot, maker, deferred_grant, Timestamp::now()).is_ok();
+            assert!(!is_kept(&Maker::Nobody) && !is_kept(&Maker::Member(MemberId::new())), "{deferred_grant:?}");
+            assert!(!is_kept(&Maker::Client("rc_1".into())) && is_kept(&Maker::Site), "{deferred_grant:?}");
         }
     }
 }

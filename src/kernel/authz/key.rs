@@ -115,7 +115,7 @@ impl ApiKey {
             return Ok(());
         }
         let scopes: Vec<&str> = self.scopes.iter().map(|scope| &**scope).collect();
-        let promise = match self.owner {
+        let deferred_grant = match self.owner {
             Owner::Member(member) => DeferredGrant::MemberKey { member, rights: &[] },
             Owner::Service(_) => DeferredGrant::ServiceKey { scopes: &scopes },
         };

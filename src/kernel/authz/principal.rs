@@ -224,21 +224,21 @@ impl Identity {
     }
 
     /// Somebody who is known by other means than the request's own credential: by signing in just now.
-    pub fn new(who: Principal, exchange: Arc<RequestContext>) -> Self {
-        Self { principal: who, credential: Credential::Lasting, session: None, named_tenant: None, context: exchange, idempotency: None }
+    pub fn new(who: Principal, context: Arc<RequestContext>) -> Self {
+        Self { principal: who, credential: Credential::Lasting, session: None, named_tenant: None, context: context, idempotency: None }
     }
 
     /// A service of this site that has just shown its key.
-    pub fn service(exchange: Arc<RequestContext>) -> Self {
-        let _ = exchange.actor.set(Actor::Known(Principal::Internal));
-        Self::new(Principal::Internal, exchange)
+    pub fn service(context: Arc<RequestContext>) -> Self {
+        let _ = context.actor.set(Actor::Known(Principal::Internal));
+        Self::new(Principal::Internal, context)
     }
 
     /// Who promised something, as a caller of this moment. It stands for no request, so that it counts against no rate.
     pub fn of_maker(who: Principal, named_tenant: Option<OrganizationId>) -> Self {
-        let exchange = RequestContext::new(String::new(), None, String::new());
-        let _ = exchange.rate.set((String::new(), String::new()));
-        Self { named_tenant, ..Self::new(who, Arc::new(exchange)) }
+        let context = RequestContext::new(String::new(), None, String::new());
+        let _ = context.rate.set((String::new(), String::new()));
+        Self { named_tenant, ..Self::new(who, Arc::new(context)) }
     }
 
     /// The member who acts, if a member does.
@@ -381,10 +381,10 @@ mod tests {
             }
         }
         let turn = |who: Option<Principal>, address: &str, tenant: Option<OrganizationId>| {
-            let exchange = RequestContext::new(String::new(), address.parse().ok(), String::new());
-            who.map(|who| exchange.actor.set(Actor::Known(who)));
-            tenant.map(|tenant| exchange.tenant.set(tenant));
-            let ReaderShare { party, caller, is_limited } = exchange.turn(&snapshot);
+            let context = RequestContext::new(String::new(), address.parse().ok(), String::new());
+            who.map(|who| context.actor.set(Actor::Known(who)));
+            tenant.map(|tenant| context.tenant.set(tenant));
+            let ReaderShare { party, caller, is_limited } = context.turn(&snapshot);
             (party, caller, is_limited)
         };
         let told = |party: String, caller: String| (party, caller, true);

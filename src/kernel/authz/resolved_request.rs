@@ -55,7 +55,7 @@ pub struct ResolvedRequest<'a> {
 
 impl<'a> ResolvedRequest<'a> {
     pub fn resolve(snapshot: &Snapshot, question: &AccessRequest<'a>) -> Self {
-        let mut matter = match question.target {
+        let mut resolved = match question.target {
             Target::Route { app, method, path } => of_route(snapshot, question.tenant, app, method, path),
             Target::Permission(name) => of_permission(snapshot, question.tenant, name),
             Target::Builtin(own) => of_permission(snapshot, question.tenant, own.builtin().name),
@@ -71,8 +71,8 @@ impl<'a> ResolvedRequest<'a> {
                 ..Self::bare(Kind::Grant, right.action)
             },
         };
-        matter.is_protected |= question.tenant.is_none();
-        matter
+        resolved.is_protected |= question.tenant.is_none();
+        resolved
     }
 
     fn bare(kind: Kind, action: &'a str) -> Self {

@@ -116,7 +116,7 @@ pub struct WriterStats {
 struct Batch<'a, S> {
     connection: &'a Connection,
     state: &'a mut S,
-    figures: &'a WriterStats,
+    stats: &'a WriterStats,
     /// Set by a job after which the batch as a whole cannot be kept.
     broken: &'a mut Option<Error>,
     /// Set by a job that changed rows, and succeeded.
@@ -170,16 +170,16 @@ impl<S: Clone + Send + 'static> Db<S> {
         let places = places(&file)?;
         places.iter().for_each(|place| health.watch(place.clone(), LOST));
         publish(&state);
-        let (figures, committed) = (Arc::new(WriterStats::default()), Arc::new(Notify::new()));
+        let (stats, committed) = (Arc::new(WriterStats::default()), Arc::new(Notify::new()));
         let capacity = size(config.write_queue_max);
         let (queue, jobs) = mpsc::channel(capacity);
-        schema::count_steps(&connection, figures.clone())?;
+        schema::count_steps(&connection, stats.clone())?;
         let loops = WriterLoop {
             connection,
             state,
             recover,
             publish,
-            figures: figures.clone(),
+            stats: stats.clone(),
             committed: committed.clone(),
             batch_max: size(config.write_batch_max),
             places: places.clone(),
@@ -198,7 +198,7 @@ impl<S: Clone + Send + 'static> Db<S> {
             queue,
             queue_capacity: capacity,
             write_wait: Duration::from_millis(config.write_wait_ms),
-            stats: figures,
+            stats: stats,
             committed,
             writer: std::sync::Mutex::new(Some(writer)),
         })
@@ -392,13 +392,13 @@ fn require_places(places: &[WatchedFolder]) -> Result<()> {
 }
 
 fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S) -> Result<T>) -> Result<T> {
-    let Batch { connection, state, figures, broken, changed } = batch;
+    let Batch { connection, state, stats, broken, changed } = batch;
     let rows = connection.total_changes();
-    let steps = figures.steps.load(Ordering::Relaxed);
+    let steps = stats.steps.load(Ordering::Relaxed);
     sql::run(connection, "savepoint job")?;
     let writer = Writer::new(connection);
     let result = catch_unwind(AssertUnwindSafe(|| job(&writer, state))).unwrap_or_else(|panic| {
-        figures.panics.fetch_add(1, Ordering::Relaxed);
+        stats.panics.fetch_add(1, Ordering::Relaxed);
         let error = Error::internal(format!("a change panicked: {}", panic_text(&panic)));
         // Rows can be rolled back to the savepoint, but nobody knows how far the state got.
         *broken = Some(error.clone());
@@ -415,7 +415,7 @@ fn in_savepoint<S, T>(batch: Batch<'_, S>, job: impl FnOnce(&Writer<'_>, &mut S)
         let first = result.as_ref().err().cloned().or(ended.err());
         *broken = Some(first.unwrap_or_else(|| Error::internal("the transaction ended before its time")));
     }
-    figures.steps_largest.fetch_max(figures.steps.load(Ordering::Relaxed) - steps, Ordering::Relaxed);
+    stats.steps_largest.fetch_max(stats.steps.load(Ordering::Relaxed) - steps, Ordering::Relaxed);
     *changed |= result.is_ok() && connection.total_changes() > rows;
     result
 }
@@ -434,7 +434,7 @@ struct WriterLoop<S, P> {
     state: S,
     recover: Recover<S>,
     publish: P,
-    figures: Arc<WriterStats>,
+    stats: Arc<WriterStats>,
     committed: Arc<Notify>,
     batch_max: usize,
     places: Vec<WatchedFolder>,
@@ -464,10 +464,10 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             let before = self.state.clone();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.commit(batch, &before))) {
                 // Waiting callers get an internal error. The rows are rolled back, or the new snapshot is published.
-                self.figures.panics.fetch_add(1, Ordering::Relaxed);
+                self.stats.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(panic = panic_text(&panic), "the writer panicked and goes on from the rows");
                 self.undo(before);
-                self.figures.ended.fetch_add(1, Ordering::Release);
+                self.stats.ended.fetch_add(1, Ordering::Release);
                 (self.publish)(&self.state);
             }
         }
@@ -487,28 +487,28 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
 
     /// Runs a batch in one transaction; `before` is the state that a failure goes back to.
     fn commit(&mut self, batch: Vec<Job<S>>, before: &S) {
-        self.figures.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.figures.batches.fetch_add(1, Ordering::Relaxed);
-        self.figures.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
+        self.stats.jobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.stats.batches.fetch_add(1, Ordering::Relaxed);
+        self.stats.batch_largest.fetch_max(batch.len() as u64, Ordering::Relaxed);
         let begun = sql::run(&self.connection, "begin immediate");
         let (mut broken, mut changed) = (begun.as_ref().err().cloned(), false);
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
-            let (connection, state, figures) = (&self.connection, &mut self.state, &*self.figures);
+            let (connection, state, stats) = (&self.connection, &mut self.state, &*self.stats);
             let is_open = broken.is_none();
-            let batch = Batch { connection, state, figures, broken: &mut broken, changed: &mut changed };
+            let batch = Batch { connection, state, stats, broken: &mut broken, changed: &mut changed };
             answers.push(job(is_open.then_some(batch)));
         }
         let outcome = broken.map_or_else(|| require_places(&self.places), Err);
         let outcome = outcome.and_then(|()| sql::run(&self.connection, "commit"));
         self.tell(&outcome, changed);
         if outcome.is_err() {
-            self.figures.commit_failures.fetch_add(1, Ordering::Relaxed);
+            self.stats.commit_failures.fetch_add(1, Ordering::Relaxed);
             if begun.is_ok() {
                 self.undo(before.clone());
             }
         }
-        self.figures.ended.fetch_add(1, Ordering::Release);
+        self.stats.ended.fetch_add(1, Ordering::Release);
         (self.publish)(&self.state);
         self.committed.notify_waiters();
         for answer in answers {
@@ -523,7 +523,7 @@ impl<S: Clone, P: Fn(&S)> WriterLoop<S, P> {
             // A commit without changes does not show that the disk can be written.
             Ok(()) if changed => {
                 known.iter().for_each(|fault| self.health.clear(fault.word));
-                self.figures.changed.fetch_add(1, Ordering::Release);
+                self.stats.changed.fetch_add(1, Ordering::Release);
                 self.mark_due.notify_one();
             }
             Ok(()) => {}

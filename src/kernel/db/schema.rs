@@ -183,10 +183,10 @@ pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Counts from now on what SQLite works, by the hundred steps.
-pub fn count_steps(connection: &Connection, figures: Arc<WriterStats>) -> Result<()> {
+pub fn count_steps(connection: &Connection, stats: Arc<WriterStats>) -> Result<()> {
     const STEPS: u16 = 100;
     let count = move || {
-        figures.steps.fetch_add(STEPS.into(), Ordering::Relaxed);
+        stats.steps.fetch_add(STEPS.into(), Ordering::Relaxed);
         false
     };
     connection.progress_handler(STEPS.into(), Some(count)).map_err(failed)

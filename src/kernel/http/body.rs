@@ -17,13 +17,13 @@ use crate::kernel::intake::Limit;
 
 /// The body of a request; how long it may be depends on whether its caller is known by now.
 pub async fn read(request: &Request) -> Result<&Bytes> {
-    let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
-    if !exchange.is_known() {
-        return exchange.body.read(Limit::Public, None).await;
+    let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
+    if !context.is_known() {
+        return context.body.read(Limit::Public, None).await;
     }
     let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-    let party = exchange.party(&guard.snapshot.load());
-    exchange.body.read(Limit::Ordinary, party).await
+    let party = context.party(&guard.snapshot.load());
+    context.body.read(Limit::Ordinary, party).await
 }
 
 /// Fails unless the body is of one of these media types; `message` says what to send.
@@ -67,10 +67,10 @@ poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 
 /// The body of a request; `None` where there is none.
 async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
-    let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
+    let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
     let inputs = request.data::<request_validator::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
     let bytes = read(request).await?;
-    let Some(intake) = exchange.body.intake() else { return Ok(None) };
+    let Some(intake) = context.body.intake() else { return Ok(None) };
     if bytes.is_empty() {
         return Ok(None);
     }

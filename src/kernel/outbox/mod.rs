@@ -134,7 +134,7 @@ const ADDRESS: &str = "
     values (:target, :event_id, 'pending', :now, :now)";
 
 /// Adds an event with one delivery per target; returns the number of deliveries.
-pub fn record(w: &Writer<'_>, neighbours: ExternalTargets, request_id: &str, event: &Event) -> Result<usize> {
+pub fn record(w: &Writer<'_>, targets: ExternalTargets, request_id: &str, event: &Event) -> Result<usize> {
     let (now, kind, data) = (w.now(), event.kind.as_str(), event.data.to_string());
     let maker = event.maker.as_ref().map(Maker::to_text);
     let parameters: [(&str, &dyn rusqlite::ToSql); 7] = [
@@ -151,14 +151,14 @@ pub fn record(w: &Writer<'_>, neighbours: ExternalTargets, request_id: &str, eve
     let webhooks = w.all(LIST_WEBHOOKS_FOR, &[(":organization_id", &event.organization), (":kind", &kind)], |row| {
         row.get::<_, WebhookId>(0)
     })?;
-    let account = event.member.filter(|_| neighbours.sftpgo && event.kind.is_for_sftpgo());
-    let reader = event.member.filter(|_| neighbours.mail && event.kind.is_for_mail());
+    let account = event.member.filter(|_| targets.sftpgo && event.kind.is_for_sftpgo());
+    let reader = event.member.filter(|_| targets.mail && event.kind.is_for_mail());
     // An account that is gone needs to be told nothing.
-    let is_told = neighbours.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
+    let is_told = targets.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
     let user = event.member.filter(|_| is_told);
-    let neighbours = account.map(sftpgo_target).into_iter().chain(user.map(wordpress_target)).chain(reader.map(mail_target));
+    let targets = account.map(sftpgo_target).into_iter().chain(user.map(wordpress_target)).chain(reader.map(mail_target));
     let mut addressed = 0;
-    for target in webhooks.into_iter().map(webhook_target).chain(neighbours) {
+    for target in webhooks.into_iter().map(webhook_target).chain(targets) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;
     }
     Ok(addressed)

@@ -357,10 +357,10 @@ impl Api {
         if questions.list.iter().any(CheckRequest::is_explained) {
             let may_look = authz::require(&snapshot, caller, Permission::PLUGIN_GET).is_ok();
             let explain_all = move |r: &crate::kernel::db::Reader<'_>| {
-                for ((question, verdict), answer) in questions.list.iter().zip(&verdicts).zip(&mut answers) {
+                for ((question, evaluation), answer) in questions.list.iter().zip(&verdicts).zip(&mut answers) {
                     if question.is_explained() {
                         let asked = question.asked(tenant, asks_for_site);
-                        answer.because = Some(explanation_view(r, &snapshot, &asked, verdict, may_look)?);
+                        answer.because = Some(explanation_view(r, &snapshot, &asked, evaluation, may_look)?);
                     }
                 }
                 Ok(answers)
@@ -384,12 +384,12 @@ impl Api {
     }
 }
 
-fn answer(verdict: &Evaluation) -> CheckAnswer {
+fn answer(evaluation: &Evaluation) -> CheckAnswer {
     CheckAnswer {
-        allow: Some(verdict.decision.allow),
-        reason: Some(verdict.decision.reason.as_str().into()),
-        epoch: Some(verdict.decision.epoch),
-        message: verdict.message().map(str::to_owned),
+        allow: Some(evaluation.decision.allow),
+        reason: Some(evaluation.decision.reason.as_str().into()),
+        epoch: Some(evaluation.decision.epoch),
+        message: evaluation.message().map(str::to_owned),
         because: None,
         decisions: None,
     }
@@ -416,10 +416,10 @@ fn explanation_view(
     r: &crate::kernel::db::Reader<'_>,
     snapshot: &Snapshot,
     asked: &AccessRequest<'_>,
-    verdict: &Evaluation,
+    evaluation: &Evaluation,
     may_look: bool,
 ) -> Result<ExplanationView> {
-    let witness: Explanation = explain(snapshot, asked);
+    let explanation: Explanation = explain(snapshot, asked);
     let platform = snapshot.platform().filter(|_| asked.with_platform).map(|platform| platform.id);
     let mut assignments = Vec::new();
     for organization in asked.tenant.into_iter().chain(platform.filter(|id| asked.tenant != Some(*id))) {
@@ -428,16 +428,16 @@ fn explanation_view(
     let sources = |role: RoleId| -> Vec<String> {
         assignments.iter().filter(|held| held.role == role).map(|held| held.source.as_str().to_owned()).collect()
     };
-    let cite = |cited: MatchedRole| MatchedRoleView {
-        organization_id: cited.organization,
-        sources: sources(cited.role),
-        role_id: cited.role,
-        role_key: cited.role_key.to_string(),
-        permission: Some(cited.permission.to_string()),
+    let cite = |matched: MatchedRole| MatchedRoleView {
+        organization_id: matched.organization,
+        sources: sources(matched.role),
+        role_id: matched.role,
+        role_key: matched.role_key.to_string(),
+        permission: Some(matched.permission.to_string()),
     };
     let mut roles = Vec::new();
     if let Some(tenant) = asked.tenant.and_then(|id| snapshot.tenant(id)) {
-        for role in witness.held.iter().filter_map(|id| tenant.role(*id)) {
+        for role in explanation.held.iter().filter_map(|id| tenant.role(*id)) {
             roles.push(MatchedRoleView {
                 organization_id: tenant.id,
                 role_id: role.id,
@@ -447,20 +447,20 @@ fn explanation_view(
             });
         }
     }
-    let base = verdict.base;
+    let base = evaluation.base;
     let is_gate =
         matches!(base, Reason::MemberInactive | Reason::NotAMember | Reason::TenantInactive | Reason::PathNotCanonical);
     let stage = |stage: &str, verdict: &str| Stage { stage: stage.into(), verdict: verdict.into() };
     let (gate, by_base) = if is_gate { (base.as_str(), "not_asked") } else { ("pass", base.as_str()) };
-    let is_denied = !base.allows() && !verdict.decision.allow;
+    let is_denied = !base.allows() && !evaluation.decision.allow;
     Ok(ExplanationView {
-        stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", verdict.stage.as_str())],
-        plugins: verdict.plugins.iter().map(|asked| asked_view(asked, may_look)).collect(),
-        template: witness.template,
-        permissions: witness.permissions.iter().map(ToString::to_string).collect(),
+        stages: vec![stage("gate", gate), stage("base", by_base), stage("plugin", evaluation.stage.as_str())],
+        plugins: evaluation.plugins.iter().map(|asked| asked_view(asked, may_look)).collect(),
+        template: explanation.template,
+        permissions: explanation.permissions.iter().map(ToString::to_string).collect(),
         roles,
-        allowed_by: witness.allowed_by.into_iter().map(cite).collect(),
-        grant_ids: witness.grants,
-        would_allow: witness.would_allow.into_iter().filter(|_| is_denied).map(cite).collect(),
+        allowed_by: explanation.allowed_by.into_iter().map(cite).collect(),
+        grant_ids: explanation.grants,
+        would_allow: explanation.would_allow.into_iter().filter(|_| is_denied).map(cite).collect(),
     })
 }

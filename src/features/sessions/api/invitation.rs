@@ -57,7 +57,7 @@ impl Api {
             display_name: display_name.map(|text| text.0),
             password: password.0,
         };
-        let member = invitations::accept(&self.app, &visitor.exchange, &token, newcomer).await?;
+        let member = invitations::accept(&self.app, &visitor.context, &token, newcomer).await?;
         let tokens = open(&self.app, &visitor, member, "invitation", FactorsShown::OneFactor).await?;
         answer(&self.app, &visitor, tokens, cookies)
     }

@@ -130,8 +130,8 @@ impl Api {
         };
         require_own_site(&visitor, cookies)?;
         let renewed = match cookies {
-            Some(true) => renew_cookies(&self.app, &visitor.exchange, session, &refresh).await?,
-            _ => renew(&self.app, &visitor.exchange, session, &refresh).await?,
+            Some(true) => renew_cookies(&self.app, &visitor.context, session, &refresh).await?,
+            _ => renew(&self.app, &visitor.context, session, &refresh).await?,
         };
         Ok(ok(renewed.into()))
     }

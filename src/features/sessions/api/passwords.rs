@@ -89,7 +89,7 @@ impl Api {
     #[oai(path = "/auth/password/reset", method = "post", operation_id = "reset_password")]
     async fn reset_password(&self, visitor: Visitor, body: Body<ResetPassword>) -> Done {
         let ResetPassword { token, new_password } = body.0;
-        reset(&self.app, &visitor.exchange, token.0, new_password.0).await?;
+        reset(&self.app, &visitor.context, token.0, new_password.0).await?;
         Ok(done())
     }
 

@@ -77,7 +77,7 @@ impl ProviderClaims {
     }
 
     /// Somebody for whom a provider vouches, with roles of no source.
-    pub fn arrival(&self, provider: &Provider) -> ExternalUser {
+    pub fn external_user(&self, provider: &Provider) -> ExternalUser {
         ExternalUser {
             provider: provider.name.clone(),
             subject: self.subject.clone(),

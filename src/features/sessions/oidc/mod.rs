@@ -110,7 +110,7 @@ fn remember_browser(app: &App, visitor: &Visitor) -> Result<String> {
         None => secret::token("")?,
     };
     let life_s = ms(app.config.oidc_state_ttl_s) / 1_000;
-    visitor.exchange.set_cookie(app.guard.cookies.set(cookie::OIDC, &browser, life_s));
+    visitor.context.set_cookie(app.guard.cookies.set(cookie::OIDC, &browser, life_s));
     Ok(browser)
 }
 
@@ -140,8 +140,8 @@ pub async fn exchange(
     };
     let ends_at = state::verify(&app.sealer, shown, &state, Timestamp::now())?;
     // Throttled, because a state is free and every wrong code causes a request to the provider.
-    let stranger = visitor.exchange.address.map_or_else(String::new, |address| address.to_string());
-    let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.exchange.address);
+    let stranger = visitor.context.address.map_or_else(String::new, |address| address.to_string());
+    let attempt = Attempt::new(&format!("oidc {stranger}"), visitor.context.address);
     app.guard.login_throttle.check(attempt, false, Timestamp::now())?;
     // Before the state is used up: when the provider is down, the same state can be tried again.
     let published = provider.published(app, None).await?;
@@ -159,9 +159,9 @@ pub async fn exchange(
     })?;
     let verified = provider.verified(app, &published, &redeemed.id_token, &nonce(app, &state)).await?;
     let said = all_said(app, provider, &published, verified, &redeemed.access_token).await;
-    let mut arrival = said.arrival(&provider.settings);
-    arrival.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
-    let member = provision(app, &visitor.exchange, arrival).await?;
+    let mut external_user = said.external_user(&provider.settings);
+    external_user.keys = said.role_keys(&provider.settings.role_claims).unwrap_or_default();
+    let member = provision(app, &visitor.context, external_user).await?;
     let method = format!("oidc {}", provider.settings.name);
     let tokens = open(app, visitor, member, &method, FactorsShown::OneFactor).await?;
     Ok((tokens, redeemed))
@@ -206,7 +206,7 @@ async fn with_userinfo(app: &App, provider: &Provider, published: &Published, sa
 pub async fn member_of_bearer(
     app: &Arc<App>,
     providers: &Providers,
-    exchange: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
     token: &str,
 ) -> Result<MemberId> {
     let refused = |why: String| Error::new(ErrorCode::InvalidBearer).with_source(why);
@@ -233,7 +233,7 @@ pub async fn member_of_bearer(
             if said.has_gaps(&[]) {
                 said = with_userinfo(app, provider, &published, said, token).await;
             }
-            (provision(app, exchange, said.arrival(&provider.settings)).await?, true, false)
+            (provision(app, context, said.external_user(&provider.settings)).await?, true, false)
         }
     };
     if !is_active {

@@ -98,14 +98,14 @@ impl Api {
         if let Some(after) = &body.after {
             VideoPath::parse(after, &self.app.config.media_root, bytes_max)?;
         }
-        let wish = ImportRequest {
+        let request = ImportRequest {
             is_dry_run,
             prefix: body.prefix.map(|prefix| prefix.0.trim_end_matches('/').to_owned()),
             after: body.after.map(|after| after.0),
             limit: body.limit,
             queues_jobs: body.queue_jobs != Some(false),
         };
-        let outcome = import::import(&self.app, &caller, wish).await?;
+        let outcome = import::import(&self.app, &caller, request).await?;
         let ImportResult { looked_at, taken, ownerless, already_known, bytes, skipped, over_quota, next } = outcome;
         Ok(ok(Imported {
             dry_run: is_dry_run,

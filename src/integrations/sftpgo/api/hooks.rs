@@ -95,13 +95,13 @@ impl<'a, const INTERNAL: bool> ApiExtractor<'a> for Hook<INTERNAL> {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
+        let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
         // What is no text equals no key.
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
         let key = header("x-hook-key").map(str::to_owned);
         let key = key.or_else(|| header(header::AUTHORIZATION.as_str()).and_then(password_of));
         Self::require(guard, key.as_deref(), header("x-internal-secret").filter(|_| INTERNAL))?;
-        Ok(Self(Identity::service(exchange.clone())))
+        Ok(Self(Identity::service(context.clone())))
     }
 }
 

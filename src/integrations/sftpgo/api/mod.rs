@@ -157,7 +157,7 @@ impl Api {
         body: OptionalBody<ReconcileSftpgo>,
     ) -> Reply<MendedView> {
         authz::require(&self.app.snapshot(), &caller, Permission::SFTPGO_RECONCILE)?;
-        let is_dry = body.read(request).await?.and_then(|wish| wish.dry_run) == Some(true);
+        let is_dry = body.read(request).await?.and_then(|desired| desired.dry_run) == Some(true);
         Ok(ok(reconcile::reconcile(&self.app, &caller, is_dry).await?.into()))
     }
 }

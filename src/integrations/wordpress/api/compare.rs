@@ -140,13 +140,13 @@ impl Api {
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);
         let from = from.map(|text| CompareCursor::parse(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
-        let wish = CompareOptions {
+        let options = CompareOptions {
             effect: if is_dry_run { Effect::DryRun } else { Effect::Real },
             from: from.transpose()?.unwrap_or(CompareCursor::BEGIN),
             pages: pages.unwrap_or(PAGES),
             gone_max: gone_max.unwrap_or(GONE_MAX),
         };
-        let found = compare(&self.app, &caller, wish).await?;
+        let found = compare(&self.app, &caller, options).await?;
         let mut answer = SyncedWordPress {
             dry_run: is_dry_run,
             looked_at: found.looked_at,

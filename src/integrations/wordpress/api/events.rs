@@ -70,7 +70,7 @@ impl<'a> ApiExtractor<'a> for Sent {
 /// Who sends a hint: the plugin by a signature, or a service of this site by the internal secret.
 struct Sender {
     guard: Arc<Guard>,
-    exchange: Arc<RequestContext>,
+    context: Arc<RequestContext>,
     internal: Option<String>,
     /// Time and signatures.
     signed: (Option<String>, Option<String>),
@@ -85,19 +85,19 @@ impl Sender {
         }
         if let Some(offered) = self.internal {
             self.guard.require_internal(&offered)?;
-            let caller = Identity::service(self.exchange);
-            let exchange = caller.context.clone();
-            let bytes = exchange.body.read(Limit::Ordinary, exchange.party(&app.snapshot())).await?.clone();
+            let caller = Identity::service(self.context);
+            let context = caller.context.clone();
+            let bytes = context.body.read(Limit::Ordinary, context.party(&app.snapshot())).await?.clone();
             return Ok((caller, bytes, None));
         }
         let (Some(timestamp), Some(signatures)) = self.signed else {
             let message = "sign the hook: X-Roster-Timestamp and X-Roster-Signature, as the must-use plugin does";
             return Err(Error::new(ErrorCode::HookSignature).with_message(message));
         };
-        let bytes = self.exchange.body.read(Limit::Public, None).await?.clone();
+        let bytes = self.context.body.read(Limit::Public, None).await?.clone();
         let body = std::str::from_utf8(&bytes).map_err(|_| ErrorCode::HookSignature)?;
         let mark = verify(app, &timestamp, &signatures, body)?;
-        Ok((Identity::service(self.exchange), bytes, Some(mark)))
+        Ok((Identity::service(self.context), bytes, Some(mark)))
     }
 }
 
@@ -125,13 +125,13 @@ impl<'a> ApiExtractor<'a> for Sender {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let guard = request.data::<Arc<Guard>>().ok_or_else(|| Error::internal("no guard"))?;
-        let exchange = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
+        let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
         // What is no text fits nothing.
         let header =
             |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
         Ok(Self {
             guard: guard.clone(),
-            exchange: exchange.clone(),
+            context: context.clone(),
             internal: header("x-internal-secret"),
             signed: (header("x-roster-timestamp"), header("x-roster-signature")),
         })
@@ -212,13 +212,13 @@ impl Api {
     #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
     async fn take_wordpress_hint(&self, sender: Sender, _body: Sent) -> Result<Json<HintTaken>, Failure> {
         let (caller, body, mark) = sender.require(&self.app).await?;
-        let hints = read(&self.app, &body)?;
+        let events = read(&self.app, &body)?;
         if let Some(mark) = mark
             && is_known(&self.app, mark).await?
         {
             return Ok(Json(HintTaken { repeated: true, users: Vec::new() }));
         }
-        let outcomes = handle_events(&self.app, &caller, hints).await?;
+        let outcomes = handle_events(&self.app, &caller, events).await?;
         if let Some(mark) = mark {
             mark_as_taken(&self.app, mark).await?;
         }
@@ -236,7 +236,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
         return Err(Error::field("users", format!("has more than {USERS_MAX} entries")));
     }
     let can_ask = AdminClient::from_config(app).is_some();
-    let mut hints: BTreeMap<u64, UserEvent> = BTreeMap::new();
+    let mut events: BTreeMap<u64, UserEvent> = BTreeMap::new();
     for Touched { id, event, mut said } in notice.users {
         if id == 0 || i64::try_from(id).is_err() {
             return Err(Error::field("users", "has an invalid user id"));
@@ -253,7 +253,7 @@ fn read(app: &App, body: &[u8]) -> Result<Vec<UserEvent>> {
                 return Err(Error::field("users", format!("{message}: {e}")));
             }
         };
-        hints.insert(id, UserEvent { id, said });
+        events.insert(id, UserEvent { id, said });
     }
-    Ok(hints.into_values().collect())
+    Ok(events.into_values().collect())
 }

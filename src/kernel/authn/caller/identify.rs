@@ -26,14 +26,14 @@ static X_UID: HeaderName = HeaderName::from_static("x-uid");
 static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
 pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Result<Identity> {
-    let exchange = context_of(request)?;
+    let context = context_of(request)?;
     let header = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
     let (mut session, mut credential) = (None, Credential::Lasting);
     let who = if request.data::<FromCommandLine>().is_some() {
         Principal::CommandLine
     } else if let Some(client_key) = header(&X_CLIENT_KEY).filter(|_| takes & CLIENT != 0) {
         let shown = shown_of_client(guard, request, header(&X_API_KEY).unwrap_or(""));
-        let client = client(guard, client_key, &shown, &exchange)?;
+        let client = client(guard, client_key, &shown, &context)?;
         credential = shown;
         Principal::Client(client)
     } else if let Some(uid) = header(&X_UID).filter(|_| takes & GATEWAY != 0 && is_gateway(guard, request)) {
@@ -50,11 +50,11 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     } else if let Some(authorization) = header(&AUTHORIZATION).filter(|_| takes & (MEMBER | KEY) != 0) {
         let token = bearer_token(authorization)?;
         if key::is_key(token) {
-            let (key, hash) = api_key(guard, request, token, &exchange, takes).await?;
+            let (key, hash) = api_key(guard, request, token, &context, takes).await?;
             credential = Credential::Key(hash);
             Principal::Key(key)
         } else if takes & MEMBER != 0 {
-            let named = bearer(guard, request, token, &exchange).await?;
+            let named = bearer(guard, request, token, &context).await?;
             (session, credential) = (named.1, Credential::Token);
             Principal::Member(named.0)
         } else {
@@ -62,10 +62,10 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
         }
     } else if let Some(offered) = header(&X_API_KEY).filter(|_| takes & KEY != 0 && header(&X_CLIENT_KEY).is_none()) {
         // Beside `X-Client-Key` it is that client's secret, whether or not clients are taken here.
-        let (key, hash) = api_key(guard, request, offered, &exchange, takes).await?;
+        let (key, hash) = api_key(guard, request, offered, &context, takes).await?;
         credential = Credential::Key(hash);
         Principal::Key(key)
-    } else if let Some(named) = by_cookie(guard, request, &exchange, takes).await? {
+    } else if let Some(named) = by_cookie(guard, request, &context, takes).await? {
         (session, credential) = (Some(named.session), Credential::Token);
         Principal::Member(named.member)
     } else {
@@ -75,8 +75,8 @@ pub(super) async fn identify(guard: &Guard, request: &Request, takes: u8) -> Res
     let named_tenant = header(&X_TENANT_ID)
         .map(|text| snapshot.tenant_named(text).map_or(OrganizationId(uuid::Uuid::nil()), |tenant| tenant.id));
     let idempotency = idempotency(request)?;
-    let _ = exchange.actor.set(Actor::Known(who.clone()));
-    Ok(Identity { principal: who, credential, session, named_tenant, context: exchange, idempotency })
+    let _ = context.actor.set(Actor::Known(who.clone()));
+    Ok(Identity { principal: who, credential, session, named_tenant, context: context, idempotency })
 }
 
 pub(super) fn context_of(request: &Request) -> Result<Arc<RequestContext>> {
@@ -141,14 +141,14 @@ async fn bearer(
     guard: &Guard,
     request: &Request,
     token: &str,
-    exchange: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
 ) -> Result<(MemberId, Option<SessionId>)> {
     let verified = guard.keys.load().verify(token, Timestamp::now());
     match verified {
         Ok(named) => guard.admit(named).map(|named| (named.member, Some(named.session))),
         Err(refused) if guard.keys.load().may_be_ours(token) => Err(refused),
         Err(_) => {
-            let member = backend_of(request)?.foreign(exchange, token).await?;
+            let member = backend_of(request)?.foreign(context, token).await?;
             // A provider's token belongs to no session of ours, so that no second factor was shown with it.
             require_one_factor_enough(&guard.snapshot.load(), member)?;
             Ok((member, None))
@@ -178,21 +178,21 @@ async fn api_key(
     guard: &Guard,
     request: &Request,
     text: &str,
-    exchange: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
     takes: u8,
 ) -> Result<(Arc<ApiKey>, Hash)> {
-    let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), exchange.address)?;
+    let (key, hash) = key::identify(&guard.snapshot.load(), text, Timestamp::now(), context.address)?;
     if takes & KEY == 0 {
         return Err(Error::new(ErrorCode::Forbidden).with_message("no API key can do this: sign in"));
     }
     if key.is_emergency {
-        backend_of(request)?.spend(exchange, &key).await?;
+        backend_of(request)?.spend(context, &key).await?;
     }
     Ok((key, hash))
 }
 
 /// The member of the session cookies. An access token that has ended is renewed on the way.
-async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<RequestContext>, takes: u8) -> Result<Option<Named>> {
+async fn by_cookie(guard: &Guard, request: &Request, context: &Arc<RequestContext>, takes: u8) -> Result<Option<Named>> {
     if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
         return Ok(None);
     }
@@ -211,7 +211,7 @@ async fn by_cookie(guard: &Guard, request: &Request, exchange: &Arc<RequestConte
         (Some(Ok(named)), _) => Ok(Some(named)),
         // Also for an ended session: the renewal then removes the invalid cookies.
         (_, Some((refresh, session))) => {
-            let named = backend_of(request)?.renew(exchange, SessionId::of(session), refresh).await?;
+            let named = backend_of(request)?.renew(context, SessionId::of(session), refresh).await?;
             guard.admit(named).map(Some)
         }
         (Some(Err(refused)), None) => Err(refused),
@@ -245,14 +245,14 @@ fn shown_of_client(guard: &Guard, request: &Request, offered: &str) -> Credentia
     }
 }
 
-fn client(guard: &Guard, client_key: &str, shown: &Credential, exchange: &RequestContext) -> Result<Arc<Client>> {
+fn client(guard: &Guard, client_key: &str, shown: &Credential, context: &RequestContext) -> Result<Arc<Client>> {
     let Credential::Client { secret, origin, path } = shown else { return Err(ErrorCode::InvalidClient.into()) };
-    let (address, origin, now) = (exchange.address, origin.as_deref(), Timestamp::now());
+    let (address, origin, now) = (context.address, origin.as_deref(), Timestamp::now());
     let snapshot = guard.snapshot.load();
     let admitted = client::admitted(&snapshot, client_key, &Presented { secret: *secret, origin, address, path, now });
     if let (Err(_), Some(named)) = (&admitted, snapshot.client(client_key)) {
         // The log and the audit log name the client even when it is rejected.
-        let _ = exchange.actor.set(Actor::TurnedAway(named.clone()));
+        let _ = context.actor.set(Actor::TurnedAway(named.clone()));
     }
     admitted
 }

@@ -41,14 +41,14 @@ impl Snapshot {
             Change::Member(id, status) => self.people.get(id).is_none_or(|person| person.status != *status),
             Change::MemberGone(id) => self.people.get(id).is_some(),
             Change::Placed(id, ends) => {
-                let seats = self.seats_between(*ends);
-                self.people.get(id).is_some_and(|person| seats.is_some_and(|seats| person.seats != seats))
+                let memberships = self.memberships_between(*ends);
+                self.people.get(id).is_some_and(|person| memberships.is_some_and(|memberships| person.memberships != memberships))
             }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.differs_tenant(*id, org_code, *is_active, *requires_second_factor)
             }
             Change::Membership(tenant, member, roles) => {
-                self.tenant(*tenant).is_some_and(|tenant| tenant.differs_seat(*member, roles.as_deref()))
+                self.tenant(*tenant).is_some_and(|tenant| tenant.differs_membership(*member, roles.as_deref()))
             }
             Change::Role(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(role.id) != Some(role)),
             Change::RoleGone(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some()),
@@ -93,7 +93,7 @@ impl Snapshot {
 
     /// Where somebody is who is in nothing before the first of these organizations, nor behind the last one. Nothing is
     /// known of organizations that are not known.
-    pub(super) fn seats_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<OrganizationCount> {
+    pub(super) fn memberships_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<OrganizationCount> {
         match ends {
             None => Some(OrganizationCount::None),
             Some((first, last)) if first == last => self.tenant_index.get(&first).copied().map(OrganizationCount::One),
@@ -104,8 +104,8 @@ impl Snapshot {
     /// How many facts of a part there are, of one organization or of all, where there may be very many.
     pub fn count(&self, part: Part, organization: Option<OrganizationId>) -> Option<usize> {
         match (part, organization) {
-            (Part::Memberships, Some(id)) => Some(self.tenant(id).map_or(0, |tenant| tenant.seats.len())),
-            (Part::Memberships, None) => Some(self.tenants().map(|tenant| tenant.seats.len()).sum()),
+            (Part::Memberships, Some(id)) => Some(self.tenant(id).map_or(0, |tenant| tenant.memberships.len())),
+            (Part::Memberships, None) => Some(self.tenants().map(|tenant| tenant.memberships.len()).sum()),
             (Part::Members, None) => Some(self.people.len()),
             (Part::Grants, None) => Some(self.grants.len()),
             (Part::Sessions, None) => Some(self.sessions.len()),
@@ -181,7 +181,7 @@ impl Snapshot {
                     None
                 }
                 _ => {
-                    let (members, next) = tenant.seats.keys_from(place.shard, enough - known.len());
+                    let (members, next) = tenant.memberships.keys_from(place.shard, enough - known.len());
                     known.extend(members.into_iter().map(|member| Change::Membership(tenant.id, member, None)));
                     next
                 }

@@ -91,7 +91,7 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberState {
     pub status: Status,
-    seats: OrganizationCount,
+    memberships: OrganizationCount,
 }
 
 /// A sign-in that has not ended.
@@ -241,7 +241,7 @@ impl Snapshot {
 
     /// The member's one organization, when there is exactly one.
     pub fn only_tenant(&self, member: MemberId) -> Option<&Tenant> {
-        match self.people.get(&member)?.seats {
+        match self.people.get(&member)?.memberships {
             OrganizationCount::One(index) => self.tenants.get(index as usize).map(|tenant| &**tenant),
             OrganizationCount::None | OrganizationCount::Many => None,
         }
@@ -250,13 +250,13 @@ impl Snapshot {
     /// All organizations that the member belongs to.
     pub fn tenants_of(&self, member: MemberId) -> impl Iterator<Item = &Tenant> {
         let only = self.only_tenant(member);
-        let has_many = self.people.get(&member).is_some_and(|person| person.seats == OrganizationCount::Many);
+        let has_many = self.people.get(&member).is_some_and(|person| person.memberships == OrganizationCount::Many);
         let many = has_many.then(|| self.tenants().filter(move |tenant| tenant.set_of(member).is_some()));
         only.into_iter().chain(many.into_iter().flatten())
     }
 
     pub fn belongs_nowhere(&self, member: MemberId) -> bool {
-        self.people.get(&member).is_none_or(|person| person.seats == OrganizationCount::None)
+        self.people.get(&member).is_none_or(|person| person.memberships == OrganizationCount::None)
     }
 
     pub fn grant(&self, key: &GrantKey) -> Option<GrantId> {
@@ -277,7 +277,7 @@ impl Snapshot {
 
     /// Does some active organization of the member's require a second factor?
     pub fn requires_second_factor(&self, member: MemberId) -> bool {
-        self.strict.iter().any(|index| self.tenants[*index as usize].seats.get(&member).is_some())
+        self.strict.iter().any(|index| self.tenants[*index as usize].memberships.get(&member).is_some())
     }
 
     pub fn api_key(&self, id: ApiKeyId) -> Option<&Arc<ApiKey>> {
@@ -304,24 +304,24 @@ impl Snapshot {
         match change {
             Change::Member(id, status) => {
                 let former = self.people.get(&id).copied();
-                let seats = former.map_or(OrganizationCount::None, |person| person.seats);
+                let memberships = former.map_or(OrganizationCount::None, |person| person.memberships);
                 self.erased -= usize::from(former.is_some_and(MemberState::is_erased));
                 self.erased += usize::from(status == Status::Deleted);
-                self.people.insert(id, MemberState { status, seats });
+                self.people.insert(id, MemberState { status, memberships });
             }
             Change::MemberGone(id) => {
                 self.erased -= usize::from(self.people.get(&id).is_some_and(|person| person.is_erased()));
                 self.people.remove(&id);
             }
             Change::Placed(id, ends) => {
-                if let (Some(person), Some(seats)) = (self.people.get(&id).copied(), self.seats_between(ends)) {
-                    self.people.insert(id, MemberState { seats, ..person });
+                if let (Some(person), Some(memberships)) = (self.people.get(&id).copied(), self.memberships_between(ends)) {
+                    self.people.insert(id, MemberState { memberships, ..person });
                 }
             }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.apply_tenant(id, org_code, is_active, requires_second_factor);
             }
-            Change::Membership(tenant, member, roles) => self.apply_seat(tenant, member, roles),
+            Change::Membership(tenant, member, roles) => self.apply_membership(tenant, member, roles),
             Change::Role(tenant, role) => self.with_tenant(tenant, |tenant| tenant.put_role(role)),
             Change::RoleGone(tenant, role) => self.with_tenant(tenant, |tenant| tenant.drop_role(role)),
             Change::Folded(tenant) => self.with_tenant(tenant, Tenant::fold),
@@ -369,7 +369,7 @@ impl Snapshot {
             roles: Arc::default(),
             role_index: Arc::default(),
             sets: Arc::default(),
-            seats: CowMap::default(),
+            memberships: CowMap::default(),
             plugins: Arc::default(),
         }));
         if requires_second_factor {
@@ -383,26 +383,26 @@ impl Snapshot {
         self.strict = Arc::new(strict.map(|(index, _)| index).collect());
     }
 
-    fn apply_seat(&mut self, tenant: OrganizationId, member: MemberId, roles: Option<Vec<RoleId>>) {
+    fn apply_membership(&mut self, tenant: OrganizationId, member: MemberId, roles: Option<Vec<RoleId>>) {
         let Some(index) = self.tenant_index.get(&tenant).copied() else { return };
-        let was_in = self.tenants[index as usize].seats.get(&member).is_some();
+        let was_in = self.tenants[index as usize].memberships.get(&member).is_some();
         let is_in = roles.is_some();
-        self.with_tenant(tenant, |tenant| tenant.seat(member, roles));
+        self.with_tenant(tenant, |tenant| tenant.membership(member, roles));
         if was_in == is_in {
             return;
         }
         let Some(mut person) = self.people.get(&member).copied() else { return };
-        person.seats = match (person.seats, is_in) {
+        person.memberships = match (person.memberships, is_in) {
             (OrganizationCount::None, true) => OrganizationCount::One(index),
             (_, true) => OrganizationCount::Many,
             (OrganizationCount::One(_) | OrganizationCount::None, false) => OrganizationCount::None,
-            (OrganizationCount::Many, false) => self.counted_seats(member),
+            (OrganizationCount::Many, false) => self.organization_count(member),
         };
         self.people.insert(member, person);
     }
 
-    fn counted_seats(&self, member: MemberId) -> OrganizationCount {
-        let mut held = (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.seats.get(&member).is_some());
+    fn organization_count(&self, member: MemberId) -> OrganizationCount {
+        let mut held = (0..).zip(self.tenants.iter()).filter(|(_, tenant)| tenant.memberships.get(&member).is_some());
         match (held.next(), held.next()) {
             (None, _) => OrganizationCount::None,
             (Some((index, _)), None) => OrganizationCount::One(index),
@@ -485,7 +485,7 @@ impl Snapshot {
             for (n, binding) in tenant.plugins.iter().enumerate() {
                 fact(format!("plugin {} {n} {}", tenant.id, binding.digest_input()));
             }
-            for (member, _) in tenant.seats.iter() {
+            for (member, _) in tenant.memberships.iter() {
                 let mut roles: Vec<RoleId> = tenant.roles_of(*member).map(|role| role.id).collect();
                 roles.sort_unstable();
                 let set = tenant.set_of(*member);

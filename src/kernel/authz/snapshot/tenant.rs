@@ -92,14 +92,14 @@ pub struct Tenant {
     pub roles: Arc<Vec<Option<Role>>>,
     pub role_index: Arc<HashMap<RoleId, u32>>,
     pub sets: Arc<RoleSets>,
-    pub seats: CowMap<MemberId, u32>,
+    pub memberships: CowMap<MemberId, u32>,
     pub plugins: Arc<Vec<Binding>>,
 }
 
 impl Tenant {
     /// The member's role set; `None` when it does not belong here.
     pub fn set_of(&self, member: MemberId) -> Option<&RoleSet> {
-        self.seats.get(&member).map(|set| &*self.sets.all[*set as usize])
+        self.memberships.get(&member).map(|set| &*self.sets.all[*set as usize])
     }
 
     /// The roles a member holds here, closed ones included.
@@ -186,7 +186,7 @@ impl Tenant {
     }
 
     /// Is the member elsewhere than in this combination of roles, or not at all where it should be?
-    pub fn differs_seat(&self, member: MemberId, held: Option<&[RoleId]>) -> bool {
+    pub fn differs_membership(&self, member: MemberId, held: Option<&[RoleId]>) -> bool {
         match (self.set_of(member), held) {
             (None, None) => false,
             (Some(set), Some(held)) => set.roles != self.indexes(held),
@@ -202,21 +202,21 @@ impl Tenant {
         indexes.into()
     }
 
-    pub fn seat(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
+    pub fn membership(&mut self, member: MemberId, held: Option<Vec<RoleId>>) {
         let entered = held.map(|held| {
             let indexes = self.indexes(&held);
-            self.enter_set(indexes)
+            self.count_holder(indexes)
         });
         let left = match entered {
-            Some(set) => self.seats.insert(member, set),
-            None => self.seats.remove(&member),
+            Some(set) => self.memberships.insert(member, set),
+            None => self.memberships.remove(&member),
         };
         if let Some(set) = left {
-            self.leave_set(set);
+            self.uncount_holder(set);
         }
     }
 
-    fn enter_set(&mut self, roles: Box<[u32]>) -> u32 {
+    fn count_holder(&mut self, roles: Box<[u32]>) -> u32 {
         let sets = Arc::make_mut(&mut self.sets);
         let set = sets.index.get(&roles).copied().unwrap_or_else(|| {
             let folded = Arc::new(folded(&self.roles, roles.clone()));
@@ -233,7 +233,7 @@ impl Tenant {
         set
     }
 
-    fn leave_set(&mut self, set: u32) {
+    fn uncount_holder(&mut self, set: u32) {
         let sets = Arc::make_mut(&mut self.sets);
         let members = &mut sets.members[set as usize];
         *members -= 1;
@@ -270,13 +270,13 @@ mod tests {
             roles: Arc::default(),
             role_index: Arc::default(),
             sets: Arc::default(),
-            seats: CowMap::default(),
+            memberships: CowMap::default(),
             plugins: Arc::default(),
         };
         let ticked = Arc::new([3].into_iter().collect());
         tenant.put_role(Role { id: role, key: "reader".into(), is_open: true, holds: Holds::Ticked, ticked });
-        tenant.seat(member, Some(vec![role]));
-        assert!(tenant.is_folded() && !tenant.differs_seat(member, Some(&[role])));
+        tenant.membership(member, Some(vec![role]));
+        assert!(tenant.is_folded() && !tenant.differs_membership(member, Some(&[role])));
         for set in &mut Arc::make_mut(&mut tenant.sets).all {
             Arc::make_mut(set).ticked = Bits::default();
         }
@@ -284,9 +284,9 @@ mod tests {
         tenant.fold();
         assert!(tenant.is_folded() && tenant.set_of(member).is_some_and(|set| set.ticked.contains(3)));
         for (held, differs) in [(Some(&[][..]), true), (None, true), (Some(&[role, role][..]), false)] {
-            assert_eq!(tenant.differs_seat(member, held), differs, "{held:?}");
+            assert_eq!(tenant.differs_membership(member, held), differs, "{held:?}");
         }
-        tenant.seat(member, None);
-        assert!(tenant.is_folded() && !tenant.differs_seat(member, None));
+        tenant.membership(member, None);
+        assert!(tenant.is_folded() && !tenant.differs_membership(member, None));
     }
 }
