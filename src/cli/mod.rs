@@ -154,7 +154,7 @@ enum Command {
     /// The audit
     #[command(subcommand)]
     Audit(commands::AuditCommand),
-    /// Plugins: an organization's own rules, in a sandbox
+    /// Plugins: an organization's plugins, in a sandbox
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Compiles a component from standard input; the program runs this itself

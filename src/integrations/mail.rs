@@ -1,7 +1,7 @@
 //! Mail notifications: events that a member gets by mail.
 //!
-//! **Invariant.** No event holds a secret. A link is made when its letter is about to go out, and the one before is void:
-//! a letter that comes twice, or a day late, still has one that works.
+//! **Invariant.** No event holds a secret. A link is made when its mail is about to go out, and the one before is void:
+//! a mail that comes twice, or a day late, still has one that works.
 
 use serde_json::Value;
 

@@ -71,7 +71,7 @@ fn shown(value: f64) -> String {
     rounded(value).to_string()
 }
 
-/// What is being done, for whoever waits.
+/// What is being done, for anyone who waits.
 pub fn progress(text: &str) {
     eprintln!("… {text}");
 }

@@ -1,4 +1,4 @@
-//! Accounts at Authentik. It cannot be had here, so that a stand-in holds us to the form of its admin API, as its own
+//! Accounts at Authentik. It cannot be had here, so that a stub server holds us to the form of its admin API, as its own
 //! client package (2026.8) describes it: unknown fields refused, required ones demanded, usernames unique.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ struct State {
     changes: Vec<String>,
 }
 
-/// The stand-in.
+/// The stub server.
 pub struct Authentik {
     server: StubServer,
     state: Arc<Mutex<State>>,
@@ -38,7 +38,7 @@ impl Authentik {
     /// The lines of `roster.toml` that name it.
     pub fn settings(&self) -> String {
         static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-        // Written once: whoever reads it while it is written anew finds it empty.
+        // Written once: anyone who reads it while it is written anew finds it empty.
         let folder = FOLDER.get_or_init(|| {
             let folder = tempfile::tempdir().expect("a directory");
             std::fs::write(folder.path().join("token"), TOKEN).expect("the token");
@@ -369,7 +369,7 @@ async fn what_cannot_be_is_said_before_authentik_is_asked() {
     assert_eq!(reply.is(10_101_000).fields(), ["body.username"]);
     assert_eq!((authentik.server.asked(), members(&site).await), (0, json!(2)));
 
-    // Tenant by tenant: a foreign member is a missing one, and whoever is made belongs to the tenant.
+    // Tenant by tenant: a foreign member is a missing one, and anyone who is made belongs to the tenant.
     let acme = site.organization("acme").await;
     let inside = site.internal().with("x-tenant-id", "acme");
     ensure(&inside, json!({"uid": nameless["uid"], "username": "only"})).await.is(29_301_000);

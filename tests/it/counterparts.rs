@@ -448,7 +448,7 @@ impl WordPress {
 
 // ── SFTPGo ──
 
-/// A stand-in for SFTPGo that keeps its rules; the real one cannot be installed here.
+/// A stub server for SFTPGo that keeps its rules; the real one cannot be installed here.
 pub struct Sftpgo {
     process: Process,
     pub url: String,
@@ -507,7 +507,7 @@ impl Sftpgo {
         self.lab("users", json!({})).await.1[name].clone()
     }
 
-    /// Waits until the user is as it shall be.
+    /// Waits until the user is as it should be.
     pub async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

@@ -272,7 +272,7 @@ fn a_directory_that_cannot_be_used_says_why_and_is_not_made_anew() {
         let output = roster(command, &file);
         assert!(said(&output).contains("is a file, not a data directory"), "{command:?}: {}", said(&output));
     }
-    // Whoever runs the tests as root is let in everywhere, and becomes somebody else.
+    // Anyone who runs the tests as root is let in everywhere, and becomes somebody else.
     let data = folder.path().join("closed");
     std::fs::create_dir(&data).expect("a folder");
     std::fs::write(data.join("roster.db"), "x").expect("a file");

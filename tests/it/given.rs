@@ -235,7 +235,7 @@ async fn the_first_key_of_a_user_opens_little_and_ends_with_its_program_or_a_pro
     }
 }
 
-/// A key that was made elsewhere: whoever gave its digest may know its text, but the owner of the machine.
+/// A key that was made elsewhere: anyone who gave its digest may know its text, but the owner of the machine.
 #[tokio::test]
 async fn a_key_that_was_taken_over_by_its_digest_has_no_grace_for_who_gave_it() {
     const ELSEWHERE: &str = "muser_made_elsewhere";

@@ -264,7 +264,7 @@ fn thousands_of_imports_are_counted_and_not_listed() {
     assert!(checked["problems"][0].as_str().expect("a sentence").len() < 1_000);
 }
 
-/// Types within types, so deep that whoever follows them runs out of stack.
+/// Types within types, so deep that anyone who follows them runs out of stack.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut one = vec![1];
     one.extend([0x42, 1, 1].repeat(depth));
@@ -561,7 +561,7 @@ async fn a_server_and_another_tenant_bear_all_hostile_guests() {
                 owner.post(&format!("/api/v1/plugins/{name}/deactivate"), json!({})).await.done();
             }
         }
-        // The neighbour's own rule goes on to answer, and so does base here.
+        // The external system's own rule goes on to answer, and so does base here.
         assert_eq!(north.check(question(&neighbour)).await["reason"], "plugin_denied", "beside {name}");
         assert_eq!(acme.check(question(&member)).await["allow"], true, "after {name}");
     }

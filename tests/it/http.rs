@@ -640,7 +640,7 @@ async fn a_clients_address_is_the_one_that_the_proxy_saw() {
     asked("203.0.113.255").await.done();
     assert_eq!(asked("203.0.114.0").await.is(32_505_000).word(), "ip_not_allowed");
     assert_eq!(asked("203.0.113.7, 192.0.2.1").await.is(32_505_000).word(), "ip_not_allowed");
-    // Whoever comes through the proxy is not at the proxy's own address.
+    // Anyone who comes through the proxy is not at the proxy's own address.
     assert_eq!(asked("nonsense, 192.0.2.1").await.is(32_505_000).word(), "ip_not_allowed");
 }
 

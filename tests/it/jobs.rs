@@ -178,7 +178,7 @@ async fn a_video_of_a_new_user_is_a_job_for_a_worker() {
     assert_eq!(claim(&key, json!({})).await, Vec::<Value>::new());
     let seen = site.admin().get(&format!("/api/v1/admin/users/{}", text(&user["id"]))).await.data();
     assert_eq!(seen["quota_used"], 5);
-    // With the video goes its job, whoever has it.
+    // With the video goes its job, no matter who has it.
     own.delete(&format!("/api/v1/videos/{}", text(&video["uuid"]))).await.done();
     assert_eq!(report(&key, &job, "complete", json!({})).await.is(33_301_000).word(), "job_not_found");
 }

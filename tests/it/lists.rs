@@ -264,7 +264,7 @@ async fn few_of_many_rows_are_found_a_part_at_a_time_and_all_at_once_by_offset()
             answers += 1;
             assert!(answers < 9, "{path} has no end");
             let Some(next) = one["next"].as_str() else { break };
-            // Whoever goes on by the offset, as ever, finds the rest.
+            // Anyone who goes on by the offset, as ever, finds the rest.
             assert!(!is_first || one["total"].as_u64() > Some(found.len() as u64), "{path}");
             more = format!("limit=50&after={next}");
         }

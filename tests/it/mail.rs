@@ -1,4 +1,4 @@
-//! Letters by the outbox, to a real SMTP server: tried again, given up, in two languages.
+//! Mails by the outbox, to a real SMTP server: tried again, given up, in two languages.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::videos::{Media, register};
 
 const QUICK: &str = "outbox.backoff_s = 0\noutbox.attempts = 5\n";
 
-/// The token of the link in a letter.
+/// The token of the link in a mail.
 fn token_of(text: &str) -> String {
     let (_, rest) = text.split_once("token=").expect("a link");
     rest.chars().take_while(|c| !c.is_whitespace()).collect()

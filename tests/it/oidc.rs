@@ -595,7 +595,7 @@ async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
     let (portal, other) = ("https://portal.example.net", "https://evil.example");
     let unbound = format!("/auth/oidc/url?provider=lab&redirect_uri={REDIRECT}");
 
-    // A page of another site, whether it is known or not, and whoever is no browser or an old one.
+    // A page of another site, whether it is known or not, and anyone who is no browser or an old one.
     for caller in [page("cross-site", portal), page("cross-site", other), page("", other), site.nobody()] {
         let refused = caller.get(&unbound).await;
         assert_eq!(refused.is(10_101_000).fields(), ["query.binding"]);
@@ -617,7 +617,7 @@ async fn where_no_cookie_binds_a_sign_in_a_value_of_who_begins_it_does() {
         caller.post("/auth/oidc/exchange", bound).await.done();
     }
 
-    // Whoever keeps a cookie may bind by a value all the same, and gets no cookie then.
+    // Anyone who keeps a cookie may bind by a value all the same, and gets no cookie then.
     let own = site.nobody().with("sec-fetch-site", "same-origin");
     let (none, mut back) = begin(&oidc, own.clone(), Some(BINDING)).await;
     assert_eq!(none, None);

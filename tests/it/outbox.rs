@@ -1,4 +1,4 @@
-//! The outbox: at least once, in order, each target for itself, whatever the neighbours do.
+//! The outbox: at least once, in order, each target for itself, whatever the external systems do.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

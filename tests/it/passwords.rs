@@ -777,7 +777,7 @@ async fn who_knows_only_the_password_of_before_gets_no_session() {
         let logins = (0..6).map(|_| async { login(&site.nobody(), &member.username, &old).await });
         let change = async { site.admin().patch(&path, json!({"password": new})).await.done() };
         let (replies, ()) = tokio::join!(futures_util::future::join_all(logins), change);
-        // Whoever was let in before the change is out, and nobody is let in after it.
+        // Anyone who was let in before the change is out, and nobody is let in after it.
         for reply in replies.iter().filter(|reply| reply.status == 200) {
             let token = reply.data()["access_token"].as_str().expect("a token").to_owned();
             assert_eq!(site.bearer(&token).get("/me").await.word(), "invalid_bearer_token", "round {round}");

@@ -1,4 +1,4 @@
-//! Decisions with the organization's own rules.
+//! Decisions with the organization's plugins.
 
 use proptest::prelude::*;
 use roster::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};

@@ -1,4 +1,4 @@
-//! Receives webhooks, and behaves as a test says: the neighbour at the other end of the outbox.
+//! Receives webhooks, and behaves as a test says: the external system at the other end of the outbox.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

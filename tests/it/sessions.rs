@@ -233,7 +233,7 @@ async fn a_token_chooses_neither_its_algorithm_nor_its_key() {
         let head = encoded(&json!({"typ": "at+jwt", "alg": alg, "kid": ours.id}));
         is_refused(&site, &format!("{head}.{}.", encoded(&claims)), alg).await;
     }
-    // The public key is public: whoever takes it for a shared secret would believe this.
+    // The public key is public: anyone who takes it for a shared secret would believe this.
     let shared = Header { typ: Some("at+jwt".into()), kid: Some(ours.id.clone()), ..Header::new(Algorithm::HS256) };
     let confused = jsonwebtoken::encode(&shared, &claims, &EncodingKey::from_secret(&ours.public_key)).unwrap();
     is_refused(&site, &confused, "the public key as a shared secret").await;

@@ -1,4 +1,4 @@
-//! Answers HTTP as a test says: for what no real counterpart does on demand, and for neighbours that cannot be had here.
+//! Answers HTTP as a test says: for what no real counterpart does on demand, and for external systems that cannot be had here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

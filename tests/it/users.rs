@@ -125,7 +125,7 @@ async fn what_somebody_has_already_is_named_all_at_once_and_nothing_is_made() {
         let reply = conflict(body).await;
         assert_eq!((reply.is(29_303_000).word(), reply.fields()), (word, vec![format!("body.{name}")]));
     }
-    // The folder of a username belongs to whoever has no other.
+    // The folder of a username belongs to anyone who has no other.
     site.admin().post("/admin/members", json!({"username": "max"})).await.done();
     let mut body = fresh.clone();
     body["sftpgo_username"] = json!("max");

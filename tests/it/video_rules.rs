@@ -1,4 +1,4 @@
-//! What plugins say to new videos, whoever brings the file: whose are asked, and what becomes of what they deny.
+//! What plugins say to new videos, no matter who brings the file: whose are asked, and what becomes of what they deny.
 
 use serde_json::{Value, json};
 

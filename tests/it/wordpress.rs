@@ -60,7 +60,7 @@ async fn map(organization: &Organization<'_>, external_key: &str, role: &str) {
     organization.admin().put("/api/v1/permissions/role-mappings", body).await.done();
 }
 
-/// Keys of the roles that whoever has this token holds in an organization.
+/// Keys of the roles that anyone who has this token holds in an organization.
 async fn roles(organization: &Organization<'_>, token: &str) -> Vec<String> {
     let me = organization.site.bearer(token).get("/me").await.data();
     let uid = me["uid"].as_str().expect("uid").to_owned();
@@ -513,7 +513,7 @@ async fn a_number_that_was_given_out_again_leads_to_nobody() {
         let reply = take(&site, &ticket(login, email)).await;
         assert_eq!((reply.status, reply.is(28_505_000).word()), (403, "forbidden"), "{login} {email}");
     }
-    // Whoever changed one of the two is still the same person.
+    // Anyone who changed one of the two is still the same person.
     for (login, email) in [("kim", "new@example.org"), ("renamed", "Kim@example.org"), ("kim", "")] {
         let reply = take(&site, &ticket(login, email)).await;
         assert_eq!(site.bearer(&token(&reply)).get("/me").await.data()["uid"], uid, "{login} {email}");

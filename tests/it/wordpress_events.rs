@@ -1,4 +1,4 @@
-//! Members who follow their accounts at WordPress: hints of the must-use plugin, and the comparison of everybody.
+//! Members who follow their accounts at WordPress: events of the must-use plugin, and the comparison of everybody.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -32,7 +32,7 @@ impl std::ops::Deref for Place {
     }
 }
 
-/// A site that takes hints with this key and, where there is a password, asks WordPress as `admin`.
+/// A site that takes events with this key and, where there is a password, asks WordPress as `admin`.
 async fn site_of(url: &str, key: &str, password: Option<&str>, more: &str) -> Place {
     let secrets = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
@@ -73,7 +73,7 @@ async fn find(site: &Site, keyword: &str) -> Option<Value> {
     found["items"].as_array().expect("items").first().cloned()
 }
 
-// ── hints without a WordPress ──
+// ── events without a WordPress ──
 
 fn said(id: u64, username: &str, roles: &[&str]) -> Value {
     json!({"id": id, "event": "update", "username": username, "email": format!("{username}@example.org"),
@@ -89,7 +89,7 @@ fn notice_of(site: &str, users: &[Value]) -> String {
     json!({"site": site, "delivery": uuid::Uuid::now_v7().to_string(), "users": users}).to_string()
 }
 
-/// The headers of a hint that is so many seconds old.
+/// The headers of an event that is so many seconds old.
 fn signed(body: &str, key: &str, age_s: i64) -> [(&'static str, String); 2] {
     let seconds = Timestamp::now().0 / 1_000 - age_s;
     let signature = secret::signature(key, &format!("{seconds}.{body}"));
@@ -101,7 +101,7 @@ async fn send(site: &Site, headers: &[(&str, String)], body: &str) -> Reply {
     caller.send_raw(reqwest::Method::POST, HOOK, "application/json", body.into()).await
 }
 
-/// Hints as the plugin does; answers what became of the first account.
+/// Events as the plugin does; answers what became of the first account.
 async fn hint(site: &Site, users: &[Value]) -> Value {
     let body = notice(users);
     let reply = send(site, &signed(&body, KEY, 0), &body).await;
@@ -262,7 +262,7 @@ fn a_key_that_could_be_tried_out_and_half_an_account_are_refused_at_the_start() 
         let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
         assert_eq!((ok, said.contains("hooks.wordpress_key_file")), (is_taken, !is_taken), "{length}: {said}");
     }
-    // Else the site would believe that it is set up, and everybody's hints would be refused.
+    // Else the site would believe that it is set up, and everybody's events would be refused.
     std::fs::write(&file, "\n \n").expect("an empty file");
     let (ok, said) = check(&format!("hooks.wordpress_key_file = \"{}\"", file.display()));
     assert!(!ok && said.contains(&format!("{} is empty", file.display())), "{said}");
@@ -461,7 +461,7 @@ async fn nobody_is_gone_because_a_page_moved_or_a_neighbour_failed() {
         assert_eq!(status(&site, &uid(&report, 6)).await, "active", "{failure}");
     }
     users.fail(0);
-    // A hint says gone, WordPress says there: it is asked, not believed.
+    // An event says gone, WordPress says there: it is asked, not believed.
     let body = notice_of(&neighbour.url, &[json!({"id": 7, "event": "delete"})]);
     assert_eq!(send(&site, &signed(&body, KEY, 0), &body).await.body["users"][0]["result"], "same");
 
@@ -590,7 +590,7 @@ async fn an_odd_user_is_named_and_left_out_and_the_others_are_brought_in_line() 
         assert_eq!(compare(&site, json!({})).await["odd"], json!([]), "{unknown}");
         assert_eq!(roles(&acme, &lee).await, ["press"], "{unknown}");
     }
-    // Without a name it is nobody that could be told; a hint leaves it as it is, too.
+    // Without a name it is nobody that could be told; an event leaves it as it is, too.
     set(json!([odd(json!({"username": null, "name": "Lee"})), said(7, "max", &[])]));
     let report = compare(&site, json!({})).await;
     assert_eq!((numbers(&report, "new"), numbers(&report, "gone")), (vec![7], vec![5]));
@@ -629,7 +629,7 @@ async fn somebody_elses_answer_and_wrong_credentials_stop_a_comparison() {
 
 // ── the real WordPress ──
 
-/// One test at a time has the hints of the WordPress that all tests share.
+/// One test at a time has the events of the WordPress that all tests share.
 static HINTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn site_at(wordpress: &WordPress) -> Place {
@@ -694,7 +694,7 @@ async fn whoever_is_made_changed_and_deleted_at_wordpress_is_followed() {
     until("another role follows", async || (roles(&acme, &uid).await == ["writers"]).then_some(())).await;
     assert_eq!(find(&site, &login).await.expect("the member")["email"], format!("{login}@example.org"));
 
-    // One that another program tells us of is left to that program; a hint about somebody else comes through.
+    // One that another program tells us of is left to that program; an event about somebody else comes through.
     let (quiet, _) = new_person(wordpress, &["editor"], true).await;
     let (loud, _) = new_person(wordpress, &["editor"], false).await;
     until("the next user is heard of", async || find(&site, &loud).await).await;

@@ -370,7 +370,7 @@ impl Api {
 
     /// Revoke an API key of a service
     ///
-    /// Or of a member, for whoever may revoke that one too: so a key that leaked goes by its id alone.
+    /// Or of a member, for anyone who may revoke that one too: so a key that leaked goes by its id alone.
     #[oai(path = "/admin/api-keys/:key_id", method = "delete", operation_id = "delete_api_key")]
     async fn delete_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Done {
         let whose = Whose::Services(Permission::KEY_DELETE, Some(Permission::MEMBER_KEY_DELETE));
@@ -379,7 +379,7 @@ impl Api {
 
     /// Give an API key of a service a new text
     ///
-    /// Or of a member, for whoever may rotate that one too. The former text works on for its type's grace.
+    /// Or of a member, for anyone who may rotate that one too. The former text works on for its type's grace.
     #[oai(path = "/admin/api-keys/:key_id/rotate", method = "post", operation_id = "rotate_api_key")]
     async fn rotate_api_key(&self, caller: MemberCaller, key_id: Path<ApiKeyId>) -> Reply<ApiKeySecret> {
         let whose = Whose::Services(Permission::KEY_ROTATE, Some(Permission::MEMBER_KEY_ROTATE));
@@ -404,7 +404,7 @@ impl Whose {
         }
     }
 
-    /// May the caller change these keys? A key is a credential: it is changed by whoever may change the member's.
+    /// May the caller change these keys? A key is a credential: it is changed by anyone who may change the member's.
     fn require(self, t: &Transaction<'_>, caller: &Identity) -> Result<Reach> {
         let (member, reach) = match self {
             Self::Services(permission, _) => return authz::require(t.snapshot(), caller, permission),

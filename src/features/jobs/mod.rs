@@ -1,6 +1,6 @@
 //! Jobs: work on videos. A job is in the hands of one worker at a time, for as long as that worker says that it lives.
 //!
-//! **Invariant.** Whoever reports on a job holds its lease, and a job is given out by one conditional update in the one
+//! **Invariant.** Anyone who reports on a job holds its lease, and a job is given out by one conditional update in the one
 //! writer, so that two never have it. Whether a job is held follows from its member and its organization at the moment of
 //! the claim: suspending writes nothing here, and work that runs goes on. Which job comes next is [`mod@queue`]'s.
 //!

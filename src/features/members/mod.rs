@@ -249,7 +249,7 @@ fn free_name(r: &Reader<'_>, offered: Option<&str>, is_fit: fn(&str) -> bool) ->
     Ok(find_login(r, text)?.is_none().then(|| text.to_owned()))
 }
 
-/// What others are to hear of a member. No name of the person is in it: whoever tells of it reads them then, so that who
+/// What others are to hear of a member. No name of the person is in it: anyone who tells of it reads them then, so that who
 /// is erased is erased. Those of the organization hear it whose only one it is.
 pub fn member_event(t: &Transaction<'_>, kind: EventKind, id: MemberId) -> Event {
     Event::new(kind, serde_json::json!({})).about(id).within(t.snapshot().only_tenant(id).map(|tenant| tenant.id))
@@ -527,7 +527,7 @@ pub fn is_display_name(text: &str) -> bool {
     (1..=DISPLAY_NAME_CHARACTERS_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c < ' ' || c == '\u{7f}')
 }
 
-/// Makes the first administrator of the site: by the command line, or by whoever holds the set-up link.
+/// Makes the first administrator of the site: by the command line, or by anyone who holds the set-up link.
 pub async fn create_first_administrator(
     app: &App,
     login: &str,

@@ -172,7 +172,7 @@ fn input_of(tenant: &Tenant, member: MemberId, word: SourceClaims<'_>) -> RoleIn
     }
 }
 
-/// Why no mapper shall be asked now, which counts as a failure: what it would be told is not the whole of it, or what it
+/// Why no mapper should be asked now, which counts as a failure: what it would be told is not the whole of it, or what it
 /// says is nobody's business.
 fn block(tenant: &Tenant, word: SourceClaims<'_>) -> Option<Fault> {
     if !tenant.is_active {

@@ -1,6 +1,6 @@
 //! The organizations' own rules: plugins by name, their versions, which never change, and what of them is in force.
 //!
-//! A component is stored once, by its digest, whoever uploads it: nobody can tell whether somebody else has it too,
+//! A component is stored once, by its digest, no matter who uploads it: nobody can tell whether somebody else has it too,
 //! because it is compiled and tried for everybody anew. What is in force is an [`Activation`] of a version; a change of
 //! it is one change of the policy, so that every check lies wholly before or wholly behind it.
 //!

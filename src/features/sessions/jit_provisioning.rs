@@ -232,7 +232,7 @@ pub fn apply_role_plans(t: &Transaction<'_>, id: MemberId, plans: Plans) -> Resu
 }
 
 /// Did only the subject stay, and every other name change? A provider that was set up anew gives its numbers out again,
-/// and nobody shall inherit a member that way.
+/// and nobody may inherit a member that way.
 pub fn is_other_person(t: &Transaction<'_>, member: &Member, external_user: &ExternalUser) -> Result<bool> {
     let known = members::find_account_id(t, &external_user.provider, &external_user.subject)?;
     let is_other_account = known.zip(external_user.account_id.as_ref()).is_some_and(|(known, now)| known != *now);

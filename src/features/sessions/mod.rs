@@ -302,7 +302,7 @@ async fn end_reused(app: &App, caller: &Identity, session: SessionId) -> Result<
     app.change(caller, "session.end_reused", end).await.map(drop)
 }
 
-/// The token that follows a refresh token. Whoever reads the database has neither.
+/// The token that follows a refresh token. Anyone who reads the database has neither.
 fn successor(sealer: &Sealer, session: SessionId, refresh: &str) -> String {
     let derived = sealer.digest("refresh", &[session.0.as_bytes(), refresh.as_bytes()]);
     format!("rt_{}", URL_SAFE_NO_PAD.encode(derived))

@@ -139,7 +139,7 @@ async fn find_and_send(app: &App, context: Arc<RequestContext>, login: String) -
     Ok(())
 }
 
-/// Makes the link of a letter that is about to go out, and answers its address; `None` for a member who is not active, and
+/// Makes the link of a mail that is about to go out, and answers its address; `None` for a member who is not active, and
 /// for a welcome whose maker may not give it any more.
 pub async fn link_of_letter(app: &App, id: MemberId, ttl_s: u64, welcome: Option<Maker>) -> Result<Option<String>> {
     let token = secret::token("pr_")?;
@@ -213,7 +213,7 @@ fn insert_link(
     Ok(expires_at)
 }
 
-/// Fails unless the maker of a link, or of a letter with one, may still give it.
+/// Fails unless the maker of a link, or of a mail with one, may still give it.
 fn require_kept(
     r: &Reader<'_>,
     snapshot: &Snapshot,

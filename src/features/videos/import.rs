@@ -1,6 +1,6 @@
 //! What lies under the media root already becomes videos, and videos without an owner find theirs.
 //!
-//! These files exist: they are counted whether or not they fit, and whoever is over the quota then is named. Both work
+//! These files exist: they are counted whether or not they fit, and anyone who is over the quota then is named. Both work
 //! in pieces, a transaction each, so that nobody waits for a long one; both can be repeated at any time.
 
 use std::collections::{BTreeSet, HashMap};

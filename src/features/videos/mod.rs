@@ -1,7 +1,7 @@
 //! Videos: the files in the members' folders, their owners, and the quota that they use.
 //!
 //! **Invariant.** A video, its bytes in the account, its job, its event and its audit row come and go together, in one
-//! transaction. The functions here are made to be called inside one, by whoever hears of a file first: its member, a
+//! transaction. The functions here are made to be called inside one, by anyone who hears of a file first: its member, a
 //! service, a hook, an import.
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! What the plugins of the owner's organizations say to a new video (`video.register`), whoever brings the file: its
+//! What the plugins of the owner's organizations say to a new video (`video.register`), no matter who brings the file: its
 //! member or a service by the API, or SFTPGo.
 //!
 //! **Invariant.** `organizations` alone says whose plugins are asked. They are asked outside of any transaction, all of

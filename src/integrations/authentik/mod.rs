@@ -1,6 +1,6 @@
 //! Keeps a member and its account at Authentik together.
 //!
-//! **Invariant.** The neighbour is asked outside of any transaction, and what it answered is written in one: when it
+//! **Invariant.** The external system is asked outside of any transaction, and what it answered is written in one: when it
 //! fails, nothing here has changed. An account that names another member is never taken over, nor an administrator's.
 
 pub mod api;

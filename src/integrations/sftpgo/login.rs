@@ -1,6 +1,6 @@
 //! SFTPGo asks who may come in: its hooks for external authentication and before a login.
 //!
-//! **Invariant.** An empty answer is a yes to SFTPGo: whoever is not let in is told so by a user without a name. Keys of SSH
+//! **Invariant.** An empty answer is a yes to SFTPGo: anyone who is not let in is told so by a user without a name. Keys of SSH
 //! are SFTPGo's own: one counts where the account as SFTPGo has it lists it, and its member may come in. A member is known
 //! by the name it was given at SFTPGo, never by its username, which people choose themselves.
 

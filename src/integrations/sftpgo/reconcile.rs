@@ -35,7 +35,7 @@ pub struct Drift {
     pub users: usize,
     /// Active members without a user.
     pub missing: Vec<(MemberId, String)>,
-    /// Users of erased members that are not off, or not deleted, as they shall be.
+    /// Users of erased members that are not off, or not deleted, as they should be.
     pub orphaned: Vec<(MemberId, String)>,
     /// Users that are nobody's here.
     pub foreign: Vec<String>,
@@ -101,7 +101,7 @@ pub async fn compare(app: &App) -> Result<Drift> {
     Ok(drift)
 }
 
-/// Users that are not yet as those of erased members shall be, with the member that each names.
+/// Users that are not yet as those of erased members should be, with the member that each names.
 fn claims(app: &App, users: &[Account]) -> Vec<(MemberId, String)> {
     let is_open = |user: &&Account| app.config.sftpgo_delete || !account::is_off(user);
     let claim = |user: &Account| Some((account::member_of(user)?, name_of(user).to_owned()));

@@ -1,7 +1,7 @@
-//! Members follow their accounts at WordPress: at a hint of its must-use plugin, and when all are compared.
+//! Members follow their accounts at WordPress: at an event of its must-use plugin, and when all are compared.
 //!
-//! **Invariant.** A hint names accounts, and what it says of them counts only where WordPress cannot be asked. Nobody is
-//! linked by a name, nothing that a member has is overwritten, and whoever is gone there is suspended here, never erased.
+//! **Invariant.** An event names accounts, and what it says of them counts only where WordPress cannot be asked. Nobody is
+//! linked by a name, nothing that a member has is overwritten, and anyone who is gone there is suspended here, never erased.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -195,7 +195,7 @@ async fn settle<T: Clone + Send + Sync + 'static>(
     }
 }
 
-// ── hints ──
+// ── events ──
 
 /// One account that the plugin tells of.
 #[derive(Debug, Clone)]
@@ -205,7 +205,7 @@ pub struct UserEvent {
     pub said: Option<WordPressUser>,
 }
 
-/// Is a hint signed with the plugin's key, and not older than it may be? Answers the mark of this one request.
+/// Is an event signed with the plugin's key, and not older than it may be? Answers the mark of this one request.
 pub fn verify(app: &App, timestamp: &str, signatures: &str, body: &str) -> Result<RequestMark> {
     let Some(key) = app.config.hook_wordpress_key.as_deref() else {
         let message = "set hooks.wordpress_key_file to take hints of WordPress";
@@ -248,8 +248,8 @@ pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
     app.write_unaudited(move |w| consume_once(w, &mark.hash, mark.until)).await.map(drop)
 }
 
-/// Brings the members of all accounts in line that a hint tells of: with what WordPress says now, or, where the settings
-/// name no administrator to ask as, with what the hint says.
+/// Brings the members of all accounts in line that an event tells of: with what WordPress says now, or, where the settings
+/// name no administrator to ask as, with what the event says.
 pub async fn handle_events(app: &Arc<App>, caller: &Identity, events: Vec<UserEvent>) -> Result<BTreeMap<u64, AccountOutcome>> {
     let admin_client = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();

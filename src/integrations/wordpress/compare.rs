@@ -1,7 +1,7 @@
 //! All users of WordPress compared with the members: first everybody there, page by page, then every account that is
 //! known here.
 //!
-//! **Invariant.** Pages move when somebody is deleted while they are read, so that whoever was not on one is not gone: only
+//! **Invariant.** Pages move when somebody is deleted while they are read, so that anyone who was not on one is not gone: only
 //! an account that WordPress denies by its number is.
 
 use std::sync::Arc;

@@ -149,7 +149,7 @@ pub fn failed(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorCode::NeighbourFailed).with_source(format!("WordPress: {why}"))
 }
 
-/// A ticket that is genuine and alive. Whoever takes it marks it as used until its time is over.
+/// A ticket that is genuine and alive. Anyone who takes it marks it as used until its time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub person: WordPressUser,

@@ -147,7 +147,7 @@ impl App {
         decision
     }
 
-    /// The decision with the organization's own rules.
+    /// The decision with the organization's plugins.
     ///
     /// Base and bindings come from this one snapshot, whose epoch the answer has. `spent` is the same for all questions of
     /// a request. Never within a transaction.

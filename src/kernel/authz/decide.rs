@@ -3,7 +3,7 @@
 //! ```text
 //! gates   tenant active, member active and in the tenant, path canonical      any fails: deny
 //! base    an open role of the member holds an open permission that answers, or a direct grant matches
-//! plugins what the organization's own rules said, where they were asked (`kernel::app::evaluate`), settles the rest: `settle`
+//! plugins what the organization's plugins said, where they were asked (`kernel::app::evaluate`), settles the rest: `settle`
 //! ```
 
 use std::sync::Arc;
@@ -73,7 +73,7 @@ reasons! {
     SnapshotUnavailable "snapshot_unavailable" false;
 }
 
-/// What one of the organization's own rules said.
+/// What one of the organization's plugins said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PluginEffect {
     /// With or without the right to open what no role does.

@@ -125,7 +125,7 @@ impl ApiKey {
         })
     }
 
-    /// Fails unless the key opens something today, for whoever knows its text.
+    /// Fails unless the key opens something today, for anyone who knows its text.
     fn require_counts(&self, snapshot: &Snapshot, now: Timestamp) -> Result<()> {
         let invalid = |why: &'static str| Error::new(ErrorCode::InvalidKey).with_source(why);
         if now >= self.expires_at {

@@ -195,7 +195,7 @@ impl Idempotency {
 /// What of a credential can end while its request goes on.
 #[derive(Debug, Clone)]
 pub enum Credential {
-    /// Nothing: the command line, the site's own services, and whoever proves to be somebody in the change itself (sign-ins,
+    /// Nothing: the command line, the site's own services, and anyone who proves to be somebody in the change itself (sign-ins,
     /// links, accepted invitations).
     Lasting,
     /// A token, of a session where there is one, or the word of a gateway.

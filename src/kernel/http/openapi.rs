@@ -31,7 +31,7 @@ pub enum Tag {
     Grants,
     /// May somebody do something, why, and what was answered before
     Decisions,
-    /// The organization's own rules: what is uploaded, tried, put in force and taken back
+    /// The organization's plugins: what is uploaded, tried, put in force and taken back
     Plugins,
     /// Programs that call this API by a key and a secret, within scopes
     #[oai(rename = "API clients")]

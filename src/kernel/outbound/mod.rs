@@ -1,4 +1,4 @@
-//! Requests to providers and neighbours: one client, with limits on time and length, that follows no redirect and leaves
+//! Requests to providers and external systems: one client, with limits on time and length, that follows no redirect and leaves
 //! alone for a while who failed again and again.
 //!
 //! Addresses come from the settings only, never from a request.

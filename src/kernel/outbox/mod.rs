@@ -106,7 +106,7 @@ pub struct ExternalTargets {
 pub const SFTPGO: &str = "sftpgo ";
 /// What the target of an account at WordPress begins with; its member's id follows.
 pub const WORDPRESS: &str = "wordpress ";
-/// What the target of a letter begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
+/// What the target of a mail begins with; its reader's id follows. A mailbox that takes nothing holds up nobody else's.
 pub const MAIL: &str = "mail ";
 /// What the target of a webhook begins with; its id follows.
 pub const WEBHOOK: &str = "webhook ";

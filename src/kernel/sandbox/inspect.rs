@@ -2,7 +2,7 @@
 //! of anything than an honest plugin has.
 //!
 //! **Invariant.** Here nothing recurses over what an upload says. Whether it is valid is asked in the child process that
-//! compiles: types within types can nest so deep that checking them takes the stack of whoever does.
+//! compiles: types within types can nest so deep that checking them takes the stack of anyone who does.
 
 use wasmparser::WasmFeatures;
 

@@ -48,7 +48,7 @@ struct CheckRequest {
     module: Option<String>,
     #[oai(validator(max_length = 64))]
     action: Option<String>,
-    /// Facts for the organization's own rules: text, numbers, truth values, or lists of them. `now_ms` is the moment of
+    /// Facts for the organization's plugins: text, numbers, truth values, or lists of them. `now_ms` is the moment of
     /// the question, ours when absent; `question`, `base`, `app`, `permission`, `org_code`, `scope_type`, `scope_id` and
     /// `module` are told by the server
     context: Option<BTreeMap<String, Any<Value>>>,
@@ -84,7 +84,7 @@ struct Stage {
     verdict: String,
 }
 
-/// One of the organization's own rules in a decision
+/// One of the organization's plugins in a decision
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct AskedPlugin {

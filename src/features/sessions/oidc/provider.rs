@@ -1,7 +1,7 @@
 //! Providers: what they publish, kept for a while, and what they are asked for one person.
 //!
 //! **Invariant.** Of one provider, one request for its document or keys is under way at a time, and a key that it does
-//! not publish makes us ask again only after `auth.oidc_keys_retry_s`, whoever sends tokens.
+//! not publish makes us ask again only after `auth.oidc_keys_retry_s`, no matter who sends tokens.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -198,7 +198,7 @@ impl QuotaNeed {
     }
 }
 
-/// A file that shall be a video. Nothing is told of it before it is known to be the caller's.
+/// A file that is to be a video. Nothing is told of it before it is known to be the caller's.
 struct MeasuredFile {
     path: VideoPath,
     size: Result<i64>,

@@ -179,7 +179,7 @@ impl Api {
 
     /// Update a user of SFTPGo before its login
     ///
-    /// SFTPGo's pre-login hook. Answers the whole user where something is not as it shall be, and 204 otherwise, also for
+    /// SFTPGo's pre-login hook. Answers the whole user where something is not as it should be, and 204 otherwise, also for
     /// users who are no member's. Who belonged to an erased member is answered with `status` 0.
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
     async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {

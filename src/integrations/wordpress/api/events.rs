@@ -1,4 +1,4 @@
-//! What the must-use plugin of WordPress tells us. In its own form and without our envelope: whoever asks is a program
+//! What the must-use plugin of WordPress tells us. In its own form and without our envelope: anyone who asks is a program
 //! that reads only the status.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::kernel::http::{Failure, Tag, request_validator};
 use crate::kernel::ids::MemberId;
 use crate::kernel::intake::Limit;
 
-/// Most accounts of one hint.
+/// Most accounts of one event.
 const USERS_MAX: usize = 100;
 
 /// What the plugin sends. Fields that a later one adds say nothing to us.
@@ -67,7 +67,7 @@ impl<'a> ApiExtractor<'a> for Sent {
     }
 }
 
-/// Who sends a hint: the plugin by a signature, or a service of this site by the internal secret.
+/// Who sends an event: the plugin by a signature, or a service of this site by the internal secret.
 struct Sender {
     guard: Arc<Guard>,
     context: Arc<RequestContext>,
@@ -160,7 +160,7 @@ enum HintResult {
     Odd,
 }
 
-/// An account that a hint told of
+/// An account that an event told of
 #[derive(Object)]
 struct HintedAccount {
     id: u64,
@@ -186,7 +186,7 @@ impl From<(u64, AccountOutcome)> for HintedAccount {
     }
 }
 
-/// What became of a hint
+/// What became of an event
 #[derive(Object)]
 struct HintTaken {
     /// The same request was taken before: nothing was done
@@ -204,10 +204,10 @@ pub struct Api {
 
 #[OpenApi(prefix_path = "/hooks/wordpress", tag = "Tag::WordPress")]
 impl Api {
-    /// Hint at accounts of WordPress that changed
+    /// Events at accounts of WordPress that changed
     ///
     /// What our must-use plugin sends; answered without an envelope. WordPress is asked who they are now; where the settings
-    /// name no administrator to ask as, the hint is believed. A request counts once, and one that failed can be sent again
+    /// name no administrator to ask as, the event is believed. A request counts once, and one that failed can be sent again
     /// as it is. 502 `neighbour_failed` when WordPress does not answer as it should: what was done stays.
     #[oai(path = "/", method = "post", operation_id = "take_wordpress_hint")]
     async fn take_wordpress_hint(&self, sender: Sender, _body: Sent) -> Result<Json<HintTaken>, Failure> {

@@ -71,7 +71,7 @@ impl Api {
 
     /// Sign in with a ticket of WordPress
     ///
-    /// Our must-use plugin signs one for whoever is signed in there. It is good for a minute, and once.
+    /// Our must-use plugin signs one for anyone who is signed in there. It is good for a minute, and once.
     #[oai(path = "/ticket", method = "post", operation_id = "login_with_wordpress_ticket")]
     async fn login_with_wordpress_ticket(
         &self,

@@ -116,7 +116,7 @@ impl Tenant {
         self.roles[*self.role_index.get(&id)? as usize].as_ref()
     }
 
-    /// The organization's own rules that are asked, in their order; those that are only watched included.
+    /// The organization's plugins that are asked, in their order; those that are only watched included.
     pub fn plugins(&self) -> &Arc<Vec<Binding>> {
         &self.plugins
     }
