@@ -11,7 +11,7 @@ mod driver;
 mod metrics;
 #[allow(dead_code, reason = "the tests use more of them")]
 #[path = "../it/wasm_fixtures.rs"]
-mod guests;
+mod wasm_fixtures;
 mod jobs;
 mod lists;
 mod parts;

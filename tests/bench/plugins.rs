@@ -10,7 +10,7 @@ use crate::driver;
 use crate::metrics::{Figures, progress};
 use crate::process::Process;
 use crate::site::{self, Setup, Site};
-use crate::{ROUNDS, guests};
+use crate::{ROUNDS, wasm_fixtures};
 
 /// The example that is asked: it reads its facts, computes the hour, and has nothing to say against it.
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/business-hours/business-hours.wasm");
@@ -69,7 +69,7 @@ impl Hostile {
 }
 
 fn of(body: &str) -> Vec<u8> {
-    guests::authorizer("(table $t 15000 funcref) (global $left (mut i32) (i32.const 0))", body)
+    wasm_fixtures::authorizer("(table $t 15000 funcref) (global $left (mut i32) (i32.const 0))", body)
 }
 
 fn looping(times: u32, body: &str) -> String {
@@ -148,7 +148,7 @@ pub fn cold(site: &Site, mut server: Process, figures: &mut Figures) -> Process 
 /// same alone.
 pub fn hostile(site: &Site, server: &Process, figures: &mut Figures) {
     let hostile = Hostile::of(site, server);
-    hostile.setup.put_in_force("hostile", &guests::looping());
+    hostile.setup.put_in_force("hostile", &wasm_fixtures::looping());
     let (alone, ratio) = beside(site, server, &hostile, "a hostile neighbour", ROUNDS);
     figures.add("hostile_neighbour_p99_ratio", ratio);
     figures.add("honest_p99_us", alone);

@@ -9,7 +9,7 @@ use crate::metrics::{Figures, progress};
 use crate::process::Process;
 use crate::site::{self, Site};
 use crate::storm_clients::{self, Asked};
-use crate::{driver, guests};
+use crate::{driver, wasm_fixtures};
 
 /// Descriptors of the server: fewer than there are clients.
 const FILES: u32 = 1_024;
@@ -22,7 +22,7 @@ const CALM: Duration = Duration::from_secs(60);
 fn stormers(site: &Site, server: &Process) -> Vec<Asked> {
     let setup = site.setup(server.address).in_organization("storming");
     let uid = setup.member_with_role("storming");
-    setup.put_in_force("endless", &guests::looping());
+    setup.put_in_force("endless", &wasm_fixtures::looping());
     let (own, all) = (setup.administrator(), &site.client);
     let check = json!({"uid": uid, "method": "GET", "path": "/videos/1"}).to_string();
     let long = json!({"username": "x".repeat(900_000)}).to_string();

@@ -20,7 +20,7 @@ use crate::kernel::error::ErrorCode;
 
 #[path = "../../../tests/it/wasm_fixtures.rs"]
 #[allow(dead_code)]
-mod guests;
+mod wasm_fixtures;
 
 fn host(set: impl FnOnce(&mut Config)) -> Host {
     let mut config = Config::of(Path::new(""));
@@ -64,12 +64,12 @@ type Setting = fn(&mut Config) -> &mut u64;
 async fn fuel_is_counted_to_the_last_instruction() {
     let settings: [(_, _, [Setting; 2]); 2] = [
         (
-            guests::authorizer("", "(drop (call $allow)) (loop) (i32.const 16)"),
+            wasm_fixtures::authorizer("", "(drop (call $allow)) (loop) (i32.const 16)"),
             "allow",
             [|c| &mut c.plugin_authorize_fuel, |c| &mut c.plugin_large_authorize_fuel],
         ),
         (
-            guests::role_mapper("", "(drop (call $list (i32.const 0) (i32.const 0))) (loop) (i32.const 16)"),
+            wasm_fixtures::role_mapper("", "(drop (call $list (i32.const 0) (i32.const 0))) (loop) (i32.const 16)"),
             "roles",
             [|c| &mut c.plugin_map_roles_fuel, |c| &mut c.plugin_large_map_roles_fuel],
         ),
@@ -91,14 +91,14 @@ async fn fuel_is_counted_to_the_last_instruction() {
 async fn time_ends_what_has_plenty_of_fuel() {
     let settings: [(_, [(Setting, Setting); 2]); 2] = [
         (
-            guests::looping(),
+            wasm_fixtures::looping(),
             [
                 (|c| &mut c.plugin_authorize_ms, |c| &mut c.plugin_authorize_fuel),
                 (|c| &mut c.plugin_large_authorize_ms, |c| &mut c.plugin_large_authorize_fuel),
             ],
         ),
         (
-            guests::looping_mapper(),
+            wasm_fixtures::looping_mapper(),
             [
                 (|c| &mut c.plugin_map_roles_ms, |c| &mut c.plugin_map_roles_fuel),
                 (|c| &mut c.plugin_large_map_roles_ms, |c| &mut c.plugin_large_map_roles_fuel),
@@ -117,7 +117,7 @@ async fn time_ends_what_has_plenty_of_fuel() {
     }
     // An activation may give less.
     let host = host(|c| (c.plugin_authorize_ms, c.plugin_authorize_fuel) = (10_000, 1_000_000_000_000));
-    let turn = CallContext { deadline_ms: Some(2), ..turn(&loaded(&guests::looping()), Tier::Standard) };
+    let turn = CallContext { deadline_ms: Some(2), ..turn(&loaded(&wasm_fixtures::looping()), Tier::Standard) };
     let called = host.authorize(turn, AccessInput::default()).await;
     assert_eq!(called.outcome.map_err(|fault| fault.kind), Err(FaultKind::Deadline));
 }
@@ -127,7 +127,7 @@ async fn memory_is_summed_over_all_memories_while_it_runs() {
     const PAGE: u64 = 65_536;
     // Two and one at its start, and three more.
     let guest =
-        loaded(&guests::authorizer("(memory $other 1)", "(drop (memory.grow $other (i32.const 3))) (call $allow)"));
+        loaded(&wasm_fixtures::authorizer("(memory $other 1)", "(drop (memory.grow $other (i32.const 3))) (call $allow)"));
     let settings: [Setting; 2] = [|c| &mut c.plugin_memory_bytes, |c| &mut c.plugin_large_memory_bytes];
     for (tier, setting) in TIERS.into_iter().zip(settings) {
         let (said, called) = ask(&host(|c| *setting(c) = 6 * PAGE), &guest, tier).await;
@@ -142,7 +142,7 @@ async fn table_elements_are_summed_over_all_tables_while_it_runs() {
         for (past, expected) in [(0, "allow"), (1, "memory")] {
             // One is there at its start, and one is in a table by which its import is called.
             let grow = measure::table_elements_max(tier) - 2 + past;
-            let guest = loaded(&guests::authorizer(
+            let guest = loaded(&wasm_fixtures::authorizer(
                 "(table $grows 1 funcref)",
                 &format!("(drop (table.grow $grows (ref.null func) (i32.const {grow}))) (call $allow)"),
             ));
@@ -153,7 +153,7 @@ async fn table_elements_are_summed_over_all_tables_while_it_runs() {
 
 /// Logs so many lines of so many bytes each.
 fn logging(lines: u32, bytes: u32) -> Arc<Loaded> {
-    loaded(&guests::authorizer(
+    loaded(&wasm_fixtures::authorizer(
         "",
         &format!(
             "(local $n i32) (local.set $n (i32.const {lines}))
@@ -196,7 +196,7 @@ async fn what_a_call_logs_is_bounded_in_calls_lines_and_bytes() {
 async fn an_answer_is_bounded_in_bytes_and_its_sentence_is_cut() {
     let settings = |c: &mut Config| c.plugin_output_bytes = 1_024;
     for (bytes, expected) in [(511, Some(511)), (512, Some(512)), (513, Some(512)), (1_024, Some(512)), (1_025, None)] {
-        let guest = loaded(&guests::denying(&"x".repeat(bytes)));
+        let guest = loaded(&wasm_fixtures::denying(&"x".repeat(bytes)));
         let called = host(settings).authorize(turn(&guest, Tier::Standard), AccessInput::default()).await;
         let told = called.outcome.map_err(|fault| fault.kind);
         let expected = expected.map_or(Err(FaultKind::Output), |bytes| Ok(Ruling::Deny("x".repeat(bytes))));
@@ -231,7 +231,7 @@ async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
     let hurried = host(|c| {
         (c.plugin_calls_max, c.plugin_calls_per_organization, c.plugin_wait_ms) = (2, 1, 5);
     });
-    let guest = loaded(&guests::allowing());
+    let guest = loaded(&wasm_fixtures::allowing());
     let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
     let ask = async |host: &Host, organization| {
         let turn = CallContext { organization, ..turn(&guest, Tier::Standard) };
@@ -260,7 +260,7 @@ async fn a_call_has_a_turn_of_all_and_one_of_its_organization() {
 #[tokio::test]
 async fn what_has_no_effect_leaves_turns_to_what_has_one() {
     let host = host(|c| (c.plugin_calls_per_organization, c.plugin_wait_ms) = (4, 5));
-    let guest = loaded(&guests::allowing());
+    let guest = loaded(&wasm_fixtures::allowing());
     let effective = turn(&guest, Tier::Standard);
     let trial = CallContext { is_trial: true, ..effective.clone() };
     let (_first, _second) = (host.turn(&trial).await.expect("one"), host.turn(&trial).await.expect("half of four"));
@@ -271,7 +271,7 @@ async fn what_has_no_effect_leaves_turns_to_what_has_one() {
 #[tokio::test]
 async fn as_many_components_wait_for_the_compiler_as_may() {
     let host = host(|c| (c.plugin_compile_queue_max, c.plugin_compile_queue_per_organization) = (3, 2));
-    let component = guests::allowing();
+    let component = wasm_fixtures::allowing();
     let [acme, bolt, core] = [0; 3].map(|_| OrganizationId::new());
     let compile = |organization| Box::pin(host.admit(organization, &component, Tier::Standard));
     let mut waiting = [compile(acme), compile(acme)];
@@ -289,7 +289,7 @@ async fn as_many_components_wait_for_the_compiler_as_may() {
 
 #[test]
 fn a_file_has_the_bytes_of_its_tier() {
-    let component = guests::allowing();
+    let component = wasm_fixtures::allowing();
     let bytes = component.len() as u64;
     let settings: [Setting; 2] = [|c| &mut c.plugin_file_bytes, |c| &mut c.plugin_large_file_bytes];
     for (tier, setting) in TIERS.into_iter().zip(settings) {
@@ -304,7 +304,7 @@ const KIB: u64 = 1_024;
 /// Keeps a component of so many bytes, if there is a place for it.
 async fn keep(host: &Host, organization: OrganizationId, n: u8, bytes: u64) -> Key {
     static COMPONENT: LazyLock<Component> =
-        LazyLock::new(|| Component::new(&RUNTIME.engine, guests::allowing()).expect("compiled"));
+        LazyLock::new(|| Component::new(&RUNTIME.engine, wasm_fixtures::allowing()).expect("compiled"));
     let reserved = host.reserve(organization, bytes).await.expect("a place");
     let loaded = Loaded::link(&RUNTIME, &COMPONENT, [n; 32], Some(reserved)).expect("linked");
     host.keep_loaded((organization, [n; 32]), Arc::new(loaded));
@@ -363,7 +363,7 @@ async fn what_a_call_holds_counts_and_what_is_not_in_force_goes_with_it() {
 /// Fuel of a call with this body.
 async fn fuel(before: &str, body: &str) -> u64 {
     let host = host(|c| c.plugin_memory_bytes = 64 * KIB * KIB);
-    let (said, called) = ask(&host, &loaded(&guests::authorizer(before, body)), Tier::Standard).await;
+    let (said, called) = ask(&host, &loaded(&wasm_fixtures::authorizer(before, body)), Tier::Standard).await;
     assert_eq!(said, "allow", "{body}: {:?}", called.outcome);
     called.fuel
 }
@@ -407,7 +407,7 @@ async fn what_does_much_at_once_is_charged_by_the_byte() {
 
 #[tokio::test]
 async fn growth_is_charged_against_the_same_fuel_as_instructions() {
-    let guest = loaded(&guests::authorizer(
+    let guest = loaded(&wasm_fixtures::authorizer(
         "",
         "(drop (memory.grow (i32.const 2))) (drop (call $allow)) (loop) (i32.const 16)",
     ));
@@ -421,7 +421,7 @@ async fn growth_is_charged_against_the_same_fuel_as_instructions() {
 
 /// Endless for an action of more than three letters.
 fn endless_for_long_actions() -> Vec<u8> {
-    guests::authorizer(
+    wasm_fixtures::authorizer(
         "",
         "(if (i32.gt_u (local.get $action_bytes) (i32.const 3)) (then (loop $again (br $again)))) (call $allow)",
     )
@@ -460,7 +460,7 @@ async fn a_version_runs_aside_until_it_is_known_to_be_fast_in_its_organization_a
 #[tokio::test]
 async fn many_fast_calls_of_one_request_or_organization_go_aside() {
     let host = host(|c| (c.plugin_fast_us, c.plugin_request_us) = (1_000_000, 1));
-    let guest = loaded(&guests::allowing());
+    let guest = loaded(&wasm_fixtures::allowing());
     let (acme, bolt) = (turn(&guest, Tier::Standard), turn(&guest, Tier::Standard));
     let ask = async |turn: &CallContext, spent: &Arc<Spent>| {
         host.authorize_within(turn.clone(), AccessInput::default(), spent).await.is_aside
@@ -485,7 +485,7 @@ async fn many_fast_calls_of_one_request_or_organization_go_aside() {
 
 #[tokio::test]
 async fn a_call_is_slow_above_so_much_processor_time() {
-    let guest = loaded(&guests::allowing());
+    let guest = loaded(&wasm_fixtures::allowing());
     for (fast_us, is_slow) in [(1, true), (1_000_000, false)] {
         let host = host(|c| c.plugin_fast_us = fast_us);
         for n in 0..PROOF_CALLS + 2 {
@@ -502,7 +502,7 @@ fn turn_of(loaded: &Arc<Loaded>) -> CallContext {
 #[tokio::test]
 async fn an_organization_leaves_threads_aside_to_the_others() {
     let host = host(|_| ());
-    let guest = loaded(&guests::allowing());
+    let guest = loaded(&wasm_fixtures::allowing());
     let [acme, bolt] = [0; 2].map(|_| CallContext { is_trial: true, ..turn(&guest, Tier::Standard) });
     let aside = host.turns_of(acme.organization).aside;
     let all = u32::try_from(aside.available_permits()).expect("few");
@@ -522,7 +522,7 @@ fn looking_for_leftovers(data: &str) -> Vec<u8> {
     let number = u32::from_le_bytes(data.as_bytes().try_into().expect("four letters"));
     let is_left: String = PLACES.map(|at| format!("(br_if $left (i32.load (i32.const {at})))")).into_iter().collect();
     let leave: String = PLACES.map(|at| format!("(i32.store (i32.const {at}) (i32.const -1))")).into_iter().collect();
-    guests::authorizer(
+    wasm_fixtures::authorizer(
         &format!(
             "(global $calls (mut i32) (i32.const 0)) (table $t 40 funcref) (func $f) (elem declare func $f)
              (data (i32.const 1024) {data:?})"
@@ -547,10 +547,10 @@ fn looking_for_leftovers(data: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_call_finds_nothing_of_the_calls_before_it() {
     let host = host(|_| ());
-    let guests = ["mine", "your"].map(|data| loaded(&looking_for_leftovers(data)));
+    let wasm_fixtures = ["mine", "your"].map(|data| loaded(&looking_for_leftovers(data)));
     // One of them again and again, and both by turns: memory is kept for the next call of the same one.
     for n in 0..400 {
-        let guest = &guests[if n < 100 { 0 } else { n % 2 }];
+        let guest = &wasm_fixtures[if n < 100 { 0 } else { n % 2 }];
         assert_eq!(word(&host, guest, Tier::Standard).await, "allow", "call {n}");
     }
 }
