@@ -55,7 +55,8 @@ impl ApiConnection {
                     let site = open(common.load(None)?).await?;
                     return Ok(Self { way: Transport::InProcess { site: Box::new(site), _lock: lock }, spelling });
                 }
-                data_dir::Owner::Server(socket) if !socket.as_os_str().is_empty() => match Transport::to(&socket).await {
+                data_dir::Owner::Server(socket) if !socket.as_os_str().is_empty() => match Transport::to(&socket).await
+                {
                     Ok(way) => return Ok(Self { way, spelling }),
                     // One that was killed may have left this socket, and another one is starting.
                     Err(failed) => silent = Some(failed),

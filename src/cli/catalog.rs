@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::commands::{ask, is_json, query};
 use super::api_connection::ApiConnection;
+use super::commands::{ask, is_json, query};
 use super::{Common, Failed};
 
 #[derive(Subcommand)]

@@ -5,8 +5,8 @@ use std::path::Path;
 use poem::http::Method;
 use serde_json::Value;
 
-use super::commands::{is_json, query};
 use super::api_connection::ApiConnection;
+use super::commands::{is_json, query};
 use super::{Common, Failed};
 
 /// Imports members from a file; fails, after it has said all it did, when rows failed.

@@ -4,8 +4,8 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::json;
 
-use super::commands::{segment, without_nulls};
 use super::api_connection::ApiConnection;
+use super::commands::{segment, without_nulls};
 use super::named::{self, organization_id};
 use super::{Common, Failed, output};
 

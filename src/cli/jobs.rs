@@ -4,8 +4,8 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::Value;
 
-use super::commands::{ask, query, segment};
 use super::api_connection::ApiConnection;
+use super::commands::{ask, query, segment};
 use super::named::member_id;
 use super::{Common, Failed, output};
 

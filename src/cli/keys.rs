@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::commands::{ask, listed, segment, without_nulls};
 use super::api_connection::ApiConnection;
+use super::commands::{ask, listed, segment, without_nulls};
 use super::named::{self, member_id};
 use super::{Common, Failed, output};
 

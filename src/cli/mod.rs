@@ -5,10 +5,10 @@
 #[macro_use]
 mod output;
 
+mod api_connection;
 mod catalog;
 mod commands;
 pub mod data_dir;
-mod api_connection;
 mod help;
 mod import;
 mod invite;
@@ -20,10 +20,10 @@ mod outbox;
 mod password;
 mod plugin;
 mod process;
+mod reference;
 mod serve;
 mod sftpgo;
 mod sync;
-mod reference;
 mod videos;
 
 use std::net::SocketAddr;

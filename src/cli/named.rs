@@ -3,8 +3,8 @@
 use poem::http::Method;
 
 use super::Failed;
-use super::commands::{query, segment};
 use super::api_connection::ApiConnection;
+use super::commands::{query, segment};
 use crate::features::quotas::SIZE_MAX;
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::units::{self, Side};

@@ -6,8 +6,8 @@ use clap::Subcommand;
 use poem::http::Method;
 use serde_json::{Value, json};
 
-use super::commands::{ask, listed, segment, without_nulls};
 use super::api_connection::ApiConnection;
+use super::commands::{ask, listed, segment, without_nulls};
 use super::named::{self, Size, member_id, organization_id};
 use super::{Common, Failed, output};
 
@@ -127,7 +127,11 @@ pub(super) async fn quota(common: &Common, command: QuotaCommand) -> Result<Exit
             let page = quotas(&mut api, keyword.as_deref()).await;
             api.close().await;
             let page = page?;
-            output::table(common.json, &page, &["uid", "username|email", "size", "used", "reserved", "free", "percent"]);
+            output::table(
+                common.json,
+                &page,
+                &["uid", "username|email", "size", "used", "reserved", "free", "percent"],
+            );
             Ok(ExitCode::SUCCESS)
         }
         QuotaCommand::Set { whose, size, org } => {

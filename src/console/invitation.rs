@@ -18,7 +18,7 @@ use crate::features::invitations::{self, InvitedMember};
 use crate::features::members::require_first;
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 
 const TITLE: &str = "Invitation";
 

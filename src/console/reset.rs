@@ -15,7 +15,7 @@ use super::page::{
 use crate::features::sessions::passwords::{require_link, reset};
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 
 const TITLE: &str = "New password – Roster";
 

@@ -18,7 +18,7 @@ use super::page::{
 use crate::features::members;
 use crate::kernel::app::{App, is_setup_token};
 use crate::kernel::authn::caller::FromCommandLine;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::Failure;
 
 const TITLE: &str = "Roster set-up";

@@ -18,7 +18,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::kernel::config::{self, Config};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// Of a body that is not wanted, so much is read away for a caller who is known, so that the connection lives on. For
 /// others it is `limits.public_body_bytes`.

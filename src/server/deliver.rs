@@ -187,7 +187,8 @@ async fn write_down(app: &App, delivery: Delivery, outcome: DeliveryOutcome) -> 
             let asked = ms(not_before_s.unwrap_or_default().min(config.outbox_backoff_max_s));
             tracing::info!(delivery = id, attempts, why, "a delivery failed and will be repeated");
             let wait_ms = backoff.max(asked);
-            app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why))).await
+            app.write_unaudited(move |w| store::settle(w, &delivery, "pending", w.now().plus_ms(wait_ms), Some(&why)))
+                .await
         }
         DeliveryOutcome::Failed { why, .. } | DeliveryOutcome::Refused(why) => {
             count("dead");

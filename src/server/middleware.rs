@@ -14,10 +14,10 @@ use crate::kernel::app::App;
 use crate::kernel::app::denials::shown;
 use crate::kernel::authn::caller::FromCommandLine;
 use crate::kernel::authz::principal::{CLIENT_KIND, RequestContext};
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Failure, failure_body};
 use crate::kernel::ids::Timestamp;
-use crate::kernel::intake::{Limit, Origin, BodySlot};
+use crate::kernel::intake::{BodySlot, Limit, Origin};
 
 fn is_page(request: &Request) -> bool {
     let path = request.uri().path();
@@ -63,7 +63,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let mut response = if is_preflight {
             Response::builder().status(StatusCode::NO_CONTENT).finish()
         } else {
-            let span = tracing::debug_span!("request", request_id = context.request_id, %method, path = %shown(&context.path));
+            let span =
+                tracing::debug_span!("request", request_id = context.request_id, %method, path = %shown(&context.path));
             let answer = async {
                 require_one_host(&request)?;
                 // Pages read a form as the framework does.
@@ -79,10 +80,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
                 Ok(Err(error)) => self.rendered(error, &method, &context),
                 Err(panic) => {
                     self.app.metrics.panics.inc();
-                    self.failed(
-                        &Error::internal(format!("panic: {}", crate::kernel::db::panic_text(&panic))),
-                        &context,
-                    )
+                    self.failed(&Error::internal(format!("panic: {}", crate::kernel::db::panic_text(&panic))), &context)
                 }
             }
         };
@@ -179,7 +177,13 @@ impl<E> Middleware<E> {
     }
 
     /// Adds the headers that every answer has.
-    fn mark(&self, response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool, context: &RequestContext) {
+    fn mark(
+        &self,
+        response: &mut Response,
+        origin: Option<&HeaderValue>,
+        is_preflight: bool,
+        context: &RequestContext,
+    ) {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // In addition to what the answer itself varies by.

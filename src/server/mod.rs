@@ -4,22 +4,22 @@
 //! (explained parameters, recorded denials) → operation: its caller, its permission, its body.
 
 pub mod deliver;
-mod middleware;
 pub mod features;
-mod static_files;
 pub mod listener;
 mod manual;
+mod middleware;
+mod static_files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use middleware::Middleware;
-use static_files::{DOCS_POLICY, Fixed};
 use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler, post};
 use poem_openapi::{OpenApiService, OperationId};
 use serde_json::{Value, json};
+use static_files::{DOCS_POLICY, Fixed};
 
 use crate::console;
 use crate::features::sessions::oidc::Providers;
@@ -33,7 +33,7 @@ use crate::kernel::app::{App, metrics};
 use crate::kernel::authn::caller::{FromCommandLine, SessionBackend};
 use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::Failure;
 use crate::kernel::http::openapi::{self, Answers, Declared};
 use crate::kernel::http::request_validator::{self, Format, Inputs};

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use roster::kernel::authz::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
-use roster::kernel::authz::decide::{Target, AccessRequest, decide};
+use roster::kernel::authz::decide::{AccessRequest, Target, decide};
 use roster::kernel::authz::permission::PLATFORM_ORG_CODE;
 use roster::kernel::authz::snapshot::{Change, Holds, Role, Snapshot, Status};
 use roster::kernel::authz::template::Template;

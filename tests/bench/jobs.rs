@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use roster::features::jobs::{self, Processor, RetrySettings, ClaimRequest};
+use roster::features::jobs::{self, ClaimRequest, Processor, RetrySettings};
 use roster::kernel::app::App;
 use roster::kernel::authz::principal::Identity;
 use roster::kernel::config::Config;

@@ -8,12 +8,9 @@
 mod bare;
 mod decide;
 mod driver;
-mod metrics;
-#[allow(dead_code, reason = "the tests use more of them")]
-#[path = "../it/wasm_fixtures.rs"]
-mod wasm_fixtures;
 mod jobs;
 mod lists;
+mod metrics;
 mod parts;
 mod plugins;
 mod process;
@@ -22,6 +19,9 @@ mod site;
 mod storm;
 #[path = "../it/storm_clients.rs"]
 mod storm_clients;
+#[allow(dead_code, reason = "the tests use more of them")]
+#[path = "../it/wasm_fixtures.rs"]
+mod wasm_fixtures;
 
 use std::net::SocketAddr;
 use std::path::Path;

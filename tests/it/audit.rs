@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::http::{connect, head};
 use crate::deferred_grants::second_administrator;
+use crate::http::{connect, head};
 use crate::site::{INTERNAL_SECRET, PASSWORD, Site, binary};
 
 async fn entries(site: &Site, query: &str) -> Vec<Value> {

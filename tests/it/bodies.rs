@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::connections::connect_from;
-use crate::http::{Plain, connect, exchange, head};
 use crate::deferred_grants::second_administrator;
+use crate::http::{Plain, connect, exchange, head};
 use crate::site::{As, Member, Organization, Site};
 
 const MIB: usize = 1_024 * 1_024;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures;
-use crate::site::{ADMIN, As, Organization, PASSWORD, Site};
 use crate::plugin_decisions::{bind, documents, enforced, permission, watched};
+use crate::site::{ADMIN, As, Organization, PASSWORD, Site};
+use crate::wasm_fixtures;
 
 const CHECK: &str = "/api/v1/permissions/check";
 const DECISIONS: &str = "/api/v1/permissions/decisions";
@@ -66,8 +66,14 @@ async fn a_row_says_what_was_asked_and_what_became_of_it() {
         let holder = acme.member_with(&["doc.read"]).await.uid;
         (acme.id.clone(), acme.owner_token.clone(), holder)
     };
-    bind(&site, vec![(&id, enforced("rule", wasm_fixtures::denying("shut"))), (&id, watched("next", wasm_fixtures::abstaining()))])
-        .await;
+    bind(
+        &site,
+        vec![
+            (&id, enforced("rule", wasm_fixtures::denying("shut"))),
+            (&id, watched("next", wasm_fixtures::abstaining())),
+        ],
+    )
+    .await;
     let acme = Organization { site: &site, id, owner_token };
     let question =
         json!({"uid": holder, "method": "GET", "path": "/docs/7/?secret=1", "context": {"owner": "kim", "now_ms": 5}});

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::outbox::QUICK;
 use crate::deferred_grants::{WAYS, Way, accept, count, give_back, is_dead, reset, second_administrator, take};
+use crate::outbox::QUICK;
 use crate::receiver::{Receiver, webhook};
 use crate::site::{As, Member, Organization, PASSWORD, Reply, Site};
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use roster::kernel::sandbox::compile;
 use serde_json::{Value, json};
 
-use super::{wasm_fixtures, site};
+use super::{site, wasm_fixtures};
 use crate::plugins::{activate, upload};
 use crate::site::{Organization, Site};
 

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
-use crate::wasm_fixtures;
 use crate::hostile::until;
 use crate::plugins::put;
 use crate::site::{As, Organization, Site};
 use crate::stub_server::{self, StubServer};
+use crate::wasm_fixtures;
 
 const P: &str = "/api/v1/permissions";
 const PLUGINS: &str = "/api/v1/plugins";

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::counterparts::{CLIENT_SECRET, Oidc, query};
-use crate::wasm_fixtures;
 use crate::mapping::enforce;
 use crate::site::{As, Organization, Reply, Site};
+use crate::wasm_fixtures;
 
 pub const REDIRECT: &str = "http://127.0.0.1:9/callback";
 /// What binds the sign-ins of these tests, which no browser makes.

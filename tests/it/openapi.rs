@@ -140,8 +140,10 @@ fn the_page_begins_with_signing_in_and_every_pattern_is_said_in_words() {
     }
     let mut found = BTreeSet::new();
     patterns(&document, &mut found);
-    let unsaid: Vec<&str> =
-        found.into_iter().filter(|one| roster::kernel::http::request_validator::said_of_pattern(one).is_none()).collect();
+    let unsaid: Vec<&str> = found
+        .into_iter()
+        .filter(|one| roster::kernel::http::request_validator::said_of_pattern(one).is_none())
+        .collect();
     assert!(unsaid.is_empty(), "{unsaid:?}");
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures;
 use crate::passwords::until;
-use crate::site::{As, Member, Site};
 use crate::plugin_decisions::{bind, enforced, filtered, watched};
+use crate::site::{As, Member, Site};
 use crate::videos::{Media, drift, quota, register, service};
+use crate::wasm_fixtures;
 
 fn events(site: &Site, kind: &str) -> Vec<Value> {
     let rows = site.rows();

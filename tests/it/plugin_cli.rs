@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use roster::kernel::sandbox::vectors;
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures;
 use crate::site::binary;
+use crate::wasm_fixtures;
 
 fn plugins() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins")
@@ -362,7 +362,8 @@ fn pack_says_what_is_wrong_and_writes_nothing() {
 
 #[test]
 fn a_module_that_says_its_world_is_not_told_another() {
-    let module = wasm_fixtures::module_of("authorizer-plugin", &wasm_fixtures::authorizer_module("", "(call $abstain)"));
+    let module =
+        wasm_fixtures::module_of("authorizer-plugin", &wasm_fixtures::authorizer_module("", "(call $abstain)"));
     let folder = folder_with(&[("x.wasm", &module)]);
     let said = complaint(folder.path(), &["pack", "x.wasm", "--world", "role-mapper-plugin"]);
     assert_eq!(said, "the module says itself for which world it was built: leave the world out");

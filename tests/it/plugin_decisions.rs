@@ -1,12 +1,12 @@
 //! Decisions with the organization's plugins.
 
 use proptest::prelude::*;
-use roster::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};
+use roster::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides};
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures;
 use crate::plugins::put;
 use crate::site::{As, Organization, Site};
+use crate::wasm_fixtures;
 
 const CHECK: &str = "/api/v1/permissions/check";
 const BAD_INPUT: u64 = 10_101_000;
@@ -429,7 +429,10 @@ async fn whatever_goes_wrong_in_a_plugin_denies_and_only_those_who_may_look_lear
         ("memory", wasm_fixtures::authorizer("", hungry)),
         (
             "output",
-            wasm_fixtures::authorizer("(data (i32.const 1024) \"\\ff\\fe\")", "(call $deny (i32.const 1024) (i32.const 2))"),
+            wasm_fixtures::authorizer(
+                "(data (i32.const 1024) \"\\ff\\fe\")",
+                "(call $deny (i32.const 1024) (i32.const 2))",
+            ),
         ),
         ("trap", wasm_fixtures::authorizer("", lying)),
         ("fuel", wasm_fixtures::authorizer("(func $down (call $down))", deep)),

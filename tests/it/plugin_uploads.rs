@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 use roster::kernel::sandbox::vectors;
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures::{allowing, authorizer, component, denying, looping, naming};
 use crate::plugins::{activate, upload};
 use crate::site::{Organization, Site};
+use crate::wasm_fixtures::{allowing, authorizer, component, denying, looping, naming};
 
 #[tokio::test]
 async fn an_upload_is_a_version_that_never_changes() {

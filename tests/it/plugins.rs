@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures::{allowing, authorizer, denying, looping, naming, trapping};
 use crate::site::{As, Organization, Reply, Site};
+use crate::wasm_fixtures::{allowing, authorizer, denying, looping, naming, trapping};
 
 /// Uploads a component.
 pub async fn upload(caller: &As<'_>, name: &str, component: Vec<u8>) -> Reply {

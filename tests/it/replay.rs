@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::wasm_fixtures;
+use crate::plugin_decisions::{bind, documents, enforced, filtered};
 use crate::plugins::{dry_run, upload};
 use crate::site::{Organization, Site};
-use crate::plugin_decisions::{bind, documents, enforced, filtered};
+use crate::wasm_fixtures;
 
 const CHECK: &str = "/api/v1/permissions/check";
 
@@ -148,6 +148,9 @@ async fn a_filter_that_could_never_fit_is_refused() {
         ["body.filter.permissions.1", "body.filter.permissions.2"]
     );
     assert_eq!(refused(json!({"routes": ["/docs", "docs"]})).await, ["body.filter.routes.1"]);
-    bind(&site, vec![(&acme.id, filtered(json!({"permissions": ["doc.*"]}), enforced("other", wasm_fixtures::allowing())))])
-        .await;
+    bind(
+        &site,
+        vec![(&acme.id, filtered(json!({"permissions": ["doc.*"]}), enforced("other", wasm_fixtures::allowing())))],
+    )
+    .await;
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::outbox::QUICK;
 use crate::passwords::until;
+use crate::plugin_decisions::{documents, permission};
 use crate::receiver::{Answer, Receiver, webhook};
 use crate::site::{As, INTERNAL_SECRET, Organization, PASSWORD, Reply, Site};
-use crate::plugin_decisions::{documents, permission};
 use crate::videos::{Media, register, service};
 
 const CHECK: &str = "/api/v1/permissions/check";

@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::plugins::put;
 use crate::site::{As, Organization, Site, http_client, rounds};
 use crate::storm_clients::{self, Answers, Asked};
-use crate::{wasm_fixtures, videos};
+use crate::{videos, wasm_fixtures};
 
 /// Longest wait of a member for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);

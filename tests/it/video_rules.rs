@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::counterparts::{HOOK_KEY, Sftpgo};
-use crate::wasm_fixtures;
 use crate::own_videos::commit;
 use crate::passwords::until;
+use crate::plugin_decisions::{Plug, bind, enforced, filtered, watched};
 use crate::sftpgo::{event, hook, kim, paths, size, tell, to, used};
 use crate::site::{As, Member, Reply, Site};
-use crate::plugin_decisions::{Plug, bind, enforced, filtered, watched};
 use crate::videos::{Media, drift, register, service};
+use crate::wasm_fixtures;
 
 /// A plugin that is asked about new videos only, and denies with the last fact that it is told.
 fn rule() -> Plug {

@@ -515,15 +515,18 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
             roster::features::members::create(t, capacity()?, &kim)?,
             roster::features::members::create(t, capacity()?, &lee)?,
         ];
-        let people =
-            [roster::kernel::authz::store::member_state(t, ids[0])?, roster::kernel::authz::store::member_state(t, ids[1])?];
+        let people = [
+            roster::kernel::authz::store::member_state(t, ids[0])?,
+            roster::kernel::authz::store::member_state(t, ids[1])?,
+        ];
         Ok(Changed::new(ids, roster::kernel::audit_log::Entry::new("test", "members")).policy(people))
     })
     .await
     .expect("members");
     let path = |text: &str| VideoPath::stored(text.to_owned());
     let register = async |text: &str, size: i64| -> Video {
-        let new = Registration { path: path(text), owner: kim, size: Ok(size), fit: QuotaCheck::Enforced, queues_job: true };
+        let new =
+            Registration { path: path(text), owner: kim, size: Ok(size), fit: QuotaCheck::Enforced, queues_job: true };
         let id =
             change(&app, move |t, rules, caller| videos::register(t, rules, caller, new)).await.expect("a video").id;
         app.read(move |r| videos::get(r, &id)).await.expect("the video")

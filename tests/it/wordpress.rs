@@ -369,7 +369,11 @@ async fn a_site_that_fails_again_and_again_is_left_alone_and_tried_again_later()
     let neighbour = StubServer::start(move |_| {
         let me = json!({"id": 7, "username": "kim", "roles": []});
         let is_well = wellness.load(std::sync::atomic::Ordering::SeqCst);
-        if is_well { stub_server::json(200, &me) } else { stub_server::json(500, &json!({"code": "internal_server_error"})) }
+        if is_well {
+            stub_server::json(200, &me)
+        } else {
+            stub_server::json(500, &json!({"code": "internal_server_error"}))
+        }
     });
     let site = site_of(&neighbour.url, "neighbours.failures = 3\nneighbours.pause_s = 1").await;
 

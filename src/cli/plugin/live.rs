@@ -8,8 +8,8 @@ use poem::http::Method;
 use serde_json::{Value, json};
 
 use super::FilterFlags;
-use crate::cli::commands::{segment, without_nulls};
 use crate::cli::api_connection::ApiConnection;
+use crate::cli::commands::{segment, without_nulls};
 use crate::cli::{Common, Failed, output};
 
 /// Whose plugins.

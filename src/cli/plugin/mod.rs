@@ -1,9 +1,9 @@
 //! The commands for plugins: what an author does without a server, and what is asked of one.
 
-mod scaffold;
 mod live;
 mod offline;
 mod replay;
+mod scaffold;
 
 use std::process::ExitCode;
 

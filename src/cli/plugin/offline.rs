@@ -15,7 +15,9 @@ use crate::kernel::config::Config;
 use crate::kernel::error::Error;
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::vectors::{self, Report};
-use crate::kernel::sandbox::{AccessInput, Admitted, CallResult, Host, PROOF_CALLS, RoleInput, Tier, CallContext, inspect};
+use crate::kernel::sandbox::{
+    AccessInput, Admitted, CallContext, CallResult, Host, PROOF_CALLS, RoleInput, Tier, inspect,
+};
 
 /// A component, and the limits it is looked at with.
 #[derive(Args)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
-use crate::features::api_keys::{self, KeyRow, NewKey, CreatedKey, store};
+use crate::features::api_keys::{self, CreatedKey, KeyRow, NewKey, store};
 use crate::features::members;
 use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
@@ -15,7 +15,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{Reader, Window};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::scopes::{ClientName, ClientScope, words};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};

@@ -14,11 +14,11 @@ use crate::features::members;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
 use crate::kernel::authz::key::{self, ApiKey, DAY, EMERGENCY, Kind, Owner};
-use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
-use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::Change;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, Timestamp};
 use crate::kernel::outbound::mail;
 use crate::kernel::secret::{self, Hash};
@@ -125,13 +125,16 @@ fn require_may_give(t: &Transaction<'_>, owner: &Owner, maker: &Maker) -> Result
         return Ok(());
     }
     let rights = &authz::store::rights_of(t, member)?;
-    deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(|lost| {
-        let message = "who chose the member's password may make no key for it: the member changes the password first";
-        if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
-            return Error::new(ErrorCode::NotHeld).with_source(lost.to_string()).with_message(message);
-        }
-        lost
-    })
+    deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::MemberKey { member, rights }, t.now()).map_err(
+        |lost| {
+            let message =
+                "who chose the member's password may make no key for it: the member changes the password first";
+            if members::password_maker(t, member).is_ok_and(|chooser| chooser.as_ref() == Some(maker)) {
+                return Error::new(ErrorCode::NotHeld).with_source(lost.to_string()).with_message(message);
+            }
+            lost
+        },
+    )
 }
 
 /// When a key expires: after the lifetime of its type, or earlier if requested.

@@ -4,8 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::FromSqlError;
 
 use super::{KeyRow, NewKey};
-use crate::kernel::authz::key::{Kind, Owner};
 use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::key::{Kind, Owner};
 use crate::kernel::db::{List, Listed, Reader, Window, Writer, sql};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};

@@ -17,7 +17,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Window;
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Failure, Page, Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 

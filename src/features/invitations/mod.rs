@@ -15,12 +15,12 @@ use crate::features::members::{self, Guesser, NewMember, bounded_guesses, create
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
-use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot};
 use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::{Listed, Reader, Window, Writer};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{InvitationId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::secret::{self, Hash};
@@ -175,7 +175,12 @@ pub struct InvitedMember {
 }
 
 /// Makes an account of an invitation: an active member of the organization, with the role.
-pub async fn accept(app: &App, context: &Arc<RequestContext>, token: &str, newcomer: InvitedMember) -> Result<MemberId> {
+pub async fn accept(
+    app: &App,
+    context: &Arc<RequestContext>,
+    token: &str,
+    newcomer: InvitedMember,
+) -> Result<MemberId> {
     let InvitedMember { username, email, display_name, password } = newcomer;
     // The link comes first: without it nobody makes the server hash.
     let invited = look(app, token).await?;

@@ -7,7 +7,9 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use crate::features::jobs::wait::{self, WaitingWorkers};
-use crate::features::jobs::{self, Filter, LeaseHolder, Job, Processor, Report, RetrySettings, StepState, ClaimRequest, store};
+use crate::features::jobs::{
+    self, ClaimRequest, Filter, Job, LeaseHolder, Processor, Report, RetrySettings, StepState, store,
+};
 use crate::features::members;
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminOrKey;

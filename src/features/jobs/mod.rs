@@ -28,7 +28,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
 use crate::kernel::db::Writer;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{JobId, LeaseId, MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 use queue::{Queue, Wanted};
@@ -321,7 +321,14 @@ fn entry(job: &Job, after: Value) -> Entry {
 }
 
 /// A failed attempt: the job waits for another one, or is dead. What is over stays over.
-fn release_lease(t: &Transaction<'_>, job: &mut Job, at: Timestamp, why: &str, rules: RetrySettings, retry: bool) -> Result<FailureOutcome> {
+fn release_lease(
+    t: &Transaction<'_>,
+    job: &mut Job,
+    at: Timestamp,
+    why: &str,
+    rules: RetrySettings,
+    retry: bool,
+) -> Result<FailureOutcome> {
     job.attempts = job.attempts.saturating_add(1);
     job.last_error = Some(why.to_owned());
     (job.leased_until, job.processors) = (None, None);
@@ -397,7 +404,12 @@ impl LeaseHolder {
 }
 
 /// The worker lives, and says how far it is. When that was the last step, the job is done.
-pub fn heartbeat(t: &Transaction<'_>, holder: &LeaseHolder, reports: &[Report], rules: RetrySettings) -> Result<Changed<Job>> {
+pub fn heartbeat(
+    t: &Transaction<'_>,
+    holder: &LeaseHolder,
+    reports: &[Report],
+    rules: RetrySettings,
+) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     if job.state == "done" && holder.is_of(&job) {
         return Ok(Changed::nothing(job));
@@ -417,14 +429,18 @@ fn take_reports(job: &mut Job, reports: &[Report], rules: RetrySettings) -> Resu
     for report in reports {
         let word = report.processor.as_str();
         if !job.covers(report.processor) {
-            return Err(Error::new(ErrorCode::StepState).with_message(format!("{word} was not claimed with this lease")));
+            return Err(
+                Error::new(ErrorCode::StepState).with_message(format!("{word} was not claimed with this lease"))
+            );
         }
         let Some(step) = job.steps.iter_mut().find(|step| step.processor == report.processor) else { continue };
         if step.state != report.state && !step.state.leads_to(report.state) {
             let (from, to) = (step.state.as_str(), report.state.as_str());
             let needs = step.processor.needs().iter().map(|need| need.as_str()).collect::<Vec<_>>().join(" and ");
             let why = if step.state == StepState::Waiting { format!(" for {needs}") } else { String::new() };
-            return Err(Error::new(ErrorCode::StepState).with_message(format!("{word} is {from}{why}, and cannot become {to}")));
+            return Err(
+                Error::new(ErrorCode::StepState).with_message(format!("{word} is {from}{why}, and cannot become {to}"))
+            );
         }
         step.state = report.state;
         step.progress_percent = match report.state {
@@ -483,7 +499,13 @@ fn finish(t: &Transaction<'_>, mut job: Job) -> Result<Changed<Job>> {
 }
 
 /// The worker could not do it.
-pub fn fail(t: &Transaction<'_>, holder: &LeaseHolder, why: &str, retry: bool, rules: RetrySettings) -> Result<Changed<Job>> {
+pub fn fail(
+    t: &Transaction<'_>,
+    holder: &LeaseHolder,
+    why: &str,
+    retry: bool,
+    rules: RetrySettings,
+) -> Result<Changed<Job>> {
     let mut job = holder.find(t)?;
     let is_repeat = matches!(job.state.as_str(), "queued" | "held" | "dead") && job.last_error.is_some();
     if is_repeat && holder.is_of(&job) {

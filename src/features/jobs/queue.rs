@@ -8,7 +8,7 @@
 //! meets such a queue puts it right, so that nobody meets it twice; suspending and deleting write nothing here.
 
 use super::queue_store as store;
-use super::{Processor, Step, StepState, ClaimRequest};
+use super::{ClaimRequest, Processor, Step, StepState};
 use crate::kernel::app::Transaction;
 use crate::kernel::db::{Reader, Writer};
 use crate::kernel::error::Result;

@@ -12,14 +12,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::queue::{self, Wanted};
-use super::{Job, RetrySettings, ClaimRequest};
+use super::{ClaimRequest, Job, RetrySettings};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
 /// May the caller take jobs? Looked at anew whenever a worker that waits looks for one.
@@ -70,7 +70,8 @@ struct WaitingWorker<'a> {
 
 impl<'a> WaitingWorker<'a> {
     fn take(app: &'a App, waiting: &'a WaitingWorkers, caller: &Identity) -> Result<Self> {
-        let busy = || Error::new(ErrorCode::Busy).with_message("too many workers wait for a job: try again").retry_after(1);
+        let busy =
+            || Error::new(ErrorCode::Busy).with_message("too many workers wait for a job: try again").retry_after(1);
         let permit = waiting.permits.try_acquire().map_err(|_| busy())?;
         let party = caller.context.party(&app.snapshot()).unwrap_or_default();
         let mut of = waiting.of();
@@ -98,7 +99,13 @@ impl Drop for WaitingWorker<'_> {
 }
 
 /// Gives jobs to a worker; where there are none, waits so long for some.
-pub async fn claim(app: &App, waiting: &WaitingWorkers, caller: &Identity, request: &ClaimRequest, wait: Duration) -> Result<Vec<Job>> {
+pub async fn claim(
+    app: &App,
+    waiting: &WaitingWorkers,
+    caller: &Identity,
+    request: &ClaimRequest,
+    wait: Duration,
+) -> Result<Vec<Job>> {
     let claimed = claim_now(app, caller, request).await?;
     if !claimed.is_empty() || wait.is_zero() {
         return Ok(claimed);

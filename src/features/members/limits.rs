@@ -4,7 +4,7 @@ use super::{Capacity, require_capacity, store};
 use crate::kernel::app::Transaction;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
 /// How many members the site may have, and how many of them one organization may make.

@@ -20,14 +20,14 @@ use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Transaction, maintenance, use_setup_token};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::login_throttle::Attempt;
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
 use crate::kernel::authz::delegation::{self, Touch};
 use crate::kernel::authz::permission::PLATFORM_ADMIN;
 use crate::kernel::authz::principal::{Identity, Principal};
-use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 pub use store::{
@@ -259,7 +259,8 @@ pub fn member_event(t: &Transaction<'_>, kind: EventKind, id: MemberId) -> Event
 pub fn changed(t: &Transaction<'_>, former: &Member, member: &Member) -> Vec<Event> {
     let names = |member: &Member| (member.username.clone(), member.email.clone(), member.display_name.clone());
     let switched = if member.is_active() { EventKind::MemberActivated } else { EventKind::MemberSuspended };
-    let differing = [(EventKind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
+    let differing =
+        [(EventKind::MemberUpdated, names(member) != names(former)), (switched, member.status != former.status)];
     differing.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| member_event(t, kind, member.id)).collect()
 }
 

@@ -21,7 +21,7 @@ use super::legacy_hash::{Form, Prepared, without_disguise};
 use super::store;
 use crate::kernel::app::{App, HashKinds};
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 

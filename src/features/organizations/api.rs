@@ -11,12 +11,12 @@ use super::store::{self, Filter};
 use super::{Organization, create};
 use crate::kernel::app::{App, Changed, Committed, Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authn::caller::{InternalCaller, AdminCaller};
+use crate::kernel::authn::caller::{AdminCaller, InternalCaller};
 use crate::kernel::authz::permission::{PLATFORM_ORG_CODE, Permission};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach, delegation};
 use crate::kernel::db::Window;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{ActiveInactive, Body, Page, Reply, Tag, like, ok, require_version};
 use crate::kernel::ids::OrganizationId;
 
@@ -140,7 +140,11 @@ impl Api {
     ///
     /// With its system roles: `tenant_owner`, `tenant_admin`, `member_manager`, `member`, `viewer`.
     #[oai(path = "/admin/organizations", method = "post", operation_id = "create_organization")]
-    async fn create_organization(&self, caller: AdminCaller, body: Body<CreateOrganization>) -> Reply<OrganizationView> {
+    async fn create_organization(
+        &self,
+        caller: AdminCaller,
+        body: Body<CreateOrganization>,
+    ) -> Reply<OrganizationView> {
         let organizations_max = self.app.config.organizations_max;
         let make = move |t: &Transaction<'_>, caller: &Identity| {
             authz::require(t.snapshot(), caller, Permission::ORGANIZATION_CREATE)?;
@@ -284,7 +288,11 @@ impl Api {
         method = "get",
         operation_id = "get_organization_by_code"
     )]
-    async fn get_organization_by_code(&self, caller: InternalCaller, org_code: Path<String>) -> Reply<OrganizationView> {
+    async fn get_organization_by_code(
+        &self,
+        caller: InternalCaller,
+        org_code: Path<String>,
+    ) -> Reply<OrganizationView> {
         let snapshot = self.app.snapshot();
         let reach = authz::require(&snapshot, &caller, Permission::ORGANIZATION_GET)?;
         let named = snapshot.tenant_named(&org_code.0).filter(|tenant| *tenant.org_code == *org_code.0);

@@ -11,7 +11,7 @@ use super::openapi;
 use crate::kernel::authz::catalog::{UserType, methods};
 use crate::kernel::authz::permission::ROSTER_APP;
 use crate::kernel::authz::template::Template;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::documents::Document;
 
 /// One permission to import.

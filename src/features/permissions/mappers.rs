@@ -12,7 +12,7 @@ use super::{Source, sync};
 use crate::kernel::app::App;
 use crate::kernel::authz::plugin::{Binding, Mode};
 use crate::kernel::authz::snapshot::{Role, Snapshot, Tenant};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::sandbox::input::{Claim, RoleInput, values_of};
 use crate::kernel::sandbox::{Fault, FaultKind};
@@ -125,7 +125,11 @@ pub fn assignable<'t>(tenant: &'t Tenant, key: &str) -> Option<&'t Role> {
 }
 
 /// Asks the mappers of an organization, those that are only watched too. It costs nothing where there are none.
-pub async fn ask(app: &Arc<App>, (organization, member): (OrganizationId, MemberId), word: SourceClaims<'_>) -> Result<MapperResult> {
+pub async fn ask(
+    app: &Arc<App>,
+    (organization, member): (OrganizationId, MemberId),
+    word: SourceClaims<'_>,
+) -> Result<MapperResult> {
     let snapshot = app.snapshot();
     let mut mapped = MapperResult {
         organization,
@@ -238,7 +242,8 @@ impl Chain<'_> {
             let (plugin, version, source) = (&binding.name, binding.version, &self.input.source);
             tracing::warn!(organization = %self.tenant.id, %plugin, version, mode = binding.mode.as_str(), source, fault = fault.kind.as_str(), "a role mapper failed: where it is in force, roles of this source stay as they are");
         }
-        let asked = MapperCall { name: binding.name.clone(), version: binding.version, sha256: binding.sha256, fuel, fault };
+        let asked =
+            MapperCall { name: binding.name.clone(), version: binding.version, sha256: binding.sha256, fuel, fault };
         (asked, answer)
     }
 

@@ -19,11 +19,11 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
 use crate::kernel::authz::catalog::PermissionIndex;
 use crate::kernel::authz::permission::{
-    BUILTIN_PERMISSIONS, ROSTER_APP, PLATFORM_ADMIN, PLATFORM_ORG_CODE, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
+    BUILTIN_PERMISSIONS, PLATFORM_ADMIN, PLATFORM_ORG_CODE, ROSTER_APP, SYSTEM_ROLES, TENANT_OWNER, is_role_key, parent,
 };
 use crate::kernel::authz::snapshot::{Change, Role, Snapshot, Tenant};
 use crate::kernel::db::Writer;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{AssignmentId, MappingId, MemberId, OrganizationId, RoleId, Timestamp};
 use crate::kernel::nearest::did_you_mean;
 
@@ -163,7 +163,8 @@ pub fn create_system_roles(t: &Transaction<'_>, organization: OrganizationId, or
     for (key, display_name, letter) in SYSTEM_ROLES {
         let holds = if key == TENANT_OWNER { "tenant" } else { "ticked" };
         let of_grid = BUILTIN_PERMISSIONS.iter().filter(|own| key != TENANT_OWNER && own.roles.contains(letter));
-        let slots: Vec<PermissionIndex> = of_grid.filter_map(|own| catalog.find(own.name)).map(|node| node.slot).collect();
+        let slots: Vec<PermissionIndex> =
+            of_grid.filter_map(|own| catalog.find(own.name)).map(|node| node.slot).collect();
         changes.push(create_system_role(t, organization, key, display_name, holds, &slots)?);
     }
     Ok(changes)

@@ -449,7 +449,8 @@ mod tests {
         let base = |server: Value| {
             let document =
                 json!({"openapi": "3.0.3", "servers": [server], "paths": {"/a": {"get": {"operationId": "a"}}}});
-            read(&Document::from_value(document), &Options::default(), 10).map(|import| import.entries[1].http_path.clone())
+            read(&Document::from_value(document), &Options::default(), 10)
+                .map(|import| import.entries[1].http_path.clone())
         };
         let of_url = |url: &str| base(json!({"url": url})).expect(url).expect("a path");
         for (url, path) in [
@@ -590,7 +591,8 @@ mod tests {
         );
         assert!(import.skipped.iter().any(|s| s.reason.contains("those of GET /same/{a}")), "{:?}", import.skipped);
         let strict = Options { strict: true, ..Options::default() };
-        let refused = read(&Document::from_value(document(&json!({"/a": {"get": {}}, "/a;b": {"get": {}}}))), &strict, 10);
+        let refused =
+            read(&Document::from_value(document(&json!({"/a": {"get": {}}, "/a;b": {"get": {}}}))), &strict, 10);
         assert_eq!(refused.expect_err("strict").fields[0].location, ["body", "paths", "/a;b", "get"]);
         let nothing = read(&Document::from_value(document(&json!({"/a;b": {"get": {}}}))), &Options::default(), 10);
         assert_eq!(nothing.expect_err("nothing is left").fields.len(), 1);

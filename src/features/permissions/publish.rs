@@ -12,7 +12,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, UserType};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::template::Template;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::OrganizationId;
 
 /// What the request wants beside the document's entries.
@@ -165,7 +165,8 @@ fn named(snapshot: &Snapshot, names: &[String]) -> Result<Option<Vec<Organizatio
     }
     let mut ids = Vec::new();
     for name in names {
-        let message = || Error::new(ErrorCode::OrganizationNotFound).with_message(format!("there is no organization {name}"));
+        let message =
+            || Error::new(ErrorCode::OrganizationNotFound).with_message(format!("there is no organization {name}"));
         ids.push(snapshot.tenant_named(name).ok_or_else(message)?.id);
     }
     ids.sort_unstable();

@@ -25,7 +25,7 @@ use crate::kernel::authz::plugin::{Activation, Exports, Filter, Mode, route_filt
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{OrganizationId, PluginId, Timestamp};
 use crate::kernel::sandbox::{CallResult, Fault, Limits, Ruling, vectors};
 use crate::kernel::secret::Hash;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::kernel::app::log_entry::PluginTrace;
-use crate::kernel::authz::decide::{Reason, PluginEffect, combine_deny_overrides};
-use crate::kernel::authz::resolved_request::Kind;
+use crate::kernel::authz::decide::{PluginEffect, Reason, combine_deny_overrides};
 use crate::kernel::authz::plugin::{Filter, Mode, Topic};
+use crate::kernel::authz::resolved_request::Kind;
 use crate::kernel::decision_log::Row;
-use crate::kernel::sandbox::{AccessInput, CallResult, FaultKind, Host, Ruling, CallContext};
+use crate::kernel::sandbox::{AccessInput, CallContext, CallResult, FaultKind, Host, Ruling};
 
 /// Decisions that are looked at when nobody says how many.
 pub const RECORDED_DEFAULT: u32 = 1_000;

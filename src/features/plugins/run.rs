@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::sandbox::vectors::Ask;
 use crate::kernel::sandbox::{AccessInput, Claim, RoleInput};

@@ -8,18 +8,18 @@ pub mod spreadsheet;
 use serde_json::json;
 
 use crate::features::members::{
-    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, member_event, join,
+    self, Member, NewMember, SFTPGO, WORDPRESS, create, find_known, find_login, folded, join, member_event,
     owner_of_folder, require_capacity,
 };
 use crate::features::quotas::{self, Account, QuotaSettings};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::delegation::{self, Touch};
 use crate::kernel::authz::deferred_grant::Maker;
+use crate::kernel::authz::delegation::{self, Touch};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::outbox::EventKind;
 

@@ -48,7 +48,14 @@ pub fn count(r: &Reader<'_>) -> Result<Counted> {
     let mut differences = store::list_members(r)?;
     differences.extend(store::list_organizations(r)?);
     if videos != known {
-        let none = Difference { whose: RecountTarget::Site, used: known, ledger: videos, videos, reserved: 0, reservations: 0 };
+        let none = Difference {
+            whose: RecountTarget::Site,
+            used: known,
+            ledger: videos,
+            videos,
+            reserved: 0,
+            reservations: 0,
+        };
         differences.push(none);
     }
     Ok(Counted { members, organizations, videos, differences })

@@ -10,7 +10,7 @@ use super::{Delta, QuotaSettings, adjust, organization_of};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, ReservationId, Timestamp};
 
 /// A reservation as stored.
@@ -81,7 +81,9 @@ pub fn release(t: &Transaction<'_>, member: MemberId, id: ReservationId) -> Resu
     let mut reservation = get(t, member, id)?;
     match reservation.state.as_str() {
         "open" => {}
-        "committed" => return Err(Error::new(ErrorCode::ReservationOver).with_message("this reservation became a video")),
+        "committed" => {
+            return Err(Error::new(ErrorCode::ReservationOver).with_message("this reservation became a video"));
+        }
         _ => return Ok(Changed::nothing(reservation)),
     }
     let state = if reservation.expires_at <= t.now() { "expired" } else { "released" };

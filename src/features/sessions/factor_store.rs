@@ -2,7 +2,7 @@
 
 use crate::kernel::authz::store::encrypt;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{Encryption, SecretLocation, SecretColumn};
+use crate::kernel::encryption::{Encryption, SecretColumn, SecretLocation};
 use crate::kernel::error::Result;
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::Hash;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::features::members::{self, ExternalName, Member, NewMember};
-use crate::features::permissions::mappers::{self, SourceFacts, MapperResult, TRIES, SourceClaims};
+use crate::features::permissions::mappers::{self, MapperResult, SourceClaims, SourceFacts, TRIES};
 use crate::features::permissions::sync::{Plan, plan, reconcile};
 use crate::features::permissions::{Source, external_key};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::outbox::{Event, EventKind};
 
@@ -111,7 +111,12 @@ fn organizations(snapshot: &Snapshot, id: MemberId, external_user: &ExternalUser
 }
 
 /// Asks the role mappers of all these organizations, for each source.
-pub async fn ask_mappers(app: &Arc<App>, id: MemberId, external_user: &ExternalUser, tries: usize) -> Result<MapperAnswers> {
+pub async fn ask_mappers(
+    app: &Arc<App>,
+    id: MemberId,
+    external_user: &ExternalUser,
+    tries: usize,
+) -> Result<MapperAnswers> {
     let mut mapped = Vec::new();
     for organization in organizations(&app.snapshot(), id, external_user) {
         for word in external_user.sources() {
@@ -128,7 +133,8 @@ impl MapperAnswers {
         let mut plans = Vec::new();
         for organization in organizations(t.snapshot(), id, external_user) {
             for word in external_user.sources() {
-                let is_it = |mapped: &&MapperResult| mapped.organization == organization && mapped.source == word.source;
+                let is_it =
+                    |mapped: &&MapperResult| mapped.organization == organization && mapped.source == word.source;
                 let answer = self.mapped.iter().find(is_it);
                 let found = answer.map(|answer| plan(t, word, answer)).transpose()?.flatten();
                 match found {
@@ -163,12 +169,16 @@ pub fn apply(
     let mut events: Vec<Event> = Vec::new();
     let mut done = serde_json::Map::new();
     match members::find_known(t, &external_user.provider, &external_user.subject)? {
-        Some(member) if member.id != id => return Ok(Changed::nothing(ProvisionResult { id: member.id, ..provisioned })),
+        Some(member) if member.id != id => {
+            return Ok(Changed::nothing(ProvisionResult { id: member.id, ..provisioned }));
+        }
         Some(member) if !member.is_active() => return Err(ErrorCode::InvalidLogin.into()),
         Some(member) if is_other_person(t, &member, external_user)? => {
             let message =
                 "this account has the number of another one at the provider: ask an administrator of this site";
-            return Err(Error::new(ErrorCode::Forbidden).with_message(message).with_source("the provider gives numbers out again"));
+            return Err(Error::new(ErrorCode::Forbidden)
+                .with_message(message)
+                .with_source("the provider gives numbers out again"));
         }
         Some(member) => {
             let filled = members::fill_gaps(t, &member, &offered)?;
@@ -245,7 +255,11 @@ pub fn is_other_person(t: &Transaction<'_>, member: &Member, external_user: &Ext
 fn join(t: &Transaction<'_>, id: MemberId, external_user: &ExternalUser) -> Result<Option<(OrganizationId, Change)>> {
     let Some(org_code) = &external_user.organization else { return Ok(None) };
     let Some(organization) = t.snapshot().tenant_named(org_code).map(|tenant| tenant.id) else {
-        tracing::warn!(org_code, provider = external_user.provider, "the settings name an organization that is not there");
+        tracing::warn!(
+            org_code,
+            provider = external_user.provider,
+            "the settings name an organization that is not there"
+        );
         return Ok(None);
     };
     Ok(members::join(t, organization, id)?.map(|membership| (organization, membership)))

@@ -7,11 +7,11 @@
 //! a short while (two tabs) without any being stored; after that its use ends the session.
 
 pub mod api;
-pub mod jit_provisioning;
+pub mod credential_check;
 mod factor_store;
+pub mod jit_provisioning;
 pub mod oidc;
 pub mod passwords;
-pub mod credential_check;
 pub mod registration;
 pub mod second_factor;
 pub mod store;
@@ -33,15 +33,15 @@ use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz;
 use crate::kernel::authz::key::ApiKey;
-use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Session};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Sealer};
 use store::SessionRow;
 
 pub use factor_store::SECRET;
-pub use store::{is_consumed, consume_once};
+pub use store::{consume_once, is_consumed};
 
 /// Ends a member's sessions, but one that may be kept, with every token that names them, and sign-ins that are half done.
 pub fn end_sessions(t: &Transaction<'_>, member: MemberId, kept: Option<SessionId>) -> Result<Vec<Change>> {
@@ -237,7 +237,12 @@ enum Renewed {
 }
 
 /// Renews a browser's session: sets new cookies, or removes them when they are invalid.
-pub async fn renew_cookies(app: &App, context: &Arc<RequestContext>, session: SessionId, refresh: &str) -> Result<Tokens> {
+pub async fn renew_cookies(
+    app: &App,
+    context: &Arc<RequestContext>,
+    session: SessionId,
+    refresh: &str,
+) -> Result<Tokens> {
     let renewed = renew(app, context, session, refresh).await;
     match &renewed {
         Ok(tokens) => tokens.set_cookies(app, context),
@@ -390,7 +395,12 @@ pub struct StoredSessions {
 }
 
 impl SessionBackend for StoredSessions {
-    fn renew<'a>(&'a self, context: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named> {
+    fn renew<'a>(
+        &'a self,
+        context: &'a Arc<RequestContext>,
+        session: SessionId,
+        refresh: &'a str,
+    ) -> BoxFuture<'a, Named> {
         Box::pin(async move {
             let tokens = renew_cookies(&self.app, context, session, refresh).await?;
             self.app.guard.keys.load().verify(&tokens.access_token, Timestamp::now())

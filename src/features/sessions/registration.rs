@@ -15,7 +15,7 @@ use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbound::mail;

@@ -16,11 +16,11 @@ use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::{Guard, Visitor};
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::authz::principal::{RequestContext, Identity, Principal};
+use crate::kernel::authz::principal::{Identity, Principal, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Session};
 use crate::kernel::config::Config;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 

@@ -18,7 +18,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
 
 /// Files of one transaction.
@@ -83,7 +83,13 @@ pub async fn import(app: &App, caller: &Identity, request: ImportRequest) -> Res
 }
 
 /// One piece in one transaction; a dry run asks the same of the rows and changes none.
-async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, request: &ImportRequest, outcome: &mut ImportResult) -> Result<()> {
+async fn take_in(
+    app: &App,
+    caller: &Identity,
+    found: Vec<Found>,
+    request: &ImportRequest,
+    outcome: &mut ImportResult,
+) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
@@ -123,7 +129,12 @@ async fn take_in(app: &App, caller: &Identity, found: Vec<Found>, request: &Impo
     Ok(())
 }
 
-fn foreseen(r: &Reader<'_>, rules: &QuotaSettings, snapshot: &authz::snapshot::Snapshot, found: Vec<Found>) -> Result<ImportResult> {
+fn foreseen(
+    r: &Reader<'_>,
+    rules: &QuotaSettings,
+    snapshot: &authz::snapshot::Snapshot,
+    found: Vec<Found>,
+) -> Result<ImportResult> {
     let (mut owners, mut outcome) = (Owners::default(), ImportResult::default());
     let mut more: HashMap<MemberId, i64> = HashMap::new();
     for Found { path, size } in found {

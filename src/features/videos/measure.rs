@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::path::VideoPath;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
 /// Files measured at the same time. A disk that hangs keeps these threads and no more.
@@ -27,8 +27,11 @@ pub async fn measure(media_root: &Path, path: &VideoPath) -> Result<i64> {
     if media_root.as_os_str().is_empty() {
         return Err(ErrorCode::MediaRootNotConfigured.into());
     }
-    let silent =
-        || Error::new(ErrorCode::Busy).with_message("the disk of the media root does not respond: try again").retry_after(5);
+    let silent = || {
+        Error::new(ErrorCode::Busy)
+            .with_message("the disk of the media root does not respond: try again")
+            .retry_after(5)
+    };
     let turn = tokio::time::timeout(TURN_WAIT, TURNS.acquire()).await.map_err(|_| silent())?;
     let turn = turn.map_err(|_| Error::internal("nothing is measured any more"))?;
     let (root, path) = (media_root.to_owned(), path.clone());

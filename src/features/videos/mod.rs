@@ -15,7 +15,7 @@ mod walk;
 use serde_json::{Value, json};
 
 use crate::features::jobs;
-use crate::features::quotas::{self, Account, Delta, QuotaCheck, Reason, QuotaSettings, reservations};
+use crate::features::quotas::{self, Account, Delta, QuotaCheck, QuotaSettings, Reason, reservations};
 use crate::kernel::app::{Changed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::principal::Identity;
@@ -168,7 +168,9 @@ pub fn insert(t: &Transaction<'_>, caller: &Identity, admitted: Admitted) -> Res
         jobs::queue(t, number, video.member, video.organization)?;
     }
     let events = match video.account().zip(account) {
-        Some((owner, account)) => quotas::post_ledger(t, owner, &account, video.size, reason("register", &video.id, caller))?,
+        Some((owner, account)) => {
+            quotas::post_ledger(t, owner, &account, video.size, reason("register", &video.id, caller))?
+        }
         None => Vec::new(),
     };
     let warning = account.and_then(|account| account.warning());

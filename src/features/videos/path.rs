@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::secret;
 
 /// A path that keeps the rules, relative to the media root.

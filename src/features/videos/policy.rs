@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::app::evaluate::{RequestFacts, has_authorizers};
-use crate::kernel::authz::decide::{Target, AccessRequest, Reason};
+use crate::kernel::authz::decide::{AccessRequest, Reason, Target};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::Claim;
 

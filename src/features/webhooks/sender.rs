@@ -219,7 +219,9 @@ pub async fn deliver(app: &App, sender: &Sender, id: WebhookId, delivery: &Deliv
         Some(status @ (429 | 503)) => {
             DeliveryOutcome::Failed { why: format!("it answered {status}"), not_before_s: answered.retry_after_s }
         }
-        Some(status @ 300..=399) => DeliveryOutcome::failed(format!("it answered {status}: redirects are not followed")),
+        Some(status @ 300..=399) => {
+            DeliveryOutcome::failed(format!("it answered {status}: redirects are not followed"))
+        }
         Some(status) => DeliveryOutcome::failed(format!("it answered {status}")),
         None => DeliveryOutcome::failed(answered.error.unwrap_or_default()),
     })

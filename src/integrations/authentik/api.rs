@@ -9,7 +9,7 @@ use crate::kernel::app::App;
 use crate::kernel::authn::caller::InternalCaller;
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Body, DisplayName, Email, Reply, Subject, Tag, Username, ok};
 use crate::kernel::ids::MemberId;
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::kernel::app::App;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::outbound::Answer;
 
 /// An account, as far as we look at it.
@@ -171,7 +171,8 @@ fn account(answer: &Answer, expected: u16) -> Result<Account> {
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T> {
     serde_json::from_value(answer.json()?).map_err(|e| {
-        Error::new(ErrorCode::NeighbourFailed).with_source(format!("Authentik: its answer has another form than expected: {e}"))
+        Error::new(ErrorCode::NeighbourFailed)
+            .with_source(format!("Authentik: its answer has another form than expected: {e}"))
     })
 }
 

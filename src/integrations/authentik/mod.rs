@@ -9,7 +9,8 @@ pub mod client;
 use serde_json::json;
 
 use crate::features::members::{
-    self, AUTHENTIK, Capacity, Member, NewMember, changed, member_event, require_may_change, require_visible, set_active,
+    self, AUTHENTIK, Capacity, Member, NewMember, changed, member_event, require_may_change, require_visible,
+    set_active,
 };
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::audit_log::Entry;
@@ -17,7 +18,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::EventKind;
 use client::{Account, DesiredUser};
@@ -198,7 +199,9 @@ async fn require_free(app: &App, account: &Account, member: Option<&Member>) -> 
     let linked = owner(app, account).await?;
     let is_others = [named, linked].into_iter().flatten().any(|id| member.is_none_or(|member| member.id != id));
     if is_others {
-        return Err(Error::new(ErrorCode::MemberExists).with_message("this account at Authentik belongs to another member"));
+        return Err(
+            Error::new(ErrorCode::MemberExists).with_message("this account at Authentik belongs to another member")
+        );
     }
     Ok(())
 }

@@ -203,7 +203,11 @@ mod tests {
 
     #[test]
     fn what_was_made_is_in_line() {
-        for desired in [desired(), DesiredAccount { has_room: false, ..desired() }, DesiredAccount { is_active: false, home: None, ..desired() }] {
+        for desired in [
+            desired(),
+            DesiredAccount { has_room: false, ..desired() },
+            DesiredAccount { is_active: false, home: None, ..desired() },
+        ] {
             let user = desired.new_account();
             assert!(desired.differences(&user).is_empty(), "{user:?}");
             assert!(!desired.is_anothers(&user));
@@ -248,8 +252,14 @@ mod tests {
     fn an_account_that_names_somebody_else_is_anothers() {
         let desired = desired();
         let with = |text: &str| json!({"additional_info": text}).as_object().cloned().expect("an object");
-        assert!(!desired.is_anothers(&with("")) && !desired.is_anothers(&with(" ")) && !desired.is_anothers(&Account::new()));
+        assert!(
+            !desired.is_anothers(&with(""))
+                && !desired.is_anothers(&with(" "))
+                && !desired.is_anothers(&Account::new())
+        );
         assert!(!desired.is_anothers(&with(&desired.member.to_string())));
-        assert!(desired.is_anothers(&with(&MemberId::new().to_string())) && desired.is_anothers(&with("another program's")));
+        assert!(
+            desired.is_anothers(&with(&MemberId::new().to_string())) && desired.is_anothers(&with("another program's"))
+        );
     }
 }

@@ -89,7 +89,8 @@ impl<'a> Connection<'a> {
         if answer.status != 200 {
             return Err(unexpected(&answer));
         }
-        serde_json::from_value(answer.json()?).map_err(|e| ClientError::later(format!("its list of users is none: {e}")))
+        serde_json::from_value(answer.json()?)
+            .map_err(|e| ClientError::later(format!("its list of users is none: {e}")))
     }
 
     /// Lets it count a user's files anew. Answers whether it does; it may not count at all, or be at it.

@@ -11,7 +11,7 @@ use super::account::DesiredStateInputs;
 use crate::features::quotas::SIZE_MAX;
 use crate::features::videos::path::{VideoPath, is_folder, is_ignored};
 use crate::kernel::app::App;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 

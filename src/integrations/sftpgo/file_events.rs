@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{self, Action, Disk, FileEvent, EventOutcome, rest_below};
+use super::event::{self, Action, Disk, EventOutcome, FileEvent, rest_below};
 use super::store;
 use crate::features::members;
 use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
@@ -22,7 +22,7 @@ use crate::features::videos::{self, Registration, Video, measure};
 use crate::kernel::app::{App, Changed, Transaction};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -56,7 +56,8 @@ pub async fn handle(app: &Arc<App>, caller: &Identity, body: &Value) -> Result<E
             return Ok(EventOutcome::Ignored("the file cannot be measured"));
         }
         if event.is_over_quota {
-            quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &ErrorCode::QuotaExceeded.into()).await;
+            quotas::record_refusal(app, caller, owner.id, event.size.unwrap_or(0), &ErrorCode::QuotaExceeded.into())
+                .await;
         }
     }
     let path_bytes_max = app.config.video_path_bytes_max;
@@ -145,7 +146,8 @@ async fn require_upload(app: &Arc<App>, caller: &Identity, owner: &members::Memb
     if !owner.is_active() {
         return Err(ErrorCode::MemberSuspended.into());
     }
-    let (rules, snapshot, id, place) = (QuotaSettings::from_config(&app.config), app.snapshot(), owner.id, path.clone());
+    let (rules, snapshot, id, place) =
+        (QuotaSettings::from_config(&app.config), app.snapshot(), owner.id, path.clone());
     let look = move |r: &Reader<'_>| {
         let found = videos::find(r, &place.id())?;
         let is_new = is_new(found.as_ref(), history_at(r, place.as_str())?.and_then(PathHistory::known));
@@ -280,7 +282,8 @@ impl PendingEvent {
 
     fn upload(&self, t: &Transaction<'_>, caller: &Identity) -> Done {
         let Some(place) = self.follow(t, &self.file_event.path)? else { return overtaken() };
-        let came_with = history_at(t, place.path.as_str())?.filter(|note| note.at >= place.at).and_then(PathHistory::known);
+        let came_with =
+            history_at(t, place.path.as_str())?.filter(|note| note.at >= place.at).and_then(PathHistory::known);
         if came_with.is_some_and(|known| known.at > self.file_event.at) {
             return overtaken();
         }
@@ -296,9 +299,11 @@ impl PendingEvent {
         let Some(size) = self.measured_size() else { return self.delete(t, caller) };
         if let Some(video) = videos::find(t, &path.id())? {
             // Whether its video has a job is known where it came to be.
-            let is_partial = history_at(t, path.as_str())?.and_then(PathHistory::known).is_some_and(|known| known.is_partial);
+            let is_partial =
+                history_at(t, path.as_str())?.and_then(PathHistory::known).is_some_and(|known| known.is_partial);
             self.note(t, path, PathEvent::Written(KnownSize { is_partial, ..self.known(size) }))?;
-            return Ok(videos::resize(t, &self.rules, caller, (&video, size, QuotaCheck::Skipped))?.map(|_| EventOutcome::Done));
+            return Ok(videos::resize(t, &self.rules, caller, (&video, size, QuotaCheck::Skipped))?
+                .map(|_| EventOutcome::Done));
         }
         let place = CurrentPath { path: path.clone(), at: self.file_event.at };
         self.put(t, caller, &place, KnownSize { is_partial: true, ..self.known(size) })
@@ -320,7 +325,8 @@ impl PendingEvent {
                 if former.is_some_and(|former| former.is_partial) && !known.is_partial {
                     videos::queue_job(t, &video)?;
                 }
-                let resized = videos::resize(t, &self.rules, caller, (&video, size, QuotaCheck::Enforced))?.map(|_| EventOutcome::Done);
+                let resized = videos::resize(t, &self.rules, caller, (&video, size, QuotaCheck::Enforced))?
+                    .map(|_| EventOutcome::Done);
                 if video.member.is_some() {
                     return Ok(resized);
                 }
@@ -332,7 +338,8 @@ impl PendingEvent {
             None if is_ignored => Ok(Changed::nothing(EventOutcome::Ignored("a file of this name is no video"))),
             None => {
                 // What is left of an upload lies there, whether or not it fits, and is nothing to work on.
-                let (fit, queues_job) = if known.is_partial { (QuotaCheck::Skipped, false) } else { (QuotaCheck::Enforced, true) };
+                let (fit, queues_job) =
+                    if known.is_partial { (QuotaCheck::Skipped, false) } else { (QuotaCheck::Enforced, true) };
                 let new = Registration { path: path.clone(), owner: self.owner, size: Ok(size), fit, queues_job };
                 Ok(videos::register(t, &self.rules, caller, new)?.map(|_| EventOutcome::Done))
             }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::account::{Account, DesiredStateInputs, DesiredAccount, is_off, member_of, name_of, switched_off, whose};
+use super::account::{Account, DesiredAccount, DesiredStateInputs, is_off, member_of, name_of, switched_off, whose};
 use crate::features::members::{self, Member};
 use crate::features::sessions::credential_check::{self, LoginClaim};
 use crate::features::videos::path::is_folder;

@@ -7,9 +7,9 @@
 pub mod account;
 pub mod api;
 mod client;
-pub mod login;
 pub mod event;
 pub mod file_events;
+pub mod login;
 pub mod reconcile;
 mod store;
 
@@ -20,7 +20,7 @@ use crate::features::videos::path::is_folder;
 use crate::kernel::app::{App, Occurrence, Transaction};
 use crate::kernel::authz::snapshot::Change;
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::MemberId;
 use crate::kernel::outbox::EventKind;
 use crate::kernel::outbox::delivery::{Delivery, DeliveryOutcome};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use super::account::{self, Account, DesiredStateInputs, Difference, USAGE, DesiredAccount, name_of};
+use super::account::{self, Account, DesiredAccount, DesiredStateInputs, Difference, USAGE, name_of};
 use super::client::{ClientError, Connection};
 use super::{Followed, bring_in_line, erase, require_configured};
 use crate::features::members;
@@ -63,11 +63,14 @@ pub async fn compare(app: &App) -> Result<Drift> {
     let (inputs, claims) = (DesiredStateInputs::from_app(app), claims(app, &users));
     let find = move |r: &Reader<'_>| {
         let known = members::list_at_sftpgo(r)?;
-        let desired_accounts = known.into_iter().map(|(name, member)| Ok((name.clone(), inputs.desired_account(r, &member, name)?)));
+        let desired_accounts =
+            known.into_iter().map(|(name, member)| Ok((name.clone(), inputs.desired_account(r, &member, name)?)));
         let desired_accounts = desired_accounts.collect::<Result<HashMap<_, _>>>()?;
         let mut orphaned = Vec::new();
         for (member, name) in claims {
-            if !desired_accounts.contains_key(&name) && members::find(r, member)?.is_some_and(|member| member.is_erased()) {
+            if !desired_accounts.contains_key(&name)
+                && members::find(r, member)?.is_some_and(|member| member.is_erased())
+            {
                 orphaned.push((member, name));
             }
         }
@@ -77,8 +80,10 @@ pub async fn compare(app: &App) -> Result<Drift> {
     let (desired_accounts, orphaned) = app.read(find).await?;
     let mut drift = Drift { members: desired_accounts.len(), users: users.len(), orphaned, ..Drift::default() };
     let names: HashSet<&str> = users.iter().map(name_of).collect();
-    let mut missing: Vec<&DesiredAccount> =
-        desired_accounts.values().filter(|desired| desired.is_active && !names.contains(desired.username.as_str())).collect();
+    let mut missing: Vec<&DesiredAccount> = desired_accounts
+        .values()
+        .filter(|desired| desired.is_active && !names.contains(desired.username.as_str()))
+        .collect();
     missing.sort_by(|left, right| left.username.cmp(&right.username));
     drift.missing = missing.into_iter().map(|desired| (desired.member, desired.username.clone())).collect();
     for user in &users {

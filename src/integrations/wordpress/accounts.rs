@@ -12,8 +12,10 @@ use super::sign_in::external_user_of;
 use crate::features::members::{self, Member, WORDPRESS};
 use crate::features::permissions::Source;
 use crate::features::permissions::sync::Plan;
-use crate::features::sessions::jit_provisioning::{ExternalUser, Plans, ask_mappers, apply_role_plans, is_other_person, apply};
-use crate::features::sessions::{is_consumed, consume_once};
+use crate::features::sessions::jit_provisioning::{
+    ExternalUser, Plans, apply, apply_role_plans, ask_mappers, is_other_person,
+};
+use crate::features::sessions::{consume_once, is_consumed};
 use crate::integrations::wordpress::WordPressUser;
 use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::{App, Changed, Transaction, ms};
@@ -21,7 +23,7 @@ use crate::kernel::audit_log::Entry;
 use crate::kernel::authz::Reach;
 use crate::kernel::authz::delegation::Touch;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::secret;
@@ -61,7 +63,12 @@ const ACTION: &str = "member.follow_wordpress";
 ///
 /// Who is not here yet becomes a member, unless somebody has the account's username or e-mail: a person would then be
 /// here twice. An administrator links the two, or the person's own sign-in tells.
-pub async fn sync_member(app: &Arc<App>, caller: &Identity, person: WordPressUser, effect: Effect) -> Result<AccountOutcome> {
+pub async fn sync_member(
+    app: &Arc<App>,
+    caller: &Identity,
+    person: WordPressUser,
+    effect: Effect,
+) -> Result<AccountOutcome> {
     let external_user = Arc::new(external_user_of(app, person));
     let subject = external_user.subject.clone();
     let known = app.read(move |r| members::find_known(r, WORDPRESS, &subject)).await?;
@@ -250,7 +257,11 @@ pub async fn mark_as_taken(app: &App, mark: RequestMark) -> Result<()> {
 
 /// Brings the members of all accounts in line that an event tells of: with what WordPress says now, or, where the settings
 /// name no administrator to ask as, with what the event says.
-pub async fn handle_events(app: &Arc<App>, caller: &Identity, events: Vec<UserEvent>) -> Result<BTreeMap<u64, AccountOutcome>> {
+pub async fn handle_events(
+    app: &Arc<App>,
+    caller: &Identity,
+    events: Vec<UserEvent>,
+) -> Result<BTreeMap<u64, AccountOutcome>> {
     let admin_client = AdminClient::from_config(app);
     let mut outcomes = BTreeMap::new();
     for UserEvent { id, said } in events {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::accounts::{Effect, AccountOutcome, sync_member, suspend};
+use super::accounts::{AccountOutcome, Effect, suspend, sync_member};
 use crate::features::members::{self, WORDPRESS};
 use crate::integrations::wordpress::users::{AdminClient, PAGE};
 use crate::integrations::wordpress::{UnreadableUser, WordPressUser};
 use crate::kernel::app::App;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// Changes of one page that are on their way at the same time: they share commits.
 const AT_ONCE_MAX: usize = 16;
@@ -85,8 +85,12 @@ pub async fn compare(app: &Arc<App>, caller: &Identity, options: CompareOptions)
     let mut found = CompareResult { next: Some(options.from), ..CompareResult::default() };
     for _ in 0..options.pages {
         found.next = match found.next {
-            Some(CompareCursor::Page(page)) => Some(scan(app, caller, &admin_client, (page, options.effect), &mut found).await?),
-            Some(CompareCursor::Known(after)) => confirm(app, caller, &admin_client, (after, options), &mut found).await?,
+            Some(CompareCursor::Page(page)) => {
+                Some(scan(app, caller, &admin_client, (page, options.effect), &mut found).await?)
+            }
+            Some(CompareCursor::Known(after)) => {
+                confirm(app, caller, &admin_client, (after, options), &mut found).await?
+            }
             None => return Ok(found),
         };
     }
@@ -132,7 +136,11 @@ fn is_news(outcome: &AccountOutcome) -> bool {
     match outcome {
         AccountOutcome::Known { changed, kept, .. } => !changed.is_empty() || !kept.is_empty(),
         AccountOutcome::Nobody => false,
-        AccountOutcome::New(_) | AccountOutcome::Unlinked(_) | AccountOutcome::Left(..) | AccountOutcome::Gone(_) | AccountOutcome::Odd(_) => true,
+        AccountOutcome::New(_)
+        | AccountOutcome::Unlinked(_)
+        | AccountOutcome::Left(..)
+        | AccountOutcome::Gone(_)
+        | AccountOutcome::Odd(_) => true,
     }
 }
 
@@ -152,7 +160,8 @@ async fn confirm(
         if !matches!(admin_client.find(id).await?, Ok(None)) {
             continue;
         }
-        let gone = found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, AccountOutcome::Gone(_))).count() as u64;
+        let gone =
+            found.outcomes.iter().filter(|(_, outcome)| matches!(outcome, AccountOutcome::Gone(_))).count() as u64;
         let effect = if gone < options.gone_max { options.effect } else { Effect::DryRun };
         match suspend(app, caller, id, effect).await? {
             AccountOutcome::Gone(_) if gone >= options.gone_max => found.gone_kept.push(id),
@@ -169,7 +178,9 @@ mod tests {
 
     #[test]
     fn a_place_leads_back_to_itself() {
-        for place in [CompareCursor::BEGIN, CompareCursor::Page(7), CompareCursor::Known(0), CompareCursor::Known(u64::MAX)] {
+        for place in
+            [CompareCursor::BEGIN, CompareCursor::Page(7), CompareCursor::Known(0), CompareCursor::Known(u64::MAX)]
+        {
             assert_eq!(CompareCursor::parse(&place.to_text()), Some(place));
         }
         for text in ["", "page", "page 0", "page x", "known -1", "people 1", "page 99999999999999999999"] {

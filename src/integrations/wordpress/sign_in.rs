@@ -10,12 +10,12 @@ use crate::features::permissions::Source;
 use crate::features::permissions::external_key::is_key;
 use crate::features::permissions::mappers::SourceFacts;
 use crate::features::sessions::jit_provisioning::{ExternalUser, provision};
-use crate::features::sessions::{FactorsShown, Tokens, open, consume_once};
+use crate::features::sessions::{FactorsShown, Tokens, consume_once, open};
 use crate::integrations::wordpress::{WordPressUser, ask, read_ticket};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Visitor;
 use crate::kernel::authn::login_throttle::Attempt;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
 /// Questions to WordPress at a time.

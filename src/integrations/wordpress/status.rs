@@ -56,7 +56,9 @@ pub async fn deliver(app: &App, member: MemberId) -> Result<DeliveryOutcome> {
             "the WordPress plugin is too old for suspensions: install packaging/wordpress/roster-events.php again"
                 .into(),
         ),
-        404 if body["code"] == "rest_user_invalid_id" => DeliveryOutcome::Needless("there is no such account at WordPress"),
+        404 if body["code"] == "rest_user_invalid_id" => {
+            DeliveryOutcome::Needless("there is no such account at WordPress")
+        }
         403 => DeliveryOutcome::Needless("wordpress.username may not edit users"),
         status => DeliveryOutcome::failed(format!("WordPress answered {status}")),
     })

@@ -55,7 +55,8 @@ impl<'a> AdminClient<'a> {
     pub async fn page(&self, page: u64) -> Result<Vec<Result<WordPressUser, UnreadableUser>>> {
         let found: Vec<_> = self.list(&[("page", &page.to_string())]).await?.iter().map(read_one).collect();
         // One odd user may be alone on the last page, but a user has a number.
-        let is_no_user = |one: &std::result::Result<WordPressUser, UnreadableUser>| one.as_ref().is_err_and(|odd| odd.id.is_none());
+        let is_no_user =
+            |one: &std::result::Result<WordPressUser, UnreadableUser>| one.as_ref().is_err_and(|odd| odd.id.is_none());
         if !found.is_empty() && found.iter().all(is_no_user) {
             return Err(failed("its list of users is none"));
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::deferred_grant_store::{self as store, Open};
 use super::{Occurrence, Transaction};
 use crate::kernel::audit_log::Entry;
-use crate::kernel::authz::deferred_grant::{Maker, DeferredGrant, require_kept};
+use crate::kernel::authz::deferred_grant::{DeferredGrant, Maker, require_kept};
 use crate::kernel::authz::snapshot::{Change, Snapshot, Status};
 use crate::kernel::db::Writer;
 use crate::kernel::error::Result;
@@ -80,7 +80,11 @@ pub(super) fn at_stake(w: &Writer<'_>, before: &Snapshot, changes: &[Change]) ->
 }
 
 /// Withdraws those that their maker may not give any more; the features take away what they keep of them.
-pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, deferred_grants: Vec<(Maker, Open)>) -> Result<Vec<Entry>> {
+pub(super) fn withdraw(
+    t: &Transaction<'_>,
+    after: &Snapshot,
+    deferred_grants: Vec<(Maker, Open)>,
+) -> Result<Vec<Entry>> {
     let (w, before) = (&**t, t.snapshot());
     let mut entries = Vec::new();
     for (maker, open) in deferred_grants {
@@ -91,7 +95,9 @@ pub(super) fn withdraw(t: &Transaction<'_>, after: &Snapshot, deferred_grants: V
             _ => Vec::new(),
         };
         let deferred_grant = match &open {
-            Open::Invitation { organization, role, .. } => DeferredGrant::Invitation { tenant: *organization, role: *role },
+            Open::Invitation { organization, role, .. } => {
+                DeferredGrant::Invitation { tenant: *organization, role: *role }
+            }
             Open::Link { member, is_welcome: true, .. } => DeferredGrant::Welcome { member: *member, rights: &rights },
             Open::Link { member, .. } => DeferredGrant::PasswordLink { member: *member, rights: &rights },
             Open::Key { member, .. } => DeferredGrant::MemberKey { member: *member, rights: &rights },

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::App;
 use super::log_entry::LogEntry;
-use crate::kernel::authz::decide::{Decision, AccessRequest, Reason, PluginEffect, decide, combine_deny_overrides};
-use crate::kernel::authz::resolved_request::ResolvedRequest;
+use crate::kernel::authz::decide::{AccessRequest, Decision, PluginEffect, Reason, combine_deny_overrides, decide};
 use crate::kernel::authz::plugin::{Binding, Mode};
+use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Snapshot, Tenant};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::sandbox::{AccessInput, Claim, Fault, Ruling, Spent};
@@ -137,12 +137,18 @@ pub fn has_authorizers(snapshot: &Snapshot, tenant: Option<OrganizationId>) -> b
 
 impl App {
     /// The decision where the organization has no rules of its own ([`has_authorizers`]): at once, without a lock.
-    pub fn evaluate_policy(&self, snapshot: &Arc<Snapshot>, question: &AccessRequest<'_>, facts: &RequestFacts) -> Decision {
+    pub fn evaluate_policy(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        question: &AccessRequest<'_>,
+        facts: &RequestFacts,
+    ) -> Decision {
         let decision = decide(snapshot, question);
         self.metrics.count_decision(decision.reason.as_str());
         if self.is_logged(decision.allow, false) {
             let evaluation = Evaluation::without_plugins(decision, PluginStage::NoneBound);
-            self.decisions.put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &evaluation));
+            self.decisions
+                .put(question.tenant, LogEntry::new(snapshot, question, facts, Timestamp::now(), &evaluation));
         }
         decision
     }
@@ -244,7 +250,12 @@ impl App {
         spent: &Arc<Spent>,
     ) -> PluginAnswer {
         let called = self.ask_authorizer(tenant.id, binding, input.clone(), spent).await;
-        PluginAnswer { outcome: Some(called.outcome), duration: called.duration, fuel: called.fuel, ..uncalled(binding) }
+        PluginAnswer {
+            outcome: Some(called.outcome),
+            duration: called.duration,
+            fuel: called.fuel,
+            ..uncalled(binding)
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::evaluate::{RequestFacts, HOST_FACTS, NOW_MS, Evaluation, input_of};
+use super::evaluate::{Evaluation, HOST_FACTS, NOW_MS, RequestFacts, input_of};
 use crate::kernel::app::redact;
-use crate::kernel::authz::decide::{Target, AccessRequest, Reason, decide};
+use crate::kernel::authz::decide::{AccessRequest, Reason, Target, decide};
 use crate::kernel::authz::resolved_request::ResolvedRequest;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
 use crate::kernel::decision_log::Row;
@@ -185,7 +185,8 @@ impl LogEntry {
         (self.facts, self.left_out) = (facts, [self.left_out, secrets].concat());
         self.left_out.truncate(LEFT_OUT_MAX);
         self.left_out.extend(self.ask.shorten().into_iter().map(str::to_owned));
-        let question = AccessRequest { tenant: self.tenant, member: self.member, with_platform: true, target: self.ask.ask() };
+        let question =
+            AccessRequest { tenant: self.tenant, member: self.member, with_platform: true, target: self.ask.ask() };
         let resolved = ResolvedRequest::resolve(&self.snapshot, &question);
         let input = input_of(&self.snapshot, &question, &resolved, self.base, &self.facts, self.at);
         let json = |value: Result<String, serde_json::Error>| value.unwrap_or_else(|_| "[]".into());

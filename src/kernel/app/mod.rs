@@ -5,24 +5,24 @@
 //! takes an answer only with its audit entry, so an unaudited change does not compile.
 
 mod component_store;
-pub mod denials;
-pub mod encryption;
-pub mod metrics;
-mod idempotency_store;
-mod read_cache;
-pub mod keys;
-pub mod large;
 mod deferred_grant_store;
 mod deferred_grants;
-mod reactions;
+pub mod denials;
+pub mod encryption;
+pub mod evaluate;
+mod idempotency_store;
+pub mod keys;
+pub mod large;
 pub mod log_entry;
+pub mod maintenance;
+pub mod metrics;
+mod plugin_calls;
+mod reactions;
+mod read_cache;
 pub mod redact;
 pub mod reload;
 pub mod repeats;
-mod plugin_calls;
 pub mod site_store;
-pub mod maintenance;
-pub mod evaluate;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -41,14 +41,14 @@ use crate::kernel::authn::caller::Guard;
 use crate::kernel::authn::{key_store, token};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
-use crate::kernel::authz::principal::{RequestContext, Identity};
+use crate::kernel::authz::principal::{Identity, RequestContext};
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::config::Config;
 use crate::kernel::db::mark::State;
 use crate::kernel::db::{Db, Reader, ReaderShare, Writer};
 use crate::kernel::decision_log::DecisionLog;
 use crate::kernel::encryption::Encryption;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::intake::BodyBudget;
 use crate::kernel::outbound::Outbound;
@@ -56,11 +56,11 @@ use crate::kernel::outbox::{self, Event, ExternalTargets};
 use crate::kernel::sandbox::Host;
 use crate::kernel::secret::{self, Hash, Sealer};
 use denials::{Denials, Refusals};
-use metrics::Metrics;
-use read_cache::ReadCache;
 pub use large::Large;
-pub use reactions::{Features, Occurrence, Reaction};
 use log_entry::{Allowed, LogEntry};
+use metrics::Metrics;
+pub use reactions::{Features, Occurrence, Reaction};
+use read_cache::ReadCache;
 
 /// Beginnings of the password hashes that are stored, which say what work they are, and when they were announced.
 pub type HashKinds = Arc<Mutex<BTreeMap<String, Timestamp>>>;
@@ -280,7 +280,8 @@ impl App {
         &self,
         query: impl FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = RequestContext::current().map_or_else(ReaderShare::of_server, |context| context.turn(&self.snapshot()));
+        let turn =
+            RequestContext::current().map_or_else(ReaderShare::of_server, |context| context.turn(&self.snapshot()));
         self.db.read(turn, query).await
     }
 
@@ -312,9 +313,7 @@ impl App {
         let (targets, encryption) = (self.targets, self.encryption.clone());
         let (committed, addressed) = self
             .db
-            .write(move |w, snapshot| {
-                apply((w, &encryption, features), snapshot, targets, (&caller, action), change)
-            })
+            .write(move |w, snapshot| apply((w, &encryption, features), snapshot, targets, (&caller, action), change))
             .await?;
         if addressed > 0 {
             self.outbox.notify_one();

@@ -9,14 +9,14 @@ use std::time::Duration;
 use super::{App, Changed, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authz;
-use crate::kernel::authz::plugin::{Binding, LogRecord, Mode, CallStats};
+use crate::kernel::authz::plugin::{Binding, CallStats, LogRecord, Mode};
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 use crate::kernel::outbox::{Event, EventKind};
 use crate::kernel::sandbox::{
-    AccessInput, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier, CallContext,
+    AccessInput, CallContext, CallResult, Fault, FaultKind, Key, Loaded, RoleInput, Ruling, Spent, Tier,
 };
 
 /// How long a question waits for a plugin that is not ready: long enough for one that was compiled before, or is small.
@@ -247,7 +247,13 @@ fn bound(snapshot: &Snapshot) -> impl Iterator<Item = (OrganizationId, &Binding)
 
 fn turn(organization: OrganizationId, binding: &Binding, loaded: Arc<Loaded>) -> CallContext {
     let is_trial = binding.mode == Mode::Shadow;
-    CallContext { organization, loaded, tier: Tier::from_is_large(binding.is_large), deadline_ms: binding.deadline_ms, is_trial }
+    CallContext {
+        organization,
+        loaded,
+        tier: Tier::from_is_large(binding.is_large),
+        deadline_ms: binding.deadline_ms,
+        is_trial,
+    }
 }
 
 #[cfg(test)]

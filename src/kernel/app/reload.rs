@@ -15,7 +15,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Part, RowLocation, Snapshot};
 use crate::kernel::authz::{self, compare_store as rows};
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{OrganizationId, Timestamp};
 
 /// What a comparison of the policy with the rows found.
@@ -129,7 +129,12 @@ impl App {
         Ok(reloaded)
     }
 
-    async fn compare_rows(&self, part: Part, organization: Option<OrganizationId>, mended: &mut Repaired) -> Result<()> {
+    async fn compare_rows(
+        &self,
+        part: Part,
+        organization: Option<OrganizationId>,
+        mended: &mut Repaired,
+    ) -> Result<()> {
         let mut next = Some(Mark::first(organization));
         while let Some(mark) = next.take() {
             let cell = self.guard.snapshot.clone();

@@ -3,7 +3,7 @@
 use super::encryption::Known;
 use crate::kernel::authn::key_store;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{self, Encryption, KeyId, SecretLocation, SecretColumn};
+use crate::kernel::encryption::{self, Encryption, KeyId, SecretColumn, SecretLocation};
 use crate::kernel::error::{Error, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::Hash;

@@ -18,10 +18,10 @@ use super::cookie::{self, Cookies};
 use super::login_throttle::Throttle;
 use super::token::{Keys, Named};
 use crate::kernel::authz::key::ApiKey;
-use crate::kernel::authz::principal::{RequestContext, Identity};
+use crate::kernel::authz::principal::{Identity, RequestContext};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, SessionId};
 use crate::kernel::secret::{self, Hash};
 
@@ -131,7 +131,12 @@ impl Guard {
 /// Authentication steps that need a write or a request to a provider. Implemented by the `sessions` feature.
 pub trait SessionBackend: Send + Sync {
     /// Goes on with a session whose access token has ended.
-    fn renew<'a>(&'a self, context: &'a Arc<RequestContext>, session: SessionId, refresh: &'a str) -> BoxFuture<'a, Named>;
+    fn renew<'a>(
+        &'a self,
+        context: &'a Arc<RequestContext>,
+        session: SessionId,
+        refresh: &'a str,
+    ) -> BoxFuture<'a, Named>;
     /// The member of a provider's own access token.
     fn foreign<'a>(&'a self, context: &'a Arc<RequestContext>, token: &'a str) -> BoxFuture<'a, MemberId>;
     /// Consumes an emergency key.

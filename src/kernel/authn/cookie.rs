@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::kernel::config::Config;
 use crate::kernel::config::providers::is_loopback;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 pub const ACCESS: &str = "access_token";
 pub const REFRESH: &str = "refresh_token";
@@ -98,7 +98,8 @@ impl Cookies {
         if is_own_page || from.peer.is_none_or(is_near) || from.host.is_some_and(|host| public.is_host(host)) {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::WrongHost).with_message(format!("cookies count only at {}: use that address", public.origin)))
+        Err(Error::new(ErrorCode::WrongHost)
+            .with_message(format!("cookies count only at {}: use that address", public.origin)))
     }
 
     /// The value of one of our cookies.

@@ -3,7 +3,7 @@
 use super::token::StoredKey;
 use crate::kernel::authz::store::encrypt;
 use crate::kernel::db::{Reader, Writer};
-use crate::kernel::encryption::{Encryption, SecretLocation, SecretColumn};
+use crate::kernel::encryption::{Encryption, SecretColumn, SecretLocation};
 use crate::kernel::error::Result;
 
 const LIST_SIGNING_KEYS: &str =

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use crate::kernel::authz::principal::network_of;
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 

@@ -171,7 +171,10 @@ impl Catalog {
             nodes[slot] = Some(node);
         }
         let by_name: HashMap<_, _> = nodes.iter().flatten().map(|node| (node.name.clone(), node.slot)).collect();
-        let own: Vec<PermissionIndex> = BUILTIN_PERMISSIONS.iter().map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX)).collect();
+        let own: Vec<PermissionIndex> = BUILTIN_PERMISSIONS
+            .iter()
+            .map(|own| by_name.get(own.name).copied().unwrap_or(PermissionIndex::MAX))
+            .collect();
         let open = open_nodes(&nodes);
         let (tenant, reserved, organizations) = (Bits::default(), Bits::default(), HashMap::new());
         let mut catalog = Self { apps: Vec::new(), reserved, organizations, open, tenant, own, by_name, nodes, len };

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::deferred_grant::{self, Maker};
 use super::snapshot::Snapshot;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret::{self, Hash};
 

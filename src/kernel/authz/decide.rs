@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::catalog::{RouteMatch, PermissionIndex};
+use super::catalog::{PermissionIndex, RouteMatch};
 use super::path;
 use super::permission::Permission;
 use super::snapshot::{Right, Role, RoleSet, Snapshot, Status, Tenant};
@@ -160,7 +160,9 @@ fn reason(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Reason {
             match snapshot.catalog.route(app, method, &path) {
                 RouteMatch::NoRoute => Reason::UnmappedRoute,
                 RouteMatch::OtherMethod(_) => Reason::MethodNotMapped,
-                RouteMatch::Permissions(_, slots) => by_role(slots.into_iter().flatten().any(|slot| subject.holds(*slot))),
+                RouteMatch::Permissions(_, slots) => {
+                    by_role(slots.into_iter().flatten().any(|slot| subject.holds(*slot)))
+                }
             }
         }
     }
@@ -257,7 +259,12 @@ pub fn is_of_inactive_organization(snapshot: &Snapshot, right: &Right<'_>) -> bo
 }
 
 /// All permissions that are in force for a member in a tenant; none when a gate denies.
-pub fn effective(snapshot: &Snapshot, tenant: OrganizationId, member: MemberId, with_platform: bool) -> Vec<PermissionIndex> {
+pub fn effective(
+    snapshot: &Snapshot,
+    tenant: OrganizationId,
+    member: MemberId,
+    with_platform: bool,
+) -> Vec<PermissionIndex> {
     // Any permission serves to ask the gates.
     let question = AccessRequest { tenant: Some(tenant), member, with_platform, target: Target::Permission("") };
     let Ok(subject) = gates(snapshot, &question) else { return Vec::new() };
@@ -278,20 +285,23 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
         Target::Operation(_) => Vec::new(),
         Target::Builtin(own) => vec![catalog.index_of(own)],
         Target::Permission(name) => catalog.find(name).map(|node| node.slot).into_iter().collect(),
-        Target::Route { app, method, path } => match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
-            Some(RouteMatch::Permissions(template, slots)) => {
-                explanation.template = Some(template.to_owned());
-                slots.concat()
+        Target::Route { app, method, path } => {
+            match path::canonical(path).map(|path| catalog.route(app, method, &path)) {
+                Some(RouteMatch::Permissions(template, slots)) => {
+                    explanation.template = Some(template.to_owned());
+                    slots.concat()
+                }
+                Some(RouteMatch::OtherMethod(template)) => {
+                    explanation.template = Some(template.to_owned());
+                    Vec::new()
+                }
+                Some(RouteMatch::NoRoute) | None => Vec::new(),
             }
-            Some(RouteMatch::OtherMethod(template)) => {
-                explanation.template = Some(template.to_owned());
-                Vec::new()
-            }
-            Some(RouteMatch::NoRoute) | None => Vec::new(),
-        },
+        }
     };
     let open: Vec<PermissionIndex> = slots.iter().copied().filter(|slot| catalog.is_open(*slot)).collect();
-    explanation.permissions = slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
+    explanation.permissions =
+        slots.iter().filter_map(|slot| catalog.get(*slot)).map(|node| node.name.clone()).collect();
     let here = question.tenant.and_then(|id| snapshot.tenant(id));
     let allows = gates(snapshot, question).is_ok();
     if let Some(tenant) = here {
@@ -314,7 +324,12 @@ pub fn explain(snapshot: &Snapshot, question: &AccessRequest<'_>) -> Explanation
 }
 
 /// The open roles among these that hold one of the permissions.
-fn matched_roles<'r>(snapshot: &Snapshot, tenant: &Tenant, roles: impl Iterator<Item = &'r Role>, open: &[PermissionIndex]) -> Vec<MatchedRole> {
+fn matched_roles<'r>(
+    snapshot: &Snapshot,
+    tenant: &Tenant,
+    roles: impl Iterator<Item = &'r Role>,
+    open: &[PermissionIndex],
+) -> Vec<MatchedRole> {
     roles
         .filter(|role| role.is_open)
         .filter_map(|role| {

@@ -16,7 +16,7 @@ use super::permission::Permission;
 use super::snapshot::Snapshot;
 use super::{Reach, require, require_in_tenant};
 use crate::kernel::authz::principal::{Identity, Principal};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId, Timestamp};
 
 /// Who made a promise.
@@ -100,7 +100,12 @@ pub enum DeferredGrant<'a> {
 }
 
 /// Fails unless the maker may give today what it promised.
-pub fn require_kept(snapshot: &Snapshot, maker: &Maker, deferred_grant: DeferredGrant<'_>, now: Timestamp) -> Result<()> {
+pub fn require_kept(
+    snapshot: &Snapshot,
+    maker: &Maker,
+    deferred_grant: DeferredGrant<'_>,
+    now: Timestamp,
+) -> Result<()> {
     let as_caller_in = |tenant| maker.today(snapshot, tenant, now).ok_or_else(|| Error::from(ErrorCode::NotHeld));
     match deferred_grant {
         DeferredGrant::Invitation { tenant, role } => {

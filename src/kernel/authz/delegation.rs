@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use super::Reach;
 use super::catalog::{Catalog, PermissionIndex};
 use super::client;
-use super::decide::{Target, AccessRequest, decide};
-use super::permission::{ROSTER_APP, PLATFORM_ADMIN, Permission, TENANT_ADMIN, TENANT_OWNER};
+use super::decide::{AccessRequest, Target, decide};
+use super::permission::{PLATFORM_ADMIN, Permission, ROSTER_APP, TENANT_ADMIN, TENANT_OWNER};
 use super::snapshot::{Right, Role, Snapshot};
 use crate::kernel::authz::principal::{Identity, Principal};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
 /// Kinds of principal, as far as giving goes; the order of the table's columns.
@@ -121,7 +121,11 @@ pub fn require_any(caller: &Identity, gift: Gift) -> Result<()> {
         Gift::SecondFactorRule => "no program says who needs a second factor: a person does",
         _ => "this is not a program's to give",
     };
-    if limit(&caller.principal, gift) == Limit::Nothing { Err(Error::new(ErrorCode::Forbidden).with_message(message)) } else { Ok(()) }
+    if limit(&caller.principal, gift) == Limit::Nothing {
+        Err(Error::new(ErrorCode::Forbidden).with_message(message))
+    } else {
+        Ok(())
+    }
 }
 
 // ── what a program's scopes open ──
@@ -191,7 +195,9 @@ pub fn holds(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId, slo
         Limit::Nothing => false,
         // In `platform` the same permissions are rights over the site, which no program has to give.
         Limit::Opened => {
-            !snapshot.is_platform(tenant) && catalog.is_in_tenant(slot, tenant) && opens(catalog, &caller.principal, slot)
+            !snapshot.is_platform(tenant)
+                && catalog.is_in_tenant(slot, tenant)
+                && opens(catalog, &caller.principal, slot)
         }
         Limit::Held => {
             let Some(id) = caller.member() else { return false };
@@ -219,7 +225,8 @@ pub fn require_held(snapshot: &Snapshot, caller: &Identity, tenant: Organization
         None => Ok(()),
         Some(slot) => {
             let name = catalog.get(slot).map_or("", |node| &node.name);
-            Err(Error::new(ErrorCode::NotHeld).with_message(format!("you cannot give {name}, which you do not hold yourself")))
+            Err(Error::new(ErrorCode::NotHeld)
+                .with_message(format!("you cannot give {name}, which you do not hold yourself")))
         }
     }
 }
@@ -251,7 +258,8 @@ pub fn require_may_retick(
         None => Ok(()),
         Some((slot, what)) => {
             let name = catalog.get(slot).map_or("", |node| &node.name);
-            Err(Error::new(ErrorCode::NotHeld).with_message(format!("you cannot {what} {name}, which you do not hold yourself")))
+            Err(Error::new(ErrorCode::NotHeld)
+                .with_message(format!("you cannot {what} {name}, which you do not hold yourself")))
         }
     }
 }
@@ -277,12 +285,16 @@ pub fn require_may_invite(
     // Who is in `platform` may get rights over the site: only its administrators let anybody in.
     let is_sites = limit(&caller.principal, Gift::PlatformSeat) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(tenant) && !is_sites {
-        return Err(Error::new(ErrorCode::Forbidden).with_message("only a platform administrator invites into `platform`"));
+        return Err(
+            Error::new(ErrorCode::Forbidden).with_message("only a platform administrator invites into `platform`")
+        );
     }
     let Some(role) = role else { return Ok(()) };
     let is_owners = [TENANT_OWNER, PLATFORM_ADMIN].contains(&&*role.key);
     if is_owners && limit(&caller.principal, Gift::Ownership) == Limit::Nothing {
-        return Err(Error::new(ErrorCode::SystemRole).with_message("an owner or a platform administrator is made by hand"));
+        return Err(
+            Error::new(ErrorCode::SystemRole).with_message("an owner or a platform administrator is made by hand")
+        );
     }
     require_held(snapshot, caller, tenant, role)
 }
@@ -291,7 +303,8 @@ pub fn require_may_invite(
 /// whole site, so its administrators do.
 pub fn require_second_factor_rule(snapshot: &Snapshot, caller: &Identity, organization: OrganizationId) -> Result<()> {
     require_any(caller, Gift::SecondFactorRule)?;
-    let is_sites = limit(&caller.principal, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
+    let is_sites =
+        limit(&caller.principal, Gift::SecondFactorRule) == Limit::All || is_platform_admin(snapshot, caller);
     if snapshot.is_platform(organization) && !is_sites {
         let message = "only a platform administrator says who needs a second factor in `platform`";
         return Err(Error::new(ErrorCode::Forbidden).with_message(message));
@@ -365,8 +378,9 @@ pub fn require_may_change(
                 return not_held("this member is an administrator, whom no program changes: a person does");
             }
             // The services of this site keep in line whom the site's own provider signs in.
-            let may =
-                touch == Touch::Standing || matches!(caller.principal, Principal::Internal) || has_scope(&caller.principal, HANDS_OUT);
+            let may = touch == Touch::Standing
+                || matches!(caller.principal, Principal::Internal)
+                || has_scope(&caller.principal, HANDS_OUT);
             if !may
                 && (!rights.is_empty()
                     || roles.iter().any(|(tenant, role)| is_of_applications(snapshot, *tenant, role)))

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::client;
-use super::deferred_grant::{self, Maker, DeferredGrant};
+use super::deferred_grant::{self, DeferredGrant, Maker};
 use super::snapshot::{Snapshot, Status};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{ApiKeyId, MemberId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -223,7 +223,8 @@ pub fn identify(snapshot: &Snapshot, text: &str, now: Timestamp, from: Option<Ip
 pub fn still(snapshot: &Snapshot, shown: &ApiKey, text: &Hash, now: Timestamp) -> Result<Arc<ApiKey>> {
     let key = snapshot.api_key(shown.id);
     let key = key.filter(|key| secret::is_current_or_former(text, Some(&key.hash), key.previous, now));
-    let key = key.ok_or_else(|| Error::new(ErrorCode::InvalidKey).with_source("it ended while the request was on its way"))?;
+    let key =
+        key.ok_or_else(|| Error::new(ErrorCode::InvalidKey).with_source("it ended while the request was on its way"))?;
     key.require_counts(snapshot, now)?;
     Ok(key.clone())
 }

@@ -5,26 +5,26 @@
 pub mod catalog;
 pub mod client;
 pub mod compare_store;
+pub mod cow_map;
 pub mod decide;
+pub mod deferred_grant;
 pub mod delegation;
 pub mod key;
-pub mod resolved_request;
 pub mod path;
 pub mod permission;
 pub mod plugin;
 pub mod principal;
-pub mod deferred_grant;
-pub mod cow_map;
+pub mod resolved_request;
 pub mod snapshot;
 pub mod store;
 pub mod template;
 
 use crate::kernel::authz::principal::{Identity, Principal};
-use decide::{Target, AccessRequest, decide};
+use decide::{AccessRequest, Target, decide};
 use permission::Permission;
 use snapshot::Snapshot;
 
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
 /// What a caller's permission covers.
@@ -55,7 +55,9 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
         Principal::CommandLine => reach_of_program(snapshot, caller, permission),
         Principal::Internal => {
             if !own.scope.is_some_and(|scope| delegation::has_scope(&caller.principal, scope)) {
-                return Err(Error::new(ErrorCode::ScopeNotAllowed).with_message("the internal secret does not open this"));
+                return Err(
+                    Error::new(ErrorCode::ScopeNotAllowed).with_message("the internal secret does not open this")
+                );
             }
             reach_of_program(snapshot, caller, permission)
         }
@@ -69,7 +71,8 @@ pub fn require(snapshot: &Snapshot, caller: &Identity, permission: Permission) -
         }
         Principal::Key(key) => {
             if !own.scope.is_some_and(|scope| key.has_scope(scope)) {
-                return Err(Error::new(ErrorCode::ScopeNotAllowed).with_message("this key's scopes do not cover this operation"));
+                return Err(Error::new(ErrorCode::ScopeNotAllowed)
+                    .with_message("this key's scopes do not cover this operation"));
             }
             match key.member() {
                 None => reach_of_program(snapshot, caller, permission),
@@ -102,7 +105,9 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
     }
     let tenant = caller.tenant(snapshot)?;
     if permission.builtin().site_only {
-        return Err(Error::new(ErrorCode::Forbidden).with_message("this is done for the whole site: leave X-Tenant-ID out"));
+        return Err(
+            Error::new(ErrorCode::Forbidden).with_message("this is done for the whole site: leave X-Tenant-ID out")
+        );
     }
     Ok(Reach::Tenant(tenant))
 }
@@ -111,7 +116,9 @@ fn reach_of_program(snapshot: &Snapshot, caller: &Identity, permission: Permissi
 /// has over the site, or in another organization, do not exist. Programs are the site's, and enforce what it decides.
 pub fn asks_for_site(snapshot: &Snapshot, caller: &Identity, tenant: Option<OrganizationId>) -> bool {
     match &caller.principal {
-        Principal::Member(id) => snapshot.is_platform_admin(*id) || tenant.is_none_or(|tenant| snapshot.is_platform(tenant)),
+        Principal::Member(id) => {
+            snapshot.is_platform_admin(*id) || tenant.is_none_or(|tenant| snapshot.is_platform(tenant))
+        }
         Principal::Key(key) => key.member().is_none(),
         Principal::Client(_) | Principal::Internal | Principal::CommandLine => true,
         Principal::Asserted(_) | Principal::Visitor => false,
@@ -126,9 +133,8 @@ pub fn reach_seen(snapshot: &Snapshot, caller: &Identity, tenant: OrganizationId
 /// Fails where one of the member's organizations asks for a second factor, which was not shown.
 pub fn require_one_factor_enough(snapshot: &Snapshot, member: MemberId) -> Result<()> {
     if snapshot.requires_second_factor(member) {
-        return Err(
-            Error::new(ErrorCode::SecondFactorRequired).with_message("your organization asks for a second factor: sign in again")
-        );
+        return Err(Error::new(ErrorCode::SecondFactorRequired)
+            .with_message("your organization asks for a second factor: sign in again"));
     }
     Ok(())
 }
@@ -144,7 +150,9 @@ pub fn require_in_tenant(snapshot: &Snapshot, caller: &Identity, permission: Per
 pub fn require_own(caller: &Identity, scope: &str) -> Result<MemberId> {
     if let Principal::Key(key) = &caller.principal {
         if key.member().is_none() {
-            return Err(Error::new(ErrorCode::Forbidden).with_message("a service's key has no member whose things these are"));
+            return Err(
+                Error::new(ErrorCode::Forbidden).with_message("a service's key has no member whose things these are")
+            );
         }
         if !key.has_scope(scope) {
             return Err(Error::new(ErrorCode::ScopeNotAllowed)

@@ -304,7 +304,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::authz::catalog::{Catalog, RouteMatch, Node, UserType};
+    use crate::kernel::authz::catalog::{Catalog, Node, RouteMatch, UserType};
 
     fn filter(permissions: &[&str], routes: &[&str], modules: &[&str]) -> Filter {
         let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();

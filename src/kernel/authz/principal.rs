@@ -8,7 +8,7 @@ use super::key::{self, ApiKey};
 use super::require_one_factor_enough;
 use super::snapshot::{Session, Snapshot};
 use crate::kernel::db::ReaderShare;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::intake::BodySlot;
 use crate::kernel::secret::Hash;
@@ -141,7 +141,9 @@ impl RequestContext {
             only.or_else(|| self.tenant.get().copied())
         });
         match organization {
-            Some(organization) => ReaderShare { party: format!("organization {organization}"), caller, is_limited: true },
+            Some(organization) => {
+                ReaderShare { party: format!("organization {organization}"), caller, is_limited: true }
+            }
             None => ReaderShare::alone(caller, !matches!(who, Principal::CommandLine)),
         }
     }
@@ -220,12 +222,22 @@ pub struct Identity {
 
 impl Identity {
     pub fn command_line() -> Self {
-        Self::new(Principal::CommandLine, Arc::new(RequestContext::new(uuid::Uuid::now_v7().to_string(), None, String::new())))
+        Self::new(
+            Principal::CommandLine,
+            Arc::new(RequestContext::new(uuid::Uuid::now_v7().to_string(), None, String::new())),
+        )
     }
 
     /// Somebody who is known by other means than the request's own credential: by signing in just now.
     pub fn new(who: Principal, context: Arc<RequestContext>) -> Self {
-        Self { principal: who, credential: Credential::Lasting, session: None, named_tenant: None, context: context, idempotency: None }
+        Self {
+            principal: who,
+            credential: Credential::Lasting,
+            session: None,
+            named_tenant: None,
+            context: context,
+            idempotency: None,
+        }
     }
 
     /// A service of this site that has just shown its key.
@@ -253,8 +265,9 @@ impl Identity {
 
     /// The caller as it is in this snapshot, with the scopes of today; fails when its credential has ended since it was shown.
     pub fn as_of(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Self> {
-        let ended =
-            || Error::new(ErrorCode::Unauthenticated).with_source("the credential ended while the request was on its way");
+        let ended = || {
+            Error::new(ErrorCode::Unauthenticated).with_source("the credential ended while the request was on its way")
+        };
         let who = match (&self.principal, &self.credential) {
             (Principal::Member(member), Credential::Token) => {
                 if !snapshot.is_active(*member) {

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::catalog::{RouteMatch, PermissionIndex};
-use super::decide::{Target, ORGANIZATION_SCOPES, AccessRequest, Reason};
+use super::catalog::{PermissionIndex, RouteMatch};
+use super::decide::{AccessRequest, ORGANIZATION_SCOPES, Reason, Target};
 use super::path;
 use super::permission::ROSTER_APP;
 use super::plugin::{Binding, Topic};
@@ -159,7 +159,8 @@ fn names(snapshot: &Snapshot, slots: &[PermissionIndex]) -> Vec<Arc<str>> {
 /// What is closed is suspended for everybody, and what is another organization's is not this one's to open: no plugin does.
 fn open_names(snapshot: &Snapshot, tenant: Option<OrganizationId>, slots: &[PermissionIndex]) -> Vec<Arc<str>> {
     let catalog = &snapshot.catalog;
-    let is_open = |slot: &PermissionIndex| catalog.is_open(*slot) && tenant.is_none_or(|tenant| catalog.is_for(*slot, tenant));
+    let is_open =
+        |slot: &PermissionIndex| catalog.is_open(*slot) && tenant.is_none_or(|tenant| catalog.is_for(*slot, tenant));
     let open: Vec<PermissionIndex> = slots.iter().copied().filter(is_open).collect();
     names(snapshot, &open)
 }

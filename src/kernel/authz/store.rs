@@ -8,10 +8,10 @@ use rusqlite::Row;
 
 use super::catalog::{Bits, Catalog, Node, PermissionIndex, UserType};
 use super::client::{Client, Counters};
+use super::deferred_grant::Maker;
 use super::delegation::RightRow;
 use super::key::{self, ApiKey, Owner};
-use super::plugin::{Activation, Binding, Exports, RunState, Mode};
-use super::deferred_grant::Maker;
+use super::plugin::{Activation, Binding, Exports, Mode, RunState};
 use super::snapshot::{Change, Holds, Right, Role, Session, Snapshot, Status};
 use crate::kernel::config;
 use crate::kernel::db::{Reader, sql};

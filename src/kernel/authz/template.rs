@@ -430,7 +430,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::authz::catalog::{Catalog, RouteMatch, Node, PermissionIndex, UserType};
+    use crate::kernel::authz::catalog::{Catalog, Node, PermissionIndex, RouteMatch, UserType};
 
     #[test]
     fn a_template_says_what_is_wrong_with_it() {

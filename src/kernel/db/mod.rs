@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::runtime::health::{self, Fault, Health, WatchedFolder};
 pub use lists::{List, Listed, Window};

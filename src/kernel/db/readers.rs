@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::{Reader, busy, schema, size, sql};
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::runtime::health::WatchedFolder;
 
 /// A connection that was not used for so long is closed, unless it is the last one.

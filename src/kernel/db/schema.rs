@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::sql::failed;
 use super::{WriterStats, mark};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 pub const SCHEMA: &str = include_str!("../../../schema.sql");
 

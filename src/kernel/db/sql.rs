@@ -5,7 +5,7 @@
 use rusqlite::{Connection, Row, ToSql, ffi};
 
 use super::{Reader, Writer};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 pub type Parameters<'p> = &'p [(&'p str, &'p dyn ToSql)];
 

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::db::sql::{self, Parameters};
 use super::db::{List, Listed, Reader, Window, Writer, panic_text, schema};
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, Timestamp};
 use crate::kernel::runtime::health;
 
@@ -186,7 +186,9 @@ impl<T: Send + 'static> DecisionLog<T> {
             // Kept as long as it reads, also when nobody waits for it any more.
             let _turn = turn;
             list(&file, &wanted, &window).map_err(|e| match e.cause {
-                ErrorCode::DatabaseDamaged => e.with_message("the file decisions.db is damaged: stop Roster and delete it"),
+                ErrorCode::DatabaseDamaged => {
+                    e.with_message("the file decisions.db is damaged: stop Roster and delete it")
+                }
                 _ => e,
             })
         });

@@ -9,10 +9,10 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry
 use poem_openapi::types::ParseFromJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use super::{request_validator, media};
+use super::{media, request_validator};
 use crate::kernel::authn::caller::Guard;
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::intake::Limit;
 
 /// The body of a request; how long it may be depends on whether its caller is known by now.
@@ -81,7 +81,8 @@ async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
             return Err(Error::fields(faults));
         }
         // The schema accepts a value that the type rejects. This is a bug, but the caller gets a 400.
-        T::parse_from_json(Some(value)).map_err(|e| Error::field("body", "cannot be read").with_source(e.into_message()))
+        T::parse_from_json(Some(value))
+            .map_err(|e| Error::field("body", "cannot be read").with_source(e.into_message()))
     };
     intake.read_long(bytes.len(), parse).await.map(Some)
 }

@@ -3,8 +3,8 @@
 //! The failure's envelope is rendered in one place, the outermost layer of `server`; here it is only described.
 
 pub mod body;
-pub mod openapi;
 pub mod documents;
+pub mod openapi;
 pub mod request_validator;
 pub mod scopes;
 pub mod status;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 pub use self::body::{Body, OptionalBody};
 pub use self::openapi::Tag;
 use crate::kernel::db::Listed;
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 
 /// An error on its way out of an operation.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::nearest::did_you_mean;
 
 pub type Shared = Arc<Inputs>;

@@ -15,7 +15,7 @@ use reqwest::{Client, ClientBuilder, Request};
 use serde_json::Value;
 
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 
 /// An answer of an external system, not validated yet.

@@ -156,7 +156,8 @@ pub fn record(w: &Writer<'_>, targets: ExternalTargets, request_id: &str, event:
     // An account that is gone needs to be told nothing.
     let is_told = targets.wordpress && event.kind.is_for_wordpress() && event.data["gone"] != true;
     let user = event.member.filter(|_| is_told);
-    let targets = account.map(sftpgo_target).into_iter().chain(user.map(wordpress_target)).chain(reader.map(mail_target));
+    let targets =
+        account.map(sftpgo_target).into_iter().chain(user.map(wordpress_target)).chain(reader.map(mail_target));
     let mut addressed = 0;
     for target in webhooks.into_iter().map(webhook_target).chain(targets) {
         addressed += w.execute(ADDRESS, &[(":target", &target), (":event_id", &id), (":now", &now)])?;

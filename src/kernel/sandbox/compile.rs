@@ -19,7 +19,7 @@ use super::engine::{self, Space};
 use super::guest;
 use super::inspect;
 use super::limits::Limits;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// The hidden command that the child process is started with.
 pub const COMMAND: &str = "compile-plugin";
@@ -155,9 +155,8 @@ fn refusal(status: ExitStatus, said: &str, limits: &Limits) -> Error {
             "needs more than the {} bytes of memory it may have, or goes deeper than there is stack",
             limits.compile_bytes
         )),
-        (None, Some(code)) if code == i32::from(MALFORMED) => {
-            Error::new(ErrorCode::PluginMalformed).with_message(format!("the component is not valid WebAssembly: {said}"))
-        }
+        (None, Some(code)) if code == i32::from(MALFORMED) => Error::new(ErrorCode::PluginMalformed)
+            .with_message(format!("the component is not valid WebAssembly: {said}")),
         (None, Some(PANICKED)) => {
             tracing::error!(said, "the compiler panicked over a component");
             refused("made the compiler fail: please report this, with the component".into())

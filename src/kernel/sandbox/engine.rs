@@ -14,15 +14,15 @@ use wasmtime::{
     PoolingAllocationConfig, Store, Trap, UpdateDeadline, VariableOperatorCost, WasmFeatures,
 };
 
+use super::background_runtime::BackgroundRuntime;
 use super::guest::{Broke, Guest, LINE_BYTES_MAX, OUT_OF_FUEL, plain};
 use super::input::{Level, RuleError};
 use super::limits::{Budget, Limits};
 use super::memory::Reserved;
 use super::pace::{Clocked, Pace, Share, Spent, since_polled};
-use super::background_runtime::BackgroundRuntime;
 use super::{AccessInput, CallResult, Fault, FaultKind, RoleInput, Ruling};
 use crate::kernel::authz::plugin::Exports;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::secret::Hash;
 
 /// The interfaces of this major version, as components name them. Lookups follow semantic versions: what was built for
@@ -264,10 +264,9 @@ impl Loaded {
         sha256: Hash,
         reserved: Option<Reserved>,
     ) -> Result<Self> {
-        let pre = runtime
-            .linker
-            .instantiate_pre(component)
-            .map_err(|e| Error::new(ErrorCode::PluginImports).with_message(format!("the component cannot be linked: {e:#}")))?;
+        let pre = runtime.linker.instantiate_pre(component).map_err(|e| {
+            Error::new(ErrorCode::PluginImports).with_message(format!("the component cannot be linked: {e:#}"))
+        })?;
         let export = |interface: &str, name: &str| {
             let interface = component.get_export_index(None, interface)?;
             component.get_export_index(Some(&interface), name)
@@ -309,10 +308,16 @@ impl Loaded {
         let instance = match started {
             Ok((instance, _)) => instance,
             Err(_) if store.data().late().kind == FaultKind::Busy => return Err(ErrorCode::CompilerBusy.into()),
-            Err(_) => return Err(Error::new(ErrorCode::PluginStart).with_message("the component takes too long to start")),
+            Err(_) => {
+                return Err(Error::new(ErrorCode::PluginStart).with_message("the component takes too long to start"));
+            }
         };
         let instance = instance.map_err(|e| {
-            Error::new(ErrorCode::PluginStart).with_message(format!("{}: {}", ErrorCode::PluginStart.message(), fault_of(&e).message))
+            Error::new(ErrorCode::PluginStart).with_message(format!(
+                "{}: {}",
+                ErrorCode::PluginStart.message(),
+                fault_of(&e).message
+            ))
         })?;
         let wrong = |e: wasmtime::Error| {
             Error::new(ErrorCode::PluginExports)
@@ -392,7 +397,10 @@ impl Loaded {
             }
         }
         let Ok(Ok(aside)) = tokio::time::timeout(patience, aside.acquire_owned()).await else {
-            return CallResult::failed(fault(FaultKind::Busy, "too many plugins of the organization run at the same time"));
+            return CallResult::failed(fault(
+                FaultKind::Busy,
+                "too many plugins of the organization run at the same time",
+            ));
         };
         let rest = async move {
             let (called, spent) = clocked.await;

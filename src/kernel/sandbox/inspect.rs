@@ -9,7 +9,7 @@ use wasmparser::WasmFeatures;
 use super::limits::Limits;
 use super::measure::{self, Malformed};
 use crate::kernel::authz::plugin::Exports;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// Grows with the rules of this file and of `measure`: what was compiled under older ones is compiled again.
 pub const STRUCTURE_VERSION: u32 = 2;

@@ -12,8 +12,8 @@ use wasmtime::component::Component;
 
 use super::engine::Runtime;
 use super::{
-    AccessInput, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling, Spent, Tier,
-    CallContext, inspect, measure, roles_fault,
+    AccessInput, CallContext, CallResult, FaultKind, Host, Key, Loaded, OrganizationId, PROOF_CALLS, RoleInput, Ruling,
+    Spent, Tier, inspect, measure, roles_fault,
 };
 use crate::kernel::config::Config;
 use crate::kernel::error::ErrorCode;
@@ -36,7 +36,13 @@ fn loaded(component: &[u8]) -> Arc<Loaded> {
 }
 
 fn turn(loaded: &Arc<Loaded>, tier: Tier) -> CallContext {
-    CallContext { organization: OrganizationId::new(), loaded: loaded.clone(), tier, deadline_ms: None, is_trial: false }
+    CallContext {
+        organization: OrganizationId::new(),
+        loaded: loaded.clone(),
+        tier,
+        deadline_ms: None,
+        is_trial: false,
+    }
 }
 
 /// Asks an authorizer, or a role mapper, and answers the word of what came of it.
@@ -126,8 +132,10 @@ async fn time_ends_what_has_plenty_of_fuel() {
 async fn memory_is_summed_over_all_memories_while_it_runs() {
     const PAGE: u64 = 65_536;
     // Two and one at its start, and three more.
-    let guest =
-        loaded(&wasm_fixtures::authorizer("(memory $other 1)", "(drop (memory.grow $other (i32.const 3))) (call $allow)"));
+    let guest = loaded(&wasm_fixtures::authorizer(
+        "(memory $other 1)",
+        "(drop (memory.grow $other (i32.const 3))) (call $allow)",
+    ));
     let settings: [Setting; 2] = [|c| &mut c.plugin_memory_bytes, |c| &mut c.plugin_large_memory_bytes];
     for (tier, setting) in TIERS.into_iter().zip(settings) {
         let (said, called) = ask(&host(|c| *setting(c) = 6 * PAGE), &guest, tier).await;

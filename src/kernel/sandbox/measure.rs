@@ -7,7 +7,7 @@
 use wasmparser::{CompositeInnerType, Encoding, FunctionBody, Operator, Parser, Payload, TypeRef};
 
 use super::limits::{Limits, Tier};
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 
 pub(super) type Malformed = wasmparser::BinaryReaderError;
 

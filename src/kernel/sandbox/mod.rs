@@ -4,6 +4,7 @@
 //! own, that is dropped whatever happened; it runs as a fiber that yields every millisecond, within fuel, time, memory and
 //! output of its [`Limits`]; it reaches nothing but its log. What it answers is untrusted input.
 
+mod background_runtime;
 mod cache;
 pub mod call_result;
 pub mod compile;
@@ -17,7 +18,6 @@ mod measure;
 pub mod memory;
 pub mod pace;
 pub mod pack;
-mod background_runtime;
 pub mod vectors;
 
 use std::collections::{HashMap, HashSet};
@@ -43,7 +43,7 @@ pub use pace::{PROOF_CALLS, Spent};
 use crate::kernel::authz::permission::is_role_key;
 use crate::kernel::authz::plugin::Exports;
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::secret::Hash;
 
@@ -210,7 +210,8 @@ impl Host {
         let (component, artifact) = runtime.slow.work(load).await?;
         // It was compiled for this very engine: what is refused now is more than the pool has for one call.
         let component = component.map_err(|e| {
-            Error::new(ErrorCode::PluginTooComplex).with_message(format!("the component has more than a call can have: {e:#}"))
+            Error::new(ErrorCode::PluginTooComplex)
+                .with_message(format!("the component has more than a call can have: {e:#}"))
         })?;
         let loaded = Arc::new(Loaded::link(runtime, &component, sha256, Some(reserved))?);
         if loaded.exports() != inspected.exports {
@@ -374,7 +375,12 @@ impl Host {
     }
 
     /// The same as one of several calls of a request.
-    pub async fn authorize_within(&self, turn: CallContext, input: AccessInput, spent: &Arc<Spent>) -> CallResult<Ruling> {
+    pub async fn authorize_within(
+        &self,
+        turn: CallContext,
+        input: AccessInput,
+        spent: &Arc<Spent>,
+    ) -> CallResult<Ruling> {
         let limits = self.limits(turn.tier);
         if input.bytes() as u64 > limits.input_bytes {
             return too_much(limits.input_bytes);

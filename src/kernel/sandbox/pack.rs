@@ -5,7 +5,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::inspect::PACKAGE;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 
 /// The package of the interfaces, as text.
 pub const WIT: &str = include_str!("../../../plugins/wit/policy.wit");

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::guest::plain;
-use super::{AccessInput, Admitted, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier, CallContext};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use super::{AccessInput, Admitted, CallContext, CallResult, Fault, FaultKind, Host, LogLine, RoleInput, Ruling, Tier};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::OrganizationId;
 
 /// The custom section that a component carries them in.
@@ -346,7 +346,8 @@ impl Host {
     ) -> Result<(Admitted, Vec<Report>)> {
         let vectors = of_component(component)?;
         let admitted = self.admit(organization, component, tier).await?;
-        let turn = CallContext { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
+        let turn =
+            CallContext { organization, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
         let reports = self.test(&turn, &vectors).await;
         Ok((admitted, reports))
     }

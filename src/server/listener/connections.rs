@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::connection::{Class, Connection, TimedOut, Rank, Timeouts};
+use super::connection::{Class, Connection, Rank, TimedOut, Timeouts};
 
 /// How long a connection that was closed may take to give its descriptor back.
 const CLOSING_WAIT: Duration = Duration::from_secs(1);
@@ -270,7 +270,12 @@ mod tests {
     const FRESH_MS: u64 = FRESH.as_millis() as u64;
 
     /// A connection that came so many milliseconds after the beginning.
-    fn entered(connections: &Arc<Connections>, address: Option<IpAddr>, began: Instant, ms: u64) -> Option<ConnectionSlot> {
+    fn entered(
+        connections: &Arc<Connections>,
+        address: Option<IpAddr>,
+        began: Instant,
+        ms: u64,
+    ) -> Option<ConnectionSlot> {
         connections.enter(address, began + Duration::from_millis(ms)).0
     }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use body::{Answer, Paced};
 use connection::{TimedOut, Timeouts};
-use connections::{Connections, ConnectionSlot, counted_address};
+use connections::{ConnectionSlot, Connections, counted_address};
 use futures_util::FutureExt;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -38,7 +38,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::kernel::config::Config;
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::failure_body;
 
 /// Commands of the administrator at the same time. The socket has descriptors of its own.

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::features::permissions;
 use crate::features::permissions::import::DEFAULT_APP;
 use crate::kernel::app::App;
-use crate::kernel::app::evaluate::{PluginAnswer, RequestFacts, HOST_FACTS, NOW_MS, Evaluation, has_authorizers};
+use crate::kernel::app::evaluate::{Evaluation, HOST_FACTS, NOW_MS, PluginAnswer, RequestFacts, has_authorizers};
 use crate::kernel::authn::caller::CheckCaller;
 use crate::kernel::authz;
-use crate::kernel::authz::decide::{Target, MatchedRole, AccessRequest, Reason, Explanation, explain};
+use crate::kernel::authz::decide::{AccessRequest, Explanation, MatchedRole, Reason, Target, explain};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::Mode;
 use crate::kernel::authz::snapshot::{Right, Snapshot};
@@ -330,7 +330,12 @@ impl CheckRequest {
                 path: self.path.as_deref().unwrap_or_default(),
             },
         };
-        AccessRequest { tenant, member: MemberId::of(self.uid.as_deref().unwrap_or_default()), with_platform, target: ask }
+        AccessRequest {
+            tenant,
+            member: MemberId::of(self.uid.as_deref().unwrap_or_default()),
+            with_platform,
+            target: ask,
+        }
     }
 }
 

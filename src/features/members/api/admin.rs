@@ -12,20 +12,20 @@ use crate::features::members::limits::{MemberLimits, require_capacity_of};
 use crate::features::members::store::{self, Filter, Membership};
 use crate::features::members::{
     self, AUTHENTIK, Guesser, Member, NewMember, alive, bounded_guesses, changed, create, member_event, password,
-    require_may_touch, require_other, require_capacity, require_visible, set_active, set_password, writes,
+    require_capacity, require_may_touch, require_other, require_visible, set_active, set_password, writes,
 };
 use crate::features::permissions;
 use crate::kernel::app::{App, Changed, Committed, Transaction};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::AdminCaller;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::delegation::{self, Gift, Touch};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{
     Body, DisplayName, Done, Email, Page, Password, Reply, Subject, Tag, Username, done, like, ok, require_version,
 };
@@ -291,7 +291,9 @@ impl Api {
             }
             is_active.map_or(Ok(()), |on| authz::require(t.snapshot(), caller, switching(on)).map(drop))?;
             if account.is_some() && reach != Reach::Site {
-                return Err(Error::new(ErrorCode::Forbidden).with_message("an external identity is linked by the platform"));
+                return Err(
+                    Error::new(ErrorCode::Forbidden).with_message("an external identity is linked by the platform")
+                );
             }
             let mut fields = Vec::new();
             if let Some(account) = &account {
@@ -427,7 +429,12 @@ impl Api {
     ///
     /// Its roles there go too. The last owner cannot be taken out.
     #[oai(path = "/:id/organizations/:org_id", method = "delete", operation_id = "unlink_member")]
-    async fn unlink_member(&self, caller: AdminCaller, id: Path<MemberId>, org_id: Path<OrganizationId>) -> Reply<Deleted> {
+    async fn unlink_member(
+        &self,
+        caller: AdminCaller,
+        id: Path<MemberId>,
+        org_id: Path<OrganizationId>,
+    ) -> Reply<Deleted> {
         let unlink = move |t: &Transaction<'_>, caller: &Identity| {
             let reach = authz::require(t.snapshot(), caller, Permission::MEMBERSHIP_DELETE)?;
             require_visible(t.snapshot(), reach, id.0)?;
@@ -467,7 +474,10 @@ impl Api {
             let reach = authz::require(t.snapshot(), caller, permission)?;
             let organization = find(t.snapshot())?;
             alive(t, member)?;
-            t.snapshot().tenant(organization).filter(|t| reach.includes(t.id)).ok_or(ErrorCode::OrganizationNotFound)?;
+            t.snapshot()
+                .tenant(organization)
+                .filter(|t| reach.includes(t.id))
+                .ok_or(ErrorCode::OrganizationNotFound)?;
             if t.snapshot().is_platform(organization) {
                 delegation::require_any(caller, Gift::PlatformSeat)?;
             }

@@ -10,7 +10,7 @@ use super::MemberView;
 use super::admin::MemberOrganization;
 use crate::features::members::store::{self, Filter};
 use crate::features::members::{
-    AUTHENTIK, Member, NewMember, changed, create, member_event, require_may_touch, require_capacity, require_visible,
+    AUTHENTIK, Member, NewMember, changed, create, member_event, require_capacity, require_may_touch, require_visible,
     set_active, writes,
 };
 use crate::kernel::app::{App, Changed, Transaction};

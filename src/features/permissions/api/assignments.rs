@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::AssignmentSource;
 use crate::features::permissions::external_key::{COUNT_MAX, is_key};
-use crate::features::permissions::mappers::{self, MapperCall, SourceFacts, TRIES, SourceClaims};
+use crate::features::permissions::mappers::{self, MapperCall, SourceClaims, SourceFacts, TRIES};
 use crate::features::permissions::role_claims::{self, Found, RoleClaim};
 use crate::features::permissions::sync::{Synced, plan, reconcile};
 use crate::features::permissions::{Assignment, Source, known_role, require_not_last, store};
@@ -22,7 +22,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::config::providers::Provider;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Done, Reply, Tag, done, ok};
 use crate::kernel::ids::{AssignmentId, MemberId, OrganizationId, RoleId};
 
@@ -194,9 +194,8 @@ impl Api {
             require_in(t.snapshot(), tenant, uid.0)?;
             if role.is_protected() && source != Source::Manual {
                 // The next sync of that source would take it away again, and with it the last owner.
-                return Err(
-                    Error::new(ErrorCode::SystemRole).with_message("an owner or a platform administrator is made by hand")
-                );
+                return Err(Error::new(ErrorCode::SystemRole)
+                    .with_message("an owner or a platform administrator is made by hand"));
             }
             delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             store::insert_assignment(t, tenant, uid.0, role.id, source)?;

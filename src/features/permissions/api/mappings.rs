@@ -17,7 +17,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::{Listed, Window};
-use crate::kernel::error::{ErrorCode, Error, Field};
+use crate::kernel::error::{Error, ErrorCode, Field};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{MappingId, OrganizationId, RoleId};
 
@@ -135,9 +135,8 @@ impl Api {
             let role = store::find_role_by_key(t, tenant, wanted)?
                 .ok_or_else(|| no_role_of_key(t.snapshot(), tenant, wanted))?;
             if role.is_protected() {
-                return Err(
-                    Error::new(ErrorCode::SystemRole).with_message("a mapping never yields an owner or a platform administrator")
-                );
+                return Err(Error::new(ErrorCode::SystemRole)
+                    .with_message("a mapping never yields an owner or a platform administrator"));
             }
             delegation::require_held(t.snapshot(), caller, tenant, known_role(t.snapshot(), tenant, role.id)?)?;
             let former = store::find_mapping(t, tenant, source, key)?;

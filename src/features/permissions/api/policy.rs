@@ -21,7 +21,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::documents::{self, Bounds};
 use crate::kernel::http::{OptionalBody, RenderedReply, Reply, Tag, ok, rendered, require_version};

@@ -18,7 +18,7 @@ use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::snapshot::{Change, Snapshot};
 use crate::kernel::authz::{self, delegation};
 use crate::kernel::db::Window;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{OrganizationId, RoleId};
 
@@ -381,9 +381,9 @@ fn ticks<'n>(
     let (snapshot, catalog) = (t.snapshot(), &t.snapshot().catalog);
     let mut sent: BTreeSet<PermissionIndex> = BTreeSet::new();
     for name in names {
-        let node = catalog
-            .find(name)
-            .ok_or_else(|| Error::new(ErrorCode::PermissionNotFound).with_message(format!("there is no permission {name}")))?;
+        let node = catalog.find(name).ok_or_else(|| {
+            Error::new(ErrorCode::PermissionNotFound).with_message(format!("there is no permission {name}"))
+        })?;
         sent.insert(node.slot);
     }
     let role = known_role(snapshot, tenant, role)?;

@@ -15,7 +15,7 @@ use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::plugin::{Activation, Filter, Mode};
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Done, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::OrganizationId;
 use crate::kernel::sandbox::{Key, Tier};
@@ -73,7 +73,11 @@ impl Api {
         let wanted = Activation { version: number, may_grant: may_grant == Some(true), filter, deadline_ms, since: 0 };
         let name = name.0;
         let version = self.ready(tenant, &name, |_| Ok(number)).await?;
-        plugins::require_deadline(deadline_ms, version.exports, self.app.host.limits(Tier::from_is_large(version.is_large)))?;
+        plugins::require_deadline(
+            deadline_ms,
+            version.exports,
+            self.app.host.limits(Tier::from_is_large(version.is_large)),
+        )?;
         let activate = move |t: &Transaction<'_>, caller: &Identity, whole: &mut Whole| {
             require_ready(whole, &version)?;
             plugins::require_owner(t.snapshot(), caller, tenant, (mode, &wanted, version.exports))?;

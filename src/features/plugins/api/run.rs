@@ -20,11 +20,11 @@ use crate::kernel::authz::plugin::{Activation, Exports};
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
 use crate::kernel::decision_log::Wanted;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::{Body, Reply, Tag, ok};
 use crate::kernel::ids::{MemberId, OrganizationId};
 use crate::kernel::sandbox::vectors::Ask;
-use crate::kernel::sandbox::{CallResult, LogLine, Tier, CallContext};
+use crate::kernel::sandbox::{CallContext, CallResult, LogLine, Tier};
 
 /// What to ask, and of which version
 #[derive(Object)]
@@ -158,7 +158,9 @@ impl DryRunAnswer {
             outcome: answer.outcome.to_owned(),
             reason: answer.reason,
             roles: answer.roles,
-            fault: answer.fault.map(|fault| PluginFault { kind: fault.kind.as_str().to_owned(), message: fault.message }),
+            fault: answer
+                .fault
+                .map(|fault| PluginFault { kind: fault.kind.as_str().to_owned(), message: fault.message }),
             fuel: called.fuel,
             duration_us: u64::try_from(called.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: called.memory_bytes,

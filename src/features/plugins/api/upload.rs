@@ -21,7 +21,7 @@ use crate::kernel::error::{ErrorCode, Result};
 use crate::kernel::http::body::require_media_type;
 use crate::kernel::http::{Reply, Tag, ok};
 use crate::kernel::ids::{OrganizationId, Timestamp};
-use crate::kernel::sandbox::{AccessInput, Admitted, RoleInput, Tier, CallContext};
+use crate::kernel::sandbox::{AccessInput, Admitted, CallContext, RoleInput, Tier};
 use crate::kernel::secret::Hash;
 
 /// A version, just uploaded, or the one that has these bytes already
@@ -148,8 +148,13 @@ impl Api {
         let compile_ms = u64::try_from(admitted.compile_time.as_millis()).unwrap_or(u64::MAX);
         let mut report = Report { compile_ms, ..Report::default() };
         report.count(&vectors);
-        let turn =
-            CallContext { organization: tenant, loaded: admitted.loaded.clone(), tier, deadline_ms: None, is_trial: true };
+        let turn = CallContext {
+            organization: tenant,
+            loaded: admitted.loaded.clone(),
+            tier,
+            deadline_ms: None,
+            is_trial: true,
+        };
         report.dry_run = self.try_out(turn, admitted.exports).await;
         let (kind, who) = caller.actor();
         let version = Version {

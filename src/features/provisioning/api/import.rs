@@ -9,17 +9,17 @@ use serde_json::Value;
 
 use super::require_site;
 use crate::features::members::require_may_touch;
-use crate::features::provisioning::import::{self, COLUMNS, RowOutcome, Plan, Row};
+use crate::features::provisioning::import::{self, COLUMNS, Plan, Row, RowOutcome};
 use crate::features::provisioning::{self, spreadsheet};
 use crate::features::quotas::QuotaSettings;
 use crate::kernel::app::{App, Changed, Large, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::error::{Error, Field, Result};
 use crate::kernel::http::body::require_media_type;
-use crate::kernel::http::{Reply, Tag, request_validator, ok};
+use crate::kernel::http::{Reply, Tag, ok, request_validator};
 use crate::kernel::ids::MemberId;
 
 /// One member to import; what is left out stays as it is, or takes the default
@@ -161,7 +161,8 @@ impl Api {
         if !matches!(plan, Plan::Create(_) | Plan::Change(..)) {
             return Ok((row, foreseen(plan)));
         }
-        let (wanted, rules, members_max) = (row.clone(), QuotaSettings::from_config(&self.app.config), self.app.config.members_max);
+        let (wanted, rules, members_max) =
+            (row.clone(), QuotaSettings::from_config(&self.app.config), self.app.config.members_max);
         let write = move |t: &Transaction<'_>, caller: &Identity| match import::plan(t, t.snapshot(), &rules, &wanted)?
         {
             Plan::Create(mut new) => {

@@ -14,15 +14,15 @@ use crate::features::provisioning::{self, Edit, NewUser, User};
 use crate::features::quotas::{self, QuotaSettings};
 use crate::kernel::app::{App, Transaction};
 use crate::kernel::authn::caller::AdminCaller;
+use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::delegation::{self, Gift, Touch};
 use crate::kernel::authz::key::{self, Owner};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::deferred_grant::Maker;
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach};
 use crate::kernel::db::Window;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::status::MemberStatus;
 use crate::kernel::http::{
     Body, DisplayName, Done, Email, Page, Reply, Tag, Username, done, like, ok, require_version,

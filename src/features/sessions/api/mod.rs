@@ -18,7 +18,7 @@ use super::{clear_cookies, end, renew, renew_cookies, sign_in};
 use crate::features::sessions::token_answer::{TokenAnswer, answer, require_own_site};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{MemberCaller, Visitor};
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::SessionId;
 
@@ -123,7 +123,8 @@ impl Api {
             None => {
                 let found = visitor.refresh_cookie.clone().zip(visitor.session_cookie.as_deref());
                 let (refresh, session) = found.ok_or_else(|| {
-                    Error::new(ErrorCode::InvalidRefresh).with_message("send refresh_token and session_id, or their cookies")
+                    Error::new(ErrorCode::InvalidRefresh)
+                        .with_message("send refresh_token and session_id, or their cookies")
                 })?;
                 (refresh, SessionId::of(session), Some(true))
             }

@@ -17,7 +17,7 @@ use crate::kernel::authn::caller::{MemberCaller, Visitor};
 use crate::kernel::authz;
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 use crate::kernel::http::{Body, Done, OptionalBody, Reply, Tag, done, ok};
 use crate::kernel::ids::MemberId;
 
@@ -185,7 +185,11 @@ impl Api {
     ///
     /// With the first code of the authenticator app. Every other session of the member ends.
     #[oai(path = "/me/second-factor/confirm", method = "post", operation_id = "confirm_my_second_factor")]
-    async fn confirm_my_second_factor(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
+    async fn confirm_my_second_factor(
+        &self,
+        caller: MemberCaller,
+        body: Body<SecondFactorCode>,
+    ) -> Reply<RecoveryCodes> {
         let member = caller.signed_in()?;
         let recovery_codes = second_factor::confirm(&self.app, &caller, member, body.0.code.0).await?;
         Ok(ok(RecoveryCodes { recovery_codes }))
@@ -195,7 +199,11 @@ impl Api {
     ///
     /// The former ones are void.
     #[oai(path = "/me/second-factor/recovery-codes", method = "post", operation_id = "renew_my_recovery_codes")]
-    async fn renew_my_recovery_codes(&self, caller: MemberCaller, body: Body<SecondFactorCode>) -> Reply<RecoveryCodes> {
+    async fn renew_my_recovery_codes(
+        &self,
+        caller: MemberCaller,
+        body: Body<SecondFactorCode>,
+    ) -> Reply<RecoveryCodes> {
         let member = caller.signed_in()?;
         let recovery_codes = second_factor::renew_recovery_codes(&self.app, &caller, member, body.0.code.0).await?;
         Ok(ok(RecoveryCodes { recovery_codes }))

@@ -25,7 +25,7 @@ use crate::kernel::authn::cookie;
 use crate::kernel::authn::login_throttle::Attempt;
 use crate::kernel::authn::token::{self, Use};
 use crate::kernel::authz::principal::RequestContext;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::ids::{MemberId, Timestamp};
 use crate::kernel::secret;
 use claims::ProviderClaims;
@@ -53,7 +53,9 @@ impl Providers {
     /// The provider of a name, or the only one there is.
     fn named(&self, name: Option<&str>, place: &str) -> Result<&Provider> {
         match (name, self.0.as_slice()) {
-            (_, []) => Err(Error::new(ErrorCode::NotConfigured).with_message("set [[oidc]] to sign in with a provider")),
+            (_, []) => {
+                Err(Error::new(ErrorCode::NotConfigured).with_message("set [[oidc]] to sign in with a provider"))
+            }
             (None, [only]) => Ok(only),
             (None, _) => Err(Error::fields(vec![Field::at(&[place, "provider"], "say which: there are several")])),
             (Some(name), all) => {
@@ -191,7 +193,13 @@ async fn all_said(
 }
 
 /// Adds missing claims from userinfo. A failure does not fail the sign-in.
-async fn with_userinfo(app: &App, provider: &Provider, published: &Published, said: ProviderClaims, access_token: &str) -> ProviderClaims {
+async fn with_userinfo(
+    app: &App,
+    provider: &Provider,
+    published: &Published,
+    said: ProviderClaims,
+    access_token: &str,
+) -> ProviderClaims {
     match provider.userinfo(app, published, access_token, &said.subject).await {
         Ok(Some(userinfo)) => said.and(Some(userinfo)),
         Ok(None) => said,

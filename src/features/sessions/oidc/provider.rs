@@ -17,7 +17,7 @@ use super::claims::{is_of_program, subject};
 use crate::kernel::app::{App, ms};
 use crate::kernel::authn::token::{self, Distrust, ForeignKeys, Use};
 use crate::kernel::config::providers::{self, Provider as Settings};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::Timestamp;
 use crate::kernel::secret;
 

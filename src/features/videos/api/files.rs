@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 
-use super::{FilePath, MeasuredFile, READ, RegisteredView, VideoView, WRITE, QuotaNeed, Warned};
+use super::{FilePath, MeasuredFile, QuotaNeed, READ, RegisteredView, VideoView, WRITE, Warned};
 use crate::features::members;
 use crate::features::quotas::{self, QuotaCheck, QuotaSettings};
 use crate::features::videos::{self, Admission, Filter, store};
@@ -15,7 +15,7 @@ use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
 use crate::kernel::authz::{Reach, RowScope};
 use crate::kernel::db::{Reader, Window};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Body, Done, Page, Reply, Tag, done, like, ok, require_version};
 use crate::kernel::ids::MemberId;
 
@@ -190,7 +190,8 @@ impl Api {
             let whose = RowScope::of(t.snapshot(), caller, Permission::VIDEO_TRANSFER, WRITE)?;
             let video = whose.require(caller, videos::get(t, &id.0)?)?;
             let reach = reach_of_transfer(t, whose)?;
-            if matches!(whose, RowScope::All(_)) && reach.organization().is_some_and(|own| video.organization != Some(own))
+            if matches!(whose, RowScope::All(_))
+                && reach.organization().is_some_and(|own| video.organization != Some(own))
             {
                 return Err(ErrorCode::VideoNotFound.into());
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::{Object, OpenApi};
 
 use super::{FilePath, FolderPrefix, WRITE};
-use crate::features::videos::import::{self, ImportResult, ImportRequest};
+use crate::features::videos::import::{self, ImportRequest, ImportResult};
 use crate::features::videos::path::VideoPath;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::AdminOrKey;

@@ -18,7 +18,7 @@ use crate::kernel::authz::principal::{Identity, Principal};
 use crate::kernel::authz::snapshot::Snapshot;
 use crate::kernel::authz::{self, Reach, RowScope};
 use crate::kernel::db::Reader;
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId};
 
 pub const READ: &str = "videos:read";
@@ -135,10 +135,13 @@ impl StorageOwner {
     fn itself(r: &Reader<'_>, caller: &Identity, named: Option<&str>) -> Result<Self> {
         let member = authz::require_own(caller, WRITE)?;
         let folder = members::sftpgo_name(r, member)?.ok_or_else(|| {
-            Error::new(ErrorCode::NotYourFolder).with_message("you have no folder yet: ask an administrator of the site for one")
+            Error::new(ErrorCode::NotYourFolder)
+                .with_message("you have no folder yet: ask an administrator of the site for one")
         })?;
         if named.is_some_and(|named| named != folder) {
-            return Err(Error::new(ErrorCode::NotYourFolder).with_message("only a service's key acts for somebody else"));
+            return Err(
+                Error::new(ErrorCode::NotYourFolder).with_message("only a service's key acts for somebody else")
+            );
         }
         Ok(Self { member, folder, is_believed: false })
     }

@@ -6,7 +6,7 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::files::require_takes;
-use super::{FilePath, MeasuredFile, StorageOwner, RegisteredView, QuotaNeed, Warned};
+use super::{FilePath, MeasuredFile, QuotaNeed, RegisteredView, StorageOwner, Warned};
 use crate::features::quotas::QuotaSettings;
 use crate::features::quotas::reservations::{self, Reservation};
 use crate::features::videos::commit_reservation;

@@ -12,11 +12,11 @@ use crate::kernel::app::{App, Changed, Transaction, ms};
 use crate::kernel::audit_log::Entry;
 use crate::kernel::authn::caller::MemberCaller;
 use crate::kernel::authz;
+use crate::kernel::authz::deferred_grant::{self, DeferredGrant, Maker};
 use crate::kernel::authz::permission::Permission;
 use crate::kernel::authz::principal::Identity;
-use crate::kernel::authz::deferred_grant::{self, Maker, DeferredGrant};
 use crate::kernel::db::Window;
-use crate::kernel::error::{ErrorCode, Error, Field, Result};
+use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::{ActiveInactive, Body, Done, Page, Reply, Tag, done, ok, require_version};
 use crate::kernel::ids::{OrganizationId, Timestamp, WebhookId};
 use crate::kernel::outbox;
@@ -323,7 +323,12 @@ fn require_allowed(is_allowed: bool) -> Result<()> {
 }
 
 fn require_kept(t: &Transaction<'_>, maker: &Maker, webhook: &Webhook) -> Result<()> {
-    deferred_grant::require_kept(t.snapshot(), maker, DeferredGrant::Webhook { organization: webhook.organization }, t.now())
+    deferred_grant::require_kept(
+        t.snapshot(),
+        maker,
+        DeferredGrant::Webhook { organization: webhook.organization },
+        t.now(),
+    )
 }
 
 /// Who made or rotated a webhook last answers for where it sends to, and whether it sends: others rotate it first.

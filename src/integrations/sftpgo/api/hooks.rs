@@ -13,13 +13,13 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOpti
 use serde_json::{Value, json};
 
 use crate::integrations::sftpgo::account::Account;
-use crate::integrations::sftpgo::login::{self, Login};
 use crate::integrations::sftpgo::event::EventOutcome;
 use crate::integrations::sftpgo::file_events;
+use crate::integrations::sftpgo::login::{self, Login};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::Guard;
-use crate::kernel::authz::principal::{RequestContext, Identity};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::authz::principal::{Identity, RequestContext};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Failure, Tag, body, request_validator};
 
 fn object() -> MetaSchemaRef {
@@ -184,7 +184,9 @@ impl Api {
     #[oai(path = "/pre-login", method = "post", operation_id = "prepare_for_sftpgo")]
     async fn prepare_for_sftpgo(&self, _caller: Hook<true>, body: Sent) -> Answer {
         let user: Account = body.0.as_object().cloned().unwrap_or_default();
-        Ok(login::prepare(&self.app, &user).await?.map_or(HookResponse::Nothing, |user| HookResponse::Json(Value::Object(user))))
+        Ok(login::prepare(&self.app, &user)
+            .await?
+            .map_or(HookResponse::Nothing, |user| HookResponse::Json(Value::Object(user))))
     }
 
     /// Report a file event

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem_openapi::{Object, OpenApi};
 
 use crate::integrations::wordpress::UnreadableUser;
-use crate::integrations::wordpress::accounts::{Effect, AccountOutcome};
+use crate::integrations::wordpress::accounts::{AccountOutcome, Effect};
 use crate::integrations::wordpress::compare::{CompareCursor, CompareOptions, compare};
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::MemberCaller;
@@ -139,7 +139,8 @@ impl Api {
         authz::require(&self.app.snapshot(), &caller, Permission::WORDPRESS_SYNC)?;
         let SyncWordPress { dry_run, from, pages, gone_max } = body.0;
         let is_dry_run = dry_run == Some(true);
-        let from = from.map(|text| CompareCursor::parse(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
+        let from = from
+            .map(|text| CompareCursor::parse(&text).ok_or_else(|| Error::field("from", "is no place to go on from")));
         let options = CompareOptions {
             effect: if is_dry_run { Effect::DryRun } else { Effect::Real },
             from: from.transpose()?.unwrap_or(CompareCursor::BEGIN),

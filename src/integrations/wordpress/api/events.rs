@@ -13,12 +13,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::integrations::wordpress::WordPressUser;
-use crate::integrations::wordpress::accounts::{UserEvent, RequestMark, AccountOutcome, is_known, mark_as_taken, handle_events, verify};
+use crate::integrations::wordpress::accounts::{
+    AccountOutcome, RequestMark, UserEvent, handle_events, is_known, mark_as_taken, verify,
+};
 use crate::integrations::wordpress::users::AdminClient;
 use crate::kernel::app::App;
 use crate::kernel::authn::caller::{Guard, scheme_in};
-use crate::kernel::authz::principal::{RequestContext, Identity};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::authz::principal::{Identity, RequestContext};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::http::{Failure, Tag, request_validator};
 use crate::kernel::ids::MemberId;
 use crate::kernel::intake::Limit;

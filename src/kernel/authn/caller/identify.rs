@@ -12,10 +12,10 @@ use crate::kernel::authn::cookie::{self, Provenance};
 use crate::kernel::authn::token::Named;
 use crate::kernel::authz::client::{self, Client, Presented};
 use crate::kernel::authz::key::{self, ApiKey};
-use crate::kernel::authz::principal::{Actor, Credential, RequestContext, Idempotency, Identity, Principal};
+use crate::kernel::authz::principal::{Actor, Credential, Idempotency, Identity, Principal, RequestContext};
 use crate::kernel::authz::require_one_factor_enough;
 use crate::kernel::authz::snapshot::{Snapshot, Status};
-use crate::kernel::error::{ErrorCode, Error, Result};
+use crate::kernel::error::{Error, ErrorCode, Result};
 use crate::kernel::ids::{MemberId, OrganizationId, SessionId, Timestamp};
 use crate::kernel::secret::{self, Hash};
 
@@ -192,7 +192,12 @@ async fn api_key(
 }
 
 /// The member of the session cookies. An access token that has ended is renewed on the way.
-async fn by_cookie(guard: &Guard, request: &Request, context: &Arc<RequestContext>, takes: u8) -> Result<Option<Named>> {
+async fn by_cookie(
+    guard: &Guard,
+    request: &Request,
+    context: &Arc<RequestContext>,
+    takes: u8,
+) -> Result<Option<Named>> {
     if takes & MEMBER == 0 || !request.headers().contains_key(COOKIE) {
         return Ok(None);
     }

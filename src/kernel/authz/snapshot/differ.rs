@@ -42,7 +42,9 @@ impl Snapshot {
             Change::MemberGone(id) => self.people.get(id).is_some(),
             Change::Placed(id, ends) => {
                 let memberships = self.memberships_between(*ends);
-                self.people.get(id).is_some_and(|person| memberships.is_some_and(|memberships| person.memberships != memberships))
+                self.people
+                    .get(id)
+                    .is_some_and(|person| memberships.is_some_and(|memberships| person.memberships != memberships))
             }
             Change::Tenant { id, org_code, is_active, requires_second_factor } => {
                 self.differs_tenant(*id, org_code, *is_active, *requires_second_factor)
@@ -53,16 +55,18 @@ impl Snapshot {
             Change::Role(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(role.id) != Some(role)),
             Change::RoleGone(tenant, role) => self.tenant(*tenant).is_some_and(|tenant| tenant.role(*role).is_some()),
             Change::Folded(tenant) => self.tenant(*tenant).is_some_and(|tenant| !tenant.is_folded()),
-            Change::Plugins(tenant, bindings) => self
-                .tenant(*tenant)
-                .is_some_and(|tenant| !tenant.plugins.iter().map(Binding::digest_input).eq(bindings.iter().map(Binding::digest_input))),
+            Change::Plugins(tenant, bindings) => self.tenant(*tenant).is_some_and(|tenant| {
+                !tenant.plugins.iter().map(Binding::digest_input).eq(bindings.iter().map(Binding::digest_input))
+            }),
             Change::Catalog(catalog) => {
                 let open = |slot| (self.catalog.is_open(slot), catalog.is_open(slot));
                 !self.catalog.iter().eq(catalog.iter())
                     || catalog.iter().map(|node| open(node.slot)).any(|(known, now)| known != now)
             }
             Change::Grant(key, id) => self.grant(key) != *id,
-            Change::Client(client) => self.client(&client.client_key).is_none_or(|known| known.digest_input() != client.digest_input()),
+            Change::Client(client) => {
+                self.client(&client.client_key).is_none_or(|known| known.digest_input() != client.digest_input())
+            }
             Change::ClientGone(client_key) => self.client(client_key).is_some(),
             Change::Session(id, session) => self.session(*id) != *session,
             Change::ApiKey(key) => {
@@ -93,7 +97,10 @@ impl Snapshot {
 
     /// Where somebody is who is in nothing before the first of these organizations, nor behind the last one. Nothing is
     /// known of organizations that are not known.
-    pub(super) fn memberships_between(&self, ends: Option<(OrganizationId, OrganizationId)>) -> Option<OrganizationCount> {
+    pub(super) fn memberships_between(
+        &self,
+        ends: Option<(OrganizationId, OrganizationId)>,
+    ) -> Option<OrganizationCount> {
         match ends {
             None => Some(OrganizationCount::None),
             Some((first, last)) if first == last => self.tenant_index.get(&first).copied().map(OrganizationCount::One),

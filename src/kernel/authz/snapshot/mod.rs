@@ -20,10 +20,10 @@ pub use tenant::{Holds, Role, RoleSet, Tenant};
 
 use super::catalog::Catalog;
 use super::client::Client;
+use super::cow_map::{CowMap, IdHasher, IdKey};
 use super::key::ApiKey;
 use super::permission::PLATFORM_ORG_CODE;
 use super::plugin::Binding;
-use super::cow_map::{IdKey, CowMap, IdHasher};
 use crate::kernel::ids::{ApiKeyId, GrantId, MemberId, OrganizationId, RoleId, SessionId};
 use crate::kernel::secret::Hash;
 
@@ -314,7 +314,9 @@ impl Snapshot {
                 self.people.remove(&id);
             }
             Change::Placed(id, ends) => {
-                if let (Some(person), Some(memberships)) = (self.people.get(&id).copied(), self.memberships_between(ends)) {
+                if let (Some(person), Some(memberships)) =
+                    (self.people.get(&id).copied(), self.memberships_between(ends))
+                {
                     self.people.insert(id, MemberState { memberships, ..person });
                 }
             }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::kernel::authz::catalog::{Bits, Catalog, PermissionIndex};
-use crate::kernel::authz::plugin::Binding;
 use crate::kernel::authz::cow_map::CowMap;
+use crate::kernel::authz::plugin::Binding;
 use crate::kernel::ids::{MemberId, OrganizationId, RoleId};
 
 /// What a role holds beside its ticks.

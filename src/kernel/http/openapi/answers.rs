@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::shapes::share;
 use super::{METHODS, operations};
-use crate::kernel::error::{ErrorCode, Error};
+use crate::kernel::error::{Error, ErrorCode};
 
 /// What one operation can answer that its shape does not tell.
 pub struct Answers {
@@ -81,7 +81,8 @@ const ALWAYS: [ErrorCode; 8] = [
     ErrorCode::DatabaseLost,
     ErrorCode::Busy,
 ];
-const WITH_BODY: [ErrorCode; 4] = [ErrorCode::MalformedBody, ErrorCode::RequestTimeout, ErrorCode::TooLarge, ErrorCode::MediaType];
+const WITH_BODY: [ErrorCode; 4] =
+    [ErrorCode::MalformedBody, ErrorCode::RequestTimeout, ErrorCode::TooLarge, ErrorCode::MediaType];
 const GUARDED: [ErrorCode; 2] = [ErrorCode::Unauthenticated, ErrorCode::Forbidden];
 /// By the scheme of a credential: what it can fail with.
 const SCHEMES: [(&str, &[ErrorCode]); 7] = [
@@ -95,7 +96,10 @@ const SCHEMES: [(&str, &[ErrorCode]); 7] = [
             ErrorCode::NeighbourFailed,
         ],
     ),
-    ("session_cookie", &[ErrorCode::CrossSite, ErrorCode::WrongHost, ErrorCode::InvalidRefresh, ErrorCode::RefreshReused]),
+    (
+        "session_cookie",
+        &[ErrorCode::CrossSite, ErrorCode::WrongHost, ErrorCode::InvalidRefresh, ErrorCode::RefreshReused],
+    ),
     ("api_key", &[ErrorCode::InvalidKey, ErrorCode::ScopeNotAllowed, ErrorCode::MemberSuspended]),
     (
         "client_key",
