@@ -185,9 +185,9 @@ fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, De
         openapi::finish(&generated, &examples, &answers, permissions::api::as_defined, &details())?;
     // A server's address is what the paths are appended to: an empty one says `/`.
     let api_path = app.config.api_path();
-    openapi["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
-    openapi["info"] = openapi::info(&app.config);
-    Ok((openapi, declared))
+    document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
+    document["info"] = openapi::info(&app.config);
+    Ok((document, declared))
 }
 
 /// Failures and headers of operations that do not follow from their signatures, one list per API.
@@ -284,13 +284,13 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     let (document, declared) = described(&service, app)?;
     let operations = Arc::new(Operations {
         inner: service.into_endpoint(),
-        inputs: Arc::new(Inputs::new(&openapi, FORMATS)),
+        inputs: Arc::new(Inputs::new(&document, FORMATS)),
         prover: Arc::new(sessions::StoredSessions { app: app.clone(), providers }),
         declared,
         app: app.clone(),
     });
     let base = app.config.base_path.as_str();
-    let methods = methods_by_path(&openapi, base);
+    let methods = methods_by_path(&document, base);
     let shared = || Shared(operations.clone());
     let mut routes = Route::new()
         .at("/healthz", get(healthz).data(app.clone()))
@@ -308,7 +308,7 @@ pub fn endpoint(app: &Arc<App>) -> Result<BoxEndpoint<'static, Response>> {
     if !base.is_empty() {
         routes = routes.nest(base, shared());
     }
-    for top in tops_at_root(&openapi, base) {
+    for top in tops_at_root(&document, base) {
         routes = routes.nest_no_strip(top, shared());
     }
     Ok(Middleware { inner: routes, app: app.clone(), methods }.boxed())
@@ -510,7 +510,7 @@ fn is_parameter_error(error: &poem::Error) -> bool {
 /// First segments of the operations that answer at the root: the member API's own, and without a base path all.
 fn tops_at_root(document: &Value, base: &str) -> BTreeSet<String> {
     let is_short = |top: &String| base.is_empty() || ["/auth", "/me", "/admin", "/internal"].contains(&top.as_str());
-    openapi::operations(openapi).iter().map(|operation| top(operation.path)).filter(is_short).collect()
+    openapi::operations(document).iter().map(|operation| top(operation.path)).filter(is_short).collect()
 }
 
 /// The first segment of a path, with its slash.
@@ -521,8 +521,8 @@ fn top(path: &str) -> String {
 /// Which methods each address takes, for the `Allow` header.
 fn methods_by_path(document: &Value, base: &str) -> matchit::Router<String> {
     let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let at_root = tops_at_root(openapi, base);
-    for operation in openapi::operations(openapi) {
+    let at_root = tops_at_root(document, base);
+    for operation in openapi::operations(document) {
         let is_at_root = at_root.contains(&top(operation.path));
         let below = format!("{base}{}", operation.path);
         for path in std::iter::once(below).chain(is_at_root.then(|| operation.path.to_owned())) {

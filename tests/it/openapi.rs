@@ -113,7 +113,7 @@ fn every_failure_has_a_heading_that_the_page_finds_by_its_status_and_by_its_word
     let document: Value = serde_json::from_str(&printed()).expect("JSON");
     let text = document["info"]["description"].as_str().expect("an introduction");
     for cause in roster::kernel::error::ErrorCode::ALL {
-        let heading = format!("\n### {} {}\n\n{}\n", cause.status(), cause.word(), cause.message());
+        let heading = format!("\n### {} {}\n\n{}\n", cause.status(), cause.as_str(), cause.message());
         assert_eq!(text.matches(&heading).count(), 1, "{heading}");
     }
     // Columns of a table are cut off where the page is narrow.

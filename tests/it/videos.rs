@@ -549,7 +549,7 @@ async fn a_replaced_file_is_counted_anew_and_a_renamed_one_keeps_its_bytes_and_j
         })
     };
     let refused = resize(former.clone(), 71, QuotaCheck::Enforced).await.expect_err("too large");
-    assert_eq!(refused.cause.word(), "quota_exceeded");
+    assert_eq!(refused.cause.as_str(), "quota_exceeded");
     assert_eq!(used(kim).await, 70);
     assert_eq!(resize(former.clone(), 60, QuotaCheck::Enforced).await.expect("it fits"), Some(80));
     assert_eq!(used(kim).await, 90);

@@ -89,11 +89,11 @@ pub async fn provision(app: &Arc<App>, context: &Arc<RequestContext>, external_u
         tries += 1;
         let mapper_answers = ask_mappers(app, id, &external_user, tries).await?;
         let (external_user, members_max) = (external_user.clone(), app.config.members_max);
-        let welcome = move |t: &Transaction<'_>, _: &Identity| {
+        let write = move |t: &Transaction<'_>, _: &Identity| {
             let Some(plans) = mapper_answers.plans(t, id, &external_user)? else { return Ok(Changed::nothing(None)) };
             Ok(apply(t, id, &external_user, plans, members_max)?.map(|provisioned| Some(provisioned.id)))
         };
-        match app.change(&caller, "member.arrive", apply).await?.answer {
+        match app.change(&caller, "member.arrive", write).await?.answer {
             Some(found) if found == id => return Ok(id),
             // A concurrent request created the same member.
             Some(found) => known = Some(found),

@@ -72,7 +72,7 @@ impl Permission {
 macro_rules! permissions {
     ($($constant:ident $name:literal $method:literal $path:literal $scope:expr, $level:ident $roles:literal $about:literal;)*) => {
         /// In the order of the tree: a category stands before what it holds.
-        pub const BUILTIN_PERMISSIONS: &[Own] = &[$(Own {
+        pub const BUILTIN_PERMISSIONS: &[BuiltinPermission] = &[$(BuiltinPermission {
             name: $name, about: $about, method: $method, path: $path, scope: $scope,
             site_only: permissions!(@ $level), roles: $roles,
         },)*];

@@ -17,7 +17,7 @@ use crate::kernel::intake::Limit;
 
 /// The body of a request; how long it may be depends on whether its caller is known by now.
 pub async fn read(request: &Request) -> Result<&Bytes> {
-    let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
+    let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no request context"))?;
     if !context.is_known() {
         return context.body.read(Limit::Public, None).await;
     }
@@ -67,8 +67,8 @@ poem_openapi::impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
 
 /// The body of a request; `None` where there is none.
 async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
-    let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no exchange"))?;
-    let inputs = request.data::<request_validator::Shared>().ok_or_else(|| Error::internal("no input rules"))?;
+    let context = request.data::<Arc<RequestContext>>().ok_or_else(|| Error::internal("no request context"))?;
+    let validator = request.data::<request_validator::Shared>().ok_or_else(|| Error::internal("no validator"))?;
     let bytes = read(request).await?;
     let Some(intake) = context.body.intake() else { return Ok(None) };
     if bytes.is_empty() {
@@ -76,7 +76,7 @@ async fn parse<T: ParseFromJSON>(request: &Request) -> Result<Option<T>> {
     }
     let parse = || {
         let value = request_validator::parse_within(bytes, intake.nodes_max)?;
-        let faults = request_validator.check_body(&T::name(), &value)?;
+        let faults = validator.check_body(&T::name(), &value)?;
         if !faults.is_empty() {
             return Err(Error::fields(faults));
         }

@@ -387,11 +387,11 @@ impl Host {
         }
         let Some(turns) = self.turn(&turn).await else { return busy() };
         let call = self.call(&turn, limits.authorize, turns, spent.clone());
-        let mut called = turn.loaded.authorize(call, input).await;
-        if let Ok(Ruling::Deny(reason)) = &mut call_result.outcome {
+        let mut result = turn.loaded.authorize(call, input).await;
+        if let Ok(Ruling::Deny(reason)) = &mut result.outcome {
             *reason = guest::plain(reason, REASON_BYTES_MAX);
         }
-        call_result
+        result
     }
 
     /// Asks a role mapper.
@@ -402,13 +402,13 @@ impl Host {
         }
         let Some(turns) = self.turn(&turn).await else { return busy() };
         let call = self.call(&turn, limits.map_roles, turns, Arc::default());
-        let mut called = turn.loaded.map_roles(call, input).await;
-        if let Ok(roles) = &call_result.outcome
+        let mut result = turn.loaded.map_roles(call, input).await;
+        if let Ok(roles) = &result.outcome
             && let Some(fault) = roles_fault(roles)
         {
-            call_result.outcome = Err(engine::fault(FaultKind::Output, &fault));
+            result.outcome = Err(engine::fault(FaultKind::Output, &fault));
         }
-        call_result
+        result
     }
 
     fn call(&self, turn: &CallContext, budget: Budget, turns: Vec<OwnedSemaphorePermit>, spent: Arc<Spent>) -> Call {
