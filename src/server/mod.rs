@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use static_files::{DOCS_POLICY, Fixed};
 
 use crate::console;
+use crate::features::jobs::wait::WaitingWorkers;
 use crate::features::sessions::oidc::Providers;
 use crate::features::webhooks::sender::Sender;
 use crate::features::{
@@ -35,120 +36,79 @@ use crate::kernel::authz::decide::Reason;
 use crate::kernel::authz::principal::RequestContext;
 use crate::kernel::error::{Error, ErrorCode, Field, Result};
 use crate::kernel::http::Failure;
-use crate::kernel::http::openapi::{self, Answers, Declared};
+use crate::kernel::http::openapi::{self, Declared, Documented};
 use crate::kernel::http::request_validator::{self, Format, Inputs};
 use crate::kernel::outbox::EventKind;
 use crate::kernel::runtime::health::Fault;
 use crate::kernel::secret;
 
-type Apis = (
-    (
-        members::api::admin::Api,
-        members::api::me::Api,
-        members::api::internal::Api,
-        grants::api::Api,
-        invitations::api::Api,
-        authentik::api::Api,
-        provisioning::api::Api,
-        provisioning::api::import::Api,
-    ),
-    organizations::api::Api,
-    (
-        permissions::api::roles::Api,
-        permissions::api::assignments::Api,
-        permissions::api::mappings::Api,
-        permissions::api::policy::Api,
-        decisions::api::check::Api,
-        decisions::api::log::Api,
-    ),
-    (plugins::api::Api, plugins::api::upload::Api, plugins::api::run::Api, plugins::api::life::Api),
-    (
-        sessions::api::Api,
-        sessions::api::oidc::Api,
-        sessions::api::invitation::Api,
-        sessions::api::own::Api,
-        sessions::api::second_factor::Api,
-        sessions::api::signing_keys::Api,
-        sessions::api::encryption_key::Api,
-        sessions::api::passwords::Api,
-        sessions::api::registration::Api,
-        wordpress::api::Api,
-        wordpress::api::events::Api,
-        wordpress::api::compare::Api,
-    ),
-    (api_clients::api::Api, api_keys::api::Api),
-    (
-        videos::api::files::Api,
-        videos::api::import::Api,
-        jobs::api::Api,
-        quotas::api::Api,
-        videos::api::reservations::Api,
-    ),
-    (webhooks::api::deliveries::Api, webhooks::api::webhooks::Api, sftpgo::api::Api, sftpgo::api::hooks::Api),
-    audit::api::Api,
-    System,
-);
+/// Builds the service of all operations, and the list of what each API adds to the document. `app` and `providers` name the
+/// parameters, for fields that an API has beside `app`.
+macro_rules! apis {
+    (|$app:ident, $providers:ident| $($($module:ident)::+ $({$($field:ident: $value:expr),+})?,)+) => {
+        type Apis = apis!(@types $([$($module)::+])+);
 
-fn service(app: &Arc<App>, providers: &Arc<Providers>) -> OpenApiService<Apis, ()> {
-    let app = || app.clone();
-    let apis: Apis = (
-        (
-            members::api::admin::Api { app: app() },
-            members::api::me::Api { app: app() },
-            members::api::internal::Api { app: app() },
-            grants::api::Api { app: app() },
-            invitations::api::Api { app: app() },
-            authentik::api::Api { app: app() },
-            provisioning::api::Api { app: app() },
-            provisioning::api::import::Api { app: app() },
-        ),
-        organizations::api::Api { app: app() },
-        (
-            permissions::api::roles::Api { app: app() },
-            permissions::api::assignments::Api { app: app() },
-            permissions::api::mappings::Api { app: app() },
-            permissions::api::policy::Api { app: app() },
-            decisions::api::check::Api { app: app() },
-            decisions::api::log::Api { app: app() },
-        ),
-        (
-            plugins::api::Api { app: app() },
-            plugins::api::upload::Api { app: app(), uploads: Arc::default() },
-            plugins::api::run::Api { app: app() },
-            plugins::api::life::Api { app: app() },
-        ),
-        (
-            sessions::api::Api { app: app() },
-            sessions::api::oidc::Api { app: app(), providers: providers.clone() },
-            sessions::api::invitation::Api { app: app() },
-            sessions::api::own::Api { app: app() },
-            sessions::api::second_factor::Api { app: app() },
-            sessions::api::signing_keys::Api { app: app() },
-            sessions::api::encryption_key::Api { app: app() },
-            sessions::api::passwords::Api { app: app() },
-            sessions::api::registration::Api { app: app() },
-            wordpress::api::Api { app: app() },
-            wordpress::api::events::Api { app: app() },
-            wordpress::api::compare::Api { app: app() },
-        ),
-        (api_clients::api::Api { app: app() }, api_keys::api::Api { app: app() }),
-        (
-            videos::api::files::Api { app: app() },
-            videos::api::import::Api { app: app() },
-            jobs::api::Api::new(app()),
-            quotas::api::Api { app: app() },
-            videos::api::reservations::Api { app: app() },
-        ),
-        (
-            webhooks::api::deliveries::Api { app: app() },
-            webhooks::api::webhooks::Api { app: app(), sender: Sender::new(&app().config) },
-            sftpgo::api::Api { app: app() },
-            sftpgo::api::hooks::Api { app: app() },
-        ),
-        audit::api::Api { app: app() },
-        System,
-    );
-    OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION"))
+        fn service($app: &Arc<App>, $providers: &Arc<Providers>) -> OpenApiService<Apis, ()> {
+            let apis = apis!(@values $app $([$($module)::+ $($($field: $value),+)?])+);
+            OpenApiService::new(apis, "Roster", env!("CARGO_PKG_VERSION"))
+        }
+
+        const DOCUMENTED: &[Documented] = &[$($($module)::+::DOCUMENTED,)+];
+    };
+    // poem-openapi takes tuples of APIs, and tuples in tuples.
+    (@types [$($module:ident)::+] $($rest:tt)*) => { ($($module)::+::Api, apis!(@types $($rest)*)) };
+    (@types) => { System };
+    (@values $app:ident [$($module:ident)::+ $($field:ident: $value:expr),*] $($rest:tt)*) => {
+        ($($module)::+::Api { app: $app.clone(), $($field: $value),* }, apis!(@values $app $($rest)*))
+    };
+    (@values $app:ident) => { System };
+}
+
+// In the order of the document.
+apis! { |app, providers|
+    members::api::admin,
+    members::api::me,
+    members::api::internal,
+    grants::api,
+    invitations::api,
+    authentik::api,
+    provisioning::api,
+    provisioning::api::import,
+    organizations::api,
+    permissions::api::roles,
+    permissions::api::assignments,
+    permissions::api::mappings,
+    permissions::api::policy,
+    decisions::api::check,
+    decisions::api::log,
+    plugins::api,
+    plugins::api::upload { uploads: Arc::default() },
+    plugins::api::run,
+    plugins::api::life,
+    sessions::api,
+    sessions::api::oidc { providers: providers.clone() },
+    sessions::api::invitation,
+    sessions::api::own,
+    sessions::api::second_factor,
+    sessions::api::signing_keys,
+    sessions::api::encryption_key,
+    sessions::api::passwords,
+    sessions::api::registration,
+    wordpress::api,
+    wordpress::api::events,
+    wordpress::api::compare,
+    api_clients::api,
+    api_keys::api,
+    videos::api::files,
+    videos::api::import,
+    jobs::api { waiting: WaitingWorkers::new(&app.config) },
+    quotas::api,
+    videos::api::reservations,
+    webhooks::api::deliveries,
+    webhooks::api::webhooks { sender: Sender::new(&app.config) },
+    sftpgo::api,
+    sftpgo::api::hooks,
+    audit::api,
 }
 
 /// The finished OpenAPI document.
@@ -159,78 +119,13 @@ pub fn documented(app: &Arc<App>) -> Result<Value> {
 /// The document, and what it says that each operation can answer.
 fn described(service: &OpenApiService<Apis, ()>, app: &App) -> Result<(Value, Declared)> {
     let generated = service.spec();
-    let examples: Vec<(&str, &str)> = [
-        members::api::EXAMPLES,
-        provisioning::api::EXAMPLES,
-        provisioning::api::import::EXAMPLES,
-        invitations::api::EXAMPLES,
-        organizations::api::EXAMPLES,
-        permissions::api::EXAMPLES,
-        decisions::api::EXAMPLES,
-        plugins::api::EXAMPLES,
-        sessions::api::EXAMPLES,
-        sessions::api::invitation::EXAMPLES,
-        sessions::api::second_factor::EXAMPLES,
-        wordpress::api::compare::EXAMPLES,
-        api_clients::api::EXAMPLES,
-        api_keys::api::EXAMPLES,
-        jobs::api::EXAMPLES,
-        videos::api::EXAMPLES,
-        webhooks::api::EXAMPLES,
-        audit::api::EXAMPLES,
-    ]
-    .concat();
-    let answers: Vec<&Answers> = ANSWERS.iter().copied().flatten().collect();
-    let (mut document, declared) =
-        openapi::finish(&generated, &examples, &answers, permissions::api::as_defined, &details())?;
+    let (mut document, declared) = openapi::finish(&generated, DOCUMENTED, permissions::api::as_defined, &details())?;
     // A server's address is what the paths are appended to: an empty one says `/`.
     let api_path = app.config.api_path();
     document["servers"] = json!([{"url": if api_path.is_empty() { "/" } else { &api_path }}]);
     document["info"] = openapi::info(&app.config);
     Ok((document, declared))
 }
-
-/// Failures and headers of operations that do not follow from their signatures, one list per API.
-const ANSWERS: &[&[Answers]] = &[
-    permissions::api::mappings::ANSWERS,
-    permissions::api::assignments::ANSWERS,
-    decisions::api::check::ANSWERS,
-    permissions::api::roles::ANSWERS,
-    permissions::api::policy::ANSWERS,
-    videos::api::reservations::ANSWERS,
-    jobs::api::ANSWERS,
-    videos::api::files::ANSWERS,
-    quotas::api::ANSWERS,
-    videos::api::import::ANSWERS,
-    webhooks::api::deliveries::ANSWERS,
-    webhooks::api::webhooks::ANSWERS,
-    sftpgo::api::ANSWERS,
-    sftpgo::api::hooks::ANSWERS,
-    sessions::api::registration::ANSWERS,
-    sessions::api::passwords::ANSWERS,
-    wordpress::api::ANSWERS,
-    sessions::api::second_factor::ANSWERS,
-    sessions::api::invitation::ANSWERS,
-    sessions::api::own::ANSWERS,
-    sessions::api::ANSWERS,
-    wordpress::api::compare::ANSWERS,
-    sessions::api::oidc::ANSWERS,
-    wordpress::api::events::ANSWERS,
-    authentik::api::ANSWERS,
-    grants::api::ANSWERS,
-    provisioning::api::ANSWERS,
-    members::api::me::ANSWERS,
-    members::api::internal::ANSWERS,
-    invitations::api::ANSWERS,
-    members::api::admin::ANSWERS,
-    api_keys::api::ANSWERS,
-    api_clients::api::ANSWERS,
-    organizations::api::ANSWERS,
-    plugins::api::upload::ANSWERS,
-    plugins::api::life::ANSWERS,
-    plugins::api::ANSWERS,
-    plugins::api::run::ANSWERS,
-];
 
 /// Schema details that the Rust types cannot express: schema, field, extra keywords.
 fn details() -> Vec<(&'static str, &'static str, Value)> {

@@ -134,25 +134,16 @@ struct UpdateClient {
     expires_at: MaybeUndefined<i64>,
 }
 
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    (
-        "CreateClient",
-        r#"{"name":"portal","scopes":["members:read","permissions:check"],"allowed_ips":["10.0.0.0/8"],"rate_limit_per_min":600}"#,
-    ),
-    ("UpdateClient", r#"{"status":"inactive"}"#),
-    (
-        "ApiClient",
-        r#"{"client_key":"rc_3q2-7w","name":"portal","status":"active","scopes":["members:read"],"allowed_origins":[],"allowed_ips":["10.0.0.0/8"],"allowed_paths":[],"rate_limit_per_min":600,"expires_at":null,"last_used_at":null,"created_at":1763740800000,"updated_at":1763740800000}"#,
-    ),
-];
-
-crate::answers! {
+crate::document! {
     create_api_client: [NotHeld, SecretNotKept] ["etag", "x-policy-epoch"];
     get_api_client: [ClientNotFound] ["etag"];
     update_api_client: [NotHeld, ClientNotFound] ["etag", "x-policy-epoch"];
     delete_api_client: [ClientNotFound] ["x-policy-epoch"];
     rotate_api_client: [NotHeld, ClientNotFound, SecretNotKept] ["x-policy-epoch"];
+
+    "CreateClient": r#"{"name":"portal","scopes":["members:read","permissions:check"],"allowed_ips":["10.0.0.0/8"],"rate_limit_per_min":600}"#;
+    "UpdateClient": r#"{"status":"inactive"}"#;
+    "ApiClient": r#"{"client_key":"rc_3q2-7w","name":"portal","status":"active","scopes":["members:read"],"allowed_origins":[],"allowed_ips":["10.0.0.0/8"],"allowed_paths":[],"rate_limit_per_min":600,"expires_at":null,"last_used_at":null,"created_at":1763740800000,"updated_at":1763740800000}"#;
 }
 
 pub struct Api {

@@ -191,18 +191,7 @@ struct CreateApiKey {
     key_hash: Option<KeyHash>,
 }
 
-/// Examples of these schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("CreateMyApiKey", r#"{"name":"laptop","scopes":["me:read","videos:write"]}"#),
-    ("CreateMemberApiKey", r#"{"name":"upload station","type":"mint","scopes":["videos:write"]}"#),
-    ("CreateApiKey", r#"{"service_name":"transcoder","scopes":["jobs:write","permissions:check"]}"#),
-    (
-        "ApiKey",
-        r#"{"id":"019abcde-0000-7000-8000-000000000004","type":"muser","name":"laptop","member_id":"019abcde-0000-7000-8000-000000000002","service_name":null,"scopes":["me:read"],"is_imported":false,"expires_at":1771516800000,"expires_soon":false,"former_valid_until":null,"spent":false,"last_used_at":null,"last_used_address":null,"created_at":1763740800000}"#,
-    ),
-];
-
-crate::answers! {
+crate::document! {
     create_my_api_key: [ApiKeyExists, NotHeld, SecretNotKept] ["x-policy-epoch"];
     delete_my_api_key: [ApiKeyNotFound] ["x-policy-epoch"];
     rotate_my_api_key: [ApiKeyNotFound, EmergencyKey, NotHeld, SecretNotKept] ["x-policy-epoch"];
@@ -213,6 +202,11 @@ crate::answers! {
     create_api_key: [ApiKeyExists, NotHeld, SecretNotKept] ["x-policy-epoch"];
     delete_api_key: [ApiKeyNotFound] ["x-policy-epoch"];
     rotate_api_key: [ApiKeyNotFound, EmergencyKey, NotHeld, SecretNotKept] ["x-policy-epoch"];
+
+    "CreateMyApiKey": r#"{"name":"laptop","scopes":["me:read","videos:write"]}"#;
+    "CreateMemberApiKey": r#"{"name":"upload station","type":"mint","scopes":["videos:write"]}"#;
+    "CreateApiKey": r#"{"service_name":"transcoder","scopes":["jobs:write","permissions:check"]}"#;
+    "ApiKey": r#"{"id":"019abcde-0000-7000-8000-000000000004","type":"muser","name":"laptop","member_id":"019abcde-0000-7000-8000-000000000002","service_name":null,"scopes":["me:read"],"is_imported":false,"expires_at":1771516800000,"expires_soon":false,"former_valid_until":null,"spent":false,"last_used_at":null,"last_used_address":null,"created_at":1763740800000}"#;
 }
 
 pub struct Api {

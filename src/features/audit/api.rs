@@ -125,12 +125,9 @@ impl ApiResponse for Lines {
     }
     fn register(_: &mut Registry) {}
 }
-
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[(
-    "AuditVerification",
-    r#"{"ok":true,"entries":42,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}"#,
-)];
+crate::document! {
+    "AuditVerification": r#"{"ok":true,"entries":42,"last_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}"#;
+}
 
 pub struct Api {
     pub app: Arc<App>,

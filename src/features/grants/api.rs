@@ -107,11 +107,14 @@ struct RightsSnapshot {
     epoch: u64,
 }
 
-crate::answers! {
+crate::document! {
     grant_right: [NotHeld, UserNotFound, EmailExists, SiteFull] ["x-policy-epoch"];
     revoke_right: [NotHeld, UserNotFound] ["x-policy-epoch"];
     get_my_rights: [] ["etag"];
     get_rights_by_sub: [UserNotFound] ["etag"];
+
+    "GrantRequest": r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#;
+    "RevokeRequest": r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#;
 }
 
 pub struct Api {

@@ -118,27 +118,18 @@ struct Joined {
     role_key: Option<String>,
 }
 
-/// Examples of this room's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("CreateInvitation", r#"{"role_key":"member","email":"kim@example.org"}"#),
-    ("JoinRequest", r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#),
-    (
-        "NewInvitation",
-        r#"{"id":"019abcde-0000-7000-8000-000000000007","url":"https://roster.example.org/invitation?token=inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","organization_id":"019abcde-0000-7000-8000-000000000003","role_key":"member","email":"kim@example.org","expires_at":1764345600000}"#,
-    ),
-    (
-        "Invitation",
-        r#"{"id":"019abcde-0000-7000-8000-000000000007","organization_id":"019abcde-0000-7000-8000-000000000003","role_id":"019abcde-0000-7000-8000-000000000004","role_key":"member","email":"kim@example.org","status":"open","expires_at":1764345600000,"accepted_at":null,"member_id":null,"created_at":1763740800000}"#,
-    ),
-];
-
 /// No link lives longer than the setting for it may say.
 const INVITATION_TTL_MAX_S: u64 = 31_536_000;
 
-crate::answers! {
+crate::document! {
     create_invitation: [MailNotConfigured, NotHeld, RoleNotFound, SystemRole, SecretNotKept];
     delete_invitation: [InvitationNotFound, InvitationAccepted];
     accept_my_invitation: [InvalidLink];
+
+    "CreateInvitation": r#"{"role_key":"member","email":"kim@example.org"}"#;
+    "JoinRequest": r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#;
+    "NewInvitation": r#"{"id":"019abcde-0000-7000-8000-000000000007","url":"https://roster.example.org/invitation?token=inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","organization_id":"019abcde-0000-7000-8000-000000000003","role_key":"member","email":"kim@example.org","expires_at":1764345600000}"#;
+    "Invitation": r#"{"id":"019abcde-0000-7000-8000-000000000007","organization_id":"019abcde-0000-7000-8000-000000000003","role_id":"019abcde-0000-7000-8000-000000000004","role_key":"member","email":"kim@example.org","status":"open","expires_at":1764345600000,"accepted_at":null,"member_id":null,"created_at":1763740800000}"#;
 }
 
 pub struct Api {

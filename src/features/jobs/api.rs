@@ -307,35 +307,23 @@ struct JobCounts {
     dead: u64,
 }
 
-/// Examples of these schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("ClaimJobs", r#"{"count":2,"processors":["asr","cut"],"lease_s":120,"wait_s":30}"#),
-    (
-        "JobHeartbeat",
-        r#"{"lease_id":"019abcde-0000-7000-8000-000000000006","steps":[{"processor":"cut","state":"running","progress_percent":40}]}"#,
-    ),
-    ("CompleteJob", r#"{"lease_id":"019abcde-0000-7000-8000-000000000006"}"#),
-    ("FailJob", r#"{"lease_id":"019abcde-0000-7000-8000-000000000006","error":"no sound decoder for this file"}"#),
-    ("JobCounts", r#"{"queued":3,"held":0,"leased":1,"done":120,"dead":0}"#),
-];
-
-crate::answers! {
+crate::document! {
     get_job: [JobNotFound];
     heartbeat_job: [JobNotFound, LeaseLost, StepState, ProcessorsBusy];
     complete_job: [JobNotFound, LeaseLost, StepState];
     fail_job: [JobNotFound, LeaseLost, StepState];
     retry_job: [JobNotFound, JobNotDead];
+
+    "ClaimJobs": r#"{"count":2,"processors":["asr","cut"],"lease_s":120,"wait_s":30}"#;
+    "JobHeartbeat": r#"{"lease_id":"019abcde-0000-7000-8000-000000000006","steps":[{"processor":"cut","state":"running","progress_percent":40}]}"#;
+    "CompleteJob": r#"{"lease_id":"019abcde-0000-7000-8000-000000000006"}"#;
+    "FailJob": r#"{"lease_id":"019abcde-0000-7000-8000-000000000006","error":"no sound decoder for this file"}"#;
+    "JobCounts": r#"{"queued":3,"held":0,"leased":1,"done":120,"dead":0}"#;
 }
 
 pub struct Api {
-    app: Arc<App>,
-    waiting: WaitingWorkers,
-}
-
-impl Api {
-    pub fn new(app: Arc<App>) -> Self {
-        Self { waiting: WaitingWorkers::new(&app.config), app }
-    }
+    pub app: Arc<App>,
+    pub waiting: WaitingWorkers,
 }
 
 #[OpenApi(prefix_path = "/jobs", tag = "Tag::Jobs")]

@@ -86,22 +86,16 @@ struct UpdateOrganization {
     second_factor_required: Option<bool>,
 }
 
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("CreateOrganization", r#"{"org_code":"acme","name":"Acme Studios","tax_id":"12345678"}"#),
-    ("UpdateOrganization", r#"{"name":"Acme Pictures"}"#),
-    (
-        "Organization",
-        r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","second_factor_required":false,"created_at":1763740800000,"updated_at":1763740800000}"#,
-    ),
-];
-
-crate::answers! {
+crate::document! {
     create_organization: [OrganizationExists] ["etag", "x-policy-epoch"];
     get_organization: [] ["etag"];
     update_organization: [BuiltInOrganization] ["etag", "x-policy-epoch"];
     activate_organization: [] ["etag", "x-policy-epoch"];
     deactivate_organization: [BuiltInOrganization] ["etag", "x-policy-epoch"];
+
+    "CreateOrganization": r#"{"org_code":"acme","name":"Acme Studios","tax_id":"12345678"}"#;
+    "UpdateOrganization": r#"{"name":"Acme Pictures"}"#;
+    "Organization": r#"{"id":"019abcde-0000-7000-8000-000000000003","org_code":"acme","name":"Acme Studios","tax_id":"12345678","status":"active","second_factor_required":false,"created_at":1763740800000,"updated_at":1763740800000}"#;
 }
 
 pub struct Api {

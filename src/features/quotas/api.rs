@@ -309,11 +309,16 @@ impl From<Difference> for Drift {
     }
 }
 
-crate::answers! {
+crate::document! {
     get_my_quota: [] ["x-quota-warning"];
     update_member_quota: [MemberNotFound] ["etag"];
     update_organization_quota: [] ["etag"];
     list_ledger: [MemberNotFound];
+
+    "UpdateQuota": r#"{"size":21474836480}"#;
+    "UpdateCeiling": r#"{"size":1099511627776,"member_size":null}"#;
+    "RecountQuotas": r#"{"repair":false}"#;
+    "Quota": r#"{"size":10737418240,"used":734003200,"reserved":0,"free":10003415040,"percent":6}"#;
 }
 
 pub struct Api {

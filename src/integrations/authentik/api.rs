@@ -46,11 +46,13 @@ struct EnsuredAuthentikUser {
     result: EnsureResult,
 }
 
-crate::answers! {
+crate::document! {
     ensure_authentik_user: [
         AuthentikNotConfigured, NeighbourFailed, NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists,
         SiteFull,
     ] ["x-policy-epoch"];
+
+    "EnsureAuthentikUser": r#"{"username":"kim","email":"kim@example.org","display_name":"Kim"}"#;
 }
 
 pub struct Api {

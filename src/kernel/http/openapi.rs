@@ -7,7 +7,7 @@ mod shapes;
 use poem_openapi::Tags;
 use serde_json::{Map, Value, json};
 
-pub use self::answers::{Answers, AsDefined, Declared};
+pub use self::answers::{Answers, AsDefined, Declared, Documented};
 use crate::kernel::authn::caller::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::kernel::authz::permission::BUILTIN_PERMISSIONS;
 use crate::kernel::config::Config;
@@ -123,8 +123,7 @@ pub fn operations(document: &Value) -> Vec<Operation<'_>> {
 /// Finishes what the framework generated; with it, what each operation can answer.
 pub fn finish(
     generated: &str,
-    examples: &[(&str, &str)],
-    answers: &[&Answers],
+    apis: &[Documented],
     as_defined: AsDefined,
     details: &[(&str, &str, Value)],
 ) -> Result<(Value, Declared)> {
@@ -143,7 +142,8 @@ pub fn finish(
         }
     }
     name_permissions(&mut document);
-    let declared = answers::write(&mut document, answers, as_defined)?;
+    let answers: Vec<&Answers> = apis.iter().flat_map(|api| api.answers).collect();
+    let declared = answers::write(&mut document, &answers, as_defined)?;
     shapes::tidy(&mut document);
     for (schema, field, more) in details {
         let of_field = document["components"]["schemas"][*schema]["properties"].get_mut(*field);
@@ -156,7 +156,7 @@ pub fn finish(
         if inputs.contains(name) && schema.get("properties").is_some() {
             schema["additionalProperties"] = json!(false);
         }
-        if let Some((_, example)) = examples.iter().find(|(schema, _)| schema == name) {
+        if let Some((_, example)) = apis.iter().flat_map(|api| api.examples).find(|(schema, _)| schema == name) {
             schema["example"] = serde_json::from_str(example)
                 .map_err(|e| Error::internal(format!("the example of {name} is not JSON: {e}")))?;
         }

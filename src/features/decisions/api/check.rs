@@ -145,8 +145,11 @@ struct CheckAnswer {
     decisions: Option<Vec<CheckAnswer>>,
 }
 
-crate::answers! {
+crate::document! {
     check_permission: [EpochNotReached];
+
+    "CheckRequest": r#"{"uid":"019abcde-0000-7000-8000-000000000002","method":"DELETE","path":"/videos/7","explain":true}"#;
+    "CheckAnswer": r#"{"allow":true,"reason":"ok_role","epoch":42}"#;
 }
 
 /// Questions that are answered without letting other requests of the thread have it in between, where no plugin is asked.

@@ -78,12 +78,9 @@ struct DecisionPage {
     /// Decisions of the organization that the log could not take since the server started
     dropped: u64,
 }
-
-/// An example of this file's schemas, for the document.
-pub const EXAMPLE: (&str, &str) = (
-    "LoggedDecision",
-    r#"{"id":7,"at":1763740800000,"epoch":42,"uid":"019abcde-0000-7000-8000-000000000002","kind":"route","input":{"tenant":"019abcde-0000-7000-8000-000000000003","subject":"019abcde-0000-7000-8000-000000000002","roles":["editor"],"action":"DELETE","path":"/videos/7","context":[{"name":"question","values":["route"]},{"name":"base","values":["allow"]}]},"left_out":[],"asks_plugins":true,"base":"ok_role","allow":false,"reason":"plugin_denied","plugins":[{"name":"ownership","version":2,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"enforce","outcome":"deny","fuel":4120,"duration_us":31,"differed":false}],"differed":false}"#,
-);
+crate::document! {
+    "LoggedDecision": r#"{"id":7,"at":1763740800000,"epoch":42,"uid":"019abcde-0000-7000-8000-000000000002","kind":"route","input":{"tenant":"019abcde-0000-7000-8000-000000000003","subject":"019abcde-0000-7000-8000-000000000002","roles":["editor"],"action":"DELETE","path":"/videos/7","context":[{"name":"question","values":["route"]},{"name":"base","values":["allow"]}]},"left_out":[],"asks_plugins":true,"base":"ok_role","allow":false,"reason":"plugin_denied","plugins":[{"name":"ownership","version":2,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"enforce","outcome":"deny","fuel":4120,"duration_us":31,"differed":false}],"differed":false}"#;
+}
 
 pub struct Api {
     pub app: Arc<App>,

@@ -2,6 +2,3 @@
 
 pub mod check;
 pub mod log;
-
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[log::EXAMPLE];

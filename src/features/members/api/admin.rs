@@ -124,7 +124,7 @@ struct Deleted {
     deleted: u64,
 }
 
-crate::answers! {
+crate::document! {
     create_member: [
         MemberExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull, TooManyFailures,
     ] ["etag", "x-policy-epoch"];
@@ -140,6 +140,11 @@ crate::answers! {
     link_member: [NotHeld, MemberNotFound, MemberDeleted] ["x-policy-epoch"];
     link_member_by_name: [NotHeld, MemberNotFound, MemberDeleted] ["x-policy-epoch"];
     unlink_member: [NotHeld, MemberNotFound, LastOwner] ["x-policy-epoch"];
+
+    "CreateMember": r#"{"username":"kim","email":"kim@example.org","display_name":"Kim","password":"Correct-horse-7"}"#;
+    "UpdateMember": r#"{"display_name":"Kim L.","is_active":true}"#;
+    "LinkMember": r#"{"organization":"acme"}"#;
+    "Member": r#"{"id":"019abcde-0000-7000-8000-000000000002","uid":"019abcde-0000-7000-8000-000000000002","authentik_sub":"a1b2c3","authentik_user_id":null,"username":"kim","email":"kim@example.org","display_name":"Kim","status":"active","is_active":true,"created_at":1763740800000,"updated_at":1763740800000}"#;
 }
 
 pub struct Api {

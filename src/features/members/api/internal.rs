@@ -37,12 +37,14 @@ struct UpsertBySub {
     is_active: Option<bool>,
 }
 
-crate::answers! {
+crate::document! {
     upsert_member_by_sub: [
         NotHeld, MemberNotFound, MemberExists, EmailExists, UsernameExists, SiteFull,
     ] ["etag", "x-policy-epoch"];
     get_member_by_sub: [MemberNotFound];
     list_member_organizations_internal: [MemberNotFound];
+
+    "UpsertBySub": r#"{"sub":"a1b2c3","username":"kim","email":"kim@example.org","display_name":"Kim"}"#;
 }
 
 pub struct Api {

@@ -43,9 +43,11 @@ struct UpdateMe {
     display_name: MaybeUndefined<DisplayName>,
 }
 
-crate::answers! {
+crate::document! {
     get_me: [] ["etag"];
     update_me: [] ["etag", "x-policy-epoch"];
+
+    "UpdateMe": r#"{"display_name":"Kim L."}"#;
 }
 
 pub struct Api {

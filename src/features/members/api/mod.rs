@@ -60,28 +60,3 @@ impl From<Member> for MemberView {
         }
     }
 }
-
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    (
-        "GrantRequest",
-        r#"{"authentik_sub":"a1b2c3","email":"kim@example.org","display_name":"Kim","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
-    ),
-    (
-        "RevokeRequest",
-        r#"{"authentik_sub":"a1b2c3","scope_type":"site","scope_id":"north","module":"cameras","action":"view"}"#,
-    ),
-    (
-        "CreateMember",
-        r#"{"username":"kim","email":"kim@example.org","display_name":"Kim","password":"Correct-horse-7"}"#,
-    ),
-    ("UpdateMember", r#"{"display_name":"Kim L.","is_active":true}"#),
-    ("LinkMember", r#"{"organization":"acme"}"#),
-    ("UpdateMe", r#"{"display_name":"Kim L."}"#),
-    ("UpsertBySub", r#"{"sub":"a1b2c3","username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
-    ("EnsureAuthentikUser", r#"{"username":"kim","email":"kim@example.org","display_name":"Kim"}"#),
-    (
-        "Member",
-        r#"{"id":"019abcde-0000-7000-8000-000000000002","uid":"019abcde-0000-7000-8000-000000000002","authentik_sub":"a1b2c3","authentik_user_id":null,"username":"kim","email":"kim@example.org","display_name":"Kim","status":"active","is_active":true,"created_at":1763740800000,"updated_at":1763740800000}"#,
-    ),
-];

@@ -151,11 +151,14 @@ impl SyncResult {
     }
 }
 
-crate::answers! {
+crate::document! {
     list_user_roles: [SubjectNotFound];
     assign_user_role: [NotHeld, RoleNotFound, SubjectNotFound, RoleAlreadyAssigned, SystemRole] ["x-policy-epoch"];
     revoke_user_role: [NotHeld, RoleNotFound, AssignmentNotFound, SubjectNotFound, LastOwner] ["x-policy-epoch"];
     sync_user_roles: [NotHeld, SubjectNotFound] ["x-policy-epoch"];
+
+    "AssignUserRole": r#"{"role_id":"019abcde-0000-7000-8000-000000000001","source":"manual"}"#;
+    "SyncUserRoles": r#"{"source":"zitadel","external_keys":["editors"],"dry_run":true}"#;
 }
 
 pub struct Api {

@@ -80,9 +80,12 @@ struct DeleteRoleMapping {
     external_key: ExternalKey,
 }
 
-crate::answers! {
+crate::document! {
     upsert_role_mapping: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
     delete_role_mapping: [NotHeld, MappingNotFound] ["x-policy-epoch"];
+
+    "UpsertRoleMapping": r#"{"external_source":"zitadel","external_key":"editors","internal_role_key":"editor"}"#;
+    "DeleteRoleMapping": r#"{"external_source":"zitadel","external_key":"editors"}"#;
 }
 
 pub struct Api {

@@ -177,33 +177,3 @@ fn with_children(
     }
     node
 }
-
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("CreateRole", r#"{"key":"editor","display_name":"Editor","status":"open"}"#),
-    ("UpdateRole", r#"{"display_name":"Chief editor"}"#),
-    ("ReplaceRolePermissions", r#"{"permission_ids":["video.list","video.delete"]}"#),
-    ("AssignUserRole", r#"{"role_id":"019abcde-0000-7000-8000-000000000001","source":"manual"}"#),
-    ("SyncUserRoles", r#"{"source":"zitadel","external_keys":["editors"],"dry_run":true}"#),
-    ("UpsertRoleMapping", r#"{"external_source":"zitadel","external_key":"editors","internal_role_key":"editor"}"#),
-    (
-        "Catalog",
-        r#"{"app":"main","permissions":[{"name":"video"},{"name":"video.delete","parent":"video","http_methods":"DELETE","http_path":"/videos/:id"}]}"#,
-    ),
-    ("DeleteRoleMapping", r#"{"external_source":"zitadel","external_key":"editors"}"#),
-    ("PolicyReload", r#"{}"#),
-    (
-        "CheckRequest",
-        r#"{"uid":"019abcde-0000-7000-8000-000000000002","method":"DELETE","path":"/videos/7","explain":true}"#,
-    ),
-    (
-        "PermissionNode",
-        r#"{"id":"video.delete","parent":"video","name":"video.delete","http_methods":"DELETE","http_path":"/videos/:id","status":"open","type":"backend_user"}"#,
-    ),
-    (
-        "Role",
-        r#"{"id":"019abcde-0000-7000-8000-000000000001","tenant_id":"019abcde-0000-7000-8000-000000000003","key":"editor","display_name":"Editor","status":"open","is_system":false,"create_at":1763740800000,"update_at":1763740800000}"#,
-    ),
-    ("CheckAnswer", r#"{"allow":true,"reason":"ok_role","epoch":42}"#),
-    ("CatalogDifference", r#"{"added":["video","video.delete"],"changed":[],"orphaned":[]}"#),
-];

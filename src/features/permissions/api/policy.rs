@@ -162,9 +162,13 @@ struct PolicyReloaded {
     changed: bool,
 }
 
-crate::answers! {
+crate::document! {
     get_permission_catalog: [] ["etag"];
     import_catalog: [AmbiguousCatalog, CatalogOfAnother, OrganizationNotFound, PermissionExists] ["x-policy-epoch"];
+
+    "Catalog": r#"{"app":"main","permissions":[{"name":"video"},{"name":"video.delete","parent":"video","http_methods":"DELETE","http_path":"/videos/:id"}]}"#;
+    "PolicyReload": r#"{}"#;
+    "CatalogDifference": r#"{"added":["video","video.delete"],"changed":[],"orphaned":[]}"#;
 }
 
 pub struct Api {

@@ -115,7 +115,7 @@ struct RoleHolder {
     create_at: i64,
 }
 
-crate::answers! {
+crate::document! {
     create_role: [RoleKey, RoleExists] ["etag", "x-policy-epoch"];
     get_role: [RoleNotFound] ["etag"];
     update_role: [NotHeld, RoleNotFound, SystemRole] ["etag", "x-policy-epoch"];
@@ -123,6 +123,12 @@ crate::answers! {
     list_role_permissions: [RoleNotFound] ["etag"];
     replace_role_permissions: [NotHeld, RoleNotFound, PermissionNotFound, SystemRole] ["etag", "x-policy-epoch"];
     list_role_members: [RoleNotFound];
+
+    "CreateRole": r#"{"key":"editor","display_name":"Editor","status":"open"}"#;
+    "UpdateRole": r#"{"display_name":"Chief editor"}"#;
+    "ReplaceRolePermissions": r#"{"permission_ids":["video.list","video.delete"]}"#;
+    "PermissionNode": r#"{"id":"video.delete","parent":"video","name":"video.delete","http_methods":"DELETE","http_path":"/videos/:id","status":"open","type":"backend_user"}"#;
+    "Role": r#"{"id":"019abcde-0000-7000-8000-000000000001","tenant_id":"019abcde-0000-7000-8000-000000000003","key":"editor","display_name":"Editor","status":"open","is_system":false,"create_at":1763740800000,"update_at":1763740800000}"#;
 }
 
 pub struct Api {

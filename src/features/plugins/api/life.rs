@@ -35,7 +35,7 @@ struct ActivatePlugin {
     deadline_ms: Option<u32>,
 }
 
-crate::answers! {
+crate::document! {
     activate_plugin: [
         PluginStart, PluginNotFound, PluginVersionNotFound, PluginVectorsFailed, OwnerNeeded, CompilerBusy,
     ] ["etag", "x-policy-epoch"];
@@ -45,6 +45,8 @@ crate::answers! {
     ] ["etag", "x-policy-epoch"];
     delete_plugin: [PluginNotFound, PluginInForce] ["x-policy-epoch"];
     delete_plugin_version: [PluginNotFound, PluginVersionNotFound, PluginInForce] ["x-policy-epoch"];
+
+    "ActivatePlugin": r#"{"version":2,"mode":"enforce","filter":{"permissions":["video.*"],"routes":["PUT /videos/:id"]},"deadline_ms":10}"#;
 }
 
 pub struct Api {

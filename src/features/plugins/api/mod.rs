@@ -389,23 +389,7 @@ struct PluginLogLine {
     mode: PluginMode,
 }
 
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    (
-        "ActivatePlugin",
-        r#"{"version":2,"mode":"enforce","filter":{"permissions":["video.*"],"routes":["PUT /videos/:id"]},"deadline_ms":10}"#,
-    ),
-    (
-        "DryRunPlugin",
-        r#"{"version":2,"input":{"subject":"019abcde-0000-7000-8000-000000000002","roles":["editor"],"action":"PUT","path":"/videos/7","context":{"owner":"019abcde-0000-7000-8000-000000000002"}}}"#,
-    ),
-    (
-        "UploadedPlugin",
-        r#"{"name":"business-hours","version":1,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","state":"tested","exports":["authorizer"],"imports":["roster:policy/types@1.0.0","roster:policy/host@1.0.0"],"size_bytes":30112,"report":{"dry_run":[{"export":"authorizer","outcome":"abstain","failure":null}],"vectors_passed":4,"vectors_failed":[],"compile_ms":120}}"#,
-    ),
-];
-
-crate::answers! {
+crate::document! {
     get_plugin: [PluginNotFound] ["etag"];
     get_plugin_log: [PluginNotFound];
 }

@@ -196,8 +196,10 @@ impl DryRunAnswer {
     }
 }
 
-crate::answers! {
+crate::document! {
     dry_run_plugin: [PluginStart, PluginInput, PluginNotFound, PluginVersionNotFound, CompilerBusy];
+
+    "DryRunPlugin": r#"{"version":2,"input":{"subject":"019abcde-0000-7000-8000-000000000002","roles":["editor"],"action":"PUT","path":"/videos/7","context":{"owner":"019abcde-0000-7000-8000-000000000002"}}}"#;
 }
 
 pub struct Api {

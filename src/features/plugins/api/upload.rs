@@ -57,11 +57,13 @@ impl UploadedPlugin {
     }
 }
 
-crate::answers! {
+crate::document! {
     upload_plugin: [
         PluginName, PluginTooLarge, NotAComponent, PluginMalformed, PluginImports, PluginExports, PluginMajor,
         PluginTooComplex, PluginCompile, PluginStart, PluginVectors, PluginsFull, UploadsLimited, CompilerBusy,
     ];
+
+    "UploadedPlugin": r#"{"name":"business-hours","version":1,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","state":"tested","exports":["authorizer"],"imports":["roster:policy/types@1.0.0","roster:policy/host@1.0.0"],"size_bytes":30112,"report":{"dry_run":[{"export":"authorizer","outcome":"abstain","failure":null}],"vectors_passed":4,"vectors_failed":[],"compile_ms":120}}"#;
 }
 
 pub struct Api {

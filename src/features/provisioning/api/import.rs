@@ -91,12 +91,9 @@ struct ImportDifference {
     /// Nothing happened with these; the others are not held up
     failed: Vec<FailedRow>,
 }
-
-/// Examples of these schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[(
-    "ImportUsers",
-    r#"{"users":[{"username":"kim","email":"kim@example.org","wordpress_id":17,"quota_size":10737418240,"org_code":"acme"}]}"#,
-)];
+crate::document! {
+    "ImportUsers": r#"{"users":[{"username":"kim","email":"kim@example.org","wordpress_id":17,"quota_size":10737418240,"org_code":"acme"}]}"#;
+}
 
 pub struct Api {
     pub app: Arc<App>,

@@ -172,16 +172,7 @@ struct CreatedUser {
     created_at: i64,
 }
 
-/// Examples of these schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    (
-        "CreateUser",
-        r#"{"wordpress_id":17,"username":"kim","email":"kim@example.org","quota_size":10737418240,"sftpgo_username":"kim","org_code":"acme"}"#,
-    ),
-    ("UpdateUser", r#"{"quota_size":21474836480,"status":"suspended","reason":"left the company"}"#),
-];
-
-crate::answers! {
+crate::document! {
     create_user: [
         MemberExists, WordPressIdExists, SftpgoNameExists, EmailExists, UsernameExists, SiteFull, SecretNotKept,
     ] ["x-policy-epoch"];
@@ -191,6 +182,9 @@ crate::answers! {
         MemberDeleted, LastOwner,
     ] ["etag", "x-policy-epoch"];
     delete_user: [NotHeld, MemberNotFound, LastAdministrator, MemberDeleted, LastOwner] ["x-policy-epoch"];
+
+    "CreateUser": r#"{"wordpress_id":17,"username":"kim","email":"kim@example.org","quota_size":10737418240,"sftpgo_username":"kim","org_code":"acme"}"#;
+    "UpdateUser": r#"{"quota_size":21474836480,"status":"suspended","reason":"left the company"}"#;
 }
 
 pub struct Api {

@@ -14,6 +14,7 @@ struct EncryptionKey {
     /// Says which key it is, and nothing of it
     id: String,
 }
+crate::document! {}
 
 pub struct Api {
     pub app: Arc<App>,

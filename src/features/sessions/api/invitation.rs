@@ -24,16 +24,12 @@ struct AcceptInvitation {
     cookies: Option<bool>,
 }
 
-/// Examples of this room's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[(
-    "AcceptInvitation",
-    r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","username":"kim","display_name":"Kim","password":"Correct-horse-7"}"#,
-)];
-
-crate::answers! {
+crate::document! {
     accept_invitation: [
         SecondFactorRequired, EnrolmentRequired, InvalidLink, EmailExists, UsernameExists, SiteFull, TooManyFailures,
     ];
+
+    "AcceptInvitation": r#"{"token":"inv_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","username":"kim","display_name":"Kim","password":"Correct-horse-7"}"#;
 }
 
 pub struct Api {

@@ -49,44 +49,13 @@ struct RefreshRequest {
     cookies: Option<bool>,
 }
 
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    (
-        "OidcExchange",
-        r#"{"provider":"authentik","code":"SplxlOBeZQQYbYS6WxSbIA","state":"3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","redirect_uri":"https://portal.example.org/callback"}"#,
-    ),
-    ("LoginRequest", r#"{"login":"kim@example.org","password":"Correct-horse-7"}"#),
-    (
-        "RefreshRequest",
-        r#"{"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","session_id":"019abcde-0000-7000-8000-000000000009"}"#,
-    ),
-    ("ChangePassword", r#"{"old_password":"Correct-horse-7","new_password":"Another-horse-8"}"#),
-    ("ForgotPassword", r#"{"login":"kim@example.org"}"#),
-    ("ResetPassword", r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#),
-    (
-        "PasswordLink",
-        r#"{"url":"https://roster.example.org/reset?token=pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","expires_at":1763744400000}"#,
-    ),
-    (
-        "RegisterRequest",
-        r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#,
-    ),
-    ("RegisterAnswer", r#"{"expires_in":900}"#),
-    ("VerifyRequest", r#"{"email":"kim@example.org","code":"204613"}"#),
-    ("WordPressLoginRequest", r#"{"username":"kim","application_password":"abcd EFGH 1234 ijkl MNOP 5678"}"#),
-    (
-        "WordPressTicketRequest",
-        r#"{"ticket":"eyJ2IjoxfQ.3f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"}"#,
-    ),
-    (
-        "TokenAnswer",
-        r#"{"access_token":"eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.e30.c2ln","token_type":"Bearer","expires_in":600,"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","refresh_expires_in":604800,"session_id":"019abcde-0000-7000-8000-000000000009"}"#,
-    ),
-];
-
-crate::answers! {
+crate::document! {
     login: [InvalidLogin, SecondFactorRequired, EnrolmentRequired, TooManyFailures, CrossSite];
     refresh: [InvalidRefresh, RefreshReused, SecondFactorRequired, CrossSite, WrongHost];
+
+    "LoginRequest": r#"{"login":"kim@example.org","password":"Correct-horse-7"}"#;
+    "RefreshRequest": r#"{"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","session_id":"019abcde-0000-7000-8000-000000000009"}"#;
+    "TokenAnswer": r#"{"access_token":"eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.e30.c2ln","token_type":"Bearer","expires_in":600,"refresh_token":"rt_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","refresh_expires_in":604800,"session_id":"019abcde-0000-7000-8000-000000000009"}"#;
 }
 
 pub struct Api {

@@ -59,12 +59,14 @@ struct OidcTokens {
     provider_access_token: Option<String>,
 }
 
-crate::answers! {
+crate::document! {
     get_oidc_url: [UnknownProvider, NeighbourFailed, NotConfigured];
     exchange_oidc_code: [
         InvalidLogin, SecondFactorRequired, EnrolmentRequired, InvalidState, OidcRefused, UnknownProvider, CrossSite,
         NeighbourFailed, SiteFull, NotConfigured,
     ];
+
+    "OidcExchange": r#"{"provider":"authentik","code":"SplxlOBeZQQYbYS6WxSbIA","state":"3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","redirect_uri":"https://portal.example.org/callback"}"#;
 }
 
 pub struct Api {

@@ -50,7 +50,7 @@ struct EndedSessions {
     ended: u64,
 }
 
-crate::answers! {
+crate::document! {
     end_my_session: [SessionNotFound];
 }
 

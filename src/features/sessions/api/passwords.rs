@@ -51,11 +51,16 @@ fn shown(link: Changed<Link>) -> Changed<PasswordLink> {
     link.map(|link| PasswordLink { url: link.url, token: link.token, expires_at: link.expires_at.0 })
 }
 
-crate::answers! {
+crate::document! {
     change_my_password: [WrongPassword, TooManyFailures];
     forgot_password: [TooManyFailures, MailNotConfigured];
     reset_password: [InvalidLink, TooManyFailures, CrossSite];
     create_password_link: [NotHeld, MemberNotFound, MemberNotActive, MemberDeleted, SecretNotKept];
+
+    "ChangePassword": r#"{"old_password":"Correct-horse-7","new_password":"Another-horse-8"}"#;
+    "ForgotPassword": r#"{"login":"kim@example.org"}"#;
+    "ResetPassword": r#"{"token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","new_password":"Another-horse-8"}"#;
+    "PasswordLink": r#"{"url":"https://roster.example.org/reset?token=pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","token":"pr_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","expires_at":1763744400000}"#;
 }
 
 pub struct Api {

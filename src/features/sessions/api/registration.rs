@@ -37,11 +37,15 @@ struct VerifyRequest {
     code: EmailCode,
 }
 
-crate::answers! {
+crate::document! {
     register: [
         RegistrationClosed, TooManyFailures, MailNotConfigured, EmailExists, UsernameExists, SiteFull,
     ];
     verify_registration: [InvalidCode, RegistrationClosed, TooManyFailures, EmailExists, UsernameExists, SiteFull];
+
+    "RegisterRequest": r#"{"email":"kim@example.org","password":"Correct-horse-7","username":"kim","display_name":"Kim"}"#;
+    "RegisterAnswer": r#"{"expires_in":900}"#;
+    "VerifyRequest": r#"{"email":"kim@example.org","code":"204613"}"#;
 }
 
 pub struct Api {

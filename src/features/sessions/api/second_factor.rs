@@ -100,16 +100,7 @@ struct RecoveryCodes {
     recovery_codes: Vec<String>,
 }
 
-/// Examples of this room's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("SecondFactorRequest", r#"{"challenge":"ch_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","code":"287082"}"#),
-    ("EnrolRequest", r#"{"challenge":"ch_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#),
-    ("BeginSecondFactor", r#"{"password":"Correct-horse-7"}"#),
-    ("SecondFactorCode", r#"{"code":"287082"}"#),
-    ("SecondFactor", r#"{"enabled":true,"confirmed_at":1763740800000,"recovery_codes_left":10,"required":false}"#),
-];
-
-crate::answers! {
+crate::document! {
     answer_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, CrossSite];
     enrol_second_factor: [InvalidChallenge, InvalidCode, TooManyFailures, SecondFactorOn];
     begin_my_second_factor: [InvalidCode, WrongPassword, TooManyFailures, SecondFactorOn];
@@ -117,6 +108,12 @@ crate::answers! {
     renew_my_recovery_codes: [InvalidCode, SecondFactorOff];
     remove_my_second_factor: [InvalidCode, TooManyFailures, SecondFactorOff, SecondFactorKept];
     reset_second_factor: [SecondFactorOff, NotHeld, MemberNotFound] ["x-policy-epoch"];
+
+    "SecondFactorRequest": r#"{"challenge":"ch_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","code":"287082"}"#;
+    "EnrolRequest": r#"{"challenge":"ch_3q2-7wEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#;
+    "BeginSecondFactor": r#"{"password":"Correct-horse-7"}"#;
+    "SecondFactorCode": r#"{"code":"287082"}"#;
+    "SecondFactor": r#"{"enabled":true,"confirmed_at":1763740800000,"recovery_codes_left":10,"required":false}"#;
 }
 
 pub struct Api {

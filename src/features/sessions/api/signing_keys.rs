@@ -30,6 +30,7 @@ struct SigningKeyView {
 struct SigningKeys {
     items: Vec<SigningKeyView>,
 }
+crate::document! {}
 
 pub struct Api {
     pub app: Arc<App>,

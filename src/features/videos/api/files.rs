@@ -37,7 +37,7 @@ struct TransferVideo {
     uid: MemberId,
 }
 
-crate::answers! {
+crate::document! {
     register_video: [
         VideoPath, FileChanged, NotAFile, FileNotFound, MediaRootNotConfigured, OwnerNotFound, MemberNotActive,
         NotYourFolder, VideosFull, QuotaExceeded, OrganizationQuotaExceeded,
@@ -47,6 +47,10 @@ crate::answers! {
     transfer_video: [
         MemberNotFound, MemberNotActive, VideoNotFound, QuotaExceeded, OrganizationQuotaExceeded,
     ] ["etag", "x-quota-warning"];
+
+    "Register": r#"{"path":"./kim/2026/harbour.mp4"}"#;
+    "TransferVideo": r#"{"uid":"019abcde-0000-7000-8000-000000000002"}"#;
+    "Video": r#"{"uuid":"6f1f6b1d2c3e4a5b","path":"kim/2026/harbour.mp4","uid":"019abcde-0000-7000-8000-000000000002","organization_id":null,"size":734003200,"created_at":1763740800000,"updated_at":1763740800000}"#;
 }
 
 pub struct Api {

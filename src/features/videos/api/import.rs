@@ -73,9 +73,13 @@ struct Claimed {
     over_quota: Vec<MemberId>,
 }
 
-crate::answers! {
+crate::document! {
     import_videos: [MediaRootNotConfigured];
     claim_videos: [MediaRootNotConfigured];
+
+    "Registered": r#"{"uuid":"6f1f6b1d2c3e4a5b","already_exists":false}"#;
+    "ClaimVideos": r#"{"dry_run":true}"#;
+    "ImportVideos": r#"{"dry_run":true,"prefix":"kim"}"#;
 }
 
 pub struct Api {

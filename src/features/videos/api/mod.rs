@@ -91,25 +91,6 @@ struct Warned<T: poem_openapi::types::ParseFromJSON + poem_openapi::types::ToJSO
     warning: Option<i64>,
 }
 
-/// Examples of this area's schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("Register", r#"{"path":"./kim/2026/harbour.mp4"}"#),
-    ("Registered", r#"{"uuid":"6f1f6b1d2c3e4a5b","already_exists":false}"#),
-    ("TransferVideo", r#"{"uid":"019abcde-0000-7000-8000-000000000002"}"#),
-    ("ClaimVideos", r#"{"dry_run":true}"#),
-    ("ImportVideos", r#"{"dry_run":true,"prefix":"kim"}"#),
-    ("Reserve", r#"{"size":734003200}"#),
-    ("CommitReservation", r#"{"path":"kim/2026/harbour.mp4"}"#),
-    ("UpdateQuota", r#"{"size":21474836480}"#),
-    ("UpdateCeiling", r#"{"size":1099511627776,"member_size":null}"#),
-    ("RecountQuotas", r#"{"repair":false}"#),
-    ("Quota", r#"{"size":10737418240,"used":734003200,"reserved":0,"free":10003415040,"percent":6}"#),
-    (
-        "Video",
-        r#"{"uuid":"6f1f6b1d2c3e4a5b","path":"kim/2026/harbour.mp4","uid":"019abcde-0000-7000-8000-000000000002","organization_id":null,"size":734003200,"created_at":1763740800000,"updated_at":1763740800000}"#,
-    ),
-];
-
 /// For whom something is stored, and how far the caller is believed.
 #[derive(Debug, Clone)]
 struct StorageOwner {

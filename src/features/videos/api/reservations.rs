@@ -82,7 +82,7 @@ impl From<Reservation> for ReservationView {
     }
 }
 
-crate::answers! {
+crate::document! {
     create_reservation: [
         VideoPath, OwnerNotFound, MemberNotActive, NotYourFolder, QuotaExceeded, OrganizationQuotaExceeded,
         ReservationsFull,
@@ -92,6 +92,9 @@ crate::answers! {
         MemberNotActive, VideosFull, QuotaExceeded, OrganizationQuotaExceeded, ReservationNotFound, ReservationOver,
     ] ["x-quota-warning"];
     release_reservation: [NotYourFolder, ReservationNotFound, ReservationOver];
+
+    "Reserve": r#"{"size":734003200}"#;
+    "CommitReservation": r#"{"path":"kim/2026/harbour.mp4"}"#;
 }
 
 pub struct Api {

@@ -105,8 +105,10 @@ impl From<Delivery> for DeliveryView {
     }
 }
 
-crate::answers! {
+crate::document! {
     retry_delivery: [DeliveryNotFound, DeliveryDone];
+
+    "Delivery": r#"{"id":"17.webhook.0198c1d2a4b07e1f8c3d5e6f70819203","event_id":17,"kind":"member.created","at":1763740800000,"target":"webhook","webhook_id":"0198c1d2-a4b0-7e1f-8c3d-5e6f70819203","organization_id":null,"member_id":"0198c1d2-0000-7000-8000-000000000001","state":"pending","attempts":2,"next_at":1763740810000,"last_error":"it answered 500","updated_at":1763740800500}"#;
 }
 
 pub struct Api {

@@ -118,12 +118,16 @@ struct WebhookTrial {
     error: Option<String>,
 }
 
-crate::answers! {
+crate::document! {
     create_webhook: [WebhookUrl, WebhooksFull, SecretNotKept] ["etag"];
     update_webhook: [NotHeld, WebhookNotFound, WebhookUrl] ["etag"];
     delete_webhook: [WebhookNotFound];
     rotate_webhook: [WebhookNotFound, SecretNotKept];
     test_webhook: [WebhookNotFound];
+
+    "CreateWebhook": r#"{"name":"n8n","url":"https://n8n.example.org/webhook/roster","kinds":["member.created","quota.warning"]}"#;
+    "UpdateWebhook": r#"{"status":"inactive"}"#;
+    "Webhook": r#"{"id":"0198c1d2-a4b0-7e1f-8c3d-5e6f70819203","organization_id":null,"name":"n8n","url":"https://n8n.example.org/webhook/roster","kinds":["member.created","quota.warning"],"status":"active","key_id":"0198c1d2-a4b0-7e1f-8c3d-5e6f70819203.1","former_signed_until":null,"created_at":1763740800000,"updated_at":1763740800000}"#;
 }
 
 pub struct Api {

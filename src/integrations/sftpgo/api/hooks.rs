@@ -151,7 +151,7 @@ impl ApiResponse for HookResponse {
 
 type Answer = Result<HookResponse, Failure>;
 
-crate::answers! {
+crate::document! {
     authenticate_for_sftpgo: [NotConfigured];
     prepare_for_sftpgo: [NotConfigured];
     tell_of_sftpgo_file: [

@@ -125,9 +125,12 @@ struct ReconcileSftpgo {
     dry_run: Option<bool>,
 }
 
-crate::answers! {
+crate::document! {
     get_sftpgo_drift: [SftpgoNotConfigured];
     reconcile_sftpgo: [SftpgoNotConfigured];
+
+    "ReconcileSftpgo": r#"{"dry_run":true}"#;
+    "SftpgoDrift": r#"{"members":2,"users":2,"missing":[{"uid":"0198c1d2-0000-7000-8000-000000000001","username":"kim"}],"orphaned":[],"foreign":["guest"],"conflicts":[],"differing":[{"uid":"0198c1d2-0000-7000-8000-000000000002","username":"lee","field":"quota_size","ours":10737418240,"theirs":0}]}"#;
 }
 
 pub struct Api {

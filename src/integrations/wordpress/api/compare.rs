@@ -115,11 +115,10 @@ struct SyncedWordPress {
     next: Option<String>,
 }
 
-/// Examples of these schemas, for the document.
-pub const EXAMPLES: &[(&str, &str)] = &[("SyncWordPress", r#"{"dry_run":true}"#)];
-
-crate::answers! {
+crate::document! {
     sync_wordpress: [WordPressNotConfigured];
+
+    "SyncWordPress": r#"{"dry_run":true}"#;
 }
 
 pub struct Api {

@@ -196,7 +196,7 @@ struct HintTaken {
     users: Vec<HintedAccount>,
 }
 
-crate::answers! {
+crate::document! {
     take_wordpress_hint: [WordPressNotConfigured, NeighbourFailed, NotConfigured];
 }
 

@@ -40,7 +40,7 @@ struct WordPressTicketRequest {
     cookies: Option<bool>,
 }
 
-crate::answers! {
+crate::document! {
     login_with_wordpress: [
         InvalidLogin, SecondFactorRequired, EnrolmentRequired, TooManyFailures, CrossSite, WordPressNotConfigured,
         NeighbourFailed, SiteFull,
@@ -49,6 +49,9 @@ crate::answers! {
         InvalidLogin, SecondFactorRequired, EnrolmentRequired, InvalidTicket, TooManyFailures, CrossSite,
         WordPressNotConfigured, Forbidden, SiteFull,
     ];
+
+    "WordPressLoginRequest": r#"{"username":"kim","application_password":"abcd EFGH 1234 ijkl MNOP 5678"}"#;
+    "WordPressTicketRequest": r#"{"ticket":"eyJ2IjoxfQ.3f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"}"#;
 }
 
 pub struct Api {

@@ -1,7 +1,7 @@
 //! What each operation can answer: its failures and headers.
 //!
 //! What follows from an operation's shape (its credentials, its body, its headers) is derived here. The rest is declared
-//! beside the operation, in the `ANSWERS` of its API. A debug build answers 500 where a failure or header is neither, so
+//! beside the operation, in the `document!` of its API. A debug build answers 500 where a failure or header is neither, so
 //! that the tests find what the document misses.
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +12,14 @@ use super::shapes::share;
 use super::{METHODS, operations};
 use crate::kernel::error::{Error, ErrorCode};
 
-/// What one operation can answer that its shape does not tell.
+/// What an API adds to the document that its types and signatures cannot tell.
+pub struct Documented {
+    pub answers: &'static [Answers],
+    /// Schema and JSON.
+    pub examples: &'static [(&'static str, &'static str)],
+}
+
+/// Failures and headers of one operation that do not follow from its signature.
 pub struct Answers {
     pub operation: &'static str,
     pub causes: &'static [ErrorCode],
@@ -20,16 +27,23 @@ pub struct Answers {
     pub headers: &'static [&'static str],
 }
 
-/// `operation: [Cause, …] ["etag", …];` for each operation that has something to declare.
+/// `operation: [ErrorCode, …] ["etag", …];` for each operation that has something to declare, then `"Schema": "JSON";`
+/// for each example. Every API has one.
 #[macro_export]
-macro_rules! answers {
-    ($($operation:ident: [$($cause:ident),* $(,)?] $([$($header:literal),*])?;)*) => {
-        /// What these operations can answer beside what their shape tells.
-        pub const ANSWERS: &[$crate::kernel::http::openapi::Answers] = &[$($crate::kernel::http::openapi::Answers {
-            operation: stringify!($operation),
-            causes: &[$($crate::kernel::error::ErrorCode::$cause,)*],
-            headers: &[$($($header,)*)?],
-        },)*];
+macro_rules! document {
+    (
+        $($operation:ident: [$($cause:ident),* $(,)?] $([$($header:literal),*])?;)*
+        $($schema:literal: $example:literal;)*
+    ) => {
+        /// What this API adds to the document.
+        pub const DOCUMENTED: $crate::kernel::http::openapi::Documented = $crate::kernel::http::openapi::Documented {
+            answers: &[$($crate::kernel::http::openapi::Answers {
+                operation: stringify!($operation),
+                causes: &[$($crate::kernel::error::ErrorCode::$cause,)*],
+                headers: &[$($($header,)*)?],
+            },)*],
+            examples: &[$(($schema, $example),)*],
+        };
     };
 }
 
