@@ -1,7 +1,7 @@
-//! Operations on decisions.
+//! The permission check and the decision log.
 
 pub mod check;
 pub mod log;
 
-/// Examples of this area's schemas, for the document.
+/// Examples of the schemas of this feature, for the OpenAPI document.
 pub const EXAMPLES: &[(&str, &str)] = &[log::EXAMPLE];

@@ -1,9 +1,9 @@
-//! Operations on events' deliveries and on webhooks.
+//! Operations on webhooks and on the deliveries of events.
 
 pub mod deliveries;
 pub mod webhooks;
 
-/// Examples of this area's schemas, for the document.
+/// Examples of this module's schemas, for the OpenAPI document.
 pub const EXAMPLES: &[(&str, &str)] = &[
     (
         "Delivery",
